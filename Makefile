@@ -1,0 +1,75 @@
+# make demo and make test are all a newcomer needs: each makes .venv and installs into it what is pinned, with hashes,
+# in requirements/. Works with GNU make 3.81 and a POSIX sh.
+
+# The Python that makes .venv; by default the newest of 3.11 or later on the PATH.
+PYTHON ?=
+# More for pytest or the bench: make test ARGS="-k rotation"
+ARGS ?=
+# How many processes run the tests.
+WORKERS ?= 2
+# make lock UPGRADE=--upgrade takes newer versions.
+UPGRADE ?=
+
+PY := .venv/bin/python
+SETUP := PYTHON="$(PYTHON)" UPGRADE="$(UPGRADE)" sh .ci/setup
+PACKAGING := setup.cfg pyproject.toml .ci/setup bin/mesh-client bin/pki-inspect twisted/plugins/mesh_plugins.py
+
+.PHONY: help demo test check bench soak lock cover clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo    watch two services prove to each other who they are"
+	@echo "make test    run all the tests"
+	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of pki"
+	@echo "make bench   measure handshakes, signatures and start times"
+	@echo "make soak    the tests that take minutes, and the others with many more examples"
+	@echo "make cover   the tests with coverage of pki and twisted_mesh"
+	@echo "make lock    resolve requirements/*.lock anew (UPGRADE=--upgrade for newer versions)"
+	@echo "make clean   remove .venv, builds and caches"
+
+demo: .venv/.core
+	@$(PY) -m twisted_mesh.cli.demo $(ARGS)
+
+test: .venv/.dev
+	$(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+
+check: .venv/.dev
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo
+	$(PY) -m pytest -q -n $(WORKERS) -m "not slow" tests/pki $(ARGS)
+
+bench: .venv/.dev
+	@$(PY) -m tests.bench $(ARGS)
+
+soak: .venv/.dev
+	MESH_SOAK=1 $(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+
+cover: .venv/.dev
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q -n $(WORKERS) $(ARGS)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
+
+lock:
+	@$(SETUP) lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find pki twisted_mesh twisted tests bin -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache
+
+# Each stamp is newer than what it was made from; a changed lock or setup.cfg installs again. A vanished
+# interpreter leaves .venv/bin/python dangling, which make takes for missing.
+.venv/bin/python:
+	@$(SETUP) venv
+
+.venv/.core: .venv/bin/python requirements/core.lock $(PACKAGING)
+	@$(SETUP) core
+	@touch $@
+
+.venv/.dev: .venv/bin/python requirements/dev.lock $(PACKAGING)
+	@$(SETUP) dev
+	@touch .venv/.core $@

@@ -1,0 +1,25 @@
+"""How hypothesis runs (dev, ci or soak), and which tests wait for ``make soak``."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.tools import IN_CI
+
+SOAK = os.environ.get("MESH_SOAK") == "1"
+
+# Machines that run tests are busy: no deadline, and slow generation is not a finding.
+_shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=100, **_shared)
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **_shared)
+settings.register_profile("soak", max_examples=2000, **_shared)
+settings.load_profile("soak" if SOAK else "ci" if IN_CI else "dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SOAK:
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make soak runs it"))
