@@ -1,0 +1,161 @@
+"""What a file holds before anyone trusts it: PEM blocks (RFC 7468) and elements of DER (X.690)."""
+
+import binascii
+from collections.abc import Iterator
+
+from attrs import field, frozen
+
+from pki.errors import Malformed, printable
+
+CERTIFICATE = "CERTIFICATE"
+REQUEST = "CERTIFICATE REQUEST"
+PRIVATE_KEY = "PRIVATE KEY"
+
+_SYNONYMS = {"X509 CERTIFICATE": CERTIFICATE, "NEW CERTIFICATE REQUEST": REQUEST}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BEGIN, _END, _TAIL = b"-----BEGIN ", b"-----END ", b"-----"
+
+SEQUENCE = 0x30
+
+
+@frozen
+class Element:
+    """One element of DER."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+    """With its tag and length."""
+
+
+@frozen
+class Block:
+    """One thing in a file. The ``repr`` shows no content: it may be a private key."""
+
+    label: str
+    """As PEM labels it: ``CERTIFICATE``, ``CERTIFICATE REQUEST``, ``RSA PRIVATE KEY``."""
+    der: bytes = field(repr=False)
+    """Empty for a private key: what it holds is not even decoded."""
+
+
+def blocks(data: bytes) -> tuple[Block, ...]:
+    """What is in a PEM or DER file, in its order, at least one. Raises :class:`Malformed`."""
+    if not data.strip():
+        raise Malformed("there is nothing in it")
+    label = _der_label(data)
+    if label is not None:
+        return (Block(label, b"" if label == PRIVATE_KEY else data),)
+    found = tuple(_pem_blocks(data.removeprefix(_BYTE_ORDER_MARK)))
+    if not found:
+        raise Malformed("it is neither PEM nor DER, or is damaged: give a certificate or a CSR")
+    return found
+
+
+def elements(der: bytes) -> Iterator[Element]:
+    """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`."""
+    position = 0
+    while position < len(der):
+        start = position
+        if len(der) - start < 2 or der[start] & 0x1F == 0x1F:
+            raise Malformed("its DER is damaged or cut short")
+        size, position = der[start + 1], start + 2
+        if size >= 0x80:
+            octets = size & 0x7F
+            size = int.from_bytes(der[position : position + octets], "big")
+            position += octets
+            if not 1 <= octets <= 4:
+                raise Malformed("its DER is damaged or cut short")
+        end = position + size
+        if end > len(der):
+            raise Malformed("its DER is damaged or cut short")
+        yield Element(der[start], der[position:end], der[start:end])
+        position = end
+
+
+def element(tag: int, content: bytes) -> bytes:
+    """Tag, length and content in DER."""
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets + content
+
+
+def oid_text(content: bytes) -> str:
+    """An OBJECT IDENTIFIER in dotted form (X.690 section 8.19), however odd."""
+    arcs: list[int] = []
+    arc = 0
+    for octet in content[:64]:
+        arc = arc << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs, arc = [*arcs, arc], 0
+    if not arcs:
+        return "unknown"
+    first = min(arcs[0] // 40, 2)
+    return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
+
+
+def _pem_blocks(data: bytes) -> Iterator[Block]:
+    label: str | None = None
+    body: list[bytes] = []
+    for line in map(bytes.strip, data.splitlines()):
+        if line.startswith(_BEGIN) and line.endswith(_TAIL):
+            if label is not None:
+                break
+            label, body = _label(line.removeprefix(_BEGIN)), []
+        elif label is not None and line.startswith(_END):
+            if _label(line.removeprefix(_END)) != label:
+                break
+            yield Block(label, b"" if label.endswith(PRIVATE_KEY) else _base64(label, body))
+            label = None
+        elif label is not None:
+            body.append(line)
+    if label is not None:
+        raise Malformed(f"its PEM block {label} has no end: the file is damaged or cut short")
+
+
+def _label(rest: bytes) -> str:
+    label = printable(rest.removesuffix(_TAIL).decode("ascii", "replace"), 40)
+    return _SYNONYMS.get(label, label)
+
+
+def _base64(label: str, lines: list[bytes]) -> bytes:
+    try:
+        return binascii.a2b_base64(b"".join(lines), strict_mode=True)
+    except binascii.Error:
+        raise Malformed(f"the base64 of its PEM block {label} is damaged") from None
+
+
+def _der_label(data: bytes) -> str | None:
+    """What a DER file is, told by its outline alone; None where it is no DER."""
+    if data[0] != SEQUENCE:
+        return None
+    try:
+        (outer,) = elements(data)
+        inner = tuple(elements(outer.content))
+        first = tuple(elements(inner[0].content)) if inner and inner[0].tag == SEQUENCE else ()
+    except (Malformed, ValueError):
+        return None
+    match [part.tag for part in inner]:
+        case [0x30, 0x30, 0x03]:
+            return _signed_label([part.tag for part in first])
+        case [0x02, 0x30, *_] if inner[0].content == b"\x03":
+            return "PKCS12"
+        case [0x02, 0x30, 0x04, *_] | [0x02, 0x04, *_] | [0x30, 0x04]:  # PKCS #8, SEC 1, encrypted
+            return PRIVATE_KEY
+        case [0x02, 0x02, 0x02, 0x02, *_]:  # PKCS #1, and DSA's
+            return PRIVATE_KEY
+        case [0x30, 0x03]:
+            return "PUBLIC KEY"
+        case [0x06, 0xA0]:
+            return "PKCS7"
+    return "ASN.1"
+
+
+def _signed_label(tags: list[int]) -> str:
+    match tags:
+        case [0x02, 0x30, 0x30] | [0x02, 0x30, 0x30, 0xA0]:
+            return REQUEST
+        case [0x02, 0x30, 0x30, 0x17 | 0x18, *_] | [0x30, 0x30, 0x17 | 0x18, *_]:
+            return "X509 CRL"
+    return CERTIFICATE

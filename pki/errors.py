@@ -1,0 +1,95 @@
+"""What can be wrong, as data: a :class:`Problem` is one reason, a :class:`PkiError` carries them all."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from attrs import frozen
+from cryptography.exceptions import InvalidKey, UnsupportedAlgorithm
+from cryptography.x509 import (
+    AttributeNotFound,
+    DuplicateExtension,
+    InvalidVersion,
+    UnsupportedGeneralNameType,
+)
+
+#: Everything that cryptography is known to raise on hostile DER. Its own documentation names
+#: ValueError only; a handler that catches just that answers 500.
+HOSTILE_INPUT: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+    UnsupportedAlgorithm,
+    InvalidKey,
+    InvalidVersion,
+    DuplicateExtension,
+    UnsupportedGeneralNameType,
+    AttributeNotFound,
+)
+
+
+def printable(text: str, limit: int = 400) -> str:
+    """``text`` as one line that is safe to show or log: no control characters, at most ``limit`` long.
+
+    Names come from certificates and requests, that is, from strangers: a newline would forge a log
+    line, an escape sequence would drive the reader's terminal.
+    """
+    if len(text) > limit:
+        text = text[:limit] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@frozen
+class Problem:
+    """One reason for a refusal."""
+
+    code: str
+    """Stable name, the same in logs, metrics, JSON and on the command line: ``expired``."""
+    detail: str
+    """What was found: a sentence for people."""
+    remedy: str = ""
+    """What to do about it."""
+    rule: str = ""
+    """The rule that was broken, with its source: ``RFC 5280 section 4.1.2.5``."""
+    subject: str = ""
+    """What the problem is about: a certificate's subject, ``csr``, the name of a field."""
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.detail}"
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+
+class PkiError(Exception):
+    """The root of every error that this toolkit raises on purpose.
+
+    ``str(error)`` is one sentence for people that states what is wrong and what to do.
+    """
+
+    code: ClassVar[str] = "malformed"
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every reason; at least one."""
+        return (Problem(code=self.code, detail=str(self)),)
+
+
+class Malformed(PkiError):
+    """The input is not what it is said to be: it does not parse at all."""
+
+
+class Refused(PkiError):
+    """The input parses and breaks rules; ``problems`` lists each of them."""
+
+    code = "refused"
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self._problems = tuple(problems)
+        if not self._problems:
+            raise AssertionError("a refusal without a reason")
+        super().__init__("; ".join(str(problem) for problem in self._problems))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self._problems

@@ -1,0 +1,214 @@
+"""X.509-SVIDs: the rules that make a certificate the identity of a workload, and one with its key."""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
+from pki.keys import MemoryKey, spki_der
+from pki.spiffe import NotASpiffeId, SpiffeId
+from pki.validity import Validity
+
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+
+class Purpose(StrEnum):
+    """What a certificate is judged for: which end of a connection presents it."""
+
+    SERVER = "server"
+    CLIENT = "client"
+    ANY = "svid"
+
+
+_REQUIRED_EKUS = {
+    Purpose.SERVER: (ExtendedKeyUsageOID.SERVER_AUTH,),
+    Purpose.CLIENT: (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    Purpose.ANY: (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+}
+_EKU_NAMES = {
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+}
+
+
+def subject_of(cert: x509.Certificate) -> str:
+    """The subject as one printable line; the serial where it is empty or cannot be decoded."""
+    try:
+        name = cert.subject.rfc4514_string()
+    except HOSTILE_INPUT:
+        name = ""
+    return printable(name) or f"serial {cert.serial_number:x}"
+
+
+def issuer_of(cert: x509.Certificate) -> str:
+    """The issuer's name as one printable line; empty where it has none that can be decoded."""
+    try:
+        return printable(cert.issuer.rfc4514_string())
+    except HOSTILE_INPUT:
+        return ""
+
+
+def validity_of(cert: x509.Certificate) -> Validity:
+    return Validity(cert.not_valid_before_utc, cert.not_valid_after_utc)
+
+
+def extension(cert: x509.Certificate, kind: type[_E]) -> _E | None:
+    """The extension's value, or None. Raises what hostile DER makes cryptography raise."""
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def uri_names(cert: x509.Certificate) -> list[str]:
+    names = extension(cert, x509.SubjectAlternativeName)
+    return names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
+
+
+def spiffe_id_of(cert: x509.Certificate) -> SpiffeId | None:
+    """The ID that an SVID names; None where it is not exactly one well-formed SPIFFE ID with a path."""
+    try:
+        uris = uri_names(cert)
+        spiffe_id = SpiffeId.parse(uris[0]) if len(uris) == 1 else None
+    except NotASpiffeId:
+        return None
+    except HOSTILE_INPUT:
+        return None
+    return spiffe_id if spiffe_id and spiffe_id.path else None
+
+
+def leaf_problems(cert: x509.Certificate, purpose: Purpose) -> list[Problem]:
+    """Every rule of X509-SVID (sections 3 to 5) that a leaf breaks; nothing about its chain."""
+    try:
+        return list(_leaf_problems(cert, purpose))
+    except HOSTILE_INPUT:
+        return [
+            Problem(
+                "not-an-svid",
+                "the certificate's extensions cannot be decoded, or one appears twice",
+                "issue it anew",
+                "RFC 5280 section 4.2",
+                subject_of(cert),
+            )
+        ]
+
+
+def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem]:
+    subject = subject_of(cert)
+
+    def problem(code: str, detail: str, remedy: str, rule: str) -> Problem:
+        return Problem(code, detail, remedy, rule, subject)
+
+    anew = "request an SVID from the mesh's CA"
+    uris = uri_names(cert)
+    if len(uris) != 1:
+        yield problem(
+            "not-an-svid",
+            f"an SVID has exactly one URI name, this one {len(uris)}",
+            anew,
+            "X509-SVID section 2",
+        )
+    for uri in uris[:4]:
+        try:
+            if not SpiffeId.parse(uri).path:
+                yield problem(
+                    "not-an-svid",
+                    f"{uri} names a trust domain: a workload's ID has a path",
+                    anew,
+                    "X509-SVID section 5.2",
+                )
+        except NotASpiffeId as error:
+            yield problem("not-an-svid", str(error), anew, "SPIFFE-ID section 2")
+
+    constraints = extension(cert, x509.BasicConstraints)
+    if constraints and constraints.ca:
+        yield problem(
+            "not-an-svid",
+            "a CA certificate is no workload's identity",
+            anew,
+            "X509-SVID section 5.2",
+        )
+    usage = extension(cert, x509.KeyUsage)
+    if usage is None or not usage.digital_signature:
+        yield problem(
+            "wrong-usage",
+            "key usage does not allow digitalSignature",
+            anew,
+            "X509-SVID section 4.3",
+        )
+    if usage and (usage.key_cert_sign or usage.crl_sign):
+        yield problem(
+            "not-an-svid",
+            "a leaf must not have keyCertSign or cRLSign",
+            anew,
+            "X509-SVID section 4.3",
+        )
+    extended = extension(cert, x509.ExtendedKeyUsage) or ()
+    missing = [_EKU_NAMES[oid] for oid in _REQUIRED_EKUS[purpose] if oid not in extended]
+    if missing:
+        yield problem(
+            "wrong-usage",
+            f"extended key usage does not allow {' and '.join(missing)}",
+            anew,
+            "X509-SVID section 4.4",
+        )
+
+
+@frozen
+class X509Svid:
+    """A workload's identity: leaf, intermediates and key, which belong together."""
+
+    leaf: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...]
+    key: MemoryKey = field(repr=False)
+    spiffe_id: SpiffeId
+
+    @classmethod
+    def assemble(cls, certificates: Sequence[x509.Certificate], key: MemoryKey) -> "X509Svid":
+        """From a chain, leaf first. Raises :class:`Malformed` unless the leaf is an SVID for ``key``."""
+        if not certificates:
+            raise Malformed("an SVID needs a certificate, and there is none")
+        leaf, *intermediates = certificates
+        spiffe_id = spiffe_id_of(leaf)
+        if spiffe_id is None:
+            raise Malformed(f"{subject_of(leaf)} names no SPIFFE ID with a path")
+        try:
+            certified = spki_der(leaf.public_key())
+        except HOSTILE_INPUT:
+            raise Malformed(
+                f"the certificate for {spiffe_id} holds a key that cannot be decoded"
+            ) from None
+        if certified != spki_der(key.public_key):
+            raise Malformed(f"the certificate for {spiffe_id} was issued for another key")
+        return cls(leaf, tuple(intermediates), key, spiffe_id)
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """Leaf first, without the root."""
+        return (self.leaf, *self.intermediates)
+
+    @property
+    def validity(self) -> Validity:
+        return validity_of(self.leaf)
+
+    def chain_pem(self) -> bytes:
+        return certificates_pem(self.chain)
+
+
+def certificates_pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(cert.public_bytes(serialization.Encoding.PEM) for cert in certificates)
+
+
+def load_certificates(pem: bytes, what: str = "the file") -> tuple[x509.Certificate, ...]:
+    """Every certificate in ``pem``, at least one. Raises :class:`Malformed`."""
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except HOSTILE_INPUT:
+        raise Malformed(
+            f"{what} holds no certificates in PEM, or a damaged one: look for -----BEGIN CERTIFICATE-----"
+        ) from None
