@@ -1,0 +1,29 @@
+"""The reactor side of the mesh: it listens, connects, stores, schedules and logs, and asks
+:mod:`pki` for every decision.
+
+The nouns below are loaded when they are first used, so that ``import twisted_mesh`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted_mesh.connections import ConnectionRegistry
+    from twisted_mesh.manager import CertificateManager
+    from twisted_mesh.tls.contexts import ContextFactory
+    from twisted_mesh.trust import Trust
+
+_HOMES = {
+    "CertificateManager": "twisted_mesh.manager",
+    "ConnectionRegistry": "twisted_mesh.connections",
+    "ContextFactory": "twisted_mesh.tls.contexts",
+    "Trust": "twisted_mesh.trust",
+}
+
+__all__ = ["CertificateManager", "ConnectionRegistry", "ContextFactory", "Trust"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'twisted_mesh' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,61 @@
+"""Attestors: from evidence that a caller cannot choose to a :class:`pki.policy.Principal`."""
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+
+from pki.policy import Principal, administrator, anonymous, workload
+from pki.svid import extension
+from twisted_mesh.connections import Peer
+from twisted_mesh.tls.transport import MeshConnection
+
+_SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
+
+#: From a connection's transport to who is at its other end.
+Attestor = Callable[[Any], Principal]
+
+
+def attest_process(transport: Any) -> Principal:
+    """The caller on a unix socket, by its kernel credentials: the CA's own user and root administer it."""
+    uid = peer_uid(transport.socket)
+    proof = f"unix:uid:{uid}"
+    return administrator(proof) if uid in (0, os.geteuid()) else anonymous(proof)
+
+
+def attest_tls(transport: Any) -> Principal:
+    """The caller over TLS, by the SVID that its handshake proved; without one, nobody."""
+    peer = transport.peer if isinstance(transport, MeshConnection) else None
+    return principal_of(peer) if peer is not None else anonymous("tls:no-certificate")
+
+
+def attest_plaintext(transport: Any) -> Principal:
+    """Whoever reaches the loopback port that ``--insecure-http`` opens, on the user's own word."""
+    return administrator("insecure-http")
+
+
+def principal_of(peer: Peer) -> Principal:
+    names = extension(peer.leaf, x509.SubjectAlternativeName)
+    return workload(
+        peer.spiffe_id,
+        peer.leaf.serial_number,
+        names.get_values_for_type(x509.DNSName) if names else (),
+        _addresses(names.get_values_for_type(x509.IPAddress)) if names else (),
+    )
+
+
+def _addresses(values: Any) -> list[Any]:
+    return list(values)
+
+
+def peer_uid(connected: socket.socket) -> int:
+    """The effective user of the process that connected, as the kernel recorded it then."""
+    if hasattr(socket, "SO_PEERCRED"):
+        option, size, layout = (socket.SOL_SOCKET, socket.SO_PEERCRED), 12, "3i"  # struct ucred
+    else:
+        option, size, layout = (_SOL_LOCAL, _LOCAL_PEERCRED), 76, "2I"  # struct xucred: macOS, the BSDs
+    _, uid, *_rest = struct.unpack_from(layout, connected.getsockopt(*option, size))
+    return int(uid)

@@ -1,0 +1,1 @@
+"""The certificate authority as a service: keys on disk, issuance, the API."""

@@ -1,0 +1,339 @@
+"""The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from twisted.web import resource, server
+
+from pki.errors import Malformed, PkiError, Refused
+from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, permit
+from pki.revocation import Reason
+from pki.serial import parse_serial, serial_hex
+from pki.spiffe import SpiffeId
+from pki.svid import certificates_pem, spiffe_id_of
+from pki.validity import parse_duration, parse_rfc3339, rfc3339
+from twisted_mesh._tasks import spawn
+from twisted_mesh.attest import Attestor
+from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.events import logger, reasons
+from twisted_mesh.state import StateError
+from twisted_mesh.stores.records import BadCursor, Conflict, IssuedCertificate, Query, Status, StoreError, Unknown
+from twisted_mesh.web import BadRequest, answer, parse_json, problem_body
+
+_log = logger("ca")
+_RETRY_AFTER = "5"
+_MAX_PAGE = 1000
+
+
+class SignRequest(msgspec.Struct):
+    """``POST /api/v1/sign``."""
+
+    csr: str
+    requested_id: str
+    ttl: str | None = None
+
+
+class RevokeRequest(msgspec.Struct):
+    """``POST /api/v1/revoke``."""
+
+    serial: str
+    reason: str = str(Reason.UNSPECIFIED)
+
+
+@frozen
+class Answer:
+    body: bytes
+    status: int = HTTPStatus.OK
+    content_type: str = "application/json"
+
+
+@frozen
+class Call:
+    """One request, once it is known who asks and that they may ask at all."""
+
+    principal: Principal
+    body: bytes
+    query: dict[str, str]
+
+
+Handler = Callable[["CaApi", Call], Awaitable[Answer]]
+
+
+@frozen
+class Route:
+    action: Action
+    handler: Handler
+
+
+class CaApi(resource.Resource):
+    """All of the CA's HTTP, for one listener: ``attest`` says who its callers are.
+
+    ``guards_browsers`` is for the plaintext port: a web page that the user looks at must not be
+    able to call it.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self, ca: CertificateAuthority, attest: Attestor, *, guards_browsers: bool = False
+    ) -> None:
+        super().__init__()
+        self.ca = ca
+        self.attest = attest
+        self.guards_browsers = guards_browsers
+
+    def render(self, request: server.Request) -> int:
+        _ = spawn(self._serve(request), "answering a request", _log)
+        return server.NOT_DONE_YET
+
+    async def _serve(self, request: server.Request) -> None:
+        gone: list[object] = []
+        _ = request.notifyFinish().addErrback(gone.append)
+        headers: dict[str, str] = {}
+        try:
+            reply = await self._reply(request)
+        except PkiError as error:
+            status = status_of(error)
+            reply = Answer(
+                problem_body(status, error.code, str(error), error.problems),
+                status,
+                "application/problem+json",
+            )
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                headers["retry-after"] = _RETRY_AFTER
+            self._tell(request, status, error)
+        except Exception:
+            _log.failure("a request could not be answered", event="request-broke")
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            text = "the CA has met a bug of its own; its log has the details"
+            reply = Answer(problem_body(status, "internal", text), status, "application/problem+json")
+        if not gone:
+            if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                headers["allow"] = ", ".join(sorted({m for m, p in ROUTES if p == _path(request)}))
+            answer(request, reply.status, reply.body, reply.content_type, headers)
+
+    async def _reply(self, request: server.Request) -> Answer:
+        if self.guards_browsers:
+            _refuse_browsers(request)
+        route = _route(request)
+        principal = self.attest(request.channel.transport)
+        permit(principal, route.action)
+        return await route.handler(self, Call(principal, _body(request), _query(request)))
+
+    def _tell(self, request: server.Request, status: int, error: PkiError) -> None:
+        _log.warn(
+            "{method} {path} answered {status}: {reasons}",
+            event="request-refused",
+            method=request.method.decode("ascii", "replace"),
+            path=request.path.decode("ascii", "replace")[:200],
+            status=int(status),
+            codes=error.code,
+            reasons=reasons(error.problems),
+        )
+
+    async def sign(self, call: Call) -> Answer:
+        asked = parse_json(call.body, SignRequest)
+        ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
+        csr = asked.csr.encode("utf-8", "replace")
+        leaf, *intermediates = await self.ca.sign(call.principal, csr, asked.requested_id, ttl)
+        return Answer(msgspec.json.encode(_signed(leaf, intermediates)), HTTPStatus.CREATED)
+
+    async def roots(self, call: Call) -> Answer:
+        return Answer(self.ca.bundle().to_pem(), content_type="application/x-pem-file")
+
+    async def bundle(self, call: Call) -> Answer:
+        return Answer(self.ca.bundle().to_jwks())
+
+    async def trust(self, call: Call) -> Answer:
+        after = _whole_number(call.query.get("after", "0"), "after", 0, 2**62)
+        feed = await self.ca.revocations(after, call.query.get("store", ""))
+        news = {
+            "store": feed.store,
+            "generation": feed.position,
+            "bundles": {str(b.trust_domain): b.to_jwks_object() for b in self.ca.bundles()},
+            "revocations": [
+                {
+                    "issuer": revoked.issuer,
+                    "serial": serial_hex(revoked.serial),
+                    "revoked_at": rfc3339(revoked.revoked_at),
+                    "reason": str(revoked.reason),
+                    "expires_at": rfc3339(revoked.expires_at),
+                }
+                for revoked in feed.revocations
+            ],
+        }
+        return Answer(msgspec.json.encode(news))
+
+    async def revoke(self, call: Call) -> Answer:
+        asked = parse_json(call.body, RevokeRequest)
+        try:
+            reason = Reason(asked.reason)
+        except ValueError:
+            raise Malformed(f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(Reason)}") from None
+        revoked = await self.ca.revoke(call.principal, parse_serial(asked.serial), reason)
+        told = {
+            "serial": serial_hex(revoked.serial),
+            "revoked_at": rfc3339(revoked.revoked_at) if revoked.revoked_at else None,
+            "reason": str(revoked.reason),
+        }
+        return Answer(msgspec.json.encode(told))
+
+    async def certificates(self, call: Call) -> Answer:
+        query = call.query
+        status = query.get("status")
+        if status is not None and status not in tuple(Status):
+            raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
+        page = await self.ca.certificates(
+            Query(
+                now=self.ca.now(),
+                spiffe_id=SpiffeId.parse(query["spiffe_id"]) if "spiffe_id" in query else None,
+                status=Status(status) if status else None,
+                expires_before=parse_rfc3339(query["expires_before"]) if "expires_before" in query else None,
+                limit=_whole_number(query.get("limit", "100"), "limit", 1, _MAX_PAGE),
+                cursor=query.get("cursor"),
+            )
+        )
+        listed = [self._listed(certificate) for certificate in page.certificates]
+        return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
+
+    def _listed(self, certificate: IssuedCertificate) -> dict[str, Any]:
+        return {
+            "serial": serial_hex(certificate.serial),
+            "subject": certificate.subject,
+            "spiffe_id": str(certificate.spiffe_id),
+            "issued_at": rfc3339(certificate.issued_at),
+            "expires_at": rfc3339(certificate.expires_at),
+            "status": str(certificate.status(self.ca.now())),
+            "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+            "reason": str(certificate.reason) if certificate.reason else None,
+        }
+
+    async def liveness(self, call: Call) -> Answer:
+        return Answer(b'{"status":"alive"}')
+
+    async def readiness(self, call: Call) -> Answer:
+        try:
+            await self.ca.check()
+        except PkiError as error:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            body = problem_body(status, error.code, str(error), error.problems)
+            return Answer(body, status, "application/problem+json")
+        return Answer(b'{"status":"ready"}')
+
+    async def metrics(self, call: Call) -> Answer:
+        return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+#: Method and path of everything that the CA answers.
+ROUTES: dict[tuple[str, str], Route] = {
+    ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign),
+    ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
+    ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
+    ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
+    ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
+    ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
+    ("GET", "/livez"): Route(Action.LIVENESS, CaApi.liveness),
+    ("GET", "/readyz"): Route(Action.READINESS, CaApi.readiness),
+    ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),
+}
+
+_STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
+    (NoProof, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (Unknown, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (BadCursor, HTTPStatus.BAD_REQUEST),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StateError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TtlOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Malformed, HTTPStatus.BAD_REQUEST),
+)
+
+
+def status_of(error: PkiError) -> HTTPStatus:
+    """The HTTP status that an error is answered with."""
+    if isinstance(error, BadRequest):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class NoSuchRoute(BadRequest):
+    code = "not-found"
+
+
+class WrongMethod(BadRequest):
+    code = "method-not-allowed"
+
+
+class NotJson(BadRequest):
+    code = "unsupported-media-type"
+
+
+class CrossOrigin(BadRequest):
+    code = "cross-origin"
+
+
+def _path(request: server.Request) -> str:
+    return request.path.decode("ascii", "replace")
+
+
+def _route(request: server.Request) -> Route:
+    method, path = request.method.decode("ascii", "replace"), _path(request)
+    route = ROUTES.get(("GET" if method == "HEAD" else method, path))
+    if route is None and any(path == known for _, known in ROUTES):
+        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
+    if route is None:
+        raise NoSuchRoute(HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/")
+    if method == "POST" and _media_type(request) != "application/json":
+        raise NotJson(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json")
+    return route
+
+
+def _media_type(request: server.Request) -> str:
+    header = request.getHeader("content-type") or ""
+    return header.partition(";")[0].strip().lower()
+
+
+def _body(request: server.Request) -> bytes:
+    content: bytes = request.content.read() if request.content else b""
+    return content
+
+
+def _query(request: server.Request) -> dict[str, str]:
+    found = {}
+    for name, values in (request.args or {}).items():
+        if len(values) != 1:
+            raise Malformed(f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times")
+        found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
+    return found
+
+
+def _refuse_browsers(request: server.Request) -> None:
+    host = (request.getHeader("host") or "").rpartition(":")[0] or request.getHeader("host")
+    if host not in ("localhost", "127.0.0.1"):
+        raise CrossOrigin(HTTPStatus.FORBIDDEN, "the plaintext port answers to the hosts localhost and 127.0.0.1 only")
+    if request.getHeader("origin") is not None:
+        raise CrossOrigin(HTTPStatus.FORBIDDEN, "the plaintext port answers no web pages: the request has an Origin")
+
+
+def _whole_number(text: str, name: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
+        raise Malformed(f"the parameter {name} is a whole number from {least} to {most}")
+    return int(text)
+
+
+def _signed(leaf: x509.Certificate, intermediates: list[x509.Certificate]) -> dict[str, Any]:
+    return {
+        "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
+        "chain": [certificates_pem([cert]).decode() for cert in intermediates],
+        "expires_at": rfc3339(leaf.not_valid_after_utc),
+        "serial": serial_hex(leaf.serial_number),
+        "spiffe_id": str(spiffe_id_of(leaf)),
+    }

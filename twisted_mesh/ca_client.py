@@ -1,0 +1,306 @@
+"""A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
+
+import ipaddress
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from attrs import define, field, frozen
+from cryptography import x509
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from pki.bundle import BadBundle, BundleSet, TrustBundle
+from pki.errors import Malformed, PkiError, Problem, printable
+from pki.revocation import Reason, Revocation
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid import load_certificates
+from pki.validity import format_duration, parse_rfc3339
+from twisted_mesh._tasks import within
+from twisted_mesh.tls.alerts import Unreachable, as_error
+from twisted_mesh.tls.transport import MeshClientEndpoint, Security
+
+#: Seconds for one request, connecting included.
+REQUEST_TIMEOUT = 10.0
+_MAX_ANSWER = 32 * 1024 * 1024
+
+
+class CaRefused(PkiError):
+    """The CA answered no; ``problems`` are its reasons and ``status`` the HTTP status."""
+
+    code = "ca-refused"
+
+    def __init__(self, status: int, problems: Sequence[Problem]) -> None:
+        self.status = status
+        self._problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self._problems
+
+
+class BadCaUrl(Malformed):
+    """This is no address of a CA."""
+
+
+class _SignAnswer(msgspec.Struct):
+    certificate: str
+    chain: list[str]
+
+
+class _RevocationAnswer(msgspec.Struct):
+    issuer: str
+    serial: str
+    revoked_at: str
+    reason: str
+    expires_at: str
+
+
+class _TrustAnswer(msgspec.Struct):
+    store: str
+    generation: int
+    bundles: dict[str, Any]
+    revocations: list[_RevocationAnswer]
+
+
+@frozen
+class TrustNews:
+    """What the CA says is to be believed, and what it has revoked since the position asked for."""
+
+    store: str
+    position: int
+    bundles: BundleSet
+    revocations: tuple[Revocation, ...]
+
+
+@frozen
+class CaAddress:
+    """Where a CA is: ``unix:PATH``, ``https://HOST:PORT`` or, on loopback only, ``http://localhost:PORT``."""
+
+    scheme: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "CaAddress":
+        """Raises :class:`BadCaUrl`."""
+        if text.startswith(("unix:", "/")):
+            return cls("unix", path=text.removeprefix("unix:"))
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        except ValueError:
+            raise BadCaUrl(f"{printable(text, 100)!r} is no URL") from None
+        if url.scheme not in ("http", "https") or not host or url.path not in ("", "/") or url.query:
+            raise BadCaUrl(
+                f"{printable(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
+            )
+        if url.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
+            raise BadCaUrl(
+                f"{printable(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
+            )
+        return cls(url.scheme, host=host, port=port)
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class CaClient:
+    """Asks one CA. Whatever goes wrong is a :class:`PkiError`: :class:`CaRefused` if it said no itself,
+    :class:`Unreachable` if there was no answer."""
+
+    reactor: Any
+    address: CaAddress
+    security: Security | None = None
+    """For ``https``: the pinned root, the demand for ``/mesh/ca``, and our own SVID if there is one."""
+    timeout: float = REQUEST_TIMEOUT
+    _agent: Agent = field(init=False)
+    _pool: HTTPConnectionPool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pool = HTTPConnectionPool(self.reactor, persistent=False)
+        self._agent = Agent.usingEndpointFactory(self.reactor, self, self._pool)
+        if self.address.scheme == "https" and self.security is None:
+            raise BadCaUrl(f"{self.address}: whose root to believe is not known: name it with --ca-file")
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+        if self.address.scheme == "unix":
+            return UNIXClientEndpoint(self.reactor, self.address.path, timeout=self.timeout)
+        tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
+        if self.security is None:
+            return tcp
+        return MeshClientEndpoint(tcp, self.security, server_name(self.address.host))
+
+    async def sign(
+        self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None = None
+    ) -> tuple[x509.Certificate, ...]:
+        """The issued certificate and its intermediates, leaf first."""
+        asked = {"csr": csr.decode("ascii"), "requested_id": str(spiffe_id)}
+        if ttl is not None:
+            asked["ttl"] = format_duration(ttl)
+        answer = await self._ask("POST", "/api/v1/sign", asked, _SignAnswer)
+        return load_certificates("".join((answer.certificate, *answer.chain)).encode(), "the CA's answer")
+
+    async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
+        answer = await self._ask("GET", "/api/v1/bundle", None, dict[str, Any])
+        bundle = TrustBundle.from_jwks_object(trust_domain, answer)
+        if not bundle.roots:
+            raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
+        return bundle
+
+    async def trust(self, after: int, store: str = "") -> TrustNews:
+        """What is new since position ``after`` of that store's feed."""
+        path = f"/api/v1/trust?after={after}" + (f"&store={store}" if store else "")
+        answer = await self._ask("GET", path, None, _TrustAnswer)
+        bundles = [
+            TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
+            for name, jwks in answer.bundles.items()
+        ]
+        revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
+        return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations)
+
+    async def _ask(self, method: str, path: str, body: object, shape: type[Any]) -> Any:
+        host = self.address.host or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        scheme = "https" if self.address.scheme == "https" else "http"
+        port = f":{self.address.port}" if self.address.port else ""
+        producer = headers = None
+        if body is not None:
+            producer = _producer(json.dumps(body).encode())
+            headers = Headers({"content-type": ["application/json"]})
+        try:
+            status, content = await within(
+                self.reactor,
+                self.timeout,
+                self._exchange(method, f"{scheme}://{host}{port}{path}", headers, producer),
+            )
+        except PkiError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from None
+        if status >= 400:
+            raise CaRefused(status, _problems(status, content))
+        try:
+            return msgspec.json.decode(content, type=shape)
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+            raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+
+    async def _exchange(
+        self, method: str, url: str, headers: Headers | None, producer: Any
+    ) -> tuple[int, bytes]:
+        response: IResponse = await self._agent.request(method.encode(), url.encode(), headers, producer)
+        return response.code, await _body(response)
+
+    def _failed(self, error: Exception) -> PkiError:
+        if self.address.scheme == "unix" and not isinstance(error, PkiError):
+            return Unreachable(
+                Problem(
+                    "unreachable",
+                    f"no CA answers at {self.address}",
+                    "start it (twistd -n mesh-ca) with the same state directory",
+                )
+            )
+        ours = as_error(error)
+        problem = ours.problems[0]
+        if isinstance(ours, Unreachable):
+            detail = f"no CA answers at {self.address}: {problem.detail}"
+            return Unreachable(Problem("unreachable", detail, "start it, or check --ca-url"))
+        return ours
+
+
+def server_name(host: str) -> str | None:
+    """What goes into SNI: the host name, or None for an IP address (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return None
+
+
+def _problems(status: int, content: bytes) -> list[Problem]:
+    """The reasons in a problem document, or what can be said without one."""
+    try:
+        document = json.loads(content)
+        found = [
+            Problem(str(p["code"]), printable(str(p["detail"])), printable(str(p["remedy"])))
+            for p in document.get("problems", ())
+        ]
+        return found or [Problem(str(document["code"]), printable(str(document["detail"])))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [Problem("ca-refused", f"the CA answered {status}")]
+
+
+def _revocation(answer: _RevocationAnswer) -> Revocation:
+    try:
+        reason = Reason(answer.reason)
+    except ValueError:
+        reason = Reason.UNSPECIFIED
+    try:
+        serial = int(answer.serial, 16)
+    except ValueError:
+        raise Malformed("the CA's list of revocations holds a serial that is none") from None
+    return Revocation(
+        answer.issuer, serial, parse_rfc3339(answer.revoked_at), reason, parse_rfc3339(answer.expires_at)
+    )
+
+
+def _producer(body: bytes) -> FileBodyProducer:
+    from io import BytesIO
+
+    return FileBodyProducer(BytesIO(body))
+
+
+def _body(response: IResponse) -> "Deferred[bytes]":
+    collector = BodyCollector()
+    response.deliverBody(collector)
+    return collector.done
+
+
+class BodyCollector(Protocol):
+    """A response's body, at most :data:`_MAX_ANSWER` bytes of it."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > _MAX_ANSWER:
+            self._abort()
+        else:
+            self._chunks.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._chunks))
+        else:
+            self.done.errback(reason)
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
+        if not self.done.called:
+            self.done.errback(ConnectionDone("the answer was dropped"))

@@ -1,0 +1,70 @@
+"""``bin/mesh-client``: the command line. Twisted is imported once the options are known to be good."""
+
+import sys
+from typing import Any
+
+import click
+
+_EPILOG = """\b
+Examples:
+  mesh-client
+  mesh-client /api/status --server https://localhost:9443 --format json
+  mesh-client --repeat 100 --interval 100ms
+  mesh-client --export ./me && curl --cacert me/svid_bundle.pem \\
+      --cert me/svid.pem --key me/svid_key.pem https://localhost:9443/api/status
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("path", default="/api/status")
+@click.option("--server", default="https://localhost:9443", show_default=True, help="Whom to call.")
+@click.option("--server-id", help="Who may answer: a SPIFFE ID or pattern.  [default: …/service/api-server]")
+@click.option("--spiffe-id", help="Who we are.  [default: …/service/payment-worker]")
+@click.option("--trust-domain", default="mesh.local", show_default=True, help="Our trust domain.")
+@click.option("--ca-url", help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]")
+@click.option("--ca-file", help="The root certificate of a CA that is asked over https.")
+@click.option("--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]")
+@click.option("--key", default="ec-p256", show_default=True, help="The kind of our key.")
+@click.option("--ttl", help="How long our certificate lives.  [default: what the CA gives]")
+@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="How many requests to make.")
+@click.option("--interval", default="1s", show_default=True, help="The pause between them, like 1s or 100ms.")
+@click.option("--rotate-at", default="0.5", show_default=True, help="The share of its life at which to renew.")
+@click.option("--timeout", default="10s", show_default=True, help="How long anything may take.")
+@click.option("--export", metavar="DIR", help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.")
+@click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(**options: Any) -> None:
+    """Call a service over mutual TLS, and see who answers.
+
+    A key is made here, the CA certifies it, and both sides prove who they are before anything is
+    sent. Exit status: 0 answered, 1 refused, 2 unusable options, 3 nobody answered in time.
+    """
+    from twisted_mesh.cli.session import Session, run
+
+    sys.exit(run(Session.of(options)))
+
+
+def main() -> int:
+    """The entry point; returns the exit status."""
+    try:
+        command.main(prog_name="mesh-client", standalone_mode=False)
+    except click.UsageError as error:
+        return _say(error.format_message() + "; see mesh-client --help", 2)
+    except click.Abort:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        from pki.errors import PkiError
+
+        if isinstance(error, PkiError):
+            return _say(str(error), 2)
+        raise
+    return 0
+
+
+def _say(sentence: str, status: int) -> int:
+    sys.stderr.write(f"mesh-client: {sentence}\n")
+    return status
+
+

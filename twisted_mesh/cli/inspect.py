@@ -1,0 +1,289 @@
+"""``pki-inspect``: shows certificates and judges chains.
+
+Nothing is imported here but click: a command loads cryptography when it runs, so ``--help`` is quick.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from io import TextIOWrapper
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from pki.spiffe import SpiffePattern
+
+_MAX_SIZE = 10 * 1024 * 1024
+_INVALID = 1
+_UNUSABLE = 2
+
+_FORMAT = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Text for people, or JSON for programs.",
+    show_default=True,
+)
+_AT = click.option(
+    "--at", metavar="TIME", help="Judge as of that time, like 2026-11-23T10:00:00Z; else now."
+)
+
+
+class Unusable(click.ClickException):
+    """The input or the options cannot be used: one sentence, and status 2."""
+
+    exit_code = _UNUSABLE
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"pki-inspect: {self.message}", file=file, err=file is None)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Show certificates and CSRs, and verify chains.
+
+    Exit status: 0 shown or valid; 1 invalid; 2 the input or the options cannot be used.
+
+    \b
+    Examples:
+      pki-inspect show svid.pem
+      openssl s_client -connect localhost:9443 -showcerts </dev/null | pki-inspect show -
+      pki-inspect verify svid.pem --roots root.crt --hostname localhost
+    """
+
+
+@cli.command()
+@click.argument("things", metavar="THING...", nargs=-1, required=True)
+@_AT
+@_FORMAT
+def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
+    """Show everything that is in certificates and CSRs.
+
+    THING is a file in PEM, which may hold several, or in DER; - is standard input. Private keys are
+    named and never shown.
+
+    \b
+    Examples:
+      pki-inspect show svid.pem
+      pki-inspect show request.csr root.crt --format json
+      curl -s http://localhost:8080/api/v1/ca | pki-inspect show -
+    """
+    from pki.errors import PkiError
+    from pki.inspect import Description, describe
+    from twisted_mesh.cli import render
+
+    now = _moment(at)
+    found: list[tuple[str, Description]] = []
+    for thing in things:
+        try:
+            held = describe(_read(thing), now)
+        except PkiError as error:
+            raise Unusable(f"{_name(thing)}: {error}") from None
+        if not any(description.is_shown for description in held):
+            kinds = ", ".join(dict.fromkeys(description.what for description in held))
+            raise Unusable(
+                f"{_name(thing)} holds only what is not shown: {kinds}; give a certificate or a CSR"
+            )
+        found += ((_name(thing), description) for description in held)
+    _print(render.shown_json(found) if format_ == "json" else render.shown_text(found))
+    return 0
+
+
+@cli.command()
+@click.argument("cert")
+@click.option(
+    "--roots",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="Roots to trust, of one trust domain: that in their URI name, else CERT's own. Repeatable.",
+)
+@click.option(
+    "--intermediates", multiple=True, metavar="FILE", help="Issuing CAs, in any order. Repeatable."
+)
+@click.option(
+    "--purpose",
+    type=click.Choice(["svid", "server", "client"]),
+    default="svid",
+    show_default=True,
+    help="What it must be good for: either end of a connection, or both (svid).",
+)
+@click.option(
+    "--spiffe-id",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="A SPIFFE ID that it must have; * is one path segment, a last ** any rest. Repeatable: all must match.",
+)
+@click.option(
+    "--hostname",
+    "hostnames",
+    multiple=True,
+    metavar="N",
+    help="A host name that it must be valid for. Repeatable: all must match.",
+)
+@click.option(
+    "--ip",
+    "addresses",
+    multiple=True,
+    metavar="A",
+    help="An IP address that it must be valid for. Repeatable: all must match.",
+)
+@_AT
+@_FORMAT
+def verify(
+    *,
+    cert: str,
+    roots: tuple[str, ...],
+    intermediates: tuple[str, ...],
+    purpose: str,
+    patterns: tuple[str, ...],
+    hostnames: tuple[str, ...],
+    addresses: tuple[str, ...],
+    at: str | None,
+    format_: str,
+) -> int:
+    """Judge a certificate as every endpoint of the mesh does, and show each link of its chain.
+
+    CERT is a file in PEM or DER: the leaf first, then intermediates if they are not given apart; - is
+    standard input.
+
+    \b
+    Examples:
+      pki-inspect verify svid.pem --roots root.crt
+      pki-inspect verify leaf.pem --intermediates issuing.pem --roots root.crt --purpose server
+      pki-inspect verify svid.pem --roots root.crt --spiffe-id 'spiffe://mesh.local/service/*'
+      pki-inspect verify svid.pem --roots root.crt --at 2026-11-23T10:00:00Z --format json
+    """
+    from pki.svid import Purpose
+    from twisted_mesh.cli import render, verification
+
+    now = _moment(at)
+    wanted = _patterns(patterns)
+    hosts = (*hostnames, *map(_address, addresses))
+    leaf, *others = _certificates(cert)
+    others += [found for name in intermediates for found in _certificates(name)]
+    trusted = [_certificates(name) for name in roots]
+    verdict, links = verification.verify(
+        leaf, others, trusted, now=now, purpose=Purpose(purpose), patterns=wanted, hosts=hosts
+    )
+    if format_ == "json":
+        _print(render.verdict_json(verdict, links))
+    else:
+        _print(render.verdict_text(verdict, links, purpose, now))
+    return 0 if verdict.ok else _INVALID
+
+
+def _moment(at: str | None) -> datetime:
+    from pki.errors import PkiError
+    from pki.validity import parse_rfc3339
+    from twisted_mesh.clock import wall_clock
+
+    if at is None:
+        return wall_clock()
+    try:
+        return parse_rfc3339(at)
+    except PkiError as error:
+        raise Unusable(f"--at: {error}") from None
+
+
+def _patterns(texts: Sequence[str]) -> "list[SpiffePattern]":
+    from pki.errors import PkiError
+    from pki.spiffe import SpiffePattern
+
+    try:
+        return [SpiffePattern.parse(text) for text in texts]
+    except PkiError as error:
+        raise Unusable(f"--spiffe-id: {error}") from None
+
+
+def _address(text: str) -> str:
+    from ipaddress import ip_address
+
+    from pki.errors import printable
+
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise Unusable(
+            f"--ip: {printable(text, 60)!r} is no IP address: write it like 127.0.0.1 or ::1"
+        ) from None
+
+
+def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
+    from pki.errors import PkiError
+    from pki.inspect import certificates
+
+    try:
+        return certificates(_read(name))
+    except PkiError as error:
+        raise Unusable(f"{_name(name)}: {error}") from None
+
+
+def _name(thing: str) -> str:
+    from pki.errors import printable
+
+    return "standard input" if thing == "-" else printable(thing)
+
+
+def _read(thing: str) -> bytes:
+    """A file's bytes, or standard input's; no more than any sensible file has."""
+    try:
+        if thing == "-":
+            data: bytes = sys.stdin.buffer.read(_MAX_SIZE + 1) if sys.stdin else b""
+        else:
+            with open(thing, "rb") as file:
+                data = file.read(_MAX_SIZE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise Unusable(
+            f"{_name(thing)} cannot be read ({reason or error}): name a certificate's file"
+        ) from None
+    if len(data) > _MAX_SIZE:
+        raise Unusable(
+            f"{_name(thing)} is larger than {_MAX_SIZE // 1024 // 1024} MB: give the certificates only"
+        )
+    return data
+
+
+def _print(text: str) -> None:
+    """All of the output at once. A reader that has gone is no failure of ours."""
+    if sys.stdout is None:
+        return
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    try:
+        click.echo(text, color=colour)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+
+
+def _abandon_stdout() -> None:
+    """So that what is still buffered does not fail again when Python closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program: returns its exit status."""
+    warnings.simplefilter("ignore")  # a library's deprecations are nothing that a user can act on
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # none at all where the shell closed it: >&-
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = cli.main(arguments, prog_name="pki-inspect", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except OSError as error:
+        _abandon_stdout()
+        Unusable(f"the output cannot be written: {error.strerror}").show()
+        return _UNUSABLE
+    return int(status or 0)

@@ -1,0 +1,271 @@
+"""What ``pki-inspect`` prints: descriptions and verdicts as text for people and JSON for programs."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+from pki.chain import Verdict
+from pki.errors import Problem
+from pki.extensions import Extension, hex_pairs
+from pki.inspect import Description
+from pki.links import Link
+from pki.serial import serial_hex, serial_pairs
+from pki.validity import rfc3339, spoken_duration
+
+#: How much of a list or of an unknown value is shown to people; JSON has all of it.
+_MOST_VALUES = 50
+_MOST_BYTES = 128
+
+#: A label and the lines beside it.
+Row = tuple[str, Sequence[str]]
+
+
+def shown_text(found: Sequence[tuple[str, Description]]) -> str:
+    width = 0
+    sections: list[tuple[str, list[Row]]] = []
+    for number, (source, description) in enumerate(found):
+        of_source = [i for i, (other, _) in enumerate(found) if other == source]
+        place = f" ({of_source.index(number) + 1} of {len(of_source)})" if of_source[1:] else ""
+        heading = f"{click.style(description.what, bold=True)}  {source}{place}"
+        rows = list(_rows(description))
+        width = max(width, *(len(label) for label, _ in rows), 0) if rows else width
+        sections.append((heading, rows))
+    return "\n\n".join("\n".join((heading, *_aligned(rows, width))) for heading, rows in sections)
+
+
+def shown_json(found: Iterable[tuple[str, Description]]) -> str:
+    return json.dumps([{"source": source, **_described(item)} for source, item in found], indent=2)
+
+
+def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: datetime) -> str:
+    sections = [
+        "\n".join((_heading(number, link), *_aligned(_link_rows(link), 12)))
+        for number, link in enumerate(links)
+    ]
+    as_of = f"as {purpose} at {rfc3339(now)}"
+    if verdict.ok:
+        sections.append(f"verdict: {_good('valid')} {as_of}")
+    else:
+        count = len(verdict.problems)
+        problems = f"{count} problem{'s' if count > 1 else ''}"
+        sections.append(f"verdict: {_bad('invalid')} {as_of}, {problems}")
+        sections += map(_problem_text, verdict.problems)
+    return "\n\n".join(sections)
+
+
+def verdict_json(verdict: Verdict, links: Iterable[Link]) -> str:
+    return json.dumps(
+        {
+            "verdict": "valid" if verdict.ok else "invalid",
+            "problems": [_problem(problem) for problem in verdict.problems],
+            "chain": [_link(link) for link in links],
+        },
+        indent=2,
+    )
+
+
+def _good(text: str) -> str:
+    return click.style(text, fg="green")
+
+
+def _bad(text: str) -> str:
+    return click.style(text, fg="red")
+
+
+def _aligned(rows: Iterable[Row], width: int) -> Iterator[str]:
+    for label, values in rows:
+        for number, value in enumerate(values or ("",)):
+            # Padded first: the colour's codes have no width.
+            shown = click.style((label if not number else "").ljust(width), fg="cyan")
+            yield f"  {shown}  {value}".rstrip()
+
+
+def _rows(item: Description) -> Iterator[Row]:
+    if not item.is_shown or item.public_key is None:
+        yield "shown", ["no: only certificates and CSRs are"]
+        return
+    if item.spiffe_ids:
+        yield "SPIFFE ID", item.spiffe_ids
+    yield "subject", [item.subject or "(empty)"]
+    if item.issuer is not None:
+        yield "issuer", [item.issuer or "(empty)"]
+    if item.serial is not None:
+        yield "serial", [serial_pairs(item.serial)]
+    yield "version", [str(item.version)]
+    if item.validity:
+        yield "valid from", [rfc3339(item.validity.not_before)]
+        yield "valid until", [rfc3339(item.validity.not_after)]
+        yield "time left", [_time_left(item)]
+    if item.issuer is not None:
+        yield "CA", ["yes" if item.is_ca else "no"]
+        yield "self-issued", [_self_issued(item)]
+    else:
+        yield "proof of key", [_good("ok") if item.signed_by_itself else _bad("failed")]
+    yield "signature", [item.signature_algorithm]
+    key = item.public_key
+    yield "public key", [key.label, *_key_details(item)]
+    yield "SPKI SHA-256", [_pairs(key.spki_sha256)]
+    for extension in item.extensions:
+        critical = " (critical)" if extension.critical else ""
+        yield extension.name + critical, list(_extension_lines(extension))
+    if item.attributes:
+        yield "attributes", item.attributes
+    yield "SHA-256", [_pairs(item.sha256)]
+    yield "SHA-1", [_pairs(item.sha1)]
+    if item.remarks:
+        yield "remarks", [_bad(remark) for remark in item.remarks]
+
+
+def _key_details(item: Description) -> Iterator[str]:
+    key = item.public_key
+    if key and key.curve:
+        yield f"{key.bits} bits, curve {key.curve}"
+    elif key and key.exponent is not None:
+        yield f"{key.bits} bits, exponent {key.exponent}"
+    elif key and key.bits is not None:
+        yield f"{key.bits} bits"
+
+
+def _self_issued(item: Description) -> str:
+    if not item.is_self_issued:
+        return "no"
+    return (
+        "yes, and signed by its own key"
+        if item.signed_by_itself
+        else "yes, but signed by another key"
+    )
+
+
+def _time_left(item: Description) -> str:
+    if item.until_valid is not None:
+        return _bad(f"begins in {spoken_duration(item.until_valid)}")
+    if item.time_left is None:
+        return _bad("unknown")
+    if item.time_left < timedelta(0):
+        return _bad(f"expired {spoken_duration(-item.time_left)} ago")
+    return _good(spoken_duration(item.time_left))
+
+
+def _extension_lines(extension: Extension) -> Iterator[str]:
+    yield from extension.values[:_MOST_VALUES]
+    if len(extension.values) > _MOST_VALUES:
+        more = len(extension.values) - _MOST_VALUES
+        yield f"and {more} more: --format json shows them all"
+    if extension.damaged:
+        yield _bad("cannot be decoded; its bytes:")
+    if not extension.values:
+        value = extension.value
+        for start in range(0, min(len(value), _MOST_BYTES), 32):
+            yield hex_pairs(value[start : min(start + 32, _MOST_BYTES)])
+        if len(value) > _MOST_BYTES:
+            yield f"and {len(value) - _MOST_BYTES} bytes more: --format json shows them all"
+
+
+def _pairs(digits: str) -> str:
+    return hex_pairs(bytes.fromhex(digits))
+
+
+def _described(item: Description) -> dict[str, Any]:
+    key, validity = item.public_key, item.validity
+    if key is None:
+        return {"what": item.what}
+    return {
+        "what": item.what,
+        "spiffe_ids": item.spiffe_ids,
+        "subject": item.subject,
+        "issuer": item.issuer,
+        "version": item.version,
+        "serial": None if item.serial is None else serial_hex(item.serial),
+        "not_before": validity and rfc3339(validity.not_before),
+        "not_after": validity and rfc3339(validity.not_after),
+        "seconds_left": None if item.time_left is None else int(item.time_left.total_seconds()),
+        "is_ca": item.is_ca,
+        "is_self_issued": item.is_self_issued,
+        "signed_by_itself": item.signed_by_itself,
+        "signature_algorithm": item.signature_algorithm,
+        "public_key": {
+            "algorithm": key.algorithm,
+            "label": key.label,
+            "bits": key.bits,
+            "curve": key.curve or None,
+            "exponent": key.exponent,
+            "spki_sha256": key.spki_sha256,
+        },
+        "extensions": [
+            {
+                "oid": extension.oid,
+                "name": extension.name,
+                "critical": extension.critical,
+                "values": extension.values,
+                "hex": extension.value.hex(),
+                "damaged": extension.damaged,
+            }
+            for extension in item.extensions
+        ],
+        "attributes": item.attributes,
+        "sha256": item.sha256,
+        "sha1": item.sha1,
+        "remarks": item.remarks,
+    }
+
+
+def _heading(number: int, link: Link) -> str:
+    item = link.certificate
+    return f"certificate {number}: {click.style(item.what, bold=True)} {item.subject}".rstrip()
+
+
+def _link_rows(link: Link) -> Iterator[Row]:
+    item = link.certificate
+    if item.spiffe_ids:
+        yield "SPIFFE ID", item.spiffe_ids
+    yield "serial", [serial_pairs(item.serial or 0)]
+    detail = _good(link.detail) if link.signed else _bad(f"failed: {link.detail}")
+    yield "signed by", [f"{item.issuer or '(empty name)'}: {detail}"]
+    yield (
+        "dates",
+        [f"{_good('ok')}, {_time_left(item)} left" if link.dates_ok else _time_left(item)],
+    )
+    if link.is_root:
+        yield "trusted", ["as a root that was given"]
+    codes = dict.fromkeys(problem.code for problem in link.problems)
+    yield "problems", [_bad(", ".join(codes)) if codes else _good("none")]
+
+
+def _problem_text(problem: Problem) -> str:
+    rows = [("subject", [problem.subject]), ("rule", [problem.rule]), ("remedy", [problem.remedy])]
+    return "\n".join(
+        (
+            f"{_bad(problem.code)}: {problem.detail}",
+            *_aligned([row for row in rows if row[1][0]], 12),
+        )
+    )
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {
+        "code": problem.code,
+        "subject": problem.subject,
+        "rule": problem.rule,
+        "detail": problem.detail,
+        "remedy": problem.remedy,
+    }
+
+
+def _link(link: Link) -> dict[str, Any]:
+    item = link.certificate
+    return {
+        "what": item.what,
+        "subject": item.subject,
+        "spiffe_ids": item.spiffe_ids,
+        "serial": serial_hex(item.serial or 0),
+        "not_before": item.validity and rfc3339(item.validity.not_before),
+        "not_after": item.validity and rfc3339(item.validity.not_after),
+        "sha256": item.sha256,
+        "signed_by": {"issuer": item.issuer, "ok": link.signed, "detail": link.detail},
+        "dates_ok": link.dates_ok,
+        "is_root": link.is_root,
+        "problems": list(dict.fromkeys(problem.code for problem in link.problems)),
+    }

@@ -1,0 +1,259 @@
+"""One run of mesh-client on the reactor: an identity, then requests, then the exit status."""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
+from twisted.logger import globalLogBeginner
+
+from pki.errors import Malformed, PkiError, printable
+from pki.keys import KeyAlgorithm
+from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid import X509Svid
+from pki.validity import parse_duration
+from twisted_mesh import observe
+from twisted_mesh._tasks import sleep, within
+from twisted_mesh.ca_client import CaClient, CaRefused
+from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
+from twisted_mesh.clock import wall_clock
+from twisted_mesh.connections import ConnectionRegistry, Peer
+from twisted_mesh.events import logger
+from twisted_mesh.joining import ca_client
+from twisted_mesh.manager import CertificateManager
+from twisted_mesh.sources import CaSource
+from twisted_mesh.state import default_state_dir, publish
+from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.transport import Security
+from twisted_mesh.trust import Judge, Trust
+
+_log = logger("client")
+reactor: Any = _reactor
+
+DONE, REFUSED, UNUSABLE, UNREACHABLE = 0, 1, 2, 3
+#: Codes that mean that the other side could not be talked to, as opposed to saying no.
+_AWAY = {"unreachable", "interrupted", "not-tls", "tls-error"}
+
+
+@frozen
+class Session:
+    """The options, understood."""
+
+    path: str
+    server: ServerUrl
+    server_id: SpiffePattern
+    spiffe_id: SpiffeId
+    client: CaClient
+    algorithm: KeyAlgorithm
+    ttl: timedelta | None
+    repeat: int
+    interval: float
+    rotate_at: float
+    timeout: float
+    export: Path | None
+    as_json: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> "Session":
+        """Raises :class:`PkiError` for an option that cannot be used."""
+        trust_domain = TrustDomain.parse(options["trust_domain"])
+        timeout = _seconds(options["timeout"])
+        state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
+        path = options["path"]
+        if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+            raise Malformed(f"{printable(path, 80)!r} is no path: it begins with / and has no spaces")
+        try:
+            algorithm = KeyAlgorithm(options["key"])
+        except ValueError:
+            raise Malformed(f"--key is one of {', '.join(KeyAlgorithm)}") from None
+        try:
+            rotate_at = float(options["rotate_at"])
+        except ValueError:
+            rotate_at = 0.0
+        if not 0.1 <= rotate_at <= 0.9:
+            raise Malformed("--rotate-at is a share of the lifetime from 0.1 to 0.9, like 0.5")
+        ours = options["spiffe_id"] or str(trust_domain.member("service", "payment-worker"))
+        theirs = options["server_id"] or str(trust_domain.member("service", "api-server"))
+        return cls(
+            path=path,
+            server=ServerUrl.parse(options["server"]),
+            server_id=SpiffePattern.parse(theirs),
+            spiffe_id=SpiffeId.parse(ours),
+            client=ca_client(
+                reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout
+            ),
+            algorithm=algorithm,
+            ttl=parse_duration(options["ttl"]) if options["ttl"] else None,
+            repeat=options["repeat"],
+            interval=_seconds(options["interval"]),
+            rotate_at=rotate_at,
+            timeout=timeout,
+            export=Path(options["export"]) if options["export"] else None,
+            as_json=options["output"] == "json",
+        )
+
+
+def run(session: Session) -> int:
+    """Run the session on the reactor; returns the exit status."""
+    out = sys.stderr if session.as_json else sys.stdout
+    globalLogBeginner.beginLoggingTo(
+        [observe.TextObserver(out, timestamps=False)], redirectStandardIO=False, discardBuffer=True
+    )
+    status: list[int] = []
+
+    async def work() -> None:
+        try:
+            status.append(await _converse(session))
+        except PkiError as error:
+            sys.stderr.write(f"mesh-client: {error}\n")
+            status.append(_status_of(error))
+        except Exception:
+            _log.failure("mesh-client has met a bug of its own")
+            status.append(UNUSABLE)
+        finally:
+            reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(work()))
+    reactor.run()
+    return status[0] if status else 130
+
+
+def _status_of(error: PkiError) -> int:
+    if isinstance(error, Unreachable):
+        return UNREACHABLE
+    if isinstance(error, CaRefused):
+        return UNREACHABLE if error.status >= 500 else REFUSED
+    if isinstance(error, RefusedByPeer):
+        return UNREACHABLE if error.problems[0].code in _AWAY else REFUSED
+    return REFUSED
+
+
+async def _converse(session: Session) -> int:
+    judge = Judge(wall_clock, Trust(allow=(session.server_id,)))
+    contexts = ContextFactory(Role(serves=False))
+    registry = ConnectionRegistry()
+    source = CaSource(
+        session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl
+    )
+    manager = CertificateManager(
+        source,
+        judge,
+        [contexts],
+        reactor,
+        wall_clock,
+        _log,
+        session.algorithm,
+        session.rotate_at,
+        registry,
+    )
+    manager.startService()
+    try:
+        await _first_certificate(manager, session)
+        http = MeshHttpClient(
+            reactor,
+            session.server,
+            Security(contexts, judge, reactor, registry, _log),
+            session.timeout,
+            lambda peer: tell_handshake(peer, session.spiffe_id),
+        )
+        status = DONE
+        exported = None
+        for number in range(session.repeat):
+            if number:
+                await sleep(reactor, session.interval)
+            if session.export and manager.svid is not exported and manager.svid is not None:
+                exported = manager.svid
+                _export(session.export, exported, manager)
+            status = max(status, await _ask(http, session))
+        return status
+    finally:
+        manager.stopService()
+
+
+async def _first_certificate(manager: CertificateManager, session: Session) -> X509Svid:
+    """The first certificate; a CA that says no is not asked again, one that is away is, for a while."""
+    waiting = manager.ready()
+    try:
+        return await within(reactor, session.timeout, _or_refusal(manager, waiting))
+    except TimeoutError:
+        raise manager.last_problem or Malformed("the CA took too long to answer") from None
+
+
+async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]") -> X509Svid:
+    while not waiting.called:
+        problem = manager.last_problem
+        if isinstance(problem, CaRefused) and problem.status < 500:
+            raise problem
+        await sleep(reactor, 0.02)
+    return await waiting
+
+
+async def _ask(http: MeshHttpClient, session: Session) -> int:
+    _log.info("Initiating mTLS connection to {server}...", event="connecting", server=str(session.server))
+    reply = await http.get(session.path)
+    _log.info("Connection established! Server verified our identity.", event="connected")
+    _log.info("Sending request: GET {path}", event="request", path=session.path)
+    body = reply.body.decode("utf-8", "replace")
+    _log.info(
+        "Response: {status} {phrase}\n  Body: {body}",
+        event="response",
+        status=reply.status,
+        phrase=reply.phrase,
+        body=body,
+    )
+    good = reply.status < 400
+    if good:
+        _log.info("mTLS mesh communication successful!", event="success")
+    if session.as_json:
+        sys.stdout.write(json.dumps(_as_json(reply, session)) + "\n")
+        sys.stdout.flush()
+    return DONE if good else REFUSED
+
+
+def _as_json(reply: Reply, session: Session) -> dict[str, Any]:
+    peer: Peer = reply.peer
+    text = reply.body.decode("utf-8", "replace")
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = text
+    return {
+        "status": reply.status,
+        "body": body,
+        "server_id": str(peer.spiffe_id),
+        "our_id": str(session.spiffe_id),
+        "tls": {
+            "version": peer.tls.version,
+            "cipher": peer.tls.cipher,
+            "group": peer.tls.group,
+            "alpn": peer.tls.alpn,
+            "chain": list(peer.tls.chain),
+            "serials": list(peer.tls.serials),
+        },
+    }
+
+
+def _export(directory: Path, svid: X509Svid, manager: CertificateManager) -> None:
+    bundle = manager.judge.trust.bundles.get(svid.spiffe_id.trust_domain)
+    publish(
+        directory,
+        {
+            "svid.pem": (svid.chain_pem(), 0o644),
+            "svid_key.pem": (svid.key.to_pem(), 0o600),
+            "svid_bundle.pem": (bundle.to_pem() if bundle else b"", 0o644),
+        },
+    )
+    _log.info("Identity exported to {directory}", event="exported", directory=str(directory))
+
+
+def _seconds(text: str) -> float:
+    """A duration as the contract writes them, and ``100ms`` besides."""
+    if text.endswith("ms") and text[:-2].isascii() and text[:-2].isdigit():
+        return int(text[:-2]) / 1000
+    return parse_duration(text).total_seconds()

@@ -1,0 +1,98 @@
+"""What ``pki-inspect verify`` decides with :func:`pki.chain.judge`: which roots may vouch, which names must match."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from attrs import evolve
+from cryptography import x509
+
+from pki.bundle import BundleSet, TrustBundle
+from pki.chain import Verdict, judge
+from pki.errors import HOSTILE_INPUT, Problem
+from pki.links import Link, links
+from pki.revocation import RevocationSet
+from pki.spiffe import NotASpiffeId, SpiffeId, SpiffePattern, TrustDomain
+from pki.svid import Purpose, spiffe_id_of, subject_of, uri_names
+
+Certificates = Sequence[x509.Certificate]
+
+
+def verify(
+    leaf: x509.Certificate,
+    others: Certificates,
+    roots: Sequence[Certificates],
+    *,
+    now: datetime,
+    purpose: Purpose,
+    patterns: Sequence[SpiffePattern] = (),
+    hosts: Sequence[str] = (),
+) -> tuple[Verdict, tuple[Link, ...]]:
+    """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file. Never raises."""
+    presented = _chain(leaf, others)
+    bundles = bundles_of(roots, spiffe_id_of(leaf))
+    verdict = judge(presented, bundles, RevocationSet(), now=now, purpose=purpose)
+    verdict = evolve(verdict, problems=(*verdict.problems, *_name_problems(leaf, patterns, hosts)))
+    return verdict, links(verdict, presented, bundles, now)
+
+
+def bundles_of(files: Sequence[Certificates], leaf_id: SpiffeId | None) -> BundleSet:
+    """Each root under the trust domain that it names. A root that names none belongs to the one that
+    its file's other roots name, or else to the leaf's.
+    """
+    trusted: dict[TrustDomain, dict[x509.Certificate, None]] = {}
+    for roots in files:
+        homes = {root: _trust_domain_of(root) for root in roots}
+        named = {home for home in homes.values() if home}
+        default = named.pop() if len(named) == 1 else leaf_id.trust_domain if leaf_id else None
+        for root, named_home in homes.items():
+            if home := named_home or default:
+                trusted.setdefault(home, {})[root] = None
+    return BundleSet.of(*(TrustBundle(home, tuple(roots)) for home, roots in trusted.items()))
+
+
+def _trust_domain_of(root: x509.Certificate) -> TrustDomain | None:
+    try:
+        uris = uri_names(root)
+        return SpiffeId.parse(uris[0]).trust_domain if len(uris) == 1 else None
+    except NotASpiffeId:
+        return None
+    except HOSTILE_INPUT:
+        return None
+
+
+def _chain(leaf: x509.Certificate, others: Certificates) -> list[x509.Certificate]:
+    """The leaf and those of the others that may stand above it: a file of intermediates can hold many."""
+    chain = [leaf]
+    for below in chain:
+        chain += [c for c in dict.fromkeys(others) if c not in chain and _names(below, c)]
+    return chain
+
+
+def _names(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        return cert.issuer == issuer.subject
+    except HOSTILE_INPUT:
+        return False
+
+
+def _name_problems(
+    leaf: x509.Certificate, patterns: Sequence[SpiffePattern], hosts: Sequence[str]
+) -> list[Problem]:
+    """Every name that was demanded and that the certificate is not valid for."""
+    spiffe_id = spiffe_id_of(leaf)
+    problems = [
+        Problem(
+            "name-mismatch",
+            f"certificate is valid for {spiffe_id or 'no SPIFFE ID'}, not {pattern}",
+            "find out who presented it, or ask for the ID that is meant",
+            "X509-SVID section 5.2",
+            subject_of(leaf),
+        )
+        for pattern in patterns
+        if spiffe_id is None or not pattern.matches(spiffe_id)
+    ]
+    if hosts:
+        from twisted_mesh.tls.hostname import hostname_problem
+
+        problems += [problem for host in hosts if (problem := hostname_problem(leaf, host))]
+    return problems

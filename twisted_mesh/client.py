@@ -1,0 +1,144 @@
+"""mesh-client: calls a service, sees who answers, and says what both sides proved."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.web.client import Agent, HTTPConnectionPool, readBody
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from pki.errors import Malformed, PkiError, printable
+from pki.spiffe import SpiffeId
+from twisted_mesh._tasks import within
+from twisted_mesh.ca_client import server_name
+from twisted_mesh.connections import Peer
+from twisted_mesh.events import logger
+from twisted_mesh.tls.alerts import as_error
+from twisted_mesh.tls.hostname import hostname_problem
+from twisted_mesh.tls.transport import MeshClientEndpoint, MeshConnection, Security
+
+_log = logger("client")
+
+
+@frozen
+class ServerUrl:
+    """``https://HOST[:PORT]``, without anything else."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ServerUrl":
+        """Raises :class:`Malformed`."""
+        try:
+            url = urlsplit(text)
+            host, port = url.hostname or "", url.port or 443
+        except ValueError:
+            host, port, url = "", 0, urlsplit("")
+        if url.scheme != "https" or not host or url.path not in ("", "/") or url.query or url.username:
+            raise Malformed(f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only")
+        return cls(host, port)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
+
+
+@frozen
+class Reply:
+    """One answer, and who proved to have given it."""
+
+    status: int
+    phrase: str
+    body: bytes
+    peer: Peer
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class MeshHttpClient:
+    """Requests to one server, each over a connection and a handshake of its own."""
+
+    reactor: Any
+    server: ServerUrl
+    security: Security
+    timeout: float
+    told: Callable[[Peer], None] = field(default=lambda peer: None)
+    """Called with the server's proven identity, before anything is sent to it."""
+    _peer: Peer | None = field(default=None, init=False)
+    _agent: Agent = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        pool = HTTPConnectionPool(self.reactor, persistent=False)
+        self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+        host = self.server.host
+        tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
+        demands = (lambda leaf: hostname_problem(leaf, host),)
+        return _Watched(MeshClientEndpoint(tcp, self.security, server_name(host), demands), self._met)
+
+    def _met(self, peer: Peer) -> None:
+        self._peer = peer
+        self.told(peer)
+
+    async def get(self, path: str) -> Reply:
+        """Raises :class:`PkiError`: what we refused, what refused us, or that nobody answered in time."""
+        try:
+            return await within(self.reactor, self.timeout, self._get(path))
+        except PkiError:
+            raise
+        except Exception as error:
+            raise as_error(error) from None
+
+    async def _get(self, path: str) -> Reply:
+        self._peer = None
+        response = await self._agent.request(b"GET", f"{self.server.url}{path}".encode())
+        body = await readBody(response)
+        if self._peer is None:
+            raise RuntimeError("an answer without a peer")
+        return Reply(response.code, response.phrase.decode("ascii", "replace"), body, self._peer)
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class _Watched:
+    """An endpoint that tells whom it connected to."""
+
+    endpoint: MeshClientEndpoint
+    met: Callable[[Peer], None]
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        def tell(protocol: Any) -> Any:
+            connection: Any = protocol.transport
+            if not isinstance(connection, MeshConnection) or connection.peer is None:
+                raise RuntimeError("a connection without a proven peer")
+            self.met(connection.peer)
+            return protocol
+
+        return self.endpoint.connect(factory).addCallback(tell)
+
+
+def tell_handshake(peer: Peer, ours: SpiffeId) -> None:
+    """What the handshake settled, in the guide's words."""
+    _log.info(
+        "TLS Handshake Details:\n  Cipher Suite: {cipher}\n  TLS Version: {version}\n  Key Exchange: {group}\n"
+        "  Server Identity: {server}\n  Our Identity: {ours}",
+        event="handshake",
+        cipher=peer.tls.cipher,
+        version=peer.tls.version,
+        group=peer.tls.group,
+        server=str(peer.spiffe_id),
+        ours=str(ours),
+        chain=list(peer.tls.chain),
+        serials=list(peer.tls.serials),
+    )

@@ -1,0 +1,53 @@
+"""Log events: one name per subsystem, facts as fields, and a code that stays the same.
+
+An event is ``log.info("constant text {fact}", event="certificate-issued", fact=…)``. The text is for
+people, ``event`` and the fields are for programs; :mod:`twisted_mesh.observe` writes both and counts.
+Later lines of a text are indented facts. Keys, tokens and request bodies are never fields.
+"""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from cryptography import x509
+from twisted.logger import Logger
+
+from pki.errors import Problem, printable
+from pki.serial import serial_pairs
+from pki.svid import subject_of
+
+NAMESPACE = "mesh"
+
+
+def logger(subsystem: str) -> Logger:
+    """``ca``, ``server``, ``client``, ``tls``: what people see as ``[CA]``."""
+    return Logger(namespace=f"{NAMESPACE}.{subsystem}")
+
+
+@frozen
+class TlsFacts:
+    """What is known of an established connection; every value is ready to be shown."""
+
+    version: str
+    cipher: str
+    group: str
+    sni: str
+    alpn: str
+    chain: tuple[str, ...]
+    serials: tuple[str, ...]
+
+    @classmethod
+    def chain_of(cls, path: Sequence[x509.Certificate]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (
+            tuple(subject_of(cert) for cert in path),
+            tuple(serial_pairs(cert.serial_number) for cert in path),
+        )
+
+
+def codes(problems: Sequence[Problem]) -> str:
+    """The codes of a refusal, the first first, each once."""
+    return ", ".join(dict.fromkeys(problem.code for problem in problems))
+
+
+def reasons(problems: Sequence[Problem]) -> str:
+    """A refusal as one line: every code with its detail and remedy."""
+    return printable("; ".join(str(problem) for problem in problems), 2000)

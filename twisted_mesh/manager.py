@@ -1,0 +1,268 @@
+"""The certificate manager: keeps an identity fresh, and what is believed with it.
+
+Its LoopingCall asks a pure function what to do. A renewal makes a new key, obtains a certificate,
+judges it as a peer would, builds whole new contexts and swaps them in; whatever fails on the way
+leaves the old ones serving. Open connections live on.
+"""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from attrs import define, evolve, field
+from cryptography import x509
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pki import renewal
+from pki.errors import PkiError, Refused
+from pki.keys import KeyAlgorithm
+from pki.renewal import Action, RenewalPlan
+from pki.revocation import Revocation
+from pki.serial import serial_pairs
+from pki.spiffe import SpiffePattern
+from pki.svid import Purpose, X509Svid, extension, subject_of
+from pki.validity import spoken_duration, spoken_time
+from twisted_mesh._tasks import spawn
+from twisted_mesh.clock import Now
+from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.events import codes, reasons
+from twisted_mesh.sources import Identity
+from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.trust import Judge
+
+#: Seconds between two looks at the certificate's plan.
+TICK = 0.2
+#: Seconds between two questions to the CA for what has been revoked.
+POLL = 1.0
+
+
+class OwnCertificateRefused(Refused):
+    """The CA gave us a certificate that our own peers would refuse."""
+
+
+@define(eq=False, slots=False)
+class CertificateManager(Service):
+    """Owns one identity: its source, its contexts, its judge."""
+
+    source: Any
+    """An :class:`ISource`."""
+    judge: Judge
+    contexts: Sequence[ContextFactory]
+    clock: IReactorTime
+    now: Now
+    log: Logger
+    algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
+    rotate_at: float = 0.5
+    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    draw: random.Random = field(factory=random.SystemRandom)
+    announce: bool = True
+    """Whether certificates are told to people, in the words of the log."""
+    svid: X509Svid | None = field(default=None, init=False)
+    last_problem: PkiError | None = field(default=None, init=False)
+    rotations: int = field(default=0, init=False)
+    _plan: RenewalPlan | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _retry_at: datetime | None = field(default=None, init=False)
+    _poll_at: float = field(default=0.0, init=False)
+    _poll_failed: bool = field(default=False, init=False)
+    _withdrawn: bool = field(default=False, init=False)
+    _renewing: "Deferred[None] | None" = field(default=None, init=False)
+    _polling: "Deferred[None] | None" = field(default=None, init=False)
+    _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
+    _loop: LoopingCall | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = self.clock
+        _ = self._loop.start(TICK, now=True).addErrback(
+            lambda failure: self.log.failure("the rotation loop broke", failure=failure)
+        )
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        for task in (self._renewing, self._polling):
+            if task is not None:
+                task.cancel()
+
+    def ready(self) -> "Deferred[X509Svid]":
+        """Fires with the first certificate; at once if there is one."""
+        waiting: Deferred[X509Svid] = Deferred()
+        if self.svid is not None:
+            waiting.callback(self.svid)
+        else:
+            self._waiting.append(waiting)
+        return waiting
+
+    @property
+    def seconds_left(self) -> float:
+        """How long our certificate is still valid; negative once it is not."""
+        if self.svid is None:
+            return 0.0
+        return (self.svid.validity.not_after - self.now()).total_seconds()
+
+    def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """Believe these revoked from now on, and cut whoever is connected by them."""
+        if not revocations:
+            return
+        trust = self.judge.trust
+        merged = trust.revocations.merged(revocations, self.now())
+        self.judge.trust = evolve(trust, revocations=merged, generation=trust.generation + 1)
+        for revocation in revocations:
+            for connection in self.registry.resting_on(revocation.issuer, revocation.serial):
+                connection.sever(f"its certificate {serial_pairs(revocation.serial)} is revoked")
+
+    def _tick(self) -> None:
+        now = self.now()
+        action = renewal.next_action(self._plan, now)
+        if action is Action.EXPIRED and self.svid is not None and not self._withdrawn:
+            self._withdraw()
+        if action is not Action.WAIT and _idle(self._renewing) and self._may_try(now):
+            self._renewing = spawn(self._renew(), "renewal", self.log)
+        if self.svid is not None and _idle(self._polling) and self.clock.seconds() >= self._poll_at:
+            self._poll_at = self.clock.seconds() + POLL
+            self._polling = spawn(self._poll(), "asking for revocations", self.log)
+
+    def _may_try(self, now: datetime) -> bool:
+        return self._retry_at is None or now >= self._retry_at
+
+    def _withdraw(self) -> None:
+        """Our certificate has expired and the CA gave us no other: refuse new work, loudly."""
+        self._withdrawn = True
+        for factory in self.contexts:
+            factory.withdraw()
+        self.log.error(
+            "Our certificate has expired and could not be renewed: new connections are refused until the CA at {ca} "
+            "answers again",
+            event="identity-expired",
+            ca=self.source.where,
+        )
+
+    async def _renew(self) -> None:
+        first = self.svid is None
+        if not first and self.announce:
+            self.log.info(
+                "Certificate rotation triggered ({share:.0%} lifetime reached)",
+                event="rotation-triggered",
+                share=self.rotate_at,
+            )
+        try:
+            identity = await self.source.obtain(self.algorithm)
+            self._adopt(identity)
+        except PkiError as error:
+            self._put_off(error)
+
+    def _adopt(self, identity: Identity) -> None:
+        """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
+        svid, trust = identity.svid, self.judge.trust
+        issuers = (extension(cert, x509.SubjectKeyIdentifier) for cert in svid.intermediates)
+        trust = evolve(
+            trust,
+            bundles=identity.bundles,
+            known_issuers=frozenset(found.digest for found in issuers if found is not None),
+            generation=trust.generation + 1,
+        )
+        ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
+        verdict = ourselves.judge(svid.chain, self.now(), Purpose.ANY)
+        if not verdict.ok:
+            raise OwnCertificateRefused(verdict.problems)
+        first = self.svid is None
+        if self.announce:
+            self._tell(svid, identity, first=first)
+        if not first and self.announce:
+            self.log.info("Hot-swapping certificate...", event="hot-swap")
+        for factory in self.contexts:
+            factory.replace(svid, identity.bundles.all_roots)
+        self.judge.trust = trust
+        self.svid = svid
+        self._plan = renewal.plan(
+            identity.issued_at, svid.validity.not_after, self.rotate_at, self.draw
+        )
+        if self._withdrawn or self._failures:
+            self.log.info(
+                "The CA at {ca} answers again; serving with a fresh certificate",
+                event="identity-recovered",
+                ca=self.source.where,
+            )
+        self._withdrawn, self._failures, self._retry_at, self.last_problem = False, 0, None, None
+        if not first:
+            self.rotations += 1
+            if self.announce:
+                self.log.info(
+                    "Active connections: {connections} (will use new cert for new connections)\n"
+                    "Certificate rotation complete.\n"
+                    "Next rotation: {next_rotation}",
+                    event="rotation-complete",
+                    connections=len(self.registry),
+                    serial=serial_pairs(svid.leaf.serial_number),
+                    next_rotation=spoken_time(self._plan.renew_at),
+                )
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(svid)
+
+    @property
+    def next_rotation(self) -> datetime | None:
+        return self._plan.renew_at if self._plan else None
+
+    def _tell(self, svid: X509Svid, identity: Identity, *, first: bool) -> None:
+        validity = svid.validity
+        self.log.info(
+            "{title}:\n  Serial: {serial}\n  Issuer: {issuer}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
+            "  Valid: {not_before} to {not_after}\n  Expires in: {expires_in}",
+            event="certificate-issued",
+            title="Certificate issued" if first else "New certificate issued",
+            serial=serial_pairs(svid.leaf.serial_number),
+            issuer=svid.leaf.issuer.rfc4514_string(),
+            subject=subject_of(svid.leaf),
+            spiffe_id=str(svid.spiffe_id),
+            not_before=spoken_time(validity.not_before),
+            not_after=spoken_time(validity.not_after),
+            expires_in=spoken_duration(validity.not_after - self.now()),
+        )
+
+    def _put_off(self, error: PkiError) -> None:
+        self.last_problem = error
+        left = self.svid.validity.not_after - self.now() if self.svid else None
+        pause = renewal.backoff(self._failures, self.draw, left)
+        self._failures += 1
+        self._retry_at = self.now() + pause
+        self.log.warn(
+            "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
+            event="renewal-failed",
+            ca=self.source.where,
+            codes=codes(error.problems),
+            reasons=reasons(error.problems),
+            pause=pause.total_seconds(),
+            meanwhile=""
+            if left is None or left.total_seconds() <= 0
+            else f" (ours is good for {spoken_duration(left)} more)",
+        )
+
+    async def _poll(self) -> None:
+        try:
+            self.revoke(await self.source.revocations())
+        except PkiError as error:
+            if not self._poll_failed:
+                self._poll_failed = True
+                self.log.warn(
+                    "Revocations cannot be refreshed from {ca}: {reasons}",
+                    event="revocations-stale",
+                    ca=self.source.where,
+                    reasons=reasons(error.problems),
+                )
+            return
+        if self._poll_failed:
+            self._poll_failed = False
+            self.log.info("Revocations are fresh again", event="revocations-fresh")
+
+
+def _idle(task: "Deferred[None] | None") -> bool:
+    return task is None or task.called

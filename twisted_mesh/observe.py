@@ -1,0 +1,152 @@
+"""Observers of the log: lines for people, JSON for programs, counters for Prometheus."""
+
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from string import Formatter
+from typing import Any, TextIO
+
+from prometheus_client import Counter, Gauge
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.logfile import LogFile
+from zope.interface import implementer, provider
+
+from pki.errors import printable
+from twisted_mesh.events import NAMESPACE
+
+_SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
+_PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
+
+EVENTS = Counter("mesh_events", "Log events, by name.", ["event"])
+REFUSALS = Counter("mesh_peers_refused", "Connections refused, by code.", ["code"])
+API_REFUSALS = Counter("mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"])
+EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
+CONNECTIONS = Gauge("mesh_connections", "Live connections of proven peers.")
+ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
+
+
+class _Safe(Formatter):
+    """Formats an event's constant text; values are shown without control characters."""
+
+    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
+        return kwargs.get(str(key), "?")
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return printable(format(value, format_spec), 4000)
+
+
+_SAFE = _Safe()
+
+
+def event_text(event: LogEvent) -> str:
+    """The event in words: one line, or a title and indented facts. No value can add a line."""
+    text = event.get("log_format")
+    if _SUBSYSTEM.match(event.get("log_namespace") or "") and isinstance(text, str):
+        return _SAFE.vformat(text, (), event)
+    return "\n".join(printable(line, 4000) for line in formatEvent(event).splitlines())
+
+
+def _subsystem(event: LogEvent) -> str | None:
+    match = _SUBSYSTEM.match(event.get("log_namespace") or "")
+    return match[1] if match else None
+
+
+@implementer(ILogObserver)
+class TextObserver:
+    """``2026-11-23T10:00:00Z [SERVER] Certificate issued:`` with indented facts below."""
+
+    def __init__(self, out: TextIO, *, timestamps: bool = True) -> None:
+        self._out = out
+        self._timestamps = timestamps
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        subsystem = _subsystem(event)
+        if level < LogLevel.warn and subsystem is None:
+            return  # Twisted's own chatter
+        text = event_text(event)
+        if "log_failure" in event:
+            text += "\n" + _traceback(event)
+        first, *rest = text.split("\n")
+        prefix = f"[{(subsystem or 'twisted').upper()}] "
+        if level >= LogLevel.error:
+            prefix += "ERROR: "
+        elif level >= LogLevel.warn:
+            prefix += "WARNING: "
+        if self._timestamps:
+            prefix = f"{_when(event):%Y-%m-%dT%H:%M:%SZ} {prefix}"
+        lines = [prefix + first, *(line if line.startswith(" ") else prefix + line for line in rest)]
+        _write(self._out, "\n".join(lines) + "\n")
+
+
+@implementer(ILogObserver)
+class JsonObserver:
+    """One JSON object a line: time, level, system, event, message, and every fact under its name."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        subsystem = _subsystem(event)
+        if level < LogLevel.warn and subsystem is None:
+            return
+        line: dict[str, Any] = {
+            "time": f"{_when(event):%Y-%m-%dT%H:%M:%S.%fZ}",
+            "level": level.name,
+            "system": subsystem or "twisted",
+            "event": event.get("event", ""),
+            "message": event_text(event).split("\n")[0],
+        }
+        if subsystem:
+            facts = {k: v for k, v in event.items() if not _PRIVATE.fullmatch(k) and k not in line}
+            line |= facts
+        if "log_failure" in event:
+            line["traceback"] = _traceback(event)
+        _write(self._out, json.dumps(line, default=str, ensure_ascii=True) + "\n")
+
+
+@provider(ILogObserver)
+def count(event: LogEvent) -> None:
+    """Prometheus counters of what happened."""
+    name = event.get("event")
+    if not name or _subsystem(event) is None:
+        return
+    EVENTS.labels(name).inc()
+    if name in ("peer-refused", "request-refused"):
+        counter = REFUSALS if name == "peer-refused" else API_REFUSALS
+        for code in str(event.get("codes", "")).split(", "):
+            counter.labels(code).inc()
+
+
+def _traceback(event: LogEvent) -> str:
+    text: str = event["log_failure"].getTraceback()
+    return "\n".join("  " + printable(line, 1000) for line in text.splitlines())
+
+
+def _when(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+
+
+def _write(out: TextIO, text: str) -> None:
+    try:
+        out.write(text)
+        out.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads any more; a service does not stop for that
+
+
+_choice: list[tuple[str, str | None]] = []
+
+
+def choose(log_format: str, path: str | None = None) -> None:
+    """What :func:`chosen` shall make: ``text`` or ``json``, into a file or on standard output."""
+    _choice[:] = [(log_format, path)]
+
+
+def chosen() -> ILogObserver:
+    """The observer that the options asked for. twistd takes a logger by its dotted name only: this one."""
+    ((log_format, path),) = _choice
+    out: Any = LogFile.fromFullPath(path, rotateLength=16 * 1024 * 1024) if path else sys.stdout
+    return JsonObserver(out) if log_format == "json" else TextObserver(out)

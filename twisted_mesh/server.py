@@ -1,0 +1,89 @@
+"""mesh-server: an HTTP service that serves nobody whose identity is not proven."""
+
+from typing import Any
+
+import msgspec
+from twisted.web import resource, server
+
+from pki.serial import serial_pairs
+from pki.svid import subject_of
+from twisted_mesh.connections import Peer
+from twisted_mesh.events import logger
+from twisted_mesh.tls.transport import MeshConnection, spoken_address
+from twisted_mesh.web import BoundedChannel, BoundedSite, answer, problem_body
+
+_log = logger("server")
+
+
+class MeshChannel(BoundedChannel):
+    """An HTTP connection of a proven peer, told to the log as it opens."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        connection = self.transport
+        if isinstance(connection, MeshConnection) and connection.peer is not None:
+            tell_peer(connection, connection.peer)
+
+
+class MeshSite(BoundedSite):
+    channelClass = MeshChannel
+
+
+class StatusResource(resource.Resource):
+    """``GET /api/status``: who are you to me?"""
+
+    isLeaf = True
+
+    def render(self, request: server.Request) -> int:
+        connection: Any = request.channel.transport
+        peer: Peer | None = connection.peer
+        if peer is None:  # the context demands a certificate, so this is a bug: shut the door
+            connection.abortConnection()
+            return server.NOT_DONE_YET
+        path = request.path.decode("ascii", "replace")
+        method = request.method.decode("ascii", "replace")
+        _log.info("Handling request: {method} {path}", event="request", method=method, path=path)
+        if path != "/api/status":
+            status, body = 404, problem_body(404, "not-found", "there is nothing here: try /api/status")
+        elif method not in ("GET", "HEAD"):
+            status, body = 405, problem_body(405, "method-not-allowed", "GET is all that is done here")
+        else:
+            status, body = 200, msgspec.json.encode({"status": "healthy", "caller": str(peer.spiffe_id)})
+        answer(request, status, body, "application/json" if status == 200 else "application/problem+json")
+        _log.info(
+            "Response sent to {caller}: {status}",
+            event="response",
+            caller=peer.spiffe_id.name,
+            status="200 OK" if status == 200 else str(status),
+        )
+        return server.NOT_DONE_YET
+
+
+def tell_peer(connection: MeshConnection, peer: Peer) -> None:
+    """The guide's words on a new connection, with all that is known of it."""
+    leaf = peer.leaf
+    _log.info(
+        "New connection from {address}\n"
+        "Client certificate presented:\n"
+        "  Subject: {subject}\n  SAN URI: {peer}\n  Issuer: {issuer}\n  Serial: {serial}\n"
+        "Client identity verified: {peer}\n"
+        "  {version}, {cipher}, {group}, SNI {sni}, ALPN {alpn}",
+        event="peer-verified",
+        address=spoken_address(connection.getPeer()),
+        subject=subject_of(leaf),
+        peer=str(peer.spiffe_id),
+        issuer=leaf.issuer.rfc4514_string(),
+        serial=serial_pairs(leaf.serial_number),
+        version=peer.tls.version,
+        cipher=peer.tls.cipher,
+        group=peer.tls.group,
+        sni=peer.tls.sni or "none",
+        alpn=peer.tls.alpn or "none",
+        chain=list(peer.tls.chain),
+        serials=list(peer.tls.serials),
+    )
+
+
+def site(reactor: Any) -> MeshSite:
+    return MeshSite(StatusResource(), reactor)
+

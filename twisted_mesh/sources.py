@@ -1,0 +1,103 @@
+"""Sources: where a service's own identity comes from."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import define, field, frozen
+from cryptography import x509
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pki.bundle import BundleSet
+from pki.csr import IPAddress, build_csr
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.revocation import Revocation
+from pki.spiffe import SpiffeId
+from pki.svid import X509Svid
+from twisted_mesh.ca_client import CaClient
+from twisted_mesh.clock import Now
+from twisted_mesh.interfaces import ISource
+
+
+@frozen
+class Identity:
+    """A certificate with its key, whom it may believe, and when it was issued by our own clock."""
+
+    svid: X509Svid
+    bundles: BundleSet
+    issued_at: datetime
+
+
+async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
+    """A fresh key. RSA takes up to a second, so it is made on a thread."""
+    if algorithm in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_4096):
+        return await deferToThread(MemoryKey.generate, algorithm)
+    return MemoryKey.generate(algorithm)
+
+
+@implementer(ISource)
+@define(eq=False)
+class CaSource:
+    """An identity from a CA by its API. The key is made here and never leaves."""
+
+    client: CaClient
+    spiffe_id: SpiffeId
+    now: Now
+    log: Logger
+    dns_names: Sequence[str] = ()
+    ip_addresses: Sequence[IPAddress] = ()
+    ttl: timedelta | None = None
+    _store: str = field(default="", init=False)
+    _position: int = field(default=0, init=False)
+
+    @property
+    def where(self) -> str:
+        return str(self.client.address)
+
+    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        self.log.info(
+            "Generating service key pair ({algorithm})...", event="key-generated", algorithm=algorithm.label
+        )
+        key = await new_key(algorithm)
+        self.log.info(
+            "Creating CSR for identity: {spiffe_id}", event="csr-created", spiffe_id=str(self.spiffe_id)
+        )
+        csr = build_csr(key, self.spiffe_id, self.dns_names, self.ip_addresses)
+        self.log.info(
+            "Requesting certificate from CA at {ca}...",
+            event="certificate-requested",
+            ca=f"{self.where}/api/v1/sign" if self.client.address.host else self.where,
+        )
+        issued_at = self.now()
+        chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
+        bundle = await self.client.bundle(self.spiffe_id.trust_domain)
+        return Identity(X509Svid.assemble(chain, key), BundleSet.of(bundle), issued_at)
+
+    async def revocations(self) -> Sequence[Revocation]:
+        news = await self.client.trust(self._position, self._store)
+        self._store, self._position = news.store, news.position
+        return news.revocations
+
+
+@implementer(ISource)
+@define(eq=False)
+class OwnSource:
+    """The CA's own identity, which it issues to itself."""
+
+    issue: Callable[[MemoryKey], Any]
+    """A coroutine function: the chain for that key, leaf first."""
+    bundles: Callable[[], BundleSet]
+    now: Now
+    where: str = "itself"
+
+    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        key = await new_key(algorithm)
+        issued_at = self.now()
+        chain: Sequence[x509.Certificate] = await self.issue(key)
+        return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
+
+    async def revocations(self) -> Sequence[Revocation]:
+        """Nothing: the CA tells its own manager at once."""
+        return ()

@@ -1,0 +1,177 @@
+"""The state directory: where files live, who may read them, and who owns the CA's part."""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import platformdirs
+from attrs import define, field
+
+from pki.errors import PkiError
+
+
+class StateError(PkiError):
+    """The state directory or a file in it cannot be used."""
+
+    code = "state"
+
+
+class AlreadyRunning(StateError):
+    """Another CA owns this state directory."""
+
+    code = "already-running"
+
+
+def default_state_dir() -> Path:
+    """``$MESH_STATE_DIR``, else ``$XDG_STATE_HOME/twisted-mesh`` or what this platform has for it."""
+    chosen = os.environ.get("MESH_STATE_DIR")
+    if chosen:
+        return Path(chosen)
+    return platformdirs.user_state_path("twisted-mesh")
+
+
+@define
+class StateDirectory:
+    """``<state>``, shared by all, and ``<state>/ca``, which one CA process owns."""
+
+    root: Path
+    _lock: int | None = field(default=None, init=False)
+
+    @property
+    def ca(self) -> Path:
+        return self.root / "ca"
+
+    @property
+    def private(self) -> Path:
+        return self.ca / "private"
+
+    @property
+    def root_certificate(self) -> Path:
+        return self.ca / "root.crt"
+
+    @property
+    def socket(self) -> Path:
+        return self.ca / "ca.sock"
+
+    def prepare(self) -> None:
+        """Make the directories, 0711 for those on the way to the socket, 0700 for keys.
+
+        Raises :class:`StateError`.
+        """
+        for path, mode in ((self.root, 0o711), (self.ca, 0o711), (self.private, 0o700)):
+            try:
+                path.mkdir(mode=mode, parents=path == self.root, exist_ok=True)
+                if path == self.root and os.stat(path).st_uid != os.getuid():
+                    continue  # ours to use, not to change
+                path.chmod(mode)
+            except OSError as error:
+                raise StateError(
+                    f"the state directory {path} cannot be used ({error.strerror}): choose another with --state-dir"
+                ) from None
+        if not os.access(self.ca, os.W_OK | os.X_OK):
+            raise StateError(f"{self.ca} is not writable: choose another directory with --state-dir")
+
+    def lock(self) -> None:
+        """Own the CA's part until this process ends, however it ends. Raises :class:`AlreadyRunning`.
+
+        A kernel lock: kill -9 releases it. It does not survive a fork, so take it after twistd's.
+        """
+        path = self.ca / "lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"{path} cannot be opened ({error.strerror})") from None
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StateError(f"{path} cannot be locked ({error.strerror})") from None
+            raise AlreadyRunning(
+                f"another mesh-ca, PID {owner or 'unknown'}, owns {self.root}: stop it, or choose another --state-dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """Raises :class:`StateError`, which names the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{what} {path} cannot be read ({error.strerror})") from None
+
+
+def write_whole(path: Path, data: bytes, mode: int) -> None:
+    """Replace ``path`` so that a reader, or a crash, sees the old bytes or the new, never a part.
+
+    Raises :class:`StateError`.
+    """
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StateError(
+            f"{path} cannot be written ({error.strerror}): free space or mend its directory's permissions"
+        ) from None
+
+
+def publish(directory: Path, files: dict[str, tuple[bytes, int]]) -> None:
+    """Replace all of ``files`` (bytes and mode by name) in ``directory`` by one rename.
+
+    Each name is a link through ``current``, which is switched from one complete generation to the
+    next: a key never stands beside another key's certificate. Raises :class:`StateError`.
+    """
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        generation = Path(tempfile.mkdtemp(prefix=".generation-", dir=directory))
+        generation.chmod(0o755)
+        for name, (data, mode) in files.items():
+            write_whole(generation / name, data, mode)
+        current = directory / "current"
+        previous = current.resolve() if current.is_symlink() else None
+        _relink(current, generation.name)
+        for name in files:
+            link = directory / name
+            if not link.is_symlink():
+                _relink(link, f"current/{name}")
+        sync_directory(directory)
+        if previous is not None and previous.parent == directory.resolve():
+            shutil.rmtree(previous, ignore_errors=True)
+    except OSError as error:
+        raise StateError(f"{directory} cannot be written to ({error.strerror})") from None
+
+
+def _relink(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Where what was issued is kept: one door, one schema, memory or SQLite."""

@@ -1,0 +1,196 @@
+"""The store on SQL: one thread does its work, many commands to a commit, and the reactor never waits."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from attrs import frozen
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.exc import DBAPIError
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_mesh.interfaces import IStore
+from twisted_mesh.stores import reading, schema
+from twisted_mesh.stores.records import (
+    Command,
+    Feed,
+    IssuedCertificate,
+    Page,
+    Query,
+    StoreError,
+)
+from twisted_mesh.stores.sqlite import Sqlite
+from twisted_mesh.stores.writing import Outcome, apply_all
+
+T = TypeVar("T")
+
+#: At most so many commands to a transaction: the first of them waits for the last.
+_BATCH = 128
+
+_log = Logger(namespace="mesh.store")
+
+
+@frozen(eq=False)
+class _Write:
+    command: Command
+    deferred: Deferred[Any]
+
+
+@frozen(eq=False)
+class _Read:
+    query: Callable[[Connection], Any]
+    deferred: Deferred[Any]
+
+
+@implementer(IStore)
+class SqlStore:
+    """Keeps certificates in ``database``; see :class:`IStore`.
+
+    What waits when the thread looks is committed together, so that a slow disk makes larger commits
+    instead of a longer queue. Reads see every command that was given before them. A commit that
+    fails keeps nothing and tells each of its callers; the next one tries again. Cancelling an
+    answer stops nothing: what was told is done.
+    """
+
+    def __init__(self, database: Sqlite, reactor: IReactorFromThreads) -> None:
+        self._database = database
+        self._reactor = reactor
+        self._queue: SimpleQueue[_Write | _Read | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopping: list[Deferred[None]] = []
+        self._id = ""
+
+    def start(self) -> None:
+        """Open the database, make its tables if it is new, start the thread (twistd has forked by now)."""
+        if self._thread is not None:
+            raise StoreError(f"store {self._database}: it is open already")
+        engine = self._database.engine()
+        try:
+            with engine.execution_options(writes=True).begin() as connection:
+                self._id = self._prepare(connection)
+        except Exception as error:
+            engine.dispose()
+            raise self._explain(error) from None
+        self._thread = threading.Thread(
+            target=self._work, args=(engine,), name="mesh-store", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> Deferred[None]:
+        if self._thread is None:
+            return succeed(None)
+        if not self._stopping:
+            self._queue.put(None)
+        done: Deferred[None] = Deferred()
+        self._stopping.append(done)
+        return done
+
+    def apply(self, command: Command) -> Deferred[Any]:
+        return self._ask(lambda deferred: _Write(command, deferred))
+
+    def find(self, serial: int) -> Deferred[IssuedCertificate | None]:
+        return self._read(lambda connection: reading.find(connection, serial))
+
+    def list(self, query: Query) -> Deferred[Page]:
+        return self._read(lambda connection: reading.page(connection, query))
+
+    def feed(self, after: int) -> Deferred[Feed]:
+        return self._read(lambda connection: reading.revocations(connection, self._id, after))
+
+    def _read(self, query: Callable[[Connection], T]) -> Deferred[T]:
+        return self._ask(lambda deferred: _Read(query, deferred))
+
+    def _ask(self, work: Callable[[Deferred[Any]], _Write | _Read]) -> Deferred[Any]:
+        if self._thread is None or self._stopping:
+            return fail(
+                StoreError(f"store {self._database}: it is closed: ask again once it is open")
+            )
+        deferred: Deferred[Any] = Deferred()
+        self._queue.put(work(deferred))
+        return deferred
+
+    # On the thread.
+
+    def _work(self, engine: Engine) -> None:
+        writer = engine.execution_options(writes=True)
+        going = True
+        while going:
+            waiting = [self._queue.get()]
+            with contextlib.suppress(Empty):
+                while len(waiting) < _BATCH:
+                    waiting.append(self._queue.get_nowait())
+            if waiting[-1] is None:
+                going = False
+            if writes := [work for work in waiting if isinstance(work, _Write)]:
+                outcomes = self._write(writer, [write.command for write in writes])
+                self._answer((w.deferred, o) for w, o in zip(writes, outcomes, strict=True))
+            if reads := [work for work in waiting if isinstance(work, _Read)]:
+                self._answer([(read.deferred, self._run(engine, read.query)) for read in reads])
+        engine.dispose()
+        self._reactor.callFromThread(self._stopped)
+
+    def _write(self, engine: Engine, commands: Sequence[Command]) -> Sequence[Outcome]:
+        try:
+            return apply_all(engine, commands)
+        except Exception as error:
+            # An exception each: those who get them add their own tracebacks.
+            return [self._explain(error) for _ in commands]
+
+    def _run(self, engine: Engine, query: Callable[[Connection], Any]) -> Any:
+        try:
+            with engine.connect() as connection:
+                return query(connection)
+        except Exception as error:
+            return self._explain(error)
+
+    def _explain(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return error
+        if not isinstance(error, DBAPIError):
+            _log.failure("the store broke", failure=Failure(error))
+        return self._database.explain(error)
+
+    def _answer(self, answers: Iterable[tuple[Deferred[Any], Any]]) -> None:
+        self._reactor.callFromThread(_fire, list(answers))
+
+    # On the reactor again.
+
+    def _stopped(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        stopping, self._stopping = self._stopping, []
+        for done in stopping:
+            done.callback(None)
+
+    def _prepare(self, connection: Connection) -> str:
+        """Make the tables or check them; the store's id. Raises :class:`StoreError`."""
+        tables = inspect(connection).get_table_names()
+        if not tables:
+            return schema.create(connection)
+        if schema.meta.name not in tables:
+            raise StoreError(
+                f"store {self._database}: it is another program's database: name another file"
+            )
+        facts = schema.facts(connection)
+        version = int(facts["schema"])
+        if version > schema.VERSION:
+            raise StoreError(
+                f"store {self._database}: it was written by a later version of this program "
+                f"(tables {version}, here {schema.VERSION}): upgrade twisted-mesh"
+            )
+        return facts["store"]
+
+
+def _fire(answers: Iterable[tuple[Deferred[Any], Any]]) -> None:
+    for deferred, answer in answers:
+        if isinstance(answer, Exception):
+            deferred.errback(answer)
+        else:
+            deferred.callback(answer)

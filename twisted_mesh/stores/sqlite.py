@@ -1,0 +1,100 @@
+"""SQLite: one file (or memory), durable at each commit, its troubles told in a sentence."""
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import StaticPool
+
+from pki.errors import printable
+from twisted_mesh.stores.records import StoreError
+
+_REMEDIES = {
+    "SQLITE_FULL": "the disk is full: free some space, and it goes on by itself",
+    "SQLITE_READONLY": "it cannot be written: check its owner and mode, and whether the disk is mounted read-only",
+    "SQLITE_CANTOPEN": "it cannot be opened: check the path, and the owner and mode of file and directory",
+    "SQLITE_PERM": "it cannot be opened: check the owner and mode of file and directory",
+    "SQLITE_BUSY": "another process keeps it locked: end that one, and it goes on by itself",
+    "SQLITE_LOCKED": "another process keeps it locked: end that one, and it goes on by itself",
+    "SQLITE_IOERR": "the disk reports errors: look into the kernel's log, and it goes on once the disk does",
+    "SQLITE_CORRUPT": "it is damaged: stop, keep a copy of it, and restore the last backup",
+    "SQLITE_NOTADB": "it is not a database, or it is damaged: move it away, and restore the last backup",
+}
+
+
+class Sqlite:
+    """Where a :class:`twisted_mesh.stores.sql.SqlStore` keeps its tables."""
+
+    def __init__(self, path: Path | None, *, patience: float = 5.0) -> None:
+        """``path`` None is memory; ``patience`` is how many seconds another process's lock is waited for."""
+        self.path = path
+        self._patience = patience
+
+    def __str__(self) -> str:
+        return "memory" if self.path is None else printable(str(self.path))
+
+    def engine(self) -> Engine:
+        """One connection, opened when it is first used. Raises :class:`StoreError`.
+
+        The file is made here and only here: one that vanishes later is an error, not an empty store.
+        """
+        if self.path is not None:
+            self._make_file(self.path)
+        engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def explain(self, error: Exception) -> StoreError:
+        """What an error of the database means, without its traceback and its SQL."""
+        cause = getattr(error, "orig", None) or error
+        name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
+        for known, remedy in _REMEDIES.items():
+            if name.startswith(known):
+                return StoreError(f"store {self}: {remedy}")
+        return StoreError(f"store {self}: {name}, {printable(str(cause))}: nothing was kept")
+
+    def _connect(self) -> sqlite3.Connection:
+        where = ":memory:" if self.path is None else f"file:{quote(str(self.path))}?mode=rw"
+        connection = sqlite3.connect(
+            where,
+            uri=True,
+            timeout=self._patience,
+            isolation_level=None,  # transactions begin in _begin
+            check_same_thread=False,  # opened by start(), then used by the store's thread alone
+            cached_statements=512,
+        )
+        try:
+            # FULL: a commit returns when the log is on the disk. WAL alone would leave that to checkpoints.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if self.path is not None and mode != "wal":
+                raise StoreError(
+                    f"store {self}: its file system cannot hold a write-ahead log: use a local disk"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_file(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise StoreError(
+                f"store {self}: {error.strerror}: check the path, and the owner and mode of file and directory"
+            ) from None
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later can lose its turn to another process half way.
+    write = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

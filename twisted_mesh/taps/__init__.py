@@ -1,0 +1,1 @@
+"""What twistd starts: options and services of mesh-ca and mesh-server."""

@@ -1,0 +1,232 @@
+"""``twistd mesh-ca``: the certificate authority."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import UNIXServerEndpoint
+
+from pki.errors import Malformed
+from pki.keys import KeyAlgorithm
+from pki.policy import Lifetimes
+from pki.spiffe import SpiffePattern, TrustDomain
+from pki.validity import parse_duration, spoken_duration
+from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
+from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.resources import ROUTES, CaApi
+from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
+from twisted_mesh.clock import wall_clock
+from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.manager import CertificateManager
+from twisted_mesh.sources import OwnSource
+from twisted_mesh.state import StateDirectory
+from twisted_mesh.stores.opening import open_store
+from twisted_mesh.taps.lifecycle import (
+    MeshService,
+    ServiceOptions,
+    StartError,
+    listening_endpoint,
+    result_now,
+)
+from twisted_mesh.tls import transport
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.web import BoundedSite
+
+_SUMMARY = {
+    "POST /api/v1/sign": "Submit CSR, receive signed certificate",
+    "GET /api/v1/ca": "Download CA root certificate",
+    "POST /api/v1/revoke": "Revoke a certificate",
+}
+_MAX_LIFE = timedelta(days=365)
+
+
+class Options(ServiceOptions):
+    """Options of ``twistd mesh-ca``."""
+
+    program = "mesh-ca"
+    synopsis = "[options]\n\nExample: twistd -n mesh-ca --cert-duration 1h --insecure-http 8080"
+    longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
+    optParameters = [
+        ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],
+        ["listen", None, None, "or an address: 8443, host:8443, or a Twisted endpoint string"],
+        ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
+        ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
+        ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
+        ["max-cert-duration", None, "24h", "how long they live at most"],
+        ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
+        ["issuing-key", None, "ec-p256", "the issuing CA's key"],
+        ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
+        ["issuance-log", None, None, "append one JSON line a certificate to this file"],
+        ["insecure-http", None, None, "serve everybody on this plaintext loopback port: for experiments only"],
+    ]
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self["port"] is not None and self["listen"] is not None:
+            raise Malformed("--port and --listen say the same thing: give one of them")
+        self["listen"] = self["listen"] or self["port"] or "8443"
+        self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
+        for name in ("root-key", "issuing-key"):
+            self[name] = key_algorithm(self[name], name)
+        default, most = (parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration"))
+        if not timedelta(seconds=1) <= default <= most <= _MAX_LIFE:
+            raise Malformed(
+                "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
+            )
+        self["lifetimes"] = Lifetimes(default, most)
+        if self["insecure-http"] is not None and not _is_port(self["insecure-http"]):
+            raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
+
+
+def key_algorithm(text: str, option: str) -> KeyAlgorithm:
+    """Raises :class:`Malformed`."""
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        raise Malformed(f"--{option} is one of {', '.join(KeyAlgorithm)}") from None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65535
+
+
+class CaService(MeshService):
+    """The CA: its state, its store, its three doors, its own certificate."""
+
+    ca: CertificateAuthority
+    manager: CertificateManager
+
+    def start(self) -> None:
+        options, reactor = self.options, self.reactor
+        self.state = StateDirectory(options["state-dir"])
+        self.state.prepare()
+        self.state.lock()
+        fresh = not self.state.root_certificate.exists()
+        authorities = result_now(
+            load_or_create(
+                self.state,
+                options["trust-domain"],
+                options["root-key"],
+                options["issuing-key"],
+                wall_clock(),
+            )
+        )
+        issuance_log = IssuanceLog(Path(options["issuance-log"])) if options["issuance-log"] else None
+        if issuance_log:
+            issuance_log.open()
+        self.store = open_store(options["store"], self.state.root, reactor)
+        self.store.start()
+        self.ca = CertificateAuthority(
+            options["trust-domain"], authorities, self.store, options["lifetimes"], wall_clock, issuance_log
+        )
+        self._tell_authorities(fresh=fresh)
+        self._open_doors()
+
+    def _open_doors(self) -> None:
+        """Bind at once, so that a taken port ends the start. TLS hangs up until there is a certificate."""
+        reactor, options = self.reactor, self.options
+        everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
+        judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
+        contexts = ContextFactory(Role(serves=True, demands_certificate=False, sends_root=True))
+        registry = ConnectionRegistry()
+        self.manager = CertificateManager(
+            OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
+            judge,
+            [contexts],
+            reactor,
+            wall_clock,
+            self.log,
+            registry=registry,
+            announce=False,
+        )
+        self.ca.on_revocation.append(self.manager.revoke)
+        security = transport.Security(contexts, judge, reactor, registry, self.log)
+        self.sites = [BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)]
+        tls = listening_endpoint(reactor, options["listen"], "127.0.0.1")
+        what = f"the TLS address {options['listen']}"
+        self.tls_port = self.listening(transport.listen(tls, self.sites[0], security), what)
+        path = Path(options["socket"]) if options["socket"] else self.state.socket
+        self._listen_unix(path)
+        if options["insecure-http"] is not None:
+            site = BoundedSite(CaApi(self.ca, attest_plaintext, guards_browsers=True), reactor)
+            self.sites.append(site)
+            plain = listening_endpoint(reactor, f"127.0.0.1:{options['insecure-http']}")
+            port: Any = self.listening(plain.listen(site), f"the plaintext port {options['insecure-http']}")
+            self.log.warn(
+                "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
+                "at http://localhost:{port}. Never where anything matters.",
+                event="insecure-http",
+                port=port.getHost().port,
+            )
+
+    def _listen_unix(self, path: Path) -> None:
+        if path.is_socket():
+            path.unlink()  # of a CA that was killed: we own the state directory's lock
+        if len(str(path)) > 100:
+            raise StartError(f"the socket's path {path} is too long for a unix socket: choose a shorter --socket")
+        endpoint = UNIXServerEndpoint(self.reactor, str(path), backlog=1024, mode=0o666)
+        self.listening(endpoint.listen(self.sites[1]), f"the socket {path}")
+        self.socket = path
+
+    async def run(self) -> None:
+        feed = await self.ca.revocations(0)
+        self.manager.revoke(feed.revocations)
+        self.addService(self.manager)
+        await self.manager.ready()
+        address: Any = self.tls_port.getHost()
+        self.log.info(
+            "API server listening on https://{host}:{port} and unix:{socket}",
+            event="listening",
+            host=address.host,
+            port=address.port,
+            socket=str(self.socket),
+        )
+        told = [f"{m} {p}" for m, p in ROUTES if p.startswith("/api/")]
+        width = max(map(len, told))
+        lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
+        self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
+        self.log.info("Ready to issue certificates.", event="ready")
+
+    def _tell_authorities(self, *, fresh: bool) -> None:
+        authorities = self.ca.authorities
+        if not fresh:
+            tell_certificate("Root CA certificate loaded", authorities.root)
+        issuing = authorities.issuing.certificate
+        self.log.info(
+            "Root CA fingerprint: {fingerprint}\nRoot CA file: {path}\nTrust domain: {trust_domain}",
+            event="root",
+            fingerprint=authorities.fingerprint,
+            path=str(self.state.root_certificate),
+            trust_domain=str(self.ca.trust_domain),
+        )
+        left = issuing.not_valid_after_utc - wall_clock()
+        tell_certificate("Issuing CA certificate", issuing)
+        if authorities.root_key is None:
+            self.log.warn(
+                "The root's key is not here. Certificates are issued for {left} more; a new issuing CA has to wait "
+                "until it is back in {private}",
+                event="root-detached",
+                left=spoken_duration(left),
+                private=str(self.state.private),
+            )
+
+    async def drain(self, seconds: float) -> None:
+        for site in self.sites:
+            late = await site.drain(seconds)
+            if late:
+                self.log.warn("{late} requests were cut off after {seconds} s", event="cut-off", late=late, seconds=seconds)
+
+    async def close(self) -> None:
+        await self.store.stop()
+        self.state.unlock()
+
+
+def makeService(options: Options) -> IService:
+    from twisted.internet import reactor
+
+    service: Any = CaService(options, reactor)
+    return service  # type: ignore[no-any-return]
+
+

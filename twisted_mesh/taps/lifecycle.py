@@ -1,0 +1,236 @@
+"""What mesh-ca and mesh-server share under twistd: options, one-sentence failures, signals, draining."""
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import globalLogPublisher
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from pki.errors import PkiError, printable
+from pki.validity import parse_duration
+from twisted_mesh import observe
+from twisted_mesh._tasks import spawn
+from twisted_mesh.events import logger
+from twisted_mesh.state import default_state_dir
+
+T = TypeVar("T")
+_LOG_FORMATS = ("text", "json")
+_DEFAULT_PIDFILE = "twistd.pid"
+
+
+class StartError(PkiError):
+    """The service cannot start; its text is the one sentence that the user sees."""
+
+    code = "start"
+
+
+class ServiceOptions(usage.Options):
+    """Options of every service, and errors in one sentence."""
+
+    program: str
+    optParameters = [
+        ["state-dir", None, None, "where state lives (default $MESH_STATE_DIR, else the user's state directory)"],
+        ["log-format", None, "text", "text for people, json for one object a line"],
+        ["drain", None, "10s", "how long requests may go on after SIGTERM"],
+    ]
+
+    def parseOptions(self, options: Any = None) -> None:
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"{self.program}: {printable(str(error))}; see twistd {self.program} --help") from None
+        except PkiError as error:
+            raise SystemExit(f"{self.program}: {error}") from None
+
+    def parseArgs(self, *stray: str) -> None:
+        if stray:
+            raise usage.UsageError(f"{stray[0]!r} is not an option")
+
+    def postOptions(self) -> None:
+        if self["log-format"] not in _LOG_FORMATS:
+            raise usage.UsageError(f"--log-format is one of {', '.join(_LOG_FORMATS)}")
+        self["drain"] = parse_duration(self["drain"]).total_seconds()
+        self["state-dir"] = Path(self["state-dir"]) if self["state-dir"] else default_state_dir()
+        self._settle_with_twistd()
+
+    def _settle_with_twistd(self) -> None:
+        """Log in our format, unless twistd's own options say how; no PID file nobody asked for."""
+        twistd = getattr(self, "parent", None)
+        if twistd is None:
+            return
+        foreground = twistd.get("nodaemon")
+        if not twistd.get("logger") and not twistd.get("syslog"):
+            logfile = twistd.get("logfile")
+            if logfile in (None, "", "-") and foreground:
+                observe.choose(self["log-format"])
+            elif logfile != "-":
+                observe.choose(self["log-format"], os.path.abspath(logfile or f"{self.program}.log"))
+            if logfile != "-" or foreground:
+                twistd["logger"] = f"{observe.__name__}.{observe.chosen.__name__}"
+        if twistd.get("pidfile") == _DEFAULT_PIDFILE:
+            # With twistd's default, two services could not be started in one directory.
+            twistd["pidfile"] = "" if foreground else f"{self.program}.pid"
+
+    @property
+    def pidfile(self) -> str:
+        twistd = getattr(self, "parent", None) or {}
+        return str(twistd.get("pidfile") or "")
+
+
+class MeshService(MultiService):
+    """A service that starts with one sentence when it cannot, and stops gracefully, with status 0."""
+
+    def __init__(self, options: ServiceOptions, reactor: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.reactor = reactor
+        self.log = logger(options.program.removeprefix("mesh-"))
+        self.ports: list[IListeningPort] = []
+        self._stopping = False
+
+    def start(self) -> None:
+        """Everything that can fail at once: state, locks, ports."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """What takes a while."""
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is under way finish, within so many seconds."""
+
+    def startService(self) -> None:
+        globalLogPublisher.addObserver(observe.count)
+        self.reactor.callWhenRunning(self._install_signals)
+        try:
+            self.start()
+        except PkiError as error:
+            self._give_up(str(error))
+        super().startService()
+        _ = spawn(self._run(), "starting", self.log)
+
+    def stopService(self) -> "Deferred[None]":
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self.log.info("Stopping: no new connections, requests may finish", event="stopping")
+        for port in self.ports:
+            await _settled(port.stopListening())
+        await self.drain(self.options["drain"])
+        await _settled(super().stopService())
+        await self.close()
+        self.log.info("Stopped", event="stopped")
+
+    async def close(self) -> None:
+        """Release what :meth:`start` took."""
+
+    async def _run(self) -> None:
+        try:
+            await self.run()
+        except PkiError as error:
+            self.fail(str(error))
+
+    def listening(self, starting: "Deferred[IListeningPort]", what: str) -> IListeningPort:
+        """The port of an endpoint's ``listen``. Raises :class:`StartError` in one sentence."""
+        port: IListeningPort = result_of(starting, what)
+        self.ports.append(port)
+        return port
+
+    def fail(self, sentence: str) -> None:
+        """End the running service with one sentence and a status that is not 0."""
+        self.log.error("{sentence}", event="failed", sentence=sentence)
+        sys.stderr.write(f"{self.options.program}: {sentence}\n")
+        # twistd has no way to end a running reactor with a status.
+        atexit.register(_exit_with_failure)
+        self.reactor.stop()
+
+    def _give_up(self, sentence: str) -> NoReturn:
+        """The same before the reactor runs. twistd would print a traceback for an exception."""
+        self.log.error("{sentence}", event="failed", sentence=sentence)
+        if self.options.pidfile and os.path.exists(self.options.pidfile):
+            os.unlink(self.options.pidfile)
+        raise SystemExit(f"{self.options.program}: {sentence}")
+
+    def _install_signals(self) -> None:
+        """twistd re-raises SIGTERM on itself and ends with -15; a graceful stop ends with 0."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stopping and number == signal.SIGINT:
+                os._exit(130)  # a second Ctrl-C means it
+            if not self._stopping:
+                self._stopping = True
+                self.reactor.callFromThread(self.reactor.stop)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+
+
+def listening_endpoint(reactor: Any, text: str, default_interface: str = "") -> IStreamServerEndpoint:
+    """``9443``, ``:9443``, ``host:9443``, ``[::1]:9443`` or a Twisted endpoint string."""
+    host, colon, port = text.rpartition(":")
+    if text.startswith(":"):
+        host = ""
+    elif not colon:
+        host = default_interface
+    plain_host = not host or host.startswith("[") or (":" not in host and "=" not in host)
+    if port.isascii() and port.isdigit() and plain_host and host not in ("tcp", "tcp6", "unix", "systemd"):
+        if int(port) > 65535:
+            raise StartError(f"{printable(text, 80)!r}: a port is at most 65535")
+        host = host.strip("[]").replace(":", "\\:")
+        kind = "tcp6" if "\\:" in host else "tcp"
+        text = f"{kind}:{port}:interface={host}:backlog=1024"
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        return endpoint
+    except Exception:  # each endpoint parser raises what it likes
+        raise StartError(
+            f"{printable(text, 80)!r} is no address to listen on: write 9443, host:9443 or a Twisted endpoint string"
+        ) from None
+
+
+def result_of(starting: "Deferred[Any]", what: str) -> Any:
+    """The port of a ``listen`` that has already fired, as TCP's and UNIX's do. Raises :class:`StartError`."""
+    outcome: list[Any] = []
+    _ = starting.addBoth(outcome.append)
+    if not outcome:
+        raise StartError(f"{what} cannot be listened on: its endpoint takes its time")
+    if isinstance(outcome[0], Failure):
+        error = outcome[0].value
+        if isinstance(error, CannotListenError):
+            reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
+            raise StartError(f"{what} cannot be listened on ({reason}): stop what uses it, or choose another address")
+        raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
+    return outcome[0]
+
+
+def result_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that does not wait for anything: signing with a key in memory."""
+    outcome: list[Any] = []
+    _ = Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+    result: T = outcome[0]
+    return result
+
+
+async def _settled(maybe: Any) -> None:
+    if isinstance(maybe, Deferred):
+        await maybe
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

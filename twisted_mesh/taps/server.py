@@ -1,0 +1,211 @@
+"""``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
+
+import ipaddress
+from typing import Any
+
+from prometheus_client import generate_latest
+from twisted.application.service import IService
+from twisted.web import resource, server
+
+from pki.csr import is_dns_name
+from pki.errors import Malformed, printable
+from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.validity import parse_duration, spoken_time
+from twisted_mesh import observe
+from twisted_mesh.clock import wall_clock
+from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.joining import ca_client
+from twisted_mesh.manager import CertificateManager
+from twisted_mesh.server import site
+from twisted_mesh.sources import CaSource
+from twisted_mesh.taps.ca import key_algorithm
+from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint
+from twisted_mesh.tls import transport
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.web import BoundedSite, answer
+
+
+
+class Options(ServiceOptions):
+    """Options of ``twistd mesh-server``."""
+
+    program = "mesh-server"
+    synopsis = (
+        "[options]\n\nExample: twistd -n mesh-server --listen 9443 --allow spiffe://mesh.local/service/payment-worker"
+    )
+    longdesc = "An mTLS service: it gets its certificate from the CA, renews it, and serves proven callers only."
+    optParameters = [
+        ["ca-url", None, None, "unix:PATH, http://localhost:PORT or https://HOST:PORT (default: the state's socket)"],
+        ["ca-file", None, None, "the root certificate of a CA asked over https"],
+        ["trust-domain", None, "mesh.local", "our trust domain"],
+        ["spiffe-id", None, None, "who we are (default spiffe://TD/service/api-server)"],
+        ["key", None, "ec-p256", "the kind of our keys"],
+        ["ttl", None, None, "how long our certificates live (default: what the CA gives)"],
+        ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
+        ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
+        ["status", None, None, "serve health and metrics here, in plaintext, on loopback by default"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["dns"], self["ip"], self["allow"] = [], [], []
+
+    def opt_dns(self, name: str) -> None:
+        """a DNS name that our certificate carries (repeatable; default localhost)"""
+        if not is_dns_name(name):
+            raise Malformed(f"--dns {printable(name, 80)!r} is no host name in lower case")
+        self["dns"].append(name)
+
+    def opt_ip(self, address: str) -> None:
+        """an IP address that our certificate carries (repeatable; default 127.0.0.1)"""
+        try:
+            self["ip"].append(ipaddress.ip_address(address))
+        except ValueError:
+            raise Malformed(f"--ip {printable(address, 80)!r} is no IP address") from None
+
+    def opt_allow(self, pattern: str) -> None:
+        """who may connect: a SPIFFE ID, * for one segment, ** for any rest (repeatable)"""
+        self["allow"].append(SpiffePattern.parse(pattern))
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        trust_domain = self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
+        self["spiffe-id"] = (
+            SpiffeId.parse(self["spiffe-id"])
+            if self["spiffe-id"]
+            else trust_domain.member("service", "api-server")
+        )
+        if self["spiffe-id"].trust_domain != trust_domain:
+            raise Malformed(f"--spiffe-id {self['spiffe-id']} is not of --trust-domain {trust_domain}")
+        if not self["dns"] and not self["ip"]:
+            self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
+        self["key"] = key_algorithm(self["key"], "key")
+        self["ttl"] = parse_duration(self["ttl"]) if self["ttl"] else None
+        self["rotate-at"] = rotation_share(self["rotate-at"])
+
+
+def rotation_share(text: str) -> float:
+    """``--rotate-at``. Raises :class:`Malformed`."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.1 <= share <= 0.9:
+        raise Malformed("--rotate-at is a share of the lifetime from 0.1 to 0.9, like 0.5")
+    return share
+
+
+class ServerService(MeshService):
+    """The server: its identity, its port, its status."""
+
+    def start(self) -> None:
+        options, reactor = self.options, self.reactor
+        self.registry = ConnectionRegistry()
+        allow = tuple(options["allow"])
+        if not allow:
+            allow = (SpiffePattern.parse(f"{options['trust-domain'].id}/**"),)
+            self.log.warn(
+                "No --allow was given: every service of {trust_domain} may connect",
+                event="allow-all",
+                trust_domain=str(options["trust-domain"]),
+            )
+        judge = Judge(wall_clock, Trust(allow=allow))
+        contexts = ContextFactory(Role(serves=True))
+        client = ca_client(
+            reactor, options["ca-url"], options["ca-file"], options["state-dir"], options["trust-domain"]
+        )
+        source = CaSource(
+            client,
+            options["spiffe-id"],
+            wall_clock,
+            self.log,
+            options["dns"],
+            options["ip"],
+            options["ttl"],
+        )
+        self.manager = CertificateManager(
+            source,
+            judge,
+            [contexts],
+            reactor,
+            wall_clock,
+            self.log,
+            options["key"],
+            options["rotate-at"],
+            self.registry,
+        )
+        self.site = site(reactor)
+        security = transport.Security(contexts, judge, reactor, self.registry, self.log)
+        endpoint = listening_endpoint(reactor, options["listen"])
+        self.port = self.listening(
+            transport.listen(endpoint, self.site, security), f"the address {options['listen']}"
+        )
+        if options["status"]:
+            health = BoundedSite(HealthResource(self.manager, self.registry), reactor)
+            plain = listening_endpoint(reactor, options["status"], "127.0.0.1")
+            self.listening(plain.listen(health), f"the status address {options['status']}")
+
+    async def run(self) -> None:
+        self.addService(self.manager)
+        svid = await self.manager.ready()
+        address = self.port.getHost()
+        self.log.info(
+            "Starting mTLS server on {host}:{port}\nClient certificate required: YES\nTrusted CA: {roots}",
+            event="listening",
+            host=getattr(address, "host", "") if getattr(address, "host", "") != "0.0.0.0" else "",
+            port=getattr(address, "port", address),
+            roots=", ".join(
+                root.subject.rfc4514_string() for root in self.manager.judge.trust.bundles.all_roots
+            ),
+        )
+        rotation = self.manager.next_rotation or svid.validity.not_after
+        minutes = (rotation - wall_clock()).total_seconds() / 60
+        self.log.info(
+            "Certificate rotation scheduled:\n  Next rotation: {next_rotation} ({minutes:.0f} minutes)\n"
+            "Ready to accept mTLS connections.",
+            event="ready",
+            next_rotation=spoken_time(rotation),
+            minutes=minutes,
+        )
+
+    async def drain(self, seconds: float) -> None:
+        late = await self.site.drain(seconds)
+        if late:
+            self.log.warn("{late} requests were cut off after {seconds} s", event="cut-off", late=late, seconds=seconds)
+
+
+class HealthResource(resource.Resource):
+    """``/livez``, ``/readyz``, ``/metrics`` of an endpoint."""
+
+    isLeaf = True
+
+    def __init__(self, manager: CertificateManager, registry: ConnectionRegistry) -> None:
+        super().__init__()
+        self._manager = manager
+        self._registry = registry
+
+    def render(self, request: server.Request) -> Any:
+        left = self._manager.seconds_left
+        if request.path == b"/livez":
+            answer(request, 200, b'{"status":"alive"}')
+        elif request.path == b"/readyz":
+            body = b'{"status":"%s","seconds_to_expiry":%d}'
+            answer(request, 200 if left > 0 else 503, body % (b"ready" if left > 0 else b"no-identity", left))
+        elif request.path == b"/metrics":
+            observe.EXPIRY.set(left)
+            observe.CONNECTIONS.set(len(self._registry))
+            observe.ROTATIONS.set(self._manager.rotations)
+            answer(request, 200, generate_latest(), "text/plain; version=0.0.4")
+        else:
+            answer(request, 404, b'{"status":"not-found"}')
+        return server.NOT_DONE_YET
+
+
+def makeService(options: Options) -> IService:
+    from twisted.internet import reactor
+
+    service: Any = ServerService(options, reactor)
+    return service  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,140 @@
+"""What a broken TLS connection means: OpenSSL's errors and the peer's alerts as problems with a remedy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
+from twisted.python.failure import Failure
+
+from pki.errors import PkiError, Problem, Refused, printable
+
+_FRESH = "request a fresh certificate, and compare the two machines' clocks"
+
+#: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
+_ALERTS: dict[str, tuple[str, str, str]] = {
+    "certificate required": ("no-certificate", "it demands a client certificate, and we sent none", "present an SVID"),
+    "certificate expired": ("expired", "it says that our certificate has expired", _FRESH),
+    "certificate revoked": ("revoked", "it says that our certificate is revoked", "ask an administrator why"),
+    "unknown ca": (
+        "unknown-authority",
+        "it does not know the authority that signed our certificate",
+        "use a certificate of its mesh, and send the intermediates along",
+    ),
+    "unsupported certificate": (
+        "wrong-usage",
+        "our certificate does not allow this use",
+        "present an SVID with clientAuth and serverAuth",
+    ),
+    "bad certificate": (
+        "bad-certificate",
+        "it refuses our certificate (not an SVID, not yet valid, or not allowed there)",
+        "the reason is in its log; look at ours with pki-inspect show",
+    ),
+    "protocol version": ("protocol-version", "it does not speak our version of TLS", "the mesh speaks TLS 1.3 only"),
+    "handshake failure": ("handshake-failure", "nothing that both sides speak was found", "the mesh speaks TLS 1.3 only"),
+    "internal error": ("refused-by-peer", "it refused us without saying why", "the reason is in its log"),
+}
+
+#: OpenSSL's own complaints about what it received.
+_ERRORS: dict[str, tuple[str, str, str]] = {
+    "peer did not return a certificate": (
+        "no-certificate",
+        "the peer presented no certificate",
+        "present an SVID of this mesh: curl takes --cert and --key",
+    ),
+    "unsupported protocol": (
+        "protocol-version",
+        "the peer speaks no TLS 1.3",
+        "the mesh speaks TLS 1.3 only: update the peer",
+    ),
+    "http request": ("not-tls", "the peer speaks plain HTTP", "use https:// on this port"),
+    "https proxy request": ("not-tls", "the peer speaks plain HTTP to a proxy", "use https:// on this port"),
+    "wrong version number": ("not-tls", "what the peer sent is not TLS", "speak TLS 1.3 on this port"),
+    "record layer failure": ("not-tls", "what the peer sent is not TLS, or was changed on the way", "speak TLS 1.3"),
+    "packet length too long": ("not-tls", "what the peer sent is not TLS", "speak TLS 1.3 on this port"),
+    "unexpected message": ("malformed", "the peer sent a message out of order", "speak TLS 1.3 on this port"),
+    "no shared cipher": ("handshake-failure", "no common cipher", "the mesh speaks TLS 1.3 only"),
+    "unexpected eof while reading": ("interrupted", "the peer went away in the middle", "look at its log"),
+}
+
+
+class PeerRefused(Refused):
+    """We refused the peer, for every reason in ``problems``."""
+
+
+class RefusedByPeer(PkiError):
+    """The other side refused us, or the connection broke; :attr:`problem` says what is known."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem).partition(": ")[2])
+        self._problem = problem
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return (self._problem,)
+
+
+class Unreachable(RefusedByPeer):
+    """There was nobody to talk to, or they did not answer in time."""
+
+
+def problem_of(error: BaseException | Failure) -> Problem:
+    """What a connection's end means. Never raises."""
+    for cause in _causes(error):
+        if isinstance(cause, SSL.Error):
+            return _from_openssl(cause)
+        if isinstance(cause, PkiError):
+            return cause.problems[0]
+        if isinstance(cause, ConnectionRefusedError):
+            return Problem("unreachable", "nobody listens there", "start it, or check the address")
+        if isinstance(cause, DNSLookupError):
+            return Problem("unreachable", "the host name is unknown", "check the address")
+        if isinstance(cause, TimeoutError):
+            return Problem("unreachable", "it did not answer in time", "check the address and the network")
+        if isinstance(cause, ConnectError):
+            return Problem("unreachable", printable(str(cause), 200), "check the address")
+    causes = list(_causes(error))
+    if any(isinstance(cause, ConnectionDone | ConnectionLost) for cause in causes):
+        return Problem("interrupted", "the other side closed the connection", "look at its log")
+    words = printable(f"{type(causes[0]).__name__}: {causes[0]}", 200)
+    return Problem("interrupted", words, "look at the other side's log")
+
+
+def as_error(error: BaseException | Failure) -> PkiError:
+    """``error`` as one of ours: a refusal of ours as it is, else what :func:`problem_of` makes of it."""
+    for cause in _causes(error):
+        if isinstance(cause, PkiError):
+            return cause
+    problem = problem_of(error)
+    return Unreachable(problem) if problem.code == "unreachable" else RefusedByPeer(problem)
+
+
+def _causes(error: BaseException | Failure) -> Iterator[BaseException]:
+    """``error`` and what it wraps: twisted.web keeps the failures that led to its own in ``reasons``."""
+    value: Any = error.value if isinstance(error, Failure) else error
+    yield value
+    for reason in getattr(value, "reasons", None) or ():
+        yield from _causes(reason)
+
+
+def _from_openssl(error: SSL.Error) -> Problem:
+    reasons = [entry[2] for entry in (error.args[0] if error.args else ()) if len(entry) == 3]
+    for reason in reasons:
+        alert = reason.rpartition("alert ")[2] if "alert" in reason else None
+        if alert in _ALERTS:
+            code, detail, remedy = _ALERTS[alert]
+            return Problem(code, f"the other side refused us: {detail}", remedy, f"TLS alert: {alert}")
+        if alert is not None:
+            return Problem("refused-by-peer", f"the other side sent the TLS alert {alert}", "look at its log")
+        if reason in _ERRORS:
+            return Problem(*_ERRORS[reason])
+    detail = ", ".join(reasons) or "an unexplained TLS error"
+    return Problem("tls-error", printable(detail, 200), "look at the other side's log")

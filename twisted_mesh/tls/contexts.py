@@ -1,0 +1,93 @@
+"""TLS contexts: TLS 1.3, no resumption, both sides verified; built anew for each certificate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field, frozen
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from zope.interface import implementer
+
+from pki.svid import X509Svid
+from twisted_mesh.interfaces import IContextFactory
+from twisted_mesh.tls import verification
+
+_HTTP11 = b"http/1.1"
+#: SSL_MODE_NO_AUTO_CHAIN: send what we say and not what the trust store holds, so no root by accident.
+_NO_AUTO_CHAIN = 0x08
+
+
+@frozen
+class Role:
+    """Which end of a connection a context is for."""
+
+    serves: bool
+    demands_certificate: bool = True
+    """A server may ask for a certificate and take none; it then knows that it has none."""
+    sends_root: bool = False
+    """For the CA: a caller that has only the root's fingerprint needs to see the root."""
+    exact_alerts: bool = True
+
+
+def build_context(svid: X509Svid | None, roots: Sequence[x509.Certificate], role: Role) -> SSL.Context:
+    """A context that presents ``svid`` and lets OpenSSL believe ``roots``.
+
+    OpenSSL's store is the union of all trust domains, so its verdict is only a second veto:
+    :mod:`twisted_mesh.tls.verification` gives the first.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD if role.serves else SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_mode(_NO_AUTO_CHAIN | SSL.MODE_RELEASE_BUFFERS)
+    # A resumed session skips the callback, and only the two together prevent it.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET)
+    store = context.get_cert_store()
+    if store is not None:
+        for root in roots:
+            store.add_cert(crypto.X509.from_cryptography(root))
+    if svid is not None:
+        context.use_certificate(svid.leaf)
+        for certificate in svid.intermediates:
+            context.add_extra_chain_cert(certificate)
+        if role.sends_root:
+            for root in roots:
+                if root.subject == svid.chain[-1].issuer:
+                    context.add_extra_chain_cert(root)
+        context.use_privatekey(svid.key.private_key)
+        context.check_privatekey()
+    if role.serves:
+        # Without an id a client that offers a session is dropped instead of shaking hands in full.
+        context.set_session_id(b"twisted-mesh")
+        context.set_alpn_select_callback(_select_protocol)
+    else:
+        context.set_alpn_protos([_HTTP11])
+    verification.install(
+        context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts
+    )
+    return context
+
+
+def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    return _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+@implementer(IContextFactory)
+@define(eq=False)
+class ContextFactory:
+    """Hands out the context of the moment. Rotation builds a new one and swaps the reference."""
+
+    role: Role
+    _context: SSL.Context | None = field(default=None, init=False)
+    _generation: int = field(default=0, init=False)
+
+    def replace(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> None:
+        """Use these from the next connection on. If they cannot be used, the old ones stay."""
+        self._context = build_context(svid, roots, self.role)
+        self._generation += 1
+
+    def withdraw(self) -> None:
+        """Have no identity: new connections are refused until the next :meth:`replace`."""
+        self._context = None
+
+    def current(self) -> tuple[SSL.Context, int] | None:
+        return None if self._context is None else (self._context, self._generation)

@@ -1,0 +1,332 @@
+"""The seam: the only way in which the mesh listens and connects over TLS.
+
+An application's protocol is connected only after its peer has been judged, so it can never see a
+byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from attrs import define, field, frozen
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IListeningPort,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides, implementer, providedBy
+
+from pki.errors import Problem, printable
+from pki.svid import Purpose
+from twisted_mesh.connections import ConnectionRegistry, Peer
+from twisted_mesh.events import TlsFacts, codes, logger, reasons
+from twisted_mesh.tls import verification
+from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
+from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.verification import Extra, Handshake
+from twisted_mesh.trust import Judge
+
+#: Seconds within which a handshake must be done, whatever trickles in.
+HANDSHAKE_TIMEOUT = 10.0
+#: Seconds that a peer has to answer our goodbye.
+CLOSE_TIMEOUT = 2.0
+
+
+@frozen
+class Security:
+    """What a connection is secured by, and who is told about it."""
+
+    contexts: ContextFactory
+    judge: Judge
+    clock: IReactorTime
+    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    log: Logger = field(factory=partial(logger, "tls"))
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+
+
+def listen(
+    endpoint: IStreamServerEndpoint, factory: IProtocolFactory, security: Security
+) -> Deferred[IListeningPort]:
+    """Serve ``factory`` to peers that prove who they are."""
+    return endpoint.listen(_tls_factory(factory, security, client=None))
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class MeshClientEndpoint:
+    """Connects to a server that proves who it is; ``connect`` fires once it has.
+
+    In TLS 1.3 that is before the server has judged *us*: its refusal arrives at the first read.
+    """
+
+    endpoint: IStreamClientEndpoint
+    security: Security
+    server_name: str | None
+    """For SNI: the host name; None for an IP address."""
+    demands: Sequence[Extra] = ()
+    """What the server's certificate must satisfy besides: its host name, say."""
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        expectation = _Expectation(self.server_name, self.demands)
+        outcome: Deferred[IProtocol] = expectation.outcome
+        attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
+
+        def cancel(_: Deferred[IProtocol]) -> None:
+            attempt.cancel()
+            if expectation.connection is not None:
+                expectation.connection.abortConnection()
+
+        def failed(failure: Failure) -> None:
+            expectation.failed(as_error(failure))
+
+        outcome._canceller = cancel
+        _ = attempt.addErrback(failed)
+        return outcome
+
+
+@define(eq=False)
+class _Expectation:
+    """One attempt to connect, until it is known how it ended."""
+
+    server_name: str | None
+    demands: Sequence[Extra]
+    outcome: "Deferred[IProtocol]" = field(factory=Deferred)
+    connection: "MeshConnection | None" = None
+
+    def established(self, protocol: IProtocol) -> None:
+        if not self.outcome.called:
+            self.outcome.callback(protocol)
+
+    def failed(self, error: Exception) -> None:
+        if not self.outcome.called:
+            self.outcome.errback(error)
+
+
+def _tls_factory(
+    factory: IProtocolFactory, security: Security, client: _Expectation | None
+) -> TLSMemoryBIOFactory:
+    mesh = _MeshFactory(factory, security, client)
+    creator = _ConnectionCreator(security, client)
+    return _GuardedFactory(creator, client is not None, mesh, security.clock)
+
+
+class _GuardedFactory(TLSMemoryBIOFactory):
+    """Hangs up at once while there is no identity to show."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        mesh = self.wrappedFactory
+        if mesh.security.contexts.current() is None:
+            mesh.security.log.warn(
+                "Connection from {address} refused: this service has no valid certificate at the moment",
+                event="no-identity",
+                address=spoken_address(addr),
+            )
+            return None
+        return super().buildProtocol(addr)
+
+
+@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
+@define(eq=False)
+class _ConnectionCreator:
+    security: Security
+    client: _Expectation | None
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        return self._connection(Purpose.CLIENT)
+
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        connection = self._connection(Purpose.SERVER)
+        if self.client and self.client.server_name:
+            connection.set_tlsext_host_name(self.client.server_name.encode("ascii"))
+        return connection
+
+    def _connection(self, peers_purpose: Purpose) -> SSL.Connection:
+        current = self.security.contexts.current()
+        if current is None:  # withdrawn since buildProtocol asked
+            raise RuntimeError("there is no identity")
+        connection = SSL.Connection(current[0], None)
+        demands = self.client.demands if self.client else ()
+        verification.begin(connection, Handshake(self.security.judge, peers_purpose, demands))
+        return connection
+
+
+class _MeshFactory(WrappingFactory[Any]):
+    noisy = False
+
+    def __init__(
+        self, wrapped: IProtocolFactory, security: Security, client: _Expectation | None
+    ) -> None:
+        super().__init__(wrapped)
+        self.security = security
+        self.client = client
+
+    def buildProtocol(self, addr: IAddress | None) -> "MeshConnection | None":
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return None if inner is None else MeshConnection(self, inner)
+
+
+@implementer(IHandshakeListener)
+class MeshConnection(ProtocolWrapper):
+    """One TLS connection: between TLS below and the application above, which it joins once all is proven."""
+
+    factory: _MeshFactory
+    transport: Any
+    wrappedProtocol: Any
+    peer: Peer | None = None
+    """None where a server took no certificate, and before the handshake."""
+
+    def __init__(self, factory: _MeshFactory, wrapped: IProtocol) -> None:
+        super().__init__(factory, wrapped)
+        self._established = False
+        self._timer: IDelayedCall | None = None
+        self._severed: str | None = None
+        self._too_slow = False
+
+    def makeConnection(self, transport: Any) -> None:
+        directlyProvides(self, providedBy(transport))
+        Protocol.makeConnection(self, transport)
+        self.factory.registerProtocol(self)
+        security = self.factory.security
+        self._timer = security.clock.callLater(security.handshake_timeout, self._out_of_time)
+        if self.factory.client is not None:
+            self.factory.client.connection = self
+
+    def handshakeCompleted(self) -> None:
+        try:
+            self._establish()
+        except Exception as error:
+            # What this raises would otherwise leave a connection that delivers unproven data.
+            self.factory.security.log.failure(
+                "a connection was dropped: {error}", event="establish-broke", error=str(error)
+            )
+            self._established = False
+            self.transport.abortConnection()
+
+    def _establish(self) -> None:
+        connection: SSL.Connection = self.transport.getHandle()
+        handshake = verification.handshake_of(connection)
+        presented = connection.get_peer_certificate() is not None
+        demanded = self.factory.security.contexts.role.demands_certificate
+        if (presented or demanded) and not handshake.accepted:
+            raise RuntimeError("the handshake ended without a verdict on the peer")
+        self._stop_timer()
+        if presented and handshake.verdict is not None:
+            self.peer = _peer(connection, handshake, self.factory.security.judge.trust.generation)
+        self._established = True
+        self.factory.security.registry.add(self)
+        self.wrappedProtocol.makeConnection(self)
+        if self.factory.client is not None:
+            self.factory.client.established(self.wrappedProtocol)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._established:
+            self.wrappedProtocol.dataReceived(data)
+
+    def sever(self, reason: str) -> None:
+        """Close now: what the peer's right rested on is gone."""
+        if self._severed is None:
+            self._severed = reason
+            self.factory.security.log.info(
+                "Connection of {peer} from {address} closed: {reason}",
+                event="connection-severed",
+                peer=str(self.peer.spiffe_id) if self.peer else "",
+                address=spoken_address(self.getPeer()),
+                reason=reason,
+            )
+            self.transport.abortConnection()
+
+    def loseConnection(self) -> None:
+        """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
+        super().loseConnection()
+        if self._timer is None and self.connected:
+            clock = self.factory.security.clock
+            self._timer = clock.callLater(CLOSE_TIMEOUT, self.abortConnection)
+
+    def abortConnection(self) -> None:
+        if self.connected:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_timer()
+        self.connected = 0
+        self.factory.unregisterProtocol(self)
+        if self._established:
+            self.factory.security.registry.discard(self)
+            self.wrappedProtocol.connectionLost(reason)
+        else:
+            self._refused(reason)
+        self.wrappedProtocol = None
+
+    def _refused(self, reason: Failure) -> None:
+        problems = self._why(reason)
+        client = self.factory.client
+        if client is not None:
+            ours = verification.handshake_of(self.transport.getHandle()).problems
+            client.failed(PeerRefused(ours) if ours else as_error(reason))
+            return
+        self.factory.security.log.warn(
+            "Connection from {address} refused: {reasons}",
+            event="peer-refused",
+            address=spoken_address(self.getPeer()),
+            codes=codes(problems),
+            reasons=reasons(problems),
+        )
+
+    def _why(self, reason: Failure) -> Sequence[Problem]:
+        if self._too_slow:
+            seconds = self.factory.security.handshake_timeout
+            detail = f"the TLS handshake was not done within {seconds:g} s"
+            return (Problem("handshake-timeout", detail, "look at the network, or at the peer"),)
+        handshake = verification.handshake_of(self.transport.getHandle())
+        return handshake.problems or (problem_of(reason),)
+
+    def _out_of_time(self) -> None:
+        self._timer = None
+        self._too_slow = True
+        self.abortConnection()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+
+def _peer(connection: SSL.Connection, handshake: Handshake, generation: int) -> Peer:
+    verdict = handshake.verdict
+    if verdict is None or verdict.spiffe_id is None:
+        raise RuntimeError("a peer was accepted without a name")
+    chain, serials = TlsFacts.chain_of(verdict.path)
+    facts = TlsFacts(
+        version=connection.get_protocol_version_name().replace("TLSv", "TLS "),
+        cipher=connection.get_cipher_name() or "",
+        group=connection.get_group_name() or "",
+        sni=printable((connection.get_servername() or b"").decode("ascii", "replace")),
+        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+        chain=chain,
+        serials=serials,
+    )
+    return Peer(verdict.spiffe_id, verdict.path, facts, generation)
+
+
+def spoken_address(address: Any) -> str:
+    """``host:port`` for the log."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return "a local process"
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+

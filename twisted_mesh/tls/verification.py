@@ -1,0 +1,151 @@
+"""The verify callback: how a connection's peer is judged inside the handshake.
+
+OpenSSL's refusal stays a refusal; our own verdict comes at depth 0. An error of ours shuts the door.
+The reason is kept in the connection's :class:`Handshake`, since the wire only carries an alert.
+"""
+
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from pki.chain import Verdict
+from pki.errors import Problem
+from pki.svid import Purpose
+from twisted_mesh.events import logger
+from twisted_mesh.tls import store_context
+from twisted_mesh.trust import Judge
+
+_log = logger("tls")
+
+#: What OpenSSL is told about our own refusals, so that the peer gets the alert that fits
+#: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is CERT_REJECTED: bad_certificate.
+_X509_ERRORS = {
+    "expired": 10,
+    "not-yet-valid": 9,
+    "revoked": 23,
+    "unknown-authority": 20,
+    "incomplete-chain": 20,
+    "unknown-trust-domain": 20,
+    "wrong-usage": 26,
+}
+_CERT_REJECTED = 28
+
+#: OpenSSL's own refusals, in the words of ours. Met only where our verdict had nothing to say.
+_CODES = {
+    2: "incomplete-chain",
+    9: "not-yet-valid",
+    10: "expired",
+    18: "unknown-authority",
+    19: "unknown-authority",
+    20: "unknown-authority",
+    21: "incomplete-chain",
+    23: "revoked",
+    24: "not-a-ca",
+    25: "path-too-long",
+    26: "wrong-usage",
+}
+
+Extra = Callable[[x509.Certificate], Problem | None]
+
+
+@define(eq=False)
+class Handshake:
+    """One connection's handshake: what was presented, and what was decided."""
+
+    judge: Judge
+    purpose: Purpose
+    """What the peer's certificate must serve for."""
+    extra: Sequence[Extra] = ()
+    """Further demands on a leaf that is good by itself: its host name, say."""
+    verdict: Verdict | None = field(default=None, init=False)
+    problems: tuple[Problem, ...] = field(default=(), init=False)
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict is not None and self.verdict.ok and not self.problems
+
+    def decide(self, presented: Sequence[x509.Certificate]) -> bool:
+        """Judge the whole chain, leaf first."""
+        self.verdict = self.judge.verdict(presented, self.purpose)
+        problems = list(self.verdict.problems)
+        if presented:
+            problems += filter(None, (demand(presented[0]) for demand in self.extra))
+        self.problems = tuple(problems)
+        return self.accepted
+
+    def refused_by_openssl(self, errno: int, presented: Sequence[x509.Certificate]) -> None:
+        """OpenSSL said no; say why in full, by our own verdict if that finds anything."""
+        self.decide(presented)
+        self.verdict = None
+        if not self.problems:
+            self.problems = (
+                Problem(
+                    _CODES.get(errno, "bad-certificate"),
+                    f"OpenSSL refuses the certificate: {store_context.error_text(errno)}",
+                    "look at it with pki-inspect verify",
+                ),
+            )
+
+
+#: By connection, since a connection's app data belongs to Twisted.
+_handshakes: "WeakKeyDictionary[SSL.Connection, Handshake]" = WeakKeyDictionary()
+
+
+def begin(connection: SSL.Connection, handshake: Handshake) -> None:
+    """Have the verify callback of ``connection`` keep its decision in ``handshake``."""
+    _handshakes[connection] = handshake
+
+
+def handshake_of(connection: SSL.Connection) -> Handshake:
+    """The handshake that :func:`begin` was told of."""
+    return _handshakes[connection]
+
+
+def decide(
+    connection: SSL.Connection, ok: bool, errno: int, depth: int, chain: Callable[[], list[crypto.X509]]
+) -> int:
+    """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises."""
+    try:
+        handshake = _handshakes[connection]
+        if ok and depth:
+            return 0
+        presented = [cert.to_cryptography() for cert in chain()]
+        if not ok:
+            handshake.refused_by_openssl(errno, presented)
+            return errno or _CERT_REJECTED
+        if handshake.decide(presented):
+            return 0
+        return _X509_ERRORS.get(handshake.problems[0].code, _CERT_REJECTED)
+    except Exception:
+        _log.failure("the verify callback broke; the peer is refused", event="verify-broke")
+        return _CERT_REJECTED
+
+
+def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) -> None:
+    """Have every connection of ``context`` verify its peer by :func:`decide`.
+
+    ``demanded``: a peer without a certificate is refused. ``exact_alerts`` tells a refused peer the
+    right alert through pyOpenSSL's cffi layer; without it, or where that layer has changed, the
+    public API is used and every refusal of ours is ``internal_error`` on the wire.
+    """
+    mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0)
+    seen: WeakKeyDictionary[SSL.Connection, dict[int, crypto.X509]] = WeakKeyDictionary()
+
+    def callback(
+        connection: SSL.Connection, cert: crypto.X509, errno: int, depth: int, ok: int
+    ) -> bool:
+        collected = seen.setdefault(connection, {})
+        collected[depth] = cert
+
+        def chain() -> list[crypto.X509]:
+            return [collected[at] for at in sorted(collected)]
+
+        return decide(connection, bool(ok), errno, depth, chain) == 0
+
+    context.set_verify(mode, callback)
+    if exact_alerts:
+        store_context.install(context, mode, decide)
+

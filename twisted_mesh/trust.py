@@ -1,0 +1,98 @@
+"""What is believed now: an immutable :class:`Trust`, swapped whole, and the judge that asks it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from attrs import define, evolve, field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from pki.bundle import BundleSet
+from pki.chain import Verdict, judge
+from pki.errors import Problem
+from pki.revocation import RevocationSet
+from pki.spiffe import SpiffePattern
+from pki.svid import Purpose
+
+_CACHED_VERDICTS = 4096
+
+
+@frozen
+class Trust:
+    """Everything a verdict depends on but the clock."""
+
+    bundles: BundleSet = field(factory=BundleSet)
+    revocations: RevocationSet = field(factory=RevocationSet)
+    allow: tuple[SpiffePattern, ...] = ()
+    """Which peers may connect; one match is enough."""
+    known_issuers: frozenset[bytes] = frozenset()
+    """Subject key identifiers of the issuing CAs that are known to be ours."""
+    generation: int = 0
+
+    def judge(
+        self, presented: Sequence[x509.Certificate], now: datetime, purpose: Purpose
+    ) -> Verdict:
+        verdict = judge(
+            presented,
+            self.bundles,
+            self.revocations,
+            now=now,
+            purpose=purpose,
+            known_issuers=self.known_issuers,
+        )
+        refusal = self._not_allowed(verdict)
+        return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
+
+    def _not_allowed(self, verdict: Verdict) -> Problem | None:
+        spiffe_id = verdict.spiffe_id
+        if spiffe_id is None or any(pattern.matches(spiffe_id) for pattern in self.allow):
+            return None
+        allowed = ", ".join(map(str, self.allow)) or "nobody"
+        return Problem(
+            "not-authorized",
+            f"{spiffe_id} is not among those that may: {allowed}",
+            "connect as another service, or extend the patterns that allow peers here",
+            "--allow, --server-id",
+            str(spiffe_id),
+        )
+
+
+@define(eq=False)
+class Judge:
+    """Judges peers by the trust of the moment, and remembers good verdicts by the leaf's DER.
+
+    Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict.
+    """
+
+    _now: Callable[[], datetime]
+    _trust: Trust = field(factory=Trust)
+    _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
+
+    @property
+    def trust(self) -> Trust:
+        return self._trust
+
+    @trust.setter
+    def trust(self, trust: Trust) -> None:
+        self._trust = trust
+        self._verdicts.clear()
+
+    def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
+        """The verdict on a chain, leaf first."""
+        now = self._now()
+        if not presented:
+            return self._trust.judge(presented, now, purpose)
+        key = (presented[0].public_bytes(serialization.Encoding.DER), purpose)
+        known = self._verdicts.get(key)
+        if known is not None and known.holds_at(now):
+            self._verdicts.move_to_end(key)
+            return known
+        verdict = self._trust.judge(presented, now, purpose)
+        if verdict.ok:
+            self._verdicts[key] = verdict
+            if len(self._verdicts) > _CACHED_VERDICTS:
+                self._verdicts.popitem(last=False)
+        else:
+            self._verdicts.pop(key, None)
+        return verdict
