@@ -56,6 +56,10 @@ def peer_uid(connected: socket.socket) -> int:
     if hasattr(socket, "SO_PEERCRED"):
         option, size, layout = (socket.SOL_SOCKET, socket.SO_PEERCRED), 12, "3i"  # struct ucred
     else:
-        option, size, layout = (_SOL_LOCAL, _LOCAL_PEERCRED), 76, "2I"  # struct xucred: macOS, the BSDs
+        option, size, layout = (
+            (_SOL_LOCAL, _LOCAL_PEERCRED),
+            76,
+            "2I",
+        )  # struct xucred: macOS, the BSDs
     _, uid, *_rest = struct.unpack_from(layout, connected.getsockopt(*option, size))
     return int(uid)

@@ -4,20 +4,16 @@ import ipaddress
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from attrs import define, field, frozen
 from cryptography import x509
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -31,6 +27,7 @@ from pki.validity import format_duration, parse_rfc3339
 from twisted_mesh._tasks import within
 from twisted_mesh.tls.alerts import Unreachable, as_error
 from twisted_mesh.tls.transport import MeshClientEndpoint, Security
+from twisted_mesh.web import read_body
 
 #: Seconds for one request, connecting included.
 REQUEST_TIMEOUT = 10.0
@@ -105,7 +102,12 @@ class CaAddress:
             host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
         except ValueError:
             raise BadCaUrl(f"{printable(text, 100)!r} is no URL") from None
-        if url.scheme not in ("http", "https") or not host or url.path not in ("", "/") or url.query:
+        if (
+            url.scheme not in ("http", "https")
+            or not host
+            or url.path not in ("", "/")
+            or url.query
+        ):
             raise BadCaUrl(
                 f"{printable(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
             )
@@ -140,7 +142,9 @@ class CaClient:
         self._pool = HTTPConnectionPool(self.reactor, persistent=False)
         self._agent = Agent.usingEndpointFactory(self.reactor, self, self._pool)
         if self.address.scheme == "https" and self.security is None:
-            raise BadCaUrl(f"{self.address}: whose root to believe is not known: name it with --ca-file")
+            raise BadCaUrl(
+                f"{self.address}: whose root to believe is not known: name it with --ca-file"
+            )
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
         if self.address.scheme == "unix":
@@ -158,7 +162,9 @@ class CaClient:
         if ttl is not None:
             asked["ttl"] = format_duration(ttl)
         answer = await self._ask("POST", "/api/v1/sign", asked, _SignAnswer)
-        return load_certificates("".join((answer.certificate, *answer.chain)).encode(), "the CA's answer")
+        return load_certificates(
+            "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
+        )
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         answer = await self._ask("GET", "/api/v1/bundle", None, dict[str, Any])
@@ -185,7 +191,7 @@ class CaClient:
         port = f":{self.address.port}" if self.address.port else ""
         producer = headers = None
         if body is not None:
-            producer = _producer(json.dumps(body).encode())
+            producer = FileBodyProducer(BytesIO(json.dumps(body).encode()))
             headers = Headers({"content-type": ["application/json"]})
         try:
             status, content = await within(
@@ -207,8 +213,10 @@ class CaClient:
     async def _exchange(
         self, method: str, url: str, headers: Headers | None, producer: Any
     ) -> tuple[int, bytes]:
-        response: IResponse = await self._agent.request(method.encode(), url.encode(), headers, producer)
-        return response.code, await _body(response)
+        response: IResponse = await self._agent.request(
+            method.encode(), url.encode(), headers, producer
+        )
+        return response.code, await read_body(response, _MAX_ANSWER)
 
     def _failed(self, error: Exception) -> PkiError:
         if self.address.scheme == "unix" and not isinstance(error, PkiError):
@@ -259,48 +267,9 @@ def _revocation(answer: _RevocationAnswer) -> Revocation:
     except ValueError:
         raise Malformed("the CA's list of revocations holds a serial that is none") from None
     return Revocation(
-        answer.issuer, serial, parse_rfc3339(answer.revoked_at), reason, parse_rfc3339(answer.expires_at)
+        answer.issuer,
+        serial,
+        parse_rfc3339(answer.revoked_at),
+        reason,
+        parse_rfc3339(answer.expires_at),
     )
-
-
-def _producer(body: bytes) -> FileBodyProducer:
-    from io import BytesIO
-
-    return FileBodyProducer(BytesIO(body))
-
-
-def _body(response: IResponse) -> "Deferred[bytes]":
-    collector = BodyCollector()
-    response.deliverBody(collector)
-    return collector.done
-
-
-class BodyCollector(Protocol):
-    """A response's body, at most :data:`_MAX_ANSWER` bytes of it."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
-        self._chunks: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > _MAX_ANSWER:
-            self._abort()
-        else:
-            self._chunks.append(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._chunks))
-        else:
-            self.done.errback(reason)
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            transport.abortConnection()
-        if not self.done.called:
-            self.done.errback(ConnectionDone("the answer was dropped"))

@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.web.client import Agent, HTTPConnectionPool, readBody
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -21,8 +21,10 @@ from twisted_mesh.events import logger
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.hostname import hostname_problem
 from twisted_mesh.tls.transport import MeshClientEndpoint, MeshConnection, Security
+from twisted_mesh.web import read_body
 
 _log = logger("client")
+_MAX_ANSWER = 16 * 1024 * 1024
 
 
 @frozen
@@ -40,8 +42,16 @@ class ServerUrl:
             host, port = url.hostname or "", url.port or 443
         except ValueError:
             host, port, url = "", 0, urlsplit("")
-        if url.scheme != "https" or not host or url.path not in ("", "/") or url.query or url.username:
-            raise Malformed(f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only")
+        if (
+            url.scheme != "https"
+            or not host
+            or url.path not in ("", "/")
+            or url.query
+            or url.username
+        ):
+            raise Malformed(
+                f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
+            )
         return cls(host, port)
 
     def __str__(self) -> str:
@@ -74,7 +84,7 @@ class MeshHttpClient:
     timeout: float
     told: Callable[[Peer], None] = field(default=lambda peer: None)
     """Called with the server's proven identity, before anything is sent to it."""
-    _peer: Peer | None = field(default=None, init=False)
+    _met: list[Peer] = field(factory=list, init=False)
     _agent: Agent = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -85,10 +95,12 @@ class MeshHttpClient:
         host = self.server.host
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
         demands = (lambda leaf: hostname_problem(leaf, host),)
-        return _Watched(MeshClientEndpoint(tcp, self.security, server_name(host), demands), self._met)
+        return _Watched(
+            MeshClientEndpoint(tcp, self.security, server_name(host), demands), self._meet
+        )
 
-    def _met(self, peer: Peer) -> None:
-        self._peer = peer
+    def _meet(self, peer: Peer) -> None:
+        self._met.append(peer)
         self.told(peer)
 
     async def get(self, path: str) -> Reply:
@@ -101,12 +113,11 @@ class MeshHttpClient:
             raise as_error(error) from None
 
     async def _get(self, path: str) -> Reply:
-        self._peer = None
+        self._met.clear()
         response = await self._agent.request(b"GET", f"{self.server.url}{path}".encode())
-        body = await readBody(response)
-        if self._peer is None:
-            raise RuntimeError("an answer without a peer")
-        return Reply(response.code, response.phrase.decode("ascii", "replace"), body, self._peer)
+        body = await read_body(response, _MAX_ANSWER)
+        (peer,) = self._met
+        return Reply(response.code, response.phrase.decode("ascii", "replace"), body, peer)
 
 
 @implementer(IStreamClientEndpoint)

@@ -185,9 +185,9 @@ class CertificateManager(Service):
         self._plan = renewal.plan(
             identity.issued_at, svid.validity.not_after, self.rotate_at, self.draw
         )
-        if self._withdrawn or self._failures:
+        if self._withdrawn or (self._failures and not first):
             self.log.info(
-                "The CA at {ca} answers again; serving with a fresh certificate",
+                "The CA at {ca} answers again: the certificate is fresh, and new connections are accepted",
                 event="identity-recovered",
                 ca=self.source.where,
             )

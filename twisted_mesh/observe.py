@@ -20,7 +20,9 @@ _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message"
 
 EVENTS = Counter("mesh_events", "Log events, by name.", ["event"])
 REFUSALS = Counter("mesh_peers_refused", "Connections refused, by code.", ["code"])
-API_REFUSALS = Counter("mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"])
+API_REFUSALS = Counter(
+    "mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"]
+)
 EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
 CONNECTIONS = Gauge("mesh_connections", "Live connections of proven peers.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
@@ -76,7 +78,10 @@ class TextObserver:
             prefix += "WARNING: "
         if self._timestamps:
             prefix = f"{_when(event):%Y-%m-%dT%H:%M:%SZ} {prefix}"
-        lines = [prefix + first, *(line if line.startswith(" ") else prefix + line for line in rest)]
+        lines = [
+            prefix + first,
+            *(line if line.startswith(" ") else prefix + line for line in rest),
+        ]
         _write(self._out, "\n".join(lines) + "\n")
 
 

@@ -44,12 +44,26 @@ class StatusResource(resource.Resource):
         method = request.method.decode("ascii", "replace")
         _log.info("Handling request: {method} {path}", event="request", method=method, path=path)
         if path != "/api/status":
-            status, body = 404, problem_body(404, "not-found", "there is nothing here: try /api/status")
+            status, body = (
+                404,
+                problem_body(404, "not-found", "there is nothing here: try /api/status"),
+            )
         elif method not in ("GET", "HEAD"):
-            status, body = 405, problem_body(405, "method-not-allowed", "GET is all that is done here")
+            status, body = (
+                405,
+                problem_body(405, "method-not-allowed", "GET is all that is done here"),
+            )
         else:
-            status, body = 200, msgspec.json.encode({"status": "healthy", "caller": str(peer.spiffe_id)})
-        answer(request, status, body, "application/json" if status == 200 else "application/problem+json")
+            status, body = (
+                200,
+                msgspec.json.encode({"status": "healthy", "caller": str(peer.spiffe_id)}),
+            )
+        answer(
+            request,
+            status,
+            body,
+            "application/json" if status == 200 else "application/problem+json",
+        )
         _log.info(
             "Response sent to {caller}: {status}",
             event="response",
@@ -86,4 +100,3 @@ def tell_peer(connection: MeshConnection, peer: Peer) -> None:
 
 def site(reactor: Any) -> MeshSite:
     return MeshSite(StatusResource(), reactor)
-

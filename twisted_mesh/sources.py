@@ -58,11 +58,15 @@ class CaSource:
 
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         self.log.info(
-            "Generating service key pair ({algorithm})...", event="key-generated", algorithm=algorithm.label
+            "Generating service key pair ({algorithm})...",
+            event="key-generated",
+            algorithm=algorithm.label,
         )
         key = await new_key(algorithm)
         self.log.info(
-            "Creating CSR for identity: {spiffe_id}", event="csr-created", spiffe_id=str(self.spiffe_id)
+            "Creating CSR for identity: {spiffe_id}",
+            event="csr-created",
+            spiffe_id=str(self.spiffe_id),
         )
         csr = build_csr(key, self.spiffe_id, self.dns_names, self.ip_addresses)
         self.log.info(

@@ -72,7 +72,9 @@ class StateDirectory:
                     f"the state directory {path} cannot be used ({error.strerror}): choose another with --state-dir"
                 ) from None
         if not os.access(self.ca, os.W_OK | os.X_OK):
-            raise StateError(f"{self.ca} is not writable: choose another directory with --state-dir")
+            raise StateError(
+                f"{self.ca} is not writable: choose another directory with --state-dir"
+            )
 
     def lock(self) -> None:
         """Own the CA's part until this process ends, however it ends. Raises :class:`AlreadyRunning`.

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
 from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.error import TimeoutError
+from twisted.internet.error import ConnectionAborted, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
+from twisted.web.client import ResponseDone
+from twisted.web.iweb import IResponse
 
 from pki.errors import PkiError, Problem, printable
 from twisted_mesh._tasks import within
@@ -60,13 +63,17 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         decoded = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(detail, 200)}") from None
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(detail, 200)}"
+        ) from None
     if not isinstance(decoded, dict):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is JSON, but not an object")
     try:
         return msgspec.convert(decoded, type=shape)
     except msgspec.ValidationError as error:
-        raise BadRequest(HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}") from None
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}"
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -195,7 +202,9 @@ class BoundedSite(server.Site):
     channelClass: type[BoundedChannel] = BoundedChannel
     noisy = False
 
-    def __init__(self, root: resource.IResource, reactor: Any, limits: Limits | None = None) -> None:
+    def __init__(
+        self, root: resource.IResource, reactor: Any, limits: Limits | None = None
+    ) -> None:
         super().__init__(root, reactor=reactor)
         self.limits = limits or Limits()
         self.timeOut = None  # an idle timer is no bound; ours are
@@ -216,10 +225,8 @@ class BoundedSite(server.Site):
         if self.channels:
             done: Deferred[None] = Deferred()
             self._drained.append(done)
-            try:
+            with suppress(TimeoutError):
                 await within(self.reactor, seconds, done)
-            except TimeoutError:
-                pass
         late = tuple(self.channels)
         for channel in late:
             channel.transport.abortConnection()
@@ -259,3 +266,41 @@ def answer(
     if request.method != b"HEAD":
         request.write(body)
     request.finish()
+
+
+def read_body(response: IResponse, limit: int) -> "Deferred[bytes]":
+    """A client's view of a response: its whole body, at most ``limit`` bytes."""
+    collector = _BodyCollector(limit)
+    response.deliverBody(collector)
+    return collector.done
+
+
+class _BodyCollector(Protocol):
+    transport: Any
+
+    def __init__(self, limit: int) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            self._abort()
+        else:
+            self._chunks.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, http.PotentialDataLoss):
+            self.done.callback(b"".join(self._chunks))
+        else:
+            self.done.errback(reason)
+
+    def _abort(self) -> None:
+        if not self.done.called:
+            self.done.errback(ConnectionAborted("the answer was too long, or came too late"))
+        if self.transport is not None:
+            self.transport.abortConnection()

@@ -72,7 +72,9 @@ async def _create(
 ) -> None:
     """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
     _log.info(
-        "Generating Root CA key pair ({algorithm})...", event="root-generating", algorithm=root_algorithm.label
+        "Generating Root CA key pair ({algorithm})...",
+        event="root-generating",
+        algorithm=root_algorithm.label,
     )
     root_key = MemoryKey.generate(root_algorithm)
     root = await Authority.create_root(root_key, trust_domain, now)
@@ -88,10 +90,13 @@ async def _create_issuing(
     trust_domain: TrustDomain,
     algorithm: KeyAlgorithm,
     now: datetime,
+    *,
     generation: int = 1,
 ) -> None:
     _log.info(
-        "Generating issuing CA key pair ({algorithm})...", event="issuing-generating", algorithm=algorithm.label
+        "Generating issuing CA key pair ({algorithm})...",
+        event="issuing-generating",
+        algorithm=algorithm.label,
     )
     key = MemoryKey.generate(algorithm)
     issuing = await root.create_issuing(key, trust_domain, now, generation)
@@ -121,7 +126,9 @@ async def _load(
                 f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
                 f"check this machine's clock, or bring {state.private / 'root.key'} back and start again"
             )
-        await _create_issuing(state, Authority(root, root_key), trust_domain, algorithm, now, 2)
+        await _create_issuing(
+            state, Authority(root, root_key), trust_domain, algorithm, now, generation=2
+        )
         issuing = _issuing(state, root)
     return Authorities(root, root_key, issuing)
 
@@ -132,7 +139,9 @@ def _root_key(state: StateDirectory, root: x509.Certificate) -> MemoryKey | None
         return None
     key = _key(state, "root.key")
     if spki_der(key.public_key) != spki_der(root.public_key()):
-        raise WrongState(f"{path} is not the key of {state.root_certificate}: restore both from one backup")
+        raise WrongState(
+            f"{path} is not the key of {state.root_certificate}: restore both from one backup"
+        )
     return key
 
 
@@ -161,7 +170,9 @@ def _key(state: StateDirectory, name: str) -> MemoryKey:
     path = state.private / name
     pem = read_file(path, "the key")
     if path.stat().st_mode & 0o077:
-        raise WrongState(f"{path} can be read by others: chmod 600 {path}, and think about who may have read it")
+        raise WrongState(
+            f"{path} can be read by others: chmod 600 {path}, and think about who may have read it"
+        )
     try:
         return MemoryKey.from_pem(pem)
     except PkiError as error:

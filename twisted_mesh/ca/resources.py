@@ -23,7 +23,15 @@ from twisted_mesh.attest import Attestor
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.events import logger, reasons
 from twisted_mesh.state import StateError
-from twisted_mesh.stores.records import BadCursor, Conflict, IssuedCertificate, Query, Status, StoreError, Unknown
+from twisted_mesh.stores.records import (
+    BadCursor,
+    Conflict,
+    IssuedCertificate,
+    Query,
+    Status,
+    StoreError,
+    Unknown,
+)
 from twisted_mesh.web import BadRequest, answer, parse_json, problem_body
 
 _log = logger("ca")
@@ -112,7 +120,9 @@ class CaApi(resource.Resource):
             _log.failure("a request could not be answered", event="request-broke")
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             text = "the CA has met a bug of its own; its log has the details"
-            reply = Answer(problem_body(status, "internal", text), status, "application/problem+json")
+            reply = Answer(
+                problem_body(status, "internal", text), status, "application/problem+json"
+            )
         if not gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 headers["allow"] = ", ".join(sorted({m for m, p in ROUTES if p == _path(request)}))
@@ -175,7 +185,9 @@ class CaApi(resource.Resource):
         try:
             reason = Reason(asked.reason)
         except ValueError:
-            raise Malformed(f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(Reason)}") from None
+            raise Malformed(
+                f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(Reason)}"
+            ) from None
         revoked = await self.ca.revoke(call.principal, parse_serial(asked.serial), reason)
         told = {
             "serial": serial_hex(revoked.serial),
@@ -194,7 +206,9 @@ class CaApi(resource.Resource):
                 now=self.ca.now(),
                 spiffe_id=SpiffeId.parse(query["spiffe_id"]) if "spiffe_id" in query else None,
                 status=Status(status) if status else None,
-                expires_before=parse_rfc3339(query["expires_before"]) if "expires_before" in query else None,
+                expires_before=parse_rfc3339(query["expires_before"])
+                if "expires_before" in query
+                else None,
                 limit=_whole_number(query.get("limit", "100"), "limit", 1, _MAX_PAGE),
                 cursor=query.get("cursor"),
             )
@@ -261,7 +275,10 @@ def status_of(error: PkiError) -> HTTPStatus:
     """The HTTP status that an error is answered with."""
     if isinstance(error, BadRequest):
         return error.status
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
+    return next(
+        (status for kind, status in _STATUS if isinstance(error, kind)),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
 
 
 class NoSuchRoute(BadRequest):
@@ -290,9 +307,13 @@ def _route(request: server.Request) -> Route:
     if route is None and any(path == known for _, known in ROUTES):
         raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
     if route is None:
-        raise NoSuchRoute(HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/")
+        raise NoSuchRoute(
+            HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
+        )
     if method == "POST" and _media_type(request) != "application/json":
-        raise NotJson(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json")
+        raise NotJson(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
+        )
     return route
 
 
@@ -310,7 +331,9 @@ def _query(request: server.Request) -> dict[str, str]:
     found = {}
     for name, values in (request.args or {}).items():
         if len(values) != 1:
-            raise Malformed(f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times")
+            raise Malformed(
+                f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times"
+            )
         found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
     return found
 
@@ -318,9 +341,15 @@ def _query(request: server.Request) -> dict[str, str]:
 def _refuse_browsers(request: server.Request) -> None:
     host = (request.getHeader("host") or "").rpartition(":")[0] or request.getHeader("host")
     if host not in ("localhost", "127.0.0.1"):
-        raise CrossOrigin(HTTPStatus.FORBIDDEN, "the plaintext port answers to the hosts localhost and 127.0.0.1 only")
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers to the hosts localhost and 127.0.0.1 only",
+        )
     if request.getHeader("origin") is not None:
-        raise CrossOrigin(HTTPStatus.FORBIDDEN, "the plaintext port answers no web pages: the request has an Origin")
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers no web pages: the request has an Origin",
+        )
 
 
 def _whole_number(text: str, name: str, least: int, most: int) -> int:

@@ -69,7 +69,9 @@ class IssuanceLog:
             with self.path.open("ab", buffering=0) as file:
                 file.write(line)
         except OSError as error:
-            raise StateError(f"the issuance log {self.path} cannot be written ({error.strerror})") from None
+            raise StateError(
+                f"the issuance log {self.path} cannot be written ({error.strerror})"
+            ) from None
 
 
 @define(eq=False)
@@ -120,7 +122,6 @@ class CertificateAuthority:
 
     async def issue_own(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
         """The CA's own TLS certificate: the one name in ``/mesh/**``."""
-        import ipaddress
 
         addresses = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
         lifetime = min(OWN_LIFETIME, self.lifetimes.maximum)
@@ -146,7 +147,8 @@ class CertificateAuthority:
         )
         if known.revoked_at is None:
             _log.info(
-                "Certificate revoked:\n  Serial: {serial}\n  SAN URI: {spiffe_id}\n  Reason: {reason}\n  By: {requester}",
+                "Certificate revoked:\n  Serial: {serial}\n  SAN URI: {spiffe_id}\n"
+                "  Reason: {reason}\n  By: {requester}",
                 event="certificate-revoked",
                 serial=serial_pairs(serial),
                 spiffe_id=str(revoked.spiffe_id),
@@ -170,7 +172,9 @@ class CertificateAuthority:
     async def check(self) -> None:
         """Whether it can issue now. Raises :class:`PkiError` with the reason."""
         if not validity_of(self.authorities.issuing.certificate).contains(self.now()):
-            raise Refused([Problem("issuer-expired", "the issuing CA is not valid now", "check the clock")])
+            raise Refused(
+                [Problem("issuer-expired", "the issuing CA is not valid now", "check the clock")]
+            )
         await self.store.find(0)
 
     def _request(self, csr: bytes, requested_id: str, ttl: timedelta | None) -> IssuanceRequest:
@@ -194,7 +198,9 @@ class CertificateAuthority:
             raise Refused(problems)
         return request
 
-    async def _issue(self, draft: Draft, spiffe_id: SpiffeId, requester: str) -> tuple[x509.Certificate, ...]:
+    async def _issue(
+        self, draft: Draft, spiffe_id: SpiffeId, requester: str
+    ) -> tuple[x509.Certificate, ...]:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
         issuing = self.authorities.issuing
         intent = IssuedCertificate(
@@ -213,7 +219,8 @@ class CertificateAuthority:
         if self.issuance_log is not None:
             self.issuance_log.record(intent)
         _log.info(
-            "Certificate issued:\n  Serial: {serial}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n  Expires: {expires_at}",
+            "Certificate issued:\n  Serial: {serial}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
+            "  Expires: {expires_at}",
             event="certificate-signed",
             serial=serial_pairs(draft.serial),
             subject=intent.subject,

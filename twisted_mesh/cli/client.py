@@ -18,20 +18,41 @@ Examples:
 @click.command(epilog=_EPILOG)
 @click.argument("path", default="/api/status")
 @click.option("--server", default="https://localhost:9443", show_default=True, help="Whom to call.")
-@click.option("--server-id", help="Who may answer: a SPIFFE ID or pattern.  [default: …/service/api-server]")
+@click.option(
+    "--server-id", help="Who may answer: a SPIFFE ID or pattern.  [default: …/service/api-server]"
+)
 @click.option("--spiffe-id", help="Who we are.  [default: …/service/payment-worker]")
 @click.option("--trust-domain", default="mesh.local", show_default=True, help="Our trust domain.")
-@click.option("--ca-url", help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]")
+@click.option(
+    "--ca-url",
+    help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]",
+)
 @click.option("--ca-file", help="The root certificate of a CA that is asked over https.")
 @click.option("--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]")
 @click.option("--key", default="ec-p256", show_default=True, help="The kind of our key.")
 @click.option("--ttl", help="How long our certificate lives.  [default: what the CA gives]")
-@click.option("--repeat", default=1, show_default=True, type=click.IntRange(1), help="How many requests to make.")
-@click.option("--interval", default="1s", show_default=True, help="The pause between them, like 1s or 100ms.")
-@click.option("--rotate-at", default="0.5", show_default=True, help="The share of its life at which to renew.")
+@click.option(
+    "--repeat",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many requests to make.",
+)
+@click.option(
+    "--interval", default="1s", show_default=True, help="The pause between them, like 1s or 100ms."
+)
+@click.option(
+    "--rotate-at", default="0.5", show_default=True, help="The share of its life at which to renew."
+)
 @click.option("--timeout", default="10s", show_default=True, help="How long anything may take.")
-@click.option("--export", metavar="DIR", help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.")
-@click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--export",
+    metavar="DIR",
+    help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.",
+)
+@click.option(
+    "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
 def command(**options: Any) -> None:
     """Call a service over mutual TLS, and see who answers.
 
@@ -66,5 +87,3 @@ def main() -> int:
 def _say(sentence: str, status: int) -> int:
     sys.stderr.write(f"mesh-client: {sentence}\n")
     return status
-
-

@@ -258,7 +258,7 @@ def _print(text: str) -> None:
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     try:
-        click.echo(text, color=colour)
+        click.echo(text, file=sys.stdout, color=colour)
         sys.stdout.flush()
     except BrokenPipeError:
         _abandon_stdout()

@@ -67,7 +67,9 @@ class Session:
         state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
         path = options["path"]
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-            raise Malformed(f"{printable(path, 80)!r} is no path: it begins with / and has no spaces")
+            raise Malformed(
+                f"{printable(path, 80)!r} is no path: it begins with / and has no spaces"
+            )
         try:
             algorithm = KeyAlgorithm(options["key"])
         except ValueError:
@@ -86,7 +88,7 @@ class Session:
             server_id=SpiffePattern.parse(theirs),
             spiffe_id=SpiffeId.parse(ours),
             client=ca_client(
-                reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout
+                reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout=timeout
             ),
             algorithm=algorithm,
             ttl=parse_duration(options["ttl"]) if options["ttl"] else None,
@@ -138,9 +140,7 @@ async def _converse(session: Session) -> int:
     judge = Judge(wall_clock, Trust(allow=(session.server_id,)))
     contexts = ContextFactory(Role(serves=False))
     registry = ConnectionRegistry()
-    source = CaSource(
-        session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl
-    )
+    source = CaSource(session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl)
     manager = CertificateManager(
         source,
         judge,
@@ -195,7 +195,9 @@ async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]"
 
 
 async def _ask(http: MeshHttpClient, session: Session) -> int:
-    _log.info("Initiating mTLS connection to {server}...", event="connecting", server=str(session.server))
+    _log.info(
+        "Initiating mTLS connection to {server}...", event="connecting", server=str(session.server)
+    )
     reply = await http.get(session.path)
     _log.info("Connection established! Server verified our identity.", event="connected")
     _log.info("Sending request: GET {path}", event="request", path=session.path)

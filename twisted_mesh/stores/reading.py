@@ -1,10 +1,12 @@
 """What is asked of the tables: one certificate, pages of them, the feed of revocations."""
 
 import binascii
+import contextlib
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select, tuple_
 
 from pki.errors import printable
 from pki.revocation import Reason, Revocation
@@ -29,11 +31,13 @@ from twisted_mesh.stores.schema import (
 #: So many revocations at most in one answer; its position says from where to ask for the rest.
 FEED_LIMIT = 100_000
 
+#: So many rows are sorted without a thought.
+_FEW = 1000
+
 _c = certificates.c
 _CURSOR = struct.Struct(">q20s")
 
 _FIND = select(certificates).where(_c.serial == bindparam("serial_"))
-_NEWEST = select(certificates).order_by(_c.issued_at.desc(), _c.serial.desc())
 _POSITION = select(counters.c.value).where(counters.c.name == "feed")
 _FEED = (
     select(feed.c.position, feed.c.serial, _c.issuer, _c.revoked_at, _c.reason, _c.expires_at)
@@ -52,13 +56,33 @@ def find(connection: Connection, serial: int) -> IssuedCertificate | None:
 def page(connection: Connection, query: Query) -> Page:
     """Raises :class:`BadCursor`."""
     limit = max(query.limit, 1)
-    statement = _NEWEST.where(*_conditions(query)).limit(limit + 1)
+    # By default the newest are walked until the page is full: with few matches, through the whole
+    # table. Those few are found by their expiry and sorted. The sum keeps the other index out of it.
+    issued_at = _c.issued_at + 0 if _few(connection, query) else _c.issued_at.expression
+    statement = (
+        select(certificates)
+        .where(*_conditions(query))
+        .order_by(issued_at.desc(), _c.serial.desc())
+        .limit(limit + 1)
+    )
+    if query.cursor is not None:
+        last = _position(query.cursor)
+        statement = statement.where(tuple_(issued_at, _c.serial) < tuple_(*last))
     rows = connection.execute(statement).mappings().all()
     more = len(rows) > limit
     return Page(
         certificates=tuple(certificate_of(row) for row in rows[:limit]),
         next=_cursor(rows[limit - 1]) if more else None,
     )
+
+
+def _few(connection: Connection, query: Query) -> bool:
+    """Whether the bounds on the expiry, where there are any, leave few certificates."""
+    conditions = list(_expiry(query))
+    if not conditions or query.spiffe_id is not None:
+        return False
+    another = select(_c.expires_at).where(*conditions).limit(1).offset(_FEW)
+    return connection.execute(another).first() is None
 
 
 def revocations(connection: Connection, store: str, after: int) -> Feed:
@@ -85,44 +109,46 @@ def revocations(connection: Connection, store: str, after: int) -> Feed:
     )
 
 
-def _conditions(query: Query) -> list[ColumnElement[bool]]:
-    conditions = []
-    if query.cursor is not None:
-        issued_at, serial = _position(query.cursor)
-        conditions.append(tuple_(_c.issued_at, _c.serial) < tuple_(issued_at, serial))
-    if query.spiffe_id is not None:
-        conditions.append(_c.spiffe_id == str(query.spiffe_id))
+def _expiry(query: Query) -> Iterator[ColumnElement[bool]]:
     if query.expires_before is not None:
-        conditions.append(_c.expires_at < microseconds(query.expires_before))
+        yield _c.expires_at < microseconds(query.expires_before)
+    if query.status is Status.EXPIRED:
+        yield _c.expires_at < microseconds(query.now)
+    elif query.status in (Status.VALID, Status.PENDING):
+        yield _c.expires_at >= microseconds(query.now)
+
+
+def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
+    """The status is that of :meth:`IssuedCertificate.status`: revoked beats expired beats the rest."""
+    yield from _expiry(query)
+    if query.spiffe_id is not None:
+        yield _c.spiffe_id == str(query.spiffe_id)
     if query.status is not None:
-        conditions.append(_has_status(query.status, microseconds(query.now)))
-    return conditions
-
-
-def _has_status(status: Status, now: int) -> ColumnElement[bool]:
-    """As :meth:`IssuedCertificate.status` decides."""
-    if status is Status.REVOKED:
-        return _c.revoked_at.is_not(None)
-    if status is Status.EXPIRED:
-        return and_(_c.revoked_at.is_(None), _c.expires_at < now)
-    signed = _c.der.is_not(None) if status is Status.VALID else _c.der.is_(None)
-    return and_(_c.revoked_at.is_(None), _c.expires_at >= now, signed)
+        revoked = query.status is Status.REVOKED
+        yield _c.revoked_at.is_not(None) if revoked else _c.revoked_at.is_(None)
+    if query.status is Status.VALID:
+        yield _c.der.is_not(None)
+    elif query.status is Status.PENDING:
+        yield _c.der.is_(None)
 
 
 def _cursor(row: RowMapping) -> str:
-    packed = _CURSOR.pack(row["issued_at"], bytes.fromhex(row["serial"]))
+    return _encoded(_CURSOR.pack(row["issued_at"], bytes.fromhex(row["serial"])))
+
+
+def _encoded(packed: bytes) -> str:
     return urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
 def _position(cursor: str) -> tuple[int, str]:
     """The inverse of :func:`_cursor`. Raises :class:`BadCursor`."""
-    try:
-        issued_at, serial = _CURSOR.unpack(
-            urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        )
-    except (UnicodeError, binascii.Error, struct.error):
-        raise BadCursor(
-            f"{printable(cursor, 60)!r} is not a cursor: give the `next` of the page before, "
-            "or none for the first page"
-        ) from None
-    return issued_at, serial.hex()
+    with contextlib.suppress(UnicodeError, binascii.Error, struct.error):
+        packed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        issued_at, serial = _CURSOR.unpack(packed)
+        # Decoding passes over what is not base64.
+        if _encoded(packed) == cursor:
+            return issued_at, serial.hex()
+    raise BadCursor(
+        f"{printable(cursor, 60)!r} is not a cursor: give the `next` of the page before, "
+        "or none for the first page"
+    )

@@ -74,8 +74,9 @@ certificates = Table(
 )
 
 _c = certificates.c
-Index("certificates_newest", _c.issued_at, _c.serial)
-Index("certificates_by_spiffe_id", _c.spiffe_id, _c.issued_at, _c.serial)
+# Both end in expires_at, so that rows of another status are passed over without being fetched.
+Index("certificates_newest", _c.issued_at, _c.serial, _c.expires_at)
+Index("certificates_by_spiffe_id", _c.spiffe_id, _c.issued_at, _c.serial, _c.expires_at)
 Index("certificates_by_expiry", _c.expires_at)
 # Few rows of a large table: only those are in the index.
 for _name, _these in (("pending", _c.der.is_(None)), ("revoked", _c.revoked_at.is_not(None))):

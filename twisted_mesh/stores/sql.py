@@ -132,15 +132,18 @@ class SqlStore:
                 self._answer((w.deferred, o) for w, o in zip(writes, outcomes, strict=True))
             if reads := [work for work in waiting if isinstance(work, _Read)]:
                 self._answer([(read.deferred, self._run(engine, read.query)) for read in reads])
-        engine.dispose()
-        self._reactor.callFromThread(self._stopped)
+        try:
+            engine.dispose()
+        finally:
+            self._reactor.callFromThread(self._stopped)
 
     def _write(self, engine: Engine, commands: Sequence[Command]) -> Sequence[Outcome]:
         try:
             return apply_all(engine, commands)
         except Exception as error:
-            # An exception each: those who get them add their own tracebacks.
-            return [self._explain(error) for _ in commands]
+            # An exception each: those who get one add their own traceback to it.
+            why = self._explain(error)
+            return [type(why)(str(why)) for _ in commands]
 
     def _run(self, engine: Engine, query: Callable[[Connection], Any]) -> Any:
         try:
@@ -174,13 +177,12 @@ class SqlStore:
         tables = inspect(connection).get_table_names()
         if not tables:
             return schema.create(connection)
-        if schema.meta.name not in tables:
+        if not {table.name for table in schema.metadata.sorted_tables} <= set(tables):
             raise StoreError(
-                f"store {self._database}: it is another program's database: name another file"
+                f"store {self._database}: its tables are not those of this program: name another file"
             )
         facts = schema.facts(connection)
-        version = int(facts["schema"])
-        if version > schema.VERSION:
+        if (version := int(facts["schema"])) > schema.VERSION:
             raise StoreError(
                 f"store {self._database}: it was written by a later version of this program "
                 f"(tables {version}, here {schema.VERSION}): upgrade twisted-mesh"

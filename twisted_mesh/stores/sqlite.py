@@ -20,6 +20,7 @@ _REMEDIES = {
     "SQLITE_LOCKED": "another process keeps it locked: end that one, and it goes on by itself",
     "SQLITE_IOERR": "the disk reports errors: look into the kernel's log, and it goes on once the disk does",
     "SQLITE_CORRUPT": "it is damaged: stop, keep a copy of it, and restore the last backup",
+    "SQLITE_ERROR": "its tables are not those of this program: name another file, or restore the last backup",
     "SQLITE_NOTADB": "it is not a database, or it is damaged: move it away, and restore the last backup",
 }
 
@@ -31,6 +32,7 @@ class Sqlite:
         """``path`` None is memory; ``patience`` is how many seconds another process's lock is waited for."""
         self.path = path
         self._patience = patience
+        self._opened: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return "memory" if self.path is None else printable(str(self.path))
@@ -43,7 +45,7 @@ class Sqlite:
         if self.path is not None:
             self._make_file(self.path)
         engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "begin", self._begin)
         return engine
 
     def explain(self, error: Exception) -> StoreError:
@@ -77,6 +79,7 @@ class Sqlite:
         except BaseException:
             connection.close()
             raise
+        self._opened = self._file()
         return connection
 
     def _make_file(self, path: Path) -> None:
@@ -93,8 +96,20 @@ class Sqlite:
                 f"store {self}: {error.strerror}: check the path, and the owner and mode of file and directory"
             ) from None
 
+    def _begin(self, connection: Connection) -> None:
+        if self.path is not None and self._file() != self._opened:
+            raise StoreError(
+                f"store {self}: the file was moved, deleted or replaced while in use: "
+                "put it back, or restart to use what is there now"
+            )
+        # A transaction that reads first and writes later can lose its turn to another process half way.
+        write = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
-def _begin(connection: Connection) -> None:
-    # A transaction that reads first and writes later can lose its turn to another process half way.
-    write = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    def _file(self) -> tuple[int, int] | None:
+        """Which file has the name: SQLite would go on in one that was deleted, for nobody."""
+        try:
+            found = os.stat(str(self.path))
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import UNIXServerEndpoint
@@ -48,7 +48,7 @@ class Options(ServiceOptions):
     program = "mesh-ca"
     synopsis = "[options]\n\nExample: twistd -n mesh-ca --cert-duration 1h --insecure-http 8080"
     longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
-    optParameters = [
+    optParameters: ClassVar = [
         ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],
         ["listen", None, None, "or an address: 8443, host:8443, or a Twisted endpoint string"],
         ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
@@ -59,7 +59,12 @@ class Options(ServiceOptions):
         ["issuing-key", None, "ec-p256", "the issuing CA's key"],
         ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
         ["issuance-log", None, None, "append one JSON line a certificate to this file"],
-        ["insecure-http", None, None, "serve everybody on this plaintext loopback port: for experiments only"],
+        [
+            "insecure-http",
+            None,
+            None,
+            "serve everybody on this plaintext loopback port: for experiments only",
+        ],
     ]
 
     def postOptions(self) -> None:
@@ -70,7 +75,9 @@ class Options(ServiceOptions):
         self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
         for name in ("root-key", "issuing-key"):
             self[name] = key_algorithm(self[name], name)
-        default, most = (parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration"))
+        default, most = (
+            parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")
+        )
         if not timedelta(seconds=1) <= default <= most <= _MAX_LIFE:
             raise Malformed(
                 "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
@@ -113,13 +120,20 @@ class CaService(MeshService):
                 wall_clock(),
             )
         )
-        issuance_log = IssuanceLog(Path(options["issuance-log"])) if options["issuance-log"] else None
+        issuance_log = (
+            IssuanceLog(Path(options["issuance-log"])) if options["issuance-log"] else None
+        )
         if issuance_log:
             issuance_log.open()
         self.store = open_store(options["store"], self.state.root, reactor)
         self.store.start()
         self.ca = CertificateAuthority(
-            options["trust-domain"], authorities, self.store, options["lifetimes"], wall_clock, issuance_log
+            options["trust-domain"],
+            authorities,
+            self.store,
+            options["lifetimes"],
+            wall_clock,
+            issuance_log,
         )
         self._tell_authorities(fresh=fresh)
         self._open_doors()
@@ -143,7 +157,9 @@ class CaService(MeshService):
         )
         self.ca.on_revocation.append(self.manager.revoke)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
-        self.sites = [BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)]
+        self.sites = [
+            BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)
+        ]
         tls = listening_endpoint(reactor, options["listen"], "127.0.0.1")
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(transport.listen(tls, self.sites[0], security), what)
@@ -153,7 +169,9 @@ class CaService(MeshService):
             site = BoundedSite(CaApi(self.ca, attest_plaintext, guards_browsers=True), reactor)
             self.sites.append(site)
             plain = listening_endpoint(reactor, f"127.0.0.1:{options['insecure-http']}")
-            port: Any = self.listening(plain.listen(site), f"the plaintext port {options['insecure-http']}")
+            port: Any = self.listening(
+                plain.listen(site), f"the plaintext port {options['insecure-http']}"
+            )
             self.log.warn(
                 "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
                 "at http://localhost:{port}. Never where anything matters.",
@@ -165,7 +183,9 @@ class CaService(MeshService):
         if path.is_socket():
             path.unlink()  # of a CA that was killed: we own the state directory's lock
         if len(str(path)) > 100:
-            raise StartError(f"the socket's path {path} is too long for a unix socket: choose a shorter --socket")
+            raise StartError(
+                f"the socket's path {path} is too long for a unix socket: choose a shorter --socket"
+            )
         endpoint = UNIXServerEndpoint(self.reactor, str(path), backlog=1024, mode=0o666)
         self.listening(endpoint.listen(self.sites[1]), f"the socket {path}")
         self.socket = path
@@ -216,7 +236,12 @@ class CaService(MeshService):
         for site in self.sites:
             late = await site.drain(seconds)
             if late:
-                self.log.warn("{late} requests were cut off after {seconds} s", event="cut-off", late=late, seconds=seconds)
+                self.log.warn(
+                    "{late} requests were cut off after {seconds} s",
+                    event="cut-off",
+                    late=late,
+                    seconds=seconds,
+                )
 
     async def close(self) -> None:
         await self.store.stop()
@@ -228,5 +253,3 @@ def makeService(options: Options) -> IService:
 
     service: Any = CaService(options, reactor)
     return service  # type: ignore[no-any-return]
-
-

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -40,8 +40,13 @@ class ServiceOptions(usage.Options):
     """Options of every service, and errors in one sentence."""
 
     program: str
-    optParameters = [
-        ["state-dir", None, None, "where state lives (default $MESH_STATE_DIR, else the user's state directory)"],
+    optParameters: ClassVar = [
+        [
+            "state-dir",
+            None,
+            None,
+            "where state lives (default $MESH_STATE_DIR, else the user's state directory)",
+        ],
         ["log-format", None, "text", "text for people, json for one object a line"],
         ["drain", None, "10s", "how long requests may go on after SIGTERM"],
     ]
@@ -50,7 +55,9 @@ class ServiceOptions(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise SystemExit(f"{self.program}: {printable(str(error))}; see twistd {self.program} --help") from None
+            raise SystemExit(
+                f"{self.program}: {printable(str(error))}; see twistd {self.program} --help"
+            ) from None
         except PkiError as error:
             raise SystemExit(f"{self.program}: {error}") from None
 
@@ -76,7 +83,9 @@ class ServiceOptions(usage.Options):
             if logfile in (None, "", "-") and foreground:
                 observe.choose(self["log-format"])
             elif logfile != "-":
-                observe.choose(self["log-format"], os.path.abspath(logfile or f"{self.program}.log"))
+                observe.choose(
+                    self["log-format"], os.path.abspath(logfile or f"{self.program}.log")
+                )
             if logfile != "-" or foreground:
                 twistd["logger"] = f"{observe.__name__}.{observe.chosen.__name__}"
         if twistd.get("pidfile") == _DEFAULT_PIDFILE:
@@ -133,6 +142,15 @@ class MeshService(MultiService):
         await self.close()
         self.log.info("Stopped", event="stopped")
 
+    def cut_off(self, late: int, seconds: float) -> None:
+        """Say that some requests did not finish in time."""
+        self.log.warn(
+            "{late} requests were cut off after {seconds} s",
+            event="cut-off",
+            late=late,
+            seconds=seconds,
+        )
+
     async def close(self) -> None:
         """Release what :meth:`start` took."""
 
@@ -177,7 +195,9 @@ class MeshService(MultiService):
             signal.signal(number, stop)
 
 
-def listening_endpoint(reactor: Any, text: str, default_interface: str = "") -> IStreamServerEndpoint:
+def listening_endpoint(
+    reactor: Any, text: str, default_interface: str = ""
+) -> IStreamServerEndpoint:
     """``9443``, ``:9443``, ``host:9443``, ``[::1]:9443`` or a Twisted endpoint string."""
     host, colon, port = text.rpartition(":")
     if text.startswith(":"):
@@ -185,7 +205,12 @@ def listening_endpoint(reactor: Any, text: str, default_interface: str = "") -> 
     elif not colon:
         host = default_interface
     plain_host = not host or host.startswith("[") or (":" not in host and "=" not in host)
-    if port.isascii() and port.isdigit() and plain_host and host not in ("tcp", "tcp6", "unix", "systemd"):
+    if (
+        port.isascii()
+        and port.isdigit()
+        and plain_host
+        and host not in ("tcp", "tcp6", "unix", "systemd")
+    ):
         if int(port) > 65535:
             raise StartError(f"{printable(text, 80)!r}: a port is at most 65535")
         host = host.strip("[]").replace(":", "\\:")
@@ -210,7 +235,9 @@ def result_of(starting: "Deferred[Any]", what: str) -> Any:
         error = outcome[0].value
         if isinstance(error, CannotListenError):
             reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
-            raise StartError(f"{what} cannot be listened on ({reason}): stop what uses it, or choose another address")
+            raise StartError(
+                f"{what} cannot be listened on ({reason}): stop what uses it, or choose another address"
+            )
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
     return outcome[0]
 

@@ -1,7 +1,7 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
 import ipaddress
-from typing import Any
+from typing import Any, ClassVar
 
 from prometheus_client import generate_latest
 from twisted.application.service import IService
@@ -10,7 +10,7 @@ from twisted.web import resource, server
 from pki.csr import is_dns_name
 from pki.errors import Malformed, printable
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.validity import parse_duration, spoken_time
+from pki.validity import parse_duration, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
@@ -26,17 +26,19 @@ from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedSite, answer
 
 
-
 class Options(ServiceOptions):
     """Options of ``twistd mesh-server``."""
 
     program = "mesh-server"
-    synopsis = (
-        "[options]\n\nExample: twistd -n mesh-server --listen 9443 --allow spiffe://mesh.local/service/payment-worker"
-    )
+    synopsis = "[options]\n\nExample: twistd -n mesh-server --listen 9443 --allow spiffe://mesh.local/service/payment-worker"
     longdesc = "An mTLS service: it gets its certificate from the CA, renews it, and serves proven callers only."
-    optParameters = [
-        ["ca-url", None, None, "unix:PATH, http://localhost:PORT or https://HOST:PORT (default: the state's socket)"],
+    optParameters: ClassVar = [
+        [
+            "ca-url",
+            None,
+            None,
+            "unix:PATH, http://localhost:PORT or https://HOST:PORT (default: the state's socket)",
+        ],
         ["ca-file", None, None, "the root certificate of a CA asked over https"],
         ["trust-domain", None, "mesh.local", "our trust domain"],
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/api-server)"],
@@ -44,7 +46,12 @@ class Options(ServiceOptions):
         ["ttl", None, None, "how long our certificates live (default: what the CA gives)"],
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
         ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
-        ["status", None, None, "serve health and metrics here, in plaintext, on loopback by default"],
+        [
+            "status",
+            None,
+            None,
+            "serve health and metrics here, in plaintext, on loopback by default",
+        ],
     ]
 
     def __init__(self) -> None:
@@ -77,7 +84,9 @@ class Options(ServiceOptions):
             else trust_domain.member("service", "api-server")
         )
         if self["spiffe-id"].trust_domain != trust_domain:
-            raise Malformed(f"--spiffe-id {self['spiffe-id']} is not of --trust-domain {trust_domain}")
+            raise Malformed(
+                f"--spiffe-id {self['spiffe-id']} is not of --trust-domain {trust_domain}"
+            )
         if not self["dns"] and not self["ip"]:
             self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
         self["key"] = key_algorithm(self["key"], "key")
@@ -94,6 +103,9 @@ def rotation_share(text: str) -> float:
     if not 0.1 <= share <= 0.9:
         raise Malformed("--rotate-at is a share of the lifetime from 0.1 to 0.9, like 0.5")
     return share
+
+
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to bind
 
 
 class ServerService(MeshService):
@@ -113,7 +125,11 @@ class ServerService(MeshService):
         judge = Judge(wall_clock, Trust(allow=allow))
         contexts = ContextFactory(Role(serves=True))
         client = ca_client(
-            reactor, options["ca-url"], options["ca-file"], options["state-dir"], options["trust-domain"]
+            reactor,
+            options["ca-url"],
+            options["ca-file"],
+            options["state-dir"],
+            options["trust-domain"],
         )
         source = CaSource(
             client,
@@ -150,29 +166,29 @@ class ServerService(MeshService):
         self.addService(self.manager)
         svid = await self.manager.ready()
         address = self.port.getHost()
+        host = getattr(address, "host", "")
         self.log.info(
             "Starting mTLS server on {host}:{port}\nClient certificate required: YES\nTrusted CA: {roots}",
             event="listening",
-            host=getattr(address, "host", "") if getattr(address, "host", "") != "0.0.0.0" else "",
+            host=host if host not in _ANY else "",
             port=getattr(address, "port", address),
             roots=", ".join(
                 root.subject.rfc4514_string() for root in self.manager.judge.trust.bundles.all_roots
             ),
         )
         rotation = self.manager.next_rotation or svid.validity.not_after
-        minutes = (rotation - wall_clock()).total_seconds() / 60
         self.log.info(
-            "Certificate rotation scheduled:\n  Next rotation: {next_rotation} ({minutes:.0f} minutes)\n"
+            "Certificate rotation scheduled:\n  Next rotation: {next_rotation} (in {wait})\n"
             "Ready to accept mTLS connections.",
             event="ready",
             next_rotation=spoken_time(rotation),
-            minutes=minutes,
+            wait=spoken_duration(rotation - wall_clock()),
         )
 
     async def drain(self, seconds: float) -> None:
         late = await self.site.drain(seconds)
         if late:
-            self.log.warn("{late} requests were cut off after {seconds} s", event="cut-off", late=late, seconds=seconds)
+            self.cut_off(late, seconds)
 
 
 class HealthResource(resource.Resource):
@@ -191,7 +207,11 @@ class HealthResource(resource.Resource):
             answer(request, 200, b'{"status":"alive"}')
         elif request.path == b"/readyz":
             body = b'{"status":"%s","seconds_to_expiry":%d}'
-            answer(request, 200 if left > 0 else 503, body % (b"ready" if left > 0 else b"no-identity", left))
+            answer(
+                request,
+                200 if left > 0 else 503,
+                body % (b"ready" if left > 0 else b"no-identity", left),
+            )
         elif request.path == b"/metrics":
             observe.EXPIRY.set(left)
             observe.CONNECTIONS.set(len(self._registry))
@@ -207,5 +227,3 @@ def makeService(options: Options) -> IService:
 
     service: Any = ServerService(options, reactor)
     return service  # type: ignore[no-any-return]
-
-

@@ -20,9 +20,17 @@ _FRESH = "request a fresh certificate, and compare the two machines' clocks"
 
 #: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
 _ALERTS: dict[str, tuple[str, str, str]] = {
-    "certificate required": ("no-certificate", "it demands a client certificate, and we sent none", "present an SVID"),
+    "certificate required": (
+        "no-certificate",
+        "it demands a client certificate, and we sent none",
+        "present an SVID",
+    ),
     "certificate expired": ("expired", "it says that our certificate has expired", _FRESH),
-    "certificate revoked": ("revoked", "it says that our certificate is revoked", "ask an administrator why"),
+    "certificate revoked": (
+        "revoked",
+        "it says that our certificate is revoked",
+        "ask an administrator why",
+    ),
     "unknown ca": (
         "unknown-authority",
         "it does not know the authority that signed our certificate",
@@ -38,9 +46,21 @@ _ALERTS: dict[str, tuple[str, str, str]] = {
         "it refuses our certificate (not an SVID, not yet valid, or not allowed there)",
         "the reason is in its log; look at ours with pki-inspect show",
     ),
-    "protocol version": ("protocol-version", "it does not speak our version of TLS", "the mesh speaks TLS 1.3 only"),
-    "handshake failure": ("handshake-failure", "nothing that both sides speak was found", "the mesh speaks TLS 1.3 only"),
-    "internal error": ("refused-by-peer", "it refused us without saying why", "the reason is in its log"),
+    "protocol version": (
+        "protocol-version",
+        "it does not speak our version of TLS",
+        "the mesh speaks TLS 1.3 only",
+    ),
+    "handshake failure": (
+        "handshake-failure",
+        "we have nothing to speak in common",
+        "the mesh speaks TLS 1.3 only",
+    ),
+    "internal error": (
+        "refused-by-peer",
+        "it refused us without saying why",
+        "the reason is in its log",
+    ),
 }
 
 #: OpenSSL's own complaints about what it received.
@@ -56,13 +76,37 @@ _ERRORS: dict[str, tuple[str, str, str]] = {
         "the mesh speaks TLS 1.3 only: update the peer",
     ),
     "http request": ("not-tls", "the peer speaks plain HTTP", "use https:// on this port"),
-    "https proxy request": ("not-tls", "the peer speaks plain HTTP to a proxy", "use https:// on this port"),
-    "wrong version number": ("not-tls", "what the peer sent is not TLS", "speak TLS 1.3 on this port"),
-    "record layer failure": ("not-tls", "what the peer sent is not TLS, or was changed on the way", "speak TLS 1.3"),
-    "packet length too long": ("not-tls", "what the peer sent is not TLS", "speak TLS 1.3 on this port"),
-    "unexpected message": ("malformed", "the peer sent a message out of order", "speak TLS 1.3 on this port"),
+    "https proxy request": (
+        "not-tls",
+        "the peer speaks plain HTTP to a proxy",
+        "use https:// on this port",
+    ),
+    "wrong version number": (
+        "not-tls",
+        "what the peer sent is not TLS",
+        "speak TLS 1.3 on this port",
+    ),
+    "record layer failure": (
+        "not-tls",
+        "what the peer sent is not TLS, or was changed on the way",
+        "speak TLS 1.3",
+    ),
+    "packet length too long": (
+        "not-tls",
+        "what the peer sent is not TLS",
+        "speak TLS 1.3 on this port",
+    ),
+    "unexpected message": (
+        "malformed",
+        "the peer sent a message out of order",
+        "speak TLS 1.3 on this port",
+    ),
     "no shared cipher": ("handshake-failure", "no common cipher", "the mesh speaks TLS 1.3 only"),
-    "unexpected eof while reading": ("interrupted", "the peer went away in the middle", "look at its log"),
+    "unexpected eof while reading": (
+        "interrupted",
+        "the peer went away in the middle",
+        "look at its log",
+    ),
 }
 
 
@@ -98,7 +142,9 @@ def problem_of(error: BaseException | Failure) -> Problem:
         if isinstance(cause, DNSLookupError):
             return Problem("unreachable", "the host name is unknown", "check the address")
         if isinstance(cause, TimeoutError):
-            return Problem("unreachable", "it did not answer in time", "check the address and the network")
+            return Problem(
+                "unreachable", "it did not answer in time", "check the address and the network"
+            )
         if isinstance(cause, ConnectError):
             return Problem("unreachable", printable(str(cause), 200), "check the address")
     causes = list(_causes(error))
@@ -131,9 +177,13 @@ def _from_openssl(error: SSL.Error) -> Problem:
         alert = reason.rpartition("alert ")[2] if "alert" in reason else None
         if alert in _ALERTS:
             code, detail, remedy = _ALERTS[alert]
-            return Problem(code, f"the other side refused us: {detail}", remedy, f"TLS alert: {alert}")
+            return Problem(
+                code, f"the other side refused us: {detail}", remedy, f"TLS alert: {alert}"
+            )
         if alert is not None:
-            return Problem("refused-by-peer", f"the other side sent the TLS alert {alert}", "look at its log")
+            return Problem(
+                "refused-by-peer", f"the other side sent the TLS alert {alert}", "look at its log"
+            )
         if reason in _ERRORS:
             return Problem(*_ERRORS[reason])
     detail = ", ".join(reasons) or "an unexplained TLS error"

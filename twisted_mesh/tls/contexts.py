@@ -29,7 +29,9 @@ class Role:
     exact_alerts: bool = True
 
 
-def build_context(svid: X509Svid | None, roots: Sequence[x509.Certificate], role: Role) -> SSL.Context:
+def build_context(
+    svid: X509Svid | None, roots: Sequence[x509.Certificate], role: Role
+) -> SSL.Context:
     """A context that presents ``svid`` and lets OpenSSL believe ``roots``.
 
     OpenSSL's store is the union of all trust domains, so its verdict is only a second veto:
@@ -61,9 +63,7 @@ def build_context(svid: X509Svid | None, roots: Sequence[x509.Certificate], role
         context.set_alpn_select_callback(_select_protocol)
     else:
         context.set_alpn_protos([_HTTP11])
-    verification.install(
-        context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts
-    )
+    verification.install(context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts)
     return context
 
 

@@ -42,12 +42,15 @@ available: bool = (
 
 
 def install(
-    context: SSL.Context, mode: int, decide: Callable[[Any, bool, int, int, Callable[[], list[crypto.X509]]], int]
+    context: SSL.Context,
+    mode: int,
+    decide: Callable[[Any, bool, int, int, Callable[[], list[crypto.X509]]], int],
 ) -> None:
     """Replace the context's verify callback by one that answers with an X509_V_ERR code."""
     if not available:
         _log.warn(
-            "pyOpenSSL's cffi layer has changed: refused peers get a generic alert", event="alerts-generic"
+            "pyOpenSSL's cffi layer has changed: refused peers get a generic alert",
+            event="alerts-generic",
         )
         return
 

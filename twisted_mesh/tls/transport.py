@@ -329,4 +329,3 @@ def spoken_address(address: Any) -> str:
     if host is None:
         return "a local process"
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
-

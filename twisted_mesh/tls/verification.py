@@ -105,7 +105,11 @@ def handshake_of(connection: SSL.Connection) -> Handshake:
 
 
 def decide(
-    connection: SSL.Connection, ok: bool, errno: int, depth: int, chain: Callable[[], list[crypto.X509]]
+    connection: SSL.Connection,
+    ok: bool,
+    errno: int,
+    depth: int,
+    chain: Callable[[], list[crypto.X509]],
 ) -> int:
     """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises."""
     try:
@@ -148,4 +152,3 @@ def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) 
     context.set_verify(mode, callback)
     if exact_alerts:
         store_context.install(context, mode, decide)
-

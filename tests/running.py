@@ -1,0 +1,197 @@
+"""Real processes for tests: the CA, servers and clients, as a user starts them, on free ports."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from attrs import define, field
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+#: How long anything may take on a loaded machine. Nothing waits this long unless it is broken.
+PATIENCE = 30.0
+
+
+class NeverSaid(AssertionError):
+    """A process did not print what was waited for."""
+
+
+@define(eq=False)
+class Running:
+    """A process whose output is read as it comes."""
+
+    process: subprocess.Popen[str]
+    _lines: list[str] = field(factory=list)
+    _changed: threading.Condition = field(factory=threading.Condition)
+    _readers: list[threading.Thread] = field(factory=list)
+
+    @classmethod
+    def start(cls, *command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Self:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
+        running = cls(process)
+        reader = threading.Thread(target=running._read, daemon=True)
+        reader.start()
+        running._readers.append(reader)
+        return running
+
+    @property
+    def text(self) -> str:
+        """All that it has printed so far."""
+        with self._changed:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str, patience: float = PATIENCE, count: int = 1) -> re.Match[str]:
+        """The ``count``-th match of ``pattern`` in the output, as soon as it is there."""
+        expression = re.compile(pattern, re.MULTILINE)
+        deadline = time.monotonic() + patience
+        with self._changed:
+            while True:
+                matches = list(expression.finditer("".join(self._lines)))
+                if len(matches) >= count:
+                    return matches[count - 1]
+                left = deadline - time.monotonic()
+                if left <= 0 or (
+                    self.process.poll() is not None and not self._readers[0].is_alive()
+                ):
+                    raise NeverSaid(f"{pattern!r} x{count} is not in:\n" + "".join(self._lines))
+                self._changed.wait(min(left, 0.5))
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal it, and wait; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        try:
+            status = self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise NeverSaid("it did not end:\n" + self.text) from None
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return status
+
+    def _read(self) -> None:
+        stream = self.process.stdout
+        assert stream is not None
+        with stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+@define(eq=False)
+class Mesh:
+    """A state directory, and what runs on it. Everything that it started, it stops."""
+
+    home: Path
+    processes: list[Running] = field(factory=list)
+    port: int = 0
+    """Of the server that was started last."""
+    ca_port: int = 0
+    plain_port: int = 0
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "ca" / "ca.sock"
+
+    @property
+    def root(self) -> Path:
+        return self.state / "ca" / "root.crt"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"MESH_STATE_DIR": str(self.state), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+    def twistd(self, *arguments: str) -> Running:
+        running = Running.start(BIN / "twistd", "-n", *arguments, cwd=self.home, env=self.env)
+        self.processes.append(running)
+        return running
+
+    def start_ca(self, *options: str, wait: bool = True) -> Running:
+        """mesh-ca on a free port with a small root key; with ``--insecure-http 0`` its port is known too."""
+        ca = self.twistd("mesh-ca", "--port", "0", "--root-key", "ec-p256", *options)
+        if wait:
+            ca.wait_for(r"Ready to issue certificates\.")
+            self.ca_port = int(ca.wait_for(r"listening on https://[^:]+:(\d+)")[1])
+            if "--insecure-http" in options:
+                self.plain_port = int(ca.wait_for(r"at http://localhost:(\d+)")[1])
+        return ca
+
+    def start_server(self, *options: str, wait: bool = True) -> Running:
+        server = self.twistd("mesh-server", "--listen", "127.0.0.1:0", *options)
+        if wait:
+            server.wait_for(r"Ready to accept mTLS connections\.")
+            self.port = int(server.wait_for(r"Starting mTLS server on \S*:(\d+)")[1])
+        return server
+
+    @property
+    def server_url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def client(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """bin/mesh-client against the server that was started last, unless the arguments say otherwise."""
+        server = () if "--server" in arguments else ("--server", self.server_url)
+        return self.run(BIN / "mesh-client", *server, *arguments)
+
+    def run(
+        self, *command: str | Path, stdin: str = "", timeout: float = PATIENCE * 2
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(part) for part in command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.home,
+            env={**os.environ, **self.env},
+        )
+
+    def export(self, *options: str) -> Path:
+        """An identity's files: needs a CA and a server that lets it in."""
+        directory = self.home / f"identity-{len(list(self.home.glob('identity-*')))}"
+        done = self.client("--export", str(directory), *options)
+        assert (directory / "svid.pem").exists(), done.stderr
+        return directory
+
+    def stop(self) -> None:
+        for running in reversed(self.processes):
+            if running.process.poll() is None:
+                running.process.kill()
+            running.wait()
+
+
+@contextmanager
+def mesh(home: Path) -> Iterator[Mesh]:
+    """A mesh in ``home``, of which nothing is left running afterwards."""
+    home.mkdir(parents=True, exist_ok=True)
+    running = Mesh(home)
+    try:
+        yield running
+    finally:
+        running.stop()

@@ -1,0 +1,247 @@
+"""``make demo``: the mesh from nothing to rotation, with real processes, in under half a minute."""
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from attrs import define, field
+
+_BIN = Path(sys.executable).parent
+_PATIENCE = 60.0
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:]+Z ")
+
+
+class DemoFailed(Exception):
+    """A step did not come out as it must."""
+
+
+@define(eq=False)
+class Demo:
+    """A temporary state directory, and the processes that run on it."""
+
+    home: Path
+    color: bool
+    shown: re.Pattern[str] = field(factory=lambda: re.compile(""), init=False)
+    """Which of the services' lines are shown."""
+    _processes: list[subprocess.Popen[str]] = field(factory=list, init=False)
+    _step: int = field(default=0, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _seen: dict[int, list[str]] = field(factory=dict, init=False)
+
+    def step(self, title: str) -> None:
+        self._step += 1
+        line = f"{self._step}. {title}"
+        self.say(f"\n\033[1m{line}\033[0m" if self.color else f"\n{line}")
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "MESH_STATE_DIR": str(self.home / "state"), "PYTHONUNBUFFERED": "1"}
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        return [sys.executable, str(_BIN / program), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A service under twistd, its log shown as it comes."""
+        self.say("$ twistd -n " + " ".join(arguments))
+        process = subprocess.Popen(
+            self.command("twistd", "-n", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.home,
+            env=self.environment,
+        )
+        self._processes.append(process)
+        self._seen[process.pid] = []
+        threading.Thread(target=self._show, args=(process,), daemon=True).start()
+        return process
+
+    def _show(self, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout or ():
+            text = _STAMP.sub("", line.rstrip("\n"))
+            self._seen[process.pid].append(text)
+            if self.shown.search(text):
+                self.say("  " + text)
+
+    def wait_for(
+        self, process: subprocess.Popen[str], pattern: str, count: int = 1
+    ) -> re.Match[str]:
+        """The ``count``-th line of a service that matches. Raises :class:`DemoFailed`."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            found = [
+                m for m in (re.search(pattern, line) for line in list(self._seen[process.pid])) if m
+            ]
+            if len(found) >= count:
+                return found[count - 1]
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise DemoFailed(f"the service never said {pattern!r}")
+
+    def run(self, program: str, *arguments: str, expect: int = 0, last: int | None = None) -> str:
+        """A command, its output shown (or its last lines), its exit status checked."""
+        self.say(f"$ {program} " + " ".join(arguments))
+        done = subprocess.run(
+            self.command(program, *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.home,
+            env=self.environment,
+            timeout=_PATIENCE,
+        )
+        lines = done.stdout.splitlines()
+        for line in lines if last is None else lines[-last:]:
+            self.say("  " + line)
+        if done.returncode != expect:
+            raise DemoFailed(f"{program} ended with {done.returncode}, not {expect}")
+        return done.stdout
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def show(demo: Demo) -> None:
+    """The whole demonstration. Raises :class:`DemoFailed`."""
+    demo.step(
+        "A certificate authority starts: a root, an issuing CA, an API on a unix socket and over TLS"
+    )
+    ca = demo.start("mesh-ca", "--port", "0")
+    demo.wait_for(ca, r"Ready to issue certificates")
+
+    demo.step("A server makes a key, gets a certificate for it, and demands one from every caller")
+    allow = "spiffe://mesh.local/service/payment-worker"
+    server = demo.start("mesh-server", "--listen", "127.0.0.1:0", "--ttl", "6s", "--allow", allow)
+    port = demo.wait_for(server, r"Starting mTLS server on \S*:(\d+)")[1]
+    demo.wait_for(server, r"Ready to accept")
+    url = f"https://localhost:{port}"
+
+    demo.step(
+        "A client does the same and calls it: both prove who they are before anything is sent"
+    )
+    demo.run("mesh-client", "--server", url, "--export", "identity")
+    demo.wait_for(server, r"Response sent to payment-worker: 200 OK")
+
+    demo.step("Who has no certificate, the wrong name, or meets the wrong server, gets nowhere")
+    demo.say(f"  a caller without a certificate is told: {_without_certificate(demo, int(port))}")
+    demo.wait_for(server, r"no-certificate")
+    stranger = "spiffe://mesh.local/service/stranger"
+    demo.run("mesh-client", "--server", url, "--spiffe-id", stranger, expect=1, last=1)
+    demo.wait_for(server, r"not-authorized")
+    other = "spiffe://mesh.local/service/ledger"
+    demo.run("mesh-client", "--server", url, "--server-id", other, expect=1, last=1)
+
+    demo.step(
+        "The server's 6-second certificate rotates under 20 requests; an open connection lives on"
+    )
+    demo.shown = re.compile(
+        r"SERVER.*([Rr]otation|Hot-swapping|Active connections|New certificate)"
+    )
+    kept = _kept_connection(demo, int(port))
+    _ask(kept)
+    done = demo.run("mesh-client", "--server", url, "--repeat", "20", "--interval", "250ms", last=1)
+    _ask(kept)
+    kept.close()
+    answers = done.count("Response: 200 OK")
+    demo.say(
+        f"  {answers} of 20 requests were answered 200 OK, and the connection opened before still works"
+    )
+    if answers != 20:
+        raise DemoFailed("a request failed while the certificate rotated")
+    demo.wait_for(server, r"Active connections: [1-9]")
+    demo.shown = re.compile("")
+
+    demo.step("Anybody can look at what was issued")
+    roots = ["--roots", "identity/svid_bundle.pem"]
+    demo.run("pki-inspect", "verify", "identity/svid.pem", *roots)
+
+    demo.step("SIGTERM: requests finish, exit status 0")
+    for process in (server, ca):
+        process.send_signal(signal.SIGTERM)
+        if process.wait(15) != 0:
+            raise DemoFailed(f"a service ended with {process.returncode}")
+
+
+def _without_certificate(demo: Demo, port: int) -> str:
+    """What a TLS client sees that trusts our root and has no certificate."""
+    context = ssl.create_default_context(cafile=str(demo.home / "identity" / "svid_bundle.pem"))
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as tcp,
+            context.wrap_socket(tcp, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET /api/status HTTP/1.0\r\n\r\n")
+            answer = tls.recv(100)
+    except ssl.SSLError as error:
+        return str(error.reason or error).lower().replace("_", " ")
+    except ConnectionError as error:
+        return str(error)
+    raise DemoFailed(f"a caller without a certificate was answered: {answer!r}")
+
+
+def _kept_connection(demo: Demo, port: int) -> http.client.HTTPSConnection:
+    """A connection that stays open, of Python's own TLS with the identity that was exported."""
+    identity = demo.home / "identity"
+    context = ssl.create_default_context(cafile=str(identity / "svid_bundle.pem"))
+    context.load_cert_chain(identity / "svid.pem", identity / "svid_key.pem")
+    return http.client.HTTPSConnection("localhost", port, context=context, timeout=10)
+
+
+def _ask(connection: http.client.HTTPSConnection) -> None:
+    connection.request("GET", "/api/status")
+    answer = connection.getresponse()
+    if answer.status != 200 or b"healthy" not in answer.read():
+        raise DemoFailed(f"the open connection was answered {answer.status}")
+
+
+_BY_HAND = """
+Now by hand, in three terminals (state is shared by default; see README.md):
+  .venv/bin/twistd -n mesh-ca
+  .venv/bin/twistd -n mesh-server
+  bin/mesh-client"""
+
+
+def main() -> int:
+    """Returns the exit status."""
+    home = Path(tempfile.mkdtemp(prefix="mesh-"))
+    began = time.monotonic()
+    demo = Demo(home, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    try:
+        show(demo)
+        demo.say(f"\nAll of it worked, in {time.monotonic() - began:.0f} s.\n{_BY_HAND}")
+        return 0
+    except (DemoFailed, OSError, subprocess.TimeoutExpired, http.client.HTTPException) as error:
+        sys.stderr.write(f"the demo failed: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        demo.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
