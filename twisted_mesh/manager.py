@@ -67,7 +67,8 @@ class CertificateManager(Service):
     rotations: int = field(default=0, init=False)
     _plan: RenewalPlan | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
-    _retry_at: datetime | None = field(default=None, init=False)
+    _retry_at: float = field(default=0.0, init=False)
+    """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
     _poll_at: float = field(default=0.0, init=False)
     _poll_failed: bool = field(default=False, init=False)
     _withdrawn: bool = field(default=False, init=False)
@@ -124,14 +125,15 @@ class CertificateManager(Service):
         action = renewal.next_action(self._plan, now)
         if action is Action.EXPIRED and self.svid is not None and not self._withdrawn:
             self._withdraw()
-        if action is not Action.WAIT and _idle(self._renewing) and self._may_try(now):
+        if (
+            action is not Action.WAIT
+            and _idle(self._renewing)
+            and self.clock.seconds() >= self._retry_at
+        ):
             self._renewing = spawn(self._renew(), "renewal", self.log)
         if self.svid is not None and _idle(self._polling) and self.clock.seconds() >= self._poll_at:
             self._poll_at = self.clock.seconds() + POLL
             self._polling = spawn(self._poll(), "asking for revocations", self.log)
-
-    def _may_try(self, now: datetime) -> bool:
-        return self._retry_at is None or now >= self._retry_at
 
     def _withdraw(self) -> None:
         """Our certificate has expired and the CA gave us no other: refuse new work, loudly."""
@@ -191,7 +193,7 @@ class CertificateManager(Service):
                 event="identity-recovered",
                 ca=self.source.where,
             )
-        self._withdrawn, self._failures, self._retry_at, self.last_problem = False, 0, None, None
+        self._withdrawn, self._failures, self._retry_at, self.last_problem = False, 0, 0.0, None
         if not first:
             self.rotations += 1
             if self.announce:
@@ -233,7 +235,7 @@ class CertificateManager(Service):
         left = self.svid.validity.not_after - self.now() if self.svid else None
         pause = renewal.backoff(self._failures, self.draw, left)
         self._failures += 1
-        self._retry_at = self.now() + pause
+        self._retry_at = self.clock.seconds() + pause.total_seconds()
         self.log.warn(
             "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
             event="renewal-failed",

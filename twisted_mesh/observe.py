@@ -14,6 +14,7 @@ from zope.interface import implementer, provider
 
 from pki.errors import printable
 from twisted_mesh.events import NAMESPACE
+from twisted_mesh.manager import CertificateManager
 
 _SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
@@ -26,6 +27,13 @@ API_REFUSALS = Counter(
 EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
 CONNECTIONS = Gauge("mesh_connections", "Live connections of proven peers.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
+
+
+def watch(manager: CertificateManager) -> None:
+    """Have the gauges show this manager's certificate and connections."""
+    EXPIRY.set_function(lambda: manager.seconds_left)
+    ROTATIONS.set_function(lambda: manager.rotations)
+    CONNECTIONS.set_function(lambda: len(manager.registry))
 
 
 class _Safe(Formatter):

@@ -21,7 +21,7 @@ from twisted_mesh import observe
 from twisted_mesh._tasks import sleep, within
 from twisted_mesh.ca_client import CaClient, CaRefused
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
-from twisted_mesh.clock import wall_clock
+from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import logger
 from twisted_mesh.joining import ca_client
@@ -34,7 +34,7 @@ from twisted_mesh.tls.transport import Security
 from twisted_mesh.trust import Judge, Trust
 
 _log = logger("client")
-reactor: Any = _reactor
+reactor: Any = steady(_reactor)
 
 DONE, REFUSED, UNUSABLE, UNREACHABLE = 0, 1, 2, 3
 #: Codes that mean that the other side could not be talked to, as opposed to saying no.

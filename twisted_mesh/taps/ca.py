@@ -12,11 +12,12 @@ from pki.keys import KeyAlgorithm
 from pki.policy import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.validity import parse_duration, spoken_duration
+from twisted_mesh import observe
 from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
-from twisted_mesh.clock import wall_clock
+from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import OwnSource
@@ -156,6 +157,7 @@ class CaService(MeshService):
             announce=False,
         )
         self.ca.on_revocation.append(self.manager.revoke)
+        observe.watch(self.manager)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
         self.sites = [
             BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)
@@ -251,5 +253,5 @@ class CaService(MeshService):
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
-    service: Any = CaService(options, reactor)
+    service: Any = CaService(options, steady(reactor))
     return service  # type: ignore[no-any-return]

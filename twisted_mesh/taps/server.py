@@ -12,7 +12,7 @@ from pki.errors import Malformed, printable
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.validity import parse_duration, spoken_duration, spoken_time
 from twisted_mesh import observe
-from twisted_mesh.clock import wall_clock
+from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.joining import ca_client
 from twisted_mesh.manager import CertificateManager
@@ -113,7 +113,7 @@ class ServerService(MeshService):
 
     def start(self) -> None:
         options, reactor = self.options, self.reactor
-        self.registry = ConnectionRegistry()
+        registry = ConnectionRegistry()
         allow = tuple(options["allow"])
         if not allow:
             allow = (SpiffePattern.parse(f"{options['trust-domain'].id}/**"),)
@@ -149,16 +149,17 @@ class ServerService(MeshService):
             self.log,
             options["key"],
             options["rotate-at"],
-            self.registry,
+            registry,
         )
+        observe.watch(self.manager)
         self.site = site(reactor)
-        security = transport.Security(contexts, judge, reactor, self.registry, self.log)
+        security = transport.Security(contexts, judge, reactor, registry, self.log)
         endpoint = listening_endpoint(reactor, options["listen"])
         self.port = self.listening(
             transport.listen(endpoint, self.site, security), f"the address {options['listen']}"
         )
         if options["status"]:
-            health = BoundedSite(HealthResource(self.manager, self.registry), reactor)
+            health = BoundedSite(HealthResource(self.manager), reactor)
             plain = listening_endpoint(reactor, options["status"], "127.0.0.1")
             self.listening(plain.listen(health), f"the status address {options['status']}")
 
@@ -196,10 +197,9 @@ class HealthResource(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, manager: CertificateManager, registry: ConnectionRegistry) -> None:
+    def __init__(self, manager: CertificateManager) -> None:
         super().__init__()
         self._manager = manager
-        self._registry = registry
 
     def render(self, request: server.Request) -> Any:
         left = self._manager.seconds_left
@@ -213,9 +213,6 @@ class HealthResource(resource.Resource):
                 body % (b"ready" if left > 0 else b"no-identity", left),
             )
         elif request.path == b"/metrics":
-            observe.EXPIRY.set(left)
-            observe.CONNECTIONS.set(len(self._registry))
-            observe.ROTATIONS.set(self._manager.rotations)
             answer(request, 200, generate_latest(), "text/plain; version=0.0.4")
         else:
             answer(request, 404, b'{"status":"not-found"}')
@@ -225,5 +222,5 @@ class HealthResource(resource.Resource):
 def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
-    service: Any = ServerService(options, reactor)
+    service: Any = ServerService(options, steady(reactor))
     return service  # type: ignore[no-any-return]
