@@ -85,6 +85,8 @@ class Authority:
     key: SigningKey
     intermediates: tuple[x509.Certificate, ...] = ()
     """What leads from this CA up to its root, itself included and the root not: what leaves send along."""
+    workload: Profile = WORKLOAD
+    """What the SVIDs look like that this CA issues."""
     _seal: object = field(factory=object, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -151,7 +153,7 @@ class Authority:
         Raises :class:`LintFailed` and :class:`IssuerExpired`.
         """
         return _draft(
-            WORKLOAD,
+            self.workload,
             self.certificate,
             self.key,
             subject=subject_for(spiffe_id),
@@ -192,6 +194,8 @@ def _draft(
             )
         not_before = max(not_before, limits.not_before)
         not_after = min(not_after, limits.not_after)
+        if not_after < issued_at:
+            raise IssuerExpired(f"nothing that {subject_of(issuer)} issues now could be valid")
     builder = (
         x509.CertificateBuilder()
         .serial_number(new_serial())

@@ -137,7 +137,9 @@ def alternative_names(
 
 def is_dns_name(name: str) -> bool:
     """Whether ``name`` is a host name in lower-case letters, digits and dashes, without wildcards."""
-    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+    labels = name.split(".")
+    # A last label of digits makes it an IP address to whoever parses it (WHATWG URL section 3.5).
+    return len(name) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
 
 
 def _requested_id(

@@ -2,6 +2,7 @@
 
 import math
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol, Self
 
 from attrs import field, frozen
@@ -162,7 +163,9 @@ def weaknesses(key: PublicKeyTypes) -> list[Problem]:
     return [_weak(f"keys of kind {kind.removesuffix('PublicKey')} are not used in the mesh")]
 
 
-def _rsa_weaknesses(numbers: rsa.RSAPublicNumbers) -> "list[Problem]":
+@lru_cache(maxsize=256)
+def _rsa_weaknesses(numbers: rsa.RSAPublicNumbers) -> tuple[Problem, ...]:
+    """Remembered: Fermat's test takes a millisecond, and every verdict asks about the same root."""
     n, e = numbers.n, numbers.e
     found = []
     if not 2048 <= n.bit_length() <= _MAX_RSA_BITS or n.bit_length() % 8:
@@ -182,7 +185,7 @@ def _rsa_weaknesses(numbers: rsa.RSAPublicNumbers) -> "list[Problem]":
         found.append(
             _weak("the RSA modulus is a product of two close primes and is factored easily")
         )
-    return found
+    return tuple(found)
 
 
 def _close_primes(n: int) -> bool:

@@ -144,14 +144,15 @@ def _permit_revocation(principal: Principal, target: _Object) -> None:
 def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
     """Whether a workload gets this host name without anybody's say-so.
 
-    ``localhost`` and loopback addresses for all, ``NAME.TD`` for ``spiffe://TD/service/NAME``.
+    ``localhost`` and loopback addresses for all, ``NAME.TD`` for ``spiffe://TD/service/NAME``. A NAME
+    with dots gets none: ``/service/a.b`` of ``td`` and ``/service/a`` of ``b.td`` would share it.
     """
     if not isinstance(name, str):
         return name.is_loopback
     segments = spiffe_id.segments
     own = (
         f"{segments[1]}.{spiffe_id.trust_domain}"
-        if len(segments) == 2 and segments[0] == "service"
+        if len(segments) == 2 and segments[0] == "service" and "." not in segments[1]
         else None
     )
     return name in ("localhost", own)

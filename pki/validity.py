@@ -62,7 +62,7 @@ def rfc3339(moment: datetime) -> str:
 
 def spoken_time(moment: datetime) -> str:
     """For people: ``2026-11-23 10:00:00 UTC``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return rfc3339(moment).replace("T", " ").replace("Z", " UTC")
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -1,0 +1,376 @@
+"""The authority: what it issues, and that it signs nothing else."""
+
+import asyncio
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address
+
+import pytest
+from attrs import evolve, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pki.authority import (
+    Authority,
+    Draft,
+    IssuerExpired,
+    LintFailed,
+    SigningFailed,
+    _placeholder_for,
+)
+from pki.csr import IssuanceRequest
+from pki.keys import KeyAlgorithm, MemoryKey, PublicKey, key_id, verify
+from pki.lint import Draftee, lint
+from pki.profile import BACKDATE, ISSUING, ROOT, WORKLOAD, Profile
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid import extension, spiffe_id_of
+from tests.authorities import (
+    BACKEND,
+    DAY,
+    HOUR,
+    MESH,
+    NOW,
+    csr_builder,
+    forge_issuing,
+    forge_root,
+    key,
+    mesh,
+    rsa_key,
+)
+from tests.pki.strategies import spiffe_ids
+
+ISSUER = mesh().issuing
+SECOND = timedelta(seconds=1)
+ALGORITHMS = list(KeyAlgorithm)
+
+
+def draft(authority: Authority = ISSUER, lifetime: timedelta = HOUR, now: datetime = NOW) -> Draft:
+    return authority.draft(key(9).public_key, BACKEND, now, lifetime)
+
+
+def sign(authority: Authority, made: Draft) -> x509.Certificate:
+    return asyncio.run(authority.sign(made))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", ALGORITHMS)
+@pytest.mark.parametrize("issuer", ALGORITHMS)
+def test_every_kind_of_key_certifies_every_other(
+    issuer: KeyAlgorithm, subject: KeyAlgorithm
+) -> None:
+    authority = mesh(MESH, key("root", issuer), key("issuing", issuer)).issuing
+    made = authority.draft(key("leaf", subject).public_key, BACKEND, NOW, HOUR)
+    cert = sign(authority, made)
+    assert cert.tbs_certificate_bytes == made.tbs
+    assert cert.serial_number == made.serial
+    assert cert.signature_hash_algorithm == issuer.hash
+    cert.verify_directly_issued_by(authority.certificate)
+    assert spiffe_id_of(cert) == BACKEND
+
+
+def test_root_and_issuing_ca_are_as_their_profiles_say() -> None:
+    made = mesh()
+    for authority, profile, lifetime in (
+        (made.root, ROOT, 3650 * DAY),
+        (made.issuing, ISSUING, 365 * DAY),
+    ):
+        cert = authority.certificate
+        constraints = extension(cert, x509.BasicConstraints)
+        assert constraints == x509.BasicConstraints(ca=True, path_length=profile.path_length)
+        assert extension(cert, x509.KeyUsage) == profile.key_usage
+        assert extension(cert, x509.ExtendedKeyUsage) is None
+        assert cert.not_valid_before_utc == NOW - BACKDATE
+        assert cert.not_valid_after_utc == NOW + lifetime
+        names = extension(cert, x509.SubjectAlternativeName)
+        assert names is not None
+        assert [name.value for name in names] == ["spiffe://mesh.local"]
+    assert (ROOT.path_length, ISSUING.path_length) == (1, 0)
+    assert made.root.certificate.issuer == made.root.certificate.subject
+    made.root.certificate.verify_directly_issued_by(made.root.certificate)
+    made.issuing.certificate.verify_directly_issued_by(made.root.certificate)
+
+
+def test_a_leaf_is_as_its_profile_says() -> None:
+    cert = mesh().leaf()
+    assert {e.oid: e.critical for e in cert.extensions} == {
+        ExtensionOID.BASIC_CONSTRAINTS: True,
+        ExtensionOID.KEY_USAGE: True,
+        ExtensionOID.EXTENDED_KEY_USAGE: False,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: False,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
+    }
+    assert extension(cert, x509.BasicConstraints) == x509.BasicConstraints(False, None)
+    usage = extension(cert, x509.KeyUsage)
+    assert usage is not None
+    assert usage.digital_signature
+    assert not (usage.key_encipherment or usage.key_agreement or usage.key_cert_sign)
+    assert list(extension(cert, x509.ExtendedKeyUsage) or ()) == [
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    ]
+    assert cert.version is x509.Version.v3
+    assert cert.not_valid_before_utc == NOW - BACKDATE
+    assert cert.not_valid_after_utc == NOW + HOUR
+
+
+def test_names_of_hosts_follow_the_spiffe_id() -> None:
+    made = ISSUER.draft(
+        key(9).public_key,
+        BACKEND,
+        NOW,
+        HOUR,
+        dns_names=["backend.mesh.local"],
+        ip_addresses=[IPv4Address("127.0.0.1")],
+    )
+    names = extension(sign(ISSUER, made), x509.SubjectAlternativeName)
+    assert names is not None
+    assert [name.value for name in names] == [
+        str(BACKEND),
+        "backend.mesh.local",
+        IPv4Address("127.0.0.1"),
+    ]
+
+
+def test_an_id_too_long_for_a_subject_makes_the_alternative_name_critical() -> None:
+    long = MESH.member("service", "x" * 65)
+    cert = sign(ISSUER, ISSUER.draft(key(9).public_key, long, NOW, HOUR))
+    assert not cert.subject.rdns
+    assert cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+    assert spiffe_id_of(cert) == long
+
+
+def test_a_greedy_csr_gets_a_plain_leaf() -> None:
+    greedy = (
+        csr_builder()
+        .add_extension(ISSUING.basic_constraints, critical=True)
+        .add_extension(ISSUING.key_usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=True)
+        .sign(key(9).private_key, KeyAlgorithm.EC_P256.hash)
+    )
+    request = IssuanceRequest.parse(
+        greedy.public_bytes(serialization.Encoding.PEM), str(BACKEND), trust_domain=MESH
+    )
+    cert = sign(ISSUER, ISSUER.draft(request.public_key, request.spiffe_id, NOW, HOUR))
+    plain = mesh().leaf()
+    assert [(e.oid, e.critical, e.value) for e in cert.extensions] == [
+        (e.oid, e.critical, e.value) for e in plain.extensions
+    ]
+    assert lint(Draftee(cert, ISSUER.certificate, WORKLOAD, NOW)) == []
+
+
+@given(
+    spiffe_ids.filter(lambda i: bool(i.path)),
+    st.timedeltas(SECOND, DAY),
+    st.timedeltas(timedelta(), 364 * DAY),
+)
+def test_whatever_is_drafted_passes_the_lints_and_stays_within_its_issuer(
+    spiffe_id: SpiffeId, lifetime: timedelta, later: timedelta
+) -> None:
+    now = NOW + later
+    unsigned = ISSUER.draft(key(9).public_key, spiffe_id, now, lifetime).unsigned
+    assert lint(Draftee(unsigned, ISSUER.certificate, WORKLOAD, now)) == []
+    limits = ISSUER.certificate
+    assert limits.not_valid_before_utc <= unsigned.not_valid_before_utc <= now
+    assert now < unsigned.not_valid_after_utc <= limits.not_valid_after_utc
+    assert unsigned.not_valid_after_utc - now <= lifetime + SECOND
+
+
+@given(spiffe_ids.map(lambda i: i.trust_domain), st.integers(1, 10**6))
+def test_a_ca_can_be_made_for_any_trust_domain(trust_domain: TrustDomain, generation: int) -> None:
+    async def make() -> Authority:
+        root = await Authority.create_root(key(1), trust_domain, NOW, generation)
+        return await root.create_issuing(key(2), trust_domain, NOW, generation)
+
+    issuing = asyncio.run(make())
+    assert f"generation {generation}" in issuing.name
+    assert issuing.intermediates == (issuing.certificate,)
+
+
+def test_the_longest_trust_domain_fits_into_a_ca() -> None:
+    made = mesh(TrustDomain("a" * 255))
+    assert "a" * 63 + "~" in made.root.name
+    assert spiffe_id_of(made.leaf()) == made.trust_domain.member("service", "backend")
+
+
+def test_a_leaf_is_cut_to_the_end_of_its_issuer() -> None:
+    short = forge_issuing(mesh().root, end=NOW + 600 * SECOND)
+    assert draft(short, lifetime=HOUR).unsigned.not_valid_after_utc == NOW + 600 * SECOND
+    assert draft(short, lifetime=HOUR / 12).unsigned.not_valid_after_utc == NOW + HOUR / 12
+
+
+def test_a_leaf_begins_no_sooner_than_its_issuer() -> None:
+    young = forge_issuing(mesh().root, start=NOW - SECOND)
+    assert draft(young).unsigned.not_valid_before_utc == NOW - SECOND
+
+
+@pytest.mark.parametrize("now", [NOW - DAY, NOW + DAY + SECOND])
+def test_an_issuer_out_of_its_time_issues_nothing(now: datetime) -> None:
+    issuer = forge_issuing(forge_root(), end=NOW + DAY)
+    with pytest.raises(
+        IssuerExpired, match=r"is not valid now: check .* clock, or renew the CA"
+    ) as e:
+        draft(issuer, now=now)
+    assert e.value.code == "issuer-expired"
+
+
+def test_a_draft_that_breaks_a_rule_is_not_made() -> None:
+    with pytest.raises(LintFailed, match="the life is longer than the profile") as refusal:
+        draft(lifetime=25 * HOUR)
+    assert refusal.value.code == "lint"
+    with pytest.raises(LintFailed, match="has a path"):
+        ISSUER.draft(key(9).public_key, MESH.id, NOW, HOUR)
+    with pytest.raises(IssuerExpired, match="could be valid"):
+        draft(lifetime=-SECOND)
+
+
+def test_a_leaf_key_with_a_weakness_is_not_certified() -> None:
+    with pytest.raises(LintFailed, match="1024"):
+        ISSUER.draft(rsa_key(1024).public_key(), BACKEND, NOW, HOUR)
+
+
+def test_a_ca_below_an_issuing_ca_is_not_made() -> None:
+    with pytest.raises(LintFailed, match="leaves no room"):
+        asyncio.run(ISSUER.create_issuing(key(3), MESH, NOW))
+
+
+def test_an_issuing_ca_signs_no_draft_but_its_own() -> None:
+    made = mesh()
+    twin = Authority(made.issuing.certificate, made.issuing.key, made.issuing.intermediates)
+    for other in (made.root, twin, mesh(TrustDomain("other.example")).issuing):
+        with pytest.raises(SigningFailed, match="not made by this authority"):
+            sign(other, draft(made.issuing))
+
+
+def test_a_draft_from_elsewhere_is_not_signed() -> None:
+    own = draft()
+    forged: list[Draft] = [
+        Draft(own.profile, own.unsigned, object()),
+        Draft(own.profile, own.unsigned, None),
+        evolve(own, seal=object()),
+    ]
+    for fake in forged:
+        with pytest.raises(SigningFailed):
+            sign(ISSUER, fake)
+
+
+def test_a_signer_sees_the_bytes_of_each_certificate_once_and_nothing_else() -> None:
+    seen: list[bytes] = []
+
+    class Recording(Forwarding):
+        async def sign(self, data: bytes) -> bytes:
+            seen.append(data)
+            return await self.inner.sign(data)
+
+    signer = Recording(key("root"))
+    root = asyncio.run(Authority.create_root(signer, MESH, NOW))
+    issuing = asyncio.run(root.create_issuing(key("issuing"), MESH, NOW))
+    assert seen == [
+        root.certificate.tbs_certificate_bytes,
+        issuing.certificate.tbs_certificate_bytes,
+    ]
+
+
+@frozen
+class Forwarding:
+    """A signer that is no MemoryKey: on a token, say."""
+
+    inner: MemoryKey
+
+    @property
+    def algorithm(self) -> KeyAlgorithm:
+        return self.inner.algorithm
+
+    @property
+    def public_key(self) -> PublicKey:
+        return self.inner.public_key
+
+    async def sign(self, data: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return await self.inner.sign(data)
+
+
+def test_the_bytes_that_are_signed_are_those_that_were_linted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    linted: list[bytes] = []
+
+    def spy(draftee: Draftee) -> list[object]:
+        linted.append(draftee.cert.tbs_certificate_bytes)
+        return []
+
+    monkeypatch.setattr("pki.authority.lint", spy)
+    made = draft()
+    cert = sign(ISSUER, made)
+    assert linted == [made.tbs] == [cert.tbs_certificate_bytes]
+    verify(ISSUER.key.public_key, cert.signature, linted[0], ISSUER.key.algorithm.hash)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"garbage", bytes(64), b"\x30\x06\x02\x01\x01\x02\x01\x01", b"\0" * 256],
+    ids=len,
+)
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048])
+def test_a_signer_that_lies_issues_nothing(algorithm: KeyAlgorithm, answer: bytes) -> None:
+    class Lying(Forwarding):
+        async def sign(self, data: bytes) -> bytes:
+            return answer
+
+    liar = Lying(key("root", algorithm))
+    with pytest.raises(SigningFailed, match="no signature of its key: nothing was issued") as e:
+        asyncio.run(Authority.create_root(liar, MESH, NOW))
+    assert e.value.code == "signing-failed"
+
+
+def test_a_signer_that_signs_something_else_issues_nothing() -> None:
+    class Meddling(Forwarding):
+        async def sign(self, data: bytes) -> bytes:
+            return await self.inner.sign(data + b"\0")
+
+    with pytest.raises(SigningFailed):
+        asyncio.run(Authority.create_root(Meddling(key()), MESH, NOW))
+
+
+def test_an_authority_needs_the_key_of_its_certificate() -> None:
+    with pytest.raises(
+        SigningFailed, match=r"does not belong to the certificate of .*mtls-mesh-root-ca"
+    ):
+        Authority(mesh().root.certificate, key(1))
+
+
+def test_an_authority_is_named_by_its_subject_and_its_key() -> None:
+    assert ISSUER.name == "CN=mtls-mesh-issuing-ca,OU=generation 1,O=mesh.local"
+    assert ISSUER.key_id == key_id(ISSUER.certificate.public_key())
+
+
+def test_an_issuer_without_a_key_identifier_lends_leaves_the_hash_of_its_key() -> None:
+    issuer = forge_issuing(mesh().root, replace={x509.SubjectKeyIdentifier: None})
+    with pytest.raises(LintFailed, match="authority key identifier is not the issuer's"):
+        draft(issuer)
+
+
+def test_no_secret_shows_in_an_authority_or_a_draft() -> None:
+    assert "seal" not in repr(draft())
+    assert "private" not in repr(ISSUER).lower()
+
+
+@pytest.mark.parametrize("profile", [ROOT, ISSUING, WORKLOAD], ids=lambda p: p.name)
+def test_profiles_tell_cas_from_leaves(profile: Profile) -> None:
+    assert profile.is_ca == (profile is not WORKLOAD)
+    assert profile.basic_constraints.ca == profile.is_ca
+
+
+def test_a_placeholder_has_no_secret_to_give() -> None:
+    for algorithm in (KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048):
+        placeholder = _placeholder_for(key("root", algorithm))
+        assert placeholder.key_size == key("root", algorithm).public_key.key_size
+        for give in (placeholder.private_numbers, placeholder.private_bytes):
+            with pytest.raises(TypeError, match="no private key"):
+                give()
+
+
+def test_serials_never_repeat() -> None:
+    assert len({draft().serial for _ in range(50)}) == 50
