@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import define, field
+from attrs import define, evolve, field
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -86,6 +86,10 @@ class CertificateAuthority:
     now: Now
     issuance_log: IssuanceLog | None = None
     on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        issuing = self.authorities.issuing
+        issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
 
     @property
     def own_id(self) -> SpiffeId:

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
 from twisted.logger import globalLogBeginner
 
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import X509Svid
@@ -182,13 +182,14 @@ async def _first_certificate(manager: CertificateManager, session: Session) -> X
     try:
         return await within(reactor, session.timeout, _or_refusal(manager, waiting))
     except TimeoutError:
-        raise manager.last_problem or Malformed("the CA took too long to answer") from None
+        slow = Problem("unreachable", "the CA took too long to answer", "look at its log, or raise --timeout")
+        raise manager.last_problem or Unreachable(slow) from None
 
 
 async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]") -> X509Svid:
     while not waiting.called:
         problem = manager.last_problem
-        if isinstance(problem, CaRefused) and problem.status < 500:
+        if problem is not None and _status_of(problem) != UNREACHABLE:
             raise problem
         await sleep(reactor, 0.02)
     return await waiting

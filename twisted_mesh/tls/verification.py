@@ -78,7 +78,8 @@ class Handshake:
 
     def refused_by_openssl(self, errno: int, presented: Sequence[x509.Certificate]) -> None:
         """OpenSSL said no; say why in full, by our own verdict if that finds anything."""
-        self.decide(presented)
+        if presented:
+            self.decide(presented)
         self.verdict = None
         if not self.problems:
             self.problems = (
@@ -145,7 +146,8 @@ def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) 
         collected[depth] = cert
 
         def chain() -> list[crypto.X509]:
-            return [collected[at] for at in sorted(collected)]
+            # Before the leaf has been shown there is nothing to judge.
+            return [collected[at] for at in sorted(collected)] if 0 in collected else []
 
         return decide(connection, bool(ok), errno, depth, chain) == 0
 

@@ -1,0 +1,325 @@
+"""Rotation under a clock that the test moves: what is asked of the CA, when, and what serves meanwhile."""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from pki.bundle import BundleSet
+from pki.errors import Problem
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.renewal import BACKOFF_LAST
+from pki.revocation import Reason, Revocation
+from pki.spiffe import SpiffePattern
+from pki.svid import Purpose, X509Svid
+from tests.authorities import BACKEND, HOUR, NOW, OTHER, Mesh, key, mesh
+from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.interfaces import ISource
+from twisted_mesh.manager import POLL, TICK, CertificateManager
+from twisted_mesh.sources import Identity
+from twisted_mesh.tls.alerts import Unreachable
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.trust import Judge, Trust
+
+AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
+
+
+@implementer(ISource)
+@define(eq=False)
+class FakeCa:
+    """A CA in this process: it issues, or is away, as the test says."""
+
+    clock: Clock
+    ca: Mesh = field(factory=mesh)
+    lifetime: timedelta = HOUR
+    away: bool = False
+    late: bool = False
+    bundles: BundleSet | None = None
+    asked: list[float] = field(factory=list)
+    keys: list[MemoryKey] = field(factory=list)
+    pending: "list[Deferred[None]]" = field(factory=list)
+    news: list[Revocation] = field(factory=list)
+    where: str = "the test"
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.clock.seconds())
+
+    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        self.asked.append(self.clock.seconds())
+        if self.late:
+            waiting: Deferred[None] = Deferred()
+            self.pending.append(waiting)
+            await waiting
+        if self.away:
+            raise AWAY
+        fresh = key(f"rotation {len(self.keys)}", algorithm)
+        self.keys.append(fresh)
+        issuing = self.ca.issuing
+        draft = issuing.draft(fresh.public_key, BACKEND, self.now(), self.lifetime)
+        leaf = await issuing.sign(draft)
+        svid = X509Svid.assemble((leaf, *issuing.intermediates), fresh)
+        return Identity(svid, self.bundles or self.ca.bundles, self.now())
+
+    async def revocations(self) -> Sequence[Revocation]:
+        if self.away:
+            raise AWAY
+        found, self.news = self.news, []
+        return found
+
+
+@define(eq=False)
+class Rig:
+    """A manager of one server's identity, on a clock of the test's own."""
+
+    clock: Clock = field(factory=Clock)
+    rotate_at: float = 0.5
+    log: RecordingLog = field(factory=RecordingLog)
+    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    contexts: ContextFactory = field(factory=lambda: ContextFactory(Role(serves=True)))
+    source: FakeCa = field(init=False)
+    manager: CertificateManager = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.source = FakeCa(self.clock)
+        everyone = (SpiffePattern.parse("spiffe://mesh.local/**"),)
+        self.manager = CertificateManager(
+            self.source,
+            Judge(self.source.now, Trust(allow=everyone)),
+            [self.contexts],
+            self.clock,
+            self.source.now,
+            self.log,
+            rotate_at=self.rotate_at,
+            registry=self.registry,
+            draw=random.Random(7),
+        )
+
+    def pass_time(self, seconds: float, step: float = TICK) -> None:
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end:
+            self.clock.advance(min(step, end - self.clock.seconds()))
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_the_fake_ca_of_these_tests_is_a_source(rig: Rig) -> None:
+    assert verifyObject(ISource, rig.source)
+
+
+def test_the_first_certificate_is_asked_for_at_once(rig: Rig) -> None:
+    assert rig.contexts.current() is None
+    got: list[X509Svid] = []
+    rig.manager.ready().addCallback(got.append)
+    rig.manager.startService()
+    assert [svid.spiffe_id for svid in got] == [BACKEND]
+    assert rig.contexts.current() is not None
+    rig.manager.stopService()
+
+
+def test_it_is_renewed_around_half_of_its_life_and_not_before(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.pass_time(0.474 * 3600, step=10)
+    assert len(rig.source.asked) == 1
+    rig.pass_time(0.052 * 3600, step=10)
+    assert len(rig.source.asked) == 2
+
+
+def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig: Rig) -> None:
+    rig.source.lifetime = timedelta(seconds=4)
+    rig.manager.startService()
+    rig.pass_time(1.8)
+    assert len(rig.source.asked) == 1
+    rig.pass_time(10)
+    assert 4 <= len(rig.source.asked) <= 7
+
+
+def test_the_renewal_point_is_drawn_once_per_certificate(rig: Rig) -> None:
+    rig.manager.startService()
+    point = rig.manager.next_rotation
+    rig.pass_time(600)
+    assert rig.manager.next_rotation == point
+
+
+def test_a_fleet_spreads_around_the_renewal_point() -> None:
+    points = set()
+    for seed in range(20):
+        rig = Rig()
+        rig.manager.draw = random.Random(seed)
+        rig.manager.startService()
+        assert rig.manager.next_rotation is not None
+        points.add(rig.manager.next_rotation)
+    assert len(points) == 20
+    assert max(points) - min(points) > timedelta(seconds=60)
+
+
+def test_each_renewal_makes_a_new_key_and_swaps_a_whole_new_context(rig: Rig) -> None:
+    rig.source.lifetime = timedelta(seconds=10)
+    rig.manager.startService()
+    contexts = [rig.contexts.current()]
+    for _ in range(3):
+        rig.pass_time(5.5)
+        contexts.append(rig.contexts.current())
+    numbers = {k.public_key.public_numbers() for k in rig.source.keys}
+    assert len(numbers) == len(rig.source.keys) == 4
+    assert len({id(found[0]) for found in contexts if found}) == 4
+    assert [found[1] for found in contexts if found] == [1, 2, 3, 4]
+
+
+def test_the_old_certificate_serves_while_the_ca_is_away(rig: Rig) -> None:
+    rig.manager.startService()
+    before = rig.contexts.current()
+    rig.source.away = True
+    rig.pass_time(3500, step=5)
+    assert rig.contexts.current() == before
+    assert rig.log.count("renewal-failed") > 10
+    assert "good for" in rig.log.text("renewal-failed")
+
+
+def test_at_its_end_new_work_is_refused_loudly_and_once(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.source.away = True
+    rig.pass_time(3700, step=1)
+    assert rig.contexts.current() is None
+    assert rig.log.count("identity-expired") == 1
+
+
+def test_it_recovers_by_itself_when_the_ca_returns(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.source.away = True
+    rig.pass_time(4000, step=1)
+    rig.source.away = False
+    rig.pass_time(BACKOFF_LAST + 2 * TICK)
+    assert rig.contexts.current() is not None
+    assert rig.log.count("identity-recovered") == 1
+    assert rig.manager.seconds_left > 3000
+
+
+def test_attempts_are_spaced_out_at_the_start_too(rig: Rig) -> None:
+    rig.source.away = True
+    rig.manager.startService()
+    rig.pass_time(300)
+    gaps = [b - a for a, b in zip(rig.source.asked, rig.source.asked[1:], strict=False)]
+    assert 12 < len(rig.source.asked) < 60
+    assert max(gaps) <= BACKOFF_LAST + 2 * TICK
+    assert gaps[0] < 1 < min(gaps[8:])
+
+
+def test_a_short_lived_certificate_gets_many_attempts_before_it_ends(rig: Rig) -> None:
+    rig.source.lifetime = timedelta(seconds=20)
+    rig.manager.startService()
+    rig.source.away = True
+    rig.pass_time(20)
+    assert len(rig.source.asked) >= 6
+
+
+def test_only_one_renewal_is_under_way_at_a_time(rig: Rig) -> None:
+    rig.source.late = True
+    rig.manager.startService()
+    rig.pass_time(30)
+    assert len(rig.source.asked) == 1
+    rig.source.pending.pop().callback(None)
+    assert rig.contexts.current() is not None
+
+
+def test_the_clock_goes_on_being_watched_while_a_renewal_hangs(rig: Rig) -> None:
+    rig.source.lifetime = timedelta(seconds=10)
+    rig.manager.startService()
+    rig.source.late = True
+    rig.pass_time(15)
+    assert rig.contexts.current() is None
+    assert rig.log.count("identity-expired") == 1
+
+
+def test_a_certificate_that_peers_would_refuse_is_not_put_to_use(rig: Rig) -> None:
+    rig.source.bundles = mesh(OTHER).bundles
+    rig.manager.startService()
+    assert rig.contexts.current() is None
+    assert "unknown-trust-domain" in rig.log.text("renewal-failed")
+
+
+def test_bundles_are_refreshed_at_every_renewal(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.source.bundles = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
+    rig.pass_time(2000, step=10)
+    assert rig.manager.judge.trust.bundles.get(OTHER) is not None
+
+
+def test_a_wall_clock_put_back_an_hour_does_not_put_off_the_retries(rig: Rig) -> None:
+    rig.source.away = True
+    rig.manager.startService()
+    rig.pass_time(10)
+    rig.manager.now = lambda: NOW - HOUR + timedelta(seconds=rig.clock.seconds())
+    before = len(rig.source.asked)
+    rig.pass_time(2 * BACKOFF_LAST)
+    assert len(rig.source.asked) > before
+
+
+def test_revocations_are_asked_for_every_second_and_believed(rig: Rig) -> None:
+    rig.manager.startService()
+    ca = mesh()
+    leaf = ca.leaf()
+    revocation = Revocation(
+        ca.issuing.key_id, leaf.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + HOUR
+    )
+    chain = (leaf, *ca.issuing.intermediates)
+    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
+    rig.source.news = [revocation]
+    rig.pass_time(POLL + TICK)
+    verdict = rig.manager.judge.verdict(chain, Purpose.CLIENT)
+    assert [problem.code for problem in verdict.problems] == ["revoked"]
+
+
+def test_revocations_survive_a_renewal(rig: Rig) -> None:
+    rig.manager.startService()
+    ca = mesh()
+    revocation = Revocation(ca.issuing.key_id, 5, NOW, Reason.UNSPECIFIED, NOW + 10 * HOUR)
+    rig.manager.revoke([revocation])
+    rig.pass_time(2000, step=10)
+    assert len(rig.source.asked) == 2
+    assert rig.manager.judge.trust.revocations.find(ca.issuing.key_id, 5) == revocation
+
+
+def test_that_revocations_cannot_be_refreshed_is_said_once_and_so_is_the_recovery(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.source.away = True
+    rig.pass_time(20)
+    assert rig.log.count("revocations-stale") == 1
+    rig.source.away = False
+    rig.pass_time(3)
+    assert rig.log.count("revocations-fresh") == 1
+
+
+def test_the_log_tells_what_a_rotation_did(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.pass_time(2000, step=10)
+    text = rig.log.all_text()
+    for fact in (
+        "Certificate rotation triggered (50% lifetime reached)",
+        "New certificate issued:",
+        "Serial: ",
+        "Valid: ",
+        "Hot-swapping certificate...",
+        "Active connections: 0 (will use new cert for new connections)",
+        "Certificate rotation complete.",
+        "Next rotation: ",
+    ):
+        assert fact in text
+
+
+def test_a_stopped_manager_asks_for_nothing_more(rig: Rig) -> None:
+    rig.source.late = True
+    rig.manager.startService()
+    rig.manager.stopService()
+    rig.pass_time(100)
+    assert len(rig.source.asked) == 1
+    assert rig.clock.getDelayedCalls() == []
