@@ -1,8 +1,8 @@
 """The tables, the same on every database, and what their columns mean.
 
 Serials are zero-padded hex text (no database has 160-bit integers), so that text sorts as numbers
-do; times are integer microseconds since 1970. A serial is given out once, whichever the issuer, so that a
-serial alone finds its certificate.
+do; times are integer microseconds since 1970. A serial is given out once, whichever the issuer, so
+that a serial alone finds its certificate.
 """
 
 import secrets

@@ -65,6 +65,8 @@ class SqlStore:
         self._thread: threading.Thread | None = None
         self._stopping: list[Deferred[None]] = []
         self._id = ""
+        self.is_new = False
+        """Whether :meth:`start` found nothing and made it."""
 
     def start(self) -> None:
         """Open the database, make its tables if it is new, start the thread (twistd has forked by now)."""
@@ -176,6 +178,7 @@ class SqlStore:
         """Make the tables or check them; the store's id. Raises :class:`StoreError`."""
         tables = inspect(connection).get_table_names()
         if not tables:
+            self.is_new = True
             return schema.create(connection)
         if not {table.name for table in schema.metadata.sorted_tables} <= set(tables):
             raise StoreError(

@@ -30,6 +30,7 @@ from twisted_mesh.stores.schema import (
 Outcome = IssuedCertificate | None | Exception
 
 _c = certificates.c
+_COLUMNS = tuple(_c.keys())
 
 _ROW = select(certificates).where(_c.serial == bindparam("serial_"))
 _IS_KNOWN = select(_c.serial).where(_c.serial == bindparam("serial_"))
@@ -90,7 +91,7 @@ def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcom
     if intents:
         rows: list[Any] = []
         for intent in intents:
-            rows += row_of(intent.certificate).values()
+            rows += map(row_of(intent.certificate).__getitem__, _COLUMNS)
         _execute_for_all(connection, _insert_many(len(intents)), len(intents), rows)
     if signed:
         rows = []
@@ -112,7 +113,7 @@ def _execute_for_all(
 
 @lru_cache(maxsize=256)
 def _insert_many(count: int) -> str:
-    return f"INSERT INTO certificates ({', '.join(_c.keys())}) VALUES {_rows(count, len(_c))}"  # noqa: S608
+    return f"INSERT INTO certificates ({', '.join(_COLUMNS)}) VALUES {_rows(count, len(_COLUMNS))}"  # noqa: S608
 
 
 @lru_cache(maxsize=256)
@@ -153,7 +154,7 @@ def _record_intent(connection: Connection, command: RecordIntent) -> None:
         raise Conflict(
             f"serial {serial_pairs(command.certificate.serial)} has been given out already: draw another"
         )
-    connection.execute(_INSERT, dict(row))
+    connection.execute(_INSERT, row)
 
 
 def _record_certificate(connection: Connection, command: RecordCertificate) -> None:

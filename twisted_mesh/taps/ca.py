@@ -137,6 +137,12 @@ class CaService(MeshService):
             issuance_log,
         )
         self._tell_authorities(fresh=fresh)
+        if self.store.is_new and not fresh and options["store"] != "memory:":
+            self.log.warn(
+                "The record of what was issued is new, although the CA is not: certificates from before cannot be "
+                "listed or revoked. If mesh.db was lost, stop and restore it from a backup",
+                event="record-lost",
+            )
         self._open_doors()
 
     def _open_doors(self) -> None:
@@ -193,8 +199,7 @@ class CaService(MeshService):
         self.socket = path
 
     async def run(self) -> None:
-        feed = await self.ca.revocations(0)
-        self.manager.revoke(feed.revocations)
+        await self._believe_revoked()
         self.addService(self.manager)
         await self.manager.ready()
         address: Any = self.tls_port.getHost()
@@ -210,6 +215,13 @@ class CaService(MeshService):
         lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
+
+    async def _believe_revoked(self) -> None:
+        """Refuse who was revoked in earlier lives before the first handshake."""
+        feed = await self.ca.revocations(0)
+        while feed.revocations:
+            self.manager.revoke(feed.revocations)
+            feed = await self.ca.revocations(feed.position)
 
     def _tell_authorities(self, *, fresh: bool) -> None:
         authorities = self.ca.authorities

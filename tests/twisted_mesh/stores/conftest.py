@@ -1,0 +1,24 @@
+"""Stores to run the suite on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores.opening import open_store
+from twisted_mesh.stores.sql import SqlStore
+
+
+@pytest.fixture
+def calls() -> ThreadCalls:
+    return ThreadCalls()
+
+
+@pytest.fixture(params=["memory:", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, calls: ThreadCalls) -> Iterator[SqlStore]:
+    """An open store of each kind."""
+    store = open_store(request.param, tmp_path, calls)
+    store.start()
+    yield store
+    calls.result(store.stop())

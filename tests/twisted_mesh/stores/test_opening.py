@@ -1,0 +1,44 @@
+"""What ``--store`` takes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores.opening import open_store
+from twisted_mesh.stores.records import StoreError
+
+
+@pytest.mark.parametrize("spec", ["", "sqlite"])
+def test_the_default_is_a_file_in_the_state_directory(
+    spec: str, tmp_path: Path, calls: ThreadCalls
+) -> None:
+    store = open_store(spec, tmp_path, calls)
+    assert list(tmp_path.iterdir()) == []
+    store.start()
+    calls.result(store.stop())
+    assert (tmp_path / "ca" / "mesh.db").is_file()
+
+
+def test_memory_leaves_no_trace(tmp_path: Path, calls: ThreadCalls) -> None:
+    store = open_store("memory:", tmp_path, calls)
+    store.start()
+    calls.result(store.stop())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_postgresql_is_announced_and_its_password_not_repeated(
+    tmp_path: Path, calls: ThreadCalls
+) -> None:
+    with pytest.raises(StoreError, match="comes in a later version") as raised:
+        open_store("postgresql://mesh:secret@db/mesh", tmp_path, calls)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("spec", ["mysql://x", "memory", "/var/lib/mesh.db", "a\nb"])
+def test_anything_else_is_refused_with_what_there_is(
+    spec: str, tmp_path: Path, calls: ThreadCalls
+) -> None:
+    with pytest.raises(StoreError, match="sqlite") as raised:
+        open_store(spec, tmp_path, calls)
+    assert "\n" not in str(raised.value)
