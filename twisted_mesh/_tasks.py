@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 _log = Logger(namespace="mesh.tasks")
@@ -28,10 +30,18 @@ async def sleep(clock: IReactorTime, seconds: float) -> None:
 
 
 async def within(clock: IReactorTime, seconds: float, work: Awaitable[T] | Deferred[T]) -> T:
-    """The result of ``work``; it is cancelled and TimeoutError raised after so many seconds."""
+    """The result of ``work``; after so many seconds it is cancelled, and error.TimeoutError raised."""
     deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(_as_coroutine(work))
-    deferred.addTimeout(seconds, clock)
+    deferred.addTimeout(seconds, clock, _too_late)
     return await deferred
+
+
+def _too_late(outcome: Any, seconds: float) -> Any:
+    # Twisted has two TimeoutErrors, and by itself raises the one that is no network error; it also
+    # lets through whatever else the cancelled work made of its end.
+    if isinstance(outcome, Failure):
+        raise TimeoutError(string=f"not done within {seconds:g} s")
+    return outcome
 
 
 async def _as_coroutine(work: Awaitable[T]) -> T:

@@ -117,8 +117,10 @@ class CertificateManager(Service):
         merged = trust.revocations.merged(revocations, self.now())
         self.judge.trust = evolve(trust, revocations=merged, generation=trust.generation + 1)
         for revocation in revocations:
+            reason = f"its certificate {serial_pairs(revocation.serial)} is revoked"
             for connection in self.registry.resting_on(revocation.issuer, revocation.serial):
-                connection.sever(f"its certificate {serial_pairs(revocation.serial)} is revoked")
+                # In the next turn: at the CA, whoever revokes itself gets the answer first.
+                self.clock.callLater(0, connection.sever, reason)
 
     def _tick(self) -> None:
         now = self.now()

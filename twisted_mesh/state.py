@@ -27,9 +27,10 @@ class AlreadyRunning(StateError):
 
 def default_state_dir() -> Path:
     """``$MESH_STATE_DIR``, else ``$XDG_STATE_HOME/twisted-mesh`` or what this platform has for it."""
-    chosen = os.environ.get("MESH_STATE_DIR")
-    if chosen:
+    if chosen := os.environ.get("MESH_STATE_DIR"):
         return Path(chosen)
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "twisted-mesh"
     return platformdirs.user_state_path("twisted-mesh")
 
 

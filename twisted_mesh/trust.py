@@ -60,7 +60,7 @@ class Trust:
 
 @define(eq=False)
 class Judge:
-    """Judges peers by the trust of the moment, and remembers good verdicts by the leaf's DER.
+    """Judges peers by the trust of the moment, and remembers good verdicts by the chain's DER.
 
     Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict.
     """
@@ -83,7 +83,8 @@ class Judge:
         now = self._now()
         if not presented:
             return self._trust.judge(presented, now, purpose)
-        key = (presented[0].public_bytes(serialization.Encoding.DER), purpose)
+        # The whole chain: the verdict on a leaf that came without its issuers is another one.
+        key = (b"".join(c.public_bytes(serialization.Encoding.DER) for c in presented), purpose)
         known = self._verdicts.get(key)
         if known is not None and known.holds_at(now):
             self._verdicts.move_to_end(key)

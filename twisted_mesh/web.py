@@ -241,7 +241,7 @@ class BoundedSite(server.Site):
                 deferred.callback(None)
 
     def new_request(self, channel: BoundedChannel, queued: object = None) -> BoundedRequest:
-        request = BoundedRequest(channel)
+        request = BoundedRequest(channel, parsePOSTFormSubmission=False)
         request.site = self
         return request
 

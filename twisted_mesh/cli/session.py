@@ -182,7 +182,9 @@ async def _first_certificate(manager: CertificateManager, session: Session) -> X
     try:
         return await within(reactor, session.timeout, _or_refusal(manager, waiting))
     except TimeoutError:
-        slow = Problem("unreachable", "the CA took too long to answer", "look at its log, or raise --timeout")
+        slow = Problem(
+            "unreachable", "the CA took too long to answer", "look at its log, or raise --timeout"
+        )
         raise manager.last_problem or Unreachable(slow) from None
 
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import UNIXServerEndpoint
@@ -17,7 +17,7 @@ from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
-from twisted_mesh.clock import steady, wall_clock
+from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import OwnSource
@@ -29,6 +29,7 @@ from twisted_mesh.taps.lifecycle import (
     StartError,
     listening_endpoint,
     result_now,
+    service_of,
 )
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -106,6 +107,15 @@ class CaService(MeshService):
     ca: CertificateAuthority
     manager: CertificateManager
 
+    def understand(self) -> None:
+        options, reactor = self.options, self.reactor
+        self.tls_endpoint = listening_endpoint(reactor, options["listen"], "127.0.0.1")
+        self.plain_endpoint = None
+        if options["insecure-http"] is not None:
+            self.plain_endpoint = listening_endpoint(
+                reactor, f"127.0.0.1:{options['insecure-http']}"
+            )
+
     def start(self) -> None:
         options, reactor = self.options, self.reactor
         self.state = StateDirectory(options["state-dir"])
@@ -168,17 +178,17 @@ class CaService(MeshService):
         self.sites = [
             BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)
         ]
-        tls = listening_endpoint(reactor, options["listen"], "127.0.0.1")
         what = f"the TLS address {options['listen']}"
-        self.tls_port = self.listening(transport.listen(tls, self.sites[0], security), what)
+        self.tls_port = self.listening(
+            transport.listen(self.tls_endpoint, self.sites[0], security), what
+        )
         path = Path(options["socket"]) if options["socket"] else self.state.socket
         self._listen_unix(path)
-        if options["insecure-http"] is not None:
+        if self.plain_endpoint is not None:
             site = BoundedSite(CaApi(self.ca, attest_plaintext, guards_browsers=True), reactor)
             self.sites.append(site)
-            plain = listening_endpoint(reactor, f"127.0.0.1:{options['insecure-http']}")
             port: Any = self.listening(
-                plain.listen(site), f"the plaintext port {options['insecure-http']}"
+                self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"
             )
             self.log.warn(
                 "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
@@ -263,7 +273,4 @@ class CaService(MeshService):
 
 
 def makeService(options: Options) -> IService:
-    from twisted.internet import reactor
-
-    service: Any = CaService(options, steady(reactor))
-    return service  # type: ignore[no-any-return]
+    return cast(IService, service_of(CaService, options))

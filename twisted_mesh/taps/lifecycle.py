@@ -22,6 +22,7 @@ from pki.errors import PkiError, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import spawn
+from twisted_mesh.clock import steady
 from twisted_mesh.events import logger
 from twisted_mesh.state import default_state_dir
 
@@ -80,7 +81,7 @@ class ServiceOptions(usage.Options):
         foreground = twistd.get("nodaemon")
         if not twistd.get("logger") and not twistd.get("syslog"):
             logfile = twistd.get("logfile")
-            if logfile in (None, "", "-") and foreground:
+            if self.logs_to_stdout:
                 observe.choose(self["log-format"])
             elif logfile != "-":
                 observe.choose(
@@ -91,6 +92,11 @@ class ServiceOptions(usage.Options):
         if twistd.get("pidfile") == _DEFAULT_PIDFILE:
             # With twistd's default, two services could not be started in one directory.
             twistd["pidfile"] = "" if foreground else f"{self.program}.pid"
+
+    @property
+    def logs_to_stdout(self) -> bool:
+        twistd = getattr(self, "parent", None) or {}
+        return bool(twistd.get("nodaemon")) and twistd.get("logfile") in (None, "", "-")
 
     @property
     def pidfile(self) -> str:
@@ -108,6 +114,10 @@ class MeshService(MultiService):
         self.log = logger(options.program.removeprefix("mesh-"))
         self.ports: list[IListeningPort] = []
         self._stopping = False
+        self.understand()
+
+    def understand(self) -> None:
+        """What the options mean, before anything is touched. Raises :class:`PkiError`."""
 
     def start(self) -> None:
         """Everything that can fail at once: state, locks, ports."""
@@ -168,18 +178,25 @@ class MeshService(MultiService):
 
     def fail(self, sentence: str) -> None:
         """End the running service with one sentence and a status that is not 0."""
-        self.log.error("{sentence}", event="failed", sentence=sentence)
-        sys.stderr.write(f"{self.options.program}: {sentence}\n")
+        self._say(sentence)
         # twistd has no way to end a running reactor with a status.
         atexit.register(_exit_with_failure)
         self.reactor.stop()
 
     def _give_up(self, sentence: str) -> NoReturn:
         """The same before the reactor runs. twistd would print a traceback for an exception."""
-        self.log.error("{sentence}", event="failed", sentence=sentence)
+        self._say(sentence)
         if self.options.pidfile and os.path.exists(self.options.pidfile):
             os.unlink(self.options.pidfile)
-        raise SystemExit(f"{self.options.program}: {sentence}")
+        raise SystemExit(1)
+
+    def _say(self, sentence: str) -> None:
+        """On the standard error that twistd took over for its log; and in the log, if that is elsewhere."""
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"{self.options.program}: {sentence}\n")
+            sys.__stderr__.flush()
+        if not self.options.logs_to_stdout:
+            self.log.error("{sentence}", event="failed", sentence=sentence)
 
     def _install_signals(self) -> None:
         """twistd re-raises SIGTERM on itself and ends with -15; a graceful stop ends with 0."""
@@ -193,6 +210,16 @@ class MeshService(MultiService):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+
+
+def service_of(kind: type[MeshService], options: ServiceOptions) -> Any:
+    """What a plugin's ``makeService`` returns; options that cannot be used end it in one sentence."""
+    from twisted.internet import reactor
+
+    try:
+        return kind(options, steady(reactor))
+    except PkiError as error:
+        raise SystemExit(f"{options.program}: {error}") from None
 
 
 def listening_endpoint(

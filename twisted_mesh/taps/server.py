@@ -1,7 +1,7 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
 import ipaddress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from prometheus_client import generate_latest
 from twisted.application.service import IService
@@ -12,14 +12,14 @@ from pki.errors import Malformed, printable
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.validity import parse_duration, spoken_duration, spoken_time
 from twisted_mesh import observe
-from twisted_mesh.clock import steady, wall_clock
+from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.joining import ca_client
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
 from twisted_mesh.taps.ca import key_algorithm
-from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint
+from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust import Judge, Trust
@@ -111,6 +111,20 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to b
 class ServerService(MeshService):
     """The server: its identity, its port, its status."""
 
+    def understand(self) -> None:
+        options, reactor = self.options, self.reactor
+        self.endpoint = listening_endpoint(reactor, options["listen"])
+        self.status_endpoint = None
+        if options["status"]:
+            self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
+        self.client = ca_client(
+            reactor,
+            options["ca-url"],
+            options["ca-file"],
+            options["state-dir"],
+            options["trust-domain"],
+        )
+
     def start(self) -> None:
         options, reactor = self.options, self.reactor
         registry = ConnectionRegistry()
@@ -124,15 +138,8 @@ class ServerService(MeshService):
             )
         judge = Judge(wall_clock, Trust(allow=allow))
         contexts = ContextFactory(Role(serves=True))
-        client = ca_client(
-            reactor,
-            options["ca-url"],
-            options["ca-file"],
-            options["state-dir"],
-            options["trust-domain"],
-        )
         source = CaSource(
-            client,
+            self.client,
             options["spiffe-id"],
             wall_clock,
             self.log,
@@ -154,14 +161,14 @@ class ServerService(MeshService):
         observe.watch(self.manager)
         self.site = site(reactor)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
-        endpoint = listening_endpoint(reactor, options["listen"])
         self.port = self.listening(
-            transport.listen(endpoint, self.site, security), f"the address {options['listen']}"
+            transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
-        if options["status"]:
+        if self.status_endpoint is not None:
             health = BoundedSite(HealthResource(self.manager), reactor)
-            plain = listening_endpoint(reactor, options["status"], "127.0.0.1")
-            self.listening(plain.listen(health), f"the status address {options['status']}")
+            self.listening(
+                self.status_endpoint.listen(health), f"the status address {options['status']}"
+            )
 
     async def run(self) -> None:
         self.addService(self.manager)
@@ -220,7 +227,4 @@ class HealthResource(resource.Resource):
 
 
 def makeService(options: Options) -> IService:
-    from twisted.internet import reactor
-
-    service: Any = ServerService(options, steady(reactor))
-    return service  # type: ignore[no-any-return]
+    return cast(IService, service_of(ServerService, options))

@@ -83,20 +83,10 @@ class MeshClientEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         expectation = _Expectation(self.server_name, self.demands)
-        outcome: Deferred[IProtocol] = expectation.outcome
         attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
-
-        def cancel(_: Deferred[IProtocol]) -> None:
-            attempt.cancel()
-            if expectation.connection is not None:
-                expectation.connection.abortConnection()
-
-        def failed(failure: Failure) -> None:
-            expectation.failed(as_error(failure))
-
-        outcome._canceller = cancel
-        _ = attempt.addErrback(failed)
-        return outcome
+        expectation.attempt = attempt
+        _ = attempt.addErrback(lambda failure: expectation.failed(as_error(failure)))
+        return expectation.outcome
 
 
 @define(eq=False)
@@ -105,8 +95,18 @@ class _Expectation:
 
     server_name: str | None
     demands: Sequence[Extra]
-    outcome: "Deferred[IProtocol]" = field(factory=Deferred)
+    attempt: "Deferred[Any] | None" = None
     connection: "MeshConnection | None" = None
+    outcome: "Deferred[IProtocol]" = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.outcome = Deferred(lambda _: self._cancel())
+
+    def _cancel(self) -> None:
+        if self.attempt is not None:
+            self.attempt.cancel()
+        if self.connection is not None:
+            self.connection.abortConnection()
 
     def established(self, protocol: IProtocol) -> None:
         if not self.outcome.called:
@@ -234,12 +234,12 @@ class MeshConnection(ProtocolWrapper):
             self.factory.client.established(self.wrappedProtocol)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._established:
+        if self._established and self._severed is None:
             self.wrappedProtocol.dataReceived(data)
 
     def sever(self, reason: str) -> None:
-        """Close now: what the peer's right rested on is gone."""
-        if self._severed is None:
+        """Hear and answer no more, and close: what the peer's right rested on is gone."""
+        if self._severed is None and self.connected:
             self._severed = reason
             self.factory.security.log.info(
                 "Connection of {peer} from {address} closed: {reason}",
@@ -248,7 +248,7 @@ class MeshConnection(ProtocolWrapper):
                 address=spoken_address(self.getPeer()),
                 reason=reason,
             )
-            self.transport.abortConnection()
+            self.loseConnection()
 
     def loseConnection(self) -> None:
         """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
