@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from prometheus_client import Counter, Gauge
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.logfile import LogFile
+from twisted.python.reflect import safe_str
 from zope.interface import implementer, provider
 
 from pki.errors import printable
@@ -43,7 +44,11 @@ class _Safe(Formatter):
         return kwargs.get(str(key), "?")
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        return printable(format(value, format_spec), 4000)
+        try:
+            text = format(value, format_spec)
+        except Exception:  # what it means to show itself is its own affair, the log is ours
+            text = safe_str(value)
+        return printable(text, 4000)
 
 
 _SAFE = _Safe()
@@ -113,11 +118,24 @@ class JsonObserver:
             "message": event_text(event).split("\n")[0],
         }
         if subsystem:
-            facts = {k: v for k, v in event.items() if not _PRIVATE.fullmatch(k) and k not in line}
+            facts = {
+                name: _as_json(value)
+                for name, value in event.items()
+                if not _PRIVATE.fullmatch(name) and name not in line
+            }
             line |= facts
         if "log_failure" in event:
             line["traceback"] = _traceback(event)
-        _write(self._out, json.dumps(line, default=str, ensure_ascii=True) + "\n")
+        _write(self._out, json.dumps(line) + "\n")
+
+
+def _as_json(value: object) -> object:
+    """``value`` itself where JSON can carry it, else in words."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return printable(safe_str(value), 4000)
+    return value
 
 
 @provider(ILogObserver)
@@ -144,7 +162,10 @@ def _when(event: LogEvent) -> datetime:
 
 def _write(out: TextIO, text: str) -> None:
     try:
-        out.write(text)
+        try:
+            out.write(text)
+        except UnicodeEncodeError:  # a terminal of another encoding, and a name from abroad
+            out.write(text.encode("ascii", "backslashreplace").decode())
         out.flush()
     except (OSError, ValueError):
         pass  # nobody reads any more; a service does not stop for that

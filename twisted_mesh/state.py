@@ -12,6 +12,8 @@ from attrs import define, field
 
 from pki.errors import PkiError
 
+_GENERATION = ".generation-"
+
 
 class StateError(PkiError):
     """The state directory or a file in it cannot be used."""
@@ -97,9 +99,14 @@ class StateDirectory:
             raise AlreadyRunning(
                 f"another mesh-ca, PID {owner or 'unknown'}, owns {self.root}: stop it, or choose another --state-dir"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StateError(
+                f"{path} cannot be written ({error.strerror}): free some space"
+            ) from None
 
     def unlock(self) -> None:
         if self._lock is not None:
@@ -142,26 +149,38 @@ def publish(directory: Path, files: dict[str, tuple[bytes, int]]) -> None:
     """Replace all of ``files`` (bytes and mode by name) in ``directory`` by one rename.
 
     Each name is a link through ``current``, which is switched from one complete generation to the
-    next: a key never stands beside another key's certificate. Raises :class:`StateError`.
+    next: a key never stands beside another key's certificate. The generation that was replaced stays
+    until the next time, for whoever is reading it. Raises :class:`StateError`.
     """
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        generation = Path(tempfile.mkdtemp(prefix=".generation-", dir=directory))
-        generation.chmod(0o755)
-        for name, (data, mode) in files.items():
-            write_whole(generation / name, data, mode)
         current = directory / "current"
-        previous = current.resolve() if current.is_symlink() else None
+        replaced = current.resolve().name
+        generation = _generation(directory, files)
         _relink(current, generation.name)
         for name in files:
             link = directory / name
             if not link.is_symlink():
                 _relink(link, f"current/{name}")
         sync_directory(directory)
-        if previous is not None and previous.parent == directory.resolve():
-            shutil.rmtree(previous, ignore_errors=True)
+        for old in directory.glob(f"{_GENERATION}*"):
+            if old.name not in (generation.name, replaced):
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StateError(f"{directory} cannot be written to ({error.strerror})") from None
+
+
+def _generation(directory: Path, files: dict[str, tuple[bytes, int]]) -> Path:
+    """A new directory with all of ``files``; nothing is left of it if one cannot be written."""
+    generation = Path(tempfile.mkdtemp(prefix=_GENERATION, dir=directory))
+    try:
+        generation.chmod(0o755)
+        for name, (data, mode) in files.items():
+            write_whole(generation / name, data, mode)
+    except BaseException:
+        shutil.rmtree(generation, ignore_errors=True)
+        raise
+    return generation
 
 
 def _relink(link: Path, target: str) -> None:

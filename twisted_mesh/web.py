@@ -60,7 +60,9 @@ def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem
 def parse_json(body: bytes, shape: type[T]) -> T:
     """``body`` as a ``shape``. Raises :class:`BadRequest`, also for duplicate keys and deep nesting."""
     try:
-        decoded = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
+        decoded = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
     except (ValueError, RecursionError) as error:
         detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadRequest(
@@ -81,6 +83,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key appears twice in one object")
     return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 class BoundedRequest(server.Request):
@@ -110,7 +116,7 @@ class BoundedChannel(http.HTTPChannel):
     abortTimeout = 2
     refused = False
     _phase: IDelayedCall | None = None
-    _idle = True
+    _idle = False
 
     def serve(self, site: "BoundedSite", reactor: Any) -> None:
         """What http.HTTPFactory.buildProtocol sets, but for its idle timer."""
@@ -124,13 +130,23 @@ class BoundedChannel(http.HTTPChannel):
         self.site.channels.add(self)
         self._within(self.limits.header_seconds)
 
-    def lineReceived(self, line: bytes) -> None:
+    def dataReceived(self, data: bytes) -> None:
+        if self.refused:
+            return  # TLS goes on delivering until the peer has said goodbye too
         if self._idle:
             self._idle = False
             self._within(self.limits.header_seconds)
-        super().lineReceived(line)
+        super().dataReceived(data)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a Content-Length of more digits than int() takes
+            self._respondToBadRequestAndDisconnect()
+            return False
 
     def allHeadersReceived(self) -> None:
+        self._idle = False  # also where it came in one piece with the request before
         if self.length is not None and self.length > self.limits.body_bytes:
             self.refuse_body()
             return
@@ -142,9 +158,15 @@ class BoundedChannel(http.HTTPChannel):
             super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
-        self._within(None)
         if not self.refused:
+            self._within(None)
             super().allContentReceived()
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if not self.site.draining:
+            return bool(super().checkPersistence(request, version))
+        request.setHeader(b"connection", b"close")
+        return False
 
     def requestDone(self, request: Any) -> None:
         self._idle = True
@@ -170,6 +192,12 @@ class BoundedChannel(http.HTTPChannel):
         )
         self._within(self.abortTimeout)
         self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if not self.refused:
+            self.refused = True
+            super()._respondToBadRequestAndDisconnect()
+            self._within(self.abortTimeout)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._within(None)
@@ -210,6 +238,7 @@ class BoundedSite(server.Site):
         self.timeOut = None  # an idle timer is no bound; ours are
         self.displayTracebacks = False
         self.channels: set[BoundedChannel] = set()
+        self.draining = False
         self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -220,6 +249,7 @@ class BoundedSite(server.Site):
 
     async def drain(self, seconds: float) -> int:
         """Let requests finish within so many seconds, then abort; how many had to be aborted."""
+        self.draining = True
         for channel in tuple(self.channels):
             channel.finish()
         if self.channels:

@@ -1,6 +1,8 @@
 """The certificate authority: decides by :mod:`pki`, records before and after it signs, and tells who must know."""
 
+import errno
 import ipaddress
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -67,7 +69,10 @@ class IssuanceLog:
     def _append(self, line: bytes) -> None:
         try:
             with self.path.open("ab", buffering=0) as file:
-                file.write(line)
+                written = file.write(line)
+                if written != len(line):  # half a line would spoil the next one too
+                    file.truncate(file.tell() - written)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StateError(
                 f"the issuance log {self.path} cannot be written ({error.strerror})"

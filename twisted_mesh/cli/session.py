@@ -119,7 +119,8 @@ def run(session: Session) -> int:
             _log.failure("mesh-client has met a bug of its own")
             status.append(UNUSABLE)
         finally:
-            reactor.stop()
+            if reactor.running:  # or a signal has ended it
+                reactor.stop()
 
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(work()))
     reactor.run()

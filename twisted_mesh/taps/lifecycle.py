@@ -103,6 +103,13 @@ class ServiceOptions(usage.Options):
         twistd = getattr(self, "parent", None) or {}
         return str(twistd.get("pidfile") or "")
 
+    @property
+    def status_pipe(self) -> int | None:
+        """Where twistd's foreground process waits, for ever, to hear whether its daemon has started."""
+        twistd = getattr(self, "parent", None) or {}
+        pipe: int | None = twistd.get("statusPipe")
+        return pipe
+
 
 class MeshService(MultiService):
     """A service that starts with one sentence when it cannot, and stops gracefully, with status 0."""
@@ -188,6 +195,8 @@ class MeshService(MultiService):
         self._say(sentence)
         if self.options.pidfile and os.path.exists(self.options.pidfile):
             os.unlink(self.options.pidfile)
+        if (pipe := self.options.status_pipe) is not None:
+            os.write(pipe, b"1 " + sentence.encode()[:98])
         raise SystemExit(1)
 
     def _say(self, sentence: str) -> None:

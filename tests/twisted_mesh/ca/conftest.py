@@ -1,0 +1,28 @@
+"""A CA for each test, and the events that it logs."""
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.logger import LogEvent, globalLogPublisher
+
+from tests.twisted_mesh.ca.rigs import CaRig, ca_rig
+
+
+@pytest.fixture
+def rig() -> Iterator[CaRig]:
+    with ca_rig() as made:
+        yield made
+
+
+@pytest.fixture
+def logged() -> Iterator[list[LogEvent]]:
+    """Every event of the CA's own."""
+    events: list[LogEvent] = []
+
+    def note(event: LogEvent) -> None:
+        if event.get("log_namespace") == "mesh.ca":
+            events.append(event)
+
+    globalLogPublisher.addObserver(note)
+    yield events
+    globalLogPublisher.removeObserver(note)

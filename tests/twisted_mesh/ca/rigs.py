@@ -1,0 +1,152 @@
+"""A CA in this process: the real store in memory, answered at once, and a signer that the test can break."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pki.authority import Authority
+from pki.csr import build_csr
+from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
+from pki.policy import Lifetimes, Principal, administrator
+from pki.revocation import Revocation
+from pki.spiffe import SpiffeId
+from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
+from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
+from twisted_mesh.interfaces import IStore
+from twisted_mesh.stores.opening import open_store
+from twisted_mesh.stores.records import StoreError
+
+ADMIN = administrator("unix:uid:0")
+
+
+@implementer(IStore)
+@define(eq=False)
+class SettledStore:
+    """A store whose Deferreds have fired; ``broken`` names the commands and queries that fail."""
+
+    store: Any
+    calls: ThreadCalls
+    order: list[str]
+    told: list[Any] = field(factory=list)
+    broken: set[str] = field(factory=set)
+
+    def start(self) -> None:
+        self.store.start()
+
+    def stop(self) -> Any:
+        return self._settled("stop", self.store.stop)
+
+    def apply(self, command: Any) -> Any:
+        self.told.append(command)
+        return self._settled(type(command).__name__, lambda: self.store.apply(command))
+
+    def find(self, serial: int) -> Any:
+        return self._settled("find", lambda: self.store.find(serial))
+
+    def list(self, query: Any) -> Any:
+        return self._settled("list", lambda: self.store.list(query))
+
+    def feed(self, after: int) -> Any:
+        return self._settled("feed", lambda: self.store.feed(after))
+
+    def _settled(self, what: str, ask: Callable[[], Any]) -> Any:
+        self.order.append(what)
+        if what in self.broken:
+            return fail(StoreError("store memory: the disk is full: free some space"))
+        outcome = self.calls.outcome(ask())
+        return fail(outcome) if isinstance(outcome, Exception) else succeed(outcome)
+
+
+@define(eq=False)
+class Signer:
+    """A signing key that notes when it signs, and can break."""
+
+    key: MemoryKey
+    order: list[str]
+    breaks: Callable[[], bytes] | None = None
+
+    @property
+    def algorithm(self) -> KeyAlgorithm:
+        return self.key.algorithm
+
+    @property
+    def public_key(self) -> PublicKey:
+        return self.key.public_key
+
+    async def sign(self, data: bytes) -> bytes:
+        self.order.append("sign")
+        return self.breaks() if self.breaks is not None else await self.key.sign(data)
+
+
+@define(eq=False)
+class CaRig:
+    """The CA of ``mesh()``, at a time that the test chooses."""
+
+    calls: ThreadCalls = field(factory=ThreadCalls)
+    time: datetime = NOW
+    order: list[str] = field(factory=list)
+    """What the store and the signer were asked for."""
+    told: list[Revocation] = field(factory=list)
+    home: Mesh = field(factory=mesh)
+    lifetimes: Lifetimes = Lifetimes(HOUR, timedelta(hours=24))
+    store: SettledStore = field(init=False)
+    signer: Signer = field(init=False)
+    ca: CertificateAuthority = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.store = SettledStore(open_store("memory:", Path(), self.calls), self.calls, self.order)
+        self.store.start()
+        issuing = self.home.issuing
+        self.signer = Signer(issuing.key, self.order)  # type: ignore[arg-type]
+        authority = Authority(issuing.certificate, self.signer, issuing.intermediates)
+        authorities = Authorities(self.home.root.certificate, None, authority)
+        self.ca = CertificateAuthority(
+            MESH, authorities, self.store, self.lifetimes, lambda: self.time
+        )
+        self.ca.on_revocation.append(self.told.extend)
+
+    def log_to(self, path: Path) -> None:
+        self.ca.issuance_log = IssuanceLog(path)
+
+    def sign(
+        self,
+        spiffe_id: SpiffeId = BACKEND,
+        principal: Principal = ADMIN,
+        ttl: timedelta | None = None,
+        **names: Any,
+    ) -> Any:
+        """The chain, leaf first. Raises what the CA raises."""
+        csr = build_csr(key(9), spiffe_id, **names)
+        return result_of(self.ca.sign(principal, csr, str(spiffe_id), ttl))
+
+
+def result_of(coroutine: Any) -> Any:
+    """What it returns or raises; it may wait for nothing that has not happened."""
+    outcome: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+@contextmanager
+def ca_rig(**settings: Any) -> Iterator[CaRig]:
+    rig = CaRig(**settings)
+    try:
+        yield rig
+    finally:
+        result_of(settled(rig.store.stop()))
+
+
+async def settled(deferred: Any) -> Any:
+    return await deferred

@@ -1,0 +1,388 @@
+"""No signature without a record before it, no certificate without one after it, and no revocation untold."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent
+
+from pki.authority import IssuerExpired, SigningFailed
+from pki.errors import Malformed, PkiError, Refused
+from pki.policy import Forbidden, Lifetimes, NoProof, anonymous, workload
+from pki.revocation import Reason
+from pki.serial import serial_hex
+from pki.spiffe import SpiffeId
+from pki.svid import Purpose, leaf_problems
+from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of, settled
+from twisted_mesh.ca.service import IssuanceLog
+from twisted_mesh.observe import event_text
+from twisted_mesh.state import StateError
+from twisted_mesh.stores.records import (
+    IssuedCertificate,
+    Query,
+    RecordIntent,
+    Status,
+    StoreError,
+    Unknown,
+)
+
+ISSUING = ["RecordIntent", "sign", "RecordCertificate"]
+
+
+def records(rig: CaRig) -> list[IssuedCertificate]:
+    return list(result_of(rig.ca.certificates(Query(now=rig.time))).certificates)
+
+
+def own(serial: int = 1, spiffe_id: SpiffeId = BACKEND) -> Any:
+    return workload(spiffe_id, serial)
+
+
+# The order of things.
+
+
+def test_the_intent_is_recorded_before_the_signature_and_the_certificate_after(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    assert rig.order == ISSUING
+    (intent,) = [command for command in rig.store.told if isinstance(command, RecordIntent)]
+    assert intent.certificate.serial == leaf.serial_number
+    (record,) = records(rig)
+    assert record.status(NOW) is Status.VALID
+    assert record.spiffe_id == BACKEND
+    assert record.requester == "unix:uid:0"
+    assert record.expires_at == leaf.not_valid_after_utc
+
+
+def test_the_cas_own_certificate_is_recorded_in_the_same_way(rig: CaRig) -> None:
+    leaf, *_ = result_of(rig.ca.issue_own(key("the CA's own")))
+    assert rig.order == ISSUING
+    (record,) = records(rig)
+    assert str(record.spiffe_id) == "spiffe://mesh.local/mesh/ca"
+    assert record.requester == "self"
+    assert leaf_problems(leaf, Purpose.ANY) == []
+
+
+def test_without_a_record_of_the_intent_nothing_is_signed(rig: CaRig) -> None:
+    rig.store.broken = {"RecordIntent"}
+    with pytest.raises(StoreError, match="disk is full"):
+        rig.sign()
+    assert rig.order == ["RecordIntent"]
+    assert records(rig) == []
+
+
+def test_without_a_record_of_the_certificate_it_does_not_leave(
+    rig: CaRig, logged: list[LogEvent]
+) -> None:
+    rig.store.broken = {"RecordCertificate"}
+    with pytest.raises(StoreError, match="disk is full"):
+        rig.sign()
+    assert rig.order == ISSUING
+    (record,) = records(rig)
+    assert record.status(NOW) is Status.PENDING
+    assert "certificate-signed" not in [event.get("event") for event in logged]
+
+
+def broken_token() -> bytes:
+    raise SigningFailed("the token is gone")
+
+
+@pytest.mark.parametrize("breaks", [broken_token, lambda: b"no signature", lambda: bytes(70)])
+def test_a_signer_that_breaks_leaves_a_record_that_can_be_revoked(rig: CaRig, breaks: Any) -> None:
+    rig.signer.breaks = breaks
+    with pytest.raises(SigningFailed):
+        rig.sign()
+    assert rig.order == ["RecordIntent", "sign"]
+    (record,) = records(rig)
+    assert record.status(NOW) is Status.PENDING
+    revoked = result_of(rig.ca.revoke(ADMIN, record.serial, Reason.KEY_COMPROMISE))
+    assert revoked.status(NOW) is Status.REVOKED
+
+
+def test_a_store_that_takes_its_time_holds_the_signature_back(rig: CaRig) -> None:
+    waiting: list[Deferred[None]] = []
+
+    def apply(command: Any) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    rig.ca.store = type("Slow", (), {"apply": staticmethod(apply)})
+    outcome: list[Any] = []
+    draft = rig.ca.authorities.issuing.draft(key(9).public_key, BACKEND, NOW, HOUR)
+    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, "test")).addBoth(outcome.append)
+    assert rig.order == []
+    waiting[0].callback(None)
+    assert rig.order == ["sign"]
+    assert outcome == []
+    waiting[1].callback(None)
+    assert len(outcome[0]) == 2
+
+
+# What is issued.
+
+
+def test_the_chain_holds_the_intermediate_and_not_the_root(rig: CaRig) -> None:
+    leaf, *intermediates = rig.sign()
+    assert intermediates == [rig.home.issuing.certificate]
+    leaf.verify_directly_issued_by(intermediates[0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (None, HOUR),
+        (timedelta(seconds=1), timedelta(seconds=1)),
+        (timedelta(hours=24), timedelta(hours=24)),
+    ],
+)
+def test_a_life_counts_from_its_issue(rig: CaRig, asked: timedelta, given: timedelta) -> None:
+    leaf, *_ = rig.sign(ttl=asked)
+    assert leaf.not_valid_after_utc - NOW == given
+
+
+@pytest.mark.parametrize("asked", [timedelta(0), timedelta(hours=24, seconds=1)])
+def test_a_life_out_of_range_is_refused_and_nothing_recorded(rig: CaRig, asked: timedelta) -> None:
+    with pytest.raises(PkiError, match="ask for 1s to 1d"):
+        rig.sign(ttl=asked)
+    assert rig.order == []
+
+
+def test_a_life_out_of_range_is_told_with_all_that_is_wrong_besides(rig: CaRig) -> None:
+    with pytest.raises(Refused) as refused:
+        rig.sign(OTHER.member("x"), ttl=timedelta(days=9))
+    codes = [problem.code for problem in refused.value.problems]
+    assert codes == ["ttl-out-of-range", "wrong-trust-domain"]
+
+
+def test_the_maximum_may_be_more_than_a_day(logged: list[LogEvent]) -> None:
+    with ca_rig(lifetimes=Lifetimes(HOUR, 7 * DAY)) as rig:
+        leaf, *_ = rig.sign(ttl=7 * DAY)
+        assert leaf.not_valid_after_utc - NOW == 7 * DAY
+        mine, *_ = result_of(rig.ca.issue_own(key(9)))
+        assert mine.not_valid_after_utc - NOW == DAY
+
+
+def test_no_certificate_outlives_the_issuing_ca(rig: CaRig) -> None:
+    end = rig.home.issuing.certificate.not_valid_after_utc
+    rig.time = end - timedelta(minutes=5)
+    leaf, *_ = rig.sign()
+    assert leaf.not_valid_after_utc == end
+    rig.time = end + timedelta(seconds=1)
+    with pytest.raises(IssuerExpired):
+        rig.sign()
+
+
+@pytest.mark.parametrize(
+    ("csr", "kind", "words"),
+    [
+        (b"", Malformed, "PEM"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----\n-----END", Malformed, "decoded"),
+        (b"x" * 40000, Malformed, "at most"),
+    ],
+)
+def test_what_is_no_csr_is_refused(rig: CaRig, csr: bytes, kind: type, words: str) -> None:
+    with pytest.raises(kind, match=words):
+        result_of(rig.ca.sign(ADMIN, csr, str(BACKEND), None))
+    assert rig.order == []
+
+
+@pytest.mark.parametrize("path", ["mesh/ca", "mesh", "mesh/x/y"])
+def test_not_even_an_administrator_gets_a_name_of_the_meshs_own(rig: CaRig, path: str) -> None:
+    with pytest.raises(Refused, match="reserved-id"):
+        rig.sign(MESH.member(*path.split("/")))
+
+
+def test_the_cas_own_key_is_not_certified_for_anybody() -> None:
+    with ca_rig() as rig:
+        from pki.csr import build_csr
+
+        csr = build_csr(rig.signer.key, BACKEND)
+        with pytest.raises(Refused, match="forbidden-key"):
+            result_of(rig.ca.sign(ADMIN, csr, str(BACKEND), None))
+
+
+# Who may.
+
+
+def test_who_has_proven_nothing_gets_nothing_signed(rig: CaRig) -> None:
+    with pytest.raises(NoProof):
+        rig.sign(principal=anonymous("tls:no-certificate"))
+    assert rig.order == []
+
+
+def test_a_workload_renews_itself_and_nobody_else(rig: CaRig) -> None:
+    rig.sign(principal=own())
+    with pytest.raises(Forbidden, match="own-identity-only"):
+        rig.sign(MESH.member("service", "other"), principal=own())
+    assert rig.order == ISSUING
+
+
+def test_a_workload_gets_no_host_name_that_it_did_not_have(rig: CaRig) -> None:
+    rig.sign(principal=own(), dns_names=["localhost", "backend.mesh.local"])
+    with pytest.raises(Forbidden, match="names-granted-only"):
+        rig.sign(principal=own(), dns_names=["bank.example"])
+
+
+# Revoking.
+
+
+def test_a_revocation_is_told_with_its_issuer(rig: CaRig, logged: list[LogEvent]) -> None:
+    leaf, *_ = rig.sign()
+    revoked = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    (told,) = rig.told
+    assert (told.issuer, told.serial) == (rig.home.issuing.key_id, leaf.serial_number)
+    assert told.reason is revoked.reason is Reason.KEY_COMPROMISE
+    assert told.expires_at == leaf.not_valid_after_utc
+    (event,) = [e for e in logged if e.get("event") == "certificate-revoked"]
+    assert event["requester"] == str(ADMIN)
+    assert "Reason: keyCompromise" in event_text(event)
+
+
+def test_revoking_again_answers_as_the_first_time_and_tells_again(
+    rig: CaRig, logged: list[LogEvent]
+) -> None:
+    leaf, *_ = rig.sign()
+    first = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    rig.time += HOUR
+    again = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    assert again == first
+    assert rig.told[0] == rig.told[1]
+    assert [e.get("event") for e in logged].count("certificate-revoked") == 1
+
+
+def test_an_unknown_serial_is_unknown_to_an_administrator_only(rig: CaRig) -> None:
+    with pytest.raises(Unknown, match="serial 2a"):
+        result_of(rig.ca.revoke(ADMIN, 42, Reason.UNSPECIFIED))
+    with pytest.raises(Forbidden):
+        result_of(rig.ca.revoke(own(), 42, Reason.UNSPECIFIED))
+    with pytest.raises(NoProof):
+        result_of(rig.ca.revoke(anonymous("x"), 42, Reason.UNSPECIFIED))
+    assert rig.told == []
+
+
+def test_a_workload_revokes_its_own_certificates_and_no_others(rig: CaRig) -> None:
+    mine, *_ = rig.sign()
+    other, *_ = rig.sign(MESH.member("service", "other"))
+    result_of(rig.ca.revoke(own(), mine.serial_number, Reason.SUPERSEDED))
+    with pytest.raises(Forbidden, match="own-certificate-only"):
+        result_of(rig.ca.revoke(own(), other.serial_number, Reason.SUPERSEDED))
+    assert [r.serial for r in rig.told] == [mine.serial_number]
+
+
+def test_a_revocation_that_is_not_stored_is_not_told(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    rig.store.broken = {"Revoke"}
+    with pytest.raises(StoreError):
+        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
+    assert rig.told == []
+
+
+def test_the_feed_begins_anew_for_a_position_of_another_store(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
+    feed = result_of(rig.ca.revocations(0))
+    assert [r.serial for r in feed.revocations] == [leaf.serial_number]
+    assert result_of(rig.ca.revocations(feed.position, feed.store)).revocations == ()
+    assert result_of(rig.ca.revocations(feed.position)).revocations == ()
+    anew = result_of(rig.ca.revocations(feed.position, "another store"))
+    assert anew == feed
+
+
+# Health.
+
+
+def test_it_is_ready_while_it_could_issue(rig: CaRig) -> None:
+    result_of(rig.ca.check())
+    rig.store.broken = {"find"}
+    with pytest.raises(StoreError):
+        result_of(rig.ca.check())
+    rig.store.broken = set()
+    rig.time = rig.home.issuing.certificate.not_valid_after_utc + timedelta(seconds=1)
+    with pytest.raises(Refused, match="issuer-expired"):
+        result_of(rig.ca.check())
+
+
+# The log and the issuance log.
+
+
+def test_the_log_tells_what_was_asked_and_what_was_given(
+    rig: CaRig, logged: list[LogEvent]
+) -> None:
+    leaf, *_ = rig.sign()
+    assert [event["event"] for event in logged] == ["csr-received", "certificate-signed"]
+    asked, given = map(event_text, logged)
+    assert asked == (
+        "Received CSR:\n  Subject: CN=backend\n  Requested SAN: spiffe://mesh.local/service/backend\n"
+        "  From: administrator (unix:uid:0)"
+    )
+    assert "SAN URI: spiffe://mesh.local/service/backend" in given
+    assert "Expires: 2026-11-23T11:00:00Z" in given
+    assert "BEGIN" not in asked + given
+
+
+def test_each_certificate_is_one_line_of_json(rig: CaRig, tmp_path: Path) -> None:
+    rig.log_to(tmp_path / "issued.jsonl")
+    leaves = [rig.sign()[0] for _ in range(2)]
+    lines = (tmp_path / "issued.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "time": "2026-11-23T10:00:00Z",
+            "serial": serial_hex(leaf.serial_number),
+            "spiffe_id": str(BACKEND),
+            "subject": "CN=backend",
+            "expires_at": "2026-11-23T11:00:00Z",
+            "requester": "unix:uid:0",
+        }
+        for leaf in leaves
+    ]
+
+
+def test_the_issuance_log_is_tried_at_the_start_and_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "issued.jsonl"
+    path.write_text("before\n")
+    IssuanceLog(path).open()
+    assert path.read_text() == "before\n"
+    with pytest.raises(StateError, match="the issuance log .* cannot be written .Is a directory"):
+        IssuanceLog(tmp_path).open()
+
+
+def test_a_certificate_that_cannot_be_logged_does_not_leave(rig: CaRig, tmp_path: Path) -> None:
+    rig.log_to(tmp_path / "gone" / "issued.jsonl")
+    with pytest.raises(StateError, match="issuance log"):
+        rig.sign()
+    (record,) = records(rig)
+    assert record.status(NOW) is Status.VALID
+    result_of(rig.ca.revoke(ADMIN, record.serial, Reason.SUPERSEDED))
+
+
+def test_a_full_disk_tears_no_line_of_the_issuance_log(rig: CaRig, tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    path = tmp_path / "issued.jsonl"
+    rig.log_to(path)
+    rig.sign()
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
+    try:
+        with pytest.raises(StateError, match="issuance log"):
+            rig.sign()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == whole
+    rig.sign()
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_listing_asks_the_store(rig: CaRig) -> None:
+    rig.sign()
+    page = result_of(rig.ca.certificates(Query(now=NOW, spiffe_id=MESH.member("nobody"))))
+    assert page.certificates == ()
+    rig.store.broken = {"list"}
+    with pytest.raises(StoreError):
+        result_of(settled(rig.store.list(Query(now=NOW))))

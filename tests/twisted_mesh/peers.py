@@ -1,0 +1,29 @@
+"""Peers without a handshake: who they are, and the certificates that they rest on."""
+
+from attrs import define, field
+from cryptography import x509
+
+from pki.spiffe import SpiffeId
+from tests.authorities import Mesh, mesh
+from twisted_mesh.connections import Peer
+from twisted_mesh.events import TlsFacts
+
+FACTS = TlsFacts("TLS 1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "", "", (), ())
+
+
+def peer_of(leaf: x509.Certificate, ca: Mesh | None = None, spiffe_id: SpiffeId | None = None) -> Peer:
+    """The peer that presented ``leaf`` under ``ca``."""
+    ca = ca or mesh()
+    path = (leaf, *ca.issuing.intermediates, ca.root.certificate)
+    return Peer(spiffe_id or ca.trust_domain.member("service", "backend"), path, FACTS, 1)
+
+
+@define(eq=False)
+class Connected:
+    """A live connection that notes why it was closed."""
+
+    peer: Peer | None = None
+    severed: list[str] = field(factory=list)
+
+    def sever(self, reason: str) -> None:
+        self.severed.append(reason)
