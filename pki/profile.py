@@ -1,6 +1,7 @@
 """Profiles: what each kind of certificate of the mesh looks like."""
 
 from datetime import timedelta
+from functools import cache
 
 from attrs import frozen
 from cryptography import x509
@@ -49,7 +50,12 @@ class Profile:
 
     @property
     def key_usage(self) -> x509.KeyUsage:
-        return x509.KeyUsage(**{usage: usage in self.usages for usage in _USAGES})
+        return _key_usage(self.usages)
+
+
+@cache
+def _key_usage(usages: frozenset[str]) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in usages for usage in _USAGES})
 
 
 _SIGNS_CERTIFICATES = frozenset({"key_cert_sign", "crl_sign"})

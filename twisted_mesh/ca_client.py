@@ -2,11 +2,12 @@
 
 import ipaddress
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from attrs import define, field, frozen
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from pki.bundle import BadBundle, BundleSet, TrustBundle
 from pki.errors import Malformed, PkiError, Problem, printable
 from pki.revocation import Reason, Revocation
+from pki.serial import parse_serial
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import load_certificates
 from pki.validity import format_duration, parse_rfc3339
@@ -32,6 +34,7 @@ from twisted_mesh.web import read_body
 #: Seconds for one request, connecting included.
 REQUEST_TIMEOUT = 10.0
 _MAX_ANSWER = 32 * 1024 * 1024
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
 
 
 class CaRefused(PkiError):
@@ -95,27 +98,19 @@ class CaAddress:
     @classmethod
     def parse(cls, text: str) -> "CaAddress":
         """Raises :class:`BadCaUrl`."""
-        if text.startswith(("unix:", "/")):
+        if text.startswith(("unix:", "/")) and text != "unix:":
             return cls("unix", path=text.removeprefix("unix:"))
-        try:
-            url = urlsplit(text)
-            host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-        except ValueError:
-            raise BadCaUrl(f"{printable(text, 100)!r} is no URL") from None
-        if (
-            url.scheme not in ("http", "https")
-            or not host
-            or url.path not in ("", "/")
-            or url.query
-        ):
+        url = split_url(text, {"https": 443, "http": 80})
+        if url is None:
             raise BadCaUrl(
                 f"{printable(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
             )
-        if url.scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
+        scheme, host, port = url
+        if scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
             raise BadCaUrl(
                 f"{printable(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
             )
-        return cls(url.scheme, host=host, port=port)
+        return cls(scheme, host=host, port=port)
 
     def __str__(self) -> str:
         if self.scheme == "unix":
@@ -175,7 +170,9 @@ class CaClient:
 
     async def trust(self, after: int, store: str = "") -> TrustNews:
         """What is new since position ``after`` of that store's feed."""
-        path = f"/api/v1/trust?after={after}" + (f"&store={store}" if store else "")
+        path = f"/api/v1/trust?after={after}" + (
+            f"&store={quote(store, safe='')}" if store else ""
+        )
         answer = await self._ask("GET", path, None, _TrustAnswer)
         bundles = [
             TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
@@ -235,6 +232,22 @@ class CaClient:
         return ours
 
 
+def split_url(text: str, ports: Mapping[str, int]) -> tuple[str, str, int] | None:
+    """Scheme, host and port of a URL that consists of nothing else; None where it is no such URL.
+
+    ``ports`` are the schemes that there are, each with the port that it means by itself.
+    """
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", ports[url.scheme] if url.port is None else url.port
+    except (ValueError, KeyError):
+        return None
+    # urlsplit drops line breaks without a word: what it has read must be what was written.
+    whole = f"{url.scheme}://{url.netloc}".lower() == text.removesuffix("/").lower()
+    usable = whole and port and "@" not in url.netloc and _HOST.fullmatch(host)
+    return (url.scheme, host, port) if usable else None
+
+
 def server_name(host: str) -> str | None:
     """What goes into SNI: the host name, or None for an IP address (RFC 6066 section 3)."""
     try:
@@ -249,10 +262,10 @@ def _problems(status: int, content: bytes) -> list[Problem]:
     try:
         document = json.loads(content)
         found = [
-            Problem(str(p["code"]), printable(str(p["detail"])), printable(str(p["remedy"])))
+            Problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
             for p in document.get("problems", ())
         ]
-        return found or [Problem(str(document["code"]), printable(str(document["detail"])))]
+        return found or [Problem(*(printable(str(document[name])) for name in ("code", "detail")))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return [Problem("ca-refused", f"the CA answered {status}")]
 
@@ -262,13 +275,9 @@ def _revocation(answer: _RevocationAnswer) -> Revocation:
         reason = Reason(answer.reason)
     except ValueError:
         reason = Reason.UNSPECIFIED
-    try:
-        serial = int(answer.serial, 16)
-    except ValueError:
-        raise Malformed("the CA's list of revocations holds a serial that is none") from None
     return Revocation(
         answer.issuer,
-        serial,
+        parse_serial(answer.serial),
         parse_rfc3339(answer.revoked_at),
         reason,
         parse_rfc3339(answer.expires_at),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -15,7 +14,7 @@ from zope.interface import implementer
 from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 from twisted_mesh._tasks import within
-from twisted_mesh.ca_client import server_name
+from twisted_mesh.ca_client import server_name, split_url
 from twisted_mesh.connections import Peer
 from twisted_mesh.events import logger
 from twisted_mesh.tls.alerts import as_error
@@ -37,21 +36,12 @@ class ServerUrl:
     @classmethod
     def parse(cls, text: str) -> "ServerUrl":
         """Raises :class:`Malformed`."""
-        try:
-            url = urlsplit(text)
-            host, port = url.hostname or "", url.port or 443
-        except ValueError:
-            host, port, url = "", 0, urlsplit("")
-        if (
-            url.scheme != "https"
-            or not host
-            or url.path not in ("", "/")
-            or url.query
-            or url.username
-        ):
+        url = split_url(text, {"https": 443})
+        if url is None:
             raise Malformed(
                 f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
             )
+        _, host, port = url
         return cls(host, port)
 
     def __str__(self) -> str:

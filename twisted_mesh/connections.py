@@ -1,6 +1,8 @@
 """Who is connected now: every live connection with the peer, certificate and generation it was let in by."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import pairwise
 from typing import Protocol
 
 from attrs import define, field, frozen
@@ -28,8 +30,14 @@ class Peer:
 
     def credentials(self) -> Iterable[tuple[str, int]]:
         """Issuer and serial of each certificate below the root: if one is revoked, so is the peer."""
-        for cert, issuer in zip(self.path, self.path[1:], strict=False):
-            yield key_id(issuer.public_key()), cert.serial_number
+        return _credentials(self.path)
+
+
+@lru_cache(maxsize=1024)
+def _credentials(path: tuple[x509.Certificate, ...]) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (key_id(issuer.public_key()), cert.serial_number) for cert, issuer in pairwise(path)
+    )
 
 
 class LiveConnection(Protocol):

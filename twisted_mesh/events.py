@@ -6,6 +6,7 @@ Later lines of a text are indented facts. Keys, tokens and request bodies are ne
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from attrs import frozen
 from cryptography import x509
@@ -35,8 +36,10 @@ class TlsFacts:
     chain: tuple[str, ...]
     serials: tuple[str, ...]
 
-    @classmethod
-    def chain_of(cls, path: Sequence[x509.Certificate]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def chain_of(path: tuple[x509.Certificate, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Subjects and serials. Peers come back, and a name takes longer to write than to find."""
         return (
             tuple(subject_of(cert) for cert in path),
             tuple(serial_pairs(cert.serial_number) for cert in path),

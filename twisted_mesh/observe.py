@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from string import Formatter
 from typing import Any, TextIO
 
@@ -37,33 +38,46 @@ def watch(manager: CertificateManager) -> None:
     CONNECTIONS.set_function(lambda: len(manager.registry))
 
 
-class _Safe(Formatter):
-    """Formats an event's constant text; values are shown without control characters."""
-
-    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
-        return kwargs.get(str(key), "?")
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        try:
-            text = format(value, format_spec)
-        except Exception:  # what it means to show itself is its own affair, the log is ours
-            text = safe_str(value)
-        return printable(text, 4000)
+@lru_cache(maxsize=512)
+def _pieces(text: str) -> tuple[tuple[str, str | None, str], ...]:
+    """An event's constant text, taken apart once: what stands before a field, its name, its format."""
+    return tuple((before, name, spec or "") for before, name, spec, _ in Formatter().parse(text))
 
 
-_SAFE = _Safe()
+def _filled(text: str, event: LogEvent) -> str:
+    """An event's constant text with its values."""
+    filled = []
+    for before, name, spec in _pieces(text):
+        filled.append(before)
+        if name is not None:
+            filled.append(_shown(event.get(name, "?"), spec))
+    return "".join(filled)
+
+
+def _shown(value: object, spec: str) -> str:
+    """A value without control characters."""
+    try:
+        text = format(value, spec)
+    except Exception:  # what it means to show itself is its own affair, the log is ours
+        text = safe_str(value)
+    return printable(text, 4000)
 
 
 def event_text(event: LogEvent) -> str:
     """The event in words: one line, or a title and indented facts. No value can add a line."""
     text = event.get("log_format")
-    if _SUBSYSTEM.match(event.get("log_namespace") or "") and isinstance(text, str):
-        return _SAFE.vformat(text, (), event)
+    if _subsystem(event) and isinstance(text, str):
+        return _filled(text, event)
     return "\n".join(printable(line, 4000) for line in formatEvent(event).splitlines())
 
 
 def _subsystem(event: LogEvent) -> str | None:
-    match = _SUBSYSTEM.match(event.get("log_namespace") or "")
+    return _subsystem_of(event.get("log_namespace") or "")
+
+
+@lru_cache(maxsize=512)
+def _subsystem_of(namespace: str) -> str | None:
+    match = _SUBSYSTEM.match(namespace)
     return match[1] if match else None
 
 
@@ -138,13 +152,18 @@ def _as_json(value: object) -> object:
     return value
 
 
+@lru_cache(maxsize=512)
+def _counter(name: str) -> Counter:
+    return EVENTS.labels(name)
+
+
 @provider(ILogObserver)
 def count(event: LogEvent) -> None:
     """Prometheus counters of what happened."""
     name = event.get("event")
     if not name or _subsystem(event) is None:
         return
-    EVENTS.labels(name).inc()
+    _counter(name).inc()
     if name in ("peer-refused", "request-refused"):
         counter = REFUSALS if name == "peer-refused" else API_REFUSALS
         for code in str(event.get("codes", "")).split(", "):

@@ -5,8 +5,6 @@ from typing import Any
 import msgspec
 from twisted.web import resource, server
 
-from pki.serial import serial_pairs
-from pki.svid import subject_of
 from twisted_mesh.connections import Peer
 from twisted_mesh.events import logger
 from twisted_mesh.tls.transport import MeshConnection, spoken_address
@@ -75,7 +73,6 @@ class StatusResource(resource.Resource):
 
 def tell_peer(connection: MeshConnection, peer: Peer) -> None:
     """The guide's words on a new connection, with all that is known of it."""
-    leaf = peer.leaf
     _log.info(
         "New connection from {address}\n"
         "Client certificate presented:\n"
@@ -84,10 +81,10 @@ def tell_peer(connection: MeshConnection, peer: Peer) -> None:
         "  {version}, {cipher}, {group}, SNI {sni}, ALPN {alpn}",
         event="peer-verified",
         address=spoken_address(connection.getPeer()),
-        subject=subject_of(leaf),
+        subject=peer.tls.chain[0],
         peer=str(peer.spiffe_id),
-        issuer=leaf.issuer.rfc4514_string(),
-        serial=serial_pairs(leaf.serial_number),
+        issuer=peer.tls.chain[1],
+        serial=peer.tls.serials[0],
         version=peer.tls.version,
         cipher=peer.tls.cipher,
         group=peer.tls.group,

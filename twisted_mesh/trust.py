@@ -10,12 +10,18 @@ from cryptography.hazmat.primitives import serialization
 
 from pki.bundle import BundleSet
 from pki.chain import Verdict, judge
-from pki.errors import Problem
+from pki.errors import HOSTILE_INPUT, Problem
 from pki.revocation import RevocationSet
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose
 
 _CACHED_VERDICTS = 4096
+_UNREADABLE = Problem(
+    "malformed",
+    "a presented certificate cannot be decoded",
+    "issue it anew",
+    "RFC 5280 section 4.1",
+)
 
 
 @frozen
@@ -80,16 +86,24 @@ class Judge:
 
     def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
         """The verdict on a chain, leaf first."""
+        return self.verdict_on_der(
+            [cert.public_bytes(serialization.Encoding.DER) for cert in presented], purpose
+        )
+
+    def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """The same, of certificates in DER, which are parsed only if they have not been seen before."""
         now = self._now()
-        if not presented:
-            return self._trust.judge(presented, now, purpose)
         # The whole chain: the verdict on a leaf that came without its issuers is another one.
-        key = (b"".join(c.public_bytes(serialization.Encoding.DER) for c in presented), purpose)
+        key = (b"".join(presented), purpose)
         known = self._verdicts.get(key)
         if known is not None and known.holds_at(now):
             self._verdicts.move_to_end(key)
             return known
-        verdict = self._trust.judge(presented, now, purpose)
+        try:
+            chain = [x509.load_der_x509_certificate(der) for der in presented]
+        except HOSTILE_INPUT:
+            return Verdict(None, (), (_UNREADABLE,))
+        verdict = self._trust.judge(chain, now, purpose)
         if verdict.ok:
             self._verdicts[key] = verdict
             if len(self._verdicts) > _CACHED_VERDICTS:

@@ -233,7 +233,8 @@ class BoundedSite(server.Site):
     def __init__(
         self, root: resource.IResource, reactor: Any, limits: Limits | None = None
     ) -> None:
-        super().__init__(root, reactor=reactor)
+        # We take JSON; else Twisted makes a mail message of every POST, to see whether it is a form.
+        super().__init__(root, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits or Limits()
         self.timeOut = None  # an idle timer is no bound; ours are
         self.displayTracebacks = False
@@ -333,4 +334,4 @@ class _BodyCollector(Protocol):
         if not self.done.called:
             self.done.errback(ConnectionAborted("the answer was too long, or came too late"))
         if self.transport is not None:
-            self.transport.abortConnection()
+            self.transport.loseConnection()  # what twisted.web hands out here cannot abort

@@ -11,7 +11,9 @@ from twisted_mesh.events import TlsFacts
 FACTS = TlsFacts("TLS 1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "", "", (), ())
 
 
-def peer_of(leaf: x509.Certificate, ca: Mesh | None = None, spiffe_id: SpiffeId | None = None) -> Peer:
+def peer_of(
+    leaf: x509.Certificate, ca: Mesh | None = None, spiffe_id: SpiffeId | None = None
+) -> Peer:
     """The peer that presented ``leaf`` under ``ca``."""
     ca = ca or mesh()
     path = (leaf, *ca.issuing.intermediates, ca.root.certificate)

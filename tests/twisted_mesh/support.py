@@ -27,6 +27,11 @@ class ThreadCalls:
     def callFromThread(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self._calls.put(lambda: f(*args, **kwargs))
 
+    def turn(self) -> None:
+        """Run what has been handed over by now, as one turn of a reactor does."""
+        for _ in range(self._calls.qsize()):
+            self._calls.get()()
+
     def result(self, deferred: Deferred[T]) -> T:
         """What ``deferred`` fires with, once it does; raises what it errs with."""
         answers: list[Any] = []

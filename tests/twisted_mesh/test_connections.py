@@ -90,6 +90,4 @@ def test_the_facts_of_a_chain_are_told_leaf_first() -> None:
     leaf = CA.leaf()
     subjects, serials = TlsFacts.chain_of((leaf, CA.issuing.certificate))
     assert subjects[0] == "CN=backend"
-    assert serials == tuple(
-        serial_pairs(c.serial_number) for c in (leaf, CA.issuing.certificate)
-    )
+    assert serials == tuple(serial_pairs(c.serial_number) for c in (leaf, CA.issuing.certificate))

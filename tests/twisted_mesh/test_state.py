@@ -190,7 +190,7 @@ def test_a_file_system_without_locks_is_named(
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="the key .*/gone cannot be read \\(No such file"):
+    with pytest.raises(StateError, match=r"the key .*/gone cannot be read \(No such file"):
         read_file(tmp_path / "gone", "the key")
 
 

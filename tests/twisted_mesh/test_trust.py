@@ -1,5 +1,6 @@
 """Verdicts are remembered only as long as nothing they depend on has changed, the clock included."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -126,6 +127,15 @@ def test_nobody_at_all_is_refused_each_time(rig: Rig) -> None:
     assert len(rig.asked) == 2
 
 
+@pytest.mark.parametrize("der", [b"", b"\x30\x80", b"nonsense"])
+def test_what_is_no_certificate_is_refused_each_time(rig: Rig, der: bytes) -> None:
+    for _ in range(2):
+        verdict = rig.judge.verdict_on_der([der], Purpose.CLIENT)
+        assert [problem.code for problem in verdict.problems] == ["malformed"]
+        assert not verdict.ok
+    assert rig.judge._verdicts == {}
+
+
 def test_only_so_many_verdicts_are_remembered_the_oldest_go_first(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,8 +188,6 @@ def test_not_being_allowed_is_told_besides_what_else_is_wrong() -> None:
 def test_another_domains_root_does_not_vouch_for_ours() -> None:
     other = mesh(OTHER)
     draft = other.issuing.draft(key(9).public_key, MESH.member("admin"), NOW, HOUR)
-    import asyncio
-
     minted = asyncio.run(other.issuing.sign(draft))
     trust = Trust(BundleSet.of(CA.bundle, other.bundle), allow=ALL)
     verdict = trust.judge((minted, *other.issuing.intermediates), NOW, Purpose.CLIENT)

@@ -723,7 +723,7 @@ def test_an_answer_over_the_limit_is_cut_off() -> None:
     body, _, outcome = reading()
     body.reader.dataReceived(b"0" * 11)
     assert outcome[0].check(ConnectionAborted)
-    assert body.wire.aborted
+    assert body.wire.disconnecting
     body.wire.clock.advance(0)
 
 
@@ -737,6 +737,6 @@ def test_an_answer_that_breaks_off_is_no_answer() -> None:
 def test_giving_up_on_an_answer_ends_its_connection() -> None:
     body, done, outcome = reading()
     done.cancel()
-    assert body.wire.aborted
+    assert body.wire.disconnecting
     assert outcome[0].check(ConnectionAborted)
     body.wire.clock.advance(0)

@@ -1,6 +1,7 @@
 """The CA's own certificates and keys on disk: made at the first start, loaded at the later ones."""
 
 from datetime import datetime
+from functools import lru_cache
 
 from attrs import frozen
 from cryptography import x509
@@ -8,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 
 from pki.authority import Authority
 from pki.bundle import TrustBundle
-from pki.errors import PkiError
+from pki.errors import HOSTILE_INPUT, PkiError
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
@@ -39,10 +40,15 @@ class Authorities:
 
     def forbidden_keys(self) -> frozenset[bytes]:
         """The CAs' own public keys: no workload may have them certified."""
-        return frozenset(spki_der(c.public_key()) for c in (self.root, self.issuing.certificate))
+        return _public_keys((self.root, self.issuing.certificate))
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         return TrustBundle(trust_domain, (self.root,), sequence=1, refresh_hint=300)
+
+
+@lru_cache(maxsize=16)
+def _public_keys(certificates: tuple[x509.Certificate, ...]) -> frozenset[bytes]:
+    return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
 
 async def load_or_create(
@@ -56,8 +62,8 @@ async def load_or_create(
     if not state.root_certificate.exists():
         if any(state.private.glob("*.key")) and (state.ca / "issuing.crt").exists():
             raise WrongState(
-                f"{state.root_certificate} is gone but its issuing CA is there: restore it from a backup, "
-                f"or start anew in an empty --state-dir"
+                f"{state.root_certificate} is gone but its issuing CA is there: restore it from a backup; "
+                f"if its first start was cut short, remove {state.ca / 'issuing.crt'} and start again"
             )
         await _create(state, trust_domain, root_algorithm, issuing_algorithm, now)
     return await _load(state, trust_domain, issuing_algorithm, now)
@@ -119,8 +125,9 @@ async def _load(
             f"{subject_of(root)} is valid from {spoken_time(root.not_valid_before_utc)} to "
             f"{spoken_time(root.not_valid_after_utc)}, and here it is {spoken_time(now)}: check this machine's clock"
         )
-    issuing = _issuing(state, root)
-    if not validity_of(issuing.certificate).contains(now):
+    # Before the key is looked at: of a replacement that was cut short, only the key is there.
+    (certificate,) = _certificates(state, "issuing.crt")
+    if not validity_of(certificate).contains(now):
         if root_key is None:
             raise WrongState(
                 f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
@@ -129,8 +136,7 @@ async def _load(
         await _create_issuing(
             state, Authority(root, root_key), trust_domain, algorithm, now, generation=2
         )
-        issuing = _issuing(state, root)
-    return Authorities(root, root_key, issuing)
+    return Authorities(root, root_key, _issuing(state, root))
 
 
 def _root_key(state: StateDirectory, root: x509.Certificate) -> MemoryKey | None:
@@ -163,6 +169,12 @@ def _certificates(state: StateDirectory, name: str) -> tuple[x509.Certificate]:
     found = load_certificates(read_file(path, "the certificate"), str(path))
     if len(found) != 1:
         raise WrongState(f"{path} holds {len(found)} certificates instead of one")
+    try:
+        uri_names(found[0])
+    except HOSTILE_INPUT:
+        raise WrongState(
+            f"{path} holds a certificate that cannot be decoded: restore it from a backup"
+        ) from None
     return (found[0],)
 
 

@@ -1,6 +1,7 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web import resource, server
 
+from pki.authority import LintFailed
 from pki.errors import Malformed, PkiError, Refused
 from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, permit
 from pki.revocation import Reason
@@ -258,6 +260,7 @@ ROUTES: dict[tuple[str, str], Route] = {
 }
 
 _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
+    (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (NoProof, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
@@ -358,10 +361,15 @@ def _whole_number(text: str, name: str, least: int, most: int) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=16)
+def _pem(issuer: x509.Certificate) -> str:
+    return certificates_pem([issuer]).decode()
+
+
 def _signed(leaf: x509.Certificate, intermediates: list[x509.Certificate]) -> dict[str, Any]:
     return {
         "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
-        "chain": [certificates_pem([cert]).decode() for cert in intermediates],
+        "chain": [_pem(cert) for cert in intermediates],
         "expires_at": rfc3339(leaf.not_valid_after_utc),
         "serial": serial_hex(leaf.serial_number),
         "spiffe_id": str(spiffe_id_of(leaf)),

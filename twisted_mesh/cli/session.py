@@ -38,7 +38,7 @@ reactor: Any = steady(_reactor)
 
 DONE, REFUSED, UNUSABLE, UNREACHABLE = 0, 1, 2, 3
 #: Codes that mean that the other side could not be talked to, as opposed to saying no.
-_AWAY = {"unreachable", "interrupted", "not-tls", "tls-error"}
+_AWAY = {"unreachable", "interrupted", "not-tls", "not-http", "tls-error"}
 
 
 @frozen

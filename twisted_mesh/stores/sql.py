@@ -1,9 +1,8 @@
 """The store on SQL: one thread does its work, many commands to a commit, and the reactor never waits."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -52,16 +51,21 @@ class _Read:
 class SqlStore:
     """Keeps certificates in ``database``; see :class:`IStore`.
 
-    What waits when the thread looks is committed together, so that a slow disk makes larger commits
-    instead of a longer queue. Reads see every command that was given before them. A commit that
-    fails keeps nothing and tells each of its callers; the next one tries again. Cancelling an
-    answer stops nothing: what was told is done.
+    The thread is given one batch at a time: what one turn of the reactor brings, then what has come
+    while the last batch was written, so that a slow disk makes larger commits instead of a longer
+    queue. (A thread that helped itself would be woken for each command, and find that one alone.)
+    Reads see every command that was given before them. A commit that fails keeps nothing and tells
+    each of its callers; the next one tries again. Cancelling an answer stops nothing: what was told
+    is done.
     """
 
     def __init__(self, database: Sqlite, reactor: IReactorFromThreads) -> None:
         self._database = database
         self._reactor = reactor
-        self._queue: SimpleQueue[_Write | _Read | None] = SimpleQueue()
+        self._queue: SimpleQueue[Sequence[_Write | _Read] | None] = SimpleQueue()
+        self._waiting: list[_Write | _Read] = []
+        self._busy = False
+        """Whether a batch is with the thread, or about to be."""
         self._thread: threading.Thread | None = None
         self._stopping: list[Deferred[None]] = []
         self._id = ""
@@ -87,10 +91,10 @@ class SqlStore:
     def stop(self) -> Deferred[None]:
         if self._thread is None:
             return succeed(None)
-        if not self._stopping:
-            self._queue.put(None)
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
+        if len(self._stopping) == 1 and not self._busy:
+            self._hand_over()
         return done
 
     def apply(self, command: Command) -> Deferred[Any]:
@@ -114,26 +118,43 @@ class SqlStore:
                 StoreError(f"store {self._database}: it is closed: ask again once it is open")
             )
         deferred: Deferred[Any] = Deferred()
-        self._queue.put(work(deferred))
+        self._waiting.append(work(deferred))
+        if not self._busy:
+            self._busy = True
+            # Not at once: first let this turn of the reactor bring what else it has.
+            self._reactor.callFromThread(self._hand_over)
         return deferred
+
+    def _hand_over(self) -> None:
+        """Give the thread its next batch; where there is none and all is over, tell it to end."""
+        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        self._busy = bool(batch)
+        if batch:
+            self._queue.put(batch)
+        elif self._stopping:
+            self._queue.put(None)
+
+    def _answered(self, answers: Iterable[tuple[Deferred[Any], Any]]) -> None:
+        for deferred, answer in answers:
+            if isinstance(answer, Exception):
+                deferred.errback(answer)
+            else:
+                deferred.callback(answer)
+        self._hand_over()
 
     # On the thread.
 
     def _work(self, engine: Engine) -> None:
         writer = engine.execution_options(writes=True)
-        going = True
-        while going:
-            waiting = [self._queue.get()]
-            with contextlib.suppress(Empty):
-                while len(waiting) < _BATCH:
-                    waiting.append(self._queue.get_nowait())
-            if waiting[-1] is None:
-                going = False
-            if writes := [work for work in waiting if isinstance(work, _Write)]:
+        while (batch := self._queue.get()) is not None:
+            answers: list[tuple[Deferred[Any], Any]] = []
+            if writes := [work for work in batch if isinstance(work, _Write)]:
                 outcomes = self._write(writer, [write.command for write in writes])
-                self._answer((w.deferred, o) for w, o in zip(writes, outcomes, strict=True))
-            if reads := [work for work in waiting if isinstance(work, _Read)]:
-                self._answer([(read.deferred, self._run(engine, read.query)) for read in reads])
+                answers += ((w.deferred, o) for w, o in zip(writes, outcomes, strict=True))
+            for read in batch:
+                if isinstance(read, _Read):
+                    answers.append((read.deferred, self._run(engine, read.query)))
+            self._reactor.callFromThread(self._answered, answers)
         try:
             engine.dispose()
         finally:
@@ -160,9 +181,6 @@ class SqlStore:
         if not isinstance(error, DBAPIError):
             _log.failure("the store broke", failure=Failure(error))
         return self._database.explain(error)
-
-    def _answer(self, answers: Iterable[tuple[Deferred[Any], Any]]) -> None:
-        self._reactor.callFromThread(_fire, list(answers))
 
     # On the reactor again.
 
@@ -191,11 +209,3 @@ class SqlStore:
                 f"(tables {version}, here {schema.VERSION}): upgrade twisted-mesh"
             )
         return facts["store"]
-
-
-def _fire(answers: Iterable[tuple[Deferred[Any], Any]]) -> None:
-    for deferred, answer in answers:
-        if isinstance(answer, Exception):
-            deferred.errback(answer)
-        else:
-            deferred.callback(answer)

@@ -1,6 +1,7 @@
 """What mesh-ca and mesh-server share under twistd: options, one-sentence failures, signals, draining."""
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -174,6 +175,9 @@ class MeshService(MultiService):
     async def _run(self) -> None:
         try:
             await self.run()
+            # What is there now stays: a collection need not look at it again and again.
+            gc.collect()
+            gc.freeze()
         except PkiError as error:
             self.fail(str(error))
 

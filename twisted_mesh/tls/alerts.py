@@ -13,6 +13,7 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError  # exported nowhere else
 
 from pki.errors import PkiError, Problem, Refused, printable
 
@@ -145,6 +146,8 @@ def problem_of(error: BaseException | Failure) -> Problem:
             return Problem(
                 "unreachable", "it did not answer in time", "check the address and the network"
             )
+        if isinstance(cause, ParseError):
+            return Problem("not-http", "what it answered is not HTTP", "check the address")
         if isinstance(cause, ConnectError):
             return Problem("unreachable", printable(str(cause), 200), "check the address")
     causes = list(_causes(error))
@@ -171,8 +174,17 @@ def _causes(error: BaseException | Failure) -> Iterator[BaseException]:
         yield from _causes(reason)
 
 
+def _reasons(error: SSL.Error) -> Iterator[str]:
+    """The words of OpenSSL's error queue. A SysCallError has a number in its place."""
+    queue = error.args[0] if error.args else ()
+    for entry in queue if isinstance(queue, list | tuple) else ():
+        match entry:
+            case (_, _, str(reason)):
+                yield reason
+
+
 def _from_openssl(error: SSL.Error) -> Problem:
-    reasons = [entry[2] for entry in (error.args[0] if error.args else ()) if len(entry) == 3]
+    reasons = list(_reasons(error))
     for reason in reasons:
         alert = reason.rpartition("alert ")[2] if "alert" in reason else None
         if alert in _ALERTS:

@@ -172,6 +172,7 @@ class _MeshFactory(WrappingFactory[Any]):
         self, wrapped: IProtocolFactory, security: Security, client: _Expectation | None
     ) -> None:
         super().__init__(wrapped)
+        self.declarations: tuple[object, ...] = ()
         self.security = security
         self.client = client
 
@@ -199,6 +200,8 @@ class MeshConnection(ProtocolWrapper):
 
     def makeConnection(self, transport: Any) -> None:
         directlyProvides(self, providedBy(transport))
+        # zope keeps a declaration only while somebody does, and takes long to make it anew.
+        self.factory.declarations = providedBy(self), providedBy(transport)
         Protocol.makeConnection(self, transport)
         self.factory.registerProtocol(self)
         security = self.factory.security

@@ -67,16 +67,14 @@ class Handshake:
     def accepted(self) -> bool:
         return self.verdict is not None and self.verdict.ok and not self.problems
 
-    def decide(self, presented: Sequence[x509.Certificate]) -> bool:
-        """Judge the whole chain, leaf first."""
-        self.verdict = self.judge.verdict(presented, self.purpose)
-        problems = list(self.verdict.problems)
-        if presented:
-            problems += filter(None, (demand(presented[0]) for demand in self.extra))
-        self.problems = tuple(problems)
+    def decide(self, presented: Sequence[bytes]) -> bool:
+        """Judge the whole chain, in DER, leaf first."""
+        self.verdict = self.judge.verdict_on_der(presented, self.purpose)
+        unmet = [demand(self.verdict.path[0]) for demand in self.extra if self.verdict.path]
+        self.problems = (*self.verdict.problems, *filter(None, unmet))
         return self.accepted
 
-    def refused_by_openssl(self, errno: int, presented: Sequence[x509.Certificate]) -> None:
+    def refused_by_openssl(self, errno: int, presented: Sequence[bytes]) -> None:
         """OpenSSL said no; say why in full, by our own verdict if that finds anything."""
         if presented:
             self.decide(presented)
@@ -117,7 +115,7 @@ def decide(
         handshake = _handshakes[connection]
         if ok and depth:
             return 0
-        presented = [cert.to_cryptography() for cert in chain()]
+        presented = [crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain()]
         if not ok:
             handshake.refused_by_openssl(errno, presented)
             return errno or _CERT_REJECTED

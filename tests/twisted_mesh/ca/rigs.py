@@ -26,6 +26,7 @@ from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 
 ADMIN = administrator("unix:uid:0")
+LIFETIMES = Lifetimes(HOUR, timedelta(hours=24))
 
 
 @implementer(IStore)
@@ -97,7 +98,7 @@ class CaRig:
     """What the store and the signer were asked for."""
     told: list[Revocation] = field(factory=list)
     home: Mesh = field(factory=mesh)
-    lifetimes: Lifetimes = Lifetimes(HOUR, timedelta(hours=24))
+    lifetimes: Lifetimes = LIFETIMES
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
     ca: CertificateAuthority = field(init=False)

@@ -1,6 +1,8 @@
 """No signature without a record before it, no certificate without one after it, and no revocation untold."""
 
 import json
+import resource
+import signal
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
 from pki.authority import IssuerExpired, SigningFailed
+from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Refused
 from pki.policy import Forbidden, Lifetimes, NoProof, anonymous, workload
 from pki.revocation import Reason
@@ -196,8 +199,6 @@ def test_not_even_an_administrator_gets_a_name_of_the_meshs_own(rig: CaRig, path
 
 def test_the_cas_own_key_is_not_certified_for_anybody() -> None:
     with ca_rig() as rig:
-        from pki.csr import build_csr
-
         csr = build_csr(rig.signer.key, BACKEND)
         with pytest.raises(Refused, match="forbidden-key"):
             result_of(rig.ca.sign(ADMIN, csr, str(BACKEND), None))
@@ -310,7 +311,7 @@ def test_it_is_ready_while_it_could_issue(rig: CaRig) -> None:
 def test_the_log_tells_what_was_asked_and_what_was_given(
     rig: CaRig, logged: list[LogEvent]
 ) -> None:
-    leaf, *_ = rig.sign()
+    rig.sign()
     assert [event["event"] for event in logged] == ["csr-received", "certificate-signed"]
     asked, given = map(event_text, logged)
     assert asked == (
@@ -344,7 +345,7 @@ def test_the_issuance_log_is_tried_at_the_start_and_appended_to(tmp_path: Path) 
     path.write_text("before\n")
     IssuanceLog(path).open()
     assert path.read_text() == "before\n"
-    with pytest.raises(StateError, match="the issuance log .* cannot be written .Is a directory"):
+    with pytest.raises(StateError, match=r"the issuance log .* cannot be written .Is a directory"):
         IssuanceLog(tmp_path).open()
 
 
@@ -358,9 +359,6 @@ def test_a_certificate_that_cannot_be_logged_does_not_leave(rig: CaRig, tmp_path
 
 
 def test_a_full_disk_tears_no_line_of_the_issuance_log(rig: CaRig, tmp_path: Path) -> None:
-    import resource
-    import signal
-
     path = tmp_path / "issued.jsonl"
     rig.log_to(path)
     rig.sign()

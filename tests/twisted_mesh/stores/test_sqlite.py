@@ -106,6 +106,7 @@ def test_what_waits_together_is_one_transaction_of_one_statement(
             connection.connection.dbapi_connection.set_trace_callback(statements.append)
 
         waiting = [store._read(wait)]
+        calls.turn()
         assert reached.wait(PATIENCE)
         waiting += map(store.apply, commands)
         gate.set()

@@ -1,0 +1,634 @@
+"""The CA over HTTP: who may what, what each mistake is answered with, and what no answer ever shows."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from http import HTTPStatus
+from importlib import import_module
+from pkgutil import walk_packages
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import define, field
+from cryptography import x509
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
+
+import pki
+from pki.authority import LintFailed
+from pki.bundle import TrustBundle
+from pki.csr import build_csr
+from pki.errors import PkiError
+from pki.policy import Principal, anonymous, workload
+from pki.revocation import Reason
+from pki.serial import serial_hex, serial_pairs
+from pki.svid import load_certificates
+from pki.validity import rfc3339
+from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from tests.twisted_mesh.talking import Answer, Talk, read_answers
+from twisted_mesh import ca
+from twisted_mesh.ca.resources import ROUTES, CaApi, status_of
+from twisted_mesh.observe import event_text
+from twisted_mesh.web import BadRequest, BoundedSite
+
+NOBODY = anonymous("tls:no-certificate")
+WORKLOAD = workload(BACKEND, 1)
+SIGN, REVOKE = "/api/v1/sign", "/api/v1/revoke"
+Logged = list[LogEvent]
+
+
+def csr(**names: Any) -> str:
+    return build_csr(key(9), BACKEND, **names).decode()
+
+
+@define(eq=False)
+class Api:
+    """The CA's API for a caller that the test chooses."""
+
+    rig: CaRig
+    caller: Principal = ADMIN
+    guards_browsers: bool = False
+    clock: Clock = field(factory=Clock)
+    site: BoundedSite = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        api = CaApi(self.rig.ca, lambda _: self.caller, guards_browsers=self.guards_browsers)
+        self.site = BoundedSite(api, self.clock)
+
+    def ask(
+        self, method: str, path: str, body: bytes | dict[str, Any] = b"", **headers: str
+    ) -> Answer:
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+        given = {"host": "localhost", "content-length": str(len(body))}
+        if method == "POST":
+            given["content-type"] = "application/json"
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{n}: {v}" for n, v in given.items() if v)]
+        talk = Talk(self.site, self.clock)
+        talk.say("\r\n".join((*lines, "", "")).encode() + body)
+        (answer,) = read_answers(talk.wire.value(), to_head=method == "HEAD")
+        return answer
+
+    def sign(self, **changes: Any) -> Answer:
+        return self.ask("POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND), **changes})
+
+    def certificates(self, query: str = "") -> Any:
+        answer = self.ask("GET", f"/api/v1/certificates{query}")
+        assert answer.status == 200
+        return answer.json
+
+
+@pytest.fixture
+def api(rig: CaRig) -> Api:
+    return Api(rig)
+
+
+def problem(answer: Answer) -> Any:
+    """The problem document, with what each of them has."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    document = answer.json
+    assert document["type"] == "about:blank"
+    assert document["status"] == answer.status
+    assert document["title"]
+    assert document["code"]
+    assert document["detail"]
+    for found in document.get("problems", ()):
+        assert set(found) == {"code", "detail", "remedy", "rule", "subject"}
+    return document
+
+
+# Who may.
+
+#: By the contract: what a caller without proof, a workload and an administrator are answered with.
+WHO_MAY = {
+    ("POST", "/api/v1/sign"): (401, 201, 201),
+    ("GET", "/api/v1/ca"): (200, 200, 200),
+    ("GET", "/api/v1/bundle"): (200, 200, 200),
+    ("GET", "/api/v1/trust"): (401, 200, 200),
+    ("POST", "/api/v1/revoke"): (401, 200, 200),
+    ("GET", "/api/v1/certificates"): (401, 403, 200),
+    ("GET", "/livez"): (200, 200, 200),
+    ("GET", "/readyz"): (401, 403, 200),
+    ("GET", "/metrics"): (401, 403, 200),
+}
+CALLERS = {"nobody": NOBODY, "workload": WORKLOAD, "administrator": ADMIN}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> None:
+    expected = dict(zip(CALLERS, WHO_MAY[route], strict=True))[caller]
+    leaf, *_ = rig.sign()
+    rig.order.clear()
+    body = {
+        SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
+        REVOKE: {"serial": serial_hex(leaf.serial_number)},
+    }.get(route[1], b"")
+    answer = Api(rig, CALLERS[caller]).ask(*route, body)
+    assert answer.status == expected
+    if expected in (401, 403):
+        assert problem(answer)["code"] == ("no-proof" if expected == 401 else "not-authorized")
+        assert rig.order == []
+
+
+def test_the_table_above_has_no_route_that_is_gone() -> None:
+    assert WHO_MAY.keys() == ROUTES.keys()
+
+
+@pytest.mark.parametrize("route", [SIGN, REVOKE])
+def test_whoever_may_not_is_told_so_before_the_body_is_looked_at(rig: CaRig, route: str) -> None:
+    assert Api(rig, NOBODY).ask("POST", route, b"nonsense").status == 401
+
+
+def test_a_workload_may_do_nothing_to_others(rig: CaRig) -> None:
+    other, *_ = rig.sign(MESH.member("service", "other"))
+    api = Api(rig, WORKLOAD)
+    refused = api.sign(requested_id=str(MESH.member("service", "other")))
+    assert refused.status == 422  # the CSR names another: the rule is told before who may
+    body = {"serial": serial_hex(other.serial_number)}
+    refused = api.ask("POST", REVOKE, body)
+    assert refused.status == 403
+    assert "own-certificate-only" in problem(refused)["detail"]
+    assert api.ask("POST", REVOKE, {"serial": "2a"}).status == 403
+
+
+# Signing.
+
+
+def test_a_signed_certificate_comes_with_its_chain_and_its_facts(api: Api) -> None:
+    answer = api.sign(ttl="30m")
+    assert answer.status == 201
+    assert set(answer.json) == {"certificate", "chain", "expires_at", "serial", "spiffe_id"}
+    (leaf,) = load_certificates(answer.json["certificate"].encode())
+    assert leaf.not_valid_after_utc - NOW == timedelta(minutes=30)
+    assert answer.json["expires_at"] == "2026-11-23T10:30:00Z"
+    assert answer.json["serial"] == serial_hex(leaf.serial_number)
+    assert answer.json["spiffe_id"] == str(BACKEND)
+    issuing = [x509.load_pem_x509_certificate(pem.encode()) for pem in answer.json["chain"]]
+    assert issuing == [api.rig.home.issuing.certificate]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"csr": "nonsense"}, 400, "malformed"),
+        ({"csr": ""}, 400, "malformed"),
+        ({"csr": None}, 400, "malformed"),
+        ({"csr": "\ud800"}, 400, "malformed"),
+        ({"requested_id": "spiffe://mesh.local/other"}, 422, "refused"),
+        ({"requested_id": "https://mesh.local/x"}, 422, "refused"),
+        ({"requested_id": "\ud800"}, 422, "refused"),
+        ({"requested_id": str(OTHER.member("service", "backend"))}, 422, "refused"),
+        ({"requested_id": str(MESH.member("mesh", "ca"))}, 422, "refused"),
+        ({"ttl": "25h"}, 422, "refused"),
+        ({"ttl": "0s"}, 422, "refused"),
+        ({"ttl": "999999999d"}, 422, "refused"),
+        ({"ttl": "1 hour"}, 400, "malformed"),
+        ({"ttl": ""}, 400, "malformed"),
+        ({"ttl": "\ud800"}, 400, "malformed"),
+        ({"ttl": 3600}, 400, "malformed"),
+    ],
+)
+def test_a_bad_request_to_sign_is_told_why(
+    api: Api, changes: dict[str, Any], status: int, code: str
+) -> None:
+    answer = api.sign(**changes)
+    assert (answer.status, problem(answer)["code"]) == (status, code)
+    assert api.rig.order == []
+
+
+def test_every_broken_rule_is_told_at_once(api: Api) -> None:
+    document = problem(api.sign(requested_id="spiffe://other.example/mesh/x", ttl="25h"))
+    codes = {found["code"] for found in document["problems"]}
+    assert codes == {"ttl-out-of-range", "wrong-trust-domain", "wrong-uri"}
+
+
+def test_ttl_null_is_no_ttl(api: Api) -> None:
+    assert api.sign(ttl=None).json["expires_at"] == rfc3339(NOW + HOUR)
+
+
+# Trust.
+
+
+def test_the_root_is_pem_and_the_bundle_is_jwks(api: Api) -> None:
+    api.caller = NOBODY
+    root = api.rig.home.root.certificate
+    pem = api.ask("GET", "/api/v1/ca")
+    assert pem.headers["content-type"] == "application/x-pem-file"
+    assert load_certificates(pem.body) == (root,)
+    assert TrustBundle.from_jwks(MESH, api.ask("GET", "/api/v1/bundle").body).roots == (root,)
+
+
+def test_trust_tells_what_was_revoked_since(api: Api) -> None:
+    api.caller = WORKLOAD
+    nothing = api.ask("GET", "/api/v1/trust").json
+    assert nothing["revocations"] == []
+    assert set(nothing["bundles"]) == {"mesh.local"}
+    leaf, *_ = api.rig.sign()
+    api.ask("POST", REVOKE, {"serial": serial_pairs(leaf.serial_number), "reason": "superseded"})
+    position = nothing["generation"]
+    news = api.ask("GET", f"/api/v1/trust?after={position}&store={nothing['store']}").json
+    assert news["revocations"] == [
+        {
+            "issuer": api.rig.home.issuing.key_id,
+            "serial": serial_hex(leaf.serial_number),
+            "revoked_at": "2026-11-23T10:00:00Z",
+            "reason": "superseded",
+            "expires_at": "2026-11-23T11:00:00Z",
+        }
+    ]
+    after = f"?after={news['generation']}&store="
+    assert api.ask("GET", "/api/v1/trust" + after + news["store"]).json["revocations"] == []
+    anew = api.ask("GET", "/api/v1/trust" + after + "another").json
+    assert anew["revocations"] == news["revocations"]
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "", "1.5", "1_0", "9" * 20, "9" * 5000, "%D9%A3"])
+def test_a_position_that_is_none_is_refused(api: Api, after: str) -> None:
+    answer = api.ask("GET", f"/api/v1/trust?after={after}")
+    assert answer.status == 400
+    assert "after is a whole number" in problem(answer)["detail"]
+
+
+# Revoking.
+
+
+def test_revoking_twice_is_answered_alike(api: Api) -> None:
+    leaf, *_ = api.rig.sign()
+    first = api.ask("POST", REVOKE, {"serial": serial_hex(leaf.serial_number)})
+    api.rig.time += HOUR
+    body = {"serial": serial_pairs(leaf.serial_number).lower(), "reason": "keyCompromise"}
+    assert api.ask("POST", REVOKE, body) == first
+    assert first.json == {
+        "serial": serial_hex(leaf.serial_number),
+        "revoked_at": "2026-11-23T10:00:00Z",
+        "reason": "unspecified",
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"serial": "2a"}, 404, "no certificate has the serial 2a"),
+        ({"serial": "x"}, 400, "not a serial number"),
+        ({"serial": "\ud800\n"}, 400, "not a serial number"),
+        ({"serial": "1a", "reason": "boredom"}, 400, "keyCompromise"),
+        ({"serial": "1a", "reason": "removeFromCRL"}, 400, "is no reason"),
+        ({"serial": "1a", "reason": "\ud800"}, 400, "is no reason"),
+        ({"serial": 42}, 400, "does not fit"),
+        ({}, 400, "does not fit"),
+    ],
+)
+def test_a_bad_request_to_revoke_is_told_why(
+    api: Api, body: dict[str, Any], status: int, words: str
+) -> None:
+    answer = api.ask("POST", REVOKE, body)
+    assert answer.status == status
+    assert words in problem(answer)["detail"]
+
+
+# Listing.
+
+
+def test_a_listed_certificate_has_its_facts(api: Api) -> None:
+    leaf, *_ = api.rig.sign()
+    (listed,) = api.certificates()["certificates"]
+    assert listed == {
+        "serial": serial_hex(leaf.serial_number),
+        "subject": "CN=backend",
+        "spiffe_id": str(BACKEND),
+        "issued_at": "2026-11-23T10:00:00Z",
+        "expires_at": "2026-11-23T11:00:00Z",
+        "status": "valid",
+        "revoked_at": None,
+        "reason": None,
+    }
+    result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    (listed,) = api.certificates()["certificates"]
+    assert (listed["status"], listed["reason"]) == ("revoked", "superseded")
+    assert listed["revoked_at"] == "2026-11-23T10:00:00Z"
+
+
+def test_a_list_is_read_page_by_page(api: Api) -> None:
+    serials = {serial_hex(api.rig.sign()[0].serial_number) for _ in range(5)}
+    seen: list[str] = []
+    query, pages = "?limit=2", 0
+    while query:
+        page = api.certificates(query)
+        pages += 1
+        seen += [listed["serial"] for listed in page["certificates"]]
+        query = f"?limit=2&cursor={page['next']}" if page["next"] else ""
+    assert pages == 3
+    assert len(seen) == 5
+    assert set(seen) == serials
+
+
+def test_a_list_can_be_narrowed(api: Api) -> None:
+    api.rig.sign()
+    api.rig.sign(MESH.member("service", "other"), ttl=timedelta(minutes=5))
+    assert len(api.certificates(f"?spiffe_id={BACKEND}")["certificates"]) == 1
+    assert len(api.certificates("?expires_before=2026-11-23T10:30:00Z")["certificates"]) == 1
+    assert len(api.certificates("?status=valid")["certificates"]) == 2
+    assert api.certificates("?status=revoked")["certificates"] == []
+    api.rig.time += timedelta(minutes=10)
+    assert len(api.certificates("?status=expired")["certificates"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("limit=0", "limit is a whole number from 1 to 1000"),
+        ("limit=1001", "limit is a whole number"),
+        ("limit=", "limit is a whole number"),
+        ("limit=1&limit=2", "given 2 times"),
+        ("status=good", "no status: choose one of pending, valid, revoked, expired"),
+        ("status=%00%1b", "no status"),
+        ("spiffe_id=x", "not a SPIFFE ID"),
+        ("spiffe_id=", "not a SPIFFE ID"),
+        ("expires_before=soon", "not a time"),
+        ("expires_before=2026-11-23T10:00:00", "not a time"),
+        ("cursor=nonsense", "cursor"),
+        ("cursor=%ff%fe", "cursor"),
+        ("cursor=", "cursor"),
+        ("%ff=1&%ff=2", "given 2 times"),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_told_why(api: Api, query: str, words: str) -> None:
+    answer = api.ask("GET", f"/api/v1/certificates?{query}")
+    assert answer.status == 400
+    document = problem(answer)
+    assert words in document["detail"]
+    assert document["detail"].isprintable()
+
+
+# What HTTP itself can get wrong.
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/v1/sign/", "/api/v1/SIGN", "/%6civez", "//livez"]
+)
+def test_a_path_that_is_none_is_not_found(api: Api, path: str) -> None:
+    answer = api.ask("GET", path)
+    assert answer.status == 404
+    assert problem(answer)["code"] == "not-found"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", SIGN, "POST"),
+        ("HEAD", SIGN, "POST"),
+        ("POST", "/livez", "GET"),
+        ("DELETE", "/api/v1/ca", "GET"),
+        ("get", "/livez", "GET"),
+        ("OPTIONS", "/api/v1/ca", "GET"),
+    ],
+)
+def test_a_method_that_is_not_done_reads_which_is(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
+    answer = api.ask(method, path)
+    assert answer.status == 405
+    assert answer.headers["allow"] == allowed
+    if method != "HEAD":
+        assert problem(answer)["code"] == "method-not-allowed"
+
+
+@pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET"])
+def test_head_is_answered_like_get_without_the_body(api: Api, path: str) -> None:
+    head, get = api.ask("HEAD", path), api.ask("GET", path)
+    assert head.status == get.status == 200
+    assert head.body == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
+def test_a_body_that_does_not_say_json_is_refused(api: Api, content_type: str) -> None:
+    answer = api.ask("POST", SIGN, b"{}", content_type=content_type)
+    assert answer.status == 415
+    assert problem(answer)["code"] == "unsupported-media-type"
+
+
+def test_a_charset_beside_json_does_no_harm(api: Api) -> None:
+    body = {"csr": csr(), "requested_id": str(BACKEND)}
+    answer = api.ask("POST", SIGN, body, content_type="Application/JSON; charset=utf-8")
+    assert answer.status == 201
+
+
+def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
+    answer = api.ask("POST", SIGN, b"x" * 65537)
+    assert answer.status == 413
+    assert answer.json["code"] == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:8080"}, 200),
+        ({"host": "127.0.0.1:8080"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "evil.example:8080"}, 403),
+        ({"host": "localhost.evil.example"}, 403),
+        ({"host": "localhost:80:evil.example"}, 403),
+        ({"host": ""}, 403),
+        ({"host": "[::1]:80"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:8080"}, 403),
+    ],
+)
+def test_the_plaintext_port_answers_no_web_page(
+    rig: CaRig, headers: dict[str, str], status: int
+) -> None:
+    guarded, open_ = Api(rig, guards_browsers=True), Api(rig)
+    answer = guarded.ask("GET", "/livez", **headers)
+    assert answer.status == status
+    if status == 403:
+        assert problem(answer)["code"] == "cross-origin"
+    assert open_.ask("GET", "/livez", **headers).status == 200
+
+
+# What goes wrong inside.
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "path", "body"),
+    [
+        ("RecordIntent", "POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND)}),
+        ("RecordCertificate", "POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND)}),
+        ("find", "POST", REVOKE, {"serial": "2a"}),
+        ("feed", "GET", "/api/v1/trust", b""),
+        ("list", "GET", "/api/v1/certificates", b""),
+        ("find", "GET", "/readyz", b""),
+    ],
+)
+def test_a_store_that_fails_is_a_503(
+    api: Api, broken: str, method: str, path: str, body: Any
+) -> None:
+    api.rig.store.broken = {broken}
+    answer = api.ask(method, path, body)
+    assert answer.status == 503
+    document = problem(answer)
+    assert document["code"] == "store-unavailable"
+    assert "the disk is full" in document["detail"]
+    assert path == "/readyz" or answer.headers["retry-after"].isdigit()
+
+
+def test_livez_does_not_ask_the_store(api: Api) -> None:
+    api.rig.store.broken = {"find"}
+    assert api.ask("GET", "/livez").json == {"status": "alive"}
+    assert api.rig.order == []
+
+
+def test_readyz_says_that_it_is_ready(api: Api) -> None:
+    assert api.ask("GET", "/readyz").json == {"status": "ready"}
+
+
+def test_metrics_are_prometheus_text(api: Api) -> None:
+    answer = api.ask("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert b"# TYPE" in answer.body
+
+
+@pytest.mark.parametrize("where", ["attest", "handler"])
+def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
+    api: Api, logged: Logged, where: str
+) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("secret words")
+
+    if where == "attest":
+        api.site.resource.attest = broken
+    else:
+        api.rig.ca.store = SimpleNamespace(find=broken)
+    answer = api.ask("GET", "/readyz")
+    assert answer.status == 500
+    document = problem(answer)
+    assert document["code"] == "internal"
+    assert b"secret" not in answer.body
+    (event,) = [e for e in logged if e.get("event") == "request-broke"]
+    assert event["log_failure"].check(RuntimeError)
+
+
+def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -> None:
+    waiting: list[Deferred[None]] = []
+
+    def find(serial: int) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    api.rig.ca.store = SimpleNamespace(find=find)
+    talk = Talk(api.site, api.clock)
+    talk.say(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    talk.wire.lose(ConnectionError())
+    waiting[0].callback(None)
+    assert talk.wire.value() == b""
+    assert logged == []
+
+
+#: Every error that the API's own modules know, and what it is answered with.
+STATUSES = {
+    400: {"Malformed", "BadBundle", "BadCursor", "NotASpiffeId", "UnusableKey"},
+    401: {"NoProof"},
+    403: {"Forbidden"},
+    404: {"Unknown"},
+    409: {"Conflict"},
+    422: {"Refused", "TtlOutOfRange"},
+    500: {"LintFailed"},
+    503: {
+        *("PkiError", "IssuerExpired", "SigningFailed", "StoreError"),
+        *("StateError", "AlreadyRunning", "WrongState"),
+    },
+}
+MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")
+
+
+for found in (*walk_packages(pki.__path__, "pki."), *walk_packages(ca.__path__, f"{ca.__name__}.")):
+    import_module(found.name)
+
+
+def errors(kind: type[PkiError] = PkiError) -> Iterator[type[PkiError]]:
+    """All of these modules, but for those that carry their status with them."""
+    if kind.__module__.startswith(MODULES) and not issubclass(kind, BadRequest):
+        yield kind
+    for below in kind.__subclasses__():
+        yield from errors(below)
+
+
+@pytest.mark.parametrize("kind", sorted(set(errors()), key=str), ids=lambda kind: kind.__name__)
+def test_every_error_has_its_status(kind: type[PkiError]) -> None:
+    (expected,) = [status for status, names in STATUSES.items() if kind.__name__ in names]
+    assert status_of(kind.__new__(kind)) == expected
+    assert kind.code
+
+
+def test_a_bug_of_ours_is_not_blamed_on_the_caller() -> None:
+    assert status_of(LintFailed.__new__(LintFailed)) == 500
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 415])
+def test_a_bad_request_carries_its_status(status: int) -> None:
+    assert status_of(BadRequest(HTTPStatus(status), "why")) == status
+
+
+# The log of refusals.
+
+
+def test_a_refusal_is_logged_with_its_reason_and_counted_by_its_code(
+    api: Api, logged: Logged
+) -> None:
+    api.caller = NOBODY
+    api.sign()
+    (event,) = logged
+    assert event["event"] == "request-refused"
+    assert event["codes"] == "no-proof"
+    assert event["status"] == 401
+    assert event_text(event).startswith(
+        "POST /api/v1/sign answered 401: no-proof: sign needs proof"
+    )
+
+
+def test_nothing_of_a_request_adds_a_line_to_the_log_or_holds_its_body(
+    api: Api, logged: Logged
+) -> None:
+    api.ask("GET", "/a%0a%1b" + "b" * 3000)
+    api.sign(requested_id="spiffe://mesh.local/\nforged", csr=csr())
+    for event in logged:
+        text = event_text(event)
+        assert "\n" not in text or event["event"] == "csr-received"
+        assert len(text) < 1500
+        assert "BEGIN CERTIFICATE" not in text
+    assert len(logged) == 2
+
+
+WORDS = st.text(max_size=20) | st.sampled_from([csr(), str(BACKEND), "1h", "2a", "superseded"])
+FIELDS = st.sampled_from(["csr", "requested_id", "ttl", "serial", "reason", "token"])
+
+
+@given(st.sampled_from([SIGN, REVOKE]), st.dictionaries(FIELDS, WORDS | st.none()) | st.binary())
+@example(SIGN, {"csr": csr(), "requested_id": "spiffe://mesh.local/\x00", "ttl": "\x7f"})
+def test_no_body_at_all_is_answered_with_a_5xx(path: str, body: Any) -> None:
+    answer = Api(SHARED).ask("POST", path, body)
+    assert answer.status < 500
+    if answer.status >= 400:
+        problem(answer)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared() -> Iterator[None]:
+    """One CA for all that hypothesis tries."""
+    global SHARED
+    with ca_rig() as SHARED:
+        yield
+
+
+SHARED: CaRig

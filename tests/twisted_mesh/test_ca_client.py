@@ -1,0 +1,510 @@
+"""Whatever a CA answers, or does not, its client says it in one sentence and with the CA's own reasons."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from attrs import define, field
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.task import Cooperator
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.web.client import FileBodyProducer
+
+from pki.bundle import BadBundle
+from pki.csr import build_csr
+from pki.errors import Malformed, PkiError, Problem
+from pki.policy import Principal, anonymous
+from pki.revocation import Reason
+from pki.svid import certificates_pem
+from tests.authorities import BACKEND, HOUR, MESH, NOW, key, mesh
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from tests.twisted_mesh.talking import Wire
+from twisted_mesh import ca_client as ca_client_module
+from twisted_mesh.ca.resources import CaApi
+from twisted_mesh.ca_client import BadCaUrl, CaAddress, CaClient, CaRefused, server_name
+from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
+from twisted_mesh.web import BoundedSite, problem_body
+
+SOCKET = CaAddress.parse("unix:/run/ca.sock")
+CSR = build_csr(key(9), BACKEND)
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "told"),
+    [
+        ("unix:/run/ca.sock", CaAddress("unix", "/run/ca.sock"), "unix:/run/ca.sock"),
+        ("/run/ca.sock", CaAddress("unix", "/run/ca.sock"), "unix:/run/ca.sock"),
+        ("unix:ca.sock", CaAddress("unix", "ca.sock"), "unix:ca.sock"),
+        ("https://ca:8443", CaAddress("https", "", "ca", 8443), "https://ca:8443"),
+        (
+            "https://CA.Example/",
+            CaAddress("https", "", "ca.example", 443),
+            "https://ca.example:443",
+        ),
+        ("https://[::1]:8443", CaAddress("https", "", "::1", 8443), "https://[::1]:8443"),
+        ("https://10.0.0.1", CaAddress("https", "", "10.0.0.1", 443), "https://10.0.0.1:443"),
+        ("http://localhost:80", CaAddress("http", "", "localhost", 80), "http://localhost:80"),
+        ("http://127.0.0.1:1", CaAddress("http", "", "127.0.0.1", 1), "http://127.0.0.1:1"),
+        ("http://[::1]", CaAddress("http", "", "::1", 80), "http://[::1]:80"),
+    ],
+)
+def test_an_address_is_read_and_told(text: str, address: CaAddress, told: str) -> None:
+    assert CaAddress.parse(text) == address
+    assert str(address) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "unix:",
+        "ca:8443",
+        "ftp://ca",
+        "https://",
+        "https://:8443",
+        "https://ca:0",
+        "https://ca:65536",
+        "https://ca:port",
+        "https://ca/path",
+        "https://ca?query",
+        "https://ca#fragment",
+        "https://user@ca",
+        "https://:secret@ca",
+        "https://[::1",
+        "https://ca\nx",
+        "https://c a",
+        "https://b\u00fccher.example",
+        "https://\u2100",
+        "http://ca.example:8080",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+    ],
+)
+def test_is_no_address_of_a_ca(text: str) -> None:
+    with pytest.raises(BadCaUrl) as refused:
+        CaAddress.parse(text)
+    assert str(refused.value).isprintable()
+
+
+@given(
+    st.text()
+    | st.text().map("https://".__add__)
+    | st.from_regex(r"(https?|unix):/?/?[a-z0-9\[\]:@%.]*(:[0-9]+)?/?", fullmatch=True)
+)
+@example("https://[v1.a:b]:1")
+@example("https://[::1%25eth0]:1")
+@example("unix:unix:/x")
+@example("https://a:" + "9" * 5000)
+def test_an_address_is_refused_or_read_back_as_it_is_told(text: str) -> None:
+    try:
+        address = CaAddress.parse(text)
+    except BadCaUrl as refused:
+        assert str(refused).isprintable()
+    else:
+        assert CaAddress.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("ca.example", "ca.example"), ("127.0.0.1", None), ("::1", None)]
+)
+def test_an_ip_address_is_not_sent_as_a_server_name(host: str, name: str | None) -> None:
+    assert server_name(host) == name
+
+
+def test_over_https_it_has_to_be_known_whose_root_to_believe() -> None:
+    with pytest.raises(BadCaUrl, match="--ca-file"):
+        CaClient(MemoryReactorClock(), CaAddress.parse("https://ca"))
+
+
+# One request.
+
+
+@define(eq=False)
+class Rig:
+    """A client whose connections the test answers by hand."""
+
+    address: CaAddress = SOCKET
+    reactor: Any = field(factory=MemoryReactorClock)
+    client: CaClient = field(init=False)
+    outcome: list[Any] = field(factory=list)
+    wire: Wire = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.client = CaClient(self.reactor, self.address, timeout=10)
+
+    def ask(self, coroutine: Any) -> "Rig":
+        Deferred.fromCoroutine(coroutine).addBoth(self.outcome.append)
+        return self
+
+    def connect(self) -> "Rig":
+        _, factory, *_ = self.reactor.unixClients[-1]
+        self.wire = Wire(self.reactor)
+        self.wire.join(factory.buildProtocol(None))
+        self.reactor.advance(0)
+        return self
+
+    def reply(self, status: int, body: bytes | dict[str, Any] = b"", **headers: str) -> Any:
+        """What the client makes of that answer: its result, or the error that it raises."""
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = [f"HTTP/1.1 {status} Words", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        protocol: Any = self.wire.protocol
+        protocol.dataReceived("\r\n".join((*lines, "", "")).encode() + body)
+        self.reactor.advance(0)
+        return self.result
+
+    @property
+    def result(self) -> Any:
+        (found,) = self.outcome
+        return found.value if isinstance(found, Failure) else found
+
+
+@pytest.fixture(autouse=True)
+def bodies_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FileBodyProducer would wait for turns of the global reactor."""
+    monkeypatch.setattr(
+        ca_client_module,
+        "FileBodyProducer",
+        lambda file: FileBodyProducer(file, Cooperator(scheduler=_Now)),
+    )
+
+
+class _Now:
+    """A call that has been made."""
+
+    def __init__(self, call: Any) -> None:
+        call()
+
+    def cancel(self) -> None:
+        """There is nothing left to cancel."""
+
+
+def bundle_asked() -> Rig:
+    rig = Rig()
+    return rig.ask(rig.client.bundle(MESH)).connect()
+
+
+def signing() -> Rig:
+    rig = Rig()
+    return rig.ask(rig.client.sign(CSR, BACKEND, timedelta(minutes=90))).connect()
+
+
+def trust_asked(after: int = 0, store: str = "") -> Rig:
+    rig = Rig()
+    return rig.ask(rig.client.trust(after, store)).connect()
+
+
+def test_a_request_to_sign_says_what_is_wanted() -> None:
+    head, _, body = signing().wire.value().partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /api/v1/sign HTTP/1.1\r\n")
+    assert b"Host: localhost" in head
+    assert b"application/json" in head
+    assert json.loads(body) == {"csr": CSR.decode(), "requested_id": str(BACKEND), "ttl": "90m"}
+
+
+def test_without_a_wish_for_a_lifetime_none_is_sent() -> None:
+    rig = Rig()
+    rig.ask(rig.client.sign(CSR, BACKEND)).connect()
+    assert b'"ttl"' not in rig.wire.value()
+
+
+def test_the_chain_comes_back_leaf_first() -> None:
+    ca = mesh()
+    leaf = ca.leaf()
+    answer = {
+        "certificate": certificates_pem([leaf]).decode(),
+        "chain": [certificates_pem([ca.issuing.certificate]).decode()],
+        "more": "than was asked for",
+    }
+    assert signing().reply(201, answer) == (leaf, ca.issuing.certificate)
+
+
+def test_the_bundle_comes_back() -> None:
+    bundle = mesh().bundle
+    assert bundle_asked().reply(200, bundle.to_jwks()) == bundle
+
+
+def test_a_bundle_without_a_root_is_no_bundle() -> None:
+    error = bundle_asked().reply(200, {"keys": []})
+    assert isinstance(error, BadBundle)
+    assert "without a usable root" in str(error)
+
+
+def test_the_news_are_asked_for_from_a_position_of_a_store() -> None:
+    assert b"GET /api/v1/trust?after=0 HTTP" in trust_asked().wire.value()
+    assert b"GET /api/v1/trust?after=7&store=ab-1 HTTP" in trust_asked(7, "ab-1").wire.value()
+    assert b"?after=7&store=a%20%26b%C3%A9 HTTP" in trust_asked(7, "a &bé").wire.value()
+
+
+REVOKED = {
+    "issuer": "ab",
+    "serial": "1F",
+    "revoked_at": "2026-11-23T10:00:00Z",
+    "reason": "superseded",
+    "expires_at": "2026-11-23T11:00:00Z",
+}
+
+
+def news(**changes: Any) -> dict[str, Any]:
+    answer = {"store": "s", "generation": 3, "bundles": {}, "revocations": [REVOKED | changes]}
+    return answer | {name: value for name, value in changes.items() if name in answer}
+
+
+def test_the_news_come_back() -> None:
+    bundle = mesh().bundle
+    found = trust_asked().reply(200, news(bundles={"mesh.local": bundle.to_jwks_object()}))
+    assert (found.store, found.position) == ("s", 3)
+    assert list(found.bundles) == [bundle]
+    (revoked,) = found.revocations
+    assert (revoked.issuer, revoked.serial, revoked.reason) == ("ab", 31, Reason.SUPERSEDED)
+    assert (revoked.revoked_at, revoked.expires_at) == (NOW, NOW + HOUR)
+
+
+def test_a_reason_from_the_future_is_still_a_revocation() -> None:
+    (revoked,) = trust_asked().reply(200, news(reason="boredom")).revocations
+    assert revoked.reason is Reason.UNSPECIFIED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"serial": "x"},
+        {"serial": ""},
+        {"serial": "-1"},
+        {"serial": "0x1f"},
+        {"serial": "1_f"},
+        {"revoked_at": "soon"},
+        {"expires_at": "2026-11-23"},
+        {"bundles": {"Mesh Local": {"keys": []}}},
+        {"bundles": {"mesh.local": []}},
+        {"generation": "3"},
+    ],
+)
+def test_news_that_cannot_be_understood_are_no_news(changes: dict[str, Any]) -> None:
+    assert isinstance(trust_asked().reply(200, news(**changes)), Malformed)
+
+
+# No.
+
+
+def test_a_refusal_has_every_reason_of_the_ca() -> None:
+    problems = [Problem("expired", "it ended", "renew it"), Problem("weak-key", "too short")]
+    error = signing().reply(422, problem_body(422, "refused", "", problems))
+    assert isinstance(error, CaRefused)
+    assert error.status == 422
+    assert error.problems == tuple(problems)
+    assert str(error) == "expired: it ended (renew it); weak-key: too short"
+
+
+def test_a_refusal_without_reasons_has_its_code_and_detail() -> None:
+    error = signing().reply(401, problem_body(401, "no-proof", "who are you?"))
+    assert isinstance(error, CaRefused)
+    assert error.problems == (Problem("no-proof", "who are you?"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"code": "x"}',
+        b'{"problems": 5}',
+        b'{"problems": [5]}',
+        b'{"problems": [{}]}',
+        b"\xff",
+        b"[" * 100000,
+    ],
+)
+def test_a_refusal_in_other_words_has_its_status(body: bytes) -> None:
+    error = signing().reply(502, body)
+    assert isinstance(error, CaRefused)
+    assert (error.status, str(error)) == (502, "ca-refused: the CA answered 502")
+
+
+def test_nothing_that_a_ca_says_drives_the_readers_terminal() -> None:
+    nasty = "\x1b[31m\n\u202e"
+    for answer in (
+        {"code": nasty, "detail": nasty},
+        {"problems": [{"code": nasty, "detail": nasty, "remedy": nasty}]},
+    ):
+        error = signing().reply(400, answer)
+        assert isinstance(error, CaRefused)
+        assert str(error).isprintable()
+        assert all(p.code.isprintable() for p in error.problems)
+
+
+# What is no CA, and what does not answer.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"Welcome to nginx!", b"{}", b"[]", b'{"certificate": 1}', b"\xff\xfe", b"[" * 100000],
+)
+def test_what_is_no_ca_is_said_to_be_none(body: bytes) -> None:
+    error = signing().reply(200, body)
+    assert isinstance(error, Malformed)
+    assert str(error) == "what answers at unix:/run/ca.sock is no CA of the mesh"
+
+
+@pytest.mark.parametrize("pem", ["", "nonsense", "-----BEGIN CERTIFICATE-----\n"])
+def test_a_certificate_that_is_none_is_refused(pem: str) -> None:
+    assert isinstance(signing().reply(201, {"certificate": pem, "chain": []}), Malformed)
+
+
+def test_a_redirection_is_not_followed() -> None:
+    rig = signing()
+    error = rig.reply(302, b"", Location="http://localhost:1/")
+    assert isinstance(error, Malformed)
+    assert len(rig.reactor.unixClients) == 1
+    assert rig.reactor.tcpClients == []
+
+
+def test_an_answer_that_is_too_long_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ca_client_module, "_MAX_ANSWER", 1000)
+    rig = signing()
+    assert isinstance(rig.reply(200, b"x" * 1001), PkiError)
+    assert not rig.wire.connected
+
+
+def test_a_ca_that_is_not_there_says_how_to_start_it() -> None:
+    rig = Rig()
+    rig.ask(rig.client.bundle(MESH))
+    _, factory, *_ = rig.reactor.unixClients[-1]
+    factory.clientConnectionFailed(None, Failure(ConnectError(string="no such file")))
+    assert isinstance(rig.result, Unreachable)
+    assert "no CA answers at unix:/run/ca.sock" in str(rig.result)
+    assert "twistd -n mesh-ca" in str(rig.result)
+
+
+def test_a_ca_that_hangs_up_is_not_there() -> None:
+    rig = signing()
+    rig.wire.lose(ConnectionLost())
+    assert isinstance(rig.result, Unreachable)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_a_ca_that_is_too_slow_is_given_up_whatever_it_has_said(said: bytes) -> None:
+    rig = signing()
+    protocol: Any = rig.wire.protocol
+    protocol.dataReceived(said)
+    rig.reactor.pump([1] * 9)
+    assert rig.outcome == []
+    rig.reactor.pump([1, 1])
+    assert isinstance(rig.result, Unreachable)
+    assert not rig.wire.connected
+    assert rig.reactor.getDelayedCalls() == []
+
+
+def test_a_ca_that_does_not_take_the_connection_is_given_up_too() -> None:
+    rig = Rig()
+    rig.ask(rig.client.bundle(MESH))
+    rig.reactor.pump([1] * 11)
+    assert isinstance(rig.result, Unreachable)
+
+
+def test_over_tcp_the_reason_is_told_too() -> None:
+    client = CaClient(MemoryReactorClock(), CaAddress.parse("http://localhost:1"))
+    found = client._failed(ConnectError(string="no route"))
+    assert isinstance(found, Unreachable)
+    assert str(found).startswith("no CA answers at http://localhost:1: ")
+    assert "no route" in str(found)
+    assert type(client._failed(ConnectionLost())) is RefusedByPeer
+
+
+KEYS = st.sampled_from(
+    ["certificate", "chain", "keys", "store", "generation", "bundles", "revocations", "problems"]
+)
+
+
+@given(
+    st.sampled_from([200, 201, 400, 503]),
+    st.binary()
+    | st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+        max_leaves=6,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([signing, trust_asked, bundle_asked]),
+)
+def test_no_answer_at_all_raises_anything_but_an_error_of_ours(
+    status: int, body: bytes, asked: Any
+) -> None:
+    found = asked().reply(status, body)
+    assert not isinstance(found, Exception) or isinstance(found, PkiError)
+
+
+# With the CA itself.
+
+
+@define(eq=False)
+class Joined:
+    """A client and the CA's API, joined by hand."""
+
+    ca: CaRig
+    caller: Principal = ADMIN
+    rig: Rig = field(factory=Rig)
+
+    def ask(self, coroutine: Any) -> Any:
+        rig = self.rig
+        rig.outcome.clear()
+        rig.ask(coroutine).connect()
+        site = BoundedSite(CaApi(self.ca.ca, lambda _: self.caller), rig.reactor)
+        server = Wire(rig.reactor)
+        server.join(site.buildProtocol(None))
+        asked, protocol = rig.wire.value(), rig.wire.protocol
+        server.protocol.dataReceived(asked)  # type: ignore[union-attr]
+        protocol.dataReceived(server.value())  # type: ignore[union-attr]
+        rig.reactor.advance(0)
+        if isinstance(rig.result, Exception):
+            raise rig.result
+        return rig.result
+
+
+@pytest.fixture
+def joined() -> Iterator[Joined]:
+    with ca_rig() as ca:
+        yield Joined(ca)
+
+
+def test_client_and_ca_mean_the_same(joined: Joined) -> None:
+    client = joined.rig.client
+    leaf, issuing = joined.ask(client.sign(CSR, BACKEND, timedelta(minutes=30)))
+    assert leaf.not_valid_after_utc == NOW + timedelta(minutes=30)
+    assert issuing == joined.ca.home.issuing.certificate
+    bundle = joined.ask(client.bundle(MESH))
+    assert bundle.roots == (joined.ca.home.root.certificate,)
+    before = joined.ask(client.trust(0))
+    assert before.revocations == ()
+    result_of(joined.ca.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    after = joined.ask(client.trust(before.position, before.store))
+    assert list(after.revocations) == joined.ca.told
+
+
+def test_the_client_understands_why_the_ca_says_no(joined: Joined) -> None:
+    client = joined.rig.client
+    with pytest.raises(CaRefused) as refused:
+        joined.ask(client.sign(CSR, MESH.member("mesh", "ca"), timedelta(days=9)))
+    assert refused.value.status == 422
+    codes = {problem.code for problem in refused.value.problems}
+    assert codes == {"ttl-out-of-range", "reserved-id", "wrong-uri"}
+    joined.caller = anonymous("unix:uid:1")
+    with pytest.raises(CaRefused, match="no-proof") as refused:
+        joined.ask(client.sign(CSR, BACKEND))
+    assert refused.value.status == 401
+
+
+def test_a_signature_of_the_ca_belongs_to_the_key_of_the_csr(joined: Joined) -> None:
+    leaf, *_ = joined.ask(joined.rig.client.sign(CSR, BACKEND))
+    assert leaf.public_key() == key(9).public_key
