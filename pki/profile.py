@@ -71,6 +71,15 @@ WORKLOAD = Profile(
 )
 
 
+def generation_of(subject: x509.Name) -> int:
+    """The generation that :func:`ca_subject` wrote; 0 for a name that it did not."""
+    for unit in subject.get_attributes_for_oid(x509.NameOID.ORGANIZATIONAL_UNIT_NAME):
+        word, _, number = str(unit.value).partition(" ")
+        if word == "generation" and number.isascii() and number.isdigit():
+            return int(number)
+    return 0
+
+
 def ca_subject(common_name: str, trust_domain: TrustDomain, generation: int) -> x509.Name:
     """A CA's name. It tells its trust domain and generation, so that no path is ever ambiguous."""
     organization = str(trust_domain)

@@ -33,6 +33,14 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
+def parse_lifetime(text: str) -> timedelta:
+    """A duration that a certificate can live: at least 1 s. Raises :class:`Malformed`."""
+    lifetime = parse_duration(text)
+    if not lifetime:
+        raise Malformed("a certificate lives at least 1s")
+    return lifetime
+
+
 def format_duration(duration: timedelta) -> str:
     """The shortest text that :func:`parse_duration` reads back; whole seconds."""
     seconds = int(duration.total_seconds())

@@ -24,7 +24,7 @@ from pki.errors import Malformed, PkiError, Problem, printable
 from pki.revocation import Reason, Revocation
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import load_certificates
+from pki.svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_rfc3339
 from twisted_mesh._tasks import within
 from twisted_mesh.tls.alerts import Unreachable, as_error
@@ -149,6 +149,12 @@ class CaClient:
             return tcp
         return MeshClientEndpoint(tcp, self.security, server_name(self.address.host))
 
+    def present(self, svid: X509Svid | None) -> None:
+        """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
+        if self.security is not None:
+            roots = self.security.judge.trust.bundles.all_roots
+            self.security.contexts.replace(svid, roots)
+
     async def sign(
         self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None = None
     ) -> tuple[x509.Certificate, ...]:
@@ -170,9 +176,7 @@ class CaClient:
 
     async def trust(self, after: int, store: str = "") -> TrustNews:
         """What is new since position ``after`` of that store's feed."""
-        path = f"/api/v1/trust?after={after}" + (
-            f"&store={quote(store, safe='')}" if store else ""
-        )
+        path = f"/api/v1/trust?after={after}" + (f"&store={quote(store, safe='')}" if store else "")
         answer = await self._ask("GET", path, None, _TrustAnswer)
         bundles = [
             TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
@@ -239,7 +243,8 @@ def split_url(text: str, ports: Mapping[str, int]) -> tuple[str, str, int] | Non
     """
     try:
         url = urlsplit(text)
-        host, port = url.hostname or "", ports[url.scheme] if url.port is None else url.port
+        usual = ports[url.scheme]  # asked for in any case: it refuses the other schemes
+        host, port = url.hostname or "", usual if url.port is None else url.port
     except (ValueError, KeyError):
         return None
     # urlsplit drops line breaks without a word: what it has read must be what was written.

@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pki import renewal
-from pki.errors import PkiError, Refused
+from pki.errors import PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
 from pki.revocation import Revocation
@@ -39,10 +39,18 @@ from twisted_mesh.trust import Judge
 TICK = 0.2
 #: Seconds between two questions to the CA for what has been revoked.
 POLL = 1.0
+#: After so many failures in a row the pauses between attempts have reached their longest.
+_LONG_TROUBLE = 7
 
 
 class OwnCertificateRefused(Refused):
     """The CA gave us a certificate that our own peers would refuse."""
+
+
+class RenewalBroke(PkiError):
+    """A renewal met a bug of ours; the old certificate goes on serving."""
+
+    code = "internal"
 
 
 @define(eq=False, slots=False)
@@ -159,9 +167,14 @@ class CertificateManager(Service):
             )
         try:
             identity = await self.source.obtain(self.algorithm)
+            # Before the first handshake under this identity: who is revoked already is not let in.
+            self.revoke(await self.source.revocations())
             self._adopt(identity)
         except PkiError as error:
             self._put_off(error)
+        except Exception as error:
+            self.log.failure("the renewal broke", event="renewal-broke")
+            self._put_off(RenewalBroke(f"{type(error).__name__}: {printable(str(error))}"))
 
     def _adopt(self, identity: Identity) -> None:
         """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
@@ -177,13 +190,14 @@ class CertificateManager(Service):
         verdict = ourselves.judge(svid.chain, self.now(), Purpose.ANY)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
+        contexts = [factory.build(svid, identity.bundles.all_roots) for factory in self.contexts]
         first = self.svid is None
         if self.announce:
             self._tell(svid, identity, first=first)
         if not first and self.announce:
             self.log.info("Hot-swapping certificate...", event="hot-swap")
-        for factory in self.contexts:
-            factory.replace(svid, identity.bundles.all_roots)
+        for factory, context in zip(self.contexts, contexts, strict=True):
+            factory.use(context)
         self.judge.trust = trust
         self.svid = svid
         self._plan = renewal.plan(
@@ -233,12 +247,15 @@ class CertificateManager(Service):
         )
 
     def _put_off(self, error: PkiError) -> None:
+        news = self.last_problem is None or str(self.last_problem) != str(error)
         self.last_problem = error
         left = self.svid.validity.not_after - self.now() if self.svid else None
         pause = renewal.backoff(self._failures, self.draw, left)
         self._failures += 1
         self._retry_at = self.clock.seconds() + pause.total_seconds()
-        self.log.warn(
+        # The same trouble is told again only once the pauses are long.
+        tell = self.log.warn if news or self._failures > _LONG_TROUBLE else self.log.debug
+        tell(
             "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
             event="renewal-failed",
             ca=self.source.where,

@@ -27,7 +27,7 @@ API_REFUSALS = Counter(
     "mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"]
 )
 EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
-CONNECTIONS = Gauge("mesh_connections", "Live connections of proven peers.")
+CONNECTIONS = Gauge("mesh_connections", "Open TLS connections.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
 
 
@@ -81,6 +81,11 @@ def _subsystem_of(namespace: str) -> str | None:
     return match[1] if match else None
 
 
+def _is_chatter(level: Any, subsystem: str | None) -> bool:
+    """Our own debugging, and what Twisted has to say that is no warning."""
+    return bool(level < (LogLevel.info if subsystem else LogLevel.warn))
+
+
 @implementer(ILogObserver)
 class TextObserver:
     """``2026-11-23T10:00:00Z [SERVER] Certificate issued:`` with indented facts below."""
@@ -92,8 +97,8 @@ class TextObserver:
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
         subsystem = _subsystem(event)
-        if level < LogLevel.warn and subsystem is None:
-            return  # Twisted's own chatter
+        if _is_chatter(level, subsystem):
+            return
         text = event_text(event)
         if "log_failure" in event:
             text += "\n" + _traceback(event)
@@ -122,7 +127,7 @@ class JsonObserver:
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
         subsystem = _subsystem(event)
-        if level < LogLevel.warn and subsystem is None:
+        if _is_chatter(level, subsystem):
             return
         line: dict[str, Any] = {
             "time": f"{_when(event):%Y-%m-%dT%H:%M:%S.%fZ}",

@@ -49,6 +49,8 @@ class CaSource:
     dns_names: Sequence[str] = ()
     ip_addresses: Sequence[IPAddress] = ()
     ttl: timedelta | None = None
+    _asking: tuple[MemoryKey, bytes] | None = field(default=None, init=False, repr=False)
+    _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
     _position: int = field(default=0, init=False)
 
@@ -57,6 +59,20 @@ class CaSource:
         return str(self.client.address)
 
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        if self._asking is None:
+            self._asking = await self._ask_with_new_key(algorithm)
+        key, csr = self._asking
+        self._present()
+        issued_at = self.now()
+        chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
+        bundle = await self.client.bundle(self.spiffe_id.trust_domain)
+        svid = X509Svid.assemble(chain, key)
+        self._asking, self._svid = None, svid
+        self._present()
+        return Identity(svid, BundleSet.of(bundle), issued_at)
+
+    async def _ask_with_new_key(self, algorithm: KeyAlgorithm) -> tuple[MemoryKey, bytes]:
+        """A key for the next certificate, and its CSR; kept until the CA has answered."""
         self.log.info(
             "Generating service key pair ({algorithm})...",
             event="key-generated",
@@ -74,10 +90,12 @@ class CaSource:
             event="certificate-requested",
             ca=f"{self.where}/api/v1/sign" if self.client.address.host else self.where,
         )
-        issued_at = self.now()
-        chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
-        bundle = await self.client.bundle(self.spiffe_id.trust_domain)
-        return Identity(X509Svid.assemble(chain, key), BundleSet.of(bundle), issued_at)
+        return key, csr
+
+    def _present(self) -> None:
+        """Prove ourselves to the CA by the SVID that we have, as long as it is valid."""
+        valid = self._svid is not None and self._svid.validity.contains(self.now())
+        self.client.present(self._svid if valid else None)
 
     async def revocations(self) -> Sequence[Revocation]:
         news = await self.client.trust(self._position, self._store)

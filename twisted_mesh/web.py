@@ -193,6 +193,9 @@ class BoundedChannel(http.HTTPChannel):
         self._within(self.abortTimeout)
         self.loseConnection()
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
     def _respondToBadRequestAndDisconnect(self) -> None:
         if not self.refused:
             self.refused = True

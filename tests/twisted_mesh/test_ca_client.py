@@ -9,6 +9,7 @@ import pytest
 from attrs import define, field
 from hypothesis import example, given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.task import Cooperator
@@ -21,13 +22,14 @@ from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Problem
 from pki.policy import Principal, anonymous
 from pki.revocation import Reason
-from pki.svid import certificates_pem
+from pki.svid import X509Svid, certificates_pem
 from tests.authorities import BACKEND, HOUR, MESH, NOW, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
 from tests.twisted_mesh.talking import Wire
 from twisted_mesh import ca_client as ca_client_module
 from twisted_mesh.ca.resources import CaApi
 from twisted_mesh.ca_client import BadCaUrl, CaAddress, CaClient, CaRefused, server_name
+from twisted_mesh.joining import ca_security
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 from twisted_mesh.web import BoundedSite, problem_body
 
@@ -123,6 +125,23 @@ def test_an_ip_address_is_not_sent_as_a_server_name(host: str, name: str | None)
 def test_over_https_it_has_to_be_known_whose_root_to_believe() -> None:
     with pytest.raises(BadCaUrl, match="--ca-file"):
         CaClient(MemoryReactorClock(), CaAddress.parse("https://ca"))
+
+
+def test_over_https_it_proves_itself_by_what_it_was_given_last() -> None:
+    security = ca_security(MemoryReactorClock(), mesh().bundle)
+    client = CaClient(MemoryReactorClock(), CaAddress.parse("https://ca"), security)
+    svid = X509Svid.assemble((mesh().leaf(), *mesh().issuing.intermediates), key(9))
+    certified = []
+    for shown in (None, svid, None):
+        client.present(shown)
+        current = security.contexts.current()
+        assert current is not None
+        certified.append(SSL.Connection(current[0]).get_certificate() is not None)
+    assert certified == [False, True, False]
+
+
+def test_over_the_socket_the_kernel_proves_who_it_is() -> None:
+    Rig().client.present(None)
 
 
 # One request.

@@ -32,7 +32,7 @@ AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
 
 
 @implementer(ISource)
-@define(eq=False)
+@define(eq=False, slots=False)
 class FakeCa:
     """A CA in this process: it issues, or is away, as the test says."""
 
@@ -277,6 +277,39 @@ def test_revocations_are_asked_for_every_second_and_believed(rig: Rig) -> None:
     rig.pass_time(POLL + TICK)
     verdict = rig.manager.judge.verdict(chain, Purpose.CLIENT)
     assert [problem.code for problem in verdict.problems] == ["revoked"]
+
+
+def test_who_is_revoked_is_known_before_the_first_context_is_in_use(rig: Rig) -> None:
+    ca = mesh()
+    leaf = ca.leaf()
+    rig.source.news = [
+        Revocation(ca.issuing.key_id, leaf.serial_number, NOW, Reason.SUPERSEDED, NOW + HOUR)
+    ]
+    rig.manager.startService()
+    assert rig.contexts.current() is not None
+    verdict = rig.manager.judge.verdict((leaf, *ca.issuing.intermediates), Purpose.CLIENT)
+    assert [problem.code for problem in verdict.problems] == ["revoked"]
+
+
+def test_a_bug_in_a_source_is_logged_and_retried_with_a_pause(rig: Rig) -> None:
+    async def broken(algorithm: KeyAlgorithm) -> Identity:
+        rig.source.asked.append(rig.clock.seconds())
+        raise ZeroDivisionError("a bug")
+
+    rig.source.obtain = broken  # type: ignore[method-assign]
+    rig.manager.startService()
+    rig.pass_time(60)
+    assert 3 < len(rig.source.asked) < 20
+    assert rig.log.count("renewal-broke") == len(rig.source.asked)
+
+
+def test_the_same_trouble_is_not_told_at_every_attempt(rig: Rig) -> None:
+    rig.source.away = True
+    rig.manager.startService()
+    rig.pass_time(20)
+    assert len(rig.source.asked) > 4
+    warnings = [e for e in rig.log.events if e["log_level"].name == "warn"]
+    assert len(warnings) == 1
 
 
 def test_revocations_survive_a_renewal(rig: Rig) -> None:

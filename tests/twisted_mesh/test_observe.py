@@ -113,6 +113,10 @@ def test_twisteds_own_chatter_is_not_shown_and_its_warnings_are() -> None:
     assert shown == "[TWISTED] WARNING: a thing\n[TWISTED] WARNING: and more\n"
 
 
+def test_our_own_debugging_is_not_shown() -> None:
+    assert as_text(made("details", "debug")) == ""
+
+
 def test_a_namespace_that_only_begins_like_ours_is_not_ours() -> None:
     assert as_text(made("Hello", namespace="meshed.server")) == ""
     assert as_text(made("Hello", namespace="mesh")) == ""

@@ -460,10 +460,11 @@ def test_a_bad_chunk_is_refused(rig: Rig, chunks: bytes, size: int | None) -> No
         b"GET /now HTTP/1.1\r\n" + b"X: y\r\n" * 5000,
     ],
 )
-def test_a_head_that_is_none_is_refused(rig: Rig, head: bytes) -> None:
+@pytest.mark.parametrize("size", [None, 1])
+def test_a_head_that_is_none_is_refused(rig: Rig, head: bytes, size: int | None) -> None:
     talk = rig.talk(stubborn=True)
     talk.say(head)
-    talk.say(SMUGGLED)
+    talk.say(SMUGGLED, size)
     assert rig.root.seen == []
     assert talk.statuses in ([400], [])
     talk.pass_time(12)

@@ -11,6 +11,7 @@ from pki.authority import Authority
 from pki.bundle import TrustBundle
 from pki.errors import HOSTILE_INPUT, PkiError
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.profile import generation_of
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid import certificates_pem, load_certificates, subject_of, uri_names, validity_of
@@ -127,14 +128,24 @@ async def _load(
         )
     # Before the key is looked at: of a replacement that was cut short, only the key is there.
     (certificate,) = _certificates(state, "issuing.crt")
-    if not validity_of(certificate).contains(now):
+    if now < certificate.not_valid_before_utc:
+        raise WrongState(
+            f"the issuing CA is valid from {spoken_time(certificate.not_valid_before_utc)}, and here it is "
+            f"{spoken_time(now)}: check this machine's clock"
+        )
+    if now > certificate.not_valid_after_utc:
         if root_key is None:
             raise WrongState(
                 f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
                 f"check this machine's clock, or bring {state.private / 'root.key'} back and start again"
             )
         await _create_issuing(
-            state, Authority(root, root_key), trust_domain, algorithm, now, generation=2
+            state,
+            Authority(root, root_key),
+            trust_domain,
+            algorithm,
+            now,
+            generation=generation_of(certificate.subject) + 1,
         )
     return Authorities(root, root_key, _issuing(state, root))
 

@@ -69,7 +69,7 @@ def main() -> int:
     try:
         command.main(prog_name="mesh-client", standalone_mode=False)
     except click.UsageError as error:
-        return _say(error.format_message() + "; see mesh-client --help", 2)
+        return _say(f"{error.format_message().rstrip('.')} (see mesh-client --help)", 2)
     except click.Abort:
         return 130
     except BrokenPipeError:

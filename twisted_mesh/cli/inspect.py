@@ -54,7 +54,7 @@ def cli() -> None:
     Examples:
       pki-inspect show svid.pem
       openssl s_client -connect localhost:9443 -showcerts </dev/null | pki-inspect show -
-      pki-inspect verify svid.pem --roots root.crt --hostname localhost
+      pki-inspect verify svid.pem --roots root.crt
     """
 
 

@@ -16,7 +16,7 @@ from pki.errors import Malformed, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import X509Svid
-from pki.validity import parse_duration
+from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
 from twisted_mesh._tasks import sleep, within
 from twisted_mesh.ca_client import CaClient, CaRefused
@@ -27,7 +27,7 @@ from twisted_mesh.events import logger
 from twisted_mesh.joining import ca_client
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import CaSource
-from twisted_mesh.state import default_state_dir, publish
+from twisted_mesh.state import StateError, default_state_dir, publish
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.transport import Security
@@ -91,7 +91,7 @@ class Session:
                 reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout=timeout
             ),
             algorithm=algorithm,
-            ttl=parse_duration(options["ttl"]) if options["ttl"] else None,
+            ttl=parse_lifetime(options["ttl"]) if options["ttl"] else None,
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
@@ -128,6 +128,8 @@ def run(session: Session) -> int:
 
 
 def _status_of(error: PkiError) -> int:
+    if isinstance(error, StateError):
+        return UNUSABLE
     if isinstance(error, Unreachable):
         return UNREACHABLE
     if isinstance(error, CaRefused):

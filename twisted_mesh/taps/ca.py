@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
 
 from pki.errors import Malformed
@@ -28,6 +29,7 @@ from twisted_mesh.taps.lifecycle import (
     MeshService,
     ServiceOptions,
     StartError,
+    is_port,
     listening_endpoint,
     result_now,
     service_of,
@@ -55,7 +57,12 @@ class Options(ServiceOptions):
     longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
     optParameters: ClassVar = [
         ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],
-        ["listen", None, None, "or an address: 8443, host:8443, or a Twisted endpoint string"],
+        [
+            "listen",
+            None,
+            None,
+            "the TLS address instead: 8443, host:8443, or a Twisted endpoint string",
+        ],
         ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
         ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
         ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
@@ -88,7 +95,7 @@ class Options(ServiceOptions):
                 "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
             )
         self["lifetimes"] = Lifetimes(default, most)
-        if self["insecure-http"] is not None and not _is_port(self["insecure-http"]):
+        if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
             raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
 
 
@@ -98,10 +105,6 @@ def key_algorithm(text: str, option: str) -> KeyAlgorithm:
         return KeyAlgorithm(text)
     except ValueError:
         raise Malformed(f"--{option} is one of {', '.join(KeyAlgorithm)}") from None
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) <= 65535
 
 
 class CaService(MeshService):
@@ -261,15 +264,9 @@ class CaService(MeshService):
             )
 
     async def drain(self, seconds: float) -> None:
-        for site in self.sites:
-            late = await site.drain(seconds)
-            if late:
-                self.log.warn(
-                    "{late} requests were cut off after {seconds} s",
-                    event="cut-off",
-                    late=late,
-                    seconds=seconds,
-                )
+        draining = [Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites]
+        if late := sum(await gatherResults(draining)):
+            self.cut_off(late, seconds)
 
     async def close(self) -> None:
         await self.store.stop()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -62,6 +63,11 @@ class ServiceOptions(usage.Options):
             ) from None
         except PkiError as error:
             raise SystemExit(f"{self.program}: {error}") from None
+
+    def opt_version(self) -> None:
+        """print the version of twisted-mesh and exit"""
+        print(f"twisted-mesh {version('twisted-mesh')}")
+        raise SystemExit(0)
 
     def parseArgs(self, *stray: str) -> None:
         if stray:
@@ -192,7 +198,7 @@ class MeshService(MultiService):
         self._say(sentence)
         # twistd has no way to end a running reactor with a status.
         atexit.register(_exit_with_failure)
-        self.reactor.stop()
+        self.reactor.callWhenRunning(self.reactor.stop)
 
     def _give_up(self, sentence: str) -> NoReturn:
         """The same before the reactor runs. twistd would print a traceback for an exception."""
@@ -240,9 +246,7 @@ def listening_endpoint(
 ) -> IStreamServerEndpoint:
     """``9443``, ``:9443``, ``host:9443``, ``[::1]:9443`` or a Twisted endpoint string."""
     host, colon, port = text.rpartition(":")
-    if text.startswith(":"):
-        host = ""
-    elif not colon:
+    if not colon:
         host = default_interface
     plain_host = not host or host.startswith("[") or (":" not in host and "=" not in host)
     if (
@@ -251,7 +255,7 @@ def listening_endpoint(
         and plain_host
         and host not in ("tcp", "tcp6", "unix", "systemd")
     ):
-        if int(port) > 65535:
+        if not is_port(port):
             raise StartError(f"{printable(text, 80)!r}: a port is at most 65535")
         host = host.strip("[]").replace(":", "\\:")
         kind = "tcp6" if "\\:" in host else "tcp"
@@ -263,6 +267,11 @@ def listening_endpoint(
         raise StartError(
             f"{printable(text, 80)!r} is no address to listen on: write 9443, host:9443 or a Twisted endpoint string"
         ) from None
+
+
+def is_port(text: str) -> bool:
+    """Whether it is the number of a port; 0 has the system choose one."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
 def result_of(starting: "Deferred[Any]", what: str) -> Any:

@@ -10,7 +10,7 @@ from twisted.web import resource, server
 from pki.csr import is_dns_name
 from pki.errors import Malformed, printable
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.validity import parse_duration, spoken_duration, spoken_time
+from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
@@ -90,7 +90,7 @@ class Options(ServiceOptions):
         if not self["dns"] and not self["ip"]:
             self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
         self["key"] = key_algorithm(self["key"], "key")
-        self["ttl"] = parse_duration(self["ttl"]) if self["ttl"] else None
+        self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
 
 

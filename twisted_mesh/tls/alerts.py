@@ -44,8 +44,8 @@ _ALERTS: dict[str, tuple[str, str, str]] = {
     ),
     "bad certificate": (
         "bad-certificate",
-        "it refuses our certificate (not an SVID, not yet valid, or not allowed there)",
-        "the reason is in its log; look at ours with pki-inspect show",
+        "it refuses our certificate: it is not an SVID, not yet valid, or not allowed there",
+        "its log has the reason; look at ours with pki-inspect show",
     ),
     "protocol version": (
         "protocol-version",

@@ -80,10 +80,18 @@ class ContextFactory:
     _context: SSL.Context | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
 
-    def replace(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> None:
-        """Use these from the next connection on. If they cannot be used, the old ones stay."""
-        self._context = build_context(svid, roots, self.role)
+    def build(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> SSL.Context:
+        """A context for these, not in use yet. Raises ``SSL.Error`` where they do not fit."""
+        return build_context(svid, roots, self.role)
+
+    def use(self, context: SSL.Context) -> None:
+        """Use it from the next connection on."""
+        self._context = context
         self._generation += 1
+
+    def replace(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> None:
+        """:meth:`build` and :meth:`use`. If it cannot be built, the old one stays."""
+        self.use(self.build(svid, roots))
 
     def withdraw(self) -> None:
         """Have no identity: new connections are refused until the next :meth:`replace`."""

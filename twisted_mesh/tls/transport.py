@@ -212,6 +212,8 @@ class MeshConnection(ProtocolWrapper):
     def handshakeCompleted(self) -> None:
         try:
             self._establish()
+        except PeerRefused:
+            self.transport.abortConnection()
         except Exception as error:
             # What this raises would otherwise leave a connection that delivers unproven data.
             self.factory.security.log.failure(
@@ -223,13 +225,16 @@ class MeshConnection(ProtocolWrapper):
     def _establish(self) -> None:
         connection: SSL.Connection = self.transport.getHandle()
         handshake = verification.handshake_of(connection)
+        handshake.renew()
         presented = connection.get_peer_certificate() is not None
         demanded = self.factory.security.contexts.role.demands_certificate
         if (presented or demanded) and not handshake.accepted:
+            if handshake.problems:
+                raise PeerRefused(handshake.problems)
             raise RuntimeError("the handshake ended without a verdict on the peer")
         self._stop_timer()
         if presented and handshake.verdict is not None:
-            self.peer = _peer(connection, handshake, self.factory.security.judge.trust.generation)
+            self.peer = _peer(connection, handshake)
         self._established = True
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)
@@ -309,7 +314,7 @@ class MeshConnection(ProtocolWrapper):
             timer.cancel()
 
 
-def _peer(connection: SSL.Connection, handshake: Handshake, generation: int) -> Peer:
+def _peer(connection: SSL.Connection, handshake: Handshake) -> Peer:
     verdict = handshake.verdict
     if verdict is None or verdict.spiffe_id is None:
         raise RuntimeError("a peer was accepted without a name")
@@ -323,7 +328,7 @@ def _peer(connection: SSL.Connection, handshake: Handshake, generation: int) -> 
         chain=chain,
         serials=serials,
     )
-    return Peer(verdict.spiffe_id, verdict.path, facts, generation)
+    return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
 
 
 def spoken_address(address: Any) -> str:

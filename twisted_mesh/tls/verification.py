@@ -62,6 +62,14 @@ class Handshake:
     """Further demands on a leaf that is good by itself: its host name, say."""
     verdict: Verdict | None = field(default=None, init=False)
     problems: tuple[Problem, ...] = field(default=(), init=False)
+    presented: Sequence[bytes] = field(default=(), init=False)
+    generation: int = field(default=0, init=False)
+    """Of the trust that the verdict was given under."""
+
+    def renew(self) -> None:
+        """Judge again if what is believed has changed since: a peer may take its time to finish."""
+        if self.accepted and self.generation != self.judge.trust.generation:
+            self.decide(self.presented)
 
     @property
     def accepted(self) -> bool:
@@ -69,6 +77,7 @@ class Handshake:
 
     def decide(self, presented: Sequence[bytes]) -> bool:
         """Judge the whole chain, in DER, leaf first."""
+        self.presented, self.generation = presented, self.judge.trust.generation
         self.verdict = self.judge.verdict_on_der(presented, self.purpose)
         unmet = [demand(self.verdict.path[0]) for demand in self.extra if self.verdict.path]
         self.problems = (*self.verdict.problems, *filter(None, unmet))

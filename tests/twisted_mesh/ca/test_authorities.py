@@ -16,7 +16,7 @@ from twisted.logger import LogEvent
 
 from pki.errors import Malformed
 from pki.keys import KeyAlgorithm, spki_der
-from pki.profile import ROOT
+from pki.profile import ROOT, generation_of
 from pki.spiffe import TrustDomain
 from pki.svid import certificates_pem
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge, key, mesh
@@ -197,6 +197,10 @@ def test_an_issuing_ca_that_has_ended_is_replaced_where_the_roots_key_is(
     assert found.issuing.certificate.not_valid_after_utc > later
     found.issuing.certificate.verify_directly_issued_by(made.root)
     assert start(state, later).issuing.certificate == found.issuing.certificate
+    last = start(state, later + 400 * DAY)
+    certificates = (made, found, last)
+    generations = [generation_of(ca.issuing.certificate.subject) for ca in certificates]
+    assert generations == [1, 2, 3]
 
 
 def test_without_the_roots_key_an_issuing_ca_that_has_ended_is_not_replaced(

@@ -113,7 +113,7 @@ def test_an_error_of_openssl_without_reasons_is_still_a_problem(error: SSL.Error
         (ConnectionRefusedError(), "unreachable", "nobody listens there"),
         (DNSLookupError("x"), "unreachable", "host name is unknown"),
         (TimeoutError(), "unreachable", "did not answer in time"),
-        (TCPTimedOutError(), "unreachable", "did not answer in time"),
+        (TCPTimedOutError(), "unreachable", "timed out"),
         (ConnectError(string="no route to host"), "unreachable", "no route to host"),
         (ConnectionDone(), "interrupted", "closed the connection"),
         (ConnectionLost(), "interrupted", "closed the connection"),

@@ -395,6 +395,45 @@ def test_an_intermediate_that_is_revoked_refuses_all_below_it() -> None:
     refused(converse(End(False), server), "revoked")
 
 
+def test_a_peer_revoked_before_it_finishes_its_handshake_is_not_let_in() -> None:
+    """It shows its certificate, which is good, and holds back the end until it no longer is."""
+    client, server = End(False), End(True)
+    conversation = Conversation(client, server)
+    conversation.pump = lambda: None  # type: ignore[method-assign]
+    conversation.connect()
+    carry = conversation._carry
+    carry(conversation.client_wire, conversation.server_wire)
+    carry(conversation.server_wire, conversation.client_wire)
+    *records, finished = tls_records(conversation.client_wire.value())
+    conversation.client_wire.clear()
+    conversation.server_wire.protocol.dataReceived(b"".join(records))
+    assert server.judge.trust.generation == 0
+    assert client.svid is not None
+    revocation = Revocation(
+        home().issuing.key_id,
+        client.svid.leaf.serial_number,
+        TODAY,
+        Reason.SUPERSEDED,
+        TODAY + HOUR,
+    )
+    trust = server.judge.trust
+    revoked = trust.revocations.merged([revocation], TODAY)
+    server.judge.trust = evolve(trust, revocations=revoked, generation=1)
+    conversation.server_wire.protocol.dataReceived(finished)
+    conversation.server_wire.settle()
+    refused(conversation, "revoked")
+
+
+def tls_records(data: bytes) -> list[bytes]:
+    """What is on the wire, record by record (RFC 8446 section 5.1)."""
+    records = []
+    while data:
+        size = 5 + int.from_bytes(data[3:5], "big")
+        records.append(data[:size])
+        data = data[size:]
+    return records
+
+
 def test_another_trust_domains_ca_cannot_mint_our_names() -> None:
     """Both roots are held, so OpenSSL alone would let it in."""
     other = home(OTHER)

@@ -161,7 +161,7 @@ class _Held:
         return self.outcome
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Conversation:
     """A client and a server, connected; :meth:`pump` carries bytes until none are left."""
 

@@ -1,0 +1,1 @@
+"""Measurements beside peers, interleaved in one run: ``python -m tests.bench``, or ``make bench``."""

@@ -1,0 +1,245 @@
+"""The load: one job, as JSON on standard input, done by one process; what came of it on standard output.
+
+A process of its own, so that it can have a core of its own. Only the standard library: what it
+measures must not depend on what it measures with.
+"""
+
+import json
+import random
+import re
+import selectors
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field
+
+from tests.bench.processes import LOAD_CORE, script
+
+_TIMEOUT = 20.0
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+
+def work(job: Mapping[str, Any], core: int | None = LOAD_CORE) -> dict[str, Any]:
+    """Have a process of its own do ``job``; see :func:`_main`."""
+    return finish(begin(job, core))
+
+
+def begin(job: Mapping[str, Any], core: int | None = LOAD_CORE) -> Any:
+    """The same, without waiting: several may go on at once."""
+    context = script("tests.bench.load", core)
+    process = context.__enter__()
+    process.stdin.write(json.dumps(job).encode())
+    process.stdin.close()
+    return context, process
+
+
+def finish(begun: Any) -> dict[str, Any]:
+    context, process = begun
+    try:
+        answer = process.stdout.read()
+        if process.wait(_TIMEOUT) != 0:
+            raise subprocess.CalledProcessError(process.returncode, "tests.bench.load")
+        told: dict[str, Any] = json.loads(answer)
+        return told
+    finally:
+        context.__exit__(None, None, None)
+
+
+@define
+class Outcome:
+    """What one client, or all of them, came to."""
+
+    done: int = 0
+    handshakes: int = 0
+    failures: Counter[str] = field(factory=Counter)
+
+    def add(self, other: "Outcome") -> None:
+        self.done += other.done
+        self.handshakes += other.handshakes
+        self.failures += other.failures
+
+
+class Broken(Exception):
+    """An answer that is not the one that was asked for."""
+
+
+def _tls_context(job: Mapping[str, Any]) -> ssl.SSLContext:
+    """Verifies the chain and not the host name: the mesh's names are SPIFFE IDs. The same for every server."""
+    context = ssl.create_default_context(cafile=job["roots"])
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_cert_chain(job["certificate"], job["key"])
+    return context
+
+
+def _connect(job: Mapping[str, Any], context: ssl.SSLContext) -> ssl.SSLSocket:
+    plain = socket.create_connection(("127.0.0.1", job["port"]), timeout=_TIMEOUT)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        return context.wrap_socket(plain, server_hostname="localhost")
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _request(path: str, *, last: bool) -> bytes:
+    close = "Connection: close\r\n" if last else ""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{close}\r\n".encode()
+
+
+def _read_answer(connection: socket.socket, answer: bytes) -> bytes:
+    """The body of one whole answer, of which ``answer`` has come already. Raises :class:`Broken`."""
+    while b"\r\n\r\n" not in answer:
+        answer += _more(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 2"):
+        raise Broken(head.split(b"\r\n")[0].decode("ascii", "replace"))
+    length = _LENGTH.search(head + b"\r\n")
+    if length is None:
+        raise Broken("no content-length")
+    while len(body) < int(length[1]):
+        body += _more(connection)
+    return body
+
+
+def _more(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise Broken("closed in the middle of an answer")
+    return data
+
+
+def handshakes(job: Mapping[str, Any]) -> Outcome:
+    """For ``seconds``, ``clients`` threads: connect, shake hands, one request, read the answer, close."""
+    context = _tls_context(job)
+    request = _request(job["path"], last=True)
+    end = time.monotonic() + job["seconds"]
+
+    def client(outcome: Outcome) -> None:
+        while time.monotonic() < end:
+            with _connect(job, context) as connection:
+                connection.sendall(request)
+                _read_answer(connection, b"")
+            outcome.done += 1
+            outcome.handshakes += 1
+
+    return _together(job["clients"], lambda number, outcome: client(outcome))
+
+
+def paced(job: Mapping[str, Any]) -> Outcome:
+    """``requests`` by ``clients`` threads, spread over ``seconds``: kept-alive connections and new ones.
+
+    ``seed`` draws how many requests each connection serves; the first client keeps one connection
+    throughout. Every answer must name ``expected`` in its body.
+    """
+    context = _tls_context(job)
+    expected = job["expected"].encode()
+    each = job["requests"] // job["clients"]
+    start = time.monotonic()
+
+    def ask(connection: ssl.SSLSocket, *, last: bool) -> None:
+        connection.sendall(_request(job["path"], last=last))
+        if expected not in _read_answer(connection, b""):
+            raise Broken("the answer names another caller")
+
+    def client(number: int, outcome: Outcome) -> None:
+        draw = random.Random(job["seed"] * 1000 + number)
+        asked = 0
+        while asked < each:
+            length = min(each - asked, each if number == 0 else draw.choice((1, 1, 1, 2, 5, 20)))
+            served = 0
+            try:
+                with _connect(job, context) as connection:
+                    outcome.handshakes += 1
+                    for served in range(1, length + 1):
+                        due = start + (asked + served - 1) * job["seconds"] / each
+                        time.sleep(max(0.0, due - time.monotonic()))
+                        ask(connection, last=served == length)
+                        outcome.done += 1
+            except (OSError, Broken) as error:
+                outcome.failures[f"{type(error).__name__}: {error}"] += 1
+                served = max(served, 1)
+            asked += served
+
+    return _together(job["clients"], client)
+
+
+def _together(clients: int, client: Any) -> Outcome:
+    outcomes = [Outcome() for _ in range(clients)]
+
+    def run(number: int) -> None:
+        try:
+            client(number, outcomes[number])
+        except Exception as error:  # counted, not lost in a thread
+            outcomes[number].failures[f"{type(error).__name__}: {error}"] += 1
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = Outcome()
+    for outcome in outcomes:
+        total.add(outcome)
+    return total
+
+
+def posts(job: Mapping[str, Any]) -> Outcome:
+    """For ``seconds``, over ``clients`` kept-alive plaintext connections: the same POST again and again."""
+    body = job["body"].encode()
+    head = (
+        f"POST {job['path']} HTTP/1.1\r\nHost: localhost:{job['port']}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    request = head.encode() + body
+    outcome = Outcome()
+    end = time.monotonic() + job["seconds"]
+    with selectors.DefaultSelector() as selector:
+        for _ in range(job["clients"]):
+            connection = socket.create_connection(("127.0.0.1", job["port"]), timeout=_TIMEOUT)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(request)
+            selector.register(connection, selectors.EVENT_READ)
+        busy = job["clients"]
+        while busy:
+            ready = selector.select(_TIMEOUT)
+            if not ready:
+                raise Broken("nobody answered in time")
+            for key, _ in ready:
+                connection = key.fileobj
+                answer = _read_answer(connection, b"")
+                if job["expected"].encode() not in answer:
+                    raise Broken(f"not what was asked for: {answer[:300]!r}")
+                outcome.done += 1
+                if time.monotonic() < end:
+                    connection.sendall(request)
+                else:
+                    selector.unregister(connection)
+                    connection.close()
+                    busy -= 1
+    return outcome
+
+
+def _main() -> None:
+    job = json.load(sys.stdin)
+    kind = {"handshakes": handshakes, "paced": paced, "posts": posts}[job["kind"]]
+    start = time.perf_counter()
+    outcome = kind(job)
+    told = {
+        "seconds": time.perf_counter() - start,
+        "done": outcome.done,
+        "handshakes": outcome.handshakes,
+        "failures": dict(outcome.failures),
+    }
+    sys.stdout.write(json.dumps(told))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,75 @@
+"""How long a user waits: for a CA, for a server, for a client, for help."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.bench.tables import Table, Value, median
+from tests.running import BIN, PATIENCE, Mesh, mesh
+
+_HELPS = 10
+
+
+def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
+    firsts, seconds, servers, clients = [], [], [], []
+    for number in range(rounds):
+        with mesh(home / str(number)) as running:
+            firsts.append(_ca(running))
+            running.stop()
+            seconds.append(_ca(running))
+            servers.append(_server(running))
+            clients.append(_client(running))
+        say(f"round {number + 1} of {rounds} done")
+    helps = [_help() for _ in range(_HELPS)]
+    return Table(
+        "start",
+        "seconds from the command to what the user waits for",
+        (
+            _row("mesh-ca, first start, to Ready (makes an RSA-4096 root)", firsts, None),
+            _row("mesh-ca, second start, to Ready", seconds, 1.0),
+            _row("mesh-server, to Ready", servers, None),
+            _row("mesh-client, key to answer", clients, None),
+            _row("pki-inspect --help", helps, 0.4),
+        ),
+        ("Unpinned, one after the other. RSA-4096 takes as long as its primes take to find.",),
+    )
+
+
+def _row(what: str, values: list[float], bound: float | None) -> dict[str, Value]:
+    return {
+        "": what,
+        "median s": round(median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+        "runs": len(values),
+        "must be under": bound,
+    }
+
+
+def _ca(running: Mesh) -> float:
+    """As a user starts it, keys and all; only the port is another."""
+    start = time.perf_counter()
+    ca = running.twistd("mesh-ca", "--port", "0")
+    ca.wait_for(r"Ready to issue certificates\.", PATIENCE * 2)
+    return time.perf_counter() - start
+
+
+def _server(running: Mesh) -> float:
+    start = time.perf_counter()
+    running.start_server()
+    return time.perf_counter() - start
+
+
+def _client(running: Mesh) -> float:
+    start = time.perf_counter()
+    done = running.client()
+    spent = time.perf_counter() - start
+    assert done.returncode == 0, done.stdout + done.stderr
+    return spent
+
+
+def _help() -> float:
+    start = time.perf_counter()
+    subprocess.run([BIN / "pki-inspect", "--help"], capture_output=True, check=True)
+    return time.perf_counter() - start

@@ -1,0 +1,289 @@
+"""The documents say what is: options, modules, routes, codes and links are held against the programs."""
+
+import ast
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+from prometheus_client import Counter, Gauge
+
+from twisted_mesh import observe
+from twisted_mesh.ca.resources import ROUTES
+from twisted_mesh.tls import alerts, verification
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = (ROOT / "docs" / "COMMANDS.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+
+#: How each program is asked for its options, and the section of COMMANDS.md that explains them.
+PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
+    "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
+    "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
+    "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
+    "pki-inspect": (
+        [sys.executable, ROOT / "bin" / "pki-inspect"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "show"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "verify"],
+    ),
+}
+#: Options of other programs that the documents speak of.
+FOREIGN = {
+    "twistd": {"--logfile", "--pidfile"},
+    "curl": {"--cacert", "--cert", "--key", "--json", "--unix-socket"},
+}
+
+
+@cache
+def options_of(*command: str | Path) -> frozenset[str]:
+    shown = subprocess.run([*map(str, command), "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    # The options only: examples, before or after them, may call other programs.
+    rest = shown.stdout.partition("Options:")[2].partition("Examples:")[0]
+    return frozenset(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]*)", rest, re.MULTILINE))
+
+
+def options(program: str) -> frozenset[str]:
+    return frozenset().union(*(options_of(*command) for command in PROGRAMS[program]))
+
+
+def sections(text: str) -> dict[str, str]:
+    """The text below each heading of the second level."""
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def first_column(text: str) -> Iterator[str]:
+    """The code spans in the first column of each table."""
+    for line in text.splitlines():
+        if line.startswith("|"):
+            yield from _SPAN.findall(line.split("|")[1])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_is_in_the_reference(program: str) -> None:
+    told = set(first_column(sections(COMMANDS)[program]))
+    missing = options(program) - told
+    assert not missing
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_reference_tells_no_option_that_is_not(program: str) -> None:
+    section = sections(COMMANDS)[program]
+    told = {option for span in _SPAN.findall(section) for option in _OPTION.findall(span)}
+    assert told <= options(program)
+
+
+@frozen
+class Command:
+    """A line that somebody is told to type."""
+
+    document: str
+    line: str
+
+
+def commands() -> Iterator[Command]:
+    for document in DOCUMENTS:
+        for language, block in _FENCE.findall(document.read_text()):
+            if language == "console":
+                for line in block.splitlines():
+                    if line.startswith("$ "):
+                        yield Command(document.name, line[2:])
+
+
+def test_the_readme_has_commands_and_begins_with_make() -> None:
+    lines = [command.line for command in commands() if command.document == "README.md"]
+    assert lines[:2] == ["make demo", "make test"]
+    for typed in (
+        ".venv/bin/twistd -n mesh-ca",
+        ".venv/bin/twistd -n mesh-server",
+        "bin/mesh-client",
+    ):
+        assert typed in lines
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=lambda command: command.line[:60])
+def test_what_is_typed_exists(command: Command) -> None:
+    words = [word for word in shlex.split(command.line) if word not in (";", "|")]
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+    elif words[0] == ".venv/bin/twistd":
+        assert words[1] == "-n"
+        assert set(_OPTION.findall(" ".join(words[3:]))) <= options(f"twistd {words[2]}")
+    elif words[0].startswith("bin/"):
+        assert (ROOT / words[0]).is_file()
+        used = {word for word in words if word.startswith("--")}
+        known = options(words[0].removeprefix("bin/"))
+        assert used <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_option_is_made_up(document: Path) -> None:
+    known = set().union(*map(options, PROGRAMS), *FOREIGN.values())
+    told = {
+        option for span in _SPAN.findall(document.read_text()) for option in _OPTION.findall(span)
+    }
+    assert told <= known
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (document.parent / path).resolve() if path else document
+        assert there.exists(), target
+        assert there.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_of_the_project_that_is_named_exists(document: Path) -> None:
+    for span in _SPAN.findall(document.read_text()):
+        if re.fullmatch(r"(tests|docs|bin|twisted|requirements)/[\w./-]*", span):
+            assert (ROOT / span).exists(), span
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"(docs/{document.name})" in readme for document in DOCUMENTS[1:])
+
+
+def modules(package: str) -> set[str]:
+    """A package's modules on disk, named without the package."""
+    top = ROOT / package
+    return {
+        ".".join(path.relative_to(top).with_suffix("").parts)
+        for path in top.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def module_table(package: str) -> list[str]:
+    found = re.search(rf"^### {package}, from the top\n(.*?)(?=^##)", ARCHITECTURE, re.M | re.S)
+    assert found
+    return list(first_column(found[1]))
+
+
+@pytest.mark.parametrize("package", ["pki", "twisted_mesh"])
+def test_the_architecture_names_every_module_once(package: str) -> None:
+    told = module_table(package)
+    assert sorted(told) == sorted(modules(package))
+
+
+@pytest.mark.parametrize("contract, package", [("toolkit", "pki"), ("mesh", "twisted_mesh")])
+def test_the_architecture_has_the_floors_of_setup_cfg(contract: str, package: str) -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    layers = config[f"importlinter:contract:{contract}-floors"]["layers"].strip().splitlines()
+    floor = {
+        name: number
+        for number, layer in enumerate(layers)
+        for name in re.findall(r"\(([\w.]+)\)", layer)
+    }
+    order = [
+        floor[name]
+        for module in module_table(package)
+        for name in (module, module.partition(".")[0])
+        if name in floor
+    ]
+    assert order == sorted(order)
+
+
+def test_each_dependency_has_its_reason() -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    wanted = "\n".join((config["options"]["install_requires"], extras["test"], extras["dev"]))
+    named = {re.split(r"[<>=]", line)[0] for line in wanted.split()}
+    told = set(first_column(sections(ARCHITECTURE)["Dependencies"]))
+    assert told == named
+
+
+_MAKERS = {"Problem", "problem", "_problem", "_weak"}
+
+
+def codes() -> Iterator[str]:
+    """Every code that a refusal can have: of errors' classes, and of problems made on the spot."""
+    for package in ("pki", "twisted_mesh"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call):
+                    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                    if name in _MAKERS:
+                        yield from _constants(node.args[:1])
+                        yield from _constants([k.value for k in node.keywords if k.arg == "code"])
+                elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                    if any(isinstance(t, ast.Name) and t.id == "code" for t in targets):
+                        yield from _constants([node.value])
+    yield from (code for code, *_ in (*alerts._ALERTS.values(), *alerts._ERRORS.values()))
+    yield from verification._CODES.values()
+
+
+def _constants(nodes: list[ast.expr]) -> Iterator[str]:
+    for node in nodes:
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and re.fullmatch(r"[a-z-]+", value):
+            yield value
+
+
+def test_every_code_is_in_the_reference() -> None:
+    told = set(_SPAN.findall(COMMANDS))
+    missing = set(codes()) - told
+    assert not missing
+
+
+def test_the_reference_tells_no_code_that_is_not() -> None:
+    told = set(first_column(sections(COMMANDS)["Codes"])) - {"code"}
+    sources = "".join(
+        path.read_text() for top in ("pki", "twisted_mesh") for path in (ROOT / top).rglob("*.py")
+    )
+    assert {code for code in told if f'"{code}"' not in sources} == set()
+
+
+def test_every_route_is_in_the_reference() -> None:
+    told = set(first_column(sections(COMMANDS)["The CA's API"]))
+    assert {f"{method} {path}" for method, path in ROUTES} <= told
+
+
+def test_every_metric_is_in_the_reference() -> None:
+    told = {span.partition("{")[0] for span in first_column(sections(COMMANDS)["Metrics"])}
+    ours = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for metric in vars(observe).values()
+        if isinstance(metric, Counter | Gauge)
+        for family in metric.collect()
+    }
+    assert told == ours
+
+
+def test_the_events_of_the_reference_are_logged() -> None:
+    told = set(first_column(sections(COMMANDS)["Log"])) - {"event"}
+    logged = {
+        name
+        for path in (ROOT / "twisted_mesh").rglob("*.py")
+        for name in re.findall(r'event="([a-z-]+)"', path.read_text())
+    }
+    assert told <= logged
+    assert len(told) > 10
