@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from pki.bundle import BundleSet
 from pki.csr import IPAddress, build_csr
+from pki.errors import Malformed, PkiError
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.revocation import Revocation
 from pki.spiffe import SpiffeId
@@ -19,6 +20,9 @@ from pki.svid import X509Svid
 from twisted_mesh.ca_client import CaClient
 from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import ISource
+
+#: The status by which the CA says that a CSR breaks a rule.
+_UNPROCESSABLE = 422
 
 
 @frozen
@@ -64,9 +68,14 @@ class CaSource:
         key, csr = self._asking
         self._present()
         issued_at = self.now()
-        chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
-        bundle = await self.client.bundle(self.spiffe_id.trust_domain)
-        svid = X509Svid.assemble(chain, key)
+        try:
+            chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
+            bundle = await self.client.bundle(self.spiffe_id.trust_domain)
+            svid = X509Svid.assemble(chain, key)
+        except PkiError as error:
+            if isinstance(error, Malformed) or getattr(error, "status", None) == _UNPROCESSABLE:
+                self._asking = None  # with this key and CSR it would never be otherwise
+            raise
         self._asking, self._svid = None, svid
         self._present()
         return Identity(svid, BundleSet.of(bundle), issued_at)

@@ -245,7 +245,7 @@ def test_no_value_of_a_stranger_forges_a_line_of_the_log(shared: House) -> None:
             if not re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \[[A-Z]+\] |  ", line)
         ]
         assert "\x1b" not in running.text and "\r" not in running.text
-    assert "\\n2026-01-01T00:00:00Z [CA] Certificate revoked: everything" in shared.ca.text
+    shared.ca.wait_for(re.escape("\\n2026-01-01T00:00:00Z [CA] Certificate revoked: everything"))
 
 
 def test_one_object_of_json_is_printed_a_line_whatever_is_asked(house: House) -> None:

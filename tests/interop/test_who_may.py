@@ -71,7 +71,7 @@ def test_without_proof_only_what_makes_trust_possible_is_read(path: str, shared:
     else:
         assert (reply.status, reply.code) == (401, "no-proof")
         assert "mutual TLS" in reply.json["detail"]
-        assert f"GET {path} answered 401: no-proof" in shared.ca.text
+        shared.ca.wait_for(f"GET {path} answered 401: no-proof")
 
 
 @pytest.mark.parametrize("path", READS)

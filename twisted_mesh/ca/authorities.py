@@ -66,6 +66,11 @@ async def load_or_create(
                 f"{state.root_certificate} is gone but its issuing CA is there: restore it from a backup; "
                 f"if its first start was cut short, remove {state.ca / 'issuing.crt'} and start again"
             )
+        if (state.ca / "mesh.db").exists():
+            raise WrongState(
+                f"{state.root_certificate} is gone, and {state.ca / 'mesh.db'} shows that this CA has issued: restore "
+                "it from a backup, or start anew in an empty --state-dir"
+            )
         await _create(state, trust_domain, root_algorithm, issuing_algorithm, now)
     return await _load(state, trust_domain, issuing_algorithm, now)
 

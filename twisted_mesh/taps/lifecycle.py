@@ -186,6 +186,11 @@ class MeshService(MultiService):
             gc.freeze()
         except PkiError as error:
             self.fail(str(error))
+        except Exception as error:
+            self.log.failure("starting broke", event="start-broke")
+            self.fail(
+                f"a bug of its own stopped it from starting ({type(error).__name__}); its log has the details"
+            )
 
     def listening(self, starting: "Deferred[IListeningPort]", what: str) -> IListeningPort:
         """The port of an endpoint's ``listen``. Raises :class:`StartError` in one sentence."""

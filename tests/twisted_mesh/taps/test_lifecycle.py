@@ -347,10 +347,16 @@ def test_a_service_that_cannot_run_ends_with_a_status_that_is_not_0(
     assert "broke" not in service.log.all_text()
 
 
-def test_a_bug_in_running_is_logged(service: Service) -> None:
+def test_a_bug_in_running_ends_the_service_with_its_details_in_the_log(
+    service: Service, stderr: Callable[[], str], exits: list[Any]
+) -> None:
     service.runs = RuntimeError("a bug")
     service.startService()
-    assert service.log.all_text() == "starting broke"
+    service.reactor.run()
+    assert service.reactor.stopped == 1
+    assert exits == [lifecycle._exit_with_failure]
+    assert "a bug of its own" in stderr()
+    assert "starting broke" in service.log.all_text()
 
 
 def test_stopping_closes_the_ports_then_drains_then_releases(service: Service) -> None:
