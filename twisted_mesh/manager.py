@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, evolve, field
 from cryptography import x509
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -89,9 +89,7 @@ class CertificateManager(Service):
         super().startService()
         self._loop = LoopingCall(self._tick)
         self._loop.clock = self.clock
-        _ = self._loop.start(TICK, now=True).addErrback(
-            lambda failure: self.log.failure("the rotation loop broke", failure=failure)
-        )
+        _ = self._loop.start(TICK, now=True)
 
     def stopService(self) -> None:
         super().stopService()
@@ -131,6 +129,13 @@ class CertificateManager(Service):
                 self.clock.callLater(0, connection.sever, reason)
 
     def _tick(self) -> None:
+        try:
+            self._look()
+        except Exception:  # a LoopingCall that fails once never runs again
+            self.log.failure("a tick of the rotation broke", event="tick-broke")
+
+    def _look(self) -> None:
+        """Ask what is to be done now, and begin it."""
         now = self.now()
         action = renewal.next_action(self._plan, now)
         if action is Action.EXPIRED and self.svid is not None and not self._withdrawn:
@@ -159,7 +164,7 @@ class CertificateManager(Service):
 
     async def _renew(self) -> None:
         first = self.svid is None
-        if not first and self.announce:
+        if not first and self.announce and not self._failures:
             self.log.info(
                 "Certificate rotation triggered ({share:.0%} lifetime reached)",
                 event="rotation-triggered",
@@ -170,6 +175,8 @@ class CertificateManager(Service):
             # Before the first handshake under this identity: who is revoked already is not let in.
             self.revoke(await self.source.revocations())
             self._adopt(identity)
+        except CancelledError:
+            raise  # we are being stopped
         except PkiError as error:
             self._put_off(error)
         except Exception as error:

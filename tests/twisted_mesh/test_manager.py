@@ -356,3 +356,14 @@ def test_a_stopped_manager_asks_for_nothing_more(rig: Rig) -> None:
     rig.pass_time(100)
     assert len(rig.source.asked) == 1
     assert rig.clock.getDelayedCalls() == []
+    assert rig.log.events == []
+
+
+def test_one_broken_tick_does_not_end_the_rotation(rig: Rig) -> None:
+    rig.manager.startService()
+    now, rig.manager.now = rig.manager.now, lambda: 1 / 0  # type: ignore[assignment, return-value]
+    rig.pass_time(1)
+    rig.manager.now = now
+    assert rig.log.count("tick-broke") > 0
+    rig.pass_time(2000, step=10)
+    assert len(rig.source.asked) == 2
