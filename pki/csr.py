@@ -22,6 +22,7 @@ MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
@@ -138,8 +139,12 @@ def alternative_names(
 def is_dns_name(name: str) -> bool:
     """Whether ``name`` is a host name in lower-case letters, digits and dashes, without wildcards."""
     labels = name.split(".")
-    # A last label of digits makes it an IP address to whoever parses it (WHATWG URL section 3.5).
-    return len(name) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    # A last label that is a number makes it an IP address to whoever parses it (WHATWG URL section 3.5).
+    return (
+        len(name) <= 253
+        and all(map(_LABEL.fullmatch, labels))
+        and not _NUMBER.fullmatch(labels[-1])
+    )
 
 
 def _requested_id(

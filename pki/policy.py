@@ -8,6 +8,7 @@ from attrs import frozen
 
 from pki.csr import IPAddress, IssuanceRequest
 from pki.errors import PkiError
+from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.validity import format_duration
 
@@ -46,6 +47,13 @@ class Principal:
     """Of the SVID that a workload presented."""
     dns_names: tuple[str, ...] = ()
     ip_addresses: tuple[IPAddress, ...] = ()
+
+    @property
+    def evidence(self) -> str:
+        """The proof with the serial that was presented: what descends from a stolen key shows it."""
+        return (
+            self.proof if self.serial is None else f"{self.proof} serial {serial_hex(self.serial)}"
+        )
 
     def __str__(self) -> str:
         return str(self.spiffe_id) if self.spiffe_id else f"{self.kind} ({self.proof})"

@@ -29,7 +29,10 @@ def attest_process(transport: Any) -> Principal:
 def attest_tls(transport: Any) -> Principal:
     """The caller over TLS, by the SVID that its handshake proved; without one, nobody."""
     peer = transport.peer if isinstance(transport, MeshConnection) else None
-    return principal_of(peer) if peer is not None else anonymous("tls:no-certificate")
+    if peer is None:
+        return anonymous("tls:no-certificate")
+    # The handshake may be long ago: the right ends with the certificate, not with the connection.
+    return principal_of(peer) if transport.still_good() else anonymous("tls:no-longer-valid")
 
 
 def attest_plaintext(transport: Any) -> Principal:

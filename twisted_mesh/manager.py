@@ -41,6 +41,8 @@ TICK = 0.2
 POLL = 1.0
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
+#: How many pages of revocations are read at a renewal; each may hold 100,000.
+_MOST_PAGES = 100
 
 
 class OwnCertificateRefused(Refused):
@@ -173,7 +175,11 @@ class CertificateManager(Service):
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
-            self.revoke(await self.source.revocations())
+            for _ in range(_MOST_PAGES):
+                news = await self.source.revocations()
+                self.revoke(news)
+                if not news:
+                    break
             self._adopt(identity)
         except CancelledError:
             raise  # we are being stopped

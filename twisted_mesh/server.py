@@ -38,6 +38,9 @@ class StatusResource(resource.Resource):
         if peer is None:  # the context demands a certificate, so this is a bug: shut the door
             connection.abortConnection()
             return server.NOT_DONE_YET
+        if not connection.still_good():
+            connection.sever("its certificate is no longer good")
+            return server.NOT_DONE_YET
         path = request.path.decode("ascii", "replace")
         method = request.method.decode("ascii", "replace")
         _log.info("Handling request: {method} {path}", event="request", method=method, path=path)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,11 @@ class StateDirectory:
         return self.ca / "root.crt"
 
     @property
+    def unfinished(self) -> Path:
+        """Is there while the first start makes the CA's keys and certificates."""
+        return self.ca / "unfinished"
+
+    @property
     def socket(self) -> Path:
         return self.ca / "ca.sock"
 
@@ -67,9 +73,11 @@ class StateDirectory:
         for path, mode in ((self.root, 0o711), (self.ca, 0o711), (self.private, 0o700)):
             try:
                 path.mkdir(mode=mode, parents=path == self.root, exist_ok=True)
-                if path == self.root and os.stat(path).st_uid != os.getuid():
-                    continue  # ours to use, not to change
-                path.chmod(mode)
+                found = path.stat() if path == self.root else path.lstat()
+                _refuse_foreign(path, found, may_be_roots=path == self.root)
+                # A sticky directory (a mounted tmpfs, /tmp) is shared on purpose: used, and left as it is.
+                if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+                    path.chmod(mode)
             except OSError as error:
                 raise StateError(
                     f"the state directory {path} cannot be used ({error.strerror}): choose another with --state-dir"
@@ -112,6 +120,18 @@ class StateDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _refuse_foreign(path: Path, found: os.stat_result, *, may_be_roots: bool) -> None:
+    """Whoever owns a directory, or may rename in it, can put other keys and another socket there."""
+    if not stat.S_ISDIR(found.st_mode):
+        raise StateError(f"{path} is no directory of its own: choose another with --state-dir")
+    ours = found.st_uid == os.geteuid()
+    if not ours and not (may_be_roots and found.st_uid == 0):
+        raise StateError(f"{path} belongs to another user: choose another with --state-dir")
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not ours and writable and not found.st_mode & stat.S_ISVTX:
+        raise StateError(f"{path} can be changed by others: choose another with --state-dir")
 
 
 def read_file(path: Path, what: str) -> bytes:
@@ -160,7 +180,7 @@ def publish(directory: Path, files: dict[str, tuple[bytes, int]]) -> None:
         _relink(current, generation.name)
         for name in files:
             link = directory / name
-            if not link.is_symlink():
+            if not link.is_symlink() or os.readlink(link) != f"current/{name}":
                 _relink(link, f"current/{name}")
         sync_directory(directory)
         for old in directory.glob(f"{_GENERATION}*"):

@@ -72,7 +72,7 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is JSON, but not an object")
     try:
         return msgspec.convert(decoded, type=shape)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeError) as error:  # half of a surrogate pair as a key
         raise BadRequest(
             HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}"
         ) from None

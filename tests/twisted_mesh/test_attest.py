@@ -74,10 +74,19 @@ def test_a_real_process_of_another_user_is_nobody_to_root() -> None:
         assert attest_process(Transport(ours)).kind is Kind.ANONYMOUS
 
 
-def connection_of(peer: Any) -> MeshConnection:
-    connection = MeshConnection.__new__(MeshConnection)
-    connection.peer = peer
-    return connection
+class Connection(MeshConnection):
+    """One whose handshake is over; whether its peer would be let in again is the test's to say."""
+
+    def __init__(self, peer: Any, good: bool) -> None:
+        self.peer = peer
+        self.good = good
+
+    def still_good(self) -> bool:
+        return self.good
+
+
+def connection_of(peer: Any, good: bool = True) -> MeshConnection:
+    return Connection(peer, good)
 
 
 def test_over_tls_the_svid_says_who_it_is() -> None:
@@ -87,6 +96,11 @@ def test_over_tls_the_svid_says_who_it_is() -> None:
     assert principal.spiffe_id == BACKEND
     assert principal.serial == leaf.serial_number
     assert principal.proof == f"x509:{BACKEND}"
+
+
+def test_over_tls_a_certificate_that_has_ended_since_the_handshake_proves_nothing() -> None:
+    peer = peer_of(mesh().leaf())
+    assert attest_tls(connection_of(peer, good=False)).kind is Kind.ANONYMOUS
 
 
 def test_over_tls_without_a_certificate_it_is_nobody() -> None:

@@ -90,15 +90,47 @@ def test_directories_that_are_too_open_are_closed(state: StateDirectory) -> None
     assert [mode_of(p) for p in (state.root, state.ca, state.private)] == [0o711, 0o711, 0o700]
 
 
-def test_a_directory_of_somebody_else_is_used_and_not_changed(
-    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("whose", ["", "ca", "ca/private"])
+def test_a_directory_of_somebody_else_is_refused(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    state.root.mkdir(parents=True, mode=0o755)
-    state.root.chmod(0o755)
-    monkeypatch.setattr(os, "getuid", lambda: os.stat(state.root).st_uid + 1)
+    """Whoever prepared it may have planted keys, and can put another socket there."""
     state.prepare()
-    assert mode_of(state.root) == 0o755
+    theirs = state.root / whose
+
+    def found(path: Path, follow: bool) -> os.stat_result:
+        fields = list(os.stat(path, follow_symlinks=follow))
+        if path == theirs:
+            fields[4] = 65534
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(Path, "stat", lambda path, **_: found(path, True))
+    monkeypatch.setattr(Path, "lstat", lambda path: found(path, False))
+    with pytest.raises(StateError, match="belongs to another user"):
+        state.prepare()
+
+
+def test_a_sticky_directory_is_used_and_not_changed(state: StateDirectory) -> None:
+    """A tmpfs is mounted so; and to close /tmp to everybody would break the machine."""
+    state.root.mkdir(parents=True)
+    state.root.chmod(0o1777)
+    state.prepare()
+    assert stat.S_IMODE(state.root.stat().st_mode) == 0o1777
     assert mode_of(state.ca) == 0o711
+
+
+@pytest.mark.parametrize("link", ["ca", "ca/private"])
+def test_a_link_that_leads_elsewhere_is_refused_and_nothing_there_is_touched(
+    state: StateDirectory, tmp_path: Path, link: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    path = state.root / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(victim)
+    with pytest.raises(StateError, match="no directory of its own"):
+        state.prepare()
+    assert mode_of(victim) == 0o700
 
 
 @pytest.mark.parametrize("in_the_way", ["", "ca", "ca/private"])

@@ -61,7 +61,11 @@ async def load_or_create(
 ) -> Authorities:
     """The authorities of ``state``. Raises :class:`StateError` with the file to look at."""
     if not state.root_certificate.exists():
-        if any(state.private.glob("*.key")) and (state.ca / "issuing.crt").exists():
+        if (
+            not state.unfinished.exists()
+            and any(state.private.glob("*.key"))
+            and (state.ca / "issuing.crt").exists()
+        ):
             raise WrongState(
                 f"{state.root_certificate} is gone but its issuing CA is there: restore it from a backup; "
                 f"if its first start was cut short, remove {state.ca / 'issuing.crt'} and start again"
@@ -71,7 +75,10 @@ async def load_or_create(
                 f"{state.root_certificate} is gone, and {state.ca / 'mesh.db'} shows that this CA has issued: restore "
                 "it from a backup, or start anew in an empty --state-dir"
             )
+        # Until it is gone, nothing here has been used: a first start that was cut short is made anew.
+        write_whole(state.unfinished, b"", 0o600)
         await _create(state, trust_domain, root_algorithm, issuing_algorithm, now)
+    state.unfinished.unlink(missing_ok=True)
     return await _load(state, trust_domain, issuing_algorithm, now)
 
 
@@ -110,10 +117,21 @@ async def _create_issuing(
         event="issuing-generating",
         algorithm=algorithm.label,
     )
+    _keep_issuing(state, generation - 1)
     key = MemoryKey.generate(algorithm)
     issuing = await root.create_issuing(key, trust_domain, now, generation)
     write_whole(state.private / "issuing.key", key.to_pem(), 0o600)
     write_whole(state.ca / "issuing.crt", certificates_pem([issuing.certificate]), 0o644)
+
+
+def _keep_issuing(state: StateDirectory, generation: int) -> None:
+    """Set the issuing CA that is to be replaced aside: it may be the clock that is wrong."""
+    for source, kept, mode in (
+        (state.ca / "issuing.crt", state.ca / f"issuing-{generation}.crt", 0o644),
+        (state.private / "issuing.key", state.private / f"issuing-{generation}.key", 0o600),
+    ):
+        if generation and source.exists():
+            write_whole(kept, read_file(source, "the issuing CA"), mode)
 
 
 async def _load(
@@ -136,7 +154,8 @@ async def _load(
     if now < certificate.not_valid_before_utc:
         raise WrongState(
             f"the issuing CA is valid from {spoken_time(certificate.not_valid_before_utc)}, and here it is "
-            f"{spoken_time(now)}: check this machine's clock"
+            f"{spoken_time(now)}: check this machine's clock; if that is right now and was ahead at an earlier start, "
+            f"bring back what was set aside then, issuing-{generation_of(certificate.subject) - 1}.crt and .key"
         )
     if now > certificate.not_valid_after_utc:
         if root_key is None:

@@ -343,7 +343,10 @@ def _query(request: server.Request) -> dict[str, str]:
 
 def _refuse_browsers(request: server.Request) -> None:
     host = (request.getHeader("host") or "").rpartition(":")[0] or request.getHeader("host")
-    if host not in ("localhost", "127.0.0.1"):
+    if len(request.requestHeaders.getRawHeaders("host") or ()) != 1 or host not in (
+        "localhost",
+        "127.0.0.1",
+    ):
         raise CrossOrigin(
             HTTPStatus.FORBIDDEN,
             "the plaintext port answers to the hosts localhost and 127.0.0.1 only",

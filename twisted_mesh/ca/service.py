@@ -45,6 +45,10 @@ _log = logger("ca")
 OWN_LIFETIME = timedelta(hours=24)
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
+
+
 @define(eq=False)
 class IssuanceLog:
     """``--issuance-log``: one JSON line a certificate."""
@@ -68,7 +72,7 @@ class IssuanceLog:
 
     def _append(self, line: bytes) -> None:
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with open(self.path, "ab", buffering=0, opener=_private) as file:
                 written = file.write(line)
                 if written != len(line):  # half a line would spoil the next one too
                     file.truncate(file.tell() - written)
@@ -127,7 +131,7 @@ class CertificateAuthority:
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
         )
-        return await self._issue(draft, request.spiffe_id, principal.proof)
+        return await self._issue(draft, request.spiffe_id, principal.evidence)
 
     async def issue_own(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
         """The CA's own TLS certificate: the one name in ``/mesh/**``."""

@@ -229,7 +229,7 @@ def _as_json(reply: Reply, session: Session) -> dict[str, Any]:
     text = reply.body.decode("utf-8", "replace")
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = text
     return {
         "status": reply.status,

@@ -240,6 +240,8 @@ def service_of(kind: type[MeshService], options: ServiceOptions) -> Any:
     """What a plugin's ``makeService`` returns; options that cannot be used end it in one sentence."""
     from twisted.internet import reactor
 
+    # Until the reactor runs Ctrl-C just ends the process: there is nothing to stop yet.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return kind(options, steady(reactor))
     except PkiError as error:

@@ -241,6 +241,11 @@ class MeshConnection(ProtocolWrapper):
         if self.factory.client is not None:
             self.factory.client.established(self.wrappedProtocol)
 
+    def still_good(self) -> bool:
+        """Whether the peer would be let in again now: not expired, not revoked, still allowed."""
+        handshake = verification.handshake_of(self.transport.getHandle())
+        return self._severed is None and handshake.decide(handshake.presented)
+
     def dataReceived(self, data: bytes) -> None:
         if self._established and self._severed is None:
             self.wrappedProtocol.dataReceived(data)

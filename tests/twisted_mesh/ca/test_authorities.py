@@ -156,22 +156,29 @@ def kill_before_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(FILES)))
-def test_a_first_start_that_was_killed_is_completed_or_says_what_to_do(
+def test_a_first_start_that_was_killed_is_made_anew(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     with monkeypatch.context() as patch:
         kill_before_write(number, patch)
         with pytest.raises(Killed):
             start(state)
-    assert sorted(files(state)) == sorted(FILES[:number])
-    if number == 3:
-        text = refusal(state)
-        assert str(state.root_certificate) in text
-        assert f"if its first start was cut short, remove {state.ca / 'issuing.crt'}" in text
-        (state.ca / "issuing.crt").unlink()
+    assert not state.root_certificate.exists()
     assert start(state).root_key is not None
     assert sorted(files(state)) == sorted(FILES)
     start(state)
+
+
+def test_an_issuing_ca_that_is_replaced_is_set_aside(state: StateDirectory) -> None:
+    """The clock may be what was wrong: then the old one is still good, and its key not lost."""
+    made = start(state)
+    certificate = (state.ca / "issuing.crt").read_bytes()
+    key = (state.private / "issuing.key").read_bytes()
+    later = start(state, now=NOW + timedelta(days=400))
+    assert later.issuing.certificate != made.issuing.certificate
+    assert (state.ca / "issuing-1.crt").read_bytes() == certificate
+    assert (state.private / "issuing-1.key").read_bytes() == key
+    assert "issuing-1.crt" in refusal(state)
 
 
 # The root's key elsewhere.

@@ -265,7 +265,8 @@ def test_revoking_twice_is_answered_alike(api: Api) -> None:
     first = api.ask("POST", REVOKE, {"serial": serial_hex(leaf.serial_number)})
     api.rig.time += HOUR
     body = {"serial": serial_pairs(leaf.serial_number).lower(), "reason": "keyCompromise"}
-    assert api.ask("POST", REVOKE, body) == first
+    again = api.ask("POST", REVOKE, body)
+    assert (again.status, again.body) == (first.status, first.body)
     assert first.json == {
         "serial": serial_hex(leaf.serial_number),
         "revoked_at": "2026-11-23T10:00:00Z",

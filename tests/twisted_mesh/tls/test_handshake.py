@@ -317,6 +317,15 @@ def test_what_is_not_tls_is_told_so_in_the_log(sent: bytes, code: str) -> None:
     assert event["codes"] == code
 
 
+def test_a_peer_is_asked_again_whether_it_is_still_good() -> None:
+    server = End(True)
+    conversation = converse(End(False), server)
+    connection = conversation.served.made[0].transport
+    assert connection.still_good()
+    server.time = TODAY + 2 * HOUR
+    assert not connection.still_good()
+
+
 def test_rotation_leaves_open_connections_alone() -> None:
     server = End(True)
     conversation = converse(End(False), server)
