@@ -1,6 +1,7 @@
 """Every phase of a connection ends in time, no body is larger than allowed, and JSON is what it seems."""
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -668,7 +669,7 @@ def test_a_problem_document_says_the_same_in_every_place() -> None:
     document = json.loads(problem_body(422, "refused", "expired: it ended", [problem]))
     assert document == {
         "type": "about:blank",
-        "title": "Unprocessable Entity",
+        "title": HTTPStatus(422).phrase,  # "Unprocessable Entity", and from 3.13 on "Content"
         "status": 422,
         "code": "refused",
         "detail": "expired: it ended",
