@@ -65,7 +65,7 @@ def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem
 
 def parse_json(body: bytes, shape: type[T]) -> T:
     """``body`` as a ``shape``. Raises :class:`BadRequest`, also for duplicate keys and deep nesting."""
-    if _depth(body) > _MAX_DEPTH:
+    if _is_deep(body):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is not JSON: it is nested too deeply")
     try:
         decoded = json.loads(
@@ -85,13 +85,14 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         ) from None
 
 
-def _depth(body: bytes) -> int:
-    """How deeply arrays and objects are nested. Python's own limit differs from version to version."""
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deep(body: bytes) -> bool:
+    """Whether arrays and objects are nested beyond reason. Python's own limit differs by version."""
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > _MAX_DEPTH:
+            return True
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
