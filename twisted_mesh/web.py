@@ -11,7 +11,7 @@ import msgspec
 from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, TimeoutError
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
@@ -149,11 +149,15 @@ class BoundedChannel(http.HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         if self.refused:
-            return  # TLS goes on delivering until the peer has said goodbye too
+            return
         if self._idle:
             self._idle = False
             self._within(self.limits.header_seconds)
         super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if not self.refused:
+            super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
         try:
@@ -199,25 +203,34 @@ class BoundedChannel(http.HTTPChannel):
             self.loseConnection()
 
     def refuse_body(self) -> None:
-        """Answer 413 now, and read no more."""
-        self.refused = True
+        """Answer 413 now, and use no more of what comes."""
         limit = self.limits.body_bytes
         body = problem_body(413, "too-large", f"a request body has at most {limit} bytes here")
+        head = b"Content-Type: application/problem+json\r\nContent-Length: %d" % len(body)
+        self._refuse(b"413 Content Too Large", head, body)
+
+    def _refuse(self, status: bytes, head: bytes, body: bytes = b"") -> None:
+        """Answer, and hang up once the peer has, or is given up.
+
+        Until then what it still sends is read and dropped: a socket that is closed with bytes
+        unread resets the connection, and the reset may overtake the answer.
+        """
+        self.refused = True
         self.transport.write(
-            b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            b"HTTP/1.1 %s\r\nConnection: close\r\n%s\r\n\r\n%s" % (status, head, body)
         )
         self._within(self.abortTimeout)
-        self.loseConnection()
+        if ISSLTransport.providedBy(self.transport):
+            self.loseConnection()  # TLS reads on until the peer has said goodbye too
+        else:
+            self.transport.loseWriteConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._respondToBadRequestAndDisconnect()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if not self.refused:
-            self.refused = True
-            super()._respondToBadRequestAndDisconnect()
-            self._within(self.abortTimeout)
+            self._refuse(b"400 Bad Request", b"Content-Length: 0")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._within(None)
@@ -235,12 +248,7 @@ class BoundedChannel(http.HTTPChannel):
         if self.refused:
             self.transport.abortConnection()
             return
-        self.refused = True
-        self.transport.write(
-            b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        )
-        self._within(self.abortTimeout)
-        self.loseConnection()
+        self._refuse(b"408 Request Timeout", b"Content-Length: 0")
 
 
 class BoundedSite(server.Site):

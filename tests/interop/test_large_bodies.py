@@ -1,6 +1,7 @@
 """Bodies of 100 MB: answered at once, never kept, and nobody else waits for them."""
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def test_the_ca_answers_413_and_reads_no_further(
     assert '"code":"too-large"' in done.stdout
     assert resident_kb(shared.ca.process.pid) - before < GROWTH_KB
     assert shared.ask("socket", "/livez").status == 200
+
+
+def test_a_caller_that_is_still_sending_gets_the_answer(shared: House) -> None:
+    head = (
+        b"POST /api/v1/sign HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20000000\r\n\r\n"
+    )
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", shared.plain_port), timeout=10) as caller:
+            caller.sendall(head)
+            caller.sendall(b"x" * 20_000_000)  # all of it is taken, and nothing is reset
+            assert caller.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize("coding", CODINGS)

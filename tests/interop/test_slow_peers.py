@@ -2,20 +2,14 @@
 
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.web.resource import Resource
 
 from tests.interop.house import House
 from tests.interop.wires import client_context
 from tests.running import PATIENCE
 from twisted_mesh.tls.transport import HANDSHAKE_TIMEOUT
-from twisted_mesh.web import BoundedSite, Limits
 
 
 def dripped(wire: socket.socket, drops: bytes, seconds: float) -> tuple[float, bytes]:
@@ -76,71 +70,3 @@ def test_a_dripping_header_is_answered_408_after_ten_seconds(shared: House) -> N
     assert 9 < borne < 15
     assert heard.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     shared.assert_it_serves()
-
-
-class _Echo(Resource):
-    isLeaf = True
-
-    def render(self, request: Any) -> bytes:
-        return b"hello"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def connect(clock: Clock) -> Callable[[], tuple[Any, StringTransport]]:
-    def connect() -> tuple[Any, StringTransport]:
-        channel = BoundedSite(_Echo(), clock, Limits()).buildProtocol(None)
-        transport = StringTransport()
-        channel.makeConnection(transport)
-        return channel, transport
-
-    return connect
-
-
-Connect = Callable[[], tuple[Any, StringTransport]]
-
-
-def test_a_header_that_drips_has_ten_seconds_in_all(clock: Clock, connect: Connect) -> None:
-    channel, transport = connect()
-    for byte in b"GET / HTTP/1.1":
-        channel.dataReceived(bytes((byte,)))
-        clock.advance(0.7)
-    assert not transport.disconnecting
-    clock.advance(0.7)
-    assert transport.value().startswith(b"HTTP/1.1 408 ")
-    assert transport.disconnecting
-
-
-def test_headers_that_come_line_by_line_get_no_more_time(clock: Clock, connect: Connect) -> None:
-    channel, transport = connect()
-    channel.dataReceived(b"GET / HTTP/1.1\r\n")
-    for number in range(11):
-        channel.dataReceived(b"X-%d: y\r\n" % number)
-        clock.advance(0.95)
-    assert b" 408 " in transport.value()
-
-
-def test_a_body_that_drips_has_thirty_seconds_in_all(clock: Clock, connect: Connect) -> None:
-    channel, transport = connect()
-    channel.dataReceived(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(29):
-        channel.dataReceived(b"x")
-        clock.advance(1)
-    assert transport.value() == b""
-    clock.advance(1.1)
-    assert b" 408 " in transport.value()
-    assert transport.disconnecting
-
-
-def test_a_kept_alive_connection_may_idle_and_not_for_ever(clock: Clock, connect: Connect) -> None:
-    channel, transport = connect()
-    channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert b" 200 OK" in transport.value()
-    clock.advance(74)
-    assert not transport.disconnecting
-    clock.advance(2)
-    assert transport.disconnecting

@@ -52,6 +52,9 @@ class Wire(StringTransport):
             if not self.stubborn:
                 self.clock.callLater(0, self.lose, ConnectionDone())
 
+    def loseWriteConnection(self) -> None:
+        self.loseConnection()  # the peer hangs up when it has read our last word
+
     def abortConnection(self) -> None:
         self.disconnecting = self.aborted = True
         self.clock.callLater(0, self.lose, ConnectionAborted())
