@@ -22,6 +22,10 @@ class Action(StrEnum):
     READ_TRUST = "read-trust"
     REVOKE = "revoke"
     LIST = "list-certificates"
+    READ_CHECKPOINT = "read-checkpoint"
+    READ_AUDIT = "read-audit"
+    READ_HEALTH = "read-health"
+    DETACH_ROOT = "detach-root"
     LIVENESS = "liveness"
     READINESS = "readiness"
     METRICS = "metrics"
@@ -84,7 +88,8 @@ class Forbidden(PkiError):
 
 
 _WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
-_WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST}
+#: Whoever believes the CA may see that its log only grows.
+_WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
 
 _Object = IssuanceRequest | Certificate | None
 

@@ -30,6 +30,7 @@ from twisted_mesh._tasks import within
 from twisted_mesh.tls.alerts import Unreachable, as_error
 from twisted_mesh.tls.transport import MeshClientEndpoint, Security
 from twisted_mesh.web import read_body
+from twisted_mesh.witness import LogStatement
 
 #: Seconds for one request, connecting included.
 REQUEST_TIMEOUT = 10.0
@@ -69,11 +70,18 @@ class _RevocationAnswer(msgspec.Struct):
     expires_at: str
 
 
+class _LogAnswer(msgspec.Struct):
+    verifier: str
+    checkpoint: str
+    proof: list[str]
+
+
 class _TrustAnswer(msgspec.Struct):
     store: str
     generation: int
     bundles: dict[str, Any]
     revocations: list[_RevocationAnswer]
+    log: _LogAnswer | None = None
 
 
 @frozen
@@ -84,6 +92,8 @@ class TrustNews:
     position: int
     bundles: BundleSet
     revocations: tuple[Revocation, ...]
+    log: LogStatement | None = None
+    """Of the CA's audit log, where that has moved on."""
 
 
 @frozen
@@ -174,16 +184,25 @@ class CaClient:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
         return bundle
 
-    async def trust(self, after: int, store: str = "") -> TrustNews:
-        """What is new since position ``after`` of that store's feed."""
-        path = f"/api/v1/trust?after={after}" + (f"&store={quote(store, safe='')}" if store else "")
+    async def trust(self, after: int, store: str = "", log_size: int = 0) -> TrustNews:
+        """What is new since position ``after`` of that store's feed, and since the log had that size."""
+        path = f"/api/v1/trust?after={after}&log={log_size}"
+        if store:
+            path += f"&store={quote(store, safe='')}"
         answer = await self._ask("GET", path, None, _TrustAnswer)
         bundles = [
             TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
             for name, jwks in answer.bundles.items()
         ]
         revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
-        return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations)
+        told = None
+        if answer.log is not None:
+            try:
+                proof = tuple(bytes.fromhex(hash) for hash in answer.log.proof)
+            except ValueError:
+                raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+            told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
+        return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations, told)
 
     async def _ask(self, method: str, path: str, body: object, shape: type[Any]) -> Any:
         host = self.address.host or "localhost"

@@ -23,11 +23,38 @@ class IStore(Interface):
     def find(serial: int) -> Any:
         """A Deferred of the IssuedCertificate of that serial, or None."""
 
+    def find_request(request_key: str) -> Any:
+        """A Deferred of the IssuedCertificate that a request was answered with, or None."""
+
     def list(query: Any) -> Any:
         """A Deferred of the Page that a Query asks for. Errs with BadCursor."""
 
     def feed(after: int) -> Any:
         """A Deferred of the Feed of revocations after a position; all where ``after`` is 0 or unknown."""
+
+    def open_intents(limit: int = 1000) -> Any:
+        """A Deferred of the oldest OpenIntents."""
+
+    def last_act() -> Any:
+        """A Deferred of how many acts are recorded, and of the last one's time in microseconds, or None."""
+
+    def log_head() -> Any:
+        """A Deferred of the LogHead: what of the audit log is in its Merkle tree."""
+
+    def log_entries(start: int, limit: int) -> Any:
+        """A Deferred of a list of LoggedEntry from a position on, and of the tree's size."""
+
+    def checkpoints(start: int, limit: int) -> Any:
+        """A Deferred of a list of (size, note), by size, from a size on."""
+
+    def last_checkpoint() -> Any:
+        """A Deferred of the newest (size, note), or None."""
+
+    def inclusion_proof(position: int, size: int) -> Any:
+        """A Deferred of the hashes that prove an entry's place in the tree of that size."""
+
+    def consistency_proof(first: int, second: int) -> Any:
+        """A Deferred of the hashes that prove that one tree extends the other."""
 
 
 class ISource(Interface):

@@ -20,6 +20,7 @@ from pki.svid import X509Svid
 from twisted_mesh.ca_client import CaClient
 from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import ISource
+from twisted_mesh.witness import Witness
 
 #: The status by which the CA says that a CSR breaks a rule.
 _UNPROCESSABLE = 422
@@ -53,6 +54,8 @@ class CaSource:
     dns_names: Sequence[str] = ()
     ip_addresses: Sequence[IPAddress] = ()
     ttl: timedelta | None = None
+    witness: Witness = field(factory=lambda: Witness(None))
+    """Of the CA's audit log."""
     _asking: tuple[MemoryKey, bytes] | None = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
@@ -107,8 +110,10 @@ class CaSource:
         self.client.present(self._svid if valid else None)
 
     async def revocations(self) -> Sequence[Revocation]:
-        news = await self.client.trust(self._position, self._store)
+        news = await self.client.trust(self._position, self._store, self.witness.size)
         self._store, self._position = news.store, news.position
+        if news.log is not None:
+            self.witness.hear(news.log, self.now().timestamp())
         return news.revocations
 
 

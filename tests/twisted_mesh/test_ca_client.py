@@ -259,9 +259,9 @@ def test_a_bundle_without_a_root_is_no_bundle() -> None:
 
 
 def test_the_news_are_asked_for_from_a_position_of_a_store() -> None:
-    assert b"GET /api/v1/trust?after=0 HTTP" in trust_asked().wire.value()
-    assert b"GET /api/v1/trust?after=7&store=ab-1 HTTP" in trust_asked(7, "ab-1").wire.value()
-    assert b"?after=7&store=a%20%26b%C3%A9 HTTP" in trust_asked(7, "a &bé").wire.value()
+    assert b"GET /api/v1/trust?after=0&log=0 HTTP" in trust_asked().wire.value()
+    assert b"GET /api/v1/trust?after=7&log=0&store=ab-1 HTTP" in trust_asked(7, "ab-1").wire.value()
+    assert b"?after=7&log=0&store=a%20%26b%C3%A9 HTTP" in trust_asked(7, "a &bé").wire.value()
 
 
 REVOKED = {

@@ -60,7 +60,7 @@ class Client:
         self.asked.append(trust_domain)
         return self.ca.bundle
 
-    async def trust(self, after: int, store: str) -> TrustNews:
+    async def trust(self, after: int, store: str, log_size: int) -> TrustNews:
         self.asked.append((after, store))
         return self.news.pop(0)
 

@@ -39,6 +39,10 @@ class Authorities:
         """Of the root: what a caller pins."""
         return "sha256:" + self.root.fingerprint(hashes.SHA256()).hex()
 
+    def issuer(self, key_id: str) -> Authority | None:
+        """The issuing CA whose key has that id."""
+        return self.issuing if self.issuing.key_id == key_id else None
+
     def forbidden_keys(self) -> frozenset[bytes]:
         """The CAs' own public keys: no workload may have them certified."""
         return _public_keys((self.root, self.issuing.certificate))

@@ -1,6 +1,8 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
+import re
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +24,7 @@ from pki.svid import certificates_pem, spiffe_id_of
 from pki.validity import parse_duration, parse_rfc3339, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest import Attestor
+from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.events import logger, reasons
 from twisted_mesh.state import StateError
@@ -30,6 +33,7 @@ from twisted_mesh.stores.records import (
     Conflict,
     IssuedCertificate,
     Query,
+    Revoked,
     Status,
     StoreError,
     Unknown,
@@ -39,6 +43,11 @@ from twisted_mesh.web import BadRequest, answer, parse_json, problem_body
 _log = logger("ca")
 _RETRY_AFTER = "5"
 _MAX_PAGE = 1000
+_MAX_KEY = 255
+_MOST = 2**62
+_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
 
 
 class SignRequest(msgspec.Struct):
@@ -70,6 +79,16 @@ class Call:
     principal: Principal
     body: bytes
     query: dict[str, str]
+    rest: str = ""
+    """What stands in the path where the route has a ``*``."""
+    idempotency_key: str | None = None
+
+
+class DetachRequest(msgspec.Struct):
+    """``POST /api/v1/ca/detach-root``."""
+
+    sha256: str
+    """Of the file of the root's key, in hex: who asks has read it."""
 
 
 Handler = Callable[["CaApi", Call], Awaitable[Answer]]
@@ -133,10 +152,15 @@ class CaApi(resource.Resource):
     async def _reply(self, request: server.Request) -> Answer:
         if self.guards_browsers:
             _refuse_browsers(request)
-        route = _route(request)
+        route, rest = _route(request)
         principal = self.attest(request.channel.transport)
-        permit(principal, route.action)
-        return await route.handler(self, Call(principal, _body(request), _query(request)))
+        try:
+            permit(principal, route.action)
+            call = Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
+            return await route.handler(self, call)
+        except (NoProof, Forbidden) as error:
+            self.ca.log.refused(error.code, principal.proof)
+            raise
 
     def _tell(self, request: server.Request, status: int, error: PkiError) -> None:
         _log.warn(
@@ -153,7 +177,9 @@ class CaApi(resource.Resource):
         asked = parse_json(call.body, SignRequest)
         ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
         csr = asked.csr.encode("utf-8", "replace")
-        leaf, *intermediates = await self.ca.sign(call.principal, csr, asked.requested_id, ttl)
+        leaf, *intermediates = await self.ca.sign(
+            call.principal, csr, asked.requested_id, ttl, call.idempotency_key
+        )
         return Answer(msgspec.json.encode(_signed(leaf, intermediates)), HTTPStatus.CREATED)
 
     async def roots(self, call: Call) -> Answer:
@@ -163,7 +189,7 @@ class CaApi(resource.Resource):
         return Answer(self.ca.bundle().to_jwks())
 
     async def trust(self, call: Call) -> Answer:
-        after = _whole_number(call.query.get("after", "0"), "after", 0, 2**62)
+        after = _whole_number(call.query.get("after", "0"), "after", 0, _MOST)
         feed = await self.ca.revocations(after, call.query.get("store", ""))
         news = {
             "store": feed.store,
@@ -180,7 +206,21 @@ class CaApi(resource.Resource):
                 for revoked in feed.revocations
             ],
         }
+        if "log" in call.query:
+            news["log"] = await self._log_since(_whole_number(call.query["log"], "log", 0, _MOST))
         return Answer(msgspec.json.encode(news))
+
+    async def _log_since(self, size: int) -> dict[str, Any] | None:
+        """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
+        log = self.ca.log
+        if log.latest is None or log.latest.checkpoint.size == size:
+            return None
+        proof = await log.consistency(size)
+        return {
+            "verifier": str(log.key.verifier),
+            "checkpoint": log.latest.note,
+            "proof": [hash.hex() for hash in proof],
+        }
 
     async def revoke(self, call: Call) -> Answer:
         asked = parse_json(call.body, RevokeRequest)
@@ -199,24 +239,16 @@ class CaApi(resource.Resource):
         return Answer(msgspec.json.encode(told))
 
     async def certificates(self, call: Call) -> Answer:
-        query = call.query
-        status = query.get("status")
-        if status is not None and status not in tuple(Status):
-            raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
-        page = await self.ca.certificates(
-            Query(
-                now=self.ca.now(),
-                spiffe_id=SpiffeId.parse(query["spiffe_id"]) if "spiffe_id" in query else None,
-                status=Status(status) if status else None,
-                expires_before=parse_rfc3339(query["expires_before"])
-                if "expires_before" in query
-                else None,
-                limit=_whole_number(query.get("limit", "100"), "limit", 1, _MAX_PAGE),
-                cursor=query.get("cursor"),
-            )
-        )
+        page = await self.ca.certificates(_certificate_query(call.query, self.ca.now()))
         listed = [self._listed(certificate) for certificate in page.certificates]
         return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
+
+    async def certificate(self, call: Call) -> Answer:
+        known = await self.ca.certificate(parse_serial(call.rest))
+        pem = None
+        if known.der is not None:
+            pem = certificates_pem([x509.load_der_x509_certificate(known.der)]).decode()
+        return Answer(msgspec.json.encode({**self._listed(known), "certificate": pem}))
 
     def _listed(self, certificate: IssuedCertificate) -> dict[str, Any]:
         return {
@@ -228,19 +260,84 @@ class CaApi(resource.Resource):
             "status": str(certificate.status(self.ca.now())),
             "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
             "reason": str(certificate.reason) if certificate.reason else None,
+            "issuer": certificate.issuer,
+            "key": certificate.key,
+            "requester": certificate.requester,
         }
+
+    async def checkpoint(self, call: Call) -> Answer:
+        log = self.ca.log
+        signed = log.latest or await log.extend()
+        note = signed.note if signed else None
+        told = {"verifier": str(log.key.verifier), "checkpoint": note}
+        return Answer(msgspec.json.encode(told))
+
+    async def checkpoints(self, call: Call) -> Answer:
+        start = _whole_number(call.query.get("start", "0"), "start", 0, _MOST)
+        limit = _whole_number(call.query.get("limit", "100"), "limit", 1, _MAX_PAGE)
+        found = await self.ca.store.checkpoints(start, limit + 1)
+        following = found[limit][0] if len(found) > limit else None
+        notes = [note for _, note in found[:limit]]
+        return Answer(msgspec.json.encode({"checkpoints": notes, "next": following}))
+
+    async def entries(self, call: Call) -> Answer:
+        start = _whole_number(call.query.get("start", "0"), "start", 0, _MOST)
+        limit = _whole_number(call.query.get("limit", "100"), "limit", 1, _MAX_PAGE)
+        listed, size = await self.ca.store.log_entries(start, limit)
+        following = start + len(listed)
+        told = {
+            "entries": [
+                {
+                    "position": logged.position,
+                    "leaf": logged.leaf.hex(),
+                    "entry": None if logged.entry is None else logged.entry.decode(),
+                }
+                for logged in listed
+            ],
+            "size": size,
+            "next": following if listed and following < size else None,
+        }
+        return Answer(msgspec.json.encode(told))
+
+    async def proof(self, call: Call) -> Answer:
+        """Of an entry's place (``position``, ``size``), or that one tree extends another (``from``, ``to``)."""
+        store, query = self.ca.store, call.query
+        size = (await store.log_head()).size
+        if "position" in query:
+            of = _whole_number(query.get("size", str(size)), "size", 1, size)
+            position = _whole_number(query["position"], "position", 0, of - 1)
+            (logged,), _ = await store.log_entries(position, 1)
+            hashes = await store.inclusion_proof(position, of)
+            told = {"proof": [h.hex() for h in hashes], "leaf": logged.leaf.hex(), "size": of}
+        else:
+            to = _whole_number(query.get("to", str(size)), "to", 0, size)
+            since = _whole_number(query.get("from", "0"), "from", 0, to)
+            hashes = await store.consistency_proof(since, to) if since else ()
+            told = {"proof": [h.hex() for h in hashes], "size": to}
+        return Answer(msgspec.json.encode(told))
+
+    async def health(self, call: Call) -> Answer:
+        checks = await self.ca.health.examine()
+        worst = max((check.standing for check in checks), default=Standing.OK)
+        told = {"status": worst.word, "checks": [check.to_dict() for check in checks]}
+        return Answer(msgspec.json.encode(told))
+
+    async def detach_root(self, call: Call) -> Answer:
+        asked = parse_json(call.body, DetachRequest)
+        await self.ca.detach_root(call.principal, asked.sha256)
+        return Answer(b'{"detached":true}')
 
     async def liveness(self, call: Call) -> Answer:
         return Answer(b'{"status":"alive"}')
 
     async def readiness(self, call: Call) -> Answer:
-        try:
-            await self.ca.check()
-        except PkiError as error:
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-            body = problem_body(status, error.code, str(error), error.problems)
-            return Answer(body, status, "application/problem+json")
-        return Answer(b'{"status":"ready"}')
+        failing = [c for c in await self.ca.health.examine() if c.standing is Standing.FAIL]
+        if not failing:
+            return Answer(b'{"status":"ready"}')
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+        problems = [check.problem for check in failing]
+        body = problem_body(status, "not-ready", "; ".join(map(str, problems)), problems)
+        return Answer(body, status, "application/problem+json")
 
     async def metrics(self, call: Call) -> Answer:
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
@@ -254,6 +351,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
     ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
     ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
+    ("GET", "/api/v1/certificates/*"): Route(Action.LIST, CaApi.certificate),
+    ("GET", "/api/v1/audit/checkpoint"): Route(Action.READ_CHECKPOINT, CaApi.checkpoint),
+    ("GET", "/api/v1/audit/checkpoints"): Route(Action.READ_AUDIT, CaApi.checkpoints),
+    ("GET", "/api/v1/audit/entries"): Route(Action.READ_AUDIT, CaApi.entries),
+    ("GET", "/api/v1/audit/proof"): Route(Action.READ_CHECKPOINT, CaApi.proof),
+    ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, CaApi.health),
+    ("POST", "/api/v1/ca/detach-root"): Route(Action.DETACH_ROOT, CaApi.detach_root),
     ("GET", "/livez"): Route(Action.LIVENESS, CaApi.liveness),
     ("GET", "/readyz"): Route(Action.READINESS, CaApi.readiness),
     ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),
@@ -262,6 +366,7 @@ ROUTES: dict[tuple[str, str], Route] = {
 _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (NoProof, HTTPStatus.UNAUTHORIZED),
+    (Revoked, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
@@ -304,12 +409,17 @@ def _path(request: server.Request) -> str:
     return request.path.decode("ascii", "replace")
 
 
-def _route(request: server.Request) -> Route:
+def _route(request: server.Request) -> tuple[Route, str]:
+    """The route, and what its path's ``*`` stands for."""
     method, path = request.method.decode("ascii", "replace"), _path(request)
-    route = ROUTES.get(("GET" if method == "HEAD" else method, path))
-    if route is None and any(path == known for _, known in ROUTES):
-        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
+    reading = "GET" if method == "HEAD" else method
+    route, rest = ROUTES.get((reading, path)), ""
     if route is None:
+        above, _, rest = path.rpartition("/")
+        route = ROUTES.get((reading, f"{above}/*"))
+    if route is None:
+        if any(path == known for _, known in ROUTES):
+            raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
@@ -317,7 +427,50 @@ def _route(request: server.Request) -> Route:
         raise NotJson(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
         )
-    return route
+    return route, rest
+
+
+def _idempotency_key(request: server.Request) -> str | None:
+    given = request.requestHeaders.getRawHeaders("idempotency-key")
+    if given is None:
+        return None
+    if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY or not given[0].isprintable():
+        raise Malformed(f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable characters")
+    return given[0]
+
+
+def _certificate_query(asked: dict[str, str], now: datetime) -> Query:
+    """What the parameters of a list ask for. Raises :class:`Malformed`, also for one that there is not."""
+    unknown = set(asked) - _FILTERS
+    if unknown:
+        raise Malformed(
+            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(_FILTERS))}"
+        )
+    status = asked.get("status")
+    if status is not None and status not in tuple(Status):
+        raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
+    whose = asked.get("spiffe_id")
+    subtree = whose is not None and whose.endswith("/**")
+    spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
+    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    return Query(
+        now=now,
+        spiffe_id=None if subtree else spiffe_id,
+        below=spiffe_id if subtree else None,
+        status=Status(status) if status else None,
+        issuer=_key_id(asked, "issuer"),
+        key=_key_id(asked, "key"),
+        **times,
+        limit=_whole_number(asked.get("limit", "100"), "limit", 1, _MAX_PAGE),
+        cursor=asked.get("cursor"),
+    )
+
+
+def _key_id(asked: dict[str, str], name: str) -> str | None:
+    text = asked.get(name)
+    if text is not None and not _KEY_ID.fullmatch(text):
+        raise Malformed(f"the parameter {name} is a SHA-256 in 64 digits of lower-case hex")
+    return text
 
 
 def _media_type(request: server.Request) -> str:

@@ -1,6 +1,7 @@
 """The certificate authority: decides by :mod:`pki`, records before and after it signs, and tells who must know."""
 
 import errno
+import hashlib
 import ipaddress
 import os
 from collections.abc import Callable, Sequence
@@ -12,24 +13,29 @@ import msgspec
 from attrs import define, evolve, field
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from twisted.internet.defer import Deferred
 
 from pki import policy
+from pki.audit import Act
 from pki.authority import Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
-from pki.keys import MemoryKey
-from pki.policy import Action, Lifetimes, Principal
+from pki.keys import MemoryKey, key_id
+from pki.policy import Action, Lifetimes, Principal, administrator
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import subject_of, validity_of
+from pki.svid import subject_of
 from pki.validity import rfc3339
+from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.health import Health
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
+    Conflict,
     Feed,
     IssuedCertificate,
     Page,
@@ -37,7 +43,10 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    Status,
+    StoreError,
     Unknown,
+    WriteOff,
 )
 
 _log = logger("ca")
@@ -91,12 +100,20 @@ class CertificateAuthority:
     authorities: Authorities
     store: Any
     """An :class:`IStore`."""
+    log: AuditLog
     lifetimes: Lifetimes
     now: Now
     issuance_log: IssuanceLog | None = None
     on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
+    _under_way: set[int] = field(factory=set, init=False)
+    """Serials that are being signed."""
+    _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
+    """Idempotent requests under way, and who waits for their outcome."""
+
+    health: Health = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
         issuing = self.authorities.issuing
         issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
 
@@ -111,9 +128,18 @@ class CertificateAuthority:
         return BundleSet.of(self.bundle())
 
     async def sign(
-        self, principal: Principal, csr: bytes, requested_id: str, ttl: timedelta | None
+        self,
+        principal: Principal,
+        csr: bytes,
+        requested_id: str,
+        ttl: timedelta | None,
+        idempotency_key: str | None = None,
     ) -> tuple[x509.Certificate, ...]:
-        """The certificate and its intermediates, leaf first. Raises :class:`PkiError` with every reason."""
+        """The certificate and its intermediates, leaf first. Raises :class:`PkiError` with every reason.
+
+        The same ``idempotency_key`` from the same caller with the same CSR is answered with the same
+        certificate, as long as that is good.
+        """
         request = self._request(csr, requested_id, ttl)
         _log.info(
             "Received CSR:\n  Subject: {subject}\n  Requested SAN: {spiffe_id}\n  From: {requester}",
@@ -123,6 +149,24 @@ class CertificateAuthority:
             requester=str(principal),
         )
         policy.permit(principal, Action.SIGN, request)
+        if idempotency_key is None:
+            return await self._sign(principal, request)
+        request_key = _request_key(principal, request, idempotency_key)
+        while (earlier := self._requests.get(request_key)) is not None:
+            await _turn(earlier)
+        self._requests[request_key] = []
+        try:
+            known = await self.store.find_request(request_key)
+            if known is not None:
+                return self._signed_before(known)
+            return await self._sign(principal, request, request_key)
+        finally:
+            for waiting in self._requests.pop(request_key):
+                waiting.callback(None)
+
+    async def _sign(
+        self, principal: Principal, request: IssuanceRequest, request_key: str | None = None
+    ) -> tuple[x509.Certificate, ...]:
         draft = self.authorities.issuing.draft(
             request.public_key,
             request.spiffe_id,
@@ -131,7 +175,19 @@ class CertificateAuthority:
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
         )
-        return await self._issue(draft, request.spiffe_id, principal.evidence)
+        return await self._issue(draft, request.spiffe_id, principal, request_key)
+
+    def _signed_before(self, known: IssuedCertificate) -> tuple[x509.Certificate, ...]:
+        """The answer to a request that has been answered."""
+        status = known.status(self.now())
+        if status is Status.PENDING:
+            raise StoreError("this request was interrupted and is being resolved: ask again later")
+        issuer = self.authorities.issuer(known.issuer)
+        if status is not Status.VALID or known.der is None or issuer is None:
+            raise Conflict(
+                f"the certificate that this Idempotency-Key bought is {status}: use another key"
+            )
+        return (x509.load_der_x509_certificate(known.der), *issuer.intermediates)
 
     async def issue_own(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
         """The CA's own TLS certificate: the one name in ``/mesh/**``."""
@@ -146,7 +202,7 @@ class CertificateAuthority:
             dns_names=["localhost"],
             ip_addresses=addresses,
         )
-        return await self._issue(draft, self.own_id, "self")
+        return await self._issue(draft, self.own_id, administrator("self"))
 
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
         """Revoke for good; repeated, the first answer again. Raises :class:`Unknown` and refusals."""
@@ -156,7 +212,19 @@ class CertificateAuthority:
         if known is None:
             raise Unknown(f"no certificate has the serial {serial_hex(serial)}")
         revoked: IssuedCertificate = await self.store.apply(
-            Revoke(serial, self.now(), reason, known.issuer)
+            Revoke(
+                serial,
+                self.now(),
+                reason,
+                self.log.entry(
+                    Act.REVOKE,
+                    principal,
+                    serial_hex(serial),
+                    spiffe_id=str(known.spiffe_id),
+                    reason=str(reason),
+                ),
+                known.issuer,
+            )
         )
         if known.revoked_at is None:
             _log.info(
@@ -182,13 +250,12 @@ class CertificateAuthority:
             feed = await self.store.feed(0)
         return feed
 
-    async def check(self) -> None:
-        """Whether it can issue now. Raises :class:`PkiError` with the reason."""
-        if not validity_of(self.authorities.issuing.certificate).contains(self.now()):
-            raise Refused(
-                [Problem("issuer-expired", "the issuing CA is not valid now", "check the clock")]
-            )
-        await self.store.find(0)
+    async def certificate(self, serial: int) -> IssuedCertificate:
+        """Raises :class:`Unknown`."""
+        known: IssuedCertificate | None = await self.store.find(serial)
+        if known is None:
+            raise Unknown(f"no certificate has the serial {serial_hex(serial)}")
+        return known
 
     def _request(self, csr: bytes, requested_id: str, ttl: timedelta | None) -> IssuanceRequest:
         """Every rule that the request breaks, the lifetime's among them."""
@@ -212,39 +279,102 @@ class CertificateAuthority:
         return request
 
     async def _issue(
-        self, draft: Draft, spiffe_id: SpiffeId, requester: str
+        self,
+        draft: Draft,
+        spiffe_id: SpiffeId,
+        principal: Principal,
+        request_key: str | None = None,
     ) -> tuple[x509.Certificate, ...]:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
         issuing = self.authorities.issuing
-        intent = IssuedCertificate(
+        intended = IssuedCertificate(
             issuer=issuing.key_id,
             serial=draft.serial,
             spiffe_id=spiffe_id,
             subject=subject_of(draft.unsigned),
+            key=key_id(draft.unsigned.public_key()),
             issued_at=self.now().replace(microsecond=0),
             expires_at=draft.unsigned.not_valid_after_utc,
-            requester=requester,
+            requester=principal.evidence,
         )
-        await self.store.apply(RecordIntent(intent))
-        certificate = await issuing.sign(draft)
-        der = certificate.public_bytes(serialization.Encoding.DER)
-        await self.store.apply(RecordCertificate(issuing.key_id, draft.serial, der))
+        digest = hashlib.sha256(draft.tbs)
+        entry = self.log.entry(
+            Act.ISSUE if principal.serial is None else Act.RENEW,
+            principal,
+            serial_hex(draft.serial),
+            spiffe_id=str(spiffe_id),
+            tbs=digest.hexdigest(),
+        )
+        self._under_way.add(draft.serial)
+        try:
+            intent: int = await self.store.apply(
+                RecordIntent(intended, digest.digest(), entry, principal.serial, request_key)
+            )
+            certificate = await issuing.sign(draft)
+            der = certificate.public_bytes(serialization.Encoding.DER)
+            await self.store.apply(RecordCertificate(intent, der))
+        finally:
+            self._under_way.discard(draft.serial)
         if self.issuance_log is not None:
-            self.issuance_log.record(intent)
+            self.issuance_log.record(intended)
         _log.info(
             "Certificate issued:\n  Serial: {serial}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
             "  Expires: {expires_at}",
             event="certificate-signed",
             serial=serial_pairs(draft.serial),
-            subject=intent.subject,
+            subject=intended.subject,
             spiffe_id=str(spiffe_id),
-            expires_at=rfc3339(intent.expires_at),
+            expires_at=rfc3339(intended.expires_at),
         )
         return (certificate, *issuing.intermediates)
+
+    async def write_off(self) -> int:
+        """Resolve every intent whose signature is not under way any more; how many there were.
+
+        What was signed, if anything, never left this process: its serial is revoked, so that it could
+        do no harm if it had. Nothing is signed from the record: whoever can write the record could
+        then have anything signed.
+        """
+        abandoned = [
+            intent
+            for intent in await self.store.open_intents()
+            if intent.certificate.serial not in self._under_way
+        ]
+        for intent in abandoned:
+            serial = intent.certificate.serial
+            entry = self.log.entry(
+                Act.WRITE_OFF,
+                administrator("self"),
+                serial_hex(serial),
+                spiffe_id=str(intent.certificate.spiffe_id),
+                tbs=intent.digest.hex(),
+            )
+            revoked = await self.store.apply(WriteOff(intent.id, self.now(), entry))
+            _log.warn(
+                "A signature was cut short, and is written off: {serial} for {spiffe_id} is revoked",
+                event="intent-written-off",
+                serial=serial_pairs(serial),
+                spiffe_id=str(intent.certificate.spiffe_id),
+            )
+            self._tell([_revocation(revoked)])
+        return len(abandoned)
 
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
+
+
+async def _turn(waiting: list[Deferred[None]]) -> None:
+    """Until whoever has this list is done."""
+    done: Deferred[None] = Deferred()
+    waiting.append(done)
+    await done
+
+
+def _request_key(principal: Principal, request: IssuanceRequest, key: str) -> str:
+    """What a repeated request is known by: the caller, what it asks for, and its word that it is the same."""
+    parts = (principal.proof, request.digest, str(request.spiffe_id), key)
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
 
 
 def _revocation(certificate: IssuedCertificate) -> Revocation:

@@ -32,6 +32,7 @@ from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.transport import Security
 from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.witness import Witness, witness_path
 
 _log = logger("client")
 reactor: Any = steady(_reactor)
@@ -50,6 +51,7 @@ class Session:
     server_id: SpiffePattern
     spiffe_id: SpiffeId
     client: CaClient
+    state_dir: Path
     algorithm: KeyAlgorithm
     ttl: timedelta | None
     repeat: int
@@ -90,6 +92,7 @@ class Session:
             client=ca_client(
                 reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout=timeout
             ),
+            state_dir=state,
             algorithm=algorithm,
             ttl=parse_lifetime(options["ttl"]) if options["ttl"] else None,
             repeat=options["repeat"],
@@ -143,7 +146,13 @@ async def _converse(session: Session) -> int:
     judge = Judge(wall_clock, Trust(allow=(session.server_id,)))
     contexts = ContextFactory(Role(serves=False))
     registry = ConnectionRegistry()
-    source = CaSource(session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl)
+    witness = Witness(
+        witness_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
+    )
+    witness.recall()
+    source = CaSource(
+        session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl, witness=witness
+    )
     manager = CertificateManager(
         source,
         judge,
@@ -177,6 +186,7 @@ async def _converse(session: Session) -> int:
         return status
     finally:
         manager.stopService()
+        witness.remember()
 
 
 async def _first_certificate(manager: CertificateManager, session: Session) -> X509Svid:

@@ -1,28 +1,32 @@
-"""What is asked of the tables: one certificate, pages of them, the feed of revocations."""
+"""What is asked of the tables: one certificate, pages of them, open intents, the feed of revocations."""
 
 import binascii
 import contextlib
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, select
 
 from pki.errors import printable
 from pki.revocation import Reason, Revocation
+from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import (
     BadCursor,
     Feed,
     IssuedCertificate,
+    OpenIntent,
     Page,
     Query,
     Status,
 )
 from twisted_mesh.stores.schema import (
+    bodies,
     certificate_of,
     certificates,
-    counters,
+    counter,
     feed,
+    intents,
     microseconds,
     serial_text,
     time_of,
@@ -31,17 +35,26 @@ from twisted_mesh.stores.schema import (
 #: So many revocations at most in one answer; its position says from where to ask for the rest.
 FEED_LIMIT = 100_000
 
-#: So many rows are sorted without a thought.
+#: So many rows are fetched and sorted without a thought.
 _FEW = 1000
+#: So many rows are looked at for one page, where what is wanted is spread thin.
+_WALK = 50_000
 
 _c = certificates.c
-_CURSOR = struct.Struct(">q20s")
+_CURSOR = struct.Struct(">Q")
 
-_FIND = select(certificates).where(_c.serial == bindparam("serial_"))
-_POSITION = select(counters.c.value).where(counters.c.name == "feed")
+_LISTED = select(certificates, intents.c.certificate.label("intent")).outerjoin(
+    intents, intents.c.certificate == _c.id
+)
+#: A row that :func:`certificate_of` reads, with the certificate itself.
+ROW = _LISTED.add_columns(bodies.c.der).outerjoin(bodies, bodies.c.certificate == _c.id)
+
+_FIND = ROW.where(_c.serial == bindparam("serial_"))
+_FIND_REQUEST = ROW.where(_c.request_key == bindparam("key_"))
+_OPEN = _LISTED.add_columns(intents.c.digest).where(intents.c.certificate.is_not(None))
 _FEED = (
-    select(feed.c.position, feed.c.serial, _c.issuer, _c.revoked_at, _c.reason, _c.expires_at)
-    .join(certificates, _c.serial == feed.c.serial)
+    select(feed.c.position, _c.serial, _c.issuer, _c.revoked_at, _c.reason, _c.expires_at)
+    .join(certificates, _c.id == feed.c.certificate)
     .where(feed.c.position > bindparam("after"), feed.c.position <= bindparam("until"))
     .order_by(feed.c.position)
     .limit(bindparam("most"))
@@ -53,42 +66,54 @@ def find(connection: Connection, serial: int) -> IssuedCertificate | None:
     return None if row is None else certificate_of(row)
 
 
+def find_request(connection: Connection, request_key: str) -> IssuedCertificate | None:
+    """What a request was answered with before."""
+    row = connection.execute(_FIND_REQUEST, {"key_": request_key}).mappings().first()
+    return None if row is None else certificate_of(row)
+
+
+def open_intents(connection: Connection, limit: int) -> tuple[OpenIntent, ...]:
+    """The oldest of them."""
+    rows = connection.execute(_OPEN.order_by(_c.id).limit(limit)).mappings()
+    return tuple(OpenIntent(row["id"], certificate_of(row), bytes(row["digest"])) for row in rows)
+
+
 def page(connection: Connection, query: Query) -> Page:
     """Raises :class:`BadCursor`."""
     limit = max(query.limit, 1)
-    # By default the newest are walked until the page is full: with few matches, through the whole
-    # table. Those few are found by their expiry and sorted. The sum keeps the other index out of it.
-    issued_at = _c.issued_at + 0 if _few(connection, query) else _c.issued_at.expression
-    statement = (
-        select(certificates)
-        .where(*_conditions(query))
-        .order_by(issued_at.desc(), _c.serial.desc())
-        .limit(limit + 1)
-    )
+    end = counter(connection, "certificate") + 1
     if query.cursor is not None:
-        last = _position(query.cursor)
-        statement = statement.where(tuple_(issued_at, _c.serial) < tuple_(*last))
+        end = min(end, _position(query.cursor))
+    wanted = [_c.id < end, *_conditions(query)]
+    few = _few(connection, query)
+    floor = 0 if few is not None else max(0, end - _WALK)
+    wanted.append(_c.id.in_(few) if few is not None else _c.id >= floor)
+    statement = _LISTED.where(*wanted).order_by(_c.id.desc()).limit(limit + 1)
     rows = connection.execute(statement).mappings().all()
-    more = len(rows) > limit
+    following: int | None = None
+    if len(rows) > limit:
+        following = rows[limit - 1]["id"]
+    elif floor > 1:
+        following = floor
     return Page(
         certificates=tuple(certificate_of(row) for row in rows[:limit]),
-        next=_cursor(rows[limit - 1]) if more else None,
+        next=None if following is None else _cursor(following),
     )
 
 
-def _few(connection: Connection, query: Query) -> bool:
-    """Whether the bounds on the expiry, where there are any, leave few certificates."""
-    conditions = list(_expiry(query))
-    if not conditions or query.spiffe_id is not None:
-        return False
-    another = select(_c.expires_at).where(*conditions).limit(1).offset(_FEW)
-    return connection.execute(another).first() is None
+def _few(connection: Connection, query: Query) -> Sequence[int] | None:
+    """The ids that the narrowest of the conditions leaves, if those are few."""
+    for condition in _selective(query):
+        found = connection.execute(select(_c.id).where(condition).limit(_FEW + 1)).scalars().all()
+        if len(found) <= _FEW:
+            return found
+    return None
 
 
 def revocations(connection: Connection, store: str, after: int) -> Feed:
     """At most :data:`FEED_LIMIT` of them; the position is then that of the last one."""
     # The position is read first: what is committed in between is for the next time.
-    until = connection.execute(_POSITION).scalar_one()
+    until = counter(connection, "feed")
     if not 0 <= after <= until:
         after = 0
     asked = {"after": after, "until": until, "most": FEED_LIMIT}
@@ -109,45 +134,91 @@ def revocations(connection: Connection, store: str, after: int) -> Feed:
     )
 
 
-def _expiry(query: Query) -> Iterator[ColumnElement[bool]]:
-    if query.expires_before is not None:
-        yield _c.expires_at < microseconds(query.expires_before)
-    if query.status is Status.EXPIRED:
-        yield _c.expires_at < microseconds(query.now)
-    elif query.status in (Status.VALID, Status.PENDING):
-        yield _c.expires_at >= microseconds(query.now)
+def _selective(query: Query) -> Iterator[ColumnElement[bool]]:
+    """Conditions that an index answers by itself."""
+    if query.status is Status.PENDING:
+        yield _c.id.in_(select(intents.c.certificate))
+    if query.status is Status.REVOKED:
+        yield _c.revoked_at.is_not(None)
+    if query.spiffe_id is not None:
+        yield _c.spiffe_id == str(query.spiffe_id)
+    if query.below is not None:
+        yield _below(query.below)
+    if query.key is not None:
+        yield _c.key == query.key
+    if expiry := list(_between(query, _c.expires_at.expression)):
+        yield expiry[0] if len(expiry) == 1 else expiry[0] & expiry[1]
+    if query.issued_after is not None:
+        yield _c.issued_at > microseconds(query.issued_after)
+    if query.issued_before is not None:
+        yield _c.issued_at < microseconds(query.issued_before)
 
 
 def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
     """The status is that of :meth:`IssuedCertificate.status`: revoked beats expired beats the rest."""
-    yield from _expiry(query)
+    # The sums keep the database from choosing an index of its own: the ids narrow it already.
+    yield from _between(query, _c.expires_at + 0)
+    if query.issued_after is not None:
+        yield _c.issued_at + 0 > microseconds(query.issued_after)
+    if query.issued_before is not None:
+        yield _c.issued_at + 0 < microseconds(query.issued_before)
     if query.spiffe_id is not None:
         yield _c.spiffe_id == str(query.spiffe_id)
+    if query.below is not None:
+        yield _below(query.below)
+    if query.issuer is not None:
+        yield _c.issuer == query.issuer
+    if query.key is not None:
+        yield _c.key == query.key
     if query.status is not None:
         revoked = query.status is Status.REVOKED
         yield _c.revoked_at.is_not(None) if revoked else _c.revoked_at.is_(None)
     if query.status is Status.VALID:
-        yield _c.der.is_not(None)
+        yield intents.c.certificate.is_(None)
     elif query.status is Status.PENDING:
-        yield _c.der.is_(None)
+        yield intents.c.certificate.is_not(None)
 
 
-def _cursor(row: RowMapping) -> str:
-    return _encoded(_CURSOR.pack(row["issued_at"], bytes.fromhex(row["serial"])))
+def _between(query: Query, expires_at: ColumnElement[int]) -> Iterator[ColumnElement[bool]]:
+    """The bounds on the expiry, the status's among them: at most one from each side."""
+    befores = [query.expires_before] if query.expires_before is not None else []
+    afters = [query.expires_after] if query.expires_after is not None else []
+    if query.status is Status.EXPIRED:
+        befores.append(query.now)
+    if befores:
+        yield expires_at < microseconds(min(befores))
+    living = query.status in (Status.VALID, Status.PENDING)
+    least = max(
+        [microseconds(time) + 1 for time in afters] + [microseconds(query.now)] * living,
+        default=None,
+    )
+    if least is not None:
+        yield expires_at >= least
+
+
+def _below(spiffe_id: SpiffeId) -> ColumnElement[bool]:
+    """A range of text: ``0`` is the character after ``/``."""
+    return _c.spiffe_id.between(f"{spiffe_id}/", f"{spiffe_id}0") & (
+        _c.spiffe_id != f"{spiffe_id}0"
+    )
+
+
+def _cursor(number: int) -> str:
+    return _encoded(_CURSOR.pack(number))
 
 
 def _encoded(packed: bytes) -> str:
     return urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
-def _position(cursor: str) -> tuple[int, str]:
+def _position(cursor: str) -> int:
     """The inverse of :func:`_cursor`. Raises :class:`BadCursor`."""
     with contextlib.suppress(UnicodeError, binascii.Error, struct.error):
         packed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        issued_at, serial = _CURSOR.unpack(packed)
+        (number,) = _CURSOR.unpack(packed)
         # Decoding passes over what is not base64.
-        if _encoded(packed) == cursor:
-            return issued_at, serial.hex()
+        if _encoded(packed) == cursor and number < 1 << 63:
+            return int(number)
     raise BadCursor(
         f"{printable(cursor, 60)!r} is not a cursor: give the `next` of the page before, "
         "or none for the first page"

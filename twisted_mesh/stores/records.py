@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from pki.audit import Entry
 from pki.errors import PkiError
 from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffeId
@@ -29,64 +30,162 @@ class IssuedCertificate:
     serial: int
     spiffe_id: SpiffeId
     subject: str
+    key: str
+    """:func:`pki.keys.key_id` of its own public key."""
     issued_at: datetime
     expires_at: datetime
     requester: str
     """Who asked, as the attestor saw it."""
-    der: bytes | None = None
-    """None while only the intent is recorded."""
+    is_pending: bool = True
+    """Whether only the intent is recorded."""
     revoked_at: datetime | None = None
     reason: Reason | None = None
+    der: bytes | None = None
+    """The certificate; None while it is pending, and in lists."""
 
     def status(self, now: datetime) -> Status:
         if self.revoked_at is not None:
             return Status.REVOKED
         if now > self.expires_at:
             return Status.EXPIRED
-        return Status.VALID if self.der is not None else Status.PENDING
+        return Status.PENDING if self.is_pending else Status.VALID
+
+
+@frozen
+class OpenIntent:
+    """A signature that was about to be made, and of which it is not known whether it was."""
+
+    id: int
+    certificate: IssuedCertificate
+    digest: bytes
+    """SHA-256 of what was to be signed."""
+
+
+# Commands. Each is applied whole, with its preconditions and its row of the audit log, or not at all.
 
 
 @frozen
 class RecordIntent:
-    """Before a signature: that it is about to be made. Result: None. Raises :class:`Conflict` for a known serial."""
+    """Before a signature: that it is about to be made. Result: the intent's number.
+
+    Raises :class:`Conflict` for a serial or a ``request_key`` that is known, and :class:`Revoked`.
+    """
 
     certificate: IssuedCertificate
+    digest: bytes
+    """SHA-256 of what is to be signed."""
+    entry: Entry
+    renews: int | None = None
+    """The serial that the caller proved itself by: it must not be revoked."""
+    request_key: str | None = None
+    """What a repeated request is known by."""
 
 
 @frozen
 class RecordCertificate:
     """After the signature: the certificate for an intent. Result: None. Raises :class:`Unknown`."""
 
-    issuer: str
-    serial: int
+    intent: int
     der: bytes
+
+
+@frozen
+class WriteOff:
+    """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
+
+    Raises :class:`Unknown` where the intent is not open any more.
+    """
+
+    intent: int
+    at: datetime
+    entry: Entry
 
 
 @frozen
 class Revoke:
     """Revoke a certificate, once and for all. Result: its :class:`IssuedCertificate`.
 
-    Repeated, it changes nothing and answers with the first revocation. Raises :class:`Unknown`.
+    Repeated, it changes nothing, writes no entry and answers with the first revocation. Raises
+    :class:`Unknown`.
     """
 
     serial: int
     at: datetime
     reason: Reason
+    entry: Entry
     issuer: str | None = None
     """None: whichever of our issuers gave out the serial."""
 
 
-Command = RecordIntent | RecordCertificate | Revoke
+@frozen
+class RecordAct:
+    """An act that changes no table. Result: None."""
+
+    entry: Entry
+
+
+@frozen
+class ExtendLog:
+    """Take the acts that were recorded since into the Merkle tree. Result: the :class:`LogHead`."""
+
+
+@frozen
+class SaveCheckpoint:
+    """Keep a signed checkpoint of the log. Result: None."""
+
+    size: int
+    at: datetime
+    note: str
+
+
+@frozen
+class Prune:
+    """Forget certificates that expired, and the text of acts that happened, before a time.
+
+    At most ``limit`` of each. Result: how many rows are gone. A certificate whose intent is open
+    stays; so do the hashes of all acts: the log proves itself as before.
+    """
+
+    expired_before: datetime
+    acts_before: datetime
+    limit: int = 1000
+
+
+@frozen
+class Probe:
+    """Write something, durably, and read it back. Result: None."""
+
+    at: datetime
+
+
+Command = (
+    RecordIntent
+    | RecordCertificate
+    | WriteOff
+    | Revoke
+    | RecordAct
+    | ExtendLog
+    | SaveCheckpoint
+    | Prune
+    | Probe
+)
 
 
 @frozen
 class Query:
-    """Which certificates to list, newest first."""
+    """Which certificates to list, newest first. Whatever is None does not matter."""
 
     now: datetime
     spiffe_id: SpiffeId | None = None
+    below: SpiffeId | None = None
+    """All IDs below this one, itself not."""
     status: Status | None = None
+    issuer: str | None = None
+    key: str | None = None
     expires_before: datetime | None = None
+    expires_after: datetime | None = None
+    issued_before: datetime | None = None
+    issued_after: datetime | None = None
     limit: int = 100
     cursor: str | None = None
     """Where the last page ended: its ``next``."""
@@ -94,6 +193,8 @@ class Query:
 
 @frozen
 class Page:
+    """Some of the certificates that a :class:`Query` asks for; not always as many as it would take."""
+
     certificates: tuple[IssuedCertificate, ...]
     next: str | None
     """The cursor of the next page; None at the end."""
@@ -107,6 +208,25 @@ class Feed:
     """Identifies this store for good: a position means nothing in another one."""
     position: int
     revocations: tuple[Revocation, ...]
+
+
+@frozen
+class LogHead:
+    """Where the Merkle tree stands."""
+
+    size: int
+    root: bytes
+
+
+@frozen
+class LoggedEntry:
+    """One row of the audit log."""
+
+    position: int
+    leaf: bytes
+    """Its hash in the tree."""
+    entry: bytes | None
+    """None once it is pruned."""
 
 
 class StoreError(PkiError):
@@ -125,6 +245,16 @@ class Conflict(StoreError):
     """A precondition of the command does not hold."""
 
     code = "conflict"
+
+
+class Revoked(StoreError):
+    """The certificate that the caller proved itself by has been revoked."""
+
+    code = "revoked"
+
+
+class Full(StoreError):
+    """The disk is full: what gives out certificates has to wait, revoking does not."""
 
 
 class BadCursor(StoreError):

@@ -21,8 +21,11 @@ from sqlalchemy import (
     RowMapping,
     Table,
     Text,
+    bindparam,
+    case,
     insert,
     select,
+    update,
 )
 
 from pki.revocation import Reason
@@ -30,7 +33,7 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedCertificate
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 1
+VERSION = 2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -60,33 +63,50 @@ counters = Table(
 certificates = Table(
     "certificates",
     metadata,
-    Column("serial", Text, primary_key=True),
+    Column("id", _Int64, primary_key=True, autoincrement=False),
+    Column("serial", Text, nullable=False, unique=True),
     Column("issuer", Text, nullable=False),
     Column("spiffe_id", Text, nullable=False),
     Column("subject", Text, nullable=False),
+    Column("key", Text, nullable=False),
     Column("issued_at", _Int64, nullable=False),
     Column("expires_at", _Int64, nullable=False),
     Column("requester", Text, nullable=False),
+    Column("request_key", Text),
     Column("revoked_at", _Int64),
     Column("reason", Text),
-    # Last, since it is long and most reads stop before it.
-    Column("der", LargeBinary),
 )
 
 _c = certificates.c
-# Both end in expires_at, so that rows of another status are passed over without being fetched.
-Index("certificates_newest", _c.issued_at, _c.serial, _c.expires_at)
-Index("certificates_by_spiffe_id", _c.spiffe_id, _c.issued_at, _c.serial, _c.expires_at)
-Index("certificates_by_expiry", _c.expires_at)
-# Few rows of a large table: only those are in the index.
-for _name, _these in (("pending", _c.der.is_(None)), ("revoked", _c.revoked_at.is_not(None))):
-    Index(
-        f"certificates_{_name}",
-        _c.issued_at,
-        _c.serial,
-        sqlite_where=_these,
-        postgresql_where=_these,
+# Ids grow, so each index lists the newest of its kind last: pages are read off its end.
+for _column in (_c.spiffe_id, _c.key, _c.issued_at, _c.expires_at):
+    Index(f"certificates_by_{_column.name}", _column, _c.id)
+_revoked, _repeatable = _c.revoked_at.is_not(None), _c.request_key.is_not(None)
+Index("certificates_revoked", _c.id, sqlite_where=_revoked, postgresql_where=_revoked)
+Index(
+    "certificates_by_request",
+    _c.request_key,
+    unique=True,
+    sqlite_where=_repeatable,
+    postgresql_where=_repeatable,
+)
+
+
+def _whose(name: str = "certificate") -> Column[int]:
+    return Column(
+        name,
+        _Int64,
+        ForeignKey("certificates.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     )
+
+
+#: Signatures that were about to be made: a row goes when its certificate comes.
+intents = Table("intents", metadata, _whose(), Column("digest", LargeBinary, nullable=False))
+
+#: The certificates themselves, apart from what is searched: most reads do not want them.
+bodies = Table("bodies", metadata, _whose(), Column("der", LargeBinary, nullable=False))
 
 #: What endpoints must hear of, in the order in which it was committed.
 feed = Table(
@@ -94,13 +114,45 @@ feed = Table(
     metadata,
     Column("position", _Int64, primary_key=True, autoincrement=False),
     Column(
-        "serial",
-        Text,
-        ForeignKey("certificates.serial", ondelete="CASCADE"),
+        "certificate",
+        _Int64,
+        ForeignKey("certificates.id", ondelete="CASCADE"),
         nullable=False,
         unique=True,
     ),
 )
+
+#: The audit log: each act, written in the act's own transaction. ``entry`` is NULL once pruned.
+audit = Table(
+    "audit",
+    metadata,
+    Column("position", _Int64, primary_key=True, autoincrement=False),
+    Column("at", _Int64, nullable=False),
+    Column("entry", LargeBinary),
+)
+
+#: The Merkle tree over it, in tiles of 256 hashes (C2SP tlog-tiles).
+tiles = Table(
+    "tiles",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("number", _Int64, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", _Int64, primary_key=True, autoincrement=False),
+    Column("at", _Int64, nullable=False),
+    Column("note", Text, nullable=False),
+)
+
+#: ``certificate``, ``feed``, ``audit``: the last number given out. ``tree``: how many acts are in the tree.
+COUNTERS = ("certificate", "feed", "audit", "tree")
+
+
+_COUNTER = select(counters.c.value).where(counters.c.name == bindparam("name_"))
 
 
 def create(connection: Connection) -> str:
@@ -111,8 +163,32 @@ def create(connection: Connection) -> str:
         insert(meta),
         [{"name": "schema", "value": str(VERSION)}, {"name": "store", "value": store}],
     )
-    connection.execute(insert(counters), {"name": "feed", "value": 0})
+    connection.execute(insert(counters), [{"name": name, "value": 0} for name in COUNTERS])
     return store
+
+
+def counter(connection: Connection, name: str) -> int:
+    """The last number given out under ``name``."""
+    value: int = connection.execute(_COUNTER, {"name_": name}).scalar_one()
+    return value
+
+
+def next_numbers(connection: Connection, **counts: int) -> dict[str, int]:
+    """Take so many numbers of each name; the last of each. The rows stay locked until the commit."""
+    taken = connection.execute(
+        update(counters)
+        .where(counters.c.name.in_(counts))
+        .values(value=counters.c.value + case(counts, value=counters.c.name))
+        .returning(counters.c.name, counters.c.value)
+    )
+    return {row.name: row.value for row in taken}
+
+
+def upsert_tile(connection: Connection, level: int, number: int, hashes: bytes) -> None:
+    where = (tiles.c.level == level, tiles.c.number == number)
+    if not connection.execute(update(tiles).where(*where).values(hashes=hashes)).rowcount:
+        row = {"level": level, "number": number, "hashes": hashes}
+        connection.execute(insert(tiles), row)
 
 
 def facts(connection: Connection) -> dict[str, str]:
@@ -132,8 +208,8 @@ def time_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def row_of(certificate: IssuedCertificate) -> dict[str, Any]:
-    """A row of ``certificates``; the inverse of :func:`certificate_of`."""
+def row_of(certificate: IssuedCertificate, request_key: str | None = None) -> dict[str, Any]:
+    """A row of ``certificates`` but for its id; :func:`certificate_of` reads it."""
     if not 0 <= certificate.serial < 1 << 160:  # RFC 5280 section 4.1.2.2
         raise ValueError("a serial number has at most 20 bytes and is not negative")
     revoked_at = certificate.revoked_at
@@ -142,26 +218,30 @@ def row_of(certificate: IssuedCertificate) -> dict[str, Any]:
         "issuer": certificate.issuer,
         "spiffe_id": str(certificate.spiffe_id),
         "subject": certificate.subject,
+        "key": certificate.key,
         "issued_at": microseconds(certificate.issued_at),
         "expires_at": microseconds(certificate.expires_at),
         "requester": certificate.requester,
+        "request_key": request_key,
         "revoked_at": None if revoked_at is None else microseconds(revoked_at),
         "reason": certificate.reason,
-        "der": certificate.der,
     }
 
 
 def certificate_of(row: RowMapping) -> IssuedCertificate:
+    """``is_pending`` is whether ``row`` has an ``intent``, ``der`` is its ``der`` if it has one."""
     revoked_at, reason = row["revoked_at"], row["reason"]
     return IssuedCertificate(
         issuer=row["issuer"],
         serial=int(row["serial"], 16),
         spiffe_id=SpiffeId.parse(row["spiffe_id"]),
         subject=row["subject"],
+        key=row["key"],
         issued_at=time_of(row["issued_at"]),
         expires_at=time_of(row["expires_at"]),
         requester=row["requester"],
-        der=row["der"],
+        is_pending=row["intent"] is not None,
         revoked_at=None if revoked_at is None else time_of(revoked_at),
         reason=None if reason is None else Reason(reason),
+        der=row.get("der"),
     )

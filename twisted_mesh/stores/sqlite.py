@@ -9,10 +9,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from pki.errors import printable
-from twisted_mesh.stores.records import StoreError
+from twisted_mesh.stores.records import Full, StoreError
+from twisted_mesh.stores.reserve import Reserve
 
 _REMEDIES = {
-    "SQLITE_FULL": "the disk is full: free some space, and it goes on by itself",
+    "SQLITE_FULL": "the disk is full: free some space, and it goes on by itself; revoking still works",
     "SQLITE_READONLY": "it cannot be written: check its owner and mode, and whether the disk is mounted read-only",
     "SQLITE_CANTOPEN": "it cannot be opened: check the path, and the owner and mode of file and directory",
     "SQLITE_PERM": "it cannot be opened: check the owner and mode of file and directory",
@@ -33,17 +34,21 @@ class Sqlite:
         self.path = path
         self._patience = patience
         self._opened: tuple[int, int] | None = None
+        self.reserve = None if path is None else Reserve(path.with_name("reserve"))
 
     def __str__(self) -> str:
         return "memory" if self.path is None else printable(str(self.path))
 
-    def engine(self) -> Engine:
-        """One connection, opened when it is first used. Raises :class:`StoreError`.
+    def make(self) -> None:
+        """Make the file, here and only here: one that vanishes later is an error, not an empty store.
 
-        The file is made here and only here: one that vanishes later is an error, not an empty store.
+        Raises :class:`StoreError`.
         """
         if self.path is not None:
             self._make_file(self.path)
+
+    def engine(self) -> Engine:
+        """One connection, opened when it is first used. Raises :class:`StoreError`."""
         engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
         event.listen(engine, "begin", self._begin)
         return engine
@@ -54,7 +59,8 @@ class Sqlite:
         name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
         for known, remedy in _REMEDIES.items():
             if name.startswith(known):
-                return StoreError(f"store {self}: {remedy}")
+                kind = Full if known == "SQLITE_FULL" else StoreError
+                return kind(f"store {self}: {remedy}")
         return StoreError(f"store {self}: {name}, {printable(str(cause))}: nothing was kept")
 
     def _connect(self) -> sqlite3.Connection:

@@ -2,28 +2,34 @@
 
 import socket
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.error import TimeoutError
 
-from pki.errors import Malformed
+from pki.audit import Act, LogKey
+from pki.errors import Malformed, PkiError
 from pki.keys import KeyAlgorithm
 from pki.policy import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.validity import parse_duration, spoken_duration
 from twisted_mesh import observe
+from twisted_mesh._tasks import within
 from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
+from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import OwnSource
-from twisted_mesh.state import StateDirectory
+from twisted_mesh.state import StateDirectory, read_file, write_whole
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -44,6 +50,8 @@ _SUMMARY = {
     "GET /api/v1/ca": "Download CA root certificate",
     "POST /api/v1/revoke": "Revoke a certificate",
 }
+#: Seconds that the last entries of the audit log may take.
+_LAST_WORDS = 2.0
 _MAX_LIFE = timedelta(days=365)
 #: What sun_path holds on every platform: 104 bytes on macOS, 108 on Linux.
 _MAX_SOCKET_PATH = 103
@@ -70,6 +78,8 @@ class Options(ServiceOptions):
         ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
         ["issuing-key", None, "ec-p256", "the issuing CA's key"],
         ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
+        ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
+        ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
         ["issuance-log", None, None, "append one JSON line a certificate to this file"],
         [
             "insecure-http",
@@ -95,6 +105,8 @@ class Options(ServiceOptions):
                 "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
             )
         self["lifetimes"] = Lifetimes(default, most)
+        for name in ("keep-expired", "keep-audit"):
+            self[name] = parse_duration(self[name])
         if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
             raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
 
@@ -149,13 +161,19 @@ class CaService(MeshService):
         if issuance_log:
             issuance_log.open()
         self.store.start()
+        self.audit = AuditLog(self.store, self._log_key(), wall_clock)
         self.ca = CertificateAuthority(
             options["trust-domain"],
             authorities,
             self.store,
+            self.audit,
             options["lifetimes"],
             wall_clock,
             issuance_log,
+        )
+        self.ca.health.directory = self.state.ca
+        self.housekeeping = Housekeeping(
+            self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
         )
         self._tell_authorities(fresh=fresh)
         if self.store.is_new and not fresh and options["store"] != "memory:":
@@ -165,6 +183,18 @@ class CaService(MeshService):
                 event="record-lost",
             )
         self._open_doors()
+
+    def _log_key(self) -> LogKey:
+        """What signs the audit log's checkpoints; its name tells the store, so that no other log fits."""
+        path = self.state.private / "audit.key"
+        name = f"{self.options['trust-domain']}/audit/{self.store.id[:16]}"
+        if self.options["store"] == "memory:":
+            return LogKey.generate(name)
+        if path.exists():
+            return LogKey.from_pem(name, read_file(path, "the audit log's key"))
+        key = LogKey.generate(name)
+        write_whole(path, key.to_pem(), 0o600)
+        return key
 
     def _open_doors(self) -> None:
         """Bind at once, so that a taken port ends the start. TLS hangs up until there is a certificate."""
@@ -216,6 +246,16 @@ class CaService(MeshService):
         self.listening(endpoint.listen(self.sites[1]), f"the socket {path}")
 
     async def run(self) -> None:
+        await self.ca.write_off()
+        await self.audit.record(
+            Act.START,
+            str(self.ca.trust_domain),
+            version=version("twisted-mesh"),
+            issuer=self.ca.authorities.issuing.key_id,
+        )
+        await self.audit.extend()
+        self.audit.start(self.reactor)
+        self.housekeeping.start()
         await self._believe_revoked()
         self.addService(self.manager)
         await self.manager.ready()
@@ -263,12 +303,27 @@ class CaService(MeshService):
                 private=str(self.state.private),
             )
 
+    async def _last_words(self) -> None:
+        await self.audit.tell_refusals()
+        await self.audit.record(Act.STOP, str(self.ca.trust_domain))
+        await self.audit.extend()
+
     async def drain(self, seconds: float) -> None:
         draining = [Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites]
         if late := sum(await gatherResults(draining)):
             self.cut_off(late, seconds)
 
     async def close(self) -> None:
+        self.housekeeping.stop()
+        self.audit.stop()
+        try:
+            await within(self.reactor, _LAST_WORDS, self._last_words())
+        except (PkiError, TimeoutError) as error:
+            self.log.warn(
+                "The stop is not in the audit log: {error}",
+                event="stop-unrecorded",
+                error=str(error),
+            )
         await self.store.stop()
         self.state.unlock()
 

@@ -24,6 +24,7 @@ from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedSite, answer
+from twisted_mesh.witness import Witness, witness_path
 
 
 class Options(ServiceOptions):
@@ -138,6 +139,10 @@ class ServerService(MeshService):
             )
         judge = Judge(wall_clock, Trust(allow=allow))
         contexts = ContextFactory(Role(serves=True))
+        self.witness = Witness(
+            witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
+        )
+        self.witness.recall()
         source = CaSource(
             self.client,
             options["spiffe-id"],
@@ -146,6 +151,7 @@ class ServerService(MeshService):
             options["dns"],
             options["ip"],
             options["ttl"],
+            self.witness,
         )
         self.manager = CertificateManager(
             source,
@@ -192,6 +198,9 @@ class ServerService(MeshService):
             next_rotation=spoken_time(rotation),
             wait=spoken_duration(rotation - wall_clock()),
         )
+
+    async def close(self) -> None:
+        self.witness.remember()
 
     async def drain(self, seconds: float) -> None:
         late = await self.site.drain(seconds)

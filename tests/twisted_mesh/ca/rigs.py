@@ -9,8 +9,8 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from pki.audit import LogKey
 from pki.authority import Authority
 from pki.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
@@ -19,9 +19,9 @@ from pki.revocation import Revocation
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
-from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 
@@ -29,7 +29,6 @@ ADMIN = administrator("unix:uid:0")
 LIFETIMES = Lifetimes(HOUR, timedelta(hours=24))
 
 
-@implementer(IStore)
 @define(eq=False)
 class SettledStore:
     """A store whose Deferreds have fired; ``broken`` names the commands and queries that fail."""
@@ -46,18 +45,18 @@ class SettledStore:
     def stop(self) -> Any:
         return self._settled("stop", self.store.stop)
 
+    @property
+    def id(self) -> str:
+        return str(self.store.id)
+
     def apply(self, command: Any) -> Any:
         self.told.append(command)
         return self._settled(type(command).__name__, lambda: self.store.apply(command))
 
-    def find(self, serial: int) -> Any:
-        return self._settled("find", lambda: self.store.find(serial))
-
-    def list(self, query: Any) -> Any:
-        return self._settled("list", lambda: self.store.list(query))
-
-    def feed(self, after: int) -> Any:
-        return self._settled("feed", lambda: self.store.feed(after))
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A query of the store's."""
+        query = getattr(self.store, name)
+        return lambda *args: self._settled(name, lambda: query(*args))
 
     def _settled(self, what: str, ask: Callable[[], Any]) -> Any:
         self.order.append(what)
@@ -74,6 +73,8 @@ class Signer:
     key: MemoryKey
     order: list[str]
     breaks: Callable[[], bytes] | None = None
+    held: "Deferred[None] | None" = None
+    """What each signature waits for."""
 
     @property
     def algorithm(self) -> KeyAlgorithm:
@@ -85,6 +86,8 @@ class Signer:
 
     async def sign(self, data: bytes) -> bytes:
         self.order.append("sign")
+        if self.held is not None:
+            await self.held
         return self.breaks() if self.breaks is not None else await self.key.sign(data)
 
 
@@ -94,6 +97,8 @@ class CaRig:
 
     calls: ThreadCalls = field(factory=ThreadCalls)
     time: datetime = NOW
+    seconds: float = 0.0
+    """The steady clock."""
     order: list[str] = field(factory=list)
     """What the store and the signer were asked for."""
     told: list[Revocation] = field(factory=list)
@@ -101,6 +106,7 @@ class CaRig:
     lifetimes: Lifetimes = LIFETIMES
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
+    log: AuditLog = field(init=False)
     ca: CertificateAuthority = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -110,9 +116,11 @@ class CaRig:
         self.signer = Signer(issuing.key, self.order)  # type: ignore[arg-type]
         authority = Authority(issuing.certificate, self.signer, issuing.intermediates)
         authorities = Authorities(self.home.root.certificate, None, authority)
+        self.log = AuditLog(self.store, LogKey.generate(f"{MESH}/audit/test"), lambda: self.time)
         self.ca = CertificateAuthority(
-            MESH, authorities, self.store, self.lifetimes, lambda: self.time
+            MESH, authorities, self.store, self.log, self.lifetimes, lambda: self.time
         )
+        self.ca.health.seconds = lambda: self.seconds
         self.ca.on_revocation.append(self.told.extend)
 
     def log_to(self, path: Path) -> None:

@@ -23,10 +23,11 @@ from pki.authority import LintFailed
 from pki.bundle import TrustBundle
 from pki.csr import build_csr
 from pki.errors import PkiError
+from pki.keys import key_id
 from pki.policy import Principal, anonymous, workload
 from pki.revocation import Reason
 from pki.serial import serial_hex, serial_pairs
-from pki.svid import load_certificates
+from pki.svid import certificates_pem, load_certificates
 from pki.validity import rfc3339
 from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
@@ -34,6 +35,7 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
 from twisted_mesh.ca.resources import ROUTES, CaApi, status_of
 from twisted_mesh.observe import event_text
+from twisted_mesh.stores.records import Page, Query
 from twisted_mesh.web import BadRequest, BoundedSite
 
 NOBODY = anonymous("tls:no-certificate")
@@ -114,6 +116,13 @@ WHO_MAY = {
     ("GET", "/api/v1/trust"): (401, 200, 200),
     ("POST", "/api/v1/revoke"): (401, 200, 200),
     ("GET", "/api/v1/certificates"): (401, 403, 200),
+    ("GET", "/api/v1/certificates/*"): (401, 403, 200),
+    ("GET", "/api/v1/audit/checkpoint"): (401, 200, 200),
+    ("GET", "/api/v1/audit/checkpoints"): (401, 403, 200),
+    ("GET", "/api/v1/audit/entries"): (401, 403, 200),
+    ("GET", "/api/v1/audit/proof"): (401, 200, 200),
+    ("GET", "/api/v1/health"): (401, 403, 200),
+    ("POST", "/api/v1/ca/detach-root"): (401, 403, 503),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -130,8 +139,11 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
     body = {
         SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
+        "/api/v1/ca/detach-root": {"sha256": "0" * 64},
     }.get(route[1], b"")
-    answer = Api(rig, CALLERS[caller]).ask(*route, body)
+    method, path = route
+    path = path.replace("*", serial_hex(leaf.serial_number))
+    answer = Api(rig, CALLERS[caller]).ask(method, path, body)
     assert answer.status == expected
     if expected in (401, 403):
         assert problem(answer)["code"] == ("no-proof" if expected == 401 else "not-authorized")
@@ -310,6 +322,9 @@ def test_a_listed_certificate_has_its_facts(api: Api) -> None:
         "status": "valid",
         "revoked_at": None,
         "reason": None,
+        "issuer": api.rig.ca.authorities.issuing.key_id,
+        "key": key_id(leaf.public_key()),
+        "requester": "unix:uid:0",
     }
     result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     (listed,) = api.certificates()["certificates"]
@@ -404,6 +419,7 @@ def test_a_method_that_is_not_done_reads_which_is(
 
 @pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET"])
 def test_head_is_answered_like_get_without_the_body(api: Api, path: str) -> None:
+    path = path.replace("*", serial_hex(api.rig.sign()[0].serial_number))
     head, get = api.ask("HEAD", path), api.ask("GET", path)
     assert head.status == get.status == 200
     assert head.body == b""
@@ -469,7 +485,7 @@ def test_the_plaintext_port_answers_no_web_page(
         ("find", "POST", REVOKE, {"serial": "2a"}),
         ("feed", "GET", "/api/v1/trust", b""),
         ("list", "GET", "/api/v1/certificates", b""),
-        ("find", "GET", "/readyz", b""),
+        ("log_entries", "GET", "/api/v1/audit/entries", b""),
     ],
 )
 def test_a_store_that_fails_is_a_503(
@@ -481,7 +497,7 @@ def test_a_store_that_fails_is_a_503(
     document = problem(answer)
     assert document["code"] == "store-unavailable"
     assert "the disk is full" in document["detail"]
-    assert path == "/readyz" or answer.headers["retry-after"].isdigit()
+    assert answer.headers["retry-after"].isdigit()
 
 
 def test_livez_does_not_ask_the_store(api: Api) -> None:
@@ -492,6 +508,47 @@ def test_livez_does_not_ask_the_store(api: Api) -> None:
 
 def test_readyz_says_that_it_is_ready(api: Api) -> None:
     assert api.ask("GET", "/readyz").json == {"status": "ready"}
+
+
+def test_readyz_names_what_is_broken(api: Api) -> None:
+    api.rig.store.broken = {"Probe"}
+    answer = api.ask("GET", "/readyz")
+    assert answer.status == 503
+    document = problem(answer)
+    assert document["code"] == "not-ready"
+    (found,) = document["problems"]
+    assert found["code"] == "unhealthy-store"
+    assert "the disk is full" in found["detail"]
+
+
+def test_one_certificate_is_shown_whole(api: Api) -> None:
+    leaf, *_ = api.rig.sign()
+    shown = api.ask("GET", f"/api/v1/certificates/{serial_pairs(leaf.serial_number)}").json
+    assert shown["certificate"] == certificates_pem([leaf]).decode()
+    assert shown["serial"] == serial_hex(leaf.serial_number)
+    assert api.ask("GET", "/api/v1/certificates/2a").status == 404
+    assert api.ask("GET", "/api/v1/certificates/x").status == 400
+    assert api.ask("POST", "/api/v1/certificates/2a", {}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 2),
+        ("?spiffe_id=spiffe://mesh.local/service/backend", 1),
+        ("?spiffe_id=spiffe://mesh.local/service/**", 2),
+        ("?spiffe_id=spiffe://mesh.local/serv/**", 0),
+        ("?issued_after=2026-11-23T10:00:00Z", 0),
+        ("?issued_before=2026-11-23T10:00:01Z", 2),
+        ("?expires_after=2026-11-23T10:59:59Z&expires_before=2026-11-23T11:00:01Z", 2),
+        (f"?key={'0' * 64}", 0),
+        (f"?issuer={'0' * 64}", 0),
+    ],
+)
+def test_a_list_is_narrowed(api: Api, query: str, count: int) -> None:
+    for name in ("backend", "frontend"):
+        api.rig.sign(MESH.member("service", name))
+    assert len(api.certificates(query)["certificates"]) == count
 
 
 def test_metrics_are_prometheus_text(api: Api) -> None:
@@ -510,8 +567,8 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
     if where == "attest":
         api.site.resource.attest = broken
     else:
-        api.rig.ca.store = SimpleNamespace(find=broken)
-    answer = api.ask("GET", "/readyz")
+        api.rig.ca.store = SimpleNamespace(list=broken)
+    answer = api.ask("GET", "/api/v1/certificates")
     assert answer.status == 500
     document = problem(answer)
     assert document["code"] == "internal"
@@ -521,32 +578,33 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
 
 
 def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -> None:
-    waiting: list[Deferred[None]] = []
+    waiting: list[Deferred[Page]] = []
 
-    def find(serial: int) -> Deferred[None]:
+    def listed(query: Query) -> Deferred[Page]:
         waiting.append(Deferred())
         return waiting[-1]
 
-    api.rig.ca.store = SimpleNamespace(find=find)
+    api.rig.ca.store = SimpleNamespace(list=listed)
     talk = Talk(api.site, api.clock)
-    talk.say(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    talk.say(b"GET /api/v1/certificates HTTP/1.1\r\nHost: localhost\r\n\r\n")
     talk.wire.lose(ConnectionError())
-    waiting[0].callback(None)
+    waiting[0].callback(Page((), None))
     assert talk.wire.value() == b""
     assert logged == []
 
 
 #: Every error that the API's own modules know, and what it is answered with.
 STATUSES = {
-    400: {"Malformed", "BadBundle", "BadCursor", "NotASpiffeId", "UnusableKey"},
-    401: {"NoProof"},
+    400: {"Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"},
+    401: {"NoProof", "Revoked"},
     403: {"Forbidden"},
     404: {"Unknown"},
     409: {"Conflict"},
     422: {"Refused", "TtlOutOfRange"},
     500: {"LintFailed"},
     503: {
-        *("PkiError", "IssuerExpired", "SigningFailed", "StoreError"),
+        *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
+        *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("StateError", "AlreadyRunning", "WrongState"),
     },
 }

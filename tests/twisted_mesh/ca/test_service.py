@@ -1,5 +1,6 @@
 """No signature without a record before it, no certificate without one after it, and no revocation untold."""
 
+import hashlib
 import json
 import resource
 import signal
@@ -25,9 +26,11 @@ from twisted_mesh.ca.service import IssuanceLog
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
+    Conflict,
     IssuedCertificate,
     Query,
     RecordIntent,
+    Revoked,
     Status,
     StoreError,
     Unknown,
@@ -105,18 +108,18 @@ def test_a_signer_that_breaks_leaves_a_record_that_can_be_revoked(rig: CaRig, br
 
 
 def test_a_store_that_takes_its_time_holds_the_signature_back(rig: CaRig) -> None:
-    waiting: list[Deferred[None]] = []
+    waiting: list[Deferred[Any]] = []
 
-    def apply(command: Any) -> Deferred[None]:
+    def apply(command: Any) -> Deferred[Any]:
         waiting.append(Deferred())
         return waiting[-1]
 
     rig.ca.store = type("Slow", (), {"apply": staticmethod(apply)})
     outcome: list[Any] = []
     draft = rig.ca.authorities.issuing.draft(key(9).public_key, BACKEND, NOW, HOUR)
-    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, "test")).addBoth(outcome.append)
+    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, ADMIN)).addBoth(outcome.append)
     assert rig.order == []
-    waiting[0].callback(None)
+    waiting[0].callback(1)
     assert rig.order == ["sign"]
     assert outcome == []
     waiting[1].callback(None)
@@ -294,17 +297,6 @@ def test_the_feed_begins_anew_for_a_position_of_another_store(rig: CaRig) -> Non
 # Health.
 
 
-def test_it_is_ready_while_it_could_issue(rig: CaRig) -> None:
-    result_of(rig.ca.check())
-    rig.store.broken = {"find"}
-    with pytest.raises(StoreError):
-        result_of(rig.ca.check())
-    rig.store.broken = set()
-    rig.time = rig.home.issuing.certificate.not_valid_after_utc + timedelta(seconds=1)
-    with pytest.raises(Refused, match="issuer-expired"):
-        result_of(rig.ca.check())
-
-
 # The log and the issuance log.
 
 
@@ -384,3 +376,173 @@ def test_listing_asks_the_store(rig: CaRig) -> None:
     rig.store.broken = {"list"}
     with pytest.raises(StoreError):
         result_of(settled(rig.store.list(Query(now=NOW))))
+
+
+# The audit log.
+
+
+def entries(rig: CaRig) -> list[dict[str, Any]]:
+    result_of(rig.log.extend())
+    listed, _ = result_of(settled(rig.store.log_entries(0, 1000)))
+    return [json.loads(logged.entry) for logged in listed]
+
+
+def test_an_issue_is_in_the_log_with_the_digest_of_what_was_signed(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    (entry,) = entries(rig)
+    assert entry == {
+        "act": "issue",
+        "actor": "unix:uid:0",
+        "at": entry["at"],
+        "object": serial_hex(leaf.serial_number),
+        "facts": {
+            "spiffe_id": str(BACKEND),
+            "tbs": hashlib.sha256(leaf.tbs_certificate_bytes).hexdigest(),
+        },
+    }
+
+
+def test_a_renewal_says_by_which_certificate(rig: CaRig) -> None:
+    first, *_ = rig.sign()
+    rig.sign(principal=own(first.serial_number))
+    assert [entry["act"] for entry in entries(rig)] == ["issue", "renew"]
+    assert entries(rig)[1]["actor"] == f"x509:{BACKEND} serial {serial_hex(first.serial_number)}"
+
+
+def test_a_revocation_is_in_the_log_once(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    for _ in range(2):
+        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    _, revoked = entries(rig)
+    assert (revoked["act"], revoked["object"]) == ("revoke", serial_hex(leaf.serial_number))
+    assert revoked["facts"] == {"spiffe_id": str(BACKEND), "reason": "superseded"}
+
+
+def test_what_is_refused_by_the_store_is_not_in_the_log(rig: CaRig) -> None:
+    rig.store.broken = {"RecordIntent"}
+    with pytest.raises(StoreError):
+        rig.sign()
+    rig.store.broken = set()
+    assert entries(rig) == []
+
+
+# The caller's certificate, at the moment of the record.
+
+
+def test_whoever_was_revoked_a_moment_ago_renews_nothing(rig: CaRig) -> None:
+    first, *_ = rig.sign()
+    result_of(rig.ca.revoke(ADMIN, first.serial_number, Reason.KEY_COMPROMISE))
+    rig.order.clear()
+    with pytest.raises(Revoked, match="revoked meanwhile"):
+        rig.sign(principal=own(first.serial_number))
+    assert rig.order == ["RecordIntent"]
+    assert len(records(rig)) == 1
+
+
+# Requests that are repeated.
+
+
+def again(rig: CaRig, key: str = "once", principal: Any = ADMIN, csr: bytes | None = None) -> Any:
+    csr = csr or REPEATED
+    return result_of(rig.ca.sign(principal, csr, str(BACKEND), None, key))
+
+
+REPEATED = build_csr(key(9), BACKEND)
+
+
+def test_a_repeated_request_gets_the_same_certificate(rig: CaRig) -> None:
+    first = again(rig)
+    assert again(rig) == first
+    assert len(records(rig)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"key": "twice"}, {"principal": own()}, {"csr": build_csr(key(8), BACKEND)}],
+    ids=["another key", "another caller", "another CSR"],
+)
+def test_another_request_gets_another_certificate(rig: CaRig, change: Any) -> None:
+    first = again(rig)
+    assert again(rig, **change) != first
+    assert len(records(rig)) == 2
+
+
+def test_a_caller_that_renewed_meanwhile_is_still_the_same_caller(rig: CaRig) -> None:
+    first, second = (rig.sign()[0].serial_number for _ in range(2))
+    assert again(rig, principal=own(first)) == again(rig, principal=own(second))
+
+
+@pytest.mark.parametrize("over", ["revoked", "expired"])
+def test_a_repeated_request_is_not_answered_with_what_is_over(rig: CaRig, over: str) -> None:
+    leaf, *_ = again(rig)
+    if over == "revoked":
+        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    else:
+        rig.time += 2 * HOUR
+    with pytest.raises(Conflict, match=f"is {over}: use another key"):
+        again(rig)
+
+
+def test_a_request_repeated_while_it_is_under_way_waits_for_its_outcome(rig: CaRig) -> None:
+    asked: list[Deferred[Any]] = []
+    signing = rig.signer.held = Deferred()
+    for _ in range(3):
+        asked.append(
+            Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None, "once"))
+        )
+    assert not any(deferred.called for deferred in asked)
+    signing.callback(None)
+    chains = [result_of(settled(deferred)) for deferred in asked]
+    assert chains[0] == chains[1] == chains[2]
+    assert len(records(rig)) == 1
+
+
+def test_a_request_that_failed_may_be_repeated(rig: CaRig) -> None:
+    rig.store.broken = {"RecordIntent"}
+    with pytest.raises(StoreError):
+        again(rig)
+    rig.store.broken = set()
+    assert again(rig)
+
+
+# Intents that nobody finishes.
+
+
+def test_an_intent_without_a_certificate_is_written_off_and_revoked(
+    rig: CaRig, logged: list[LogEvent]
+) -> None:
+    rig.store.broken = {"RecordCertificate"}
+    with pytest.raises(StoreError):
+        again(rig)
+    rig.store.broken = set()
+    with pytest.raises(StoreError, match="is being resolved"):
+        again(rig)
+    assert result_of(rig.ca.write_off()) == 1
+    (record,) = records(rig)
+    assert record.status(NOW) is Status.REVOKED
+    assert [revocation.serial for revocation in rig.told] == [record.serial]
+    assert [entry["act"] for entry in entries(rig)] == ["issue", "write-off"]
+    assert "intent-written-off" in [event.get("event") for event in logged]
+    assert result_of(rig.ca.write_off()) == 0
+    leaf, *_ = again(rig)
+    assert leaf.serial_number != record.serial
+
+
+def test_an_intent_whose_signature_is_under_way_is_left_alone(rig: CaRig) -> None:
+    signing = rig.signer.held = Deferred()
+    asked = Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None))
+    assert result_of(rig.ca.write_off()) == 0
+    signing.errback(SigningFailed("the token is gone"))
+    with pytest.raises(SigningFailed):
+        result_of(settled(asked))
+    assert result_of(rig.ca.write_off()) == 1
+
+
+def test_a_written_off_intent_takes_no_certificate_any_more(rig: CaRig) -> None:
+    signing = rig.signer.held = Deferred()
+    asked = Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None))
+    rig.ca._under_way.clear()  # as another process would see it
+    assert result_of(rig.ca.write_off()) == 1
+    signing.callback(None)
+    with pytest.raises(Unknown):
+        result_of(settled(asked))

@@ -1,0 +1,204 @@
+"""Health that tells the truth: what is looked at really signs, and really writes."""
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from cryptography.exceptions import InvalidSignature
+
+from pki.errors import PkiError, Problem
+from pki.keys import verify
+from pki.svid import validity_of
+from pki.validity import spoken_duration, spoken_time
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.clock import Now
+from twisted_mesh.stores.records import Probe
+
+#: Not the beginning of a certificate, whatever follows: those begin with 0x30.
+_PROBE = b"twisted-mesh: does this key sign? "
+#: Seconds for which an answer is given again: whoever asks often must not wear out the disk.
+_FRESH = 1.0
+_SKEW = timedelta(seconds=60)
+_MANY_INTENTS = 100
+_LITTLE_SPACE = 256 * 1024 * 1024
+
+
+class Standing(IntEnum):
+    """How a check came out."""
+
+    OK = 0
+    WARN = 1
+    FAIL = 2
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@frozen
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    standing: Standing
+    detail: str
+    remedy: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        return Problem(f"unhealthy-{self.name}", self.detail, self.remedy)
+
+    def to_dict(self) -> dict[str, str]:
+        return {
+            "name": self.name,
+            "status": self.standing.word,
+            "detail": self.detail,
+            "remedy": self.remedy,
+        }
+
+
+@define(eq=False)
+class Health:
+    """Looks at everything that issuing and revoking rest on."""
+
+    authorities: Callable[[], Authorities]
+    store: Any
+    """An :class:`IStore`."""
+    log: AuditLog
+    now: Now
+    directory: Path | None = None
+    """Where the state lives; None for a CA that keeps nothing."""
+    waiting: Callable[[], Problem | None] = lambda: None
+    """What the CAs' succession waits for."""
+    seconds: Callable[[], float] = time.monotonic
+    _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
+    _offset: float | None = field(default=None, init=False)
+    """Wall clock less steady clock, when first looked at."""
+
+    async def examine(self) -> tuple[Check, ...]:
+        """Every check; answers of the last second are given again."""
+        at = self.seconds()
+        if self._last is not None and at - self._last[0] < _FRESH:
+            return self._last[1]
+        found = []
+        for look in (
+            self._signing,
+            self._store,
+            self._clock,
+            self._issuer,
+            self._intents,
+            self._log,
+        ):
+            found.append(await self._looked(look))
+        if self.directory is not None:
+            found.append(self._space(self.directory))
+        self._last = at, tuple(found)
+        return self._last[1]
+
+    async def _looked(self, look: Callable[[], Awaitable[Check]]) -> Check:
+        try:
+            return await look()
+        except PkiError as error:
+            problem = error.problems[0]
+            name = look.__name__.strip("_")
+            return Check(name, Standing.FAIL, problem.detail, problem.remedy)
+
+    async def _signing(self) -> Check:
+        key = self.authorities().issuing.key
+        told = _PROBE + self.now().isoformat().encode()
+        try:
+            verify(key.public_key, await key.sign(told), told, key.algorithm.hash)
+        except InvalidSignature:
+            return Check(
+                "signing",
+                Standing.FAIL,
+                "the issuing CA's key gives wrong signatures",
+                "look at where the key is kept",
+            )
+        return Check("signing", Standing.OK, f"the issuing key ({key.algorithm.label}) signs")
+
+    async def _store(self) -> Check:
+        await self.store.apply(Probe(self.now()))
+        return Check("store", Standing.OK, "the record can be written and read")
+
+    async def _clock(self) -> Check:
+        now = self.now()
+        _, last = await self.store.last_act()
+        if last is not None:
+            behind = datetime.fromtimestamp(last / 1e6, UTC) - now
+            if behind > _SKEW:
+                return Check(
+                    "clock",
+                    Standing.FAIL,
+                    f"the clock is {spoken_duration(behind)} behind the last act on record",
+                    "set this machine's clock right; certificates would begin in the past",
+                )
+        offset = now.timestamp() - self.seconds()
+        if self._offset is None:
+            self._offset = offset
+        stepped = timedelta(seconds=abs(offset - self._offset))
+        if stepped > _SKEW:
+            return Check(
+                "clock",
+                Standing.WARN,
+                f"the clock was moved by {spoken_duration(stepped)} since the start",
+                "compare it with another machine's; restart the CA once it is right",
+            )
+        return Check("clock", Standing.OK, f"it is {spoken_time(now)}")
+
+    async def _issuer(self) -> Check:
+        validity, now = validity_of(self.authorities().issuing.certificate), self.now()
+        if not validity.contains(now):
+            return Check(
+                "issuer",
+                Standing.FAIL,
+                f"the issuing CA is not valid now (until {spoken_time(validity.not_after)})",
+                "check the clock; bring the root's key back, so that a new one can be made",
+            )
+        left = f"the issuing CA is good for {spoken_duration(validity.not_after - now)} more"
+        waiting = self.waiting()
+        if waiting is not None:
+            return Check("issuer", Standing.WARN, f"{left}; {waiting.detail}", waiting.remedy)
+        return Check("issuer", Standing.OK, left)
+
+    async def _intents(self) -> Check:
+        count = len(await self.store.open_intents(_MANY_INTENTS + 1))
+        if count > _MANY_INTENTS:
+            return Check(
+                "intents",
+                Standing.WARN,
+                f"more than {_MANY_INTENTS} signatures are under way or were cut short",
+                "look at the store and at the key: one of them is slow",
+            )
+        return Check("intents", Standing.OK, f"{count} signatures are under way")
+
+    async def _log(self) -> Check:
+        if self.log.last_problem is not None:
+            return Check(
+                "audit",
+                Standing.WARN,
+                f"the audit log could not be signed: {self.log.last_problem}",
+                "acts are recorded all the same, and are signed once that is mended",
+            )
+        size = self.log.latest.checkpoint.size if self.log.latest else 0
+        return Check("audit", Standing.OK, f"the audit log is signed up to entry {size}")
+
+    def _space(self, directory: Path) -> Check:
+        try:
+            free = shutil.disk_usage(directory).free
+        except OSError as error:
+            return Check("disk", Standing.FAIL, f"{directory}: {error.strerror}", "mount it again")
+        detail = f"{free // (1024 * 1024)} MiB are free at {directory}"
+        if free < _LITTLE_SPACE:
+            return Check("disk", Standing.WARN, detail, "free some space before it is used up")
+        return Check("disk", Standing.OK, detail)
+
+
+def failing(checks: Sequence[Check]) -> list[Check]:
+    return [check for check in checks if check.standing is Standing.FAIL]

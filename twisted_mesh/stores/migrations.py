@@ -1,0 +1,78 @@
+"""From the tables of an older version to those of this one, forwards only, in the start's own transaction."""
+
+from collections.abc import Callable, Mapping
+
+from cryptography import x509
+from sqlalchemy import Connection, insert, text, update
+
+from pki.errors import HOSTILE_INPUT
+from pki.keys import key_id
+from twisted_mesh.stores.schema import (
+    COUNTERS,
+    VERSION,
+    bodies,
+    certificates,
+    counters,
+    intents,
+    meta,
+    metadata,
+    next_numbers,
+)
+
+_STRIDE = 1000
+
+
+def migrate(connection: Connection, version: int) -> None:
+    """Bring the tables from ``version`` to :data:`VERSION`."""
+    for step in range(version, VERSION):
+        MIGRATIONS[step](connection)
+        connection.execute(update(meta).where(meta.c.name == "schema").values(value=str(step + 1)))
+
+
+def _from_1(connection: Connection) -> None:
+    """Certificates get a number, in the order of their issue, and their bodies a table of their own."""
+    for name in ("newest", "by_spiffe_id", "by_expiry", "pending", "revoked"):
+        connection.execute(text(f"DROP INDEX certificates_{name}"))
+    for name in ("certificates", "feed"):
+        connection.execute(text(f"ALTER TABLE {name} RENAME TO old_{name}"))
+    connection.execute(insert(counters), [{"name": n, "value": 0} for n in COUNTERS if n != "feed"])
+    metadata.create_all(connection)
+    old = connection.execute(text("SELECT * FROM old_certificates ORDER BY issued_at, serial"))
+    for rows in old.mappings().partitions(_STRIDE):
+        last = next_numbers(connection, certificate=len(rows))["certificate"]
+        numbered = list(enumerate(rows, last - len(rows) + 1))
+        connection.execute(
+            insert(certificates),
+            [
+                {
+                    **{name: row[name] for name in row if name != "der"},
+                    "id": number,
+                    "key": _key_of(row["der"]),
+                }
+                for number, row in numbered
+            ],
+        )
+        if signed := [{"certificate": n, "der": r["der"]} for n, r in numbered if r["der"]]:
+            connection.execute(insert(bodies), signed)
+        # What was to be signed was not recorded then.
+        if unsigned := [{"certificate": n, "digest": b""} for n, r in numbered if not r["der"]]:
+            connection.execute(insert(intents), unsigned)
+    connection.execute(
+        text(
+            "INSERT INTO feed (position, certificate) SELECT position, id FROM old_feed "
+            "JOIN certificates ON certificates.serial = old_feed.serial"
+        )
+    )
+    for name in ("feed", "certificates"):
+        connection.execute(text(f"DROP TABLE old_{name}"))
+
+
+def _key_of(der: bytes | None) -> str:
+    try:
+        return key_id(x509.load_der_x509_certificate(der or b"").public_key())
+    except HOSTILE_INPUT:
+        return ""
+
+
+#: By the version that each starts from.
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _from_1}
