@@ -3,23 +3,43 @@
 A :class:`Draft` is a whole certificate but for its signature. Its to-be-signed bytes are the very
 bytes that were linted and the very bytes that get signed, by an awaited signer that sees nothing
 but bytes: a key in memory, on a token or behind a network.
+
+CAs are laid out by cryptography's builder and linted in full. So is the first SVID of a shape, for a
+throwaway key; a template is cut out of it, and later SVIDs of that shape fill the template's gaps.
 """
 
+import hashlib
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Self
 
 from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from pki.csr import IPAddress, alternative_names, subject_for
-from pki.errors import PkiError, Refused
-from pki.keys import PublicKey, SigningKey, key_id, spki_der, verify
+from pki.csr import (
+    NAMELESS,
+    IPAddress,
+    alternative_names,
+    general_names,
+    subject_der,
+    subject_for,
+)
+from pki.errors import Malformed, PkiError, Refused
+from pki.gaps import Filled, lint_gaps
+from pki.keys import (
+    KeyAlgorithm,
+    MemoryKey,
+    PublicKey,
+    SigningKey,
+    key_id,
+    key_identifier,
+    spki_der,
+    verify,
+)
 from pki.lint import Draftee, lint
+from pki.placeholder import algorithm_of, assemble, lay_out
 from pki.profile import (
     BACKDATE,
     ISSUING,
@@ -33,11 +53,8 @@ from pki.profile import (
 from pki.serial import new_serial
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import extension, subject_of, validity_of
-from pki.validity import whole_second_after
-
-_PLACEHOLDER = bytes(8)
-#: BIT STRING, its length, no unused bits, then the placeholder.
-_PLACEHOLDER_SIZE = 3 + len(_PLACEHOLDER)
+from pki.template import Fields, Template
+from pki.validity import Validity, whole_second_after
 
 
 class LintFailed(Refused):
@@ -60,21 +77,40 @@ class SigningFailed(PkiError):
 
 @frozen(eq=False)
 class Draft:
-    """A certificate that passed every lint and is not signed yet; only ``Authority.draft`` makes one."""
+    """A certificate that passed every lint and is not signed yet; only an ``Authority`` makes one."""
 
     profile: Profile
-    unsigned: x509.Certificate
-    """The certificate with a placeholder for its signature."""
+    tbs: bytes
+    """The bytes that were linted, and that will be signed."""
+    algorithm: bytes
+    """The signature's AlgorithmIdentifier, in DER."""
+    serial: int
+    subject: str
+    """As :func:`pki.svid.subject_of` writes it."""
+    not_after: datetime
+    spki: bytes
+    """The SubjectPublicKeyInfo, in DER."""
     seal: object = field(repr=False)
 
     @property
-    def tbs(self) -> bytes:
-        """The bytes to be signed."""
-        return self.unsigned.tbs_certificate_bytes
+    def spki_digest(self) -> str:
+        """The SHA-256 of the SubjectPublicKeyInfo in hex, as :func:`pki.keys.key_id` makes it."""
+        return hashlib.sha256(self.spki).hexdigest()
 
     @property
-    def serial(self) -> int:
-        return self.unsigned.serial_number
+    def unsigned(self) -> x509.Certificate:
+        """The certificate with a placeholder for its signature; decoded anew each time."""
+        return x509.load_der_x509_certificate(assemble(self.tbs, self.algorithm))
+
+
+@frozen(eq=False)
+class _Shape:
+    """A template, and what it was linted for."""
+
+    profile: Profile
+    template: Template
+    seen: set[tuple[object, ...]] = field(factory=set)
+    """The kinds of keys and names that it was filled with and linted in full."""
 
 
 @define(eq=False, slots=False)
@@ -88,9 +124,13 @@ class Authority:
     workload: Profile = WORKLOAD
     """What the SVIDs look like that this CA issues."""
     _seal: object = field(factory=object, init=False, repr=False)
+    _public_key: PublicKey = field(init=False, repr=False)
+    _shapes: dict[bool, _Shape] = field(factory=dict, init=False, repr=False)
+    """By whether the subject is empty."""
 
     def __attrs_post_init__(self) -> None:
-        if spki_der(self.certificate.public_key()) != spki_der(self.key.public_key):
+        self._public_key = self.key.public_key
+        if spki_der(self.certificate.public_key()) != spki_der(self._public_key):
             raise SigningFailed(f"the key does not belong to the certificate of {self.name}")
 
     @property
@@ -102,40 +142,43 @@ class Authority:
         """How the store and revocations name this issuer."""
         return key_id(self.certificate.public_key())
 
+    @cached_property
+    def validity(self) -> Validity:
+        return validity_of(self.certificate)
+
     @classmethod
     async def create_root(
         cls, key: SigningKey, trust_domain: TrustDomain, now: datetime, generation: int = 1
     ) -> Self:
         """A new self-signed root. Raises :class:`LintFailed`."""
-        draft = _draft(
+        unsigned = _lay_out(
             ROOT,
             None,
             key,
             subject=ca_subject(ROOT_NAME, trust_domain, generation),
             public_key=key.public_key,
             names=alternative_names(trust_domain.id),
+            period=_period(None, now, ROOT.lifetime),
             now=now,
-            lifetime=ROOT.lifetime,
-            seal=object(),
         )
-        return cls(await _signed(draft, key), key)
+        draft = _drafted(ROOT, unsigned, seal=object())
+        return cls(await _signed(draft, key, key.public_key), key)
 
     async def create_issuing(
         self, key: SigningKey, trust_domain: TrustDomain, now: datetime, generation: int = 1
     ) -> "Authority":
         """A new issuing CA below this root. Raises :class:`LintFailed`."""
-        draft = _draft(
+        unsigned = _lay_out(
             ISSUING,
             self.certificate,
             self.key,
             subject=ca_subject(ISSUING_NAME, trust_domain, generation),
             public_key=key.public_key,
             names=alternative_names(trust_domain.id),
+            period=_period(self, now, ISSUING.lifetime),
             now=now,
-            lifetime=ISSUING.lifetime,
-            seal=self._seal,
         )
-        certificate = await self.sign(draft)
+        certificate = await self.sign(_drafted(ISSUING, unsigned, self._seal))
         return Authority(certificate, key, (certificate, *self.intermediates))
 
     def draft(
@@ -152,26 +195,94 @@ class Authority:
 
         Raises :class:`LintFailed` and :class:`IssuerExpired`.
         """
-        return _draft(
-            self.workload,
-            self.certificate,
-            self.key,
-            subject=subject_for(spiffe_id),
-            public_key=public_key,
-            names=alternative_names(spiffe_id, dns_names, ip_addresses),
-            now=now,
-            lifetime=lifetime,
-            seal=self._seal,
+        period = _period(self, now, lifetime)
+        subject, spki = subject_der(spiffe_id), spki_der(public_key)
+        shape = self._shape(subject == NAMELESS, spiffe_id, period, now)
+        template = shape.template
+        fields = Fields(
+            new_serial(),
+            period,
+            subject,
+            spki,
+            key_identifier(spki),
+            general_names(spiffe_id, dns_names, ip_addresses),
         )
+        tbs = template.fill(fields)
+        filled = Filled(
+            _read_back(template, tbs),
+            template.is_nameless,
+            self.validity,
+            shape.profile,
+            now,
+            public_key,
+            spki,
+            spiffe_id,
+            dns_names,
+            ip_addresses,
+        )
+        if problems := lint_gaps(filled):
+            raise LintFailed(problems)
+        kinds = type(public_key), public_key.key_size, bool(dns_names), bool(ip_addresses)
+        if kinds not in shape.seen:
+            unsigned = x509.load_der_x509_certificate(assemble(tbs, template.algorithm))
+            _lint_in_full(Draftee(unsigned, self.certificate, shape.profile, now))
+            shape.seen.add(kinds)
+        return Draft(
+            shape.profile,
+            tbs,
+            template.algorithm,
+            fields.serial,
+            f"serial {fields.serial:x}" if template.is_nameless else f"CN={spiffe_id.name}",
+            period.not_after,
+            spki,
+            self._seal,
+        )
+
+    def _shape(
+        self, is_nameless: bool, spiffe_id: SpiffeId, period: Validity, now: datetime
+    ) -> _Shape:
+        """Remembered by profile and kind of subject; a new one is cut out of a draft for a throwaway key."""
+        shape = self._shapes.get(is_nameless)
+        if shape is None or shape.profile is not self.workload:
+            unsigned = _lay_out(
+                self.workload,
+                self.certificate,
+                self.key,
+                subject=subject_for(spiffe_id),
+                public_key=MemoryKey.generate(KeyAlgorithm.EC_P256).public_key,
+                names=alternative_names(spiffe_id),
+                period=period,
+                now=now,
+            )
+            template = Template.cut(unsigned.tbs_certificate_bytes)
+            shape = self._shapes[is_nameless] = _Shape(self.workload, template)
+        return shape
 
     async def sign(self, draft: Draft) -> x509.Certificate:
         """The certificate. Raises :class:`SigningFailed` for a signature that does not verify."""
         if draft.seal is not self._seal:
             raise SigningFailed("this draft was not made by this authority")
-        return await _signed(draft, self.key)
+        return await _signed(draft, self.key, self._public_key)
 
 
-def _draft(
+def _period(issuer: Authority | None, now: datetime, lifetime: timedelta) -> Validity:
+    """From a little before ``now``, and within ``issuer``'s own time. ``issuer`` is None for a root."""
+    issued_at = whole_second_after(now)
+    not_before, not_after = issued_at - BACKDATE, issued_at + lifetime
+    if issuer is not None:
+        limits = issuer.validity
+        if not limits.contains(now):
+            raise IssuerExpired(
+                f"{issuer.name} is not valid now: check this machine's clock, or renew the CA"
+            )
+        not_before = max(not_before, limits.not_before)
+        not_after = min(not_after, limits.not_after)
+        if not_after < issued_at:
+            raise IssuerExpired(f"nothing that {issuer.name} issues now could be valid")
+    return Validity(not_before, not_after)
+
+
+def _lay_out(
     profile: Profile,
     issuer: x509.Certificate | None,
     issuer_key: SigningKey,
@@ -179,31 +290,18 @@ def _draft(
     subject: x509.Name,
     public_key: PublicKey,
     names: x509.SubjectAlternativeName,
+    period: Validity,
     now: datetime,
-    lifetime: timedelta,
-    seal: object,
-) -> Draft:
-    """``issuer`` is None for a root, which issues itself."""
-    issued_at = whole_second_after(now)
-    not_before, not_after = issued_at - BACKDATE, issued_at + lifetime
-    if issuer is not None:
-        limits = validity_of(issuer)
-        if not limits.contains(now):
-            raise IssuerExpired(
-                f"{subject_of(issuer)} is not valid now: check this machine's clock, or renew the CA"
-            )
-        not_before = max(not_before, limits.not_before)
-        not_after = min(not_after, limits.not_after)
-        if not_after < issued_at:
-            raise IssuerExpired(f"nothing that {subject_of(issuer)} issues now could be valid")
+) -> x509.Certificate:
+    """A whole certificate but for its signature, linted in full. ``issuer`` is None for a root, which issues itself."""
     builder = (
         x509.CertificateBuilder()
         .serial_number(new_serial())
         .issuer_name(subject if issuer is None else issuer.subject)
         .subject_name(subject)
         .public_key(public_key)
-        .not_valid_before(not_before)
-        .not_valid_after(not_after)
+        .not_valid_before(period.not_before)
+        .not_valid_after(period.not_after)
         .add_extension(profile.basic_constraints, critical=True)
         .add_extension(profile.key_usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -212,11 +310,34 @@ def _draft(
     )
     if profile.extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(profile.extended), critical=False)
-    unsigned = builder.sign(_placeholder_for(issuer_key), issuer_key.algorithm.hash)
-    problems = lint(Draftee(unsigned, issuer or unsigned, profile, now))
-    if problems:
+    unsigned = lay_out(builder, issuer_key)
+    _lint_in_full(Draftee(unsigned, issuer or unsigned, profile, now))
+    return unsigned
+
+
+def _lint_in_full(draftee: Draftee) -> None:
+    if problems := lint(draftee):
         raise LintFailed(problems)
-    return Draft(profile, unsigned, seal)
+
+
+def _read_back(template: Template, tbs: bytes) -> Fields:
+    try:
+        return template.read(tbs)
+    except Malformed as error:
+        raise LintFailed(error.problems) from None
+
+
+def _drafted(profile: Profile, unsigned: x509.Certificate, seal: object) -> Draft:
+    return Draft(
+        profile,
+        unsigned.tbs_certificate_bytes,
+        algorithm_of(unsigned),
+        unsigned.serial_number,
+        subject_of(unsigned),
+        unsigned.not_valid_after_utc,
+        spki_der(unsigned.public_key()),
+        seal,
+    )
 
 
 def _authority_key_identifier(
@@ -228,72 +349,12 @@ def _authority_key_identifier(
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
-async def _signed(draft: Draft, key: SigningKey) -> x509.Certificate:
+async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> x509.Certificate:
     signature = await key.sign(draft.tbs)
     try:
-        verify(key.public_key, signature, draft.tbs, key.algorithm.hash)
+        verify(public_key, signature, draft.tbs, key.algorithm.hash)
     except InvalidSignature:
         raise SigningFailed(
             "the signer's answer is no signature of its key: nothing was issued"
         ) from None
-    placeholder = draft.unsigned.public_bytes(serialization.Encoding.DER)
-    inner = placeholder[_header_size(placeholder) : -_PLACEHOLDER_SIZE]
-    return x509.load_der_x509_certificate(_tlv(0x30, inner + _tlv(0x03, b"\0" + signature)))
-
-
-def _tlv(tag: int, value: bytes) -> bytes:
-    """Tag, length, value in DER (X.690 section 8.1)."""
-    size = len(value)
-    if size < 128:
-        return bytes((tag, size)) + value
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, 0x80 | len(length))) + length + value
-
-
-def _header_size(der: bytes) -> int:
-    return 2 if der[1] < 128 else 2 + (der[1] & 0x7F)
-
-
-def _placeholder_for(key: SigningKey) -> "_EcPlaceholder | _RsaPlaceholder":
-    public_key = key.public_key
-    if isinstance(public_key, rsa.RSAPublicKey):
-        return _RsaPlaceholder(public_key)
-    return _EcPlaceholder(public_key)
-
-
-class _Placeholder:
-    """Stands in for the signing key while the certificate is laid out: it has no secret to use."""
-
-    def __init__(self, public_key: Any) -> None:
-        self._public_key = public_key
-
-    def public_key(self) -> Any:
-        return self._public_key
-
-    @property
-    def key_size(self) -> int:
-        return cast(int, self._public_key.key_size)
-
-    def sign(self, *args: object) -> bytes:
-        return _PLACEHOLDER
-
-    def _impossible(self, *args: object, **kwargs: object) -> Any:
-        raise TypeError("a placeholder has no private key")
-
-    exchange = decrypt = private_numbers = private_bytes = _impossible
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-
-class _EcPlaceholder(_Placeholder, ec.EllipticCurvePrivateKey):
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        return cast(ec.EllipticCurve, self._public_key.curve)
-
-
-class _RsaPlaceholder(_Placeholder, rsa.RSAPrivateKey):
-    pass
+    return x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, signature))

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from pki.encoding import SEQUENCE, element
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
@@ -23,6 +24,12 @@ _MAX_NAMES = 64
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+#: Tags of GeneralNames (RFC 5280 section 4.2.1.6).
+DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
+#: The empty Name, in DER.
+NAMELESS = element(SEQUENCE, b"")
+_SET, _UTF8 = 0x31, 0x0C
+_COMMON_NAME = bytes.fromhex("0603550403")
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
@@ -133,6 +140,25 @@ def alternative_names(
             *(x509.DNSName(name) for name in dns_names),
             *(x509.IPAddress(address) for address in ip_addresses),
         ]
+    )
+
+
+def subject_der(spiffe_id: SpiffeId) -> bytes:
+    """The same as :func:`subject_for`, in DER."""
+    name = spiffe_id.name.encode()
+    if not 0 < len(name) <= 64:
+        return NAMELESS
+    return element(SEQUENCE, element(_SET, element(SEQUENCE, _COMMON_NAME + element(_UTF8, name))))
+
+
+def general_names(
+    spiffe_id: SpiffeId, dns_names: Collection[str] = (), ip_addresses: Collection[IPAddress] = ()
+) -> tuple[tuple[int, bytes], ...]:
+    """The same as :func:`alternative_names`, as the tag and content of each in DER."""
+    return (
+        (URI, str(spiffe_id).encode("ascii")),
+        *[(DNS_NAME, name.encode("ascii")) for name in dns_names],
+        *[(IP_ADDRESS, address.packed) for address in ip_addresses],
     )
 
 

@@ -72,6 +72,18 @@ def elements(der: bytes) -> Iterator[Element]:
         position = end
 
 
+def inside(der: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the element at ``at`` begins and ends.
+
+    For DER that we wrote ourselves: past its end, IndexError is raised or more promised than there is.
+    """
+    size, start = der[at + 1], at + 2
+    if size >= 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(der[at + 2 : start], "big")
+    return start, start + size
+
+
 def element(tag: int, content: bytes) -> bytes:
     """Tag, length and content in DER."""
     size = len(content)

@@ -1,5 +1,6 @@
 """Keys: the four algorithms of the mesh, how they are made, kept and told from weak ones."""
 
+import hashlib
 import math
 from enum import StrEnum
 from functools import lru_cache
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+from pki.encoding import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -140,6 +142,14 @@ def spki_der(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def key_identifier(spki: bytes) -> bytes:
+    """The SHA-1 of the key's bits: what certificates name it by (RFC 5280 section 4.2.1.2 (1))."""
+    start, _ = inside(spki, 0)
+    start, end = inside(spki, inside(spki, start)[1])
+    # After the number of unused bits, which is 0.
+    return hashlib.sha1(spki[start + 1 : end], usedforsecurity=False).digest()
 
 
 def key_id(key: PublicKeyTypes) -> str:

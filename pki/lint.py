@@ -5,7 +5,8 @@ A draft that breaks one is a bug of ours, or an attack: it is never signed.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from attrs import frozen
 from cryptography import x509
@@ -16,7 +17,10 @@ from pki.errors import HOSTILE_INPUT, Problem
 from pki.keys import weaknesses
 from pki.profile import BACKDATE, Profile
 from pki.spiffe import NotASpiffeId, SpiffeId
-from pki.svid import Purpose, extension, leaf_problems, subject_of, uri_names
+from pki.svid import Purpose, extension, leaf_problems, subject_of, uri_names, validity_of
+from pki.validity import Validity
+
+_SECOND = timedelta(seconds=1)
 
 
 @frozen
@@ -32,6 +36,22 @@ class Draftee:
     @property
     def is_root(self) -> bool:
         return self.issuer is self.cert
+
+    @property
+    def subject(self) -> str:
+        """For people."""
+        return subject_of(self.cert)
+
+
+class AnyDraft(Protocol):
+    """What is linted, in full or in part."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def profile(self) -> Profile: ...
+    @property
+    def now(self) -> datetime: ...
 
 
 #: Must be critical / must not be critical (RFC 5280 section 4.2).
@@ -56,25 +76,27 @@ def lint(draftee: Draftee) -> list[Problem]:
             problems += rule(draftee)
         except HOSTILE_INPUT as error:
             problems.append(
-                _broken(draftee, f"{rule.__name__}: cannot be decoded ({error})", "RFC 5280")
+                broken(draftee, f"{rule.__name__}: cannot be decoded ({error})", "RFC 5280")
             )
     return problems
 
 
-def _broken(draftee: Draftee, detail: str, rule: str) -> Problem:
-    return Problem(
-        "lint", detail, "this is a bug of the CA: report it", rule, subject_of(draftee.cert)
-    )
+def broken(draftee: AnyDraft, detail: str, rule: str) -> Problem:
+    return Problem("lint", detail, "this is a bug of the CA: report it", rule, draftee.subject)
 
 
 def version(d: Draftee) -> Iterator[Problem]:
     if d.cert.version is not x509.Version.v3:
-        yield _broken(d, "a certificate with extensions has version 3", "RFC 5280 section 4.1.2.1")
+        yield broken(d, "a certificate with extensions has version 3", "RFC 5280 section 4.1.2.1")
 
 
 def serial(d: Draftee) -> Iterator[Problem]:
-    if not 1 << 63 <= d.cert.serial_number < 1 << 159:
-        yield _broken(
+    yield from serial_problems(d, d.cert.serial_number)
+
+
+def serial_problems(d: AnyDraft, number: int) -> Iterator[Problem]:
+    if not 1 << 63 <= number < 1 << 159:
+        yield broken(
             d,
             "a serial is positive, of 64 or more bits and under 20 bytes",
             "RFC 5280 section 4.1.2.2",
@@ -85,34 +107,35 @@ def signature_algorithm(d: Draftee) -> Iterator[Problem]:
     if not isinstance(
         d.cert.signature_hash_algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512
     ):
-        yield _broken(
+        yield broken(
             d, "signatures are made with SHA-256 or better", "CA/Browser Forum BR section 7.1.3.2"
         )
 
 
 def names(d: Draftee) -> Iterator[Problem]:
     if not d.cert.issuer.rdns or d.cert.issuer != d.issuer.subject:
-        yield _broken(
-            d, "the issuer's name is not the issuer's subject", "RFC 5280 section 4.1.2.4"
-        )
+        yield broken(d, "the issuer's name is not the issuer's subject", "RFC 5280 section 4.1.2.4")
     if d.profile.is_ca and not d.cert.subject.rdns:
-        yield _broken(d, "a CA has a subject", "RFC 5280 section 4.1.2.6")
+        yield broken(d, "a CA has a subject", "RFC 5280 section 4.1.2.6")
 
 
 def validity(d: Draftee) -> Iterator[Problem]:
-    cert, issuer = d.cert, d.issuer
-    start, end = cert.not_valid_before_utc, cert.not_valid_after_utc
+    yield from period_problems(d, validity_of(d.cert), validity_of(d.issuer))
+
+
+def period_problems(d: AnyDraft, period: Validity, issuers: Validity) -> Iterator[Problem]:
+    start, end = period.not_before, period.not_after
     rule = "RFC 5280 section 4.1.2.5"
     if not start <= d.now <= end:
-        yield _broken(d, "the draft is not valid now", rule)
-    if end > issuer.not_valid_after_utc:
-        yield _broken(d, "notAfter is later than the issuer's", rule)
-    if start < issuer.not_valid_before_utc:
-        yield _broken(d, "notBefore is earlier than the issuer's", rule)
-    if (d.now - start).total_seconds() > BACKDATE.total_seconds() + 1:
-        yield _broken(d, f"notBefore is more than {BACKDATE.seconds} s back", rule)
-    if (end - d.now).total_seconds() > d.profile.lifetime.total_seconds() + 1:
-        yield _broken(d, f"the life is longer than the profile {d.profile.name} allows", rule)
+        yield broken(d, "the draft is not valid now", rule)
+    if end > issuers.not_after:
+        yield broken(d, "notAfter is later than the issuer's", rule)
+    if start < issuers.not_before:
+        yield broken(d, "notBefore is earlier than the issuer's", rule)
+    if d.now - start > BACKDATE + _SECOND:
+        yield broken(d, f"notBefore is more than {BACKDATE.seconds} s back", rule)
+    if end - d.now > d.profile.lifetime + _SECOND:
+        yield broken(d, f"the life is longer than the profile {d.profile.name} allows", rule)
 
 
 def public_key(d: Draftee) -> Iterator[Problem]:
@@ -125,16 +148,16 @@ def extensions(d: Draftee) -> Iterator[Problem]:
     wanted = _CA_EXTENSIONS if d.profile.is_ca else _LEAF_EXTENSIONS
     for oid in wanted ^ set(found):
         kind = "is missing" if oid in wanted else "does not belong here"
-        yield _broken(d, f"extension {oid.dotted_string} {kind}", "RFC 5280 section 4.2")
+        yield broken(d, f"extension {oid.dotted_string} {kind}", "RFC 5280 section 4.2")
     for oid, critical in _CRITICAL.items():
         if found.get(oid, critical) != critical:
-            yield _broken(
+            yield broken(
                 d,
                 f"extension {oid.dotted_string} must {'' if critical else 'not '}be critical",
                 "RFC 5280 section 4.2.1",
             )
     if found.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, False) == bool(d.cert.subject.rdns):
-        yield _broken(
+        yield broken(
             d,
             "the alternative name is critical exactly when the subject is empty",
             "RFC 5280 section 4.2.1.6",
@@ -145,38 +168,38 @@ def key_identifiers(d: Draftee) -> Iterator[Problem]:
     own = extension(d.cert, x509.SubjectKeyIdentifier)
     expected = x509.SubjectKeyIdentifier.from_public_key(d.cert.public_key())
     if own is None or own.digest != expected.digest:
-        yield _broken(
+        yield broken(
             d, "the subject key identifier is not that of the key", "RFC 5280 section 4.2.1.2"
         )
     authority = extension(d.cert, x509.AuthorityKeyIdentifier)
     issuers = extension(d.issuer, x509.SubjectKeyIdentifier)
     if authority is None or issuers is None or authority.key_identifier != issuers.digest:
-        yield _broken(
+        yield broken(
             d, "the authority key identifier is not the issuer's", "RFC 5280 section 4.2.1.1"
         )
 
 
 def usages(d: Draftee) -> Iterator[Problem]:
     if extension(d.cert, x509.BasicConstraints) != d.profile.basic_constraints:
-        yield _broken(d, "basic constraints are not the profile's", "RFC 5280 section 4.2.1.9")
+        yield broken(d, "basic constraints are not the profile's", "RFC 5280 section 4.2.1.9")
     if extension(d.cert, x509.KeyUsage) != d.profile.key_usage:
-        yield _broken(d, "key usages are not the profile's", "RFC 5280 section 4.2.1.3")
+        yield broken(d, "key usages are not the profile's", "RFC 5280 section 4.2.1.3")
     if tuple(extension(d.cert, x509.ExtendedKeyUsage) or ()) != d.profile.extended:
-        yield _broken(d, "extended key usages are not the profile's", "RFC 5280 section 4.2.1.12")
+        yield broken(d, "extended key usages are not the profile's", "RFC 5280 section 4.2.1.12")
 
 
 def issuer_may_sign(d: Draftee) -> Iterator[Problem]:
     constraints = extension(d.issuer, x509.BasicConstraints)
     usage = extension(d.issuer, x509.KeyUsage)
     if not constraints or not constraints.ca or not usage or not usage.key_cert_sign:
-        yield _broken(d, "the issuer is no CA", "RFC 5280 section 6.1.4 (k), (n)")
+        yield broken(d, "the issuer is no CA", "RFC 5280 section 6.1.4 (k), (n)")
     elif (
         not d.is_root
         and d.profile.path_length is not None
         and constraints.path_length is not None
         and constraints.path_length <= d.profile.path_length
     ):
-        yield _broken(
+        yield broken(
             d, "the issuer's path length leaves no room for this CA", "RFC 5280 section 4.2.1.9"
         )
 
@@ -191,7 +214,7 @@ def identity(d: Draftee) -> Iterator[Problem]:
                 continue
         except NotASpiffeId:
             pass
-        yield _broken(
+        yield broken(
             d, "a CA's SPIFFE ID is its trust domain's, without a path", "X509-SVID section 3.2"
         )
 

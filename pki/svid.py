@@ -30,6 +30,7 @@ _REQUIRED_EKUS = {
     Purpose.CLIENT: (ExtendedKeyUsageOID.CLIENT_AUTH,),
     Purpose.ANY: (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
 }
+_ANEW = "request an SVID from the mesh's CA"
 _EKU_NAMES = {
     ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
     ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
@@ -100,39 +101,39 @@ def leaf_problems(cert: x509.Certificate, purpose: Purpose) -> list[Problem]:
         ]
 
 
-def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem]:
-    subject = subject_of(cert)
+def uri_problems(uris: Sequence[str], subject: str) -> Iterator[Problem]:
+    """What keeps the URI names of ``subject`` from being one workload's SPIFFE ID."""
 
-    def problem(code: str, detail: str, remedy: str, rule: str) -> Problem:
-        return Problem(code, detail, remedy, rule, subject)
+    def problem(detail: str, rule: str) -> Problem:
+        return Problem("not-an-svid", detail, _ANEW, rule, subject)
 
-    anew = "request an SVID from the mesh's CA"
-    uris = uri_names(cert)
     if len(uris) != 1:
         yield problem(
-            "not-an-svid",
-            f"an SVID has exactly one URI name, this one {len(uris)}",
-            anew,
-            "X509-SVID section 2",
+            f"an SVID has exactly one URI name, this one {len(uris)}", "X509-SVID section 2"
         )
     for uri in uris[:4]:
         try:
             if not SpiffeId.parse(uri).path:
                 yield problem(
-                    "not-an-svid",
                     f"{uri} names a trust domain: a workload's ID has a path",
-                    anew,
                     "X509-SVID section 5.2",
                 )
         except NotASpiffeId as error:
-            yield problem("not-an-svid", str(error), anew, "SPIFFE-ID section 2")
+            yield problem(str(error), "SPIFFE-ID section 2")
 
+
+def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem]:
+    subject = subject_of(cert)
+
+    def problem(code: str, detail: str, rule: str) -> Problem:
+        return Problem(code, detail, _ANEW, rule, subject)
+
+    yield from uri_problems(uri_names(cert), subject)
     constraints = extension(cert, x509.BasicConstraints)
     if constraints and constraints.ca:
         yield problem(
             "not-an-svid",
             "a CA certificate is no workload's identity",
-            anew,
             "X509-SVID section 5.2",
         )
     usage = extension(cert, x509.KeyUsage)
@@ -140,14 +141,12 @@ def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem
         yield problem(
             "wrong-usage",
             "key usage does not allow digitalSignature",
-            anew,
             "X509-SVID section 4.3",
         )
     if usage and (usage.key_cert_sign or usage.crl_sign):
         yield problem(
             "not-an-svid",
             "a leaf must not have keyCertSign or cRLSign",
-            anew,
             "X509-SVID section 4.3",
         )
     extended = extension(cert, x509.ExtendedKeyUsage) or ()
@@ -156,7 +155,6 @@ def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem
         yield problem(
             "wrong-usage",
             f"extended key usage does not allow {' and '.join(missing)}",
-            anew,
             "X509-SVID section 4.4",
         )
 

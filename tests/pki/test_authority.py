@@ -1,15 +1,17 @@
 """The authority: what it issues, and that it signs nothing else."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pki.authority import (
@@ -18,14 +20,17 @@ from pki.authority import (
     IssuerExpired,
     LintFailed,
     SigningFailed,
-    _placeholder_for,
+    _lay_out,
+    _period,
 )
-from pki.csr import IssuanceRequest
+from pki.csr import IPAddress, IssuanceRequest, alternative_names, subject_for
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey, key_id, verify
 from pki.lint import Draftee, lint
+from pki.placeholder import algorithm_of
 from pki.profile import BACKDATE, ISSUING, ROOT, WORKLOAD, Profile
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import extension, spiffe_id_of
+from pki.svid import extension, spiffe_id_of, subject_of
+from pki.template import Fields, Template
 from tests.authorities import (
     BACKEND,
     DAY,
@@ -33,6 +38,7 @@ from tests.authorities import (
     MESH,
     NOW,
     csr_builder,
+    forge,
     forge_issuing,
     forge_root,
     key,
@@ -246,12 +252,7 @@ def test_an_issuing_ca_signs_no_draft_but_its_own() -> None:
 
 def test_a_draft_from_elsewhere_is_not_signed() -> None:
     own = draft()
-    forged: list[Draft] = [
-        Draft(own.profile, own.unsigned, object()),
-        Draft(own.profile, own.unsigned, None),
-        evolve(own, seal=object()),
-    ]
-    for fake in forged:
+    for fake in (evolve(own, seal=object()), evolve(own, seal=None)):
         with pytest.raises(SigningFailed):
             sign(ISSUER, fake)
 
@@ -296,16 +297,129 @@ def test_the_bytes_that_are_signed_are_those_that_were_linted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     linted: list[bytes] = []
+    read = Template.read
 
     def spy(draftee: Draftee) -> list[object]:
         linted.append(draftee.cert.tbs_certificate_bytes)
         return []
 
+    def spy_gaps(template: Template, tbs: bytes) -> Fields:
+        linted.append(tbs)
+        return read(template, tbs)
+
+    issuer = Authority(ISSUER.certificate, ISSUER.key)
     monkeypatch.setattr("pki.authority.lint", spy)
-    made = draft()
-    cert = sign(ISSUER, made)
-    assert linted == [made.tbs] == [cert.tbs_certificate_bytes]
-    verify(ISSUER.key.public_key, cert.signature, linted[0], ISSUER.key.algorithm.hash)
+    monkeypatch.setattr(Template, "read", spy_gaps)
+    first, second = draft(issuer), draft(issuer)
+    # The throwaway draft in full and as a template; the first one's gaps, and it in full; the second one's gaps.
+    assert linted[2:] == [first.tbs, first.tbs, second.tbs]
+    assert linted[0] == linted[1] != first.tbs
+    for made in (first, second):
+        cert = sign(issuer, made)
+        assert cert.tbs_certificate_bytes == made.tbs
+        verify(issuer.key.public_key, cert.signature, made.tbs, issuer.key.algorithm.hash)
+
+
+def test_a_shape_is_linted_in_full_once_and_again_for_another_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    linted: list[str] = []
+
+    def spy(draftee: Draftee) -> list[object]:
+        linted.append(draftee.profile.name)
+        return []
+
+    monkeypatch.setattr("pki.authority.lint", spy)
+    issuer = Authority(ISSUER.certificate, ISSUER.key)
+    long = MESH.member("service", "x" * 65)
+
+    def fresh(**asked: Any) -> int:
+        before = len(linted)
+        for _ in range(2):
+            issuer.draft(
+                **{"public_key": key(9).public_key, "spiffe_id": BACKEND, **asked},
+                now=NOW,
+                lifetime=HOUR,
+            )
+        return len(linted) - before
+
+    assert fresh() == 2  # one for a throwaway key, and the first one itself
+    assert fresh(dns_names=["a"]) == 1
+    assert fresh(ip_addresses=[IPv4Address("127.0.0.1")]) == 1
+    assert fresh(public_key=key(9, KeyAlgorithm.EC_P384).public_key) == 1
+    assert fresh(spiffe_id=long) == 2
+    assert fresh(spiffe_id=long) == fresh() == 0
+    issuer.workload = evolve(WORKLOAD, name="other")
+    assert fresh() == 2
+    assert linted[-1] == "other"
+
+
+def test_a_profile_that_breaks_a_rule_gives_no_draft() -> None:
+    greedy = Authority(ISSUER.certificate, ISSUER.key, workload=evolve(WORKLOAD, extended=()))
+    with pytest.raises(LintFailed, match="does not allow serverAuth"):
+        draft(greedy)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_draft_tells_what_the_store_keeps_of_it(algorithm: KeyAlgorithm) -> None:
+    public_key = key("leaf", algorithm).public_key
+    for spiffe_id in (BACKEND, MESH.member("service", "x" * 65)):
+        made = ISSUER.draft(public_key, spiffe_id, NOW, HOUR)
+        assert made.serial == made.unsigned.serial_number
+        assert made.subject == subject_of(made.unsigned)
+        assert made.not_after == made.unsigned.not_valid_after_utc
+        assert made.spki_digest == key_id(made.unsigned.public_key())
+
+
+@given(
+    spiffe_ids.filter(lambda i: bool(i.path)),
+    st.tuples(st.sampled_from(ALGORITHMS), st.sampled_from(ALGORITHMS)),
+    st.tuples(
+        st.lists(st.from_regex(r"[a-z0-9.-]{1,200}", fullmatch=True), max_size=5),
+        st.lists(st.ip_addresses(), max_size=5),
+    ),
+    st.datetimes(datetime(2027, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.timedeltas(SECOND, DAY),
+)
+@example(BACKEND, (ALGORITHMS[0],) * 2, ([], []), datetime(2049, 12, 31, 23, tzinfo=UTC), DAY)
+@example(BACKEND, (ALGORITHMS[0],) * 2, ([], []), datetime(2050, 1, 1, tzinfo=UTC), DAY)
+def test_a_template_and_the_builder_lay_out_the_same_bytes(
+    spiffe_id: SpiffeId,
+    algorithms: tuple[KeyAlgorithm, KeyAlgorithm],
+    hosts: tuple[list[str], list[IPAddress]],
+    now: datetime,
+    lifetime: timedelta,
+) -> None:
+    issuer, public_key = lasting(algorithms[0]), key("leaf", algorithms[1]).public_key
+    dns_names, ip_addresses = hosts
+    made = issuer.draft(
+        public_key, spiffe_id, now, lifetime, dns_names=dns_names, ip_addresses=ip_addresses
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pki.authority.new_serial", lambda: made.serial)
+        built = _lay_out(
+            WORKLOAD,
+            issuer.certificate,
+            issuer.key,
+            subject=subject_for(spiffe_id),
+            public_key=public_key,
+            names=alternative_names(spiffe_id, dns_names, ip_addresses),
+            period=_period(issuer, now, lifetime),
+            now=now,
+        )
+    assert made.tbs == built.tbs_certificate_bytes
+    assert made.algorithm == algorithm_of(built)
+    assert made.unsigned == built
+
+
+@cache
+def lasting(algorithm: KeyAlgorithm) -> Authority:
+    """An issuing CA that lives beyond 2049."""
+    end = datetime(2070, 1, 1, tzinfo=UTC)
+    root = forge_root(end=end)
+    issuing_key = key("lasting", algorithm)
+    certificate = forge(root, ISSUING, subject_key=issuing_key, end=end)
+    return Authority(certificate, issuing_key, (certificate,))
 
 
 @pytest.mark.parametrize(
@@ -361,15 +475,6 @@ def test_no_secret_shows_in_an_authority_or_a_draft() -> None:
 def test_profiles_tell_cas_from_leaves(profile: Profile) -> None:
     assert profile.is_ca == (profile is not WORKLOAD)
     assert profile.basic_constraints.ca == profile.is_ca
-
-
-def test_a_placeholder_has_no_secret_to_give() -> None:
-    for algorithm in (KeyAlgorithm.EC_P256, KeyAlgorithm.RSA_2048):
-        placeholder = _placeholder_for(key("root", algorithm))
-        assert placeholder.key_size == key("root", algorithm).public_key.key_size
-        for give in (placeholder.private_numbers, placeholder.private_bytes):
-            with pytest.raises(TypeError, match="no private key"):
-                give()
 
 
 def test_serials_never_repeat() -> None:

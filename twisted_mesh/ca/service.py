@@ -26,7 +26,6 @@ from pki.policy import Action, Lifetimes, Principal, administrator
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import subject_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
@@ -291,10 +290,10 @@ class CertificateAuthority:
             issuer=issuing.key_id,
             serial=draft.serial,
             spiffe_id=spiffe_id,
-            subject=subject_of(draft.unsigned),
-            key=key_id(draft.unsigned.public_key()),
+            subject=draft.subject,
+            key=draft.key_id,
             issued_at=self.now().replace(microsecond=0),
-            expires_at=draft.unsigned.not_valid_after_utc,
+            expires_at=draft.not_after,
             requester=principal.evidence,
         )
         digest = hashlib.sha256(draft.tbs)
