@@ -5,16 +5,19 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
-from typing import Self
+from typing import Any, Self
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from pki.encoding import SEQUENCE, element
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
-from pki.keys import MemoryKey, PublicKey, spki_der, weaknesses
+from pki.keys import MemoryKey, PublicKey, ecdsa, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 
 IPAddress = IPv4Address | IPv6Address
@@ -23,6 +26,11 @@ MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_ECDSA_OVER = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: "sha256",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: "sha384",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: "sha512",
+}
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 #: Tags of GeneralNames (RFC 5280 section 4.2.1.6).
 DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
@@ -215,7 +223,7 @@ def _public_key(
     try:
         key = csr.public_key()
         digest = csr.signature_hash_algorithm
-        proven = csr.is_signature_valid
+        proven = _is_proven(csr, key)
     except HOSTILE_INPUT:
         problems.append(
             _problem(
@@ -259,6 +267,18 @@ def _public_key(
     return key
 
 
+def _is_proven(csr: x509.CertificateSigningRequest, key: PublicKeyTypes) -> bool:
+    """The same as ``csr.is_signature_valid``, which decodes the key once more."""
+    digest = _ECDSA_OVER.get(csr.signature_algorithm_oid)
+    if digest is None or not isinstance(key, ec.EllipticCurvePublicKey):
+        return csr.is_signature_valid
+    try:
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, ecdsa(digest))
+    except InvalidSignature:
+        return False
+    return True
+
+
 def _subject(csr: x509.CertificateSigningRequest, problems: list[Problem]) -> str:
     try:
         return printable(csr.subject.rfc4514_string())
@@ -278,7 +298,8 @@ def _names(
     csr: x509.CertificateSigningRequest, requested_id: str, problems: list[Problem]
 ) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
     try:
-        names = list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+        found: Any = csr.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+        names = list(found.value)
     except x509.ExtensionNotFound:
         return (), ()
     except HOSTILE_INPUT:
