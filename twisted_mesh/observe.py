@@ -57,7 +57,7 @@ def _filled(text: str, event: LogEvent) -> str:
 def _shown(value: object, spec: str) -> str:
     """A value without control characters."""
     try:
-        text = format(value, spec)
+        text = value if type(value) is str and not spec else format(value, spec)
     except Exception:  # what it means to show itself is its own affair, the log is ours
         text = safe_str(value)
     return printable(text, 4000)
@@ -81,9 +81,19 @@ def _subsystem_of(namespace: str) -> str | None:
     return match[1] if match else None
 
 
+@lru_cache(maxsize=512)
 def _is_chatter(level: Any, subsystem: str | None) -> bool:
     """Our own debugging, and what Twisted has to say that is no warning."""
     return bool(level < (LogLevel.info if subsystem else LogLevel.warn))
+
+
+@lru_cache(maxsize=512)
+def _prefix(level: Any, subsystem: str | None) -> str:
+    """What the lines of a subsystem begin with."""
+    prefix = f"[{(subsystem or 'twisted').upper()}] "
+    if level >= LogLevel.error:
+        return prefix + "ERROR: "
+    return prefix + "WARNING: " if level >= LogLevel.warn else prefix
 
 
 @implementer(ILogObserver)
@@ -102,17 +112,13 @@ class TextObserver:
         text = event_text(event)
         if "log_failure" in event:
             text += "\n" + _traceback(event)
-        first, *rest = text.split("\n")
-        prefix = f"[{(subsystem or 'twisted').upper()}] "
-        if level >= LogLevel.error:
-            prefix += "ERROR: "
-        elif level >= LogLevel.warn:
-            prefix += "WARNING: "
+        prefix = _prefix(level, subsystem)
         if self._timestamps:
-            prefix = f"{_when(event):%Y-%m-%dT%H:%M:%SZ} {prefix}"
+            prefix = f"{_second(int(event.get('log_time', 0.0)))} {prefix}"
+        first, *rest = text.split("\n")
         lines = [
             prefix + first,
-            *(line if line.startswith(" ") else prefix + line for line in rest),
+            *[line if line.startswith(" ") else prefix + line for line in rest],
         ]
         _write(self._out, "\n".join(lines) + "\n")
 
@@ -182,6 +188,12 @@ def _traceback(event: LogEvent) -> str:
 
 def _when(event: LogEvent) -> datetime:
     return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+
+
+@lru_cache(maxsize=16)
+def _second(moment: int) -> str:
+    """A POSIX time as ``2026-11-23T10:00:00Z``."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _write(out: TextIO, text: str) -> None:
