@@ -8,7 +8,7 @@ from twisted.web import resource, server
 from twisted_mesh.connections import Peer
 from twisted_mesh.events import logger
 from twisted_mesh.tls.transport import MeshConnection, spoken_address
-from twisted_mesh.web import BoundedChannel, BoundedSite, answer, problem_body
+from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer, problem_body
 
 _log = logger("server")
 
@@ -32,7 +32,7 @@ class StatusResource(resource.Resource):
 
     isLeaf = True
 
-    def render(self, request: server.Request) -> int:
+    def render(self, request: BoundedRequest) -> int:
         connection: Any = request.channel.transport
         peer: Peer | None = connection.peer
         if peer is None:  # the context demands a certificate, so this is a bug: shut the door

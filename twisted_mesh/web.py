@@ -4,8 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from http import HTTPStatus
+from time import time
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes as unquote
 
 import msgspec
 from attrs import asdict, frozen
@@ -20,6 +23,7 @@ from twisted.web.iweb import IResponse
 
 from pki.errors import PkiError, Problem, printable
 from twisted_mesh._tasks import within
+from twisted_mesh.whole_request import read_whole
 
 T = TypeVar("T")
 
@@ -65,7 +69,8 @@ def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem
 
 def parse_json(body: bytes, shape: type[T]) -> T:
     """``body`` as a ``shape``. Raises :class:`BadRequest`, also for duplicate keys and deep nesting."""
-    if _is_deep(body):
+    brackets = body.count(b"{") + body.count(b"[")
+    if brackets > _MAX_DEPTH and _is_deep(body):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is not JSON: it is nested too deeply")
     try:
         decoded = json.loads(
@@ -110,7 +115,53 @@ class BoundedRequest(server.Request):
     """A request whose body is capped while it arrives, chunked or not."""
 
     channel: "BoundedChannel"
+    is_gone = False
+    """Whether the connection was lost before the answer."""
     _received = 0
+
+    def process(self) -> None:
+        """Straight to a resource that is the site's only one; the detour is for trees of them."""
+        root = self.channel.site.resource
+        if not root.isLeaf or self.path == b"*":
+            super().process()
+            return
+        self.site = self.channel.site
+        self.prepath, self.postpath = [], [*map(unquote, self.path[1:].split(b"/"))]
+        try:
+            self.render(root)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.is_gone = True
+        super().connectionLost(reason)
+
+    def write(self, data: bytes) -> None:
+        """For Twisted's own answers; ours are written by :meth:`respond`."""
+        if not self.startedWriting:
+            self.setHeader(b"server", server.version)
+            self.setHeader(b"date", _date(int(time())))
+        super().write(data)
+
+    def respond(self, status: int, body: bytes, content_type: str) -> None:
+        """Send one whole answer in one piece, and be done."""
+        lines = [
+            b"%s %d %s" % (self.clientproto, status, http.RESPONSES.get(status, b"Unknown Status")),
+            b"Server: " + server.version,
+            b"Date: " + _date(int(time())),
+        ]
+        for name, values in self.responseHeaders.getAllRawHeaders():
+            lines += [b"%s: %s" % (name, value) for value in values]
+        lines.append(
+            b"Content-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n\r\n"
+            % (content_type.encode("ascii"), len(body))
+        )
+        if self.method != b"HEAD":
+            lines[-1] += body
+        self.code = status
+        self.startedWriting = 1
+        self.channel.write(b"\r\n".join(lines))
+        self.finish()
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
@@ -127,18 +178,25 @@ class BoundedChannel(http.HTTPChannel):
 
     transport: Any
     callLater: Any
+    seconds: Any
     requestFactory: Any
     limits: Limits
     site: "BoundedSite"
     abortTimeout = 2
     refused = False
-    _phase: IDelayedCall | None = None
+    _deadline: float | None = None
+    """When the present phase has to be over, in the reactor's time; None for one that may last."""
+    _timer: IDelayedCall | None = None
+    """Goes off at the deadline or before."""
     _idle = False
+    _host: Any = None
+    _peer: Any = None
 
     def serve(self, site: "BoundedSite", reactor: Any) -> None:
         """What http.HTTPFactory.buildProtocol sets, but for its idle timer."""
         self.factory = self.site = site
         self.callLater = reactor.callLater
+        self.seconds = reactor.seconds
         self.timeOut = None
         self.requestFactory = site.new_request
 
@@ -153,7 +211,40 @@ class BoundedChannel(http.HTTPChannel):
         if self._idle:
             self._idle = False
             self._within(self.limits.header_seconds)
-        super().dataReceived(data)
+        if not self._received_whole(data):
+            super().dataReceived(data)
+
+    def _received_whole(self, data: bytes) -> bool:
+        """Whether this was a request in one piece between two others, which has been handled now.
+
+        What Twisted does with each of its lines is done with all of them; the rest is Twisted's.
+        """
+        if self.requests or self._buffer or self._busyReceiving or not self.persistent:
+            return False
+        whole = None if self.transport.disconnecting else read_whole(data)
+        if whole is None:
+            return False
+        request = self.requestFactory(self)
+        self.requests.append(request)
+        for name, value in whole.headers:
+            request.requestHeaders.addRawHeader(name, value)
+        self._command, self._path, self._version = whole.method, whole.target, b"HTTP/1.1"
+        self.length = len(whole.body)
+        self.allHeadersReceived()
+        if whole.body and not self.refused:
+            request.handleContentChunk(whole.body)
+        self.allContentReceived()
+        return True
+
+    def getHost(self) -> Any:
+        if self._host is None:  # the system is asked once, not for each request
+            self._host = super().getHost()
+        return self._host
+
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
 
     def lineReceived(self, line: bytes) -> None:
         if not self.refused:
@@ -234,17 +325,40 @@ class BoundedChannel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._within(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connectionLost(reason)
         self.site.closed(self)
 
     def _within(self, seconds: float | None) -> None:
-        """The present phase ends within so many seconds, or the connection does."""
-        if self._phase is not None and self._phase.active():
-            self._phase.cancel()
-        self._phase = None if seconds is None else self.callLater(seconds, self._out_of_time)
+        """The present phase ends within so many seconds, or the connection does.
+
+        Most phases are over long before: a timer that goes off too soon is set anew then, which is
+        seldom, and not at each phase.
+        """
+        if seconds is None:
+            self._deadline = None
+            return
+        self._deadline = deadline = self.seconds() + seconds
+        if self._timer is not None:
+            if self._timer.getTime() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self.callLater(seconds, self._timed)
+
+    def _timed(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self.seconds()
+        if left > 0:
+            self._timer = self.callLater(left, self._timed)
+        else:
+            self._out_of_time()
 
     def _out_of_time(self) -> None:
-        self._phase = None
+        self._deadline = None
         if self.refused:
             self.transport.abortConnection()
             return
@@ -309,22 +423,23 @@ class BoundedSite(server.Site):
 
 
 def answer(
-    request: server.Request,
+    request: BoundedRequest,
     status: int,
     body: bytes,
     content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Send one whole answer."""
-    request.setResponseCode(status)
-    request.setHeader(b"content-type", content_type.encode())
-    request.setHeader(b"content-length", str(len(body)).encode())
-    request.setHeader(b"cache-control", b"no-store")
     for name, value in (headers or {}).items():
         request.setHeader(name.encode(), value.encode())
-    if request.method != b"HEAD":
-        request.write(body)
-    request.finish()
+    request.respond(status, body, content_type)
+
+
+@lru_cache(maxsize=4)
+def _date(moment: int) -> bytes:
+    """A POSIX time as HTTP writes it (RFC 9110 section 5.6.7)."""
+    date: bytes = http.datetimeToString(moment)
+    return date
 
 
 def read_body(response: IResponse, limit: int) -> "Deferred[bytes]":

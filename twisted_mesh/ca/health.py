@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -19,6 +19,9 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.clock import Now
 from twisted_mesh.stores.records import Probe
+
+#: What is looked at; a CA that keeps nothing has no disk.
+CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "disk")
 
 #: Not the beginning of a certificate, whatever follows: those begin with 0x30.
 _PROBE = b"twisted-mesh: does this key sign? "
@@ -100,6 +103,11 @@ class Health:
             found.append(self._space(self.directory))
         self._last = at, tuple(found)
         return self._last[1]
+
+    def standing(self, name: str) -> int:
+        """How a check came out when it was last looked at; -1 before that."""
+        checks = self._last[1] if self._last else ()
+        return next((int(check.standing) for check in checks if check.name == name), -1)
 
     async def _looked(self, look: Callable[[], Awaitable[Check]]) -> Check:
         try:
@@ -198,7 +206,3 @@ class Health:
         if free < _LITTLE_SPACE:
             return Check("disk", Standing.WARN, detail, "free some space before it is used up")
         return Check("disk", Standing.OK, detail)
-
-
-def failing(checks: Sequence[Check]) -> list[Check]:
-    return [check for check in checks if check.standing is Standing.FAIL]

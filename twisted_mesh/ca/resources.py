@@ -20,7 +20,7 @@ from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, per
 from pki.revocation import Reason
 from pki.serial import parse_serial, serial_hex
 from pki.spiffe import SpiffeId
-from pki.svid import certificates_pem, spiffe_id_of
+from pki.svid import certificates_pem
 from pki.validity import parse_duration, parse_rfc3339, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest import Attestor
@@ -38,7 +38,7 @@ from twisted_mesh.stores.records import (
     StoreError,
     Unknown,
 )
-from twisted_mesh.web import BadRequest, answer, parse_json, problem_body
+from twisted_mesh.web import BadRequest, BoundedRequest, answer, parse_json, problem_body
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
@@ -117,13 +117,11 @@ class CaApi(resource.Resource):
         self.attest = attest
         self.guards_browsers = guards_browsers
 
-    def render(self, request: server.Request) -> int:
+    def render(self, request: BoundedRequest) -> int:
         _ = spawn(self._serve(request), "answering a request", _log)
         return server.NOT_DONE_YET
 
-    async def _serve(self, request: server.Request) -> None:
-        gone: list[object] = []
-        _ = request.notifyFinish().addErrback(gone.append)
+    async def _serve(self, request: BoundedRequest) -> None:
         headers: dict[str, str] = {}
         try:
             reply = await self._reply(request)
@@ -144,12 +142,12 @@ class CaApi(resource.Resource):
             reply = Answer(
                 problem_body(status, "internal", text), status, "application/problem+json"
             )
-        if not gone:
+        if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 headers["allow"] = ", ".join(sorted({m for m, p in ROUTES if p == _path(request)}))
             answer(request, reply.status, reply.body, reply.content_type, headers)
 
-    async def _reply(self, request: server.Request) -> Answer:
+    async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
             _refuse_browsers(request)
         route, rest = _route(request)
@@ -162,7 +160,7 @@ class CaApi(resource.Resource):
             self.ca.log.refused(error.code, principal.proof)
             raise
 
-    def _tell(self, request: server.Request, status: int, error: PkiError) -> None:
+    def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
         _log.warn(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
@@ -180,7 +178,8 @@ class CaApi(resource.Resource):
         leaf, *intermediates = await self.ca.sign(
             call.principal, csr, asked.requested_id, ttl, call.idempotency_key
         )
-        return Answer(msgspec.json.encode(_signed(leaf, intermediates)), HTTPStatus.CREATED)
+        signed = _signed(leaf, intermediates, asked.requested_id)
+        return Answer(msgspec.json.encode(signed), HTTPStatus.CREATED)
 
     async def roots(self, call: Call) -> Answer:
         return Answer(self.ca.bundle().to_pem(), content_type="application/x-pem-file")
@@ -340,6 +339,7 @@ class CaApi(resource.Resource):
         return Answer(body, status, "application/problem+json")
 
     async def metrics(self, call: Call) -> Answer:
+        await self.ca.health.examine()  # the gauges show how that came out
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
@@ -405,11 +405,11 @@ class CrossOrigin(BadRequest):
     code = "cross-origin"
 
 
-def _path(request: server.Request) -> str:
+def _path(request: BoundedRequest) -> str:
     return request.path.decode("ascii", "replace")
 
 
-def _route(request: server.Request) -> tuple[Route, str]:
+def _route(request: BoundedRequest) -> tuple[Route, str]:
     """The route, and what its path's ``*`` stands for."""
     method, path = request.method.decode("ascii", "replace"), _path(request)
     reading = "GET" if method == "HEAD" else method
@@ -430,7 +430,7 @@ def _route(request: server.Request) -> tuple[Route, str]:
     return route, rest
 
 
-def _idempotency_key(request: server.Request) -> str | None:
+def _idempotency_key(request: BoundedRequest) -> str | None:
     given = request.requestHeaders.getRawHeaders("idempotency-key")
     if given is None:
         return None
@@ -473,17 +473,17 @@ def _key_id(asked: dict[str, str], name: str) -> str | None:
     return text
 
 
-def _media_type(request: server.Request) -> str:
+def _media_type(request: BoundedRequest) -> str:
     header = request.getHeader("content-type") or ""
     return header.partition(";")[0].strip().lower()
 
 
-def _body(request: server.Request) -> bytes:
+def _body(request: BoundedRequest) -> bytes:
     content: bytes = request.content.read() if request.content else b""
     return content
 
 
-def _query(request: server.Request) -> dict[str, str]:
+def _query(request: BoundedRequest) -> dict[str, str]:
     found = {}
     for name, values in (request.args or {}).items():
         if len(values) != 1:
@@ -494,7 +494,7 @@ def _query(request: server.Request) -> dict[str, str]:
     return found
 
 
-def _refuse_browsers(request: server.Request) -> None:
+def _refuse_browsers(request: BoundedRequest) -> None:
     host = (request.getHeader("host") or "").rpartition(":")[0] or request.getHeader("host")
     if len(request.requestHeaders.getRawHeaders("host") or ()) != 1 or host not in (
         "localhost",
@@ -522,11 +522,13 @@ def _pem(issuer: x509.Certificate) -> str:
     return certificates_pem([issuer]).decode()
 
 
-def _signed(leaf: x509.Certificate, intermediates: list[x509.Certificate]) -> dict[str, Any]:
+def _signed(
+    leaf: x509.Certificate, intermediates: list[x509.Certificate], spiffe_id: str
+) -> dict[str, Any]:
     return {
         "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
         "chain": [_pem(cert) for cert in intermediates],
         "expires_at": rfc3339(leaf.not_valid_after_utc),
         "serial": serial_hex(leaf.serial_number),
-        "spiffe_id": str(spiffe_id_of(leaf)),
+        "spiffe_id": spiffe_id,
     }

@@ -21,7 +21,7 @@ from pki.authority import Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
-from pki.keys import MemoryKey, key_id
+from pki.keys import MemoryKey
 from pki.policy import Action, Lifetimes, Principal, administrator
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
@@ -115,6 +115,11 @@ class CertificateAuthority:
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
         issuing = self.authorities.issuing
         issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
+
+    @property
+    def under_way(self) -> int:
+        """How many certificates are being issued."""
+        return len(self._under_way)
 
     @property
     def own_id(self) -> SpiffeId:
@@ -291,7 +296,7 @@ class CertificateAuthority:
             serial=draft.serial,
             spiffe_id=spiffe_id,
             subject=draft.subject,
-            key=draft.key_id,
+            key=draft.spki_digest,
             issued_at=self.now().replace(microsecond=0),
             expires_at=draft.not_after,
             requester=principal.evidence,

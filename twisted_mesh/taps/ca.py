@@ -20,6 +20,7 @@ from pki.validity import parse_duration, spoken_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import within
 from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
+from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.housekeeping import Housekeeping
@@ -215,6 +216,7 @@ class CaService(MeshService):
         )
         self.ca.on_revocation.append(self.manager.revoke)
         observe.watch(self.manager)
+        metrics.watch(self.ca)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
         self.sites = [
             BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)

@@ -23,7 +23,7 @@ from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_e
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedSite, answer
+from twisted_mesh.web import BoundedRequest, BoundedSite, answer
 from twisted_mesh.witness import Witness, witness_path
 
 
@@ -217,7 +217,7 @@ class HealthResource(resource.Resource):
         super().__init__()
         self._manager = manager
 
-    def render(self, request: server.Request) -> Any:
+    def render(self, request: BoundedRequest) -> Any:
         left = self._manager.seconds_left
         if request.path == b"/livez":
             answer(request, 200, b'{"status":"alive"}')

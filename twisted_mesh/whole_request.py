@@ -1,0 +1,50 @@
+"""Requests that arrive in one piece, read by one expression instead of line by line."""
+
+import re
+
+from attrs import frozen
+
+#: Well below what Twisted takes, so that nothing is read here that it would refuse.
+_MAX_HEAD, _MAX_HEADERS, _MAX_DIGITS = 8 * 1024, 100, 9
+_HEAD = re.compile(
+    rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t\x20-\x7e]*\r\n)*)\r\n"
+)
+
+
+@frozen
+class WholeRequest:
+    """A request of HTTP/1.1 (RFC 9112) whose length is told by Content-Length alone."""
+
+    method: bytes
+    target: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+def read_whole(data: bytes) -> WholeRequest | None:
+    """The request that ``data`` is.
+
+    None where it is less than one, more than one, or in any way out of the ordinary: then Twisted
+    reads it line by line, and this must never take what Twisted would not, or take it otherwise.
+    """
+    match = _HEAD.match(data, 0, _MAX_HEAD)
+    if match is None:
+        return None
+    length = 0
+    is_told = False
+    headers = []
+    for line in match[3].splitlines():
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        headers.append((name, value))
+        match name.lower():
+            case b"content-length":
+                if is_told or not value.isdigit() or len(value) > _MAX_DIGITS:
+                    return None
+                length, is_told = int(value), True
+            case b"transfer-encoding":
+                return None
+    body = data[match.end() :]
+    if len(body) != length or len(headers) > _MAX_HEADERS:
+        return None
+    return WholeRequest(match[1], match[2], tuple(headers), body)
