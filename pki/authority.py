@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
@@ -165,20 +165,26 @@ class Authority:
         return cls(await _signed(draft, key, key.public_key), key)
 
     async def create_issuing(
-        self, key: SigningKey, trust_domain: TrustDomain, now: datetime, generation: int = 1
+        self,
+        key: SigningKey,
+        trust_domain: TrustDomain,
+        now: datetime,
+        generation: int = 1,
+        lifetime: timedelta = ISSUING.lifetime,
     ) -> "Authority":
-        """A new issuing CA below this root. Raises :class:`LintFailed`."""
+        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`."""
+        profile = evolve(ISSUING, lifetime=lifetime)
         unsigned = _lay_out(
-            ISSUING,
+            profile,
             self.certificate,
             self.key,
             subject=ca_subject(ISSUING_NAME, trust_domain, generation),
             public_key=key.public_key,
             names=alternative_names(trust_domain.id),
-            period=_period(self, now, ISSUING.lifetime),
+            period=_period(self, now, lifetime),
             now=now,
         )
-        certificate = await self.sign(_drafted(ISSUING, unsigned, self._seal))
+        certificate = await self.sign(_drafted(profile, unsigned, self._seal))
         return Authority(certificate, key, (certificate, *self.intermediates))
 
     def draft(

@@ -15,6 +15,7 @@ from twisted.python.reflect import safe_str
 from zope.interface import implementer, provider
 
 from pki.errors import printable
+from twisted_mesh.ca.succession import Succession
 from twisted_mesh.events import NAMESPACE
 from twisted_mesh.manager import CertificateManager
 
@@ -30,12 +31,32 @@ EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certifi
 CONNECTIONS = Gauge("mesh_connections", "Open TLS connections.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
 
+ISSUING_EXPIRY = Gauge(
+    "mesh_ca_issuing_expiry_seconds", "Seconds until the active issuing CA ends."
+)
+PREPARED_EXPIRY = Gauge(
+    "mesh_ca_prepared_expiry_seconds",
+    "Seconds until the prepared issuing CA ends; 0 while there is none.",
+)
+ROOT_EXPIRY = Gauge("mesh_ca_root_expiry_seconds", "Seconds until the root ends.")
+SUCCESSION_WAITS = Gauge(
+    "mesh_ca_succession_waits", "1 while a new issuing CA is due and the root's key is not here."
+)
+
 
 def watch(manager: CertificateManager) -> None:
     """Have the gauges show this manager's certificate and connections."""
     EXPIRY.set_function(lambda: manager.seconds_left)
     ROTATIONS.set_function(lambda: manager.rotations)
     CONNECTIONS.set_function(lambda: len(manager.registry))
+
+
+def watch_succession(succession: Succession) -> None:
+    """Have the gauges show the lives of this CA's own certificates."""
+    ISSUING_EXPIRY.set_function(lambda: succession.seconds_left("issuing"))
+    PREPARED_EXPIRY.set_function(lambda: succession.seconds_left("prepared"))
+    ROOT_EXPIRY.set_function(lambda: succession.seconds_left("root"))
+    SUCCESSION_WAITS.set_function(lambda: succession.waiting() is not None)
 
 
 @lru_cache(maxsize=512)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -14,6 +15,8 @@ from attrs import define, field
 from pki.errors import PkiError
 
 _GENERATION = ".generation-"
+#: What :func:`write_whole` has not finished: the target's name and eight characters of tempfile's.
+_TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
 
 
 class StateError(PkiError):
@@ -116,6 +119,19 @@ class StateDirectory:
                 f"{path} cannot be written ({error.strerror}): free some space"
             ) from None
 
+    def sweep(self) -> None:
+        """Remove what a kill left of files that were being written; a key may be in it. Only under the lock.
+
+        Raises :class:`StateError`.
+        """
+        for directory in (self.ca, self.private):
+            for path in directory.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    try:
+                        path.unlink()
+                    except OSError as error:
+                        raise StateError(f"{path} cannot be removed ({error.strerror})") from None
+
     def unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
@@ -132,6 +148,26 @@ def _refuse_foreign(path: Path, found: os.stat_result, *, may_be_roots: bool) ->
     writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not ours and writable and not found.st_mode & stat.S_ISVTX:
         raise StateError(f"{path} can be changed by others: choose another with --state-dir")
+
+
+def refuse_changeable(*paths: Path) -> None:
+    """Raises :class:`StateError` for a file that another user may change; one that is not there is passed over."""
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # whoever opens it says what is wrong
+        if not stat.S_ISREG(found.st_mode):
+            continue  # /dev/null, a pipe
+        if found.st_uid not in (os.geteuid(), 0):
+            raise StateError(
+                f"{path} belongs to another user, who may have changed it: chown it to the user of the CA, or name "
+                "another file"
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise StateError(
+                f"{path} can be changed by others: chmod go-w {path}, and think about who may have changed it"
+            )
 
 
 def read_file(path: Path, what: str) -> bytes:

@@ -22,6 +22,7 @@ from twisted_mesh.state import (
     default_state_dir,
     publish,
     read_file,
+    refuse_changeable,
     write_whole,
 )
 
@@ -425,3 +426,52 @@ def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="/file cannot be written to"):
         publish(tmp_path / "file", generation(1))
+
+
+# Files that others may change.
+
+
+def test_a_record_that_others_may_change_is_refused(tmp_path: Path) -> None:
+    record = tmp_path / "mesh.db"
+    refuse_changeable(record)  # it is not there
+    record.touch()
+    for mode in (0o600, 0o640, 0o644):
+        record.chmod(mode)
+        refuse_changeable(record)
+    for mode in (0o620, 0o602, 0o666):
+        record.chmod(mode)
+        with pytest.raises(StateError, match=f"chmod go-w {record}"):
+            refuse_changeable(record)
+
+
+def test_a_record_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "mesh.db"
+    record.touch()
+    fields = list(record.stat())
+    fields[4] = 65534
+    monkeypatch.setattr(Path, "stat", lambda path, **_: os.stat_result(fields))
+    with pytest.raises(StateError, match="belongs to another user"):
+        refuse_changeable(record)
+
+
+def test_what_is_no_file_may_be_anybodys() -> None:
+    refuse_changeable(Path(os.devnull))
+
+
+# What a kill leaves.
+
+
+def test_what_a_kill_left_of_a_write_is_removed_and_nothing_else(state: StateDirectory) -> None:
+    state.prepare()
+    left = [".root.key.c4tjpe3j", ".issuing-2.key.k6zih3yl", ".audit.key.________"]
+    stay = ["root.key", ".hidden", ".root.key.backup-of-mine", "issuing-2.key"]
+    for name in (*left, *stay):
+        (state.private / name).touch()
+    for name in (".issuing.crt.ee8g0bi1", ".unfinished.abcdefgh", "mesh.db", "mesh.db-wal"):
+        (state.ca / name).touch()
+    state.sweep()
+    assert sorted(path.name for path in state.private.iterdir()) == sorted(stay)
+    found = sorted(path.name for path in state.ca.iterdir())
+    assert found == ["mesh.db", "mesh.db-wal", "private"]

@@ -5,7 +5,7 @@ takes them into the tree a moment later, and signs where the tree then stands.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -55,14 +55,16 @@ class AuditLog:
     _loop: LoopingCall | None = field(default=None, init=False)
     _extending: bool = field(default=False, init=False)
 
-    def entry(self, act: Act, by: Principal, object: str, **facts: str) -> Entry:
+    def entry(self, act: Act, by: Principal, object: str, facts: Mapping[str, str]) -> Entry:
         """What the log is to say of an act, to be recorded by the command that does it."""
         self._behind = True
         return Entry(self.now(), act, by.evidence, object, facts)
 
-    async def record(self, act: Act, object: str, by: Principal = _OURSELVES, **facts: str) -> None:
+    async def record(
+        self, act: Act, object: str, facts: Mapping[str, str], by: Principal = _OURSELVES
+    ) -> None:
         """Record an act that changes nothing in the store. Where that fails, the act must not be done."""
-        await self.store.apply(RecordAct(self.entry(act, by, object, **facts)))
+        await self.store.apply(RecordAct(self.entry(act, by, object, facts)))
 
     def refused(self, code: str, who: str) -> None:
         """Count a refusal; one entry a minute tells of all."""

@@ -1,38 +1,43 @@
-"""The CA's own certificates and keys on disk: made at the first start, loaded at the later ones."""
+"""The CA's own certificates and keys: made at the first start, loaded at the later ones."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Self
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.authority import Authority
 from pki.bundle import TrustBundle
-from pki.errors import HOSTILE_INPUT, PkiError
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
-from pki.profile import generation_of
+from pki.profile import ISSUING
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
-from pki.svid import certificates_pem, load_certificates, subject_of, uri_names, validity_of
+from pki.succession import Line, Term, resumable
+from pki.svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import spoken_time
+from twisted_mesh.ca.generations import Generations, WrongState, read_certificate
 from twisted_mesh.events import logger
-from twisted_mesh.state import StateDirectory, StateError, read_file, write_whole
+from twisted_mesh.key_files import KeyFiles
+from twisted_mesh.state import StateDirectory, write_whole
 
 _log = logger("ca")
-
-
-class WrongState(StateError):
-    """The files of the state directory do not fit each other, or not these options."""
+__all__ = ["Authorities", "WrongState", "load_or_create", "load_root_key", "tell_certificate"]
 
 
 @frozen
 class Authorities:
-    """The root, with its key if it is here, and the issuing CA below it."""
+    """The root, with its key if it is here, and the issuing CAs below it. Replaced whole."""
 
     root: x509.Certificate
     root_key: MemoryKey | None
     issuing: Authority
+    """The active one: it issues."""
+    prepared: Authority | None = None
+    """The next one."""
+    retired: tuple[Authority, ...] = ()
+    """Those that answer for what they issued, the latest generation first."""
 
     @property
     def fingerprint(self) -> str:
@@ -41,14 +46,47 @@ class Authorities:
 
     def issuer(self, key_id: str) -> Authority | None:
         """The issuing CA whose key has that id."""
-        return self.issuing if self.issuing.key_id == key_id else None
+        return next((found for found in self.every_issuing if found.key_id == key_id), None)
+
+    @property
+    def every_issuing(self) -> tuple[Authority, ...]:
+        return (self.issuing, *((self.prepared,) if self.prepared else ()), *self.retired)
+
+    @property
+    def line(self) -> Line:
+        """What succession is decided by."""
+        return Line(
+            Term.of(self.issuing.certificate),
+            Term.of(self.prepared.certificate) if self.prepared else None,
+            tuple(Term.of(authority.certificate) for authority in self.retired),
+        )
 
     def forbidden_keys(self) -> frozenset[bytes]:
         """The CAs' own public keys: no workload may have them certified."""
-        return _public_keys((self.root, self.issuing.certificate))
+        return _public_keys((self.root, *(ca.certificate for ca in self.every_issuing)))
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         return TrustBundle(trust_domain, (self.root,), sequence=1, refresh_hint=300)
+
+    def with_issuing(self, active: Authority, others: tuple[Authority, ...]) -> Self:
+        """The latest of ``others`` is the prepared one, if it is later than ``active``; the rest is retired."""
+        others = tuple(sorted(others, key=_generation, reverse=True))
+        if others and _generation(others[0]) > _generation(active):
+            return evolve(self, issuing=active, prepared=others[0], retired=others[1:])
+        return evolve(self, issuing=active, prepared=None, retired=others)
+
+    def with_prepared(self, prepared: Authority) -> Self:
+        return self.with_issuing(self.issuing, (prepared, *self.every_issuing[1:]))
+
+    def with_active(self, active: Authority) -> Self:
+        return self.with_issuing(active, tuple(ca for ca in self.every_issuing if ca is not active))
+
+    def without(self, forgotten: Authority) -> Self:
+        return evolve(self, retired=tuple(ca for ca in self.retired if ca is not forgotten))
+
+
+def _generation(authority: Authority) -> int:
+    return Term.of(authority.certificate).generation
 
 
 @lru_cache(maxsize=16)
@@ -58,12 +96,21 @@ def _public_keys(certificates: tuple[x509.Certificate, ...]) -> frozenset[bytes]
 
 async def load_or_create(
     state: StateDirectory,
+    keys: KeyFiles,
     trust_domain: TrustDomain,
+    now: datetime,
+    *,
     root_algorithm: KeyAlgorithm,
     issuing_algorithm: KeyAlgorithm,
-    now: datetime,
+    issuing_life: timedelta = ISSUING.lifetime,
 ) -> Authorities:
-    """The authorities of ``state``. Raises :class:`StateError` with the file to look at."""
+    """The authorities of ``state``. Raises :class:`StateError` with the file to look at.
+
+    The active issuing CA may have ended, if its successor is there or can be made: that is done by
+    :mod:`twisted_mesh.ca.succession`.
+    """
+    state.sweep()
+    keys.check()
     if not state.root_certificate.exists():
         if (
             not state.unfinished.exists()
@@ -81,17 +128,30 @@ async def load_or_create(
             )
         # Until it is gone, nothing here has been used: a first start that was cut short is made anew.
         write_whole(state.unfinished, b"", 0o600)
-        await _create(state, trust_domain, root_algorithm, issuing_algorithm, now)
+        await _create(
+            state,
+            keys,
+            trust_domain,
+            now,
+            root_algorithm=root_algorithm,
+            issuing_algorithm=issuing_algorithm,
+            issuing_life=issuing_life,
+        )
     state.unfinished.unlink(missing_ok=True)
-    return await _load(state, trust_domain, issuing_algorithm, now)
+    authorities = _load(state, keys, trust_domain, now)
+    keys.seal()
+    return authorities
 
 
 async def _create(
     state: StateDirectory,
+    keys: KeyFiles,
     trust_domain: TrustDomain,
+    now: datetime,
+    *,
     root_algorithm: KeyAlgorithm,
     issuing_algorithm: KeyAlgorithm,
-    now: datetime,
+    issuing_life: timedelta,
 ) -> None:
     """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
     _log.info(
@@ -101,133 +161,73 @@ async def _create(
     )
     root_key = MemoryKey.generate(root_algorithm)
     root = await Authority.create_root(root_key, trust_domain, now)
-    write_whole(state.private / "root.key", root_key.to_pem(), 0o600)
-    await _create_issuing(state, root, trust_domain, issuing_algorithm, now)
+    keys.write("root.key", root_key)
+    tell_generating(issuing_algorithm)
+    key = MemoryKey.generate(issuing_algorithm)
+    issuing = await root.create_issuing(key, trust_domain, now, lifetime=issuing_life)
+    keys.write("issuing.key", key)
+    write_whole(state.ca / "issuing.crt", certificates_pem([issuing.certificate]), 0o644)
     write_whole(state.root_certificate, certificates_pem([root.certificate]), 0o644)
     tell_certificate("Root CA certificate created", root.certificate)
 
 
-async def _create_issuing(
-    state: StateDirectory,
-    root: Authority,
-    trust_domain: TrustDomain,
-    algorithm: KeyAlgorithm,
-    now: datetime,
-    *,
-    generation: int = 1,
-) -> None:
-    _log.info(
-        "Generating issuing CA key pair ({algorithm})...",
-        event="issuing-generating",
-        algorithm=algorithm.label,
-    )
-    _keep_issuing(state, generation - 1)
-    key = MemoryKey.generate(algorithm)
-    issuing = await root.create_issuing(key, trust_domain, now, generation)
-    write_whole(state.private / "issuing.key", key.to_pem(), 0o600)
-    write_whole(state.ca / "issuing.crt", certificates_pem([issuing.certificate]), 0o644)
-
-
-def _keep_issuing(state: StateDirectory, generation: int) -> None:
-    """Set the issuing CA that is to be replaced aside: it may be the clock that is wrong."""
-    for source, kept, mode in (
-        (state.ca / "issuing.crt", state.ca / f"issuing-{generation}.crt", 0o644),
-        (state.private / "issuing.key", state.private / f"issuing-{generation}.key", 0o600),
-    ):
-        if generation and source.exists():
-            write_whole(kept, read_file(source, "the issuing CA"), mode)
-
-
-async def _load(
-    state: StateDirectory, trust_domain: TrustDomain, algorithm: KeyAlgorithm, now: datetime
+def _load(
+    state: StateDirectory, keys: KeyFiles, trust_domain: TrustDomain, now: datetime
 ) -> Authorities:
-    (root,) = _certificates(state, "root.crt")
+    root = read_certificate(state.root_certificate)
     if uri_names(root) != [str(trust_domain.id)]:
         raise WrongState(
             f"{state.root_certificate} is the root of {' '.join(uri_names(root)) or 'another mesh'}, not of "
             f"{trust_domain.id}: choose another --trust-domain or --state-dir"
         )
-    root_key = _root_key(state, root)
+    root_key = load_root_key(keys, root)
     if not validity_of(root).contains(now):
         raise WrongState(
             f"{subject_of(root)} is valid from {spoken_time(root.not_valid_before_utc)} to "
             f"{spoken_time(root.not_valid_after_utc)}, and here it is {spoken_time(now)}: check this machine's clock"
         )
-    # Before the key is looked at: of a replacement that was cut short, only the key is there.
-    (certificate,) = _certificates(state, "issuing.crt")
-    if now < certificate.not_valid_before_utc:
+    active, others = Generations(state, keys, root).load(now)
+    authorities = Authorities(root, root_key, active).with_issuing(active, others)
+    _refuse_ended(authorities, keys, now)
+    return authorities
+
+
+def _refuse_ended(authorities: Authorities, keys: KeyFiles, now: datetime) -> None:
+    """An active one that is not valid now is fine, if there is another or if one can be made."""
+    line = authorities.line
+    if now < line.active.validity.not_before and resumable(line.retired, now) is None:
         raise WrongState(
-            f"the issuing CA is valid from {spoken_time(certificate.not_valid_before_utc)}, and here it is "
+            f"the issuing CA is valid from {spoken_time(line.active.validity.not_before)}, and here it is "
             f"{spoken_time(now)}: check this machine's clock; if that is right now and was ahead at an earlier start, "
-            f"bring back what was set aside then, issuing-{generation_of(certificate.subject) - 1}.crt and .key"
+            f"bring back from a backup what was active then, issuing.crt and {keys.path('issuing.key')}"
         )
-    if now > certificate.not_valid_after_utc:
-        if root_key is None:
-            raise WrongState(
-                f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
-                f"check this machine's clock, or bring {state.private / 'root.key'} back and start again"
-            )
-        await _create_issuing(
-            state,
-            Authority(root, root_key),
-            trust_domain,
-            algorithm,
-            now,
-            generation=generation_of(certificate.subject) + 1,
+    successor = line.prepared is not None and line.prepared.validity.contains(now)
+    if now > line.active.ends_at and authorities.root_key is None and not successor:
+        raise WrongState(
+            f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
+            f"check this machine's clock, or bring {keys.path('root.key')} back and start again"
         )
-    return Authorities(root, root_key, _issuing(state, root))
 
 
-def _root_key(state: StateDirectory, root: x509.Certificate) -> MemoryKey | None:
-    path = state.private / "root.key"
-    if not path.exists():
+def load_root_key(keys: KeyFiles, root: x509.Certificate) -> MemoryKey | None:
+    """The root's key, if it is here. Raises :class:`StateError` for a key that is not the root's."""
+    if not keys.exists("root.key"):
         return None
-    key = _key(state, "root.key")
+    key = keys.load("root.key", MemoryKey.from_pem)
     if spki_der(key.public_key) != spki_der(root.public_key()):
         raise WrongState(
-            f"{path} is not the key of {state.root_certificate}: restore both from one backup"
+            f"{keys.path('root.key')} is not the key of {keys.directory.parent / 'root.crt'}: restore both from one "
+            "backup"
         )
     return key
 
 
-def _issuing(state: StateDirectory, root: x509.Certificate) -> Authority:
-    (certificate,) = _certificates(state, "issuing.crt")
-    key = _key(state, "issuing.key")
-    try:
-        certificate.verify_directly_issued_by(root)
-        return Authority(certificate, key, (certificate,))
-    except Exception:  # a wrong key, another root, a broken signature: one remedy for all
-        raise WrongState(
-            f"{state.ca / 'issuing.crt'} does not fit {state.private / 'issuing.key'} and {state.root_certificate}: "
-            "restore all three from one backup"
-        ) from None
-
-
-def _certificates(state: StateDirectory, name: str) -> tuple[x509.Certificate]:
-    path = state.ca / name
-    found = load_certificates(read_file(path, "the certificate"), str(path))
-    if len(found) != 1:
-        raise WrongState(f"{path} holds {len(found)} certificates instead of one")
-    try:
-        uri_names(found[0])
-    except HOSTILE_INPUT:
-        raise WrongState(
-            f"{path} holds a certificate that cannot be decoded: restore it from a backup"
-        ) from None
-    return (found[0],)
-
-
-def _key(state: StateDirectory, name: str) -> MemoryKey:
-    path = state.private / name
-    pem = read_file(path, "the key")
-    if path.stat().st_mode & 0o077:
-        raise WrongState(
-            f"{path} can be read by others: chmod 600 {path}, and think about who may have read it"
-        )
-    try:
-        return MemoryKey.from_pem(pem)
-    except PkiError as error:
-        raise WrongState(f"{path}: {error}") from None
+def tell_generating(algorithm: KeyAlgorithm) -> None:
+    _log.info(
+        "Generating issuing CA key pair ({algorithm})...",
+        event="issuing-generating",
+        algorithm=algorithm.label,
+    )
 
 
 def tell_certificate(title: str, cert: x509.Certificate) -> None:

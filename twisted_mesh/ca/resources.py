@@ -24,6 +24,7 @@ from pki.svid import certificates_pem
 from pki.validity import parse_duration, parse_rfc3339, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest import Attestor
+from twisted_mesh.ca.handover import NoCopy, NoRootKey
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.events import logger, reasons
@@ -323,8 +324,13 @@ class CaApi(resource.Resource):
 
     async def detach_root(self, call: Call) -> Answer:
         asked = parse_json(call.body, DetachRequest)
-        await self.ca.detach_root(call.principal, asked.sha256)
-        return Answer(b'{"detached":true}')
+        detached = await self.ca.detach_root(call.principal, asked.sha256)
+        told = {
+            "prepared": detached.prepared,
+            "wanted_at": rfc3339(detached.wanted_at),
+            "issues_until": rfc3339(detached.issues_until),
+        }
+        return Answer(msgspec.json.encode(told))
 
     async def liveness(self, call: Call) -> Answer:
         return Answer(b'{"status":"alive"}')
@@ -370,6 +376,8 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
+    (NoRootKey, HTTPStatus.CONFLICT),
+    (NoCopy, HTTPStatus.FORBIDDEN),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StateError, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,18 @@ class CertificateAuthority:
     """Idempotent requests under way, and who waits for their outcome."""
 
     health: Health = field(init=False)
+    detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
+    """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
 
     def __attrs_post_init__(self) -> None:
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
-        issuing = self.authorities.issuing
+        self.adopt(self.authorities)
+
+    def adopt(self, authorities: Authorities) -> None:
+        """From now on ``authorities.issuing`` issues."""
+        issuing = authorities.issuing
         issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
+        self.authorities = authorities
 
     @property
     def under_way(self) -> int:
@@ -224,8 +231,7 @@ class CertificateAuthority:
                     Act.REVOKE,
                     principal,
                     serial_hex(serial),
-                    spiffe_id=str(known.spiffe_id),
-                    reason=str(reason),
+                    {"spiffe_id": str(known.spiffe_id), "reason": str(reason)},
                 ),
                 known.issuer,
             )
@@ -242,6 +248,13 @@ class CertificateAuthority:
             )
         self._tell([_revocation(revoked)])
         return revoked
+
+    async def detach_root(self, principal: Principal, sha256: str) -> Any:
+        """The :class:`Detached` of a CA whose root's key is taken away."""
+        policy.permit(principal, Action.DETACH_ROOT)
+        if self.detach is None:
+            raise Conflict("this CA keeps no keys in files")
+        return await self.detach(sha256, principal.evidence)
 
     async def certificates(self, query: Query) -> Page:
         page: Page = await self.store.list(query)
@@ -306,8 +319,7 @@ class CertificateAuthority:
             Act.ISSUE if principal.serial is None else Act.RENEW,
             principal,
             serial_hex(draft.serial),
-            spiffe_id=str(spiffe_id),
-            tbs=digest.hexdigest(),
+            {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()},
         )
         self._under_way.add(draft.serial)
         try:
@@ -350,8 +362,7 @@ class CertificateAuthority:
                 Act.WRITE_OFF,
                 administrator("self"),
                 serial_hex(serial),
-                spiffe_id=str(intent.certificate.spiffe_id),
-                tbs=intent.digest.hex(),
+                {"spiffe_id": str(intent.certificate.spiffe_id), "tbs": intent.digest.hex()},
             )
             revoked = await self.store.apply(WriteOff(intent.id, self.now(), entry))
             _log.warn(

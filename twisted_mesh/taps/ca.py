@@ -1,7 +1,10 @@
 """``twistd mesh-ca``: the certificate authority."""
 
+import os
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -15,22 +18,28 @@ from pki.audit import Act, LogKey
 from pki.errors import Malformed, PkiError
 from pki.keys import KeyAlgorithm
 from pki.policy import Lifetimes
+from pki.profile import ISSUING
 from pki.spiffe import SpiffePattern, TrustDomain
-from pki.validity import parse_duration, spoken_duration
+from pki.succession import LEAST_LIVES
+from pki.validity import format_duration, parse_duration, spoken_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import within
 from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
+from twisted_mesh.ca.succession import Succession
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.key_files import KeyFiles
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
-from twisted_mesh.state import StateDirectory, read_file, write_whole
+from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -54,6 +63,7 @@ _SUMMARY = {
 #: Seconds that the last entries of the audit log may take.
 _LAST_WORDS = 2.0
 _MAX_LIFE = timedelta(days=365)
+_MAX_ISSUING_LIFE = timedelta(days=1825)
 #: What sun_path holds on every platform: 104 bytes on macOS, 108 on Linux.
 _MAX_SOCKET_PATH = 103
 
@@ -78,6 +88,14 @@ class Options(ServiceOptions):
         ["max-cert-duration", None, "24h", "how long they live at most"],
         ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
         ["issuing-key", None, "ec-p256", "the issuing CA's key"],
+        [
+            "issuing-duration",
+            None,
+            None,
+            "how long a new issuing CA lives (default 365d, or what --max-cert-duration needs)",
+        ],
+        ["key-passphrase-file", None, None, "encrypt key files with the passphrase in this file"],
+        ["key-passphrase-fd", None, None, "the same, from this file descriptor"],
         ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
         ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
         ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
@@ -108,8 +126,36 @@ class Options(ServiceOptions):
         self["lifetimes"] = Lifetimes(default, most)
         for name in ("keep-expired", "keep-audit"):
             self[name] = parse_duration(self[name])
+        self["issuing-duration"] = issuing_life(self["issuing-duration"], most)
+        self._understand_passphrase()
         if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
             raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
+
+    def _understand_passphrase(self) -> None:
+        path, descriptor = self["key-passphrase-file"], self["key-passphrase-fd"]
+        if path is not None and descriptor is not None:
+            raise Malformed(
+                "--key-passphrase-file and --key-passphrase-fd say the same thing: give one of them"
+            )
+        self["key-passphrase-file"] = Path(path) if path is not None else None
+        if descriptor is not None:
+            if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) <= 5):
+                raise Malformed("--key-passphrase-fd takes the number of an open file descriptor")
+            self["key-passphrase-fd"] = int(descriptor)
+
+
+def issuing_life(text: str | None, longest_leaf: timedelta) -> timedelta:
+    """How long new issuing CAs live. Raises :class:`Malformed`."""
+    least = LEAST_LIVES * longest_leaf
+    if text is None:
+        return max(ISSUING.lifetime, least)
+    life = parse_duration(text)
+    if not least <= life <= _MAX_ISSUING_LIFE:
+        raise Malformed(
+            f"--issuing-duration is at least {LEAST_LIVES} times --max-cert-duration, here {format_duration(least)}, "
+            f"and at most {format_duration(_MAX_ISSUING_LIFE)}"
+        )
+    return life
 
 
 def key_algorithm(text: str, option: str) -> KeyAlgorithm:
@@ -125,11 +171,19 @@ class CaService(MeshService):
 
     ca: CertificateAuthority
     manager: CertificateManager
+    succession: Succession
 
     def understand(self) -> None:
         options, reactor = self.options, self.reactor
         self.tls_endpoint = listening_endpoint(reactor, options["listen"], "127.0.0.1")
         self.state = StateDirectory(options["state-dir"])
+        # Now: after twistd's fork there is no standard input any more.
+        passphrase = read_passphrase(
+            options["key-passphrase-file"],
+            options["key-passphrase-fd"],
+            os.environ.get("CREDENTIALS_DIRECTORY"),
+        )
+        self.keys = KeyFiles(self.state.private, passphrase)
         self.store = open_store(options["store"], self.state.root, reactor)
         self.socket = Path(options["socket"]) if options["socket"] else self.state.socket
         if len(str(self.socket).encode()) > _MAX_SOCKET_PATH:
@@ -147,13 +201,17 @@ class CaService(MeshService):
         self.state.prepare()
         self.state.lock()
         fresh = not self.state.root_certificate.exists()
+        records = (self.state.ca / f"mesh.db{tail}" for tail in ("", "-wal", "-shm"))
+        refuse_changeable(*records, *map(Path, filter(None, [options["issuance-log"]])))
         authorities = result_now(
             load_or_create(
                 self.state,
+                self.keys,
                 options["trust-domain"],
-                options["root-key"],
-                options["issuing-key"],
                 wall_clock(),
+                root_algorithm=options["root-key"],
+                issuing_algorithm=options["issuing-key"],
+                issuing_life=options["issuing-duration"],
             )
         )
         issuance_log = (
@@ -176,6 +234,18 @@ class CaService(MeshService):
         self.housekeeping = Housekeeping(
             self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
         )
+        handover = Handover(
+            self.ca,
+            self.state,
+            self.keys,
+            self._record,
+            options["issuing-key"],
+            options["issuing-duration"],
+        )
+        self.succession = Succession(handover, self.reactor)
+        self.ca.health.waiting = self.succession.waiting
+        self.ca.detach = self.succession.detach_root
+        observe.watch_succession(self.succession)
         self._tell_authorities(fresh=fresh)
         if self.store.is_new and not fresh and options["store"] != "memory:":
             self.log.warn(
@@ -187,14 +257,15 @@ class CaService(MeshService):
 
     def _log_key(self) -> LogKey:
         """What signs the audit log's checkpoints; its name tells the store, so that no other log fits."""
-        path = self.state.private / "audit.key"
         name = f"{self.options['trust-domain']}/audit/{self.store.id[:16]}"
         if self.options["store"] == "memory:":
             return LogKey.generate(name)
-        if path.exists():
-            return LogKey.from_pem(name, read_file(path, "the audit log's key"))
+        if self.keys.exists("audit.key"):
+            key = self.keys.load("audit.key", partial(LogKey.from_pem, name))
+            self.keys.seal()
+            return key
         key = LogKey.generate(name)
-        write_whole(path, key.to_pem(), 0o600)
+        self.keys.write("audit.key", key)
         return key
 
     def _open_doors(self) -> None:
@@ -247,18 +318,23 @@ class CaService(MeshService):
         endpoint = UNIXServerEndpoint(self.reactor, str(path), backlog=1024, mode=0o666)
         self.listening(endpoint.listen(self.sites[1]), f"the socket {path}")
 
+    async def _record(self, act: str, target: str, facts: Mapping[str, str]) -> None:
+        """Have an act of the CA's own life in the record before it takes effect."""
+        await self.audit.record(Act(act), target, facts)
+
     async def run(self) -> None:
         await self.ca.write_off()
         await self.audit.record(
             Act.START,
             str(self.ca.trust_domain),
-            version=version("twisted-mesh"),
-            issuer=self.ca.authorities.issuing.key_id,
+            {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
         )
         await self.audit.extend()
         self.audit.start(self.reactor)
         self.housekeeping.start()
         await self._believe_revoked()
+        await self.succession.attend()
+        self.addService(self.succession)
         self.addService(self.manager)
         await self.manager.ready()
         address: Any = self.tls_port.getHost()
@@ -294,7 +370,8 @@ class CaService(MeshService):
             path=str(self.state.root_certificate),
             trust_domain=str(self.ca.trust_domain),
         )
-        left = issuing.not_valid_after_utc - wall_clock()
+        last = authorities.prepared or authorities.issuing
+        left = last.certificate.not_valid_after_utc - wall_clock()
         tell_certificate("Issuing CA certificate", issuing)
         if authorities.root_key is None:
             self.log.warn(
@@ -307,7 +384,7 @@ class CaService(MeshService):
 
     async def _last_words(self) -> None:
         await self.audit.tell_refusals()
-        await self.audit.record(Act.STOP, str(self.ca.trust_domain))
+        await self.audit.record(Act.STOP, str(self.ca.trust_domain), {})
         await self.audit.extend()
 
     async def drain(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from twisted_mesh.stores.records import ExtendLog, StoreError
 
 def record(rig: CaRig, count: int = 1) -> None:
     for number in range(count):
-        result_of(rig.log.record(Act.ADMINISTER, str(number), ADMIN))
+        result_of(rig.log.record(Act.ADMINISTER, str(number), {}, ADMIN))
 
 
 def entries(rig: CaRig) -> list[Any]:

@@ -16,13 +16,14 @@ from twisted.logger import LogEvent
 
 from pki.errors import Malformed
 from pki.keys import KeyAlgorithm, spki_der
-from pki.profile import ROOT, generation_of
+from pki.profile import ROOT
 from pki.spiffe import TrustDomain
 from pki.svid import certificates_pem
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge, key, mesh
 from tests.twisted_mesh.ca.rigs import ca_rig
-from twisted_mesh.ca import authorities as authorities_module
+from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import Authorities, load_or_create
+from twisted_mesh.key_files import KeyFiles, is_encrypted
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateDirectory, StateError
 
@@ -42,15 +43,30 @@ def start(
     now: datetime = NOW,
     trust_domain: TrustDomain = MESH,
     issuing: KeyAlgorithm = P256,
+    passphrase: bytes | None = None,
 ) -> Authorities:
-    return asyncio.run(load_or_create(state, trust_domain, P256, issuing, now))
+    return asyncio.run(
+        load_or_create(
+            state,
+            KeyFiles(state.private, passphrase),
+            trust_domain,
+            now,
+            root_algorithm=P256,
+            issuing_algorithm=issuing,
+        )
+    )
 
 
-def refusal(state: StateDirectory, now: datetime = NOW, trust_domain: TrustDomain = MESH) -> str:
+def refusal(
+    state: StateDirectory,
+    now: datetime = NOW,
+    trust_domain: TrustDomain = MESH,
+    passphrase: bytes | None = None,
+) -> str:
     """Why it does not start: a sentence with nothing private in it."""
     before = files(state)
     with pytest.raises((StateError, Malformed)) as refused:
-        start(state, now, trust_domain)
+        start(state, now, trust_domain, passphrase=passphrase)
     text = str(refused.value)
     assert text.isprintable()
     for content in before.values():
@@ -138,23 +154,6 @@ def test_neither_of_the_cas_keys_may_be_certified(state: StateDirectory) -> None
 # A first start that is cut short.
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside."""
-
-
-def kill_before_write(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = [number]
-    write = authorities_module.write_whole
-
-    def write_whole(path: Path, data: bytes, mode: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        write(path, data, mode)
-
-    monkeypatch.setattr(authorities_module, "write_whole", write_whole)
-
-
 @pytest.mark.parametrize("number", range(len(FILES)))
 def test_a_first_start_that_was_killed_is_made_anew(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
@@ -169,18 +168,6 @@ def test_a_first_start_that_was_killed_is_made_anew(
     start(state)
 
 
-def test_an_issuing_ca_that_is_replaced_is_set_aside(state: StateDirectory) -> None:
-    """The clock may be what was wrong: then the old one is still good, and its key not lost."""
-    made = start(state)
-    certificate = (state.ca / "issuing.crt").read_bytes()
-    key = (state.private / "issuing.key").read_bytes()
-    later = start(state, now=NOW + timedelta(days=400))
-    assert later.issuing.certificate != made.issuing.certificate
-    assert (state.ca / "issuing-1.crt").read_bytes() == certificate
-    assert (state.private / "issuing-1.key").read_bytes() == key
-    assert "issuing-1.crt" in refusal(state)
-
-
 # The root's key elsewhere.
 
 
@@ -193,21 +180,13 @@ def test_it_runs_with_the_roots_key_taken_away(state: StateDirectory) -> None:
     assert found.forbidden_keys() == made.forbidden_keys()
 
 
-def test_an_issuing_ca_that_has_ended_is_replaced_where_the_roots_key_is(
+def test_an_issuing_ca_that_has_ended_is_loaded_where_the_roots_key_is(
     state: StateDirectory,
 ) -> None:
+    """That another is made is the affair of succession, which has it recorded."""
     made = start(state)
-    later = NOW + 400 * DAY
-    found = start(state, later)
-    assert found.root == made.root
-    assert found.issuing.certificate != made.issuing.certificate
-    assert found.issuing.certificate.not_valid_after_utc > later
-    found.issuing.certificate.verify_directly_issued_by(made.root)
-    assert start(state, later).issuing.certificate == found.issuing.certificate
-    last = start(state, later + 400 * DAY)
-    certificates = (made, found, last)
-    generations = [generation_of(ca.issuing.certificate.subject) for ca in certificates]
-    assert generations == [1, 2, 3]
+    found = start(state, NOW + 400 * DAY)
+    assert found.issuing.certificate == made.issuing.certificate
 
 
 def test_without_the_roots_key_an_issuing_ca_that_has_ended_is_not_replaced(
@@ -219,17 +198,51 @@ def test_without_the_roots_key_an_issuing_ca_that_has_ended_is_not_replaced(
     assert f"bring {state.private / 'root.key'} back" in text
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_replacement_that_was_killed_is_completed_by_the_next_start(
-    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
+# Keys encrypted.
+
+SECRET = b"correct horse"
+
+
+def test_with_a_passphrase_the_keys_are_made_encrypted(state: StateDirectory) -> None:
+    made = start(state, passphrase=SECRET)
+    keys = {name: data for name, data in files(state).items() if name.endswith(".key")}
+    assert len(keys) == 2
+    assert all(map(is_encrypted, keys.values()))
+    found = start(state, passphrase=SECRET)
+    assert found.issuing.certificate == made.issuing.certificate
+    assert found.root_key is not None
+
+
+def test_plain_keys_are_encrypted_at_the_next_start(
+    state: StateDirectory, logged: list[LogEvent]
 ) -> None:
     start(state)
-    later = NOW + 400 * DAY
-    with monkeypatch.context() as patch:
-        kill_before_write(number, patch)
-        with pytest.raises(Killed):
-            start(state, later)
-    assert start(state, later).issuing.certificate.not_valid_after_utc > later
+    logged.clear()
+    start(state, passphrase=SECRET)
+    assert [event["event"] for event in logged] == ["key-encrypted", "key-encrypted"]
+    assert "is encrypted: give its passphrase" in refusal(state)
+    start(state, passphrase=SECRET)
+
+
+def test_nothing_is_encrypted_in_a_state_that_is_refused(state: StateDirectory) -> None:
+    start(state)
+    (state.ca / "issuing.crt").write_bytes(b"x")
+    refusal(state, passphrase=SECRET)
+
+
+@pytest.mark.parametrize("passphrase", [None, b"battery staple"])
+def test_without_the_right_passphrase_nothing_is_touched(
+    state: StateDirectory, passphrase: bytes | None
+) -> None:
+    start(state, passphrase=SECRET)
+    assert "--key-passphrase-file" in refusal(state, passphrase=passphrase)
+
+
+def test_a_key_that_is_not_in_use_is_looked_at_too(state: StateDirectory) -> None:
+    start(state)
+    stray = state.private / "audit.key"
+    stray.touch(0o644)
+    assert f"chmod 600 {stray}" in refusal(state)
 
 
 # Files that do not fit.

@@ -122,7 +122,7 @@ WHO_MAY = {
     ("GET", "/api/v1/audit/entries"): (401, 403, 200),
     ("GET", "/api/v1/audit/proof"): (401, 200, 200),
     ("GET", "/api/v1/health"): (401, 403, 200),
-    ("POST", "/api/v1/ca/detach-root"): (401, 403, 503),
+    ("POST", "/api/v1/ca/detach-root"): (401, 403, 409),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -597,15 +597,16 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
 STATUSES = {
     400: {"Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"},
     401: {"NoProof", "Revoked"},
-    403: {"Forbidden"},
+    403: {"Forbidden", "NoCopy"},
     404: {"Unknown"},
-    409: {"Conflict"},
+    409: {"Conflict", "NoRootKey"},
     422: {"Refused", "TtlOutOfRange"},
     500: {"LintFailed"},
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("StateError", "AlreadyRunning", "WrongState"),
+        *("SuccessionBroke", "ProofFailed"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")
