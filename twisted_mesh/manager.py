@@ -196,7 +196,9 @@ class CertificateManager(Service):
         trust = evolve(
             trust,
             bundles=identity.bundles,
-            known_issuers=frozenset(found.digest for found in issuers if found is not None),
+            # Those from before too: peers have leaves of the last issuing CA for a while.
+            known_issuers=trust.known_issuers
+            | {found.digest for found in issuers if found is not None},
             generation=trust.generation + 1,
         )
         ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))

@@ -367,3 +367,17 @@ def test_one_broken_tick_does_not_end_the_rotation(rig: Rig) -> None:
     assert rig.log.count("tick-broke") > 0
     rig.pass_time(2000, step=10)
     assert len(rig.source.asked) == 2
+
+
+def test_the_issuing_ca_before_the_present_one_is_still_known(rig: Rig) -> None:
+    """A peer that forgets its intermediates is told so, whichever of the two its leaf is of."""
+    rig.source.lifetime = timedelta(seconds=10)
+    rig.manager.startService()
+    old = rig.source.ca
+    rig.source.ca = mesh(issuing_key=key("the next issuing CA"))
+    rig.pass_time(6)
+    assert len(rig.source.asked) == 2
+    for ca in (old, rig.source.ca):
+        leaf = ca.leaf(now=rig.source.now())
+        verdict = rig.manager.judge.verdict([leaf], Purpose.CLIENT)
+        assert [problem.code for problem in verdict.problems] == ["incomplete-chain"]

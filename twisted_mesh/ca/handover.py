@@ -32,13 +32,19 @@ Record = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
 """Makes an act durable: its name, what it is done to (an issuer's key id), and facts. Raises if it cannot."""
 
 
-class NoRootKey(PkiError):
+class CannotDetach(PkiError):
+    """The root's key stays where it is."""
+
+    code = "cannot-detach"
+
+
+class NoRootKey(CannotDetach):
     """The root's key is not here to be taken away."""
 
     code = "no-root-key"
 
 
-class NoCopy(PkiError):
+class NoCopy(CannotDetach):
     """The caller has not shown that it holds a copy of the root's key."""
 
     code = "no-copy"

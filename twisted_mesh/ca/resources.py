@@ -20,11 +20,12 @@ from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, per
 from pki.revocation import Reason
 from pki.serial import parse_serial, serial_hex
 from pki.spiffe import SpiffeId
+from pki.succession import ProofFailed
 from pki.svid import certificates_pem
 from pki.validity import parse_duration, parse_rfc3339, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest import Attestor
-from twisted_mesh.ca.handover import NoCopy, NoRootKey
+from twisted_mesh.ca.handover import CannotDetach
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.events import logger, reasons
@@ -371,13 +372,13 @@ ROUTES: dict[tuple[str, str], Route] = {
 
 _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (ProofFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (NoProof, HTTPStatus.UNAUTHORIZED),
     (Revoked, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
-    (NoRootKey, HTTPStatus.CONFLICT),
-    (NoCopy, HTTPStatus.FORBIDDEN),
+    (CannotDetach, HTTPStatus.CONFLICT),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StateError, HTTPStatus.SERVICE_UNAVAILABLE),

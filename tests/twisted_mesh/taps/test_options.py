@@ -51,6 +51,9 @@ def test_the_defaults_of_the_ca_are_those_of_the_contract() -> None:
     assert options["lifetimes"] == Lifetimes(HOUR, 24 * HOUR)
     assert options["root-key"] is KeyAlgorithm.RSA_4096
     assert options["issuing-key"] is KeyAlgorithm.EC_P256
+    assert options["issuing-duration"] == timedelta(days=365)
+    assert options["key-passphrase-file"] is None
+    assert options["key-passphrase-fd"] is None
     assert options["insecure-http"] is None
     assert options["issuance-log"] is None
     assert options["drain"] == 10
@@ -95,6 +98,19 @@ def test_what_is_given_is_understood() -> None:
     assert server["ttl"] == timedelta(minutes=5)
 
 
+def test_an_issuing_ca_lives_four_times_as_long_as_any_leaf() -> None:
+    demo = parsed("mesh-ca", *("--issuing-duration", "60s"), *seconds(5))
+    assert demo["issuing-duration"] == timedelta(seconds=60)
+    least = parsed("mesh-ca", "--issuing-duration", "20s", *seconds(5))
+    assert least["issuing-duration"] == timedelta(seconds=20)
+    long = parsed("mesh-ca", "--max-cert-duration", "365d")
+    assert long["issuing-duration"] == timedelta(days=1460), "the default goes along"
+
+
+def seconds(number: int) -> tuple[str, ...]:
+    return ("--cert-duration", f"{number}s", "--max-cert-duration", f"{number}s")
+
+
 def test_names_of_one_kind_stand_alone() -> None:
     assert parsed("mesh-server", "--dns", "a.example")["ip"] == []
     assert parsed("mesh-server", "--ip", "10.0.0.1")["dns"] == []
@@ -137,6 +153,18 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-ca", ["--max-cert-duration", "366d"], "at most 365d"),
         ("mesh-ca", ["--max-cert-duration", "30m"], "at most --max-cert-duration"),
         ("mesh-ca", ["--cert-duration", "1h30m"], "not a duration"),
+        ("mesh-ca", ["--issuing-duration", "95h"], "at least 4 times --max-cert-duration, here 4d"),
+        ("mesh-ca", ["--issuing-duration", "0s"], "at least 4 times"),
+        ("mesh-ca", ["--issuing-duration", "2000d"], "at most 1825d"),
+        ("mesh-ca", ["--issuing-duration", "a year"], "not a duration"),
+        ("mesh-ca", ["--key-passphrase-fd", "three"], "the number of an open file descriptor"),
+        ("mesh-ca", ["--key-passphrase-fd", "-1"], "the number of an open file descriptor"),
+        ("mesh-ca", ["--key-passphrase-fd", "9" * 50], "the number of an open file descriptor"),
+        (
+            "mesh-ca",
+            ["--key-passphrase-fd", "3", "--key-passphrase-file", "x"],
+            "say the same thing",
+        ),
         ("mesh-ca", ["--insecure-http", "localhost:80"], "takes a port number"),
         ("mesh-ca", ["--insecure-http", "65536"], "takes a port number"),
         ("mesh-ca", ["--insecure-http", "9" * 5000], "takes a port number"),

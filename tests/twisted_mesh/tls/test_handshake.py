@@ -1,5 +1,6 @@
 """What the seam lets in and what it does not, and what each side is told, handshake by handshake."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -10,7 +11,18 @@ from OpenSSL import SSL
 
 from pki.revocation import Reason, Revocation
 from pki.svid import X509Svid
-from tests.authorities import DAY, HOUR, OTHER, forge, forge_issuing, forge_root, key, names
+from tests.authorities import (
+    DAY,
+    HOUR,
+    MESH,
+    OTHER,
+    Mesh,
+    forge,
+    forge_issuing,
+    forge_root,
+    key,
+    names,
+)
 from tests.twisted_mesh.tls.wires import (
     TODAY,
     Conversation,
@@ -156,6 +168,27 @@ def test_a_good_client_talks(exact_alerts: bool) -> None:
     assert str(peer.spiffe_id) == "spiffe://mesh.local/service/backend"
     assert (peer.tls.version, peer.tls.sni, peer.tls.alpn) == ("TLS 1.3", "localhost", "http/1.1")
     assert len(peer.path) == len(peer.tls.chain) == len(peer.tls.serials) == 3
+
+
+def next_generation() -> Mesh:
+    """The same root with its next issuing CA."""
+    root = home().root
+    made = root.create_issuing(key("generation 2"), MESH, TODAY - HOUR, generation=2)
+    return Mesh(MESH, root, asyncio.run(made))
+
+
+@pytest.mark.parametrize("ahead", ["client", "server", "both"])
+def test_both_ends_talk_while_one_has_a_leaf_of_the_next_issuing_ca(ahead: str) -> None:
+    """Each still knows the issuers of the time of its own last renewal."""
+    new = next_generation()
+    client, server = End(False), End(True)
+    for end, name in ((client, "client"), (server, "server")):
+        if ahead in (name, "both"):
+            end.contexts.replace(good_svid(new), end.believes.bundles.all_roots)
+    conversation = converse(client, server)
+    conversation.calling.made[0].transport.write(b"hello")
+    conversation.pump()
+    assert conversation.served.made[0].heard == b"hello"
 
 
 def test_the_application_is_connected_only_after_the_peer_is_proven() -> None:

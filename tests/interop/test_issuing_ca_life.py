@@ -1,0 +1,44 @@
+"""A real CA whose issuing CAs live for seconds, with a server and a client that never notice."""
+
+import json
+
+import pytest
+
+from tests.interop.house import House
+from tests.running import BIN, Running
+
+BRIEF = ("--issuing-duration", "8s", "--cert-duration", "2s", "--max-cert-duration", "2s")
+REQUESTS = 60
+
+
+def issuers(said: str) -> set[str]:
+    """Which generations have issued to the one whose log this is."""
+    lines = (line for line in said.splitlines() if line.startswith("  Issuer: "))
+    return {line.partition("generation ")[2].partition(",")[0] for line in lines}
+
+
+@pytest.mark.slow
+def test_no_request_fails_while_two_issuing_cas_take_over(house: House) -> None:
+    ca = house.start_ca(*BRIEF)
+    server = house.start_server("--ttl", "2s")
+    client = Running.start(
+        *(BIN / "mesh-client", "--server", house.server_url, "--ttl", "2s"),
+        *("--repeat", str(REQUESTS), "--interval", "100ms", "--format", "json"),
+        cwd=house.home,
+        env=house.env,
+    )
+    house.processes.append(client)
+    assert client.wait() == 0, client.text
+    answers = [json.loads(line) for line in client.text.splitlines() if line.startswith("{")]
+    assert len([answer for answer in answers if answer.get("status") == 200]) == REQUESTS
+    ca.wait_for("A new issuing CA issues from now on", count=2)
+    server.wait_for(r"Issuer: .*generation 3,")
+    assert house.client("--repeat", "3").returncode == 0
+    assert {"1", "2", "3"} <= issuers(server.text)
+    assert len(issuers(client.text)) >= 2
+    for running in (ca, server):
+        assert running.stop() == 0
+        assert "ERROR" not in running.text
+        assert "succession-" not in running.text
+    again = house.start_ca(*BRIEF)
+    assert again.stop() == 0
