@@ -26,6 +26,18 @@ class BadProof(PkiError):
     code = "bad-proof"
 
 
+class DamagedTree(PkiError):
+    """A tile has fewer hashes than the tree's size says."""
+
+    code = "damaged-tree"
+
+    def __init__(self, level: int, number: int) -> None:
+        super().__init__(
+            f"tile {number} of level {level} of the log's tree is missing or cut short: "
+            "restore the store from a backup"
+        )
+
+
 def leaf_hash(data: bytes) -> bytes:
     return hashlib.sha256(b"\0" + data).digest()
 
@@ -35,7 +47,10 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def append(size: int, leaves: Sequence[bytes], read: Read) -> dict[tuple[int, int], bytes]:
-    """The tiles, by level and number, that change when a tree of ``size`` gets these leaf hashes."""
+    """The tiles, by level and number, that change when a tree of ``size`` gets these leaf hashes.
+
+    Raises :class:`DamagedTree` rather than build on a tile that is cut short.
+    """
     changed: dict[tuple[int, int], bytes] = {}
     level, start, news = 0, size, list(leaves)
     while news:
@@ -44,6 +59,8 @@ def append(size: int, leaves: Sequence[bytes], read: Read) -> dict[tuple[int, in
             first = number * _WIDTH
             filled = max(start - first, 0)
             kept = read(level, number)[: filled * _HASH] if filled else b""
+            if len(kept) != filled * _HASH:
+                raise DamagedTree(level, number)
             added = news[max(first - start, 0) : first + _WIDTH - start]
             tile = kept + b"".join(added)
             changed[level, number] = tile
@@ -54,14 +71,20 @@ def append(size: int, leaves: Sequence[bytes], read: Read) -> dict[tuple[int, in
 
 
 def leaves(start: int, end: int, read: Read) -> Iterator[bytes]:
-    """The leaf hashes from ``start`` up to ``end``, which is not among them."""
+    """The leaf hashes from ``start`` up to ``end``, which is not among them.
+
+    Raises :class:`DamagedTree` where one is not there.
+    """
     for number in range(start // _WIDTH, -(-end // _WIDTH)):
         first = number * _WIDTH
-        yield from _split(read(0, number))[max(start - first, 0) : end - first]
+        row = _split(read(0, number))[: end - first]
+        if len(row) != min(end - first, _WIDTH):
+            raise DamagedTree(0, number)
+        yield from row[max(start - first, 0) :]
 
 
 def root(size: int, read: Read) -> bytes:
-    """The hash of the tree's first ``size`` leaves."""
+    """The hash of the tree's first ``size`` leaves. Raises :class:`DamagedTree`."""
     return _Tree(read).root_of(0, size) if size else EMPTY_ROOT
 
 
@@ -107,6 +130,7 @@ def verify_inclusion(
     """Section 2.1.3.2. Raises :class:`BadProof`."""
     if not 0 <= position < size:
         raise BadProof(f"there is no entry {position} in a log of {size}")
+    _demand_hashes((leaf, root, *proof))
     number, last, result = position, size - 1, leaf
     for sibling in proof:
         if last == 0:
@@ -129,6 +153,7 @@ def verify_consistency(
     told = f"the proof does not show that the log of {second} entries extends that of {first}"
     if not 0 < first <= second:
         raise BadProof(f"a log of {second} entries does not extend one of {first}")
+    _demand_hashes((first_root, second_root, *proof))
     if first == second:
         if proof or first_root != second_root:
             raise BadProof(told)
@@ -152,6 +177,12 @@ def verify_consistency(
         number, last = number >> 1, last >> 1
     if last or old != first_root or new != second_root:
         raise BadProof(told)
+
+
+def _demand_hashes(values: Sequence[bytes]) -> None:
+    """A node is hashed over two hashes end to end: of other lengths, they could be cut elsewhere."""
+    if any(len(value) != _HASH for value in values):
+        raise BadProof(f"a proof is made of hashes of {_HASH} bytes, and this one is not")
 
 
 @define(eq=False)
@@ -202,7 +233,7 @@ class _Tree:
         inside = first % _WIDTH
         row = self._tile(level, first // _WIDTH)[inside : inside + (1 << rest)]
         if len(row) != 1 << rest:
-            raise BadProof("the tree's tiles are incomplete")
+            raise DamagedTree(level, first // _WIDTH)
         return _fold(row)
 
     def _tile(self, level: int, number: int) -> Sequence[bytes]:
@@ -217,7 +248,8 @@ def _split_at(size: int) -> int:
 
 
 def _split(tile: bytes) -> Sequence[bytes]:
-    return [tile[i : i + _HASH] for i in range(0, len(tile), _HASH)]
+    """The whole hashes of a tile; a piece of one at its end is left out."""
+    return [tile[i : i + _HASH] for i in range(0, len(tile) - _HASH + 1, _HASH)]
 
 
 def _fold(row: Sequence[bytes]) -> bytes:

@@ -63,9 +63,9 @@ def spoken_duration(duration: timedelta) -> str:
     return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
 
 
-def rfc3339(moment: datetime) -> str:
-    """``2026-11-23T10:00:00Z``: UTC, whole seconds."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+def rfc3339(moment: datetime, timespec: str = "seconds") -> str:
+    """``2026-11-23T10:00:00Z``: UTC, whole seconds, or with ``microseconds`` always all six digits."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
 
 
 def spoken_time(moment: datetime) -> str:
