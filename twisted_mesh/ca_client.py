@@ -166,13 +166,22 @@ class CaClient:
             self.security.contexts.replace(svid, roots)
 
     async def sign(
-        self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None = None
+        self,
+        csr: bytes,
+        spiffe_id: SpiffeId,
+        ttl: timedelta | None = None,
+        idempotency_key: str | None = None,
     ) -> tuple[x509.Certificate, ...]:
-        """The issued certificate and its intermediates, leaf first."""
+        """The issued certificate and its intermediates, leaf first.
+
+        Asked again with the same CSR and ``idempotency_key``, because the answer was lost, it is the
+        same certificate.
+        """
         asked = {"csr": csr.decode("ascii"), "requested_id": str(spiffe_id)}
         if ttl is not None:
             asked["ttl"] = format_duration(ttl)
-        answer = await self._ask("POST", "/api/v1/sign", asked, _SignAnswer)
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        answer = await self._ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
         return load_certificates(
             "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
         )
@@ -204,7 +213,14 @@ class CaClient:
             told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
         return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations, told)
 
-    async def _ask(self, method: str, path: str, body: object, shape: type[Any]) -> Any:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        shape: type[Any],
+        more: Mapping[str, str] | None = None,
+    ) -> Any:
         host = self.address.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         scheme = "https" if self.address.scheme == "https" else "http"
@@ -213,6 +229,8 @@ class CaClient:
         if body is not None:
             producer = FileBodyProducer(BytesIO(json.dumps(body).encode()))
             headers = Headers({"content-type": ["application/json"]})
+            for name, value in (more or {}).items():
+                headers.setRawHeaders(name, [value])
         try:
             status, content = await within(
                 self.reactor,

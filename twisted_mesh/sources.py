@@ -1,5 +1,6 @@
 """Sources: where a service's own identity comes from."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,8 +23,8 @@ from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.witness import Witness
 
-#: The status by which the CA says that a CSR breaks a rule.
-_UNPROCESSABLE = 422
+#: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
+_HOPELESS = (422, 409)
 
 
 @frozen
@@ -33,6 +34,15 @@ class Identity:
     svid: X509Svid
     bundles: BundleSet
     issued_at: datetime
+
+
+@frozen
+class _Question:
+    """What the CA is being asked, until it has answered."""
+
+    key: MemoryKey = field(repr=False)
+    csr: bytes
+    idempotency_key: str = field(factory=lambda: secrets.token_hex(16))
 
 
 async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
@@ -56,7 +66,7 @@ class CaSource:
     ttl: timedelta | None = None
     witness: Witness = field(factory=lambda: Witness(None))
     """Of the CA's audit log."""
-    _asking: tuple[MemoryKey, bytes] | None = field(default=None, init=False, repr=False)
+    _asking: "_Question | None" = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
     _position: int = field(default=0, init=False)
@@ -68,23 +78,25 @@ class CaSource:
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         if self._asking is None:
             self._asking = await self._ask_with_new_key(algorithm)
-        key, csr = self._asking
+        asking = self._asking
         self._present()
         issued_at = self.now()
         try:
-            chain = await self.client.sign(csr, self.spiffe_id, self.ttl)
+            chain = await self.client.sign(
+                asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key
+            )
             bundle = await self.client.bundle(self.spiffe_id.trust_domain)
-            svid = X509Svid.assemble(chain, key)
+            svid = X509Svid.assemble(chain, asking.key)
         except PkiError as error:
-            if isinstance(error, Malformed) or getattr(error, "status", None) == _UNPROCESSABLE:
+            if isinstance(error, Malformed) or getattr(error, "status", None) in _HOPELESS:
                 self._asking = None  # with this key and CSR it would never be otherwise
             raise
         self._asking, self._svid = None, svid
         self._present()
         return Identity(svid, BundleSet.of(bundle), issued_at)
 
-    async def _ask_with_new_key(self, algorithm: KeyAlgorithm) -> tuple[MemoryKey, bytes]:
-        """A key for the next certificate, and its CSR; kept until the CA has answered."""
+    async def _ask_with_new_key(self, algorithm: KeyAlgorithm) -> _Question:
+        """A key for the next certificate, and its CSR."""
         self.log.info(
             "Generating service key pair ({algorithm})...",
             event="key-generated",
@@ -102,7 +114,7 @@ class CaSource:
             event="certificate-requested",
             ca=f"{self.where}/api/v1/sign" if self.client.address.host else self.where,
         )
-        return key, csr
+        return _Question(key, csr)
 
     def _present(self) -> None:
         """Prove ourselves to the CA by the SVID that we have, as long as it is valid."""

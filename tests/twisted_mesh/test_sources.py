@@ -38,6 +38,7 @@ class Client:
     ca: Mesh = field(factory=mesh)
     address: CaAddress = CaAddress("unix", "/run/ca.sock")  # noqa: RUF009 - it is frozen
     asked: list[Any] = field(factory=list)
+    idempotency_keys: list[str] = field(factory=list)
     certify: MemoryKey | None = None
     news: list[TrustNews] = field(factory=list)
     away: Exception | None = None
@@ -47,9 +48,10 @@ class Client:
         self.presented.append(svid)
 
     async def sign(
-        self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None = None
+        self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None, idempotency_key: str
     ) -> Sequence[x509.Certificate]:
         self.asked.append((csr, spiffe_id, ttl))
+        self.idempotency_keys.append(idempotency_key)
         if self.away:
             raise self.away
         public_key: Any = self.certify.public_key if self.certify else load_csr(csr).public_key()
@@ -147,6 +149,8 @@ def test_a_ca_that_did_not_answer_is_asked_again_with_the_same_csr(rig: Rig) -> 
     assert load_csr(first[0]).public_key() == identity.svid.key.public_key
     result_of(source.obtain(P256))
     assert rig.client.asked[4][0] != first[0]
+    keys = rig.client.idempotency_keys
+    assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
 def test_what_it_has_it_presents_to_the_ca_until_that_ends(rig: Rig) -> None:

@@ -605,6 +605,7 @@ STATUSES = {
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
+        "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState"),
         "SuccessionBroke",
     },
