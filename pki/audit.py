@@ -164,12 +164,10 @@ class Checkpoint:
         """Raises :class:`BadCheckpoint`."""
         try:
             origin, size, root, time, end = text.split("\n")
-            checkpoint = cls(
-                origin,
-                int(size) if _SIZE.fullmatch(size) else -1,
-                base64.b64decode(root, validate=True),
-                parse_rfc3339(time.removeprefix("time ")),
-            )
+            if not _SIZE.fullmatch(size):
+                raise ValueError
+            at = parse_rfc3339(time.removeprefix("time "))
+            checkpoint = cls(origin, int(size), _unbase64(root), at)
         except (ValueError, PkiError):
             raise BadCheckpoint("the note is no checkpoint of an audit log") from None
         if end or len(checkpoint.root) != 32 or checkpoint.text != text:
@@ -177,6 +175,14 @@ class Checkpoint:
         if checkpoint.size > _MAX_SIZE or (not checkpoint.size and checkpoint.root != EMPTY_ROOT):
             raise BadCheckpoint(f"no log of {checkpoint.size} entries has that root")
         return checkpoint
+
+
+def _unbase64(text: str) -> bytes:
+    """Raises ValueError for all but what base64 is written like; how much Python overlooks differs by version."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
 
 
 def _demand_name(_instance: object, _attribute: Any, name: str) -> None:
@@ -199,7 +205,7 @@ class Verifier:
         name, _, rest = text.partition("+")
         digest, _, key = rest.partition("+")
         try:
-            raw = base64.b64decode(key, validate=True)
+            raw = _unbase64(key)
         except ValueError:
             raw = b""
         if len(raw) != 33 or raw[:1] != _ED25519:
@@ -258,7 +264,7 @@ class Verifier:
         if dash != _DASH or not name or not encoded:
             raise BadCheckpoint("the note is damaged: a line of its signatures is none")
         try:
-            raw = base64.b64decode(encoded, validate=True)
+            raw = _unbase64(encoded)
         except ValueError:
             raise BadCheckpoint("the note is damaged: a signature is no base64") from None
         return raw if name == self.name else None
