@@ -100,7 +100,7 @@ class Handover:
     async def prepare(self, root_key: MemoryKey) -> None:
         """Make the next issuing CA. It exists once its certificate is kept; nobody sees it sooner."""
         authorities = self.authorities
-        made = self._made or await self._make(root_key)
+        made, self._made = self._made or await self._make(root_key), None
         await self._prove(made)
         self._made = made
         await self._record_once(
