@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from pki.encoding import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem
+from pki.pkcs8 import encrypted_pem
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -114,13 +115,11 @@ class MemoryKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """PKCS #8, encrypted if there is a passphrase."""
-        return self.private_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(passphrase)
-            if passphrase
-            else serialization.NoEncryption(),
+        encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
+        plain = self.private_key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
+        return encrypted_pem(plain, passphrase) if passphrase else plain
 
     @property
     def public_key(self) -> PublicKey:

@@ -42,3 +42,19 @@ def test_no_request_fails_while_two_issuing_cas_take_over(house: House) -> None:
         assert "succession-" not in running.text
     again = house.start_ca(*BRIEF)
     assert again.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_root_key_that_was_away_is_picked_up_without_a_restart(house: House) -> None:
+    options = ("--issuing-duration", "16s", "--cert-duration", "4s", "--max-cert-duration", "4s")
+    assert house.start_ca(*options).stop() == 0
+    root_key, elsewhere = house.state / "ca" / "private" / "root.key", house.home / "root.key"
+    root_key.rename(elsewhere)
+    ca = house.start_ca(*options)
+    ca.wait_for(r"WARNING: succession-waits: .*certificates can be issued for \ds more")
+    assert "mesh_ca_succession_waits 1.0" in house.ask("socket", "/metrics").text
+    elsewhere.rename(root_key)
+    ca.wait_for("The root's key is back")
+    ca.wait_for("A new issuing CA issues from now on")
+    assert "mesh_ca_succession_waits 0.0" in house.ask("socket", "/metrics").text
+    assert ca.stop() == 0
