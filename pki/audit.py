@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
 from pki.keys import UnusableKey
 from pki.merkle import EMPTY_ROOT, BadProof, verify_consistency
-from pki.validity import parse_rfc3339, rfc3339
+from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
 _DASH = "\u2014"
@@ -124,7 +124,7 @@ class Entry:
         """Canonical JSON: sorted keys, no spaces, UTF-8; the time in UTC with microseconds."""
         at = self.at if self.at.tzinfo is UTC else self.at.astimezone(UTC)
         # msgspec writes times four times as fast as datetime does, and leaves a fraction of zero out.
-        written = at if at.microsecond else rfc3339(at, "microseconds")
+        written = at if at.microsecond else rfc3339_exactly(at)
         return _encode(_Written(self.act, self.actor, written, dict(self.facts), self.object))
 
     @classmethod
@@ -157,7 +157,7 @@ class Checkpoint:
     def text(self) -> str:
         """What is signed (C2SP tlog-checkpoint), with the time as its one extension line."""
         root = base64.b64encode(self.root).decode()
-        return f"{self.origin}\n{self.size}\n{root}\ntime {rfc3339(self.at, 'microseconds')}\n"
+        return f"{self.origin}\n{self.size}\n{root}\ntime {rfc3339_exactly(self.at)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -25,8 +25,7 @@ def serial_hex(serial: int) -> str:
 
 def serial_pairs(serial: int) -> str:
     """Colon-separated pairs, for people: ``1A:2B:3C``."""
-    digits = serial_hex(serial).upper()
-    return ":".join(digits[i : i + 2] for i in range(0, len(digits), 2))
+    return bytes.fromhex(serial_hex(serial)).hex(":").upper()
 
 
 def parse_serial(text: str) -> int:

@@ -9,6 +9,8 @@ from attrs import frozen
 from pki.errors import Malformed, printable
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+#: How long ``2026-11-23T10:00:00`` is: fractions and the offset come after.
+_SECONDS = 19
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 
 
@@ -63,9 +65,14 @@ def spoken_duration(duration: timedelta) -> str:
     return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
 
 
-def rfc3339(moment: datetime, timespec: str = "seconds") -> str:
-    """``2026-11-23T10:00:00Z``: UTC, whole seconds, or with ``microseconds`` always all six digits."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=timespec) + "Z"
+def rfc3339(moment: datetime) -> str:
+    """``2026-11-23T10:00:00Z``: UTC, whole seconds."""
+    return moment.astimezone(UTC).isoformat()[:_SECONDS] + "Z"
+
+
+def rfc3339_exactly(moment: datetime) -> str:
+    """``2026-11-23T10:00:00.000000Z``: UTC, always with microseconds."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def spoken_time(moment: datetime) -> str:
@@ -89,5 +96,5 @@ def parse_rfc3339(text: str) -> datetime:
 def whole_second_after(moment: datetime) -> datetime:
     """``moment`` rounded up to the whole seconds that certificates are written in."""
     if moment.microsecond:
-        moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+        moment += timedelta(microseconds=1_000_000 - moment.microsecond)
     return moment

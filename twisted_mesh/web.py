@@ -19,6 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 from twisted.web.client import ResponseDone
+from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.iweb import IResponse
 
 from pki.errors import PkiError, Problem, printable
@@ -146,7 +147,7 @@ class BoundedRequest(server.Request):
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         """Send one whole answer in one piece, and be done."""
         lines = [
-            b"%s %d %s" % (self.clientproto, status, http.RESPONSES.get(status, b"Unknown Status")),
+            b"%s %d %s" % (self.clientproto, status, RESPONSES.get(status, b"Unknown Status")),
             b"Server: " + server.version,
             b"Date: " + _date(int(time())),
         ]
@@ -438,7 +439,7 @@ def answer(
 @lru_cache(maxsize=4)
 def _date(moment: int) -> bytes:
     """A POSIX time as HTTP writes it (RFC 9110 section 5.6.7)."""
-    date: bytes = http.datetimeToString(moment)
+    date: bytes = datetimeToString(moment)
     return date
 
 

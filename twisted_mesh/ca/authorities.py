@@ -1,7 +1,7 @@
 """The CA's own certificates and keys: made at the first start, loaded at the later ones."""
 
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property
 from typing import Self
 
 from attrs import evolve, frozen
@@ -63,7 +63,12 @@ class Authorities:
 
     def forbidden_keys(self) -> frozenset[bytes]:
         """The CAs' own public keys: no workload may have them certified."""
-        return _public_keys((self.root, *(ca.certificate for ca in self.every_issuing)))
+        return self._public_keys
+
+    @cached_property
+    def _public_keys(self) -> frozenset[bytes]:
+        certificates = (self.root, *(ca.certificate for ca in self.every_issuing))
+        return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         return TrustBundle(trust_domain, (self.root,), sequence=1, refresh_hint=300)
@@ -87,11 +92,6 @@ class Authorities:
 
 def _generation(authority: Authority) -> int:
     return Term.of(authority.certificate).generation
-
-
-@lru_cache(maxsize=16)
-def _public_keys(certificates: tuple[x509.Certificate, ...]) -> frozenset[bytes]:
-    return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
 
 async def load_or_create(
