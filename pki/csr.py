@@ -4,10 +4,11 @@ import hashlib
 import re
 from collections.abc import Collection
 from datetime import timedelta
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
-from pki.encoding import SEQUENCE, element
+from pki.encoding import SEQUENCE, element, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, ecdsa, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
@@ -24,6 +25,7 @@ IPAddress = IPv4Address | IPv6Address
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
+_LONGEST_REMEMBERED = 1024
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _ECDSA_OVER = {
@@ -78,9 +80,10 @@ class IssuanceRequest:
         csr = load_csr(pem)
         problems: list[Problem] = []
         spiffe_id = _requested_id(requested_id, trust_domain, problems)
-        key = _public_key(csr, forbidden_keys, problems)
-        dns_names, ip_addresses = _names(csr, requested_id, problems)
-        subject = _subject(csr, problems)
+        info = csr.tbs_certrequest_bytes
+        key = _public_key(csr, info, forbidden_keys, problems)
+        named = _named(_encoded_names(csr, info, requested_id))
+        problems += named.problems
         if ttl is not None and ttl < timedelta(seconds=1):
             problems.append(
                 _problem("ttl-out-of-range", "the least lifetime is 1s", "ask for more", "ttl")
@@ -90,10 +93,10 @@ class IssuanceRequest:
         return cls(
             spiffe_id=spiffe_id,
             public_key=key,
-            dns_names=dns_names,
-            ip_addresses=ip_addresses,
+            dns_names=named.dns_names,
+            ip_addresses=named.ip_addresses,
             ttl=ttl,
-            subject=subject,
+            subject=named.subject,
             digest=hashlib.sha256(csr.public_bytes(serialization.Encoding.DER)).hexdigest(),
         )
 
@@ -217,13 +220,16 @@ def _requested_id(
 
 
 def _public_key(
-    csr: x509.CertificateSigningRequest, forbidden: Collection[bytes], problems: list[Problem]
+    csr: x509.CertificateSigningRequest,
+    info: bytes,
+    forbidden: Collection[bytes],
+    problems: list[Problem],
 ) -> PublicKey | None:
     digest = None
     try:
         key = csr.public_key()
         digest = csr.signature_hash_algorithm
-        proven = _is_proven(csr, key)
+        proven = _is_proven(csr, info, key)
     except HOSTILE_INPUT:
         problems.append(
             _problem(
@@ -267,16 +273,66 @@ def _public_key(
     return key
 
 
-def _is_proven(csr: x509.CertificateSigningRequest, key: PublicKeyTypes) -> bool:
+def _is_proven(csr: x509.CertificateSigningRequest, info: bytes, key: PublicKeyTypes) -> bool:
     """The same as ``csr.is_signature_valid``, which decodes the key once more."""
     digest = _ECDSA_OVER.get(csr.signature_algorithm_oid)
     if digest is None or not isinstance(key, ec.EllipticCurvePublicKey):
         return csr.is_signature_valid
     try:
-        key.verify(csr.signature, csr.tbs_certrequest_bytes, ecdsa(digest))
+        key.verify(csr.signature, info, ecdsa(digest))
     except InvalidSignature:
         return False
     return True
+
+
+@frozen
+class _EncodedNames:
+    """What a workload's CSRs have in common, whatever the key: who they are for, in DER."""
+
+    subject: bytes
+    attributes: bytes
+    requested_id: str
+    csr: x509.CertificateSigningRequest = field(eq=False)
+
+
+@frozen
+class _Names:
+    """The same, decoded."""
+
+    subject: str
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPAddress, ...]
+    problems: tuple[Problem, ...]
+
+
+def _encoded_names(
+    csr: x509.CertificateSigningRequest, info: bytes, requested_id: str
+) -> _EncodedNames:
+    """``info`` is a CertificationRequestInfo (RFC 2986 section 4.1) that cryptography has parsed."""
+    start, _ = inside(info, 0)
+    _, start = inside(info, start)  # after the version
+    _, end = inside(info, start)
+    _, rest = inside(info, end)  # after the key
+    return _EncodedNames(info[start:end], info[rest:], requested_id, csr)
+
+
+def _named(encoded: _EncodedNames) -> _Names:
+    if len(encoded.subject) + len(encoded.attributes) > _LONGEST_REMEMBERED:
+        return _decoded(encoded)
+    return _remembered(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(encoded: _EncodedNames) -> _Names:
+    """Workloads come back with the same names and another key, at each renewal."""
+    return _decoded(encoded)
+
+
+def _decoded(encoded: _EncodedNames) -> _Names:
+    problems: list[Problem] = []
+    dns_names, ip_addresses = _names(encoded.csr, encoded.requested_id, problems)
+    subject = _subject(encoded.csr, problems)
+    return _Names(subject, dns_names, ip_addresses, tuple(problems))
 
 
 def _subject(csr: x509.CertificateSigningRequest, problems: list[Problem]) -> str:
