@@ -213,9 +213,12 @@ class Authority:
             key_identifier(spki),
             general_names(spiffe_id, dns_names, ip_addresses),
         )
-        tbs = template.fill(fields)
+        try:
+            tbs, found = template.fill_and_read(fields)
+        except Malformed as error:
+            raise LintFailed(error.problems) from None
         filled = Filled(
-            _read_back(template, tbs),
+            found,
             template.is_nameless,
             self.validity,
             shape.profile,
@@ -324,13 +327,6 @@ def _lay_out(
 def _lint_in_full(draftee: Draftee) -> None:
     if problems := lint(draftee):
         raise LintFailed(problems)
-
-
-def _read_back(template: Template, tbs: bytes) -> Fields:
-    try:
-        return template.read(tbs)
-    except Malformed as error:
-        raise LintFailed(error.problems) from None
 
 
 def _drafted(profile: Profile, unsigned: x509.Certificate, seal: object) -> Draft:

@@ -38,7 +38,6 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
 #: The empty Name, in DER.
 NAMELESS = element(SEQUENCE, b"")
-_SET, _UTF8 = 0x31, 0x0C
 _COMMON_NAME = bytes.fromhex("0603550403")
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
@@ -156,10 +155,19 @@ def alternative_names(
 
 def subject_der(spiffe_id: SpiffeId) -> bytes:
     """The same as :func:`subject_for`, in DER."""
-    name = spiffe_id.name.encode()
-    if not 0 < len(name) <= 64:
+    name = spiffe_id.name.encode("ascii")
+    size = len(name)
+    if not 0 < size <= 64:
         return NAMELESS
-    return element(SEQUENCE, element(_SET, element(SEQUENCE, _COMMON_NAME + element(_UTF8, name))))
+    # A SEQUENCE of a SET of a SEQUENCE of an OID and a UTF8String; every length fits into one octet.
+    return b"\x30%c\x31%c\x30%c%b\x0c%c%b" % (
+        size + 11,
+        size + 9,
+        size + 7,
+        _COMMON_NAME,
+        size,
+        name,
+    )
 
 
 def general_names(
@@ -259,7 +267,7 @@ def _public_key(
                 "csr",
             )
         )
-    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+    if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
         return None
     if spki_der(key) in forbidden:
         problems.append(

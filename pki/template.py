@@ -106,6 +106,16 @@ class Template:
             + element(_EXTENSIONS, element(SEQUENCE, extensions)),
         )
 
+    def fill_and_read(self, fields: Fields) -> tuple[bytes, Fields]:
+        """The TBSCertificate, and what :meth:`read` finds in it. Raises :class:`Malformed` as that does."""
+        tbs = self.fill(fields)
+        try:
+            found = self._read(tbs)
+        except (ValueError, IndexError, OverflowError):
+            found = None
+        # Where they are equal, filling in what was found would give the same bytes again.
+        return tbs, fields if found == fields else self.read(tbs)
+
     def read(self, tbs: bytes) -> Fields:
         """What is in the gaps. Raises :class:`Malformed` where anything else differs from the template."""
         try:

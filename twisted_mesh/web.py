@@ -74,9 +74,7 @@ def parse_json(body: bytes, shape: type[T]) -> T:
     if brackets > _MAX_DEPTH and _is_deep(body):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is not JSON: it is nested too deeply")
     try:
-        decoded = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        decoded = _JSON.decode(body.decode("utf-8"))
     except ValueError as error:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(str(error), 200)}"
@@ -110,6 +108,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number in JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 class BoundedRequest(server.Request):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,8 +41,10 @@ from tests.pki.test_merkle import Tiles
 from tests.tools import require_tool
 
 ORIGIN = "mesh.local/audit/0123456789abcdef"
-KEY = LogKey.generate(ORIGIN)
-OTHER_KEY = LogKey.generate(ORIGIN)
+# Always the same: they are in the names of tests, and every worker must collect the same ones.
+KEY, OTHER_KEY = (
+    LogKey(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes([seed] * 32))) for seed in (1, 2)
+)
 ROOT = hashlib.sha256(b"a root").digest()
 POINT = Checkpoint(ORIGIN, 20852163, ROOT, NOW)
 NOTE = asyncio.run(KEY.sign(POINT))

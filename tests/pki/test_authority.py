@@ -297,7 +297,7 @@ def test_the_bytes_that_are_signed_are_those_that_were_linted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     linted: list[bytes] = []
-    read = Template.read
+    read = Template._read
 
     def spy(draftee: Draftee) -> list[object]:
         linted.append(draftee.cert.tbs_certificate_bytes)
@@ -309,7 +309,7 @@ def test_the_bytes_that_are_signed_are_those_that_were_linted(
 
     issuer = Authority(ISSUER.certificate, ISSUER.key)
     monkeypatch.setattr("pki.authority.lint", spy)
-    monkeypatch.setattr(Template, "read", spy_gaps)
+    monkeypatch.setattr(Template, "_read", spy_gaps)
     first, second = draft(issuer), draft(issuer)
     # The throwaway draft in full and as a template; the first one's gaps, and it in full; the second one's gaps.
     assert linted[2:] == [first.tbs, first.tbs, second.tbs]

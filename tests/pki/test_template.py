@@ -42,7 +42,20 @@ fields = st.builds(
 
 @given(fields)
 def test_what_is_filled_in_is_read_back(filled: Fields) -> None:
-    assert TEMPLATE.read(TEMPLATE.fill(filled)) == filled
+    tbs = TEMPLATE.fill(filled)
+    assert TEMPLATE.read(tbs) == filled
+    assert TEMPLATE.fill_and_read(filled) == (tbs, filled)
+
+
+@given(fields, st.binary(max_size=30), st.sampled_from(["subject", "spki", "key_identifier"]))
+def test_what_does_not_fit_its_gap_is_read_as_what_it_says_or_not_at_all(
+    filled: Fields, wrong: bytes, name: str
+) -> None:
+    try:
+        tbs, found = TEMPLATE.fill_and_read(evolve(filled, **{name: wrong}))
+    except Malformed:
+        return
+    assert TEMPLATE.fill(found) == tbs
 
 
 @pytest.mark.parametrize(

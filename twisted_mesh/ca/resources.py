@@ -432,7 +432,7 @@ def _route(request: BoundedRequest) -> tuple[Route, str]:
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
-    if method == "POST" and _media_type(request) != "application/json":
+    if method == "POST" and _media_type(request) != b"application/json":
         raise NotJson(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
         )
@@ -482,9 +482,9 @@ def _key_id(asked: dict[str, str], name: str) -> str | None:
     return text
 
 
-def _media_type(request: BoundedRequest) -> str:
-    header = request.getHeader("content-type") or ""
-    return header.partition(";")[0].strip().lower()
+def _media_type(request: BoundedRequest) -> bytes:
+    header = request.getHeader(b"content-type") or b""
+    return header.partition(b";")[0].strip().lower()
 
 
 def _body(request: BoundedRequest) -> bytes:
@@ -504,16 +504,14 @@ def _query(request: BoundedRequest) -> dict[str, str]:
 
 
 def _refuse_browsers(request: BoundedRequest) -> None:
-    host = (request.getHeader("host") or "").rpartition(":")[0] or request.getHeader("host")
-    if len(request.requestHeaders.getRawHeaders("host") or ()) != 1 or host not in (
-        "localhost",
-        "127.0.0.1",
-    ):
+    hosts = request.requestHeaders.getRawHeaders(b"host") or ()
+    host = hosts[0] if len(hosts) == 1 else b""
+    if (host.rpartition(b":")[0] or host) not in (b"localhost", b"127.0.0.1"):
         raise CrossOrigin(
             HTTPStatus.FORBIDDEN,
             "the plaintext port answers to the hosts localhost and 127.0.0.1 only",
         )
-    if request.getHeader("origin") is not None:
+    if request.requestHeaders.hasHeader(b"origin"):
         raise CrossOrigin(
             HTTPStatus.FORBIDDEN,
             "the plaintext port answers no web pages: the request has an Origin",
