@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
 from pki.keys import UnusableKey
 from pki.merkle import EMPTY_ROOT, BadProof, verify_consistency
+from pki.pkcs8 import encrypted_pem
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
@@ -300,13 +301,11 @@ class LogKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """PKCS #8, encrypted if there is a passphrase."""
-        return self.private_key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(passphrase)
-            if passphrase
-            else serialization.NoEncryption(),
+        encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
+        plain = self.private_key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
+        return encrypted_pem(plain, passphrase) if passphrase else plain
 
     @property
     def verifier(self) -> Verifier:
