@@ -135,13 +135,15 @@ class _Examination:
                 self._hole = position
         else:
             self._keeps_text = True
-            yield from self._close_hole(position)
+            if self._hole is not None:
+                yield from self._close_hole(position)
             computed = leaf_hash(entry)
             yield from self._read(position, entry, computed, leaf)
             leaf = leaf or computed
         if self._tree is not None and leaf is not None:
             self._tree.add(leaf)
-            yield from self.hold_against_signed()
+            if self._tree.size in self.signed:
+                yield from self.hold_against_signed()
 
     def finish(self) -> Iterator[Finding]:
         yield from self._close_hole(self._end)

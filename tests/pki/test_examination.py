@@ -194,10 +194,12 @@ def test_rows_out_of_order_are_found_and_not_called_missing() -> None:
 
 
 def test_an_endless_number_of_gaps_is_told_as_they_come() -> None:
-    rows = [Row(position, None, EMPTY_ROOT) for position in range(0, 10_000, 2)]
+    rows = iter([Row(position, None, EMPTY_ROOT) for position in range(0, 10_000, 2)])
     findings = examine(rows, [])
     assert next(findings) == Finding("log-cut", 1, 2, "entry 1 missing from the log")
-    assert sum(1 for _ in findings) == 4998
+    # The row that is taken out here makes one gap of two.
+    assert next(rows).position < 2100
+    assert sum(1 for _ in findings) == 4997
 
 
 def test_a_log_that_was_rolled_back_lacks_at_least_what_was_signed() -> None:

@@ -267,6 +267,13 @@ def test_consistency_is_proven_and_anything_else_is_not(
             verify_consistency(first, second, old, new, damaged(data, proof))
 
 
+def test_two_hashes_cut_elsewhere_are_no_hashes() -> None:
+    # Both halves of a node are hashed end to end: without a look at their lengths this would pass.
+    left, right = (leaf_hash(entry) for entry in ENTRIES[:2])
+    with pytest.raises(BadProof, match="hashes of 32 bytes"):
+        verify_inclusion(right[1:], 1, 2, [left + right[:1]], bytes.fromhex(ROOTS[2]))
+
+
 def changed_byte(data: st.DataObject, value: bytes) -> bytes:
     place = data.draw(st.integers(0, len(value) - 1))
     flip = data.draw(st.integers(1, 255))
