@@ -1,15 +1,26 @@
-"""The audit log in tables: its Merkle tree, proofs from it, its checkpoints."""
+"""The audit log in tables: its entries, its Merkle tree, proofs from it, its checkpoints."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from pki import merkle
-from twisted_mesh.stores.records import LoggedEntry, LogHead
-from twisted_mesh.stores.schema import audit, checkpoints, counter, next_numbers, tiles, upsert_tile
+from pki.audit import Entry
+from twisted_mesh.stores.records import LoggedEntry, LogHead, StoreError
+from twisted_mesh.stores.schema import (
+    audit,
+    checkpoints,
+    counter,
+    microseconds,
+    next_numbers,
+    tiles,
+)
 
 #: How many acts are taken into the tree by one command.
 _STRIDE = 5000
+#: Of the checkpoints of so many microseconds one is kept, once the acts of that time are pruned.
+_HOUR = 3600 * 10**6
 
 _TILE = select(tiles.c.hashes).where(
     tiles.c.level == bindparam("level_"), tiles.c.number == bindparam("number_")
@@ -30,8 +41,14 @@ def head(connection: Connection) -> LogHead:
     return LogHead(size, merkle.root(size, _reader(connection)))
 
 
+def record(connection: Connection, entry: Entry) -> None:
+    (count,) = next_numbers(connection, audit=1)
+    row = {"position": count - 1, "at": microseconds(entry.at), "entry": entry.to_bytes()}
+    connection.execute(insert(audit), row)
+
+
 def extend(connection: Connection) -> LogHead:
-    """Take what was recorded since into the tree."""
+    """Take what was recorded since into the tree. Raises :class:`StoreError` where some of it is gone."""
     size = counter(connection, "tree")
     news = connection.execute(
         select(audit.c.position, audit.c.entry)
@@ -40,20 +57,31 @@ def extend(connection: Connection) -> LogHead:
         .limit(_STRIDE)
     ).all()
     if [row.position for row in news] != list(range(size, size + len(news))):
-        raise RuntimeError("positions are missing in the audit log")
+        raise StoreError(
+            f"entries of the audit log are missing after the first {size}: somebody deleted them; "
+            "keep a copy of the store, and restore the last backup"
+        )
     if news:
         leaves = [merkle.leaf_hash(row.entry) for row in news]
         changed = merkle.append(size, leaves, _reader(connection))
         for (level, number), hashes in changed.items():
-            upsert_tile(connection, level, number, hashes)
+            _write_tile(connection, level, number, hashes)
         next_numbers(connection, tree=len(news))
     return head(connection)
+
+
+def _write_tile(connection: Connection, level: int, number: int, hashes: bytes) -> None:
+    where = (tiles.c.level == level, tiles.c.number == number)
+    if not connection.execute(update(tiles).where(*where).values(hashes=hashes)).rowcount:
+        row = {"level": level, "number": number, "hashes": hashes}
+        connection.execute(insert(tiles), row)
 
 
 def entries(connection: Connection, start: int, limit: int) -> tuple[Sequence[LoggedEntry], int]:
     """At most ``limit`` of those in the tree, from position ``start`` on; and the tree's size."""
     size = counter(connection, "tree")
-    end = min(size, start + limit)
+    start = min(max(start, 0), size)
+    end = min(size, start + max(limit, 0))
     found = {
         row.position: bytes(row.entry)
         for row in connection.execute(
@@ -65,9 +93,15 @@ def entries(connection: Connection, start: int, limit: int) -> tuple[Sequence[Lo
     leaves = merkle.leaves(start, end, _reader(connection))
     listed = [
         LoggedEntry(position, leaf, found.get(position))
-        for position, leaf in zip(range(start, end), leaves, strict=False)
+        for position, leaf in zip(range(start, end), leaves, strict=True)
     ]
     return listed, size
+
+
+def keep(connection: Connection, size: int, at: int, note: str) -> None:
+    """Keep a checkpoint; of two for the same size the later one."""
+    connection.execute(delete(checkpoints).where(checkpoints.c.size == size))
+    connection.execute(insert(checkpoints), {"size": size, "at": at, "note": note})
 
 
 def notes(connection: Connection, start: int, limit: int) -> Sequence[tuple[int, str]]:
@@ -104,8 +138,14 @@ def recorded(connection: Connection) -> tuple[int, int | None]:
 
 
 def prune(connection: Connection, before: int, limit: int) -> int:
-    """Forget the text of acts from before a time, and old checkpoints but for one an hour."""
-    size = counter(connection, "tree")
+    """Forget the text of acts from before a time, and of each hour's checkpoints all but the last.
+
+    At most about ``limit`` of each; how many are gone.
+    """
+    return _prune_acts(connection, before, limit) + _thin_out(connection, before, limit)
+
+
+def _prune_acts(connection: Connection, before: int, limit: int) -> int:
     first = connection.execute(select(func.min(audit.c.position))).scalar()
     if first is None:
         return 0
@@ -116,5 +156,24 @@ def prune(connection: Connection, before: int, limit: int) -> int:
         .order_by(audit.c.position)
         .limit(1)
     ).scalar()
-    end = min(size, first + limit if kept is None else kept)
+    end = min(counter(connection, "tree"), first + limit if kept is None else kept)
     return connection.execute(delete(audit).where(audit.c.position < end)).rowcount
+
+
+def _thin_out(connection: Connection, before: int, limit: int) -> int:
+    thinned = counter(connection, "thinned")
+    rows = connection.execute(
+        select(checkpoints.c.size, checkpoints.c.at)
+        .where(checkpoints.c.size > thinned)
+        .order_by(checkpoints.c.size)
+        .limit(limit + 1)
+    ).all()
+    seen, gone = thinned, []
+    for checkpoint, following in pairwise(rows):
+        if following.at >= before:
+            break
+        seen = checkpoint.size
+        if checkpoint.at // _HOUR == following.at // _HOUR:
+            gone.append(seen)
+    next_numbers(connection, thinned=seen - thinned)
+    return connection.execute(delete(checkpoints).where(checkpoints.c.size.in_(gone))).rowcount

@@ -1,31 +1,75 @@
-"""From the tables of an older version to those of this one, forwards only, in the start's own transaction."""
+"""From whatever tables there are to those of this version, forwards only, in the start's own transaction."""
 
 from collections.abc import Callable, Mapping
 
+from attrs import frozen
 from cryptography import x509
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import Connection, insert, inspect, text, update
+from twisted.logger import Logger
 
 from pki.errors import HOSTILE_INPUT
 from pki.keys import key_id
+from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.schema import (
     COUNTERS,
     VERSION,
     bodies,
     certificates,
     counters,
+    create,
+    facts,
     intents,
     meta,
     metadata,
     next_numbers,
 )
 
+_log = Logger(namespace="mesh.store")
 _STRIDE = 1000
 
 
-def migrate(connection: Connection, version: int) -> None:
+@frozen
+class Tables:
+    """What :func:`bring_up` made or found."""
+
+    store: str
+    """The id of the store that they are of."""
+    is_new: bool
+
+
+def bring_up(connection: Connection, name: str) -> Tables:
+    """Make the tables, or bring them up to date. Raises :class:`StoreError`, with the store's ``name``."""
+    tables = set(inspect(connection).get_table_names())
+    if not tables:
+        return Tables(create(connection), is_new=True)
+    known = facts(connection) if "meta" in tables else {}
+    version = int(known.get("schema", "0"))
+    if version > VERSION:
+        raise StoreError(
+            f"store {name}: it was written by a later version of this program "
+            f"(tables {version}, here {VERSION}): upgrade twisted-mesh"
+        )
+    if 0 < version < VERSION:
+        _migrate(connection, version)
+        _log.info(
+            "Store {store} brought from tables {old} to {new}",
+            event="store-migrated",
+            store=name,
+            old=version,
+            new=VERSION,
+        )
+        tables = set(inspect(connection).get_table_names())
+    if not version or not set(metadata.tables) <= tables:
+        raise StoreError(
+            f"store {name}: its tables are not those of this program: name another file"
+        )
+    return Tables(known["store"], is_new=False)
+
+
+def _migrate(connection: Connection, version: int) -> None:
     """Bring the tables from ``version`` to :data:`VERSION`."""
     for step in range(version, VERSION):
-        MIGRATIONS[step](connection)
+        _MIGRATIONS[step](connection)
         connection.execute(update(meta).where(meta.c.name == "schema").values(value=str(step + 1)))
 
 
@@ -39,7 +83,7 @@ def _from_1(connection: Connection) -> None:
     metadata.create_all(connection)
     old = connection.execute(text("SELECT * FROM old_certificates ORDER BY issued_at, serial"))
     for rows in old.mappings().partitions(_STRIDE):
-        last = next_numbers(connection, certificate=len(rows))["certificate"]
+        (last,) = next_numbers(connection, certificate=len(rows))
         numbered = list(enumerate(rows, last - len(rows) + 1))
         connection.execute(
             insert(certificates),
@@ -75,4 +119,4 @@ def _key_of(der: bytes | None) -> str:
 
 
 #: By the version that each starts from.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _from_1}
+_MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _from_1}

@@ -1,47 +1,64 @@
 """Space kept back on the disk, so that there is still room to revoke when it is full."""
 
+import errno
 import os
 from pathlib import Path
 
-from attrs import define
+from attrs import frozen
 
 _SIZE = 8 * 1024 * 1024
 #: Of a small file system only so large a part is kept back.
 _PART = 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-@define(eq=False)
+@frozen(eq=False)
 class Reserve:
     """A file that is only there to be deleted."""
 
     path: Path
 
-    @property
-    def is_held(self) -> bool:
-        return self.path.exists()
-
     def hold(self) -> bool:
-        """Take the space, or find it taken; False where there is none to take."""
-        if self.is_held:
-            return True
+        """Take the space, or find it taken; False where the disk has no room for it.
+
+        Where it cannot be taken for another reason, that is the disk's own to tell: True.
+        """
         temporary = self.path.with_name(f".{self.path.name}")
         try:
-            found = os.statvfs(self.path.parent)
-            size = min(_SIZE, found.f_blocks * found.f_frsize // _PART)
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(descriptor, 0, size)
-                else:
-                    os.write(descriptor, bytes(size))
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            if self.path.exists():
+                return True
+            disk = os.statvfs(self.path.parent)
+            size = min(_SIZE, disk.f_blocks * disk.f_frsize // _PART)
+            # As much again must be free: taken with the last of the space, it would be given up at once.
+            if disk.f_bavail * disk.f_frsize < 2 * size:
+                return False
+            _fill(temporary, size)
             temporary.replace(self.path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            return False
+        except OSError as error:
+            _remove(temporary)
+            return error.errno not in _NO_ROOM
         return True
 
-    def release(self) -> None:
-        self.path.unlink(missing_ok=True)
+    def release(self) -> bool:
+        """Give the space up; whether there was any."""
+        return _remove(self.path)
+
+
+def _fill(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            os.write(descriptor, bytes(size))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:  # a disk that is mounted read-only says so of files that are not there, too
+        return False
+    return True

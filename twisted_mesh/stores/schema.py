@@ -6,8 +6,9 @@ that a serial alone finds its certificate.
 """
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import lru_cache
 
 from sqlalchemy import (
     BigInteger,
@@ -22,10 +23,8 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
-    case,
     insert,
     select,
-    update,
 )
 
 from pki.revocation import Reason
@@ -122,13 +121,13 @@ feed = Table(
     ),
 )
 
-#: The audit log: each act, written in the act's own transaction. ``entry`` is NULL once pruned.
+#: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.
 audit = Table(
     "audit",
     metadata,
     Column("position", _Int64, primary_key=True, autoincrement=False),
     Column("at", _Int64, nullable=False),
-    Column("entry", LargeBinary),
+    Column("entry", LargeBinary, nullable=False),
 )
 
 #: The Merkle tree over it, in tiles of 256 hashes (C2SP tlog-tiles).
@@ -148,11 +147,15 @@ checkpoints = Table(
     Column("note", Text, nullable=False),
 )
 
-#: ``certificate``, ``feed``, ``audit``: the last number given out. ``tree``: how many acts are in the tree.
-COUNTERS = ("certificate", "feed", "audit", "tree")
-
+#: ``certificate``, ``feed``, ``audit``: how many numbers were given out. ``tree``: how many acts are in
+#: the tree. ``thinned``: up to which size checkpoints have been thinned out.
+COUNTERS = ("certificate", "feed", "audit", "tree", "thinned")
 
 _COUNTER = select(counters.c.value).where(counters.c.name == bindparam("name_"))
+#: What is known of a certificate before it is signed, as :func:`row_of` gives it.
+INTENDED = (
+    "id, serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, request_key"
+)
 
 
 def create(connection: Connection) -> str:
@@ -173,22 +176,28 @@ def counter(connection: Connection, name: str) -> int:
     return value
 
 
-def next_numbers(connection: Connection, **counts: int) -> dict[str, int]:
+def next_numbers(connection: Connection, **counts: int) -> Sequence[int]:
     """Take so many numbers of each name; the last of each. The rows stay locked until the commit."""
-    taken = connection.execute(
-        update(counters)
-        .where(counters.c.name.in_(counts))
-        .values(value=counters.c.value + case(counts, value=counters.c.name))
-        .returning(counters.c.name, counters.c.value)
+    statement = _take(tuple(counts), mark(connection))
+    rows = connection.exec_driver_sql(statement, tuple(counts.values()))
+    taken = {row.name: row.value for row in rows}
+    return [taken[name] for name in counts]
+
+
+@lru_cache
+def _take(names: Sequence[str], mark: str) -> str:
+    # By hand: compiled anew each time it would cost as much as all else about a command.
+    whens = " ".join(f"WHEN '{name}' THEN CAST({mark} AS BIGINT)" for name in names)
+    quoted = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"UPDATE counters SET value = value + CASE name {whens} END "  # noqa: S608
+        f"WHERE name IN ({quoted}) RETURNING name, value"
     )
-    return {row.name: row.value for row in taken}
 
 
-def upsert_tile(connection: Connection, level: int, number: int, hashes: bytes) -> None:
-    where = (tiles.c.level == level, tiles.c.number == number)
-    if not connection.execute(update(tiles).where(*where).values(hashes=hashes)).rowcount:
-        row = {"level": level, "number": number, "hashes": hashes}
-        connection.execute(insert(tiles), row)
+def mark(connection: Connection) -> str:
+    """What stands for a value in a statement written by hand."""
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
 
 
 def facts(connection: Connection) -> dict[str, str]:
@@ -208,24 +217,24 @@ def time_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def row_of(certificate: IssuedCertificate, request_key: str | None = None) -> dict[str, Any]:
-    """A row of ``certificates`` but for its id; :func:`certificate_of` reads it."""
+def row_of(
+    number: int, certificate: IssuedCertificate, request_key: str | None
+) -> tuple[int | str | None, ...]:
+    """The columns :data:`INTENDED` of a certificate that is about to be signed."""
     if not 0 <= certificate.serial < 1 << 160:  # RFC 5280 section 4.1.2.2
         raise ValueError("a serial number has at most 20 bytes and is not negative")
-    revoked_at = certificate.revoked_at
-    return {
-        "serial": serial_text(certificate.serial),
-        "issuer": certificate.issuer,
-        "spiffe_id": str(certificate.spiffe_id),
-        "subject": certificate.subject,
-        "key": certificate.key,
-        "issued_at": microseconds(certificate.issued_at),
-        "expires_at": microseconds(certificate.expires_at),
-        "requester": certificate.requester,
-        "request_key": request_key,
-        "revoked_at": None if revoked_at is None else microseconds(revoked_at),
-        "reason": certificate.reason,
-    }
+    return (
+        number,
+        serial_text(certificate.serial),
+        certificate.issuer,
+        str(certificate.spiffe_id),
+        certificate.subject,
+        certificate.key,
+        microseconds(certificate.issued_at),
+        microseconds(certificate.expires_at),
+        certificate.requester,
+        request_key,
+    )
 
 
 def certificate_of(row: RowMapping) -> IssuedCertificate:

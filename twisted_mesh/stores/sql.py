@@ -1,22 +1,18 @@
 """The store on SQL: a thread writes, many commands to a commit, another reads; the reactor never waits."""
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from attrs import frozen
-from sqlalchemy import Connection, Engine, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine
 from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pki.errors import PkiError
 from twisted_mesh.interfaces import IStore
-from twisted_mesh.stores import log, reading, schema
-from twisted_mesh.stores.migrations import migrate
+from twisted_mesh.stores import log, reading
+from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
     Command,
     Feed,
@@ -26,15 +22,12 @@ from twisted_mesh.stores.records import (
     LogHead,
     OpenIntent,
     Page,
-    Prune,
     Query,
-    RecordCertificate,
-    Revoke,
     StoreError,
-    WriteOff,
 )
 from twisted_mesh.stores.sqlite import Sqlite
-from twisted_mesh.stores.writing import Outcome, apply_all
+from twisted_mesh.stores.worker import Worker
+from twisted_mesh.stores.writer import Writer
 
 T = TypeVar("T")
 
@@ -43,25 +36,14 @@ _BATCH = 128
 #: So many may wait for the disk, and so many for an answer; whoever comes then is told to come later.
 _WAITING = 4096
 _ASKING = 256
-#: What is still done when the disk is full, from the reserve. It makes safer, or makes room.
-_ESSENTIAL = (Revoke, WriteOff, RecordCertificate, Prune)
-
-_log = Logger(namespace="mesh.store")
 
 
 @frozen(eq=False)
-class _Write:
-    command: Command
-    deferred: Deferred[Any]
+class _Question:
+    ask: Callable[[Connection], Any]
 
 
-@frozen(eq=False)
-class _Read:
-    query: Callable[[Connection], Any]
-    deferred: Deferred[Any]
-
-
-Batch = Sequence[_Write | _Read]
+_Work = tuple[Command | _Question, Deferred[Any]]
 
 
 @implementer(IStore)
@@ -79,38 +61,39 @@ class SqlStore:
     def __init__(self, database: Sqlite, reactor: IReactorFromThreads) -> None:
         self._database = database
         self._reactor = reactor
-        self._writer: _Worker | None = None
-        self._reader: _Worker | None = None
-        self._waiting: list[_Write | _Read] = []
+        self._writer: Worker[_Work] | None = None
+        self._reader: Worker[_Work] | None = None
+        self._waiting: list[_Work] = []
         self._asking = 0
         self._busy = False
         """Whether a batch is with the writer, or about to be."""
         self._stopping: list[Deferred[None]] = []
-        self._id = ""
-        self.is_new = False
+        self._tables = Tables("", is_new=False)
+
+    @property
+    def id(self) -> str:
+        """Identifies this store for good."""
+        return self._tables.store
+
+    @property
+    def is_new(self) -> bool:
         """Whether :meth:`start` found nothing and made it."""
+        return self._tables.is_new
 
     def start(self) -> None:
         """Open the database, bring its tables up to date, start the threads (twistd has forked by now)."""
-        if self._writer is not None:
+        if self._writer is not None or self._stopping:
             raise StoreError(f"store {self._database}: it is open already")
         self._database.make()
-        engine = self._database.engine()
-        try:
-            with engine.execution_options(writes=True).begin() as connection:
-                self._id = self._prepare(connection)
-        except Exception as error:
-            engine.dispose()
-            raise self._explain(error) from None
+        engines = self._open()
         if self._database.reserve is not None:
             self._database.reserve.hold()
-        self._writer = _Worker(self, engine)
-        self._reader = (
-            self._writer if self._database.path is None else _Worker(self, self._database.engine())
-        )
+        self._writer = self._reader = self._worker(engines[0], self._wrote)
+        if len(engines) > 1:
+            self._reader = self._worker(engines[1], self._answered)
 
     def stop(self) -> Deferred[None]:
-        if self._writer is None:
+        if self._writer is None and not self._stopping:
             return succeed(None)
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
@@ -118,17 +101,12 @@ class SqlStore:
             self._hand_over()
         return done
 
-    @property
-    def id(self) -> str:
-        """Identifies this store for good."""
-        return self._id
-
     def apply(self, command: Command) -> Deferred[Any]:
         if self._writer is None or self._stopping:
             return self._closed()
         if len(self._waiting) >= _WAITING:
             return self._overrun("its disk does not keep up")
-        return self._queue(_Write(command, Deferred()))
+        return self._queue(command)
 
     def find(self, serial: int) -> Deferred[IssuedCertificate | None]:
         return self._read(lambda connection: reading.find(connection, serial))
@@ -140,7 +118,7 @@ class SqlStore:
         return self._read(lambda connection: reading.page(connection, query))
 
     def feed(self, after: int) -> Deferred[Feed]:
-        return self._read(lambda connection: reading.revocations(connection, self._id, after))
+        return self._read(lambda connection: reading.revocations(connection, self.id, after))
 
     def open_intents(self, limit: int = 1000) -> "Deferred[tuple[OpenIntent, ...]]":
         return self._read(lambda connection: reading.open_intents(connection, limit))
@@ -166,32 +144,81 @@ class SqlStore:
     def consistency_proof(self, first: int, second: int) -> "Deferred[tuple[bytes, ...]]":
         return self._read(lambda connection: log.consistency(connection, first, second))
 
-    def _read(self, query: Callable[[Connection], T]) -> Deferred[T]:
+    def _open(self) -> Sequence[Engine]:
+        """The writer's engine, and one of the reader's own where it can have that."""
+        try:
+            return self._prepared()
+        except Full:
+            # To open it takes a little space too.
+            if self._database.reserve is None or not self._database.reserve.release():
+                raise
+            return self._prepared()
+
+    def _prepared(self) -> Sequence[Engine]:
+        engines: list[Engine] = []
+        try:
+            engines.append(self._database.engine())
+            with engines[0].execution_options(writes=True).begin() as connection:
+                self._tables = bring_up(connection, str(self._database))
+            if self._database.path is not None:
+                engines.append(self._database.engine())
+        except Exception as error:
+            for engine in engines:
+                engine.dispose()
+            raise self._database.explain(error) from None
+        return engines
+
+    def _worker(
+        self, engine: Engine, done: Callable[[Sequence[_Work], Sequence[Any]], None]
+    ) -> Worker[_Work]:
+        writer = Writer(self._database, engine)
+
+        def work(batch: Sequence[_Work]) -> Sequence[Any]:
+            commands = [told for told, _ in batch if not isinstance(told, _Question)]
+            outcomes = iter(writer.apply(commands) if commands else ())
+            return [
+                self._ask(engine, told) if isinstance(told, _Question) else next(outcomes)
+                for told, _ in batch
+            ]
+
+        return Worker(self._reactor, work, done, engine.dispose)
+
+    def _ask(self, engine: Engine, question: _Question) -> Any:
+        try:
+            with engine.connect() as connection:
+                return question.ask(connection)
+        except PkiError as error:
+            return error
+        except Exception as error:
+            return self._database.explain(error)
+
+    def _read(self, ask: Callable[[Connection], T]) -> Deferred[T]:
         if self._reader is None or self._stopping:
             return self._closed()
         if self._asking >= _ASKING:
             return self._overrun("too much is asked of it at once")
         self._asking += 1
-        work = _Read(query, Deferred())
         if self._reader is self._writer:
-            return self._queue(work)
-        self._reader.give((work,))
-        return work.deferred
+            return self._queue(_Question(ask))
+        answer: Deferred[T] = Deferred()
+        self._reader.give(((_Question(ask), answer),))
+        return answer
 
-    def _queue(self, work: _Write | _Read) -> Deferred[Any]:
-        self._waiting.append(work)
+    def _queue(self, told: Command | _Question) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self._waiting.append((told, answer))
         if not self._busy:
             self._busy = True
             # Not at once: first let this turn of the reactor bring what else it has.
             self._reactor.callFromThread(self._hand_over)
-        return work.deferred
+        return answer
 
     def _hand_over(self) -> None:
         """Give the writer its next batch; where there is none and all is over, tell both to end."""
-        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        self._busy = bool(batch)
         if self._writer is None or self._reader is None:
             return
+        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        self._busy = bool(batch)
         if batch:
             self._writer.give(batch)
         elif self._stopping:
@@ -199,145 +226,26 @@ class SqlStore:
             self._writer = self._reader = None
             _ = gatherResults([worker.end() for worker in workers]).addCallback(self._stopped)
 
-    def answered(self, answers: Iterable[tuple[_Write | _Read, Any]], *, by: "_Worker") -> None:
-        for work, answer in answers:
-            if isinstance(work, _Read):
+    def _answered(self, batch: Sequence[_Work], outcomes: Sequence[Any]) -> None:
+        for (told, answer), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(told, _Question):
                 self._asking -= 1
-            if isinstance(answer, Exception):
-                work.deferred.errback(answer)
+            if isinstance(outcome, Exception):
+                answer.errback(outcome)
             else:
-                work.deferred.callback(answer)
-        if by is self._writer:
-            self._hand_over()
+                answer.callback(outcome)
 
-    def _closed(self) -> Deferred[Any]:
-        return fail(StoreError(f"store {self._database}: it is closed: ask again once it is open"))
-
-    def _overrun(self, why: str) -> Deferred[Any]:
-        return fail(StoreError(f"store {self._database}: {why}: ask again later"))
+    def _wrote(self, batch: Sequence[_Work], outcomes: Sequence[Any]) -> None:
+        self._answered(batch, outcomes)
+        self._hand_over()
 
     def _stopped(self, _: object) -> None:
         stopping, self._stopping = self._stopping, []
         for done in stopping:
             done.callback(None)
 
-    # On a worker's thread.
+    def _closed(self) -> Deferred[Any]:
+        return fail(StoreError(f"store {self._database}: it is closed: ask again once it is open"))
 
-    def write(self, engine: Engine, commands: Sequence[Command]) -> Sequence[Outcome]:
-        reserve = self._database.reserve
-        if reserve is not None and not reserve.is_held and not reserve.hold():
-            full = f"store {self._database}: the disk is full but for what is kept to revoke: free some space"
-            return self._write_essentials(engine, commands, Full(full))
-        try:
-            return apply_all(engine, commands)
-        except Exception as error:
-            why = self._explain(error)
-        if isinstance(why, Full) and reserve is not None:
-            reserve.release()
-            return self._write_essentials(engine, commands, why)
-        return [_again(why) for _ in commands]
-
-    def _write_essentials(
-        self, engine: Engine, commands: Sequence[Command], why: StoreError
-    ) -> Sequence[Outcome]:
-        essential = [command for command in commands if isinstance(command, _ESSENTIAL)]
-        try:
-            outcomes = iter(apply_all(engine, essential)) if essential else iter(())
-        except Exception as error:
-            why = self._explain(error)
-            return [_again(why) for _ in commands]
-        return [
-            next(outcomes) if isinstance(command, _ESSENTIAL) else _again(why)
-            for command in commands
-        ]
-
-    def read(self, engine: Engine, query: Callable[[Connection], Any]) -> Any:
-        try:
-            with engine.connect() as connection:
-                return query(connection)
-        except Exception as error:
-            return self._explain(error)
-
-    def _explain(self, error: Exception) -> StoreError:
-        if isinstance(error, StoreError):
-            return error
-        if not isinstance(error, DBAPIError):
-            _log.failure("the store broke", failure=Failure(error))
-        return self._database.explain(error)
-
-    def _prepare(self, connection: Connection) -> str:
-        """Make the tables or check them; the store's id. Raises :class:`StoreError`."""
-        tables = inspect(connection).get_table_names()
-        if not tables:
-            self.is_new = True
-            return schema.create(connection)
-        facts = schema.facts(connection) if "meta" in tables else {}
-        version = int(facts.get("schema", "0"))
-        if version > schema.VERSION:
-            raise StoreError(
-                f"store {self._database}: it was written by a later version of this program "
-                f"(tables {version}, here {schema.VERSION}): upgrade twisted-mesh"
-            )
-        if 0 < version < schema.VERSION:
-            migrate(connection, version)
-            _log.info(
-                "Store {store} brought from tables {old} to {new}",
-                event="store-migrated",
-                store=str(self._database),
-                old=version,
-                new=schema.VERSION,
-            )
-            tables = inspect(connection).get_table_names()
-        if not version or not {table.name for table in schema.metadata.sorted_tables} <= set(
-            tables
-        ):
-            raise StoreError(
-                f"store {self._database}: its tables are not those of this program: name another file"
-            )
-        return facts["store"]
-
-
-class _Worker:
-    """A thread with an engine of its own, which does what it is given and hands the answers back."""
-
-    def __init__(self, store: SqlStore, engine: Engine) -> None:
-        self._store = store
-        self._engine = engine
-        self._given: SimpleQueue[Batch | None] = SimpleQueue()
-        self._ended: Deferred[None] = Deferred()
-        self._thread = threading.Thread(target=self._work, name="mesh-store", daemon=True)
-        self._thread.start()
-
-    def give(self, batch: Batch) -> None:
-        self._given.put(batch)
-
-    def end(self) -> Deferred[None]:
-        """Once all that it was given is done."""
-        self._given.put(None)
-        return self._ended
-
-    def _work(self) -> None:
-        store, reactor = self._store, self._store._reactor
-        writing = self._engine.execution_options(writes=True)
-        while (batch := self._given.get()) is not None:
-            answers: list[tuple[_Write | _Read, Any]] = []
-            if writes := [work for work in batch if isinstance(work, _Write)]:
-                outcomes = store.write(writing, [write.command for write in writes])
-                answers += zip(writes, outcomes, strict=True)
-            for work in batch:
-                if isinstance(work, _Read):
-                    answers.append((work, store.read(self._engine, work.query)))
-            reactor.callFromThread(lambda answers=answers: store.answered(answers, by=self))
-        try:
-            self._engine.dispose()
-        finally:
-            reactor.callFromThread(self._end)
-
-    def _end(self) -> None:
-        self._thread.join()
-        self._ended.callback(None)
-
-
-def _again(error: StoreError) -> StoreError:
-    """An exception of its own for each caller: those who get one add their traceback to it."""
-    return type(error)(str(error))
+    def _overrun(self, why: str) -> Deferred[Any]:
+        return fail(StoreError(f"store {self._database}: {why}: ask again later"))

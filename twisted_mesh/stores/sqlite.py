@@ -6,14 +6,23 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pki.errors import printable
 from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.reserve import Reserve
 
+_log = Logger(namespace="mesh.store")
+
+#: A full disk, when a page is written and when the index of the write-ahead log grows.
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
-    "SQLITE_FULL": "the disk is full: free some space, and it goes on by itself; revoking still works",
+    **dict.fromkeys(
+        _FULL, "the disk is full: free some space, and it goes on by itself; revoking still works"
+    ),
     "SQLITE_READONLY": "it cannot be written: check its owner and mode, and whether the disk is mounted read-only",
     "SQLITE_CANTOPEN": "it cannot be opened: check the path, and the owner and mode of file and directory",
     "SQLITE_PERM": "it cannot be opened: check the owner and mode of file and directory",
@@ -33,7 +42,6 @@ class Sqlite:
         """``path`` None is memory; ``patience`` is how many seconds another process's lock is waited for."""
         self.path = path
         self._patience = patience
-        self._opened: tuple[int, int] | None = None
         self.reserve = None if path is None else Reserve(path.with_name("reserve"))
 
     def __str__(self) -> str:
@@ -48,18 +56,24 @@ class Sqlite:
             self._make_file(self.path)
 
     def engine(self) -> Engine:
-        """One connection, opened when it is first used. Raises :class:`StoreError`."""
-        engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
-        event.listen(engine, "begin", self._begin)
+        """One connection, open. Raises what :meth:`explain` explains."""
+        connection = self._connect()
+        opened = self._file()
+        engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+        event.listen(engine, "begin", lambda begun: self._begin(begun, opened))
         return engine
 
     def explain(self, error: Exception) -> StoreError:
         """What an error of the database means, without its traceback and its SQL."""
-        cause = getattr(error, "orig", None) or error
+        if isinstance(error, StoreError):
+            return error
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(cause, sqlite3.Error):
+            _log.failure("the store broke", failure=Failure(error))
         name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
         for known, remedy in _REMEDIES.items():
             if name.startswith(known):
-                kind = Full if known == "SQLITE_FULL" else StoreError
+                kind = Full if known in _FULL else StoreError
                 return kind(f"store {self}: {remedy}")
         return StoreError(f"store {self}: {name}, {printable(str(cause))}: nothing was kept")
 
@@ -70,13 +84,15 @@ class Sqlite:
             uri=True,
             timeout=self._patience,
             isolation_level=None,  # transactions begin in _begin
-            check_same_thread=False,  # opened by start(), then used by the store's thread alone
-            cached_statements=512,
+            check_same_thread=False,  # opened by start(), then used by one thread alone
+            cached_statements=256,
         )
         try:
             # FULL: a commit returns when the log is on the disk. WAL alone would leave that to checkpoints.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            # What is only put aside needs no disk, which may be full.
+            connection.execute("PRAGMA temp_store = MEMORY")
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if self.path is not None and mode != "wal":
                 raise StoreError(
@@ -85,7 +101,6 @@ class Sqlite:
         except BaseException:
             connection.close()
             raise
-        self._opened = self._file()
         return connection
 
     def _make_file(self, path: Path) -> None:
@@ -102,8 +117,8 @@ class Sqlite:
                 f"store {self}: {error.strerror}: check the path, and the owner and mode of file and directory"
             ) from None
 
-    def _begin(self, connection: Connection) -> None:
-        if self.path is not None and self._file() != self._opened:
+    def _begin(self, connection: Connection, opened: tuple[int, int] | None) -> None:
+        if self._file() != opened:
             raise StoreError(
                 f"store {self}: the file was moved, deleted or replaced while in use: "
                 "put it back, or restart to use what is there now"
@@ -114,8 +129,10 @@ class Sqlite:
 
     def _file(self) -> tuple[int, int] | None:
         """Which file has the name: SQLite would go on in one that was deleted, for nobody."""
+        if self.path is None:
+            return None
         try:
-            found = os.stat(str(self.path))
+            found = os.stat(self.path)
         except OSError:
             return None
         return found.st_dev, found.st_ino

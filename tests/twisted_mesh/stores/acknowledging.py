@@ -11,8 +11,8 @@ from pathlib import Path
 
 from twisted.internet import defer, reactor, task
 
-from tests.twisted_mesh.stores.certificates import ISSUER, der, issued
-from twisted_mesh.stores.records import RecordCertificate, RecordIntent
+from tests.twisted_mesh.stores.certificates import der, intent
+from twisted_mesh.stores.records import RecordCertificate
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -27,9 +27,9 @@ class Unsafe(Sqlite):
 async def issue(store: SqlStore, first: int, step: int, pairs: int) -> None:
     for number in range(pairs):
         serial = first + number * step
-        await store.apply(RecordIntent(issued(serial)))
+        opened = await store.apply(intent(serial))
         os.write(1, f"intent {serial}\n".encode())
-        await store.apply(RecordCertificate(ISSUER, serial, der(serial)))
+        await store.apply(RecordCertificate(opened, der(serial)))
         os.write(1, f"certificate {serial}\n".encode())
 
 

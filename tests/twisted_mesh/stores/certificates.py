@@ -1,15 +1,32 @@
-"""Certificates to keep: records that look like those of the CA."""
+"""Certificates to keep: records that look like those of the CA, and the commands that record them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from attrs import evolve
+
+from pki.audit import Act, Entry
+from pki.revocation import Reason
 from pki.spiffe import SpiffeId
-from twisted_mesh.stores.records import IssuedCertificate
+from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores.records import (
+    ExtendLog,
+    IssuedCertificate,
+    RecordCertificate,
+    RecordIntent,
+    Revoke,
+    WriteOff,
+)
+from twisted_mesh.stores.sql import SqlStore
 
 ISSUER = "ab" * 32
 OTHER_ISSUER = "cd" * 32
+KEY = "01" * 32
+OTHER_KEY = "02" * 32
+DIGEST = b"\x05" * 32
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+LATER = NOW + timedelta(minutes=5)
 API = SpiffeId.parse("spiffe://mesh.local/service/api")
 WEB = SpiffeId.parse("spiffe://mesh.local/service/web")
 
@@ -21,6 +38,7 @@ def issued(serial: int, **changes: Any) -> IssuedCertificate:
         "serial": serial,
         "spiffe_id": API,
         "subject": "CN=api",
+        "key": KEY,
         "issued_at": NOW,
         "expires_at": NOW + HOUR,
         "requester": "unix:uid:1000",
@@ -28,5 +46,51 @@ def issued(serial: int, **changes: Any) -> IssuedCertificate:
     return IssuedCertificate(**facts | changes)
 
 
+def signed(serial: int, **changes: Any) -> IssuedCertificate:
+    """The same with its certificate."""
+    return evolve(issued(serial, is_pending=False, der=der(serial)), **changes)
+
+
 def der(serial: int) -> bytes:
     return b"0\x82" + serial.to_bytes(20, "big") * 30
+
+
+def entry(act: Act, serial: int = 0, at: datetime = NOW) -> Entry:
+    return Entry(at, act, "unix:uid:1000", f"{serial:x}", {})
+
+
+def intent(
+    serial: int, *, renews: int | None = None, request_key: str | None = None, **changes: Any
+) -> RecordIntent:
+    act = Act.ISSUE if renews is None else Act.RENEW
+    certificate = issued(serial, **changes)
+    return RecordIntent(certificate, DIGEST, entry(act, serial), renews, request_key)
+
+
+def revoke(serial: int, **changes: Any) -> Revoke:
+    command = Revoke(serial, NOW, Reason.KEY_COMPROMISE, entry(Act.REVOKE, serial))
+    return evolve(command, **changes)
+
+
+def write_off(number: int, **changes: Any) -> WriteOff:
+    return evolve(WriteOff(number, NOW, entry(Act.WRITE_OFF, number)), **changes)
+
+
+def record(store: SqlStore, calls: ThreadCalls, *certificates: IssuedCertificate) -> list[int]:
+    """Have ``store`` record them, with their certificates where they have one; the intents' numbers."""
+    numbers = []
+    for certificate in certificates:
+        command = RecordIntent(certificate, DIGEST, entry(Act.ISSUE, certificate.serial))
+        numbers.append(calls.result(store.apply(command)))
+        if certificate.der is not None:
+            calls.result(store.apply(RecordCertificate(numbers[-1], certificate.der)))
+    return numbers
+
+
+def acts(store: SqlStore, calls: ThreadCalls) -> list[tuple[Act, str]]:
+    """What the audit log tells, and of what."""
+    head = calls.result(store.apply(ExtendLog()))
+    entries, size = calls.result(store.log_entries(0, 1000))
+    assert size == head.size == len(entries)
+    told = [Entry.parse(logged.entry) for logged in entries]
+    return [(found.act, found.object) for found in told]

@@ -1,78 +1,84 @@
-"""What every store does, whatever it keeps its tables in."""
+"""What every store does when it is told something, whatever it keeps its tables in."""
 
-from datetime import timedelta
+from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
+from pki.audit import Act
 from pki.revocation import Reason, Revocation
 from tests.twisted_mesh.stores.certificates import (
-    API,
+    DIGEST,
     HOUR,
     ISSUER,
+    LATER,
     NOW,
     OTHER_ISSUER,
     WEB,
+    acts,
     der,
+    entry,
+    intent,
     issued,
+    record,
+    revoke,
+    signed,
+    write_off,
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.records import (
-    BadCursor,
     Command,
     Conflict,
-    IssuedCertificate,
+    OpenIntent,
+    Probe,
+    Prune,
     Query,
+    RecordAct,
     RecordCertificate,
-    RecordIntent,
-    Revoke,
+    Revoked,
     Status,
-    StoreError,
     Unknown,
 )
 from twisted_mesh.stores.sql import SqlStore
 
-LATER = NOW + timedelta(minutes=5)
+
+@pytest.fixture(params=["alone", "in a batch"])
+def others(request: pytest.FixtureRequest) -> list[Command]:
+    """What else is told in the same turn: a command must come to the same either way."""
+    return [] if request.param == "alone" else [intent(1000), intent(1001, request_key="other")]
 
 
-def revoke(serial: int, **changes: object) -> Revoke:
-    return evolve(Revoke(serial, NOW, Reason.KEY_COMPROMISE), **changes)
-
-
-def record(store: SqlStore, calls: ThreadCalls, *certificates: IssuedCertificate) -> None:
-    for certificate in certificates:
-        calls.result(store.apply(RecordIntent(evolve(certificate, der=None))))
-        if certificate.der is not None:
-            calls.result(
-                store.apply(
-                    RecordCertificate(certificate.issuer, certificate.serial, certificate.der)
-                )
-            )
-
-
-def serials(store: SqlStore, calls: ThreadCalls, query: Query) -> list[int]:
-    return [c.serial for c in calls.result(store.list(query)).certificates]
+def outcome(store: SqlStore, calls: ThreadCalls, command: Command, others: list[Command]) -> Any:
+    """Of ``command``, told in the middle of ``others``; these all succeed."""
+    middle = len(others) // 2
+    told = [store.apply(c) for c in [*others[:middle], command, *others[middle:]]]
+    result = calls.outcome(told.pop(middle))
+    for other in told:
+        calls.result(other)
+    return result
 
 
 def test_it_is_an_istore(store: SqlStore) -> None:
     assert verifyObject(IStore, store)
 
 
-def test_an_intent_is_listed_as_pending_until_the_certificate_comes(
+def test_an_intent_is_pending_until_the_certificate_comes(
     store: SqlStore, calls: ThreadCalls
 ) -> None:
-    intent = issued(1 << 126)
-    assert calls.result(store.apply(RecordIntent(intent))) is None
-    assert calls.result(store.find(intent.serial)) == intent
-    assert intent.status(NOW) is Status.PENDING
-    command = RecordCertificate(ISSUER, intent.serial, der(1))
-    assert calls.result(store.apply(command)) is None
-    found = calls.result(store.find(intent.serial))
-    assert found == evolve(intent, der=der(1))
+    command = intent(1 << 126)
+    number = calls.result(store.apply(command))
+    pending = calls.result(store.find(1 << 126))
+    assert pending == command.certificate
+    assert pending.is_pending
+    assert pending.status(NOW) is Status.PENDING
+    assert calls.result(store.apply(RecordCertificate(number, der(1 << 126)))) is None
+    found = calls.result(store.find(1 << 126))
+    assert found == signed(1 << 126)
+    assert not found.is_pending
     assert found.status(NOW) is Status.VALID
 
 
@@ -88,46 +94,149 @@ def test_any_serial_of_20_bytes_is_kept_exactly(
 def test_what_is_no_serial_is_not_kept_and_not_found(
     store: SqlStore, calls: ThreadCalls, serial: int
 ) -> None:
-    assert isinstance(calls.outcome(store.apply(RecordIntent(issued(serial)))), ValueError)
+    assert isinstance(calls.outcome(store.apply(intent(serial))), ValueError)
     assert calls.result(store.find(serial)) is None
     assert isinstance(calls.outcome(store.apply(revoke(serial))), Unknown)
+    assert acts(store, calls) == []
 
 
 @pytest.mark.parametrize("issuer", [ISSUER, OTHER_ISSUER])
-def test_a_serial_is_given_out_once(store: SqlStore, calls: ThreadCalls, issuer: str) -> None:
-    record(store, calls, issued(7, der=der(7)))
-    error = calls.outcome(store.apply(RecordIntent(issued(7, issuer=issuer, spiffe_id=WEB))))
+def test_a_serial_is_given_out_once(
+    store: SqlStore, calls: ThreadCalls, issuer: str, others: list[Command]
+) -> None:
+    record(store, calls, signed(7))
+    error = outcome(store, calls, intent(7, issuer=issuer, spiffe_id=WEB), others)
     assert isinstance(error, Conflict)
     assert error.code == "conflict"
-    assert calls.result(store.find(7)) == issued(7, der=der(7))
+    assert calls.result(store.find(7)) == signed(7)
 
 
-def test_a_certificate_without_an_intent_is_refused(store: SqlStore, calls: ThreadCalls) -> None:
-    record(store, calls, issued(7))
-    for issuer, serial in ((ISSUER, 8), (OTHER_ISSUER, 7)):
-        error = calls.outcome(store.apply(RecordCertificate(issuer, serial, der(8))))
-        assert isinstance(error, Unknown)
-        assert error.code == "not-found"
-    assert calls.result(store.find(7)) == issued(7)
+def test_a_request_is_recorded_once(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    assert calls.result(store.find_request("mine")) is None
+    calls.result(store.apply(intent(7, request_key="mine")))
+    error = outcome(store, calls, intent(8, request_key="mine"), others)
+    assert isinstance(error, Conflict)
+    assert error.code == "conflict"
+    assert calls.result(store.find_request("mine")) == issued(7)
     assert calls.result(store.find(8)) is None
 
 
-def test_a_recorded_certificate_is_never_replaced(store: SqlStore, calls: ThreadCalls) -> None:
-    record(store, calls, issued(7, der=der(7)))
-    assert calls.result(store.apply(RecordCertificate(ISSUER, 7, der(7)))) is None
-    error = calls.outcome(store.apply(RecordCertificate(ISSUER, 7, der(8))))
-    assert isinstance(error, Conflict)
-    assert calls.result(store.find(7)) == issued(7, der=der(7))
+def test_of_two_equal_requests_at_once_one_is_recorded(store: SqlStore, calls: ThreadCalls) -> None:
+    told = [store.apply(intent(n, request_key="mine")) for n in (7, 8)]
+    first, second = map(calls.outcome, told)
+    assert isinstance(first, int)
+    assert isinstance(second, Conflict)
+    assert calls.result(store.find_request("mine")) == issued(7)
+
+
+def test_what_is_revoked_buys_no_renewal(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    record(store, calls, signed(7), signed(8))
+    calls.result(store.apply(revoke(7)))
+    error = outcome(store, calls, intent(9, renews=7), others)
+    assert isinstance(error, Revoked)
+    assert error.code == "revoked"
+    assert calls.result(store.find(9)) is None
+    assert isinstance(calls.result(store.apply(intent(9, renews=8))), int)
+
+
+def test_a_revocation_told_before_a_renewal_is_known_to_it(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    record(store, calls, signed(7))
+    commands: list[Command] = [intent(8, renews=7), revoke(7), intent(9, renews=7), intent(10)]
+    outcomes = [calls.outcome(told) for told in [store.apply(command) for command in commands]]
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "int",
+        "IssuedCertificate",
+        "Revoked",
+        "int",
+    ]
+
+
+def test_a_certificate_without_an_open_intent_is_unknown(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    recorded, written_off = record(store, calls, signed(7), issued(8))
+    calls.result(store.apply(write_off(written_off)))
+    for number in (recorded, written_off, written_off + 1000, -1, 0):
+        error = outcome(store, calls, RecordCertificate(number, der(9)), others)
+        assert isinstance(error, Unknown)
+        assert error.code == "not-found"
+        others.clear()
+    assert calls.result(store.find(7)) == signed(7)
+    assert calls.result(store.find(8)).der is None
+
+
+def test_of_two_certificates_for_an_intent_the_first_is_kept(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    (number,) = record(store, calls, issued(7))
+    told = [store.apply(RecordCertificate(number, der(n))) for n in (7, 8)]
+    first, second = map(calls.outcome, told)
+    assert first is None
+    assert isinstance(second, Unknown)
+    assert calls.result(store.find(7)) == signed(7)
+
+
+def test_open_intents_are_told_with_what_was_to_be_signed(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    numbers = record(store, calls, issued(7), signed(8), issued(9), issued(10))
+    calls.result(store.apply(revoke(9)))
+    calls.result(store.apply(write_off(numbers[3])))
+    revoked = issued(9, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    seven, nine = OpenIntent(numbers[0], issued(7), DIGEST), OpenIntent(numbers[2], revoked, DIGEST)
+    assert calls.result(store.open_intents()) == (seven, nine)
+    assert calls.result(store.open_intents(1)) == (seven,)
+
+
+def test_writing_off_revokes_and_tells_the_feed(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    (number,) = record(store, calls, issued(7))
+    gone = outcome(store, calls, write_off(number, at=LATER), others)
+    assert gone == issued(7, is_pending=False, revoked_at=LATER, reason=Reason.UNSPECIFIED)
+    assert gone.status(LATER) is Status.REVOKED
+    assert calls.result(store.find(7)) == gone
+    assert [r.serial for r in calls.result(store.feed(0)).revocations] == [7]
+    assert (Act.WRITE_OFF, f"{number:x}") in acts(store, calls)
+    assert isinstance(calls.outcome(store.apply(write_off(number))), Unknown)
+    assert [act for act, _ in acts(store, calls)].count(Act.WRITE_OFF) == 1
+
+
+def test_writing_off_frees_the_request(store: SqlStore, calls: ThreadCalls) -> None:
+    number = calls.result(store.apply(intent(7, request_key="mine")))
+    told = [store.apply(write_off(number)), store.apply(intent(8, request_key="mine"))]
+    for answer in told:
+        calls.result(answer)
+    assert calls.result(store.find_request("mine")) == issued(8)
+
+
+def test_writing_off_what_was_revoked_keeps_the_first_revocation(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    (number,) = record(store, calls, issued(7))
+    calls.result(store.apply(revoke(7)))
+    gone = calls.result(store.apply(write_off(number, at=LATER)))
+    assert (gone.revoked_at, gone.reason) == (NOW, Reason.KEY_COMPROMISE)
+    assert calls.result(store.feed(0)).position == 1
+    assert [act for act, _ in acts(store, calls)] == [Act.ISSUE, Act.REVOKE, Act.WRITE_OFF]
+    assert calls.result(store.open_intents()) == ()
 
 
 def test_the_first_revocation_wins(store: SqlStore, calls: ThreadCalls) -> None:
-    record(store, calls, issued(7, der=der(7)))
+    record(store, calls, signed(7))
     first = calls.result(store.apply(revoke(7)))
-    assert first == issued(7, der=der(7), revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    assert first == signed(7, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
     again = revoke(7, at=LATER, reason=Reason.SUPERSEDED)
     assert calls.result(store.apply(again)) == first
     assert calls.result(store.find(7)) == first
     assert calls.result(store.feed(0)).position == 1
+    assert acts(store, calls) == [(Act.ISSUE, "7"), (Act.REVOKE, "7")]
 
 
 def test_revoking_what_was_never_issued_is_refused(store: SqlStore, calls: ThreadCalls) -> None:
@@ -137,16 +246,18 @@ def test_revoking_what_was_never_issued_is_refused(store: SqlStore, calls: Threa
         assert isinstance(error, Unknown)
         assert error.code == "not-found"
     assert calls.result(store.feed(0)).revocations == ()
+    assert acts(store, calls) == [(Act.ISSUE, "7")]
 
 
 def test_a_pending_certificate_can_be_revoked_and_stays_so(
     store: SqlStore, calls: ThreadCalls
 ) -> None:
-    record(store, calls, issued(7))
-    calls.result(store.apply(revoke(7, issuer=ISSUER)))
-    calls.result(store.apply(RecordCertificate(ISSUER, 7, der(7))))
+    (number,) = record(store, calls, issued(7))
+    pending = calls.result(store.apply(revoke(7, issuer=ISSUER)))
+    assert pending.is_pending
+    calls.result(store.apply(RecordCertificate(number, der(7))))
     found = calls.result(store.find(7))
-    assert found == issued(7, der=der(7), revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
+    assert found == signed(7, revoked_at=NOW, reason=Reason.KEY_COMPROMISE)
     assert found.status(NOW) is Status.REVOKED
 
 
@@ -157,7 +268,7 @@ def test_the_feed_gives_what_came_after_a_position(store: SqlStore, calls: Threa
     for serial in (2, 1, 3):
         calls.result(store.apply(revoke(serial)))
     everything = calls.result(store.feed(0))
-    assert everything.store == empty.store != ""
+    assert everything.store == empty.store == store.id != ""
     assert everything.position == 3
     assert everything.revocations == tuple(
         Revocation(ISSUER, serial, NOW, Reason.KEY_COMPROMISE, NOW + HOUR) for serial in (2, 1, 3)
@@ -168,7 +279,7 @@ def test_the_feed_gives_what_came_after_a_position(store: SqlStore, calls: Threa
         assert news.revocations == everything.revocations[after:]
 
 
-@pytest.mark.parametrize("after", [4, 1 << 62, -1])
+@pytest.mark.parametrize("after", [4, 1 << 62, 1 << 70, -1])
 def test_the_feed_gives_everything_to_whoever_holds_an_unknown_position(
     store: SqlStore, calls: ThreadCalls, after: int
 ) -> None:
@@ -191,145 +302,95 @@ def test_a_long_feed_comes_in_parts(
     assert (position, seen) == (5, [0, 1, 2, 3, 4])
 
 
-def test_pages_are_newest_first_and_no_later_certificate_shifts_them(
-    store: SqlStore, calls: ThreadCalls
-) -> None:
-    # Three to each instant, so that pages end between equals.
-    certificates = [issued(n, issued_at=NOW + timedelta(seconds=n // 3)) for n in range(10)]
-    record(store, calls, *certificates)
-    cursor, seen, sizes = None, [], []
-    for turn in range(4):
-        page = calls.result(store.list(Query(NOW, limit=3, cursor=cursor)))
-        seen += [certificate.serial for certificate in page.certificates]
-        sizes.append(len(page.certificates))
-        cursor = page.next
-        record(store, calls, issued(100 + turn, issued_at=NOW + HOUR))
-    assert sizes == [3, 3, 3, 1]
-    assert cursor is None
-    assert seen == list(range(9, -1, -1))
-
-
-def test_a_page_that_ends_with_the_last_certificate_has_no_next(
-    store: SqlStore, calls: ThreadCalls
-) -> None:
-    record(store, calls, issued(1), issued(2))
-    assert calls.result(store.list(Query(NOW, limit=2))).next is None
-    assert calls.result(store.list(Query(NOW, limit=1))).next is not None
-
-
-@pytest.mark.parametrize(
-    "cursor", ["", "garbage", "é", "\0", "AAAA", "A" * 38 + "=", "!" + "A" * 38, "A" * 5000]
-)
-def test_a_cursor_that_no_page_ended_with_is_refused(
-    store: SqlStore, calls: ThreadCalls, cursor: str
-) -> None:
-    error = calls.outcome(store.list(Query(NOW, cursor=cursor)))
-    assert isinstance(error, BadCursor)
-    assert error.code == "malformed"
-    assert len(str(error)) < 300
-
-
-def test_certificates_are_listed_by_status_id_and_expiry(
-    store: SqlStore, calls: ThreadCalls
-) -> None:
-    old = NOW - HOUR
-    record(
-        store,
-        calls,
-        issued(1, der=der(1)),
-        issued(2),
-        issued(3, der=der(3), spiffe_id=WEB),
-        issued(4, der=der(4), issued_at=old - HOUR, expires_at=old),
-        issued(5, issued_at=old - HOUR, expires_at=old),
-        issued(6, der=der(6), issued_at=old - HOUR, expires_at=old),
-        issued(7, der=der(7), issued_at=old, expires_at=NOW),
-    )
-    for serial in (3, 6):
-        calls.result(store.apply(revoke(serial)))
-    for query, expected in (
-        (Query(NOW), [3, 2, 1, 7, 6, 5, 4]),
-        (Query(NOW, status=Status.VALID), [1, 7]),
-        (Query(NOW, status=Status.PENDING), [2]),
-        (Query(NOW, status=Status.EXPIRED), [5, 4]),
-        (Query(NOW + timedelta(microseconds=1), status=Status.EXPIRED), [7, 5, 4]),
-        (Query(NOW, status=Status.REVOKED), [3, 6]),
-        (Query(NOW, spiffe_id=WEB), [3]),
-        (Query(NOW, spiffe_id=API, status=Status.REVOKED), [6]),
-        (Query(NOW, expires_before=NOW), [6, 5, 4]),
-        (Query(NOW, expires_before=NOW + HOUR + HOUR, status=Status.VALID), [1, 7]),
-        (Query(NOW, status=Status.EXPIRED, limit=1), [5]),
-    ):
-        assert serials(store, calls, query) == expected, query
-
-
 def test_commands_given_at_once_fail_alone(store: SqlStore, calls: ThreadCalls) -> None:
-    record(store, calls, issued(1), issued(2))
+    _, two = record(store, calls, issued(1), issued(2))
     commands: list[Command] = [
-        RecordIntent(issued(3)),
-        RecordIntent(issued(1)),  # known
-        RecordIntent(issued(4, subject="\ud800")),  # no database takes that
-        RecordIntent(issued(-4)),
-        RecordCertificate(ISSUER, 2, der(2)),
-        RecordCertificate(ISSUER, 9, der(9)),  # no intent
-        RecordIntent(issued(5)),
-        RecordIntent(issued(5)),
+        intent(3),
+        intent(1),  # known
+        intent(4, subject="\ud800"),  # no database takes that
+        intent(-4),
+        RecordCertificate(two, der(2)),
+        RecordCertificate(900, der(9)),  # no intent
+        intent(5),
+        evolve(intent(6), entry=evolve(entry(Act.ISSUE), actor="\ud800")),
+        intent(5),
         revoke(5),
-        RecordCertificate(ISSUER, 5, der(5)),
         revoke(1),
+        evolve(revoke(3), entry=evolve(entry(Act.REVOKE), actor="\ud800")),
         revoke(9),
     ]
     outcomes = [calls.outcome(d) for d in [store.apply(command) for command in commands]]
     assert [type(outcome).__name__ for outcome in outcomes] == [
-        "NoneType",
+        "int",
         "Conflict",
         "UnicodeEncodeError",
         "ValueError",
         "NoneType",
         "Unknown",
-        "NoneType",
+        "int",
+        "UnicodeEncodeError",
         "Conflict",
         "IssuedCertificate",
-        "NoneType",
         "IssuedCertificate",
+        "UnicodeEncodeError",
         "Unknown",
     ]
-    assert serials(store, calls, Query(NOW)) == [5, 3, 2, 1]
+    page = calls.result(store.list(Query(NOW)))
+    assert [c.serial for c in page.certificates] == [5, 3, 2, 1]
     assert [r.serial for r in calls.result(store.feed(0)).revocations] == [5, 1]
+    assert acts(store, calls) == [
+        (Act.ISSUE, "1"),
+        (Act.ISSUE, "2"),
+        (Act.ISSUE, "3"),
+        (Act.ISSUE, "5"),
+        (Act.REVOKE, "5"),
+        (Act.REVOKE, "1"),
+    ]
 
 
-def test_what_is_asked_sees_what_was_told_before(store: SqlStore, calls: ThreadCalls) -> None:
-    told = store.apply(RecordIntent(issued(1)))
-    asked = store.find(1)
-    assert calls.result(asked) == issued(1)
-    assert calls.result(told) is None
+def test_each_act_writes_its_entry_and_nothing_else_does(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    first, second = record(store, calls, signed(1), issued(2))
+    for command in (
+        intent(3, renews=1),
+        RecordAct(entry(Act.START, 0xAA)),
+        revoke(1),
+        write_off(second),
+        RecordCertificate(first + 2, der(3)),
+        Probe(NOW),
+        Prune(NOW - HOUR, NOW - HOUR),
+    ):
+        calls.result(store.apply(command))
+    assert acts(store, calls) == [
+        (Act.ISSUE, "1"),
+        (Act.ISSUE, "2"),
+        (Act.RENEW, "3"),
+        (Act.START, "aa"),
+        (Act.REVOKE, "1"),
+        (Act.WRITE_OFF, f"{second:x}"),
+    ]
+    assert calls.result(store.last_act()) == (6, int(NOW.timestamp() * 10**6))
+
+
+def test_an_empty_store_has_no_last_act(store: SqlStore, calls: ThreadCalls) -> None:
+    assert calls.result(store.last_act()) == (0, None)
+
+
+def test_a_probe_is_written_and_read_back(store: SqlStore, calls: ThreadCalls) -> None:
+    for at in (NOW, LATER, NOW):
+        assert calls.result(store.apply(Probe(at))) is None
+
+
+def test_what_is_asked_sees_what_was_answered_before(store: SqlStore, calls: ThreadCalls) -> None:
+    for serial in range(20):
+        calls.result(store.apply(intent(serial)))
+        assert calls.result(store.find(serial)) == issued(serial)
 
 
 def test_cancelling_an_answer_stops_nothing(store: SqlStore, calls: ThreadCalls) -> None:
-    answer = store.apply(RecordIntent(issued(1)))
+    answer = store.apply(intent(1))
     answer.cancel()
     assert isinstance(calls.outcome(answer), CancelledError)
+    calls.result(store.apply(Probe(NOW)))
     assert calls.result(store.find(1)) == issued(1)
-
-
-def test_stopping_finishes_what_is_under_way(store: SqlStore, calls: ThreadCalls) -> None:
-    answers = [store.apply(RecordIntent(issued(n))) for n in range(1000)]
-    stopped = [store.stop(), store.stop()]
-    late: list[Deferred[object]] = [
-        store.apply(RecordIntent(issued(5000))),
-        store.find(1),
-        store.list(Query(NOW)),
-        store.feed(0),
-    ]
-    for answer in late:
-        error = calls.outcome(answer)
-        assert type(error) is StoreError
-        assert error.code == "store-unavailable"
-    calls.result(gatherResults(stopped))
-    assert all(answer.called for answer in answers)
-    assert calls.result(gatherResults(answers)) == [None] * 1000
-    assert calls.result(store.stop()) is None
-
-
-def test_a_store_that_runs_is_not_started_again(store: SqlStore) -> None:
-    with pytest.raises(StoreError, match="open already"):
-        store.start()

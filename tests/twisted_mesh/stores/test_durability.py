@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import CHECKOUT, PATIENCE
-from tests.twisted_mesh.stores.certificates import der, issued
+from tests.twisted_mesh.stores.certificates import signed
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.opening import open_store
 
@@ -35,7 +35,7 @@ def test_every_acknowledged_certificate_survives_kill_9(
         found = calls.result(store.find(serial))
         assert found is not None
         if what == b"certificate":
-            assert found == issued(serial, der=der(serial))
+            assert found == signed(serial)
     calls.result(store.stop())
 
 

@@ -1,0 +1,85 @@
+"""Intents and certificates by the dozen: a handful of statements, however many there are.
+
+Each call into SQLite gives up the interpreter's lock, and getting it back from a busy reactor takes
+time: what counts is how few statements there are. They are written by hand, since SQLAlchemy compiles
+a VALUES of 64 rows for 9 ms, and anew for each other number.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection
+
+from twisted_mesh.stores.records import RecordCertificate, RecordIntent
+from twisted_mesh.stores.schema import (
+    INTENDED,
+    mark,
+    microseconds,
+    next_numbers,
+    row_of,
+    serial_text,
+)
+
+
+class NotAtOnce(Exception):
+    """Some command's precondition does not hold."""
+
+
+def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> range:
+    """The numbers of the new intents. Raises :class:`NotAtOnce`, or what the database says of a double."""
+    presented = {serial_text(c.renews) for c in commands if c.renews is not None}
+    if presented and _any_revoked(connection, tuple(presented)):
+        raise NotAtOnce
+    count = len(commands)
+    last_id, last_act = next_numbers(connection, certificate=count, audit=count)
+    ids = range(last_id - count + 1, last_id + 1)
+    rows: list[Any] = []
+    digests: list[Any] = []
+    acts: list[Any] = []
+    for number, position, command in zip(
+        ids, range(last_act - count, last_act), commands, strict=True
+    ):
+        rows += row_of(number, command.certificate, command.request_key)
+        digests += (number, command.digest)
+        acts += (position, microseconds(command.entry.at), command.entry.to_bytes())
+    _insert(connection, f"certificates ({INTENDED})", count, rows)
+    _insert(connection, "intents (certificate, digest)", count, digests)
+    _insert(connection, "audit (position, at, entry)", count, acts)
+    return ids
+
+
+def record_certificates(connection: Connection, commands: Sequence[RecordCertificate]) -> None:
+    """Raises :class:`NotAtOnce`."""
+    numbers = tuple(command.intent for command in commands)
+    statement = f"DELETE FROM intents WHERE certificate IN {_row(mark(connection), len(numbers))}"  # noqa: S608
+    if connection.exec_driver_sql(statement, numbers).rowcount != len(numbers):
+        raise NotAtOnce
+    rows: list[Any] = []
+    for command in commands:
+        rows += (command.intent, command.der)
+    _insert(connection, "bodies (certificate, der)", len(numbers), rows)
+
+
+def _any_revoked(connection: Connection, serials: tuple[str, ...]) -> bool:
+    statement = (
+        "SELECT 1 FROM certificates WHERE revoked_at IS NOT NULL "  # noqa: S608
+        f"AND serial IN {_row(mark(connection), len(serials))} LIMIT 1"
+    )
+    return connection.exec_driver_sql(statement, serials).first() is not None
+
+
+def _insert(connection: Connection, into: str, count: int, values: list[Any]) -> None:
+    """Insert ``count`` rows, given as one flat list of values."""
+    statement = _insert_many(into, mark(connection), count, len(values) // count)
+    connection.exec_driver_sql(statement, tuple(values))
+
+
+@lru_cache(maxsize=512)
+def _insert_many(into: str, mark: str, count: int, width: int) -> str:
+    return f"INSERT INTO {into} VALUES {', '.join([_row(mark, width)] * count)}"  # noqa: S608
+
+
+@lru_cache(maxsize=512)
+def _row(mark: str, width: int) -> str:
+    return f"({', '.join([mark] * width)})"

@@ -1,0 +1,164 @@
+"""What one command does to the tables, and what must hold for it."""
+
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from pki.audit import Entry
+from pki.revocation import Reason
+from pki.serial import serial_pairs
+from twisted_mesh.stores import bulk, log
+from twisted_mesh.stores.reading import ROW
+from twisted_mesh.stores.records import (
+    Command,
+    Conflict,
+    ExtendLog,
+    IssuedCertificate,
+    LogHead,
+    Probe,
+    Prune,
+    RecordAct,
+    RecordCertificate,
+    RecordIntent,
+    Revoke,
+    Revoked,
+    SaveCheckpoint,
+    StoreError,
+    Unknown,
+    WriteOff,
+)
+from twisted_mesh.stores.schema import (
+    certificate_of,
+    certificates,
+    feed,
+    intents,
+    meta,
+    microseconds,
+    next_numbers,
+    serial_text,
+)
+
+_c = certificates.c
+
+_REVOKE = (
+    update(certificates)
+    .where(_c.id == bindparam("id_"))
+    .values(revoked_at=bindparam("at_"), reason=bindparam("reason_"))
+)
+#: A request that is repeated from now on buys a certificate of its own.
+_FREE = update(certificates).where(_c.id == bindparam("id_")).values(request_key=None)
+
+
+def apply(connection: Connection, command: Command) -> IssuedCertificate | LogHead | int | None:
+    """Raises :class:`StoreError`, by then having changed who knows what: the caller rolls back."""
+    match command:
+        case RecordIntent():
+            return _record_intent(connection, command)
+        case WriteOff():
+            return _write_off(connection, command)
+        case Revoke():
+            return _revoke(connection, command)
+        case ExtendLog():
+            return log.extend(connection)
+        case Prune():
+            return _prune(connection, command)
+        case RecordCertificate():
+            _record_certificate(connection, command)
+        case RecordAct():
+            log.record(connection, command.entry)
+        case SaveCheckpoint():
+            log.keep(connection, command.size, microseconds(command.at), command.note)
+        case Probe():
+            _probe(connection, command)
+    return None
+
+
+def _record_intent(connection: Connection, command: RecordIntent) -> int:
+    serial, request_key, renews = command.certificate.serial, command.request_key, command.renews
+    if _known(connection, _c.serial == serial_text(serial)):
+        raise Conflict(f"serial {serial_pairs(serial)} has been given out already: draw another")
+    if request_key is not None and _known(connection, _c.request_key == request_key):
+        raise Conflict("this request has been recorded already: ask for its certificate again")
+    if renews is not None:
+        presented = _known(connection, _c.serial == serial_text(renews))
+        if presented is not None and presented["revoked_at"] is not None:
+            raise Revoked(
+                f"the certificate that was presented, {serial_pairs(renews)}, has been revoked meanwhile: "
+                "ask for a new one"
+            )
+    return bulk.record_intents(connection, [command])[0]
+
+
+def _record_certificate(connection: Connection, command: RecordCertificate) -> None:
+    try:
+        bulk.record_certificates(connection, [command])
+    except bulk.NotAtOnce:
+        raise _not_open() from None
+
+
+def _write_off(connection: Connection, command: WriteOff) -> IssuedCertificate:
+    closed = delete(intents).where(intents.c.certificate == command.intent)
+    if connection.execute(closed).rowcount != 1:
+        raise _not_open()
+    connection.execute(_FREE, {"id_": command.intent})
+    at, reason = microseconds(command.at), Reason.UNSPECIFIED
+    return _mark_revoked(connection, command.intent, at, reason, command.entry)
+
+
+def _not_open() -> Unknown:
+    return Unknown("this intent is not open: it was written off, or has its certificate")
+
+
+def _revoke(connection: Connection, command: Revoke) -> IssuedCertificate:
+    row = _known(connection, _c.serial == serial_text(command.serial))
+    if row is None or command.issuer not in (None, row["issuer"]):
+        raise Unknown(
+            f"no certificate with serial {serial_pairs(command.serial)} was issued here: "
+            "compare the serial with the list of certificates"
+        )
+    if row["revoked_at"] is not None:
+        return certificate_of(row)
+    at = microseconds(command.at)
+    return _mark_revoked(connection, row["id"], at, command.reason, command.entry)
+
+
+def _mark_revoked(
+    connection: Connection, number: int, at: int, reason: Reason, entry: Entry
+) -> IssuedCertificate:
+    """The first revocation stays; the entry is written anyway."""
+    row = _known(connection, _c.id == number)
+    if row["revoked_at"] is None:
+        connection.execute(_REVOKE, {"id_": number, "at_": at, "reason_": reason})
+        (position,) = next_numbers(connection, feed=1)
+        connection.execute(insert(feed), {"position": position, "certificate": number})
+        row = _known(connection, _c.id == number)
+    log.record(connection, entry)
+    return certificate_of(row)
+
+
+def _prune(connection: Connection, command: Prune) -> int:
+    expired = (
+        select(_c.id)
+        .where(
+            _c.expires_at < microseconds(command.expired_before),
+            _c.id.not_in(select(intents.c.certificate)),
+        )
+        .order_by(_c.expires_at)
+        .limit(command.limit)
+    )
+    gone = connection.execute(delete(certificates).where(_c.id.in_(expired))).rowcount
+    return gone + log.prune(connection, microseconds(command.acts_before), command.limit)
+
+
+def _probe(connection: Connection, command: Probe) -> None:
+    connection.execute(delete(meta).where(meta.c.name == "probe"))
+    value = str(microseconds(command.at))
+    connection.execute(insert(meta), {"name": "probe", "value": value})
+    if connection.execute(select(meta.c.value).where(meta.c.name == "probe")).scalar() != value:
+        raise StoreError(
+            "the store does not give back what was written to it: look into the disk's health"
+        )
+
+
+def _known(connection: Connection, condition: Any) -> Any:
+    return connection.execute(ROW.where(condition)).mappings().first()

@@ -1,0 +1,59 @@
+"""The writer's part of a store: what is written, and what not, while the disk is full."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Engine
+
+from pki.audit import Act
+from twisted_mesh.stores.records import Command, Full, Probe, RecordAct, RecordIntent, StoreError
+from twisted_mesh.stores.sqlite import Sqlite
+from twisted_mesh.stores.writing import Outcome, apply_all
+
+
+class Writer:
+    """Applies commands to ``database``, and lives through what its disk does.
+
+    When the disk is full, its reserve is given up. From then on nothing new is given out, until
+    there is room to take the reserve again; whatever makes safer, makes room or finishes what was
+    begun is written on.
+    """
+
+    def __init__(self, database: Sqlite, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine.execution_options(writes=True)
+
+    def apply(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        """What each came to, its own error included."""
+        reserve = self._database.reserve
+        if reserve is not None and not reserve.hold():
+            full = f"store {self._database}: the disk is full but for what is kept to revoke: free some space"
+            return self._apply_pressing(commands, Full(full))
+        try:
+            return apply_all(self._engine, commands)
+        except Exception as error:
+            why = self._database.explain(error)
+        if isinstance(why, Full) and reserve is not None and reserve.release():
+            return self._apply_pressing(commands, why)
+        return [_again(why) for _ in commands]
+
+    def _apply_pressing(self, commands: Sequence[Command], why: StoreError) -> Sequence[Outcome]:
+        """Refuse what can wait because of ``why``, and do the rest."""
+        pressing = [command for command in commands if not _can_wait(command)]
+        try:
+            outcomes = iter(apply_all(self._engine, pressing) if pressing else ())
+        except Exception as error:
+            why = self._database.explain(error)
+            return [_again(why) for _ in commands]
+        return [_again(why) if _can_wait(command) else next(outcomes) for command in commands]
+
+
+def _can_wait(command: Command) -> bool:
+    """What gives out certificates, what asks whether it could, and what only tells of strangers."""
+    if isinstance(command, RecordAct):
+        return command.entry.act is Act.REFUSE
+    return isinstance(command, RecordIntent | Probe)
+
+
+def _again(error: StoreError) -> StoreError:
+    """An exception of its own for each caller: those who get one add their traceback to it."""
+    return type(error)(str(error))
