@@ -25,6 +25,8 @@ def serial_hex(serial: int) -> str:
 
 def serial_pairs(serial: int) -> str:
     """Colon-separated pairs, for people: ``1A:2B:3C``."""
+    if serial < 0:  # no certificate of ours, but one that is looked at
+        return "-" + serial_pairs(-serial)
     return bytes.fromhex(serial_hex(serial)).hex(":").upper()
 
 

@@ -15,6 +15,7 @@ from attrs import frozen
 from prometheus_client import Counter, Gauge
 
 from twisted_mesh import observe
+from twisted_mesh.ca import metrics as ca_metrics
 from twisted_mesh.ca.resources import ROUTES
 from twisted_mesh.tls import alerts, verification
 
@@ -271,7 +272,7 @@ def test_every_metric_is_in_the_reference() -> None:
     told = {span.partition("{")[0] for span in first_column(sections(COMMANDS)["Metrics"])}
     ours = {
         family.name + ("_total" if family.type == "counter" else "")
-        for metric in vars(observe).values()
+        for metric in (*vars(observe).values(), *vars(ca_metrics).values())
         if isinstance(metric, Counter | Gauge)
         for family in metric.collect()
     }

@@ -57,3 +57,7 @@ def test_new_serials_are_positive_random_and_of_one_length() -> None:
         both &= serial
     assert either == 2**127 - 1
     assert both == 2**126
+
+
+def test_a_negative_serial_is_shown_too() -> None:
+    assert serial_pairs(-0x1A2B) == "-1A:2B"

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from sqlalchemy import Connection, Engine
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
@@ -222,9 +222,11 @@ class SqlStore:
         if batch:
             self._writer.give(batch)
         elif self._stopping:
-            workers = {self._writer, self._reader}
+            writer, reader = self._writer, self._reader
             self._writer = self._reader = None
-            _ = gatherResults([worker.end() for worker in workers]).addCallback(self._stopped)
+            # The writer closes last, alone, and so leaves one tidy file.
+            ended = succeed(None) if reader is writer else reader.end()
+            _ = ended.addCallback(lambda _: writer.end()).addCallback(self._stopped)
 
     def _answered(self, batch: Sequence[_Work], outcomes: Sequence[Any]) -> None:
         for (told, answer), outcome in zip(batch, outcomes, strict=True):

@@ -3,110 +3,213 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pki.audit import Act, Entry
 from pki.revocation import Reason, Revocation
+from pki.spiffe import SpiffeId
 from tests.twisted_mesh.stores.certificates import (
     API,
     HOUR,
     ISSUER,
+    KEY,
     NOW,
     OTHER_ISSUER,
+    OTHER_KEY,
     WEB,
+    acts,
     der,
-    issued,
+    intent,
+    revoke,
+    write_off,
 )
 from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores import reading
 from twisted_mesh.stores.records import (
     Command,
     Conflict,
     IssuedCertificate,
+    Prune,
     Query,
     RecordCertificate,
     RecordIntent,
     Revoke,
+    Revoked,
     Status,
     Unknown,
+    WriteOff,
 )
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
+BELOW = SpiffeId.parse("spiffe://mesh.local/service")
+
 serials = st.integers(0, 12)
+numbers = st.integers(0, 15)
+ids = st.sampled_from([API, WEB, BELOW])
 issuers = st.sampled_from([ISSUER, ISSUER, OTHER_ISSUER])
+keys = st.sampled_from([KEY, OTHER_KEY])
+requests = st.sampled_from([None, None, "one", "two"])
 times = st.integers(-3, 3).map(lambda hours: NOW + hours * HOUR)
-commands = st.one_of(
-    st.builds(
-        lambda serial, issuer, spiffe_id, at, lifetime: RecordIntent(
-            issued(
-                serial,
-                issuer=issuer,
-                spiffe_id=spiffe_id,
-                issued_at=at,
-                expires_at=at + lifetime * HOUR,
-            )
-        ),
-        serials,
-        issuers,
-        st.sampled_from([API, WEB]),
-        times,
-        st.integers(1, 3),
+moments = st.one_of(st.none(), times, times.map(lambda time: time + timedelta(microseconds=1)))
+intents = st.builds(
+    lambda serial, lifetime, issued_at, **facts: intent(
+        serial, issued_at=issued_at, expires_at=issued_at + lifetime * HOUR, **facts
     ),
-    st.builds(RecordCertificate, issuers, serials, st.integers(0, 1).map(der)),
-    st.builds(
-        Revoke, serials, times, st.sampled_from(Reason), st.one_of(st.none(), st.just(ISSUER))
-    ),
+    serials,
+    st.integers(1, 3),
+    issued_at=times,
+    issuer=issuers,
+    spiffe_id=ids,
+    key=keys,
+    renews=st.one_of(st.none(), serials),
+    request_key=requests,
 )
+commands = st.one_of(
+    intents,
+    intents,
+    st.builds(RecordCertificate, numbers, st.integers(0, 1).map(der)),
+    st.builds(lambda number, at: write_off(number, at=at), numbers, times),
+    st.builds(
+        revoke,
+        serials,
+        at=times,
+        reason=st.sampled_from(Reason),
+        issuer=st.one_of(st.none(), st.just(ISSUER)),
+    ),
+    st.builds(lambda before: Prune(before, NOW - 1000 * HOUR), times),
+)
+
+Answer = IssuedCertificate | type[Exception] | int | None
 
 
 class Model:
-    """What :class:`IStore` promises, in a dict."""
+    """What :class:`IStore` promises, in dicts by the number of the intent."""
 
     def __init__(self) -> None:
+        self.count = 0
         self.certificates: dict[int, IssuedCertificate] = {}
-        self.revoked: list[int] = []
+        self.requests: dict[str, int] = {}
+        self.feed: list[int] = []
+        self.acts: list[tuple[Act, str]] = []
 
-    def apply(self, command: Command) -> IssuedCertificate | type[Exception] | None:
-        if isinstance(command, RecordIntent):
-            if command.certificate.serial in self.certificates:
-                return Conflict
-            self.certificates[command.certificate.serial] = command.certificate
-            return None
-        known = self.certificates.get(command.serial)
-        if known is None or command.issuer not in (None, known.issuer):
-            return Unknown
-        if isinstance(command, RecordCertificate):
-            if known.der not in (None, command.der):
-                return Conflict
-            self.certificates[command.serial] = evolve(known, der=command.der)
-            return None
-        if known.revoked_at is None:
-            known = evolve(known, revoked_at=command.at, reason=command.reason)
-            self.certificates[command.serial] = known
-            self.revoked.append(command.serial)
-        return known
+    def apply(self, command: Command) -> Answer:
+        match command:
+            case RecordIntent():
+                return self._intend(command)
+            case RecordCertificate(number, body):
+                if not self._is_open(number):
+                    return Unknown
+                self._change(number, is_pending=False, der=body)
+                return None
+            case WriteOff(number):
+                if not self._is_open(number):
+                    return Unknown
+                self.requests = {k: n for k, n in self.requests.items() if n != number}
+                self._change(number, is_pending=False)
+                self._tell(command.entry)
+                return self._revoke(number, command.at, Reason.UNSPECIFIED)
+            case Revoke():
+                number = self.number_of(command.serial)
+                if number is None:
+                    return Unknown
+                known = self.certificates[number]
+                if command.issuer not in (None, known.issuer):
+                    return Unknown
+                if known.revoked_at is None:
+                    self._tell(command.entry)
+                return self._revoke(number, command.at, command.reason)
+            case Prune():
+                return self._prune(command)
+        raise AssertionError(command)
+
+    def _intend(self, command: RecordIntent) -> Answer:
+        if self.number_of(command.certificate.serial) or command.request_key in self.requests:
+            return Conflict
+        renewed = None if command.renews is None else self.number_of(command.renews)
+        if renewed and self.certificates[renewed].revoked_at is not None:
+            return Revoked
+        self._tell(command.entry)
+        self.count += 1
+        self.certificates[self.count] = command.certificate
+        if command.request_key is not None:
+            self.requests[command.request_key] = self.count
+        return self.count
+
+    def _revoke(self, number: int, at: datetime, reason: Reason) -> IssuedCertificate:
+        if self.certificates[number].revoked_at is None:
+            self._change(number, revoked_at=at, reason=reason)
+            self.feed.append(number)
+        return self.certificates[number]
+
+    def _prune(self, command: Prune) -> int:
+        gone = [
+            number
+            for number, c in self.certificates.items()
+            if c.expires_at < command.expired_before and not c.is_pending
+        ]
+        for number in gone:
+            del self.certificates[number]
+        self.requests = {k: n for k, n in self.requests.items() if n not in gone}
+        return len(gone)
+
+    def _tell(self, entry: Entry) -> None:
+        self.acts.append((entry.act, entry.object))
+
+    def _is_open(self, number: int) -> bool:
+        return number in self.certificates and self.certificates[number].is_pending
+
+    def _change(self, number: int, **facts: Any) -> None:
+        self.certificates[number] = evolve(self.certificates[number], **facts)
+
+    def number_of(self, serial: int) -> int | None:
+        return next((n for n, c in self.certificates.items() if c.serial == serial), None)
 
     def list(self, query: Query) -> tuple[IssuedCertificate, ...]:
         found = [
-            c
-            for c in self.certificates.values()
+            evolve(c, der=None)
+            for _, c in sorted(self.certificates.items(), reverse=True)
             if query.spiffe_id in (None, c.spiffe_id)
+            and (query.below is None or str(c.spiffe_id).startswith(f"{query.below}/"))
+            and query.issuer in (None, c.issuer)
+            and query.key in (None, c.key)
             and query.status in (None, c.status(query.now))
             and (query.expires_before is None or c.expires_at < query.expires_before)
+            and (query.expires_after is None or c.expires_at > query.expires_after)
+            and (query.issued_before is None or c.issued_at < query.issued_before)
+            and (query.issued_after is None or c.issued_at > query.issued_after)
         ]
-        return tuple(sorted(found, key=lambda c: (c.issued_at, c.serial), reverse=True))
+        return tuple(found)
+
+    def revocations(self, after: int) -> tuple[Revocation, ...]:
+        known = [self.certificates.get(number) for number in self.feed]
+        return tuple(
+            Revocation(c.issuer, c.serial, c.revoked_at, c.reason, c.expires_at)
+            for c in known[after if 0 <= after <= len(known) else 0 :]
+            if c is not None
+        )
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(few=st.sampled_from([0, 2, 1000]), walk=st.sampled_from([2, 50_000]))
+    def begin(self, few: int, walk: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(reading, "_FEW", few)
+        self.patch.setattr(reading, "_WALK", walk)
         self.calls, self.model = ThreadCalls(), Model()
         self.store = SqlStore(Sqlite(None), self.calls)
         self.store.start()
 
     @rule(together=st.lists(commands, min_size=1, max_size=8))
     def tell(self, together: list[Command]) -> None:
+        # Nobody knows the number of an intent before it is told.
+        unknown = range(self.model.count + 1, self.model.count + 9)
+        together = [
+            c for c in together if not isinstance(c, RecordCertificate) or c.intent not in unknown
+        ]
         answers = [self.store.apply(command) for command in together]
         outcomes = [self.calls.outcome(answer) for answer in answers]
         assert [
@@ -115,42 +218,61 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(
         now=times,
-        spiffe_id=st.sampled_from([None, API, WEB]),
+        spiffe_id=st.one_of(st.none(), st.none(), ids),
+        below=st.sampled_from([None, None, BELOW, API]),
         status=st.sampled_from([None, *Status]),
-        expires_before=st.one_of(st.none(), times.map(lambda t: t + timedelta(microseconds=1))),
+        issuer=st.one_of(st.none(), st.none(), issuers),
+        key=st.one_of(st.none(), st.none(), keys),
+        expires_before=moments,
+        expires_after=moments,
+        issued_before=moments,
+        issued_after=moments,
         limit=st.integers(1, 5),
     )
     def ask(self, now: datetime, limit: int, **filters: Any) -> None:
         query = Query(now, limit=limit, **filters)
-        pages = []
+        found: tuple[IssuedCertificate, ...] = ()
         while True:
             page = self.calls.result(self.store.list(query))
-            pages.append(page.certificates)
+            assert len(page.certificates) <= limit
+            found += page.certificates
             if page.next is None:
                 break
             query = evolve(query, cursor=page.next)
-        assert all(len(page) == limit for page in pages[:-1])
-        assert sum(pages, ()) == self.model.list(query)
+        assert found == self.model.list(query)
 
     @rule(after=st.integers(-1, 14))
     def follow(self, after: int) -> None:
         feed = self.calls.result(self.store.feed(after))
-        known = [self.model.certificates[serial] for serial in self.model.revoked]
-        assert feed.position == len(known)
-        assert feed.revocations == tuple(
-            Revocation(c.issuer, c.serial, c.revoked_at, c.reason, c.expires_at)
-            for c in known[after if 0 <= after <= len(known) else 0 :]
-        )
+        assert feed.position == len(self.model.feed)
+        assert feed.revocations == self.model.revocations(after)
+
+    @rule(request=st.sampled_from(["one", "two"]))
+    def repeat(self, request: str) -> None:
+        number = self.model.requests.get(request)
+        known = None if number is None else self.model.certificates[number]
+        assert self.calls.result(self.store.find_request(request)) == known
+
+    @rule()
+    def audit(self) -> None:
+        assert acts(self.store, self.calls) == self.model.acts
+
+    @rule()
+    def resolve(self) -> None:
+        opened = {i.id: i.certificate for i in self.calls.result(self.store.open_intents())}
+        assert opened == {n: c for n, c in self.model.certificates.items() if c.is_pending}
 
     @invariant()
     def finds_the_same(self) -> None:
         for serial in (0, 5, 12):
-            found = self.calls.result(self.store.find(serial))
-            assert found == self.model.certificates.get(serial)
+            number = self.model.number_of(serial)
+            known = None if number is None else self.model.certificates[number]
+            assert self.calls.result(self.store.find(serial)) == known
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
             self.calls.result(self.store.stop())
+            self.patch.undo()
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase

@@ -1,6 +1,5 @@
 """SQLite files as operators meet them: new, old, damaged, locked, full, gone."""
 
-import os
 import sqlite3
 import stat
 import subprocess
@@ -8,21 +7,29 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import gatherResults
 
-from pki.revocation import Reason
-from tests.running import CHECKOUT, PATIENCE
-from tests.twisted_mesh.stores.certificates import ISSUER, NOW, der, issued
+from tests.running import CHECKOUT
+from tests.twisted_mesh.stores.certificates import (
+    API,
+    KEY,
+    NOW,
+    der,
+    intent,
+    issued,
+    revoke,
+    signed,
+)
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import schema
 from twisted_mesh.stores.records import (
     Command,
     Query,
     RecordCertificate,
-    RecordIntent,
-    Revoke,
+    Status,
     StoreError,
 )
 from twisted_mesh.stores.sql import SqlStore
@@ -43,7 +50,7 @@ def store(path: Path, calls: ThreadCalls) -> Iterator[SqlStore]:
 
 
 def assert_is_one_sentence(error: object, path: Path, remedy: str) -> None:
-    assert type(error) is StoreError
+    assert isinstance(error, StoreError)
     text = str(error)
     assert error.code == "store-unavailable"
     assert str(path) in text
@@ -73,54 +80,104 @@ def test_the_live_connection_is_durable(store: SqlStore, calls: ThreadCalls) -> 
 def test_its_files_are_for_their_owner_alone(
     store: SqlStore, path: Path, calls: ThreadCalls
 ) -> None:
-    calls.result(store.apply(RecordIntent(issued(1))))
+    calls.result(store.apply(intent(1)))
     modes = {f.name: stat.S_IMODE(f.stat().st_mode) for f in path.parent.iterdir()}
-    assert modes == {"mesh.db": 0o600, "mesh.db-wal": 0o600, "mesh.db-shm": 0o600}
+    names = ("mesh.db", "mesh.db-wal", "mesh.db-shm", "reserve")
+    assert modes == dict.fromkeys(names, 0o600)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_all_is_there_after_a_restart(path: Path, calls: ThreadCalls) -> None:
     store = SqlStore(Sqlite(path), calls)
     store.start()
-    calls.result(store.apply(RecordIntent(issued(1))))
-    calls.result(store.apply(Revoke(1, NOW, Reason.SUPERSEDED)))
+    calls.result(store.apply(intent(1)))
+    calls.result(store.apply(revoke(1)))
     before = calls.result(store.feed(0)), calls.result(store.list(Query(NOW)))
     calls.result(store.stop())
-    assert [f.name for f in path.parent.iterdir()] == ["mesh.db"]
+    assert {f.name for f in path.parent.iterdir()} == {"mesh.db", "reserve"}
     store.start()
     assert (calls.result(store.feed(0)), calls.result(store.list(Query(NOW)))) == before
     calls.result(store.stop())
 
 
-def test_what_waits_together_is_one_transaction_of_one_statement(
-    store: SqlStore, calls: ThreadCalls
+class Watched(Sqlite):
+    """Shows its connections: the writer's, then the reader's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.connections: list[sqlite3.Connection] = []
+
+    def _connect(self) -> sqlite3.Connection:
+        self.connections.append(super()._connect())
+        return self.connections[-1]
+
+
+@pytest.fixture
+def watched(path: Path, calls: ThreadCalls) -> Iterator[tuple[SqlStore, sqlite3.Connection]]:
+    """A store, and its writer's connection."""
+    database = Watched(path)
+    store = SqlStore(database, calls)
+    store.start()
+    yield store, database.connections[0]
+    calls.result(store.stop())
+
+
+def test_what_waits_together_is_one_transaction_of_a_few_statements(
+    watched: tuple[SqlStore, sqlite3.Connection], calls: ThreadCalls
 ) -> None:
+    store, writing = watched
     statements: list[str] = []
+    writing.set_trace_callback(statements.append)
 
-    def together(commands: list[Command]) -> list[str]:
-        reached, gate = threading.Event(), threading.Event()
-
-        def wait(connection):
-            reached.set()
-            gate.wait(PATIENCE)
-            connection.connection.dbapi_connection.set_trace_callback(statements.append)
-
-        waiting = [store._read(wait)]
-        calls.turn()
-        assert reached.wait(PATIENCE)
-        waiting += map(store.apply, commands)
-        gate.set()
-        calls.result(gatherResults(waiting))
+    def together(commands: list[Command]) -> list[Any]:
+        outcomes = calls.result(gatherResults([store.apply(command) for command in commands]))
         verbs = [statement.split()[0] for statement in statements]
         statements.clear()
-        return verbs[verbs.index("BEGIN") :]
+        return [verbs, outcomes]
 
     serials = range(100)
-    intents: list[Command] = [RecordIntent(issued(n)) for n in serials]
-    assert together(intents) == ["BEGIN", "INSERT", "COMMIT"]
-    signed: list[Command] = [RecordCertificate(ISSUER, n, der(n)) for n in serials]
-    assert together(signed) == ["BEGIN", "UPDATE", "COMMIT"]
-    assert calls.result(store.find(99)) == issued(99, der=der(99))
+    verbs, numbers = together([intent(n) for n in serials])
+    assert verbs == ["BEGIN", "UPDATE", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    renewals: list[Command] = [intent(100 + n, renews=n) for n in range(20)]
+    bodies = [RecordCertificate(number, der(n)) for n, number in enumerate(numbers)]
+    verbs, _ = together([*renewals, *bodies])
+    assert verbs == ["BEGIN", "SELECT", "UPDATE", *["INSERT"] * 3, "DELETE", "INSERT", "COMMIT"]
+    assert calls.result(store.find(99)) == signed(99)
+
+
+def test_what_is_found_is_found_by_an_index(
+    watched: tuple[SqlStore, sqlite3.Connection], calls: ThreadCalls
+) -> None:
+    store, writing = watched
+    asked: list[str] = []
+
+    def explain(connection):
+        connection.connection.dbapi_connection.set_trace_callback(asked.append)
+
+    calls.result(store._read(explain))
+    calls.result(store.find(1))
+    calls.result(store.find_request("mine"))
+    calls.result(store.feed(3))
+    for query in (
+        Query(NOW, spiffe_id=API),
+        Query(NOW, below=API),
+        Query(NOW, key=KEY),
+        Query(NOW, status=Status.REVOKED),
+        Query(NOW, status=Status.PENDING),
+        Query(NOW, expires_before=NOW),
+        Query(NOW, issued_after=NOW),
+    ):
+        calls.result(store.list(query))
+    plans = {
+        detail: statement
+        for statement in asked
+        if statement.startswith("SELECT")
+        for *_, detail in writing.execute(f"EXPLAIN QUERY PLAN {statement}")
+    }
+    assert len(plans) > 5
+    # Open intents are few.
+    for table in ("certificates", "bodies", "feed", "audit"):
+        assert f"SCAN {table}" not in plans
 
 
 def test_no_file_is_touched_before_it_starts(path: Path, calls: ThreadCalls) -> None:
@@ -200,67 +257,33 @@ def test_an_unwritable_file_is_refused(tmp_path_factory: pytest.TempPathFactory)
 def test_a_locked_file_fails_commands_until_it_is_let_go(
     store: SqlStore, path: Path, calls: ThreadCalls
 ) -> None:
-    calls.result(store.apply(RecordIntent(issued(1))))
+    calls.result(store.apply(intent(1)))
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    for answer in [store.apply(RecordIntent(issued(n))) for n in (2, 3)]:
+    for answer in [store.apply(intent(n)) for n in (2, 3)]:
         assert_is_one_sentence(calls.outcome(answer), path, "locked")
     assert calls.result(store.find(1)) == issued(1)
     other.execute("COMMIT")
     other.close()
     assert calls.result(store.find(2)) is None
-    calls.result(store.apply(RecordIntent(issued(2))))
+    calls.result(store.apply(intent(2)))
     assert calls.result(store.find(2)) == issued(2)
 
 
 def test_a_database_that_may_not_grow_keeps_nothing_and_heals(
-    store: SqlStore, path: Path, calls: ThreadCalls
+    watched: tuple[SqlStore, sqlite3.Connection], path: Path, calls: ThreadCalls
 ) -> None:
-    def limit(pages: int) -> None:
-        calls.result(
-            store._read(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").all())
-        )
-
-    limit(1)  # as many as there are
-    answers = [store.apply(RecordIntent(issued(n, subject="x" * 500))) for n in range(100)]
+    store, writing = watched
+    writing.execute("PRAGMA max_page_count = 1")  # as many as there are
+    answers = [store.apply(intent(n, subject="x" * 500)) for n in range(100)]
     errors = [calls.outcome(answer) for answer in answers]
     assert_is_one_sentence(errors[-1], path, "the disk is full")
-    kept = {n for n, error in enumerate(errors) if error is None}
-    limit(1 << 30)
+    kept = {n for n, error in enumerate(errors) if isinstance(error, int)}
+    writing.execute(f"PRAGMA max_page_count = {1 << 30}")
     found = calls.result(store.list(Query(NOW, limit=1000))).certificates
     assert {certificate.serial for certificate in found} == kept
-    calls.result(store.apply(RecordIntent(issued(500))))
+    calls.result(store.apply(intent(500)))
     assert calls.result(store.find(500)) == issued(500)
-
-
-def test_a_full_disk_keeps_nothing_and_heals(tmp_path: Path, calls: ThreadCalls) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root can make a small disk, and not everywhere")
-    try:
-        path = disk / "mesh.db"
-        store = SqlStore(Sqlite(path), calls)
-        store.start()
-        calls.result(store.apply(RecordIntent(issued(0))))
-        with (disk / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError):
-            while ballast.write(bytes(4096)) == 4096:
-                pass
-            raise OSError("a short write is a full disk too")
-        serial, error = 1, None
-        while error is None and serial < 10_000:
-            error = calls.outcome(store.apply(RecordIntent(issued(serial))))
-            serial += 1
-        assert_is_one_sentence(error, path, "the disk is full")
-        assert calls.result(store.find(serial - 1)) is None
-        (disk / "ballast").unlink()
-        calls.result(store.apply(RecordIntent(issued(serial - 1))))
-        found = calls.result(store.list(Query(NOW, limit=20_000))).certificates
-        assert {certificate.serial for certificate in found} == set(range(serial))
-        calls.result(store.stop())
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_file_that_was_moved_away_acknowledges_nothing(
@@ -270,8 +293,8 @@ def test_a_file_that_was_moved_away_acknowledges_nothing(
     for replace in (False, True):
         if replace:
             path.write_bytes(b"")
-        error = calls.outcome(store.apply(RecordIntent(issued(1))))
+        error = calls.outcome(store.apply(intent(1)))
         assert_is_one_sentence(error, path, "restart")
     path.with_suffix(".away").rename(path)
-    calls.result(store.apply(RecordIntent(issued(1))))
+    calls.result(store.apply(intent(1)))
     assert calls.result(store.find(1)) == issued(1)
