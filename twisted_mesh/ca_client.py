@@ -1,10 +1,12 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
+import errno
 import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -140,6 +142,8 @@ class CaClient:
     security: Security | None = None
     """For ``https``: the pinned root, the demand for ``/mesh/ca``, and our own SVID if there is one."""
     timeout: float = REQUEST_TIMEOUT
+    date: datetime | None = field(default=None, init=False)
+    """The CA's clock, as it was in its last answer."""
     _agent: Agent = field(init=False)
     _pool: HTTPConnectionPool = field(init=False)
 
@@ -181,13 +185,13 @@ class CaClient:
         if ttl is not None:
             asked["ttl"] = format_duration(ttl)
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
-        answer = await self._ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
+        answer = await self.ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
         return load_certificates(
             "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
         )
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
-        answer = await self._ask("GET", "/api/v1/bundle", None, dict[str, Any])
+        answer = await self.ask("GET", "/api/v1/bundle", None, dict[str, Any])
         bundle = TrustBundle.from_jwks_object(trust_domain, answer)
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
@@ -198,7 +202,7 @@ class CaClient:
         path = f"/api/v1/trust?after={after}&log={log_size}"
         if store:
             path += f"&store={quote(store, safe='')}"
-        answer = await self._ask("GET", path, None, _TrustAnswer)
+        answer = await self.ask("GET", path, None, _TrustAnswer)
         bundles = [
             TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
             for name, jwks in answer.bundles.items()
@@ -213,7 +217,11 @@ class CaClient:
             told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
         return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations, told)
 
-    async def _ask(
+    async def roots(self) -> tuple[x509.Certificate, ...]:
+        """The roots of the CA's trust domain."""
+        return load_certificates(await self._send("GET", "/api/v1/ca"), "the CA's answer")
+
+    async def ask(
         self,
         method: str,
         path: str,
@@ -221,6 +229,16 @@ class CaClient:
         shape: type[Any],
         more: Mapping[str, str] | None = None,
     ) -> Any:
+        """What one route answers, as a ``shape``; ``more`` are headers."""
+        content = await self._send(method, path, body, more)
+        try:
+            return msgspec.json.decode(content, type=shape)
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+            raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+
+    async def _send(
+        self, method: str, path: str, body: object = None, more: Mapping[str, str] | None = None
+    ) -> bytes:
         host = self.address.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         scheme = "https" if self.address.scheme == "https" else "http"
@@ -243,10 +261,7 @@ class CaClient:
             raise self._failed(error) from None
         if status >= 400:
             raise CaRefused(status, _problems(status, content))
-        try:
-            return msgspec.json.decode(content, type=shape)
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-            raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+        return content
 
     async def _exchange(
         self, method: str, url: str, headers: Headers | None, producer: Any
@@ -254,10 +269,19 @@ class CaClient:
         response: IResponse = await self._agent.request(
             method.encode(), url.encode(), headers, producer
         )
+        self.date = _date(response)
         return response.code, await read_body(response, _MAX_ANSWER)
 
     def _failed(self, error: Exception) -> PkiError:
         if self.address.scheme == "unix" and not isinstance(error, PkiError):
+            if getattr(error, "osError", None) == errno.EACCES:
+                return Unreachable(
+                    Problem(
+                        "unreachable",
+                        f"this user may not use {self.address}",
+                        "ask as the CA's user, or have the state directory's mode put back to 0711",
+                    )
+                )
             return Unreachable(
                 Problem(
                     "unreachable",
@@ -297,6 +321,15 @@ def server_name(host: str) -> str | None:
     except ValueError:
         return host
     return None
+
+
+def _date(response: IResponse) -> datetime | None:
+    """The ``Date`` header (RFC 9110 section 6.6.1)."""
+    (text, *_) = response.headers.getRawHeaders("date") or [""]
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _problems(status: int, content: bytes) -> list[Problem]:

@@ -7,7 +7,10 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 from attrs import define, field
@@ -183,22 +186,34 @@ def write_whole(path: Path, data: bytes, mode: int) -> None:
 
     Raises :class:`StateError`.
     """
+    with writing_whole(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_whole(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file that takes the place of ``path`` once the block has ended well; else nothing has changed.
+
+    Raises :class:`StateError`.
+    """
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             os.fchmod(descriptor, mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(descriptor)
         os.replace(temporary, path)
+        temporary = None
         sync_directory(path.parent)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise StateError(
             f"{path} cannot be written ({error.strerror}): free space or mend its directory's permissions"
         ) from None
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def publish(directory: Path, files: dict[str, tuple[bytes, int]]) -> None:

@@ -1,0 +1,184 @@
+"""What an administrator asks of a CA: its record, revocations, its log, its health."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from attrs import frozen
+
+from pki.revocation import Reason
+from pki.serial import serial_hex
+from twisted_mesh.ca_client import CaClient
+
+#: The most that the CA gives in one page.
+LARGEST_PAGE = 1000
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=False):
+    """One certificate in the CA's record, as its API tells it."""
+
+    serial: str
+    subject: str
+    spiffe_id: str
+    issued_at: str
+    expires_at: str
+    status: str
+    revoked_at: str | None = None
+    reason: str | None = None
+    issuer: str | None = None
+    """:func:`pki.keys.key_id` of the CA that signed it."""
+    key: str | None = None
+    """:func:`pki.keys.key_id` of its own key."""
+    requester: str | None = None
+
+
+class FullRow(Row, frozen=True):
+    """The same with the certificate itself."""
+
+    certificate: str | None = None
+    """PEM; None while it is pending, or once it is pruned."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some rows, newest first, and the cursor of the next page."""
+
+    certificates: list[Row]
+    next: str | None
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """What the CA answers to a revocation, the same each time."""
+
+    serial: str
+    revoked_at: str
+    reason: str
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at, and what to do where it is not well."""
+
+    name: str
+    status: str
+    """``ok``, ``warn`` or ``fail``."""
+    detail: str
+    remedy: str = ""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What the CA says of itself."""
+
+    status: str
+    checks: list[Check]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The log's newest checkpoint, and the key that it is signed with."""
+
+    verifier: str
+    checkpoint: str
+
+
+class Checkpoints(msgspec.Struct, frozen=True):
+    """Some checkpoints (signed notes), ascending by size."""
+
+    checkpoints: list[str]
+    next: int | None
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """One entry of the log. Of one that is pruned only the leaf's hash is left."""
+
+    position: int
+    leaf: str
+    entry: str | None
+
+
+class Entries(msgspec.Struct, frozen=True):
+    """Some entries of the log in their order."""
+
+    entries: list[LogEntry]
+    size: int
+    next: int | None
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """A path of hashes in hex; of an inclusion, with the leaf's hash."""
+
+    proof: list[str]
+    leaf: str | None = None
+
+
+@frozen
+class Administration:
+    """The routes that are an administrator's. Errors are those of :class:`CaClient`."""
+
+    client: CaClient
+
+    async def page(
+        self, filters: Mapping[str, str], limit: int = LARGEST_PAGE, cursor: str | None = None
+    ) -> Page:
+        asked = {**filters, "limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+        page: Page = await self._get("/api/v1/certificates", asked, Page)
+        return page
+
+    async def pages(self, filters: Mapping[str, str], most: int | None) -> AsyncIterator[Page]:
+        """Page after page, ``most`` rows in all; all there are where it is None."""
+        cursor: str | None = None
+        left = most
+        while left is None or left > 0:
+            limit = LARGEST_PAGE if left is None else min(left, LARGEST_PAGE)
+            page = await self.page(filters, limit, cursor)
+            yield page
+            cursor = page.next
+            if cursor is None:
+                return
+            if left is not None:
+                left -= len(page.certificates)
+
+    async def certificate(self, serial: int) -> FullRow:
+        path = f"/api/v1/certificates/{serial_hex(serial)}"
+        row: FullRow = await self._get(path, {}, FullRow)
+        return row
+
+    async def revoke(self, serial: str, reason: Reason) -> Revoked:
+        body = {"serial": serial, "reason": str(reason)}
+        revoked: Revoked = await self.client.ask("POST", "/api/v1/revoke", body, Revoked)
+        return revoked
+
+    async def health(self) -> Health:
+        health: Health = await self._get("/api/v1/health", {}, Health)
+        return health
+
+    async def detach_root(self, sha256: str) -> None:
+        """Have the root's key deleted, of which a copy with that SHA-256 is held elsewhere."""
+        body = {"sha256": sha256}
+        await self.client.ask("POST", "/api/v1/ca/detach-root", body, dict[str, Any])
+
+    async def head(self) -> Head:
+        head: Head = await self._get("/api/v1/audit/checkpoint", {}, Head)
+        return head
+
+    async def checkpoints(self, start: int, limit: int = LARGEST_PAGE) -> Checkpoints:
+        asked = {"start": str(start), "limit": str(limit)}
+        found: Checkpoints = await self._get("/api/v1/audit/checkpoints", asked, Checkpoints)
+        return found
+
+    async def entries(self, start: int, limit: int = LARGEST_PAGE) -> Entries:
+        asked = {"start": str(start), "limit": str(limit)}
+        found: Entries = await self._get("/api/v1/audit/entries", asked, Entries)
+        return found
+
+    async def inclusion(self, position: int, size: int) -> Proof:
+        asked = {"position": str(position), "size": str(size)}
+        proof: Proof = await self._get("/api/v1/audit/proof", asked, Proof)
+        return proof
+
+    async def consistency(self, older: int, newer: int) -> Proof:
+        asked = {"from": str(older), "to": str(newer)}
+        proof: Proof = await self._get("/api/v1/audit/proof", asked, Proof)
+        return proof
+
+    async def _get(self, path: str, asked: Mapping[str, str], shape: type[Any]) -> Any:
+        query = f"?{urlencode(asked)}" if asked else ""
+        return await self.client.ask("GET", path + query, None, shape)

@@ -1,0 +1,1 @@
+"""``mesh-ctl``: the administrator's command."""

@@ -1,0 +1,124 @@
+"""What ``mesh-ctl cert list``, ``show`` and ``export`` do."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import msgspec
+from attrs import frozen
+
+from pki.serial import parse_serial, serial_pairs
+from twisted_mesh.administration import Administration, Row
+from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.session import DONE
+from twisted_mesh.state import writing_whole
+
+_HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table."""
+    return (pairs(row.serial), row.spiffe_id, row.status, row.issued_at, row.expires_at)
+
+
+def pairs(serial: str) -> str:
+    return serial_pairs(parse_serial(serial))
+
+
+def put_rows(rows: list[Row], *, headed: bool = True) -> None:
+    output.put_table(_HEADINGS, map(cells, rows), headed=headed)
+
+
+@frozen
+class Listing:
+    """``cert list``."""
+
+    filters: Mapping[str, str]
+    most: int | None
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        found = output.JsonList()
+        count, more = 0, False
+        async for page in administration.pages(self.filters, self.most):
+            more = page.next is not None
+            if self.as_json:
+                found.put(map(msgspec.to_builtins, page.certificates))
+            elif page.certificates:
+                put_rows(page.certificates, headed=not count)
+            count += len(page.certificates)
+        if self.as_json:
+            found.end()
+        elif not count:
+            output.say("there is no such certificate")
+        if more:
+            output.say(f"these are the newest {count:,}: --all shows all, --limit more")
+        return DONE
+
+
+@frozen
+class Showing:
+    """``cert show``."""
+
+    serial: int
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        row = await administration.certificate(self.serial)
+        if self.as_json:
+            output.put_json(msgspec.to_builtins(row))
+            return DONE
+        facts: dict[str, Any] = {
+            "serial": pairs(row.serial),
+            "SPIFFE ID": row.spiffe_id,
+            "subject": row.subject,
+            "status": row.status,
+            "issued": row.issued_at,
+            "expires": row.expires_at,
+        }
+        if row.revoked_at is not None:
+            facts["revoked"] = f"{row.revoked_at} ({row.reason})"
+        facts |= {"issuer key": row.issuer, "key": row.key, "requester": row.requester}
+        output.put_facts({name: value for name, value in facts.items() if value})
+        if row.certificate is not None:
+            output.put(f"\n{row.certificate.strip()}")
+        else:
+            output.say("the certificate itself is not there: it was never signed, or is pruned")
+        return DONE
+
+
+@frozen
+class Exporting:
+    """``cert export``: nobody sees a part of it."""
+
+    path: Path | None
+
+    async def __call__(self, administration: Administration) -> int:
+        count = 0
+        with self._file() as file:
+            async for page in administration.pages({}, None):
+                for row in page.certificates:
+                    file.write(msgspec.json.encode(row) + b"\n")
+                count += len(page.certificates)
+            if self.path is None:
+                _copy(file)
+        if self.path is not None:
+            output.say(f"{output.counted(count, 'certificate')} written to {self.path}")
+        return DONE
+
+    def _file(self) -> Any:
+        if self.path is not None:
+            return writing_whole(self.path, 0o600)
+        return nullcontext(tempfile.TemporaryFile())
+
+
+def _copy(file: IO[bytes]) -> None:
+    file.seek(0)
+    if sys.stdout is not None:
+        out: BinaryIO = sys.stdout.buffer
+        shutil.copyfileobj(file, out)
+        out.flush()

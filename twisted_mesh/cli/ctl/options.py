@@ -1,0 +1,118 @@
+"""Options that several commands of ``mesh-ctl`` share, and how one that cannot be used is told."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+
+
+class Unusable(click.ClickException):
+    """The options or the input cannot be used: one sentence, and status 2."""
+
+    exit_code = 2
+
+
+@frozen
+class Reach:
+    """How the CA is reached: the options as they were typed."""
+
+    ca_url: str | None
+    ca_file: str | None
+    svid: str | None
+    state_dir: str | None
+    trust_domain: str
+    timeout: str
+
+    @property
+    def state(self) -> Path:
+        """The state directory."""
+        return state_path(self.state_dir)
+
+
+def state_path(state_dir: str | None) -> Path:
+    from twisted_mesh.state import default_state_dir
+
+    return Path(state_dir) if state_dir else default_state_dir()
+
+
+state_dir_option = click.option(
+    "--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]"
+)
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON for programs.",
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+
+_REACHING = (
+    click.option(
+        "--ca-url",
+        help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]",
+    ),
+    click.option(
+        "--ca-file", help="The root of a CA at https://.  [default: svid_bundle.pem of --svid]"
+    ),
+    click.option(
+        "--svid",
+        metavar="DIR",
+        help="An administrator's identity for https://, as mesh-client --export writes it.",
+    ),
+    state_dir_option,
+    click.option(
+        "--trust-domain",
+        default="mesh.local",
+        show_default=True,
+        help="Of a CA at https:// that is asked without --svid.",
+    ),
+    click.option(
+        "--timeout", default="10s", show_default=True, help="How long an answer may take."
+    ),
+)
+
+
+def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``command`` the options that lead to a CA, as one argument ``reach``."""
+
+    @functools.wraps(command)
+    def with_reach(**options: Any) -> Any:
+        names = ("ca_url", "ca_file", "svid", "state_dir", "trust_domain", "timeout")
+        return command(reach=Reach(**{name: options.pop(name) for name in names}), **options)
+
+    for option in reversed(_REACHING):
+        with_reach = option(with_reach)
+    return with_reach
+
+
+def must_be_answered(yes: bool) -> None:
+    """Before anything is done: that :func:`confirmed` will be able to ask."""
+    if not yes and not (sys.stdin is not None and sys.stdin.isatty()):
+        raise Unusable("there is no terminal to ask for confirmation at: add --yes")
+
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Whether the user says so. Ctrl-C is an answer also while the reactor has the signal."""
+    import signal
+
+    if yes:
+        return True
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(question, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def output_file(name: str) -> Path:
+    """A path that can be written whole: not that of a device or a directory."""
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        raise Unusable(f"{name} is not a file: name one that is, or a new one")
+    return path

@@ -1,0 +1,114 @@
+"""What ``mesh-ctl`` prints: tables and facts for people, JSON for programs, one sentence on stderr."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import click
+
+#: No table is wider than that; where nobody looks, its lines are not folded.
+_UNFOLDED = 10_000
+
+_STYLES = {
+    "valid": "green", "ok": "green", "pending": "yellow", "warn": "yellow",
+    "revoked": "red", "fail": "red", "expired": "dim",
+}  # fmt: skip
+
+
+def has_colour() -> bool:
+    return bool(sys.stdout and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def put(text: str) -> None:
+    """One piece of the result, on stdout."""
+    if sys.stdout is not None:
+        click.echo(text, file=sys.stdout, color=has_colour())
+
+
+def put_json(value: Any) -> None:
+    put(json.dumps(value, indent=2))
+
+
+def say(sentence: str) -> None:
+    """What is not the result: on stderr."""
+    if sys.stderr is not None:
+        click.echo(f"mesh-ctl: {sentence}", file=sys.stderr)
+
+
+def put_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str | None]], *, headed: bool = True
+) -> None:
+    """Columns, folded only where a terminal is too narrow. A known status has its colour."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pki.errors import printable
+
+    table = Table(box=None, pad_edge=False, show_header=headed, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        cells = [printable(cell) if cell else "-" for cell in row]
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    seen = sys.stdout is not None and sys.stdout.isatty()
+    written = StringIO()
+    console = Console(
+        file=written,
+        width=shutil.get_terminal_size().columns if seen else _UNFOLDED,
+        force_terminal=has_colour(),
+        color_system="standard" if has_colour() else None,
+        legacy_windows=False,
+    )
+    console.print(table)
+    put("\n".join(line.rstrip() for line in written.getvalue().splitlines()))
+
+
+def put_facts(facts: Mapping[str, str | Sequence[str] | None]) -> None:
+    """Names and values, one a line; a name with several values once."""
+    from pki.errors import printable
+
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        values = [value] if isinstance(value, str) else list(value or ["-"])
+        for number, text in enumerate(values):
+            shown = click.style((name if not number else "").ljust(width), fg="cyan")
+            put(f"{shown}  {printable(text, 2000)}".rstrip())
+
+
+def status_word(status: str) -> str:
+    """A status in its colour, for a line of text."""
+    style = _STYLES.get(status, "")
+    return click.style(status, fg=style) if style not in ("", "dim") else status
+
+
+class JsonList:
+    """A JSON array that is printed as its items come, however many there are."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def put(self, items: Iterable[Any]) -> None:
+        for item in items:
+            comma = "," if self._begun else "["
+            _write(f"{comma}\n  {json.dumps(item)}")
+            self._begun = True
+
+    def end(self) -> None:
+        _write("\n]\n" if self._begun else "[]\n")
+
+
+def _write(text: str) -> None:
+    if sys.stdout is not None:
+        click.echo(text, file=sys.stdout, nl=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 certificate``, ``2,000 certificates``; a noun in y gets its ies."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
