@@ -159,6 +159,10 @@ class Mesh:
         server = () if "--server" in arguments else ("--server", self.server_url)
         return self.run(BIN / "mesh-client", *server, *arguments)
 
+    def ctl(self, *arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """bin/mesh-ctl, which finds the CA by the state directory."""
+        return self.run(BIN / "mesh-ctl", *arguments, stdin=stdin)
+
     def run(
         self, *command: str | Path, stdin: str = "", timeout: float = PATIENCE * 2
     ) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """What an administrator asks of a CA: its record, revocations, its log, its health."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -13,6 +13,7 @@ from twisted_mesh.ca_client import CaClient
 
 #: The most that the CA gives in one page.
 LARGEST_PAGE = 1000
+Standing = Literal["ok", "warn", "fail"]
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -59,8 +60,7 @@ class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at, and what to do where it is not well."""
 
     name: str
-    status: str
-    """``ok``, ``warn`` or ``fail``."""
+    status: Standing
     detail: str
     remedy: str = ""
 
@@ -68,15 +68,26 @@ class Check(msgspec.Struct, frozen=True):
 class Health(msgspec.Struct, frozen=True):
     """What the CA says of itself."""
 
-    status: str
+    status: Standing
     checks: list[Check]
+
+
+class Detached(msgspec.Struct, frozen=True):
+    """What a CA can do without its root's key."""
+
+    prepared: bool
+    """Whether the next issuing CA is made already."""
+    wanted_at: str
+    """When the key is needed again."""
+    issues_until: str
 
 
 class Head(msgspec.Struct, frozen=True):
     """The log's newest checkpoint, and the key that it is signed with."""
 
     verifier: str
-    checkpoint: str
+    checkpoint: str | None
+    """None of an empty log."""
 
 
 class Checkpoints(msgspec.Struct, frozen=True):
@@ -150,10 +161,11 @@ class Administration:
         health: Health = await self._get("/api/v1/health", {}, Health)
         return health
 
-    async def detach_root(self, sha256: str) -> None:
+    async def detach_root(self, sha256: str) -> Detached:
         """Have the root's key deleted, of which a copy with that SHA-256 is held elsewhere."""
         body = {"sha256": sha256}
-        await self.client.ask("POST", "/api/v1/ca/detach-root", body, dict[str, Any])
+        told: Detached = await self.client.ask("POST", "/api/v1/ca/detach-root", body, Detached)
+        return told
 
     async def head(self) -> Head:
         head: Head = await self._get("/api/v1/audit/checkpoint", {}, Head)

@@ -38,6 +38,11 @@ def default_state_dir() -> Path:
     """``$MESH_STATE_DIR``, else ``$XDG_STATE_HOME/twisted-mesh`` or what this platform has for it."""
     if chosen := os.environ.get("MESH_STATE_DIR"):
         return Path(chosen)
+    return user_state_dir()
+
+
+def user_state_dir() -> Path:
+    """The user's own, whatever ``$MESH_STATE_DIR`` says."""
     if base := os.environ.get("XDG_STATE_HOME"):
         return Path(base) / "twisted-mesh"
     return platformdirs.user_state_path("twisted-mesh")
@@ -68,6 +73,16 @@ class StateDirectory:
         return self.ca / "unfinished"
 
     @property
+    def restoring(self) -> Path:
+        """Is there while a backup is being put in place."""
+        return self.ca / "restoring"
+
+    @property
+    def restored(self) -> Path:
+        """Says what a restored backup lacked, until the CA has taken note."""
+        return self.ca / "restored"
+
+    @property
     def socket(self) -> Path:
         return self.ca / "ca.sock"
 
@@ -91,6 +106,13 @@ class StateDirectory:
         if not os.access(self.ca, os.W_OK | os.X_OK):
             raise StateError(
                 f"{self.ca} is not writable: choose another directory with --state-dir"
+            )
+
+    def refuse_half_restored(self) -> None:
+        """Raises :class:`StateError` where a restore was interrupted, so that old and new files are mixed."""
+        if (self.restoring / "plan.json").exists():
+            raise StateError(
+                f"a backup is half in place in {self.ca}: run the same mesh-ctl backup restore again, which ends it"
             )
 
     def lock(self) -> None:

@@ -121,3 +121,14 @@ class Witness:
 def witness_path(state_dir: Path, who: str) -> Path:
     """Where the witness of one endpoint keeps what it saw."""
     return state_dir / "witness" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"
+
+
+def witnesses(state_dir: Path, verifier: Verifier) -> list[Checkpoint]:
+    """What all the witnesses of a state directory have seen of one log. Never raises."""
+    found = []
+    for path in sorted((state_dir / "witness").glob("*.json")):
+        witness = Witness(path)
+        witness.recall()
+        if witness.seen is not None and witness.verifier == verifier:
+            found.append(witness.seen)
+    return found

@@ -200,6 +200,7 @@ class CaService(MeshService):
         options = self.options
         self.state.prepare()
         self.state.lock()
+        self.state.refuse_half_restored()
         fresh = not self.state.root_certificate.exists()
         records = (self.state.ca / f"mesh.db{tail}" for tail in ("", "-wal", "-shm"))
         refuse_changeable(*records, *map(Path, filter(None, [options["issuance-log"]])))

@@ -77,17 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _failed(f"the output cannot be written ({error.strerror}): free some space", 2)
     except Exception as error:
-        return _explained(error)
+        from pki.errors import PkiError
 
-
-def _explained(error: Exception) -> int:
-    from pki.errors import PkiError
-
-    if not isinstance(error, PkiError):
-        raise error
-    from twisted_mesh.cli.ctl.session import status_of
-
-    return _failed(str(error), status_of(error))
+        if not isinstance(error, PkiError):
+            raise
+        return _failed(str(error), 2)
 
 
 def _failed(sentence: str, status: int) -> int:

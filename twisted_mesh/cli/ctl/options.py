@@ -32,6 +32,23 @@ class Reach:
         """The state directory."""
         return state_path(self.state_dir)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the CA is the one of the state directory."""
+        return self.ca_url is None
+
+    @property
+    def own_state(self) -> Path:
+        """A state directory of the caller's own, to remember things in: that one, else the user's."""
+        import os
+
+        from twisted_mesh.state import user_state_dir
+
+        try:
+            return self.state if self.state.stat().st_uid == os.geteuid() else user_state_dir()
+        except OSError:
+            return user_state_dir()
+
 
 def state_path(state_dir: str | None) -> Path:
     from twisted_mesh.state import default_state_dir

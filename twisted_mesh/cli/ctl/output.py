@@ -80,10 +80,11 @@ def put_facts(facts: Mapping[str, str | Sequence[str] | None]) -> None:
             put(f"{shown}  {printable(text, 2000)}".rstrip())
 
 
-def status_word(status: str) -> str:
+def status_word(status: str, width: int = 0) -> str:
     """A status in its colour, for a line of text."""
     style = _STYLES.get(status, "")
-    return click.style(status, fg=style) if style not in ("", "dim") else status
+    text = status.ljust(width)  # first: the colour's codes have no width
+    return click.style(text, fg=style) if style not in ("", "dim") else text
 
 
 class JsonList:
@@ -107,8 +108,6 @@ def _write(text: str) -> None:
         click.echo(text, file=sys.stdout, nl=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 certificate``, ``2,000 certificates``; a noun in y gets its ies."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """``1 certificate``, ``2,000 certificates``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

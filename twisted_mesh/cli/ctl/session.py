@@ -15,20 +15,21 @@ from pki.validity import parse_duration
 from twisted_mesh.administration import Administration
 from twisted_mesh.ca_client import CaRefused
 from twisted_mesh.cli.ctl.options import Reach
+from twisted_mesh.cli.ctl.output import say
 from twisted_mesh.clock import steady
 from twisted_mesh.joining import administrator_client
-from twisted_mesh.state import AlreadyRunning, StateError
+from twisted_mesh.state import StateError
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 
 reactor: Any = steady(_reactor)
 
-DONE, REFUSED, UNUSABLE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, UNUSABLE, UNREACHABLE = 0, 1, 2, 3
 #: Codes that mean that the other side could not be talked to, as opposed to saying no.
 _AWAY = {"unreachable", "interrupted", "not-tls", "not-http", "tls-error"}
 
 
 def administer(reach: Reach, work: Callable[[Administration], Awaitable[int]]) -> int:
-    """Do ``work`` with a client of the CA; its exit status. Raises what it raises."""
+    """Do ``work`` with a client of the CA; its exit status. What the CA says against it is told."""
     administration = Administration(_client(reach))
     outcome: list[int | BaseException] = []
 
@@ -46,6 +47,9 @@ def administer(reach: Reach, work: Callable[[Administration], Awaitable[int]]) -
     reactor.run()
     if not outcome:
         raise click.Abort
+    if isinstance(outcome[0], PkiError):
+        say(str(outcome[0]))
+        return _status_of(outcome[0])
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
@@ -66,10 +70,8 @@ def _client(reach: Reach) -> Any:
     )
 
 
-def status_of(error: PkiError) -> int:
-    """The exit status that an error means."""
-    if isinstance(error, AlreadyRunning):
-        return REFUSED
+def _status_of(error: PkiError) -> int:
+    """What an error means once the CA has been asked."""
     if isinstance(error, StateError):
         return UNUSABLE
     if isinstance(error, Unreachable):
@@ -78,4 +80,4 @@ def status_of(error: PkiError) -> int:
         return UNREACHABLE if error.status >= 500 else REFUSED
     if isinstance(error, RefusedByPeer):
         return UNREACHABLE if error.problems[0].code in _AWAY else REFUSED
-    return UNUSABLE
+    return REFUSED

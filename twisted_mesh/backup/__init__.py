@@ -1,0 +1,1 @@
+"""Backups of a CA: an archive of all that it needs, and the way back."""

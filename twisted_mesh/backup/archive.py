@@ -1,0 +1,249 @@
+"""The archive: a tar of plain files, the first of which says what the others must be.
+
+It is read as if a stranger had written it: only regular files, only names that a CA has, no more bytes
+than the archive itself has, and each file's SHA-256 is compared.
+"""
+
+import hashlib
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from attrs import define, frozen
+
+from pki.errors import PkiError, printable
+from twisted_mesh.state import StateError, writing_whole
+
+FORMAT = 1
+DATABASE = "ca/mesh.db"
+ROOT = "ca/root.crt"
+_MANIFEST = "manifest.json"
+NAME = re.compile(
+    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)", re.ASCII
+)
+_LARGEST_MANIFEST = 1024 * 1024
+#: Of everything but the database.
+_LARGEST_FILE = 64 * 1024
+_CHUNK = 1024 * 1024
+
+
+class BadBackup(PkiError):
+    """The file is no backup of a CA, or a damaged one."""
+
+    code = "bad-backup"
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the archive."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an archive holds, and of which CA."""
+
+    format: int
+    created_at: str
+    version: str
+    """Of the program that made it."""
+    root: str
+    """SHA-256 of the root's certificate."""
+    store: str
+    """The id of the record."""
+    certificates: int
+    revoked: int
+    checkpoint: str | None
+    """The audit log's latest checkpoint, a signed note."""
+    log_size: int
+    encrypted: list[str]
+    """Those of the keys that are encrypted."""
+    members: list[Member]
+
+    @property
+    def keys(self) -> list[str]:
+        return [m.name for m in self.members if m.name.endswith(".key")]
+
+    @property
+    def plain_keys(self) -> list[str]:
+        return [name for name in self.keys if name not in self.encrypted]
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the archive: the manifest has the digest of all the rest."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+@frozen
+class Source:
+    """A file that goes into an archive: from memory, or a large one from the disk."""
+
+    member: Member
+    content: bytes | Path
+
+    @classmethod
+    def of_bytes(cls, name: str, data: bytes) -> "Source":
+        return cls(Member(name, len(data), hashlib.sha256(data).hexdigest()), data)
+
+    def open(self) -> IO[bytes]:
+        if isinstance(self.content, Path):
+            return self.content.open("rb")
+        return BytesIO(self.content)
+
+    @classmethod
+    def of_file(cls, name: str, path: Path) -> "Source":
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(Member(name, path.stat().st_size, digest), path)
+
+
+def write(path: Path, manifest: Manifest, sources: Mapping[str, Source], mtime: int) -> None:
+    """Write the archive whole, for its owner alone. Raises :class:`StateError`."""
+    head = Source.of_bytes(_MANIFEST, msgspec.json.encode(manifest))
+    with (
+        writing_whole(path, 0o600) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for source in (head, *(sources[member.name] for member in manifest.members)):
+            header = tarfile.TarInfo(source.member.name)
+            header.size, header.mtime, header.mode = source.member.size, mtime, 0o600
+            with source.open() as content:
+                tar.addfile(header, content)
+
+
+@define(eq=False)
+class Archive:
+    """An archive that is being read: its manifest at once, the rest in one pass."""
+
+    path: Path
+    manifest: Manifest
+    _file: IO[bytes]
+
+    @classmethod
+    def open(cls, path: Path) -> "Archive":
+        """Raises :class:`BadBackup`, and :class:`StateError` for a file that cannot be read."""
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise StateError(f"the backup {path} cannot be read ({error.strerror})") from None
+        try:
+            with _telling(path):
+                return cls(path, _manifest(file), file)
+        except BaseException:
+            file.close()
+            raise
+
+    def read(self, directory: Path | None = None) -> None:
+        """Compare every file with the manifest, and write it below ``directory``, if there is one.
+
+        Raises :class:`BadBackup`, and :class:`StateError` where ``directory`` cannot be written.
+        """
+        with _telling(self.path):
+            for member in self.manifest.members:
+                header = _header(self._file)
+                if header is None or (header.name, header.size) != (member.name, member.size):
+                    raise BadBackup(f"{member.name} is not where the manifest has it")
+                _copy(self._file, member, directory)
+            if _header(self._file) is not None:
+                raise BadBackup("it holds more than its manifest says")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadBackup as error:
+        raise BadBackup(
+            f"{path} is no backup of a CA, or a damaged one ({error}): use another one"
+        ) from None
+    except OSError as error:
+        raise StateError(f"the backup {path} cannot be read ({error.strerror})") from None
+
+
+def _header(file: IO[bytes]) -> tarfile.TarInfo | None:
+    """The next file's header; None at the end. Only plain files: no links, no devices, nothing sparse."""
+    block = file.read(tarfile.BLOCKSIZE)
+    if block == bytes(tarfile.BLOCKSIZE):
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+    except (tarfile.HeaderError, ValueError, OverflowError):
+        raise BadBackup("it is no tar archive, or is cut short") from None
+    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
+        raise BadBackup(f"{printable(header.name, 60)!r} is something else than a plain file")
+    return header
+
+
+def _manifest(file: IO[bytes]) -> Manifest:
+    header = _header(file)
+    if header is None or header.name != _MANIFEST or header.size > _LARGEST_MANIFEST:
+        raise BadBackup("its first file is not the manifest")
+    data = b"".join(_content(file, header.size))
+    try:
+        format_ = msgspec.json.decode(data, type=_Format).format
+        if format_ != FORMAT:
+            raise BadBackup(f"it is of format {format_}, and this program reads {FORMAT}")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):
+        raise BadBackup("its manifest is damaged") from None
+    _demand_sound(manifest, os.fstat(file.fileno()).st_size)
+    return manifest
+
+
+def _demand_sound(manifest: Manifest, room: int) -> None:
+    names = [member.name for member in manifest.members]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise BadBackup(f"{printable(name, 60)!r} is no file of a CA")
+    if len(set(names)) != len(names) or not {ROOT, DATABASE} <= set(names):
+        raise BadBackup("its manifest has a file twice, or lacks the root or the record")
+    for member in manifest.members:
+        most = room if member.name == DATABASE else _LARGEST_FILE
+        if not 0 <= member.size <= most:
+            raise BadBackup(f"{member.name} is larger than it can be")
+
+
+def _content(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """So many bytes, and what pads them to whole blocks."""
+    left = size
+    while left:
+        chunk = file.read(min(left, _CHUNK))
+        if not chunk:
+            raise BadBackup("it is cut short")
+        left -= len(chunk)
+        yield chunk
+    file.read(-size % tarfile.BLOCKSIZE)
+
+
+def _copy(file: IO[bytes], member: Member, directory: Path | None) -> None:
+    digest = hashlib.sha256()
+
+    def content() -> Iterator[bytes]:
+        for chunk in _content(file, member.size):
+            digest.update(chunk)
+            yield chunk
+
+    if directory is None:
+        for _ in content():
+            pass
+    else:
+        path = directory / member.name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with writing_whole(path, 0o600) as target:
+            target.writelines(content())
+    if digest.hexdigest() != member.sha256:
+        raise BadBackup(f"{member.name} is not what was saved")

@@ -1,0 +1,97 @@
+"""Making a backup, while the CA runs or not."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+
+from pki.validity import rfc3339
+from twisted_mesh.backup import credentials, record
+from twisted_mesh.backup.archive import DATABASE, FORMAT, NAME, Manifest, Source, write
+from twisted_mesh.backup.credentials import DoNotFit
+from twisted_mesh.key_files import is_encrypted
+from twisted_mesh.state import StateDirectory, StateError, read_file
+
+#: How often keys and certificates are read anew, where a CA is just replacing one of them.
+_TRIES = 5
+
+
+def create(state: StateDirectory, path: Path, now: datetime) -> Manifest:
+    """Save all that a CA needs at ``path``. Raises :class:`StateError`, :class:`DoNotFit` and StoreError."""
+    database = state.ca / "mesh.db"
+    if not os.path.exists(database):
+        raise StateError(
+            f"{database} is not there, or not for you to see: name the --state-dir of a CA that keeps a record, and "
+            "make backups as its user or as root"
+        )
+    with _workshop(path) as directory:
+        copied = Path(directory) / "mesh.db"
+        # First the record: a key that is newer than it does no harm, a record without its key does.
+        record.copy(database, copied)
+        files = _credentials(lambda: _read(state))
+        sources = {name: Source.of_bytes(name, data) for name, data in sorted(files.items())}
+        sources[DATABASE] = Source.of_file(DATABASE, copied)
+        manifest = _manifest(files, sources, copied, now)
+        write(path, manifest, sources, int(now.timestamp()))
+    return manifest
+
+
+def _workshop(path: Path) -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise StateError(f"{path} cannot be written ({error.strerror})") from None
+
+
+def _read(state: StateDirectory) -> dict[str, bytes]:
+    files = {}
+    for directory, ending in ((state.ca, "crt"), (state.private, "key")):
+        for path in sorted(directory.glob(f"*.{ending}")):
+            name = str(path.relative_to(state.root))
+            if NAME.fullmatch(name):  # what has other names is not the CA's
+                files[name] = read_file(path, "the file")
+    return files
+
+
+def _credentials(read: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+    """Files that fit each other: a CA that is just being given a successor writes one after the other."""
+    for left in reversed(range(_TRIES)):
+        files = read()
+        try:
+            credentials.check(files)
+        except DoNotFit:
+            if not left:
+                raise
+        else:
+            if read() == files:
+                return files
+    raise StateError("the CA's keys change all the time: try again once they do not")
+
+
+def _manifest(
+    files: dict[str, bytes], sources: dict[str, Source], copied: Path, now: datetime
+) -> Manifest:
+    root = credentials.root_of(files)
+    with tempfile.TemporaryDirectory(dir=copied.parent) as directory:
+        # Another copy: what is saved stays as the CA wrote it.
+        recent = Path(directory) / "recent.db"
+        record.copy(copied, recent)
+        record.bring_up(recent)
+        held = record.summary(recent)
+    return Manifest(
+        format=FORMAT,
+        created_at=rfc3339(now),
+        version=version("twisted-mesh"),
+        root=root.fingerprint(hashes.SHA256()).hex(),
+        store=held.store,
+        certificates=held.certificates,
+        revoked=held.revoked,
+        checkpoint=held.note,
+        log_size=held.acts,
+        encrypted=sorted(name for name, data in files.items() if is_encrypted(data)),
+        members=[source.member for source in sources.values()],
+    )

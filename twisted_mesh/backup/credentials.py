@@ -1,0 +1,120 @@
+"""A CA's certificates and keys, as files that fit each other or not."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from cryptography import x509
+
+from pki.audit import LogKey
+from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
+from pki.keys import MemoryKey, spki_der
+from pki.svid import load_certificates
+from twisted_mesh.key_files import is_encrypted
+
+_ROOT = "ca/root.crt"
+_ACTIVE = "ca/issuing.crt"
+_LOG_KEY = "audit.key"
+
+
+class DoNotFit(Refused):
+    """Certificates and keys of a CA that do not belong together."""
+
+    code = "credentials-do-not-fit"
+
+
+def check(files: Mapping[str, bytes]) -> list[str]:
+    """The names of the keys that are encrypted, which cannot be held against their certificates.
+
+    ``files`` is by the names of an archive. Raises :class:`DoNotFit` with everything that is wrong.
+    """
+    problems = list(_problems(files))
+    if problems:
+        raise DoNotFit(problems)
+    return sorted(name for name, data in files.items() if _is_key(name) and is_encrypted(data))
+
+
+def root_of(files: Mapping[str, bytes]) -> x509.Certificate:
+    """Raises :class:`pki.errors.Malformed`."""
+    return _certificate(_ROOT, files[_ROOT])
+
+
+def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:
+    certificates: dict[str, x509.Certificate] = {}
+    for name in (_ROOT, _ACTIVE):
+        if name not in files:
+            yield _problem(name, "is missing")
+    for name, data in files.items():
+        if name.endswith(".crt"):
+            try:
+                certificates[name] = _certificate(name, data)
+            except PkiError as error:
+                yield _problem(name, f"cannot be read: {error}")
+    held: set[bytes] = set()
+    sealed = False
+    for name, data in files.items():
+        if _is_key(name) and is_encrypted(data):
+            sealed = True
+        elif _is_key(name):
+            try:
+                held |= _public(name, data)
+            except PkiError as error:
+                yield _problem(name, f"cannot be read: {error}")
+    root = certificates.get(_ROOT)
+    if root is not None:
+        yield from _misfits(certificates, root, held, sealed=sealed)
+        yield from _wrong_root_key(files, root)
+
+
+def _misfits(
+    certificates: Mapping[str, x509.Certificate],
+    root: x509.Certificate,
+    held: set[bytes],
+    *,
+    sealed: bool,
+) -> Iterator[Problem]:
+    for name, certificate in certificates.items():
+        if name == _ROOT:
+            continue
+        try:
+            certificate.verify_directly_issued_by(root)
+        except Exception:
+            yield _problem(name, "was not issued by root.crt")
+        if name == _ACTIVE and not sealed and spki_der(certificate.public_key()) not in held:
+            yield _problem(name, "has no key beside it")
+
+
+def _wrong_root_key(files: Mapping[str, bytes], root: x509.Certificate) -> Iterator[Problem]:
+    data = files.get("ca/private/root.key")
+    if data is None or is_encrypted(data):
+        return
+    try:
+        if _public("root.key", data) != {spki_der(root.public_key())}:
+            yield _problem("ca/private/root.key", "is not the key of root.crt")
+    except PkiError:
+        pass  # told already
+
+
+def _public(name: str, data: bytes) -> set[bytes]:
+    if PurePosixPath(name).name == _LOG_KEY:
+        LogKey.from_pem("log", data)
+        return set()
+    return {spki_der(MemoryKey.from_pem(data).public_key)}
+
+
+def _certificate(name: str, data: bytes) -> x509.Certificate:
+    found = load_certificates(data, name)
+    try:
+        spki_der(found[0].public_key())
+    except HOSTILE_INPUT:
+        raise DoNotFit([_problem(name, "holds a key that cannot be decoded")]) from None
+    return found[0]
+
+
+def _is_key(name: str) -> bool:
+    return name.endswith(".key")
+
+
+def _problem(name: str, what: str) -> Problem:
+    return Problem(
+        "credentials-do-not-fit", f"{name} {what}", "use files that were saved together", "", name
+    )

@@ -1,0 +1,230 @@
+"""The CA's record (``mesh.db``) as a backup sees it: copied while in use, brought up to date, compared."""
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attrs import frozen
+
+from pki.audit import Checkpoint
+from pki.errors import PkiError
+from twisted_mesh.stores import migrations, schema
+from twisted_mesh.stores.records import StoreError
+from twisted_mesh.stores.sqlite import Sqlite
+
+
+@frozen
+class Summary:
+    """What a record holds, in numbers."""
+
+    store: str
+    certificates: int
+    revoked: int
+    acts: int
+    """In the audit log, in its tree or not yet."""
+    note: str | None
+    """Its latest checkpoint."""
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        return checkpoint_of(self.note)
+
+
+@frozen
+class Lost:
+    """What one record has and another has not."""
+
+    certificates: int = 0
+    """Not revoked."""
+    living: int = 0
+    """Those that have not expired: they would be good, and nobody could revoke them."""
+    revocations: tuple[int, ...] = ()
+    """Serials that are revoked in the one only."""
+    acts: int = 0
+    is_same_log: bool = True
+    """Whether both are of one log, so that its lengths can be compared."""
+
+
+def checkpoint_of(note: str | None) -> Checkpoint | None:
+    """What a note says, its signature left aside: a backup is believed as a whole, or not at all."""
+    if note is None:
+        return None
+    try:
+        return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+    except PkiError:
+        return None
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a record that may be in use, in one transaction, to a single file. Raises :class:`StoreError`."""
+    with (
+        _telling(source),
+        closing(_opened(source, "ro")) as present,
+        closing(_opened(target, "rwc")) as copied,
+    ):
+        present.backup(copied)
+        copied.execute("PRAGMA journal_mode = DELETE")
+        _check(copied, source)
+    target.chmod(0o600)
+
+
+def check(path: Path) -> None:
+    """Raises :class:`StoreError` for a damaged record."""
+    with _telling(path), closing(_opened(path, "ro")) as connection:
+        _check(connection, path)
+
+
+def bring_up(path: Path) -> None:
+    """Bring the tables up to those of this program. Raises :class:`StoreError`."""
+    database = Sqlite(path)
+    engine = database.engine()
+    try:
+        with engine.execution_options(writes=True).begin() as connection:
+            if migrations.bring_up(connection, str(database)).is_new:
+                raise StoreError(f"store {database}: it is empty: no CA has ever used it")
+    except StoreError:
+        raise
+    except Exception as error:
+        raise database.explain(error) from None
+    finally:
+        engine.dispose()
+
+
+def summary(path: Path) -> Summary:
+    """Of a record whose tables are up to date. Raises :class:`StoreError`."""
+    with _telling(path), closing(_opened(path, "ro")) as connection:
+        ask = connection.execute
+        counts = dict(ask("SELECT name, value FROM counters").fetchall())
+        note = ask("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+        return Summary(
+            store=ask("SELECT value FROM meta WHERE name = 'store'").fetchone()[0],
+            certificates=ask("SELECT count(*) FROM certificates").fetchone()[0],
+            revoked=ask(
+                "SELECT count(*) FROM certificates WHERE revoked_at IS NOT NULL"
+            ).fetchone()[0],
+            acts=counts["audit"],
+            note=note[0] if note else None,
+        )
+
+
+def compare(backup: Path, present: Path, now: datetime) -> Lost:
+    """What ``backup`` lacks of ``present``, both up to date. Raises :class:`StoreError`."""
+    theirs, ours = summary(backup), summary(present)
+    with _telling(backup), closing(_opened(backup, "ro")) as connection:
+        _attach(connection, present)
+        certificates, living = connection.execute(
+            f"SELECT count(*), coalesce(sum(expires_at >= ?), 0) {_NEWER}",
+            (schema.microseconds(now),),
+        ).fetchone()
+        revoked = connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall()
+        return Lost(
+            certificates,
+            living,
+            tuple(int(serial, 16) for (serial,) in revoked),
+            max(0, ours.acts - theirs.acts) if ours.store == theirs.store else 0,
+            ours.store == theirs.store,
+        )
+
+
+def carry_over(backup: Path, present: Path) -> None:
+    """Revoke in ``backup`` what is revoked in ``present``: nothing is ever un-revoked. Raises :class:`StoreError`.
+
+    A certificate that the backup does not know comes along with its row.
+    """
+    with _telling(backup), closing(_opened(backup, "rw")) as connection:
+        _attach(connection, present)
+        connection.execute("BEGIN IMMEDIATE")
+        names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason"
+        for (serial,) in connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall():
+            found = connection.execute(
+                "SELECT id FROM main.certificates WHERE serial = ?", (serial,)
+            ).fetchone()
+            if found is None:
+                number = _next(connection, "certificate")
+                connection.execute(
+                    f"INSERT INTO main.certificates (id, {names}) SELECT ?, {names} "  # noqa: S608
+                    "FROM present.certificates WHERE serial = ?",
+                    (number, serial),
+                )
+                connection.execute(
+                    "INSERT INTO main.bodies (certificate, der) SELECT ?, b.der FROM present.bodies b "
+                    "JOIN present.certificates p ON p.id = b.certificate WHERE p.serial = ?",
+                    (number, serial),
+                )
+            else:
+                (number,) = found
+                connection.execute(
+                    "UPDATE main.certificates SET (revoked_at, reason) = "
+                    "(SELECT revoked_at, reason FROM present.certificates WHERE serial = ?) WHERE id = ?",
+                    (serial, number),
+                )
+            connection.execute(
+                "INSERT INTO main.feed (position, certificate) VALUES (?, ?)",
+                (_next(connection, "feed"), number),
+            )
+        connection.execute("COMMIT")
+
+
+def rename_store(path: Path) -> str:
+    """A new id for the record: no position of its old feed means anything any more. Raises :class:`StoreError`."""
+    store = secrets.token_hex(16)
+    with _telling(path), closing(_opened(path, "rw")) as connection:
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'store'", (store,))
+    return store
+
+
+def close(path: Path) -> None:
+    """Have all of the record in its one file. Raises :class:`StoreError`."""
+    with _telling(path), closing(_opened(path, "rw")) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        _check(connection, path)
+
+
+#: The revoked among them are carried over.
+_NEWER = (
+    "FROM present.certificates p WHERE revoked_at IS NULL "
+    "AND serial NOT IN (SELECT serial FROM main.certificates)"
+)
+_REVOKED_SINCE = (
+    "FROM present.certificates p LEFT JOIN main.certificates b ON b.serial = p.serial "
+    "WHERE p.revoked_at IS NOT NULL AND b.revoked_at IS NULL ORDER BY p.revoked_at, p.id"
+)
+
+
+def _next(connection: sqlite3.Connection, name: str) -> int:
+    (number,) = connection.execute(
+        "UPDATE main.counters SET value = value + 1 WHERE name = ? RETURNING value", (name,)
+    ).fetchone()
+    return int(number)
+
+
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=5, isolation_level=None
+    )
+    # A file from elsewhere may bring views and triggers along: they run nothing but plain SQL.
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _attach(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("ATTACH ? AS present", (f"file:{quote(str(path))}?mode=ro",))
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    found: list[Any] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    if found != [("ok",)]:
+        raise StoreError(f"store {path}: it is damaged ({found[0][0]})")
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Sqlite(path).explain(error) from None

@@ -1,0 +1,317 @@
+"""Bringing a backup back: what would be lost is said first, and what is replaced is kept.
+
+All is prepared beside the state and decided there; then a plan is written, and from then on the same
+files are put in place however often that is begun. A CA does not start while a plan is there.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from attrs import define, field, frozen
+
+from pki.audit import Checkpoint
+from pki.serial import serial_hex
+from pki.validity import rfc3339
+from twisted_mesh.backup import credentials, record
+from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, Archive, Manifest
+from twisted_mesh.backup.record import Lost, Summary
+from twisted_mesh.state import StateDirectory, StateError, read_file, sync_directory, write_whole
+from twisted_mesh.stores.records import StoreError
+from twisted_mesh.witness import Witness
+
+_NEW = "new"
+_PRESENT = "present.db"
+_PLAN = "plan.json"
+_LEFTOVERS = ("ca/mesh.db-wal", "ca/mesh.db-shm")
+#: Stays although a backup has none: the root's key may be detached when one is made, and back later.
+_KEPT = "ca/private/root.key"
+
+
+class _Plan(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to be done, decided once."""
+
+    backup: str
+    """The digest of the archive's manifest."""
+    aside: str
+    """Where what is replaced goes."""
+    place: list[str]
+    remove: list[str]
+    restored: dict[str, Any] | None
+    """What the CA is to read at its next start; None where its log goes on as if nothing had been."""
+
+
+@frozen
+class Loss:
+    """What is known to have happened after the backup was made."""
+
+    lost: Lost | None
+    """By the record that is here now; None where there is none that can be read."""
+    why_not: str
+    """Why not."""
+    witnessed: Checkpoint | None
+    """The largest log that anybody has seen of this CA, if it is larger than the backup's."""
+    backup: Summary
+
+    @property
+    def acts(self) -> int:
+        """How many acts of the audit log are missing in the backup, as far as is known."""
+        present = self.lost.acts if self.lost is not None else 0
+        seen = self.witnessed.size - self.backup.acts if self.witnessed is not None else 0
+        return max(present, seen, 0)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is anything to compare with."""
+        return self.lost is not None or self.witnessed is not None
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it is certain that nothing is lost."""
+        return self.lost == Lost() and self.witnessed is None
+
+    @property
+    def is_bearable(self) -> bool:
+        """Whether nothing is known to be lost."""
+        lost = self.lost or Lost()
+        return not self.acts and not lost.certificates and lost.is_same_log
+
+
+@define(eq=False)
+class Restoration:
+    """One backup on its way back into one state directory, whose CA is stopped and stays so.
+
+    :meth:`prepare`, then :meth:`perform`; :meth:`resume` after an interruption.
+    """
+
+    state: StateDirectory
+    archive: Archive
+    now: datetime
+    loss: Loss | None = field(default=None, init=False)
+    aside: Path | None = field(default=None, init=False)
+    """Where what was replaced is now."""
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.archive.manifest
+
+    @property
+    def _workshop(self) -> Path:
+        return self.state.restoring
+
+    def resume(self) -> bool:
+        """Finish what an earlier run has decided, if it has. Raises :class:`StateError`."""
+        path = self._workshop / _PLAN
+        if not path.exists():
+            return False
+        try:
+            plan = msgspec.json.decode(read_file(path, "the plan"), type=_Plan)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            raise StateError(f"{path} is damaged, and it says how a restore is to end") from None
+        if plan.backup != self.manifest.sha256:
+            raise StateError(
+                f"another backup was being restored to {self.state.root} and is half in place: restore that one first"
+            )
+        self._carry_out(plan)
+        return True
+
+    def prepare(self, witnesses: Iterable[Path]) -> Loss:
+        """Unpack, check and compare; what would be lost. Changes nothing but its own directory.
+
+        ``witnesses`` are directories of what was seen of logs. Raises :class:`BadBackup`,
+        :class:`StateError`, StoreError and :class:`credentials.DoNotFit`.
+        """
+        try:
+            shutil.rmtree(self._workshop, ignore_errors=True)
+            self._workshop.mkdir(mode=0o700)
+        except OSError as error:
+            raise StateError(
+                f"{self._workshop} cannot be written ({error.strerror}): restore as the CA's user or as root"
+            ) from None
+        new = self._workshop / _NEW
+        self.archive.read(new)
+        credentials.check({name: (new / name).read_bytes() for name in self._names()})
+        self._demand_same_ca(new)
+        backup = new / DATABASE
+        record.check(backup)
+        record.bring_up(backup)
+        lost, why_not = self._compared(backup)
+        summary = record.summary(backup)
+        self.loss = Loss(lost, why_not, _largest(witnesses, summary), summary)
+        return self.loss
+
+    def perform(self, by: str) -> None:
+        """Do it. Raises :class:`StateError` and StoreError; begun again, it goes on where it was."""
+        if self.loss is None:
+            raise AssertionError("what would be lost is looked at first")
+        backup = self._workshop / _NEW / DATABASE
+        restored = None
+        if self.loss.lost is not None and self.loss.lost.revocations:
+            record.carry_over(backup, self._workshop / _PRESENT)
+        if not self.loss.is_none:
+            restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
+        record.close(backup)
+        self._give_to_owner()
+        place = [member.name for member in self.manifest.members]
+        plan = _Plan(
+            backup=self.manifest.sha256,
+            aside=f"replaced-{self.now:%Y%m%dT%H%M%SZ}",
+            place=place,
+            remove=[name for name in self._present() if name not in (*place, _KEPT)],
+            restored=restored,
+        )
+        write_whole(self._workshop / _PLAN, msgspec.json.encode(plan), 0o600)
+        self._carry_out(plan)
+
+    def abandon(self) -> None:
+        """Leave no trace, unless it is decided."""
+        if not (self._workshop / _PLAN).exists():
+            shutil.rmtree(self._workshop, ignore_errors=True)
+
+    def _names(self) -> list[str]:
+        return [m.name for m in self.manifest.members if m.name != DATABASE]
+
+    def _demand_same_ca(self, new: Path) -> None:
+        root = self.state.root_certificate
+        if not root.exists():
+            return
+        if read_file(root, "the root") != (new / ROOT).read_bytes():
+            raise StateError(
+                f"{root} is another CA's than the backup's: restore into an empty --state-dir, or move that one away"
+            )
+
+    def _compared(self, backup: Path) -> tuple[Lost | None, str]:
+        """With the record that is here, of which a copy is made: it stays as it is."""
+        database = self.state.ca / "mesh.db"
+        if not database.exists():
+            return None, f"{database} is not there"
+        present = self._workshop / _PRESENT
+        try:
+            record.copy(database, present)
+            record.bring_up(present)
+            return record.compare(backup, present, self.now), ""
+        except StoreError as error:
+            present.unlink(missing_ok=True)
+            return None, str(error)
+
+    def _present(self) -> list[str]:
+        """What is here and belongs to a CA: certificates, keys, the record with what SQLite keeps beside it."""
+        found = [
+            str(path.relative_to(self.state.root))
+            for directory in (self.state.ca, self.state.private)
+            for path in directory.glob("*")
+            if path.is_file()
+        ]
+        return sorted(name for name in found if NAME.fullmatch(name) or name in _LEFTOVERS)
+
+    def _give_to_owner(self) -> None:
+        """Root may restore for the CA's user: the files are then that user's."""
+        owner = self.state.ca.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            for path in (self._workshop / _NEW).rglob("*"):
+                os.chown(path, owner.st_uid, owner.st_gid)
+
+    # From here on nothing is decided any more, and everything can be done twice.
+
+    def _carry_out(self, plan: _Plan) -> None:
+        self.aside = self.state.ca / plan.aside
+        try:
+            self._set_aside(plan, self.aside)
+            if plan.restored is not None:
+                data = msgspec.json.format(msgspec.json.encode(plan.restored), indent=2)
+                write_whole(self.state.restored, data + b"\n", 0o600)
+            self._put_in_place(plan)
+            for name in plan.remove:
+                (self.state.root / name).unlink(missing_ok=True)
+            for directory in (self.state.ca, self.state.private):
+                sync_directory(directory)
+            (self._workshop / _PLAN).unlink()
+            sync_directory(self._workshop)
+            shutil.rmtree(self._workshop)
+        except OSError as error:
+            raise StateError(
+                f"the restore to {self.state.root} is half done ({error.strerror}): mend that, and run it again"
+            ) from None
+
+    def _set_aside(self, plan: _Plan, aside: Path) -> None:
+        """A second name for all that is replaced: nothing is without a name at any moment."""
+        done = self._workshop / "set-aside"
+        if done.exists():
+            return
+        for name in self._present():
+            if name not in (*plan.place, *plan.remove):
+                continue
+            kept = aside / Path(name).relative_to("ca")
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not kept.exists():
+                _name_again(self.state.root / name, kept)
+                sync_directory(kept.parent)
+        sync_directory(self.state.ca)
+        write_whole(done, b"", 0o600)
+
+    def _put_in_place(self, plan: _Plan) -> None:
+        new = self._workshop / _NEW
+        if (new / DATABASE).exists():
+            # Never a new record beside the old one's log: SQLite would read the two together.
+            for name in _LEFTOVERS:
+                (self.state.root / name).unlink(missing_ok=True)
+            sync_directory(self.state.ca)
+        for name in plan.place:
+            with suppress(FileNotFoundError):  # moved by an earlier run
+                (new / name).chmod(0o644 if name.endswith(".crt") else 0o600)
+                (new / name).replace(self.state.root / name)
+
+
+def _name_again(path: Path, second: Path) -> None:
+    try:
+        os.link(path, second)
+    except OSError:  # a file system without links, or with few of them
+        write_whole(second, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+
+
+def _largest(directories: Iterable[Path], backup: Summary) -> Checkpoint | None:
+    """The largest log of that CA that was ever seen, if the backup does not have all of it."""
+    ours = backup.checkpoint
+    if ours is None:
+        return None
+    seen = []
+    for directory in directories:
+        for path in sorted(directory.glob("*.json")):
+            witness = Witness(path)
+            witness.recall()
+            if witness.seen is not None and witness.seen.origin == ours.origin:
+                seen.append(witness.seen)
+    larger = [checkpoint for checkpoint in seen if checkpoint.size > backup.acts]
+    return max(larger, key=lambda checkpoint: checkpoint.size, default=None)
+
+
+def _told(loss: Loss, manifest: Manifest, by: str, now: datetime, store: str) -> dict[str, Any]:
+    """What the next epoch of the log is to begin with."""
+    last = loss.witnessed or loss.backup.checkpoint
+    lost = loss.lost or Lost()
+    checkpoint = None
+    if last is not None:
+        checkpoint = {"origin": last.origin, "size": last.size, "root": last.root.hex()}
+    return {
+        "at": rfc3339(now),
+        "by": by,
+        "backup": {"created_at": manifest.created_at, "sha256": manifest.sha256},
+        "store": {"before": loss.backup.store, "now": store},
+        "log": {
+            "size": loss.backup.acts,
+            "known_size": loss.backup.acts + loss.acts,
+            "checkpoint": checkpoint,
+        },
+        "lost": {
+            "certificates": lost.certificates,
+            "entries": loss.acts,
+            "known": loss.is_known,
+        },
+        "carried_over": [serial_hex(serial) for serial in lost.revocations],
+    }

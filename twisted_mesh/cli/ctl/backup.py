@@ -1,0 +1,86 @@
+"""``mesh-ctl backup``: the command lines about backups."""
+
+from pathlib import Path
+
+import click
+
+from twisted_mesh.cli.ctl.options import format_option, output_file, state_dir_option, state_path
+
+
+@click.group()
+def command() -> None:
+    """Save all that a CA needs, and bring it back.
+
+    A backup has certificates, keys as they are on the disk, and the record of what was issued and
+    revoked. Whoever can read it can issue in the CA's name, unless the keys are encrypted.
+
+    \b
+    Examples:
+      mesh-ctl backup create /mnt/safe/ca-2026-11-23.tar
+      mesh-ctl backup show /mnt/safe/ca-2026-11-23.tar
+    """
+
+
+@command.command()
+@click.argument("file")
+@state_dir_option
+@format_option
+def create(*, file: str, state_dir: str | None, format_: str) -> int:
+    """Save the CA of the state directory in FILE, whole or not at all. It may go on meanwhile.
+
+    \b
+    Examples:
+      mesh-ctl backup create /mnt/safe/ca.tar
+      mesh-ctl backup create ca.tar --state-dir /var/lib/mesh
+    """
+    from twisted_mesh.cli.ctl import safekeeping
+
+    return safekeeping.create(state_path(state_dir), output_file(file), as_json=format_ == "json")
+
+
+@command.command()
+@click.argument("file")
+@format_option
+def show(*, file: str, format_: str) -> int:
+    """Show what is in FILE, and check all of it.
+
+    \b
+    Examples:
+      mesh-ctl backup show ca.tar
+    """
+    from twisted_mesh.cli.ctl import safekeeping
+
+    return safekeeping.show(Path(file), as_json=format_ == "json")
+
+
+@command.command()
+@click.argument("file")
+@click.option(
+    "--accept-loss", is_flag=True, help="Also if things are known that happened after the backup."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be lost, and restore nothing.")
+@state_dir_option
+@format_option
+def restore(
+    *, file: str, accept_loss: bool, dry_run: bool, state_dir: str | None, format_: str
+) -> int:
+    """Put the CA that FILE holds into the state directory. The CA must be stopped.
+
+    First it says what would be lost: by the record that is there, and by what endpoints and audit
+    verify have seen of the log. Where something is, it refuses, unless you accept that. Whatever is
+    revoked now stays revoked. What is replaced is moved aside. Interrupted, run it again.
+
+    \b
+    Examples:
+      mesh-ctl backup restore ca.tar --dry-run
+      mesh-ctl backup restore ca.tar --accept-loss
+    """
+    from twisted_mesh.cli.ctl import safekeeping
+
+    return safekeeping.restore(
+        Path(file),
+        state_path(state_dir),
+        accept_loss=accept_loss,
+        dry_run=dry_run,
+        as_json=format_ == "json",
+    )

@@ -1,0 +1,68 @@
+"""``mesh-ctl ca``: the command lines about the CA's own certificates and keys."""
+
+from pathlib import Path
+
+import click
+
+from twisted_mesh.cli.ctl.options import (
+    Reach,
+    format_option,
+    must_be_answered,
+    reaching,
+    yes_option,
+)
+
+
+@click.group()
+def command() -> None:
+    """Show the CA's certificates; take the root's key away.
+
+    \b
+    Examples:
+      mesh-ctl ca show
+      mesh-ctl ca detach-root /media/safe/
+    """
+
+
+@command.command()
+@reaching
+@format_option
+def show(*, reach: Reach, format_: str) -> int:
+    """Show the root and the issuing CAs with their fingerprints, and how long they last.
+
+    The issuing CAs are read from the state directory, where that is this machine's.
+
+    \b
+    Examples:
+      mesh-ctl ca show
+      mesh-ctl ca show --format json
+    """
+    from twisted_mesh.cli.ctl import authority
+    from twisted_mesh.cli.ctl.session import administer
+
+    issuing = authority.issuing_certificates(reach.state) if reach.is_local else []
+    return administer(reach, authority.Showing(issuing, format_ == "json"))
+
+
+@command.command("detach-root")
+@click.argument("destination")
+@yes_option
+@reaching
+@format_option
+def detach_root(*, reach: Reach, destination: str, yes: bool, format_: str) -> int:
+    """Move the root's key to DESTINATION, a directory or a new file outside of the state directory.
+
+    The key is copied, flushed and read back; then the CA is asked to delete its own. It goes on
+    issuing, and says in time when it needs the key again.
+
+    \b
+    Examples:
+      mesh-ctl ca detach-root /media/safe/
+      mesh-ctl ca detach-root /media/safe/mesh-root.key --yes
+    """
+    from twisted_mesh.cli.ctl import authority
+    from twisted_mesh.cli.ctl.session import administer
+
+    must_be_answered(yes)
+    work = authority.Detaching(reach.state, Path(destination), yes, format_ == "json")
+    return administer(reach, work)

@@ -1,0 +1,126 @@
+"""What ``mesh-ctl doctor`` looks at: the CA's own checks, and those that need a look from outside."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from attrs import frozen
+
+from pki.errors import PkiError
+from pki.validity import spoken_duration
+from twisted_mesh.administration import Administration, Check
+from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.clock import Now, wall_clock
+from twisted_mesh.state import StateDirectory
+
+#: By how much the clocks of CA and caller may differ: certificates are backdated by half a minute.
+_SKEW = timedelta(seconds=30)
+_ORDER = ("ok", "warn", "fail")
+_LITTLE_SPACE = 64 * 1024 * 1024
+
+
+def of_files(root: Path) -> list[Check]:
+    """What is to be seen in the state directory, whether a CA runs or not."""
+    try:
+        return list(_of_files(StateDirectory(root)))
+    except OSError as error:
+        detail = f"{error.filename}: {error.strerror}"
+        return [Check("state", "fail", detail, "look as the CA's user, or name its --state-dir")]
+
+
+def _of_files(state: StateDirectory) -> Iterator[Check]:
+    if not os.path.exists(state.ca):
+        detail = f"{state.ca} is not there, or not for you to see"
+        yield Check("state", "fail", detail, "start a CA there once, or name its --state-dir")
+        return
+    yield _modes(state)
+    if (state.restoring / "plan.json").exists():
+        yield Check(
+            "restore",
+            "fail",
+            f"a backup is half in place in {state.ca}",
+            "run the same mesh-ctl backup restore again",
+        )
+    free = shutil.disk_usage(state.ca).free
+    detail = f"{free // (1024 * 1024):,} MiB are free at {state.ca}"
+    few = free < _LITTLE_SPACE
+    yield Check("disk", "warn" if few else "ok", detail, "free some space" if few else "")
+
+
+def _modes(state: StateDirectory) -> Check:
+    wrong = []
+    for path, most in ((state.root, 0o755), (state.ca, 0o755), (state.private, 0o700)):
+        found = path.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & ~most and not mode & stat.S_ISVTX:
+            wrong.append(f"{path} has mode {mode:04o}")
+        if path != state.private and not mode & stat.S_IXOTH:
+            wrong.append(f"{path} has mode {mode:04o}, so no other user reaches the socket")
+    if os.access(state.private, os.R_OK | os.X_OK):
+        for path in sorted(state.private.glob("*.key")):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                wrong.append(f"{path} has mode {mode:04o}: others can read it")
+    if wrong:
+        remedy = "chmod 711 the directory and its ca, 700 ca/private, 600 the keys"
+        return Check("modes", "fail", "; ".join(wrong), remedy)
+    return Check("modes", "ok", f"{state.root} can be read by those who should")
+
+
+@frozen
+class Diagnosis:
+    """``doctor``."""
+
+    before: Sequence[Check]
+    """What was looked at already."""
+    as_json: bool
+    now: Now = wall_clock
+
+    async def __call__(self, administration: Administration) -> int:
+        told = await self._of_ca(administration)
+        seen = {check.name for check in told}
+        checks = [*(check for check in self.before if check.name not in seen), *told]
+        failed = any(check.status == "fail" for check in checks)
+        if self.as_json:
+            worst = max((check.status for check in checks), key=_ORDER.index)
+            shown = [msgspec.to_builtins(check) for check in checks]
+            output.put_json({"status": worst, "checks": shown})
+        else:
+            for check in checks:
+                word = output.status_word(check.status, 4)
+                output.put(f"{word}  {check.name}: {check.detail}")
+                if check.remedy and check.status != "ok":
+                    output.put(f"      -> {check.remedy}")
+        return REFUSED if failed else DONE
+
+    async def _of_ca(self, administration: Administration) -> list[Check]:
+        where = administration.client.address
+        try:
+            health = await administration.health()
+        except PkiError as error:
+            if isinstance(error, CaRefused) and error.status < 500:
+                raise
+            (problem, *_) = error.problems
+            return [Check("ca", "fail", problem.detail, problem.remedy)]
+        return [
+            Check("ca", "ok", f"it answers at {where}"),
+            *self._clock(administration),
+            *health.checks,
+        ]
+
+    def _clock(self, administration: Administration) -> Iterator[Check]:
+        date = administration.client.date
+        if date is None:
+            return
+        skew = abs(self.now() - date)
+        if skew > _SKEW:
+            detail = f"this machine's clock and the CA's differ by {spoken_duration(skew)}"
+            yield Check("clocks", "fail", detail, "set both by NTP, then look again")
+        else:
+            yield Check("clocks", "ok", "this machine's clock and the CA's agree")

@@ -1,0 +1,190 @@
+"""What ``mesh-ctl backup`` does. No CA is asked: it works on files."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pki.validity import rfc3339, spoken_time
+from twisted_mesh.backup import creation, record
+from twisted_mesh.backup.archive import Archive, Manifest
+from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.cli.ctl import output
+from twisted_mesh.clock import wall_clock
+from twisted_mesh.state import AlreadyRunning, StateDirectory, user_state_dir
+
+_DONE, _REFUSED = 0, 1
+
+
+def create(state: Path, path: Path, *, as_json: bool) -> int:
+    manifest = creation.create(StateDirectory(state), path, wall_clock())
+    _warn(manifest)
+    if as_json:
+        output.put_json(_told(manifest))
+    else:
+        output.put(
+            f"{path}: {output.counted(manifest.certificates, 'certificate')}, {manifest.revoked:,} revoked, "
+            f"{output.counted(manifest.log_size, 'act')}, {output.counted(len(manifest.keys), 'key')}"
+        )
+    return _DONE
+
+
+def show(path: Path, *, as_json: bool) -> int:
+    with closing(Archive.open(path)) as archive:
+        archive.read()
+    manifest = archive.manifest
+    if as_json:
+        output.put_json(_told(manifest))
+        return _DONE
+    checkpoint = record.checkpoint_of(manifest.checkpoint)
+    log = f"{manifest.log_size:,} acts"
+    if checkpoint is not None:
+        log += f", signed up to {checkpoint.size:,} at {spoken_time(checkpoint.at)}"
+    output.put_facts(
+        {
+            "made": f"{manifest.created_at} by twisted-mesh {manifest.version}",
+            "root": f"sha256:{manifest.root}",
+            "certificates": f"{manifest.certificates:,}, {manifest.revoked:,} of them revoked",
+            "audit log": log,
+            "files": [
+                f"{member.name} ({member.size:,} bytes{_sealing(member.name, manifest)})"
+                for member in manifest.members
+            ],
+        }
+    )
+    _warn(manifest)
+    return _DONE
+
+
+def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
+    state = StateDirectory(state_dir)
+    with closing(Archive.open(path)) as archive:
+        state.prepare()
+        try:
+            state.lock()
+        except AlreadyRunning as error:
+            output.say(f"{error}; a backup is restored while no CA runs")
+            return _REFUSED
+        try:
+            restoration = Restoration(state, archive, wall_clock())
+            return _restore(restoration, accept_loss=accept_loss, dry_run=dry_run, as_json=as_json)
+        finally:
+            state.unlock()
+
+
+def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
+    state = restoration.state
+    if restoration.resume():
+        _put(restoration, "restored", as_json=as_json, said="the interrupted restore is finished")
+        return _DONE
+    try:
+        directories = {home / "witness" for home in (state.root, user_state_dir())}
+        loss = restoration.prepare(sorted(directories))
+        for sentence in _sentences(loss, restoration.manifest):
+            output.say(sentence)
+        if dry_run or not (accept_loss or loss.is_bearable):
+            outcome = "would restore" if dry_run else "refused"
+            said = (
+                "" if dry_run else "nothing was restored: to accept what is lost, add --accept-loss"
+            )
+            _put(restoration, outcome, as_json=as_json, said=said)
+            return _DONE if dry_run and loss.is_bearable else _REFUSED
+        restoration.perform(f"unix:uid:{os.getuid()}")
+    finally:
+        restoration.abandon()
+    said = "restored; start the CA now"
+    if restoration.aside is not None and restoration.aside.exists():
+        said = f"restored; what was there before is in {restoration.aside}; start the CA now"
+    _put(restoration, "restored", as_json=as_json, said=said)
+    return _DONE
+
+
+def _put(restoration: Restoration, outcome: str, *, as_json: bool, said: str) -> None:
+    if as_json:
+        output.put_json(
+            {
+                "outcome": outcome,
+                "backup": _told(restoration.manifest),
+                "loss": None if restoration.loss is None else _loss(restoration.loss),
+            }
+        )
+    elif outcome == "restored":
+        output.put(f"{restoration.state.root}: {said}")
+    elif said:
+        output.say(said)
+
+
+def _sentences(loss: Loss, manifest: Manifest) -> list[str]:
+    """What a person must know before a restore."""
+    since = f"since the backup of {manifest.created_at}"
+    told = []
+    if loss.lost is None:
+        told.append(f"what was issued {since} cannot be counted: {loss.why_not}")
+    else:
+        lost = loss.lost
+        if not lost.is_same_log:
+            told.append(
+                "the record here is of another time of this CA: it was restored or made anew since the backup"
+            )
+        if lost.certificates:
+            told.append(
+                f"{output.counted(lost.certificates, 'certificate')} issued {since} would be lost, {lost.living:,} of "
+                "them still good: nobody could list or revoke those"
+            )
+        if lost.revocations:
+            count = output.counted(len(lost.revocations), "revocation")
+            told.append(f"{count} made {since} would be carried over: what is revoked stays so")
+    if loss.acts:
+        last = loss.backup.checkpoint
+        signed = f", whose log was last signed at {spoken_time(last.at)}" if last else ""
+        witness = ""
+        if loss.witnessed is not None:
+            witness = f"; a witness saw {loss.witnessed.size:,} at {spoken_time(loss.witnessed.at)}"
+        told.append(
+            f"{output.counted(loss.acts, 'entry', 'entries')} of the audit log would be lost {since}{signed}{witness}"
+        )
+    if not loss.is_known:
+        told.append(
+            "nobody here has seen a later log of this CA: whatever happened after the backup is lost, and its log "
+            "begins a new epoch"
+        )
+    if "ca/private/root.key" in manifest.keys:
+        told.append("the backup brings the root's key along: detach it again if it was detached")
+    return told
+
+
+def _warn(manifest: Manifest) -> None:
+    if manifest.plain_keys:
+        names = ", ".join(name.rpartition("/")[2] for name in manifest.plain_keys)
+        output.say(
+            f"WARNING: {names} in it {'is' if len(manifest.plain_keys) == 1 else 'are'} NOT ENCRYPTED: whoever reads "
+            "this file can issue in the CA's name; keep it as you would keep the keys"
+        )
+
+
+def _sealing(name: str, manifest: Manifest) -> str:
+    if name not in manifest.keys:
+        return ""
+    return ", encrypted" if name in manifest.encrypted else ", NOT ENCRYPTED"
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(manifest)
+    return {**told, "plain": manifest.plain_keys}
+
+
+def _loss(loss: Loss) -> dict[str, Any]:
+    lost = loss.lost
+    return {
+        "known": loss.is_known,
+        "bearable": loss.is_bearable,
+        "certificates": lost.certificates if lost else None,
+        "living": lost.living if lost else None,
+        "entries": loss.acts if loss.is_known else None,
+        "carried_over": len(lost.revocations) if lost else None,
+        "witnessed": None
+        if loss.witnessed is None
+        else {"size": loss.witnessed.size, "time": rfc3339(loss.witnessed.at)},
+    }

@@ -1,0 +1,156 @@
+"""A whole audit log in a file: JSON lines, to be verified where no CA is.
+
+The first line says whose log it is and where it stood, then come its checkpoints, then its entries.
+"""
+
+import binascii
+from collections.abc import Iterator
+from typing import IO, Any, BinaryIO
+
+import msgspec
+from attrs import define, field
+
+from pki.audit import BadCheckpoint, Checkpoint, Verifier
+from pki.errors import Malformed, PkiError
+from pki.examination import Finding, Row
+from twisted_mesh.administration import Administration, LogEntry
+
+_VERSION = 1
+#: The longest line that is read: an entry is some hundred bytes.
+_LONGEST = 1024 * 1024
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line."""
+
+    version: int
+    verifier: str
+    checkpoint: str | None
+    """The latest, a signed note; None of an empty log."""
+
+
+class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    checkpoint: str
+
+
+_header = msgspec.json.Decoder(Header).decode
+_note = msgspec.json.Decoder(_Note).decode
+_entry = msgspec.json.Decoder(LogEntry).decode
+
+
+class BadTranscript(Malformed):
+    """The file is no export of an audit log, or a damaged one."""
+
+
+async def write(administration: Administration, file: BinaryIO) -> int:
+    """Fetch the whole log by pages; the number of its entries. What comes meanwhile is left out."""
+
+    def line(value: Any) -> None:
+        file.write(msgspec.json.encode(value) + b"\n")
+
+    head = await administration.head()
+    line(Header(_VERSION, head.verifier, head.checkpoint))
+    if head.checkpoint is None:
+        return 0
+    size = Verifier.parse(head.verifier).open(head.checkpoint).size
+    start: int | None = 0
+    while start is not None:
+        notes = await administration.checkpoints(start)
+        for note in notes.checkpoints:
+            line(_Note(note))
+        start = notes.next
+    position: int | None = 0
+    while position is not None and position < size:
+        page = await administration.entries(position)
+        for entry in page.entries:
+            if entry.position < size:
+                line(entry)
+        position = page.next
+    return size
+
+
+@define(eq=False)
+class Transcript:
+    """A transcript as it is read: the header and checkpoints at once, the entries one by one."""
+
+    header: Header
+    notes: list[str]
+    _lines: Iterator[tuple[int, bytes]]
+    _first: tuple[int, bytes] | None = None
+    """The line after the checkpoints."""
+    pruned: int = field(default=0, init=False)
+    """How many entries were met whose text is gone."""
+
+    @classmethod
+    def open(cls, file: IO[bytes]) -> "Transcript":
+        """Raises :class:`BadTranscript`."""
+        lines = _lines(file)
+        number, line = next(lines, (1, b""))
+        header: Header = _decoded(_header, number, line)
+        if header.version != _VERSION:
+            raise BadTranscript(
+                f"the file is an export of version {header.version}, and this program reads {_VERSION}: upgrade it"
+            )
+        notes: list[str] = []
+        for number, line in lines:
+            if not line.startswith(b'{"checkpoint"'):
+                return cls(header, notes, lines, (number, line))
+            notes.append(_decoded(_note, number, line).checkpoint)
+        return cls(header, notes, lines)
+
+    def rows(self) -> Iterator[Row]:
+        """The entries. Once. Raises :class:`BadTranscript`."""
+        if self._first is not None:
+            yield self._row(*self._first)
+        for number, line in self._lines:
+            yield self._row(number, line)
+
+    def checkpoints(self, verifier: Verifier) -> tuple[list[Checkpoint], list[Finding]]:
+        """What is signed by that key, and what should be and is not.
+
+        A log that was restored has another name, and may keep checkpoints of the old one: those are
+        looked at for their signature only.
+        """
+        good, findings = [], []
+        for number, note in enumerate(self.notes):
+            name = note.partition("\n")[0]
+            try:
+                checkpoint = Verifier(name, verifier.public_bytes).open(note)
+                if checkpoint.origin == verifier.name:
+                    good.append(checkpoint)
+            except BadCheckpoint as error:
+                detail = f"checkpoint {number} of the log: {error}"
+                findings.append(Finding(error.code, number, number + 1, detail))
+        return good, findings
+
+    def _row(self, number: int, line: bytes) -> Row:
+        found: LogEntry = _decoded(_entry, number, line)
+        try:
+            leaf = binascii.unhexlify(found.leaf)
+        except ValueError:
+            raise _damaged(number) from None
+        self.pruned += found.entry is None
+        text = None if found.entry is None else found.entry.encode("utf-8", "surrogatepass")
+        return Row(found.position, text, leaf)
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while line := file.readline(_LONGEST + 1):
+        number += 1
+        if len(line) > _LONGEST or not line.endswith(b"\n"):
+            raise _damaged(number)
+        yield number, line
+
+
+def _decoded(decode: Any, number: int, line: bytes) -> Any:
+    try:
+        return decode(line)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):
+        raise _damaged(number) from None
+
+
+def _damaged(number: int) -> PkiError:
+    return BadTranscript(
+        f"line {number} of the file is not that of an export: it is damaged, cut short, or another file"
+    )
