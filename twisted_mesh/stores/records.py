@@ -142,13 +142,15 @@ class SaveCheckpoint:
 class Prune:
     """Forget certificates that expired, and the text of acts that happened, before a time.
 
-    At most ``limit`` of each. Result: how many rows are gone. A certificate whose intent is open
-    stays; so do the hashes of all acts: the log proves itself as before.
+    Of checkpoints from before ``acts_before``, one an hour stays. At most ``limit`` of each. Result:
+    how many rows are gone. A certificate whose intent is open stays; so do the hashes of all acts:
+    the log proves itself as before.
     """
 
     expired_before: datetime
     acts_before: datetime
-    limit: int = 1000
+    limit: int = 250
+    """On a full disk the log of what is written must fit into the reserve."""
 
 
 @frozen

@@ -57,11 +57,21 @@ class Sqlite:
 
     def engine(self) -> Engine:
         """One connection, open. Raises what :meth:`explain` explains."""
-        connection = self._connect()
-        opened = self._file()
-        engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+        engine = create_engine("sqlite://", creator=self._connect, poolclass=StaticPool)
+        with engine.connect():
+            opened = self._file()
         event.listen(engine, "begin", lambda begun: self._begin(begun, opened))
         return engine
+
+    def tidy(self, engine: Engine) -> None:
+        """Give back to the disk what the write-ahead log takes of it, as far as that can be done now."""
+        connection = engine.raw_connection()  # not in a transaction
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            _log.debug("The write-ahead log stays as it is: {error}", error=str(error))
+        finally:
+            connection.close()
 
     def explain(self, error: Exception) -> StoreError:
         """What an error of the database means, without its traceback and its SQL."""

@@ -40,6 +40,8 @@ class Writer:
         """Refuse what can wait because of ``why``, and do the rest."""
         pressing = [command for command in commands if not _can_wait(command)]
         try:
+            # Each time: what is left of the disk is not for the write-ahead log to fill.
+            self._database.tidy(self._engine)
             outcomes = iter(apply_all(self._engine, pressing) if pressing else ())
         except Exception as error:
             why = self._database.explain(error)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pki.audit import Act
 from tests.running import CHECKOUT, PATIENCE
-from tests.twisted_mesh.stores.certificates import signed
+from tests.twisted_mesh.stores.certificates import acts, signed
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.opening import open_store
 
@@ -79,3 +80,65 @@ def test_the_test_above_notices_synchronous_off(tmp_path: Path) -> None:
     without, seen = acknowledgements_without_fdatasync(tmp_path, "unsafe")
     assert seen == 40
     assert without > 30
+
+
+INSISTING = (sys.executable, "-m", "tests.twisted_mesh.stores.insisting")
+
+
+def insist(tmp_path: Path, clients: int, pairs: int, injected: str) -> list[list[str]]:
+    """What a program says that issues while strace makes system calls fail or last."""
+    log = tmp_path / "strace"
+    tracing = (strace(), "-f", "-o", log, "-e", "trace=fdatasync,pwrite64", "-e", injected)
+    result = subprocess.run(
+        [*tracing, *INSISTING, tmp_path / "state", str(clients), str(pairs)],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+        text=True,
+    )
+    return [line.split(" ", 1) for line in result.stdout.splitlines()]
+
+
+def assert_all_kept(tmp_path: Path, calls: ThreadCalls, told: list[list[str]], count: int) -> None:
+    """All that was acknowledged, and nothing else."""
+    acknowledged = [int(text) for what, *text in told if what == "certificate" for text in text]
+    assert sorted(acknowledged) == list(range(count))
+    store = open_store("", tmp_path / "state", calls)
+    store.start()
+    for serial in acknowledged:
+        assert calls.result(store.find(serial)) == signed(serial)
+    assert calls.result(store.open_intents()) == ()
+    assert sorted(acts(store, calls)) == sorted((Act.ISSUE, f"{n:x}") for n in range(count))
+    calls.result(store.stop())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("pwrite64", "EROFS"),
+        ("pwrite64", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("fdatasync", "EIO"),
+    ],
+)
+def test_a_disk_that_fails_for_a_while_loses_nothing(
+    tmp_path: Path, calls: ThreadCalls, call: str, error: str
+) -> None:
+    span = "60..90" if call == "pwrite64" else "12..20"
+    told = insist(tmp_path, 1, 20, f"inject={call}:error={error}:when={span}")
+    refusals = [text for what, *text in told if what == "refused" for text in text]
+    assert len(refusals) >= 2
+    for text in refusals:
+        assert text.startswith(f"store {tmp_path}/state/ca/mesh.db: ")
+        assert ("the disk is full" if error == "ENOSPC" else "the disk reports errors") in text
+    assert_all_kept(tmp_path, calls, told, 20)
+
+
+@pytest.mark.slow
+def test_a_slow_disk_makes_larger_commits(tmp_path: Path, calls: ThreadCalls) -> None:
+    told = insist(tmp_path, 64, 4, "inject=fdatasync:delay_exit=30000")
+    assert_all_kept(tmp_path, calls, sorted(told), 256)
+    commits = (tmp_path / "strace").read_text().count("fdatasync(")
+    assert commits < 512 / 8

@@ -180,6 +180,16 @@ def test_what_is_found_is_found_by_an_index(
         assert f"SCAN {table}" not in plans
 
 
+def test_a_store_that_stops_leaves_one_tidy_file(path: Path, calls: ThreadCalls) -> None:
+    store = SqlStore(Sqlite(path), calls)
+    for told in (intent(1), intent(2), None):
+        store.start()
+        if told is not None:
+            calls.result(store.apply(told))
+        calls.result(store.stop())
+        assert {f.name for f in path.parent.iterdir()} == {"mesh.db", "reserve"}
+
+
 def test_no_file_is_touched_before_it_starts(path: Path, calls: ThreadCalls) -> None:
     SqlStore(Sqlite(path), calls)
     assert not path.parent.exists()

@@ -1,0 +1,230 @@
+"""A store of version 1 comes up under this version, whole or not at all."""
+
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from pki.keys import key_id
+from pki.revocation import Reason
+from pki.spiffe import SpiffeId
+from tests.running import CHECKOUT
+from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, write_off
+from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores import migrations, schema
+from twisted_mesh.stores.records import IssuedCertificate, Query, RecordCertificate, Status
+from twisted_mesh.stores.sql import SqlStore
+from twisted_mesh.stores.sqlite import Sqlite
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+#: The name that ends each SPIFFE ID, and the serial.
+EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
+VERSION_1 = Path(__file__).with_name("version_1.sql").read_text()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database as version 1 left it."""
+    path = tmp_path / "ca" / "mesh.db"
+    path.parent.mkdir(mode=0o700)
+    with sqlite3.connect(path) as old:
+        old.executescript(VERSION_1)
+    old.close()
+    return path
+
+
+@pytest.fixture
+def store(path: Path, calls: ThreadCalls) -> SqlStore:
+    return SqlStore(Sqlite(path), calls)
+
+
+def content(path: Path) -> list[str]:
+    with sqlite3.connect(path) as found:
+        dump = list(found.iterdump())
+    found.close()
+    return dump
+
+
+def old_certificate(serial: int) -> bytes:
+    """As the file of version 1 has it, in hex."""
+    (text,) = re.findall(rf"VALUES\('{serial:040x}'.*X'([0-9A-F]+)'\)", VERSION_1)
+    return bytes.fromhex(text)
+
+
+def expected(serial: int, name: str, issued_at: datetime, expires_at: datetime, **facts: object):
+    issuer = "39db5972de26bd12d3c1ebac9e563f0cadb1dc233a5dfec522692f658ea4d05e"
+    found = {
+        "issuer": issuer,
+        "serial": serial,
+        "spiffe_id": SpiffeId.parse(f"spiffe://mesh.local/service/{name}"),
+        "subject": f"CN={name}",
+        "key": "",
+        "issued_at": issued_at,
+        "expires_at": expires_at,
+        "requester": "unix:uid:1000",
+    }
+    if not facts.get("is_pending"):
+        der = old_certificate(serial)
+        key = key_id(x509.load_der_x509_certificate(der).public_key())
+        found |= {"is_pending": False, "der": der, "key": key}
+    return IssuedCertificate(**found | facts)
+
+
+def test_nothing_is_lost(store: SqlStore, calls: ThreadCalls) -> None:
+    store.start()
+    assert store.id == "00112233445566778899aabbccddeeff"
+    assert not store.is_new
+    everything = [
+        expected(EXPIRED, "expired", NOON - 3 * HOUR, NOON - 2 * HOUR),
+        expected(
+            REVOKED,
+            "revoked",
+            NOON - HOUR,
+            NOON + HOUR,
+            revoked_at=NOON,
+            reason=Reason.KEY_COMPROMISE,
+        ),
+        expected(PENDING, "pending", NOON, NOON + HOUR, is_pending=True),
+        expected(VALID, "valid", NOON, NOON + HOUR),
+        expected(
+            BOTH,
+            "pending-and-revoked",
+            NOON + SECOND,
+            NOON + HOUR,
+            is_pending=True,
+            revoked_at=NOON + 2 * SECOND,
+            reason=Reason.SUPERSEDED,
+        ),
+    ]
+    assert [calls.result(store.find(c.serial)) for c in everything] == everything
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    by_key = Query(NOON, key=everything[3].key)
+    assert [c.serial for c in calls.result(store.list(by_key)).certificates] == [VALID]
+    pending = Query(NOON, status=Status.PENDING)
+    assert [c.serial for c in calls.result(store.list(pending)).certificates] == [PENDING]
+    calls.result(store.stop())
+
+
+def test_the_feed_keeps_its_positions(store: SqlStore, calls: ThreadCalls) -> None:
+    store.start()
+    feed = calls.result(store.feed(0))
+    assert (feed.position, [r.serial for r in feed.revocations]) == (3, [BOTH, REVOKED])
+    assert [r.serial for r in calls.result(store.feed(2)).revocations] == [REVOKED]
+    calls.result(store.apply(revoke(VALID)))
+    feed = calls.result(store.feed(3))
+    assert (feed.position, [r.serial for r in feed.revocations]) == (4, [VALID])
+    calls.result(store.stop())
+
+
+def test_what_was_open_can_be_resolved_and_work_goes_on(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    store.start()
+    first, second = calls.result(store.open_intents())
+    assert [first.certificate.serial, second.certificate.serial] == [PENDING, BOTH]
+    assert first.digest == b""
+    calls.result(store.apply(write_off(first.id)))
+    assert calls.result(store.find(PENDING)).status(NOON) is Status.REVOKED
+    number = calls.result(store.apply(intent(1)))
+    assert number > second.id
+    calls.result(store.apply(RecordCertificate(number, b"0")))
+    assert calls.result(store.last_act())[0] == 2
+    calls.result(store.stop())
+
+
+def test_it_comes_to_the_tables_of_a_new_store(
+    store: SqlStore, path: Path, calls: ThreadCalls
+) -> None:
+    def tables(path: Path) -> set[str]:
+        return {line for line in content(path) if line.startswith("CREATE")}
+
+    store.start()
+    calls.result(store.stop())
+    new = SqlStore(Sqlite(path.with_name("new.db")), calls)
+    new.start()
+    calls.result(new.stop())
+    assert tables(path) == tables(path.with_name("new.db"))
+    counters = sorted(line for line in content(path) if 'INTO "counters"' in line)
+    assert [re.findall(r"'(\w+)',(\d+)", line)[0] for line in counters] == [
+        ("audit", "0"),
+        ("certificate", "5"),
+        ("feed", "3"),
+        ("thinned", "0"),
+        ("tree", "0"),
+    ]
+
+
+def test_a_certificate_that_cannot_be_read_has_no_key(
+    store: SqlStore, path: Path, calls: ThreadCalls
+) -> None:
+    with sqlite3.connect(path) as old:
+        old.execute("UPDATE certificates SET der = X'3000' WHERE serial LIKE '7f%'")
+    old.close()
+    store.start()
+    found = calls.result(store.find(VALID))
+    assert (found.key, found.der) == ("", b"0\0")
+    calls.result(store.stop())
+
+
+def test_many_are_brought_over_a_stride_at_a_time(
+    store: SqlStore, calls: ThreadCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_STRIDE", 2)
+    store.start()
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    calls.result(store.stop())
+
+
+@pytest.mark.parametrize("step", ["_key_of", "create", "update"])
+def test_what_breaks_off_leaves_version_1(
+    store: SqlStore,
+    path: Path,
+    calls: ThreadCalls,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    before = content(path)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        if step == "create":
+            patch.setattr(schema.metadata, "create_all", broken)
+        else:
+            patch.setattr(migrations, step, broken)
+        with pytest.raises(Exception, match="store"):
+            store.start()
+    assert content(path) == before
+    store.start()
+    assert calls.result(store.find(VALID)).spiffe_id.path == "/service/valid"
+    calls.result(store.stop())
+
+
+@pytest.mark.parametrize("step", ["_key_of", "next_numbers", "update"])
+def test_kill_9_half_way_leaves_version_1(
+    store: SqlStore, path: Path, calls: ThreadCalls, step: str
+) -> None:
+    before = content(path)
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from twisted_mesh.stores import migrations\n"
+        "from twisted_mesh.stores.sql import SqlStore; from twisted_mesh.stores.sqlite import Sqlite\n"
+        "setattr(migrations, sys.argv[2], lambda *_, **__: os.kill(os.getpid(), 9))\n"
+        "SqlStore(Sqlite(Path(sys.argv[1])), None).start()\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, path, step], cwd=CHECKOUT)
+    assert killed.returncode == -signal.SIGKILL
+    assert content(path) == before
+    store.start()
+    assert calls.result(store.find(REVOKED)).revoked_at == NOON
+    calls.result(store.stop())
