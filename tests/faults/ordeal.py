@@ -1,0 +1,221 @@
+"""A CA that is killed again and again while it is used, and what is left to its callers each time."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from tests.faults import dying
+from tests.faults.callers import Caller, Doors, evidence_of
+from tests.faults.checker import Evidence, findings
+from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running
+
+_CALLERS = 4
+_ARGUMENTS = ("-n", "mesh-ca", "--port", "0", "--root-key", "ec-p256", "--insecure-http", "0")
+
+
+@frozen
+class Outcome:
+    """What an ordeal came to."""
+
+    kills: int
+    held: int
+    """Certificates that clients received whole."""
+    revoked: int
+    """Revocations that were acknowledged."""
+    lost: tuple[str, ...]
+    """Everything that the checker found wrong, and every answer that nobody should get."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kills} kills survived, {self.held} certificates held and {self.revoked} revocations "
+            f"acknowledged, {len(self.lost)} lost"
+        )
+
+
+@define(eq=False)
+class Ordeal:
+    """One state directory, the CAs that lived and died on it, and their callers."""
+
+    home: Path
+    draw: random.Random
+    callers: list[Caller] = field(factory=list, init=False)
+    kills: int = field(default=0, init=False)
+    lost: list[str] = field(factory=list, init=False)
+    _ca: Running | None = field(default=None, init=False)
+    _ports: dict[str, int] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        ca = self.home / "state" / "ca"
+        doors = Doors(
+            ca / "ca.sock",
+            ca / "root.crt",
+            lambda: self._port(r"at http://localhost:(\d+)"),
+            lambda: self._port(r"listening on https://[^:]+:(\d+)"),
+        )
+        self.callers = [
+            Caller(f"c{i}", doors, self.home, random.Random(self.draw.random()))
+            for i in range(_CALLERS)
+        ]
+
+    def _port(self, pattern: str) -> int:
+        if pattern not in self._ports:
+            found = re.search(pattern, self._ca.text) if self._ca else None
+            if found is None:
+                raise ConnectionRefusedError("it does not listen there yet")
+            self._ports[pattern] = int(found[1])
+        return self._ports[pattern]
+
+    def start(self, *wrapper: str) -> Running:
+        """The CA, or with ``wrapper`` a CA as that module makes it."""
+        command = (BIN / "python", "-m", *wrapper, "--") if wrapper else (BIN / "twistd",)
+        env = {
+            "MESH_STATE_DIR": str(self.home / "state"),
+            "PYTHONPATH": str(CHECKOUT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._ca = Running.start(*command, *_ARGUMENTS, cwd=self.home, env=env)
+        self._ports.clear()
+        return self._ca
+
+    def dies_at(self, step: str, number: int) -> None:
+        """One life, under load, that ends at the ``number``-th pass of ``step``."""
+        ca = self.start("tests.faults.dying", step, str(number))
+        with self.load():
+            if step in dying.STOP:
+                self.wait_for_answers(10)
+                ca.process.send_signal(signal.SIGTERM)
+            try:
+                status = ca.wait()
+            except NeverSaid as error:
+                raise AssertionError(f"it never came to {step}, pass {number}: {error}") from None
+        words = dying.LAST_WORDS.format(step=step, number=number)
+        assert (status, words in ca.text) == (-signal.SIGKILL, True), (step, status, ca.text)
+        assert "Traceback" not in ca.text, ca.text
+        self.kills += 1
+        self.check(f"after it died at {step}, pass {number}", settled=False)
+
+    def lives(self) -> None:
+        """One ordinary life: what was left open is finished, and the end is orderly."""
+        self.lives_on(self.start())
+
+    def lives_on(self, ca: Running) -> None:
+        """The rest of an ordinary life."""
+        try:
+            ca.wait_for(r"Ready to issue certificates\.")
+            self.check("when it was ready again", settled=False, is_ready=True)
+            for _ in range(3):  # whose intent is just being resolved comes later
+                left = [caller for caller in self.callers if not _finishes(caller)]
+            assert not left, [(c.name, c.open, c.revoking, c.complaints) for c in left]
+        finally:
+            status = ca.stop()
+        assert status == 0, ca.text
+        assert "Traceback" not in ca.text, ca.text
+        self.check("at the end", settled=True)
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """All callers at work."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=c.live, args=(stop,), daemon=True) for c in self.callers]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in threads)
+
+    def wait_for_answers(self, number: int) -> None:
+        """Until the callers have been answered so many times more."""
+        deadline, enough = time.monotonic() + PATIENCE, self.answers + number
+        while self.answers < enough:
+            assert time.monotonic() < deadline, f"nobody is answered: {self._ca and self._ca.text}"
+            time.sleep(0.01)
+
+    @property
+    def answers(self) -> int:
+        return sum(caller.answers for caller in self.callers)
+
+    def check(self, when: str, *, settled: bool, is_ready: bool = False) -> None:
+        """Judge a copy of the record: to read what a dead CA left is to tidy it up."""
+        database = self.home / "state" / "ca" / "mesh.db"
+        if not database.exists():
+            assert not any(caller.held for caller in self.callers)
+            return
+        with tempfile.TemporaryDirectory(dir=self.home) as name:
+            copy = Path(name) / "mesh.db"
+            for tail in ("", "-wal"):
+                with suppress(FileNotFoundError):
+                    shutil.copy(f"{database}{tail}", f"{copy}{tail}")
+            found = [] if _is_blank(copy) else findings(copy, self.evidence, settled=settled)
+            if is_ready and not settled:
+                found += _left_open(copy)
+        self.lost += [f"{when}: {finding}" for finding in found]
+
+    @property
+    def evidence(self) -> Evidence:
+        return evidence_of(self.callers)
+
+    @property
+    def outcome(self) -> Outcome:
+        complaints = [said for caller in self.callers for said in caller.complaints]
+        return Outcome(
+            kills=self.kills,
+            held=sum(len(caller.held) for caller in self.callers),
+            revoked=sum(len(caller.revoked) for caller in self.callers),
+            lost=(*self.lost, *complaints),
+        )
+
+    def end(self) -> None:
+        if self._ca is not None and self._ca.process.poll() is None:
+            self._ca.process.kill()
+            self._ca.wait()
+
+
+def _finishes(caller: Caller) -> bool:
+    try:
+        return caller.finish()
+    finally:
+        caller.hang_up()
+
+
+def _is_blank(database: Path) -> bool:
+    """Whether it died before its tables were made."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(database)) as connection:
+        return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+def _left_open(database: Path) -> list[str]:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(database)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM intents").fetchone()
+    return [f"{count} intents are open although it is ready"] if count else []
+
+
+@contextmanager
+def ordeal(home: Path, seed: int) -> Iterator[Ordeal]:
+    """An ordeal in ``home`` that can be had again with the same ``seed``, but for when threads run."""
+    home.mkdir(parents=True, exist_ok=True)
+    os.chmod(home, 0o700)
+    begun = Ordeal(home, random.Random(seed))
+    try:
+        yield begun
+    finally:
+        begun.end()

@@ -1,0 +1,63 @@
+"""The CA dies at each step of what it does, while it is used; nothing is lost. ``make soak`` does it by hundreds."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.faults import dying
+from tests.faults.ordeal import Ordeal, ordeal
+
+SEED = 20261124
+
+
+def passes(step: str, draw: random.Random) -> int:
+    """At which pass of a step it is to die: soon, and not always in the same life of a signature."""
+    if step in (*dying.START, *dying.STOP, *dying.WRITE_OFF):
+        return 1
+    return draw.randint(1, 3 if step in dying.LOG else 4 if step in dying.REVOCATION else 15)
+
+
+def dies(under: Ordeal, steps: Sequence[str], draw: random.Random) -> None:
+    for step in steps:
+        if step in dying.WRITE_OFF:  # there must be something to write off
+            under.dies_at("signed", passes("signed", draw) + 1)
+        under.dies_at(step, passes(step, draw))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "steps",
+    [
+        dying.ISSUANCE,
+        (*dying.REVOCATION, *dying.LOG),
+        (*dying.START, *dying.WRITE_OFF, *dying.STOP),
+    ],
+    ids=["issuance", "revocation-and-log", "start-and-stop"],
+)
+def test_nothing_is_lost_when_it_dies_at_each_step(steps: Sequence[str], tmp_path: Path) -> None:
+    draw = random.Random(SEED)
+    with ordeal(tmp_path / "home", SEED) as under:
+        dies(under, draw.sample(steps, len(steps)), draw)
+        under.lives()
+    came = under.outcome
+    print(came)
+    assert came.lost == ()
+    assert came.kills >= len(steps)
+    assert came.held > len(steps)
+
+
+@pytest.mark.slow
+def test_it_may_die_while_it_recovers_again_and_again(tmp_path: Path) -> None:
+    with ordeal(tmp_path / "home", SEED) as under:
+        under.dies_at("signed", 6)
+        for step in (
+            "store-opened",
+            "write-off-uncommitted",
+            "write-off-committed",
+            "start-committed",
+        ):
+            under.dies_at(step, 1)
+        under.lives()
+    assert under.outcome.lost == ()

@@ -1,0 +1,26 @@
+"""Hundreds of deaths of the CA, each checked, and a count of what clients held and what was lost."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults import dying
+from tests.faults.ordeal import ordeal
+from tests.faults.test_kills import dies
+
+#: So many CAs, each of which dies at every step once.
+_LIVES = 12
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(_LIVES))
+def test_nothing_is_lost_in_hundreds_of_deaths(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    with ordeal(tmp_path / "home", seed) as under:
+        dies(under, draw.sample(dying.STEPS, len(dying.STEPS)), draw)
+        under.lives()
+    came = under.outcome
+    print(came)
+    assert came.lost == ()
+    assert came.kills >= len(dying.STEPS)
