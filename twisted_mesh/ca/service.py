@@ -37,6 +37,7 @@ from twisted_mesh.stores.records import (
     Conflict,
     Feed,
     IssuedCertificate,
+    OpenIntent,
     Page,
     Query,
     RecordCertificate,
@@ -351,28 +352,37 @@ class CertificateAuthority:
         do no harm if it had. Nothing is signed from the record: whoever can write the record could
         then have anything signed.
         """
-        abandoned = [
+        resolved = 0
+        while abandoned := [
             intent
             for intent in await self.store.open_intents()
             if intent.certificate.serial not in self._under_way
-        ]
-        for intent in abandoned:
-            serial = intent.certificate.serial
-            entry = self.log.entry(
-                Act.WRITE_OFF,
-                administrator("self"),
-                serial_hex(serial),
-                {"spiffe_id": str(intent.certificate.spiffe_id), "tbs": intent.digest.hex()},
-            )
+        ]:
+            for intent in abandoned:
+                resolved += await self._write_off(intent)
+        return resolved
+
+    async def _write_off(self, intent: OpenIntent) -> bool:
+        """False for one that got its certificate since it was read."""
+        serial = intent.certificate.serial
+        entry = self.log.entry(
+            Act.WRITE_OFF,
+            administrator("self"),
+            serial_hex(serial),
+            {"spiffe_id": str(intent.certificate.spiffe_id), "tbs": intent.digest.hex()},
+        )
+        try:
             revoked = await self.store.apply(WriteOff(intent.id, self.now(), entry))
-            _log.warn(
-                "A signature was cut short, and is written off: {serial} for {spiffe_id} is revoked",
-                event="intent-written-off",
-                serial=serial_pairs(serial),
-                spiffe_id=str(intent.certificate.spiffe_id),
-            )
-            self._tell([_revocation(revoked)])
-        return len(abandoned)
+        except Unknown:
+            return False
+        _log.warn(
+            "A signature was cut short, and is written off: {serial} for {spiffe_id} is revoked",
+            event="intent-written-off",
+            serial=serial_pairs(serial),
+            spiffe_id=str(intent.certificate.spiffe_id),
+        )
+        self._tell([_revocation(revoked)])
+        return True
 
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent
 
 from pki.authority import IssuerExpired, SigningFailed
@@ -29,6 +29,7 @@ from twisted_mesh.stores.records import (
     Conflict,
     IssuedCertificate,
     Query,
+    RecordCertificate,
     RecordIntent,
     Revoked,
     Status,
@@ -546,3 +547,39 @@ def test_a_written_off_intent_takes_no_certificate_any_more(rig: CaRig) -> None:
     signing.callback(None)
     with pytest.raises(Unknown):
         result_of(settled(asked))
+
+
+def test_an_intent_that_got_its_certificate_meanwhile_stops_no_write_off(rig: CaRig) -> None:
+    """What was open when it was read may be finished when that is answered."""
+    rig.store.broken = {"RecordCertificate"}
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            rig.sign()
+    rig.store.broken = set()
+    first, second = rig.calls.result(rig.store.store.open_intents())
+    ask = rig.store.store.open_intents
+
+    def too_late(limit: int = 1000) -> Any:
+        rig.store.store.open_intents = ask
+        rig.calls.result(rig.store.store.apply(RecordCertificate(first.id, b"finished")))
+        return succeed((first, second))
+
+    rig.store.store.open_intents = too_late
+    assert result_of(rig.ca.write_off()) == 1
+    statuses = {record.serial: record.status(NOW) for record in records(rig)}
+    assert statuses == {
+        first.certificate.serial: Status.VALID,
+        second.certificate.serial: Status.REVOKED,
+    }
+
+
+def test_every_intent_is_resolved_however_many_there_are(rig: CaRig) -> None:
+    rig.store.broken = {"RecordCertificate"}
+    for _ in range(5):
+        with pytest.raises(StoreError):
+            rig.sign()
+    rig.store.broken = set()
+    ask = rig.store.store.open_intents
+    rig.store.store.open_intents = lambda limit=1000: ask(2)
+    assert result_of(rig.ca.write_off()) == 5
+    assert {record.status(NOW) for record in records(rig)} == {Status.REVOKED}
