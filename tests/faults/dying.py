@@ -132,15 +132,16 @@ def wrap_store(fate: Fate) -> None:
     """Commands pass a step when all is done but the commit, and one when the commit is done."""
     from sqlalchemy import Engine, event
 
+    from twisted_mesh.stores import writer
     from twisted_mesh.stores.sql import SqlStore
 
     under_way = threading.local()
-    write = SqlStore.write
+    apply_all: Callable[..., Sequence[Any]] = writer.apply_all
 
-    def written(self: SqlStore, engine: Engine, commands: Sequence[Any]) -> Sequence[Any]:
+    def applied(engine: Engine, commands: Sequence[Any]) -> Sequence[Any]:
         under_way.commands = commands
         try:
-            outcomes = write(self, engine, commands)
+            outcomes = apply_all(engine, commands)
         finally:
             under_way.commands = ()
         for command, outcome in zip(commands, outcomes, strict=True):
@@ -154,7 +155,7 @@ def wrap_store(fate: Fate) -> None:
             for step in steps_of(command):
                 fate.passes(f"{step}-uncommitted")
 
-    SqlStore.write = written  # type: ignore[method-assign]
+    writer.apply_all = applied  # type: ignore[assignment]
     event.listen(Engine, "commit", committing)
     around(SqlStore, "start", fate, after="store-opened")
 

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tests.faults.callers import Caller, Doors, evidence_of
 from tests.faults.checker import Evidence, findings
 from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running
 
+READY = r"Ready to issue certificates\."
 _CALLERS = 4
 _ARGUMENTS = ("-n", "mesh-ca", "--port", "0", "--root-key", "ec-p256", "--insecure-http", "0")
 
@@ -75,16 +76,25 @@ class Ordeal:
             self._ports[pattern] = int(found[1])
         return self._ports[pattern]
 
-    def start(self, *wrapper: str) -> Running:
-        """The CA, or with ``wrapper`` a CA as that module makes it."""
+    def start(
+        self,
+        *wrapper: str,
+        before: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        wait: bool = False,
+    ) -> Running:
+        """The CA, or with ``wrapper`` a CA as that module makes it; ``before`` stands before its command."""
         command = (BIN / "python", "-m", *wrapper, "--") if wrapper else (BIN / "twistd",)
-        env = {
+        environment = {
             "MESH_STATE_DIR": str(self.home / "state"),
             "PYTHONPATH": str(CHECKOUT),
             "PYTHONUNBUFFERED": "1",
+            **(env or {}),
         }
-        self._ca = Running.start(*command, *_ARGUMENTS, cwd=self.home, env=env)
+        self._ca = Running.start(*before, *command, *_ARGUMENTS, cwd=self.home, env=environment)
         self._ports.clear()
+        if wait:
+            self._ca.wait_for(READY)
         return self._ca
 
     def dies_at(self, step: str, number: int) -> None:
@@ -111,7 +121,7 @@ class Ordeal:
     def lives_on(self, ca: Running) -> None:
         """The rest of an ordinary life."""
         try:
-            ca.wait_for(r"Ready to issue certificates\.")
+            ca.wait_for(READY)
             self.check("when it was ready again", settled=False, is_ready=True)
             for _ in range(3):  # whose intent is just being resolved comes later
                 left = [caller for caller in self.callers if not _finishes(caller)]
