@@ -162,7 +162,8 @@ class Authority:
             now=now,
         )
         draft = _drafted(ROOT, unsigned, seal=object())
-        return cls(await _signed(draft, key, key.public_key), key)
+        der = await _signed(draft, key, key.public_key)
+        return cls(x509.load_der_x509_certificate(der), key)
 
     async def create_issuing(
         self,
@@ -269,6 +270,10 @@ class Authority:
 
     async def sign(self, draft: Draft) -> x509.Certificate:
         """The certificate. Raises :class:`SigningFailed` for a signature that does not verify."""
+        return x509.load_der_x509_certificate(await self.sign_der(draft))
+
+    async def sign_der(self, draft: Draft) -> bytes:
+        """The same, in DER and not decoded again."""
         if draft.seal is not self._seal:
             raise SigningFailed("this draft was not made by this authority")
         return await _signed(draft, self.key, self._public_key)
@@ -351,7 +356,7 @@ def _authority_key_identifier(
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
-async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> x509.Certificate:
+async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> bytes:
     signature = await key.sign(draft.tbs)
     try:
         verify(public_key, signature, draft.tbs, key.algorithm.hash)
@@ -359,4 +364,4 @@ async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> x509.
         raise SigningFailed(
             "the signer's answer is no signature of its key: nothing was issued"
         ) from None
-    return x509.load_der_x509_certificate(assemble(draft.tbs, draft.algorithm, signature))
+    return assemble(draft.tbs, draft.algorithm, signature)

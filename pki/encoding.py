@@ -93,6 +93,14 @@ def element(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(octets))) + octets + content
 
 
+def pem(label: str, der: bytes) -> bytes:
+    """One PEM block (RFC 7468 section 3)."""
+    text = binascii.b2a_base64(der, newline=False)
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    name = label.encode("ascii")
+    return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (name, b"\n".join(lines), name)
+
+
 def oid_text(content: bytes) -> str:
     """An OBJECT IDENTIFIER in dotted form (X.690 section 8.19), however odd."""
     arcs: list[int] = []

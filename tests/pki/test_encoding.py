@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pki.encoding import Block, blocks, element, elements, oid_text
+from pki.encoding import Block, blocks, element, elements, oid_text, pem
 from pki.errors import Malformed, PkiError
 from tests.authorities import csr_builder, key, mesh, rsa_key
 
@@ -60,6 +60,16 @@ def test_pem_is_read_with_any_line_ends_and_with_words_between(
             "-----END CERTIFICATE-----",
         ]
     assert blocks(end.join(lines).encode()) == tuple(Block("CERTIFICATE", body) for body in bodies)
+
+
+@given(st.binary(min_size=1))
+def test_a_pem_block_is_read_back(der: bytes) -> None:
+    assert blocks(pem("CERTIFICATE", der)) == (Block("CERTIFICATE", der),)
+
+
+def test_a_pem_block_is_as_others_write_it() -> None:
+    cert = mesh().leaf()
+    assert pem("CERTIFICATE", cert.public_bytes(DER)) == cert.public_bytes(PEM)
 
 
 def test_der_is_told_by_its_outline() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web import resource, server
 
 from pki.authority import LintFailed
+from pki.encoding import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError, Refused
 from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, permit
 from pki.revocation import Reason
@@ -177,11 +177,17 @@ class CaApi(resource.Resource):
         asked = parse_json(call.body, SignRequest)
         ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
         csr = asked.csr.encode("utf-8", "replace")
-        leaf, *intermediates = await self.ca.sign(
+        issued = await self.ca.sign(
             call.principal, csr, asked.requested_id, ttl, call.idempotency_key
         )
-        signed = _signed(leaf, intermediates, asked.requested_id)
-        return Answer(msgspec.json.encode(signed), HTTPStatus.CREATED)
+        told = {
+            "certificate": pem(CERTIFICATE, issued.der).decode("ascii"),
+            "chain": [_pem(cert) for cert in issued.intermediates],
+            "expires_at": rfc3339(issued.expires_at),
+            "serial": serial_hex(issued.serial),
+            "spiffe_id": asked.requested_id,
+        }
+        return Answer(msgspec.json.encode(told), HTTPStatus.CREATED)
 
     async def roots(self, call: Call) -> Answer:
         return Answer(self.ca.bundle().to_pem(), content_type="application/x-pem-file")
@@ -527,15 +533,3 @@ def _whole_number(text: str, name: str, least: int, most: int) -> int:
 @lru_cache(maxsize=16)
 def _pem(issuer: x509.Certificate) -> str:
     return certificates_pem([issuer]).decode()
-
-
-def _signed(
-    leaf: x509.Certificate, intermediates: list[x509.Certificate], spiffe_id: str
-) -> dict[str, Any]:
-    return {
-        "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
-        "chain": [_pem(cert) for cert in intermediates],
-        "expires_at": rfc3339(leaf.not_valid_after_utc),
-        "serial": serial_hex(leaf.serial_number),
-        "spiffe_id": spiffe_id,
-    }

@@ -5,14 +5,13 @@ import hashlib
 import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 
 from pki import policy
@@ -92,6 +91,21 @@ class IssuanceLog:
             ) from None
 
 
+@frozen
+class Issued:
+    """What the caller gets. The certificate is decoded only for whoever asks for the ``chain``."""
+
+    der: bytes
+    serial: int
+    expires_at: datetime
+    intermediates: tuple[x509.Certificate, ...]
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """The certificate and its intermediates, leaf first."""
+        return (x509.load_der_x509_certificate(self.der), *self.intermediates)
+
+
 @define(eq=False)
 class CertificateAuthority:
     """What the API does, without HTTP. Every method that a caller reaches asks ``policy.permit`` first."""
@@ -146,8 +160,8 @@ class CertificateAuthority:
         requested_id: str,
         ttl: timedelta | None,
         idempotency_key: str | None = None,
-    ) -> tuple[x509.Certificate, ...]:
-        """The certificate and its intermediates, leaf first. Raises :class:`PkiError` with every reason.
+    ) -> Issued:
+        """Raises :class:`PkiError` with every reason.
 
         The same ``idempotency_key`` from the same caller with the same CSR is answered with the same
         certificate, as long as that is good.
@@ -178,7 +192,7 @@ class CertificateAuthority:
 
     async def _sign(
         self, principal: Principal, request: IssuanceRequest, request_key: str | None = None
-    ) -> tuple[x509.Certificate, ...]:
+    ) -> Issued:
         draft = self.authorities.issuing.draft(
             request.public_key,
             request.spiffe_id,
@@ -189,7 +203,7 @@ class CertificateAuthority:
         )
         return await self._issue(draft, request.spiffe_id, principal, request_key)
 
-    def _signed_before(self, known: IssuedCertificate) -> tuple[x509.Certificate, ...]:
+    def _signed_before(self, known: IssuedCertificate) -> Issued:
         """The answer to a request that has been answered."""
         status = known.status(self.now())
         if status is Status.PENDING:
@@ -199,7 +213,7 @@ class CertificateAuthority:
             raise Conflict(
                 f"the certificate that this Idempotency-Key bought is {status}: use another key"
             )
-        return (x509.load_der_x509_certificate(known.der), *issuer.intermediates)
+        return Issued(known.der, known.serial, known.expires_at, issuer.intermediates)
 
     async def issue_own(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
         """The CA's own TLS certificate: the one name in ``/mesh/**``."""
@@ -214,7 +228,7 @@ class CertificateAuthority:
             dns_names=["localhost"],
             ip_addresses=addresses,
         )
-        return await self._issue(draft, self.own_id, administrator("self"))
+        return (await self._issue(draft, self.own_id, administrator("self"))).chain
 
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
         """Revoke for good; repeated, the first answer again. Raises :class:`Unknown` and refusals."""
@@ -302,7 +316,7 @@ class CertificateAuthority:
         spiffe_id: SpiffeId,
         principal: Principal,
         request_key: str | None = None,
-    ) -> tuple[x509.Certificate, ...]:
+    ) -> Issued:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
         issuing = self.authorities.issuing
         intended = IssuedCertificate(
@@ -327,8 +341,7 @@ class CertificateAuthority:
             intent: int = await self.store.apply(
                 RecordIntent(intended, digest.digest(), entry, principal.serial, request_key)
             )
-            certificate = await issuing.sign(draft)
-            der = certificate.public_bytes(serialization.Encoding.DER)
+            der = await issuing.sign_der(draft)
             await self.store.apply(RecordCertificate(intent, der))
         finally:
             self._under_way.discard(draft.serial)
@@ -343,7 +356,7 @@ class CertificateAuthority:
             spiffe_id=str(spiffe_id),
             expires_at=rfc3339(intended.expires_at),
         )
-        return (certificate, *issuing.intermediates)
+        return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
 
     async def write_off(self) -> int:
         """Resolve every intent whose signature is not under way any more; how many there were.

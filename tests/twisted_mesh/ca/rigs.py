@@ -135,7 +135,7 @@ class CaRig:
     ) -> Any:
         """The chain, leaf first. Raises what the CA raises."""
         csr = build_csr(key(9), spiffe_id, **names)
-        return result_of(self.ca.sign(principal, csr, str(spiffe_id), ttl))
+        return result_of(self.ca.sign(principal, csr, str(spiffe_id), ttl)).chain
 
 
 def result_of(coroutine: Any) -> Any:

@@ -124,7 +124,7 @@ def test_a_store_that_takes_its_time_holds_the_signature_back(rig: CaRig) -> Non
     assert rig.order == ["sign"]
     assert outcome == []
     waiting[1].callback(None)
-    assert len(outcome[0]) == 2
+    assert len(outcome[0].chain) == 2
 
 
 # What is issued.
@@ -445,7 +445,7 @@ def test_whoever_was_revoked_a_moment_ago_renews_nothing(rig: CaRig) -> None:
 
 def again(rig: CaRig, key: str = "once", principal: Any = ADMIN, csr: bytes | None = None) -> Any:
     csr = csr or REPEATED
-    return result_of(rig.ca.sign(principal, csr, str(BACKEND), None, key))
+    return result_of(rig.ca.sign(principal, csr, str(BACKEND), None, key)).chain
 
 
 REPEATED = build_csr(key(9), BACKEND)
