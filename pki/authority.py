@@ -18,14 +18,6 @@ from attrs import define, evolve, field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pki.csr import (
-    NAMELESS,
-    IPAddress,
-    alternative_names,
-    general_names,
-    subject_der,
-    subject_for,
-)
 from pki.errors import Malformed, PkiError, Refused
 from pki.gaps import Filled, lint_gaps
 from pki.keys import (
@@ -39,6 +31,14 @@ from pki.keys import (
     verify,
 )
 from pki.lint import Draftee, lint
+from pki.names import (
+    NAMELESS,
+    IPAddress,
+    alternative_names,
+    general_names,
+    subject_der,
+    subject_for,
+)
 from pki.placeholder import algorithm_of, assemble, lay_out
 from pki.profile import (
     BACKDATE,

@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
 
 from attrs import field, frozen
@@ -16,29 +15,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
-from pki.encoding import SEQUENCE, element, inside
+from pki.encoding import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, ecdsa, spki_der, weaknesses
+from pki.names import IPAddress, alternative_names, is_dns_name, subject_for
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
-
-IPAddress = IPv4Address | IPv6Address
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LONGEST_REMEMBERED = 1024
-_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _ECDSA_OVER = {
     SignatureAlgorithmOID.ECDSA_WITH_SHA256: "sha256",
     SignatureAlgorithmOID.ECDSA_WITH_SHA384: "sha384",
     SignatureAlgorithmOID.ECDSA_WITH_SHA512: "sha512",
 }
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
-#: Tags of GeneralNames (RFC 5280 section 4.2.1.6).
-DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
-#: The empty Name, in DER.
-NAMELESS = element(SEQUENCE, b"")
-_COMMON_NAME = bytes.fromhex("0603550403")
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
@@ -130,65 +121,6 @@ def build_csr(
         .add_extension(alternative_names(spiffe_id, dns_names, ip_addresses), critical=False)
         .sign(key.private_key, key.algorithm.hash)
         .public_bytes(serialization.Encoding.PEM)
-    )
-
-
-def subject_for(spiffe_id: SpiffeId) -> x509.Name:
-    """``CN=<last path segment>``, or an empty name where that would not fit (RFC 5280 ub-common-name)."""
-    if not 0 < len(spiffe_id.name) <= 64:
-        return x509.Name([])
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, spiffe_id.name)])
-
-
-def alternative_names(
-    spiffe_id: SpiffeId, dns_names: Collection[str] = (), ip_addresses: Collection[IPAddress] = ()
-) -> x509.SubjectAlternativeName:
-    """The one URI SAN of an SVID, then its host names."""
-    return x509.SubjectAlternativeName(
-        [
-            x509.UniformResourceIdentifier(str(spiffe_id)),
-            *(x509.DNSName(name) for name in dns_names),
-            *(x509.IPAddress(address) for address in ip_addresses),
-        ]
-    )
-
-
-def subject_der(spiffe_id: SpiffeId) -> bytes:
-    """The same as :func:`subject_for`, in DER."""
-    name = spiffe_id.name.encode("ascii")
-    size = len(name)
-    if not 0 < size <= 64:
-        return NAMELESS
-    # A SEQUENCE of a SET of a SEQUENCE of an OID and a UTF8String; every length fits into one octet.
-    return b"\x30%c\x31%c\x30%c%b\x0c%c%b" % (
-        size + 11,
-        size + 9,
-        size + 7,
-        _COMMON_NAME,
-        size,
-        name,
-    )
-
-
-def general_names(
-    spiffe_id: SpiffeId, dns_names: Collection[str] = (), ip_addresses: Collection[IPAddress] = ()
-) -> tuple[tuple[int, bytes], ...]:
-    """The same as :func:`alternative_names`, as the tag and content of each in DER."""
-    return (
-        (URI, str(spiffe_id).encode("ascii")),
-        *[(DNS_NAME, name.encode("ascii")) for name in dns_names],
-        *[(IP_ADDRESS, address.packed) for address in ip_addresses],
-    )
-
-
-def is_dns_name(name: str) -> bool:
-    """Whether ``name`` is a host name in lower-case letters, digits and dashes, without wildcards."""
-    labels = name.split(".")
-    # A last label that is a number makes it an IP address to whoever parses it (WHATWG URL section 3.5).
-    return (
-        len(name) <= 253
-        and all(map(_LABEL.fullmatch, labels))
-        and not _NUMBER.fullmatch(labels[-1])
     )
 
 

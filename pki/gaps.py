@@ -5,10 +5,10 @@ from datetime import datetime
 
 from attrs import frozen
 
-from pki.csr import DNS_NAME, IP_ADDRESS, NAMELESS, URI, IPAddress, subject_der
 from pki.errors import Problem
 from pki.keys import PublicKey, key_identifier, weaknesses
 from pki.lint import broken, period_problems, serial_problems
+from pki.names import DNS_NAME, IP_ADDRESS, NAMELESS, URI, IPAddress, subject_der
 from pki.profile import Profile
 from pki.spiffe import SpiffeId
 from pki.svid import uri_problems

@@ -6,8 +6,9 @@ from enum import StrEnum
 
 from attrs import frozen
 
-from pki.csr import IPAddress, IssuanceRequest
+from pki.csr import IssuanceRequest
 from pki.errors import PkiError
+from pki.names import IPAddress
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.validity import format_duration

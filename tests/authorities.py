@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from pki.authority import Authority
 from pki.bundle import BundleSet, TrustBundle
-from pki.csr import alternative_names, subject_for
 from pki.keys import KeyAlgorithm, MemoryKey
+from pki.names import alternative_names, subject_for
 from pki.profile import (
     BACKDATE,
     ISSUING,

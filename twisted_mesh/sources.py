@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pki.bundle import BundleSet
-from pki.csr import IPAddress, build_csr
+from pki.csr import build_csr
 from pki.errors import Malformed, PkiError
 from pki.keys import KeyAlgorithm, MemoryKey
+from pki.names import IPAddress
 from pki.revocation import Revocation
 from pki.spiffe import SpiffeId
 from pki.svid import X509Svid

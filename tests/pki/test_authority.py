@@ -23,9 +23,10 @@ from pki.authority import (
     _lay_out,
     _period,
 )
-from pki.csr import IPAddress, IssuanceRequest, alternative_names, subject_for
+from pki.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey, key_id, verify
 from pki.lint import Draftee, lint
+from pki.names import IPAddress, alternative_names, subject_for
 from pki.placeholder import algorithm_of
 from pki.profile import BACKDATE, ISSUING, ROOT, WORKLOAD, Profile
 from pki.spiffe import SpiffeId, TrustDomain

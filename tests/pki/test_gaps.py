@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from pki.csr import DNS_NAME, IP_ADDRESS, NAMELESS, URI, general_names, subject_der
 from pki.gaps import Filled, lint_gaps
 from pki.keys import KeyAlgorithm, key_identifier, spki_der
+from pki.names import DNS_NAME, IP_ADDRESS, NAMELESS, URI, general_names, subject_der
 from pki.profile import BACKDATE, WORKLOAD
 from pki.template import Template
 from pki.validity import Validity

@@ -8,7 +8,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.csr import IPAddress, IssuanceRequest
+from pki.csr import IssuanceRequest
+from pki.names import IPAddress
 from pki.policy import (
     Action,
     Certificate,

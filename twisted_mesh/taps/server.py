@@ -7,8 +7,8 @@ from prometheus_client import generate_latest
 from twisted.application.service import IService
 from twisted.web import resource, server
 
-from pki.csr import is_dns_name
 from pki.errors import Malformed, printable
+from pki.names import is_dns_name
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
