@@ -6,9 +6,10 @@ import msgspec
 from twisted.web import resource, server
 
 from twisted_mesh.connections import Peer
+from twisted_mesh.documents import problem_body
 from twisted_mesh.events import logger
 from twisted_mesh.tls.transport import MeshConnection, spoken_address
-from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer, problem_body
+from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer
 
 _log = logger("server")
 

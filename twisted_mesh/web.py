@@ -1,17 +1,13 @@
-"""HTTP/1.1 with bounds: absolute deadlines, capped bodies, JSON that is what it seems, problem documents."""
+"""HTTP/1.1 with bounds: absolute deadlines, capped bodies, whole answers."""
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from http import HTTPStatus
 from time import time
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes as unquote
 
-import msgspec
-from attrs import asdict, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, ISSLTransport
@@ -22,16 +18,11 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.iweb import IResponse
 
-from pki.errors import PkiError, Problem, printable
 from twisted_mesh._tasks import within
+from twisted_mesh.documents import problem_body
 from twisted_mesh.whole_request import read_whole
 
 T = TypeVar("T")
-
-_MAX_DEPTH = 32
-#: A string, or one that never ends: it always matches, so that no body makes it look twice.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 @frozen
@@ -44,73 +35,6 @@ class Limits:
     idle_seconds: float = 75.0
     """How long a kept-alive connection may wait for its next request."""
     body_bytes: int = 64 * 1024
-
-
-class BadRequest(PkiError):
-    """The request cannot be used; ``status`` is the answer."""
-
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
-        self.status = status
-        super().__init__(detail)
-
-
-def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem] = ()) -> bytes:
-    """A problem document (RFC 9457), with a ``code`` that stays the same."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-    }
-    if problems:
-        body["problems"] = [asdict(problem) for problem in problems]
-    return msgspec.json.encode(body)
-
-
-def parse_json(body: bytes, shape: type[T]) -> T:
-    """``body`` as a ``shape``. Raises :class:`BadRequest`, also for duplicate keys and deep nesting."""
-    brackets = body.count(b"{") + body.count(b"[")
-    if brackets > _MAX_DEPTH and _is_deep(body):
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is not JSON: it is nested too deeply")
-    try:
-        decoded = _JSON.decode(body.decode("utf-8"))
-    except ValueError as error:
-        raise BadRequest(
-            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(str(error), 200)}"
-        ) from None
-    if not isinstance(decoded, dict):
-        raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is JSON, but not an object")
-    try:
-        return msgspec.convert(decoded, type=shape)
-    except (msgspec.ValidationError, UnicodeError) as error:  # half of a surrogate pair as a key
-        raise BadRequest(
-            HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}"
-        ) from None
-
-
-def _is_deep(body: bytes) -> bool:
-    """Whether arrays and objects are nested beyond reason. Python's own limit differs by version."""
-    depth = 0
-    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > _MAX_DEPTH:
-            return True
-    return False
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 class BoundedRequest(server.Request):

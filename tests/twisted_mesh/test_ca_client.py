@@ -29,9 +29,10 @@ from tests.twisted_mesh.talking import Wire
 from twisted_mesh import ca_client as ca_client_module
 from twisted_mesh.ca.resources import CaApi
 from twisted_mesh.ca_client import BadCaUrl, CaAddress, CaClient, CaRefused, server_name
+from twisted_mesh.documents import problem_body
 from twisted_mesh.joining import ca_security
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
-from twisted_mesh.web import BoundedSite, problem_body
+from twisted_mesh.web import BoundedSite
 
 SOCKET = CaAddress.parse("unix:/run/ca.sock")
 CSR = build_csr(key(9), BACKEND)

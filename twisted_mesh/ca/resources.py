@@ -28,6 +28,7 @@ from twisted_mesh.attest import Attestor
 from twisted_mesh.ca.handover import CannotDetach
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.documents import BadRequest, parse_json, problem_body
 from twisted_mesh.events import logger, reasons
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
@@ -40,7 +41,7 @@ from twisted_mesh.stores.records import (
     StoreError,
     Unknown,
 )
-from twisted_mesh.web import BadRequest, BoundedRequest, answer, parse_json, problem_body
+from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"

@@ -3,11 +3,10 @@
 import os
 import socket
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,13 +14,9 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import TimeoutError
 
 from pki.audit import Act, LogKey
-from pki.errors import Malformed, PkiError
-from pki.keys import KeyAlgorithm
-from pki.policy import Lifetimes
-from pki.profile import ISSUING
-from pki.spiffe import SpiffePattern, TrustDomain
-from pki.succession import LEAST_LIVES
-from pki.validity import format_duration, parse_duration, spoken_duration
+from pki.errors import PkiError
+from pki.spiffe import SpiffePattern
+from pki.validity import spoken_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import within
 from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
@@ -31,6 +26,7 @@ from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.resources import ROUTES, CaApi
+from twisted_mesh.ca.restored import take_note_of_restore
 from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
 from twisted_mesh.ca.succession import Succession
 from twisted_mesh.clock import wall_clock
@@ -41,11 +37,10 @@ from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
 from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
+from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import (
     MeshService,
-    ServiceOptions,
     StartError,
-    is_port,
     listening_endpoint,
     result_now,
     service_of,
@@ -62,108 +57,8 @@ _SUMMARY = {
 }
 #: Seconds that the last entries of the audit log may take.
 _LAST_WORDS = 2.0
-_MAX_LIFE = timedelta(days=365)
-_MAX_ISSUING_LIFE = timedelta(days=1825)
 #: What sun_path holds on every platform: 104 bytes on macOS, 108 on Linux.
 _MAX_SOCKET_PATH = 103
-
-
-class Options(ServiceOptions):
-    """Options of ``twistd mesh-ca``."""
-
-    program = "mesh-ca"
-    synopsis = "[options]\n\nExample: twistd -n mesh-ca --cert-duration 1h --insecure-http 8080"
-    longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
-    optParameters: ClassVar = [
-        ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],
-        [
-            "listen",
-            None,
-            None,
-            "the TLS address instead: 8443, host:8443, or a Twisted endpoint string",
-        ],
-        ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
-        ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
-        ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
-        ["max-cert-duration", None, "24h", "how long they live at most"],
-        ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
-        ["issuing-key", None, "ec-p256", "the issuing CA's key"],
-        [
-            "issuing-duration",
-            None,
-            None,
-            "how long a new issuing CA lives (default 365d, or what --max-cert-duration needs)",
-        ],
-        ["key-passphrase-file", None, None, "encrypt key files with the passphrase in this file"],
-        ["key-passphrase-fd", None, None, "the same, from this file descriptor"],
-        ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
-        ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
-        ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
-        ["issuance-log", None, None, "append one JSON line a certificate to this file"],
-        [
-            "insecure-http",
-            None,
-            None,
-            "serve everybody on this plaintext loopback port: for experiments only",
-        ],
-    ]
-
-    def postOptions(self) -> None:
-        super().postOptions()
-        if self["port"] is not None and self["listen"] is not None:
-            raise Malformed("--port and --listen say the same thing: give one of them")
-        self["listen"] = self["listen"] or self["port"] or "8443"
-        self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
-        for name in ("root-key", "issuing-key"):
-            self[name] = key_algorithm(self[name], name)
-        default, most = (
-            parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")
-        )
-        if not timedelta(seconds=1) <= default <= most <= _MAX_LIFE:
-            raise Malformed(
-                "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
-            )
-        self["lifetimes"] = Lifetimes(default, most)
-        for name in ("keep-expired", "keep-audit"):
-            self[name] = parse_duration(self[name])
-        self["issuing-duration"] = issuing_life(self["issuing-duration"], most)
-        self._understand_passphrase()
-        if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
-            raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
-
-    def _understand_passphrase(self) -> None:
-        path, descriptor = self["key-passphrase-file"], self["key-passphrase-fd"]
-        if path is not None and descriptor is not None:
-            raise Malformed(
-                "--key-passphrase-file and --key-passphrase-fd say the same thing: give one of them"
-            )
-        self["key-passphrase-file"] = Path(path) if path is not None else None
-        if descriptor is not None:
-            if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) <= 5):
-                raise Malformed("--key-passphrase-fd takes the number of an open file descriptor")
-            self["key-passphrase-fd"] = int(descriptor)
-
-
-def issuing_life(text: str | None, longest_leaf: timedelta) -> timedelta:
-    """How long new issuing CAs live. Raises :class:`Malformed`."""
-    least = LEAST_LIVES * longest_leaf
-    if text is None:
-        return max(ISSUING.lifetime, least)
-    life = parse_duration(text)
-    if not least <= life <= _MAX_ISSUING_LIFE:
-        raise Malformed(
-            f"--issuing-duration is at least {LEAST_LIVES} times --max-cert-duration, here {format_duration(least)}, "
-            f"and at most {format_duration(_MAX_ISSUING_LIFE)}"
-        )
-    return life
-
-
-def key_algorithm(text: str, option: str) -> KeyAlgorithm:
-    """Raises :class:`Malformed`."""
-    try:
-        return KeyAlgorithm(text)
-    except ValueError:
-        raise Malformed(f"--{option} is one of {', '.join(KeyAlgorithm)}") from None
 
 
 class CaService(MeshService):
@@ -324,6 +219,7 @@ class CaService(MeshService):
         await self.audit.record(Act(act), target, facts)
 
     async def run(self) -> None:
+        await take_note_of_restore(self.state, self.audit, str(self.ca.trust_domain))
         await self.ca.write_off()
         await self.audit.record(
             Act.START,

@@ -18,7 +18,7 @@ from twisted_mesh.joining import ca_client
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
-from twisted_mesh.taps.ca import key_algorithm
+from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role

@@ -34,9 +34,10 @@ from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
 from twisted_mesh.ca.resources import ROUTES, CaApi, status_of
+from twisted_mesh.documents import BadRequest
 from twisted_mesh.observe import event_text
 from twisted_mesh.stores.records import Page, Query
-from twisted_mesh.web import BadRequest, BoundedSite
+from twisted_mesh.web import BoundedSite
 
 NOBODY = anonymous("tls:no-certificate")
 WORKLOAD = workload(BACKEND, 1)

@@ -25,7 +25,7 @@ from pki.errors import Malformed, PkiError
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.taps import lifecycle
 from twisted_mesh.taps.ca import CaService
-from twisted_mesh.taps.ca import Options as CaOptions
+from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.lifecycle import (
     MeshService,
     ServiceOptions,

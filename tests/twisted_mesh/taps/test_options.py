@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pki.keys import KeyAlgorithm
 from pki.policy import Lifetimes
 from twisted_mesh import observe
-from twisted_mesh.taps.ca import Options as CaOptions
+from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.lifecycle import ServiceOptions
 from twisted_mesh.taps.server import Options as ServerOptions
 

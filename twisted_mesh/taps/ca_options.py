@@ -1,0 +1,115 @@
+"""The options of ``twistd mesh-ca``."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar
+
+from pki.errors import Malformed
+from pki.keys import KeyAlgorithm
+from pki.policy import Lifetimes
+from pki.profile import ISSUING
+from pki.spiffe import TrustDomain
+from pki.succession import LEAST_LIVES
+from pki.validity import format_duration, parse_duration
+from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
+
+_MAX_LIFE = timedelta(days=365)
+_MAX_ISSUING_LIFE = timedelta(days=1825)
+
+
+class Options(ServiceOptions):
+    """Options of ``twistd mesh-ca``."""
+
+    program = "mesh-ca"
+    synopsis = "[options]\n\nExample: twistd -n mesh-ca --cert-duration 1h --insecure-http 8080"
+    longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
+    optParameters: ClassVar = [
+        ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],
+        [
+            "listen",
+            None,
+            None,
+            "the TLS address instead: 8443, host:8443, or a Twisted endpoint string",
+        ],
+        ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
+        ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
+        ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
+        ["max-cert-duration", None, "24h", "how long they live at most"],
+        ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
+        ["issuing-key", None, "ec-p256", "the issuing CA's key"],
+        [
+            "issuing-duration",
+            None,
+            None,
+            "how long a new issuing CA lives (default 365d, or what --max-cert-duration needs)",
+        ],
+        ["key-passphrase-file", None, None, "encrypt key files with the passphrase in this file"],
+        ["key-passphrase-fd", None, None, "the same, from this file descriptor"],
+        ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
+        ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
+        ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
+        ["issuance-log", None, None, "append one JSON line a certificate to this file"],
+        [
+            "insecure-http",
+            None,
+            None,
+            "serve everybody on this plaintext loopback port: for experiments only",
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        super().postOptions()
+        if self["port"] is not None and self["listen"] is not None:
+            raise Malformed("--port and --listen say the same thing: give one of them")
+        self["listen"] = self["listen"] or self["port"] or "8443"
+        self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
+        for name in ("root-key", "issuing-key"):
+            self[name] = key_algorithm(self[name], name)
+        default, most = (
+            parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")
+        )
+        if not timedelta(seconds=1) <= default <= most <= _MAX_LIFE:
+            raise Malformed(
+                "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
+            )
+        self["lifetimes"] = Lifetimes(default, most)
+        for name in ("keep-expired", "keep-audit"):
+            self[name] = parse_duration(self[name])
+        self["issuing-duration"] = issuing_life(self["issuing-duration"], most)
+        self._understand_passphrase()
+        if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
+            raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
+
+    def _understand_passphrase(self) -> None:
+        path, descriptor = self["key-passphrase-file"], self["key-passphrase-fd"]
+        if path is not None and descriptor is not None:
+            raise Malformed(
+                "--key-passphrase-file and --key-passphrase-fd say the same thing: give one of them"
+            )
+        self["key-passphrase-file"] = Path(path) if path is not None else None
+        if descriptor is not None:
+            if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) <= 5):
+                raise Malformed("--key-passphrase-fd takes the number of an open file descriptor")
+            self["key-passphrase-fd"] = int(descriptor)
+
+
+def issuing_life(text: str | None, longest_leaf: timedelta) -> timedelta:
+    """How long new issuing CAs live. Raises :class:`Malformed`."""
+    least = LEAST_LIVES * longest_leaf
+    if text is None:
+        return max(ISSUING.lifetime, least)
+    life = parse_duration(text)
+    if not least <= life <= _MAX_ISSUING_LIFE:
+        raise Malformed(
+            f"--issuing-duration is at least {LEAST_LIVES} times --max-cert-duration, here {format_duration(least)}, "
+            f"and at most {format_duration(_MAX_ISSUING_LIFE)}"
+        )
+    return life
+
+
+def key_algorithm(text: str, option: str) -> KeyAlgorithm:
+    """Raises :class:`Malformed`."""
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        raise Malformed(f"--{option} is one of {', '.join(KeyAlgorithm)}") from None
