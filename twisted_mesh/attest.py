@@ -4,11 +4,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
 
 from pki.policy import Principal, administrator, anonymous, workload
+from pki.spiffe import SpiffeId
 from pki.svid import extension
 from twisted_mesh.connections import Peer
 from twisted_mesh.tls.transport import MeshConnection
@@ -41,10 +43,16 @@ def attest_plaintext(transport: Any) -> Principal:
 
 
 def principal_of(peer: Peer) -> Principal:
-    names = extension(peer.leaf, x509.SubjectAlternativeName)
+    return _principal(peer.spiffe_id, peer.leaf)
+
+
+@lru_cache(maxsize=1024)
+def _principal(spiffe_id: SpiffeId, leaf: x509.Certificate) -> Principal:
+    """What a certificate says never changes; whether it is still good is asked each time."""
+    names = extension(leaf, x509.SubjectAlternativeName)
     return workload(
-        peer.spiffe_id,
-        peer.leaf.serial_number,
+        spiffe_id,
+        leaf.serial_number,
         names.get_values_for_type(x509.DNSName) if names else (),
         _addresses(names.get_values_for_type(x509.IPAddress)) if names else (),
     )

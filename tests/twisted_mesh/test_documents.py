@@ -61,6 +61,11 @@ def test_is_taken_for_json() -> None:
     assert parsed == Shape("é\0")
 
 
+def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
+    body = json.dumps({"name": "[{" * 500, "more": [[]] * 500}).encode()
+    assert parse_json(body, Shape).name == "[{" * 500
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

@@ -342,5 +342,18 @@ def test_a_refusals_reasons_are_one_line_of_bounded_length() -> None:
     assert len(text) < 2100
 
 
+def test_our_loggers_make_the_events_that_twisteds_make() -> None:
+    events: list[LogEvent] = []
+    ours = type(logger("ca"))(namespace="mesh.ca", observer=events.append)
+    for log in (ours, Logger(namespace="mesh.ca", observer=events.append)):
+        log.warn("a {b}", b="c", event="tested")
+    first, second = events
+    assert first.keys() == second.keys()
+    for name in first.keys() - {"log_time", "log_logger"}:
+        assert first[name] == second[name]
+    assert first["log_logger"] is ours
+    assert abs(first["log_time"] - second["log_time"]) < 60
+
+
 def test_subsystems_are_namespaces_of_the_mesh() -> None:
     assert logger("ca").namespace == "mesh.ca"
