@@ -6,7 +6,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from pki.errors import printable
 from pki.revocation import Reason, Revocation
@@ -28,6 +28,7 @@ from twisted_mesh.stores.schema import (
     feed,
     intents,
     microseconds,
+    of_key,
     serial_text,
     time_of,
 )
@@ -49,6 +50,7 @@ _LISTED = select(certificates, intents.c.certificate.label("intent")).outerjoin(
 #: A row that :func:`certificate_of` reads, with the certificate itself.
 ROW = _LISTED.add_columns(bodies.c.der).outerjoin(bodies, bodies.c.certificate == _c.id)
 
+_FIRST = select(func.min(_c.id))
 _FIND = ROW.where(_c.serial == bindparam("serial_"))
 _FIND_REQUEST = ROW.where(_c.request_key == bindparam("key_"))
 _OPEN = _LISTED.add_columns(intents.c.digest).where(intents.c.certificate.is_not(None))
@@ -103,7 +105,9 @@ def page(connection: Connection, query: Query) -> Page:
 
 def _few(connection: Connection, query: Query) -> Sequence[int] | None:
     """The ids that the narrowest of the conditions leaves, if those are few."""
-    for condition in _selective(query):
+    first = connection.execute(_FIRST).scalar() or 0
+    last = counter(connection, "certificate")
+    for condition in _selective(query, first, last):
         found = connection.execute(select(_c.id).where(condition).limit(_FEW + 1)).scalars().all()
         if len(found) <= _FEW:
             return found
@@ -134,8 +138,8 @@ def revocations(connection: Connection, store: str, after: int) -> Feed:
     )
 
 
-def _selective(query: Query) -> Iterator[ColumnElement[bool]]:
-    """Conditions that an index answers by itself."""
+def _selective(query: Query, first: int, last: int) -> Iterator[ColumnElement[bool]]:
+    """Conditions that an index answers by itself, for ids from ``first`` to ``last``."""
     if query.status is Status.PENDING:
         yield _c.id.in_(select(intents.c.certificate))
     if query.status is Status.REVOKED:
@@ -145,7 +149,7 @@ def _selective(query: Query) -> Iterator[ColumnElement[bool]]:
     if query.below is not None:
         yield _below(query.below)
     if query.key is not None:
-        yield _c.key == query.key
+        yield of_key(query.key, first, last)
     if expiry := list(_between(query, _c.expires_at.expression)):
         yield expiry[0] if len(expiry) == 1 else expiry[0] & expiry[1]
     if query.issued_after is not None:
