@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -128,6 +128,7 @@ class MeshService(MultiService):
         self.log = logger(options.program.removeprefix("mesh-"))
         self.ports: list[IListeningPort] = []
         self._stopping = False
+        self._starting: Deferred[None] | None = None
         self.understand()
 
     def understand(self) -> None:
@@ -151,7 +152,7 @@ class MeshService(MultiService):
         except PkiError as error:
             self._give_up(str(error))
         super().startService()
-        _ = spawn(self._run(), "starting", self.log)
+        self._starting = spawn(self._run(), "starting", self.log)
 
     def stopService(self) -> "Deferred[None]":
         self._stopping = True
@@ -159,6 +160,8 @@ class MeshService(MultiService):
 
     async def _stop(self) -> None:
         self.log.info("Stopping: no new connections, requests may finish", event="stopping")
+        if self._starting is not None:
+            self._starting.cancel()  # a start that is not done goes no further
         for port in self.ports:
             await _settled(port.stopListening())
         await self.drain(self.options["drain"])
@@ -184,6 +187,8 @@ class MeshService(MultiService):
             # What is there now stays: a collection need not look at it again and again.
             gc.collect()
             gc.freeze()
+        except CancelledError:
+            raise  # it is being stopped
         except PkiError as error:
             self.fail(str(error))
         except Exception as error:
@@ -203,7 +208,8 @@ class MeshService(MultiService):
         self._say(sentence)
         # twistd has no way to end a running reactor with a status.
         atexit.register(_exit_with_failure)
-        self.reactor.callWhenRunning(self.reactor.stop)
+        if not self._stopping:
+            self.reactor.callWhenRunning(self.reactor.stop)
 
     def _give_up(self, sentence: str) -> NoReturn:
         """The same before the reactor runs. twistd would print a traceback for an exception."""

@@ -256,6 +256,7 @@ class Service(MeshService):
             raise self.runs
         if self.runs is not None:
             await self.runs
+            self.steps.append("run to its end")
 
     async def drain(self, seconds: float) -> None:
         self.steps.append(f"drain {seconds}")
@@ -372,6 +373,32 @@ def test_stopping_closes_the_ports_then_drains_then_releases(service: Service) -
     assert service.steps == ["drain 5.0", "close"]
     assert done == [None]
     assert [e["event"] for e in service.log.events] == ["stopping", "stopped"]
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_service_that_is_stopped_while_it_starts_starts_no_further(
+    service: Service, exits: list[Any], is_late: bool
+) -> None:
+    service.runs = waiting = Deferred()
+    service.startService()
+    service.stopService()
+    assert service.steps == ["start", "run", "drain 5.0", "close"]
+    if is_late:
+        waiting.callback(None)
+    assert "run to its end" not in service.steps
+    assert [e["event"] for e in service.log.events] == ["stopping", "stopped"]
+    assert exits == [], "and its status is 0"
+
+
+def test_what_fails_once_it_is_stopping_does_not_stop_it_again(
+    service: Service, stderr: Callable[[], str]
+) -> None:
+    service.startService()
+    service.reactor.run()
+    service.stopService()
+    service.fail("the CA is gone")
+    assert service.reactor.stopped == 0
+    assert stderr() == "mesh-test: the CA is gone\n"
 
 
 def test_one_signal_stops_gracefully_and_once(
