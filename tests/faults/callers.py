@@ -38,7 +38,9 @@ class Doors:
     tls: Callable[[], int]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_PATIENCE)
         self._path = path
@@ -262,7 +264,7 @@ class Caller:
 
     def _unproven(self, *, is_plain: bool) -> http.client.HTTPConnection:
         if not is_plain:
-            return self._kept("socket", lambda: _UnixConnection(self.doors.socket))
+            return self._kept("socket", lambda: UnixConnection(self.doors.socket))
         port = self.doors.plain()
         return self._kept(
             f"plain {port}",

@@ -1,22 +1,27 @@
 """A CA that is killed again and again while it is used, and what is left to its callers each time."""
 
+import json
 import os
 import random
 import re
 import shutil
 import signal
+import sqlite3
+import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field, frozen
 
 from tests.faults import dying
-from tests.faults.callers import Caller, Doors, evidence_of
-from tests.faults.checker import Evidence, findings
+from tests.faults.callers import Caller, Doors, Errand, UnixConnection, evidence_of
+from tests.faults.checker import Evidence, Record, findings
 from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running
 
 READY = r"Ready to issue certificates\."
@@ -43,6 +48,23 @@ class Outcome:
         )
 
 
+@frozen
+class Answer:
+    """What the CA answered to one request."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def is_try_later(self) -> bool:
+        return self.status == 503 and int(self.retry_after or 0) > 0
+
+
 @define(eq=False)
 class Ordeal:
     """One state directory, the CAs that lived and died on it, and their callers."""
@@ -55,18 +77,28 @@ class Ordeal:
     _ca: Running | None = field(default=None, init=False)
     _ports: dict[str, int] = field(factory=dict, init=False)
 
+    @property
+    def database(self) -> Path:
+        return self.state / "ca" / "mesh.db"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
     def __attrs_post_init__(self) -> None:
-        ca = self.home / "state" / "ca"
         doors = Doors(
-            ca / "ca.sock",
-            ca / "root.crt",
+            self.state / "ca" / "ca.sock",
+            self.state / "ca" / "root.crt",
             lambda: self._port(r"at http://localhost:(\d+)"),
-            lambda: self._port(r"listening on https://[^:]+:(\d+)"),
+            self._tls_port,
         )
         self.callers = [
             Caller(f"c{i}", doors, self.home, random.Random(self.draw.random()))
             for i in range(_CALLERS)
         ]
+
+    def _tls_port(self) -> int:
+        return self._port(r"listening on https://[^:]+:(\d+)")
 
     def _port(self, pattern: str) -> int:
         if pattern not in self._ports:
@@ -86,7 +118,7 @@ class Ordeal:
         """The CA, or with ``wrapper`` a CA as that module makes it; ``before`` stands before its command."""
         command = (BIN / "python", "-m", *wrapper, "--") if wrapper else (BIN / "twistd",)
         environment = {
-            "MESH_STATE_DIR": str(self.home / "state"),
+            "MESH_STATE_DIR": str(self.state),
             "PYTHONPATH": str(CHECKOUT),
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
@@ -160,15 +192,14 @@ class Ordeal:
 
     def check(self, when: str, *, settled: bool, is_ready: bool = False) -> None:
         """Judge a copy of the record: to read what a dead CA left is to tidy it up."""
-        database = self.home / "state" / "ca" / "mesh.db"
-        if not database.exists():
+        if not self.database.exists():
             assert not any(caller.held for caller in self.callers)
             return
         with tempfile.TemporaryDirectory(dir=self.home) as name:
             copy = Path(name) / "mesh.db"
             for tail in ("", "-wal"):
                 with suppress(FileNotFoundError):
-                    shutil.copy(f"{database}{tail}", f"{copy}{tail}")
+                    shutil.copy(f"{self.database}{tail}", f"{copy}{tail}")
             found = [] if _is_blank(copy) else findings(copy, self.evidence, settled=settled)
             if is_ready and not settled:
                 found += _left_open(copy)
@@ -188,6 +219,55 @@ class Ordeal:
             lost=(*self.lost, *complaints),
         )
 
+    def ask(self, path: str, body: object = None) -> Answer:
+        """One request of an administrator's, on a connection of its own."""
+        with closing(UnixConnection(self.state / "ca" / "ca.sock")) as connection:
+            if body is None:
+                connection.request("GET", path)
+            else:
+                sent = json.dumps(body)
+                connection.request("POST", path, sent, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers.get("Retry-After"), response.read())
+
+    def shake_hands(self, path: str) -> int:
+        """The status of a request on a TLS connection of its own, by nobody."""
+        context = ssl.create_default_context(cafile=self.state / "ca" / "root.crt")
+        connection = HTTPSConnection(
+            "localhost", self._tls_port(), timeout=PATIENCE, context=context
+        )
+        with closing(connection):
+            connection.request("GET", path)
+            return connection.getresponse().status
+
+    def sign(self) -> Answer:
+        """A certificate for somebody."""
+        errand = Errand.make("spiffe://mesh.local/service/x", None)
+        return self.ask("/api/v1/sign", {"csr": errand.csr, "requested_id": errand.spiffe_id})
+
+    def count(self) -> dict[str, int]:
+        """How many rows each table of the record has."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {
+                table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for (table,) in tables.fetchall()
+            }
+
+    @property
+    def last_act(self) -> str:
+        """The newest in the audit log."""
+        return Record.read(self.database).acts[-1].act
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for what no log tells, with a deadline."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_so():
+            assert time.monotonic() < deadline, (
+                f"it never came to that: {self._ca and self._ca.text}"
+            )
+            time.sleep(0.05)
+
     def end(self) -> None:
         if self._ca is not None and self._ca.process.poll() is None:
             self._ca.process.kill()
@@ -203,17 +283,11 @@ def _finishes(caller: Caller) -> bool:
 
 def _is_blank(database: Path) -> bool:
     """Whether it died before its tables were made."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(database)) as connection:
         return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
 def _left_open(database: Path) -> list[str]:
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(database)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM intents").fetchone()
     return [f"{count} intents are open although it is ready"] if count else []
