@@ -34,6 +34,15 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
     "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
     "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
+    "mesh-ctl": tuple(
+        [sys.executable, ROOT / "bin" / "mesh-ctl", *command.split()]
+        for command in (
+            *("", "cert", "cert list", "cert show", "cert revoke", "cert export"),
+            *("audit", "audit verify", "audit show", "audit export"),
+            *("ca", "ca show", "ca detach-root", "doctor"),
+            *("backup", "backup create", "backup show", "backup restore"),
+        )
+    ),
     "pki-inspect": (
         [sys.executable, ROOT / "bin" / "pki-inspect"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "show"],
