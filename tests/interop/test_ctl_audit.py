@@ -163,5 +163,6 @@ def test_a_log_under_another_key_is_not_believed(house: House) -> None:
     restart(house, ca)
     replaced = house.ctl("audit", "verify")
     assert replaced.returncode == 1
-    assert "fail: log-replaced: the log is signed by" in replaced.stdout
+    assert "fail: log-replaced: the log is signed as" in replaced.stdout
+    assert "nothing in it says why" in replaced.stdout
     assert str(house.state / "witness") in replaced.stdout

@@ -114,6 +114,16 @@ def test_without_a_record_the_witnesses_tell_what_is_lost(house: House, archive:
     house.start_ca()
     issue(house, LATER)
 
+    # The log says itself that it begins anew, and whoever knows of that believes it.
+    replaced = house.ctl("audit", "verify")
+    assert replaced.returncode == 1
+    assert "says that the CA was restored from a backup of" in replaced.stdout
+    (restore,) = answer(house, "audit", "show", "--act", "restore")
+    assert restore["entry"]["facts"]["lost.entries"] != "0"
+    for remembered in (house.state / "witness").glob("*.json"):
+        remembered.unlink()
+    assert house.ctl("audit", "verify").returncode == 0
+
 
 def test_a_restore_without_loss_needs_no_leave(house: House, archive: Path) -> None:
     ca = house.start_ca()

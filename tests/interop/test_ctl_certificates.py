@@ -48,6 +48,8 @@ def test_each_filter_finds_its_own(shared: House, listed: dict[str, str]) -> Non
     (a,) = answer(shared, "cert", "list", "--spiffe-id", f"{LISTED}/a")
     subtree = ("--spiffe-id", f"{LISTED}/**")
     assert list(statuses(shared, "--key", a["key"])) == [listed["a"]]
+    assert list(statuses(shared, "--serial", listed["a"])) == [listed["a"]]
+    assert not statuses(shared, "--serial", "00ff")
     assert listed["a"] in statuses(shared, "--issuer", f"SHA256:{a['issuer']}".lower(), *subtree)
     assert not statuses(shared, "--issuer", "0" * 64)
     later, earlier = (rfc3339(wall_clock() + timedelta(hours=n)) for n in (9, -9))

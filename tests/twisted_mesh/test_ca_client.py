@@ -1,8 +1,9 @@
 """Whatever a CA answers, or does not, its client says it in one sentence and with the CA's own reasons."""
 
+import errno
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from twisted_mesh.web import BoundedSite
 
 SOCKET = CaAddress.parse("unix:/run/ca.sock")
 CSR = build_csr(key(9), BACKEND)
+ROOT_PEM = certificates_pem([mesh().root.certificate])
 
 
 # Addresses.
@@ -406,6 +408,34 @@ def test_a_ca_that_is_not_there_says_how_to_start_it() -> None:
     assert isinstance(rig.result, Unreachable)
     assert "no CA answers at unix:/run/ca.sock" in str(rig.result)
     assert "twistd -n mesh-ca" in str(rig.result)
+
+
+def test_a_socket_that_is_not_for_this_user_is_told_apart() -> None:
+    rig = Rig()
+    rig.ask(rig.client.bundle(MESH))
+    _, factory, *_ = rig.reactor.unixClients[-1]
+    factory.clientConnectionFailed(None, Failure(ConnectError(errno.EACCES, "Permission denied")))
+    assert isinstance(rig.result, Unreachable)
+    assert "this user may not use unix:/run/ca.sock" in str(rig.result)
+
+
+@pytest.mark.parametrize(
+    ("date", "clock"),
+    [
+        ("Mon, 23 Nov 2026 10:00:00 GMT", NOW),
+        ("Mon, 23 Nov 2026 12:00:00 +0200", NOW),
+        ("yesterday", None),
+        ("Mon, 23 Nov 20266666666 10:00:00 GMT", None),
+        ("", None),
+    ],
+)
+def test_the_cas_clock_is_read_from_its_answers(date: str, clock: datetime | None) -> None:
+    rig = Rig()
+    rig.ask(rig.client.roots()).connect()
+    assert rig.client.date is None
+    rig.reply(200, ROOT_PEM, Date=date)
+    assert rig.client.date == clock
+    assert rig.result == (mesh().root.certificate,)
 
 
 def test_a_ca_that_hangs_up_is_not_there() -> None:

@@ -6,11 +6,13 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from pki.errors import Malformed, PkiError
+from pki.spiffe import TrustDomain
 from pki.svid import Purpose, certificates_pem
 from tests.authorities import HOUR, MESH, OTHER, Mesh, key, mesh
+from twisted_mesh.ca_client import CaClient
 from twisted_mesh.clock import wall_clock
-from twisted_mesh.joining import ca_client, ca_security
-from twisted_mesh.state import StateError
+from twisted_mesh.joining import administrator_client, ca_client, ca_security, exported
+from twisted_mesh.state import StateError, publish
 
 ROOT = certificates_pem([mesh().root.certificate])
 
@@ -65,3 +67,64 @@ def test_only_the_ca_itself_may_answer_as_the_ca() -> None:
     assert answers(ours, "mesh", "ca") == []
     assert answers(ours, "service", "ca") == ["not-authorized"]
     assert "unknown-authority" in answers(mesh(OTHER, now=wall_clock()), "mesh", "ca")
+
+
+# An administrator's identity, as mesh-client --export writes it.
+
+
+@pytest.fixture
+def me(tmp_path: Path) -> Path:
+    chain = certificates_pem((mesh().leaf(), *mesh().issuing.intermediates))
+    files = {"svid.pem": (chain, 0o644), "svid_key.pem": (key(9).to_pem(), 0o600)}
+    publish(tmp_path / "me", {**files, "svid_bundle.pem": (ROOT, 0o644)})
+    return tmp_path / "me"
+
+
+def asks_as(me: Path, ca_url: str | None, ca_file: str | None = None) -> CaClient:
+    elsewhere = TrustDomain("elsewhere.example")
+    return administrator_client(
+        MemoryReactorClock(), ca_url, ca_file, Path("/state"), elsewhere, svid=me
+    )
+
+
+def test_an_exported_identity_says_whose_root_to_believe_and_who_we_are(me: Path) -> None:
+    security = asks_as(me, "https://ca").security
+    assert security is not None
+    assert [str(b.trust_domain) for b in security.judge.trust.bundles] == [str(MESH)]
+    assert security.contexts.current() is not None
+
+
+def test_another_root_may_be_named(me: Path, root: str) -> None:
+    assert asks_as(me, "https://ca", root).security is not None
+    with pytest.raises(StateError, match="--ca-file /gone"):
+        asks_as(me, "https://ca", "/gone")
+
+
+@pytest.mark.parametrize("ca_url", [None, "unix:/ca.sock", "http://localhost:1"])
+def test_an_identity_is_for_https(ca_url: str | None, me: Path) -> None:
+    with pytest.raises(Malformed, match="--svid is for a CA at https://"):
+        asks_as(me, ca_url)
+
+
+def test_files_beside_each_other_will_do_without_links(me: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    for name in ("svid.pem", "svid_key.pem", "svid_bundle.pem"):
+        (copied / name).write_bytes((me / name).read_bytes())
+    svid, bundle = exported(copied)
+    assert svid.spiffe_id.name == "backend"
+    assert bundle == copied / "svid_bundle.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("svid.pem", b"", "svid.pem holds no certificates"),
+        ("svid_key.pem", b"", "this is no private key in PEM"),
+        ("svid_key.pem", key(8).to_pem(), "was issued for another key"),
+    ],
+)
+def test_files_that_do_not_fit_are_named(name: str, content: bytes, words: str, me: Path) -> None:
+    (me / name).write_bytes(content)
+    with pytest.raises(Malformed, match=words):
+        exported(me)

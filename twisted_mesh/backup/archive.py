@@ -97,6 +97,7 @@ class Source:
         return cls(Member(name, len(data), hashlib.sha256(data).hexdigest()), data)
 
     def open(self) -> IO[bytes]:
+        """Its bytes, from the first one on."""
         if isinstance(self.content, Path):
             return self.content.open("rb")
         return BytesIO(self.content)

@@ -157,7 +157,6 @@ class Restoration:
         if not self.loss.is_none:
             restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
         record.close(backup)
-        self._give_to_owner()
         place = [member.name for member in self.manifest.members]
         plan = _Plan(
             backup=self.manifest.sha256,
@@ -209,13 +208,6 @@ class Restoration:
             if path.is_file()
         ]
         return sorted(name for name in found if NAME.fullmatch(name) or name in _LEFTOVERS)
-
-    def _give_to_owner(self) -> None:
-        """Root may restore for the CA's user: the files are then that user's."""
-        owner = self.state.ca.stat()
-        if os.geteuid() == 0 and owner.st_uid != 0:
-            for path in (self._workshop / _NEW).rglob("*"):
-                os.chown(path, owner.st_uid, owner.st_gid)
 
     # From here on nothing is decided any more, and everything can be done twice.
 

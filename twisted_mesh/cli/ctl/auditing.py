@@ -9,7 +9,7 @@ from typing import IO, Any
 import msgspec
 from attrs import evolve, frozen
 
-from pki.audit import BadEntry, Checkpoint, Entry, Verifier
+from pki.audit import Act, BadEntry, Checkpoint, Entry, Verifier
 from pki.errors import Malformed, PkiError
 from pki.examination import Finding, examine
 from pki.merkle import leaf_hash, verify_inclusion
@@ -146,16 +146,13 @@ class Verifying:
         read = Transcript.open(file)
         told = Verifier.parse(read.header.verifier)
         verifier, seen = witness.verifier or told, witness.seen
+        if verifier != told:
+            replaced = Finding("log-replaced", 0, 1, _replaced(read, verifier, told, witness.path))
+            report = Report(None, (replaced,), seen, 0, read.pruned)
+            return report.put(as_json=self.as_json, trusted="do not trust it")
         others = [c for c in witnesses(self.state, verifier) if c != seen]
         report = inspected(read, verifier, others, seen)
-        if verifier != told:
-            detail = (
-                f"the log is signed by {told} now, and was by {verifier}: the CA was restored or made anew; "
-                f"if you know of that, remove {witness.path} to trust the new log"
-            )
-            replaced = Finding("log-replaced", 0, 1, detail)
-            report = Report(None, (replaced,), seen, 0, read.pruned)
-        elif report.ok and report.checkpoint is not None:
+        if report.ok and report.checkpoint is not None:
             problem = await self._remember(administration, witness, read.header, report.checkpoint)
             if problem is not None:
                 finding = Finding(problem.code, 0, report.checkpoint.size, str(problem))
@@ -179,6 +176,23 @@ class Verifying:
             proof = tuple(map(_hash, found.proof))
         witness.hear(LogStatement(header.verifier, header.checkpoint or "", proof), 0.0)
         return witness.problem
+
+
+def _replaced(read: Transcript, before: Verifier, now: Verifier, path: Path | None) -> str:
+    """That the log is another one, and what it says itself of why."""
+    said = "nothing in it says why"
+    for row in read.rows():
+        entry = _parsed(row.entry)
+        if entry is not None and entry.act is Act.RESTORE:
+            said = (
+                f"its entry {row.position} says that the CA was restored from a backup of "
+                f"{entry.facts.get('backup.created_at', 'an unknown time')} by "
+                f"{entry.facts.get('by', 'somebody')}, {entry.facts.get('lost.entries', 'some')} entries lost"
+            )
+    return (
+        f"the log is signed as {now} now, and was as {before}; {said}: if you know of that, remove {path} to trust "
+        "it from now on; if not, look into it"
+    )
 
 
 def verify_file(path: Path, verifier: str | None, state: Path, *, as_json: bool) -> int:
@@ -333,8 +347,12 @@ class Showing:
 
 def _entry_of(entry: LogEntry) -> Entry | None:
     """None where the text is pruned or damaged."""
+    return _parsed((entry.entry or "").encode("utf-8", "surrogatepass"))
+
+
+def _parsed(text: bytes | None) -> Entry | None:
     try:
-        return Entry.parse((entry.entry or "").encode("utf-8", "surrogatepass"))
+        return Entry.parse(text or b"")
     except BadEntry:
         return None
 

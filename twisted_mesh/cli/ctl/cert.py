@@ -66,11 +66,21 @@ def list_(*, reach: Reach, limit: int, all_: bool, format_: str, **filters: Any)
       mesh-ctl cert list --status valid --expires-before 2026-11-24T00:00:00Z --all
       mesh-ctl cert list --spiffe-id 'spiffe://mesh.local/service/**' --format json
     """
+    from pki.serial import parse_serial
     from twisted_mesh.cli.ctl import certificates
     from twisted_mesh.cli.ctl.filters import understood
     from twisted_mesh.cli.ctl.session import administer
 
-    listing = certificates.Listing(understood(filters), None if all_ else limit, format_ == "json")
+    wanted = understood(filters)
+    serial = wanted.pop("serial", None)
+    if serial is not None and wanted:
+        raise Unusable("--serial is one certificate: leave the other filters out")
+    listing = certificates.Listing(
+        wanted,
+        None if all_ else limit,
+        format_ == "json",
+        None if serial is None else parse_serial(serial),
+    )
     return administer(reach, listing)
 
 

@@ -3,8 +3,9 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -12,7 +13,8 @@ import msgspec
 from attrs import frozen
 
 from pki.serial import parse_serial, serial_pairs
-from twisted_mesh.administration import Administration, Row
+from twisted_mesh.administration import Administration, Page, Row
+from twisted_mesh.ca_client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.session import DONE
 from twisted_mesh.state import writing_whole
@@ -26,10 +28,12 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def pairs(serial: str) -> str:
+    """A serial as people see it."""
     return serial_pairs(parse_serial(serial))
 
 
 def put_rows(rows: list[Row], *, headed: bool = True) -> None:
+    """Print the table, or go on with one that was begun."""
     output.put_table(_HEADINGS, map(cells, rows), headed=headed)
 
 
@@ -40,11 +44,13 @@ class Listing:
     filters: Mapping[str, str]
     most: int | None
     as_json: bool
+    serial: int | None = None
+    """Only this one: there are no filters then."""
 
     async def __call__(self, administration: Administration) -> int:
         found = output.JsonList()
         count, more = 0, False
-        async for page in administration.pages(self.filters, self.most):
+        async for page in self._pages(administration):
             more = page.next is not None
             if self.as_json:
                 found.put(map(msgspec.to_builtins, page.certificates))
@@ -58,6 +64,21 @@ class Listing:
         if more:
             output.say(f"these are the newest {count:,}: --all shows all, --limit more")
         return DONE
+
+    async def _pages(self, administration: Administration) -> AsyncIterator[Page]:
+        if self.serial is None:
+            async for page in administration.pages(self.filters, self.most):
+                yield page
+            return
+        try:
+            full = await administration.certificate(self.serial)
+        except CaRefused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return
+        facts = msgspec.to_builtins(full)
+        del facts["certificate"]
+        yield Page([Row(**facts)], None)
 
 
 @frozen

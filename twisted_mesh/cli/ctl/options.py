@@ -51,6 +51,7 @@ class Reach:
 
 
 def state_path(state_dir: str | None) -> Path:
+    """What ``--state-dir`` says, else where state is by default."""
     from twisted_mesh.state import default_state_dir
 
     return Path(state_dir) if state_dir else default_state_dir()

@@ -20,6 +20,7 @@ _STYLES = {
 
 
 def has_colour() -> bool:
+    """On a terminal, and never with ``NO_COLOR``."""
     return bool(sys.stdout and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
@@ -30,6 +31,7 @@ def put(text: str) -> None:
 
 
 def put_json(value: Any) -> None:
+    """One value as the whole result."""
     put(json.dumps(value, indent=2))
 
 

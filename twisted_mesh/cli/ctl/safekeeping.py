@@ -13,12 +13,13 @@ from twisted_mesh.backup.archive import Archive, Manifest
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.clock import wall_clock
-from twisted_mesh.state import AlreadyRunning, StateDirectory, user_state_dir
+from twisted_mesh.state import AlreadyRunning, StateDirectory, StateError, user_state_dir
 
 _DONE, _REFUSED = 0, 1
 
 
 def create(state: Path, path: Path, *, as_json: bool) -> int:
+    """``backup create``; the exit status, as below."""
     manifest = creation.create(StateDirectory(state), path, wall_clock())
     _warn(manifest)
     if as_json:
@@ -32,6 +33,7 @@ def create(state: Path, path: Path, *, as_json: bool) -> int:
 
 
 def show(path: Path, *, as_json: bool) -> int:
+    """``backup show``."""
     with closing(Archive.open(path)) as archive:
         archive.read()
     manifest = archive.manifest
@@ -59,7 +61,9 @@ def show(path: Path, *, as_json: bool) -> int:
 
 
 def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
+    """``backup restore``."""
     state = StateDirectory(state_dir)
+    _demand_owner(state)
     with closing(Archive.open(path)) as archive:
         state.prepare()
         try:
@@ -72,6 +76,16 @@ def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as
             return _restore(restoration, accept_loss=accept_loss, dry_run=dry_run, as_json=as_json)
         finally:
             state.unlock()
+
+
+def _demand_owner(state: StateDirectory) -> None:
+    """Root's files would be of no use to the CA, and root has no business in another user's directory."""
+    try:
+        owner = state.ca.stat().st_uid
+    except OSError:
+        return
+    if owner != os.geteuid():
+        raise StateError(f"{state.ca} belongs to the user with uid {owner}: restore as that user")
 
 
 def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
 import msgspec
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pki.audit import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import Malformed, PkiError
@@ -108,16 +108,15 @@ class Transcript:
     def checkpoints(self, verifier: Verifier) -> tuple[list[Checkpoint], list[Finding]]:
         """What is signed by that key, and what should be and is not.
 
-        A log that was restored has another name, and may keep checkpoints of the old one: those are
-        looked at for their signature only.
+        A CA that was restored goes on with the tree under another name: what was signed under the old
+        one, with the same key, holds for this log too.
         """
         good, findings = [], []
         for number, note in enumerate(self.notes):
             name = note.partition("\n")[0]
             try:
                 checkpoint = Verifier(name, verifier.public_bytes).open(note)
-                if checkpoint.origin == verifier.name:
-                    good.append(checkpoint)
+                good.append(evolve(checkpoint, origin=verifier.name))
             except BadCheckpoint as error:
                 detail = f"checkpoint {number} of the log: {error}"
                 findings.append(Finding(error.code, number, number + 1, detail))

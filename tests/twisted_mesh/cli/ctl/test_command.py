@@ -74,6 +74,7 @@ SERIAL = "1f2e"
         ("cert list --status good", "'good' is not one of"),
         ("cert list --limit 0", "0 is not in the range"),
         ("cert list --serial xyz", "--serial: 'xyz' is not a serial number"),
+        (f"cert list --serial {SERIAL} --status valid", "leave the other filters out"),
         ("cert list --issuer abc", "'abc' is no SHA-256: --issuer and --key take 64 digits of hex"),
         ("cert list --issued-after yesterday", "--issued-after: 'yesterday' is not a time"),
         ("cert list --expires-before 2026-11-24", "--expires-before: '2026-11-24' is not a time"),
@@ -111,6 +112,15 @@ def test_what_cannot_be_used_is_one_sentence_and_status_2(
     (line,) = said.err.splitlines()
     assert line.startswith("mesh-ctl: ")
     assert sentence in line
+
+
+def test_a_restore_is_for_the_directorys_owner(
+    away: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (away / "state" / "ca").mkdir(parents=True)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert main(["backup", "restore", "ca.tar"]) == 2
+    assert f"belongs to the user with uid {os.getuid()}" in capsys.readouterr().err
 
 
 def test_without_a_command_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

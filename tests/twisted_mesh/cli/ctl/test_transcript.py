@@ -95,10 +95,12 @@ def test_a_checkpoint_of_another_key_is_a_finding() -> None:
     assert [finding.code for finding in wrong] == ["bad-checkpoint"] * 2
 
 
-def test_a_restored_log_may_keep_what_was_signed_under_its_old_name() -> None:
-    renamed = LogKey("mesh.local/audit/new", KEY.private_key)
-    checkpoints, wrong = Transcript.open(io.BytesIO(written(Log(2)))).checkpoints(renamed.verifier)
-    assert (checkpoints, wrong) == ([], [])
+def test_what_was_signed_before_a_restore_holds_under_the_new_name() -> None:
+    renamed = LogKey("mesh.local/audit/new", KEY.private_key).verifier
+    read = Transcript.open(io.BytesIO(written(Log(2))))
+    checkpoints, wrong = read.checkpoints(renamed)
+    assert (len(checkpoints), wrong) == (2, [])
+    assert list(examine(read.rows(), checkpoints)) == []
 
 
 GOOD = written(Log(3))
