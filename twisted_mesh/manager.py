@@ -297,6 +297,8 @@ class CertificateManager(Service):
             return
         if self._poll_failed:
             self._poll_failed = False
+            if self._withdrawn:
+                self._retry_at = 0.0  # who serves nobody does not wait any longer
             self.log.info("Revocations are fresh again", event="revocations-fresh")
 
 

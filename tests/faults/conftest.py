@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.ordeal import Ordeal, ordeal
+from tests.interop.house import House
+from tests.interop.house import house as inhabited
 
 
 @pytest.fixture
@@ -16,6 +18,13 @@ def under(tmp_path: Path) -> Iterator[Ordeal]:
     with ordeal(tmp_path / "home", 20261124) as begun:
         yield begun
         assert begun.outcome.lost == ()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A CA's house, without a CA that kills itself."""
+    with inhabited(tmp_path / "house") as house:
+        yield house
 
 
 @pytest.fixture

@@ -204,6 +204,15 @@ def test_it_recovers_by_itself_when_the_ca_returns(rig: Rig) -> None:
     assert rig.manager.seconds_left > 3000
 
 
+def test_an_expired_certificate_is_renewed_as_soon_as_the_ca_is_heard_of_again(rig: Rig) -> None:
+    rig.manager.startService()
+    rig.source.away = True
+    rig.pass_time(4000, step=1)
+    rig.source.away = False
+    rig.pass_time(POLL + 2 * TICK)
+    assert rig.contexts.current() is not None
+
+
 def test_attempts_are_spaced_out_at_the_start_too(rig: Rig) -> None:
     rig.source.away = True
     rig.manager.startService()
