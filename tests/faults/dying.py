@@ -124,7 +124,7 @@ def wrap_pki(fate: Fate) -> None:
 
     IssuanceRequest.parse = parsed  # type: ignore[method-assign]
     around(Authority, "draft", fate, after="draft-made")
-    around(Authority, "sign", fate, before="unsigned", after="signed")
+    around(Authority, "sign_der", fate, before="unsigned", after="signed")
     around(LogKey, "sign", fate, before="checkpoint-unsigned")
 
 

@@ -12,13 +12,19 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.task import LoopingCall
 
-from pki.audit import Act, Checkpoint, Entry, LogKey
+from pki.audit import Act, Checkpoint, Entry, LogKey, advance
 from pki.errors import PkiError, printable
 from pki.policy import Principal, administrator
 from twisted_mesh._tasks import spawn
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import ExtendLog, LogHead, RecordAct, SaveCheckpoint
+from twisted_mesh.stores.records import (
+    ExtendLog,
+    LogHead,
+    RecordAct,
+    SaveCheckpoint,
+    StoreError,
+)
 
 _log = logger("ca")
 #: Seconds between two looks for what is not in the tree yet.
@@ -127,6 +133,31 @@ class AuditLog:
             self._refused.update(counted)
             raise
         self._behind = True
+
+    async def recall(self) -> None:
+        """Hold the log against what was signed last, in an earlier life; what does not fit is told."""
+        signed = await self.store.last_checkpoint()
+        if signed is None or not signed[1].startswith(f"{self.key.name}\n"):
+            return  # nothing, or what was signed before a backup was restored
+        note: str = signed[1]
+        try:
+            checkpoint = self.key.verifier.open(note)
+            head: LogHead = await self.store.log_head()
+            proof: Sequence[bytes] = ()
+            if 0 < checkpoint.size < head.size:
+                proof = await self.store.consistency_proof(checkpoint.size, head.size)
+            advance(checkpoint, Checkpoint(self.key.name, head.size, head.root, self.now()), proof)
+        except StoreError:
+            raise
+        except PkiError as error:
+            _log.error(
+                "The audit log is not what was signed last: {error}",
+                event="log-contradicts",
+                code=error.code,
+                error=str(error),
+            )
+        else:
+            self.latest = SignedCheckpoint(checkpoint, note)
 
     async def extend(self) -> SignedCheckpoint | None:
         """Take every recorded act into the tree and sign where it stands. None for an empty log."""

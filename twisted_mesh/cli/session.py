@@ -183,10 +183,10 @@ async def _converse(session: Session) -> int:
                 exported = manager.svid
                 _export(session.export, exported, manager)
             status = max(status, await _ask(http, session))
+        witness.remember()
         return status
     finally:
         manager.stopService()
-        witness.remember()
 
 
 async def _first_certificate(manager: CertificateManager, session: Session) -> X509Svid:

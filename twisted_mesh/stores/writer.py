@@ -26,7 +26,7 @@ class Writer:
         """What each came to, its own error included."""
         reserve = self._database.reserve
         if reserve is not None and not reserve.hold():
-            full = f"store {self._database}: the disk is full but for what is kept to revoke: free some space"
+            full = f"store {self._database}: the disk is full: free some space; what is kept back serves to revoke"
             return self._apply_pressing(commands, Full(full))
         try:
             return apply_all(self._engine, commands)

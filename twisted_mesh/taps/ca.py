@@ -219,6 +219,7 @@ class CaService(MeshService):
         await self.audit.record(Act(act), target, facts)
 
     async def run(self) -> None:
+        await self.audit.recall()
         await take_note_of_restore(self.state, self.audit, str(self.ca.trust_domain))
         await self.ca.write_off()
         await self.audit.record(

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from pki.audit import Act, Checkpoint
+from pki.audit import Act, Checkpoint, LogKey
 from pki.merkle import verify_consistency, verify_inclusion
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of, settled
-from twisted_mesh.ca.audit_log import SAMPLING, TICK
-from twisted_mesh.stores.records import ExtendLog, StoreError
+from twisted_mesh.ca.audit_log import SAMPLING, TICK, AuditLog
+from twisted_mesh.stores.records import ExtendLog, SaveCheckpoint, StoreError
 
 
 def record(rig: CaRig, count: int = 1) -> None:
@@ -152,3 +152,57 @@ def test_a_long_backlog_is_taken_in_by_strides(rig: CaRig, monkeypatch: Any) -> 
     record(rig, 10)
     assert extended(rig).size == 10
     assert [type(command) for command in rig.store.told].count(ExtendLog) == 4
+
+
+# The next life.
+
+
+def next_life(rig: CaRig, key: LogKey | None = None) -> AuditLog:
+    log = AuditLog(rig.store, key or rig.log.key, lambda: rig.time)
+    result_of(log.recall())
+    return log
+
+
+def test_what_was_signed_is_known_in_the_next_life(rig: CaRig, logged: Any) -> None:
+    record(rig, 3)
+    signed = result_of(rig.log.extend())
+    assert next_life(rig).latest == signed
+    assert logged == []
+
+
+def test_an_act_that_was_not_in_the_tree_yet_is_in_it_in_the_next_life(
+    rig: CaRig, logged: Any
+) -> None:
+    record(rig, 3)
+    extended(rig)
+    record(rig)
+    log = next_life(rig)
+    assert result_of(log.extend()).checkpoint.size == 4
+    assert logged == []
+
+
+def test_another_key_in_the_next_life_is_told(rig: CaRig, logged: Any) -> None:
+    record(rig)
+    extended(rig)
+    log = next_life(rig, LogKey.generate(rig.log.key.name))
+    assert log.latest is None
+    assert [event["code"] for event in logged] == ["bad-checkpoint"]
+
+
+def test_a_log_that_was_put_back_is_told_in_the_next_life(rig: CaRig, logged: Any) -> None:
+    record(rig)
+    at = rig.time
+    note = result_of(rig.log.key.sign(Checkpoint(rig.log.key.name, 5, b"x" * 32, at)))
+    result_of(rig.log.extend())
+    result_of(settled(rig.store.apply(SaveCheckpoint(5, at, note))))
+    next_life(rig)
+    assert [event["code"] for event in logged] == ["log-rolled-back"]
+
+
+def test_what_was_signed_under_another_name_is_of_the_time_before_a_restore(
+    rig: CaRig, logged: Any
+) -> None:
+    record(rig)
+    extended(rig)
+    assert next_life(rig, LogKey.generate("mesh.local/audit/restored")).latest is None
+    assert logged == []
