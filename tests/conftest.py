@@ -1,6 +1,8 @@
-"""How hypothesis runs (dev, ci or soak), and which tests wait for ``make soak``."""
+"""How hypothesis runs (dev, ci or soak), which tests wait for ``make soak``, and what they count."""
 
 import os
+from collections import defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,3 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make soak runs it"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests measured (``record_property``): the sum, or of what is longest, the longest."""
+    told: dict[str, list[float]] = defaultdict(list)
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                told[name].append(value)
+    for name, values in told.items():
+        total = max(values) if name.startswith("longest") else sum(values)
+        terminalreporter.write_line(f"{name}: {total:g}")

@@ -41,11 +41,12 @@ class Outcome:
     lost: tuple[str, ...]
     """Everything that the checker found wrong, and every answer that nobody should get."""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.kills} kills survived, {self.held} certificates held and {self.revoked} revocations "
-            f"acknowledged, {len(self.lost)} lost"
-        )
+    def tell(self, record: Callable[[str, object], None]) -> None:
+        """For the sums at the end of the tests' report."""
+        record("kills survived", self.kills)
+        record("certificates held", self.held)
+        record("revocations acknowledged", self.revoked)
+        record("lost", len(self.lost))
 
 
 @frozen

@@ -4,7 +4,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from tests.faults.ordeal import READY, Answer, Ordeal
 from tests.faults.tracing import interfered
 from tests.faults.watched import PAUSE
 from tests.interop.house import House, hears
-from tests.interop.test_disk_and_clock import fill
 from tests.interop.test_who_may import serial_of
 from tests.running import Running
 
@@ -32,6 +31,13 @@ def refused(under: Ordeal) -> Answer:
             return answer
         under.callers[0].held.append(der_of(answer))
     raise AssertionError("it goes on issuing")
+
+
+def use_up(ballast: Path) -> None:
+    """Take all that is left."""
+    with ballast.open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 def der_of(answer: Answer) -> bytes:
@@ -60,11 +66,16 @@ def test_on_a_full_disk_revoking_works_and_endpoints_carry_on(
         house.identity("payment-worker")
         gone = house.identity("gone")
         assert under.ask("/readyz").status == 200
-        ballast = fill(small_disk)
-        answer = refused(under)
-        assert answer.is_try_later, answer
-        assert "the disk is full" in answer.json["detail"]
-        under.until(lambda: under.ask("/readyz").status == 503)
+        ballast = small_disk / "ballast"
+
+        def is_full() -> bool:
+            use_up(ballast)  # again: at first it finds some room in its own files
+            answer = refused(under)
+            assert answer.is_try_later, answer
+            assert "the disk is full" in answer.json["detail"]
+            return under.ask("/readyz").status == 503
+
+        under.until(is_full)
         assert "the disk is full" in under.ask("/readyz").json["detail"]
         health = {check["name"]: check for check in under.ask("/api/v1/health").json["checks"]}
         assert (health["store"]["status"], health["signing"]["status"]) == ("fail", "ok")
@@ -131,7 +142,9 @@ def slow_disk(ca: Running, gate: Path, by: str) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["strace", pytest.param("gate", marks=pytest.mark.soak)])
-def test_a_slow_disk_holds_up_nobody_who_does_not_write(by: str, under: Ordeal) -> None:
+def test_a_slow_disk_holds_up_nobody_who_does_not_write(
+    by: str, under: Ordeal, record_property: Callable[[str, object], None]
+) -> None:
     gate = under.home / "gate"
     ca = under.start("tests.faults.watched", str(gate), wait=True)
     with under.load():
@@ -152,6 +165,7 @@ def test_a_slow_disk_holds_up_nobody_who_does_not_write(by: str, under: Ordeal) 
     print(
         f"while a commit takes {SLOW} s (by {by}): {told}, longest pause of the reactor {pause} ms"
     )
+    record_property("longest pause in ms", pause)
     assert pause < LONGEST_PAUSE
     assert max(quick.values()) < SLOW / 2
     under.lives_on(ca)

@@ -1,7 +1,7 @@
 """The CA dies at each step of what it does, while it is used; nothing is lost. ``make soak`` does it by hundreds."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,13 +36,15 @@ def dies(under: Ordeal, steps: Sequence[str], draw: random.Random) -> None:
     ],
     ids=["issuance", "revocation-and-log", "start-and-stop"],
 )
-def test_nothing_is_lost_when_it_dies_at_each_step(steps: Sequence[str], tmp_path: Path) -> None:
+def test_nothing_is_lost_when_it_dies_at_each_step(
+    steps: Sequence[str], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     draw = random.Random(SEED)
     with ordeal(tmp_path / "home", SEED) as under:
         dies(under, draw.sample(steps, len(steps)), draw)
         under.lives()
     came = under.outcome
-    print(came)
+    came.tell(record_property)
     assert came.lost == ()
     assert came.kills >= len(steps)
     assert came.held > len(steps)

@@ -40,15 +40,15 @@ def seconds_left(port: int) -> tuple[float, float]:
 def test_without_its_ca_a_server_serves_on_and_says_for_how_long(house: House) -> None:
     ca = house.start_ca()
     port = free_port()
-    server = house.start_server("--ttl", "10s", "--status", str(port))
+    server = house.start_server("--ttl", "7s", "--status", str(port))
     house.identity("payment-worker")
     ca.stop(signal.SIGKILL)
     server.wait_for(r"Revocations cannot be refreshed from .*")
     told = server.wait_for(r"No certificate from the CA .* \(ours is good for (\d+)s? ?.*more\)")
-    assert 0 < int(told[1]) <= 10
+    assert 0 < int(told[1]) <= 7
     house.assert_it_serves()
     by_ready, by_metrics = seconds_left(port)
-    assert 0 <= by_ready <= 10
+    assert 0 <= by_ready <= 7
     assert abs(by_ready - by_metrics) < 2
     server.wait_for(r"ERROR: Our certificate has expired and could not be renewed")
     status, ready = asked(port, "/readyz")

@@ -1,6 +1,7 @@
 """Hundreds of deaths of the CA, each checked, and a count of what clients held and what was lost."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ _LIVES = 12
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(_LIVES))
-def test_nothing_is_lost_in_hundreds_of_deaths(seed: int, tmp_path: Path) -> None:
+def test_nothing_is_lost_in_hundreds_of_deaths(
+    seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     draw = random.Random(seed)
     with ordeal(tmp_path / "home", seed) as under:
         dies(under, draw.sample(dying.STEPS, len(dying.STEPS)), draw)
         under.lives()
     came = under.outcome
-    print(came)
+    came.tell(record_property)
     assert came.lost == ()
     assert came.kills >= len(dying.STEPS)
