@@ -16,6 +16,17 @@ from tests.running import BIN, PATIENCE
 WHO = "spiffe://mesh.local/asked/about"
 
 
+def interrupt(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """As impatient people do: a signal in the instant before it reads is seen with the next one."""
+    for _ in range(int(PATIENCE)):
+        process.send_signal(number)
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
 def at_a_terminal(
     shared: House, answer: bytes | signal.Signals, *arguments: str
 ) -> tuple[int, str]:
@@ -29,19 +40,22 @@ def at_a_terminal(
         cwd=shared.home,
         env={**os.environ, **shared.env},
     ) as process:
-        os.close(theirs)
-        assert process.stderr is not None
-        said = b""
-        while not said.endswith(b"[y/N]: "):
-            byte = process.stderr.read(1)
-            assert byte, said
-            said += byte
-        if isinstance(answer, bytes):
-            os.write(ours, answer)
-        else:
-            process.send_signal(answer)
-        _, rest = process.communicate(timeout=PATIENCE)
-        os.close(ours)
+        try:
+            os.close(theirs)
+            assert process.stderr is not None
+            said = b""
+            while not said.endswith(b"[y/N]: "):
+                byte = process.stderr.read(1)
+                assert byte, said
+                said += byte
+            if isinstance(answer, bytes):
+                os.write(ours, answer)
+            else:
+                interrupt(process, answer)
+            _, rest = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            os.close(ours)
     return process.returncode, (said + rest).decode()
 
 

@@ -1,5 +1,7 @@
 """Health that tells the truth: what is looked at really signs, and really writes."""
 
+import os
+import resource
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +23,7 @@ from twisted_mesh.clock import Now
 from twisted_mesh.stores.records import Probe
 
 #: What is looked at; a CA that keeps nothing has no disk.
-CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "disk")
+CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "descriptors", "disk")
 
 #: Not the beginning of a certificate, whatever follows: those begin with 0x30.
 _PROBE = b"twisted-mesh: does this key sign? "
@@ -29,6 +31,8 @@ _PROBE = b"twisted-mesh: does this key sign? "
 _FRESH = 1.0
 _SKEW = timedelta(seconds=60)
 _MANY_INTENTS = 100
+#: The share of its file descriptors from which on it is told.
+_MANY_DESCRIPTORS = 0.8
 _LITTLE_SPACE = 256 * 1024 * 1024
 
 
@@ -99,6 +103,7 @@ class Health:
             self._log,
         ):
             found.append(await self._looked(look))
+        found.append(_descriptors())
         if self.directory is not None:
             found.append(self._space(self.directory))
         self._last = at, tuple(found)
@@ -206,3 +211,21 @@ class Health:
         if free < _LITTLE_SPACE:
             return Check("disk", Standing.WARN, detail, "free some space before it is used up")
         return Check("disk", Standing.OK, detail)
+
+
+def _descriptors() -> Check:
+    """A process that has no file descriptor left accepts nobody, and nobody is told."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        used = len(os.listdir("/dev/fd"))
+    except OSError:
+        used = most
+    detail = f"{used} of {most} file descriptors are in use"
+    if used > most * _MANY_DESCRIPTORS:
+        return Check(
+            "descriptors",
+            Standing.WARN,
+            detail,
+            "raise the limit (ulimit -n, or LimitNOFILE=), or look who opens so many connections",
+        )
+    return Check("descriptors", Standing.OK, detail)

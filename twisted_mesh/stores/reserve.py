@@ -27,10 +27,9 @@ class Reserve:
         try:
             if self.path.exists():
                 return True
-            disk = os.statvfs(self.path.parent)
-            size = min(_SIZE, disk.f_blocks * disk.f_frsize // _PART)
+            size, free = self._measure()
             # As much again must be free: taken with the last of the space, it would be given up at once.
-            if disk.f_bavail * disk.f_frsize < 2 * size:
+            if free < 2 * size:
                 return False
             _fill(temporary, size)
             temporary.replace(self.path)
@@ -38,6 +37,19 @@ class Reserve:
             _remove(temporary)
             return error.errno not in _NO_ROOM
         return True
+
+    def has_room(self) -> bool:
+        """Whether as much again is free beside it. Where the disk does not say, it is for a write to find out."""
+        try:
+            size, free = self._measure()
+        except OSError:
+            return True
+        return free >= size and self.hold()
+
+    def _measure(self) -> tuple[int, int]:
+        """How many bytes are to be kept back, and how many are free."""
+        disk = os.statvfs(self.path.parent)
+        return min(_SIZE, disk.f_blocks * disk.f_frsize // _PART), disk.f_bavail * disk.f_frsize
 
     def release(self) -> bool:
         """Give the space up; whether there was any."""

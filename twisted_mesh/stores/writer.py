@@ -13,40 +13,59 @@ from twisted_mesh.stores.writing import Outcome, apply_all
 class Writer:
     """Applies commands to ``database``, and lives through what its disk does.
 
-    When the disk is full, its reserve is given up. From then on nothing new is given out, until
-    there is room to take the reserve again; whatever makes safer, makes room or finishes what was
-    begun is written on.
+    Once the disk was found full nothing new is given out until there is room again; whatever makes
+    safer, makes room or finishes what was begun is written on, from the reserve if it must.
     """
 
     def __init__(self, database: Sqlite, engine: Engine) -> None:
         self._database = database
         self._engine = engine.execution_options(writes=True)
+        self._is_full = False
 
     def apply(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """What each came to, its own error included."""
         reserve = self._database.reserve
         if reserve is not None and not reserve.hold():
+            self._is_full = True
+        if self._is_full and reserve is not None and not reserve.has_room():
             full = f"store {self._database}: the disk is full: free some space; what is kept back serves to revoke"
             return self._apply_pressing(commands, Full(full))
         try:
-            return apply_all(self._engine, commands)
+            outcomes = apply_all(self._engine, commands)
         except Exception as error:
             why = self._database.explain(error)
-        if isinstance(why, Full) and reserve is not None and reserve.release():
-            return self._apply_pressing(commands, why)
-        return [_again(why) for _ in commands]
+        else:
+            self._is_full = False
+            return outcomes
+        if not isinstance(why, Full):
+            return [_again(why) for _ in commands]
+        self._is_full = True
+        return self._apply_pressing(commands, why)
 
     def _apply_pressing(self, commands: Sequence[Command], why: StoreError) -> Sequence[Outcome]:
         """Refuse what can wait because of ``why``, and do the rest."""
         pressing = [command for command in commands if not _can_wait(command)]
         try:
-            # Each time: what is left of the disk is not for the write-ahead log to fill.
-            self._database.tidy(self._engine)
-            outcomes = iter(apply_all(self._engine, pressing) if pressing else ())
+            outcomes = iter(self._apply_from_reserve(pressing) if pressing else ())
         except Exception as error:
             why = self._database.explain(error)
             return [_again(why) for _ in commands]
         return [_again(why) if _can_wait(command) else next(outcomes) for command in commands]
+
+    def _apply_from_reserve(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        try:
+            return self._apply_tidily(commands)
+        except Exception as error:
+            reserve = self._database.reserve
+            full = isinstance(self._database.explain(error), Full)
+            if not full or reserve is None or not reserve.release():
+                raise
+        return self._apply_tidily(commands)
+
+    def _apply_tidily(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        # Each time: what is left of the disk is not for the write-ahead log to fill.
+        self._database.tidy(self._engine)
+        return apply_all(self._engine, commands)
 
 
 def _can_wait(command: Command) -> bool:

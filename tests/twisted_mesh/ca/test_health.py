@@ -23,7 +23,7 @@ def test_a_healthy_ca_is_healthy_in_everything(rig: CaRig, tmp_path: Path) -> No
     rig.ca.health.directory = tmp_path
     found = result_of(rig.ca.health.examine())
     assert [check.name for check in found] == [
-        *("signing", "store", "clock", "issuer", "intents", "audit", "disk")
+        *("signing", "store", "clock", "issuer", "intents", "audit", "descriptors", "disk")
     ]
     assert {check.standing for check in found} == {Standing.OK}
 
@@ -112,3 +112,10 @@ def test_a_disk_that_fills_up_is_told(
     rig.ca.health.directory = tmp_path / "gone"
     monkeypatch.undo()
     assert look(rig, "disk").standing is Standing.FAIL
+
+
+def test_few_descriptors_left_are_told(rig: CaRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health.resource, "getrlimit", lambda _: (5, 5))
+    found = look(rig, "descriptors")
+    assert found.standing is Standing.WARN
+    assert "of 5 file descriptors" in found.detail
