@@ -1,0 +1,140 @@
+"""Drills: the runbooks of docs/OPERATIONS.md, command by command, against a real CA."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from attrs import define, frozen
+
+from tests.interop.administering import issue, statuses
+from tests.interop.house import House
+from tests.running import BIN, CHECKOUT, PATIENCE
+
+_PAGE = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
+KEPT, REVOKED = (f"spiffe://mesh.local/service/{name}" for name in ("kept", "revoked"))
+
+
+@frozen
+class Step:
+    """A command of the page, and the lines that are shown below it."""
+
+    command: str
+    shown: tuple[str, ...]
+
+
+def steps(title: str) -> list[Step]:
+    """Every command of one section, in order."""
+    section = re.search(
+        rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", _PAGE, re.MULTILINE | re.DOTALL
+    )
+    assert section, f"the page has no section {title!r}"
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", section[1], re.DOTALL):
+        for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+            found.append(Step(command, tuple(shown.splitlines())))
+    return found
+
+
+@define
+class Drill:
+    """A machine with a CA on it, whose operator follows the page."""
+
+    house: House
+    backup: Path
+
+    def run(self, step: Step) -> None:
+        if step.command == "systemctl start mesh-ca":
+            self.house.start_ca()
+        elif step.command == "systemctl stop mesh-ca":
+            assert self.house.processes.pop().stop() == 0
+        else:
+            self._type(step)
+
+    def _type(self, step: Step) -> None:
+        command = step.command.replace("bin/mesh-ctl", str(BIN / "mesh-ctl"))
+        done = subprocess.run(
+            ["bash", "-c", command.replace("/mnt/backup", str(self.backup))],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+            cwd=self.house.home,
+            env={**os.environ, **self.house.env},
+        )
+        said = (done.stdout + done.stderr).replace(str(self.backup), "/mnt/backup")
+        assert "Traceback" not in said
+        for line in step.shown:
+            pattern = ".*".join(map(re.escape, line.split("…")))
+            assert re.search(f"^{pattern}$", said, re.MULTILINE), f"{step.command}\n{said}"
+        if "nothing was restored" not in said:
+            assert done.returncode == 0, f"{step.command}\n{said}"
+
+    def follow(self, title: str) -> None:
+        for step in steps(title):
+            self.run(step)
+
+
+@pytest.fixture
+def drill(house: House, tmp_path: Path) -> Drill:
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    return Drill(house, backup)
+
+
+def test_every_section_has_its_drill() -> None:
+    with_commands = {
+        title for title in re.findall(r"^## (.*)$", _PAGE, re.MULTILINE) if steps(title)
+    }
+    assert with_commands == {
+        *("Every day", "A lost host", "A damaged record"),
+        *("The root's key, taken away", "A compromised issuing CA"),
+    }
+
+
+@pytest.mark.slow
+def test_a_host_is_lost(drill: Drill) -> None:
+    drill.house.start_ca()
+    kept, revoked = issue(drill.house, KEPT), issue(drill.house, REVOKED)
+    assert drill.house.ctl("cert", "revoke", "--serial", revoked, "--yes").returncode == 0
+    root = drill.house.root.read_bytes()
+    drill.follow("Every day")
+    assert drill.house.processes.pop().stop() == 0
+    shutil.rmtree(drill.house.state)
+    drill.follow("A lost host")
+    assert drill.house.root.read_bytes() == root
+    found = statuses(drill.house)
+    assert (found[kept], found[revoked]) == ("valid", "revoked")
+
+
+@pytest.mark.slow
+def test_a_record_is_damaged(drill: Drill) -> None:
+    drill.house.start_ca()
+    issue(drill.house, KEPT)
+    drill.follow("Every day")
+    revoked = issue(drill.house, REVOKED)
+    assert drill.house.ctl("cert", "revoke", "--serial", revoked, "--yes").returncode == 0
+    drill.follow("A damaged record")
+    assert statuses(drill.house)[revoked] == "revoked", "nothing is un-revoked"
+
+
+@pytest.mark.slow
+def test_the_roots_key_is_taken_away_and_brought_back(drill: Drill) -> None:
+    ca = drill.house.start_ca()
+    drill.follow("The root's key, taken away")
+    ca.wait_for(r"The root's key is back, in")
+    issue(drill.house, KEPT)
+
+
+@pytest.mark.slow
+def test_an_issuing_ca_is_compromised(drill: Drill) -> None:
+    drill.house.start_ca()
+    issue(drill.house, KEPT)
+    root = drill.house.root.read_bytes()
+    drill.follow("A compromised issuing CA")
+    assert drill.house.root.read_bytes() != root
+    assert KEPT in (drill.backup / "issued.jsonl").read_text()
+    assert set(statuses(drill.house, "--spiffe-id", KEPT)) == set()
+    done = drill.house.client("--server", "https://localhost:1", "--timeout", "5s")
+    assert "Certificate issued" in done.stdout
