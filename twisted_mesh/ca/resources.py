@@ -1,8 +1,6 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
-import re
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -13,44 +11,35 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web import resource, server
 
-from pki.authority import LintFailed
 from pki.encoding import CERTIFICATE, pem
-from pki.errors import Malformed, PkiError, Refused
-from pki.policy import Action, Forbidden, NoProof, Principal, TtlOutOfRange, permit
+from pki.errors import Malformed, PkiError
+from pki.policy import Action, Forbidden, NoProof, permit
 from pki.revocation import Reason
 from pki.serial import parse_serial, serial_hex
-from pki.spiffe import SpiffeId
-from pki.succession import ProofFailed
 from pki.svid import certificates_pem
-from pki.validity import parse_duration, parse_rfc3339, rfc3339
+from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest import Attestor
-from twisted_mesh.ca.handover import CannotDetach
 from twisted_mesh.ca.health import Standing
+from twisted_mesh.ca.requests import (
+    Call,
+    call_of,
+    certificate_query,
+    path_of,
+    refuse_browsers,
+    refuse_other_media,
+)
 from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.statuses import status_of
 from twisted_mesh.documents import BadRequest, parse_json, problem_body
 from twisted_mesh.events import logger, reasons
-from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
-    BadCursor,
-    Conflict,
     IssuedCertificate,
-    Query,
-    Revoked,
-    Status,
-    StoreError,
-    Unknown,
 )
 from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
-_MAX_PAGE = 1000
-_MAX_KEY = 255
-_MOST = 2**62
-_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
-_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
 
 
 class SignRequest(msgspec.Struct):
@@ -73,18 +62,6 @@ class Answer:
     body: bytes
     status: int = HTTPStatus.OK
     content_type: str = "application/json"
-
-
-@frozen
-class Call:
-    """One request, once it is known who asks and that they may ask at all."""
-
-    principal: Principal
-    body: bytes
-    query: dict[str, str]
-    rest: str = ""
-    """What stands in the path where the route has a ``*``."""
-    idempotency_key: str | None = None
 
 
 class DetachRequest(msgspec.Struct):
@@ -147,18 +124,19 @@ class CaApi(resource.Resource):
             )
         if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                headers["allow"] = ", ".join(sorted({m for m, p in ROUTES if p == _path(request)}))
+                headers["allow"] = ", ".join(
+                    sorted({m for m, p in ROUTES if p == path_of(request)})
+                )
             answer(request, reply.status, reply.body, reply.content_type, headers)
 
     async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
-            _refuse_browsers(request)
+            refuse_browsers(request)
         route, rest = _route(request)
         principal = self.attest(request.channel.transport)
         try:
             permit(principal, route.action)
-            call = Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
-            return await route.handler(self, call)
+            return await route.handler(self, call_of(request, principal, rest))
         except (NoProof, Forbidden) as error:
             self.ca.log.refused(error.code, principal.proof)
             raise
@@ -197,7 +175,7 @@ class CaApi(resource.Resource):
         return Answer(self.ca.bundle().to_jwks())
 
     async def trust(self, call: Call) -> Answer:
-        after = _whole_number(call.query.get("after", "0"), "after", 0, _MOST)
+        after = call.number("after", 0)
         feed = await self.ca.revocations(after, call.query.get("store", ""))
         news = {
             "store": feed.store,
@@ -215,7 +193,7 @@ class CaApi(resource.Resource):
             ],
         }
         if "log" in call.query:
-            news["log"] = await self._log_since(_whole_number(call.query["log"], "log", 0, _MOST))
+            news["log"] = await self._log_since(call.number("log", 0))
         return Answer(msgspec.json.encode(news))
 
     async def _log_since(self, size: int) -> dict[str, Any] | None:
@@ -247,7 +225,7 @@ class CaApi(resource.Resource):
         return Answer(msgspec.json.encode(told))
 
     async def certificates(self, call: Call) -> Answer:
-        page = await self.ca.certificates(_certificate_query(call.query, self.ca.now()))
+        page = await self.ca.certificates(certificate_query(call.query, self.ca.now()))
         listed = [self._listed(certificate) for certificate in page.certificates]
         return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
 
@@ -281,16 +259,14 @@ class CaApi(resource.Resource):
         return Answer(msgspec.json.encode(told))
 
     async def checkpoints(self, call: Call) -> Answer:
-        start = _whole_number(call.query.get("start", "0"), "start", 0, _MOST)
-        limit = _whole_number(call.query.get("limit", "100"), "limit", 1, _MAX_PAGE)
+        start, limit = call.page()
         found = await self.ca.store.checkpoints(start, limit + 1)
         following = found[limit][0] if len(found) > limit else None
         notes = [note for _, note in found[:limit]]
         return Answer(msgspec.json.encode({"checkpoints": notes, "next": following}))
 
     async def entries(self, call: Call) -> Answer:
-        start = _whole_number(call.query.get("start", "0"), "start", 0, _MOST)
-        limit = _whole_number(call.query.get("limit", "100"), "limit", 1, _MAX_PAGE)
+        start, limit = call.page()
         listed, size = await self.ca.store.log_entries(start, limit)
         following = start + len(listed)
         told = {
@@ -309,17 +285,17 @@ class CaApi(resource.Resource):
 
     async def proof(self, call: Call) -> Answer:
         """Of an entry's place (``position``, ``size``), or that one tree extends another (``from``, ``to``)."""
-        store, query = self.ca.store, call.query
+        store = self.ca.store
         size = (await store.log_head()).size
-        if "position" in query:
-            of = _whole_number(query.get("size", str(size)), "size", 1, size)
-            position = _whole_number(query["position"], "position", 0, of - 1)
+        if "position" in call.query:
+            of = call.number("size", size, 1, size)
+            position = call.number("position", 0, 0, of - 1)
             (logged,), _ = await store.log_entries(position, 1)
             hashes = await store.inclusion_proof(position, of)
             told = {"proof": [h.hex() for h in hashes], "leaf": logged.leaf.hex(), "size": of}
         else:
-            to = _whole_number(query.get("to", str(size)), "to", 0, size)
-            since = _whole_number(query.get("from", "0"), "from", 0, to)
+            to = call.number("to", size, 0, size)
+            since = call.number("from", 0, 0, to)
             hashes = await store.consistency_proof(since, to) if since else ()
             told = {"proof": [h.hex() for h in hashes], "size": to}
         return Answer(msgspec.json.encode(told))
@@ -377,33 +353,6 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),
 }
 
-_STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
-    (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
-    (ProofFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
-    (NoProof, HTTPStatus.UNAUTHORIZED),
-    (Revoked, HTTPStatus.UNAUTHORIZED),
-    (Forbidden, HTTPStatus.FORBIDDEN),
-    (Unknown, HTTPStatus.NOT_FOUND),
-    (Conflict, HTTPStatus.CONFLICT),
-    (CannotDetach, HTTPStatus.CONFLICT),
-    (BadCursor, HTTPStatus.BAD_REQUEST),
-    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (StateError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (TtlOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Malformed, HTTPStatus.BAD_REQUEST),
-)
-
-
-def status_of(error: PkiError) -> HTTPStatus:
-    """The HTTP status that an error is answered with."""
-    if isinstance(error, BadRequest):
-        return error.status
-    return next(
-        (status for kind, status in _STATUS if isinstance(error, kind)),
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    )
-
 
 class NoSuchRoute(BadRequest):
     code = "not-found"
@@ -413,21 +362,9 @@ class WrongMethod(BadRequest):
     code = "method-not-allowed"
 
 
-class NotJson(BadRequest):
-    code = "unsupported-media-type"
-
-
-class CrossOrigin(BadRequest):
-    code = "cross-origin"
-
-
-def _path(request: BoundedRequest) -> str:
-    return request.path.decode("ascii", "replace")
-
-
 def _route(request: BoundedRequest) -> tuple[Route, str]:
     """The route, and what its path's ``*`` stands for."""
-    method, path = request.method.decode("ascii", "replace"), _path(request)
+    method, path = request.method.decode("ascii", "replace"), path_of(request)
     reading = "GET" if method == "HEAD" else method
     route, rest = ROUTES.get((reading, path)), ""
     if route is None:
@@ -439,96 +376,9 @@ def _route(request: BoundedRequest) -> tuple[Route, str]:
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
-    if method == "POST" and _media_type(request) != b"application/json":
-        raise NotJson(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
-        )
+    if method == "POST":
+        refuse_other_media(request)
     return route, rest
-
-
-def _idempotency_key(request: BoundedRequest) -> str | None:
-    given = request.requestHeaders.getRawHeaders("idempotency-key")
-    if given is None:
-        return None
-    if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY or not given[0].isprintable():
-        raise Malformed(f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable characters")
-    return given[0]
-
-
-def _certificate_query(asked: dict[str, str], now: datetime) -> Query:
-    """What the parameters of a list ask for. Raises :class:`Malformed`, also for one that there is not."""
-    unknown = set(asked) - _FILTERS
-    if unknown:
-        raise Malformed(
-            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(_FILTERS))}"
-        )
-    status = asked.get("status")
-    if status is not None and status not in tuple(Status):
-        raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
-    whose = asked.get("spiffe_id")
-    subtree = whose is not None and whose.endswith("/**")
-    spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
-    return Query(
-        now=now,
-        spiffe_id=None if subtree else spiffe_id,
-        below=spiffe_id if subtree else None,
-        status=Status(status) if status else None,
-        issuer=_key_id(asked, "issuer"),
-        key=_key_id(asked, "key"),
-        **times,
-        limit=_whole_number(asked.get("limit", "100"), "limit", 1, _MAX_PAGE),
-        cursor=asked.get("cursor"),
-    )
-
-
-def _key_id(asked: dict[str, str], name: str) -> str | None:
-    text = asked.get(name)
-    if text is not None and not _KEY_ID.fullmatch(text):
-        raise Malformed(f"the parameter {name} is a SHA-256 in 64 digits of lower-case hex")
-    return text
-
-
-def _media_type(request: BoundedRequest) -> bytes:
-    header = request.getHeader(b"content-type") or b""
-    return header.partition(b";")[0].strip().lower()
-
-
-def _body(request: BoundedRequest) -> bytes:
-    content: bytes = request.content.read() if request.content else b""
-    return content
-
-
-def _query(request: BoundedRequest) -> dict[str, str]:
-    found = {}
-    for name, values in (request.args or {}).items():
-        if len(values) != 1:
-            raise Malformed(
-                f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times"
-            )
-        found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
-    return found
-
-
-def _refuse_browsers(request: BoundedRequest) -> None:
-    hosts = request.requestHeaders.getRawHeaders(b"host") or ()
-    host = hosts[0] if len(hosts) == 1 else b""
-    if (host.rpartition(b":")[0] or host) not in (b"localhost", b"127.0.0.1"):
-        raise CrossOrigin(
-            HTTPStatus.FORBIDDEN,
-            "the plaintext port answers to the hosts localhost and 127.0.0.1 only",
-        )
-    if request.requestHeaders.hasHeader(b"origin"):
-        raise CrossOrigin(
-            HTTPStatus.FORBIDDEN,
-            "the plaintext port answers no web pages: the request has an Origin",
-        )
-
-
-def _whole_number(text: str, name: str, least: int, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
-        raise Malformed(f"the parameter {name} is a whole number from {least} to {most}")
-    return int(text)
 
 
 @lru_cache(maxsize=16)

@@ -1,15 +1,11 @@
 """The certificate authority: decides by :mod:`pki`, records before and after it signs, and tells who must know."""
 
-import errno
 import hashlib
 import ipaddress
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from attrs import define, evolve, field, frozen
 from cryptography import x509
 from twisted.internet.defer import Deferred
@@ -29,9 +25,9 @@ from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Health
+from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
     Conflict,
     Feed,
@@ -51,44 +47,6 @@ from twisted_mesh.stores.records import (
 _log = logger("ca")
 #: What the CA's own certificate lives at most.
 OWN_LIFETIME = timedelta(hours=24)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)
-
-
-@define(eq=False)
-class IssuanceLog:
-    """``--issuance-log``: one JSON line a certificate."""
-
-    path: Path
-
-    def open(self) -> None:
-        """See at the start that it can be written. Raises :class:`StateError`."""
-        self._append(b"")
-
-    def record(self, certificate: IssuedCertificate) -> None:
-        line = {
-            "time": rfc3339(certificate.issued_at),
-            "serial": serial_hex(certificate.serial),
-            "spiffe_id": str(certificate.spiffe_id),
-            "subject": certificate.subject,
-            "expires_at": rfc3339(certificate.expires_at),
-            "requester": certificate.requester,
-        }
-        self._append(msgspec.json.encode(line) + b"\n")
-
-    def _append(self, line: bytes) -> None:
-        try:
-            with open(self.path, "ab", buffering=0, opener=_private) as file:
-                written = file.write(line)
-                if written != len(line):  # half a line would spoil the next one too
-                    file.truncate(file.tell() - written)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise StateError(
-                f"the issuance log {self.path} cannot be written ({error.strerror})"
-            ) from None
 
 
 @frozen

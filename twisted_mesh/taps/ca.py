@@ -25,9 +25,10 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
+from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.restored import take_note_of_restore
-from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
+from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.succession import Succession
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry

@@ -21,7 +21,8 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.service import CertificateAuthority, IssuanceLog
+from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 

@@ -33,7 +33,8 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
-from twisted_mesh.ca.resources import ROUTES, CaApi, status_of
+from twisted_mesh.ca.resources import ROUTES, CaApi
+from twisted_mesh.ca.statuses import status_of
 from twisted_mesh.documents import BadRequest
 from twisted_mesh.observe import event_text
 from twisted_mesh.stores.records import Page, Query

@@ -1,0 +1,150 @@
+"""What a request to the CA's API says: caller, body, parameters, each read strictly."""
+
+import re
+from datetime import datetime
+from http import HTTPStatus
+
+from attrs import frozen
+
+from pki.errors import Malformed
+from pki.policy import Principal
+from pki.spiffe import SpiffeId
+from pki.validity import parse_rfc3339
+from twisted_mesh.documents import BadRequest
+from twisted_mesh.stores.records import Query, Status
+from twisted_mesh.web import BoundedRequest
+
+#: Rows of one answer at most.
+MAX_PAGE = 1000
+_MAX_KEY = 255
+_MOST = 2**62
+_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
+
+
+@frozen
+class Call:
+    """One request, once it is known who asks and that they may ask at all."""
+
+    principal: Principal
+    body: bytes
+    query: dict[str, str]
+    rest: str = ""
+    """What stands in the path where the route has a ``*``."""
+    idempotency_key: str | None = None
+
+    def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
+        """A parameter that is a whole number. Raises :class:`Malformed`."""
+        return _whole_number(self.query.get(name, str(default)), name, least, most)
+
+    def page(self) -> tuple[int, int]:
+        """From where on, and how many: ``start`` and ``limit``."""
+        return self.number("start", 0), self.number("limit", 100, 1, MAX_PAGE)
+
+
+class NotJson(BadRequest):
+    code = "unsupported-media-type"
+
+
+class CrossOrigin(BadRequest):
+    code = "cross-origin"
+
+
+def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
+    """Raises :class:`Malformed`."""
+    return Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
+
+
+def path_of(request: BoundedRequest) -> str:
+    return request.path.decode("ascii", "replace")
+
+
+def _idempotency_key(request: BoundedRequest) -> str | None:
+    given = request.requestHeaders.getRawHeaders("idempotency-key")
+    if given is None:
+        return None
+    if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY or not given[0].isprintable():
+        raise Malformed(f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable characters")
+    return given[0]
+
+
+def certificate_query(asked: dict[str, str], now: datetime) -> Query:
+    """What the parameters of a list ask for. Raises :class:`Malformed`, also for one that there is not."""
+    unknown = set(asked) - _FILTERS
+    if unknown:
+        raise Malformed(
+            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(_FILTERS))}"
+        )
+    status = asked.get("status")
+    if status is not None and status not in tuple(Status):
+        raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
+    whose = asked.get("spiffe_id")
+    subtree = whose is not None and whose.endswith("/**")
+    spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
+    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    return Query(
+        now=now,
+        spiffe_id=None if subtree else spiffe_id,
+        below=spiffe_id if subtree else None,
+        status=Status(status) if status else None,
+        issuer=_key_id(asked, "issuer"),
+        key=_key_id(asked, "key"),
+        **times,
+        limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
+        cursor=asked.get("cursor"),
+    )
+
+
+def _key_id(asked: dict[str, str], name: str) -> str | None:
+    text = asked.get(name)
+    if text is not None and not _KEY_ID.fullmatch(text):
+        raise Malformed(f"the parameter {name} is a SHA-256 in 64 digits of lower-case hex")
+    return text
+
+
+def refuse_other_media(request: BoundedRequest) -> None:
+    """Raises :class:`NotJson` for a body that does not say that it is JSON."""
+    header = request.getHeader(b"content-type") or b""
+    if header.partition(b";")[0].strip().lower() != b"application/json":
+        raise NotJson(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
+        )
+
+
+def _body(request: BoundedRequest) -> bytes:
+    content: bytes = request.content.read() if request.content else b""
+    return content
+
+
+def _query(request: BoundedRequest) -> dict[str, str]:
+    found = {}
+    for name, values in (request.args or {}).items():
+        if len(values) != 1:
+            raise Malformed(
+                f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times"
+            )
+        found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
+    return found
+
+
+def refuse_browsers(request: BoundedRequest) -> None:
+    """Raises :class:`CrossOrigin` for what a web page could have sent."""
+    hosts = request.requestHeaders.getRawHeaders(b"host") or ()
+    host = hosts[0] if len(hosts) == 1 else b""
+    if (host.rpartition(b":")[0] or host) not in (b"localhost", b"127.0.0.1"):
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers to the hosts localhost and 127.0.0.1 only",
+        )
+    if request.requestHeaders.hasHeader(b"origin"):
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers no web pages: the request has an Origin",
+        )
+
+
+def _whole_number(text: str, name: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
+        raise Malformed(f"the parameter {name} is a whole number from {least} to {most}")
+    return int(text)

@@ -1,0 +1,39 @@
+"""The HTTP status that each error of the CA is answered with."""
+
+from http import HTTPStatus
+
+from pki.authority import LintFailed
+from pki.errors import Malformed, PkiError, Refused
+from pki.policy import Forbidden, NoProof, TtlOutOfRange
+from pki.succession import ProofFailed
+from twisted_mesh.ca.handover import CannotDetach
+from twisted_mesh.documents import BadRequest
+from twisted_mesh.state import StateError
+from twisted_mesh.stores.records import BadCursor, Conflict, Revoked, StoreError, Unknown
+
+_STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
+    (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (ProofFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (NoProof, HTTPStatus.UNAUTHORIZED),
+    (Revoked, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (Unknown, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (CannotDetach, HTTPStatus.CONFLICT),
+    (BadCursor, HTTPStatus.BAD_REQUEST),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StateError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TtlOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Malformed, HTTPStatus.BAD_REQUEST),
+)
+
+
+def status_of(error: PkiError) -> HTTPStatus:
+    """The HTTP status that an error is answered with."""
+    if isinstance(error, BadRequest):
+        return error.status
+    return next(
+        (status for kind, status in _STATUS if isinstance(error, kind)),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
