@@ -115,7 +115,7 @@ def permit(principal: Principal, action: Action, target: _Object = None) -> None
     if action is Action.REVOKE:
         return _permit_revocation(principal, target)
     raise Forbidden(
-        "administrators-only", f"{principal} may not {action}: that is for administrators"
+        "administrators-only", f"{principal} may not do {action}: that is for administrators"
     )
 
 

@@ -77,7 +77,7 @@ def test_a_restart_forgets_no_request(house: House) -> None:
     assert first[0] == 201
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "\xe9"])
 def test_a_key_that_is_none_is_refused(shared: House, key: str) -> None:
     status, told = ask(shared, body(), key)
     assert status == 400

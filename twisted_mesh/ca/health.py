@@ -167,11 +167,18 @@ class Health:
 
     async def _issuer(self) -> Check:
         validity, now = validity_of(self.authorities().issuing.certificate), self.now()
+        if now < validity.not_before:
+            return Check(
+                "issuer",
+                Standing.FAIL,
+                f"the issuing CA is not valid yet (from {spoken_time(validity.not_before)})",
+                "set this machine's clock right",
+            )
         if not validity.contains(now):
             return Check(
                 "issuer",
                 Standing.FAIL,
-                f"the issuing CA is not valid now (until {spoken_time(validity.not_after)})",
+                f"the issuing CA has ended ({spoken_time(validity.not_after)})",
                 "check the clock; bring the root's key back, so that a new one can be made",
             )
         left = f"the issuing CA is good for {spoken_duration(validity.not_after - now)} more"

@@ -61,12 +61,15 @@ def path_of(request: BoundedRequest) -> str:
 
 
 def _idempotency_key(request: BoundedRequest) -> str | None:
-    given = request.requestHeaders.getRawHeaders("idempotency-key")
+    given = request.requestHeaders.getRawHeaders(b"idempotency-key")
     if given is None:
         return None
-    if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY or not given[0].isprintable():
-        raise Malformed(f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable characters")
-    return given[0]
+    key = given[0].decode("ascii", "replace")
+    if len(given) != 1 or not 0 < len(key) <= _MAX_KEY or not (key.isprintable() and key.isascii()):
+        raise Malformed(
+            f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable ASCII characters"
+        )
+    return key
 
 
 def certificate_query(asked: dict[str, str], now: datetime) -> Query:

@@ -1,5 +1,6 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
+import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
@@ -40,6 +41,8 @@ from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
+#: Lines of the log for callers who may not: they must not be able to fill the disk.
+_TOLD_A_SECOND = 20
 
 
 class SignRequest(msgspec.Struct):
@@ -96,6 +99,7 @@ class CaApi(resource.Resource):
         self.ca = ca
         self.attest = attest
         self.guards_browsers = guards_browsers
+        self._second, self._told, self._untold = 0, 0, 0
 
     def render(self, request: BoundedRequest) -> int:
         _ = spawn(self._serve(request), "answering a request", _log)
@@ -142,7 +146,8 @@ class CaApi(resource.Resource):
             raise
 
     def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
-        _log.warn(
+        quiet = isinstance(error, NoProof | Forbidden) and not self._may_tell()
+        (_log.debug if quiet else _log.warn)(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
             method=request.method.decode("ascii", "replace"),
@@ -151,6 +156,21 @@ class CaApi(resource.Resource):
             codes=error.code,
             reasons=reasons(error.problems),
         )
+
+    def _may_tell(self) -> bool:
+        """Whether one more refusal of a stranger has its line in the log: all are counted, some are told."""
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._untold:
+                _log.warn(
+                    "{untold} more refusals of callers who may not were only counted",
+                    event="refusals-untold",
+                    untold=self._untold,
+                )
+            self._second, self._told, self._untold = second, 0, 0
+        self._told += 1
+        self._untold += self._told > _TOLD_A_SECOND
+        return self._told <= _TOLD_A_SECOND
 
     async def sign(self, call: Call) -> Answer:
         asked = parse_json(call.body, SignRequest)

@@ -18,6 +18,8 @@ from twisted_mesh.stores.reserve import Reserve
 _log = Logger(namespace="mesh.store")
 
 #: A full disk, when a page is written and when the index of the write-ahead log grows.
+#: Pages that are still in memory would go on to be written, and be gone at the next start.
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
     **dict.fromkeys(
@@ -31,6 +33,7 @@ _REMEDIES = {
     "SQLITE_IOERR": "the disk reports errors: look into the kernel's log, and it goes on once the disk does",
     "SQLITE_CORRUPT": "it is damaged: stop, keep a copy of it, and restore the last backup",
     "SQLITE_ERROR": "its tables are not those of this program: name another file, or restore the last backup",
+    "SQLITE_CONSTRAINT": "it contradicts itself: stop, keep a copy of it, and restore the last backup",
     "SQLITE_NOTADB": "it is not a database, or it is damaged: move it away, and restore the last backup",
 }
 
@@ -43,6 +46,8 @@ class Sqlite:
         self.path = path
         self._patience = patience
         self.reserve = None if path is None else Reserve(path.with_name("reserve"))
+        self.damage: str | None = None
+        """What is wrong with the file, once that is known: from then on nothing is written to it."""
 
     def __str__(self) -> str:
         return "memory" if self.path is None else printable(str(self.path))
@@ -83,8 +88,13 @@ class Sqlite:
         name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
         for known, remedy in _REMEDIES.items():
             if name.startswith(known):
-                kind = Full if known in _FULL else StoreError
-                return kind(f"store {self}: {remedy}")
+                told = f"store {self}: {remedy}"
+                if known in _DAMAGED and self.damage is None:
+                    self.damage = told
+                    _log.error(
+                        "Nothing is recorded any more: {told}", event="record-damaged", told=told
+                    )
+                return Full(told) if known in _FULL else StoreError(told)
         return StoreError(f"store {self}: {name}, {printable(str(cause))}: nothing was kept")
 
     def _connect(self) -> sqlite3.Connection:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from pki.audit import Act
 from twisted_mesh.stores.records import Command, Full, Probe, RecordAct, RecordIntent, StoreError
@@ -24,6 +25,8 @@ class Writer:
 
     def apply(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """What each came to, its own error included."""
+        if self._database.damage is not None:
+            return [StoreError(self._database.damage) for _ in commands]
         reserve = self._database.reserve
         if reserve is not None and not reserve.hold():
             self._is_full = True
@@ -36,11 +39,15 @@ class Writer:
             why = self._database.explain(error)
         else:
             self._is_full = False
-            return outcomes
+            return [self._spoken(outcome) for outcome in outcomes]
         if not isinstance(why, Full):
             return [_again(why) for _ in commands]
         self._is_full = True
         return self._apply_pressing(commands, why)
+
+    def _spoken(self, outcome: Outcome) -> Outcome:
+        """What the database itself says no to, in words."""
+        return self._database.explain(outcome) if isinstance(outcome, DBAPIError) else outcome
 
     def _apply_pressing(self, commands: Sequence[Command], why: StoreError) -> Sequence[Outcome]:
         """Refuse what can wait because of ``why``, and do the rest."""

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, LogLevel
 
 import pki
 from pki.authority import LintFailed
@@ -521,6 +521,26 @@ def test_readyz_names_what_is_broken(api: Api) -> None:
     (found,) = document["problems"]
     assert found["code"] == "unhealthy-store"
     assert "the disk is full" in found["detail"]
+
+
+def test_a_flood_of_refusals_is_counted_and_told_in_part(
+    rig: CaRig, logged: Logged, monkeypatch: Any
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("twisted_mesh.ca.resources.time.monotonic", lambda: seconds[0])
+    api = Api(rig, NOBODY)
+    for _ in range(100):
+        assert api.ask("GET", "/api/v1/health").status == 401
+    seconds[0] += 1
+    api.ask("GET", "/api/v1/health")
+    told = [e for e in logged if e["log_level"] is LogLevel.warn]
+    assert [event["event"] for event in told] == [
+        *["request-refused"] * 20,
+        "refusals-untold",
+        "request-refused",
+    ]
+    assert told[20]["untold"] == 80
+    assert len([e for e in logged if e["event"] == "request-refused"]) == 101, "each is counted"
 
 
 def test_one_certificate_is_shown_whole(api: Api) -> None:

@@ -304,3 +304,27 @@ def test_a_file_that_was_moved_away_acknowledges_nothing(
     path.with_suffix(".away").rename(path)
     calls.result(store.apply(intent(1)))
     assert calls.result(store.find(1)) == issued(1)
+
+
+def test_once_damage_is_known_nothing_is_written_any_more(
+    store: SqlStore, path: Path, calls: ThreadCalls
+) -> None:
+    number = calls.result(store.apply(intent(1)))
+    damage = sqlite3.DatabaseError("database disk image is malformed")
+    damage.sqlite_errorname = "SQLITE_CORRUPT"
+    told = store._database.explain(damage)
+    for command in (intent(2), RecordCertificate(number, der(1)), revoke(1)):
+        error = calls.outcome(store.apply(command))
+        assert_is_one_sentence(error, path, "restore the last backup")
+        assert str(error) == str(told)
+    assert calls.result(store.find(1)) is not None, "what can be read is read"
+
+
+def test_a_record_that_contradicts_itself_is_told_in_words(
+    store: SqlStore, path: Path, calls: ThreadCalls
+) -> None:
+    calls.result(store.apply(intent(1)))
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE counters SET value = 0 WHERE name = 'audit'")
+    other.close()
+    assert_is_one_sentence(calls.outcome(store.apply(intent(2))), path, "contradicts itself")
