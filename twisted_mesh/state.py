@@ -109,11 +109,15 @@ class StateDirectory:
             )
 
     def refuse_half_restored(self) -> None:
-        """Raises :class:`StateError` where a restore was interrupted, so that old and new files are mixed."""
+        """Raises :class:`StateError` where a restore was interrupted, so that old and new files are mixed.
+
+        What one has unpacked that was never decided on is removed: keys are in it. For whoever has the lock.
+        """
         if (self.restoring / "plan.json").exists():
             raise StateError(
                 f"a backup is half in place in {self.ca}: run the same mesh-ctl backup restore again, which ends it"
             )
+        shutil.rmtree(self.restoring, ignore_errors=True)
 
     def lock(self) -> None:
         """Own the CA's part until this process ends, however it ends. Raises :class:`AlreadyRunning`.

@@ -475,3 +475,17 @@ def test_what_a_kill_left_of_a_write_is_removed_and_nothing_else(state: StateDir
     assert sorted(path.name for path in state.private.iterdir()) == sorted(stay)
     found = sorted(path.name for path in state.ca.iterdir())
     assert found == ["mesh.db", "mesh.db-wal", "private"]
+
+
+def test_what_a_restore_unpacked_and_never_used_does_not_stay(tmp_path: Path) -> None:
+    state = StateDirectory(tmp_path / "state")
+    state.prepare()
+    (state.restoring / "new").mkdir(parents=True)
+    (state.restoring / "new" / "root.key").write_bytes(b"a key")
+    state.refuse_half_restored()
+    assert not state.restoring.exists()
+    state.restoring.mkdir()
+    (state.restoring / "plan.json").write_bytes(b"{}")
+    with pytest.raises(StateError, match="half in place"):
+        state.refuse_half_restored()
+    assert state.restoring.exists()
