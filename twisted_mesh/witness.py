@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit import BadCheckpoint, Checkpoint, Verifier, advance
+from pki.audit import Checkpoint, Replaced, Verifier, advance
 from pki.errors import PkiError
 from twisted_mesh.events import logger
 from twisted_mesh.state import StateError, read_file, write_whole
@@ -46,6 +46,8 @@ class Witness:
     """What is wrong with the log; None while it only grows."""
     _note: str = field(default="", init=False)
     _written_at: float | None = field(default=None, init=False)
+    _kept: bool = field(default=False, init=False)
+    """Whether the file was there once."""
 
     def recall(self) -> None:
         """Read what was seen in an earlier life; what cannot be read is told, and begun anew."""
@@ -55,7 +57,7 @@ class Witness:
             kept = msgspec.json.decode(read_file(self.path, "the witness"), type=_Remembered)
             verifier = Verifier.parse(kept.verifier)
             self.seen, self.verifier = verifier.open(kept.note), verifier
-            self._note = kept.note
+            self._note, self._kept = kept.note, True
         except (PkiError, msgspec.DecodeError, msgspec.ValidationError) as error:
             _log.warn(
                 "{path} cannot be used, so the CA's audit log is believed anew: {error}",
@@ -72,14 +74,23 @@ class Witness:
     def hear(self, statement: LogStatement, now: float) -> None:
         """Compare with what was seen; what does not fit is told once, and nothing is forgotten for it.
 
-        The first log that is heard of is believed: over a channel that proved to be the CA's.
+        The first log that is heard of is believed: over a channel that proved to be the CA's. So is another
+        one, once somebody has removed the file: they say by it that they know why it does not fit.
         """
+        if self._is_given_up():
+            _log.warn(
+                "{path} was removed, so the CA's audit log is believed anew",
+                event="witness-lost",
+                path=str(self.path),
+            )
+            self.verifier, self.seen, self._written_at, self._kept = None, None, None, False
         try:
             verifier = self.verifier or Verifier.parse(statement.verifier)
             if str(verifier) != statement.verifier and self.seen is not None:
-                raise BadCheckpoint(
+                where = f"remove {self.path}" if self.path else "start this witness again"
+                raise Replaced(
                     f"the CA's audit log has another key or name now ({statement.verifier}): if the CA was "
-                    "restored from a backup or made anew, remove the file of this witness; if not, look into it"
+                    f"restored from a backup or made anew, {where}; if not, look into it"
                 )
             checkpoint = verifier.open(statement.note)
             self.seen = advance(self.seen, checkpoint, statement.proof)
@@ -96,16 +107,29 @@ class Witness:
 
     def remember(self) -> None:
         """Write what was seen; a service does not stop because it cannot."""
-        if self.path is None or self.verifier is None:
+        if self.path is None or self.verifier is None or self._is_given_up():
             return
         try:
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             kept = _Remembered(str(self.verifier), self._note)
             write_whole(self.path, msgspec.json.encode(kept), 0o600)
+            self._kept = True
         except (OSError, StateError) as error:
             _log.debug(
                 "what was seen of the CA's log is kept in memory only: {error}", error=str(error)
             )
+
+    def _is_given_up(self) -> bool:
+        """Whether the log does not fit, and the file that says so was removed."""
+        if self.path is None or self.problem is None or not self._kept:
+            return False
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def _complain(self, error: PkiError) -> None:
         if self.problem is None or str(self.problem) != str(error):

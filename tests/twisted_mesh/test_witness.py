@@ -95,7 +95,7 @@ def test_a_log_of_another_key_is_told(told: list[LogEvent]) -> None:
     witness = Witness(None)
     hear(witness, Log().grow(b"a"))
     hear(witness, Log(LogKey.generate("mesh.local/audit/2")).grow(b"a", b"b"))
-    assert codes(told) == ["bad-checkpoint"]
+    assert codes(told) == ["log-replaced"]
 
 
 def test_a_note_signed_by_nobody_is_told(told: list[LogEvent]) -> None:
@@ -125,6 +125,39 @@ def test_what_was_seen_is_seen_in_the_next_life(tmp_path: Path, told: list[LogEv
     hear(second, Log().grow(b"a"))
     assert codes(told) == ["log-rolled-back"]
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("stops_first", [False, True])
+def test_who_removes_the_file_has_another_log_believed(
+    tmp_path: Path, told: list[LogEvent], stops_first: bool
+) -> None:
+    path = tmp_path / "witness.json"
+    witness = Witness(path)
+    hear(witness, Log().grow(b"a", b"b"))
+    restored = Log(LogKey.generate("mesh.local/audit/2")).grow(b"a")
+    hear(witness, restored)
+    assert f"remove {path}; if not, look into it" in told[0]["error"]
+    path.unlink()
+    if stops_first:
+        witness.remember()
+        assert not path.exists(), "what was removed does not come back"
+    hear(witness, restored.grow(b"c"))
+    events = [event["event"] for event in told]
+    assert events == ["log-contradicts", "witness-lost", "log-fits-again"]
+    again = Witness(path)
+    again.recall()
+    assert again.verifier == restored.key.verifier
+    hear(witness, Log().grow(b"a", b"b", b"c"))
+    assert codes(told) == ["log-replaced", "log-replaced"]
+
+
+def test_a_file_that_vanishes_while_all_is_well_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "witness.json"
+    witness = Witness(path)
+    hear(witness, Log().grow(b"a"))
+    path.unlink()
+    witness.remember()
+    assert path.exists()
 
 
 def test_it_is_written_at_most_once_a_minute_and_at_the_end(tmp_path: Path) -> None:
