@@ -17,6 +17,8 @@ _log = logger("ca")
 TICK = 5.0
 #: Seconds between two prunings.
 _PRUNING = 3600.0
+#: Seconds by which the wall clock may move between two looks.
+_STEP = 60.0
 
 
 @define(eq=False)
@@ -30,6 +32,8 @@ class Housekeeping:
     keep_acts: timedelta
     """How long the text of an act stays in the audit log; its hash stays for good."""
     _prune_at: float = field(default=0.0, init=False)
+    _offset: float | None = field(default=None, init=False)
+    """Wall clock less steady clock, at the last look."""
     _loop: LoopingCall | None = field(default=None, init=False)
     _busy: bool = field(default=False, init=False)
 
@@ -51,6 +55,7 @@ class Housekeeping:
         """One turn."""
         try:
             await self.ca.write_off()
+            self._mistrust_clock()
             if self.clock.seconds() >= self._prune_at:
                 await self.prune()
                 self._prune_at = self.clock.seconds() + _PRUNING
@@ -58,6 +63,14 @@ class Housekeeping:
             _log.debug("housekeeping has to wait: {error}", error=str(error))
         finally:
             self._busy = False
+
+    def _mistrust_clock(self) -> None:
+        """Put off pruning where the time is new: what a wrong clock forgets, nobody could list or revoke any more."""
+        steady = self.clock.seconds()
+        offset = self.ca.now().timestamp() - steady
+        if self._offset is None or abs(offset - self._offset) > _STEP:
+            self._prune_at = steady + _PRUNING
+        self._offset = offset
 
     async def prune(self) -> int:
         """Forget what is long over, a little at a time: others wait no longer than for that."""

@@ -61,6 +61,20 @@ def test_what_expired_long_ago_is_forgotten(house: House) -> None:
     assert house.statuses == []
 
 
+def test_a_clock_that_is_ahead_for_less_than_an_hour_costs_nothing(house: House) -> None:
+    house.rig.sign()
+    for _ in range(3):
+        house.rig.time += 365 * DAY
+        house.pass_time(0.9 * HOUR)
+        assert house.statuses == [Status.EXPIRED]
+        house.rig.time -= 365 * DAY
+        house.pass_time(timedelta(seconds=TICK))
+    house.rig.time += 365 * DAY
+    house.pass_time(timedelta(seconds=TICK))
+    house.pass_time(HOUR)
+    assert house.statuses == []
+
+
 def test_however_much_there_is_to_forget(house: House) -> None:
     for _ in range(30):
         house.rig.sign()
