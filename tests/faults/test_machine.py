@@ -116,7 +116,7 @@ def test_a_clock_that_steps_is_told_and_never_stops_the_ca_for_good(under: Ordea
     assert answer.status != 201, "before the CA itself began nothing can be issued"
     assert "check this machine's clock" in answer.json["detail"]
     under.until(lambda: under.ask("/readyz").status == 503)
-    assert health("issuer").startswith("fail: the issuing CA is not valid now")
+    assert health("issuer").startswith("fail: the issuing CA is not valid yet")
     assert under.ask("/livez").status == 200
 
     clock.set(0)
