@@ -213,13 +213,15 @@ class CaApi(resource.Resource):
             ],
         }
         if "log" in call.query:
-            news["log"] = await self._log_since(call.number("log", 0))
+            # Who comes from another store may know another log of the same size.
+            is_ours = call.query.get("store") == feed.store
+            news["log"] = await self._log_since(call.number("log", 0), is_ours=is_ours)
         return Answer(msgspec.json.encode(news))
 
-    async def _log_since(self, size: int) -> dict[str, Any] | None:
+    async def _log_since(self, size: int, *, is_ours: bool) -> dict[str, Any] | None:
         """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
         log = self.ca.log
-        if log.latest is None or log.latest.checkpoint.size == size:
+        if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
             return None
         proof = await log.consistency(size)
         return {

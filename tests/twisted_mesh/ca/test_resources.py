@@ -240,6 +240,16 @@ def test_the_root_is_pem_and_the_bundle_is_jwks(api: Api) -> None:
     assert TrustBundle.from_jwks(MESH, api.ask("GET", "/api/v1/bundle").body).roots == (root,)
 
 
+def test_trust_shows_the_log_to_whoever_comes_from_another_store(api: Api) -> None:
+    first = api.ask("GET", "/api/v1/trust?log=0").json
+    api.sign()
+    size = result_of(api.rig.log.extend()).checkpoint.size
+    asked = f"/api/v1/trust?log={size}&store="
+    assert api.ask("GET", asked + first["store"]).json["log"] is None
+    elsewhere = api.ask("GET", asked + "another").json["log"]
+    assert (elsewhere["verifier"], elsewhere["proof"]) == (str(api.rig.log.key.verifier), [])
+
+
 def test_trust_tells_what_was_revoked_since(api: Api) -> None:
     api.caller = WORKLOAD
     nothing = api.ask("GET", "/api/v1/trust").json
