@@ -58,6 +58,8 @@ class Loss:
     witnessed: Checkpoint | None
     """The largest log that anybody has seen of this CA, if it is larger than the backup's."""
     backup: Summary
+    is_unreadable: bool = False
+    """Whether there is a record here that says nothing: revocations in it cannot be carried over."""
 
     @property
     def acts(self) -> int:
@@ -78,9 +80,10 @@ class Loss:
 
     @property
     def is_bearable(self) -> bool:
-        """Whether nothing is known to be lost."""
+        """Whether nothing is known to be lost, and nothing that is here has to be guessed at."""
         lost = self.lost or Lost()
-        return not self.acts and not lost.certificates and lost.is_same_log
+        known = self.acts or lost.certificates or not lost.is_same_log
+        return not known and not self.is_unreadable
 
 
 @define(eq=False)
@@ -143,7 +146,8 @@ class Restoration:
         record.bring_up(backup)
         lost, why_not = self._compared(backup)
         summary = record.summary(backup)
-        self.loss = Loss(lost, why_not, _largest(witnesses, summary), summary)
+        is_unreadable = lost is None and (self.state.root / DATABASE).exists()
+        self.loss = Loss(lost, why_not, _largest(witnesses, summary), summary, is_unreadable)
         return self.loss
 
     def perform(self, by: str) -> None:
