@@ -1,6 +1,6 @@
-"""Who may do what at the CA: one function decides, for every route."""
+"""Who may do what at the CA: :func:`permit` decides for every route, :func:`grant` what a signature is of."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import StrEnum
 
@@ -8,7 +8,8 @@ from attrs import frozen
 
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError
-from pki.names import IPAddress
+from pki.registration import RegistrationEntry, candidates
+from pki.selector import Selector, spoken
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.validity import format_duration
@@ -27,6 +28,10 @@ class Action(StrEnum):
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
     DETACH_ROOT = "detach-root"
+    READ_ENTRIES = "read-entries"
+    CHANGE_ENTRIES = "change-entries"
+    READ_TOKENS = "read-tokens"
+    CHANGE_TOKENS = "change-tokens"
     LIVENESS = "liveness"
     READINESS = "readiness"
     METRICS = "metrics"
@@ -49,9 +54,11 @@ class Principal:
     """What the attestor saw, for the log and the audit: ``unix:uid:1000``, ``x509:spiffe://…``."""
     spiffe_id: SpiffeId | None = None
     serial: int | None = None
-    """Of the SVID that a workload presented."""
-    dns_names: tuple[str, ...] = ()
-    ip_addresses: tuple[IPAddress, ...] = ()
+    """Of the SVID that was presented."""
+    selectors: frozenset[Selector] | None = frozenset()
+    """What was attested. None for the CA itself and for whoever reaches ``--insecure-http``, whom no entry limits."""
+    entry: str | None = None
+    """The registration entry that bought the SVID, or that the join token is bound to."""
 
     @property
     def evidence(self) -> str:
@@ -70,6 +77,12 @@ class Certificate:
 
     serial: int
     spiffe_id: SpiffeId | None
+
+
+_PROOFS = (
+    "call over mutual TLS with a current SVID, with a join token (mesh-ctl token create), or on the CA's unix socket "
+    "as a user whom a registration entry names"
+)
 
 
 class NoProof(PkiError):
@@ -92,26 +105,22 @@ _WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
 #: Whoever believes the CA may see that its log only grows.
 _WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
 
-_Object = IssuanceRequest | Certificate | None
 
-
-def permit(principal: Principal, action: Action, target: _Object = None) -> None:
+def permit(principal: Principal, action: Action, target: Certificate | None = None) -> None:
     """Return if ``principal`` may do ``action`` to ``target``; default deny.
 
     Raises :class:`NoProof` or :class:`Forbidden`. A target of None asks whether the principal could
-    do the action to anything at all: it lets a route refuse before it reads a body.
+    do the action to anything at all: it lets a route refuse before it reads a body. Anybody may ask
+    for a signature, since the proof may be in the body; :func:`grant` decides on that.
     """
-    if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
+    if action in _WITHOUT_PROOF or action is Action.SIGN:
+        return
+    if principal.kind is Kind.ADMINISTRATOR:
         return
     if principal.kind is Kind.ANONYMOUS:
-        raise NoProof(
-            f"{action} needs proof of who you are: call over mutual TLS with a current SVID, or on the CA's "
-            "unix socket as its own user or root"
-        )
+        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
     if action in _WORKLOADS:
         return
-    if action is Action.SIGN:
-        return _permit_renewal(principal, target)
     if action is Action.REVOKE:
         return _permit_revocation(principal, target)
     raise Forbidden(
@@ -119,57 +128,81 @@ def permit(principal: Principal, action: Action, target: _Object = None) -> None
     )
 
 
-def _permit_renewal(principal: Principal, request: _Object) -> None:
-    if request is None:
-        return
-    if not isinstance(request, IssuanceRequest) or request.spiffe_id != principal.spiffe_id:
-        raise Forbidden("own-identity-only", f"{principal} may renew its own ID and no other")
-    extra = [
-        str(name)
-        for name in (*request.dns_names, *request.ip_addresses)
-        if not (
-            grants_by_default(request.spiffe_id, name)
-            or name in principal.dns_names
-            or name in principal.ip_addresses
-        )
+@frozen
+class Grant:
+    """What may be signed."""
+
+    entry: str | None
+    """The registration entry that buys it; None where nothing limits the caller."""
+    lifetime: timedelta
+
+
+def grant(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Iterable[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> Grant:
+    """What of ``entries`` lets ``principal`` have ``request``; administrators need one too.
+
+    An SVID needs no other proof to be renewed under the entry that bought it. Raises
+    :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
+    :class:`TtlOutOfRange`.
+    """
+    if principal.selectors is None:
+        return Grant(None, lifetimes.grant(request.ttl))
+    if not principal.selectors:
+        raise NoProof(f"a certificate needs proof of who you are: {_PROOFS}")
+    met = [
+        entry
+        for entry in entries
+        if entry.is_met_by(principal.selectors)
+        or (entry.id == principal.entry and request.spiffe_id == principal.spiffe_id)
     ]
-    if extra:
-        raise Forbidden(
-            "names-granted-only",
-            f"{principal} may not carry {', '.join(extra)}: an administrator has to request the first certificate "
-            "with these names",
+    if not met:
+        raise _no_entry(principal, request)
+    # A literal ID is the more exact right: it is named where both would do.
+    met.sort(key=lambda entry: (not entry.spiffe_id.is_literal, entry.id))
+    nearest = candidates(met, request, principal.selectors)[0]
+    if nearest.shortfalls:
+        rule = nearest.shortfalls[0].rule
+        detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
+        raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
+    entry = nearest.entry
+    if request.ttl is not None:
+        return Grant(entry.id, lifetimes.grant(request.ttl))
+    most = min(entry.max_ttl or lifetimes.maximum, lifetimes.maximum)
+    return Grant(entry.id, min(entry.ttl or lifetimes.default, most))
+
+
+def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
+    seen = spoken(principal.selectors or ())
+    if principal.spiffe_id is not None and request.spiffe_id != principal.spiffe_id:
+        return Forbidden(
+            "own-identity-only",
+            f"{principal} may renew its own ID, and no registration entry lets it have another",
         )
+    if principal.spiffe_id is not None:
+        return Forbidden(
+            "no-entry",
+            f"the registration entry that bought the certificate of {principal} is gone, and no other fits: "
+            "have an administrator make one (mesh-ctl entry create)",
+        )
+    return Forbidden(
+        "no-entry",
+        f"no registration entry lets this caller have {request.spiffe_id}; seen: {seen}. Have an administrator look "
+        "with mesh-ctl why, and make an entry (mesh-ctl entry create) or a token (mesh-ctl token create)",
+    )
 
 
-def _permit_revocation(principal: Principal, target: _Object) -> None:
+def _permit_revocation(principal: Principal, target: Certificate | None) -> None:
     if target is None:
         return
-    if (
-        not isinstance(target, Certificate)
-        or target.spiffe_id is None
-        or target.spiffe_id != principal.spiffe_id
-    ):
+    if target.spiffe_id is None or target.spiffe_id != principal.spiffe_id:
         raise Forbidden(
             "own-certificate-only",
             f"{principal} may revoke certificates of its own ID and no others",
         )
-
-
-def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
-    """Whether a workload gets this host name without anybody's say-so.
-
-    ``localhost`` and loopback addresses for all, ``NAME.TD`` for ``spiffe://TD/service/NAME``. A NAME
-    with dots gets none: ``/service/a.b`` of ``td`` and ``/service/a`` of ``b.td`` would share it.
-    """
-    if not isinstance(name, str):
-        return name.is_loopback
-    segments = spiffe_id.segments
-    own = (
-        f"{segments[1]}.{spiffe_id.trust_domain}"
-        if len(segments) == 2 and segments[0] == "service" and "." not in segments[1]
-        else None
-    )
-    return name in ("localhost", own)
 
 
 @frozen
@@ -196,20 +229,20 @@ class TtlOutOfRange(PkiError):
     code = "ttl-out-of-range"
 
 
-def administrator(proof: str) -> Principal:
-    return Principal(Kind.ADMINISTRATOR, proof)
-
-
-def anonymous(proof: str) -> Principal:
-    return Principal(Kind.ANONYMOUS, proof)
-
-
-def workload(
-    spiffe_id: SpiffeId,
-    serial: int,
-    dns_names: Collection[str] = (),
-    ip_addresses: Collection[IPAddress] = (),
+def administrator(
+    proof: str,
+    selectors: frozenset[Selector] | None = None,
+    *,
+    spiffe_id: SpiffeId | None = None,
+    serial: int | None = None,
 ) -> Principal:
-    return Principal(
-        Kind.WORKLOAD, f"x509:{spiffe_id}", spiffe_id, serial, tuple(dns_names), tuple(ip_addresses)
-    )
+    return Principal(Kind.ADMINISTRATOR, proof, spiffe_id, serial, selectors)
+
+
+def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:
+    return Principal(Kind.ANONYMOUS, proof, selectors=selectors)
+
+
+def workload(spiffe_id: SpiffeId, serial: int) -> Principal:
+    selector = Selector("x509", str(spiffe_id))
+    return Principal(Kind.WORKLOAD, str(selector), spiffe_id, serial, frozenset({selector}))

@@ -1,0 +1,315 @@
+"""Registration: which selectors buy which names, for how long, with which keys.
+
+A certificate is bought by a registration entry and by nothing else. All selectors of an entry must
+have been attested; what it buys is told by a template that cannot leave the entry's own subtree.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Self, TypeVar
+
+from attrs import frozen
+
+from pki.csr import IssuanceRequest
+from pki.errors import Malformed, PkiError, Problem, Refused, printable
+from pki.keys import KeyAlgorithm
+from pki.names import IPAddress, is_dns_name
+from pki.selector import Selector, values_of
+from pki.spiffe import (
+    RESERVED_SEGMENT,
+    NotASpiffeId,
+    SpiffeId,
+    SpiffePattern,
+    TrustDomain,
+)
+from pki.validity import format_duration, parse_lifetime
+
+#: The entry that lets services of the CA's own user in, while the CA listens on loopback only.
+DEFAULT_ENTRY = "default"
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+#: What may stand in braces, and which kind of selector tells its value. Each kind has one value at most.
+_FACTS = {
+    "unix.uid": "unix:uid",
+    "unix.user": "unix:user",
+    "systemd.unit": "systemd:unit",
+    "token": "token",
+}
+_TRUST_DOMAIN = "{trust_domain}"
+#: A value becomes part of one path segment, and no two values become the same.
+_VALUE = re.compile(r"[a-z0-9_-][a-z0-9._-]*", re.ASCII)
+_MAX = 64
+_LONGEST_COMMENT = 200
+
+T = TypeVar("T")
+
+
+@frozen
+class IdTemplate:
+    """Which SPIFFE IDs an entry buys: a pattern, in whose segments facts of the caller may stand in braces.
+
+    ``spiffe://mesh.local/user/{unix.user}``. ``IdTemplate.parse(str(x), x.trust_domain) == x``.
+    """
+
+    trust_domain: TrustDomain
+    segments: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str, trust_domain: TrustDomain) -> Self:
+        """Raises :class:`NotASpiffeId`. ``{trust_domain}`` stands for ``trust_domain``, which any ID must be of."""
+        authority = f"spiffe://{_TRUST_DOMAIN}"
+        if text == authority or text.startswith(f"{authority}/"):
+            text = f"spiffe://{trust_domain}{text[len(authority) :]}"
+        unknown = [name for name in _PLACEHOLDER.findall(text) if name not in _FACTS]
+        if unknown:
+            raise NotASpiffeId(text, f"in braces stands one of {', '.join(_FACTS)}")
+        # A placeholder is judged as the letter that it could be.
+        pattern = SpiffePattern.parse(_PLACEHOLDER.sub("x", text))
+        if pattern.trust_domain != trust_domain:
+            raise NotASpiffeId(text, f"it is below spiffe://{trust_domain}/")
+        segments = tuple(text.removeprefix(f"spiffe://{trust_domain}").split("/")[1:])
+        if not segments:
+            raise NotASpiffeId(text, "a workload's ID has a path")
+        if segments[0] in ("*", "**") or "{" in segments[0]:
+            raise NotASpiffeId(
+                text, "its first path segment is a word: the subtree that it stays in"
+            )
+        if segments[0] == RESERVED_SEGMENT:
+            raise NotASpiffeId(text, "/mesh/** names the mesh itself, and no entry buys it")
+        return cls(trust_domain, segments)
+
+    def __str__(self) -> str:
+        return f"spiffe://{self.trust_domain}/{'/'.join(self.segments)}"
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether it is one ID, whoever asks."""
+        return not any("{" in s or s in ("*", "**") for s in self.segments)
+
+    def fill(self, selectors: Collection[Selector]) -> SpiffePattern:
+        """The IDs that a caller with those selectors gets. Raises :class:`CannotFill`."""
+        return SpiffePattern(
+            self.trust_domain,
+            tuple(
+                _PLACEHOLDER.sub(lambda match: _value(match[1], selectors), segment)
+                for segment in self.segments
+            ),
+        )
+
+
+class CannotFill(PkiError):
+    """A template's placeholder has no value for this caller, or one that no path segment may have."""
+
+    code = "not-authorized"
+
+
+def _value(name: str, selectors: Collection[Selector]) -> str:
+    found = values_of(_FACTS[name], selectors)
+    if len(found) != 1:
+        raise CannotFill(f"{{{name}}} has no value: no {_FACTS[name]} selector was seen")
+    if not _VALUE.fullmatch(found[0]):
+        raise CannotFill(
+            f"{{{name}}} is {printable(found[0], 80)!r}, and only lower-case letters, digits, dots, dashes and "
+            "underscores go into an ID, a dot not first"
+        )
+    return found[0]
+
+
+@frozen
+class RegistrationEntry:
+    """What a set of selectors buys."""
+
+    id: str
+    selectors: frozenset[Selector]
+    """All of them must have been attested."""
+    spiffe_id: IdTemplate
+    dns_names: tuple[str, ...] = ()
+    """Host names that may be carried besides those that everybody may."""
+    ip_addresses: tuple[IPAddress, ...] = ()
+    ttl: timedelta | None = None
+    """What is given where nothing is asked; None for what the CA gives."""
+    max_ttl: timedelta | None = None
+    """The most that is given; None for the CA's own most."""
+    keys: tuple[KeyAlgorithm, ...] = ()
+    """The algorithms that a key may have; empty for all that the CA takes."""
+    comment: str = ""
+
+    def is_met_by(self, selectors: Collection[Selector]) -> bool:
+        return all(selector in selectors for selector in self.selectors)
+
+    def missing(self, selectors: Collection[Selector]) -> tuple[Selector, ...]:
+        """Those of its selectors that were not seen."""
+        return tuple(sorted(s for s in self.selectors if s not in selectors))
+
+
+def read_entry(
+    entry_id: str,
+    trust_domain: TrustDomain,
+    *,
+    selectors: Sequence[str],
+    spiffe_id: str,
+    dns_names: Sequence[str] = (),
+    ip_addresses: Sequence[str] = (),
+    ttl: str | None = None,
+    max_ttl: str | None = None,
+    keys: Sequence[str] = (),
+    comment: str = "",
+) -> RegistrationEntry:
+    """An entry as people, files and the API write it. Raises :class:`Refused` with every rule that it breaks."""
+    problems: list[Problem] = []
+
+    def each(name: str, texts: Sequence[str], read: Callable[[str], T]) -> list[T]:
+        if len(texts) > _MAX:
+            problems.append(_problem(name, f"there are at most {_MAX} of them, here {len(texts)}"))
+        found = []
+        for text in texts[:_MAX]:
+            try:
+                found.append(read(text))
+            except PkiError as error:
+                problems.append(_problem(name, str(error), error.code))
+        return found
+
+    if not selectors:
+        problems.append(_problem("selectors", "without a selector it would let everybody in"))
+    seen = each("selectors", selectors, Selector.parse)
+    template = each("spiffe_id", [spiffe_id], lambda text: IdTemplate.parse(text, trust_domain))
+    names = each("dns_names", dns_names, _dns_name)
+    addresses = each("ip_addresses", ip_addresses, _address)
+    life = each("ttl", [ttl] if ttl is not None else [], parse_lifetime)
+    longest = each("max_ttl", [max_ttl] if max_ttl is not None else [], parse_lifetime)
+    if life and longest and life > longest:
+        problems.append(_problem("ttl", f"{ttl} is more than max_ttl, {max_ttl}"))
+    algorithms = each("keys", keys, _algorithm)
+    if len(comment) > _LONGEST_COMMENT or not comment.isprintable():
+        problems.append(
+            _problem("comment", f"it is one line of at most {_LONGEST_COMMENT} characters")
+        )
+    if problems:
+        raise Refused(problems)
+    return RegistrationEntry(
+        entry_id,
+        frozenset(seen),
+        template[0],
+        tuple(dict.fromkeys(names)),
+        tuple(dict.fromkeys(addresses)),
+        life[0] if life else None,
+        longest[0] if longest else None,
+        tuple(dict.fromkeys(algorithms)),
+        comment,
+    )
+
+
+@frozen
+class Shortfall:
+    """One reason why an entry does not buy what was asked for."""
+
+    rule: str
+    """The name of the rule that says so."""
+    detail: str
+
+
+def shortfalls(
+    entry: RegistrationEntry, request: IssuanceRequest, selectors: Collection[Selector]
+) -> Iterator[Shortfall]:
+    """Why ``entry`` does not buy ``request``, whoever asks with ``selectors``; nothing where it does.
+
+    Whether the entry's own selectors were seen is not asked here.
+    """
+    try:
+        bought = entry.spiffe_id.fill(selectors)
+        if not bought.matches(request.spiffe_id):
+            yield Shortfall("granted-ids-only", f"it buys {bought}, not {request.spiffe_id}")
+    except PkiError as error:
+        yield Shortfall("granted-ids-only", f"it buys {entry.spiffe_id}, and {error}")
+    extra = [
+        str(name)
+        for name in (*request.dns_names, *request.ip_addresses)
+        if not (
+            grants_by_default(request.spiffe_id, name)
+            or name in entry.dns_names
+            or name in entry.ip_addresses
+        )
+    ]
+    if extra:
+        yield Shortfall("granted-names-only", f"it does not grant the names {', '.join(extra)}")
+    if request.ttl is not None and entry.max_ttl is not None and request.ttl > entry.max_ttl:
+        asked, most = format_duration(request.ttl), format_duration(entry.max_ttl)
+        yield Shortfall("granted-ttl-only", f"it grants {most} at most, not {asked}")
+    if entry.keys and KeyAlgorithm.of(request.public_key) not in entry.keys:
+        allowed = ", ".join(entry.keys)
+        yield Shortfall("granted-keys-only", f"it takes keys of {allowed} only")
+
+
+def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
+    """Whether a workload gets this host name without anybody's say-so.
+
+    ``localhost`` and loopback addresses for all, ``NAME.TD`` for ``spiffe://TD/service/NAME``. A NAME
+    with dots gets none: ``/service/a.b`` of ``td`` and ``/service/a`` of ``b.td`` would share it.
+    """
+    if not isinstance(name, str):
+        return name.is_loopback
+    segments = spiffe_id.segments
+    own = (
+        f"{segments[1]}.{spiffe_id.trust_domain}"
+        if len(segments) == 2 and segments[0] == "service" and "." not in segments[1]
+        else None
+    )
+    return name in ("localhost", own)
+
+
+@frozen
+class Candidate:
+    """How near an entry comes to letting a caller in."""
+
+    entry: RegistrationEntry
+    missing: tuple[Selector, ...]
+    """Its selectors that were not seen."""
+    shortfalls: tuple[Shortfall, ...]
+    """What else is in the way."""
+
+    @property
+    def lets_in(self) -> bool:
+        return not self.missing and not self.shortfalls
+
+    @property
+    def distance(self) -> tuple[int, int, str]:
+        """To sort by, the nearest first."""
+        return len(self.missing) + len(self.shortfalls), len(self.missing), self.entry.id
+
+
+def candidates(
+    entries: Iterable[RegistrationEntry], request: IssuanceRequest, selectors: Collection[Selector]
+) -> list[Candidate]:
+    """Every entry with what keeps it from buying ``request``, the nearest first."""
+    found = [
+        Candidate(entry, entry.missing(selectors), tuple(shortfalls(entry, request, selectors)))
+        for entry in entries
+    ]
+    return sorted(found, key=lambda candidate: candidate.distance)
+
+
+def _dns_name(text: str) -> str:
+    if not is_dns_name(text):
+        raise Malformed(f"{printable(text, 80)!r} is no host name in lower case without wildcards")
+    return text
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise Malformed(f"{printable(text, 80)!r} is no IP address") from None
+
+
+def _algorithm(text: str) -> KeyAlgorithm:
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        known = ", ".join(KeyAlgorithm)
+        raise Malformed(f"{printable(text, 40)!r} is none of {known}") from None
+
+
+def _problem(name: str, detail: str, code: str = "malformed") -> Problem:
+    return Problem(code=code, detail=detail, subject=name)
