@@ -55,10 +55,12 @@ class Principal:
     spiffe_id: SpiffeId | None = None
     serial: int | None = None
     """Of the SVID that was presented."""
-    selectors: frozenset[Selector] | None = frozenset()
-    """What was attested. None for the CA itself and for whoever reaches ``--insecure-http``, whom no entry limits."""
+    selectors: frozenset[Selector] = frozenset()
+    """What was attested."""
     entry: str | None = None
     """The registration entry that bought the SVID, or that the join token is bound to."""
+    issues: bool = False
+    """Whether it may have signed what no entry lets it have."""
 
     @property
     def evidence(self) -> str:
@@ -133,7 +135,7 @@ class Grant:
     """What may be signed."""
 
     entry: str | None
-    """The registration entry that buys it; None where nothing limits the caller."""
+    """The registration entry that buys it; None where the caller needs none."""
     lifetime: timedelta
 
 
@@ -143,16 +145,28 @@ def grant(
     entries: Iterable[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
-    """What of ``entries`` lets ``principal`` have ``request``; administrators need one too.
+    """What of ``entries`` lets ``principal`` have ``request``; default deny.
 
     An SVID needs no other proof to be renewed under the entry that bought it. Raises
     :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
     :class:`TtlOutOfRange`.
     """
-    if principal.selectors is None:
-        return Grant(None, lifetimes.grant(request.ttl))
-    if not principal.selectors:
+    if not principal.selectors and not principal.issues:
         raise NoProof(f"a certificate needs proof of who you are: {_PROOFS}")
+    try:
+        return _granted(principal, request, entries, lifetimes)
+    except Forbidden:
+        if not principal.issues:
+            raise
+        return Grant(None, lifetimes.grant(request.ttl))
+
+
+def _granted(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Iterable[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> Grant:
     met = [
         entry
         for entry in entries
@@ -176,7 +190,7 @@ def grant(
 
 
 def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
-    seen = spoken(principal.selectors or ())
+    seen = spoken(principal.selectors)
     if principal.spiffe_id is not None and request.spiffe_id != principal.spiffe_id:
         return Forbidden(
             "own-identity-only",
@@ -230,13 +244,10 @@ class TtlOutOfRange(PkiError):
 
 
 def administrator(
-    proof: str,
-    selectors: frozenset[Selector] | None = None,
-    *,
-    spiffe_id: SpiffeId | None = None,
-    serial: int | None = None,
+    proof: str, selectors: frozenset[Selector] = frozenset(), *, issues: bool = True
 ) -> Principal:
-    return Principal(Kind.ADMINISTRATOR, proof, spiffe_id, serial, selectors)
+    """``issues``: whether it may have anything signed, also where no entry lets it."""
+    return Principal(Kind.ADMINISTRATOR, proof, selectors=selectors, issues=issues)
 
 
 def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:

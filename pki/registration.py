@@ -220,9 +220,9 @@ def shortfalls(
     try:
         bought = entry.spiffe_id.fill(selectors)
         if not bought.matches(request.spiffe_id):
-            yield Shortfall("granted-ids-only", f"it buys {bought}, not {request.spiffe_id}")
+            yield Shortfall("ids-granted-only", f"it buys {bought}, not {request.spiffe_id}")
     except PkiError as error:
-        yield Shortfall("granted-ids-only", f"it buys {entry.spiffe_id}, and {error}")
+        yield Shortfall("ids-granted-only", f"it buys {entry.spiffe_id}, and {error}")
     extra = [
         str(name)
         for name in (*request.dns_names, *request.ip_addresses)
@@ -233,13 +233,13 @@ def shortfalls(
         )
     ]
     if extra:
-        yield Shortfall("granted-names-only", f"it does not grant the names {', '.join(extra)}")
+        yield Shortfall("names-granted-only", f"it does not grant the names {', '.join(extra)}")
     if request.ttl is not None and entry.max_ttl is not None and request.ttl > entry.max_ttl:
         asked, most = format_duration(request.ttl), format_duration(entry.max_ttl)
-        yield Shortfall("granted-ttl-only", f"it grants {most} at most, not {asked}")
+        yield Shortfall("ttl-granted-only", f"it grants {most} at most, not {asked}")
     if entry.keys and KeyAlgorithm.of(request.public_key) not in entry.keys:
         allowed = ", ".join(entry.keys)
-        yield Shortfall("granted-keys-only", f"it takes keys of {allowed} only")
+        yield Shortfall("keys-granted-only", f"it takes keys of {allowed} only")
 
 
 def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
