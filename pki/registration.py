@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+import msgspec
 from attrs import frozen
 
 from pki.csr import IssuanceRequest
@@ -142,6 +143,72 @@ class RegistrationEntry:
     def missing(self, selectors: Collection[Selector]) -> tuple[Selector, ...]:
         """Those of its selectors that were not seen."""
         return tuple(sorted(s for s in self.selectors if s not in selectors))
+
+    @property
+    def is_of_token(self) -> bool:
+        """Whether it was made together with a join token: nothing but a token of its own lets anybody in."""
+        return self.selectors == {Selector("token", self.id)}
+
+    def members(self) -> dict[str, Any]:
+        """Its ``id``, and what :func:`read_entry` takes, as JSON has it."""
+        return {
+            "id": self.id,
+            "selectors": [str(selector) for selector in sorted(self.selectors)],
+            "spiffe_id": str(self.spiffe_id),
+            "dns_names": list(self.dns_names),
+            "ip_addresses": [str(address) for address in self.ip_addresses],
+            "ttl": None if self.ttl is None else format_duration(self.ttl),
+            "max_ttl": None if self.max_ttl is None else format_duration(self.max_ttl),
+            "keys": [str(algorithm) for algorithm in self.keys],
+            "comment": self.comment,
+        }
+
+    def to_document(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
+        return _encode(self.members())
+
+    @classmethod
+    def from_document(cls, document: bytes) -> "RegistrationEntry":
+        """The inverse of :meth:`to_document`; its trust domain is that of its SPIFFE ID.
+
+        Raises :class:`BadDocument` for whatever :meth:`to_document` would not have written, and what
+        breaks a rule of :func:`read_entry`.
+        """
+        try:
+            found = msgspec.structs.asdict(_decode(document))
+            authority = found["spiffe_id"].removeprefix("spiffe://").partition("/")[0]
+            entry = read_entry(found.pop("id"), TrustDomain.parse(authority), **found)
+            # A key twice, a name twice, a space: whatever is read is held against what we write.
+            canonical = entry.to_document()
+        except PkiError as error:
+            raise BadDocument(f"this is no registration entry: {error}") from None
+        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError):
+            raise BadDocument("this is no registration entry: it is damaged or not ours") from None
+        if canonical != document:
+            raise BadDocument("this registration entry is not written canonically: it was changed")
+        return entry
+
+
+class BadDocument(Malformed):
+    """These bytes are no registration entry."""
+
+    code = "bad-registration"
+
+
+class _Members(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str]
+    ip_addresses: list[str]
+    ttl: str | None
+    max_ttl: str | None
+    keys: list[str]
+    comment: str
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Members).decode
 
 
 def read_entry(
