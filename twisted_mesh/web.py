@@ -1,6 +1,6 @@
 """HTTP/1.1 with bounds: absolute deadlines, capped bodies, whole answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from time import time
@@ -19,7 +19,9 @@ from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.iweb import IResponse
 
 from twisted_mesh._tasks import within
+from twisted_mesh.admission import Admission, Place
 from twisted_mesh.documents import problem_body
+from twisted_mesh.limits import stranger
 from twisted_mesh.whole_request import read_whole
 
 T = TypeVar("T")
@@ -115,6 +117,7 @@ class BoundedChannel(http.HTTPChannel):
     _timer: IDelayedCall | None = None
     """Goes off at the deadline or before."""
     _idle = False
+    _place: Place | None = None
     _host: Any = None
     _peer: Any = None
 
@@ -129,7 +132,22 @@ class BoundedChannel(http.HTTPChannel):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.channels.add(self)
-        self._within(self.limits.header_seconds)
+        if self._find_place():
+            self._within(self.limits.header_seconds)
+        else:
+            self.refused = True
+            self.transport.abortConnection()
+
+    def _find_place(self) -> bool:
+        """Whether there is room for this connection. One over TLS has its place from below."""
+        self._place = getattr(self.transport, "place", None)
+        if self._place is None and self.site.admission is not None:
+            key, is_proven = self.site.whose(self.transport)
+            self._place = self.site.admission.admit(key, is_proven=is_proven)
+            if self._place is None:
+                return False
+            self._place.hang_up = self.transport.abortConnection
+        return True
 
     def dataReceived(self, data: bytes) -> None:
         if self.refused:
@@ -198,6 +216,8 @@ class BoundedChannel(http.HTTPChannel):
     def allContentReceived(self) -> None:
         if not self.refused:
             self._within(None)
+            if self._place is not None:
+                self._place.serve()
             super().allContentReceived()
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
@@ -209,6 +229,8 @@ class BoundedChannel(http.HTTPChannel):
     def requestDone(self, request: Any) -> None:
         self._idle = True
         self._within(self.limits.idle_seconds)
+        if self._place is not None:
+            self._place.rest()
         super().requestDone(request)
 
     def finish(self) -> None:
@@ -254,6 +276,8 @@ class BoundedChannel(http.HTTPChannel):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._place is not None:
+            self._place.leave()
         super().connectionLost(reason)
         self.site.closed(self)
 
@@ -291,19 +315,38 @@ class BoundedChannel(http.HTTPChannel):
         self._refuse(b"408 Request Timeout", b"Content-Length: 0")
 
 
+#: From a connection's transport to whose it is, and whether that is proven.
+Whose = Callable[[Any], tuple[str, bool]]
+
+
+def a_strangers(transport: Any) -> tuple[str, bool]:
+    return stranger(transport.getPeer()), False
+
+
 class BoundedSite(server.Site):
-    """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log."""
+    """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log.
+
+    ``admission`` bounds its connections, which are those of ``whose`` word. Over TLS it is
+    :class:`~twisted_mesh.tls.transport.Security` that has one, since handshakes count too.
+    """
 
     requestFactory = BoundedRequest
     channelClass: type[BoundedChannel] = BoundedChannel
     noisy = False
 
     def __init__(
-        self, root: resource.IResource, reactor: Any, limits: Limits | None = None
+        self,
+        root: resource.IResource,
+        reactor: Any,
+        limits: Limits | None = None,
+        admission: Admission | None = None,
+        whose: Whose = a_strangers,
     ) -> None:
         # We take JSON; else Twisted makes a mail message of every POST, to see whether it is a form.
         super().__init__(root, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits or Limits()
+        self.admission = admission
+        self.whose = whose
         self.timeOut = None  # an idle timer is no bound; ours are
         self.displayTracebacks = False
         self.channels: set[BoundedChannel] = set()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from attrs import Factory as Made
 from attrs import define, field, frozen
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -33,8 +34,10 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from pki.errors import Problem, printable
 from pki.svid import Purpose
+from twisted_mesh.admission import Admission, Place
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import TlsFacts, codes, logger, reasons
+from twisted_mesh.limits import Rate, TokenBuckets, stranger
 from twisted_mesh.tls import verification
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.contexts import ContextFactory
@@ -45,6 +48,8 @@ from twisted_mesh.trust import Judge
 HANDSHAKE_TIMEOUT = 10.0
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
+#: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
+_TOLD = Rate(20, 100)
 
 
 @frozen
@@ -57,6 +62,12 @@ class Security:
     registry: ConnectionRegistry = field(factory=ConnectionRegistry)
     log: Logger = field(factory=partial(logger, "tls"))
     handshake_timeout: float = HANDSHAKE_TIMEOUT
+    admission: Admission | None = None
+    """How many may be connected to what listens; None for no bound."""
+    tellings: TokenBuckets = field(
+        init=False,
+        default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
+    )
 
 
 def listen(
@@ -137,7 +148,16 @@ class _GuardedFactory(TLSMemoryBIOFactory):
                 address=spoken_address(addr),
             )
             return None
-        return super().buildProtocol(addr)
+        admission = mesh.security.admission
+        if admission is None or mesh.client is not None:
+            return super().buildProtocol(addr)
+        place = admission.admit(stranger(addr))
+        if place is None:
+            return None
+        protocol = super().buildProtocol(addr)
+        connection: Any = protocol.wrappedProtocol
+        connection.place, place.hang_up = place, connection.abortConnection
+        return protocol
 
 
 @implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
@@ -190,6 +210,8 @@ class MeshConnection(ProtocolWrapper):
     wrappedProtocol: Any
     peer: Peer | None = None
     """None where a server took no certificate, and before the handshake."""
+    place: Place | None = None
+    """Among the connections of a server that bounds them."""
 
     def __init__(self, factory: _MeshFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
@@ -197,6 +219,7 @@ class MeshConnection(ProtocolWrapper):
         self._timer: IDelayedCall | None = None
         self._severed: str | None = None
         self._too_slow = False
+        self._one_too_many = False
 
     def makeConnection(self, transport: Any) -> None:
         directlyProvides(self, providedBy(transport))
@@ -234,7 +257,11 @@ class MeshConnection(ProtocolWrapper):
             raise RuntimeError("the handshake ended without a verdict on the peer")
         self._stop_timer()
         if presented and handshake.verdict is not None:
-            self.peer = _peer(connection, handshake)
+            self.peer = peer = _peer(connection, handshake)
+            if self.place is not None and not self.place.prove(str(peer.spiffe_id)):
+                self._one_too_many = True
+                self.abortConnection()
+                return
         self._established = True
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)
@@ -277,11 +304,14 @@ class MeshConnection(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
         self.connected = 0
+        made_room = self.place is not None and self.place.made_room
+        if self.place is not None:
+            self.place.leave()
         self.factory.unregisterProtocol(self)
         if self._established:
             self.factory.security.registry.discard(self)
             self.wrappedProtocol.connectionLost(reason)
-        else:
+        elif not made_room:  # of those one line tells in total
             self._refused(reason)
         self.wrappedProtocol = None
 
@@ -292,7 +322,9 @@ class MeshConnection(ProtocolWrapper):
             ours = verification.handshake_of(self.transport.getHandle()).problems
             client.failed(PeerRefused(ours) if ours else as_error(reason))
             return
-        self.factory.security.log.warn(
+        security = self.factory.security
+        quiet = security.tellings.take("peer-refused") > 0
+        (security.log.debug if quiet else security.log.warn)(
             "Connection from {address} refused: {reasons}",
             event="peer-refused",
             address=spoken_address(self.getPeer()),
@@ -305,6 +337,9 @@ class MeshConnection(ProtocolWrapper):
             seconds = self.factory.security.handshake_timeout
             detail = f"the TLS handshake was not done within {seconds:g} s"
             return (Problem("handshake-timeout", detail, "look at the network, or at the peer"),)
+        if self._one_too_many and self.peer is not None:
+            detail = f"{self.peer.spiffe_id} has as many connections as one peer may have"
+            return (Problem("too-many-connections", detail, "look why it opens so many"),)
         handshake = verification.handshake_of(self.transport.getHandle())
         return handshake.problems or (problem_of(reason),)
 
