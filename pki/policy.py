@@ -112,12 +112,12 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     """Return if ``principal`` may do ``action`` to ``target``; default deny.
 
     Raises :class:`NoProof` or :class:`Forbidden`. A target of None asks whether the principal could
-    do the action to anything at all: it lets a route refuse before it reads a body. Anybody may ask
-    for a signature, since the proof may be in the body; :func:`grant` decides on that.
+    do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
+    whoever may sign at all, :func:`grant` decides.
     """
-    if action in _WITHOUT_PROOF or action is Action.SIGN:
+    if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
         return
-    if principal.kind is Kind.ADMINISTRATOR:
+    if action is Action.SIGN and principal.selectors:
         return
     if principal.kind is Kind.ANONYMOUS:
         raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
@@ -151,8 +151,7 @@ def grant(
     :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
     :class:`TtlOutOfRange`.
     """
-    if not principal.selectors and not principal.issues:
-        raise NoProof(f"a certificate needs proof of who you are: {_PROOFS}")
+    permit(principal, Action.SIGN)
     try:
         return _granted(principal, request, entries, lifetimes)
     except Forbidden:
@@ -179,6 +178,8 @@ def _granted(
     met.sort(key=lambda entry: (not entry.spiffe_id.is_literal, entry.id))
     nearest = candidates(met, request, principal.selectors)[0]
     if nearest.shortfalls:
+        if principal.spiffe_id not in (None, request.spiffe_id):
+            raise _no_entry(principal, request)
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
