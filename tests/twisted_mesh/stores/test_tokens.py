@@ -1,5 +1,8 @@
 """What every store does with join tokens: each is spent once, and with what it buys."""
 
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from pki.audit import Act
+from tests.running import CHECKOUT
 from tests.twisted_mesh.stores.certificates import (
     HOUR,
     LATER,
@@ -358,3 +362,46 @@ def test_a_little_is_forgotten_at_a_time(store: SqlStore, calls: ThreadCalls) ->
     command = Prune(NOW + HOUR, LONG_AGO, limit=3)
     assert [calls.result(store.apply(command)) for _ in range(4)] == [6, 6, 2, 0]
     assert calls.result(store.entries()) == calls.result(store.tokens()) == ()
+
+
+#: Spends a token on what is told at once, and is killed in the midst of it or once it is acknowledged.
+KILLED = (
+    "import os, sys; from pathlib import Path\n"
+    "from tests.twisted_mesh.stores.certificates import intent\n"
+    "from tests.twisted_mesh.stores.test_tokens import TOKEN\n"
+    "from tests.twisted_mesh.support import ThreadCalls\n"
+    "from twisted_mesh.stores import bulk, log, tokens\n"
+    "from twisted_mesh.stores.sql import SqlStore; from twisted_mesh.stores.sqlite import Sqlite\n"
+    "kill = lambda *_, **__: os.kill(os.getpid(), 9)\n"
+    "where = sys.argv[2]\n"
+    "if where == 'after the token': bulk.record_intents = kill\n"
+    "if where == 'after the certificate': insert = bulk._insert; "
+    "bulk._insert = lambda c, into, *rest: kill() if 'audit' in into else insert(c, into, *rest)\n"
+    "calls = ThreadCalls(); store = SqlStore(Sqlite(Path(sys.argv[1])), calls); store.start()\n"
+    "told = [store.apply(intent(n, requires='web', token=TOKEN.digest)) for n in range(3)]\n"
+    "calls.result(told[0]); kill()\n"
+)
+
+
+@pytest.mark.parametrize(
+    "where", ["after the token", "after the certificate", "after the acknowledgement"]
+)
+def test_killed_at_any_point_a_token_and_what_it_buys_are_of_one_mind(
+    tmp_path: Path, calls: ThreadCalls, where: str
+) -> None:
+    with opened(tmp_path / "mesh.db", calls) as store:
+        tell(store, calls, create_token(TOKEN, stored("web")))
+    command = [sys.executable, "-c", KILLED, tmp_path / "mesh.db", where]
+    assert subprocess.run(command, cwd=CHECKOUT).returncode == -signal.SIGKILL
+    with opened(tmp_path / "mesh.db", calls) as store:
+        left = calls.result(store.open_intents())
+        if where == "after the acknowledgement":
+            assert [i.certificate.serial for i in left] == [0]
+            assert kept(store, calls) == evolve(TOKEN, spent_at=NOW, serial=0)
+            assert names(tell(store, calls, intent(7, token=TOKEN.digest))) == ["TokenSpent"]
+            # What the CA does at its start: the caller of before has got nothing.
+            calls.result(store.apply(write_off(left[0].id)))
+        else:
+            assert left == ()
+        assert kept(store, calls) == TOKEN
+        assert names(tell(store, calls, intent(8, token=TOKEN.digest))) == ["int"]
