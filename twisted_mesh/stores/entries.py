@@ -38,10 +38,9 @@ _ALL = _ROW.order_by(_e.created_at, _e.id)
 
 def everything(connection: Connection) -> tuple[StoredEntry, ...]:
     """All of them, the oldest first. Raises :class:`StoreError` that names the first that cannot be read."""
-    return tuple(
-        StoredEntry(_read(row.id, row.document), time_of(row.created_at))
-        for row in connection.execute(_ALL)
-    )
+    # Fetched first: an error half way through a result would keep the reader where it stands.
+    rows = connection.execute(_ALL).all()
+    return tuple(StoredEntry(_read(row.id, row.document), time_of(row.created_at)) for row in rows)
 
 
 def create(connection: Connection, command: CreateEntry) -> None:

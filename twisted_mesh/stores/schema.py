@@ -164,10 +164,10 @@ tokens = Table(
     Column("revoked_at", _Int64),
     Column("spent_at", _Int64),
     Column("request", Text),
-    Column("serial", Text, unique=True),
+    Column("serial", Text),
 )
-Index("tokens_by_entry", tokens.c.entry)
-Index("tokens_by_expires_at", tokens.c.expires_at)
+for _column in (tokens.c.entry, tokens.c.expires_at, tokens.c.serial):
+    Index(f"tokens_by_{_column.name}", _column)
 
 #: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.
 audit = Table(

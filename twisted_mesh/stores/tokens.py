@@ -29,7 +29,7 @@ _ALL = select(tokens).order_by(_t.created_at.desc(), _t.id)
 
 def everything(connection: Connection) -> tuple[IssuedToken, ...]:
     """All of them, the newest first."""
-    return tuple(_token(row) for row in connection.execute(_ALL))
+    return tuple(_token(row) for row in connection.execute(_ALL).all())
 
 
 def find(connection: Connection, digest: bytes) -> IssuedToken | None:

@@ -1,7 +1,10 @@
 """Registration entries and join tokens to keep, and the commands that a CA tells of them."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -10,6 +13,7 @@ from pki.audit import Act
 from pki.registration import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from tests.twisted_mesh.stores.certificates import NOW, entry
+from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.records import (
     CreateEntry,
     CreateToken,
@@ -19,6 +23,8 @@ from twisted_mesh.stores.records import (
     SettleDefaultEntry,
     StoredEntry,
 )
+from twisted_mesh.stores.sql import SqlStore
+from twisted_mesh.stores.sqlite import Sqlite
 
 TEN_MINUTES = timedelta(minutes=10)
 
@@ -61,3 +67,11 @@ def revoke_token(token: IssuedToken, **changes: Any) -> RevokeToken:
 
 def settle_default(chosen: RegistrationEntry | None) -> SettleDefaultEntry:
     return SettleDefaultEntry(chosen, NOW, entry(Act.ADMINISTER, 5))
+
+
+@contextmanager
+def opened(path: Path, calls: ThreadCalls) -> Iterator[SqlStore]:
+    store = SqlStore(Sqlite(path), calls)
+    store.start()
+    yield store
+    calls.result(store.stop())
