@@ -112,12 +112,12 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     """Return if ``principal`` may do ``action`` to ``target``; default deny.
 
     Raises :class:`NoProof` or :class:`Forbidden`. A target of None asks whether the principal could
-    do the action to anything at all: it lets a route refuse before it reads a body. Anybody may ask
-    for a signature, since the proof may be in the body; :func:`grant` decides on that.
+    do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
+    whoever may sign at all, :func:`grant` decides.
     """
-    if action in _WITHOUT_PROOF or action is Action.SIGN:
+    if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
         return
-    if principal.kind is Kind.ADMINISTRATOR:
+    if action is Action.SIGN and principal.selectors:
         return
     if principal.kind is Kind.ANONYMOUS:
         raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
@@ -151,8 +151,7 @@ def grant(
     :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
     :class:`TtlOutOfRange`.
     """
-    if not principal.selectors and not principal.issues:
-        raise NoProof(f"a certificate needs proof of who you are: {_PROOFS}")
+    permit(principal, Action.SIGN)
     try:
         return _granted(principal, request, entries, lifetimes)
     except Forbidden:
@@ -167,17 +166,13 @@ def _granted(
     entries: Iterable[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
+    renewed = principal.entry if request.spiffe_id == principal.spiffe_id else None
     met = [
-        entry
-        for entry in entries
-        if entry.is_met_by(principal.selectors)
-        or (entry.id == principal.entry and request.spiffe_id == principal.spiffe_id)
+        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
     ]
     if not met:
         raise _no_entry(principal, request)
-    # A literal ID is the more exact right: it is named where both would do.
-    met.sort(key=lambda entry: (not entry.spiffe_id.is_literal, entry.id))
-    nearest = candidates(met, request, principal.selectors)[0]
+    nearest = candidates(met, request, principal.selectors, renewed)[0]
     if nearest.shortfalls:
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
