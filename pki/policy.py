@@ -166,17 +166,13 @@ def _granted(
     entries: Iterable[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
+    renewed = principal.entry if request.spiffe_id == principal.spiffe_id else None
     met = [
-        entry
-        for entry in entries
-        if entry.is_met_by(principal.selectors)
-        or (entry.id == principal.entry and request.spiffe_id == principal.spiffe_id)
+        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
     ]
     if not met:
         raise _no_entry(principal, request)
-    # A literal ID is the more exact right: it is named where both would do.
-    met.sort(key=lambda entry: (not entry.spiffe_id.is_literal, entry.id))
-    nearest = candidates(met, request, principal.selectors)[0]
+    nearest = candidates(met, request, principal.selectors, renewed)[0]
     if nearest.shortfalls:
         if principal.spiffe_id not in (None, request.spiffe_id):
             raise _no_entry(principal, request)

@@ -1,12 +1,12 @@
 """What comes with a request and could say who asks, and what an attestor makes of it."""
 
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import field, frozen
 
 from pki.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
+from twisted_mesh.stores.records import IssuedToken
 
 
 @frozen
@@ -17,25 +17,6 @@ class Evidence:
     """The connection, as its protocol was given it."""
     token: str | None = field(default=None, repr=False)
     """A join token, as the caller wrote it."""
-
-
-class KnownToken(Protocol):
-    """What the store keeps of a join token: ``stores.records.IssuedToken``."""
-
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def entry(self) -> str: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def expires_at(self) -> datetime: ...
-    @property
-    def revoked_at(self) -> datetime | None: ...
-    @property
-    def spent_at(self) -> datetime | None: ...
-    @property
-    def serial(self) -> int | None: ...
 
 
 @frozen
@@ -52,7 +33,7 @@ class Attestation:
     """The only registration entry that counts: the one that a join token is bound to."""
     uid: int | None = None
     """The user on the other end of a unix socket."""
-    token: KnownToken | None = None
+    token: IssuedToken | None = None
     """The join token: whether this key may use it, and whether this is the request it was spent
     with, is for whoever reads the request."""
 

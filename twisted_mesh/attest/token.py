@@ -9,9 +9,10 @@ from pki.join_token import BadToken, JoinToken
 from pki.policy import Forbidden, NoProof
 from pki.registration import RegistrationEntry
 from pki.validity import rfc3339
-from twisted_mesh.attest.evidence import Attestation, Evidence, KnownToken
+from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import IAttestor
+from twisted_mesh.stores.records import IssuedToken
 
 _REMEDY = "have an administrator make another (mesh-ctl token create)"
 
@@ -25,7 +26,7 @@ class TokenAttestor:
     it was spent with. So is one for another key.
     """
 
-    find_token: Callable[[bytes], Awaitable[KnownToken | None]]
+    find_token: Callable[[bytes], Awaitable[IssuedToken | None]]
     """By its SHA-256."""
     entry_of: Callable[[str], RegistrationEntry | None]
     """The entry of that id, if it is there and counts."""
@@ -55,7 +56,7 @@ class TokenAttestor:
         selectors = frozenset(s for s in entry.selectors if s.kind == "token")
         return Attestation(f"token:{token.id}", selectors, entry=entry.id, token=known)
 
-    def _must_count(self, known: KnownToken) -> None:
+    def _must_count(self, known: IssuedToken) -> None:
         # Looked at one by one: that a token is spent hides that it has ended.
         if known.revoked_at is not None:
             raise NoProof(f"this join token was revoked at {rfc3339(known.revoked_at)}; {_REMEDY}")

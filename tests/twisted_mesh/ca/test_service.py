@@ -23,6 +23,7 @@ from pki.svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of, settled
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
