@@ -70,6 +70,7 @@ def with_token(principal: Principal, seen: Attestation) -> Principal:
     """``principal`` with what its join token attests; only the token's entry counts then."""
     return evolve(
         principal,
+        kind=Kind.WORKLOAD,
         proof=seen.proof,
         spiffe_id=None,
         serial=None,
