@@ -74,3 +74,15 @@ class IContextFactory(Interface):
 
     def current() -> Any:
         """The (OpenSSL.SSL.Context, generation) for a new connection; None while there is none."""
+
+
+class IAttestor(Interface):
+    """From one kind of evidence to what it proves of whoever asks."""
+
+    name = Attribute("For people: which kind of evidence it looks at.")
+
+    async def attest(evidence: Any) -> Any:
+        """The ``attest.evidence.Attestation``; None where there is no evidence of its kind.
+
+        Raises PkiError (NoProof, mostly) where there is and it is no good: nothing else may count then.
+        """

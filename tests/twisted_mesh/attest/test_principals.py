@@ -3,22 +3,19 @@
 import os
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from attrs import frozen
-from cryptography import x509
 
 from pki.policy import Kind
-from tests.authorities import BACKEND, forge, mesh, names
+from tests.authorities import BACKEND, mesh
 from tests.twisted_mesh.peers import peer_of
 from twisted_mesh.attest import (
     attest_plaintext,
     attest_process,
     attest_tls,
     peer_uid,
-    principal_of,
 )
 from twisted_mesh.tls.transport import MeshConnection
 
@@ -113,21 +110,6 @@ def test_what_only_looks_like_a_proven_connection_is_nobody() -> None:
         peer: Any
 
     assert attest_tls(Pretender(peer_of(mesh().leaf()))).kind is Kind.ANONYMOUS
-
-
-def test_the_host_names_of_the_svid_come_along() -> None:
-    value = x509.SubjectAlternativeName(
-        [
-            *names(str(BACKEND)),
-            x509.DNSName("localhost"),
-            x509.IPAddress(ip_address("127.0.0.1")),
-            x509.IPAddress(ip_address("::1")),
-        ]
-    )
-    leaf = forge(mesh().issuing, replace={x509.SubjectAlternativeName: (value, False)})
-    principal = principal_of(peer_of(leaf))
-    assert principal.dns_names == ("localhost",)
-    assert principal.ip_addresses == (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 def test_on_the_plaintext_port_everybody_administers() -> None:
