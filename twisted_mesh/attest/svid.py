@@ -31,19 +31,19 @@ class NoLongerGood(NoProof):
         return self._problems or super().problems
 
 
-class Expired(NoLongerGood):
+class SvidExpired(NoLongerGood):
     """It has ended since."""
 
     code = "expired"
 
 
-class Revoked(NoLongerGood):
+class SvidRevoked(NoLongerGood):
     """It, or a certificate that it rests on, has been revoked since."""
 
     code = "revoked"
 
 
-class OfAnotherDomain(NoLongerGood):
+class SvidOfAnotherDomain(NoLongerGood):
     """Its trust domain is not, or is no more, among those that are believed."""
 
     code = "unknown-trust-domain"
@@ -70,7 +70,7 @@ class SvidAttestor:
 
 def _no_longer_good(problems: Sequence[Problem]) -> NoLongerGood:
     codes = {problem.code for problem in problems}
-    kinds = (Revoked, OfAnotherDomain, Expired)
+    kinds = (SvidRevoked, SvidOfAnotherDomain, SvidExpired)
     return next((kind for kind in kinds if kind.code in codes), NoLongerGood)(problems)
 
 

@@ -1,6 +1,5 @@
 """The names of users: looked up aside, once at a time, remembered for a minute, never waited for without end."""
 
-import os
 import pwd
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -52,7 +51,7 @@ async def at_once(call: Callable[..., Any], *args: Any) -> Any:
 
 
 def test_the_name_of_a_user_of_this_machine() -> None:
-    assert user_name(os.geteuid()) == pwd.getpwuid(os.geteuid()).pw_name
+    assert user_name(0) == pwd.getpwuid(0).pw_name
     assert user_name(STRANGER) is None
     assert user_name(2**80) is None
 
