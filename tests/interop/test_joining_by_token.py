@@ -192,6 +192,18 @@ def test_without_a_token_there_is_no_first_certificate(elsewhere: Elsewhere) -> 
     assert "no-proof" in done.stderr
 
 
+def test_mesh_ctl_meets_the_ca_in_the_same_way(shared: House, elsewhere: Elsewhere) -> None:
+    def lists(fingerprint: str) -> Done:
+        at = ("--ca-url", elsewhere.ca_url, "--ca-fingerprint", fingerprint)
+        return shared.ctl("cert", "list", *at)
+
+    for fingerprint, words in ((elsewhere.fingerprint, "no-proof"), ("ab" * 32, "wrong-finger")):
+        done = lists(fingerprint)
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert lists("ab").returncode == 2
+
+
 def test_a_server_outlives_its_token(shared: House, elsewhere: Elsewhere) -> None:
     options = (*elsewhere.reaching, "--join-token", token(shared))
     for life in range(2):
