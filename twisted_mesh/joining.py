@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 from attrs import evolve
 
 from pki.bundle import BundleSet, TrustBundle
-from pki.errors import Malformed, PkiError
+from pki.errors import Malformed, PkiError, printable
 from pki.join_token import JoinToken
 from pki.keys import MemoryKey
 from pki.pin import Fingerprint, RootPin
@@ -88,8 +88,10 @@ def _one_line(name: str, stdin: BinaryIO | None) -> str:
         else:
             with Path(name).open("rb") as file:
                 data = file.read(_LONGEST_LINE)
-    except OSError as error:
-        raise StateError(f"--join-token-file {name} cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # a NUL in its name, say
+        why = getattr(error, "strerror", None) or "no file has such a name"
+        name = printable(name, 200)
+        raise StateError(f"--join-token-file {name} cannot be read ({why})") from None
     return data.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
 
 

@@ -62,6 +62,11 @@ SERVER: dict[str, tuple[str, str]] = {
     "--ca-url https://localhost:99999": ("mesh-server", "CA address"),
     "--ca-url ftp://ca.example:21": ("mesh-server", "CA address"),
     "--ca-file /etc/passwd": ("mesh-server", "--ca-file is for"),
+    "--ca-url https://localhost:1 --ca-fingerprint sha1:ab": ("mesh-server", "no SHA-256"),
+    "--ca-fingerprint sha256:" + "ab" * 32: ("mesh-server", "--ca-fingerprint is for"),
+    "--join-token mj1_secret": ("mesh-server", "no whole join token"),
+    "--join-token a --join-token-file b": ("mesh-server", "give one of them"),
+    "--join-token-file /nowhere": ("mesh-server", "/nowhere cannot be read"),
 }
 CLIENT: dict[str, tuple[str, str]] = {
     "--no-such-option": ("mesh-client", "no such option"),
@@ -77,6 +82,12 @@ CLIENT: dict[str, tuple[str, str]] = {
     "--ca-url gopher://x:70": ("mesh-client", "CA address"),
     "--server ftp://localhost:21": ("mesh-client", "https://HOST:PORT"),
     "--ca-url https://localhost:1": ("mesh-client", "--ca-file"),
+    "--ca-url https://localhost:1 --ca-fingerprint ab": ("mesh-client", "no SHA-256"),
+    "--ca-fingerprint " + "AB" * 32: ("mesh-client", "--ca-fingerprint is for"),
+    "--join-token mj1_secret": ("mesh-client", "no whole join token"),
+    "--join-token a --join-token-file b": ("mesh-client", "give one of them"),
+    "--join-token-file /nowhere": ("mesh-client", "/nowhere cannot be read"),
+    "--join-token-file -": ("mesh-client", "no whole join token"),
     "--key none": ("mesh-client", "--key is one of"),
     "--ttl 1.5h": ("mesh-client", "duration"),
     "--repeat 0": ("mesh-client", "--repeat"),
@@ -108,7 +119,9 @@ def test_a_bad_option_ends_with_one_sentence(
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith(f"{program}: ")
     assert words.lower() in sentence.lower()
-    assert "secret" not in done.stdout + done.stderr, "a store's password is not shown"
+    assert "secret" not in done.stdout + done.stderr, (
+        "no password of a store is shown, and no token"
+    )
 
 
 @pytest.mark.parametrize("program", ["mesh-ca", "mesh-server", "mesh-client"])

@@ -1,17 +1,21 @@
 """How the options lead to a CA, and what is demanded of whoever answers there."""
 
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from pki.errors import Malformed, PkiError
+from pki.join_token import BadToken, JoinToken
+from pki.pin import Fingerprint, RootPin
 from pki.spiffe import TrustDomain
 from pki.svid import Purpose, certificates_pem
 from tests.authorities import HOUR, MESH, OTHER, Mesh, key, mesh
 from twisted_mesh.ca_client import CaClient
 from twisted_mesh.clock import wall_clock
-from twisted_mesh.joining import administrator_client, ca_client, ca_security, exported
+from twisted_mesh.joining import administrator_client, ca_client, ca_security, exported, join_token
 from twisted_mesh.state import StateError, publish
 
 ROOT = certificates_pem([mesh().root.certificate])
@@ -35,10 +39,77 @@ def test_a_ca_at_https_is_believed_by_the_root_that_is_named(root: str) -> None:
     assert client.timeout == 3
 
 
+@pytest.mark.parametrize("written", [str, lambda found: str(found).removeprefix("sha256:").upper()])
+def test_or_by_the_fingerprint_of_its_root(written: Callable[[Fingerprint], str]) -> None:
+    found = Fingerprint.of(mesh().root.certificate)
+    options = {"ca_fingerprint": written(found)}
+    client = ca_client(MemoryReactorClock(), "https://ca:1", None, Path("/x"), MESH, **options)
+    assert client.security is not None
+    assert client.security.judge.pin == RootPin(found, MESH)
+    assert client.security.judge.trust.bundles.all_roots == []
+
+
+FINGERPRINT = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("url", "file", "fingerprint", "words"),
+    [
+        ("https://ca", "root.crt", FINGERPRINT, "say the same thing: give one of them"),
+        ("https://ca", None, "sha256:ab", "is no SHA-256 fingerprint"),
+        ("https://ca", None, None, "mesh-ctl token create .* openssl x509 -noout -fingerprint"),
+        ("unix:/x", None, FINGERPRINT, "--ca-fingerprint is for a CA at https://, not at unix:/x"),
+        ("http://localhost:1", None, FINGERPRINT, "--ca-fingerprint is for a CA at https://"),
+        (None, None, FINGERPRINT, "--ca-fingerprint is for a CA at https://"),
+    ],
+)
+def test_a_fingerprint_that_leads_nowhere_is_told_so(
+    url: str | None, file: str | None, fingerprint: str | None, words: str
+) -> None:
+    with pytest.raises(Malformed, match=words):
+        ca_client(MemoryReactorClock(), url, file, Path("/x"), MESH, ca_fingerprint=fingerprint)
+
+
+# Join tokens.
+
+TOKEN = JoinToken.generate()
+
+
+def test_a_token_comes_as_it_is_or_from_a_file_or_from_standard_input(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    assert join_token(None, None) is None
+    assert join_token(TOKEN.text, None) == TOKEN
+    for end in ("", "\n", "\r\n"):
+        file.write_text(TOKEN.text + end, newline="")
+        assert join_token(None, str(file)) == TOKEN
+        assert join_token(None, "-", BytesIO(file.read_bytes())) == TOKEN
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", TOKEN.text[:-1], f"{TOKEN.text}\n{TOKEN.text}", f" {TOKEN.text}", "\xff", "x" * 5000],
+)
+def test_what_is_no_token_is_refused_and_not_repeated(text: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(text, encoding="latin-1")
+    for given in ((text, None), (None, str(tmp_path / "token"))):
+        with pytest.raises(BadToken, match="no whole join token") as refused:
+            join_token(*given)
+        assert "x" * 10 not in str(refused.value)
+        assert TOKEN.text[:20] not in str(refused.value)
+
+
+def test_a_token_comes_from_one_place(tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="--join-token and --join-token-file say the same thing"):
+        join_token(TOKEN.text, str(tmp_path))
+    with pytest.raises(StateError, match="--join-token-file /gone cannot be read"):
+        join_token(None, "/gone")
+    with pytest.raises(StateError, match="--join-token-file - cannot be read"):
+        join_token(None, "-")
+
+
 @pytest.mark.parametrize(
     ("url", "file", "kind", "words"),
     [
-        ("https://ca", None, Malformed, "--ca-file"),
         ("unix:/x", "root.crt", Malformed, "--ca-file is for a CA at https://, not at unix:/x"),
         (None, "root.crt", Malformed, "--ca-file is for a CA at https://"),
         ("nonsense", None, Malformed, "no CA address"),
@@ -80,10 +151,18 @@ def me(tmp_path: Path) -> Path:
     return tmp_path / "me"
 
 
-def asks_as(me: Path, ca_url: str | None, ca_file: str | None = None) -> CaClient:
+def asks_as(
+    me: Path, ca_url: str | None, ca_file: str | None = None, ca_fingerprint: str | None = None
+) -> CaClient:
     elsewhere = TrustDomain("elsewhere.example")
     return administrator_client(
-        MemoryReactorClock(), ca_url, ca_file, Path("/state"), elsewhere, svid=me
+        MemoryReactorClock(),
+        ca_url,
+        ca_file,
+        Path("/state"),
+        elsewhere,
+        ca_fingerprint=ca_fingerprint,
+        svid=me,
     )
 
 
@@ -98,6 +177,14 @@ def test_another_root_may_be_named(me: Path, root: str) -> None:
     assert asks_as(me, "https://ca", root).security is not None
     with pytest.raises(StateError, match="--ca-file /gone"):
         asks_as(me, "https://ca", "/gone")
+
+
+def test_or_another_fingerprint(me: Path) -> None:
+    security = asks_as(me, "https://ca", None, FINGERPRINT).security
+    assert security is not None
+    assert security.judge.pin == RootPin(Fingerprint.parse(FINGERPRINT), MESH)
+    with pytest.raises(Malformed, match="give one of them"):
+        asks_as(me, "https://ca", "/gone", FINGERPRINT)
 
 
 @pytest.mark.parametrize("ca_url", [None, "unix:/ca.sock", "http://localhost:1"])

@@ -69,6 +69,8 @@ def test_the_defaults_of_the_server_are_those_of_the_contract() -> None:
     assert options["rotate-at"] == 0.5
     assert options["ttl"] is None
     assert options["ca-url"] is None
+    assert options["ca-fingerprint"] is None
+    assert options["join-token"] is None
     assert options["status"] is None
 
 
