@@ -49,6 +49,16 @@ class Row:
 
 
 @frozen
+class Token:
+    id: str
+    entry: str | None
+    """The one that it is bound to, if that is there."""
+    bound_to: str
+    spent_at: int | None
+    serial: int | None
+
+
+@frozen
 class LoggedAct:
     position: int
     act: str
@@ -70,6 +80,7 @@ class Record:
     checkpoints: Sequence[tuple[int, str]]
     counters: Mapping[str, int]
     feed: Sequence[tuple[int, int]]
+    tokens: Sequence[Token]
 
     @classmethod
     def read(cls, database: Path) -> "Record":
@@ -101,6 +112,13 @@ class Record:
                 feed=connection.execute(
                     "SELECT position, certificate FROM feed ORDER BY position"
                 ).fetchall(),
+                tokens=[
+                    Token(*row, None if serial is None else int(serial, 16))
+                    for *row, serial in connection.execute(
+                        "SELECT t.id, e.id, t.entry, t.spent_at, t.serial FROM tokens t "
+                        "LEFT JOIN entries e ON e.id = t.entry"
+                    )
+                ],
             )
 
 
@@ -125,6 +143,7 @@ def findings(database: Path, evidence: Evidence, *, settled: bool) -> list[str]:
         _recorded_is_accounted(record, settled),
         _revocations_survive(record, evidence),
         _bought_once(record, evidence),
+        _tokens_buy_once(record),
         _numbers(record),
         _log_is_whole(record, evidence, settled),
     )
@@ -211,6 +230,28 @@ def _bought_once(record: Record, evidence: Evidence) -> Iterator[str]:
     for key in evidence.idempotent:
         if valid[key] > 1:
             yield f"one Idempotency-Key bought {valid[key]} certificates that are valid"
+
+
+def _tokens_buy_once(record: Record) -> Iterator[str]:
+    rows = {row.serial: row for row in record.rows}
+    written_off = {act.serial for act in record.acts if act.act == "write-off"}
+    bought = Counter(token.serial for token in record.tokens if token.serial is not None)
+    for serial, count in bought.items():
+        if count > 1:
+            yield f"{serial:x} was bought with {count} tokens"
+    for token in record.tokens:
+        if token.entry is None:
+            yield f"the token {token.id} is bound to {token.bound_to}, which is not there"
+        if token.serial is None:
+            if token.spent_at is not None:
+                yield f"the token {token.id} was spent, and bought nothing"
+            continue
+        if token.spent_at is None:
+            yield f"the token {token.id} bought {token.serial:x} and counts as live"
+        if token.serial not in rows:
+            yield f"the token {token.id} was spent on {token.serial:x}, which is not recorded"
+        elif token.serial in written_off:
+            yield f"{token.serial:x} was written off, and has cost the token {token.id}"
 
 
 def public_key_of(certificate: x509.Certificate) -> bytes:

@@ -44,6 +44,9 @@ def story(true_story: Story, tmp_path: Path) -> Story:
     """A copy of it, to be falsified."""
     copy = tmp_path / "mesh.db"
     shutil.copy(true_story.database, copy)
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute("INSERT INTO entries VALUES ('web', 0, x'7b7d')")
+        connection.commit()
     return evolve(true_story, database=copy)
 
 
@@ -70,6 +73,8 @@ def test_a_true_record_is_found_true(story: Story) -> None:
 
 _A_HELD = "(SELECT certificate FROM bodies LIMIT 1)"
 _A_REVOKED = "(SELECT min(certificate) FROM feed)"
+_A_SERIAL = f"(SELECT serial FROM certificates WHERE id = {_A_HELD})"
+_A_TOKEN = "INSERT INTO tokens VALUES ('id1', x'00',"
 _LAST = "(SELECT max(position) FROM audit)"
 FORGERIES = {
     "a certificate's row is deleted": (
@@ -130,6 +135,23 @@ FORGERIES = {
         "UPDATE checkpoints SET note = replace(note, 'time 2', 'time 3')",
         "is not signed by the log's key",
     ),
+    "a token was spent on nothing": (
+        f"{_A_TOKEN} 'web', NULL, 0, 1, NULL, 1, NULL, '{0xF:040x}')",
+        "was spent on f, which is not recorded",
+    ),
+    "a token was spent twice": (
+        f"{_A_TOKEN} 'web', NULL, 0, 1, NULL, 1, NULL, {_A_SERIAL}), ('id2', x'01', 'web', NULL, 0, 1, NULL, 1, NULL, "
+        f"{_A_SERIAL})",
+        "was bought with 2 tokens",
+    ),
+    "a token that bought something is live": (
+        f"{_A_TOKEN} 'web', NULL, 0, 1, NULL, NULL, NULL, {_A_SERIAL})",
+        "counts as live",
+    ),
+    "a token is of no entry": (
+        f"{_A_TOKEN} 'nothing', NULL, 0, 1, NULL, NULL, NULL, NULL)",
+        "is bound to nothing, which is not there",
+    ),
     "the last checkpoint is removed": (
         "DELETE FROM checkpoints WHERE size = (SELECT max(size) FROM checkpoints)",
         "are signed",
@@ -142,6 +164,17 @@ def test_a_falsified_record_is_found_out(forgery: str, story: Story) -> None:
     statement, finding = FORGERIES[forgery]
     falsify(story, statement)
     assert finding in judged(story)
+
+
+def test_a_token_that_was_spent_on_what_was_written_off_is_found(story: Story) -> None:
+    written_off = (
+        "(SELECT serial FROM certificates WHERE revoked_at IS NOT NULL "
+        "AND id NOT IN (SELECT certificate FROM bodies) LIMIT 1)"
+    )
+    with closing(sqlite3.connect(story.database)) as connection:
+        assert connection.execute(f"SELECT {written_off}").fetchone() != (None,)
+    falsify(story, f"{_A_TOKEN} 'web', NULL, 0, 1, NULL, 1, NULL, {written_off})")
+    assert "was written off, and has cost the token id1" in judged(story)
 
 
 def test_a_log_that_was_put_back_is_found_out_by_what_clients_saw(story: Story) -> None:
@@ -184,7 +217,7 @@ def test_a_second_certificate_for_one_idempotency_key_is_found(story: Story) -> 
         story,
         "INSERT INTO bodies SELECT certificate + 100000, der FROM bodies",
         "INSERT INTO certificates SELECT id + 100000, serial || '00', issuer, spiffe_id, subject, key, issued_at, "
-        "expires_at, requester, NULL, revoked_at, reason FROM certificates",
+        "expires_at, requester, NULL, revoked_at, reason, entry FROM certificates",
     )
     evidence = evolve(story.evidence, idempotent=frozenset([key]))
     assert "one Idempotency-Key bought 2 certificates that are valid" in judged(

@@ -2,17 +2,19 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from attrs import frozen
+import msgspec
+from attrs import field, frozen
 
 from pki.audit import Checkpoint
 from pki.errors import PkiError
+from twisted_mesh.backup import rights
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.sqlite import Sqlite
@@ -29,10 +31,19 @@ class Summary:
     """In the audit log, in its tree or not yet."""
     note: str | None
     """Its latest checkpoint."""
+    entries: int = 0
+    """Registration entries."""
+    before: Mapping[str, int] = field(factory=dict)
+    """The ids that it had before it was restored, and how many acts were in it then."""
 
     @property
     def checkpoint(self) -> Checkpoint | None:
         return checkpoint_of(self.note)
+
+    def has_known(self, other: "Summary") -> bool:
+        """Whether all that is in ``other`` once was in this one."""
+        acts = self.acts if self.store == other.store else self.before.get(other.store, -1)
+        return other.acts <= acts
 
 
 @frozen
@@ -48,6 +59,8 @@ class Lost:
     acts: int = 0
     is_same_log: bool = True
     """Whether both are of one log, so that its lengths can be compared."""
+    is_successor: bool = field(default=True, eq=False)
+    """Whether the one has known all that is in the other: what it lacks was deleted."""
 
 
 def checkpoint_of(note: str | None) -> Checkpoint | None:
@@ -109,6 +122,8 @@ def summary(path: Path) -> Summary:
             ).fetchone()[0],
             acts=counts["audit"],
             note=note[0] if note else None,
+            entries=ask("SELECT count(*) FROM entries").fetchone()[0],
+            before=_before(connection),
         )
 
 
@@ -128,53 +143,72 @@ def compare(backup: Path, present: Path, now: datetime) -> Lost:
             tuple(int(serial, 16) for (serial,) in revoked),
             max(0, ours.acts - theirs.acts) if ours.store == theirs.store else 0,
             ours.store == theirs.store,
+            ours.has_known(theirs),
         )
 
 
-def carry_over(backup: Path, present: Path) -> None:
-    """Revoke in ``backup`` what is revoked in ``present``: nothing is ever un-revoked. Raises :class:`StoreError`.
+def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
+    """Revoke, spend and, where ``deletions`` are certain, delete in ``backup`` what is in ``present``.
 
-    A certificate that the backup does not know comes along with its row.
+    Nothing is ever un-revoked. A certificate that is revoked and that the backup does not know comes
+    along with its row. Raises :class:`StoreError`.
     """
     with _telling(backup), closing(_opened(backup, "rw")) as connection:
         _attach(connection, present)
         connection.execute("BEGIN IMMEDIATE")
-        names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason"
         for (serial,) in connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall():
-            found = connection.execute(
-                "SELECT id FROM main.certificates WHERE serial = ?", (serial,)
-            ).fetchone()
-            if found is None:
-                number = _next(connection, "certificate")
-                connection.execute(
-                    f"INSERT INTO main.certificates (id, {names}) SELECT ?, {names} "  # noqa: S608
-                    "FROM present.certificates WHERE serial = ?",
-                    (number, serial),
-                )
-                connection.execute(
-                    "INSERT INTO main.bodies (certificate, der) SELECT ?, b.der FROM present.bodies b "
-                    "JOIN present.certificates p ON p.id = b.certificate WHERE p.serial = ?",
-                    (number, serial),
-                )
-            else:
-                (number,) = found
-                connection.execute(
-                    "UPDATE main.certificates SET (revoked_at, reason) = "
-                    "(SELECT revoked_at, reason FROM present.certificates WHERE serial = ?) WHERE id = ?",
-                    (serial, number),
-                )
-            connection.execute(
-                "INSERT INTO main.feed (position, certificate) VALUES (?, ?)",
-                (_next(connection, "feed"), number),
-            )
+            _revoke(connection, serial)
+        rights.carry_over(connection, deletions=deletions)
+        connection.execute("COMMIT")
+
+
+def _revoke(connection: sqlite3.Connection, serial: str) -> None:
+    names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason, entry"
+    found = connection.execute(
+        "SELECT id FROM main.certificates WHERE serial = ?", (serial,)
+    ).fetchone()
+    if found is None:
+        number = _next(connection, "certificate")
+        connection.execute(
+            f"INSERT INTO main.certificates (id, {names}) SELECT ?, {names} "  # noqa: S608
+            "FROM present.certificates WHERE serial = ?",
+            (number, serial),
+        )
+        connection.execute(
+            "INSERT INTO main.bodies (certificate, der) SELECT ?, b.der FROM present.bodies b "
+            "JOIN present.certificates p ON p.id = b.certificate WHERE p.serial = ?",
+            (number, serial),
+        )
+    else:
+        (number,) = found
+        connection.execute(
+            "UPDATE main.certificates SET (revoked_at, reason) = "
+            "(SELECT revoked_at, reason FROM present.certificates WHERE serial = ?) WHERE id = ?",
+            (serial, number),
+        )
+    connection.execute(
+        "INSERT INTO main.feed (position, certificate) VALUES (?, ?)",
+        (_next(connection, "feed"), number),
+    )
+
+
+def settle_tokens(path: Path, *, keep_live: bool) -> None:
+    """See :func:`twisted_mesh.backup.rights.settle`. Raises :class:`StoreError`."""
+    with _telling(path), closing(_opened(path, "rw")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        rights.settle(connection, keep_live=keep_live)
         connection.execute("COMMIT")
 
 
 def rename_store(path: Path) -> str:
     """A new id for the record: no position of its old feed means anything any more. Raises :class:`StoreError`."""
-    store = secrets.token_hex(16)
+    held, store = summary(path), secrets.token_hex(16)
+    before = msgspec.json.encode({**held.before, held.store: held.acts}).decode()
     with _telling(path), closing(_opened(path, "rw")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = ? WHERE name = 'store'", (store,))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('before', ?)", (before,))
+        connection.execute("COMMIT")
     return store
 
 
@@ -194,6 +228,14 @@ _REVOKED_SINCE = (
     "FROM present.certificates p LEFT JOIN main.certificates b ON b.serial = p.serial "
     "WHERE p.revoked_at IS NOT NULL AND b.revoked_at IS NULL ORDER BY p.revoked_at, p.id"
 )
+
+
+def _before(connection: sqlite3.Connection) -> dict[str, int]:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'before'").fetchone()
+    try:
+        return msgspec.json.decode(row[0], type=dict[str, int]) if row else {}
+    except (msgspec.DecodeError, TypeError):
+        return {}
 
 
 def _next(connection: sqlite3.Connection, name: str) -> int:

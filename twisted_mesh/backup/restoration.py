@@ -79,6 +79,13 @@ class Loss:
         return self.lost == Lost() and self.witnessed is None
 
     @property
+    def is_up_to_date(self) -> bool:
+        """Whether the record that is here is certain to have all that has happened since the backup."""
+        if self.lost is None or not self.lost.is_successor:
+            return False
+        return self.witnessed is None or self.witnessed.size <= self.backup.acts + self.lost.acts
+
+    @property
     def is_bearable(self) -> bool:
         """Whether nothing is known to be lost, and nothing that is here has to be guessed at."""
         lost = self.lost or Lost()
@@ -156,8 +163,11 @@ class Restoration:
             raise AssertionError("what would be lost is looked at first")
         backup = self._workshop / _NEW / DATABASE
         restored = None
-        if self.loss.lost is not None and self.loss.lost.revocations:
-            record.carry_over(backup, self._workshop / _PRESENT)
+        lost = self.loss.lost
+        if lost is not None:
+            record.carry_over(backup, self._workshop / _PRESENT, deletions=lost.is_successor)
+        if not (self.loss.is_none and self.loss.is_up_to_date):
+            record.settle_tokens(backup, keep_live=self.loss.is_up_to_date)
         if not self.loss.is_none:
             restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
         record.close(backup)

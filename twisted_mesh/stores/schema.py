@@ -46,7 +46,8 @@ _Int64 = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData()
 
 #: ``schema``: the version of these tables; ``store``: the random id of this store; ``default-entry``:
-#: ``made`` or ``declined``, once that is settled.
+#: ``made`` or ``declined``, once that is settled; ``before``: the ids that a store had before it was
+#: restored, as JSON.
 meta = Table(
     "meta",
     metadata,

@@ -8,9 +8,13 @@ from pathlib import Path
 from pki.audit import LogKey
 from pki.svid import certificates_pem
 from tests.authorities import DAY, NOW, Mesh, mesh
+from tests.twisted_mesh.stores import certificates
 from twisted_mesh.state import StateDirectory, write_whole
 from twisted_mesh.stores import schema
+from twisted_mesh.stores import tokens as stored_tokens
+from twisted_mesh.stores.records import Command, TokenStatus
 from twisted_mesh.stores.sqlite import Sqlite
+from twisted_mesh.stores.writing import apply_all
 
 LOG_KEY = LogKey.generate("mesh.local/audit/of-a-test")
 
@@ -31,6 +35,28 @@ def ca_state(root: Path, home: Mesh | None = None) -> StateDirectory:
         schema.create(connection)
     engine.dispose()
     return state
+
+
+def tell(state: StateDirectory, *commands: Command) -> None:
+    """Have its record do what its store would."""
+    engine = Sqlite(state.ca / "mesh.db").engine()
+    outcomes = apply_all(engine.execution_options(writes=True), commands)
+    engine.dispose()
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+
+
+def entries(state: StateDirectory) -> set[str]:
+    with closing(_opened(state)) as connection:
+        return {name for (name,) in connection.execute("SELECT id FROM entries")}
+
+
+def tokens(state: StateDirectory) -> dict[str, TokenStatus]:
+    """What each is good for, by its entry."""
+    engine = Sqlite(state.ca / "mesh.db").engine()
+    with engine.connect() as connection:
+        found = stored_tokens.everything(connection)
+    engine.dispose()
+    return {token.entry: token.status(certificates.NOW) for token in found}
 
 
 def record_certificate(

@@ -164,6 +164,10 @@ def _sentences(loss: Loss, manifest: Manifest) -> list[str]:
             "nobody here has seen a later log of this CA: whatever happened after the backup is lost, and its log "
             "begins a new epoch"
         )
+    if loss.backup.entries and not (loss.lost is not None and loss.lost.is_successor):
+        told.append(
+            f"registration entries that were deleted {since} would come back: look through them (mesh-ctl entry list)"
+        )
     if "ca/private/root.key" in manifest.keys:
         told.append("the backup brings the root's key along: detach it again if it was detached")
     return told

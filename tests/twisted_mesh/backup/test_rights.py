@@ -1,0 +1,224 @@
+"""A restore un-deletes no entry, un-spends and un-revokes no token, and drops tokens of which it is not certain."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pki.audit import Checkpoint
+from tests.authorities import NOW
+from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
+from tests.twisted_mesh.stores.certificates import der, intent, write_off
+from tests.twisted_mesh.stores.registrations import (
+    create_entry,
+    create_token,
+    delete_entry,
+    entry_of,
+    revoke_token,
+    settle_default,
+    stored,
+    token_of,
+)
+from twisted_mesh.backup import creation, restoration
+from twisted_mesh.backup.archive import Archive
+from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.state import StateDirectory
+from twisted_mesh.stores.records import (
+    IssuedToken,
+    Prune,
+    RecordCertificate,
+    RecordIntent,
+    TokenStatus,
+)
+
+LIVE, SPENT, REVOKED = TokenStatus.LIVE, TokenStatus.SPENT, TokenStatus.REVOKED
+A, B, C = (token_of(number, name) for number, name in enumerate("abc"))
+
+
+def buy(token: IssuedToken, serial: int) -> RecordIntent:
+    return intent(serial, token=token.digest, requires=token.entry, entry=token.entry)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    """A CA with three tokens and an entry that somebody made."""
+    state = ca_state(tmp_path / "state")
+    tell(state, *(create_token(token, stored(token.entry)) for token in (A, B, C)))
+    tell(state, create_entry("web", "unix:uid:1000"))
+    return state
+
+
+@pytest.fixture
+def saved(state: StateDirectory, tmp_path: Path) -> Path:
+    return save(state, tmp_path / "ca.tar")
+
+
+def save(state: StateDirectory, path: Path) -> Path:
+    creation.create(state, path, NOW)
+    return path
+
+
+def restored(state: StateDirectory, saved: Path) -> Loss:
+    with closing(Archive.open(saved)) as archive:
+        restoration = Restoration(state, archive, NOW)
+        loss = restoration.prepare([])
+        restoration.perform("unix:uid:0")
+    return loss
+
+
+def test_a_backup_of_the_present_keeps_all(state: StateDirectory, saved: Path) -> None:
+    assert restored(state, saved).is_up_to_date
+    assert tokens(state) == {"a": LIVE, "b": LIVE, "c": LIVE}
+    assert entries(state) == {"a", "b", "c", "web"}
+
+
+def test_what_was_spent_revoked_or_deleted_stays_so(state: StateDirectory, saved: Path) -> None:
+    tell(state, buy(A, 1), revoke_token(B), delete_entry("web"))
+    assert not restored(state, saved).is_none
+    assert tokens(state) == {"a": SPENT, "b": REVOKED, "c": LIVE}
+    assert entries(state) == {"a", "b", "c"}
+    tell(state, buy(C, 2))
+
+
+def test_what_was_spent_and_revoked_in_the_backup_stays_so(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, buy(A, 1), buy(B, 2), revoke_token(B), revoke_token(C))
+    saved = save(state, tmp_path / "ca.tar")
+    # Written off: in the record that is here the token has become live again.
+    tell(state, write_off(1))
+    assert tokens(state)["a"] is LIVE
+    restored(state, saved)
+    assert tokens(state) == {"a": SPENT, "b": REVOKED, "c": REVOKED}
+
+
+def test_the_tokens_of_a_deleted_entry_go_with_it(state: StateDirectory, saved: Path) -> None:
+    tell(state, delete_entry("a"))
+    restored(state, saved)
+    assert tokens(state) == {"b": LIVE, "c": LIVE}
+    assert entries(state) == {"b", "c", "web"}
+
+
+def test_an_entry_that_was_made_anew_does_not_become_what_it_was(
+    state: StateDirectory, saved: Path
+) -> None:
+    tell(state, delete_entry("web"), create_entry("web", "unix:uid:7"))
+    restored(state, saved)
+    assert "web" not in entries(state)
+
+
+def test_what_was_pruned_stays_forgotten(state: StateDirectory, saved: Path) -> None:
+    tell(state, Prune(A.expires_at.replace(year=2027), A.created_at.replace(year=2020)))
+    assert entries(state) == {"web"}
+    tell(state, create_entry("later", "unix:uid:1"))
+    restored(state, saved)
+    assert tokens(state) == {}
+    assert entries(state) == {"web"}
+
+
+def test_a_token_whose_intent_was_under_way_is_not_given_back_after_a_restore(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, buy(A, 1))
+    saved = save(state, tmp_path / "ca.tar")
+    tell(state, RecordCertificate(1, der(1)))
+    tell(state, create_entry("later", "unix:uid:1"))
+    restored(state, saved)
+    # What the CA does at its start.
+    tell(state, write_off(1))
+    assert tokens(state)["a"] is SPENT
+
+
+def lose(state: StateDirectory) -> None:
+    (state.ca / "mesh.db").unlink()
+
+
+def damage(state: StateDirectory) -> None:
+    (state.ca / "mesh.db").write_bytes(b"none")
+
+
+def begin_anew(state: StateDirectory) -> None:
+    """Its record vanished, and it was started without."""
+    lose(state)
+    elsewhere = ca_state(state.root.with_name("elsewhere"))
+    shutil.copy(elsewhere.ca / "mesh.db", state.ca / "mesh.db")
+
+
+@pytest.mark.parametrize("happen", [lose, damage, begin_anew])
+def test_where_nobody_knows_what_happened_no_token_is_live(
+    state: StateDirectory, tmp_path: Path, happen: Callable[[StateDirectory], None]
+) -> None:
+    tell(state, buy(B, 1), RecordCertificate(1, der(1)))
+    saved = save(state, tmp_path / "ca.tar")
+    happen(state)
+    assert not restored(state, saved).is_up_to_date
+    # What is spent can still be asked for again by whoever spent it.
+    assert tokens(state) == {"b": SPENT}
+    assert entries(state) == {"b", "web"}, "nobody can say that one was deleted"
+
+
+def test_where_a_witness_has_seen_more_no_token_is_live(
+    state: StateDirectory, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Checkpoint("mesh.local", 1000, bytes(32), NOW)
+    monkeypatch.setattr(restoration, "_largest", lambda *_: later)
+    assert not restored(state, saved).is_up_to_date
+    assert tokens(state) == {}
+
+
+def test_a_record_that_is_older_than_the_backup_deletes_nothing(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    shutil.copy(state.ca / "mesh.db", tmp_path / "older.db")
+    tell(state, create_entry("later", "unix:uid:1"))
+    saved = save(state, tmp_path / "ca.tar")
+    shutil.copy(tmp_path / "older.db", state.ca / "mesh.db")
+    restored(state, saved)
+    assert entries(state) == {"web", "later"}
+    assert tokens(state) == {}
+
+
+def test_what_was_deleted_after_a_restore_stays_so_at_the_next(
+    state: StateDirectory, saved: Path
+) -> None:
+    for name in ("first", "second"):
+        tell(state, create_entry(name, "unix:uid:1"))
+        restored(state, saved)
+    tell(state, delete_entry("web"), buy(A, 1))
+    loss = restored(state, saved)
+    assert loss.lost is not None
+    assert not loss.lost.is_same_log
+    assert loss.lost.is_successor
+    assert entries(state) == {"a", "b", "c"}
+    assert tokens(state) == {"a": SPENT, "b": LIVE, "c": LIVE}
+
+
+def test_what_another_branch_made_is_not_taken_for_deleted(
+    state: StateDirectory, saved: Path, tmp_path: Path
+) -> None:
+    tell(state, create_entry("later", "unix:uid:1"))
+    after = save(state, tmp_path / "after.tar")
+    restored(state, saved)
+    assert entries(state) == {"a", "b", "c", "web"}
+    tell(state, create_entry("other", "unix:uid:2"), create_entry("another", "unix:uid:2"))
+    loss = restored(state, after)
+    assert loss.lost is not None
+    assert not loss.lost.is_successor
+    assert entries(state) == {"web", "later"}
+
+
+@pytest.mark.parametrize("choice", ["made", "made and deleted", "declined"])
+def test_the_default_entry_is_not_settled_again(
+    state: StateDirectory, saved: Path, choice: str
+) -> None:
+    default = entry_of("default", "unix:uid:1000")
+    tell(state, settle_default(None if choice == "declined" else default))
+    if choice == "made and deleted":
+        tell(state, delete_entry("default"))
+    restored(state, saved)
+    expected = {"default"} if choice == "made" else set()
+    assert entries(state) - {"a", "b", "c", "web"} == expected
+    tell(state, settle_default(default))
+    assert entries(state) - {"a", "b", "c", "web"} == expected

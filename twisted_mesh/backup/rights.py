@@ -1,0 +1,70 @@
+"""Entries and tokens at a restore: none is un-deleted, un-revoked or un-spent.
+
+``main`` is the record that is restored, ``present`` the one that is here.
+"""
+
+import sqlite3
+
+from pki.errors import PkiError
+from pki.registration import DEFAULT_ENTRY, RegistrationEntry
+
+_SPEND = """
+UPDATE main.tokens SET
+    revoked_at = coalesce(tokens.revoked_at, p.revoked_at),
+    request = CASE WHEN tokens.spent_at IS NULL THEN p.request ELSE tokens.request END,
+    serial = CASE WHEN tokens.spent_at IS NULL THEN p.serial ELSE tokens.serial END,
+    spent_at = coalesce(tokens.spent_at, p.spent_at)
+FROM present.tokens p WHERE p.id = tokens.id
+"""
+#: One that was deleted and made anew is another.
+_DELETED = """
+SELECT e.id FROM main.entries e LEFT JOIN present.entries p
+    ON p.id = e.id AND p.document = e.document AND p.created_at = e.created_at
+WHERE p.id IS NULL
+"""
+_UNUSED = """
+SELECT id, document FROM main.entries e
+WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
+    AND NOT EXISTS (SELECT 1 FROM main.certificates c WHERE c.entry = e.id)
+"""
+
+
+def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
+    """``deletions``: whether ``present`` has known all that is in ``main``, so that it deleted what it lacks."""
+    connection.execute(_SPEND)
+    if deletions:
+        deleted = connection.execute(_DELETED).fetchall()
+        connection.executemany("DELETE FROM main.tokens WHERE entry = ?", deleted)
+        connection.executemany("DELETE FROM main.entries WHERE id = ?", deleted)
+        connection.execute(
+            "DELETE FROM main.tokens WHERE id NOT IN (SELECT id FROM present.tokens)"
+        )
+    settled = connection.execute(
+        "INSERT OR IGNORE INTO main.meta SELECT name, value FROM present.meta WHERE name = 'default-entry'"
+    )
+    if settled.rowcount:
+        connection.execute(
+            "INSERT OR IGNORE INTO main.entries SELECT * FROM present.entries WHERE id = ?",
+            (DEFAULT_ENTRY,),
+        )
+
+
+def settle(connection: sqlite3.Connection, *, keep_live: bool) -> None:
+    """Leave no token that might buy a second certificate, and no entry of a token that is gone.
+
+    ``keep_live``: whether it is known of those that count as live that they are.
+    """
+    # What was under way may have come to its end since: such an intent, written off, gives no token back.
+    connection.execute(
+        "UPDATE main.tokens SET serial = NULL WHERE serial IN (SELECT c.serial FROM main.certificates c "
+        "JOIN main.intents i ON i.certificate = c.id)"
+    )
+    if not keep_live:
+        connection.execute("DELETE FROM main.tokens WHERE spent_at IS NULL AND revoked_at IS NULL")
+    for name, document in connection.execute(_UNUSED).fetchall():
+        try:
+            is_of_token = RegistrationEntry.from_document(document).is_of_token
+        except (PkiError, TypeError):  # to be looked at by people
+            continue
+        if is_of_token:
+            connection.execute("DELETE FROM main.entries WHERE id = ?", (name,))
