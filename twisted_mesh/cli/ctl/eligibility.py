@@ -68,7 +68,7 @@ def _token_problem(row: TokenRow, request: IssuanceRequest | None) -> Problem | 
     if row.key is not None and request is not None and key_id(request.public_key) != row.key:
         return Problem(
             "not-authorized",
-            f"the token {row.id} is for the key {row.key}, and the request has another",
+            f"the token {row.id} is for the key {row.key}, and the request has another (rule token-key-only)",
         )
     return None
 
