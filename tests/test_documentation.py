@@ -39,7 +39,9 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
         for command in (
             *("", "cert", "cert list", "cert show", "cert revoke", "cert export"),
             *("audit", "audit verify", "audit show", "audit export"),
-            *("ca", "ca show", "ca detach-root", "doctor"),
+            *("ca", "ca show", "ca detach-root", "doctor", "why"),
+            *("token", "token create", "token list", "token revoke"),
+            *("entry", "entry create", "entry list", "entry show", "entry delete"),
             *("backup", "backup create", "backup show", "backup restore"),
         )
     ),

@@ -1,8 +1,8 @@
-"""What an administrator asks of a CA: its record, revocations, its log, its health."""
+"""What an administrator asks of a CA: its record, revocations, entries and tokens, its log, its health."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from attrs import frozen
@@ -32,6 +32,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=False):
     key: str | None = None
     """:func:`pki.keys.key_id` of its own key."""
     requester: str | None = None
+    entry: str | None = None
+    """The registration entry that bought it."""
 
 
 class FullRow(Row, frozen=True):
@@ -54,6 +56,112 @@ class Revoked(msgspec.Struct, frozen=True):
     serial: str
     revoked_at: str
     reason: str
+
+
+class NewRegistration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A registration entry as it is asked for."""
+
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str] = []
+    ip_addresses: list[str] = []
+    ttl: str | None = None
+    max_ttl: str | None = None
+    keys: list[str] = []
+    comment: str = ""
+    reason: str = ""
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """A registration entry as the API tells it."""
+
+    id: str
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str]
+    ip_addresses: list[str]
+    ttl: str | None
+    max_ttl: str | None
+    keys: list[str]
+    comment: str
+    source: str
+    """``store``, ``file`` or ``default``."""
+    honoured: bool
+    created_at: str | None
+
+
+class Registrations(msgspec.Struct, frozen=True):
+    """All that there are."""
+
+    entries: list[Registration]
+    max_ttl: str | None = None
+    """The most that the CA gives, whatever an entry says."""
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """An entry that was there."""
+
+    id: str
+    deleted_at: str
+
+
+class NewToken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A join token as it is asked for: for ``entry``, or with an entry of its own."""
+
+    entry: str | None = None
+    spiffe_id: str | None = None
+    dns_names: list[str] = []
+    ip_addresses: list[str] = []
+    max_ttl: str | None = None
+    """The most that its certificate may live."""
+    ttl: str | None = None
+    """How long it may be used itself."""
+    key: str | None = None
+    """:func:`pki.keys.key_id` of the only key that it certifies."""
+    reason: str = ""
+
+
+class MadeToken(msgspec.Struct, frozen=True):
+    """A join token, this once with its secret, and what else a new machine needs."""
+
+    token: str
+    id: str
+    entry: str
+    spiffe_id: str
+    ca_url: str
+    fingerprint: str
+    expires_at: str
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """A join token as it is told ever after."""
+
+    id: str
+    entry: str
+    spiffe_id: str | None
+    """None where the entry is gone."""
+    key: str | None
+    status: str
+    """``live``, ``spent``, ``expired`` or ``revoked``."""
+    created_at: str
+    expires_at: str
+    revoked_at: str | None
+    spent_at: str | None
+    serial: str | None
+    """Of the certificate that it bought."""
+
+
+class TokenRows(msgspec.Struct, frozen=True):
+    """All that are remembered, the newest first."""
+
+    tokens: list[TokenRow]
+
+
+class RevokedToken(msgspec.Struct, frozen=True):
+    """What the CA answers to the revocation of a token, the same each time."""
+
+    id: str
+    revoked_at: str
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -157,6 +265,34 @@ class Administration:
         revoked: Revoked = await self.client.ask("POST", "/api/v1/revoke", body, Revoked)
         return revoked
 
+    async def registrations(self) -> Registrations:
+        found: Registrations = await self._get("/api/v1/entries", {}, Registrations)
+        return found
+
+    async def registration(self, entry_id: str) -> Registration:
+        found: Registration = await self._get(_path("entries", entry_id), {}, Registration)
+        return found
+
+    async def register(self, new: NewRegistration) -> Registration:
+        made: Registration = await self._post("/api/v1/entries", new, Registration)
+        return made
+
+    async def delete_registration(self, entry_id: str, reason: str) -> Deleted:
+        deleted: Deleted = await self._delete(_path("entries", entry_id), reason, Deleted)
+        return deleted
+
+    async def tokens(self) -> list[TokenRow]:
+        found: TokenRows = await self._get("/api/v1/tokens", {}, TokenRows)
+        return found.tokens
+
+    async def create_token(self, new: NewToken) -> MadeToken:
+        made: MadeToken = await self._post("/api/v1/tokens", new, MadeToken)
+        return made
+
+    async def revoke_token(self, token_id: str, reason: str) -> RevokedToken:
+        revoked: RevokedToken = await self._delete(_path("tokens", token_id), reason, RevokedToken)
+        return revoked
+
     async def health(self) -> Health:
         health: Health = await self._get("/api/v1/health", {}, Health)
         return health
@@ -194,3 +330,14 @@ class Administration:
     async def _get(self, path: str, asked: Mapping[str, str], shape: type[Any]) -> Any:
         query = f"?{urlencode(asked)}" if asked else ""
         return await self.client.ask("GET", path + query, None, shape)
+
+    async def _post(self, path: str, body: msgspec.Struct, shape: type[Any]) -> Any:
+        return await self.client.ask("POST", path, msgspec.to_builtins(body), shape)
+
+    async def _delete(self, path: str, reason: str, shape: type[Any]) -> Any:
+        query = f"?{urlencode({'reason': reason})}" if reason else ""
+        return await self.client.ask("DELETE", path + query, None, shape)
+
+
+def _path(of: str, name: str) -> str:
+    return f"/api/v1/{of}/{quote(name, safe='')}"

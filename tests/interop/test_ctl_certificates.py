@@ -31,7 +31,7 @@ def test_certificates_are_listed_newest_first(shared: House, listed: dict[str, s
     assert [row["serial"] for row in rows] == [listed["b/two"], listed["b/one"], listed["a"]]
     assert set(rows[0]) == {
         "serial", "subject", "spiffe_id", "issued_at", "expires_at", "status", "revoked_at",
-        "reason", "issuer", "key", "requester",
+        "reason", "issuer", "key", "requester", "entry",
     }  # fmt: skip
     assert (rows[0]["status"], rows[0]["requester"]) == ("valid", f"unix:uid:{os.getuid()}")
 
@@ -39,7 +39,7 @@ def test_certificates_are_listed_newest_first(shared: House, listed: dict[str, s
 def test_people_see_a_table_with_serials_in_pairs(shared: House, listed: dict[str, str]) -> None:
     done = shared.ctl("cert", "list", "--spiffe-id", f"{LISTED}/a")
     heading, row = done.stdout.splitlines()
-    assert heading.split() == ["SERIAL", "SPIFFE", "ID", "STATUS", "ISSUED", "EXPIRES"]
+    assert heading.split() == ["SERIAL", "SPIFFE", "ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY"]
     assert row.split()[:3] == [serial_pairs(parse_serial(listed["a"])), f"{LISTED}/a", "valid"]
     assert "\x1b" not in done.stdout
 

@@ -133,8 +133,8 @@ def revoke(
 ) -> int:
     """Revoke certificates, for good. What is revoked already stays as it is.
 
-    A revoked workload that may still renew gets another certificate: stop it, or its right to one,
-    first.
+    A revoked workload that a registration entry still lets in gets another certificate. To end that,
+    delete the entry first: cert show names it, and mesh-ctl entry delete deletes it.
 
     \b
     Examples:

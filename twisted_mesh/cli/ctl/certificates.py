@@ -19,12 +19,13 @@ from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.session import DONE
 from twisted_mesh.state import writing_whole
 
-_HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES")
+_HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY")
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str | None, ...]:
     """A row of the table."""
-    return (pairs(row.serial), row.spiffe_id, row.status, row.issued_at, row.expires_at)
+    times = row.issued_at, row.expires_at
+    return (pairs(row.serial), row.spiffe_id, row.status, *times, row.entry)
 
 
 def pairs(serial: str) -> str:
@@ -104,6 +105,7 @@ class Showing:
         if row.revoked_at is not None:
             facts["revoked"] = f"{row.revoked_at} ({row.reason})"
         facts |= {"issuer key": row.issuer, "key": row.key, "requester": row.requester}
+        facts |= {"entry": row.entry}
         output.put_facts({name: value for name, value in facts.items() if value})
         if row.certificate is not None:
             output.put(f"\n{row.certificate.strip()}")

@@ -15,11 +15,16 @@ _COMMANDS = {
     "ca": "Show the CA's certificates; take the root's key away.",
     "cert": "List, show, revoke and export certificates.",
     "doctor": "Say what is not well with the CA, and what to do.",
+    "entry": "Create, list, show and delete registration entries.",
+    "token": "Create, list and revoke join tokens.",
+    "why": "Say why a caller gets a certificate or not, and what would change that.",
 }
 
 _EPILOG = """\b
 Examples:
   mesh-ctl doctor
+  mesh-ctl token create --spiffe-id spiffe://mesh.local/service/web
+  mesh-ctl why --spiffe-id spiffe://mesh.local/service/web
   mesh-ctl cert list --status valid
   mesh-ctl cert revoke --serial 47E8F7F3E498BE8D7F7958543F34D4CD --reason keyCompromise
   mesh-ctl audit verify

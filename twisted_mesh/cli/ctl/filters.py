@@ -33,12 +33,11 @@ def _names(text: str) -> str:
     return str(pattern)
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str, who_takes: str = "--issuer and --key take") -> str:
+    """A SHA-256, as people copy it from somewhere. Raises :class:`Unusable`."""
     digits = text.lower().removeprefix("sha256:").replace(":", "")
     if not _SHA256.fullmatch(digits):
-        raise Unusable(
-            f"{printable(text, 80)!r} is no SHA-256: --issuer and --key take 64 digits of hex"
-        )
+        raise Unusable(f"{printable(text, 80)!r} is no SHA-256: {who_takes} 64 digits of hex")
     return digits
 
 
@@ -51,8 +50,8 @@ _READERS: dict[str, Callable[[str], str]] = {
     "spiffe_id": _names,
     "status": str,
     "serial": lambda text: serial_hex(parse_serial(text)),
-    "issuer": _digest,
-    "key": _digest,
+    "issuer": digest_of,
+    "key": digest_of,
     "issued_after": _time,
     "issued_before": _time,
     "expires_after": _time,

@@ -70,6 +70,15 @@ format_option = click.option(
     help="Text for people, or JSON for programs.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+reason_option = click.option(
+    "--reason", metavar="TEXT", default="", help="Why: it goes into the CA's audit log."
+)
+dns_option = click.option(
+    "--dns", "dns_names", multiple=True, metavar="NAME", help="A host name besides. Repeatable."
+)
+ip_option = click.option(
+    "--ip", "ip_addresses", multiple=True, metavar="A", help="An IP address besides. Repeatable."
+)
 
 _REACHING = (
     click.option(

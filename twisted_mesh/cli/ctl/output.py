@@ -15,7 +15,7 @@ _UNFOLDED = 10_000
 
 _STYLES = {
     "valid": "green", "ok": "green", "pending": "yellow", "warn": "yellow",
-    "revoked": "red", "fail": "red", "expired": "dim",
+    "revoked": "red", "fail": "red", "expired": "dim", "live": "green", "spent": "dim",
 }  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class Revoking:
         if tally.meanwhile:
             output.say(
                 f"{output.counted(tally.meanwhile, 'certificate')} more came while these were revoked: end the "
-                "workload's right to renew, then repeat this"
+                "workload's right to renew (mesh-ctl entry delete), then repeat this"
             )
         if self.as_json:
             output.put_json(_as_json(tally, self.reason))

@@ -1,0 +1,124 @@
+"""A CA that these tests of ``mesh-ctl`` administer: entries, tokens and certificates as they say, acts remembered."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from attrs import define, field
+from cryptography import x509
+from msgspec.structs import replace
+
+from pki.errors import Problem
+from pki.serial import serial_hex
+from tests.authorities import MESH
+from twisted_mesh.administration import (
+    Deleted,
+    MadeToken,
+    NewRegistration,
+    NewToken,
+    Page,
+    Registration,
+    Registrations,
+    RevokedToken,
+    Row,
+    TokenRow,
+)
+from twisted_mesh.ca_client import CaRefused
+
+TIME = "2026-11-23T10:00:00Z"
+
+
+def registration(entry_id: str, spiffe_id: str, *selectors: str, **more: Any) -> Registration:
+    facts: dict[str, Any] = {
+        "dns_names": [],
+        "ip_addresses": [],
+        "ttl": None,
+        "max_ttl": None,
+        "keys": [],
+        "comment": "",
+        "source": "store",
+        "honoured": True,
+        "created_at": TIME,
+    }
+    facts |= more
+    return Registration(entry_id, list(selectors), f"spiffe://{MESH}{spiffe_id}", **facts)
+
+
+DEFAULT = registration("default", "/service/**", "unix:uid:1000", source="default")
+
+
+def token_row(token_id: str, entry: str, status: str = "live", **more: Any) -> TokenRow:
+    facts: dict[str, Any] = {
+        "spiffe_id": f"spiffe://{MESH}/service/web",
+        "key": None,
+        "created_at": TIME,
+        "expires_at": TIME,
+        "revoked_at": TIME if status == "revoked" else None,
+        "spent_at": TIME if status == "spent" else None,
+        "serial": None,
+    }
+    return TokenRow(id=token_id, entry=entry, status=status, **{**facts, **more})
+
+
+def certificate(serial: int, spiffe_id: str, entry: str | None) -> Row:
+    named = f"spiffe://{MESH}{spiffe_id}"
+    return Row(serial_hex(serial), "", named, TIME, TIME, "valid", entry=entry)
+
+
+@define
+class Ca:
+    """Stands for :class:`Administration`, and for its client too."""
+
+    entries: list[Registration] = field(factory=list)
+    rows: list[TokenRow] = field(factory=list)
+    certificates: list[Row] = field(factory=list)
+    max_ttl: str | None = None
+    acts: list[Any] = field(factory=list)
+    asked: list[Mapping[str, str]] = field(factory=list)
+    token: str = "mj1_secret"
+    trusted: list[x509.Certificate] = field(factory=list)
+
+    @property
+    def client(self) -> "Ca":
+        return self
+
+    async def roots(self) -> list[x509.Certificate]:
+        return self.trusted
+
+    async def registrations(self) -> Registrations:
+        return Registrations(self.entries, self.max_ttl)
+
+    async def registration(self, entry_id: str) -> Registration:
+        for row in self.entries:
+            if row.id == entry_id:
+                return row
+        raise CaRefused(404, [Problem("not-found", f"there is no entry {entry_id}")])
+
+    async def register(self, new: NewRegistration) -> Registration:
+        self.acts.append(new)
+        return replace(DEFAULT, id="0011223344556677", selectors=new.selectors, source="store")
+
+    async def delete_registration(self, entry_id: str, reason: str) -> Deleted:
+        row = await self.registration(entry_id)
+        if row.source == "file":
+            raise CaRefused(409, [Problem("entry-in-file", "it is in the file")])
+        self.acts.append(("delete", entry_id, reason))
+        return Deleted(entry_id, TIME)
+
+    async def tokens(self) -> list[TokenRow]:
+        return self.rows
+
+    async def create_token(self, new: NewToken) -> MadeToken:
+        self.acts.append(new)
+        bought = new.spiffe_id or f"spiffe://{MESH}/service/{{token}}"
+        url, fingerprint = "https://ca.example:8443", "sha256:" + "ab" * 32
+        return MadeToken(self.token, "0123456789ab", "e1", bought, url, fingerprint, TIME)
+
+    async def revoke_token(self, token_id: str, reason: str) -> RevokedToken:
+        if not any(row.id == token_id for row in self.rows):
+            raise CaRefused(404, [Problem("not-found", f"there is no token {token_id}")])
+        self.acts.append(("revoke", token_id, reason))
+        return RevokedToken(token_id, TIME)
+
+    async def pages(self, filters: Mapping[str, str], most: int | None) -> AsyncIterator[Page]:
+        self.asked.append(filters)
+        yield Page(self.certificates, None)

@@ -1,0 +1,232 @@
+"""``entry``: what is asked of the CA, what is shown, and what is said before an entry is deleted."""
+
+import asyncio
+import json
+import shlex
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pki.registration import read_entry
+from tests.authorities import MESH
+from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
+from twisted_mesh.administration import NewRegistration
+from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.cli.ctl import entry as command_line
+from twisted_mesh.cli.ctl import registrations, session
+from twisted_mesh.cli.ctl.options import Unusable
+
+API = registration(
+    "0011223344556677", "/service/api", "systemd:unit:api.service", "unix:uid:1000",
+    dns_names=["api.example"], ip_addresses=["192.0.2.1"], ttl="30m", max_ttl="1h",
+    keys=["ec-p256"], comment="the API",
+)  # fmt: skip
+EXPOSED = registration("default", "/service/**", "unix:uid:1000", source="default", honoured=False)
+FILED = registration("file.web", "/user/{unix.user}", "unix:gid:100", source="file", created_at=None)  # fmt: skip
+
+
+def run(work: Any, ca: Ca) -> int:
+    status: int = asyncio.run(work(ca))
+    return status
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, ca: Ca, *words: str) -> int:
+    """The exit status of a command line whose work is done with ``ca``."""
+    monkeypatch.setattr(session, "administer", lambda reach, work: run(work, ca))
+    done = CliRunner().invoke(command_line.command, words, standalone_mode=False)
+    assert done.exception is None, done.exception
+    status: int = done.return_value
+    return status
+
+
+def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = Ca()
+    words = (
+        "create --selector unix:uid:1000 --selector systemd:unit:api.service "
+        "--spiffe-id spiffe://{trust_domain}/service/api --dns api.example --ip ::1 --ttl 30m --max-ttl 1h "
+        "--key ec-p256 --key ec-p384 --comment C --reason R"
+    )
+    assert typed(monkeypatch, ca, *words.split()) == 0
+    assert ca.acts == [
+        NewRegistration(
+            ["unix:uid:1000", "systemd:unit:api.service"],
+            "spiffe://{trust_domain}/service/api",
+            ["api.example"],
+            ["::1"],
+            "30m",
+            "1h",
+            ["ec-p256", "ec-p384"],
+            "C",
+            "R",
+        )
+    ]
+
+
+@pytest.mark.parametrize("domain", ["mesh.local", "other.example", "{trust_domain}"])
+def test_whose_trust_domain_it_is_is_for_the_ca_to_say(domain: str) -> None:
+    new = registrations.understood(
+        "mesh.local",
+        selectors=["unix:uid:1"],
+        spiffe_id=f"spiffe://{domain}/service/{{unix.user}}",
+        dns_names=(),
+        ip_addresses=(),
+        ttl=None,
+        max_ttl=None,
+        keys=(),
+        comment="",
+        reason="",
+    )
+    assert new.spiffe_id == f"spiffe://{domain}/service/{{unix.user}}"
+
+
+def test_every_option_that_cannot_be_used_is_told_at_once() -> None:
+    with pytest.raises(Unusable) as refusal:
+        registrations.understood(
+            "mesh.local",
+            selectors=["uid:1"],
+            spiffe_id="spiffe://mesh.local/mesh/ca",
+            dns_names=["*.example"],
+            ip_addresses=["x"],
+            ttl="0s",
+            max_ttl="x",
+            keys=["x"],
+            comment="\n",
+            reason="",
+        )
+    for option in ("--selector", "--spiffe-id", "--dns", "--ip", "--ttl", "--max-ttl", "--key"):
+        assert f"{option}: " in refusal.value.message
+
+
+def test_entries_are_listed_and_those_that_do_not_count_are_marked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(registrations.Listing(False), Ca(entries=[EXPOSED, API, FILED])) == 0
+    heading, exposed, api, filed = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["ENTRY", "SELECTORS", "BUYS", "KEPT", "IN", "COMMENT"]
+    assert "not honoured: the CA listens beyond loopback" in exposed
+    assert "systemd:unit:api.service, unix:uid:1000" in api
+    assert "not honoured" not in api + filed
+    assert filed.split() == ["file.web", "unix:gid:100", FILED.spiffe_id, "file", "-"]
+    run(registrations.Listing(True), Ca(entries=[EXPOSED]))
+    assert json.loads(capsys.readouterr().out)[0]["honoured"] is False
+
+
+def test_without_entries_it_says_what_that_means(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(registrations.Listing(False), Ca()) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "",
+        "mesh-ctl: there are no entries: nobody gets a certificate\n",
+    )
+
+
+def test_all_of_an_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    ca = Ca(entries=[API, EXPOSED])
+    assert run(registrations.Showing(API.id, False), ca) == 0
+    shown = capsys.readouterr().out
+    for words in (
+        API.id, *API.selectors, API.spiffe_id, "api.example", "192.0.2.1", "30m", "1h", "ec-p256",
+        "the API", "record", "2026-11-23T10:00:00Z",
+    ):  # fmt: skip
+        assert words in shown
+    assert "honoured" not in shown
+    assert run(registrations.Showing("default", False), ca) == 0
+    assert "no: the CA listens beyond loopback" in capsys.readouterr().out
+    with pytest.raises(CaRefused):
+        run(registrations.Showing("gone", False), ca)
+
+
+BOUGHT = [
+    certificate(1, "/service/api", API.id),
+    certificate(2, "/service/api", "default"),
+    certificate(3, "/service/api", API.id),
+    certificate(4, "/service/api", None),
+]
+TOKENS = [
+    token_row("0123456789ab", API.id),
+    token_row("0123456789ac", API.id, "spent"),
+    token_row("0123456789ad", "default"),
+]
+
+
+def test_before_an_entry_is_deleted_it_is_said_what_depends_on_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        registrations, "confirmed", lambda question, yes: asked.append(question) or yes
+    )
+    ca = Ca(entries=[API], certificates=BOUGHT, rows=TOKENS)
+    assert run(registrations.Deleting(API.id, "", False, False), ca) == 1
+    assert asked == [
+        f"Delete the entry {API.id}, by which systemd:unit:api.service, unix:uid:1000 may have "
+        f"{API.spiffe_id} (2 valid certificates bought by it, 1 live token)?"
+    ]
+    assert not ca.acts
+    assert capsys.readouterr().err == "mesh-ctl: nothing was deleted\n"
+
+
+def test_what_a_deleted_entry_bought_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    ca = Ca(entries=[API], certificates=BOUGHT, rows=TOKENS)
+    assert run(registrations.Deleting(API.id, "sold", True, False), ca) == 0
+    assert ca.acts == [("delete", API.id, "sold")]
+    said = capsys.readouterr()
+    assert said.out == (
+        f"entry {API.id} deleted at 2026-11-23T10:00:00Z; 2 valid certificates bought by it, 1 live token\n"
+    )
+    assert "not renewed: mesh-ctl cert revoke ends them now" in said.err
+    assert run(registrations.Deleting(API.id, "", True, True), Ca(entries=[API])) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "id": API.id,
+        "deleted_at": "2026-11-23T10:00:00Z",
+        "certificates": 0,
+        "tokens": 0,
+    }
+
+
+def test_an_entry_of_the_file_is_refused_without_a_question() -> None:
+    with pytest.raises(CaRefused, match="entry-in-file"):
+        run(registrations.Deleting("file.web", "", False, False), Ca(entries=[FILED]))
+
+
+@pytest.mark.parametrize(
+    ("buys", "filter_"),
+    [
+        ("/service/api", "/service/api"),
+        ("/service/**", "/service/**"),
+        ("/service/*/x", "/service/**"),
+        ("/user/u-{unix.user}/x", "/user/**"),
+        ("/a/b/{token}", "/a/b/**"),
+    ],
+)
+def test_certificates_of_an_entry_are_looked_for_where_they_can_be(buys: str, filter_: str) -> None:
+    ca = Ca(entries=[registration("e", buys, "token:e")])
+    run(registrations.Deleting("e", "", True, False), ca)
+    assert ca.asked == [{"status": "valid", "spiffe_id": f"spiffe://mesh.local{filter_}"}]
+
+
+def test_a_command_that_is_shown_makes_the_same_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = read_entry(
+        "",
+        MESH,
+        selectors=["unix:user:DOMAIN\\o'hara;$(x)", "unix:uid:7"],
+        spiffe_id="spiffe://mesh.local/service/api",
+        dns_names=["a.example", "b.example"],
+        ip_addresses=["::1"],
+    )
+    program, group, *words = shlex.split(shlex.join(registrations.creating_command(wanted)))
+    assert (program, group) == ("mesh-ctl", "entry")
+    ca = Ca()
+    assert typed(monkeypatch, ca, *words) == 0
+    (made,) = ca.acts
+    assert set(made.selectors) == set(map(str, wanted.selectors))
+    assert (made.spiffe_id, made.dns_names, made.ip_addresses) == (
+        str(wanted.spiffe_id),
+        list(wanted.dns_names),
+        list(map(str, wanted.ip_addresses)),
+    )
+
+
+def test_the_default_entry_is_an_entry_like_others() -> None:
+    assert registrations.entry_of(DEFAULT, MESH).id == "default"

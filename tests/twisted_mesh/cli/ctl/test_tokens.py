@@ -1,0 +1,191 @@
+"""``token``: what is asked of the CA, what is shown, and that a token is shown once."""
+
+import asyncio
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pki.csr import build_csr
+from pki.join_token import JoinToken
+from pki.keys import key_id
+from tests.authorities import BACKEND, key
+from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
+from twisted_mesh.administration import NewToken
+from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.cli.ctl import tokens
+from twisted_mesh.cli.ctl.options import Unusable
+
+WEB = "spiffe://mesh.local/service/web"
+
+
+def understood(**options: Any) -> NewToken:
+    nothing: dict[str, Any] = {
+        "entry": None,
+        "spiffe_id": None,
+        "dns_names": (),
+        "ip_addresses": (),
+        "cert_ttl": None,
+        "ttl": None,
+        "key": None,
+        "reason": "",
+    }
+    return tokens.understood(**{**nothing, **options})
+
+
+def created(
+    capsys: pytest.CaptureFixture[str], new: NewToken, *, as_json: bool = False
+) -> tuple[str, str]:
+    work: Any = tokens.Creating(new, as_json)
+    assert asyncio.run(work(Ca())) == 0
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def joining_line(shown: str) -> list[str]:
+    (line,) = [line for line in shown.splitlines() if "--join-token" in line]
+    assert line.startswith("  ")
+    return shlex.split(line)
+
+
+def test_one_line_has_all_that_a_new_machine_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, said = created(capsys, understood(spiffe_id=WEB))
+    assert said == ""
+    assert joining_line(shown) == [
+        *("twistd", "-n", "mesh-server", "--spiffe-id", WEB),
+        *("--ca-url", "https://ca.example:8443", "--ca-fingerprint", "sha256:" + "ab" * 32),
+        *("--join-token", "mj1_secret"),
+    ]
+    assert shown.count("mj1_secret") == 1
+    assert "0123456789ab (shown this once)" in shown
+    assert f"one certificate of {WEB}" in shown
+    assert "2026-11-23 10:00:00 UTC" in shown
+
+
+def test_the_line_asks_for_the_names_that_are_bought(capsys: pytest.CaptureFixture[str]) -> None:
+    new = understood(
+        spiffe_id="spiffe://td.example/service/web",
+        dns_names=("www.example", "localhost"),
+        ip_addresses=("192.0.2.1",),
+    )
+    line = joining_line(created(capsys, new)[0])
+    assert line[3:5] == ["--trust-domain", "td.example"]
+    assert [line[n + 1] for n, word in enumerate(line) if word == "--dns"] == ["localhost", "www.example"]  # fmt: skip
+    assert [line[n + 1] for n, word in enumerate(line) if word == "--ip"] == ["127.0.0.1", "192.0.2.1"]  # fmt: skip
+
+
+def test_an_entry_that_buys_many_ids_leaves_the_name_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown, _ = created(capsys, understood(entry="e1"))
+    assert "with a name in place of NAME" in shown
+    assert "spiffe://mesh.local/service/NAME" in joining_line(shown)
+
+
+def test_a_token_for_one_key_is_not_for_a_server_that_makes_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown, _ = created(capsys, understood(spiffe_id=WEB, key="AB" * 32))
+    assert joining_line(shown)[0] == "--ca-url"
+    assert "Only a certificate request with the key " + "ab" * 32 in shown
+
+
+def test_programs_get_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, said = created(capsys, understood(spiffe_id=WEB), as_json=True)
+    told = json.loads(shown)
+    assert set(told) == {"token", "id", "entry", "spiffe_id", "ca_url", "fingerprint", "expires_at"}
+    assert said == ""
+
+
+def test_the_options_are_asked_for_as_the_api_names_them() -> None:
+    ca = Ca()
+    new = understood(
+        spiffe_id=WEB,
+        dns_names=("a.example",),
+        ip_addresses=("::1",),
+        cert_ttl="1h",
+        ttl="1d",
+        key="sha256:" + "0A" * 32,
+        reason="ticket 4711",
+    )
+    work: Any = tokens.Creating(new, True)
+    asyncio.run(work(ca))
+    expected = NewToken(None, WEB, ["a.example"], ["::1"], "1h", "1d", "0a" * 32, "ticket 4711")
+    assert ca.acts == [expected]
+
+
+def test_the_key_of_a_csr_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "web.csr"
+    path.write_bytes(build_csr(key(), BACKEND))
+    assert tokens.key_of(str(path)) == key_id(key().public_key)
+
+
+def test_a_token_is_named_by_its_id_or_its_text() -> None:
+    token = JoinToken.generate()
+    assert tokens.id_of(token.id) == token.id
+    assert tokens.id_of(token.text) == token.id
+    for damaged in (token.text[:-1], token.text.upper(), token.id[:-1], ""):
+        with pytest.raises(Unusable) as refusal:
+            tokens.id_of(damaged)
+        assert token.text[4:12] not in refusal.value.message
+
+
+def test_tokens_are_listed_by_their_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        token_row("0123456789ab", "e1"),
+        token_row("ba9876543210", "e2", "spent", serial="0a0b"),
+    ]
+    work: Any = tokens.Listing(False)
+    assert asyncio.run(work(Ca(rows=rows))) == 0
+    heading, first, second = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["TOKEN", "SPIFFE", "ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT"]  # fmt: skip
+    assert first.split() == ["0123456789ab", WEB, "live", *["2026-11-23T10:00:00Z"] * 2, "e1", "-"]
+    assert second.split()[-2:] == ["e2", "0A:0B"]
+    as_json: Any = tokens.Listing(True)
+    asyncio.run(as_json(Ca(rows=rows)))
+    assert [row["status"] for row in json.loads(capsys.readouterr().out)] == ["live", "spent"]
+    assert asyncio.run(work(Ca())) == 0
+    assert capsys.readouterr().err == "mesh-ctl: there are no tokens\n"
+
+
+def revoking(ca: Ca, token: str = "0123456789ab", *, yes: bool = True) -> int:
+    work: Any = tokens.Revoking(token, "leaked", yes, False)
+    status: int = asyncio.run(work(ca))
+    return status
+
+
+def test_a_token_is_revoked_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    ca = Ca(rows=[token_row("0123456789ab", "e1")])
+    assert revoking(ca) == 0
+    assert ca.acts == [("revoke", "0123456789ab", "leaked")]
+    said = capsys.readouterr()
+    assert said.out == "token 0123456789ab revoked at 2026-11-23T10:00:00Z\n"
+    assert said.err == ""
+
+
+def test_whoever_revokes_a_spent_token_is_told_what_it_bought(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert revoking(Ca(rows=[token_row("0123456789ab", "e1", "spent", serial="0a0b")])) == 0
+    said = capsys.readouterr().err
+    assert "the certificate 0A:0B, which stays" in said
+    assert "mesh-ctl entry delete e1" in said
+
+
+def test_nothing_is_revoked_without_a_yes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(tokens, "confirmed", lambda question, yes: asked.append(question) or yes)
+    ca = Ca(rows=[token_row("0123456789ab", "e1")])
+    assert revoking(ca, yes=False) == 1
+    assert asked == [f"Revoke the token 0123456789ab for {WEB} (live), for good?"]
+    assert not ca.acts
+    assert capsys.readouterr().err == "mesh-ctl: nothing was revoked\n"
+
+
+def test_an_unknown_token_is_for_the_ca_to_refuse() -> None:
+    with pytest.raises(CaRefused):
+        revoking(Ca(certificates=[certificate(1, "/service/web", None)]), yes=False)

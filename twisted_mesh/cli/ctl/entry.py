@@ -1,0 +1,165 @@
+"""``mesh-ctl entry``: the command lines about registration entries."""
+
+import click
+
+from twisted_mesh.cli.ctl.options import (
+    Reach,
+    dns_option,
+    format_option,
+    ip_option,
+    must_be_answered,
+    reaching,
+    reason_option,
+    yes_option,
+)
+
+
+@click.group()
+def command() -> None:
+    """Create, list, show and delete registration entries.
+
+    An entry says which callers may have which SPIFFE IDs. A certificate is bought by an entry and by
+    nothing else, at each renewal again. Entries are made and deleted, never changed.
+
+    \b
+    Examples:
+      mesh-ctl entry list
+      mesh-ctl entry create --selector unix:user:api --spiffe-id spiffe://mesh.local/service/api
+    """
+
+
+@command.command()
+@click.option(
+    "--selector",
+    "selectors",
+    multiple=True,
+    required=True,
+    metavar="S",
+    help="What must be proven, like unix:uid:1000. Repeatable, all must be.",
+)
+@click.option(
+    "--spiffe-id",
+    required=True,
+    metavar="ID",
+    help="What may be had: an ID, or a template with *, ** and facts in braces.",
+)
+@dns_option
+@ip_option
+@click.option("--ttl", metavar="T", help="How long certificates live if nobody asks otherwise.")
+@click.option("--max-ttl", metavar="T", help="How long they live at most.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="ALGORITHM",
+    help="A kind of key that they may have, like ec-p256. Repeatable.",
+)
+@click.option("--comment", metavar="TEXT", default="", help="For whoever reads it: one line.")
+@reason_option
+@reaching
+@format_option
+def create(
+    *,
+    reach: Reach,
+    selectors: tuple[str, ...],
+    spiffe_id: str,
+    dns_names: tuple[str, ...],
+    ip_addresses: tuple[str, ...],
+    ttl: str | None,
+    max_ttl: str | None,
+    keys: tuple[str, ...],
+    comment: str,
+    reason: str,
+    format_: str,
+) -> int:
+    """Let whoever has all the selectors have a certificate of that SPIFFE ID.
+
+    Selectors: unix:uid:1000, unix:gid:1000, unix:user:alice, systemd:unit:api.service, token:LABEL and
+    x509:SPIFFE-ID. In braces: {unix.uid}, {unix.user}, {systemd.unit}, {token}, one in a path segment
+    and not in the first; {trust_domain}.
+
+    \b
+    Examples:
+      mesh-ctl entry create --selector systemd:unit:api.service --selector unix:uid:1000 \\
+          --spiffe-id spiffe://mesh.local/service/api --dns api.example --max-ttl 1h
+      mesh-ctl entry create --selector unix:gid:100 \\
+          --spiffe-id 'spiffe://{trust_domain}/user/{unix.user}' --reason 'ticket 4711'
+    """
+    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl.session import administer
+
+    new = registrations.understood(
+        reach.trust_domain,
+        selectors=selectors,
+        spiffe_id=spiffe_id,
+        dns_names=dns_names,
+        ip_addresses=ip_addresses,
+        ttl=ttl,
+        max_ttl=max_ttl,
+        keys=keys,
+        comment=comment,
+        reason=reason,
+    )
+    return administer(reach, registrations.Creating(new, format_ == "json"))
+
+
+@command.command("list")
+@reaching
+@format_option
+def list_(*, reach: Reach, format_: str) -> int:
+    """List all entries: those of the CA's record, those of its --entries file, and the default one.
+
+    The default entry lets services of the CA's own user in, and counts only while the CA listens on
+    loopback.
+
+    \b
+    Examples:
+      mesh-ctl entry list
+      mesh-ctl entry list --format json
+    """
+    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl.session import administer
+
+    return administer(reach, registrations.Listing(format_ == "json"))
+
+
+@command.command()
+@click.argument("entry")
+@reaching
+@format_option
+def show(*, reach: Reach, entry: str, format_: str) -> int:
+    """Show all of one entry.
+
+    \b
+    Examples:
+      mesh-ctl entry show default
+      mesh-ctl entry show 3f6c9a1be2d40718 --format json
+    """
+    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl.session import administer
+
+    return administer(reach, registrations.Showing(entry, format_ == "json"))
+
+
+@command.command()
+@click.argument("entry")
+@reason_option
+@yes_option
+@reaching
+@format_option
+def delete(*, reach: Reach, entry: str, reason: str, yes: bool, format_: str) -> int:
+    """Delete ENTRY and its tokens. It buys nothing any more, and what it bought is not renewed.
+
+    Certificates that it bought stay good until they expire: revoke them with cert revoke if they must
+    end now. An entry of the CA's --entries file is deleted there.
+
+    \b
+    Examples:
+      mesh-ctl entry delete default
+      mesh-ctl entry delete 3f6c9a1be2d40718 --reason 'machine sold' --yes
+    """
+    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl.session import administer
+
+    must_be_answered(yes)
+    return administer(reach, registrations.Deleting(entry, reason, yes, format_ == "json"))

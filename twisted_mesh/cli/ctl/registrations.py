@@ -1,0 +1,260 @@
+"""What ``mesh-ctl entry`` does: create, list, show and delete registration entries."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from attrs import frozen
+
+from pki.errors import PkiError, Refused, printable
+from pki.registration import RegistrationEntry, read_entry
+from pki.spiffe import TrustDomain
+from twisted_mesh.administration import Administration, NewRegistration, Registration
+from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.options import Unusable, confirmed
+from twisted_mesh.cli.ctl.session import DONE, REFUSED
+
+_HEADINGS = ("ENTRY", "SELECTORS", "BUYS", "KEPT IN", "COMMENT")
+_OPTIONS = {
+    "selectors": "--selector",
+    "spiffe_id": "--spiffe-id",
+    "dns_names": "--dns",
+    "ip_addresses": "--ip",
+    "ttl": "--ttl",
+    "max_ttl": "--max-ttl",
+    "keys": "--key",
+    "comment": "--comment",
+}
+_KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
+_NOT_HONOURED = "not honoured: the CA listens beyond loopback"
+#: More certificates are not looked through.
+_MANY = 10_000
+
+
+@contextmanager
+def naming_options(others: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Whatever is refused inside is :class:`Unusable`, told by the options that said so; ``others`` differ."""
+    options = {**_OPTIONS, **(others or {})}
+    try:
+        yield
+    except Refused as error:
+        told = (f"{options.get(p.subject, p.subject)}: {p.detail}" for p in error.problems)
+        raise Unusable("; ".join(told)) from None
+    except PkiError as error:
+        raise Unusable(f"--spiffe-id: {error}") from None
+
+
+def understood(
+    usual_domain: str,
+    *,
+    selectors: Sequence[str],
+    spiffe_id: str,
+    dns_names: Sequence[str],
+    ip_addresses: Sequence[str],
+    ttl: str | None,
+    max_ttl: str | None,
+    keys: Sequence[str],
+    comment: str,
+    reason: str,
+) -> NewRegistration:
+    """What the options ask for. Raises :class:`Unusable` with every option that cannot be used."""
+    with naming_options():
+        read_entry(
+            "new",
+            _trust_domain(spiffe_id, usual_domain),
+            selectors=selectors,
+            spiffe_id=spiffe_id,
+            dns_names=dns_names,
+            ip_addresses=ip_addresses,
+            ttl=ttl,
+            max_ttl=max_ttl,
+            keys=keys,
+            comment=comment,
+        )
+    return NewRegistration(
+        list(selectors),
+        spiffe_id,
+        list(dns_names),
+        list(ip_addresses),
+        ttl,
+        max_ttl,
+        list(keys),
+        comment,
+        reason,
+    )
+
+
+def _trust_domain(spiffe_id: str, usual: str) -> TrustDomain:
+    """The one that ``spiffe_id`` names: whether it is the CA's is for the CA to say."""
+    try:
+        return TrustDomain.parse(spiffe_id.removeprefix("spiffe://").partition("/")[0])
+    except PkiError:
+        return TrustDomain.parse(usual)
+
+
+def entry_of(row: Registration, trust_domain: TrustDomain) -> RegistrationEntry:
+    """What the API tells, as what it means. Raises :class:`Refused`."""
+    return read_entry(
+        row.id,
+        trust_domain,
+        selectors=row.selectors,
+        spiffe_id=row.spiffe_id,
+        dns_names=row.dns_names,
+        ip_addresses=row.ip_addresses,
+        ttl=row.ttl,
+        max_ttl=row.max_ttl,
+        keys=row.keys,
+        comment=row.comment,
+    )
+
+
+def creating_command(entry: RegistrationEntry) -> list[str]:
+    """The words that make such an entry."""
+    words = ["mesh-ctl", "entry", "create"]
+    for selector in sorted(entry.selectors):
+        words += ["--selector", str(selector)]
+    words += ["--spiffe-id", str(entry.spiffe_id)]
+    return words + _names("--dns", entry.dns_names) + _names("--ip", entry.ip_addresses)
+
+
+def _names(option: str, values: Iterable[object]) -> list[str]:
+    return [word for value in values for word in (option, str(value))]
+
+
+@frozen
+class Creating:
+    """``entry create``."""
+
+    new: NewRegistration
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        _put(await administration.register(self.new), as_json=self.as_json)
+        return DONE
+
+
+@frozen
+class Listing:
+    """``entry list``."""
+
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        rows = (await administration.registrations()).entries
+        if self.as_json:
+            output.put_json([msgspec.to_builtins(row) for row in rows])
+        elif rows:
+            output.put_table(_HEADINGS, map(_cells, rows))
+        else:
+            output.say("there are no entries: nobody gets a certificate")
+        return DONE
+
+
+def _cells(row: Registration) -> tuple[str, ...]:
+    kept = _KEPT_IN.get(row.source, row.source)
+    if not row.honoured:
+        kept += f" ({_NOT_HONOURED})"
+    return row.id, ", ".join(row.selectors), row.spiffe_id, kept, row.comment
+
+
+@frozen
+class Showing:
+    """``entry show``."""
+
+    entry: str
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        _put(await administration.registration(self.entry), as_json=self.as_json)
+        return DONE
+
+
+def _put(row: Registration, *, as_json: bool) -> None:
+    if as_json:
+        output.put_json(msgspec.to_builtins(row))
+        return
+    facts: dict[str, Any] = {
+        "entry": row.id,
+        "selectors": row.selectors,
+        "buys": row.spiffe_id,
+        "host names": row.dns_names,
+        "addresses": row.ip_addresses,
+        "lifetime": row.ttl,
+        "at most": row.max_ttl,
+        "keys": row.keys,
+        "comment": row.comment,
+        "kept in": _KEPT_IN.get(row.source, row.source),
+        "made": row.created_at,
+        "honoured": "" if row.honoured else _NOT_HONOURED.replace("not honoured", "no"),
+    }
+    output.put_facts({name: value for name, value in facts.items() if value})
+
+
+@frozen
+class Bought:
+    """What depends on an entry."""
+
+    certificates: int
+    """Still valid."""
+    tokens: int
+    """Still live."""
+    is_partial: bool = False
+    """Whether there may be more certificates."""
+
+    def __str__(self) -> str:
+        some = "at least " if self.is_partial else ""
+        told = f"{some}{output.counted(self.certificates, 'valid certificate')} bought by it"
+        if self.tokens:
+            told += f", {output.counted(self.tokens, 'live token')}"
+        return told
+
+
+@frozen
+class Deleting:
+    """``entry delete``."""
+
+    entry: str
+    reason: str
+    yes: bool
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        row = await administration.registration(self.entry)
+        bought = await _bought(administration, row)
+        question = (
+            f"Delete the entry {printable(row.id, 80)}, by which {printable(', '.join(row.selectors), 400)} may have "
+            f"{printable(row.spiffe_id, 400)} ({bought})?"
+        )
+        if row.source != "file" and not confirmed(question, yes=self.yes):
+            output.say("nothing was deleted")
+            return REFUSED
+        deleted = await administration.delete_registration(self.entry, self.reason)
+        if self.as_json:
+            told = {"certificates": bought.certificates, "tokens": bought.tokens}
+            output.put_json({**msgspec.to_builtins(deleted), **told})
+            return DONE
+        output.put(f"entry {printable(deleted.id, 80)} deleted at {deleted.deleted_at}; {bought}")
+        if bought.certificates:
+            output.say(
+                "these certificates stay good until they expire and are not renewed: mesh-ctl cert revoke ends them now"
+            )
+        return DONE
+
+
+async def _bought(administration: Administration, row: Registration) -> Bought:
+    filters = {"status": "valid", "spiffe_id": _subtree(row.spiffe_id)}
+    certificates, is_partial = 0, False
+    async for page in administration.pages(filters, _MANY):
+        certificates += sum(found.entry == row.id for found in page.certificates)
+        is_partial = page.next is not None
+    tokens = await administration.tokens()
+    live = sum(token.entry == row.id and token.status == "live" for token in tokens)
+    return Bought(certificates, live, is_partial)
+
+
+def _subtree(template: str) -> str:
+    """The narrowest filter of the API that finds all that a template buys."""
+    segments = template.split("/")
+    open_ = [place for place, segment in enumerate(segments) if "{" in segment or "*" in segment]
+    return "/".join([*segments[: open_[0]], "**"]) if open_ else template

@@ -1,0 +1,223 @@
+"""What ``mesh-ctl token`` does: create, list, revoke."""
+
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+from attrs import frozen
+
+from pki.csr import load_csr
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
+from pki.join_token import MAX_LIFETIME, JoinToken
+from pki.keys import key_id
+from pki.registration import read_entry
+from pki.spiffe import SpiffeId, SpiffePattern
+from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
+from twisted_mesh.administration import Administration, MadeToken, NewToken, TokenRow
+from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.certificates import pairs
+from twisted_mesh.cli.ctl.filters import digest_of
+from twisted_mesh.cli.ctl.options import Unusable, confirmed
+from twisted_mesh.cli.ctl.registrations import naming_options
+from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.state import read_file
+
+_HEADINGS = ("TOKEN", "SPIFFE ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT")
+_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
+#: What whoever copies a line has to replace.
+_ANY = "NAME"
+#: The trust domain that programs take unless they are told otherwise.
+_USUAL_DOMAIN = "mesh.local"
+
+
+def understood(
+    *,
+    entry: str | None,
+    spiffe_id: str | None,
+    dns_names: Sequence[str],
+    ip_addresses: Sequence[str],
+    cert_ttl: str | None,
+    ttl: str | None,
+    key: str | None,
+    reason: str,
+) -> NewToken:
+    """What the options ask for. Raises :class:`Unusable`, which names the options that cannot be used."""
+    if spiffe_id is not None:
+        with naming_options({"max_ttl": "--cert-ttl"}):
+            named = SpiffeId.parse(spiffe_id)
+            read_entry(
+                "new",
+                named.trust_domain,
+                selectors=["token:new"],
+                spiffe_id=spiffe_id,
+                dns_names=dns_names,
+                ip_addresses=ip_addresses,
+                max_ttl=cert_ttl,
+            )
+    if ttl is not None:
+        _check_life(ttl)
+    return NewToken(
+        entry=entry,
+        spiffe_id=spiffe_id,
+        dns_names=list(dns_names),
+        ip_addresses=list(ip_addresses),
+        max_ttl=cert_ttl,
+        ttl=ttl,
+        key=None if key is None else digest_of(key, "--key takes"),
+        reason=reason,
+    )
+
+
+def _check_life(text: str) -> None:
+    try:
+        life = parse_duration(text)
+    except PkiError as error:
+        raise Unusable(f"--ttl: {error}") from None
+    if not life or life > MAX_LIFETIME:
+        raise Unusable(f"--ttl: a token lives from 1s to {format_duration(MAX_LIFETIME)}")
+
+
+def key_of(csr: str) -> str:
+    """The key in a file with a CSR. Raises :class:`PkiError`."""
+    try:
+        return key_id(load_csr(read_file(Path(csr), "--csr")).public_key())
+    except HOSTILE_INPUT:
+        raise Malformed(
+            f"--csr {csr}: its public key is none that a certificate can have"
+        ) from None
+
+
+def id_of(token: str) -> str:
+    """The id of a token that is named by its id or by its text. Raises :class:`Unusable`."""
+    if _ID.fullmatch(token):
+        return token
+    try:
+        return JoinToken.parse(token).id
+    except PkiError:
+        raise Unusable(  # without the text: it may be most of a token
+            "TOKEN is neither the id of a token, 12 digits of hex as token list shows it, nor a whole token"
+        ) from None
+
+
+@frozen
+class Creating:
+    """``token create``."""
+
+    new: NewToken
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        made = await administration.create_token(self.new)
+        if self.as_json:
+            output.put_json(msgspec.to_builtins(made))
+            return DONE
+        output.put_facts(
+            {
+                "token": f"{made.id} (shown this once)",
+                "buys": f"one certificate of {made.spiffe_id}",
+                "until": spoken_time(parse_rfc3339(made.expires_at)),
+                "entry": f"{made.entry} (renewals last until it is deleted)",
+            }
+        )
+        if self.new.key is not None:
+            output.put(
+                f"\nOnly a certificate request with the key {self.new.key} is signed. Send it with:\n"
+            )
+            output.put(f"  {shlex.join(reaching_options(made))}")
+            return DONE
+        line = shlex.join(joining_command(made, self.new))
+        change = f", with a name in place of {_ANY}" if _ANY in line else ""
+        output.put(
+            f"\nOn the new machine{change} (mesh-client takes these options too, but no --dns or --ip):\n"
+        )
+        output.put(f"  {line}")
+        return DONE
+
+
+def reaching_options(made: MadeToken) -> list[str]:
+    """All that a new machine has to know."""
+    return [
+        *("--ca-url", printable(made.ca_url)),
+        *("--ca-fingerprint", printable(made.fingerprint)),
+        *("--join-token", printable(made.token)),
+    ]
+
+
+def joining_command(made: MadeToken, new: NewToken) -> list[str]:
+    """The line to copy: a server that joins by that token."""
+    whose = SpiffePattern.parse(new.spiffe_id or _example(made.spiffe_id))
+    line = ["twistd", "-n", "mesh-server"]
+    if str(whose.trust_domain) != _USUAL_DOMAIN:
+        line += ["--trust-domain", str(whose.trust_domain)]
+    line += ["--spiffe-id", str(whose)]
+    if new.dns_names or new.ip_addresses:
+        # With any of them the server takes none by itself.
+        line += _repeated("--dns", ["localhost", *new.dns_names])
+        line += _repeated("--ip", ["127.0.0.1", *new.ip_addresses])
+    return [*line, *reaching_options(made)]
+
+
+def _repeated(option: str, values: Collection[str]) -> list[str]:
+    return [word for value in dict.fromkeys(values) for word in (option, value)]
+
+
+def _example(template: str) -> str:
+    """An ID that an entry's template may stand for, to be changed by whoever copies it."""
+    words = [re.sub(r"\{[^{}]*\}|\*+", _ANY, segment) for segment in template.split("/")]
+    return "/".join(words)
+
+
+@frozen
+class Listing:
+    """``token list``."""
+
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        rows = await administration.tokens()
+        if self.as_json:
+            output.put_json([msgspec.to_builtins(row) for row in rows])
+        elif rows:
+            output.put_table(_HEADINGS, map(_cells, rows))
+        else:
+            output.say("there are no tokens")
+        return DONE
+
+
+def _cells(row: TokenRow) -> tuple[str | None, ...]:
+    bought = None if row.serial is None else pairs(row.serial)
+    return row.id, row.spiffe_id, row.status, row.created_at, row.expires_at, row.entry, bought
+
+
+@frozen
+class Revoking:
+    """``token revoke``."""
+
+    token: str
+    reason: str
+    yes: bool
+    as_json: bool
+
+    async def __call__(self, administration: Administration) -> int:
+        rows = await administration.tokens()
+        row = next((row for row in rows if row.id == self.token), None)
+        if row is not None and not confirmed(self._question(row), yes=self.yes):
+            output.say("nothing was revoked")
+            return REFUSED
+        revoked = await administration.revoke_token(self.token, self.reason)
+        if self.as_json:
+            output.put_json(msgspec.to_builtins(revoked))
+        else:
+            output.put(f"token {revoked.id} revoked at {revoked.revoked_at}")
+        if row is not None and row.serial is not None:
+            output.say(
+                f"it had bought the certificate {pairs(row.serial)}, which stays: see mesh-ctl cert revoke, and "
+                f"mesh-ctl entry delete {printable(row.entry, 80)} to end renewals"
+            )
+        return DONE
+
+    def _question(self, row: TokenRow) -> str:
+        whose = printable(row.spiffe_id or "nothing", 200)
+        return f"Revoke the token {row.id} for {whose} ({row.status}), for good?"
