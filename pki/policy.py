@@ -55,10 +55,12 @@ class Principal:
     spiffe_id: SpiffeId | None = None
     serial: int | None = None
     """Of the SVID that was presented."""
-    selectors: frozenset[Selector] | None = frozenset()
-    """What was attested. None for the CA itself and for whoever reaches ``--insecure-http``, whom no entry limits."""
+    selectors: frozenset[Selector] = frozenset()
+    """What was attested."""
     entry: str | None = None
     """The registration entry that bought the SVID, or that the join token is bound to."""
+    issues: bool = False
+    """Whether it may have signed what no entry lets it have."""
 
     @property
     def evidence(self) -> str:
@@ -110,12 +112,12 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     """Return if ``principal`` may do ``action`` to ``target``; default deny.
 
     Raises :class:`NoProof` or :class:`Forbidden`. A target of None asks whether the principal could
-    do the action to anything at all: it lets a route refuse before it reads a body. Anybody may ask
-    for a signature, since the proof may be in the body; :func:`grant` decides on that.
+    do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
+    whoever may sign at all, :func:`grant` decides.
     """
-    if action in _WITHOUT_PROOF or action is Action.SIGN:
+    if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
         return
-    if principal.kind is Kind.ADMINISTRATOR:
+    if action is Action.SIGN and principal.selectors:
         return
     if principal.kind is Kind.ANONYMOUS:
         raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
@@ -133,7 +135,7 @@ class Grant:
     """What may be signed."""
 
     entry: str | None
-    """The registration entry that buys it; None where nothing limits the caller."""
+    """The registration entry that buys it; None where the caller needs none."""
     lifetime: timedelta
 
 
@@ -143,28 +145,37 @@ def grant(
     entries: Iterable[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
-    """What of ``entries`` lets ``principal`` have ``request``; administrators need one too.
+    """What of ``entries`` lets ``principal`` have ``request``; default deny.
 
     An SVID needs no other proof to be renewed under the entry that bought it. Raises
     :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
     :class:`TtlOutOfRange`.
     """
-    if principal.selectors is None:
+    permit(principal, Action.SIGN)
+    try:
+        return _granted(principal, request, entries, lifetimes)
+    except Forbidden:
+        if not principal.issues:
+            raise
         return Grant(None, lifetimes.grant(request.ttl))
-    if not principal.selectors:
-        raise NoProof(f"a certificate needs proof of who you are: {_PROOFS}")
+
+
+def _granted(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Iterable[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> Grant:
+    renewed = principal.entry if request.spiffe_id == principal.spiffe_id else None
     met = [
-        entry
-        for entry in entries
-        if entry.is_met_by(principal.selectors)
-        or (entry.id == principal.entry and request.spiffe_id == principal.spiffe_id)
+        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
     ]
     if not met:
         raise _no_entry(principal, request)
-    # A literal ID is the more exact right: it is named where both would do.
-    met.sort(key=lambda entry: (not entry.spiffe_id.is_literal, entry.id))
-    nearest = candidates(met, request, principal.selectors)[0]
+    nearest = candidates(met, request, principal.selectors, renewed)[0]
     if nearest.shortfalls:
+        if principal.spiffe_id not in (None, request.spiffe_id):
+            raise _no_entry(principal, request)
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
@@ -176,7 +187,7 @@ def grant(
 
 
 def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
-    seen = spoken(principal.selectors or ())
+    seen = spoken(principal.selectors)
     if principal.spiffe_id is not None and request.spiffe_id != principal.spiffe_id:
         return Forbidden(
             "own-identity-only",
@@ -230,13 +241,10 @@ class TtlOutOfRange(PkiError):
 
 
 def administrator(
-    proof: str,
-    selectors: frozenset[Selector] | None = None,
-    *,
-    spiffe_id: SpiffeId | None = None,
-    serial: int | None = None,
+    proof: str, selectors: frozenset[Selector] = frozenset(), *, issues: bool = True
 ) -> Principal:
-    return Principal(Kind.ADMINISTRATOR, proof, spiffe_id, serial, selectors)
+    """``issues``: whether it may have anything signed, also where no entry lets it."""
+    return Principal(Kind.ADMINISTRATOR, proof, selectors=selectors, issues=issues)
 
 
 def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:

@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Self, TypeVar
+from itertools import zip_longest
+from typing import Any, Self, TypeVar
 
-from attrs import frozen
+import msgspec
+from attrs import field, frozen
+from attrs.validators import min_len
 
 from pki.csr import IssuanceRequest
 from pki.errors import Malformed, PkiError, Problem, Refused, printable
@@ -64,7 +67,12 @@ class IdTemplate:
             text = f"spiffe://{trust_domain}{text[len(authority) :]}"
         unknown = [name for name in _PLACEHOLDER.findall(text) if name not in _FACTS]
         if unknown:
-            raise NotASpiffeId(text, f"in braces stands one of {', '.join(_FACTS)}")
+            raise NotASpiffeId(
+                text,
+                f"in braces stands one of {', '.join(_FACTS)}, or trust_domain for all of that",
+            )
+        if "{" in text.removeprefix("spiffe://").partition("/")[0]:
+            raise NotASpiffeId(text, "no fact of the caller stands in the trust domain")
         # A placeholder is judged as the letter that it could be.
         pattern = SpiffePattern.parse(_PLACEHOLDER.sub("x", text))
         if pattern.trust_domain != trust_domain:
@@ -72,6 +80,9 @@ class IdTemplate:
         segments = tuple(text.removeprefix(f"spiffe://{trust_domain}").split("/")[1:])
         if not segments:
             raise NotASpiffeId(text, "a workload's ID has a path")
+        if any(segment.count("{") > 1 for segment in segments):
+            # ab and c would make the same ID as a and bc.
+            raise NotASpiffeId(text, "a path segment has one fact of the caller at most")
         if segments[0] in ("*", "**") or "{" in segments[0]:
             raise NotASpiffeId(
                 text, "its first path segment is a word: the subtree that it stays in"
@@ -98,6 +109,16 @@ class IdTemplate:
             ),
         )
 
+    def covers(self, spiffe_id: SpiffeId) -> bool:
+        """Whether there can be a caller who gets that ID."""
+        filled = tuple(
+            found if _fits(found, segment) else segment
+            for segment, found in zip_longest(
+                self.segments, spiffe_id.segments[: len(self.segments)], fillvalue=""
+            )
+        )
+        return SpiffePattern(self.trust_domain, filled).matches(spiffe_id)
+
 
 class CannotFill(PkiError):
     """A template's placeholder has no value for this caller, or one that no path segment may have."""
@@ -107,7 +128,9 @@ class CannotFill(PkiError):
 
 def _value(name: str, selectors: Collection[Selector]) -> str:
     found = values_of(_FACTS[name], selectors)
-    if len(found) != 1:
+    if len(found) > 1:
+        raise CannotFill(f"{{{name}}} has several values: {', '.join(sorted(found))}")
+    if not found:
         raise CannotFill(f"{{{name}}} has no value: no {_FACTS[name]} selector was seen")
     if not _VALUE.fullmatch(found[0]):
         raise CannotFill(
@@ -117,13 +140,22 @@ def _value(name: str, selectors: Collection[Selector]) -> str:
     return found[0]
 
 
+def _fits(found: str, segment: str) -> bool:
+    """Whether ``segment`` has a placeholder, and ``found`` is that segment with a value in its place."""
+    head, brace, rest = segment.partition("{")
+    tail = rest.partition("}")[2]
+    if not brace or not found.startswith(head) or not found.endswith(tail):
+        return False
+    return _VALUE.fullmatch(found[len(head) : len(found) - len(tail)]) is not None
+
+
 @frozen
 class RegistrationEntry:
     """What a set of selectors buys."""
 
     id: str
-    selectors: frozenset[Selector]
-    """All of them must have been attested."""
+    selectors: frozenset[Selector] = field(validator=min_len(1))
+    """All of them must have been attested; without one it would let everybody in."""
     spiffe_id: IdTemplate
     dns_names: tuple[str, ...] = ()
     """Host names that may be carried besides those that everybody may."""
@@ -142,6 +174,72 @@ class RegistrationEntry:
     def missing(self, selectors: Collection[Selector]) -> tuple[Selector, ...]:
         """Those of its selectors that were not seen."""
         return tuple(sorted(s for s in self.selectors if s not in selectors))
+
+    @property
+    def is_of_token(self) -> bool:
+        """Whether it was made together with a join token: nothing but a token of its own lets anybody in."""
+        return self.selectors == {Selector("token", self.id)}
+
+    def members(self) -> dict[str, Any]:
+        """Its ``id``, and what :func:`read_entry` takes, as JSON has it."""
+        return {
+            "id": self.id,
+            "selectors": [str(selector) for selector in sorted(self.selectors)],
+            "spiffe_id": str(self.spiffe_id),
+            "dns_names": list(self.dns_names),
+            "ip_addresses": [str(address) for address in self.ip_addresses],
+            "ttl": None if self.ttl is None else format_duration(self.ttl),
+            "max_ttl": None if self.max_ttl is None else format_duration(self.max_ttl),
+            "keys": [str(algorithm) for algorithm in self.keys],
+            "comment": self.comment,
+        }
+
+    def to_document(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
+        return _encode(self.members())
+
+    @classmethod
+    def from_document(cls, document: bytes) -> "RegistrationEntry":
+        """The inverse of :meth:`to_document`; its trust domain is that of its SPIFFE ID.
+
+        Raises :class:`BadDocument` for whatever :meth:`to_document` would not have written, and what
+        breaks a rule of :func:`read_entry`.
+        """
+        try:
+            found = msgspec.structs.asdict(_decode(document))
+            authority = found["spiffe_id"].removeprefix("spiffe://").partition("/")[0]
+            entry = read_entry(found.pop("id"), TrustDomain.parse(authority), **found)
+            # A key twice, a name twice, a space: whatever is read is held against what we write.
+            canonical = entry.to_document()
+        except PkiError as error:
+            raise BadDocument(f"this is no registration entry: {error}") from None
+        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError):
+            raise BadDocument("this is no registration entry: it is damaged or not ours") from None
+        if canonical != document:
+            raise BadDocument("this registration entry is not written canonically: it was changed")
+        return entry
+
+
+class BadDocument(Malformed):
+    """These bytes are no registration entry."""
+
+    code = "bad-registration"
+
+
+class _Members(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str]
+    ip_addresses: list[str]
+    ttl: str | None
+    max_ttl: str | None
+    keys: list[str]
+    comment: str
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Members).decode
 
 
 def read_entry(
@@ -211,18 +309,31 @@ class Shortfall:
 
 
 def shortfalls(
-    entry: RegistrationEntry, request: IssuanceRequest, selectors: Collection[Selector]
+    entry: RegistrationEntry,
+    request: IssuanceRequest | None,
+    selectors: Collection[Selector],
+    *,
+    renews: bool = False,
 ) -> Iterator[Shortfall]:
     """Why ``entry`` does not buy ``request``, whoever asks with ``selectors``; nothing where it does.
 
-    Whether the entry's own selectors were seen is not asked here.
+    Whether the entry's own selectors were seen is not asked here. Without a request: why it buys
+    nothing at all. ``renews``: the caller has that ID already, bought by this entry, and what a
+    template was filled with then need not be seen again.
     """
-    try:
-        bought = entry.spiffe_id.fill(selectors)
-        if not bought.matches(request.spiffe_id):
-            yield Shortfall("granted-ids-only", f"it buys {bought}, not {request.spiffe_id}")
-    except PkiError as error:
-        yield Shortfall("granted-ids-only", f"it buys {entry.spiffe_id}, and {error}")
+    if not (renews and request is not None and entry.spiffe_id.covers(request.spiffe_id)):
+        try:
+            bought = entry.spiffe_id.fill(selectors)
+            if request is not None and not bought.matches(request.spiffe_id):
+                yield Shortfall("ids-granted-only", f"it buys {bought}, not {request.spiffe_id}")
+        except CannotFill as error:
+            yield Shortfall("ids-granted-only", f"it buys {entry.spiffe_id}, and {error}")
+    if request is not None:
+        yield from _beyond(entry, request)
+
+
+def _beyond(entry: RegistrationEntry, request: IssuanceRequest) -> Iterator[Shortfall]:
+    """What is asked for besides the ID and is not granted."""
     extra = [
         str(name)
         for name in (*request.dns_names, *request.ip_addresses)
@@ -233,13 +344,13 @@ def shortfalls(
         )
     ]
     if extra:
-        yield Shortfall("granted-names-only", f"it does not grant the names {', '.join(extra)}")
+        yield Shortfall("names-granted-only", f"it does not grant the names {', '.join(extra)}")
     if request.ttl is not None and entry.max_ttl is not None and request.ttl > entry.max_ttl:
         asked, most = format_duration(request.ttl), format_duration(entry.max_ttl)
-        yield Shortfall("granted-ttl-only", f"it grants {most} at most, not {asked}")
+        yield Shortfall("ttl-granted-only", f"it grants {most} at most, not {asked}")
     if entry.keys and KeyAlgorithm.of(request.public_key) not in entry.keys:
         allowed = ", ".join(entry.keys)
-        yield Shortfall("granted-keys-only", f"it takes keys of {allowed} only")
+        yield Shortfall("keys-granted-only", f"it takes keys of {allowed} only")
 
 
 def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
@@ -274,19 +385,30 @@ class Candidate:
         return not self.missing and not self.shortfalls
 
     @property
-    def distance(self) -> tuple[int, int, str]:
-        """To sort by, the nearest first."""
-        return len(self.missing) + len(self.shortfalls), len(self.missing), self.entry.id
+    def distance(self) -> tuple[int, int, bool, str]:
+        """To sort by, the nearest first; where two are as near, one literal ID is the more exact right."""
+        missing, entry = len(self.missing), self.entry
+        return missing + len(self.shortfalls), missing, not entry.spiffe_id.is_literal, entry.id
 
 
 def candidates(
-    entries: Iterable[RegistrationEntry], request: IssuanceRequest, selectors: Collection[Selector]
+    entries: Iterable[RegistrationEntry],
+    request: IssuanceRequest | None,
+    selectors: Collection[Selector],
+    renewed: str | None = None,
 ) -> list[Candidate]:
-    """Every entry with what keeps it from buying ``request``, the nearest first."""
-    found = [
-        Candidate(entry, entry.missing(selectors), tuple(shortfalls(entry, request, selectors)))
-        for entry in entries
-    ]
+    """Every entry with what keeps it from buying ``request``, the nearest first.
+
+    Without a request: with what keeps it from buying anything. ``renewed`` is the entry that bought
+    the caller's own certificate, where that is for the ID that is asked for again: it needs no
+    other selectors now.
+    """
+    found = []
+    for entry in entries:
+        renews = entry.id == renewed
+        missing = () if renews else entry.missing(selectors)
+        reasons = tuple(shortfalls(entry, request, selectors, renews=renews))
+        found.append(Candidate(entry, missing, reasons))
     return sorted(found, key=lambda candidate: candidate.distance)
 
 
@@ -298,9 +420,11 @@ def _dns_name(text: str) -> str:
 
 def _address(text: str) -> IPAddress:
     try:
-        return ip_address(text)
+        if "%" not in text:  # a scope has no place in a certificate
+            return ip_address(text)
     except ValueError:
-        raise Malformed(f"{printable(text, 80)!r} is no IP address") from None
+        pass
+    raise Malformed(f"{printable(text, 80)!r} is no IP address")
 
 
 def _algorithm(text: str) -> KeyAlgorithm:

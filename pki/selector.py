@@ -43,7 +43,8 @@ class Selector:
                         f"{printable(text, 120)!r} is no selector: write it like {example}"
                     )
                 return cls(kind, value)
-        likely = get_close_matches(text.rpartition(":")[0], KINDS, 1, 0.5)
+        kind, is_x509, _ = text.partition(":spiffe://")
+        likely = get_close_matches(kind if is_x509 else text.rpartition(":")[0], KINDS, 1, 0.5)
         remedy = f"did you mean {KINDS[likely[0]][1]}? " if likely else ""
         raise UnknownSelector(
             f"{printable(text, 120)!r} is no selector: {remedy}there are {', '.join(e for _, e in KINDS.values())}"

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from pki.bundle import BadBundle, BundleSet, TrustBundle
 from pki.errors import Malformed, PkiError, Problem, printable
+from pki.join_token import JoinToken
 from pki.revocation import Reason, Revocation
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId, TrustDomain
@@ -140,10 +141,13 @@ class CaClient:
     reactor: Any
     address: CaAddress
     security: Security | None = None
-    """For ``https``: the pinned root, the demand for ``/mesh/ca``, and our own SVID if there is one."""
+    """For ``https``: the root or its fingerprint, the demand for ``/mesh/ca``, and our own SVID if there is one."""
     timeout: float = REQUEST_TIMEOUT
     date: datetime | None = field(default=None, init=False)
     """The CA's clock, as it was in its last answer."""
+    _shown: X509Svid | None = field(default=None, init=False)
+    _generation: int = field(default=0, init=False)
+    """Of the trust whose roots are in the context of the moment."""
     _agent: Agent = field(init=False)
     _pool: HTTPConnectionPool = field(init=False)
 
@@ -152,7 +156,7 @@ class CaClient:
         self._agent = Agent.usingEndpointFactory(self.reactor, self, self._pool)
         if self.address.scheme == "https" and self.security is None:
             raise BadCaUrl(
-                f"{self.address}: whose root to believe is not known: name it with --ca-file"
+                f"{self.address}: whose root to believe is not known: name it with --ca-fingerprint or --ca-file"
             )
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
@@ -161,13 +165,17 @@ class CaClient:
         tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
         if self.security is None:
             return tcp
+        if self._generation != self.security.judge.trust.generation:
+            self.present(self._shown)  # the root was met: from now on OpenSSL holds it too
         return MeshClientEndpoint(tcp, self.security, server_name(self.address.host))
 
     def present(self, svid: X509Svid | None) -> None:
         """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
+        self._shown = svid
         if self.security is not None:
-            roots = self.security.judge.trust.bundles.all_roots
-            self.security.contexts.replace(svid, roots)
+            trust = self.security.judge.trust
+            self.security.contexts.replace(svid, trust.bundles.all_roots)
+            self._generation = trust.generation
 
     async def sign(
         self,
@@ -175,15 +183,18 @@ class CaClient:
         spiffe_id: SpiffeId,
         ttl: timedelta | None = None,
         idempotency_key: str | None = None,
+        token: JoinToken | None = None,
     ) -> tuple[x509.Certificate, ...]:
         """The issued certificate and its intermediates, leaf first.
 
         Asked again with the same CSR and ``idempotency_key``, because the answer was lost, it is the
-        same certificate.
+        same certificate; with the same ``token`` too, which proves the right to it.
         """
         asked = {"csr": csr.decode("ascii"), "requested_id": str(spiffe_id)}
         if ttl is not None:
             asked["ttl"] = format_duration(ttl)
+        if token is not None:
+            asked["token"] = token.text
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         answer = await self.ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
         return load_certificates(

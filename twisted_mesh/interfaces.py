@@ -35,6 +35,15 @@ class IStore(Interface):
     def open_intents(limit: int = 1000) -> Any:
         """A Deferred of the oldest OpenIntents."""
 
+    def entries() -> Any:
+        """A Deferred of all StoredEntries, the oldest first. Errs with StoreError where one cannot be read."""
+
+    def tokens() -> Any:
+        """A Deferred of all IssuedTokens, the newest first."""
+
+    def find_token(digest: bytes) -> Any:
+        """A Deferred of the IssuedToken with that SHA-256, spent, revoked and expired ones too, or None."""
+
     def last_act() -> Any:
         """A Deferred of how many acts are recorded, and of the last one's time in microseconds, or None."""
 
@@ -74,3 +83,15 @@ class IContextFactory(Interface):
 
     def current() -> Any:
         """The (OpenSSL.SSL.Context, generation) for a new connection; None while there is none."""
+
+
+class IAttestor(Interface):
+    """From one kind of evidence to what it proves of whoever asks."""
+
+    name = Attribute("For people: which kind of evidence it looks at.")
+
+    async def attest(evidence: Any) -> Any:
+        """The ``attest.evidence.Attestation``; None where there is no evidence of its kind.
+
+        Raises PkiError (NoProof, mostly) where there is and it is no good: nothing else may count then.
+        """

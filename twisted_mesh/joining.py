@@ -1,19 +1,28 @@
 """How an endpoint reaches its CA: the options that say so, made into a client."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from attrs import evolve
 
 from pki.bundle import BundleSet, TrustBundle
 from pki.errors import Malformed, PkiError
+from pki.join_token import JoinToken
 from pki.keys import MemoryKey
-from pki.spiffe import SpiffePattern, TrustDomain
+from pki.pin import Fingerprint, RootPin
+from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import X509Svid, load_certificates
 from twisted_mesh.ca_client import REQUEST_TIMEOUT, CaAddress, CaClient
 from twisted_mesh.clock import wall_clock
-from twisted_mesh.state import StateDirectory, read_file
+from twisted_mesh.first_trust import FirstTrust
+from twisted_mesh.kept_identity import KeptIdentity, identity_path
+from twisted_mesh.state import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.transport import Security
 from twisted_mesh.trust import Judge, Trust
+
+#: Of a file that holds a token: more is read of none.
+_LONGEST_LINE = 1024
 
 
 def ca_client(
@@ -23,9 +32,11 @@ def ca_client(
     state_dir: Path,
     trust_domain: TrustDomain,
     *,
+    ca_fingerprint: str | None = None,
     timeout: float = REQUEST_TIMEOUT,
 ) -> CaClient:
-    """The client for ``--ca-url`` and ``--ca-file``; without them, of the socket in the state directory.
+    """The client for ``--ca-url`` and ``--ca-file`` or ``--ca-fingerprint``; without them, of the socket in the
+    state directory.
 
     Raises :class:`PkiError` where they cannot be used.
     """
@@ -34,17 +45,59 @@ def ca_client(
         if ca_url
         else CaAddress("unix", str(StateDirectory(state_dir).socket))
     )
+    if ca_file is not None and ca_fingerprint is not None:
+        raise Malformed("--ca-fingerprint and --ca-file say the same thing: give one of them")
     security = None
-    if address.scheme == "https":
-        if ca_file is None:
-            raise Malformed(
-                f"{address}: whose root to believe is not known: name its root certificate with --ca-file"
-            )
+    if address.scheme != "https":
+        for option, value in (("--ca-file", ca_file), ("--ca-fingerprint", ca_fingerprint)):
+            if value is not None:
+                raise Malformed(f"{option} is for a CA at https://, not at {address}")
+    elif ca_file is not None:
         bundle = TrustBundle.from_pem(trust_domain, read_file(Path(ca_file), "--ca-file"))
         security = ca_security(reactor, bundle)
-    elif ca_file is not None:
-        raise Malformed(f"--ca-file is for a CA at https://, not at {address}")
+    elif ca_fingerprint is not None:
+        pin = RootPin(Fingerprint.parse(ca_fingerprint), trust_domain)
+        security = first_security(reactor, pin)
+    else:
+        raise Malformed(
+            f"{address}: whose root to believe is not known: name it with --ca-fingerprint, which the CA prints at its "
+            "start, mesh-ctl token create with each token, and openssl x509 -noout -fingerprint -sha256 of the root's "
+            "file; or name that file with --ca-file"
+        )
     return CaClient(reactor, address, security, timeout)
+
+
+def join_token(
+    text: str | None, file: str | None, stdin: BinaryIO | None = None
+) -> JoinToken | None:
+    """The token of ``--join-token`` or ``--join-token-file``; ``-`` is ``stdin`` where there is one.
+
+    Raises :class:`PkiError`, which does not repeat the token.
+    """
+    if text is not None and file is not None:
+        raise Malformed("--join-token and --join-token-file say the same thing: give one of them")
+    if file is not None:
+        text = _one_line(file, stdin)
+    return None if text is None else JoinToken.parse(text)
+
+
+def _one_line(name: str, stdin: BinaryIO | None) -> str:
+    try:
+        if name == "-" and stdin is not None:
+            data = stdin.readline(_LONGEST_LINE)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LONGEST_LINE)
+    except OSError as error:
+        raise StateError(f"--join-token-file {name} cannot be read ({error.strerror})") from None
+    return data.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
+
+
+def kept_identity(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> KeptIdentity:
+    """What an endpoint keeps between two runs: nothing where the kernel tells the CA who it is."""
+    if client.security is None:
+        return KeptIdentity(None)
+    return KeptIdentity(identity_path(state_dir, f"{client.address} {spiffe_id}"))
 
 
 def administrator_client(
@@ -54,26 +107,24 @@ def administrator_client(
     state_dir: Path,
     trust_domain: TrustDomain,
     *,
+    ca_fingerprint: str | None = None,
     svid: Path | None = None,
     timeout: float = REQUEST_TIMEOUT,
 ) -> CaClient:
     """The same for an administrator, who over https proves itself by the exported identity in ``svid``.
 
-    Its trust domain is then the CA's, and its bundle says whose root to believe unless ``ca_file`` does.
+    Its trust domain is then the CA's, and its bundle says whose root to believe unless ``ca_file`` or
+    ``ca_fingerprint`` does.
     """
+    known: dict[str, Any] = {"ca_fingerprint": ca_fingerprint, "timeout": timeout}
     if svid is None:
-        return ca_client(reactor, ca_url, ca_file, state_dir, trust_domain, timeout=timeout)
+        return ca_client(reactor, ca_url, ca_file, state_dir, trust_domain, **known)
     if ca_url is None or CaAddress.parse(ca_url).scheme != "https":
         raise Malformed("--svid is for a CA at https://: name it with --ca-url")
     ours, bundle = exported(svid)
-    client = ca_client(
-        reactor,
-        ca_url,
-        ca_file or str(bundle),
-        state_dir,
-        ours.spiffe_id.trust_domain,
-        timeout=timeout,
-    )
+    if ca_file is None and ca_fingerprint is None:
+        ca_file = str(bundle)
+    client = ca_client(reactor, ca_url, ca_file, state_dir, ours.spiffe_id.trust_domain, **known)
     client.present(ours)
     return client
 
@@ -96,8 +147,20 @@ def exported(directory: Path) -> tuple[X509Svid, Path]:
 
 def ca_security(reactor: Any, bundle: TrustBundle) -> Security:
     """Demands that whoever answers is ``/mesh/ca`` under that root: no workload can pose as the CA."""
-    ca_only = SpiffePattern.parse(str(bundle.trust_domain.member("mesh", "ca")))
+    trust = evolve(_only_the_ca(bundle.trust_domain), bundles=BundleSet.of(bundle))
+    return _security(reactor, Judge(wall_clock, trust))
+
+
+def first_security(reactor: Any, pin: RootPin) -> Security:
+    """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
+    return _security(reactor, FirstTrust(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
+
+
+def _only_the_ca(trust_domain: TrustDomain) -> Trust:
+    return Trust(allow=(SpiffePattern.parse(str(trust_domain.member("mesh", "ca"))),))
+
+
+def _security(reactor: Any, judge: Judge) -> Security:
     contexts = ContextFactory(Role(serves=False))
-    contexts.replace(None, bundle.roots)
-    judge = Judge(wall_clock, Trust(BundleSet.of(bundle), allow=(ca_only,)))
+    contexts.replace(None, judge.trust.bundles.all_roots)
     return Security(contexts, judge, reactor)

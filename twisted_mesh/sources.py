@@ -14,18 +14,25 @@ from zope.interface import implementer
 from pki.bundle import BundleSet
 from pki.csr import build_csr
 from pki.errors import Malformed, PkiError
+from pki.join_token import JoinToken
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.names import IPAddress
 from pki.revocation import Revocation
 from pki.spiffe import SpiffeId
 from pki.svid import X509Svid
-from twisted_mesh.ca_client import CaClient
+from twisted_mesh.ca_client import CaClient, CaRefused
 from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import ISource
+from twisted_mesh.kept_identity import KeptIdentity
+from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.witness import Witness
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
-_HOPELESS = (422, 409)
+_UNPROCESSABLE = 422
+_HOPELESS = (_UNPROCESSABLE, 409)
+#: Those by which it says that a certificate proves nothing to it any more, and what it says of one inside TLS.
+_NO_PROOF = (401, 403)
+_OURS_REFUSED = {"revoked", "expired", "unknown-authority", "bad-certificate"}
 
 
 @frozen
@@ -67,6 +74,10 @@ class CaSource:
     ttl: timedelta | None = None
     witness: Witness = field(factory=lambda: Witness(None))
     """Of the CA's audit log."""
+    token: JoinToken | None = field(default=None, repr=False)
+    """What buys the first certificate; forgotten once there is one."""
+    kept: KeptIdentity = field(factory=lambda: KeptIdentity(None))
+    """For the next life."""
     _asking: "_Question | None" = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
@@ -76,25 +87,58 @@ class CaSource:
     def where(self) -> str:
         return str(self.client.address)
 
+    def recall(self) -> None:
+        """Take up the identity of an earlier life, to show it to the CA until there is a fresh one."""
+        if self.client.security is not None:
+            judge = self.client.security.judge
+            self._svid = self.kept.recall(self.spiffe_id, judge, self.now())
+
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         if self._asking is None:
             self._asking = await self._ask_with_new_key(algorithm)
         asking = self._asking
-        self._present()
         issued_at = self.now()
         try:
-            chain = await self.client.sign(
-                asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key
-            )
+            chain = await self._certified(asking)
             bundle = await self.client.bundle(self.spiffe_id.trust_domain)
             svid = X509Svid.assemble(chain, asking.key)
         except PkiError as error:
-            if isinstance(error, Malformed) or getattr(error, "status", None) in _HOPELESS:
+            if self._is_hopeless(error):
                 self._asking = None  # with this key and CSR it would never be otherwise
             raise
-        self._asking, self._svid = None, svid
+        self._asking, self._svid, self.token = None, svid, None
         self._present()
+        self.kept.keep(svid, bundle)
         return Identity(svid, BundleSet.of(bundle), issued_at)
+
+    async def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
+        """The certificate, by the proof that we have: our SVID, else the join token."""
+        if self._present():
+            try:
+                return await self._sign(asking, None)
+            except PkiError as error:
+                self._heed(error)
+                if self.token is None or not _disowns(error):
+                    raise
+                self.log.warn(
+                    "The CA does not take our certificate any more ({error}): joining anew, by the token",
+                    event="joining-anew",
+                    error=str(error),
+                )
+                self._svid = None
+                self._present()
+        return await self._sign(asking, self.token)
+
+    async def _sign(self, asking: _Question, token: JoinToken | None) -> Sequence[x509.Certificate]:
+        return await self.client.sign(
+            asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key, token
+        )
+
+    def _is_hopeless(self, error: PkiError) -> bool:
+        status = getattr(error, "status", None)
+        if self.token is not None and status != _UNPROCESSABLE:
+            return False  # it may be spent on this very CSR, and buys nothing with another
+        return isinstance(error, Malformed) or status in _HOPELESS
 
     async def _ask_with_new_key(self, algorithm: KeyAlgorithm) -> _Question:
         """A key for the next certificate, and its CSR."""
@@ -117,17 +161,36 @@ class CaSource:
         )
         return _Question(key, csr)
 
-    def _present(self) -> None:
-        """Prove ourselves to the CA by the SVID that we have, as long as it is valid."""
+    def _present(self) -> bool:
+        """Prove ourselves to the CA by the SVID that we have, as long as it is valid; whether there is one."""
         valid = self._svid is not None and self._svid.validity.contains(self.now())
         self.client.present(self._svid if valid else None)
+        return valid
 
     async def revocations(self) -> Sequence[Revocation]:
-        news = await self.client.trust(self._position, self._store, self.witness.size)
+        shown = self._svid
+        try:
+            news = await self.client.trust(self._position, self._store, self.witness.size)
+        except PkiError as error:
+            if shown is self._svid:
+                self._heed(error)
+            raise
         self._store, self._position = news.store, news.position
         if news.log is not None:
             self.witness.hear(news.log, self.now().timestamp())
         return news.revocations
+
+    def _heed(self, error: PkiError) -> None:
+        """What is revoked is not kept for the next life."""
+        if any(problem.code == "revoked" for problem in error.problems):
+            self.kept.forget()
+
+
+def _disowns(error: PkiError) -> bool:
+    """Whether the CA says that the certificate that we showed is no proof to it."""
+    if isinstance(error, CaRefused):
+        return error.status in _NO_PROOF
+    return isinstance(error, RefusedByPeer) and error.problems[0].code in _OURS_REFUSED
 
 
 @implementer(ISource)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from pki.bundle import BundleSet
 from pki.chain import Verdict, judge
 from pki.errors import HOSTILE_INPUT, Problem
+from pki.pin import RootPin
 from pki.revocation import RevocationSet
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose
@@ -83,6 +84,11 @@ class Judge:
     def trust(self, trust: Trust) -> None:
         self._trust = trust
         self._verdicts.clear()
+
+    @property
+    def pin(self) -> RootPin | None:
+        """The root that is known by its fingerprint only; None where nothing is believed unseen."""
+        return None
 
     def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
         """The verdict on a chain, leaf first."""

@@ -4,6 +4,7 @@ import string
 
 from hypothesis import strategies as st
 
+from pki.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 
 _CHARACTERS = string.ascii_letters + string.digits + "._-"
@@ -41,3 +42,21 @@ def mutated(good: bytes) -> st.SearchStrategy[bytes]:
         return damaged
 
     return st.lists(edits, min_size=1, max_size=3).map(apply)
+
+
+users = st.text(string.ascii_letters + string.digits + "._-\\@%*/{}", min_size=1, max_size=20)
+units = st.builds(
+    "{}.{}".format,
+    st.text(string.ascii_letters + string.digits + ":_.\\@-", min_size=1, max_size=20),
+    st.sampled_from(["service", "scope", "socket", "timer", "slice"]),
+)
+labels = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
+numbers = st.integers(0, 2**32 - 2).map(str)
+#: Of every kind that there is.
+selectors = st.one_of(
+    st.builds(Selector, st.sampled_from(["unix:uid", "unix:gid"]), numbers),
+    st.builds(Selector, st.just("unix:user"), users),
+    st.builds(Selector, st.just("systemd:unit"), units),
+    st.builds(Selector, st.just("token"), labels),
+    st.builds(Selector, st.just("x509"), spiffe_ids.filter(lambda i: bool(i.path)).map(str)),
+)

@@ -25,7 +25,7 @@ from pki.policy import Principal, anonymous
 from pki.revocation import Reason
 from pki.svid import X509Svid, certificates_pem
 from tests.authorities import BACKEND, HOUR, MESH, NOW, key, mesh
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, Door, ca_rig, result_of
 from tests.twisted_mesh.talking import Wire
 from twisted_mesh import ca_client as ca_client_module
 from twisted_mesh.ca.resources import CaApi
@@ -510,7 +510,7 @@ class Joined:
         rig = self.rig
         rig.outcome.clear()
         rig.ask(coroutine).connect()
-        site = BoundedSite(CaApi(self.ca.ca, lambda _: self.caller), rig.reactor)
+        site = BoundedSite(CaApi(self.ca.ca, Door(self.caller)), rig.reactor)
         server = Wire(rig.reactor)
         server.join(site.buildProtocol(None))
         asked, protocol = rig.wire.value(), rig.wire.protocol

@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest, load_csr
 from pki.errors import Malformed, Problem
+from pki.join_token import JoinToken
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffeId, TrustDomain
@@ -39,6 +40,7 @@ class Client:
     address: CaAddress = CaAddress("unix", "/run/ca.sock")  # noqa: RUF009 - it is frozen
     asked: list[Any] = field(factory=list)
     idempotency_keys: list[str] = field(factory=list)
+    tokens: list[JoinToken | None] = field(factory=list)
     certify: MemoryKey | None = None
     news: list[TrustNews] = field(factory=list)
     away: Exception | None = None
@@ -48,10 +50,16 @@ class Client:
         self.presented.append(svid)
 
     async def sign(
-        self, csr: bytes, spiffe_id: SpiffeId, ttl: timedelta | None, idempotency_key: str
+        self,
+        csr: bytes,
+        spiffe_id: SpiffeId,
+        ttl: timedelta | None,
+        idempotency_key: str,
+        token: JoinToken | None,
     ) -> Sequence[x509.Certificate]:
         self.asked.append((csr, spiffe_id, ttl))
         self.idempotency_keys.append(idempotency_key)
+        self.tokens.append(token)
         if self.away:
             raise self.away
         public_key: Any = self.certify.public_key if self.certify else load_csr(csr).public_key()

@@ -91,16 +91,16 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         spiffe_id=None if subtree else spiffe_id,
         below=spiffe_id if subtree else None,
         status=Status(status) if status else None,
-        issuer=_key_id(asked, "issuer"),
-        key=_key_id(asked, "key"),
+        issuer=key_digest(asked.get("issuer"), "issuer"),
+        key=key_digest(asked.get("key"), "key"),
         **times,
         limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
         cursor=asked.get("cursor"),
     )
 
 
-def _key_id(asked: dict[str, str], name: str) -> str | None:
-    text = asked.get(name)
+def key_digest(text: str | None, name: str) -> str | None:
+    """The value of a parameter that names a key by its SHA-256. Raises :class:`Malformed`."""
     if text is not None and not _KEY_ID.fullmatch(text):
         raise Malformed(f"the parameter {name} is a SHA-256 in 64 digits of lower-case hex")
     return text

@@ -20,7 +20,11 @@ from pki.serial import parse_serial, serial_hex
 from pki.svid import certificates_pem
 from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
-from twisted_mesh.attest import Attestor
+from twisted_mesh.attest.evidence import Evidence
+from twisted_mesh.attest.token import TokenAttestor
+from twisted_mesh.ca import registration
+from twisted_mesh.ca.answers import Answer
+from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.requests import (
     Call,
@@ -51,6 +55,7 @@ class SignRequest(msgspec.Struct):
     csr: str
     requested_id: str
     ttl: str | None = None
+    token: str | None = None
 
 
 class RevokeRequest(msgspec.Struct):
@@ -58,13 +63,6 @@ class RevokeRequest(msgspec.Struct):
 
     serial: str
     reason: str = str(Reason.UNSPECIFIED)
-
-
-@frozen
-class Answer:
-    body: bytes
-    status: int = HTTPStatus.OK
-    content_type: str = "application/json"
 
 
 class DetachRequest(msgspec.Struct):
@@ -81,10 +79,12 @@ Handler = Callable[["CaApi", Call], Awaitable[Answer]]
 class Route:
     action: Action
     handler: Handler
+    proof_may_be_inside: bool = False
+    """Whether the body may hold the proof: then the handler asks whether the caller may."""
 
 
 class CaApi(resource.Resource):
-    """All of the CA's HTTP, for one listener: ``attest`` says who its callers are.
+    """All of the CA's HTTP, for one listener: its ``door`` says who its callers are.
 
     ``guards_browsers`` is for the plaintext port: a web page that the user looks at must not be
     able to call it.
@@ -93,11 +93,12 @@ class CaApi(resource.Resource):
     isLeaf = True
 
     def __init__(
-        self, ca: CertificateAuthority, attest: Attestor, *, guards_browsers: bool = False
+        self, ca: CertificateAuthority, door: Any, *, guards_browsers: bool = False
     ) -> None:
         super().__init__()
         self.ca = ca
-        self.attest = attest
+        self.door = door
+        self._tokens = TokenAttestor(ca.store.find_token, ca.registrar.entry_of, ca.now)
         self.guards_browsers = guards_browsers
         self._second, self._told, self._untold = 0, 0, 0
 
@@ -137,9 +138,10 @@ class CaApi(resource.Resource):
         if self.guards_browsers:
             refuse_browsers(request)
         route, rest = _route(request)
-        principal = self.attest(request.channel.transport)
+        principal = await self.door.principal(request.channel.transport)
         try:
-            permit(principal, route.action)
+            if not route.proof_may_be_inside:
+                permit(principal, route.action)
             return await route.handler(self, call_of(request, principal, rest))
         except (NoProof, Forbidden) as error:
             self.ca.log.refused(error.code, principal.proof)
@@ -173,11 +175,20 @@ class CaApi(resource.Resource):
         return self._told <= _TOLD_A_SECOND
 
     async def sign(self, call: Call) -> Answer:
-        asked = parse_json(call.body, SignRequest)
+        principal, token = call.principal, None
+        try:
+            asked = parse_json(call.body, SignRequest)
+        except BadRequest:
+            permit(principal, Action.SIGN)  # whoever has proven nothing is told that, and no more
+            raise
+        seen = await self._tokens.attest(Evidence(None, asked.token))
+        if seen is not None:
+            principal, token = with_token(principal, seen), seen.token
+        permit(principal, Action.SIGN)
         ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
         csr = asked.csr.encode("utf-8", "replace")
         issued = await self.ca.sign(
-            call.principal, csr, asked.requested_id, ttl, call.idempotency_key
+            principal, csr, asked.requested_id, ttl, call.idempotency_key, token=token
         )
         told = {
             "certificate": pem(CERTIFICATE, issued.der).decode("ascii"),
@@ -271,6 +282,7 @@ class CaApi(resource.Resource):
             "issuer": certificate.issuer,
             "key": certificate.key,
             "requester": certificate.requester,
+            "entry": certificate.entry,
         }
 
     async def checkpoint(self, call: Call) -> Answer:
@@ -355,9 +367,15 @@ class CaApi(resource.Resource):
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
+def _registration(
+    action: Action, handler: Callable[[CertificateAuthority, Call], Awaitable[Answer]]
+) -> Route:
+    return Route(action, lambda api, call: handler(api.ca, call))
+
+
 #: Method and path of everything that the CA answers.
 ROUTES: dict[tuple[str, str], Route] = {
-    ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign),
+    ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proof_may_be_inside=True),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
     ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
@@ -370,6 +388,15 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/audit/proof"): Route(Action.READ_CHECKPOINT, CaApi.proof),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, CaApi.health),
     ("POST", "/api/v1/ca/detach-root"): Route(Action.DETACH_ROOT, CaApi.detach_root),
+    ("GET", "/api/v1/entries"): _registration(Action.READ_ENTRIES, registration.list_entries),
+    ("POST", "/api/v1/entries"): _registration(Action.CHANGE_ENTRIES, registration.create_entry),
+    ("GET", "/api/v1/entries/*"): _registration(Action.READ_ENTRIES, registration.show_entry),
+    ("DELETE", "/api/v1/entries/*"): _registration(
+        Action.CHANGE_ENTRIES, registration.delete_entry
+    ),
+    ("GET", "/api/v1/tokens"): _registration(Action.READ_TOKENS, registration.list_tokens),
+    ("POST", "/api/v1/tokens"): _registration(Action.CHANGE_TOKENS, registration.create_token),
+    ("DELETE", "/api/v1/tokens/*"): _registration(Action.CHANGE_TOKENS, registration.revoke_token),
     ("GET", "/livez"): Route(Action.LIVENESS, CaApi.liveness),
     ("GET", "/readyz"): Route(Action.READINESS, CaApi.readiness),
     ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),

@@ -16,8 +16,8 @@ from pki.authority import Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
-from pki.keys import MemoryKey
-from pki.policy import Action, Lifetimes, Principal, administrator
+from pki.keys import MemoryKey, key_id
+from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
@@ -26,12 +26,15 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.join_tokens import JoinTokens
+from twisted_mesh.ca.registrar import Registrar
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.records import (
     Conflict,
     Feed,
     IssuedCertificate,
+    IssuedToken,
     OpenIntent,
     Page,
     Query,
@@ -40,11 +43,14 @@ from twisted_mesh.stores.records import (
     Revoke,
     Status,
     StoreError,
+    TokenSpent,
     Unknown,
     WriteOff,
 )
 
 _log = logger("ca")
+#: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
+_JOINING = "join token"
 #: What the CA's own certificate lives at most.
 OWN_LIFETIME = timedelta(hours=24)
 
@@ -64,9 +70,20 @@ class Issued:
         return (x509.load_der_x509_certificate(self.der), *self.intermediates)
 
 
+@frozen
+class _Purchase:
+    """Why something is signed, and what that uses up."""
+
+    principal: Principal
+    grant: Grant
+    request_key: str | None = None
+    """What the request is known by if it is repeated."""
+    token: IssuedToken | None = None
+
+
 @define(eq=False)
 class CertificateAuthority:
-    """What the API does, without HTTP. Every method that a caller reaches asks ``policy.permit`` first."""
+    """What the API does, without HTTP. Every method that a caller reaches asks :mod:`pki.policy` first."""
 
     trust_domain: TrustDomain
     authorities: Authorities
@@ -82,11 +99,17 @@ class CertificateAuthority:
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
+    url: str = field(default="", init=False)
+    """Where callers of other machines reach its TLS port."""
+    registrar: Registrar = field(init=False)
+    tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
 
     def __attrs_post_init__(self) -> None:
+        self.registrar = Registrar(self.store, self.log, self.now)
+        self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
         self.adopt(self.authorities)
 
@@ -118,11 +141,13 @@ class CertificateAuthority:
         requested_id: str,
         ttl: timedelta | None,
         idempotency_key: str | None = None,
+        *,
+        token: IssuedToken | None = None,
     ) -> Issued:
         """Raises :class:`PkiError` with every reason.
 
         The same ``idempotency_key`` from the same caller with the same CSR is answered with the same
-        certificate, as long as that is good.
+        certificate, as long as that is good; so is the same ``token``, which buys only one.
         """
         request = self._request(csr, requested_id, ttl)
         _log.info(
@@ -132,9 +157,16 @@ class CertificateAuthority:
             spiffe_id=str(request.spiffe_id),
             requester=str(principal),
         )
-        policy.permit(principal, Action.SIGN, request)
+        if token is not None:
+            idempotency_key = _JOINING
+            _refuse_other_key(token, request)
+        elif principal.serial is not None:
+            presented: IssuedCertificate | None = await self.store.find(principal.serial)
+            principal = evolve(principal, entry=presented.entry if presented else None)
+        entries = self.registrar.candidates(principal, only=token.entry if token else None)
+        granted = policy.grant(principal, request, entries, self.lifetimes)
         if idempotency_key is None:
-            return await self._sign(principal, request)
+            return await self._sign(request, _Purchase(principal, granted))
         request_key = _request_key(principal, request, idempotency_key)
         while (earlier := self._requests.get(request_key)) is not None:
             await _turn(earlier)
@@ -143,23 +175,27 @@ class CertificateAuthority:
             known = await self.store.find_request(request_key)
             if known is not None:
                 return self._signed_before(known)
-            return await self._sign(principal, request, request_key)
+            if token is not None and token.spent_at is not None:
+                raise TokenSpent(
+                    "this join token has bought a certificate for another CSR: have a new one made "
+                    "(mesh-ctl token create)"
+                )
+            purchase = _Purchase(principal, granted, request_key, token)
+            return await self._sign(request, purchase)
         finally:
             for waiting in self._requests.pop(request_key):
                 waiting.callback(None)
 
-    async def _sign(
-        self, principal: Principal, request: IssuanceRequest, request_key: str | None = None
-    ) -> Issued:
+    async def _sign(self, request: IssuanceRequest, purchase: _Purchase) -> Issued:
         draft = self.authorities.issuing.draft(
             request.public_key,
             request.spiffe_id,
             self.now(),
-            self.lifetimes.grant(request.ttl),
+            purchase.grant.lifetime,
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
         )
-        return await self._issue(draft, request.spiffe_id, principal, request_key)
+        return await self._issue(draft, request.spiffe_id, purchase)
 
     def _signed_before(self, known: IssuedCertificate) -> Issued:
         """The answer to a request that has been answered."""
@@ -186,7 +222,8 @@ class CertificateAuthority:
             dns_names=["localhost"],
             ip_addresses=addresses,
         )
-        return (await self._issue(draft, self.own_id, administrator("self"))).chain
+        purchase = _Purchase(administrator("self"), Grant(None, lifetime))
+        return (await self._issue(draft, self.own_id, purchase)).chain
 
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
         """Revoke for good; repeated, the first answer again. Raises :class:`Unknown` and refusals."""
@@ -268,15 +305,10 @@ class CertificateAuthority:
             raise Refused(problems)
         return request
 
-    async def _issue(
-        self,
-        draft: Draft,
-        spiffe_id: SpiffeId,
-        principal: Principal,
-        request_key: str | None = None,
-    ) -> Issued:
+    async def _issue(self, draft: Draft, spiffe_id: SpiffeId, purchase: _Purchase) -> Issued:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
-        issuing = self.authorities.issuing
+        issuing, principal = self.authorities.issuing, purchase.principal
+        bought_by = purchase.grant.entry
         intended = IssuedCertificate(
             issuer=issuing.key_id,
             serial=draft.serial,
@@ -286,19 +318,31 @@ class CertificateAuthority:
             issued_at=self.now().replace(microsecond=0),
             expires_at=draft.not_after,
             requester=principal.evidence,
+            entry=bought_by,
         )
         digest = hashlib.sha256(draft.tbs)
-        entry = self.log.entry(
+        facts = {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()}
+        if bought_by is not None:
+            facts["entry"] = bought_by
+        act = self.log.entry(
             Act.ISSUE if principal.serial is None else Act.RENEW,
             principal,
             serial_hex(draft.serial),
-            {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()},
+            facts,
+        )
+        intent_of = RecordIntent(
+            intended,
+            digest.digest(),
+            act,
+            principal.serial,
+            purchase.request_key,
+            requires=bought_by if self.registrar.is_stored(bought_by) else None,
+            token=purchase.token.digest if purchase.token else None,
+            at=self.now(),
         )
         self._under_way.add(draft.serial)
         try:
-            intent: int = await self.store.apply(
-                RecordIntent(intended, digest.digest(), entry, principal.serial, request_key)
-            )
+            intent: int = await self.store.apply(intent_of)
             der = await issuing.sign_der(draft)
             await self.store.apply(RecordCertificate(intent, der))
         finally:
@@ -365,6 +409,14 @@ async def _turn(waiting: list[Deferred[None]]) -> None:
     done: Deferred[None] = Deferred()
     waiting.append(done)
     await done
+
+
+def _refuse_other_key(token: IssuedToken, request: IssuanceRequest) -> None:
+    if token.key is not None and token.key != key_id(request.public_key):
+        raise Forbidden(
+            "token-key-only",
+            "this join token is for one key, and the CSR has another: send that CSR",
+        )
 
 
 def _request_key(principal: Principal, request: IssuanceRequest, key: str) -> str:

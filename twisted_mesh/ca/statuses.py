@@ -7,19 +7,33 @@ from pki.errors import Malformed, PkiError, Refused
 from pki.policy import Forbidden, NoProof, TtlOutOfRange
 from pki.succession import ProofFailed
 from twisted_mesh.ca.handover import CannotDetach
+from twisted_mesh.ca.join_tokens import NotByToken
+from twisted_mesh.ca.registrar import EntryInFile
 from twisted_mesh.documents import BadRequest
 from twisted_mesh.state import StateError
-from twisted_mesh.stores.records import BadCursor, Conflict, Revoked, StoreError, Unknown
+from twisted_mesh.stores.records import (
+    BadCursor,
+    Conflict,
+    EntryGone,
+    Revoked,
+    StoreError,
+    TokenDead,
+    Unknown,
+)
 
 _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (ProofFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
     (NoProof, HTTPStatus.UNAUTHORIZED),
     (Revoked, HTTPStatus.UNAUTHORIZED),
+    (TokenDead, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
+    (EntryGone, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
     (CannotDetach, HTTPStatus.CONFLICT),
+    (EntryInFile, HTTPStatus.CONFLICT),
+    (NotByToken, HTTPStatus.CONFLICT),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StateError, HTTPStatus.SERVICE_UNAVAILABLE),

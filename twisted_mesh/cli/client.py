@@ -28,6 +28,21 @@ Examples:
     help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]",
 )
 @click.option("--ca-file", help="The root certificate of a CA that is asked over https.")
+@click.option(
+    "--ca-fingerprint",
+    metavar="sha256:HEX",
+    help="In its place the root's fingerprint, as the CA prints it at its start.",
+)
+@click.option(
+    "--join-token",
+    metavar="TOKEN",
+    help="What mesh-ctl token create printed: buys the first certificate.",
+)
+@click.option(
+    "--join-token-file",
+    metavar="FILE",
+    help="The same from a file of one line, which other users do not see; - is standard input.",
+)
 @click.option("--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]")
 @click.option("--key", default="ec-p256", show_default=True, help="The kind of our key.")
 @click.option("--ttl", help="How long our certificate lives.  [default: what the CA gives]")

@@ -13,6 +13,7 @@ from twisted.internet.error import TimeoutError
 from twisted.logger import globalLogBeginner
 
 from pki.errors import Malformed, PkiError, Problem, printable
+from pki.join_token import JoinToken
 from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import X509Svid
@@ -24,7 +25,7 @@ from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
 from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import logger
-from twisted_mesh.joining import ca_client
+from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import CaSource
 from twisted_mesh.state import StateError, default_state_dir, publish
@@ -51,6 +52,7 @@ class Session:
     server_id: SpiffePattern
     spiffe_id: SpiffeId
     client: CaClient
+    token: JoinToken | None
     state_dir: Path
     algorithm: KeyAlgorithm
     ttl: timedelta | None
@@ -64,6 +66,9 @@ class Session:
     @classmethod
     def of(cls, options: dict[str, Any]) -> "Session":
         """Raises :class:`PkiError` for an option that cannot be used."""
+        token = join_token(
+            options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
+        )
         trust_domain = TrustDomain.parse(options["trust_domain"])
         timeout = _seconds(options["timeout"])
         state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
@@ -90,8 +95,15 @@ class Session:
             server_id=SpiffePattern.parse(theirs),
             spiffe_id=SpiffeId.parse(ours),
             client=ca_client(
-                reactor, options["ca_url"], options["ca_file"], state, trust_domain, timeout=timeout
+                reactor,
+                options["ca_url"],
+                options["ca_file"],
+                state,
+                trust_domain,
+                ca_fingerprint=options["ca_fingerprint"],
+                timeout=timeout,
             ),
+            token=token,
             state_dir=state,
             algorithm=algorithm,
             ttl=parse_lifetime(options["ttl"]) if options["ttl"] else None,
@@ -151,8 +163,16 @@ async def _converse(session: Session) -> int:
     )
     witness.recall()
     source = CaSource(
-        session.client, session.spiffe_id, wall_clock, _log, ttl=session.ttl, witness=witness
+        session.client,
+        session.spiffe_id,
+        wall_clock,
+        _log,
+        ttl=session.ttl,
+        witness=witness,
+        token=session.token,
+        kept=kept_identity(session.client, session.state_dir, session.spiffe_id),
     )
+    source.recall()
     manager = CertificateManager(
         source,
         judge,

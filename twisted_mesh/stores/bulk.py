@@ -33,6 +33,10 @@ def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> 
         raise NotAtOnce
     count = len(commands)
     last_id, last_act = next_numbers(connection, certificate=count, audit=count)
+    # Asked now that the audit log is ours: whoever deletes an entry has written that, or has to wait.
+    required = {c.requires for c in commands if c.requires is not None}
+    if required and not _all_there(connection, tuple(required)):
+        raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)
     rows: list[Any] = []
     digests: list[Any] = []
@@ -67,6 +71,11 @@ def _any_revoked(connection: Connection, serials: tuple[str, ...]) -> bool:
         f"AND serial IN {_row(mark(connection), len(serials))} LIMIT 1"
     )
     return connection.exec_driver_sql(statement, serials).first() is not None
+
+
+def _all_there(connection: Connection, entries: tuple[str, ...]) -> bool:
+    statement = f"SELECT count(*) FROM entries WHERE id IN {_row(mark(connection), len(entries))}"  # noqa: S608
+    return connection.exec_driver_sql(statement, entries).scalar() == len(entries)
 
 
 def _insert(connection: Connection, into: str, count: int, values: list[Any]) -> None:

@@ -14,6 +14,7 @@ from twisted_mesh.stores.schema import (
     COUNTERS,
     VERSION,
     bodies,
+    by_entry,
     certificates,
     counters,
     create,
@@ -68,12 +69,12 @@ def bring_up(connection: Connection, name: str) -> Tables:
 
 def _migrate(connection: Connection, version: int) -> None:
     """Bring the tables from ``version`` to :data:`VERSION`."""
-    for step in range(version, VERSION):
-        _MIGRATIONS[step](connection)
-        connection.execute(update(meta).where(meta.c.name == "schema").values(value=str(step + 1)))
+    while version < VERSION:
+        version = _MIGRATIONS[version](connection)
+        connection.execute(update(meta).where(meta.c.name == "schema").values(value=str(version)))
 
 
-def _from_1(connection: Connection) -> None:
+def _from_1(connection: Connection) -> int:
     """Certificates get a number, in the order of their issue, and their bodies a table of their own."""
     for name in ("newest", "by_spiffe_id", "by_expiry", "pending", "revoked"):
         connection.execute(text(f"DROP INDEX certificates_{name}"))
@@ -109,6 +110,16 @@ def _from_1(connection: Connection) -> None:
     )
     for name in ("feed", "certificates"):
         connection.execute(text(f"DROP TABLE old_{name}"))
+    return VERSION
+
+
+def _from_2(connection: Connection) -> int:
+    """Entries and tokens come; what bought the certificates that there are is not known."""
+    # At once, however many rows there are.
+    connection.execute(text("ALTER TABLE certificates ADD COLUMN entry TEXT"))
+    by_entry.create(connection)
+    metadata.create_all(connection)
+    return 3
 
 
 def _key_of(der: bytes | None) -> str:
@@ -118,5 +129,5 @@ def _key_of(der: bytes | None) -> str:
         return ""
 
 
-#: By the version that each starts from.
-_MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {1: _from_1}
+#: By the version that each starts from; each tells the version that it has come to.
+_MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {1: _from_1, 2: _from_2}

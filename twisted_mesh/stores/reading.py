@@ -76,7 +76,7 @@ def find_request(connection: Connection, request_key: str) -> IssuedCertificate 
 
 def open_intents(connection: Connection, limit: int) -> tuple[OpenIntent, ...]:
     """The oldest of them."""
-    rows = connection.execute(_OPEN.order_by(_c.id).limit(limit)).mappings()
+    rows = connection.execute(_OPEN.order_by(_c.id).limit(limit)).mappings().all()
     return tuple(OpenIntent(row["id"], certificate_of(row), bytes(row["digest"])) for row in rows)
 
 

@@ -3,10 +3,12 @@
 from datetime import datetime
 from enum import StrEnum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pki.audit import Entry
 from pki.errors import PkiError
+from pki.join_token import token_id
+from pki.registration import RegistrationEntry
 from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffeId
 
@@ -42,6 +44,8 @@ class IssuedCertificate:
     reason: Reason | None = None
     der: bytes | None = None
     """The certificate; None while it is pending, and in lists."""
+    entry: str | None = None
+    """The registration entry that bought it, which may be gone; None where none limited the caller."""
 
     def status(self, now: datetime) -> Status:
         if self.revoked_at is not None:
@@ -61,6 +65,63 @@ class OpenIntent:
     """SHA-256 of what was to be signed."""
 
 
+@frozen
+class StoredEntry:
+    """A registration entry of the store. It is made and deleted, and never changed."""
+
+    entry: RegistrationEntry
+    created_at: datetime
+
+
+class TokenStatus(StrEnum):
+    """What a join token is good for. ``expired`` is a fact of the clock and is never stored."""
+
+    LIVE = "live"
+    SPENT = "spent"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+@frozen
+class IssuedToken:
+    """What the store keeps of a join token: nothing that it could be made from."""
+
+    digest: bytes = field(repr=False)
+    """Its SHA-256: :attr:`pki.join_token.JoinToken.digest`."""
+    entry: str
+    """The registration entry that it is bound to."""
+    expires_at: datetime
+    created_at: datetime
+    key: str | None = None
+    """:func:`pki.keys.key_id` of the one key that it buys a certificate for; None for any."""
+    revoked_at: datetime | None = None
+    spent_at: datetime | None = None
+    serial: int | None = None
+    """Of the certificate that it bought."""
+    request: str | None = None
+    """The ``request_key`` of the intent that it was spent with."""
+
+    @property
+    def id(self) -> str:
+        """What it is called where it must not be shown."""
+        return token_id(self.digest)
+
+    def status(self, now: datetime) -> TokenStatus:
+        if self.revoked_at is not None:
+            return TokenStatus.REVOKED
+        if self.spent_at is not None:
+            return TokenStatus.SPENT
+        return TokenStatus.EXPIRED if now > self.expires_at else TokenStatus.LIVE
+
+
+@frozen
+class LogHead:
+    """Where the Merkle tree stands."""
+
+    size: int
+    root: bytes
+
+
 # Commands. Each is applied whole, with its preconditions and its row of the audit log, or not at all.
 
 
@@ -68,7 +129,9 @@ class OpenIntent:
 class RecordIntent:
     """Before a signature: that it is about to be made. Result: the intent's number.
 
-    Raises :class:`Conflict` for a serial or a ``request_key`` that is known, and :class:`Revoked`.
+    A token is spent by it and by nothing else. Raises :class:`Conflict` for a serial or a
+    ``request_key`` that is known, :class:`Revoked`, :class:`EntryGone`, :class:`TokenSpent` and
+    :class:`TokenDead`.
     """
 
     certificate: IssuedCertificate
@@ -79,6 +142,12 @@ class RecordIntent:
     """The serial that the caller proved itself by: it must not be revoked."""
     request_key: str | None = None
     """What a repeated request is known by."""
+    requires: str | None = None
+    """A registration entry that must be in the store."""
+    token: bytes | None = None
+    """The digest of a join token that must be live, and bound to ``requires`` if that is given."""
+    at: datetime | None = None
+    """When the token is spent; None for the time of ``entry``."""
 
 
 @frozen
@@ -93,7 +162,8 @@ class RecordCertificate:
 class WriteOff:
     """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
 
-    Raises :class:`Unknown` where the intent is not open any more.
+    Nobody has got anything for it, so a token that was spent on it is not spent any more. Raises
+    :class:`Unknown` where the intent is not open any more.
     """
 
     intent: int
@@ -115,6 +185,65 @@ class Revoke:
     entry: Entry
     issuer: str | None = None
     """None: whichever of our issuers gave out the serial."""
+
+
+@frozen
+class CreateEntry:
+    """Make a registration entry. Result: None. Raises :class:`Conflict` where the id is taken."""
+
+    entry: RegistrationEntry
+    at: datetime
+    act: Entry
+
+
+@frozen
+class DeleteEntry:
+    """Delete a registration entry, its tokens with it. Result: None. Raises :class:`Unknown`.
+
+    One that cannot be read is deleted like any other.
+    """
+
+    id: str
+    at: datetime
+    act: Entry
+
+
+@frozen
+class SettleDefaultEntry:
+    """Make the default entry, or decline it (None), once in the life of a store.
+
+    Result: whether this was the first time. Repeated, with the same or with the other, it changes
+    nothing and writes no act.
+    """
+
+    entry: RegistrationEntry | None
+    at: datetime
+    act: Entry
+
+
+@frozen
+class CreateToken:
+    """Keep a new join token, and the entry that is made for it. Result: None.
+
+    Raises :class:`Unknown` where its entry is not there, and :class:`Conflict`.
+    """
+
+    token: IssuedToken
+    act: Entry
+    new_entry: StoredEntry | None = None
+
+
+@frozen
+class RevokeToken:
+    """Revoke a join token, by its id, once and for all. Result: its :class:`IssuedToken`.
+
+    What it has bought stays good. Repeated, it changes nothing, writes no act and answers with the
+    first revocation. Raises :class:`Unknown`.
+    """
+
+    id: str
+    at: datetime
+    act: Entry
 
 
 @frozen
@@ -140,11 +269,12 @@ class SaveCheckpoint:
 
 @frozen
 class Prune:
-    """Forget certificates that expired, and the text of acts that happened, before a time.
+    """Forget certificates and tokens that expired, and the text of acts that happened, before a time.
 
     Of checkpoints from before ``acts_before``, one an hour stays. At most ``limit`` of each. Result:
     how many rows are gone. A certificate whose intent is open stays; so do the hashes of all acts:
-    the log proves itself as before.
+    the log proves itself as before. With the last of a token and all certificates that an entry which
+    was made for that token has bought, the entry goes too: nobody can use it any more.
     """
 
     expired_before: datetime
@@ -165,12 +295,20 @@ Command = (
     | RecordCertificate
     | WriteOff
     | Revoke
+    | CreateEntry
+    | DeleteEntry
+    | SettleDefaultEntry
+    | CreateToken
+    | RevokeToken
     | RecordAct
     | ExtendLog
     | SaveCheckpoint
     | Prune
     | Probe
 )
+
+#: What a command comes to where it does not raise.
+Outcome = IssuedCertificate | IssuedToken | LogHead | int | None
 
 
 @frozen
@@ -213,14 +351,6 @@ class Feed:
 
 
 @frozen
-class LogHead:
-    """Where the Merkle tree stands."""
-
-    size: int
-    root: bytes
-
-
-@frozen
 class LoggedEntry:
     """One row of the audit log."""
 
@@ -238,7 +368,7 @@ class StoreError(PkiError):
 
 
 class Unknown(StoreError):
-    """No certificate has this serial."""
+    """Nothing has this serial, number or id."""
 
     code = "not-found"
 
@@ -253,6 +383,22 @@ class Revoked(StoreError):
     """The certificate that the caller proved itself by has been revoked."""
 
     code = "revoked"
+
+
+class EntryGone(StoreError):
+    """The registration entry that was to buy the certificate is not in the store any more (HTTP 403)."""
+
+    code = "not-authorized"
+
+
+class TokenSpent(Conflict):
+    """The join token has bought a certificate for another request (HTTP 409)."""
+
+
+class TokenDead(StoreError):
+    """No join token has this digest, or it has expired or is revoked (HTTP 401)."""
+
+    code = "no-proof"
 
 
 class Full(StoreError):

@@ -5,16 +5,21 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from pki.audit import Entry
+from pki.errors import printable
 from pki.revocation import Reason
 from pki.serial import serial_pairs
-from twisted_mesh.stores import bulk, log
+from twisted_mesh.stores import bulk, entries, log, tokens
 from twisted_mesh.stores.reading import ROW
 from twisted_mesh.stores.records import (
     Command,
     Conflict,
+    CreateEntry,
+    CreateToken,
+    DeleteEntry,
+    EntryGone,
     ExtendLog,
     IssuedCertificate,
-    LogHead,
+    Outcome,
     Probe,
     Prune,
     RecordAct,
@@ -22,7 +27,9 @@ from twisted_mesh.stores.records import (
     RecordIntent,
     Revoke,
     Revoked,
+    RevokeToken,
     SaveCheckpoint,
+    SettleDefaultEntry,
     StoreError,
     Unknown,
     WriteOff,
@@ -49,7 +56,7 @@ _REVOKE = (
 _FREE = update(certificates).where(_c.id == bindparam("id_")).values(request_key=None)
 
 
-def apply(connection: Connection, command: Command) -> IssuedCertificate | LogHead | int | None:
+def apply(connection: Connection, command: Command) -> Outcome:
     """Raises :class:`StoreError`, by then having changed who knows what: the caller rolls back."""
     match command:
         case RecordIntent():
@@ -62,6 +69,16 @@ def apply(connection: Connection, command: Command) -> IssuedCertificate | LogHe
             return log.extend(connection)
         case Prune():
             return _prune(connection, command)
+        case SettleDefaultEntry():
+            return entries.settle_default(connection, command)
+        case RevokeToken():
+            return tokens.revoke(connection, command)
+        case CreateEntry():
+            entries.create(connection, command)
+        case DeleteEntry():
+            entries.remove(connection, command)
+        case CreateToken():
+            tokens.create(connection, command)
         case RecordCertificate():
             _record_certificate(connection, command)
         case RecordAct():
@@ -86,6 +103,13 @@ def _record_intent(connection: Connection, command: RecordIntent) -> int:
                 f"the certificate that was presented, {serial_pairs(renews)}, has been revoked meanwhile: "
                 "ask for a new one"
             )
+    if command.requires is not None and not entries.is_there(connection, command.requires):
+        raise EntryGone(
+            f"the registration entry {printable(command.requires, 60)} is not there any more: have an administrator "
+            "make one (mesh-ctl entry create)"
+        )
+    if command.token is not None:
+        tokens.spend(connection, command, command.token)
     return bulk.record_intents(connection, [command])[0]
 
 
@@ -102,7 +126,9 @@ def _write_off(connection: Connection, command: WriteOff) -> IssuedCertificate:
         raise _not_open()
     connection.execute(_FREE, {"id_": command.intent})
     at, reason = microseconds(command.at), Reason.UNSPECIFIED
-    return _mark_revoked(connection, command.intent, at, reason, command.entry)
+    gone = _mark_revoked(connection, command.intent, at, reason, command.entry)
+    tokens.give_back(connection, serial_text(gone.serial))
+    return gone
 
 
 def _not_open() -> Unknown:
@@ -146,7 +172,12 @@ def _prune(connection: Connection, command: Prune) -> int:
         .order_by(_c.expires_at)
         .limit(command.limit)
     )
-    gone = connection.execute(delete(certificates).where(_c.id.in_(expired))).rowcount
+    forgotten = delete(certificates).where(_c.id.in_(expired)).returning(_c.entry)
+    bought_by = list(connection.execute(forgotten).scalars())
+    before = microseconds(command.expired_before)
+    bound_to = tokens.prune(connection, before, command.limit)
+    orphans = {entry for entry in (*bought_by, *bound_to) if entry is not None}
+    gone = len(bought_by) + len(bound_to) + entries.forget_orphans(connection, orphans)
     return gone + log.prune(connection, microseconds(command.acts_before), command.limit)
 
 

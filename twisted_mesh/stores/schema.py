@@ -35,7 +35,7 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedCertificate
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 2
+VERSION = 3
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -45,7 +45,8 @@ _Int64 = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
 
-#: ``schema``: the version of these tables; ``store``: the random id of this store.
+#: ``schema``: the version of these tables; ``store``: the random id of this store; ``default-entry``:
+#: ``made`` or ``declined``, once that is settled.
 meta = Table(
     "meta",
     metadata,
@@ -77,6 +78,7 @@ certificates = Table(
     Column("request_key", Text),
     Column("revoked_at", _Int64),
     Column("reason", Text),
+    Column("entry", Text),
 )
 
 _c = certificates.c
@@ -93,6 +95,7 @@ _neighbourhood = _c.id // literal_column(str(_NEIGHBOURS), Integer)
 _key_prefix = func.substr(_c.key, literal_column("1"), literal_column(str(_PREFIX)))
 Index("certificates_by_key", _neighbourhood, _key_prefix)
 _revoked, _repeatable = _c.revoked_at.is_not(None), _c.request_key.is_not(None)
+_bought = _c.entry.is_not(None)
 Index("certificates_revoked", _c.id, sqlite_where=_revoked, postgresql_where=_revoked)
 Index(
     "certificates_by_request",
@@ -100,6 +103,10 @@ Index(
     unique=True,
     sqlite_where=_repeatable,
     postgresql_where=_repeatable,
+)
+#: What an entry has bought; the newest of it last.
+by_entry = Index(
+    "certificates_by_entry", _c.entry, _c.id, sqlite_where=_bought, postgresql_where=_bought
 )
 
 
@@ -133,6 +140,35 @@ feed = Table(
     ),
 )
 
+#: Registration entries: ``document`` is what :meth:`pki.registration.RegistrationEntry.to_document` writes.
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", _Int64, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
+#: Join tokens, found by the id that is the beginning of their digest. ``serial`` and ``request`` are of
+#: the intent that one was spent with; it is live while ``spent_at`` and ``revoked_at`` are null and
+#: ``expires_at`` is not over.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("entry", Text, ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
+    Column("key", Text),
+    Column("created_at", _Int64, nullable=False),
+    Column("expires_at", _Int64, nullable=False),
+    Column("revoked_at", _Int64),
+    Column("spent_at", _Int64),
+    Column("request", Text),
+    Column("serial", Text),
+)
+for _column in (tokens.c.entry, tokens.c.expires_at, tokens.c.serial):
+    Index(f"tokens_by_{_column.name}", _column)
+
 #: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.
 audit = Table(
     "audit",
@@ -165,9 +201,7 @@ COUNTERS = ("certificate", "feed", "audit", "tree", "thinned")
 
 _COUNTER = select(counters.c.value).where(counters.c.name == bindparam("name_"))
 #: What is known of a certificate before it is signed, as :func:`row_of` gives it.
-INTENDED = (
-    "id, serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, request_key"
-)
+INTENDED = "id, serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, request_key, entry"
 
 
 def create(connection: Connection) -> str:
@@ -256,6 +290,7 @@ def row_of(
         microseconds(certificate.expires_at),
         certificate.requester,
         request_key,
+        certificate.entry,
     )
 
 
@@ -275,4 +310,5 @@ def certificate_of(row: RowMapping) -> IssuedCertificate:
         revoked_at=None if revoked_at is None else time_of(revoked_at),
         reason=None if reason is None else Reason(reason),
         der=row.get("der"),
+        entry=row["entry"],
     )

@@ -11,18 +11,20 @@ from zope.interface import implementer
 
 from pki.errors import PkiError
 from twisted_mesh.interfaces import IStore
-from twisted_mesh.stores import log, reading
+from twisted_mesh.stores import entries, log, reading, tokens
 from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
     Command,
     Feed,
     Full,
     IssuedCertificate,
+    IssuedToken,
     LoggedEntry,
     LogHead,
     OpenIntent,
     Page,
     Query,
+    StoredEntry,
     StoreError,
 )
 from twisted_mesh.stores.sqlite import Sqlite
@@ -122,6 +124,15 @@ class SqlStore:
 
     def open_intents(self, limit: int = 1000) -> "Deferred[tuple[OpenIntent, ...]]":
         return self._read(lambda connection: reading.open_intents(connection, limit))
+
+    def entries(self) -> "Deferred[tuple[StoredEntry, ...]]":
+        return self._read(entries.everything)
+
+    def tokens(self) -> "Deferred[tuple[IssuedToken, ...]]":
+        return self._read(tokens.everything)
+
+    def find_token(self, digest: bytes) -> Deferred[IssuedToken | None]:
+        return self._read(lambda connection: tokens.find(connection, digest))
 
     def log_head(self) -> Deferred[LogHead]:
         return self._read(log.head)

@@ -6,9 +6,19 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pki.audit import Act
-from twisted_mesh.stores.records import Command, Full, Probe, RecordAct, RecordIntent, StoreError
+from twisted_mesh.stores.records import (
+    Command,
+    CreateEntry,
+    CreateToken,
+    Full,
+    Outcome,
+    Probe,
+    RecordAct,
+    RecordIntent,
+    StoreError,
+)
 from twisted_mesh.stores.sqlite import Sqlite
-from twisted_mesh.stores.writing import Outcome, apply_all
+from twisted_mesh.stores.writing import apply_all
 
 
 class Writer:
@@ -23,7 +33,7 @@ class Writer:
         self._engine = engine.execution_options(writes=True)
         self._is_full = False
 
-    def apply(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    def apply(self, commands: Sequence[Command]) -> Sequence[Outcome | Exception]:
         """What each came to, its own error included."""
         if self._database.damage is not None:
             return [StoreError(self._database.damage) for _ in commands]
@@ -45,11 +55,13 @@ class Writer:
         self._is_full = True
         return self._apply_pressing(commands, why)
 
-    def _spoken(self, outcome: Outcome) -> Outcome:
+    def _spoken(self, outcome: Outcome | Exception) -> Outcome | Exception:
         """What the database itself says no to, in words."""
         return self._database.explain(outcome) if isinstance(outcome, DBAPIError) else outcome
 
-    def _apply_pressing(self, commands: Sequence[Command], why: StoreError) -> Sequence[Outcome]:
+    def _apply_pressing(
+        self, commands: Sequence[Command], why: StoreError
+    ) -> Sequence[Outcome | Exception]:
         """Refuse what can wait because of ``why``, and do the rest."""
         pressing = [command for command in commands if not _can_wait(command)]
         try:
@@ -59,7 +71,7 @@ class Writer:
             return [_again(why) for _ in commands]
         return [_again(why) if _can_wait(command) else next(outcomes) for command in commands]
 
-    def _apply_from_reserve(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    def _apply_from_reserve(self, commands: Sequence[Command]) -> Sequence[Outcome | Exception]:
         try:
             return self._apply_tidily(commands)
         except Exception as error:
@@ -69,17 +81,20 @@ class Writer:
                 raise
         return self._apply_tidily(commands)
 
-    def _apply_tidily(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    def _apply_tidily(self, commands: Sequence[Command]) -> Sequence[Outcome | Exception]:
         # Each time: what is left of the disk is not for the write-ahead log to fill.
         self._database.tidy(self._engine)
         return apply_all(self._engine, commands)
 
 
 def _can_wait(command: Command) -> bool:
-    """What gives out certificates, what asks whether it could, and what only tells of strangers."""
+    """What gives out certificates or the right to them, what asks whether it could, and what only tells of strangers.
+
+    The default entry is settled nevertheless: once in the life of a store, and no CA starts without.
+    """
     if isinstance(command, RecordAct):
         return command.entry.act is Act.REFUSE
-    return isinstance(command, RecordIntent | Probe)
+    return isinstance(command, RecordIntent | CreateEntry | CreateToken | Probe)
 
 
 def _again(error: StoreError) -> StoreError:

@@ -8,19 +8,16 @@ from sqlalchemy import Connection, Engine
 from twisted_mesh.stores import bulk, rules
 from twisted_mesh.stores.records import (
     Command,
-    IssuedCertificate,
-    LogHead,
+    Outcome,
     RecordCertificate,
     RecordIntent,
 )
-
-Outcome = IssuedCertificate | LogHead | int | None | Exception
 
 #: PEP 249's names for what the database did by itself (a full disk, a damaged file), whatever it was asked.
 _OUTAGES = frozenset({"OperationalError", "DatabaseError", "InternalError"})
 
 
-def apply_all(engine: Engine, commands: Sequence[Command]) -> list[Outcome]:
+def apply_all(engine: Engine, commands: Sequence[Command]) -> list[Outcome | Exception]:
     """Apply ``commands`` in one transaction, in their order; what each came to, its own error included.
 
     Raises what makes the whole transaction fail: then nothing was kept.
@@ -36,8 +33,8 @@ def apply_all(engine: Engine, commands: Sequence[Command]) -> list[Outcome]:
         return [_alone(connection, command) for command in commands]
 
 
-def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    outcomes: list[Outcome | Exception] = []
     for is_plain, run in groupby(commands, _is_plain):
         if is_plain:
             outcomes += _issue(connection, list(run))
@@ -48,10 +45,12 @@ def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcom
 
 def _is_plain(command: Command) -> bool:
     """Whether it can be done together with its neighbours: the order among these makes no difference."""
-    return isinstance(command, RecordIntent | RecordCertificate)
+    if isinstance(command, RecordIntent):
+        return command.token is None
+    return isinstance(command, RecordCertificate)
 
 
-def _issue(connection: Connection, commands: Sequence[Command]) -> list[Outcome]:
+def _issue(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
     planned = [c for c in commands if isinstance(c, RecordIntent)]
     signed = [c for c in commands if isinstance(c, RecordCertificate)]
     numbers = iter(bulk.record_intents(connection, planned) if planned else ())
@@ -60,11 +59,11 @@ def _issue(connection: Connection, commands: Sequence[Command]) -> list[Outcome]
     return [next(numbers) if isinstance(c, RecordIntent) else None for c in commands]
 
 
-def _alone(connection: Connection, command: Command) -> Outcome:
+def _alone(connection: Connection, command: Command) -> Outcome | Exception:
     # By hand: after an outage there may be no savepoint left, and saying so would hide the outage.
     connection.exec_driver_sql("SAVEPOINT command")
     try:
-        outcome: Outcome = rules.apply(connection, command)
+        outcome: Outcome | Exception = rules.apply(connection, command)
     except Exception as error:
         if _is_outage(error):
             raise

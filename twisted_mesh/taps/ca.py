@@ -19,10 +19,13 @@ from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import within
-from twisted_mesh.attest import attest_plaintext, attest_process, attest_tls
+from twisted_mesh.attest.process import ProcessAttestor
+from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor
+from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.issuance_log import IssuanceLog
@@ -38,6 +41,7 @@ from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
 from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
+from twisted_mesh.taps import registration
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -127,6 +131,8 @@ class CaService(MeshService):
             wall_clock,
             issuance_log,
         )
+        if options["entries"] is not None:
+            self.ca.registrar.filed = read_entries(options["entries"], options["trust-domain"])
         self.ca.health.directory = self.state.ca
         self.housekeeping = Housekeeping(
             self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
@@ -186,16 +192,17 @@ class CaService(MeshService):
         observe.watch(self.manager)
         metrics.watch(self.ca)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
-        self.sites = [
-            BoundedSite(CaApi(self.ca, attest), reactor) for attest in (attest_tls, attest_process)
-        ]
+        process = ProcessAttestor(UserNames(reactor))
+        doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
+        self.sites = [BoundedSite(CaApi(self.ca, door), reactor) for door in doors]
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(
             transport.listen(self.tls_endpoint, self.sites[0], security), what
         )
+        self.ca.url = registration.reached_at(self.tls_port.getHost(), options["public-url"])
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
-            site = BoundedSite(CaApi(self.ca, attest_plaintext, guards_browsers=True), reactor)
+            site = BoundedSite(CaApi(self.ca, PlainDoor(), guards_browsers=True), reactor)
             self.sites.append(site)
             port: Any = self.listening(
                 self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"
@@ -223,6 +230,12 @@ class CaService(MeshService):
         await self.audit.recall()
         await take_note_of_restore(self.state, self.audit, str(self.ca.trust_domain))
         await self.ca.write_off()
+        await registration.settle(
+            self.ca.registrar,
+            self.ca.trust_domain,
+            [self.tls_port.getHost()],
+            declined=bool(self.options["no-default-entry"]),
+        )
         await self.audit.record(
             Act.START,
             str(self.ca.trust_domain),

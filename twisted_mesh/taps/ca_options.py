@@ -4,13 +4,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from pki.errors import Malformed
+from pki.errors import Malformed, printable
 from pki.keys import KeyAlgorithm
 from pki.policy import Lifetimes
 from pki.profile import ISSUING
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffePattern, TrustDomain
 from pki.succession import LEAST_LIVES
 from pki.validity import format_duration, parse_duration
+from twisted_mesh.ca_client import split_url
 from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
 
 _MAX_LIFE = timedelta(days=365)
@@ -49,6 +50,20 @@ class Options(ServiceOptions):
         ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
         ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
         ["issuance-log", None, None, "append one JSON line a certificate to this file"],
+        ["entries", None, None, "registration entries besides those in the record: a TOML file"],
+        ["public-url", None, None, "where callers of other machines reach this CA"],
+        [
+            "rate-limit",
+            None,
+            None,
+            "requests a second of one caller, and how many at once: RATE[:BURST], or off",
+        ],
+        [
+            "max-connections",
+            None,
+            None,
+            "open connections at each door (default: what the system allows)",
+        ],
         [
             "insecure-http",
             None,
@@ -57,12 +72,32 @@ class Options(ServiceOptions):
         ],
     ]
 
+    optFlags: ClassVar = [
+        ["no-default-entry", None, "at the first start: make no entry for the CA's own user"]
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["admin"] = []
+
+    def opt_admin(self, pattern: str) -> None:
+        """who is an administrator over mutual TLS: a SPIFFE ID or pattern (repeatable)"""
+        self["admin"].append(SpiffePattern.parse(pattern))
+
     def postOptions(self) -> None:
         super().postOptions()
         if self["port"] is not None and self["listen"] is not None:
             raise Malformed("--port and --listen say the same thing: give one of them")
         self["listen"] = self["listen"] or self["port"] or "8443"
         self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
+        for pattern in self["admin"]:
+            if pattern.trust_domain != self["trust-domain"]:
+                raise Malformed(
+                    f"--admin {pattern} is not of --trust-domain {self['trust-domain']}"
+                )
+        self["entries"] = Path(self["entries"]) if self["entries"] else None
+        if self["public-url"] is not None:
+            self["public-url"] = public_url(self["public-url"])
         for name in ("root-key", "issuing-key"):
             self[name] = key_algorithm(self[name], name)
         default, most = (
@@ -91,6 +126,15 @@ class Options(ServiceOptions):
             if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) <= 5):
                 raise Malformed("--key-passphrase-fd takes the number of an open file descriptor")
             self["key-passphrase-fd"] = int(descriptor)
+
+
+def public_url(text: str) -> str:
+    """``--public-url``, without a slash at its end. Raises :class:`Malformed`."""
+    if split_url(text, {"https": 443, "http": 80}) is None:
+        raise Malformed(
+            f"--public-url {printable(text, 100)} is no URL: write https://HOST:PORT, without a path"
+        )
+    return text.removesuffix("/")
 
 
 def issuing_life(text: str | None, longest_leaf: timedelta) -> timedelta:

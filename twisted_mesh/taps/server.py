@@ -14,7 +14,7 @@ from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
-from twisted_mesh.joining import ca_client
+from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
@@ -41,6 +41,14 @@ class Options(ServiceOptions):
             "unix:PATH, http://localhost:PORT or https://HOST:PORT (default: the state's socket)",
         ],
         ["ca-file", None, None, "the root certificate of a CA asked over https"],
+        ["ca-fingerprint", None, None, "in its place the root's fingerprint, sha256:HEX"],
+        [
+            "join-token",
+            None,
+            None,
+            "what mesh-ctl token create printed: buys the first certificate",
+        ],
+        ["join-token-file", None, None, "the same from a file of one line"],
         ["trust-domain", None, "mesh.local", "our trust domain"],
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/api-server)"],
         ["key", None, "ec-p256", "the kind of our keys"],
@@ -78,6 +86,7 @@ class Options(ServiceOptions):
 
     def postOptions(self) -> None:
         super().postOptions()
+        self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         trust_domain = self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
         self["spiffe-id"] = (
             SpiffeId.parse(self["spiffe-id"])
@@ -124,6 +133,7 @@ class ServerService(MeshService):
             options["ca-file"],
             options["state-dir"],
             options["trust-domain"],
+            ca_fingerprint=options["ca-fingerprint"],
         )
 
     def start(self) -> None:
@@ -152,7 +162,10 @@ class ServerService(MeshService):
             options["ip"],
             options["ttl"],
             self.witness,
+            options.pop("join-token"),
+            kept_identity(self.client, options["state-dir"], options["spiffe-id"]),
         )
+        source.recall()
         self.manager = CertificateManager(
             source,
             judge,

@@ -1,11 +1,11 @@
 """The X509_STORE_CTX, through pyOpenSSL's cffi layer: what its public API does not offer.
 
 Two things: telling OpenSSL *why* we refuse, which becomes the alert that the peer is sent, and the
-whole chain at the moment of a refusal. All private names of pyOpenSSL are used here and nowhere
+whole chain at the moment of an objection. All private names of pyOpenSSL are used here and nowhere
 else; where one is missing, :func:`install` leaves the public callback in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from OpenSSL import SSL, crypto
@@ -44,7 +44,7 @@ available: bool = (
 def install(
     context: SSL.Context,
     mode: int,
-    decide: Callable[[Any, bool, int, int, Callable[[], list[crypto.X509]]], int],
+    decide: Callable[[Any, bool, int, int, Callable[[], Mapping[int, crypto.X509]]], int],
 ) -> None:
     """Replace the context's verify callback by one that answers with an X509_V_ERR code."""
     if not available:
@@ -63,12 +63,11 @@ def install(
             bool(ok),
             _lib.X509_STORE_CTX_get_error(store),
             _lib.X509_STORE_CTX_get_error_depth(store),
-            lambda: _chain(store),
+            lambda: dict(enumerate(_chain(store))),
         )
-        if not error:
-            return 1
+        # Also 0, which is X509_V_OK: an objection that was waived is not the handshake's result.
         _lib.X509_STORE_CTX_set_error(store, error)
-        return 0
+        return 0 if error else 1
 
     def broke(*details: object) -> None:
         _log.error("the verify callback broke; the peer is refused", event="verify-broke")

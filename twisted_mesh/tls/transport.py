@@ -296,8 +296,18 @@ class MeshConnection(ProtocolWrapper):
 
     def still_good(self) -> bool:
         """Whether the peer would be let in again now: not expired, not revoked, still allowed."""
+        if self._severed is not None or not self.connected:
+            return False
         handshake = verification.handshake_of(self.transport.getHandle())
-        return self._severed is None and handshake.decide(handshake.presented)
+        return handshake.decide(handshake.presented)
+
+    def objections(self) -> Sequence[Problem]:
+        """What would keep the peer from being let in again now, as far as that is about the peer."""
+        if not self.connected:
+            return ()
+        handshake = verification.handshake_of(self.transport.getHandle())
+        handshake.decide(handshake.presented)
+        return handshake.problems
 
     def dataReceived(self, data: bytes) -> None:
         if self._established and self._severed is None:

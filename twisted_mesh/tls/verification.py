@@ -1,10 +1,11 @@
 """The verify callback: how a connection's peer is judged inside the handshake.
 
-OpenSSL's refusal stays a refusal; our own verdict comes at depth 0. An error of ours shuts the door.
+OpenSSL's refusal stays a refusal, but for a root that we know by its fingerprint and OpenSSL not at
+all; our own verdict comes at depth 0. An error of ours shuts the door.
 The reason is kept in the connection's :class:`Handshake`, since the wire only carries an alert.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
@@ -13,6 +14,7 @@ from OpenSSL import SSL, crypto
 
 from pki.chain import Verdict
 from pki.errors import Problem
+from pki.pin import RootPin
 from pki.svid import Purpose
 from twisted_mesh.events import logger
 from twisted_mesh.tls import store_context
@@ -29,9 +31,14 @@ _X509_ERRORS = {
     "unknown-authority": 20,
     "incomplete-chain": 20,
     "unknown-trust-domain": 20,
+    "wrong-fingerprint": 20,
     "wrong-usage": 26,
 }
 _CERT_REJECTED = 28
+#: X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: the chain ends in a root, and OpenSSL does not hold it.
+_ROOT_NOT_HELD = 19
+#: OpenSSL's objections to where a chain ends; what it shows then is the last certificate.
+_ABOUT_THE_TOP = {2, 18, _ROOT_NOT_HELD, 20, 21}
 
 #: OpenSSL's own refusals, in the words of ours. Met only where our verdict had nothing to say.
 _CODES = {
@@ -65,6 +72,11 @@ class Handshake:
     presented: Sequence[bytes] = field(default=(), init=False)
     generation: int = field(default=0, init=False)
     """Of the trust that the verdict was given under."""
+    _pin: RootPin | None = field(init=False)
+    """As it was when the connection began, and its context was built."""
+
+    def __attrs_post_init__(self) -> None:
+        self._pin = self.judge.pin
 
     def renew(self) -> None:
         """Judge again if what is believed has changed since: a peer may take its time to finish."""
@@ -83,10 +95,20 @@ class Handshake:
         self.problems = (*self.verdict.problems, *filter(None, unmet))
         return self.accepted
 
-    def refused_by_openssl(self, errno: int, presented: Sequence[bytes]) -> None:
-        """OpenSSL said no; say why in full, by our own verdict if that finds anything."""
+    def waives(self, errno: int, shown: bytes) -> bool:
+        """Whether OpenSSL objects to nothing but not holding the very root that is pinned.
+
+        The verdict is still to come: this lets OpenSSL go on to the signatures and to the leaf.
+        """
+        return errno == _ROOT_NOT_HELD and self._pin is not None and not self._pin.objection(shown)
+
+    def refused_by_openssl(self, errno: int, presented: Sequence[bytes], shown: bytes) -> None:
+        """OpenSSL said no of the certificate ``shown``; say why in full, by our own verdict if that finds anything."""
         if presented:
             self.decide(presented)
+        elif self._pin is not None and errno in _ABOUT_THE_TOP:
+            objection = self._pin.objection(shown)
+            self.problems = (objection,) if objection else ()
         self.verdict = None
         if not self.problems:
             self.problems = (
@@ -117,16 +139,24 @@ def decide(
     ok: bool,
     errno: int,
     depth: int,
-    chain: Callable[[], list[crypto.X509]],
+    chain: Callable[[], Mapping[int, crypto.X509]],
 ) -> int:
-    """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises."""
+    """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises.
+
+    ``chain`` has the certificates by depth, as far as they are known.
+    """
     try:
         handshake = _handshakes[connection]
         if ok and depth:
             return 0
-        presented = [crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain()]
+        known = {at: _der(cert) for at, cert in sorted(chain().items())}
+        # Before the leaf has been shown there is nothing to judge.
+        presented = list(known.values()) if 0 in known else []
         if not ok:
-            handshake.refused_by_openssl(errno, presented)
+            shown = known.get(depth, b"")
+            if handshake.waives(errno, shown):
+                return 0
+            handshake.refused_by_openssl(errno, presented, shown)
             return errno or _CERT_REJECTED
         if handshake.decide(presented):
             return 0
@@ -134,6 +164,10 @@ def decide(
     except Exception:
         _log.failure("the verify callback broke; the peer is refused", event="verify-broke")
         return _CERT_REJECTED
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
 
 def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) -> None:
@@ -151,12 +185,7 @@ def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) 
     ) -> bool:
         collected = seen.setdefault(connection, {})
         collected[depth] = cert
-
-        def chain() -> list[crypto.X509]:
-            # Before the leaf has been shown there is nothing to judge.
-            return [collected[at] for at in sorted(collected)] if 0 in collected else []
-
-        return decide(connection, bool(ok), errno, depth, chain) == 0
+        return decide(connection, bool(ok), errno, depth, lambda: collected) == 0
 
     context.set_verify(mode, callback)
     if exact_alerts:

@@ -15,6 +15,7 @@ from pki.authority import Authority
 from pki.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
 from pki.policy import Lifetimes, Principal, administrator
+from pki.registration import RegistrationEntry, read_entry
 from pki.revocation import Revocation
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
@@ -123,6 +124,9 @@ class CaRig:
         )
         self.ca.health.seconds = lambda: self.seconds
         self.ca.on_revocation.append(self.told.extend)
+        self.ca.registrar.filed = (entry("file.backend", f"x509:{BACKEND}", BACKEND),)
+        result_of(self.ca.registrar.load())
+        self.order.clear()
 
     def log_to(self, path: Path) -> None:
         self.ca.issuance_log = IssuanceLog(path)
@@ -137,6 +141,20 @@ class CaRig:
         """The chain, leaf first. Raises what the CA raises."""
         csr = build_csr(key(9), spiffe_id, **names)
         return result_of(self.ca.sign(principal, csr, str(spiffe_id), ttl)).chain
+
+
+@define(eq=False)
+class Door:
+    """Lets ``caller`` in, whoever knocks."""
+
+    caller: Principal
+
+    async def principal(self, transport: Any) -> Principal:
+        return self.caller
+
+
+def entry(entry_id: str, selector: str, spiffe_id: object, **more: Any) -> RegistrationEntry:
+    return read_entry(entry_id, MESH, selectors=[selector], spiffe_id=str(spiffe_id), **more)
 
 
 def result_of(coroutine: Any) -> Any:

@@ -61,8 +61,12 @@ class Api:
     site: BoundedSite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        api = CaApi(self.rig.ca, lambda _: self.caller, guards_browsers=self.guards_browsers)
+        api = CaApi(self.rig.ca, self, guards_browsers=self.guards_browsers)
         self.site = BoundedSite(api, self.clock)
+
+    async def principal(self, transport: Any) -> Principal:
+        """It is the door, too."""
+        return self.caller
 
     def ask(
         self, method: str, path: str, body: bytes | dict[str, Any] = b"", **headers: str
@@ -125,6 +129,13 @@ WHO_MAY = {
     ("GET", "/api/v1/audit/proof"): (401, 200, 200),
     ("GET", "/api/v1/health"): (401, 403, 200),
     ("POST", "/api/v1/ca/detach-root"): (401, 403, 409),
+    ("GET", "/api/v1/entries"): (401, 403, 200),
+    ("POST", "/api/v1/entries"): (401, 403, 201),
+    ("GET", "/api/v1/entries/*"): (401, 403, 200),
+    ("DELETE", "/api/v1/entries/*"): (401, 403, 409),
+    ("GET", "/api/v1/tokens"): (401, 403, 200),
+    ("POST", "/api/v1/tokens"): (401, 403, 201),
+    ("DELETE", "/api/v1/tokens/*"): (401, 403, 404),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -142,9 +153,12 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
         "/api/v1/ca/detach-root": {"sha256": "0" * 64},
+        "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
+        "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
     }.get(route[1], b"")
     method, path = route
-    path = path.replace("*", serial_hex(leaf.serial_number))
+    entries = path.startswith("/api/v1/entries")
+    path = path.replace("*", "file.backend" if entries else serial_hex(leaf.serial_number))
     answer = Api(rig, CALLERS[caller]).ask(method, path, body)
     assert answer.status == expected
     if expected in (401, 403):
@@ -337,6 +351,7 @@ def test_a_listed_certificate_has_its_facts(api: Api) -> None:
         "issuer": api.rig.ca.authorities.issuing.key_id,
         "key": key_id(leaf.public_key()),
         "requester": "unix:uid:0",
+        "entry": None,
     }
     result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     (listed,) = api.certificates()["certificates"]
@@ -431,7 +446,8 @@ def test_a_method_that_is_not_done_reads_which_is(
 
 @pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET"])
 def test_head_is_answered_like_get_without_the_body(api: Api, path: str) -> None:
-    path = path.replace("*", serial_hex(api.rig.sign()[0].serial_number))
+    serial = serial_hex(api.rig.sign()[0].serial_number)
+    path = path.replace("*", "file.backend" if "entries" in path else serial)
     head, get = api.ask("HEAD", path), api.ask("GET", path)
     assert head.status == get.status == 200
     assert head.body == b""
@@ -597,7 +613,7 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
         raise RuntimeError("secret words")
 
     if where == "attest":
-        api.site.resource.attest = broken
+        api.site.resource.door = SimpleNamespace(principal=broken)
     else:
         api.rig.ca.store = SimpleNamespace(list=broken)
     answer = api.ask("GET", "/api/v1/certificates")
@@ -627,18 +643,24 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
 
 #: Every error that the API's own modules know, and what it is answered with.
 STATUSES = {
-    400: {"Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"},
-    401: {"NoProof", "Revoked"},
-    403: {"Forbidden"},
+    400: {
+        *("Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"),
+        *("BadToken", "BadDocument", "UnknownSelector"),
+    },
+    401: {"NoProof", "Revoked", "TokenDead"},
+    403: {"Forbidden", "EntryGone"},
     404: {"Unknown"},
-    409: {"Conflict", "CannotDetach", "NoRootKey", "NoCopy"},
+    409: {
+        *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
+        *("TokenSpent", "NotByToken", "EntryInFile"),
+    },
     422: {"Refused", "TtlOutOfRange"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
-        *("StateError", "AlreadyRunning", "WrongState"),
+        *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
         "SuccessionBroke",
     },
 }

@@ -15,7 +15,7 @@ from twisted.logger import LogEvent
 from pki.authority import IssuerExpired, SigningFailed
 from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Refused
-from pki.policy import Forbidden, Lifetimes, NoProof, anonymous, workload
+from pki.policy import Forbidden, Grant, Lifetimes, NoProof, anonymous, workload
 from pki.revocation import Reason
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
@@ -23,6 +23,7 @@ from pki.svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of, settled
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
@@ -118,7 +119,8 @@ def test_a_store_that_takes_its_time_holds_the_signature_back(rig: CaRig) -> Non
     rig.ca.store = type("Slow", (), {"apply": staticmethod(apply)})
     outcome: list[Any] = []
     draft = rig.ca.authorities.issuing.draft(key(9).public_key, BACKEND, NOW, HOUR)
-    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, ADMIN)).addBoth(outcome.append)
+    purchase = _Purchase(ADMIN, Grant(None, HOUR))
+    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, purchase)).addBoth(outcome.append)
     assert rig.order == []
     waiting[0].callback(1)
     assert rig.order == ["sign"]
@@ -436,7 +438,7 @@ def test_whoever_was_revoked_a_moment_ago_renews_nothing(rig: CaRig) -> None:
     rig.order.clear()
     with pytest.raises(Revoked, match="revoked meanwhile"):
         rig.sign(principal=own(first.serial_number))
-    assert rig.order == ["RecordIntent"]
+    assert rig.order == ["find", "RecordIntent"]
     assert len(records(rig)) == 1
 
 

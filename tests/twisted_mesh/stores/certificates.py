@@ -10,6 +10,7 @@ from pki.revocation import Reason
 from pki.spiffe import SpiffeId
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.records import (
+    Command,
     ExtendLog,
     IssuedCertificate,
     RecordCertificate,
@@ -60,11 +61,19 @@ def entry(act: Act, serial: int = 0, at: datetime = NOW) -> Entry:
 
 
 def intent(
-    serial: int, *, renews: int | None = None, request_key: str | None = None, **changes: Any
+    serial: int,
+    *,
+    renews: int | None = None,
+    request_key: str | None = None,
+    requires: str | None = None,
+    token: bytes | None = None,
+    at: datetime | None = None,
+    **changes: Any,
 ) -> RecordIntent:
     act = Act.ISSUE if renews is None else Act.RENEW
     certificate = issued(serial, **changes)
-    return RecordIntent(certificate, DIGEST, entry(act, serial), renews, request_key)
+    told = entry(act, serial)
+    return RecordIntent(certificate, DIGEST, told, renews, request_key, requires, token, at)
 
 
 def revoke(serial: int, **changes: Any) -> Revoke:
@@ -85,6 +94,26 @@ def record(store: SqlStore, calls: ThreadCalls, *certificates: IssuedCertificate
         if certificate.der is not None:
             calls.result(store.apply(RecordCertificate(numbers[-1], certificate.der)))
     return numbers
+
+
+def outcome(store: SqlStore, calls: ThreadCalls, command: Command, others: list[Command]) -> Any:
+    """Of ``command``, told in the middle of ``others``; these all succeed."""
+    middle = len(others) // 2
+    told = [store.apply(c) for c in [*others[:middle], command, *others[middle:]]]
+    result = calls.outcome(told.pop(middle))
+    for other in told:
+        calls.result(other)
+    return result
+
+
+def tell(store: SqlStore, calls: ThreadCalls, *commands: Command) -> list[Any]:
+    """What each of ``commands``, told at once, comes to; its own error included."""
+    return [calls.outcome(answer) for answer in [store.apply(command) for command in commands]]
+
+
+def names(outcomes: list[Any]) -> list[str]:
+    """Of the types of ``outcomes``."""
+    return [type(outcome).__name__ for outcome in outcomes]
 
 
 def acts(store: SqlStore, calls: ThreadCalls) -> list[tuple[Act, str]]:

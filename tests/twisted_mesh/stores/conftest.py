@@ -5,14 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.twisted_mesh.stores.certificates import intent
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.opening import open_store
+from twisted_mesh.stores.records import Command
 from twisted_mesh.stores.sql import SqlStore
 
 
 @pytest.fixture
 def calls() -> ThreadCalls:
     return ThreadCalls()
+
+
+@pytest.fixture(params=["alone", "in a batch"])
+def others(request: pytest.FixtureRequest) -> list[Command]:
+    """What else is told in the same turn: a command must come to the same either way."""
+    return [] if request.param == "alone" else [intent(1000), intent(1001, request_key="other")]
 
 
 @pytest.fixture(params=["memory:", "sqlite"])

@@ -1,7 +1,5 @@
 """What every store does when it is told something, whatever it keeps its tables in."""
 
-from typing import Any
-
 import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -22,6 +20,7 @@ from tests.twisted_mesh.stores.certificates import (
     entry,
     intent,
     issued,
+    outcome,
     record,
     revoke,
     signed,
@@ -44,22 +43,6 @@ from twisted_mesh.stores.records import (
     Unknown,
 )
 from twisted_mesh.stores.sql import SqlStore
-
-
-@pytest.fixture(params=["alone", "in a batch"])
-def others(request: pytest.FixtureRequest) -> list[Command]:
-    """What else is told in the same turn: a command must come to the same either way."""
-    return [] if request.param == "alone" else [intent(1000), intent(1001, request_key="other")]
-
-
-def outcome(store: SqlStore, calls: ThreadCalls, command: Command, others: list[Command]) -> Any:
-    """Of ``command``, told in the middle of ``others``; these all succeed."""
-    middle = len(others) // 2
-    told = [store.apply(c) for c in [*others[:middle], command, *others[middle:]]]
-    result = calls.outcome(told.pop(middle))
-    for other in told:
-        calls.result(other)
-    return result
 
 
 def test_it_is_an_istore(store: SqlStore) -> None:

@@ -1,4 +1,4 @@
-"""A store of version 1 comes up under this version, whole or not at all."""
+"""A store of an older version comes up under this version, whole or not at all."""
 
 import re
 import signal
@@ -15,7 +15,8 @@ from pki.keys import key_id
 from pki.revocation import Reason
 from pki.spiffe import SpiffeId
 from tests.running import CHECKOUT
-from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, write_off
+from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, write_off
+from tests.twisted_mesh.stores.registrations import create_token, settle_default, stored, token_of
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.records import IssuedCertificate, Query, RecordCertificate, Status
@@ -26,18 +27,40 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 #: The name that ends each SPIFFE ID, and the serial.
 EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
-VERSION_1 = Path(__file__).with_name("version_1.sql").read_text()
+VERSION_1, VERSION_2 = (
+    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2)
+)
+
+
+def database(tmp_path: Path, script: str) -> Path:
+    path = tmp_path / "ca" / "mesh.db"
+    path.parent.mkdir(mode=0o700)
+    with sqlite3.connect(path) as old:
+        old.executescript(script)
+    old.close()
+    return path
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database as version 1 left it."""
-    path = tmp_path / "ca" / "mesh.db"
-    path.parent.mkdir(mode=0o700)
-    with sqlite3.connect(path) as old:
-        old.executescript(VERSION_1)
-    old.close()
-    return path
+    return database(tmp_path, VERSION_1)
+
+
+@pytest.fixture
+def path_2(tmp_path: Path) -> Path:
+    """A database as version 2 left it, with the same certificates."""
+    return database(tmp_path, VERSION_2)
+
+
+#: Migrates, and is killed at the step that it is given.
+KILLED = (
+    "import os, sys; from pathlib import Path\n"
+    "from twisted_mesh.stores import migrations\n"
+    "from twisted_mesh.stores.sql import SqlStore; from twisted_mesh.stores.sqlite import Sqlite\n"
+    "setattr(migrations, sys.argv[2], lambda *_, **__: os.kill(os.getpid(), 9))\n"
+    "SqlStore(Sqlite(Path(sys.argv[1])), None).start()\n"
+)
 
 
 @pytest.fixture
@@ -50,6 +73,19 @@ def content(path: Path) -> list[str]:
         dump = list(found.iterdump())
     found.close()
     return dump
+
+
+def tables(path: Path) -> set[str]:
+    """How they were made; white space is not part of it."""
+    lines = (re.sub(r"\s+", " ", line) for line in content(path) if line.startswith("CREATE"))
+    return {line.replace(" ,", ",") for line in lines}
+
+
+def tables_of_a_new_store(path: Path, calls: ThreadCalls) -> set[str]:
+    new = SqlStore(Sqlite(path.with_name("new.db")), calls)
+    new.start()
+    calls.result(new.stop())
+    return tables(path.with_name("new.db"))
 
 
 def old_certificate(serial: int) -> bytes:
@@ -143,15 +179,9 @@ def test_what_was_open_can_be_resolved_and_work_goes_on(
 def test_it_comes_to_the_tables_of_a_new_store(
     store: SqlStore, path: Path, calls: ThreadCalls
 ) -> None:
-    def tables(path: Path) -> set[str]:
-        return {line for line in content(path) if line.startswith("CREATE")}
-
     store.start()
     calls.result(store.stop())
-    new = SqlStore(Sqlite(path.with_name("new.db")), calls)
-    new.start()
-    calls.result(new.stop())
-    assert tables(path) == tables(path.with_name("new.db"))
+    assert tables(path) == tables_of_a_new_store(path, calls)
     counters = sorted(line for line in content(path) if 'INTO "counters"' in line)
     assert [re.findall(r"'(\w+)',(\d+)", line)[0] for line in counters] == [
         ("audit", "0"),
@@ -215,16 +245,88 @@ def test_kill_9_half_way_leaves_version_1(
     store: SqlStore, path: Path, calls: ThreadCalls, step: str
 ) -> None:
     before = content(path)
-    script = (
-        "import os, sys; from pathlib import Path\n"
-        "from twisted_mesh.stores import migrations\n"
-        "from twisted_mesh.stores.sql import SqlStore; from twisted_mesh.stores.sqlite import Sqlite\n"
-        "setattr(migrations, sys.argv[2], lambda *_, **__: os.kill(os.getpid(), 9))\n"
-        "SqlStore(Sqlite(Path(sys.argv[1])), None).start()\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", script, path, step], cwd=CHECKOUT)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path, step], cwd=CHECKOUT)
     assert killed.returncode == -signal.SIGKILL
     assert content(path) == before
+    store.start()
+    assert calls.result(store.find(REVOKED)).revoked_at == NOON
+    calls.result(store.stop())
+
+
+def test_version_2_loses_nothing(path_2: Path, calls: ThreadCalls) -> None:
+    store = SqlStore(Sqlite(path_2), calls)
+    store.start()
+    assert store.id == "00112233445566778899aabbccddeeff"
+    assert not store.is_new
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    assert {c.entry for c in listed} == {None}
+    for serial in (EXPIRED, VALID, REVOKED):
+        assert calls.result(store.find(serial)).der == old_certificate(serial)
+    assert calls.result(store.find_request("a request")).serial == VALID
+    first, second = calls.result(store.open_intents())
+    assert [first.certificate.serial, second.certificate.serial] == [PENDING, BOTH]
+    feed = calls.result(store.feed(0))
+    assert (feed.position, [r.serial for r in feed.revocations]) == (2, [BOTH, REVOKED])
+    assert calls.result(store.last_checkpoint()) == (7, "a note")
+    assert calls.result(store.last_act())[0] == 8
+    assert calls.result(store.entries()) == calls.result(store.tokens()) == ()
+    calls.result(store.stop())
+
+
+def test_version_2_comes_to_the_tables_of_a_new_store(path_2: Path, calls: ThreadCalls) -> None:
+    store = SqlStore(Sqlite(path_2), calls)
+    store.start()
+    calls.result(store.stop())
+    assert tables(path_2) == tables_of_a_new_store(path_2, calls)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_entries_and_tokens_come_into_what_is_older(
+    tmp_path: Path, calls: ThreadCalls, version: int
+) -> None:
+    store = SqlStore(Sqlite(database(tmp_path, (VERSION_1, VERSION_2)[version - 1])), calls)
+    store.start()
+    token = token_of(1, "web")
+    bought = intent(9, requires="web", entry="web", token=token.digest)
+    assert tell(store, calls, create_token(token, stored("web")), settle_default(None), bought) == [
+        None,
+        True,
+        6,
+    ]
+    assert calls.result(store.find_token(token.digest)).serial == 9
+    calls.result(store.stop())
+
+
+@pytest.mark.parametrize("step", ["update", "create_all", "by_entry"])
+def test_what_breaks_off_leaves_version_2(
+    path_2: Path, calls: ThreadCalls, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    before = content(path_2)
+    store = SqlStore(Sqlite(path_2), calls)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        if step == "create_all":
+            patch.setattr(schema.metadata, step, broken)
+        else:
+            patch.setattr(migrations, step, broken)
+        with pytest.raises(Exception, match="store"):
+            store.start()
+    assert content(path_2) == before
+    store.start()
+    assert calls.result(store.find(VALID)).spiffe_id.path == "/service/valid"
+    calls.result(store.stop())
+
+
+def test_kill_9_half_way_leaves_version_2(path_2: Path, calls: ThreadCalls) -> None:
+    before = content(path_2)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path_2, "update"], cwd=CHECKOUT)
+    assert killed.returncode == -signal.SIGKILL
+    assert content(path_2) == before
+    store = SqlStore(Sqlite(path_2), calls)
     store.start()
     assert calls.result(store.find(REVOKED)).revoked_at == NOON
     calls.result(store.stop())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pki.audit import Act, Entry
+from pki.join_token import token_id
 from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffeId
 from tests.twisted_mesh.stores.certificates import (
@@ -27,19 +28,39 @@ from tests.twisted_mesh.stores.certificates import (
     revoke,
     write_off,
 )
+from tests.twisted_mesh.stores.registrations import (
+    create_entry,
+    create_token,
+    delete_entry,
+    entry_of,
+    revoke_token,
+    settle_default,
+    stored,
+    token_of,
+)
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.records import (
     Command,
     Conflict,
+    CreateEntry,
+    CreateToken,
+    DeleteEntry,
+    EntryGone,
     IssuedCertificate,
+    IssuedToken,
     Prune,
     Query,
     RecordCertificate,
     RecordIntent,
     Revoke,
     Revoked,
+    RevokeToken,
+    SettleDefaultEntry,
     Status,
+    StoredEntry,
+    TokenDead,
+    TokenSpent,
     Unknown,
     WriteOff,
 )
@@ -54,6 +75,8 @@ ids = st.sampled_from([API, WEB, BELOW])
 issuers = st.sampled_from([ISSUER, ISSUER, OTHER_ISSUER])
 keys = st.sampled_from([KEY, OTHER_KEY])
 requests = st.sampled_from([None, None, "one", "two"])
+names = st.sampled_from(["a", "b", "c"])
+tokens = st.integers(0, 5)
 times = st.integers(-3, 3).map(lambda hours: NOW + hours * HOUR)
 moments = st.one_of(st.none(), times, times.map(lambda time: time + timedelta(microseconds=1)))
 intents = st.builds(
@@ -68,10 +91,31 @@ intents = st.builds(
     key=keys,
     renews=st.one_of(st.none(), serials),
     request_key=requests,
+    requires=st.one_of(st.none(), st.none(), names),
+    token=st.one_of(st.none(), st.none(), tokens.map(lambda number: token_of(number, "").digest)),
+    at=st.one_of(st.none(), times),
+    entry=st.one_of(st.none(), names),
+)
+registrations = st.one_of(
+    st.builds(create_entry, names),
+    st.builds(create_entry, names, st.just("unix:uid:0")),
+    st.builds(delete_entry, names),
+    st.builds(settle_default, st.sampled_from([None, entry_of("a", "unix:uid:1")])),
+    st.builds(
+        lambda number, name, lifetime, new: create_token(
+            token_of(number, name, expires_at=NOW + lifetime * HOUR), stored(name) if new else None
+        ),
+        tokens,
+        names,
+        st.integers(-1, 3),
+        st.booleans(),
+    ),
+    st.builds(lambda number, at: revoke_token(token_of(number, ""), at=at), tokens, times),
 )
 commands = st.one_of(
     intents,
     intents,
+    registrations,
     st.builds(RecordCertificate, numbers, st.integers(0, 1).map(der)),
     st.builds(lambda number, at: write_off(number, at=at), numbers, times),
     st.builds(
@@ -84,7 +128,7 @@ commands = st.one_of(
     st.builds(lambda before: Prune(before, NOW - 1000 * HOUR), times),
 )
 
-Answer = IssuedCertificate | type[Exception] | int | None
+Answer = IssuedCertificate | IssuedToken | type[Exception] | int | None
 
 
 class Model:
@@ -96,6 +140,9 @@ class Model:
         self.requests: dict[str, int] = {}
         self.feed: list[int] = []
         self.acts: list[tuple[Act, str]] = []
+        self.entries: dict[str, StoredEntry] = {}
+        self.tokens: dict[str, IssuedToken] = {}
+        self.is_settled = False
 
     def apply(self, command: Command) -> Answer:
         match command:
@@ -111,6 +158,13 @@ class Model:
                     return Unknown
                 self.requests = {k: n for k, n in self.requests.items() if n != number}
                 self._change(number, is_pending=False)
+                serial = self.certificates[number].serial
+                self.tokens = {
+                    id: evolve(t, spent_at=None, serial=None, request=None)
+                    if t.serial == serial
+                    else t
+                    for id, t in self.tokens.items()
+                }
                 self._tell(command.entry)
                 return self._revoke(number, command.at, Reason.UNSPECIFIED)
             case Revoke():
@@ -125,7 +179,48 @@ class Model:
                 return self._revoke(number, command.at, command.reason)
             case Prune():
                 return self._prune(command)
-        raise AssertionError(command)
+        return self._register(command)
+
+    def _register(self, command: Command) -> Answer:
+        match command:
+            case CreateEntry(entry, at):
+                if entry.id in self.entries:
+                    return Conflict
+                self.entries[entry.id] = StoredEntry(entry, at)
+            case DeleteEntry(name):
+                if self.entries.pop(name, None) is None:
+                    return Unknown
+                self.tokens = {id: t for id, t in self.tokens.items() if t.entry != name}
+            case SettleDefaultEntry(entry, at):
+                if self.is_settled:
+                    return False
+                self.is_settled = True
+                if entry is not None:
+                    self.entries.setdefault(entry.id, StoredEntry(entry, at))
+                self._tell(command.act)
+                return True
+            case CreateToken(token, _, new):
+                if new is not None and new.entry.id in self.entries:
+                    return Conflict
+                if new is None and token.entry not in self.entries:
+                    return Unknown
+                if token.id in self.tokens:
+                    return Conflict
+                if new is not None:
+                    self.entries[new.entry.id] = new
+                self.tokens[token.id] = token
+            case RevokeToken(name, at):
+                if name not in self.tokens:
+                    return Unknown
+                if self.tokens[name].revoked_at is not None:
+                    return self.tokens[name]
+                self.tokens[name] = evolve(self.tokens[name], revoked_at=at)
+                self._tell(command.act)
+                return self.tokens[name]
+            case _:
+                raise AssertionError(command)
+        self._tell(command.act)
+        return None
 
     def _intend(self, command: RecordIntent) -> Answer:
         if self.number_of(command.certificate.serial) or command.request_key in self.requests:
@@ -133,12 +228,32 @@ class Model:
         renewed = None if command.renews is None else self.number_of(command.renews)
         if renewed and self.certificates[renewed].revoked_at is not None:
             return Revoked
+        if command.requires is not None and command.requires not in self.entries:
+            return EntryGone
+        if command.token is not None and (refusal := self._spend(command, command.token)):
+            return refusal
         self._tell(command.entry)
         self.count += 1
         self.certificates[self.count] = command.certificate
         if command.request_key is not None:
             self.requests[command.request_key] = self.count
         return self.count
+
+    def _spend(self, command: RecordIntent, digest: bytes) -> type[Exception] | None:
+        at = command.at or command.entry.at
+        token = self.tokens.get(token_id(digest))
+        if token is None or token.revoked_at is not None:
+            return TokenDead
+        if token.spent_at is not None:
+            return TokenSpent
+        if at > token.expires_at:
+            return TokenDead
+        if command.requires not in (None, token.entry):
+            return EntryGone
+        self.tokens[token.id] = evolve(
+            token, spent_at=at, serial=command.certificate.serial, request=command.request_key
+        )
+        return None
 
     def _revoke(self, number: int, at: datetime, reason: Reason) -> IssuedCertificate:
         if self.certificates[number].revoked_at is None:
@@ -152,10 +267,20 @@ class Model:
             for number, c in self.certificates.items()
             if c.expires_at < command.expired_before and not c.is_pending
         ]
-        for number in gone:
-            del self.certificates[number]
+        dead = [t.id for t in self.tokens.values() if t.expires_at < command.expired_before]
+        touched = {self.certificates.pop(number).entry for number in gone}
+        touched |= {self.tokens.pop(name).entry for name in dead}
+        used = {c.entry for c in self.certificates.values()}
+        used |= {t.entry for t in self.tokens.values()}
+        orphans = [
+            name
+            for name, stored in self.entries.items()
+            if name in touched - used and stored.entry.is_of_token
+        ]
+        for name in orphans:
+            del self.entries[name]
         self.requests = {k: n for k, n in self.requests.items() if n not in gone}
-        return len(gone)
+        return len(gone) + len(dead) + len(orphans)
 
     def _tell(self, entry: Entry) -> None:
         self.acts.append((entry.act, entry.object))
@@ -255,6 +380,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert self.calls.result(self.store.find_request(request)) == known
 
     @rule()
+    def register(self) -> None:
+        entries = sorted(self.model.entries.values(), key=lambda s: (s.created_at, s.entry.id))
+        assert list(self.calls.result(self.store.entries())) == entries
+        tokens = {token.id: token for token in self.calls.result(self.store.tokens())}
+        assert tokens == self.model.tokens
+
+    @rule()
     def audit(self) -> None:
         assert acts(self.store, self.calls) == self.model.acts
 
@@ -269,6 +401,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
             number = self.model.number_of(serial)
             known = None if number is None else self.model.certificates[number]
             assert self.calls.result(self.store.find(serial)) == known
+
+    @invariant()
+    def finds_the_same_tokens(self) -> None:
+        for number in (0, 5):
+            token = token_of(number, "")
+            found = self.calls.result(self.store.find_token(token.digest))
+            assert found == self.model.tokens.get(token.id)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

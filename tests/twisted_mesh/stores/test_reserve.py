@@ -19,7 +19,18 @@ from tests.twisted_mesh.stores.certificates import (
     record,
     revoke,
     signed,
+    tell,
     write_off,
+)
+from tests.twisted_mesh.stores.registrations import (
+    create_entry,
+    create_token,
+    delete_entry,
+    entry_of,
+    revoke_token,
+    settle_default,
+    stored,
+    token_of,
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reserve
@@ -127,6 +138,31 @@ def test_on_a_full_disk_nothing_is_given_out_and_all_else_is_done(
     assert calls.result(store.find(3)).revoked_at == NOW
     assert calls.result(store.find(4)) is None
     assert calls.result(store.find(refused)) is None
+
+
+def test_on_a_full_disk_no_right_to_a_certificate_is_given_out_and_rights_are_taken_away(
+    disk: Path, store: SqlStore, calls: ThreadCalls
+) -> None:
+    store.start()
+    lost, live = token_of(1, "web"), token_of(2, "api")
+    tell(store, calls, create_token(lost, stored("web")), create_token(live, stored("api")))
+    fill(disk)
+    issue_until_full(store, calls)
+    for command in (
+        create_entry("db"),
+        create_token(token_of(3, "db"), stored("db")),
+        intent(1, requires="api", token=live.digest),
+    ):
+        assert_is_full(calls.outcome(store.apply(command)))
+    assert calls.result(store.apply(revoke_token(lost))).revoked_at == NOW
+    assert calls.result(store.apply(delete_entry("web"))) is None
+    assert calls.result(store.apply(settle_default(entry_of("default", "unix:uid:0")))) is True
+    assert calls.result(store.apply(settle_default(None))) is False
+    assert [s.entry.id for s in calls.result(store.entries())] == ["api", "default"]
+    assert calls.result(store.tokens()) == (live,)
+    empty(disk)
+    calls.result(store.apply(intent(1, requires="api", token=live.digest)))
+    calls.result(store.apply(create_entry("db")))
 
 
 def test_once_there_is_space_again_all_goes_on_by_itself(

@@ -355,8 +355,18 @@ def test_a_peer_is_asked_again_whether_it_is_still_good() -> None:
     conversation = converse(End(False), server)
     connection = conversation.served.made[0].transport
     assert connection.still_good()
+    assert not connection.objections()
     server.time = TODAY + 2 * HOUR
     assert not connection.still_good()
+    assert "expired" in {problem.code for problem in connection.objections()}
+
+
+def test_the_peer_of_a_lost_connection_is_not_good_any_more() -> None:
+    conversation = converse(End(False), End(True))
+    connection = conversation.served.made[0].transport
+    connection.connectionLost()
+    assert not connection.still_good()
+    assert not connection.objections()
 
 
 def test_rotation_leaves_open_connections_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import frozen
+from attrs import fields, frozen
 
 
 class Unusable(click.ClickException):
@@ -22,6 +22,7 @@ class Reach:
 
     ca_url: str | None
     ca_file: str | None
+    ca_fingerprint: str | None
     svid: str | None
     state_dir: str | None
     trust_domain: str
@@ -79,6 +80,11 @@ _REACHING = (
         "--ca-file", help="The root of a CA at https://.  [default: svid_bundle.pem of --svid]"
     ),
     click.option(
+        "--ca-fingerprint",
+        metavar="sha256:HEX",
+        help="In its place the root's fingerprint, as the CA prints it at its start.",
+    ),
+    click.option(
         "--svid",
         metavar="DIR",
         help="An administrator's identity for https://, as mesh-client --export writes it.",
@@ -101,8 +107,8 @@ def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_reach(**options: Any) -> Any:
-        names = ("ca_url", "ca_file", "svid", "state_dir", "trust_domain", "timeout")
-        return command(reach=Reach(**{name: options.pop(name) for name in names}), **options)
+        reach = Reach(**{field.name: options.pop(field.name) for field in fields(Reach)})
+        return command(reach=reach, **options)
 
     for option in reversed(_REACHING):
         with_reach = option(with_reach)

@@ -65,6 +65,7 @@ def _client(reach: Reach) -> Any:
         reach.ca_file,
         reach.state,
         TrustDomain.parse(reach.trust_domain),
+        ca_fingerprint=reach.ca_fingerprint,
         svid=Path(reach.svid) if reach.svid else None,
         timeout=timeout,
     )

@@ -81,7 +81,7 @@ SERIAL = "1f2e"
         ("cert list --spiffe-id mesh.local", "--spiffe-id: 'mesh.local' is not a SPIFFE ID"),
         ("cert list --spiffe-id spiffe://mesh.local/*/x", "here a pattern has no *"),
         ("cert list --ca-url ftp://x", "'ftp://x' is no CA address"),
-        ("cert list --ca-url https://localhost", "name its root certificate with --ca-file"),
+        ("cert list --ca-url https://localhost", "or name that file with --ca-file"),
         ("cert list --ca-file x", "--ca-file is for a CA at https://"),
         ("cert list --svid x", "--svid is for a CA at https://: name it with --ca-url"),
         ("cert list --ca-url https://localhost --svid x", "--svid x/svid.pem cannot be read"),

@@ -1,0 +1,212 @@
+"""What every attestor does, whatever the evidence is that it looks at."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from zope.interface.verify import verifyObject
+
+from pki.errors import PkiError
+from pki.join_token import JoinToken
+from pki.policy import NoProof
+from pki.selector import Selector
+from tests.twisted_mesh.attest.processes import (
+    Transport,
+    calling,
+    open_descriptors,
+    outcome,
+    process_attestor,
+)
+from tests.twisted_mesh.attest.tokens import Tokens
+from tests.twisted_mesh.tls.wires import End, converse
+from twisted_mesh.attest.evidence import Evidence
+from twisted_mesh.attest.svid import SvidAttestor
+from twisted_mesh.interfaces import IAttestor
+
+
+@frozen
+class Case:
+    """One attestor with evidence for it."""
+
+    attestor: Any
+    good: Evidence
+    spoil: Callable[[], Any]
+    """Has the good evidence be of no worth any more."""
+
+
+def a_process(stack: ExitStack) -> Case:
+    caller = stack.enter_context(calling())
+    return Case(process_attestor(), caller.evidence, caller.exit)
+
+
+def an_svid(stack: ExitStack) -> Case:
+    server = End(True, demands_certificate=False)
+    connection = converse(End(False), server).served.made[0].transport
+
+    def spoil() -> None:
+        server.time += timedelta(hours=2)
+
+    return Case(SvidAttestor(), Evidence(connection), spoil)
+
+
+def a_token(stack: ExitStack) -> Case:
+    tokens = Tokens()
+    return Case(tokens.attestor, tokens.evidence, partial(tokens.become, revoked_at=tokens.time))
+
+
+ATTESTORS = {"process": a_process, "svid": an_svid, "token": a_token}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=ATTESTORS)
+def case(request: pytest.FixtureRequest, stack: ExitStack) -> Case:
+    return ATTESTORS[request.param](stack)
+
+
+def strange_transports(stack: ExitStack) -> list[Any]:
+    """None of them has anybody at its other end."""
+    closed, other = socket.socketpair(socket.AF_UNIX)
+    closed.close()
+    other.close()
+    sockets = [
+        stack.enter_context(socket.socket(family, kind))
+        for family in (socket.AF_UNIX, socket.AF_INET)
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    ]
+    gone = converse(End(False), End(True)).served.made[0].transport
+    gone.connectionLost()
+    nobody = converse(End(False, svid=None), End(True, demands_certificate=False))
+    return [
+        *(None, 0, "", b"\xff", object(), [], Exception("x")),
+        *map(Transport, [None, "socket", 3, closed, *sockets]),
+        *(gone, nobody.served.made[0].transport),
+    ]
+
+
+def attempt(attestor: Any, evidence: Evidence) -> Any:
+    """What it makes of it; an error of ours is an answer too."""
+    try:
+        return outcome(attestor.attest(evidence))
+    except PkiError as error:
+        return error
+
+
+def test_it_keeps_the_interface(case: Case) -> None:
+    verifyObject(IAttestor, case.attestor)
+    assert case.attestor.name in ATTESTORS
+
+
+def test_evidence_of_another_kind_is_none(case: Case, stack: ExitStack) -> None:
+    for make in ATTESTORS.values():
+        other = make(stack)
+        if other.attestor.name != case.attestor.name:
+            assert outcome(case.attestor.attest(other.good)) is None
+    assert outcome(case.attestor.attest(Evidence(None))) is None
+
+
+def test_evidence_of_another_kind_beside_it_changes_nothing(case: Case, stack: ExitStack) -> None:
+    alone = outcome(case.attestor.attest(case.good))
+    if case.attestor.name == "token":
+        both = evolve(case.good, transport=a_process(stack).good.transport)
+    else:
+        both = evolve(case.good, token=JoinToken.generate().text)
+    assert outcome(case.attestor.attest(both)) == alone
+
+
+def test_garbage_attests_nothing_and_raises_nothing_but_our_errors(
+    case: Case, stack: ExitStack
+) -> None:
+    for transport in strange_transports(stack):
+        for token in (None, "", "mj1_", "\0\n\ud800", "x" * 100_000):
+            got = attempt(case.attestor, Evidence(transport, token))
+            assert got is None or isinstance(got, PkiError), (transport, got)
+
+
+@pytest.mark.parametrize("make", ATTESTORS.values(), ids=ATTESTORS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(token=st.text() | st.from_regex(r"\Amj1_[a-z2-7]{40}\Z"))
+def test_no_text_is_taken_for_a_token(
+    make: Callable[[ExitStack], Case], token: str, stack: ExitStack
+) -> None:
+    case = make(stack) if make is a_token else Case(SvidAttestor(), Evidence(None), print)
+    got = attempt(case.attestor, Evidence(None, token))
+    assert isinstance(got, NoProof) if make is a_token else got is None
+
+
+def test_good_evidence_gives_selectors_that_an_entry_can_name(case: Case) -> None:
+    attestation = outcome(case.attestor.attest(case.good))
+    assert attestation.selectors
+    assert all(Selector.parse(str(s)) == s for s in attestation.selectors)
+
+
+def test_equal_evidence_gives_equal_attestations(case: Case) -> None:
+    first, second = (
+        outcome(case.attestor.attest(Evidence(case.good.transport, case.good.token)))
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_what_it_proves_can_be_shown(case: Case) -> None:
+    attestation = outcome(case.attestor.attest(case.good))
+    shown = [attestation.proof, *map(str, attestation.selectors), repr(attestation)]
+    assert all(text.isprintable() and text.isascii() for text in shown)
+    secret = case.good.token
+    if secret is not None:
+        assert not any(secret in text for text in (*shown, repr(case.good)))
+
+
+def test_what_was_good_and_is_no_more_is_refused_in_a_sentence(case: Case) -> None:
+    assert outcome(case.attestor.attest(case.good)) is not None
+    case.spoil()
+    error = attempt(case.attestor, case.good)
+    assert isinstance(error, NoProof)
+    assert str(error).isprintable()
+    assert all(str(problem).isprintable() for problem in error.problems)
+    assert case.good.token is None or case.good.token not in f"{error!r} {error.problems}"
+
+
+def test_nothing_is_left_open(case: Case) -> None:
+    garbage = Evidence(Transport(None), "mj1_")
+    attempt(case.attestor, case.good)
+    before = open_descriptors()
+    for _ in range(100):
+        attempt(case.attestor, case.good)
+        attempt(case.attestor, garbage)
+    case.spoil()
+    after_spoiling = open_descriptors()
+    for _ in range(100):
+        attempt(case.attestor, case.good)
+    assert open_descriptors() == after_spoiling <= before
+
+
+def test_out_of_descriptors_it_attests_no_more_than_else(case: Case) -> None:
+    import resource
+
+    whole = outcome(case.attestor.attest(case.good))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/dev/fd")))
+    hog = [os.dup(0)]
+    while hog[-1] <= highest:
+        hog.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hog[-1] + 1, hard))
+    try:
+        got = attempt(case.attestor, case.good)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in hog:
+            os.close(descriptor)
+    assert isinstance(got, NoProof) or got.selectors <= whole.selectors

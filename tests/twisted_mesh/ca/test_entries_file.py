@@ -1,0 +1,111 @@
+"""Registration entries from a file: all of them good, or no start."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pki.errors import PkiError
+from pki.selector import Selector
+from tests.authorities import MESH
+from twisted_mesh.ca.entries_file import BadEntriesFile, read_entries
+from twisted_mesh.state import StateError
+
+GOOD = """
+[entries.web]
+selectors = ["unix:user:www-data", "unix:gid:33"]
+spiffe_id = "spiffe://{trust_domain}/service/web"
+dns_names = ["www.example.org"]
+ip_addresses = ["192.0.2.1"]
+ttl = "10m"
+max_ttl = "1h"
+keys = ["ec-p256"]
+comment = "the shop"
+
+[entries.people]
+selectors = ["unix:gid:100"]
+spiffe_id = "spiffe://{trust_domain}/user/{unix.user}"
+"""
+
+
+def written(directory: Path, text: str | bytes) -> Path:
+    path = directory / "entries.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.chmod(0o600)
+    return path
+
+
+def test_entries_are_read_with_all_that_they_say(tmp_path: Path) -> None:
+    web, people = read_entries(written(tmp_path, GOOD), MESH)
+    assert web.id == "file.web"
+    assert web.selectors == {Selector("unix:user", "www-data"), Selector("unix:gid", "33")}
+    assert str(web.spiffe_id) == f"spiffe://{MESH}/service/web"
+    assert (web.dns_names, web.keys, web.comment) == (
+        ("www.example.org",),
+        ("ec-p256",),
+        "the shop",
+    )
+    assert str(people.spiffe_id) == f"spiffe://{MESH}/user/{{unix.user}}"
+    assert read_entries(written(tmp_path, ""), MESH) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[entries.web", "entries.toml"),
+        ("[entry.web]\nselectors = []", "entry"),
+        ('[entries.Web]\nselectors = ["unix:uid:1"]\nspiffe_id = "x"', "Web: name"),
+        ('[entries.web]\nselectors = ["unix:uid:1"]', "spiffe_id"),
+        ('[entries.web]\nselectors = ["unix:uid:1"]\nspiffe_id = "x"\ncolour = 1', "colour"),
+        ('[entries.web]\nselectors = "unix:uid:1"\nspiffe_id = "x"', "selectors"),
+        ('[entries.web]\nselectors = ["unix:iud:1"]\nspiffe_id = "spiffe://{trust_domain}/a"', "unix:uid"),
+        ('[entries.web]\nselectors = ["unix:uid:1"]\nspiffe_id = "spiffe://{trust_domain}/mesh/a"', "mesh"),
+        ('[entries.web]\nselectors = []\nspiffe_id = "spiffe://{trust_domain}/a"', "everybody"),
+        ("x = " + "[" * 100_000, "entries.toml"),
+        (b"\xff", "entries.toml"),
+    ],
+    ids=[
+        "no TOML", "a stray table", "a bad name", "no ID", "a stray member", "no list", "a typing error",
+        "a reserved ID", "no selectors", "deep", "no UTF-8",
+    ],
+)  # fmt: skip
+def test_a_file_with_one_bad_entry_is_refused_with_the_entry_and_the_rule(
+    text: str | bytes, words: str, tmp_path: Path
+) -> None:
+    good = GOOD if isinstance(text, str) and text.startswith("[entries.w") and "\n" in text else ""
+    source = text if not good else text.replace("entries.web", "entries.bad") + good
+    with pytest.raises(BadEntriesFile) as caught:
+        read_entries(written(tmp_path, source), MESH)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    bad = '[entries.a]\nselectors = ["x:1"]\nspiffe_id = "nothing"\n[entries.b]\nselectors = []\nspiffe_id = "nothing"'
+    with pytest.raises(
+        BadEntriesFile, match=r"a: selectors.*a: spiffe_id.*b: selectors.*b: spiffe_id"
+    ):
+        read_entries(written(tmp_path, bad), MESH)
+
+
+def test_a_file_that_others_may_change_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    path.chmod(0o620)
+    with pytest.raises(StateError, match="chmod go-w"):
+        read_entries(path, MESH)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"--entries .*nowhere"):
+        read_entries(tmp_path / "nowhere", MESH)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300) | st.text(max_size=300))
+def test_no_file_raises_anything_but_our_own_errors(tmp_path: Path, data: bytes | str) -> None:
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    try:
+        read_entries(written(tmp_path, text), MESH)
+    except PkiError as error:
+        assert str(error).isprintable()

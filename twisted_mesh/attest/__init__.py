@@ -1,0 +1,1 @@
+"""Attestors: from evidence that a caller cannot choose to what it proves of the caller."""

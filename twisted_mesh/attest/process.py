@@ -1,0 +1,151 @@
+"""Attests a process of this machine, by what the kernel says of the other end of a unix socket."""
+
+import socket
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+from zope.interface import implementer
+
+from pki.errors import PkiError
+from pki.policy import NoProof
+from pki.selector import Selector
+from twisted_mesh.attest.cgroup import unit_of
+from twisted_mesh.attest.credentials import Credentials
+from twisted_mesh.attest.evidence import Attestation, Evidence, seen
+from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable, has_peer_handles
+from twisted_mesh.attest.users import UserNames, user_name
+from twisted_mesh.interfaces import IAttestor
+from twisted_mesh.tls.transport import MeshConnection
+
+
+@define
+class _Recorded:
+    """What cannot change as long as a connection lasts."""
+
+    uid: int
+    pid: int
+    proof: str
+    selectors: frozenset[Selector]
+    pid_in_proc: int | None = None
+
+    @classmethod
+    def of(cls, connected: socket.socket) -> "_Recorded":
+        by = Credentials.of_peer(connected)
+        return cls(by.uid, by.pid, f"unix:uid:{by.uid}", _owned(by))
+
+
+@implementer(IAttestor)
+@define(eq=False)
+class ProcessAttestor:
+    """``unix:uid``, ``unix:gid``, ``unix:user`` and ``systemd:unit`` of the process that connected.
+
+    User and groups are those that the kernel recorded when it connected: another program that it
+    has become since, or another user, changes nothing. A process that has exited is refused, as far
+    as the kernel can tell: Linux from 6.5 can for certain, and only there the unit is attested.
+    Which program it runs is no selector: every Python service is the same interpreter.
+    """
+
+    names: UserNames
+    name = "process"
+    _recorded: "WeakKeyDictionary[socket.socket, _Recorded]" = field(
+        factory=WeakKeyDictionary, init=False
+    )
+
+    async def attest(self, evidence: Evidence) -> Attestation | None:
+        connected = _unix_socket(evidence.transport)
+        if connected is None:
+            return None
+        recorded = self._recorded.get(connected)
+        if recorded is None:
+            recorded = self._recorded[connected] = _Recorded.of(connected)
+        user = await self.names.of(recorded.uid)
+        # Last, so that it is alive when this is answered.
+        unit = _unit(connected, recorded)
+        selectors = recorded.selectors | _named(user, unit)
+        return Attestation(recorded.proof, selectors, uid=recorded.uid)
+
+
+def hints(evidence: Evidence) -> Mapping[str, str]:
+    """What else may help people to recognise the process, and decides nothing; empty where nothing is known.
+
+    ``executable``: the program that it runs at this moment.
+    """
+    connected = _unix_socket(evidence.transport)
+    try:
+        handle = ProcessHandle.of_peer(connected) if connected is not None else None
+        if handle is None:
+            return {}
+        with handle:
+            return {"executable": handle.executable()}
+    except PkiError:
+        return {}
+
+
+def selectors_of_process(pid: int) -> frozenset[Selector]:
+    """Those that the process with this PID would be attested if it connected now. Blocks.
+
+    Raises :class:`ProcessGone`; :class:`Unreadable` where it may not be looked at.
+    """
+    with ProcessHandle.of_pid(pid) as handle:
+        by = Credentials.parse_status(handle.read("status"))
+        unit = unit_of(handle.read("cgroup")) if has_peer_handles() else None
+    return _owned(by) | _named(user_name(by.uid), unit)
+
+
+def _unix_socket(transport: Any) -> socket.socket | None:
+    # A connection over TLS is somebody else's to attest, whatever carries it.
+    connected = (
+        None if isinstance(transport, MeshConnection) else getattr(transport, "socket", None)
+    )
+    if isinstance(connected, socket.socket) and connected.family == socket.AF_UNIX:
+        return connected
+    return None
+
+
+def _unit(connected: socket.socket, recorded: _Recorded) -> str | None:
+    """The systemd unit of a peer that is there still. Raises :class:`NoProof` where it is not."""
+    try:
+        handle = ProcessHandle.of_peer(connected, recorded.pid_in_proc)
+        if handle is None:
+            _must_be_somebody(recorded.pid)
+            return None
+        with handle:
+            unit = _unit_of(handle)
+            recorded.pid_in_proc = handle.pid
+            return unit
+    except (ProcessGone, Unreadable) as error:
+        raise NoProof(
+            f"the process that connected is not there to vouch for this request ({error}): connect again, and stay "
+            "until the answer is there"
+        ) from None
+
+
+def _unit_of(handle: ProcessHandle) -> str | None:
+    try:
+        return unit_of(handle.read("cgroup"))
+    except Unreadable:
+        return None
+
+
+def _must_be_somebody(pid: int) -> None:
+    """Without a pidfd of the peer: whether its PID is anybody's at all. Raises :class:`ProcessGone`."""
+    if pid <= 0:
+        return
+    try:
+        with ProcessHandle.of_pid(pid) as handle:
+            handle.must_live()
+    except Unreadable:
+        return
+
+
+def _owned(by: Credentials) -> frozenset[Selector]:
+    return seen("unix:uid", by.uid) | seen("unix:gid", *by.gids)
+
+
+@lru_cache(maxsize=1024)
+def _named(user: str | None, unit: str | None) -> frozenset[Selector]:
+    users = seen("unix:user", user) if user is not None else frozenset()
+    return users | seen("systemd:unit", unit) if unit is not None else users

@@ -1,0 +1,80 @@
+"""Attests whoever holds a current SVID, by the TLS handshake that proved it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from attrs import define
+from cryptography import x509
+from zope.interface import implementer
+
+from pki.errors import Problem
+from pki.policy import NoProof
+from pki.spiffe import SpiffeId
+from twisted_mesh.attest.evidence import Attestation, Evidence, seen
+from twisted_mesh.interfaces import IAttestor
+from twisted_mesh.tls.transport import MeshConnection
+
+
+class NoLongerGood(NoProof):
+    """The certificate that a connection was opened with would not be let in again."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self._problems = tuple(problems)
+        why = "; ".join(map(str, problems)) or "this connection is being closed"
+        super().__init__(
+            f"the certificate that this connection was opened with proves nothing any more: {why}. Connect again with "
+            "a current one"
+        )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self._problems or super().problems
+
+
+class Expired(NoLongerGood):
+    """It has ended since."""
+
+    code = "expired"
+
+
+class Revoked(NoLongerGood):
+    """It, or a certificate that it rests on, has been revoked since."""
+
+    code = "revoked"
+
+
+class OfAnotherDomain(NoLongerGood):
+    """Its trust domain is not, or is no more, among those that are believed."""
+
+    code = "unknown-trust-domain"
+
+
+@implementer(IAttestor)
+@define(eq=False)
+class SvidAttestor:
+    """``x509:<SPIFFE ID>`` over mutual TLS.
+
+    The handshake may be long ago: the right ends with the certificate, not with the connection.
+    """
+
+    name = "svid"
+
+    async def attest(self, evidence: Evidence) -> Attestation | None:
+        connection = evidence.transport
+        if not isinstance(connection, MeshConnection) or connection.peer is None:
+            return None
+        if not connection.still_good():
+            raise _no_longer_good(connection.objections())
+        return _attestation(connection.peer.spiffe_id, connection.peer.leaf)
+
+
+def _no_longer_good(problems: Sequence[Problem]) -> NoLongerGood:
+    codes = {problem.code for problem in problems}
+    kinds = (Revoked, OfAnotherDomain, Expired)
+    return next((kind for kind in kinds if kind.code in codes), NoLongerGood)(problems)
+
+
+@lru_cache(maxsize=1024)
+def _attestation(spiffe_id: SpiffeId, leaf: x509.Certificate) -> Attestation:
+    """What a certificate says never changes; whether it is still good is asked each time."""
+    return Attestation(f"x509:{spiffe_id}", seen("x509", spiffe_id), spiffe_id, leaf.serial_number)

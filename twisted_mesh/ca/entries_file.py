@@ -1,0 +1,88 @@
+"""``--entries FILE``: registration entries in TOML, checked as a whole before the CA starts.
+
+::
+
+    [entries.web]
+    selectors = ["unix:user:www-data"]
+    spiffe_id = "spiffe://{trust_domain}/service/web"
+    dns_names = ["www.example.org"]
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pki.errors import Problem, Refused, printable
+from pki.registration import RegistrationEntry, read_entry
+from pki.spiffe import TrustDomain
+from twisted_mesh.state import StateError, read_file, refuse_changeable
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_MAX_SIZE = 4 * 1024 * 1024
+
+
+class BadEntriesFile(StateError):
+    """The file of entries cannot be used; its text lists what is wrong with which entry."""
+
+
+class _Filed(msgspec.Struct, forbid_unknown_fields=True):
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str] = []
+    ip_addresses: list[str] = []
+    ttl: str | None = None
+    max_ttl: str | None = None
+    keys: list[str] = []
+    comment: str = ""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    entries: dict[str, dict[str, Any]] = {}
+
+
+def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEntry, ...]:
+    """Raises :class:`StateError` with everything that is wrong, also with who may change the file."""
+    refuse_changeable(path)
+    data = read_file(path, "--entries")
+    if len(data) > _MAX_SIZE:
+        raise BadEntriesFile(f"--entries {path} has over {_MAX_SIZE} bytes")
+    try:
+        file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
+    except (ValueError, RecursionError) as error:  # TOML's, msgspec's and Unicode's are ValueErrors
+        raise BadEntriesFile(f"--entries {path}: {printable(str(error), 300)}") from None
+    found, wrong = [], []
+    for name, facts in file.entries.items():
+        try:
+            found.append(_entry(name, facts, trust_domain))
+        except Refused as error:
+            wrong += [f"{printable(name, 80)}: {p.subject}: {p.detail}" for p in error.problems]
+    if wrong:
+        raise BadEntriesFile(f"--entries {path}: {'; '.join(wrong)}")
+    return tuple(found)
+
+
+def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> RegistrationEntry:
+    """Raises :class:`Refused`."""
+    if not _NAME.fullmatch(name):
+        raise Refused(
+            [Problem("malformed", "it has lower-case letters, digits and dashes", subject="name")]
+        )
+    try:
+        filed = msgspec.convert(facts, _Filed)
+    except msgspec.ValidationError as error:
+        raise Refused([Problem("malformed", printable(str(error), 200), subject="entry")]) from None
+    return read_entry(
+        f"file.{name}",
+        trust_domain,
+        selectors=filed.selectors,
+        spiffe_id=filed.spiffe_id,
+        dns_names=filed.dns_names,
+        ip_addresses=filed.ip_addresses,
+        ttl=filed.ttl,
+        max_ttl=filed.max_ttl,
+        keys=filed.keys,
+        comment=filed.comment,
+    )

@@ -1,0 +1,120 @@
+"""The CA's join tokens: made for an entry, shown once, listed and revoked by their id."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import define, frozen
+
+from pki.audit import Act
+from pki.errors import Malformed, PkiError
+from pki.join_token import MAX_LIFETIME, JoinToken
+from pki.policy import Principal
+from pki.registration import RegistrationEntry
+from pki.validity import format_duration, rfc3339
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.clock import Now
+from twisted_mesh.events import logger
+from twisted_mesh.stores.records import (
+    CreateToken,
+    IssuedToken,
+    RevokeToken,
+    StoredEntry,
+)
+
+_log = logger("ca")
+
+
+class NotByToken(PkiError):
+    """No token can be made for this entry."""
+
+    code = "not-by-token"
+
+
+@frozen
+class Made:
+    """A new token, and what it is bound to. Nobody can show it again."""
+
+    token: JoinToken
+    entry: RegistrationEntry
+    expires_at: datetime
+
+
+@define(eq=False)
+class JoinTokens:
+    """What administrators do with tokens. What a token buys is decided where certificates are signed."""
+
+    store: Any
+    log: AuditLog
+    now: Now
+    registrar: Registrar
+
+    async def create(
+        self,
+        principal: Principal,
+        entry: RegistrationEntry,
+        life: timedelta,
+        *,
+        key: str | None,
+        reason: str,
+    ) -> Made:
+        """A token for ``entry``, which is made along with it where the registrar does not have it.
+
+        ``key``: :func:`pki.keys.key_id` of the only key that it may certify. Raises :class:`Malformed`,
+        :class:`NotByToken`, :class:`StoreError`.
+        """
+        if not timedelta(seconds=1) <= life <= MAX_LIFETIME:
+            raise Malformed(f"a token lives from 1s to {format_duration(MAX_LIFETIME)}")
+        if not any(selector.kind == "token" for selector in entry.selectors):
+            raise NotByToken(
+                f"the entry {entry.id} has no token selector: make one that has (mesh-ctl token create --spiffe-id …)"
+            )
+        is_new = not self.registrar.is_known(entry.id)
+        if not is_new and not self.registrar.is_stored(entry.id):
+            raise NotByToken(
+                f"the entry {entry.id} is in the file of --entries: tokens are for entries in the record "
+                "(mesh-ctl entry create)"
+            )
+        token, now = JoinToken.generate(), self.now()
+        made = Made(token, entry, now + life)
+        facts = {
+            "did": "create-token",
+            "entry": entry.id,
+            "spiffe_id": str(entry.spiffe_id),
+            "expires_at": rfc3339(made.expires_at),
+        }
+        facts |= {name: value for name, value in (("key", key), ("reason", reason)) if value}
+        act = self.log.entry(Act.ADMINISTER, principal, f"token {token.id}", facts)
+        issued = IssuedToken(token.digest, entry.id, made.expires_at, now, key)
+        stored = StoredEntry(entry, now)
+        await self.store.apply(CreateToken(issued, act, stored if is_new else None))
+        if is_new:
+            self.registrar.took(stored)
+        _log.info(
+            "Join token made: {token}\n  For: {spiffe_id}\n  Until: {expires_at}\n  By: {requester}",
+            event="token-created",
+            token=token.id,
+            spiffe_id=str(entry.spiffe_id),
+            expires_at=rfc3339(made.expires_at),
+            requester=str(principal),
+        )
+        return made
+
+    async def all(self) -> Sequence[IssuedToken]:
+        """The newest first."""
+        found: Sequence[IssuedToken] = await self.store.tokens()
+        return found
+
+    async def revoke(self, principal: Principal, id: str, reason: str) -> IssuedToken:
+        """From now on it buys nothing; repeated, the first answer again. Raises :class:`Unknown`."""
+        facts = {"did": "revoke-token"} | ({"reason": reason} if reason else {})
+        act = self.log.entry(Act.ADMINISTER, principal, f"token {id}", facts)
+        revoked: IssuedToken = await self.store.apply(RevokeToken(id, self.now(), act))
+        _log.info(
+            "Join token revoked: {token}\n  By: {requester}",
+            event="token-revoked",
+            token=revoked.id,
+            requester=str(principal),
+        )
+        return revoked
