@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from attrs import define, field
 
 from tests.flooding import descriptors, resident
 from tests.interop.house import House, Identity
+from tests.interop.house import house as inhabited
 from tests.interop.wires import client_context
 from tests.running import CHECKOUT, PATIENCE
-from tests.tools import require_tool
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,31 +27,26 @@ pytestmark = [
 
 NOBODY = "65534"
 #: Small, so that few requests are a flood.
-LIMITS = ("--rate-limit", "100:300", "--max-connections", "200")
+LIMITS = ("--rate-limit", "100:300")
 REQUESTS, AT_ONCE = 10_000, 100
 #: Seconds between two requests of somebody honest.
 PAUSE = 0.05
 
 
 @pytest.fixture(scope="module")
-def besieged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A CA with low limits, and two services that have their certificates."""
-    from tests.interop.house import house as inhabited
-
-    require_tool("curl")
-    home = tmp_path_factory.mktemp("besieged")
-    for directory in (home, *home.parents):
-        if directory.stat().st_uid == os.getuid() and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)  # the socket is for other users too
-    with inhabited(home / "house") as house:
-        (home / "house").chmod(0o711)
-        ca = house.start_ca(*LIMITS)
-        server = house.start_server()
-        house.identity("honest")
-        house.identity("noisy")
-        yield house
-        assert server.stop() == 0
-        assert ca.stop() == 0
+def besieged() -> Iterator[House]:
+    """A CA with a low limit, and two services that have their certificates."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as name:
+        home = Path(name)
+        home.chmod(0o711)  # the socket is for other users too
+        with inhabited(home) as house:
+            ca = house.start_ca(*LIMITS)
+            server = house.start_server()
+            house.identity("honest")
+            house.identity("noisy")
+            yield house
+            assert server.stop() == 0
+            assert ca.stop() == 0
 
 
 @define(eq=False)
@@ -124,7 +120,7 @@ def test_ten_thousand_requests_without_proof_leave_room_for_others(
     )
     largest = 0.0
     with strangers(*target) as flood:
-        ends = time.monotonic() + PATIENCE / 2
+        ends = time.monotonic() + PATIENCE
         while flood.poll() is None and time.monotonic() < ends:
             assert [caller.status() for caller in callers] == [200, 200]
             largest = max(largest, resident(ca) - memory)
@@ -136,7 +132,7 @@ def test_ten_thousand_requests_without_proof_leave_room_for_others(
         record_property(f"longest wait {what} in a flood at {door}", max(caller.waits))
     record_property(f"longest growth by a flood at {door}, in MB", largest)
     assert sum(answered.values()) >= REQUESTS
-    assert set(answered) <= {"401", "429", "ConnectionResetError", "IncompleteReadError"}, answered
+    assert set(answered) <= {"400", "401", "429", "ConnectionResetError", "IncompleteReadError"}, answered
     assert answered["429"] > REQUESTS / 2
     assert largest < 32
     for caller in callers:
