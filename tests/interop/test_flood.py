@@ -132,7 +132,9 @@ def test_ten_thousand_requests_without_proof_leave_room_for_others(
         record_property(f"longest wait {what} in a flood at {door}", max(caller.waits))
     record_property(f"longest growth by a flood at {door}, in MB", largest)
     assert sum(answered.values()) >= REQUESTS
-    assert set(answered) <= {"400", "401", "429", "ConnectionResetError", "IncompleteReadError"}, answered
+    assert set(answered) <= {"400", "401", "429", "ConnectionResetError", "IncompleteReadError"}, (
+        answered
+    )
     assert answered["429"] > REQUESTS / 2
     assert largest < 32
     for caller in callers:
