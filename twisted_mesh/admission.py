@@ -17,8 +17,10 @@ from twisted_mesh.events import logger
 _OTHER_DESCRIPTORS = 64
 _MOST = 1024
 _FEWEST = 8
+#: One over TLS takes some 100 kB as soon as it is there, so this many without proof take 25 MB, whatever the flood.
+_MOST_UNPROVEN = 256
 #: Connections that were hung up on keep their descriptor until the reactor's next turn: so many may.
-_LEAVING = 32
+_LEAVING = 64
 #: Seconds between two lines in the log.
 _BETWEEN_LINES = 1.0
 
@@ -38,7 +40,7 @@ class Capacity:
 
     @classmethod
     def of(cls, most: int) -> Self:
-        """Half for the unproven, half for any one peer, and half of the half for any one address.
+        """Half for any one peer; half, 256 at most, for the unproven; three quarters of that for one address.
 
         Raises :class:`Malformed`.
         """
@@ -46,7 +48,8 @@ class Capacity:
             raise Malformed(
                 f"{most} connections at once are too few: at least {_FEWEST} are needed"
             )
-        return cls(most, most // 2, most // 2, most // 4)
+        unproven = min(most // 2, _MOST_UNPROVEN)
+        return cls(most, unproven, most // 2, unproven * 3 // 4)
 
     @classmethod
     def of_system(cls, listeners: int) -> Self:
@@ -82,6 +85,14 @@ class Place:
         """Whether it was taken away for somebody else."""
         return self.state is _State.LEAVING
 
+    def speak(self) -> None:
+        """The peer's first word: it does not count among the silent any more."""
+        if self.state is _State.TAKEN:
+            group = self._admission.group(self)
+            if self in group.silent:
+                del group.silent[self]
+                group.idle[self] = None
+
     def prove(self, key: str) -> bool:
         """The peer has proven to be ``key``. False where that has as many connections as it may."""
         return self.state is _State.TAKEN and self._admission.prove(self, key)
@@ -89,12 +100,14 @@ class Place:
     def serve(self) -> None:
         """A request is being answered: this is no time to make room."""
         if self.state is _State.TAKEN:
-            self._admission.group(self).idle.pop(self, None)
+            self._admission.group(self).remove(self)
 
     def rest(self) -> None:
         """It is answered: of all that may have to make room, this is the last now."""
         if self.state is _State.TAKEN:
-            self._admission.group(self).idle[self] = None
+            group = self._admission.group(self)
+            group.remove(self)
+            group.idle[self] = None
 
     def leave(self) -> None:
         """The connection is gone. May be said more than once."""
@@ -107,18 +120,35 @@ class _Group:
     """The places of one key."""
 
     size: int = 0
+    silent: "OrderedDict[Place, None]" = field(factory=OrderedDict)
+    """Those that have not said a word yet, the first of them first."""
     idle: "OrderedDict[Place, None]" = field(factory=OrderedDict)
-    """Those that may have to make room, in this order."""
+    """Those that have, and wait; the one that has done nothing for longest first."""
+
+    @property
+    def may_make_room(self) -> bool:
+        return bool(self.silent or self.idle)
+
+    def remove(self, place: Place) -> None:
+        self.silent.pop(place, None)
+        self.idle.pop(place, None)
+
+    def pop(self) -> Place:
+        """Who has to make room: of the silent or of the others, whichever a flood is made of."""
+        crowd = self.silent if len(self.silent) >= len(self.idle) else self.idle
+        place, _ = crowd.popitem(last=False)
+        return place
 
 
 @define(eq=False)
 class Admission:
     """Counts the connections of one listener.
 
-    Where there is no room a newcomer gets that of the unproven connection that has done nothing for
-    the longest time: of its own address if that has its share, else of the address that has the most.
-    So a flood that proves nothing pushes itself out, and whoever proves in a moment who he is gets
-    in. Where nobody can make room the newcomer is refused.
+    Where there is no room a newcomer gets that of an unproven connection: of its own address if that
+    has its share, else of the address that has the most; there of the silent or of the others,
+    whichever are more; and of these the one that has done nothing for the longest time. So a flood
+    that proves nothing pushes itself out, and whoever proves in a moment who he is gets in. Where
+    nobody can make room the newcomer is refused.
     """
 
     capacity: Capacity
@@ -177,11 +207,11 @@ class Admission:
         if not is_proven and self._size(self._unproven, key) >= self.capacity.of_address:
             group = self._unproven[key]
         else:
-            idle = (group for group in self._unproven.values() if group.idle)
-            group = max(idle, key=lambda group: group.size, default=_Group())
-        if not group.idle:
+            able = (group for group in self._unproven.values() if group.may_make_room)
+            group = max(able, key=lambda group: group.size, default=_Group())
+        if not group.may_make_room:
             return False
-        place, _ = group.idle.popitem(last=False)
+        place = group.pop()
         self._discount(place)
         place.state = _State.LEAVING
         self._leaving += 1
@@ -214,14 +244,14 @@ class Admission:
         groups = self._proven if place.is_proven else self._unproven
         group = groups.setdefault(place.key, _Group())
         group.size += 1
-        group.idle[place] = None
+        (group.idle if place.is_proven else group.silent)[place] = None
         self._sizes[place.is_proven] += 1
 
     def _discount(self, place: Place) -> None:
         groups = self._proven if place.is_proven else self._unproven
         group = groups[place.key]
         group.size -= 1
-        group.idle.pop(place, None)
+        group.remove(place)
         if not group.size:
             del groups[place.key]
         self._sizes[place.is_proven] -= 1

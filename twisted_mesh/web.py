@@ -118,6 +118,7 @@ class BoundedChannel(http.HTTPChannel):
     """Goes off at the deadline or before."""
     _idle = False
     _place: Place | None = None
+    _has_spoken = False
     _host: Any = None
     _peer: Any = None
 
@@ -155,6 +156,10 @@ class BoundedChannel(http.HTTPChannel):
         if self._idle:
             self._idle = False
             self._within(self.limits.header_seconds)
+        elif not self._has_spoken:
+            self._has_spoken = True
+            if self._place is not None:
+                self._place.speak()
         if not self._received_whole(data):
             super().dataReceived(data)
 

@@ -137,6 +137,29 @@ def test_answered_connections_make_room_after_those_that_only_wait(door: Door) -
     assert door.hung_up == [second]
 
 
+def test_in_a_silent_flood_whoever_has_spoken_keeps_its_place() -> None:
+    door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
+    for _ in range(25):
+        door.let_in("a")
+    honest = door.let_in("a")
+    honest.speak()
+    for _ in range(200):
+        door.come("a")
+        door.settle()
+    assert not honest.made_room
+
+
+def test_in_a_talkative_flood_a_newcomer_has_the_time_for_its_first_word() -> None:
+    door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
+    for _ in range(50):
+        door.let_in("a").speak()
+    honest = door.let_in("a")
+    for _ in range(49):
+        door.let_in("a").speak()
+        door.settle()
+    assert not honest.made_room
+
+
 def test_what_a_place_is_told_after_its_end_changes_nothing(door: Door) -> None:
     first = door.let_in("a")
     first.leave()
@@ -151,8 +174,8 @@ def test_what_a_place_is_told_after_its_end_changes_nothing(door: Door) -> None:
 def test_those_that_make_room_keep_their_descriptor_for_a_turn_so_only_a_few_do() -> None:
     door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
     let_in = sum(door.come("a") is not None for _ in range(200))
-    assert let_in == 50 + 32
-    assert len(door.admission) == 82
+    assert let_in == 50 + 64
+    assert len(door.admission) == 114
     door.settle()
     assert len(door.admission) == 50
     assert door.come("a") is not None, "in the next turn there is room again"
@@ -177,15 +200,16 @@ def test_one_line_a_second_tells_of_all(door: Door) -> None:
 # Capacities.
 
 
-def test_half_is_for_the_unproven_and_a_half_of_that_for_one_address() -> None:
-    assert Capacity.of(400) == Capacity(400, 200, 200, 100)
+def test_half_is_for_the_unproven_and_most_of_that_for_one_address() -> None:
+    assert Capacity.of(400) == Capacity(400, 200, 200, 150)
+    assert Capacity.of(4000) == Capacity(4000, 256, 2000, 192), "the unproven are never many"
     with pytest.raises(Malformed, match="at least 8 are needed"):
         Capacity.of(7)
 
 
 @pytest.mark.parametrize(
     ("descriptors", "most"),
-    [(1024, 448), (256, 64), (64, 8), (20_000, 1024), (resource.RLIM_INFINITY, 1024)],
+    [(1024, 416), (256, 32), (64, 8), (20_000, 1024), (resource.RLIM_INFINITY, 1024)],
 )
 def test_the_systems_limit_leaves_room_for_all_listeners_and_the_record(
     descriptors: int, most: int, monkeypatch: pytest.MonkeyPatch
@@ -193,7 +217,7 @@ def test_the_systems_limit_leaves_room_for_all_listeners_and_the_record(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     capacity = Capacity.of_system(2)
     assert capacity.most == most
-    if most == 448:
+    if most == 416:
         assert capacity.of_address >= 100, "a hundred clients of one machine may join at once"
 
 

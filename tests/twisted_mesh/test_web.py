@@ -15,10 +15,13 @@ from twisted.web import resource, server
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
+from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
+from twisted_mesh.admission import Admission, Capacity
 from twisted_mesh.web import (
     BoundedSite,
     Limits,
+    a_strangers,
     answer,
     read_body,
 )
@@ -627,3 +630,61 @@ def test_giving_up_on_an_answer_ends_its_connection() -> None:
     assert body.wire.disconnecting
     assert outcome[0].check(ConnectionAborted)
     body.wire.clock.advance(0)
+
+
+# Places.
+
+
+def crowded(rig: Rig) -> Admission:
+    rig.site.admission = Admission(Capacity(8, 4, 4, 2), rig.clock, "the site", RecordingLog())
+    return rig.site.admission
+
+
+def test_a_newcomer_takes_the_place_of_who_waits_for_longest(rig: Rig) -> None:
+    admission = crowded(rig)
+    first, second, third = (rig.talk() for _ in range(3))
+    rig.clock.advance(0)
+    assert [talk.open for talk in (first, second, third)] == [False, True, True]
+    assert first.wire.aborted
+    assert len(admission) == len(rig.site.channels) == 2
+
+
+def test_who_is_being_answered_keeps_its_place_and_a_newcomer_is_hung_up_on(rig: Rig) -> None:
+    admission = crowded(rig)
+    served = [rig.talk() for _ in range(2)]
+    for talk in served:
+        talk.say(LATER)
+    late = rig.talk()
+    assert late.wire.aborted
+    late.say(GET)
+    rig.clock.advance(0)
+    assert rig.root.paths == ["/later"] * 2
+    rig.root.finish()
+    assert served[0].statuses == [200] and served[0].open
+    assert rig.talk().open
+    rig.clock.advance(0)
+    assert not served[0].open, "it was the one that waited"
+    assert admission.refused == 1
+    assert len(rig.site.channels) == 2
+
+
+def test_every_place_is_given_back_however_a_connection_ends(rig: Rig) -> None:
+    admission = crowded(rig)
+    for end in (b"", GET, b"\x00\r\n\r\n", post(b"x" * 2000), LATER):
+        talk = rig.talk()
+        talk.say(end)
+        talk.wire.lose(ConnectionLost())
+    assert len(admission) == 0
+    assert not rig.site.channels
+    assert rig.clock.getDelayedCalls() == []
+
+
+def test_whose_a_connection_is_can_be_known_before_it_says_a_word(rig: Rig) -> None:
+    crowded(rig)
+    rig.site.whose = lambda transport: ("unix:uid:0", True)
+    own = [rig.talk() for _ in range(4)]
+    rig.site.whose = a_strangers
+    flood = [rig.talk() for _ in range(20)]
+    rig.clock.advance(0)
+    assert all(talk.open for talk in own)
+    assert sum(talk.open for talk in flood) == 2

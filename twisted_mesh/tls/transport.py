@@ -4,7 +4,7 @@ An application's protocol is connected only after its peer has been judged, so i
 byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface.declarations import Provides
 
 from pki.errors import Problem, printable
 from pki.svid import Purpose
@@ -157,7 +158,20 @@ class _GuardedFactory(TLSMemoryBIOFactory):
         protocol = super().buildProtocol(addr)
         connection: Any = protocol.wrappedProtocol
         connection.place, place.hang_up = place, connection.abortConnection
+        _at_the_first_word(protocol, place.speak)
         return protocol
+
+
+def _at_the_first_word(protocol: Any, call: Callable[[], None]) -> None:
+    """Call once the peer has said anything; what it says later takes no detour."""
+    deliver = protocol.dataReceived
+
+    def deliver_first(data: bytes) -> None:
+        del protocol.dataReceived
+        call()
+        deliver(data)
+
+    protocol.dataReceived = deliver_first
 
 
 @implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
@@ -196,6 +210,19 @@ class _MeshFactory(WrappingFactory[Any]):
         self.security = security
         self.client = client
 
+    def keep_declarations(self, connection: "MeshConnection", transport: Any) -> None:
+        """zope keeps a declaration only while somebody does, and takes long to make it anew.
+
+        Twisted's TLS makes one for each interface of the connection below it, one after another.
+        """
+        if not self.declarations:
+            below = providedBy(getattr(transport, "transport", None))
+            self.declarations = (
+                providedBy(connection),
+                providedBy(transport),
+                *(Provides(type(transport), interface) for interface in below),
+            )
+
     def buildProtocol(self, addr: IAddress | None) -> "MeshConnection | None":
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else MeshConnection(self, inner)
@@ -223,8 +250,7 @@ class MeshConnection(ProtocolWrapper):
 
     def makeConnection(self, transport: Any) -> None:
         directlyProvides(self, providedBy(transport))
-        # zope keeps a declaration only while somebody does, and takes long to make it anew.
-        self.factory.declarations = providedBy(self), providedBy(transport)
+        self.factory.keep_declarations(self, transport)
         Protocol.makeConnection(self, transport)
         self.factory.registerProtocol(self)
         security = self.factory.security

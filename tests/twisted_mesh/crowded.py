@@ -1,0 +1,93 @@
+"""A program that serves ``/`` over TLS within bounds, for tests that flood it: ``python -m … DIRECTORY MOST``.
+
+It writes what it needs to be believed (``root.pem``) and what a peer needs to be believed by it
+(``peer.pem``, ``peer_key.pem``) to DIRECTORY, prints its port, and what its admission counted whenever
+it is asked by a line; it ends with its standard input.
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor, stdio
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.protocols.basic import LineReceiver
+from twisted.web import resource, server
+
+from pki.spiffe import SpiffePattern
+from pki.svid import certificates_pem
+from tests.twisted_mesh.tls.wires import good_svid, home
+from twisted_mesh.admission import Admission, Capacity
+from twisted_mesh.clock import steady
+from twisted_mesh.limits import Rate, RateLimited, TokenBuckets, stranger
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.transport import Security, listen
+from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.web import BoundedRequest, BoundedSite, answer
+
+
+class Root(resource.Resource):
+    """Says ``here you are``, and to strangers no more often than the rate."""
+
+    isLeaf = True
+
+    def __init__(self, buckets: TokenBuckets) -> None:
+        super().__init__()
+        self.buckets = buckets
+
+    def render(self, request: BoundedRequest) -> int:
+        peer = request.channel.transport.peer
+        key = str(peer.spiffe_id) if peer else stranger(request.channel.getPeer())
+        try:
+            self.buckets.charge(key)
+        except RateLimited as error:
+            later = {"retry-after": str(error.retry_after)}
+            answer(request, 429, b"later", "text/plain", later)
+        else:
+            answer(request, 200, b"here you are", "text/plain")
+        return server.NOT_DONE_YET
+
+
+class Questions(LineReceiver):
+    delimiter = b"\n"
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+
+    def lineReceived(self, line: bytes) -> None:
+        counted = self.admission
+        print(
+            f"open {len(counted)} unproven {counted.unproven} refused {counted.refused} "
+            f"made-room {counted.made_room}",
+            flush=True,
+        )
+
+    def connectionLost(self, reason: Any = None) -> None:
+        reactor.stop()
+
+
+def main(directory: str, most: str) -> None:
+    clock, mesh, ours = steady(reactor), home(), good_svid()
+    peers = good_svid(mesh, "service", "honest")
+    root = certificates_pem(list(mesh.bundles.all_roots))
+    Path(directory, "root.pem").write_bytes(root)
+    Path(directory, "peer.pem").write_bytes(certificates_pem(list(peers.chain)))
+    Path(directory, "peer_key.pem").write_bytes(peers.key.to_pem())
+    trust = Trust(mesh.bundles, allow=(SpiffePattern.parse("spiffe://mesh.local/**"),))
+    contexts = ContextFactory(Role(serves=True, demands_certificate=False))
+    contexts.replace(ours, mesh.bundles.all_roots)
+    admission = Admission(Capacity.of(int(most)), clock, "the flooded port")
+    judge = Judge(lambda: datetime.now(UTC), trust)
+    security = Security(contexts, judge, clock, admission=admission)
+    site = BoundedSite(Root(TokenBuckets(Rate(50, 100), clock.seconds)), clock)
+    listening = listen(
+        TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1"), site, security
+    )
+    listening.addCallback(lambda port: print(f"port {port.getHost().port}", flush=True))
+    stdio.StandardIO(Questions(admission))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
