@@ -8,6 +8,7 @@ from attrs import define, evolve, field
 
 from pki.policy import Kind, NoProof, Principal, administrator, anonymous, workload
 from pki.spiffe import SpiffePattern
+from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.ca.registrar import Registrar
@@ -64,6 +65,15 @@ class PlainDoor:
 
     async def principal(self, transport: Any) -> Principal:
         return administrator("insecure-http")
+
+
+def of_process(transport: Any) -> tuple[str, bool]:
+    """Whose a connection on the socket is before it has said a word, and whether that is an administrator's."""
+    try:
+        uid = Credentials.of_peer(transport.socket).uid
+    except NoProof:
+        return "unix:unknown", False
+    return f"unix:uid:{uid}", uid in (_ROOT, os.geteuid())
 
 
 def with_token(principal: Principal, seen: Attestation) -> Principal:

@@ -36,8 +36,10 @@ from twisted_mesh.ca.requests import (
 )
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.statuses import status_of
+from twisted_mesh.ca.throttle import Throttle
 from twisted_mesh.documents import BadRequest, parse_json, problem_body
 from twisted_mesh.events import logger, reasons
+from twisted_mesh.limits import RateLimited, TryLater
 from twisted_mesh.stores.records import (
     IssuedCertificate,
 )
@@ -93,13 +95,19 @@ class CaApi(resource.Resource):
     isLeaf = True
 
     def __init__(
-        self, ca: CertificateAuthority, door: Any, *, guards_browsers: bool = False
+        self,
+        ca: CertificateAuthority,
+        door: Any,
+        *,
+        guards_browsers: bool = False,
+        throttle: Throttle | None = None,
     ) -> None:
         super().__init__()
         self.ca = ca
         self.door = door
         self._tokens = TokenAttestor(ca.store.find_token, ca.registrar.entry_of, ca.now)
         self.guards_browsers = guards_browsers
+        self.throttle = throttle
         self._second, self._told, self._untold = 0, 0, 0
 
     def render(self, request: BoundedRequest) -> int:
@@ -117,7 +125,9 @@ class CaApi(resource.Resource):
                 status,
                 "application/problem+json",
             )
-            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            if isinstance(error, TryLater):
+                headers["retry-after"] = str(error.retry_after)
+            elif status == HTTPStatus.SERVICE_UNAVAILABLE:
                 headers["retry-after"] = _RETRY_AFTER
             self._tell(request, status, error)
         except Exception:
@@ -140,15 +150,17 @@ class CaApi(resource.Resource):
         route, rest = _route(request)
         principal = await self.door.principal(request.channel.transport)
         try:
+            if self.throttle is not None:
+                self.throttle.charge(principal, route.action, request.channel.getPeer())
             if not route.proof_may_be_inside:
                 permit(principal, route.action)
             return await route.handler(self, call_of(request, principal, rest))
-        except (NoProof, Forbidden) as error:
+        except (NoProof, Forbidden, RateLimited) as error:
             self.ca.log.refused(error.code, principal.proof)
             raise
 
     def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
-        quiet = isinstance(error, NoProof | Forbidden) and not self._may_tell()
+        quiet = isinstance(error, NoProof | Forbidden | TryLater) and not self._may_tell()
         (_log.debug if quiet else _log.warn)(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",

@@ -47,6 +47,7 @@ from twisted_mesh.stores.records import (
     Unknown,
     WriteOff,
 )
+from twisted_mesh.turnstile import Turnstile
 
 _log = logger("ca")
 #: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
@@ -94,6 +95,8 @@ class CertificateAuthority:
     now: Now
     issuance_log: IssuanceLog | None = None
     on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
+    turnstile: Turnstile = field(factory=Turnstile, init=False)
+    """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
     _under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
@@ -187,6 +190,11 @@ class CertificateAuthority:
                 waiting.callback(None)
 
     async def _sign(self, request: IssuanceRequest, purchase: _Purchase) -> Issued:
+        """When it is the caller's turn. Raises :class:`Busy`."""
+        async with self.turnstile.enter(purchase.principal.proof):
+            return await self._sign_now(request, purchase)
+
+    async def _sign_now(self, request: IssuanceRequest, purchase: _Purchase) -> Issued:
         draft = self.authorities.issuing.draft(
             request.public_key,
             request.spiffe_id,

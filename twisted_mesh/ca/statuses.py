@@ -10,6 +10,7 @@ from twisted_mesh.ca.handover import CannotDetach
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.registrar import EntryInFile
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.limits import Busy, RateLimited
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
     BadCursor,
@@ -34,6 +35,8 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (CannotDetach, HTTPStatus.CONFLICT),
     (EntryInFile, HTTPStatus.CONFLICT),
     (NotByToken, HTTPStatus.CONFLICT),
+    (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
+    (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (StateError, HTTPStatus.SERVICE_UNAVAILABLE),

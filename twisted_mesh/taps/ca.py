@@ -19,12 +19,13 @@ from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration
 from twisted_mesh import observe
 from twisted_mesh._tasks import within
+from twisted_mesh.admission import Admission, Capacity
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
-from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor
+from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor, of_process
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
@@ -33,6 +34,7 @@ from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.restored import take_note_of_restore
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.succession import Succession
+from twisted_mesh.ca.throttle import Throttle
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.key_files import KeyFiles
@@ -191,10 +193,21 @@ class CaService(MeshService):
         self.ca.on_revocation.append(self.manager.revoke)
         observe.watch(self.manager)
         metrics.watch(self.ca)
-        security = transport.Security(contexts, judge, reactor, registry, self.log)
+        throttle = Throttle(reactor, options["rate-limit"])
+        names = ["the TLS port", "the socket"]
+        if self.plain_endpoint is not None:
+            names.append("the plaintext port")
+        most = options["max-connections"]
+        capacity = Capacity.of(most) if most else Capacity.of_system(len(names))
+        tls, unix, *plain = (Admission(capacity, reactor, name, self.log) for name in names)
+        security = transport.Security(contexts, judge, reactor, registry, self.log, admission=tls)
         process = ProcessAttestor(UserNames(reactor))
         doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
-        self.sites = [BoundedSite(CaApi(self.ca, door), reactor) for door in doors]
+        apis = [CaApi(self.ca, door, throttle=throttle) for door in doors]
+        self.sites = [
+            BoundedSite(apis[0], reactor),
+            BoundedSite(apis[1], reactor, admission=unix, whose=of_process),
+        ]
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(
             transport.listen(self.tls_endpoint, self.sites[0], security), what
@@ -202,7 +215,8 @@ class CaService(MeshService):
         self.ca.url = registration.reached_at(self.tls_port.getHost(), options["public-url"])
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
-            site = BoundedSite(CaApi(self.ca, PlainDoor(), guards_browsers=True), reactor)
+            api = CaApi(self.ca, PlainDoor(), guards_browsers=True, throttle=throttle)
+            site = BoundedSite(api, reactor, admission=plain[0])
             self.sites.append(site)
             port: Any = self.listening(
                 self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"

@@ -11,7 +11,9 @@ from pki.profile import ISSUING
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.succession import LEAST_LIVES
 from pki.validity import format_duration, parse_duration
+from twisted_mesh.admission import Capacity
 from twisted_mesh.ca_client import split_url
+from twisted_mesh.limits import DEFAULT_RATE, Rate
 from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
 
 _MAX_LIFE = timedelta(days=365)
@@ -56,7 +58,7 @@ class Options(ServiceOptions):
             "rate-limit",
             None,
             None,
-            "requests a second of one caller, and how many at once: RATE[:BURST], or off",
+            f"requests a second of one caller, and how many at once: RATE[:BURST], or off (default {DEFAULT_RATE})",
         ],
         [
             "max-connections",
@@ -98,6 +100,10 @@ class Options(ServiceOptions):
         self["entries"] = Path(self["entries"]) if self["entries"] else None
         if self["public-url"] is not None:
             self["public-url"] = public_url(self["public-url"])
+        self["rate-limit"] = (
+            Rate.parse(self["rate-limit"]) if self["rate-limit"] is not None else DEFAULT_RATE
+        )
+        self["max-connections"] = max_connections(self["max-connections"])
         for name in ("root-key", "issuing-key"):
             self[name] = key_algorithm(self[name], name)
         default, most = (
@@ -126,6 +132,15 @@ class Options(ServiceOptions):
             if not (descriptor.isascii() and descriptor.isdigit() and len(descriptor) <= 5):
                 raise Malformed("--key-passphrase-fd takes the number of an open file descriptor")
             self["key-passphrase-fd"] = int(descriptor)
+
+
+def max_connections(text: str | None) -> int | None:
+    """``--max-connections``; None for what the system allows. Raises :class:`Malformed`."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise Malformed("--max-connections takes the number of connections at each door")
+    return Capacity.of(int(text)).most
 
 
 def public_url(text: str) -> str:
