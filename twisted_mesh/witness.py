@@ -5,6 +5,7 @@ state, or tells different callers different things, cannot show a proof that lea
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,7 @@ class Witness:
 
     def recall(self) -> None:
         """Read what was seen in an earlier life; what cannot be read is told, and begun anew."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not os.path.exists(self.path):
             return
         try:
             kept = msgspec.json.decode(read_file(self.path, "the witness"), type=_Remembered)

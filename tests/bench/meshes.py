@@ -52,7 +52,18 @@ class MeshOnStage:
         """With P-256 keys throughout."""
         ca = self.stage.start(
             name,
-            *(BIN / "twistd", "-n", "mesh-ca", "--port", "0", "--root-key", "ec-p256", *options),
+            *(
+                BIN / "twistd",
+                "-n",
+                "mesh-ca",
+                "--port",
+                "0",
+                "--root-key",
+                "ec-p256",
+                "--rate-limit",
+                "off",
+                *options,
+            ),
             env=self.env,
             core=core,
         )

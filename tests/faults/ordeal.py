@@ -26,7 +26,18 @@ from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running
 
 READY = r"Ready to issue certificates\."
 _CALLERS = 4
-_ARGUMENTS = ("-n", "mesh-ca", "--port", "0", "--root-key", "ec-p256", "--insecure-http", "0")
+_ARGUMENTS = (
+    "-n",
+    "mesh-ca",
+    "--port",
+    "0",
+    "--root-key",
+    "ec-p256",
+    "--insecure-http",
+    "0",
+    "--rate-limit",
+    "off",
+)
 
 
 @frozen

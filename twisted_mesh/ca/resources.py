@@ -191,7 +191,7 @@ class CaApi(resource.Resource):
         try:
             asked = parse_json(call.body, SignRequest)
         except BadRequest:
-            permit(principal, Action.SIGN)  # whoever has proven nothing is told that, and no more
+            permit(principal, Action.READ_TRUST)  # a stranger is told that it is one, and no more
             raise
         seen = await self._tokens.attest(Evidence(None, asked.token))
         if seen is not None:
