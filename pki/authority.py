@@ -16,9 +16,8 @@ from typing import Self
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
-from pki.errors import Malformed, PkiError, Refused
+from pki.errors import Malformed, PkiError
 from pki.gaps import Filled, lint_gaps
 from pki.keys import (
     KeyAlgorithm,
@@ -28,9 +27,8 @@ from pki.keys import (
     key_id,
     key_identifier,
     spki_der,
-    verify,
 )
-from pki.lint import Draftee, lint
+from pki.lint import Draftee, LintFailed, lint
 from pki.names import (
     NAMELESS,
     IPAddress,
@@ -51,28 +49,17 @@ from pki.profile import (
     ca_subject,
 )
 from pki.serial import new_serial
+from pki.signature import SigningFailed, signature_over
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import extension, subject_of, validity_of
 from pki.template import Fields, Template
 from pki.validity import Validity, whole_second_after
 
 
-class LintFailed(Refused):
-    """A draft broke a rule, so it was not signed. A bug of ours, never the caller's fault."""
-
-    code = "lint"
-
-
 class IssuerExpired(PkiError):
     """The CA cannot issue now: its own certificate is not valid, or ends too soon."""
 
     code = "issuer-expired"
-
-
-class SigningFailed(PkiError):
-    """The signer answered with something that is not a signature of its key."""
-
-    code = "signing-failed"
 
 
 @frozen(eq=False)
@@ -357,11 +344,5 @@ def _authority_key_identifier(
 
 
 async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> bytes:
-    signature = await key.sign(draft.tbs)
-    try:
-        verify(public_key, signature, draft.tbs, key.algorithm.hash)
-    except InvalidSignature:
-        raise SigningFailed(
-            "the signer's answer is no signature of its key: nothing was issued"
-        ) from None
+    signature = await signature_over(draft.tbs, key, public_key)
     return assemble(draft.tbs, draft.algorithm, signature)

@@ -2,6 +2,7 @@
 
 import binascii
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from attrs import field, frozen
 
@@ -16,6 +17,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BEGIN, _END, _TAIL = b"-----BEGIN ", b"-----END ", b"-----"
 
 SEQUENCE = 0x30
+INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, ENUMERATED = 0x02, 0x03, 0x04, 0x06, 0x0A
+UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
 
 
 @frozen
@@ -72,6 +75,14 @@ def elements(der: bytes) -> Iterator[Element]:
         position = end
 
 
+def strict_elements(der: bytes) -> tuple[Element, ...]:
+    """The same, in DER only: each length in its shortest form. Raises :class:`Malformed`."""
+    found = tuple(elements(der))
+    if any(element(part.tag, part.content) != part.whole for part in found):
+        raise Malformed("a length in it is not written as DER wants it")
+    return found
+
+
 def inside(der: bytes, at: int) -> tuple[int, int]:
     """Where the content of the element at ``at`` begins and ends.
 
@@ -91,6 +102,36 @@ def element(tag: int, content: bytes) -> bytes:
         return bytes((tag, size)) + content
     octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(octets))) + octets + content
+
+
+def integer(number: int) -> bytes:
+    """An INTEGER."""
+    size = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    return element(INTEGER, number.to_bytes(size, "big", signed=True))
+
+
+def time(moment: datetime) -> bytes:
+    """UTCTime from 1950 through 2049, else GeneralizedTime (RFC 5280 section 4.1.2.5); whole seconds."""
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    year = utc.year
+    if 1950 <= year < 2050:
+        rest = utc.month, utc.day, utc.hour, utc.minute, utc.second
+        return b"\x17\x0d%02d%02d%02d%02d%02d%02dZ" % (year % 100, *rest)
+    return generalized_time(utc)
+
+
+def generalized_time(moment: datetime) -> bytes:
+    """A GeneralizedTime whatever the year; whole seconds."""
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return b"\x18\x0f%04d%02d%02d%02d%02d%02dZ" % utc.timetuple()[:6]
+
+
+def parse_time(tag: int, content: bytes) -> datetime:
+    """What :func:`time` and :func:`generalized_time` write. Raises ValueError."""
+    text = content.decode("ascii")
+    if tag == UTC_TIME:
+        text = ("20" if text < "50" else "19") + text
+    return datetime.fromisoformat(f"{text[:8]}T{text[8:]}")
 
 
 def pem(label: str, der: bytes) -> bytes:

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
-from pki.errors import HOSTILE_INPUT, Problem
+from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.keys import weaknesses
 from pki.profile import BACKDATE, Profile
 from pki.spiffe import NotASpiffeId, SpiffeId
@@ -21,6 +21,12 @@ from pki.svid import Purpose, extension, leaf_problems, subject_of, uri_names, v
 from pki.validity import Validity
 
 _SECOND = timedelta(seconds=1)
+
+
+class LintFailed(Refused):
+    """A draft broke a rule, so it was not signed. A bug of ours, never the caller's fault."""
+
+    code = "lint"
 
 
 @frozen

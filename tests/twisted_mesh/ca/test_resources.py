@@ -627,12 +627,15 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
 
 #: Every error that the API's own modules know, and what it is answered with.
 STATUSES = {
-    400: {"Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"},
+    400: {
+        *("Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"),
+        "UnknownEntry",
+    },
     401: {"NoProof", "Revoked"},
     403: {"Forbidden"},
     404: {"Unknown"},
     409: {"Conflict", "CannotDetach", "NoRootKey", "NoCopy"},
-    422: {"Refused", "TtlOutOfRange"},
+    422: {"Refused", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
