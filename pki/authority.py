@@ -42,12 +42,15 @@ from pki.profile import (
     BACKDATE,
     ISSUING,
     ISSUING_NAME,
+    OCSP_RESPONDER,
     ROOT,
     ROOT_NAME,
     WORKLOAD,
     Profile,
     ca_subject,
+    responder_subject,
 )
+from pki.publication import Publication
 from pki.serial import new_serial
 from pki.signature import SigningFailed, signature_over
 from pki.spiffe import SpiffeId, TrustDomain
@@ -159,9 +162,14 @@ class Authority:
         now: datetime,
         generation: int = 1,
         lifetime: timedelta = ISSUING.lifetime,
+        *,
+        publication: Publication | None = None,
     ) -> "Authority":
-        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`."""
-        profile = evolve(ISSUING, lifetime=lifetime)
+        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`.
+
+        ``publication`` is where this root publishes.
+        """
+        profile = evolve(ISSUING, lifetime=lifetime, publication=publication)
         unsigned = _lay_out(
             profile,
             self.certificate,
@@ -174,6 +182,25 @@ class Authority:
         )
         certificate = await self.sign(_drafted(profile, unsigned, self._seal))
         return Authority(certificate, key, (certificate, *self.intermediates))
+
+    async def create_responder(
+        self, key: SigningKey, now: datetime, lifetime: timedelta = OCSP_RESPONDER.lifetime
+    ) -> x509.Certificate:
+        """A certificate for ``key`` to sign this CA's OCSP answers with (RFC 6960 section 4.2.2.2).
+
+        Raises :class:`LintFailed`, :class:`IssuerExpired` and :class:`SigningFailed`.
+        """
+        unsigned = _lay_out(
+            OCSP_RESPONDER,
+            self.certificate,
+            self.key,
+            subject=responder_subject(self.certificate.subject),
+            public_key=key.public_key,
+            names=None,
+            period=_period(self, now, lifetime),
+            now=now,
+        )
+        return await self.sign(_drafted(OCSP_RESPONDER, unsigned, self._seal))
 
     def draft(
         self,
@@ -290,7 +317,7 @@ def _lay_out(
     *,
     subject: x509.Name,
     public_key: PublicKey,
-    names: x509.SubjectAlternativeName,
+    names: x509.SubjectAlternativeName | None,
     period: Validity,
     now: datetime,
 ) -> x509.Certificate:
@@ -307,10 +334,15 @@ def _lay_out(
         .add_extension(profile.key_usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(_authority_key_identifier(issuer, issuer_key), critical=False)
-        .add_extension(names, critical=not subject.rdns)
     )
+    if names is not None:
+        builder = builder.add_extension(names, critical=not subject.rdns)
     if profile.extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(profile.extended), critical=False)
+    if profile.is_responder:
+        builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
+    for published in profile.publication.extensions if profile.publication else ():
+        builder = builder.add_extension(published, critical=False)
     unsigned = lay_out(builder, issuer_key)
     _lint_in_full(Draftee(unsigned, issuer or unsigned, profile, now))
     return unsigned

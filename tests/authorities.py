@@ -25,6 +25,7 @@ from pki.profile import (
     WORKLOAD,
     Profile,
     ca_subject,
+    responder_subject,
 )
 from pki.serial import new_serial
 from pki.spiffe import SpiffeId, TrustDomain
@@ -132,6 +133,8 @@ def forge(
     private_key = subject_key.private_key if isinstance(subject_key, MemoryKey) else subject_key
     if subject is None:
         subject = _default_subject(profile, trust_domain)
+        if profile.is_responder and issuer:
+            subject = responder_subject(issuer.certificate.subject)
     if uris is None:
         uris = [
             str(trust_domain.id if profile.is_ca else trust_domain.member("service", "backend"))
@@ -150,6 +153,11 @@ def forge(
     }
     if profile.extended:
         extensions[x509.ExtendedKeyUsage] = (x509.ExtendedKeyUsage(profile.extended), False)
+    if profile.is_responder:
+        extensions[x509.SubjectAlternativeName] = None
+        extensions[x509.OCSPNoCheck] = (x509.OCSPNoCheck(), False)
+    for published in profile.publication.extensions if profile.publication else ():
+        extensions[type(published)] = (published, False)
     extensions.update(replace or {})
     if issuer_name is None:
         issuer_name = issuer.certificate.subject if issuer else subject
