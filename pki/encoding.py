@@ -54,8 +54,11 @@ def blocks(data: bytes) -> tuple[Block, ...]:
     return found
 
 
-def elements(der: bytes) -> Iterator[Element]:
-    """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`."""
+def elements(der: bytes, *, strict: bool = False) -> Iterator[Element]:
+    """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`.
+
+    ``strict`` wants each length in its shortest form, as DER does (X.690 section 10.1).
+    """
     position = 0
     while position < len(der):
         start = position
@@ -68,19 +71,13 @@ def elements(der: bytes) -> Iterator[Element]:
             position += octets
             if not 1 <= octets <= 4:
                 raise Malformed("its DER is damaged or cut short")
+            if strict and size < max(0x80, 1 << 8 * (octets - 1)):
+                raise Malformed("a length in it is not written as DER wants it")
         end = position + size
         if end > len(der):
             raise Malformed("its DER is damaged or cut short")
         yield Element(der[start], der[position:end], der[start:end])
         position = end
-
-
-def strict_elements(der: bytes) -> tuple[Element, ...]:
-    """The same, in DER only: each length in its shortest form. Raises :class:`Malformed`."""
-    found = tuple(elements(der))
-    if any(element(part.tag, part.content) != part.whole for part in found):
-        raise Malformed("a length in it is not written as DER wants it")
-    return found
 
 
 def inside(der: bytes, at: int) -> tuple[int, int]:
@@ -108,6 +105,14 @@ def integer(number: int) -> bytes:
     """An INTEGER."""
     size = (number if number >= 0 else ~number).bit_length() // 8 + 1
     return element(INTEGER, number.to_bytes(size, "big", signed=True))
+
+
+def parse_integer(content: bytes) -> int:
+    """The number in an INTEGER's content, in its shortest form. Raises :class:`Malformed`."""
+    number = int.from_bytes(content, "big", signed=True)
+    if element(INTEGER, content) != integer(number):
+        raise Malformed("a number in it is not written as DER wants it")
+    return number
 
 
 def time(moment: datetime) -> bytes:
@@ -140,6 +145,18 @@ def pem(label: str, der: bytes) -> bytes:
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     name = label.encode("ascii")
     return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (name, b"\n".join(lines), name)
+
+
+def oid_content(dotted: str) -> bytes:
+    """The content of an OBJECT IDENTIFIER: what :func:`oid_text` reads."""
+    first, second, *rest = map(int, dotted.split("."))
+    content = b""
+    for arc in (40 * first + second, *rest):
+        octets = [arc & 0x7F]
+        while arc := arc >> 7:
+            octets.insert(0, arc & 0x7F | 0x80)
+        content += bytes(octets)
+    return content
 
 
 def oid_text(content: bytes) -> str:

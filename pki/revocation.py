@@ -13,7 +13,9 @@ from typing import Self
 from attrs import define, field, frozen
 from cryptography.x509 import ReasonFlags
 
-from pki.errors import Malformed
+from pki.errors import Malformed, Problem
+from pki.serial import serial_pairs
+from pki.validity import rfc3339
 
 
 class Reason(StrEnum):
@@ -84,6 +86,16 @@ class Revocation:
     reason: Reason
     expires_at: datetime
     """When the certificate would have ended; after that nobody needs to know."""
+
+    def problem(self, subject: str) -> Problem:
+        """What is wrong with the certificate, whose subject that is."""
+        return Problem(
+            "revoked",
+            f"serial {serial_pairs(self.serial)} was revoked at {rfc3339(self.revoked_at)} ({self.reason})",
+            "request a new certificate, if you still may",
+            "RFC 5280 section 6.3",
+            subject,
+        )
 
 
 #: Sets of up to so many entries forget whatever has expired each time that they are merged.

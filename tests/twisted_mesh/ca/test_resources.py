@@ -642,7 +642,7 @@ STATUSES = {
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState"),
-        "SuccessionBroke",
+        *("SuccessionBroke", "UnfitResponder"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")
