@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
 from pki.crl_entries import Facts, UnknownEntry, decode_entries, revocations
-from pki.encoding import GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, inside
+from pki.encoding import CRL, GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import key_id
 from pki.revocation import Revocation
@@ -27,7 +27,6 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 MAX_CRL_SIZE = 64 * 1024 * 1024
 #: How far an issuer's clock may be ahead of ours.
 _AHEAD = timedelta(minutes=1)
-_LABEL = "X509 CRL"
 
 _GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _UNDERSTOOD = {
@@ -94,7 +93,7 @@ def crls_in(data: bytes) -> tuple[bytes, ...]:
         raise Malformed(f"a CRL has at most {MAX_CRL_SIZE} bytes here, this one {len(data)}")
     if data[:1] == bytes((SEQUENCE,)):
         return (data,)
-    found = tuple(block.der for block in blocks(data) if block.label == _LABEL)
+    found = tuple(block.der for block in blocks(data) if block.label == CRL)
     if not found:
         raise Malformed("it holds no CRL: give one in PEM or DER")
     return found
@@ -105,6 +104,11 @@ def find_issuer(der: bytes, candidates: Iterable[x509.Certificate]) -> x509.Cert
     crl = _load(der)
     named = [candidate for candidate in candidates if _is_named(crl, candidate)]
     return next((issuer for issuer in named if _is_signed(crl, issuer)), next(iter(named), None))
+
+
+def issuer_name(der: bytes) -> str:
+    """Whose CRL it is, as one printable line. Raises :class:`Malformed`."""
+    return _issuer_of(_load(der))
 
 
 def read_crl(
@@ -303,5 +307,12 @@ def _problem(
     section: str,
     remedy: str = "fetch the CRL again",
 ) -> Problem:
-    issuer = printable(crl.issuer.rfc4514_string())
-    return Problem(code, detail, remedy, f"RFC 5280 section {section}", f"CRL of {issuer}")
+    subject = f"CRL of {_issuer_of(crl)}"
+    return Problem(code, detail, remedy, f"RFC 5280 section {section}", subject)
+
+
+def _issuer_of(crl: x509.CertificateRevocationList) -> str:
+    try:
+        return printable(crl.issuer.rfc4514_string())
+    except HOSTILE_INPUT:
+        return "an issuer whose name cannot be decoded"

@@ -11,6 +11,8 @@ from pki.errors import Malformed, printable
 CERTIFICATE = "CERTIFICATE"
 REQUEST = "CERTIFICATE REQUEST"
 PRIVATE_KEY = "PRIVATE KEY"
+CRL = "X509 CRL"
+ANSWER = "OCSP RESPONSE"
 
 _SYNONYMS = {"X509 CERTIFICATE": CERTIFICATE, "NEW CERTIFICATE REQUEST": REQUEST}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -227,6 +229,8 @@ def _der_label(data: bytes) -> str | None:
             return "PUBLIC KEY"
         case [0x06, 0xA0]:
             return "PKCS7"
+        case [0x0A, 0xA0] | [0x0A]:
+            return ANSWER
     return "ASN.1"
 
 
@@ -235,5 +239,5 @@ def _signed_label(tags: list[int]) -> str:
         case [0x02, 0x30, 0x30] | [0x02, 0x30, 0x30, 0xA0]:
             return REQUEST
         case [0x02, 0x30, 0x30, 0x17 | 0x18, *_] | [0x30, 0x30, 0x17 | 0x18, *_]:
-            return "X509 CRL"
+            return CRL
     return CERTIFICATE
