@@ -16,9 +16,8 @@ from typing import Self
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
-from pki.errors import Malformed, PkiError, Refused
+from pki.errors import Malformed, PkiError
 from pki.gaps import Filled, lint_gaps
 from pki.keys import (
     KeyAlgorithm,
@@ -28,9 +27,8 @@ from pki.keys import (
     key_id,
     key_identifier,
     spki_der,
-    verify,
 )
-from pki.lint import Draftee, lint
+from pki.lint import Draftee, LintFailed, lint
 from pki.names import (
     NAMELESS,
     IPAddress,
@@ -44,35 +42,27 @@ from pki.profile import (
     BACKDATE,
     ISSUING,
     ISSUING_NAME,
+    OCSP_RESPONDER,
     ROOT,
     ROOT_NAME,
     WORKLOAD,
     Profile,
     ca_subject,
+    responder_subject,
 )
+from pki.publication import Publication
 from pki.serial import new_serial
+from pki.signature import SigningFailed, signature_over
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import extension, subject_of, validity_of
 from pki.template import Fields, Template
 from pki.validity import Validity, whole_second_after
 
 
-class LintFailed(Refused):
-    """A draft broke a rule, so it was not signed. A bug of ours, never the caller's fault."""
-
-    code = "lint"
-
-
 class IssuerExpired(PkiError):
     """The CA cannot issue now: its own certificate is not valid, or ends too soon."""
 
     code = "issuer-expired"
-
-
-class SigningFailed(PkiError):
-    """The signer answered with something that is not a signature of its key."""
-
-    code = "signing-failed"
 
 
 @frozen(eq=False)
@@ -172,9 +162,14 @@ class Authority:
         now: datetime,
         generation: int = 1,
         lifetime: timedelta = ISSUING.lifetime,
+        *,
+        publication: Publication | None = None,
     ) -> "Authority":
-        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`."""
-        profile = evolve(ISSUING, lifetime=lifetime)
+        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`.
+
+        ``publication`` is where this root publishes.
+        """
+        profile = evolve(ISSUING, lifetime=lifetime, publication=publication)
         unsigned = _lay_out(
             profile,
             self.certificate,
@@ -187,6 +182,25 @@ class Authority:
         )
         certificate = await self.sign(_drafted(profile, unsigned, self._seal))
         return Authority(certificate, key, (certificate, *self.intermediates))
+
+    async def create_responder(
+        self, key: SigningKey, now: datetime, lifetime: timedelta = OCSP_RESPONDER.lifetime
+    ) -> x509.Certificate:
+        """A certificate for ``key`` to sign this CA's OCSP answers with (RFC 6960 section 4.2.2.2).
+
+        Raises :class:`LintFailed`, :class:`IssuerExpired` and :class:`SigningFailed`.
+        """
+        unsigned = _lay_out(
+            OCSP_RESPONDER,
+            self.certificate,
+            self.key,
+            subject=responder_subject(self.certificate.subject),
+            public_key=key.public_key,
+            names=None,
+            period=_period(self, now, lifetime),
+            now=now,
+        )
+        return await self.sign(_drafted(OCSP_RESPONDER, unsigned, self._seal))
 
     def draft(
         self,
@@ -303,7 +317,7 @@ def _lay_out(
     *,
     subject: x509.Name,
     public_key: PublicKey,
-    names: x509.SubjectAlternativeName,
+    names: x509.SubjectAlternativeName | None,
     period: Validity,
     now: datetime,
 ) -> x509.Certificate:
@@ -320,10 +334,15 @@ def _lay_out(
         .add_extension(profile.key_usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(_authority_key_identifier(issuer, issuer_key), critical=False)
-        .add_extension(names, critical=not subject.rdns)
     )
+    if names is not None:
+        builder = builder.add_extension(names, critical=not subject.rdns)
     if profile.extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(profile.extended), critical=False)
+    if profile.is_responder:
+        builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
+    for published in profile.publication.extensions if profile.publication else ():
+        builder = builder.add_extension(published, critical=False)
     unsigned = lay_out(builder, issuer_key)
     _lint_in_full(Draftee(unsigned, issuer or unsigned, profile, now))
     return unsigned
@@ -357,11 +376,5 @@ def _authority_key_identifier(
 
 
 async def _signed(draft: Draft, key: SigningKey, public_key: PublicKey) -> bytes:
-    signature = await key.sign(draft.tbs)
-    try:
-        verify(public_key, signature, draft.tbs, key.algorithm.hash)
-    except InvalidSignature:
-        raise SigningFailed(
-            "the signer's answer is no signature of its key: nothing was issued"
-        ) from None
+    signature = await signature_over(draft.tbs, key, public_key)
     return assemble(draft.tbs, draft.algorithm, signature)

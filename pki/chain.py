@@ -18,7 +18,6 @@ from pki.bundle import BundleSet, TrustBundle
 from pki.errors import HOSTILE_INPUT, Problem
 from pki.keys import key_id, weaknesses
 from pki.revocation import RevocationSet
-from pki.serial import serial_pairs
 from pki.spiffe import SpiffeId
 from pki.svid import (
     Purpose,
@@ -309,13 +308,7 @@ def _revoked(
         return
     found = revocations.find(key_id(issuer.public_key()), cert.serial_number)
     if found:
-        yield Problem(
-            "revoked",
-            f"serial {serial_pairs(cert.serial_number)} was revoked at {rfc3339(found.revoked_at)} ({found.reason})",
-            "request a new certificate, if you still may",
-            "RFC 5280 section 6.3",
-            subject_of(cert),
-        )
+        yield found.problem(subject_of(cert))
 
 
 def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:

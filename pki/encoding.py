@@ -2,6 +2,7 @@
 
 import binascii
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from attrs import field, frozen
 
@@ -10,12 +11,16 @@ from pki.errors import Malformed, printable
 CERTIFICATE = "CERTIFICATE"
 REQUEST = "CERTIFICATE REQUEST"
 PRIVATE_KEY = "PRIVATE KEY"
+CRL = "X509 CRL"
+ANSWER = "OCSP RESPONSE"
 
 _SYNONYMS = {"X509 CERTIFICATE": CERTIFICATE, "NEW CERTIFICATE REQUEST": REQUEST}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BEGIN, _END, _TAIL = b"-----BEGIN ", b"-----END ", b"-----"
 
 SEQUENCE = 0x30
+INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, ENUMERATED = 0x02, 0x03, 0x04, 0x06, 0x0A
+UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
 
 
 @frozen
@@ -51,8 +56,11 @@ def blocks(data: bytes) -> tuple[Block, ...]:
     return found
 
 
-def elements(der: bytes) -> Iterator[Element]:
-    """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`."""
+def elements(der: bytes, *, strict: bool = False) -> Iterator[Element]:
+    """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`.
+
+    ``strict`` wants each length in its shortest form, as DER does (X.690 section 10.1).
+    """
     position = 0
     while position < len(der):
         start = position
@@ -65,6 +73,8 @@ def elements(der: bytes) -> Iterator[Element]:
             position += octets
             if not 1 <= octets <= 4:
                 raise Malformed("its DER is damaged or cut short")
+            if strict and size < max(0x80, 1 << 8 * (octets - 1)):
+                raise Malformed("a length in it is not written as DER wants it")
         end = position + size
         if end > len(der):
             raise Malformed("its DER is damaged or cut short")
@@ -93,12 +103,62 @@ def element(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(octets))) + octets + content
 
 
+def integer(number: int) -> bytes:
+    """An INTEGER."""
+    size = (number if number >= 0 else ~number).bit_length() // 8 + 1
+    return element(INTEGER, number.to_bytes(size, "big", signed=True))
+
+
+def parse_integer(content: bytes) -> int:
+    """The number in an INTEGER's content, in its shortest form. Raises :class:`Malformed`."""
+    number = int.from_bytes(content, "big", signed=True)
+    if element(INTEGER, content) != integer(number):
+        raise Malformed("a number in it is not written as DER wants it")
+    return number
+
+
+def time(moment: datetime) -> bytes:
+    """UTCTime from 1950 through 2049, else GeneralizedTime (RFC 5280 section 4.1.2.5); whole seconds."""
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    year = utc.year
+    if 1950 <= year < 2050:
+        rest = utc.month, utc.day, utc.hour, utc.minute, utc.second
+        return b"\x17\x0d%02d%02d%02d%02d%02d%02dZ" % (year % 100, *rest)
+    return generalized_time(utc)
+
+
+def generalized_time(moment: datetime) -> bytes:
+    """A GeneralizedTime whatever the year; whole seconds."""
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return b"\x18\x0f%04d%02d%02d%02d%02d%02dZ" % utc.timetuple()[:6]
+
+
+def parse_time(tag: int, content: bytes) -> datetime:
+    """What :func:`time` and :func:`generalized_time` write. Raises ValueError."""
+    text = content.decode("ascii")
+    if tag == UTC_TIME:
+        text = ("20" if text < "50" else "19") + text
+    return datetime.fromisoformat(f"{text[:8]}T{text[8:]}")
+
+
 def pem(label: str, der: bytes) -> bytes:
     """One PEM block (RFC 7468 section 3)."""
     text = binascii.b2a_base64(der, newline=False)
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
     name = label.encode("ascii")
     return b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (name, b"\n".join(lines), name)
+
+
+def oid_content(dotted: str) -> bytes:
+    """The content of an OBJECT IDENTIFIER: what :func:`oid_text` reads."""
+    first, second, *rest = map(int, dotted.split("."))
+    content = b""
+    for arc in (40 * first + second, *rest):
+        octets = [arc & 0x7F]
+        while arc := arc >> 7:
+            octets.insert(0, arc & 0x7F | 0x80)
+        content += bytes(octets)
+    return content
 
 
 def oid_text(content: bytes) -> str:
@@ -169,6 +229,8 @@ def _der_label(data: bytes) -> str | None:
             return "PUBLIC KEY"
         case [0x06, 0xA0]:
             return "PKCS7"
+        case [0x0A, 0xA0] | [0x0A]:
+            return ANSWER
     return "ASN.1"
 
 
@@ -177,5 +239,5 @@ def _signed_label(tags: list[int]) -> str:
         case [0x02, 0x30, 0x30] | [0x02, 0x30, 0x30, 0xA0]:
             return REQUEST
         case [0x02, 0x30, 0x30, 0x17 | 0x18, *_] | [0x30, 0x30, 0x17 | 0x18, *_]:
-            return "X509 CRL"
+            return CRL
     return CERTIFICATE

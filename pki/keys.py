@@ -153,12 +153,16 @@ def spki_der(key: PublicKeyTypes) -> bytes:
     )
 
 
-def key_identifier(spki: bytes) -> bytes:
-    """The SHA-1 of the key's bits: what certificates name it by (RFC 5280 section 4.2.1.2 (1))."""
+def key_bits(spki: bytes) -> bytes:
+    """The bits of the key in a SubjectPublicKeyInfo."""
     start, _ = inside(spki, 0)
     start, end = inside(spki, inside(spki, start)[1])
-    # After the number of unused bits, which is 0.
-    return hashlib.sha1(spki[start + 1 : end], usedforsecurity=False).digest()
+    return spki[start + 1 : end]  # after the number of unused bits, which is 0
+
+
+def key_identifier(spki: bytes) -> bytes:
+    """The SHA-1 of the key's bits: what certificates name it by (RFC 5280 section 4.2.1.2 (1))."""
+    return hashlib.sha1(key_bits(spki), usedforsecurity=False).digest()
 
 
 def key_id(key: PublicKeyTypes) -> str:

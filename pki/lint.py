@@ -11,16 +11,23 @@ from typing import Protocol
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
-from pki.errors import HOSTILE_INPUT, Problem
+from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.keys import weaknesses
 from pki.profile import BACKDATE, Profile
+from pki.publication import Publication
 from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.svid import Purpose, extension, leaf_problems, subject_of, uri_names, validity_of
 from pki.validity import Validity
 
 _SECOND = timedelta(seconds=1)
+
+
+class LintFailed(Refused):
+    """A draft broke a rule, so it was not signed. A bug of ours, never the caller's fault."""
+
+    code = "lint"
 
 
 @frozen
@@ -57,15 +64,17 @@ class AnyDraft(Protocol):
 #: Must be critical / must not be critical (RFC 5280 section 4.2).
 _CRITICAL = {ExtensionOID.BASIC_CONSTRAINTS: True, ExtensionOID.KEY_USAGE: True,
              ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False, ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
-             ExtensionOID.EXTENDED_KEY_USAGE: False}  # fmt: skip
-_CA_EXTENSIONS = {
+             ExtensionOID.EXTENDED_KEY_USAGE: False, ExtensionOID.CRL_DISTRIBUTION_POINTS: False,
+             ExtensionOID.AUTHORITY_INFORMATION_ACCESS: False, ExtensionOID.OCSP_NO_CHECK: False}  # fmt: skip
+_EXTENSIONS = {
     ExtensionOID.BASIC_CONSTRAINTS,
     ExtensionOID.KEY_USAGE,
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 }
+_CA_EXTENSIONS = _EXTENSIONS | {ExtensionOID.SUBJECT_ALTERNATIVE_NAME}
 _LEAF_EXTENSIONS = _CA_EXTENSIONS | {ExtensionOID.EXTENDED_KEY_USAGE}
+_RESPONDER_EXTENSIONS = _EXTENSIONS | {ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.OCSP_NO_CHECK}
 
 
 def lint(draftee: Draftee) -> list[Problem]:
@@ -115,8 +124,11 @@ def signature_algorithm(d: Draftee) -> Iterator[Problem]:
 def names(d: Draftee) -> Iterator[Problem]:
     if not d.cert.issuer.rdns or d.cert.issuer != d.issuer.subject:
         yield broken(d, "the issuer's name is not the issuer's subject", "RFC 5280 section 4.1.2.4")
-    if d.profile.is_ca and not d.cert.subject.rdns:
-        yield broken(d, "a CA has a subject", "RFC 5280 section 4.1.2.6")
+    if not d.cert.subject.rdns:
+        if d.profile.is_ca:
+            yield broken(d, "a CA has a subject", "RFC 5280 section 4.1.2.6")
+        elif d.profile.is_responder:
+            yield broken(d, "a responder has a subject", "RFC 5280 section 4.1.2.6")
 
 
 def validity(d: Draftee) -> Iterator[Problem]:
@@ -145,7 +157,7 @@ def public_key(d: Draftee) -> Iterator[Problem]:
 def extensions(d: Draftee) -> Iterator[Problem]:
     """No duplicates (parsing refuses them), exactly the profile's, each critical as it must be."""
     found = {e.oid: e.critical for e in d.cert.extensions}
-    wanted = _CA_EXTENSIONS if d.profile.is_ca else _LEAF_EXTENSIONS
+    wanted = _wanted(d.profile)
     for oid in wanted ^ set(found):
         kind = "is missing" if oid in wanted else "does not belong here"
         yield broken(d, f"extension {oid.dotted_string} {kind}", "RFC 5280 section 4.2")
@@ -161,6 +173,26 @@ def extensions(d: Draftee) -> Iterator[Problem]:
             d,
             "the alternative name is critical exactly when the subject is empty",
             "RFC 5280 section 4.2.1.6",
+        )
+
+
+def _wanted(profile: Profile) -> set[ObjectIdentifier]:
+    wanted = _CA_EXTENSIONS if profile.is_ca else _LEAF_EXTENSIONS
+    if profile.is_responder:
+        wanted = _RESPONDER_EXTENSIONS
+    published = profile.publication.extensions if profile.publication else ()
+    return wanted | {value.oid for value in published}
+
+
+def publication(d: Draftee) -> Iterator[Problem]:
+    expected = d.profile.publication or Publication()
+    if extension(d.cert, x509.CRLDistributionPoints) != expected.distribution_points:
+        yield broken(
+            d, "the CRL distribution points are not the profile's", "RFC 5280 section 4.2.1.13"
+        )
+    if extension(d.cert, x509.AuthorityInformationAccess) != expected.information_access:
+        yield broken(
+            d, "the authority information access is not the profile's", "RFC 5280 section 4.2.2.1"
         )
 
 
@@ -205,6 +237,8 @@ def issuer_may_sign(d: Draftee) -> Iterator[Problem]:
 
 
 def identity(d: Draftee) -> Iterator[Problem]:
+    if d.profile.is_responder:
+        return  # it has no alternative name at all: `extensions` sees to that
     if not d.profile.is_ca:
         yield from leaf_problems(d.cert, Purpose.ANY)
         return
@@ -228,6 +262,7 @@ _RULES: tuple[Callable[[Draftee], Iterator[Problem]], ...] = (
     public_key,
     extensions,
     key_identifiers,
+    publication,
     usages,
     issuer_may_sign,
     identity,

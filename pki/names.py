@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
 
-from pki.encoding import SEQUENCE, element
+from pki.encoding import SEQUENCE, element, inside
 from pki.spiffe import SpiffeId
 
 IPAddress = IPv4Address | IPv6Address
@@ -15,6 +15,7 @@ IPAddress = IPv4Address | IPv6Address
 DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
 #: The empty Name, in DER.
 NAMELESS = element(SEQUENCE, b"")
+_VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
@@ -55,6 +56,17 @@ def subject_der(spiffe_id: SpiffeId) -> bytes:
         size,
         name,
     )
+
+
+def encoded_subject(cert: x509.Certificate) -> bytes:
+    """The subject's Name in DER, byte for byte as it stands in the certificate."""
+    tbs = cert.tbs_certificate_bytes
+    at, _ = inside(tbs, 0)
+    if tbs[at] == _VERSION:
+        _, at = inside(tbs, at)
+    for _field in ("serial number", "algorithm", "issuer", "validity"):
+        _, at = inside(tbs, at)
+    return tbs[at : inside(tbs, at)[1]]
 
 
 def general_names(

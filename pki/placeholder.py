@@ -6,11 +6,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from pki.encoding import SEQUENCE, element, elements
+from pki.encoding import BIT_STRING, SEQUENCE, element, elements
 from pki.keys import SigningKey
 
 _PLACEHOLDER = bytes(8)
-_BIT_STRING = 0x03
 
 
 def lay_out(builder: x509.CertificateBuilder, key: SigningKey) -> x509.Certificate:
@@ -28,8 +27,8 @@ def algorithm_of(unsigned: x509.Certificate) -> bytes:
 
 
 def assemble(tbs: bytes, algorithm: bytes, signature: bytes = _PLACEHOLDER) -> bytes:
-    """A Certificate (RFC 5280 section 4.1) of its three parts, in DER."""
-    return element(SEQUENCE, tbs + algorithm + element(_BIT_STRING, b"\0" + signature))
+    """A Certificate or CertificateList (RFC 5280 sections 4.1 and 5.1) of its three parts, in DER."""
+    return element(SEQUENCE, tbs + algorithm + element(BIT_STRING, b"\0" + signature))
 
 
 class _Placeholder:

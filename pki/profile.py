@@ -7,12 +7,14 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from pki.publication import Publication
 from pki.spiffe import TrustDomain
 
 #: How far before its issue a certificate begins, for peers whose clocks are behind.
 BACKDATE = timedelta(seconds=30)
 ROOT_NAME = "mtls-mesh-root-ca"
 ISSUING_NAME = "mtls-mesh-issuing-ca"
+RESPONDER_NAME = "mtls-mesh-ocsp-responder"
 
 _USAGES = (
     "digital_signature",
@@ -39,6 +41,11 @@ class Profile:
     path_length: int | None = None
     """How many CAs may stand below; None for a certificate that is no CA."""
     extended: tuple[ObjectIdentifier, ...] = ()
+    is_responder: bool = False
+    """Whether it signs OCSP answers for its issuer: it names no workload, and nobody looks whether it is
+    revoked itself (RFC 6960 section 4.2.2.2.1), so it is short-lived."""
+    publication: Publication | None = None
+    """The URLs in it."""
 
     @property
     def is_ca(self) -> bool:
@@ -69,6 +76,14 @@ WORKLOAD = Profile(
     frozenset({"digital_signature"}),
     extended=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
 )
+#: No SVID: neither a URI name nor a usage that TLS wants.
+OCSP_RESPONDER = Profile(
+    "ocsp-responder",
+    timedelta(days=7),
+    frozenset({"digital_signature"}),
+    extended=(ExtendedKeyUsageOID.OCSP_SIGNING,),
+    is_responder=True,
+)
 
 
 def generation_of(subject: x509.Name) -> int:
@@ -92,3 +107,10 @@ def ca_subject(common_name: str, trust_domain: TrustDomain, generation: int) -> 
             x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name),
         ]
     )
+
+
+def responder_subject(issuer: x509.Name) -> x509.Name:
+    """The name of a responder of the CA ``issuer``: the CA's trust domain and generation, and what it is."""
+    kept = (x509.NameOID.ORGANIZATION_NAME, x509.NameOID.ORGANIZATIONAL_UNIT_NAME)
+    attributes = [attribute for attribute in issuer if attribute.oid in kept]
+    return x509.Name([*attributes, x509.NameAttribute(x509.NameOID.COMMON_NAME, RESPONDER_NAME)])

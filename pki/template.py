@@ -4,16 +4,25 @@ A template is cut out of a whole certificate that was laid out and linted in ful
 has passed every rule. What goes into its gaps is read back and linted each time: :mod:`pki.lint`.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Self
 
 from attrs import frozen
 
-from pki.encoding import SEQUENCE, element, elements, inside
+from pki.encoding import (
+    OCTET_STRING,
+    SEQUENCE,
+    element,
+    elements,
+    inside,
+    integer,
+    parse_time,
+    time,
+)
 from pki.errors import Malformed
 from pki.validity import Validity
 
-_INTEGER, _OCTET_STRING, _UTC_TIME, _EXTENSIONS = 0x02, 0x04, 0x17, 0xA3
+_EXTENSIONS = 0xA3
 #: An extension that holds a SHA-1 as its OCTET STRING: all of it but the hash.
 _KEY_IDENTIFIER = bytes.fromhex("301d0603551d0e04160414")
 _KEY_IDENTIFIER_SIZE = 20
@@ -85,19 +94,19 @@ class Template:
     def fill(self, fields: Fields) -> bytes:
         """The TBSCertificate with ``fields`` in its gaps."""
         names = element(SEQUENCE, b"".join([element(tag, name) for tag, name in fields.names]))
-        validity = _time(fields.validity.not_before) + _time(fields.validity.not_after)
+        validity = time(fields.validity.not_before) + time(fields.validity.not_after)
         extensions = (
             self.usages
             + _KEY_IDENTIFIER
             + fields.key_identifier
             + self.authority
-            + element(SEQUENCE, self.name_head + element(_OCTET_STRING, names))
+            + element(SEQUENCE, self.name_head + element(OCTET_STRING, names))
             + self.rest
         )
         return element(
             SEQUENCE,
             self.version
-            + element(_INTEGER, _integer(fields.serial))
+            + integer(fields.serial)
             + self.algorithm
             + self.issuer
             + element(SEQUENCE, validity)
@@ -160,26 +169,7 @@ def _head(extension: bytes) -> bytes:
     return b"".join(part.whole for part in head)
 
 
-def _integer(number: int) -> bytes:
-    """The content of a DER INTEGER."""
-    size = (number if number >= 0 else ~number).bit_length() // 8 + 1
-    return number.to_bytes(size, "big", signed=True)
-
-
-def _time(moment: datetime) -> bytes:
-    """UTCTime from 1950 through 2049, else GeneralizedTime (RFC 5280 section 4.1.2.5)."""
-    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    year = utc.year
-    rest = utc.month, utc.day, utc.hour, utc.minute, utc.second
-    if 1950 <= year < 2050:
-        return b"\x17\x0d%02d%02d%02d%02d%02d%02dZ" % (year % 100, *rest)
-    return b"\x18\x0f%04d%02d%02d%02d%02d%02dZ" % (year, *rest)
-
-
 def _read_time(der: bytes, at: int) -> tuple[datetime, int]:
     """The time at ``at``, and the position after it."""
     start, end = inside(der, at)
-    text = der[start:end].decode("ascii")
-    if der[at] == _UTC_TIME:
-        text = ("20" if text < "50" else "19") + text
-    return datetime.fromisoformat(f"{text[:8]}T{text[8:]}"), end
+    return parse_time(der[at], der[start:end]), end

@@ -23,14 +23,17 @@ from pki.authority import (
     _lay_out,
     _period,
 )
+from pki.chain import judge
 from pki.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey, key_id, verify
 from pki.lint import Draftee, lint
 from pki.names import IPAddress, alternative_names, subject_for
 from pki.placeholder import algorithm_of
 from pki.profile import BACKDATE, ISSUING, ROOT, WORKLOAD, Profile
+from pki.publication import Publication
+from pki.revocation import RevocationSet
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import extension, spiffe_id_of, subject_of
+from pki.svid import Purpose, extension, spiffe_id_of, subject_of
 from pki.template import Fields, Template
 from tests.authorities import (
     BACKEND,
@@ -480,3 +483,107 @@ def test_profiles_tell_cas_from_leaves(profile: Profile) -> None:
 
 def test_serials_never_repeat() -> None:
     assert len({draft().serial for _ in range(50)}) == 50
+
+
+# What is published, and who answers for the CA
+
+PLACES = Publication("http://ca.example/crl", "http://ca.example/ocsp", "https://ca.example/ca")
+
+
+def values(cert: x509.Certificate) -> dict[str, bool]:
+    return {type(e.value).__name__: e.critical for e in cert.extensions}
+
+
+@pytest.mark.parametrize(
+    ("publication", "added"),
+    [
+        (PLACES, {"CRLDistributionPoints", "AuthorityInformationAccess"}),
+        (Publication(crl_url="http://ca.example/crl"), {"CRLDistributionPoints"}),
+        (Publication(ocsp_url="http://ca.example/ocsp"), {"AuthorityInformationAccess"}),
+        (Publication(), set()),
+    ],
+)
+def test_a_leaf_says_where_its_ca_publishes(publication: Publication, added: set[str]) -> None:
+    issuer = Authority(
+        ISSUER.certificate, ISSUER.key, workload=evolve(WORKLOAD, publication=publication)
+    )
+    plain = sign(ISSUER, draft(ISSUER))
+    for _ in range(2):  # of which the second comes out of the template
+        cert = sign(issuer, draft(issuer))
+        assert set(values(cert)) - set(values(plain)) == added
+        assert not any(values(cert)[name] for name in added)
+        if points := publication.distribution_points:
+            found = cert.extensions.get_extension_for_class(x509.CRLDistributionPoints)
+            assert found.value == points
+        if access := publication.information_access:
+            told = cert.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
+            assert told.value == access
+        verdict = judge(
+            [cert, ISSUER.certificate],
+            mesh().bundles,
+            RevocationSet(),
+            now=NOW,
+            purpose=Purpose.ANY,
+        )
+        assert verdict.ok
+
+
+def test_a_ca_that_moves_its_crl_writes_the_new_place_at_once() -> None:
+    issuer = Authority(ISSUER.certificate, ISSUER.key)
+    draft(issuer)
+    issuer.workload = evolve(WORKLOAD, publication=PLACES)
+    assert b"http://ca.example/crl" in draft(issuer).tbs
+    issuer.workload = evolve(WORKLOAD, publication=evolve(PLACES, crl_url="http://b.example/crl"))
+    assert b"http://b.example/crl" in draft(issuer).tbs
+    issuer.workload = WORKLOAD
+    assert b"http" not in draft(issuer).tbs
+
+
+def test_an_issuing_ca_says_where_the_root_publishes() -> None:
+    made = asyncio.run(mesh().root.create_issuing(key("published"), MESH, NOW, publication=PLACES))
+    assert {"CRLDistributionPoints", "AuthorityInformationAccess"} <= set(values(made.certificate))
+    leaf = sign(made, draft(made))
+    assert "CRLDistributionPoints" not in values(leaf)
+    verdict = judge(
+        [leaf, made.certificate], mesh().bundles, RevocationSet(), now=NOW, purpose=Purpose.ANY
+    )
+    assert verdict.ok
+
+
+@pytest.mark.parametrize("issuer", [ISSUER, mesh().root])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_responder_may_answer_and_nothing_else(
+    issuer: Authority, algorithm: KeyAlgorithm
+) -> None:
+    cert = asyncio.run(issuer.create_responder(key("responder", algorithm), NOW))
+    cert.verify_directly_issued_by(issuer.certificate)
+    assert subject_of(cert) == "CN=mtls-mesh-ocsp-responder,OU=generation 1,O=mesh.local"
+    assert values(cert) == {
+        "BasicConstraints": True,
+        "KeyUsage": True,
+        "SubjectKeyIdentifier": False,
+        "AuthorityKeyIdentifier": False,
+        "ExtendedKeyUsage": False,
+        "OCSPNoCheck": False,
+    }
+    assert cert.not_valid_after_utc == NOW + 7 * DAY
+    for purpose in Purpose:
+        verdict = judge(
+            [cert, ISSUER.certificate],
+            mesh().bundles,
+            RevocationSet(),
+            now=NOW,
+            purpose=purpose,
+        )
+        assert not verdict.ok
+        assert {problem.code for problem in verdict.problems} >= {"not-an-svid", "wrong-usage"}
+
+
+def test_a_responder_lives_no_longer_than_it_may() -> None:
+    with pytest.raises(LintFailed, match="longer than the profile ocsp-responder"):
+        asyncio.run(ISSUER.create_responder(key("responder"), NOW, 8 * DAY))
+    with pytest.raises(IssuerExpired):
+        asyncio.run(ISSUER.create_responder(key("responder"), NOW + 400 * DAY))
+    late = ISSUER.validity.not_after - HOUR
+    cert = asyncio.run(ISSUER.create_responder(key("responder"), late))
+    assert cert.not_valid_after_utc == ISSUER.validity.not_after

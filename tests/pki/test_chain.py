@@ -335,6 +335,28 @@ def test_a_revocation_is_told_with_its_serial_time_and_reason() -> None:
     assert f"{LEAF.serial_number:X}"[:2] + ":" in problem.detail
 
 
+@pytest.mark.slow
+def test_a_million_revoked_certificates_delay_no_verdict() -> None:
+    others = (
+        Revocation(issuer.key_id, serial, NOW, Reason.SUPERSEDED, NOW + HOUR)
+        for issuer in (ISSUER, ROOT_CA)
+        for serial in range(1, 500_001)
+    )
+    known = RevocationSet().merged(others, NOW)
+    for bad in (LEAF, ISSUER.certificate):
+        issuer = ISSUER if bad is LEAF else ROOT_CA
+        news = Revocation(issuer.key_id, bad.serial_number, NOW, Reason.SUPERSEDED, NOW + HOUR)
+        verdict = judged([LEAF, ISSUER.certificate], revocations=known.merged([news], NOW))
+        assert codes(verdict) == ["revoked"]
+    seconds = []
+    for revocations in (NOTHING_REVOKED, known):
+        start = time.process_time()
+        for _ in range(300):
+            assert judged([LEAF, ISSUER.certificate], revocations=revocations).ok
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 2 * seconds[0]
+
+
 def test_a_serial_that_another_issuer_revoked_is_not_revoked() -> None:
     assert judged([LEAF, ISSUER.certificate], revocations=revoked(ROOT_CA, LEAF)).ok
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from pki.authority import Authority
 from pki.keys import MemoryKey
 from pki.lint import Draftee, lint
-from pki.profile import ISSUING, ROOT, WORKLOAD, Profile
+from pki.profile import ISSUING, OCSP_RESPONDER, ROOT, WORKLOAD, Profile
+from pki.publication import Publication
 from tests.authorities import (
     BACKEND,
     DAY,
@@ -305,6 +306,125 @@ LEAVES = [
 @pytest.mark.parametrize("bad", LEAVES, ids=str)
 def test_a_leaf_that_breaks_a_rule_is_told_which(bad: Bad) -> None:
     assert details(bad.cert) == bad.said
+
+
+PLACES = Publication("http://ca.example/crl", "http://ca.example/ocsp", "http://ca.example/ca")
+PUBLISHED = evolve(WORKLOAD, publication=PLACES)
+POINTS, ACCESS = PLACES.distribution_points, PLACES.information_access
+assert POINTS is not None
+assert ACCESS is not None
+RESPONDER: Extensions = {
+    x509.SubjectAlternativeName: (names("spiffe://mesh.local/service/backend"), False)
+}
+
+
+def test_what_publishes_and_what_answers_breaks_no_rule() -> None:
+    assert details(forge(ISSUER, PUBLISHED), profile=PUBLISHED) == set()
+    assert details(forge(ISSUER, OCSP_RESPONDER), profile=OCSP_RESPONDER) == set()
+    issuing = evolve(ISSUING, publication=PLACES)
+    assert details(forge(ROOT_CA, issuing), ROOT_CA, issuing) == set()
+
+
+@pytest.mark.parametrize(
+    ("profile", "forged", "replace", "said"),
+    [
+        (
+            PUBLISHED,
+            WORKLOAD,
+            {},
+            {
+                "extension 2.5.29.31 is missing",
+                "extension 1.3.6.1.5.5.7.1.1 is missing",
+                "the CRL distribution points are not the profile's",
+                "the authority information access is not the profile's",
+            },
+        ),
+        (
+            WORKLOAD,
+            PUBLISHED,
+            {x509.AuthorityInformationAccess: None},
+            {
+                "extension 2.5.29.31 does not belong here",
+                "the CRL distribution points are not the profile's",
+            },
+        ),
+        (
+            PUBLISHED,
+            evolve(WORKLOAD, publication=evolve(PLACES, crl_url="http://else.example/crl")),
+            {},
+            {"the CRL distribution points are not the profile's"},
+        ),
+        (
+            PUBLISHED,
+            evolve(WORKLOAD, publication=evolve(PLACES, ocsp_url=None)),
+            {},
+            {"the authority information access is not the profile's"},
+        ),
+        (
+            PUBLISHED,
+            PUBLISHED,
+            {x509.CRLDistributionPoints: (POINTS, True)},
+            {"extension 2.5.29.31 must not be critical"},
+        ),
+        (
+            PUBLISHED,
+            PUBLISHED,
+            {x509.AuthorityInformationAccess: (ACCESS, True)},
+            {"extension 1.3.6.1.5.5.7.1.1 must not be critical"},
+        ),
+        (
+            OCSP_RESPONDER,
+            OCSP_RESPONDER,
+            {x509.OCSPNoCheck: None},
+            {"extension 1.3.6.1.5.5.7.48.1.5 is missing"},
+        ),
+        (
+            OCSP_RESPONDER,
+            OCSP_RESPONDER,
+            {x509.OCSPNoCheck: (x509.OCSPNoCheck(), True)},
+            {"extension 1.3.6.1.5.5.7.48.1.5 must not be critical"},
+        ),
+        (
+            OCSP_RESPONDER,
+            OCSP_RESPONDER,
+            RESPONDER,
+            {"extension 2.5.29.17 does not belong here"},
+        ),
+        (
+            OCSP_RESPONDER,
+            OCSP_RESPONDER,
+            {
+                x509.ExtendedKeyUsage: (
+                    x509.ExtendedKeyUsage([*OCSP_RESPONDER.extended, CLIENT]),
+                    False,
+                )
+            },
+            {"extended key usages are not the profile's"},
+        ),
+        (
+            OCSP_RESPONDER,
+            OCSP_RESPONDER,
+            {x509.BasicConstraints: (ISSUING.basic_constraints, True)},
+            {"basic constraints are not the profile's"},
+        ),
+    ],
+)
+def test_what_is_published_and_who_answers_is_as_the_profile_says(
+    profile: Profile, forged: Profile, replace: Extensions, said: set[str]
+) -> None:
+    assert details(forge(ISSUER, forged, replace=replace), profile=profile) == said
+
+
+def test_a_responder_has_a_subject_and_a_short_life() -> None:
+    nameless = forge(ISSUER, OCSP_RESPONDER, subject=EMPTY)
+    assert details(nameless, profile=OCSP_RESPONDER) == {
+        "a responder has a subject",
+        "the alternative name is critical exactly when the subject is empty",
+    }
+    lasting = forge(ISSUER, OCSP_RESPONDER, end=NOW + 8 * DAY)
+    assert details(lasting, profile=OCSP_RESPONDER) == {
+        "the life is longer than the profile ocsp-responder allows"
+    }
 
 
 def test_an_extension_given_twice_cannot_be_decoded() -> None:

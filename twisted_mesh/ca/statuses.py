@@ -2,8 +2,8 @@
 
 from http import HTTPStatus
 
-from pki.authority import LintFailed
 from pki.errors import Malformed, PkiError, Refused
+from pki.lint import LintFailed
 from pki.policy import Forbidden, NoProof, TtlOutOfRange
 from pki.succession import ProofFailed
 from twisted_mesh.ca.handover import CannotDetach

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from pki.spiffe import SpiffePattern
+    from twisted_mesh.cli.verification import File
 
 _MAX_SIZE = 10 * 1024 * 1024
+_MAX_CRL_SIZE = 64 * 1024 * 1024
 _INVALID = 1
 _UNUSABLE = 2
 
@@ -135,6 +137,20 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     metavar="A",
     help="An IP address that it must be valid for. Repeatable: all must match.",
 )
+@click.option(
+    "--crl",
+    "crls",
+    multiple=True,
+    metavar="FILE",
+    help="CRLs to look it and its issuing CAs up in; then each of them needs one. Repeatable.",
+)
+@click.option(
+    "--ocsp",
+    "answers",
+    multiple=True,
+    metavar="FILE",
+    help="OCSP responses about it or its issuing CAs. Repeatable.",
+)
 @_AT
 @_FORMAT
 def verify(
@@ -146,17 +162,20 @@ def verify(
     patterns: tuple[str, ...],
     hostnames: tuple[str, ...],
     addresses: tuple[str, ...],
+    crls: tuple[str, ...],
+    answers: tuple[str, ...],
     at: str | None,
     format_: str,
 ) -> int:
     """Judge a certificate as every endpoint of the mesh does, and show each link of its chain.
 
     CERT is a file in PEM or DER: the leaf first, then intermediates if they are not given apart; - is
-    standard input.
+    standard input. A CRL or an OCSP response that cannot be relied on ends with status 2.
 
     \b
     Examples:
       pki-inspect verify svid.pem --roots root.crt
+      pki-inspect verify svid.pem --roots root.crt --crl issuing.crl --crl root.crl
       pki-inspect verify leaf.pem --intermediates issuing.pem --roots root.crt --purpose server
       pki-inspect verify svid.pem --roots root.crt --spiffe-id 'spiffe://mesh.local/service/*'
       pki-inspect verify svid.pem --roots root.crt --at 2026-11-23T10:00:00Z --format json
@@ -170,9 +189,20 @@ def verify(
     leaf, *others = _certificates(cert)
     others += [found for name in intermediates for found in _certificates(name)]
     trusted = [_certificates(name) for name in roots]
-    verdict, links = verification.verify(
-        leaf, others, trusted, now=now, purpose=Purpose(purpose), patterns=wanted, hosts=hosts
-    )
+    try:
+        verdict, links = verification.verify(
+            leaf,
+            others,
+            trusted,
+            now=now,
+            purpose=Purpose(purpose),
+            patterns=wanted,
+            hosts=hosts,
+            crls=_files(crls, "CRL"),
+            answers=_files(answers, "OCSP response"),
+        )
+    except verification.UnusableEvidence as error:
+        raise Unusable(str(error)) from None
     if format_ == "json":
         _print(render.verdict_json(verdict, links))
     else:
@@ -226,28 +256,34 @@ def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
         raise Unusable(f"{_name(name)}: {error}") from None
 
 
+def _files(names: Sequence[str], what: str) -> "list[File]":
+    from twisted_mesh.cli.verification import File
+
+    return [File(_name(name), _read(name, what, _MAX_CRL_SIZE)) for name in names]
+
+
 def _name(thing: str) -> str:
     from pki.errors import printable
 
     return "standard input" if thing == "-" else printable(thing)
 
 
-def _read(thing: str) -> bytes:
+def _read(thing: str, what: str = "certificate", limit: int = _MAX_SIZE) -> bytes:
     """A file's bytes, or standard input's; no more than any sensible file has."""
     try:
         if thing == "-":
-            data: bytes = sys.stdin.buffer.read(_MAX_SIZE + 1) if sys.stdin else b""
+            data: bytes = sys.stdin.buffer.read(limit + 1) if sys.stdin else b""
         else:
             with open(thing, "rb") as file:
-                data = file.read(_MAX_SIZE + 1)
+                data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise Unusable(
-            f"{_name(thing)} cannot be read ({reason or error}): name a certificate's file"
+            f"{_name(thing)} cannot be read ({reason or error}): name a {what}'s file"
         ) from None
-    if len(data) > _MAX_SIZE:
+    if len(data) > limit:
         raise Unusable(
-            f"{_name(thing)} is larger than {_MAX_SIZE // 1024 // 1024} MB: give the certificates only"
+            f"{_name(thing)} is larger than {limit // 1024 // 1024} MB: give the {what}s only"
         )
     return data
 

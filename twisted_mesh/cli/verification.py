@@ -1,20 +1,41 @@
-"""What ``pki-inspect verify`` decides with :func:`pki.chain.judge`: which roots may vouch, which names must match."""
+"""What ``pki-inspect verify`` decides with :func:`pki.chain.judge`: which roots may vouch, which names must match,
+what CRLs and OCSP answers say.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 
-from attrs import evolve
+from attrs import evolve, field, frozen
 from cryptography import x509
 
 from pki.bundle import BundleSet, TrustBundle
 from pki.chain import Verdict, judge
-from pki.errors import HOSTILE_INPUT, Problem
+from pki.crl import Crl
+from pki.errors import HOSTILE_INPUT, PkiError, Problem
+from pki.evidence import Evidence, answers_from, crls_from
 from pki.links import Link, links
+from pki.ocsp_answer import Answer
 from pki.revocation import RevocationSet
 from pki.spiffe import NotASpiffeId, SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import Purpose, spiffe_id_of, subject_of, uri_names
 
 Certificates = Sequence[x509.Certificate]
+
+
+@frozen
+class File:
+    """What was read, and from where."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+
+class UnusableEvidence(PkiError):
+    """A CRL or an OCSP answer that was given and cannot be relied on."""
+
+    code = "unusable-evidence"
 
 
 def verify(
@@ -26,13 +47,53 @@ def verify(
     purpose: Purpose,
     patterns: Sequence[SpiffePattern] = (),
     hosts: Sequence[str] = (),
+    crls: Sequence[File] = (),
+    answers: Sequence[File] = (),
 ) -> tuple[Verdict, tuple[Link, ...]]:
-    """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file. Never raises."""
+    """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file.
+
+    Raises :class:`UnusableEvidence` for a CRL or an OCSP answer that cannot be relied on, and nothing else.
+    """
     presented = _chain(leaf, others)
     bundles = bundles_of(roots, spiffe_id_of(leaf))
     verdict = judge(presented, bundles, RevocationSet(), now=now, purpose=purpose)
-    verdict = evolve(verdict, problems=(*verdict.problems, *_name_problems(leaf, patterns, hosts)))
+    told: list[Problem] = []
+    if crls or answers:
+        # Which path is judged does not depend on what is revoked.
+        candidates = dict.fromkeys((*verdict.path, leaf, *others, *chain.from_iterable(roots)))
+        evidence = _evidence(crls, answers, list(candidates), verdict.path, now)
+        revocations = evidence.revocations(now)
+        verdict = judge(presented, bundles, revocations, now=now, purpose=purpose)
+        told = evidence.problems(verdict.path)
+    problems = (*verdict.problems, *told, *_name_problems(leaf, patterns, hosts))
+    verdict = evolve(verdict, problems=problems)
     return verdict, links(verdict, presented, bundles, now)
+
+
+def _evidence(
+    crls: Sequence[File],
+    answers: Sequence[File],
+    candidates: Certificates,
+    path: Certificates,
+    now: datetime,
+) -> Evidence:
+    listed: list[Crl] = []
+    said: dict[x509.Certificate, Answer] = {}
+    for file in crls:
+        with _naming(file):
+            listed += crls_from(file.data, candidates, now)
+    for file in answers:
+        with _naming(file):
+            said |= answers_from(file.data, path, now)
+    return Evidence(tuple(listed), said)
+
+
+@contextmanager
+def _naming(file: File) -> Iterator[None]:
+    try:
+        yield
+    except PkiError as error:
+        raise UnusableEvidence(f"{file.name}: {error}") from None
 
 
 def bundles_of(files: Sequence[Certificates], leaf_id: SpiffeId | None) -> BundleSet:
@@ -62,10 +123,10 @@ def _trust_domain_of(root: x509.Certificate) -> TrustDomain | None:
 
 def _chain(leaf: x509.Certificate, others: Certificates) -> list[x509.Certificate]:
     """The leaf and those of the others that may stand above it: a file of intermediates can hold many."""
-    chain = [leaf]
-    for below in chain:
-        chain += [c for c in dict.fromkeys(others) if c not in chain and _names(below, c)]
-    return chain
+    found = [leaf]
+    for below in found:
+        found += [c for c in dict.fromkeys(others) if c not in found and _names(below, c)]
+    return found
 
 
 def _names(cert: x509.Certificate, issuer: x509.Certificate) -> bool:

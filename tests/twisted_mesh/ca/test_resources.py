@@ -645,7 +645,7 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
 STATUSES = {
     400: {
         *("Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"),
-        *("BadToken", "BadDocument", "UnknownSelector"),
+        *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
     403: {"Forbidden", "EntryGone"},
@@ -654,14 +654,14 @@ STATUSES = {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
         *("TokenSpent", "NotByToken", "EntryInFile"),
     },
-    422: {"Refused", "TtlOutOfRange"},
+    422: {"Refused", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
-        "SuccessionBroke",
+        *("SuccessionBroke", "UnfitResponder"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")

@@ -18,12 +18,15 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.authority import Authority
 from pki.errors import HOSTILE_INPUT
 from pki.keys import KeyAlgorithm
+from pki.ocsp_responder import Responder, SingleResponse, Standing
 from pki.profile import ROOT as ROOT_PROFILE
 from pki.profile import WORKLOAD
+from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffePattern
-from pki.svid import Purpose, certificates_pem
+from pki.svid import Purpose, certificates_pem, load_certificates
 from pki.validity import rfc3339
 from tests.authorities import (
     BACKEND,
@@ -38,6 +41,8 @@ from tests.authorities import (
     forge_root,
     key,
     mesh,
+    pem,
+    sign_crl,
 )
 from twisted_mesh.cli import verification
 from twisted_mesh.cli.inspect import Unusable, cli
@@ -607,3 +612,101 @@ def test_colour_is_for_terminals_without_no_color(no_color: str, coloured: bool)
         os.close(controller)
     assert (b"\x1b[" in seen) is coloured
     assert "\x1b" not in program("show", "svid.pem").stdout
+
+
+# Revocation
+
+ISSUING = mesh().issuing
+
+
+def answer(
+    here: Path, name: str, standing: Standing | Revocation, issuer: Authority = ISSUING
+) -> None:
+    (leaf,) = load_certificates((here / "leaf.pem").read_bytes())
+    cert = leaf if issuer is ISSUING else mesh().issuing.certificate
+    responder = Responder(issuer.certificate, issuer.key)
+    told = SingleResponse(responder.identity.cert_id(cert.serial_number), standing, NOW, NOW + HOUR)
+    (here / name).write_bytes(asyncio.run(responder.respond([told], produced_at=NOW)))
+
+
+def serial(here: Path) -> int:
+    (leaf,) = load_certificates((here / "leaf.pem").read_bytes())
+    return leaf.serial_number
+
+
+def by_issuing(here: Path, *serials: int) -> tuple[str, str]:
+    """The options for a CRL of the issuing CA."""
+    (here / "issuing.crl").write_bytes(sign_crl(mesh().issuing, serials=serials))
+    return "--crl", "issuing.crl"
+
+
+def by_root(here: Path, *serials: int) -> tuple[str, str]:
+    der = sign_crl(mesh().root, serials=serials)
+    (here / "root.crl").write_bytes(pem(der, "X509 CRL"))
+    return "--crl", "root.crl"
+
+
+def test_who_is_on_no_crl_is_valid(here: Path) -> None:
+    verify("svid.pem", *by_issuing(here, 5), *by_root(here), status=0)
+
+
+def test_who_is_on_a_crl_is_revoked(here: Path) -> None:
+    verdict = verify("svid.pem", *by_issuing(here, 5, serial(here)), *by_root(here), status=1)
+    assert codes(verdict) == ["revoked"]
+    assert verdict["chain"][0]["problems"] == ["revoked"]
+
+
+def test_a_revoked_issuing_ca_takes_its_leaf_along(here: Path) -> None:
+    bad = mesh().issuing.certificate.serial_number
+    verdict = verify("svid.pem", *by_issuing(here), *by_root(here, bad), status=1)
+    assert codes(verdict) == ["revoked"]
+    assert verdict["problems"][0]["subject"].startswith("CN=mtls-mesh-issuing-ca")
+
+
+def test_with_one_crl_every_issuer_needs_one(here: Path) -> None:
+    assert codes(verify("svid.pem", *by_issuing(here), status=1)) == ["unknown-revocation"]
+    assert codes(verify("svid.pem", *by_root(here), status=1)) == ["unknown-revocation"]
+
+
+def test_an_answer_tells_of_the_leaf(here: Path) -> None:
+    answer(here, "good.ocsp", Standing.GOOD)
+    bad = Revocation(mesh().issuing.key_id, serial(here), NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
+    answer(here, "bad.ocsp", bad)
+    verify("svid.pem", "--ocsp", "good.ocsp", status=0)
+    assert codes(verify("svid.pem", "--ocsp", "bad.ocsp", status=1)) == ["revoked"]
+    verify("svid.pem", "--ocsp", "good.ocsp", *by_root(here), status=0)
+    assert codes(verify("svid.pem", "--ocsp", "good.ocsp", *by_issuing(here), status=1)) == [
+        "unknown-revocation"
+    ]
+    answer(here, "root.ocsp", Standing.GOOD, mesh().root)
+    assert codes(verify("svid.pem", "--ocsp", "root.ocsp", status=1)) == ["unknown-revocation"]
+    verify("svid.pem", "--ocsp", "root.ocsp", "--ocsp", "good.ocsp", status=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "data", "said"),
+    [
+        ("--crl", b"hello", "bad: it is neither PEM nor DER"),
+        ("--crl", sign_crl(mesh(OTHER).issuing), "no certificate was given"),
+        (
+            "--crl",
+            sign_crl(mesh().issuing, this_update=NOW - DAY, next_update=NOW - HOUR),
+            "bad: crl-stale: the next one was due at 2026-11-23T09:00:00Z",
+        ),
+        (
+            "--crl",
+            sign_crl(forge_issuing(mesh().root, subject=mesh().issuing.certificate.subject)),
+            "bad: crl-bad-signature",
+        ),
+        ("--ocsp", b"hello", "bad: it is neither PEM nor DER"),
+        ("--ocsp", b"\x30\x03\x0a\x01\x03", "bad: it is an OCSP answer about no certificate"),
+        ("--ocsp", sign_crl(mesh().issuing), "bad: the OCSP answer cannot be decoded"),
+    ],
+)
+def test_a_crl_or_an_answer_that_cannot_be_relied_on_is_no_verdict(
+    here: Path, option: str, data: bytes, said: str
+) -> None:
+    (here / "bad").write_bytes(data)
+    arguments = ("verify", "svid.pem", "--roots", "root.crt", "--at", AT)
+    assert said in refused(*arguments, option, "bad")
+    assert "absent cannot be read" in refused(*arguments, option, "absent")
