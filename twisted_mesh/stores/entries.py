@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, select, type_coerce
+from sqlalchemy import Connection, bindparam, delete, exists, select, type_coerce
 from sqlalchemy.types import NullType
 
 from pki.errors import PkiError, printable
@@ -33,6 +33,7 @@ _SETTLED = "default-entry"
 
 # As it is, also where something else than bytes was put there.
 _ROW = select(_e.id, _e.created_at, type_coerce(_e.document, NullType()).label("document"))
+_ONE = select(_e.id).where(_e.id == bindparam("id_"))
 _ALL = _ROW.order_by(_e.created_at, _e.id)
 
 
@@ -80,7 +81,7 @@ def _insert(connection: Connection, into: str, key: str, row: tuple[Any, ...]) -
 
 
 def is_there(connection: Connection, entry_id: str) -> bool:
-    return connection.execute(select(_e.id).where(_e.id == entry_id)).first() is not None
+    return connection.execute(_ONE, {"id_": entry_id}).first() is not None
 
 
 def taken(entry_id: str) -> Conflict:

@@ -3,7 +3,7 @@
 import hmac
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, update
 
 from pki.errors import printable
 from pki.join_token import token_id
@@ -25,6 +25,19 @@ from twisted_mesh.stores.schema import microseconds, serial_text, time_of, token
 
 _t = tokens.c
 _ALL = select(tokens).order_by(_t.created_at.desc(), _t.id)
+_ONE = select(tokens).where(_t.id == bindparam("id_"))
+_SPEND = (
+    update(tokens)
+    .where(
+        _t.id == bindparam("id_"),
+        _t.digest == bindparam("digest_"),
+        _t.entry == func.coalesce(bindparam("entry_", type_=Text), _t.entry),
+        _t.spent_at.is_(None),
+        _t.revoked_at.is_(None),
+        _t.expires_at >= bindparam("at_"),
+    )
+    .values(spent_at=bindparam("at_"), request=bindparam("request_"), serial=bindparam("serial_"))
+)
 
 
 def everything(connection: Connection) -> tuple[IssuedToken, ...]:
@@ -72,21 +85,15 @@ def spend(connection: Connection, command: RecordIntent, digest: bytes) -> None:
     Raises :class:`TokenSpent`, :class:`TokenDead` and :class:`EntryGone`.
     """
     at = command.entry.at if command.at is None else command.at
-    live = [
-        _t.id == token_id(digest),
-        _t.digest == digest,
-        _t.spent_at.is_(None),
-        _t.revoked_at.is_(None),
-        _t.expires_at >= microseconds(at),
-    ]
-    if command.requires is not None:
-        live.append(_t.entry == command.requires)
     spent = {
-        "spent_at": microseconds(at),
-        "request": command.request_key,
-        "serial": serial_text(command.certificate.serial),
+        "id_": token_id(digest),
+        "digest_": digest,
+        "entry_": command.requires,
+        "at_": microseconds(at),
+        "request_": command.request_key,
+        "serial_": serial_text(command.certificate.serial),
     }
-    if connection.execute(update(tokens).where(*live).values(spent)).rowcount:
+    if connection.execute(_SPEND, spent).rowcount:
         return
     # Only to say why: nothing is decided by it.
     token = find(connection, digest)
@@ -124,7 +131,7 @@ def prune(connection: Connection, before: int, limit: int) -> list[str]:
 
 
 def _by_id(connection: Connection, name: str) -> IssuedToken | None:
-    row = connection.execute(select(tokens).where(_t.id == name)).first()
+    row = connection.execute(_ONE, {"id_": name}).first()
     return None if row is None else _token(row)
 
 
