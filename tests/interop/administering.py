@@ -1,15 +1,21 @@
 """What the tests of ``mesh-ctl`` share: certificates made at once, and what the command answered."""
 
 import json
+import os
+import shutil
 import subprocess
 from typing import Any
+
+import pytest
 
 from pki.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
-from tests.interop.house import House
+from tests.interop.house import House, Reply, as_json, reply_of
+from tests.tools import require_tool
 
 Done = subprocess.CompletedProcess[str]
+NOBODY = 65534
 
 
 def issue(house: House, spiffe_id: str, ttl: str = "1h") -> str:
@@ -45,3 +51,24 @@ def statuses(house: House, *filters: str) -> dict[str, str]:
     """By serial."""
     rows = answer(house, "cert", "list", "--all", *filters)
     return {row["serial"]: row["status"] for row in rows}
+
+
+def as_nobody() -> tuple[str, ...]:
+    """What runs a command as a user who is neither root nor the CA's own."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    setpriv = str(require_tool("setpriv"))
+    return setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
+
+
+def sign_as_nobody(house: House, spiffe_id: str, *dns_names: str) -> Reply:
+    """Another user's request on the socket, for a new key."""
+    key = MemoryKey.generate(KeyAlgorithm.EC_P256)
+    csr = build_csr(key, SpiffeId.parse(spiffe_id), dns_names).decode()
+    body = json.dumps({"csr": csr, "requested_id": spiffe_id})
+    curl = shutil.which("curl") or "curl"
+    through = ("-sS", "-i", "--unix-socket", house.socket, *as_json(), "--data-binary", "@-")
+    url = "http://localhost/api/v1/sign"
+    done = house.run(*as_nobody(), curl, *through, url, stdin=body)
+    assert done.returncode == 0, done.stderr
+    return reply_of(done.stdout)

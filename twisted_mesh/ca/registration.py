@@ -50,7 +50,8 @@ class TokenRequest(msgspec.Struct):
 
 
 async def list_entries(ca: CertificateAuthority, call: Call) -> Answer:
-    return told({"entries": [_entry(known) for known in ca.registrar.all()]})
+    entries = [_entry(known) for known in ca.registrar.all()]
+    return told({"entries": entries, "max_ttl": format_duration(ca.lifetimes.maximum)})
 
 
 async def show_entry(ca: CertificateAuthority, call: Call) -> Answer:

@@ -115,7 +115,7 @@ class Creating:
             return DONE
         output.put_facts(
             {
-                "token": f"{made.id} (shown this once)",
+                "token": made.id,
                 "buys": f"one certificate of {made.spiffe_id}",
                 "until": spoken_time(parse_rfc3339(made.expires_at)),
                 "entry": f"{made.entry} (renewals last until it is deleted)",
@@ -130,7 +130,8 @@ class Creating:
         line = shlex.join(joining_command(made, self.new))
         change = f", with a name in place of {_ANY}" if _ANY in line else ""
         output.put(
-            f"\nOn the new machine{change} (mesh-client takes these options too, but no --dns or --ip):\n"
+            f"\nTo be run on the new machine{change}; mesh-client takes these options too, but no --dns or --ip. "
+            "The token is shown this once:\n"
         )
         output.put(f"  {line}")
         return DONE
