@@ -275,7 +275,11 @@ def test_a_token_for_this_key_is_good(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["let_in"]
 
 
-@pytest.mark.parametrize("text", [TOKEN.text[:-1], TOKEN.text + "a", f" {TOKEN.text}", ""])
+@pytest.mark.parametrize(
+    "text",
+    [TOKEN.text[:-1], TOKEN.text + "a", f" {TOKEN.text}", ""],
+    ids=["cut", "grown", "spaced", "empty"],
+)
 def test_a_damaged_token_is_told_without_its_text(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
