@@ -7,11 +7,17 @@ arguments; :mod:`twisted_mesh` is the side that acts.
 from pki.authority import Authority, Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.chain import Verdict, judge
+from pki.crl import Crl, read_crl
+from pki.crl_issuer import issue_crl
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem
 from pki.keys import KeyAlgorithm, MemoryKey, SigningKey
+from pki.ocsp import OcspRequest
+from pki.ocsp_answer import judge_answer
+from pki.ocsp_responder import Responder
 from pki.policy import Principal, permit
 from pki.profile import Profile
+from pki.publication import Publication
 from pki.revocation import Revocation, RevocationSet
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import Purpose, X509Svid
@@ -20,15 +26,19 @@ from pki.validity import Validity
 __all__ = [
     "Authority",
     "BundleSet",
+    "Crl",
     "Draft",
     "IssuanceRequest",
     "KeyAlgorithm",
     "MemoryKey",
+    "OcspRequest",
     "PkiError",
     "Principal",
     "Problem",
     "Profile",
+    "Publication",
     "Purpose",
+    "Responder",
     "Revocation",
     "RevocationSet",
     "SigningKey",
@@ -39,6 +49,9 @@ __all__ = [
     "Validity",
     "Verdict",
     "X509Svid",
+    "issue_crl",
     "judge",
+    "judge_answer",
     "permit",
+    "read_crl",
 ]

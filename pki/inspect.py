@@ -1,4 +1,4 @@
-"""What a certificate or CSR says, as data for people: every field, whether or not it makes sense.
+"""What a certificate, CSR, CRL or OCSP response says, as data for people, whether or not it makes sense.
 
 Nothing here is a verdict, nothing is printed, and every text is printable.
 """
@@ -22,7 +22,9 @@ from cryptography.x509.oid import (
 )
 
 from pki.encoding import (
+    ANSWER,
     CERTIFICATE,
+    CRL,
     PRIVATE_KEY,
     REQUEST,
     SEQUENCE,
@@ -35,6 +37,7 @@ from pki.encoding import (
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.extensions import Extension, damaged_extension, name_text, read_extensions
 from pki.keys import KeyAlgorithm
+from pki.statement import Facts, answer_facts, crl_facts
 from pki.svid import spiffe_id_of, validity_of
 from pki.validity import Validity
 
@@ -49,6 +52,13 @@ _ATTRIBUTES = {
 _BASIC_CONSTRAINTS = ExtensionOID.BASIC_CONSTRAINTS.dotted_string
 _SUBJECT_ALT_NAME = ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string
 _EXTENSIONS_TAG = 0xA3
+_WORDS = {
+    REQUEST: "CSR",
+    CERTIFICATE: "certificate",
+    CRL: "CRL",
+    ANSWER: "OCSP response",
+    "PKCS12": "PKCS #12 archive",
+}
 _UNREADABLE = "(cannot be decoded)"
 
 
@@ -115,17 +125,19 @@ class Description:
     sha1: str = ""
     remarks: tuple[str, ...] = ()
     """What is odd about its form: a part that cannot be decoded, an extension that appears twice."""
+    facts: Facts = ()
+    """All there is to say of a CRL or an OCSP response; of nothing else."""
 
     @property
     def is_shown(self) -> bool:
         """Whether it is of a kind that is described at all: a private key never is."""
-        return self.public_key is not None
+        return self.public_key is not None or bool(self.facts)
 
 
 def describe(data: bytes, now: datetime) -> tuple[Description, ...]:
     """Everything in a PEM or DER file, in its order, at least one. Raises :class:`Malformed` and nothing else.
 
-    Private keys are named and not even decoded; so are other things that are not certificates or CSRs.
+    Private keys are named and not even decoded; so are other things that are none of these.
     """
     return tuple(_describe(block, now) for block in blocks(data))
 
@@ -148,9 +160,7 @@ def name_of(label: str) -> str:
     """What a PEM label says in words."""
     if label.endswith(PRIVATE_KEY):
         return "private key"
-    return {REQUEST: "CSR", CERTIFICATE: "certificate", "PKCS12": "PKCS #12 archive"}.get(
-        label, label
-    )
+    return _WORDS.get(label, label)
 
 
 def _describe(block: Block, now: datetime) -> Description:
@@ -158,6 +168,10 @@ def _describe(block: Block, now: datetime) -> Description:
         return _Reader(block.der).certificate(_certificate(block.der), now)
     if block.label == REQUEST:
         return _Reader(block.der).request(_request(block.der))
+    if block.label == CRL:
+        return Description(name_of(CRL), facts=crl_facts(block.der))
+    if block.label == ANSWER:
+        return Description(name_of(ANSWER), facts=answer_facts(block.der))
     return Description(name_of(block.label))
 
 

@@ -383,6 +383,7 @@ def test_an_issuer_without_key_usage_may_sign() -> None:
 # Beside cryptography, and how long it takes
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_entries_are_read_as_cryptography_reads_them() -> None:
     reasons = list(Reason)
     told = [
@@ -392,7 +393,7 @@ def test_two_hundred_thousand_entries_are_read_as_cryptography_reads_them() -> N
     made = asyncio.run(issue_crl(CA, told, 1, this_update=NOW, next_update=NOW + HOUR))
     start = time.process_time()
     found = read_crl(made, CA.certificate, now=NOW)
-    assert time.process_time() - start < 6  # a third of a second on an idle machine
+    assert time.process_time() - start < 6  # half a second on an idle machine
     assert len(found) == 200_000
     oracle = x509.load_der_x509_crl(made)
     for ours, theirs in list(zip(found, oracle, strict=True))[::50]:

@@ -161,12 +161,13 @@ def test_a_signers_odd_answer_makes_no_crl() -> None:
         issued(issuer=odd)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_entries_take_no_time() -> None:
     told = [revoked(new_serial()) for _ in range(20_000)]
     start = time.process_time()
     issued(told)
     few = time.process_time() - start
-    assert few < 1
+    assert few < 2
     start = time.process_time()
     crl = issued([*told, *(revoked(new_serial()) for _ in range(80_000))])
     assert time.process_time() - start < 12 * few + 1  # not quadratic

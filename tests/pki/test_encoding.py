@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -9,7 +10,20 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pki.encoding import Block, blocks, element, elements, oid_text, pem
+from pki.encoding import (
+    Block,
+    blocks,
+    element,
+    elements,
+    generalized_time,
+    integer,
+    oid_content,
+    oid_text,
+    parse_integer,
+    parse_time,
+    pem,
+    time,
+)
 from pki.errors import Malformed, PkiError
 from tests.authorities import csr_builder, key, mesh, rsa_key
 
@@ -32,6 +46,52 @@ def test_an_element_of_der_is_read_back(tag: int, content: bytes) -> None:
 def test_der_breaks_only_as_malformed(data: bytes) -> None:
     with contextlib.suppress(PkiError):
         assert b"".join(part.whole for part in elements(data)) == data
+
+
+@pytest.mark.parametrize("size", [0, 127, 128, 255, 256, 65535, 65536])
+def test_strictly_a_length_has_one_form(size: int) -> None:
+    content = bytes(size)
+    (found,) = elements(element(0x04, content), strict=True)
+    assert found.content == content
+    for octets in range(1, 5):
+        if size < 1 << 8 * octets:
+            whole = bytes((0x04, 0x80 | octets)) + size.to_bytes(octets, "big") + content
+            (found,) = elements(whole)
+            assert found.content == content
+            if whole != element(0x04, content):
+                with pytest.raises(Malformed, match="as DER wants it"):
+                    list(elements(whole, strict=True))
+
+
+@given(st.integers())
+def test_an_integer_is_read_back(number: int) -> None:
+    (found,) = elements(integer(number))
+    assert (found.tag, parse_integer(found.content)) == (0x02, number)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\1", b"\0\0", b"\xff\x80", b"\xff\xff", b"\xff" * 256]
+)
+def test_an_integer_has_one_form(content: bytes) -> None:
+    with pytest.raises(Malformed, match="as DER wants it"):
+        parse_integer(content)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_are_read_back_in_whole_seconds(moment: datetime) -> None:
+    for written in (time(moment), generalized_time(moment)):
+        (found,) = elements(written)
+        assert parse_time(found.tag, found.content) == moment.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(("year", "tag"), [(1949, 0x18), (1950, 0x17), (2049, 0x17), (2050, 0x18)])
+def test_times_have_two_digits_for_the_year_until_2049(year: int, tag: int) -> None:
+    moment = datetime(year, 1, 1, tzinfo=UTC)
+    assert time(moment)[0] == tag
+    assert generalized_time(moment)[0] == 0x18
+    abroad = moment.astimezone(timezone(timedelta(hours=5)))
+    assert time(abroad) == time(moment)
+    assert generalized_time(abroad) == generalized_time(moment)
 
 
 @given(st.binary())
@@ -140,3 +200,4 @@ def test_object_identifiers_are_written_with_dots(dotted: str) -> None:
             octets.insert(0, arc & 0x7F | 0x80)
         content += bytes(octets)
     assert oid_text(content) == dotted
+    assert oid_content(dotted) == content

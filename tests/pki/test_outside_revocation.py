@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 
 from pki.authority import Authority
@@ -16,9 +17,12 @@ from pki.crl_issuer import issue_crl
 from pki.keys import KeyAlgorithm
 from pki.ocsp import SHA1, OcspRequest
 from pki.ocsp_responder import Responder, SingleResponse, Standing, single_responses
+from pki.profile import WORKLOAD
+from pki.publication import Publication
 from pki.revocation import Reason, Revocation
 from pki.svid import certificates_pem
-from tests.authorities import HOUR, MESH, Mesh, der, key, mesh, pem, sign_crl
+from tests.authorities import BACKEND, HOUR, MESH, Mesh, der, key, mesh, pem, sign_crl
+from tests.pki.test_outside_judges import unwaived
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.slow
@@ -272,3 +276,26 @@ def test_openssl_and_pkilint_find_no_fault_with_a_responders_certificate(
         assert status != 0
     assert pkilint("lint_pkix_cert", file) == ""
     assert der(delegate)
+
+
+def test_openssl_and_pkilint_find_no_fault_with_places_of_publication(
+    algorithms: tuple[KeyAlgorithm, KeyAlgorithm], tmp_path: Path
+) -> None:
+    openssl = require_tool("openssl")
+    here = made(algorithms)
+    places = Publication("http://ca.example/crl", "http://ca.example/ocsp", "http://ca.example/ca")
+    issuer = Authority(
+        here.issuing.certificate, here.issuing.key, workload=evolve(WORKLOAD, publication=places)
+    )
+    leaf = asyncio.run(issuer.sign(issuer.draft(key(9).public_key, BACKEND, WALL, HOUR)))
+    published = asyncio.run(here.root.create_issuing(key(8), MESH, WALL, publication=places))
+    assert unwaived(leaf) == unwaived(published.certificate) == []
+    file = tmp_path / "published.pem"
+    file.write_bytes(certificates_pem([leaf]))
+    chain = ("-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / "issuing.pem", file)
+    status, said = run(openssl, "verify", "-x509_strict", "-purpose", "sslclient", *chain)
+    assert status == 0, said
+    _, said = run(openssl, "x509", "-in", file, "-noout", "-text", "-ocsp_uri")
+    for words in ("URI:http://ca.example/crl", "CA Issuers - URI:http://ca.example/ca"):
+        assert words in said
+    assert said.splitlines().count("http://ca.example/ocsp") == 1

