@@ -203,6 +203,9 @@ def _best_path(
     if not paths:
         return _unanchored(presented, bundle, known_issuers)
 
+    if len(paths) == 1:
+        return paths[0], []
+
     def faults(path: Path) -> int:
         return sum(
             len(certificate_problems(cert, now)) + len(_issuer_problems(cert, depth))
