@@ -11,7 +11,7 @@ from pathlib import Path
 
 from OpenSSL import SSL
 
-from tests.bench import handshakes, record, rotation, signatures, start
+from tests.bench import handshakes, record, revocation_live, rotation, signatures, start
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
 
@@ -21,6 +21,7 @@ _MEASURES = {
     "start": start.measure,
     "record": record.measure,
     "rotation": rotation.measure,
+    "revocation-live": revocation_live.measure,
 }
 
 
