@@ -20,7 +20,7 @@ from twisted_mesh.connections import ConnectionRegistry, LiveConnection
 from twisted_mesh.trust import Judge, Trust
 
 #: How many connections are judged in one turn of the reactor: some ten milliseconds' worth.
-A_TURN = 100
+A_TURN = 25
 
 _BROKEN = Problem(
     "internal",

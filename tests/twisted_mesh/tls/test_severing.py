@@ -8,6 +8,8 @@ import pytest
 from attrs import define, evolve, field
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
+from twisted.web._newclient import HTTP11ClientProtocol, Request
+from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from pki.bundle import BundleSet, TrustBundle
@@ -29,10 +31,10 @@ from tests.twisted_mesh.tls.wires import (
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.review import Reviewer
 from twisted_mesh.server import MeshSite, StatusResource
-from twisted_mesh.tls.alerts import PeerRefused
+from twisted_mesh.tls.alerts import PeerRefused, as_error
 from twisted_mesh.tls.transport import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
 from twisted_mesh.trust import Judge
-from twisted_mesh.web import BoundedSite
+from twisted_mesh.web import BoundedSite, read_body
 
 STATUS = b"GET /api/status HTTP/1.1\r\nHost: a\r\n\r\n"
 REVOKED = Problem("revoked", "in this test")
@@ -372,6 +374,34 @@ def test_a_client_severs_its_connection_to_a_revoked_server_and_says_so() -> Non
     assert calling.heard == b""
     assert isinstance(conversation.client_error.value, PeerRefused)
     assert len(client.registry) == len(server.registry) == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_whoever_waits_for_a_revoked_servers_answer_reads_why_there_is_none(begun: bool) -> None:
+    client, server = End(False), End(True)
+    asking: Any = Factory.forProtocol(HTTP11ClientProtocol)
+    asking.noisy = False
+    root = Root()
+    conversation = Conversation(
+        client,
+        server,
+        served=MeshSite(root, server.clock),  # type: ignore[arg-type]
+        calling=asking,
+    )
+    conversation.connect()
+    (protocol,) = conversation.outcome
+    path = b"/long" if begun else b"/later"
+    request = Request(b"GET", path, Headers({"host": ["a"]}), None)
+    errors: list[Any] = []
+    protocol.request(request).addCallback(read_body, 2_000_000).addErrback(errors.append)
+    conversation.pump()
+    assert len(root.waiting) == 1
+    revoke(client, server.svid)
+    conversation.pump()
+    (failure,) = errors
+    error = as_error(failure)
+    assert isinstance(error, PeerRefused)
+    assert [problem.code for problem in error.problems] == ["revoked"]
 
 
 # For each cause.
