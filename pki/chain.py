@@ -110,8 +110,7 @@ def judge(
 
 def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]:
     """What is wrong with one certificate by itself: its dates, its key, its signature's hash, its extensions."""
-    subject = subject_of(cert)
-    problems = list(_dates(cert, subject, now))
+    problems = list(_dates(cert, now))
     try:
         problems += weaknesses(cert.public_key())
         if isinstance(cert.signature_hash_algorithm, _OLD_HASHES):
@@ -121,7 +120,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
                     "it is signed with SHA-1 or MD5",
                     "issue it anew",
                     "RFC 9155",
-                    subject,
+                    subject_of(cert),
                 )
             )
         for found in cert.extensions:
@@ -132,7 +131,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
                         f"critical extension {found.oid.dotted_string} is not understood here",
                         "issue it without, or not critical",
                         "RFC 5280 section 4.2",
-                        subject,
+                        subject_of(cert),
                     )
                 )
     except HOSTILE_INPUT:
@@ -142,7 +141,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
                 "its key or extensions cannot be decoded",
                 "issue it anew",
                 "RFC 5280",
-                subject,
+                subject_of(cert),
             )
         )
     return problems
@@ -202,6 +201,9 @@ def _best_path(
     if not paths:
         return _unanchored(presented, bundle, known_issuers)
 
+    if len(paths) == 1:
+        return paths[0], []
+
     def faults(path: Path) -> int:
         return sum(
             len(certificate_problems(cert, now)) + len(_issuer_problems(cert, depth))
@@ -214,10 +216,12 @@ def _best_path(
 def _paths(presented: Sequence[x509.Certificate], bundle: TrustBundle) -> Iterator[Path]:
     """Every path from the leaf to a root, depth first, within a budget of signature checks."""
     budget = _MAX_SIGNATURES
+    # The root may be among what was presented, and is no other candidate then.
+    candidates = (*bundle.roots, *(cert for cert in presented[1:] if cert not in bundle.roots))
     stack: list[Path] = [(presented[0],)]
     while stack:
         path = stack.pop()
-        for candidate in (*bundle.roots, *presented[1:]):
+        for candidate in candidates:
             if candidate in path or not _names_match(path[-1], candidate):
                 continue
             budget -= 1
@@ -279,7 +283,7 @@ def _is_ours(leaf: x509.Certificate, bundle: TrustBundle, known_issuers: Collect
         return False
 
 
-def _dates(cert: x509.Certificate, subject: str, now: datetime) -> Iterator[Problem]:
+def _dates(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
     validity = validity_of(cert)
     rule = "RFC 5280 section 4.1.2.5"
     if now > validity.not_after:
@@ -289,7 +293,7 @@ def _dates(cert: x509.Certificate, subject: str, now: datetime) -> Iterator[Prob
             f"ago; here it is {rfc3339(now)}",
             "renew it; if it is fresh, compare the two machines' clocks",
             rule,
-            subject,
+            subject_of(cert),
         )
     if now < validity.not_before:
         yield Problem(
@@ -297,7 +301,7 @@ def _dates(cert: x509.Certificate, subject: str, now: datetime) -> Iterator[Prob
             f"the certificate is valid from {rfc3339(validity.not_before)}, and here it is {rfc3339(now)}",
             "compare the two machines' clocks",
             rule,
-            subject,
+            subject_of(cert),
         )
 
 
@@ -313,7 +317,6 @@ def _revoked(
 
 def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
     """Whether ``cert`` may issue, with so many CAs between it and the leaf (RFC 5280 section 6.1.4)."""
-    subject = subject_of(cert)
 
     def problem(code: str, detail: str, section: str) -> Problem:
         return Problem(
@@ -321,7 +324,7 @@ def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
             detail,
             "have the chain issued by a CA of the mesh",
             f"RFC 5280 section {section}",
-            subject,
+            subject_of(cert),
         )
 
     try:

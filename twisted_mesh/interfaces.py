@@ -78,6 +78,17 @@ class ISource(Interface):
         """What has been revoked since the last call, as a list of ``pki.Revocation``."""
 
 
+class IFinishing(Interface):
+    """A protocol that can end where nothing is torn apart: after the request that it is serving."""
+
+    def finish(refusal: Any = None) -> None:
+        """Begin nothing any more, finish what has begun, then ``loseConnection``; at once where there is nothing.
+
+        With a ``pki.Problem`` for a refusal the peer is no longer who it was: what is still arriving
+        from it has not begun. Whoever calls bounds the time.
+        """
+
+
 class IContextFactory(Interface):
     """Hands out the TLS context of the moment."""
 

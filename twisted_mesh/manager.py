@@ -2,7 +2,7 @@
 
 Its LoopingCall asks a pure function what to do. A renewal makes a new key, obtains a certificate,
 judges it as a peer would, builds whole new contexts and swaps them in; whatever fails on the way
-leaves the old ones serving. Open connections live on.
+leaves the old ones serving. Open connections live on for as long as their peers would be let in.
 """
 
 import random
@@ -31,6 +31,7 @@ from twisted_mesh._tasks import spawn
 from twisted_mesh.clock import Now
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.events import codes, reasons
+from twisted_mesh.review import Reviewer
 from twisted_mesh.sources import Identity
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.trust import Judge
@@ -72,6 +73,8 @@ class CertificateManager(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     announce: bool = True
     """Whether certificates are told to people, in the words of the log."""
+    reviewer: Reviewer = field(init=False)
+    """The only one that changes what is believed."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
     rotations: int = field(default=0, init=False)
@@ -86,6 +89,9 @@ class CertificateManager(Service):
     _polling: "Deferred[None] | None" = field(default=None, init=False)
     _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
     _loop: LoopingCall | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.reviewer = Reviewer(self.judge, self.registry, self.clock, self.log)
 
     def startService(self) -> None:
         super().startService()
@@ -119,22 +125,24 @@ class CertificateManager(Service):
 
     def revoke(self, revocations: Sequence[Revocation]) -> None:
         """Believe these revoked from now on, and cut whoever is connected by them."""
-        if not revocations:
-            return
         trust = self.judge.trust
         merged = trust.revocations.merged(revocations, self.now())
-        self.judge.trust = evolve(trust, revocations=merged, generation=trust.generation + 1)
-        for revocation in revocations:
-            reason = f"its certificate {serial_pairs(revocation.serial)} is revoked"
-            for connection in self.registry.resting_on(revocation.issuer, revocation.serial):
-                # In the next turn: at the CA, whoever revokes itself gets the answer first.
-                self.clock.callLater(0, connection.sever, reason)
+        if revocations and merged is not trust.revocations:
+            self.reviewer.believe(evolve(trust, revocations=merged), revocations)
+
+    def allow(self, patterns: Sequence[SpiffePattern]) -> None:
+        """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
+        self.reviewer.believe(evolve(self.judge.trust, allow=tuple(patterns)))
 
     def _tick(self) -> None:
-        try:
-            self._look()
-        except Exception:  # a LoopingCall that fails once never runs again
-            self.log.failure("a tick of the rotation broke", event="tick-broke")
+        for look in (self._look_at_peers, self._look):
+            try:
+                look()
+            except Exception:  # a LoopingCall that fails once never runs again
+                self.log.failure("a tick of the rotation broke", event="tick-broke")
+
+    def _look_at_peers(self) -> None:
+        self.reviewer.look_at_the_clock(self.now())
 
     def _look(self) -> None:
         """Ask what is to be done now, and begin it."""
@@ -199,7 +207,6 @@ class CertificateManager(Service):
             # Those from before too: peers have leaves of the last issuing CA for a while.
             known_issuers=trust.known_issuers
             | {found.digest for found in issuers if found is not None},
-            generation=trust.generation + 1,
         )
         ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
         verdict = ourselves.judge(svid.chain, self.now(), Purpose.ANY)
@@ -213,7 +220,7 @@ class CertificateManager(Service):
             self.log.info("Hot-swapping certificate...", event="hot-swap")
         for factory, context in zip(self.contexts, contexts, strict=True):
             factory.use(context)
-        self.judge.trust = trust
+        self.reviewer.believe(trust)
         self.svid = svid
         self._plan = renewal.plan(
             identity.issued_at, svid.validity.not_after, self.rotate_at, self.draw

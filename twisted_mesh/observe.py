@@ -27,6 +27,17 @@ REFUSALS = Counter("mesh_peers_refused", "Connections refused, by code.", ["code
 API_REFUSALS = Counter(
     "mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"]
 )
+SEVERED = Counter(
+    "mesh_connections_severed",
+    "Open connections that were closed because their peers would not be let in any more, by code.",
+    ["code"],
+)
+#: The events that say, under ``codes``, why somebody was turned away.
+_BY_CODE = {
+    "peer-refused": REFUSALS,
+    "request-refused": API_REFUSALS,
+    "connection-severed": SEVERED,
+}
 EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
 CONNECTIONS = Gauge("mesh_connections", "Open TLS connections.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
@@ -196,8 +207,8 @@ def count(event: LogEvent) -> None:
     if not name or _subsystem(event) is None:
         return
     _counter(name).inc()
-    if name in ("peer-refused", "request-refused"):
-        counter = REFUSALS if name == "peer-refused" else API_REFUSALS
+    counter = _BY_CODE.get(name)
+    if counter is not None:
         for code in str(event.get("codes", "")).split(", "):
             counter.labels(code).inc()
 

@@ -9,7 +9,7 @@ from twisted_mesh.connections import Peer
 from twisted_mesh.documents import problem_body
 from twisted_mesh.events import logger
 from twisted_mesh.tls.transport import MeshConnection, spoken_address
-from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer
+from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer, no_longer_accepted
 
 _log = logger("server")
 
@@ -39,8 +39,9 @@ class StatusResource(resource.Resource):
         if peer is None:  # the context demands a certificate, so this is a bug: shut the door
             connection.abortConnection()
             return server.NOT_DONE_YET
-        if not connection.still_good():
-            connection.sever("its certificate is no longer good")
+        if problems := connection.objections():
+            connection.sever(problems)
+            answer(request, 403, no_longer_accepted(problems[0]), "application/problem+json")
             return server.NOT_DONE_YET
         path = request.path.decode("ascii", "replace")
         method = request.method.decode("ascii", "replace")

@@ -17,10 +17,13 @@ from twisted.web import http, resource, server
 from twisted.web.client import ResponseDone
 from twisted.web.http import RESPONSES, datetimeToString
 from twisted.web.iweb import IResponse
+from zope.interface import implementer
 
+from pki.errors import Problem
 from twisted_mesh._tasks import within
 from twisted_mesh.admission import Admission, Place
 from twisted_mesh.documents import problem_body
+from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits import stranger
 from twisted_mesh.whole_request import read_whole
 
@@ -101,6 +104,7 @@ class BoundedRequest(server.Request):
             super().handleContentChunk(data)
 
 
+@implementer(IFinishing)
 class BoundedChannel(http.HTTPChannel):
     """An HTTP/1.1 connection whose every phase has an absolute deadline."""
 
@@ -238,8 +242,17 @@ class BoundedChannel(http.HTTPChannel):
             self._place.rest()
         super().requestDone(request)
 
-    def finish(self) -> None:
-        """Serve what is being served, then close; at once where nothing is."""
+    def finish(self, refusal: Problem | None = None) -> None:
+        """Serve what is being served, then close; at once where nothing is.
+
+        A request that is still arriving is served too; after a ``refusal`` it gets 403 for an answer.
+        """
+        if self.refused:
+            return  # and closing
+        if refusal is not None and self.requests and not self._handlingRequest:
+            body = no_longer_accepted(refusal)
+            self._refuse(b"403 Forbidden", _problem_head(body), body)
+            return
         for request in self.requests:
             request.setHeader(b"connection", b"close")
         self.persistent = False
@@ -250,8 +263,7 @@ class BoundedChannel(http.HTTPChannel):
         """Answer 413 now, and use no more of what comes."""
         limit = self.limits.body_bytes
         body = problem_body(413, "too-large", f"a request body has at most {limit} bytes here")
-        head = b"Content-Type: application/problem+json\r\nContent-Length: %d" % len(body)
-        self._refuse(b"413 Content Too Large", head, body)
+        self._refuse(b"413 Content Too Large", _problem_head(body), body)
 
     def _refuse(self, status: bytes, head: bytes, body: bytes = b"") -> None:
         """Answer, and hang up once the peer has, or is given up.
@@ -407,6 +419,18 @@ def answer(
     for name, value in (headers or {}).items():
         request.setHeader(name.encode(), value.encode())
     request.respond(status, body, content_type)
+
+
+def no_longer_accepted(problem: Problem) -> bytes:
+    """What a caller reads on a connection that was opened while its certificate was still good."""
+    detail = (
+        "the certificate of this connection is no longer accepted here: connect with a good one"
+    )
+    return problem_body(403, problem.code, detail)
+
+
+def _problem_head(body: bytes) -> bytes:
+    return b"Content-Type: application/problem+json\r\nContent-Length: %d" % len(body)
 
 
 @lru_cache(maxsize=4)

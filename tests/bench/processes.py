@@ -159,11 +159,13 @@ def stage(home: Path) -> Iterator[Stage]:
 
 
 @contextmanager
-def script(module: str, core: int | None = LOAD_CORE) -> Iterator["subprocess.Popen[bytes]"]:
+def script(
+    module: str, core: int | None = LOAD_CORE, *arguments: str
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A module of ours that takes a job on its standard input and answers on its output."""
     with pinned(core):
         process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=CHECKOUT,

@@ -1,12 +1,15 @@
 """Peers without a handshake: who they are, and the certificates that they rest on."""
 
+from collections.abc import Sequence
+
 from attrs import define, field
 from cryptography import x509
 
+from pki.errors import Problem
 from pki.spiffe import SpiffeId
 from tests.authorities import Mesh, mesh
 from twisted_mesh.connections import Peer
-from twisted_mesh.events import TlsFacts
+from twisted_mesh.events import TlsFacts, codes
 
 FACTS = TlsFacts("TLS 1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "", "", (), ())
 
@@ -22,10 +25,19 @@ def peer_of(
 
 @define(eq=False)
 class Connected:
-    """A live connection that notes why it was closed."""
+    """A live connection that notes how often it was judged again, and why it was closed.
+
+    What there is to object is the test's to say.
+    """
 
     peer: Peer | None = None
+    objecting: tuple[Problem, ...] = ()
+    judged: int = 0
     severed: list[str] = field(factory=list)
 
-    def sever(self, reason: str) -> None:
-        self.severed.append(reason)
+    def objections(self) -> Sequence[Problem]:
+        self.judged += 1
+        return self.objecting
+
+    def sever(self, problems: Sequence[Problem]) -> None:
+        self.severed.append(codes(problems))

@@ -19,7 +19,9 @@ from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose, X509Svid
 from tests.authorities import BACKEND, HOUR, NOW, OTHER, Mesh, key, mesh
+from tests.twisted_mesh.peers import Connected, peer_of
 from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh import manager as manager_module
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.manager import POLL, TICK, CertificateManager
@@ -286,6 +288,79 @@ def test_revocations_are_asked_for_every_second_and_believed(rig: Rig) -> None:
     rig.pass_time(POLL + TICK)
     verdict = rig.manager.judge.verdict(chain, Purpose.CLIENT)
     assert [problem.code for problem in verdict.problems] == ["revoked"]
+
+
+def connect(rig: Rig, connection: Connected, code: str) -> Connected:
+    """Have it open, with ``code`` to object from now on."""
+    connection.objecting = (Problem(code, "in this test"),)
+    rig.registry.add(connection)
+    return connection
+
+
+def test_who_is_connected_by_what_is_revoked_is_severed_at_once(rig: Rig) -> None:
+    rig.manager.startService()
+    ca = mesh()
+    gone, other = (connect(rig, Connected(peer_of(ca.leaf())), "revoked") for _ in range(2))
+    serial = gone.peer.leaf.serial_number  # type: ignore[union-attr]
+    revocation = Revocation(ca.issuing.key_id, serial, NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
+    before = rig.manager.judge.trust.generation
+    rig.manager.revoke([revocation])
+    assert (gone.severed, other.severed) == (["revoked"], [])
+    rig.manager.revoke([])
+    assert rig.manager.judge.trust.generation == before + 1
+
+
+def test_who_expires_is_severed_at_the_next_tick(rig: Rig) -> None:
+    rig.manager.startService()
+    short = connect(rig, Connected(peer_of(mesh().leaf(lifetime=HOUR / 60))), "expired")
+    long = connect(rig, Connected(peer_of(mesh().leaf())), "expired")
+    rig.pass_time(60)
+    assert short.severed == []
+    rig.pass_time(2 * TICK)
+    assert (short.severed, long.severed) == (["expired"], [])
+
+
+def test_who_has_expired_by_a_wall_clock_that_was_set_is_severed_too(rig: Rig) -> None:
+    rig.manager.startService()
+    connection = connect(rig, Connected(peer_of(mesh().leaf())), "expired")
+    rig.manager.now = lambda: NOW + 2 * HOUR
+    rig.pass_time(TICK)
+    assert connection.severed == ["expired"]
+
+
+def test_peers_that_expire_are_severed_while_our_own_renewal_hangs_or_breaks(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.source.late = True
+    rig.manager.startService()
+    monkeypatch.setattr(manager_module.renewal, "next_action", lambda *args: 1 / 0)
+    connection = connect(rig, Connected(peer_of(mesh().leaf(lifetime=HOUR / 60))), "expired")
+    rig.pass_time(61)
+    assert connection.severed == ["expired"]
+
+
+def test_the_rules_change_while_it_runs_and_cut_whoever_may_no_longer(rig: Rig) -> None:
+    rig.manager.startService()
+    connection = connect(rig, Connected(peer_of(mesh().leaf())), "not-authorized")
+    rig.manager.allow([SpiffePattern.parse("spiffe://mesh.local/service/*")])
+    assert connection.judged == 0
+    rig.manager.allow([SpiffePattern.parse("spiffe://mesh.local/batch/*")])
+    assert connection.severed == ["not-authorized"]
+    assert not rig.manager.judge.verdict(
+        (mesh().leaf(), *mesh().issuing.intermediates), Purpose.CLIENT
+    ).ok
+    rig.pass_time(2000, step=10)
+    assert [str(p) for p in rig.manager.judge.trust.allow] == ["spiffe://mesh.local/batch/*"]
+
+
+def test_a_renewal_that_brings_another_bundle_cuts_who_ends_in_the_old_root(rig: Rig) -> None:
+    rig.source.bundles = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
+    rig.manager.startService()
+    others = connect(rig, Connected(peer_of(mesh(OTHER).leaf(), mesh(OTHER))), "unknown-authority")
+    ours = connect(rig, Connected(peer_of(mesh().leaf())), "unknown-authority")
+    rig.source.bundles = None
+    rig.pass_time(2000, step=10)
+    assert (others.severed, ours.judged) == (["unknown-authority"], 0)
 
 
 def test_who_is_revoked_is_known_before_the_first_context_is_in_use(rig: Rig) -> None:

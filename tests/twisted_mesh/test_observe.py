@@ -285,7 +285,11 @@ def test_events_are_counted_by_their_names() -> None:
 
 @pytest.mark.parametrize(
     ("event", "counter"),
-    [("peer-refused", "mesh_peers_refused_total"), ("request-refused", "mesh_api_refused_total")],
+    [
+        ("peer-refused", "mesh_peers_refused_total"),
+        ("request-refused", "mesh_api_refused_total"),
+        ("connection-severed", "mesh_connections_severed_total"),
+    ],
 )
 def test_refusals_are_counted_by_each_of_their_codes(event: str, counter: str) -> None:
     before = [sample(counter, code=code) for code in ("test-a", "test-b")]

@@ -38,6 +38,7 @@ from pki.svid import Purpose
 from twisted_mesh.admission import Admission, Place
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import TlsFacts, codes, logger, reasons
+from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits import Rate, TokenBuckets, stranger
 from twisted_mesh.tls import verification
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
@@ -51,6 +52,9 @@ HANDSHAKE_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 2.0
 #: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
 _TOLD = Rate(20, 100)
+#: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
+#: all is over within a second.
+SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
 
 
 @frozen
@@ -244,7 +248,7 @@ class MeshConnection(ProtocolWrapper):
         super().__init__(factory, wrapped)
         self._established = False
         self._timer: IDelayedCall | None = None
-        self._severed: str | None = None
+        self._severed: Sequence[Problem] = ()
         self._too_slow = False
         self._one_too_many = False
 
@@ -269,6 +273,7 @@ class MeshConnection(ProtocolWrapper):
                 "a connection was dropped: {error}", event="establish-broke", error=str(error)
             )
             self._established = False
+            self.factory.security.registry.discard(self)
             self.transport.abortConnection()
 
     def _establish(self) -> None:
@@ -296,42 +301,63 @@ class MeshConnection(ProtocolWrapper):
 
     def still_good(self) -> bool:
         """Whether the peer would be let in again now: not expired, not revoked, still allowed."""
-        if self._severed is not None or not self.connected:
-            return False
-        handshake = verification.handshake_of(self.transport.getHandle())
-        return handshake.decide(handshake.presented)
+        return bool(self.connected) and not self._severed and not self.objections()
 
     def objections(self) -> Sequence[Problem]:
-        """What would keep the peer from being let in again now, as far as that is about the peer."""
+        """Judge the peer again: every reason why it would not be let in now."""
         if not self.connected:
             return ()
-        handshake = verification.handshake_of(self.transport.getHandle())
-        handshake.decide(handshake.presented)
+        connection: SSL.Connection = self.transport.getHandle()
+        handshake = verification.judge_again(connection)
+        verdict = handshake.verdict
+        if self.peer and verdict and handshake.accepted and verdict.path != self.peer.path:
+            self.peer = _peer(connection, handshake)  # a root went, another vouches for it too
         return handshake.problems
 
     def dataReceived(self, data: bytes) -> None:
-        if self._established and self._severed is None:
+        if self._established and not self._severed:
             self.wrappedProtocol.dataReceived(data)
 
-    def sever(self, reason: str) -> None:
-        """Hear and answer no more, and close: what the peer's right rested on is gone."""
-        if self._severed is None and self.connected:
-            self._severed = reason
-            self.factory.security.log.info(
-                "Connection of {peer} from {address} closed: {reason}",
-                event="connection-severed",
-                peer=str(self.peer.spiffe_id) if self.peer else "",
-                address=spoken_address(self.getPeer()),
-                reason=reason,
-            )
+    def sever(self, problems: Sequence[Problem]) -> None:
+        """Hear no more, and close: what the peer's right rested on is gone.
+
+        A protocol that is :class:`IFinishing` may finish what it has begun, within
+        :data:`SEVER_GRACE`. The peer is told nothing but goodbye: an alert with the reason cannot be
+        sent on an established connection through pyOpenSSL's public API.
+        """
+        if self._severed or not self.connected:
+            return
+        self._severed = tuple(problems)
+        self.factory.security.log.info(
+            "Connection of {peer} from {address} closed: {reasons}",
+            event="connection-severed",
+            peer=str(self.peer.spiffe_id) if self.peer else "",
+            address=spoken_address(self.getPeer()),
+            codes=codes(problems),
+            reasons=reasons(problems),
+        )
+        if self.disconnecting:
+            self._abort_after(SEVER_CLOSE_TIMEOUT)
+        elif IFinishing.providedBy(self.wrappedProtocol):
+            self._abort_after(SEVER_GRACE)
+            try:
+                self.wrappedProtocol.finish(problems[0])
+            except Exception:
+                self.factory.security.log.failure("a protocol broke", event="finish-broke")
+                self.abortConnection()
+        else:
             self.loseConnection()
 
     def loseConnection(self) -> None:
         """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
-        super().loseConnection()
-        if self._timer is None and self.connected:
-            clock = self.factory.security.clock
-            self._timer = clock.callLater(CLOSE_TIMEOUT, self.abortConnection)
+        if not self.disconnecting:
+            super().loseConnection()
+            self._abort_after(SEVER_CLOSE_TIMEOUT if self._severed else CLOSE_TIMEOUT)
+
+    def _abort_after(self, seconds: float) -> None:
+        self._stop_timer()
+        if self.connected:
+            self._timer = self.factory.security.clock.callLater(seconds, self.abortConnection)
 
     def abortConnection(self) -> None:
         if self.connected:
@@ -346,7 +372,8 @@ class MeshConnection(ProtocolWrapper):
         self.factory.unregisterProtocol(self)
         if self._established:
             self.factory.security.registry.discard(self)
-            self.wrappedProtocol.connectionLost(reason)
+            severed = Failure(PeerRefused(self._severed)) if self._severed else reason
+            self.wrappedProtocol.connectionLost(severed)
         elif not made_room:  # of those one line tells in total
             self._refused(reason)
         self.wrappedProtocol = None

@@ -134,6 +134,21 @@ def handshake_of(connection: SSL.Connection) -> Handshake:
     return _handshakes[connection]
 
 
+def judge_again(connection: SSL.Connection) -> Handshake:
+    """Judge the peer of an established connection by what is believed now.
+
+    The callback saw the chain that OpenSSL built. Where that one is good no longer, all that the
+    peer sent is looked at: there may be a path to another root in it.
+    """
+    handshake = _handshakes[connection]
+    if not handshake.decide(handshake.presented):
+        chain = connection.get_peer_cert_chain() or ()
+        sent = (crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain)
+        if more := [cert for cert in sent if cert not in handshake.presented]:
+            handshake.decide((*handshake.presented, *more))
+    return handshake
+
+
 def decide(
     connection: SSL.Connection,
     ok: bool,

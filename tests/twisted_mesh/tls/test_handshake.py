@@ -9,6 +9,7 @@ from attrs import evolve
 from cryptography import x509
 from OpenSSL import SSL
 
+from pki.errors import Problem
 from pki.revocation import Reason, Revocation
 from pki.svid import X509Svid
 from tests.authorities import (
@@ -27,11 +28,13 @@ from tests.twisted_mesh.tls.wires import (
     TODAY,
     Conversation,
     End,
+    Talker,
     converse,
     good_svid,
     home,
     svid_of,
 )
+from twisted_mesh.review import Reviewer
 from twisted_mesh.tls import store_context, verification
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
 from twisted_mesh.tls.hostname import hostname_problem
@@ -393,7 +396,7 @@ def test_revocation_severs_what_rests_on_the_certificate() -> None:
     peer = conversation.served.made[0].transport.peer
     for issuer, serial in peer.credentials():
         assert len(server.registry.resting_on(issuer, serial)) == 1
-    server.registry.all()[0].sever("a test says so")
+    server.registry.all()[0].sever([Problem("revoked", "a test says so")])
     conversation.pump()
     assert conversation.served.made[0].lost is not None
     assert len(server.registry) == 0
@@ -417,6 +420,19 @@ def test_no_timer_outlives_its_connection() -> None:
     conversation.client_wire.loseConnection()
     conversation.pump()
     assert client.clock.getDelayedCalls() == server.clock.getDelayedCalls() == []
+
+
+def test_a_protocol_that_breaks_as_it_is_connected_is_nobodys_connection() -> None:
+    class Broken(Talker):
+        def connectionMade(self) -> None:
+            raise ZeroDivisionError("a bug")
+
+    server = End(True)
+    conversation = Conversation(End(False), server)
+    conversation.served.buildProtocol = lambda addr: Broken()  # type: ignore[method-assign]
+    conversation.connect()
+    assert server.log.count("establish-broke") == 1
+    assert len(server.registry) == 0
 
 
 def test_neither_tls_1_2_nor_tickets_nor_a_session_cache() -> None:
@@ -470,7 +486,8 @@ def test_a_peer_revoked_before_it_finishes_its_handshake_is_not_let_in() -> None
     )
     trust = server.judge.trust
     revoked = trust.revocations.merged([revocation], TODAY)
-    server.judge.trust = evolve(trust, revocations=revoked, generation=1)
+    reviewer = Reviewer(server.judge, server.registry, server.clock, server.log)
+    reviewer.believe(evolve(trust, revocations=revoked), [revocation])
     conversation.server_wire.protocol.dataReceived(finished)
     conversation.server_wire.settle()
     refused(conversation, "revoked")

@@ -80,6 +80,9 @@ class Wire(StringTransport):
     def loseConnection(self) -> None:
         self.closing = True
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing waits here."""
+
     def abortConnection(self) -> None:
         self.aborted = self.closing = True
         self.clear()
