@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError
+from pki.id_template import IdTemplate
 from pki.keys import KeyAlgorithm
 from pki.names import IPAddress
 from pki.policy import (
@@ -29,7 +30,7 @@ from pki.policy import (
     permit,
     workload,
 )
-from pki.registration import IdTemplate, RegistrationEntry, read_entry
+from pki.registration import RegistrationEntry, read_entry
 from pki.selector import Selector
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, HOUR, MESH, OTHER, key
