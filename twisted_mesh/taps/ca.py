@@ -244,16 +244,16 @@ class CaService(MeshService):
         await self.audit.recall()
         await take_note_of_restore(self.state, self.audit, str(self.ca.trust_domain))
         await self.ca.write_off()
+        await self.audit.record(
+            Act.START,
+            str(self.ca.trust_domain),
+            {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
+        )
         await registration.settle(
             self.ca.registrar,
             self.ca.trust_domain,
             [self.tls_port.getHost()],
             declined=bool(self.options["no-default-entry"]),
-        )
-        await self.audit.record(
-            Act.START,
-            str(self.ca.trust_domain),
-            {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
         )
         await self.audit.extend()
         self.audit.start(self.reactor)
