@@ -213,7 +213,7 @@ class CertificateAuthority:
         issuer = self.authorities.issuer(known.issuer)
         if status is not Status.VALID or known.der is None or issuer is None:
             raise Conflict(
-                f"the certificate that this request has bought is {status}: ask with another Idempotency-Key or join token"
+                f"the certificate that this request has bought is {status}: use another Idempotency-Key or join token"
             )
         return Issued(known.der, known.serial, known.expires_at, issuer.intermediates)
 
