@@ -108,6 +108,12 @@ _WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
 _WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
 
 
+def demand_proof(principal: Principal, action: Action) -> None:
+    """Raises :class:`NoProof` for somebody whom no registration entry knows."""
+    if principal.kind is Kind.ANONYMOUS:
+        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
+
+
 def permit(principal: Principal, action: Action, target: Certificate | None = None) -> None:
     """Return if ``principal`` may do ``action`` to ``target``; default deny.
 
@@ -119,8 +125,7 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
         return
     if action is Action.SIGN and principal.selectors:
         return
-    if principal.kind is Kind.ANONYMOUS:
-        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
+    demand_proof(principal, action)
     if action in _WORKLOADS:
         return
     if action is Action.REVOKE:
@@ -196,8 +201,8 @@ def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
     if principal.spiffe_id is not None:
         return Forbidden(
             "no-entry",
-            f"the registration entry that bought the certificate of {principal} is gone, and no other fits: "
-            "have an administrator make one (mesh-ctl entry create)",
+            f"no registration entry that counts lets {principal} renew: the one that bought its certificate is gone, "
+            "or there never was one; have an administrator make one (mesh-ctl entry create)",
         )
     return Forbidden(
         "no-entry",

@@ -290,7 +290,7 @@ class CaClient:
                     Problem(
                         "unreachable",
                         f"this user may not use {self.address}",
-                        "ask as the CA's user, or have the state directory's mode put back to 0711",
+                        "have every directory on the way to it opened (chmod o+x), or ask over TLS with a join token",
                     )
                 )
             return Unreachable(

@@ -1,6 +1,7 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from twisted.web import resource, server
 
 from pki.encoding import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
-from pki.policy import Action, Forbidden, NoProof, permit
+from pki.policy import Action, Forbidden, NoProof, demand_proof, permit
 from pki.revocation import GIVEN_REASONS, Reason
 from pki.serial import parse_serial, serial_hex
 from pki.svid import certificates_pem
@@ -47,7 +48,7 @@ from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
-#: Lines of the log for callers who may not: they must not be able to fill the disk.
+#: Lines of the log for refused requests: whoever makes them must not be able to fill the disk.
 _TOLD_A_SECOND = 20
 
 
@@ -139,19 +140,18 @@ class CaApi(resource.Resource):
             )
         if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                headers["allow"] = ", ".join(
-                    sorted({m for m, p in ROUTES if p == path_of(request)})
-                )
+                headers["allow"] = ", ".join(sorted(_PATHS[_known(request)[1]]))
             answer(request, reply.status, reply.body, reply.content_type, headers)
 
     async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
             refuse_browsers(request)
-        route, rest = _route(request)
         principal = await self.door.principal(request.channel.transport)
         try:
             if self.throttle is not None:
-                self.throttle.charge(principal, route.action, request.channel.getPeer())
+                # Before anything else: also whoever asks for what there is not can ask too often.
+                self.throttle.charge(principal, _action(request), request.channel.getPeer())
+            route, rest = _route(request)
             if not route.proof_may_be_inside:
                 permit(principal, route.action)
             return await route.handler(self, call_of(request, principal, rest))
@@ -160,8 +160,7 @@ class CaApi(resource.Resource):
             raise
 
     def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
-        quiet = isinstance(error, NoProof | Forbidden | TryLater) and not self._may_tell()
-        (_log.debug if quiet else _log.warn)(
+        (_log.warn if self._may_tell() else _log.debug)(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
             method=request.method.decode("ascii", "replace"),
@@ -172,12 +171,12 @@ class CaApi(resource.Resource):
         )
 
     def _may_tell(self) -> bool:
-        """Whether one more refusal of a stranger has its line in the log: all are counted, some are told."""
+        """Whether one more refusal has its line in the log: all are counted, some are told."""
         second = int(time.monotonic())
         if second != self._second:
             if self._untold:
                 _log.warn(
-                    "{untold} more refusals of callers who may not were only counted",
+                    "{untold} more refusals were only counted",
                     event="refusals-untold",
                     untold=self._untold,
                 )
@@ -191,7 +190,7 @@ class CaApi(resource.Resource):
         try:
             asked = parse_json(call.body, SignRequest)
         except BadRequest:
-            permit(principal, Action.READ_TRUST)  # a stranger is told that it is one, and no more
+            demand_proof(principal, Action.SIGN)  # a stranger is told that it is one, and no more
             raise
         seen = await self._tokens.attest(Evidence(None, asked.token))
         if seen is not None:
@@ -414,6 +413,12 @@ ROUTES: dict[tuple[str, str], Route] = {
 }
 
 
+#: Every path, with its methods.
+_PATHS: dict[str, set[str]] = defaultdict(set)
+for _method, _path in ROUTES:
+    _PATHS[_path].add(_method)
+
+
 class NoSuchRoute(BadRequest):
     code = "not-found"
 
@@ -422,20 +427,33 @@ class WrongMethod(BadRequest):
     code = "method-not-allowed"
 
 
+def _known(request: BoundedRequest) -> tuple[str, str, str]:
+    """Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none."""
+    method, path = request.method.decode("ascii", "replace"), path_of(request)
+    above, _, rest = path.rpartition("/")
+    for known, found in ((path, ""), (f"{above}/*", rest)):
+        if known in _PATHS:
+            return "GET" if method == "HEAD" else method, known, found
+    return method, "", ""
+
+
+def _action(request: BoundedRequest) -> Action | None:
+    """What is asked for; None where there is nothing to be asked."""
+    method, path, _ = _known(request)
+    route = ROUTES.get((method, path))
+    return route.action if route else None
+
+
 def _route(request: BoundedRequest) -> tuple[Route, str]:
     """The route, and what its path's ``*`` stands for."""
-    method, path = request.method.decode("ascii", "replace"), path_of(request)
-    reading = "GET" if method == "HEAD" else method
-    route, rest = ROUTES.get((reading, path)), ""
-    if route is None:
-        above, _, rest = path.rpartition("/")
-        route = ROUTES.get((reading, f"{above}/*"))
-    if route is None:
-        if any(path == known for _, known in ROUTES):
-            raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
+    method, path, rest = _known(request)
+    if not path:
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
+    route = ROUTES.get((method, path))
+    if route is None:
+        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
     if method == "POST":
         refuse_other_media(request)
     return route, rest

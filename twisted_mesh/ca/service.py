@@ -18,6 +18,7 @@ from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
 from pki.keys import MemoryKey, key_id
 from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
+from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
@@ -344,7 +345,7 @@ class CertificateAuthority:
             act,
             principal.serial,
             purchase.request_key,
-            requires=bought_by if self.registrar.is_stored(bought_by) else None,
+            requires=self._required(purchase),
             token=purchase.token.digest if purchase.token else None,
             at=self.now(),
         )
@@ -367,6 +368,17 @@ class CertificateAuthority:
             expires_at=rfc3339(intended.expires_at),
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
+
+    def _required(self, purchase: _Purchase) -> str | None:
+        """The entry that the store must still have when the intent is recorded.
+
+        Only what the file of entries buys needs none; and what nobody's entry buys, unless the caller
+        may have it because the default entry stands.
+        """
+        entry = purchase.grant.entry
+        if entry is None:
+            return DEFAULT_ENTRY if purchase.principal.selectors else None
+        return None if self.registrar.is_filed(entry) else entry
 
     async def write_off(self) -> int:
         """Resolve every intent whose signature is not under way any more; how many there were.

@@ -74,6 +74,8 @@ class CaService(MeshService):
     ca: CertificateAuthority
     manager: CertificateManager
     succession: Succession
+    record_is_lost = False
+    """Whether the record is younger than the CA."""
 
     def understand(self) -> None:
         options, reactor = self.options, self.reactor
@@ -152,7 +154,8 @@ class CaService(MeshService):
         self.ca.detach = self.succession.detach_root
         observe.watch_succession(self.succession)
         self._tell_authorities(fresh=fresh)
-        if self.store.is_new and not fresh and options["store"] != "memory:":
+        self.record_is_lost = self.store.is_new and not fresh and options["store"] != "memory:"
+        if self.record_is_lost:
             self.log.warn(
                 "The record of what was issued is new, although the CA is not: certificates from before cannot be "
                 "listed or revoked. If mesh.db was lost, stop and restore it from a backup",
@@ -254,6 +257,7 @@ class CaService(MeshService):
             self.ca.trust_domain,
             [self.tls_port.getHost()],
             declined=bool(self.options["no-default-entry"]),
+            is_lost=self.record_is_lost,
         )
         await self.audit.extend()
         self.audit.start(self.reactor)
@@ -267,7 +271,7 @@ class CaService(MeshService):
         self.log.info(
             "API server listening on https://{host}:{port} and unix:{socket}",
             event="listening",
-            host=address.host,
+            host=f"[{address.host}]" if ":" in address.host else address.host,
             port=address.port,
             socket=str(self.socket),
         )

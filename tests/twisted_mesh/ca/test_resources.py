@@ -35,7 +35,9 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.statuses import status_of
+from twisted_mesh.ca.throttle import Throttle
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.limits import Rate
 from twisted_mesh.observe import event_text
 from twisted_mesh.stores.records import Page, Query
 from twisted_mesh.web import BoundedSite
@@ -576,7 +578,7 @@ def test_one_certificate_is_shown_whole(api: Api) -> None:
     assert shown["serial"] == serial_hex(leaf.serial_number)
     assert api.ask("GET", "/api/v1/certificates/2a").status == 404
     assert api.ask("GET", "/api/v1/certificates/x").status == 400
-    assert api.ask("POST", "/api/v1/certificates/2a", {}).status == 404
+    assert api.ask("POST", "/api/v1/certificates/2a", {}).status == 405
 
 
 @pytest.mark.parametrize(
@@ -710,6 +712,21 @@ def test_a_refusal_is_logged_with_its_reason_and_counted_by_its_code(
     assert event_text(event).startswith(
         "POST /api/v1/sign answered 401: no-proof: sign needs proof"
     )
+
+
+@pytest.mark.parametrize(
+    "asked", [("GET", "/nope"), ("PUT", "/api/v1/ca"), ("PATCH", "/api/v1/entries/x")]
+)
+def test_what_there_is_not_is_limited_and_told_like_all_else(
+    rig: CaRig, logged: Logged, asked: tuple[str, str]
+) -> None:
+    api = Api(rig, NOBODY)
+    api.site.resource.throttle = Throttle(api.clock, Rate(1, 50))
+    statuses = [api.ask(*asked).status for _ in range(60)]
+    assert statuses[:50].count(statuses[0]) == 50 and statuses[0] in (404, 405)
+    assert set(statuses[50:]) == {429}
+    told = [event for event in logged if event["log_level"] >= LogLevel.warn]
+    assert len(told) <= 42, "20 a second, and a line that counts the rest"
 
 
 def test_nothing_of_a_request_adds_a_line_to_the_log_or_holds_its_body(

@@ -15,19 +15,32 @@ from twisted.logger import LogEvent
 from pki.authority import IssuerExpired, SigningFailed
 from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Refused
-from pki.policy import Forbidden, Grant, Lifetimes, NoProof, anonymous, workload
+from pki.policy import (
+    Forbidden,
+    Grant,
+    Kind,
+    Lifetimes,
+    NoProof,
+    Principal,
+    administrator,
+    anonymous,
+    workload,
+)
+from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason
+from pki.selector import Selector
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of, settled
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
     Conflict,
+    EntryGone,
     IssuedCertificate,
     Query,
     RecordCertificate,
@@ -482,7 +495,7 @@ def test_a_repeated_request_is_not_answered_with_what_is_over(rig: CaRig, over: 
         result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     else:
         rig.time += 2 * HOUR
-    with pytest.raises(Conflict, match=f"is {over}: use another key"):
+    with pytest.raises(Conflict, match=f"is {over}: use another"):
         again(rig)
 
 
@@ -585,3 +598,34 @@ def test_every_intent_is_resolved_however_many_there_are(rig: CaRig) -> None:
     rig.store.store.open_intents = lambda limit=1000: ask(2)
     assert result_of(rig.ca.write_off()) == 5
     assert {record.status(NOW) for record in records(rig)} == {Status.REVOKED}
+
+
+# What the right rests on, at the moment of the record.
+
+
+@pytest.mark.parametrize("whose", ["entry of a user", "default entry of an administrator"])
+def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
+    rig: CaRig, whose: str
+) -> None:
+    registrar, uid = rig.ca.registrar, Selector("unix:uid", "77")
+    if whose == "entry of a user":
+        right = entry("a" * 16, str(uid), BACKEND)
+        result_of(registrar.create(ADMIN, right, ""))
+        caller = Principal(Kind.WORKLOAD, str(uid), selectors=frozenset({uid}))
+    else:
+        right = entry(DEFAULT_ENTRY, "unix:uid:0", f"spiffe://{MESH}/other/**")
+        result_of(registrar.settle_default(right))
+        caller = administrator("unix:uid:0", frozenset({Selector("unix:uid", "0")}))
+    rig.ca.turnstile.most = 1
+    result_of(rig.ca.turnstile.come_in("somebody else"))
+    outcome: list[Any] = []
+    csr = build_csr(key(9), BACKEND)
+    signing = rig.ca.sign(caller, csr, str(BACKEND), None)
+    Deferred.fromCoroutine(signing).addBoth(outcome.append)
+    assert outcome == []
+    result_of(registrar.delete(ADMIN, right.id, ""))
+    rig.ca.turnstile.leave("somebody else")
+    (failure,) = outcome
+    assert failure.check(EntryGone), failure
+    assert "sign" not in rig.order
+    assert records(rig) == []
