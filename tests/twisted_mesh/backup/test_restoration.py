@@ -75,6 +75,39 @@ def test_no_number_of_a_crl_is_given_out_again(state: StateDirectory, tmp_path: 
     assert [last_number(state, issuer) for issuer in ("aa", "bb", "cc")] == [70, 1, 5]
 
 
+def test_the_roots_crl_comes_back_where_there_is_none(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    crl = state.ca / "root.crl"
+    crl.write_bytes(b"the saved one")
+    saved = tmp_path / "with-crl.tar"
+    creation.create(state, saved, NOW)
+    elsewhere = StateDirectory(tmp_path / "elsewhere")
+    elsewhere.prepare()
+    restored(elsewhere, saved)
+    assert (elsewhere.ca / "root.crl").read_bytes() == b"the saved one"
+    assert stat.S_IMODE((elsewhere.ca / "root.crl").stat().st_mode) == 0o644
+    crl.write_bytes(b"a newer one")
+    restored(state, saved)
+    assert crl.read_bytes() == b"a newer one", "what is here is never older"
+
+
+def test_a_backup_without_the_roots_crl_takes_none_away(state: StateDirectory, saved: Path) -> None:
+    (state.ca / "root.crl").write_bytes(b"newer")
+    (state.ca / "crl-numbers").write_bytes(b"{}")
+    restored(state, saved)
+    assert (state.ca / "root.crl").read_bytes() == b"newer"
+    assert (state.ca / "crl-numbers").exists()
+
+
+def test_a_backup_of_the_first_format_is_read(state: StateDirectory, tmp_path: Path) -> None:
+    old = tmp_path / "old.tar"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(creation, "FORMAT", 1)
+        creation.create(state, old, NOW)
+    assert restored(state, old).is_none
+
+
 def test_a_backup_of_the_present_loses_nothing(state: StateDirectory, saved: Path) -> None:
     loss = restored(state, saved)
     assert loss.is_none
