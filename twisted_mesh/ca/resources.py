@@ -22,7 +22,7 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import registration
+from twisted_mesh.ca import published, registration
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
@@ -33,6 +33,7 @@ from twisted_mesh.ca.requests import (
     path_of,
     refuse_browsers,
     refuse_other_media,
+    unless_held,
 )
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.statuses import status_of
@@ -83,6 +84,10 @@ class Route:
     handler: Handler
     proof_may_be_inside: bool = False
     """Whether the body may hold the proof: then the handler asks whether the caller may."""
+    media: str = "application/json"
+    """What a body says that it is."""
+    is_deep: bool = False
+    """Whether its ``*`` may have slashes in it."""
 
 
 class CaApi(resource.Resource):
@@ -117,7 +122,7 @@ class CaApi(resource.Resource):
     async def _serve(self, request: BoundedRequest) -> None:
         headers: dict[str, str] = {}
         try:
-            reply = await self._reply(request)
+            reply = unless_held(request, await self._reply(request))
         except PkiError as error:
             status = status_of(error)
             reply = Answer(
@@ -137,6 +142,7 @@ class CaApi(resource.Resource):
             reply = Answer(
                 problem_body(status, "internal", text), status, "application/problem+json"
             )
+        headers |= reply.headers
         if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 headers["allow"] = ", ".join(
@@ -216,6 +222,15 @@ class CaApi(resource.Resource):
 
     async def bundle(self, call: Call) -> Answer:
         return Answer(self.ca.bundle().to_jwks())
+
+    async def crl(self, call: Call) -> Answer:
+        return await published.crl(self.ca, call.query.get("issuer"))
+
+    async def ocsp(self, call: Call) -> Answer:
+        return await published.ocsp(self.ca, call.body, call.who)
+
+    async def ocsp_in_path(self, call: Call) -> Answer:
+        return await published.ocsp_in_path(self.ca, call.rest, call.who)
 
     async def trust(self, call: Call) -> Answer:
         after = call.number("after", 0)
@@ -389,6 +404,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proof_may_be_inside=True),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
+    ("GET", "/api/v1/crl"): Route(Action.READ_CRL, CaApi.crl),
+    ("POST", "/api/v1/ocsp"): Route(Action.ASK_OCSP, CaApi.ocsp, media=published.OCSP_REQUEST),
+    ("GET", "/api/v1/ocsp/*"): Route(Action.ASK_OCSP, CaApi.ocsp_in_path, is_deep=True),
     ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
     ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
     ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
@@ -428,8 +446,7 @@ def _route(request: BoundedRequest) -> tuple[Route, str]:
     reading = "GET" if method == "HEAD" else method
     route, rest = ROUTES.get((reading, path)), ""
     if route is None:
-        above, _, rest = path.rpartition("/")
-        route = ROUTES.get((reading, f"{above}/*"))
+        route, rest = _below(reading, path)
     if route is None:
         if any(path == known for _, known in ROUTES):
             raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
@@ -437,7 +454,18 @@ def _route(request: BoundedRequest) -> tuple[Route, str]:
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
     if method == "POST":
-        refuse_other_media(request)
+        refuse_other_media(request, route.media)
+    return route, rest
+
+
+def _below(method: str, path: str) -> tuple[Route | None, str]:
+    """The route whose ``*`` stands for the end of ``path``."""
+    above, _, rest = path.rpartition("/")
+    route = ROUTES.get((method, f"{above}/*"))
+    for (known, pattern), deep in ROUTES.items():
+        start = pattern.removesuffix("*")
+        if deep.is_deep and known == method and path.startswith(start) and path != start:
+            return deep, path.removeprefix(start)
     return route, rest
 
 
