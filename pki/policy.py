@@ -21,6 +21,8 @@ class Action(StrEnum):
     SIGN = "sign"
     READ_CA = "read-ca"
     READ_BUNDLE = "read-bundle"
+    READ_CRL = "read-crl"
+    ASK_OCSP = "ask-ocsp"
     READ_TRUST = "read-trust"
     REVOKE = "revoke"
     LIST = "list-certificates"
@@ -103,7 +105,13 @@ class Forbidden(PkiError):
         super().__init__(f"{detail} (rule {rule})")
 
 
-_WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
+_WITHOUT_PROOF = {
+    Action.READ_CA,
+    Action.READ_BUNDLE,
+    Action.READ_CRL,
+    Action.ASK_OCSP,
+    Action.LIVENESS,
+}
 #: Whoever believes the CA may see that its log only grows.
 _WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
 

@@ -68,6 +68,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.SIGN: "all",
     Action.READ_CA: "all",
     Action.READ_BUNDLE: "all",
+    Action.READ_CRL: "all",
+    Action.ASK_OCSP: "all",
     Action.READ_TRUST: "all",
     Action.REVOKE: {"nothing yet", "own certificate"},
     Action.LIST: "none",
@@ -83,7 +85,13 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READINESS: "none",
     Action.METRICS: "none",
 }
-NO_PROOF_NEEDED = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
+NO_PROOF_NEEDED = {
+    Action.READ_CA,
+    Action.READ_BUNDLE,
+    Action.READ_CRL,
+    Action.ASK_OCSP,
+    Action.LIVENESS,
+}
 
 
 def test_the_table_has_a_line_for_every_action() -> None:

@@ -7,10 +7,12 @@ from http import HTTPStatus
 from attrs import frozen
 
 from pki.errors import Malformed
-from pki.policy import Principal
+from pki.policy import Kind, Principal
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
+from twisted_mesh.ca.answers import Answer
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.limits import stranger
 from twisted_mesh.stores.records import Query, Status
 from twisted_mesh.web import BoundedRequest
 
@@ -31,8 +33,16 @@ class Call:
     body: bytes
     query: dict[str, str]
     rest: str = ""
-    """What stands in the path where the route has a ``*``."""
+    """What stands in the path where the route has a ``*``, as it came."""
     idempotency_key: str | None = None
+
+    address: str = ""
+    """Whose network it comes from, for who has no other name."""
+
+    @property
+    def who(self) -> str:
+        """Who takes turns with others: whoever has proven nothing, by their network."""
+        return self.address if self.principal.kind is Kind.ANONYMOUS else self.principal.proof
 
     def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
         """A parameter that is a whole number. Raises :class:`Malformed`."""
@@ -43,7 +53,7 @@ class Call:
         return self.number("start", 0), self.number("limit", 100, 1, MAX_PAGE)
 
 
-class NotJson(BadRequest):
+class OtherMedia(BadRequest):
     code = "unsupported-media-type"
 
 
@@ -53,7 +63,14 @@ class CrossOrigin(BadRequest):
 
 def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
     """Raises :class:`Malformed`."""
-    return Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
+    return Call(
+        principal,
+        _body(request),
+        _query(request),
+        rest,
+        _idempotency_key(request),
+        stranger(request.channel.getPeer()),
+    )
 
 
 def path_of(request: BoundedRequest) -> str:
@@ -106,13 +123,22 @@ def key_digest(text: str | None, name: str) -> str | None:
     return text
 
 
-def refuse_other_media(request: BoundedRequest) -> None:
-    """Raises :class:`NotJson` for a body that does not say that it is JSON."""
+def refuse_other_media(request: BoundedRequest, media: str = "application/json") -> None:
+    """Raises :class:`OtherMedia` for a body that does not say that it is of that type."""
     header = request.getHeader(b"content-type") or b""
-    if header.partition(b";")[0].strip().lower() != b"application/json":
-        raise NotJson(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
+    if header.partition(b";")[0].strip().lower() != media.encode():
+        raise OtherMedia(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as content-type {media}"
         )
+
+
+def unless_held(request: BoundedRequest, answer: Answer) -> Answer:
+    """``answer``, or that the caller has it."""
+    if not answer.headers:
+        return answer
+    held = (request.getHeader(name) for name in (b"if-none-match", b"if-modified-since"))
+    etags, date = (value.decode("ascii", "replace") if value else None for value in held)
+    return answer.unless_held(etags, date)
 
 
 def _body(request: BoundedRequest) -> bytes:

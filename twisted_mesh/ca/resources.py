@@ -23,7 +23,7 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import registration
+from twisted_mesh.ca import published, registration
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
@@ -34,6 +34,7 @@ from twisted_mesh.ca.requests import (
     path_of,
     refuse_browsers,
     refuse_other_media,
+    unless_held,
 )
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.statuses import status_of
@@ -84,6 +85,10 @@ class Route:
     handler: Handler
     proof_may_be_inside: bool = False
     """Whether the body may hold the proof: then the handler asks whether the caller may."""
+    media: str = "application/json"
+    """What a body says that it is."""
+    is_deep: bool = False
+    """Whether its ``*`` may have slashes in it."""
 
 
 class CaApi(resource.Resource):
@@ -118,7 +123,7 @@ class CaApi(resource.Resource):
     async def _serve(self, request: BoundedRequest) -> None:
         headers: dict[str, str] = {}
         try:
-            reply = await self._reply(request)
+            reply = unless_held(request, await self._reply(request))
         except PkiError as error:
             status = status_of(error)
             reply = Answer(
@@ -138,6 +143,7 @@ class CaApi(resource.Resource):
             reply = Answer(
                 problem_body(status, "internal", text), status, "application/problem+json"
             )
+        headers |= reply.headers
         if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 headers["allow"] = ", ".join(sorted(_PATHS[_known(request)[1]]))
@@ -215,6 +221,15 @@ class CaApi(resource.Resource):
 
     async def bundle(self, call: Call) -> Answer:
         return Answer(self.ca.bundle().to_jwks())
+
+    async def crl(self, call: Call) -> Answer:
+        return await published.crl(self.ca, call.query.get("issuer"))
+
+    async def ocsp(self, call: Call) -> Answer:
+        return await published.ocsp(self.ca, call.body, call.who)
+
+    async def ocsp_in_path(self, call: Call) -> Answer:
+        return await published.ocsp_in_path(self.ca, call.rest, call.who)
 
     async def trust(self, call: Call) -> Answer:
         after = call.number("after", 0)
@@ -388,6 +403,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proof_may_be_inside=True),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
+    ("GET", "/api/v1/crl"): Route(Action.READ_CRL, CaApi.crl),
+    ("POST", "/api/v1/ocsp"): Route(Action.ASK_OCSP, CaApi.ocsp, media=published.OCSP_REQUEST),
+    ("GET", "/api/v1/ocsp/*"): Route(Action.ASK_OCSP, CaApi.ocsp_in_path, is_deep=True),
     ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
     ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
     ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
@@ -417,6 +435,8 @@ ROUTES: dict[tuple[str, str], Route] = {
 _PATHS: dict[str, set[str]] = defaultdict(set)
 for _method, _path in ROUTES:
     _PATHS[_path].add(_method)
+#: Those whose ``*`` stands for all that follows, slashes too.
+_DEEP = tuple(path for (_, path), route in ROUTES.items() if route.is_deep)
 
 
 class NoSuchRoute(BadRequest):
@@ -431,8 +451,11 @@ def _known(request: BoundedRequest) -> tuple[str, str, str]:
     """Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none."""
     method, path = request.method.decode("ascii", "replace"), path_of(request)
     above, _, rest = path.rpartition("/")
-    for known, found in ((path, ""), (f"{above}/*", rest)):
-        if known in _PATHS:
+    deep = (
+        (known, path.removeprefix(known[:-1])) for known in _DEEP if path.startswith(known[:-1])
+    )
+    for known, found in ((path, ""), (f"{above}/*", rest), *deep):
+        if known in _PATHS and (found or known == path):
             return "GET" if method == "HEAD" else method, known, found
     return method, "", ""
 
@@ -455,7 +478,7 @@ def _route(request: BoundedRequest) -> tuple[Route, str]:
     if route is None:
         raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
     if method == "POST":
-        refuse_other_media(request)
+        refuse_other_media(request, route.media)
     return route, rest
 
 

@@ -12,12 +12,15 @@ from twisted.internet.defer import Deferred
 
 from pki import policy
 from pki.audit import Act
-from pki.authority import Draft
+from pki.authority import Authority, Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
 from pki.keys import MemoryKey, key_id
 from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
+from pki.profile import OCSP_RESPONDER
+from pki.publication import Publication
+from pki.publishing import RESPONDER_LIFE
 from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
@@ -28,7 +31,9 @@ from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
+from twisted_mesh.ca.publisher import Publisher
 from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.ca.responder import OcspResponder
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.records import (
@@ -108,20 +113,54 @@ class CertificateAuthority:
     registrar: Registrar = field(init=False)
     tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
+    publisher: Publisher = field(init=False)
+    responder: OcspResponder = field(init=False)
+    publishes_at: str | None = field(default=None, init=False)
+    """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
         self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
+        self.publisher = Publisher(
+            lambda: self.authorities, self.store, self.log, self.now, self.lifetimes
+        )
+        self.responder = OcspResponder(
+            lambda: self.authorities,
+            self.store,
+            self.publisher,
+            self.now,
+            self.issue_responder,
+            self.turnstile,
+        )
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
+        self.health.publishing = self.publisher.waiting
         self.adopt(self.authorities)
 
     def adopt(self, authorities: Authorities) -> None:
         """From now on ``authorities.issuing`` issues."""
         issuing = authorities.issuing
-        issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
+        issuing.workload = evolve(
+            issuing.workload,
+            lifetime=self.lifetimes.maximum,
+            publication=self._publication(issuing),
+        )
         self.authorities = authorities
+
+    def publish_at(self, base: str) -> None:
+        """From now on certificates say that what is published of their issuer is found below ``base``."""
+        self.publishes_at = base
+        self.adopt(self.authorities)
+
+    def _publication(self, issuing: Authority) -> Publication | None:
+        base = self.publishes_at
+        if base is None:
+            return None
+        # Each names its issuer: after a succession there are several.
+        return Publication(
+            f"{base}/crl/{issuing.key_id}", f"{base}/ocsp", f"{base}/issuer/{issuing.key_id}"
+        )
 
     @property
     def under_way(self) -> int:
@@ -131,6 +170,11 @@ class CertificateAuthority:
     @property
     def own_id(self) -> SpiffeId:
         return self.trust_domain.member("mesh", "ca")
+
+    @property
+    def responder_id(self) -> SpiffeId:
+        """What responders' certificates are on record under; they name nobody themselves."""
+        return self.trust_domain.member("mesh", "ocsp-responder")
 
     def bundle(self) -> TrustBundle:
         return self.authorities.bundle(self.trust_domain)
@@ -234,8 +278,20 @@ class CertificateAuthority:
         purchase = _Purchase(administrator("self"), Grant(None, lifetime))
         return (await self._issue(draft, self.own_id, purchase)).chain
 
+    async def issue_responder(self, issuer: Authority, key: MemoryKey) -> x509.Certificate:
+        """A certificate for ``key`` to sign ``issuer``'s OCSP answers, recorded like every other."""
+        lifetime = min(RESPONDER_LIFE, OCSP_RESPONDER.lifetime)
+        draft = issuer.draft_responder(key.public_key, self.now(), lifetime)
+        purchase = _Purchase(administrator("self"), Grant(None, lifetime))
+        issued = await self._issue(draft, self.responder_id, purchase, issuer)
+        return x509.load_der_x509_certificate(issued.der)
+
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
-        """Revoke for good; repeated, the first answer again. Raises :class:`Unknown` and refusals."""
+        """Revoke for good; repeated, the first answer again. Answers once a CRL that says so is served.
+
+        Raises :class:`Unknown` and refusals, and :class:`NotPublished` where it is revoked, endpoints
+        hear of it, and there can be no CRL now.
+        """
         known: IssuedCertificate | None = await self.store.find(serial)
         target = policy.Certificate(serial, known.spiffe_id if known else None)
         policy.permit(principal, Action.REVOKE, target)
@@ -266,6 +322,7 @@ class CertificateAuthority:
                 requester=str(principal),
             )
         self._tell([_revocation(revoked)])
+        await self.publisher.published(revoked.issuer)
         return revoked
 
     async def detach_root(self, principal: Principal, sha256: str) -> Any:
@@ -314,9 +371,18 @@ class CertificateAuthority:
             raise Refused(problems)
         return request
 
-    async def _issue(self, draft: Draft, spiffe_id: SpiffeId, purchase: _Purchase) -> Issued:
-        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
-        issuing, principal = self.authorities.issuing, purchase.principal
+    async def _issue(
+        self,
+        draft: Draft,
+        spiffe_id: SpiffeId,
+        purchase: _Purchase,
+        issuer: Authority | None = None,
+    ) -> Issued:
+        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
+
+        ``issuer`` is who has drafted it; None is the one that issues.
+        """
+        issuing, principal = issuer or self.authorities.issuing, purchase.principal
         bought_by = purchase.grant.entry
         intended = IssuedCertificate(
             issuer=issuing.key_id,
@@ -422,6 +488,9 @@ class CertificateAuthority:
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
+        # Last: a CRL takes a moment, and nobody else is to wait for it.
+        self.responder.told(revocations)
+        self.publisher.told(revocations)
 
 
 async def _turn(waiting: list[Deferred[None]]) -> None:

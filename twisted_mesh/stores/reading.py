@@ -15,6 +15,7 @@ from twisted_mesh.stores.records import (
     BadCursor,
     Feed,
     IssuedCertificate,
+    LastCrl,
     OpenIntent,
     Page,
     Query,
@@ -25,6 +26,7 @@ from twisted_mesh.stores.schema import (
     certificate_of,
     certificates,
     counter,
+    crls,
     feed,
     intents,
     microseconds,
@@ -66,6 +68,19 @@ _FEED = (
 def find(connection: Connection, serial: int) -> IssuedCertificate | None:
     row = connection.execute(_FIND, {"serial_": serial_text(serial)}).mappings().first()
     return None if row is None else certificate_of(row)
+
+
+def find_all(connection: Connection, serials: Sequence[int]) -> tuple[IssuedCertificate, ...]:
+    """Those that there are, in no particular order and without their bodies."""
+    wanted = _LISTED.where(_c.serial.in_([serial_text(serial) for serial in serials]))
+    return tuple(certificate_of(row) for row in connection.execute(wanted).mappings())
+
+
+def last_crl(connection: Connection, issuer: str) -> LastCrl | None:
+    row = connection.execute(select(crls).where(crls.c.issuer == issuer)).first()
+    if row is None:
+        return None
+    return LastCrl(row.number, None if row.served is None else time_of(row.served))
 
 
 def find_request(connection: Connection, request_key: str) -> IssuedCertificate | None:

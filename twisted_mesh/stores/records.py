@@ -115,6 +115,16 @@ class IssuedToken:
 
 
 @frozen
+class LastCrl:
+    """Where an issuer's CRLs stand."""
+
+    number: int
+    """The highest that was given out."""
+    served: datetime | None
+    """The ``this_update`` of the latest that is known to have been served."""
+
+
+@frozen
 class LogHead:
     """Where the Merkle tree stands."""
 
@@ -247,6 +257,19 @@ class RevokeToken:
 
 
 @frozen
+class TakeCrlNumber:
+    """Give out the number of an issuer's next CRL. Result: that number.
+
+    It is higher than each before it, and ``least`` at least.
+    """
+
+    issuer: str
+    least: int = 1
+    served: datetime | None = None
+    """The ``this_update`` of the issuer's latest CRL that has been served; None changes nothing."""
+
+
+@frozen
 class RecordAct:
     """An act that changes no table. Result: None."""
 
@@ -281,6 +304,8 @@ class Prune:
     acts_before: datetime
     limit: int = 250
     """On a full disk the log of what is written must fit into the reserve."""
+    revoked_before: datetime | None = None
+    """Of what is revoked, only what expired before this too: CRLs still list the rest."""
 
 
 @frozen
@@ -300,6 +325,7 @@ Command = (
     | SettleDefaultEntry
     | CreateToken
     | RevokeToken
+    | TakeCrlNumber
     | RecordAct
     | ExtendLog
     | SaveCheckpoint

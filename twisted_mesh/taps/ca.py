@@ -12,6 +12,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IStreamServerEndpoint
 
 from pki.audit import Act, LogKey
 from pki.errors import PkiError
@@ -25,6 +26,7 @@ from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.crl_site import CrlSite
 from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor, of_process
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.handover import Handover
@@ -43,7 +45,7 @@ from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
 from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
-from twisted_mesh.taps import registration
+from twisted_mesh.taps import publishing, registration
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -99,6 +101,9 @@ class CaService(MeshService):
             self.plain_endpoint = listening_endpoint(
                 reactor, f"127.0.0.1:{options['insecure-http']}"
             )
+        self.crl_endpoint = None
+        if options["crl-http"] is not None:
+            self.crl_endpoint = listening_endpoint(reactor, options["crl-http"], "127.0.0.1")
 
     def start(self) -> None:
         options = self.options
@@ -138,6 +143,8 @@ class CaService(MeshService):
         if options["entries"] is not None:
             self.ca.registrar.filed = read_entries(options["entries"], options["trust-domain"])
         self.ca.health.directory = self.state.ca
+        self.ca.publisher.keep_in(self.state.ca)
+        self.ca.publisher.begin()
         self.housekeeping = Housekeeping(
             self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
         )
@@ -148,6 +155,7 @@ class CaService(MeshService):
             self._record,
             options["issuing-key"],
             options["issuing-duration"],
+            farewell=self.ca.publisher.sign_root,
         )
         self.succession = Succession(handover, self.reactor)
         self.ca.health.waiting = self.succession.waiting
@@ -194,15 +202,20 @@ class CaService(MeshService):
             announce=False,
         )
         self.ca.on_revocation.append(self.manager.revoke)
+        # Who was revoked in earlier lives is refused before the first handshake.
+        self.ca.publisher.hears.append(self.manager.revoke)
         observe.watch(self.manager)
         metrics.watch(self.ca)
         throttle = Throttle(reactor, options["rate-limit"])
         names = ["the TLS port", "the socket"]
         if self.plain_endpoint is not None:
             names.append("the plaintext port")
+        if self.crl_endpoint is not None:
+            names.append("the CRL port")
         most = options["max-connections"]
         capacity = Capacity.of(most) if most else Capacity.of_system(len(names))
-        tls, unix, *plain = (Admission(capacity, reactor, name, self.log) for name in names)
+        places = {name: Admission(capacity, reactor, name, self.log) for name in names}
+        tls, unix = places["the TLS port"], places["the socket"]
         security = transport.Security(contexts, judge, reactor, registry, self.log, admission=tls)
         process = ProcessAttestor(UserNames(reactor))
         doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
@@ -219,7 +232,7 @@ class CaService(MeshService):
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
             api = CaApi(self.ca, PlainDoor(), guards_browsers=True, throttle=throttle)
-            site = BoundedSite(api, reactor, admission=plain[0])
+            site = BoundedSite(api, reactor, admission=places["the plaintext port"])
             self.sites.append(site)
             port: Any = self.listening(
                 self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"
@@ -230,6 +243,23 @@ class CaService(MeshService):
                 event="insecure-http",
                 port=port.getHost().port,
             )
+        if self.crl_endpoint is not None:
+            self._open_crl_port(self.crl_endpoint, places["the CRL port"])
+
+    def _open_crl_port(self, endpoint: IStreamServerEndpoint, admission: Admission) -> None:
+        options = self.options
+        resource = CrlSite(self.ca, options["rate-limit"], self.reactor)
+        site = BoundedSite(resource, self.reactor, admission=admission)
+        self.sites.append(site)
+        port: Any = self.listening(endpoint.listen(site), f"the CRL address {options['crl-http']}")
+        url = publishing.url(port.getHost(), options["public-url"])
+        self.ca.publish_at(url)
+        self.log.info(
+            "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
+            event="publishing-at",
+            url=url,
+            port=port.getHost().port,
+        )
 
     def _listen_unix(self, path: Path) -> None:
         if path.is_socket():
@@ -262,8 +292,9 @@ class CaService(MeshService):
         await self.audit.extend()
         self.audit.start(self.reactor)
         self.housekeeping.start()
-        await self._believe_revoked()
+        await self.ca.publisher.ready()
         await self.succession.attend()
+        self.ca.publisher.start(self.reactor)
         self.addService(self.succession)
         self.addService(self.manager)
         await self.manager.ready()
@@ -280,13 +311,6 @@ class CaService(MeshService):
         lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
-
-    async def _believe_revoked(self) -> None:
-        """Refuse who was revoked in earlier lives before the first handshake."""
-        feed = await self.ca.revocations(0)
-        while feed.revocations:
-            self.manager.revoke(feed.revocations)
-            feed = await self.ca.revocations(feed.position)
 
     def _tell_authorities(self, *, fresh: bool) -> None:
         authorities = self.ca.authorities
@@ -324,6 +348,7 @@ class CaService(MeshService):
 
     async def close(self) -> None:
         self.housekeeping.stop()
+        self.ca.publisher.stop()
         self.audit.stop()
         try:
             await within(self.reactor, _LAST_WORDS, self._last_words())

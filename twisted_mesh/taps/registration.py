@@ -93,9 +93,13 @@ def reached_at(address: Any, public_url: str | None) -> str:
     """The URL by which callers reach the CA's TLS port, as far as can be known here."""
     if public_url is not None and public_url.startswith("https://"):
         return public_url
-    host = getattr(address, "host", "localhost")
-    if host == "127.0.0.1":
-        host = "localhost"
-    elif host in _EVERYWHERE:
-        host = socket.gethostname()
+    host = reached_host(address)
     return f"https://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
+
+
+def reached_host(address: Any) -> str:
+    """The name or address by which callers reach a listening ``address``, as far as can be known here."""
+    host: str = getattr(address, "host", "localhost")
+    if host == "127.0.0.1":
+        return "localhost"
+    return socket.gethostname() if host in _EVERYWHERE else host

@@ -121,6 +121,9 @@ WHO_MAY = {
     ("POST", "/api/v1/sign"): (401, 201, 201),
     ("GET", "/api/v1/ca"): (200, 200, 200),
     ("GET", "/api/v1/bundle"): (200, 200, 200),
+    ("GET", "/api/v1/crl"): (200, 200, 200),
+    ("POST", "/api/v1/ocsp"): (200, 200, 200),
+    ("GET", "/api/v1/ocsp/*"): (200, 200, 200),
     ("GET", "/api/v1/trust"): (401, 200, 200),
     ("POST", "/api/v1/revoke"): (401, 200, 200),
     ("GET", "/api/v1/certificates"): (401, 403, 200),
@@ -161,7 +164,8 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
     method, path = route
     entries = path.startswith("/api/v1/entries")
     path = path.replace("*", "file.backend" if entries else serial_hex(leaf.serial_number))
-    answer = Api(rig, CALLERS[caller]).ask(method, path, body)
+    media = {"content_type": "application/ocsp-request"} if path == "/api/v1/ocsp" else {}
+    answer = Api(rig, CALLERS[caller]).ask(method, path, body, **media)
     assert answer.status == expected
     if expected in (401, 403):
         assert problem(answer)["code"] == ("no-proof" if expected == 401 else "not-authorized")
@@ -663,7 +667,7 @@ STATUSES = {
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
-        *("SuccessionBroke", "UnfitResponder"),
+        *("SuccessionBroke", "UnfitResponder", "NotPublished"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")

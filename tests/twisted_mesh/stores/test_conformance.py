@@ -32,6 +32,7 @@ from twisted_mesh.stores import reading
 from twisted_mesh.stores.records import (
     Command,
     Conflict,
+    LastCrl,
     OpenIntent,
     Probe,
     Prune,
@@ -40,6 +41,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     Revoked,
     Status,
+    TakeCrlNumber,
     Unknown,
 )
 from twisted_mesh.stores.sql import SqlStore
@@ -377,3 +379,49 @@ def test_cancelling_an_answer_stops_nothing(store: SqlStore, calls: ThreadCalls)
     assert isinstance(calls.outcome(answer), CancelledError)
     calls.result(store.apply(Probe(NOW)))
     assert calls.result(store.find(1)) == issued(1)
+
+
+def test_numbers_of_crls_only_grow_each_issuers_for_itself(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    assert calls.result(store.last_crl(ISSUER)) is None
+
+    def take(issuer: str = ISSUER, **more: object) -> object:
+        return calls.result(store.apply(evolve(TakeCrlNumber(issuer), **more)))
+
+    assert [take(), take(), take(OTHER_ISSUER), take()] == [1, 2, 1, 3]
+    assert take(least=1000) == 1000
+    assert [take(least=7), take()] == [1001, 1002]
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1002, None)
+    take(served=NOW)
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1003, NOW)
+    take()
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1004, NOW)
+    assert calls.result(store.last_crl(OTHER_ISSUER)) == LastCrl(1, None)
+    assert take("ef" * 32, least=1 << 62, served=LATER) == 1 << 62
+
+
+def test_many_are_found_at_once(store: SqlStore, calls: ThreadCalls) -> None:
+    record(store, calls, signed(1), issued(2), signed(3))
+    calls.result(store.apply(revoke(3)))
+    found = {c.serial: c for c in calls.result(store.find_all([3, 1, 2, 9, 1]))}
+    assert set(found) == {1, 2, 3}
+    assert [found[n].status(NOW) for n in (1, 2, 3)] == [
+        Status.VALID,
+        Status.PENDING,
+        Status.REVOKED,
+    ]
+    assert {c.der for c in found.values()} == {None}
+    assert calls.result(store.find_all([])) == ()
+
+
+def test_what_a_crl_still_lists_is_not_forgotten(store: SqlStore, calls: ThreadCalls) -> None:
+    record(store, calls, signed(1), signed(2))
+    calls.result(store.apply(revoke(1)))
+    over = NOW + 3 * HOUR
+    command = Prune(over, NOW, revoked_before=NOW + HOUR)
+    assert calls.result(store.apply(command)) == 1
+    assert calls.result(store.find(2)) is None
+    assert calls.result(store.find(1)).status(over) is Status.REVOKED
+    assert calls.result(store.apply(evolve(command, revoked_before=over))) == 1
+    assert calls.result(store.find(1)) is None
