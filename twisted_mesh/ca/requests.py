@@ -5,6 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from pki.errors import Malformed
 from pki.policy import Principal
@@ -33,6 +34,21 @@ class Call:
     rest: str = ""
     """What stands in the path where the route has a ``*``."""
     idempotency_key: str | None = None
+    _request: BoundedRequest | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller hung up."""
+        return self._request is not None and self._request.is_gone
+
+    def lost(self) -> "Deferred[None] | None":
+        """What fails when the caller hangs up."""
+        return self._request.notifyFinish() if self._request is not None else None
+
+    def close_after(self) -> None:
+        """Close the connection after the answer."""
+        if self._request is not None:
+            self._request.close_after()
 
     def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
         """A parameter that is a whole number. Raises :class:`Malformed`."""
@@ -53,7 +69,9 @@ class CrossOrigin(BadRequest):
 
 def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
     """Raises :class:`Malformed`."""
-    return Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
+    return Call(
+        principal, _body(request), _query(request), rest, _idempotency_key(request), request
+    )
 
 
 def path_of(request: BoundedRequest) -> str:

@@ -24,6 +24,7 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.bulletin import Bulletin
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
@@ -109,6 +110,8 @@ class CertificateAuthority:
     health: Health = field(init=False)
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
+    bulletin: Bulletin | None = field(default=None, init=False)
+    """Who waits for news; without one nobody waits."""
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
@@ -120,7 +123,9 @@ class CertificateAuthority:
         """From now on ``authorities.issuing`` issues."""
         issuing = authorities.issuing
         issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
-        self.authorities = authorities
+        before, self.authorities = self.authorities.bundle(self.trust_domain), authorities
+        if self.bulletin is not None and self.bundle() != before:
+            self.bulletin.announce()
 
     @property
     def under_way(self) -> int:
@@ -410,6 +415,8 @@ class CertificateAuthority:
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
+        if self.bulletin is not None:
+            self.bulletin.announce()
 
 
 async def _turn(waiting: list[Deferred[None]]) -> None:
