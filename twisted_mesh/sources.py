@@ -181,16 +181,17 @@ class CaSource:
         return valid
 
     async def revocations(self, wait: int = 0) -> News:
-        shown = self._svid
+        shown, log_size = self._svid, self.witness.size
         try:
-            told = await self.client.trust(self._position, self._store, self.witness.size, wait)
+            told = await self.client.trust(self._position, self._store, log_size, wait)
         except PkiError as error:
             if shown is self._svid:
                 self._heed(error)
             raise
         has_moved = (told.store, told.position) != (self._store, self._position)
         self._store, self._position = told.store, told.position
-        if told.log is not None:
+        # Two questions may be under way: a proof leads on from what was seen when it was asked for.
+        if told.log is not None and self.witness.size == log_size:
             self.witness.hear(told.log, self.now().timestamp())
         return News(told.revocations, told.more and has_moved, told.waited, told.bundles)
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, succeed
 from zope.interface.verify import verifyObject
 
+from pki.audit import Checkpoint, LogKey
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest, load_csr
 from pki.errors import Malformed, Problem
@@ -28,6 +29,7 @@ from twisted_mesh.ca_client import CaAddress, CaRefused, TrustNews
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.sources import CaSource, News, OwnSource, new_key
 from twisted_mesh.tls.alerts import Unreachable
+from twisted_mesh.witness import LogStatement
 
 P256 = KeyAlgorithm.EC_P256
 
@@ -47,6 +49,7 @@ class Client:
     presented: list[X509Svid | None] = field(factory=list)
 
     waits: list[int] = field(factory=list)
+    waiting: "Deferred[TrustNews] | None" = None
     hung_up: int = 0
 
     def hang_up(self) -> None:
@@ -79,6 +82,8 @@ class Client:
     async def trust(self, after: int, store: str, log_size: int, wait: int) -> TrustNews:
         self.asked.append((after, store))
         self.waits.append(wait)
+        if self.waiting is not None:
+            return await self.waiting
         return self.news.pop(0)
 
 
@@ -243,6 +248,30 @@ def test_a_source_says_all_that_the_ca_said(rig: Rig) -> None:
     rig.client.news = [TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5)]
     assert result_of(rig.source().revocations(25)) == News((revocation(1),), True, 3.5, bundles)
     assert rig.client.waits == [25]
+
+
+def test_what_an_overtaken_answer_says_of_the_log_is_not_held_against_the_ca(rig: Rig) -> None:
+    """While one question waits for news another is answered: its proof leads on from less than was seen since."""
+    log = LogKey.generate("mesh.local/audit/test")
+
+    def at(size: int) -> TrustNews:
+        note = result_of(log.sign(Checkpoint(log.name, size, bytes([size] * 32), NOW)))
+        told = LogStatement(str(log.verifier), note, ())
+        return TrustNews("one", 5, BundleSet(), (), told)
+
+    source = rig.source()
+    rig.client.waiting = waiting = Deferred()
+    standing = Deferred.fromCoroutine(source.revocations(25))
+    rig.client.waiting = None
+    rig.client.news = [at(3)]
+    result_of(source.revocations())
+    assert source.witness.size == 3
+    waiting.callback(at(5))
+    assert standing.called
+    assert (source.witness.size, source.witness.problem) == (3, None)
+    rig.client.news = [at(5)]
+    result_of(source.revocations())
+    assert source.witness.problem is not None, "this one had to prove it"
 
 
 def test_a_page_that_leads_nowhere_is_the_last(rig: Rig) -> None:
