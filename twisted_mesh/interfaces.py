@@ -80,8 +80,14 @@ class ISource(Interface):
     async def obtain(algorithm: Any) -> Any:
         """A fresh key, a certificate for it and the bundles, as ``sources.Identity``."""
 
-    async def revocations() -> Any:
-        """What has been revoked since the last call, as a list of ``pki.Revocation``."""
+    async def revocations(wait: int = 0) -> Any:
+        """What has been revoked since the last call, as ``sources.News``.
+
+        Where nothing has, a source may take ``wait`` seconds until something is.
+        """
+
+    def renewed() -> None:
+        """A fresh identity is in use: nothing is to be asked under the last one any more."""
 
 
 class IFinishing(Interface):

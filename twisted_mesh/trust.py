@@ -15,6 +15,7 @@ from pki.pin import RootPin
 from pki.revocation import RevocationSet
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose
+from twisted_mesh.freshness import Freshness
 
 _CACHED_VERDICTS = 4096
 _UNREADABLE = Problem(
@@ -74,6 +75,8 @@ class Judge:
 
     _now: Callable[[], datetime]
     _trust: Trust = field(factory=Trust)
+    freshness: Freshness = field(factory=Freshness)
+    """Of the revocations that are believed: once they are too old nobody may be let in."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
 
     @property
@@ -98,6 +101,13 @@ class Judge:
 
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
+        verdict = self._lasting_verdict(presented, purpose)
+        if self.freshness.refuses:
+            return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
+        return verdict
+
+    def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """What holds until trust is swapped, or one of the certificates ends."""
         now = self._now()
         # The whole chain: the verdict on a leaf that came without its issuers is another one.
         key = (b"".join(presented), purpose)

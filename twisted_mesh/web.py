@@ -77,6 +77,11 @@ class BoundedRequest(server.Request):
             self.setHeader(b"date", _date(int(time())))
         super().write(data)
 
+    def close_after(self) -> None:
+        """Let this answer be the last one on the connection."""
+        self.setHeader(b"connection", b"close")
+        self.channel.persistent = False
+
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         """Send one whole answer in one piece, and be done."""
         lines = [

@@ -15,6 +15,7 @@ from tests.bench import (
     handshakes,
     record,
     revocation,
+    revocation_feed,
     revocation_live,
     rotation,
     signatures,
@@ -31,6 +32,7 @@ _MEASURES = {
     "rotation": rotation.measure,
     "revocation": revocation.measure,
     "revocation-live": revocation_live.measure,
+    "revocation-feed": revocation_feed.measure,
 }
 
 

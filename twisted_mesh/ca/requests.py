@@ -5,6 +5,7 @@ from datetime import datetime
 from http import HTTPStatus
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from pki.errors import Malformed
 from pki.policy import Kind, Principal
@@ -35,6 +36,21 @@ class Call:
     rest: str = ""
     """What stands in the path where the route has a ``*``, as it came."""
     idempotency_key: str | None = None
+    _request: BoundedRequest | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller hung up."""
+        return self._request is not None and self._request.is_gone
+
+    def lost(self) -> "Deferred[None] | None":
+        """What fails when the caller hangs up."""
+        return self._request.notifyFinish() if self._request is not None else None
+
+    def close_after(self) -> None:
+        """Close the connection after the answer."""
+        if self._request is not None:
+            self._request.close_after()
 
     address: str = ""
     """Whose network it comes from, for who has no other name."""
@@ -69,6 +85,7 @@ def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
         _query(request),
         rest,
         _idempotency_key(request),
+        request,
         stranger(request.channel.getPeer()),
     )
 

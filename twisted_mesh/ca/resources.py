@@ -23,7 +23,7 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import published, registration
+from twisted_mesh.ca import feed, published, registration
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
@@ -232,40 +232,7 @@ class CaApi(resource.Resource):
         return await published.ocsp_in_path(self.ca, call.rest, call.who)
 
     async def trust(self, call: Call) -> Answer:
-        after = call.number("after", 0)
-        feed = await self.ca.revocations(after, call.query.get("store", ""))
-        news = {
-            "store": feed.store,
-            "generation": feed.position,
-            "bundles": {str(b.trust_domain): b.to_jwks_object() for b in self.ca.bundles()},
-            "revocations": [
-                {
-                    "issuer": revoked.issuer,
-                    "serial": serial_hex(revoked.serial),
-                    "revoked_at": rfc3339(revoked.revoked_at),
-                    "reason": str(revoked.reason),
-                    "expires_at": rfc3339(revoked.expires_at),
-                }
-                for revoked in feed.revocations
-            ],
-        }
-        if "log" in call.query:
-            # Who comes from another store may know another log of the same size.
-            is_ours = call.query.get("store") == feed.store
-            news["log"] = await self._log_since(call.number("log", 0), is_ours=is_ours)
-        return Answer(msgspec.json.encode(news))
-
-    async def _log_since(self, size: int, *, is_ours: bool) -> dict[str, Any] | None:
-        """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
-        log = self.ca.log
-        if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
-            return None
-        proof = await log.consistency(size)
-        return {
-            "verifier": str(log.key.verifier),
-            "checkpoint": log.latest.note,
-            "proof": [hash.hex() for hash in proof],
-        }
+        return await feed.trust(self.ca, call)
 
     async def revoke(self, call: Call) -> Answer:
         asked = parse_json(call.body, RevokeRequest)

@@ -28,6 +28,7 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.bulletin import Bulletin
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
@@ -119,6 +120,8 @@ class CertificateAuthority:
     """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
+    bulletin: Bulletin | None = field(default=None, init=False)
+    """Who waits for news; without one nobody waits."""
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
@@ -146,7 +149,9 @@ class CertificateAuthority:
             lifetime=self.lifetimes.maximum,
             publication=self._publication(issuing),
         )
-        self.authorities = authorities
+        before, self.authorities = self.authorities.bundle(self.trust_domain), authorities
+        if self.bulletin is not None and self.bundle() != before:
+            self.bulletin.announce()
 
     def publish_at(self, base: str) -> None:
         """From now on certificates say that what is published of their issuer is found below ``base``."""
@@ -488,6 +493,8 @@ class CertificateAuthority:
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
+        if self.bulletin is not None:
+            self.bulletin.announce()
         # Last: a CRL takes a moment, and nobody else is to wait for it.
         self.responder.told(revocations)
         self.publisher.told(revocations)

@@ -25,6 +25,7 @@ from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
 from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import logger
+from twisted_mesh.freshness import Freshness, freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.sources import CaSource
@@ -59,6 +60,7 @@ class Session:
     repeat: int
     interval: float
     rotate_at: float
+    freshness: Freshness
     timeout: float
     export: Path | None
     as_json: bool
@@ -110,6 +112,7 @@ class Session:
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
+            freshness=freshness(options["revocation_max_age"], options["on_stale"]),
             timeout=timeout,
             export=Path(options["export"]) if options["export"] else None,
             as_json=options["output"] == "json",
@@ -155,7 +158,7 @@ def _status_of(error: PkiError) -> int:
 
 
 async def _converse(session: Session) -> int:
-    judge = Judge(wall_clock, Trust(allow=(session.server_id,)))
+    judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
     contexts = ContextFactory(Role(serves=False))
     registry = ConnectionRegistry()
     witness = Witness(

@@ -137,9 +137,11 @@ def revocations(connection: Connection, store: str, after: int) -> Feed:
         after = 0
     asked = {"after": after, "until": until, "most": FEED_LIMIT}
     rows = connection.execute(_FEED, asked).all()
+    position = rows[-1].position if len(rows) == FEED_LIMIT else until
     return Feed(
         store=store,
-        position=rows[-1].position if len(rows) == FEED_LIMIT else until,
+        position=position,
+        more=position < until,
         revocations=tuple(
             Revocation(
                 issuer=row.issuer,

@@ -374,6 +374,8 @@ class Feed:
     """Identifies this store for good: a position means nothing in another one."""
     position: int
     revocations: tuple[Revocation, ...]
+    more: bool = False
+    """Whether there are others after that position already."""
 
 
 @frozen

@@ -26,6 +26,7 @@ from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.bulletin import Bulletin
 from twisted_mesh.ca.crl_site import CrlSite
 from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor, of_process
 from twisted_mesh.ca.entries_file import read_entries
@@ -96,6 +97,7 @@ class CaService(MeshService):
             raise StartError(
                 f"the socket's path {self.socket} is too long for a unix socket: choose a shorter --socket"
             )
+        self.bulletin = Bulletin(reactor)
         self.plain_endpoint = None
         if options["insecure-http"] is not None:
             self.plain_endpoint = listening_endpoint(
@@ -214,6 +216,9 @@ class CaService(MeshService):
             names.append("the CRL port")
         most = options["max-connections"]
         capacity = Capacity.of(most) if most else Capacity.of_system(len(names))
+        # Half of the connections, and half of what one caller may have, are for those who do not wait.
+        self.bulletin.most, self.bulletin.most_of_one = capacity.most // 2, capacity.of_peer // 2
+        self.ca.bulletin = self.bulletin
         places = {name: Admission(capacity, reactor, name, self.log) for name in names}
         tls, unix = places["the TLS port"], places["the socket"]
         security = transport.Security(contexts, judge, reactor, registry, self.log, admission=tls)
@@ -342,6 +347,7 @@ class CaService(MeshService):
         await self.audit.extend()
 
     async def drain(self, seconds: float) -> None:
+        self.bulletin.close()
         draining = [Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites]
         if late := sum(await gatherResults(draining)):
             self.cut_off(late, seconds)

@@ -3,6 +3,7 @@
 import ipaddress
 from typing import Any, ClassVar, cast
 
+import msgspec
 from prometheus_client import generate_latest
 from twisted.application.service import IService
 from twisted.web import resource, server
@@ -14,6 +15,7 @@ from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.freshness import freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import site
@@ -55,6 +57,13 @@ class Options(ServiceOptions):
         ["ttl", None, None, "how long our certificates live (default: what the CA gives)"],
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
         ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
+        [
+            "revocation-max-age",
+            None,
+            None,
+            "how old what is known of revocations may be (default: as old as our own certificate gets)",
+        ],
+        ["on-stale", None, "fail-closed", "then refuse everybody (fail-closed), or go on (grace)"],
         [
             "status",
             None,
@@ -102,6 +111,7 @@ class Options(ServiceOptions):
         self["key"] = key_algorithm(self["key"], "key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
+        self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
 
 
 def rotation_share(text: str) -> float:
@@ -147,7 +157,7 @@ class ServerService(MeshService):
                 event="allow-all",
                 trust_domain=str(options["trust-domain"]),
             )
-        judge = Judge(wall_clock, Trust(allow=allow))
+        judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
         contexts = ContextFactory(Role(serves=True))
         self.witness = Witness(
             witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
@@ -231,21 +241,28 @@ class HealthResource(resource.Resource):
         self._manager = manager
 
     def render(self, request: BoundedRequest) -> Any:
-        left = self._manager.seconds_left
         if request.path == b"/livez":
             answer(request, 200, b'{"status":"alive"}')
         elif request.path == b"/readyz":
-            body = b'{"status":"%s","seconds_to_expiry":%d}'
-            answer(
-                request,
-                200 if left > 0 else 503,
-                body % (b"ready" if left > 0 else b"no-identity", left),
-            )
+            status, body = self._readiness()
+            answer(request, status, msgspec.json.encode(body))
         elif request.path == b"/metrics":
             answer(request, 200, generate_latest(), "text/plain; version=0.0.4")
         else:
             answer(request, 404, b'{"status":"not-found"}')
         return server.NOT_DONE_YET
+
+    def _readiness(self) -> tuple[int, dict[str, Any]]:
+        left, known = self._manager.seconds_left, self._manager.judge.freshness
+        told: dict[str, Any] = {"status": "ready", "seconds_to_expiry": int(left)}
+        told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
+        if left > 0 and not known.refuses:
+            return 200, told
+        code = "no-identity"
+        if left > 0:
+            problem = known.problem()
+            code, told["detail"] = problem.code, str(problem)
+        return 503, {**told, "status": code, "code": code}
 
 
 def makeService(options: Options) -> IService:
