@@ -6,7 +6,7 @@ leaves the old ones serving. Open connections live on for as long as their peers
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +73,8 @@ class CertificateManager(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     announce: bool = True
     """Whether certificates are told to people, in the words of the log."""
+    preparations: list[Callable[[Identity], Awaitable[None]]] = field(factory=list)
+    """Awaited before an identity is used, each one in its turn. They bound their time and raise nothing."""
     reviewer: Reviewer = field(init=False)
     """The only one that changes what is believed."""
     svid: X509Svid | None = field(default=None, init=False)
@@ -188,6 +190,8 @@ class CertificateManager(Service):
                 self.revoke(news)
                 if not news:
                     break
+            for prepare in self.preparations:
+                await prepare(identity)
             self._adopt(identity)
         except CancelledError:
             raise  # we are being stopped

@@ -465,3 +465,27 @@ def test_the_issuing_ca_before_the_present_one_is_still_known(rig: Rig) -> None:
         leaf = ca.leaf(now=rig.source.now())
         verdict = rig.manager.judge.verdict([leaf], Purpose.CLIENT)
         assert [problem.code for problem in verdict.problems] == ["incomplete-chain"]
+
+
+def test_what_prepares_an_identity_is_awaited_before_each_is_used(rig: Rig) -> None:
+    prepared: list[tuple[Identity, X509Svid | None]] = []
+    held: list[Deferred[None]] = []
+
+    async def prepare(identity: Identity) -> None:
+        prepared.append((identity, rig.manager.svid))
+        held.append(Deferred())
+        await held[-1]
+
+    rig.manager.preparations.append(prepare)
+    rig.manager.startService()
+    rig.pass_time(1)
+    assert rig.contexts.current() is None
+    held[0].callback(None)
+    first = rig.manager.svid
+    assert rig.contexts.current() is not None
+    rig.pass_time(0.53 * 3600, step=10)
+    assert rig.manager.svid is first
+    assert prepared[1][1] is first
+    held[1].callback(None)
+    assert rig.manager.svid is prepared[1][0].svid
+    rig.manager.stopService()

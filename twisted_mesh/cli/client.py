@@ -61,6 +61,11 @@ Examples:
 )
 @click.option("--timeout", default="10s", show_default=True, help="How long anything may take.")
 @click.option(
+    "--require-staple",
+    is_flag=True,
+    help="Refuse a server that does not staple its CA's word that it is not revoked.",
+)
+@click.option(
     "--export",
     metavar="DIR",
     help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.",

@@ -59,6 +59,7 @@ class Session:
     repeat: int
     interval: float
     rotate_at: float
+    requires_staple: bool
     timeout: float
     export: Path | None
     as_json: bool
@@ -110,6 +111,7 @@ class Session:
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
+            requires_staple=options["require_staple"],
             timeout=timeout,
             export=Path(options["export"]) if options["export"] else None,
             as_json=options["output"] == "json",
@@ -187,10 +189,13 @@ async def _converse(session: Session) -> int:
     manager.startService()
     try:
         await _first_certificate(manager, session)
+        security = Security(
+            contexts, judge, reactor, registry, _log, requires_staple=session.requires_staple
+        )
         http = MeshHttpClient(
             reactor,
             session.server,
-            Security(contexts, judge, reactor, registry, _log),
+            security,
             session.timeout,
             lambda peer: tell_handshake(peer, session.spiffe_id),
         )

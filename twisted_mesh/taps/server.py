@@ -18,10 +18,12 @@ from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
+from twisted_mesh.stapler import Stapler
 from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedRequest, BoundedSite, answer
 from twisted_mesh.witness import Witness, witness_path
@@ -148,7 +150,8 @@ class ServerService(MeshService):
                 trust_domain=str(options["trust-domain"]),
             )
         judge = Judge(wall_clock, Trust(allow=allow))
-        contexts = ContextFactory(Role(serves=True))
+        staples = Staples(wall_clock)
+        contexts = ContextFactory(Role(serves=True), staples)
         self.witness = Witness(
             witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
         )
@@ -177,6 +180,8 @@ class ServerService(MeshService):
             options["rotate-at"],
             registry,
         )
+        self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
+        self.manager.preparations.append(self.stapler.prepare)
         observe.watch(self.manager)
         self.site = site(reactor)
         security = transport.Security(contexts, judge, reactor, registry, self.log)
@@ -213,6 +218,7 @@ class ServerService(MeshService):
         )
 
     async def close(self) -> None:
+        self.stapler.stop()
         self.witness.remember()
 
     async def drain(self, seconds: float) -> None:

@@ -69,6 +69,8 @@ class Security:
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     admission: Admission | None = None
     """How many may be connected to what listens; None for no bound."""
+    requires_staple: bool = False
+    """Whether servers must staple an OCSP answer to their certificates."""
     tellings: TokenBuckets = field(
         init=False,
         default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
@@ -191,6 +193,7 @@ class _ConnectionCreator:
         connection = self._connection(Purpose.SERVER)
         if self.client and self.client.server_name:
             connection.set_tlsext_host_name(self.client.server_name.encode("ascii"))
+        connection.request_ocsp()
         return connection
 
     def _connection(self, peers_purpose: Purpose) -> SSL.Connection:
@@ -198,8 +201,11 @@ class _ConnectionCreator:
         if current is None:  # withdrawn since buildProtocol asked
             raise RuntimeError("there is no identity")
         connection = SSL.Connection(current[0], None)
-        demands = self.client.demands if self.client else ()
-        verification.begin(connection, Handshake(self.security.judge, peers_purpose, demands))
+        security, client = self.security, self.client
+        demands = client.demands if client else ()
+        must_staple = security.requires_staple and client is not None
+        handshake = Handshake(security.judge, peers_purpose, demands, must_staple)
+        verification.begin(connection, handshake)
         return connection
 
 
@@ -286,6 +292,8 @@ class MeshConnection(ProtocolWrapper):
             if handshake.problems:
                 raise PeerRefused(handshake.problems)
             raise RuntimeError("the handshake ended without a verdict on the peer")
+        if handshake.requires_staple and not handshake.is_stapled:
+            raise RuntimeError("the handshake ended without a verdict on the staple")
         self._stop_timer()
         if presented and handshake.verdict is not None:
             self.peer = peer = _peer(connection, handshake)
