@@ -78,6 +78,8 @@ class Judge:
 
     _now: Callable[[], datetime]
     _trust: Trust = field(factory=Trust)
+    doubts: list[Callable[[], Problem | None]] = field(factory=list, init=False)
+    """Each may say why it is not known who is revoked; nobody is let in then."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
@@ -104,6 +106,13 @@ class Judge:
 
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
+        verdict = self._lasting_verdict(presented, purpose)
+        if doubts := [problem for doubt in self.doubts if (problem := doubt())]:
+            return evolve(verdict, problems=(*verdict.problems, *doubts))
+        return verdict
+
+    def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """What holds until trust is swapped, or one of the certificates ends."""
         now = self._now()
         # The whole chain: the verdict on a leaf that came without its issuers is another one.
         key = (b"".join(presented), purpose)

@@ -14,8 +14,10 @@ from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.revocation_sources import RevocationSources
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
 from twisted_mesh.stapler import Stapler
@@ -58,6 +60,12 @@ class Options(ServiceOptions):
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
         ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
         [
+            "ocsp",
+            None,
+            None,
+            "ask this http: URL about each new peer; aia: whom its certificate names",
+        ],
+        [
             "status",
             None,
             None,
@@ -68,6 +76,7 @@ class Options(ServiceOptions):
     def __init__(self) -> None:
         super().__init__()
         self["dns"], self["ip"], self["allow"] = [], [], []
+        self["crl"], self["crl-issuer"], self["ocsp-origin"] = [], [], []
 
     def opt_dns(self, name: str) -> None:
         """a DNS name that our certificate carries (repeatable; default localhost)"""
@@ -85,6 +94,18 @@ class Options(ServiceOptions):
     def opt_allow(self, pattern: str) -> None:
         """who may connect: a SPIFFE ID, * for one segment, ** for any rest (repeatable)"""
         self["allow"].append(SpiffePattern.parse(pattern))
+
+    def opt_crl(self, place: str) -> None:
+        """a CRL to heed, besides what the CA says: a file, or an http: or file: URL (repeatable)"""
+        self["crl"].append(place)
+
+    def opt_crl_issuer(self, file: str) -> None:
+        """the certificate of a CA whose CRL may come, besides our own CAs' (repeatable)"""
+        self["crl-issuer"].append(file)
+
+    def opt_ocsp_origin(self, origin: str) -> None:
+        """http://HOST:PORT that a certificate may name for --ocsp aia (repeatable)"""
+        self["ocsp-origin"].append(origin)
 
     def postOptions(self) -> None:
         super().postOptions()
@@ -104,6 +125,13 @@ class Options(ServiceOptions):
         self["key"] = key_algorithm(self["key"], "key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
+        self["revocation-sources"] = RevocationSources.parse(
+            self["crl"],
+            self["crl-issuer"],
+            self["ocsp"],
+            self["ocsp-origin"],
+            self.get("on-stale"),
+        )
 
 
 def rotation_share(text: str) -> float:
@@ -182,9 +210,15 @@ class ServerService(MeshService):
         )
         self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
         self.manager.preparations.append(self.stapler.prepare)
+        sources: RevocationSources = options["revocation-sources"]
+        numbers = crl_memory_path(
+            options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
+        )
+        self.crls = sources.watch(self.manager, reactor, self.log, numbers)
         observe.watch(self.manager)
         self.site = site(reactor)
-        security = transport.Security(contexts, judge, reactor, registry, self.log)
+        inquiry = sources.inquiry(self.manager, reactor, self.log)
+        security = transport.Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
         self.port = self.listening(
             transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
@@ -219,6 +253,7 @@ class ServerService(MeshService):
 
     async def close(self) -> None:
         self.stapler.stop()
+        self.crls.stop()
         self.witness.remember()
 
     async def drain(self, seconds: float) -> None:
