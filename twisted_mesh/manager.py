@@ -75,6 +75,8 @@ class CertificateManager(Service):
     """Whether certificates are told to people, in the words of the log."""
     preparations: list[Callable[[Identity], Awaitable[None]]] = field(factory=list)
     """Awaited before an identity is used, each one in its turn. They bound their time and raise nothing."""
+    on_revocation: list[Callable[[Sequence[Revocation]], object]] = field(factory=list)
+    """Called with what is believed to be revoked from now on."""
     reviewer: Reviewer = field(init=False)
     """The only one that changes what is believed."""
     svid: X509Svid | None = field(default=None, init=False)
@@ -131,6 +133,8 @@ class CertificateManager(Service):
         merged = trust.revocations.merged(revocations, self.now())
         if revocations and merged is not trust.revocations:
             self.reviewer.believe(evolve(trust, revocations=merged), revocations)
+            for call in self.on_revocation:
+                call(revocations)
 
     def allow(self, patterns: Sequence[SpiffePattern]) -> None:
         """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""

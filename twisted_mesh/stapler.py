@@ -1,7 +1,8 @@
 """The stapler: has the CA's word at hand that our own certificate is not revoked, for clients that ask.
 
-It asks before a certificate is used, and again at half of the answer's life. Whatever fails costs the
-staple once that is stale, and never the service: who insists on a staple says so, and is told no.
+It asks before a certificate is used, again at half of the answer's life, and when it hears that the
+certificate is revoked. Whatever fails costs the staple once that is stale, and never the service: who
+insists on a staple says so, and is told no.
 """
 
 import random
@@ -16,8 +17,10 @@ from twisted.logger import Logger
 
 from pki import renewal
 from pki.errors import PkiError, Problem
+from pki.keys import key_id
 from pki.ocsp import Issuer, OcspRequest
 from pki.ocsp_answer import read_answer
+from pki.revocation import Revocation
 from pki.svid import subject_of
 from twisted_mesh._tasks import spawn, within
 from twisted_mesh.clock import Now
@@ -63,6 +66,15 @@ class Stapler:
         self._certificate, self._is_revoked = leaf, False
         self._issuer = next((issuer for issuer in issuers if issuer.subject == leaf.issuer), None)
         await self._ask(PATIENCE)
+
+    def told(self, revocations: Sequence[Revocation]) -> None:
+        """These are revoked. If we are, what is stapled says so as soon as the CA does."""
+        if self._certificate is None or self._issuer is None or self._is_revoked:
+            return
+        issuer, serial = key_id(self._issuer.public_key()), self._certificate.serial_number
+        if any(found.serial == serial and found.issuer == issuer for found in revocations):
+            self.stop()
+            self._again()
 
     def stop(self) -> None:
         """Ask no more."""

@@ -489,3 +489,16 @@ def test_what_prepares_an_identity_is_awaited_before_each_is_used(rig: Rig) -> N
     held[1].callback(None)
     assert rig.manager.svid is prepared[1][0].svid
     rig.manager.stopService()
+
+
+def test_who_wants_to_hears_what_is_revoked_once_it_is_believed(rig: Rig) -> None:
+    heard: list[int] = []
+
+    def hear(news: Sequence[Revocation]) -> None:
+        assert all(rig.manager.judge.trust.revocations.find(r.issuer, r.serial) for r in news)
+        heard.extend(revocation.serial for revocation in news)
+
+    rig.manager.on_revocation.append(hear)
+    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    assert heard == [5]

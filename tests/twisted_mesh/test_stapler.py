@@ -235,3 +235,20 @@ def test_a_ca_without_ocsp_is_recognised_over_the_wire(monkeypatch: pytest.Monke
     ca.until_done(stapler.prepare(Identity(svid_of_today(), ca.of.bundles, TODAY)))
     assert [e["log_level"].name for e in log.events] == ["debug"]
     stapler.stop()
+
+
+def test_what_is_stapled_to_a_revoked_certificate_says_so_at_once(rig: Rig) -> None:
+    identity = rig.identity()
+    leaf = identity.svid.leaf
+    rig.prepare(identity)
+    good = rig.staples.of(leaf)
+    rig.standing = revoked(rig.ca, leaf, rig.now())
+    rig.stapler.told([revoked(rig.ca, rig.ca.leaf(), rig.now())])
+    assert rig.staples.of(leaf) == good, "others are no concern of ours"
+    rig.stapler.told([rig.standing])
+    assert rig.staples.of(leaf) not in (good, b"")
+    assert rig.log.count("own-certificate-revoked") == 1
+    rig.stapler.told([rig.standing])
+    assert len(rig.asked) == 2
+    rig.pass_time(1801)
+    assert len(rig.asked) == 3

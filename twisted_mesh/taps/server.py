@@ -210,6 +210,7 @@ class ServerService(MeshService):
         )
         self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
         self.manager.preparations.append(self.stapler.prepare)
+        self.manager.on_revocation.append(self.stapler.told)
         sources: RevocationSources = options["revocation-sources"]
         numbers = crl_memory_path(
             options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
