@@ -7,12 +7,12 @@ from itertools import pairwise
 from attrs import field, frozen
 from cryptography import x509
 
-from pki.crl import Crl, crls_in, find_issuer, issuer_name, read_crl
+from pki.crl import BadCrl, Crl, crls_in, find_issuer, issuer_name, read_crl
 from pki.encoding import ANSWER, SEQUENCE, blocks
 from pki.errors import Malformed, Problem
 from pki.keys import key_id
 from pki.ocsp_answer import Answer, is_about, read_answer
-from pki.revocation import RevocationSet
+from pki.revocation import Revocation, RevocationSet
 from pki.svid import subject_of
 
 
@@ -68,6 +68,45 @@ def crls_from(
     return tuple(found)
 
 
+@frozen
+class ListInForce:
+    """What is remembered of a CRL whose entries are believed."""
+
+    issuer: str
+    """The issuer's :func:`pki.keys.key_id`."""
+    subject: str
+    number: int | None
+    next_update: datetime
+    size: int
+
+
+def lists_from(
+    data: bytes,
+    candidates: Sequence[x509.Certificate],
+    now: datetime,
+    *,
+    seen: Mapping[str, int],
+    known: RevocationSet,
+) -> tuple[tuple[ListInForce, ...], tuple[Revocation, ...]]:
+    """The same, for whoever reads one place again and again: the lists, and what is in them and not ``known``.
+
+    ``seen`` has the highest number that was seen there of each issuer, by its key id. Raises
+    :class:`Malformed` and :class:`pki.crl.BadCrl`. A million entries take some seconds.
+    """
+    lists: list[ListInForce] = []
+    news: list[Revocation] = []
+    for der in crls_in(data):
+        issuer = find_issuer(der, candidates)
+        if issuer is None:
+            raise BadCrl([_of_a_stranger(der)])
+        name = key_id(issuer.public_key())
+        crl = read_crl(der, issuer, now=now, seen=seen.get(name))
+        news.extend(entry for entry in crl if known.find(name, entry.serial) is None)
+        subject = subject_of(issuer)
+        lists.append(ListInForce(name, subject, crl.number, crl.next_update, len(crl)))
+    return tuple(lists), tuple(news)
+
+
 def answers_from(
     data: bytes, path: Sequence[x509.Certificate], now: datetime
 ) -> dict[x509.Certificate, Answer]:
@@ -91,6 +130,16 @@ def _answers_in(data: bytes) -> tuple[bytes, ...]:
     if not found:
         raise Malformed("it holds no OCSP response: give one in DER")
     return found
+
+
+def _of_a_stranger(der: bytes) -> Problem:
+    return Problem(
+        "crl-other-issuer",
+        f"it is the CRL of {issuer_name(der)}, of which no certificate is known here",
+        "give that CA's certificate with --crl-issuer",
+        "RFC 5280 section 6.3.3 (b)",
+        "CRL",
+    )
 
 
 def _unknown(cert: x509.Certificate, issuer: x509.Certificate) -> Problem:

@@ -278,6 +278,10 @@ class CaClient:
         """The roots of the CA's trust domain."""
         return load_certificates(await self._send("GET", "/api/v1/ca"), "the CA's answer")
 
+    async def ocsp(self, request: bytes) -> bytes:
+        """The CA's answer to an OCSPRequest, as it came; both are DER."""
+        return await self._send("POST", "/api/v1/ocsp", request)
+
     async def ask(
         self,
         method: str,
@@ -313,8 +317,9 @@ class CaClient:
         port = f":{self.address.port}" if self.address.port else ""
         producer = headers = None
         if body is not None:
-            producer = FileBodyProducer(BytesIO(json.dumps(body).encode()))
-            headers = Headers({"content-type": ["application/json"]})
+            kind, data = _encoded(body)
+            producer = FileBodyProducer(BytesIO(data))
+            headers = Headers({"content-type": [kind]})
             for name, value in (more or {}).items():
                 headers.setRawHeaders(name, [value])
         agent = self._waiting_agent() if wait else self._agent
@@ -398,6 +403,13 @@ def _date(response: IResponse) -> datetime | None:
         return parsedate_to_datetime(text).astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _encoded(body: object) -> tuple[str, bytes]:
+    """A request's body, and its type: JSON, or an OCSP request that is DER already."""
+    if isinstance(body, bytes):
+        return "application/ocsp-request", body
+    return "application/json", json.dumps(body).encode()
 
 
 def _problems(status: int, content: bytes) -> list[Problem]:

@@ -6,7 +6,7 @@ leaves the old ones serving. Open connections live on for as long as their peers
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -72,6 +72,10 @@ class CertificateManager(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     announce: bool = True
     """Whether certificates are told to people, in the words of the log."""
+    preparations: list[Callable[[Identity], Awaitable[None]]] = field(factory=list)
+    """Awaited before an identity is used, each one in its turn. They bound their time and raise nothing."""
+    on_revocation: list[Callable[[Sequence[Revocation]], object]] = field(factory=list)
+    """Called with what is believed to be revoked from now on."""
     reviewer: Reviewer = field(init=False)
     """The only one that changes what is believed."""
     feed: Feed = field(init=False)
@@ -140,6 +144,8 @@ class CertificateManager(Service):
         merged = trust.revocations.merged(revocations, self.now())
         if revocations and merged is not trust.revocations:
             self.reviewer.believe(evolve(trust, revocations=merged), revocations)
+            for call in self.on_revocation:
+                call(revocations)
 
     def allow(self, patterns: Sequence[SpiffePattern]) -> None:
         """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
@@ -226,6 +232,8 @@ class CertificateManager(Service):
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
             await self.feed.fill()
+            for prepare in self.preparations:
+                await prepare(identity)
             self._adopt(identity)
         except CancelledError:
             raise  # we are being stopped

@@ -3,21 +3,25 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from hashlib import sha256
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from pki.bundle import BundleSet
 from pki.chain import Verdict, judge
-from pki.errors import HOSTILE_INPUT, Problem
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
+from pki.ocsp_answer import read_answer
 from pki.pin import RootPin
 from pki.revocation import RevocationSet
 from pki.spiffe import SpiffePattern
-from pki.svid import Purpose
+from pki.svid import Purpose, subject_of
 from twisted_mesh.freshness import Freshness
 
 _CACHED_VERDICTS = 4096
+_CACHED_ANSWERS = 1024
 _UNREADABLE = Problem(
     "malformed",
     "a presented certificate cannot be decoded",
@@ -77,7 +81,11 @@ class Judge:
     _trust: Trust = field(factory=Trust)
     freshness: Freshness = field(factory=Freshness)
     """Of the revocations that are believed: once they are too old nobody may be let in."""
+    doubts: list[Callable[[], Problem | None]] = field(factory=list, init=False)
+    """Each may say why it is not known who is revoked; nobody is let in then."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
+    _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
+    """OCSP answers by which a certificate is good, and until when."""
 
     @property
     def trust(self) -> Trust:
@@ -104,6 +112,8 @@ class Judge:
         verdict = self._lasting_verdict(presented, purpose)
         if self.freshness.refuses:
             return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
+        if doubts := [problem for doubt in self.doubts if (problem := doubt())]:
+            return evolve(verdict, problems=(*verdict.problems, *doubts))
         return verdict
 
     def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
@@ -127,3 +137,25 @@ class Judge:
         else:
             self._verdicts.pop(key, None)
         return verdict
+
+    def objections(
+        self, answer: bytes, cert: x509.Certificate, issuer: x509.Certificate
+    ) -> Sequence[Problem]:
+        """Every reason why that OCSP answer does not show that ``cert``, which ``issuer`` has issued, is good."""
+        now = self._now()
+        # Whichever certificate it is of that issuer, its key is the one that has signed ``cert``.
+        key = (sha256(answer).digest(), cert.fingerprint(SHA256()))
+        until = self._answers.get(key)
+        if until is not None and now <= until:
+            self._answers.move_to_end(key)
+            return ()
+        try:
+            read = read_answer(answer, cert, issuer, now=now)
+        except (Malformed, Refused) as error:
+            return error.problems
+        if read.revocation is not None:
+            return (read.revocation.problem(subject_of(cert)),)
+        self._answers[key] = read.next_update
+        if len(self._answers) > _CACHED_ANSWERS:
+            self._answers.popitem(last=False)
+        return ()

@@ -2,16 +2,18 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from pki.serial import serial_pairs
 from pki.svid import load_certificates
-from tests.interop.house import House, hears
+from tests.interop.house import House, Identity, hears
 from tests.interop.test_forged_clients import REFUSED, REQUEST
+from tests.interop.test_revoked_clients import revoke
 from tests.interop.wires import listening, recorder, talk
-from tests.running import Running
+from tests.running import PATIENCE, Running
 
 PLAIN_REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #: A TLS record of a handshake message that is no ClientHello: a Finished, out of order.
@@ -153,3 +155,37 @@ def test_several_requests_on_one_port_do_not_mix_their_callers(shared: House) ->
         assert (
             done.stdout == f'{{"status":"healthy","caller":"spiffe://mesh.local/service/{name}"}}'
         )
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_revoked_client_that_offers_its_session_is_refused(
+    port: str, shared: House, tmp_path: Path
+) -> None:
+    """What nginx and most others let straight back in."""
+    running, number, path = door(shared, port)
+    gone = shared.identity(f"resuming-{port}")
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    session, early = tmp_path / "session", tmp_path / "early"
+    early.write_text(request)
+    first = shared.s_client(number, *gone.for_openssl, "-sess_out", session, stdin=request)
+    assert "HTTP/1.1 200 OK" in first.stdout
+    with hears(running, "WARNING: Connection from .* refused: revoked: serial "):
+        revoke(shared, gone)
+        until_refused(shared, number, path, gone)
+    resumed = (*gone.for_openssl, "-sess_in", session)
+    for options in (resumed, (*resumed, "-early_data", early)):
+        with hears(running, "WARNING: Connection from .* refused: revoked: serial "):
+            again = shared.s_client(number, *options, stdin=request)
+        assert "200 OK" not in again.stdout
+        assert "Reused" not in again.stdout
+        assert "alert certificate revoked" in again.stderr
+
+
+def until_refused(shared: House, port: int, path: str, gone: Identity) -> None:
+    """Endpoints hear of it within a second."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        url = f"https://localhost:{port}{path}"
+        if "alert certificate revoked" in shared.curl(url, *gone.for_curl).stderr:
+            return
+    raise AssertionError("it was never refused")

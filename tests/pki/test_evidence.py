@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from pki.crl import BadCrl
 from pki.errors import Malformed, PkiError
-from pki.evidence import Evidence, answers_from, crls_from
+from pki.evidence import Evidence, answers_from, crls_from, lists_from
 from pki.ocsp import Issuer
 from pki.ocsp_answer import BadAnswer
 from pki.ocsp_responder import Responder, SingleResponse, Standing
-from pki.revocation import Reason, Revocation
+from pki.revocation import Reason, Revocation, RevocationSet
 from tests.authorities import HOUR, NOW, mesh, pem, sign_crl
 from tests.pki.strategies import mutated
 
@@ -141,3 +141,30 @@ def test_bytes_break_only_as_errors_of_ours(data: bytes) -> None:
             read(data, PATH, NOW)
         except PkiError as error:
             assert str(error).isprintable()
+
+
+def test_who_reads_a_place_again_hears_only_what_is_new() -> None:
+    both = pem(sign_crl(CA, serials=(5, 7), number=3), "X509 CRL") + pem(OF_ROOT, "X509 CRL")
+    lists, news = lists_from(both, PATH, NOW, seen={}, known=RevocationSet())
+    assert [(found.issuer, found.number, found.size) for found in lists] == [
+        (CA.key_id, 3, 2),
+        (ROOT_CA.key_id, 1, 0),
+    ]
+    assert sorted(revocation.serial for revocation in news) == [5, 7]
+    known = RevocationSet().merged(news, NOW)
+    grown = sign_crl(CA, serials=(5, 6, 7), number=4)
+    _, news = lists_from(grown, PATH, NOW, seen={CA.key_id: 3}, known=known)
+    assert [revocation.serial for revocation in news] == [6]
+
+
+def test_a_number_that_was_passed_refuses_the_list_of_that_issuer_only() -> None:
+    older = sign_crl(CA, number=2)
+    with pytest.raises(BadCrl) as caught:
+        lists_from(older, PATH, NOW, seen={CA.key_id: 3}, known=RevocationSet())
+    assert [problem.code for problem in caught.value.problems] == ["crl-rolled-back"]
+    lists_from(older, PATH, NOW, seen={ROOT_CA.key_id: 3}, known=RevocationSet())
+
+
+def test_the_list_of_nobody_who_is_known_is_refused_with_his_name() -> None:
+    with pytest.raises(BadCrl, match="crl-other-issuer: it is the CRL of CN=mtls-mesh-root-ca"):
+        lists_from(OF_ROOT, PATH[1:2], NOW, seen={}, known=RevocationSet())

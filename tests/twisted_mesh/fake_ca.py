@@ -18,8 +18,11 @@ from twisted.web.client import FileBodyProducer
 from zope.interface import implementer
 
 from pki.csr import load_csr
+from pki.ocsp import OcspRequest
+from pki.ocsp_responder import Responder
 from pki.spiffe import SpiffeId
 from pki.svid import X509Svid, certificates_pem
+from tests.answers import respond
 from tests.authorities import Mesh
 from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Wire, good_svid, home
 from twisted_mesh import ca_client as ca_client_module
@@ -69,12 +72,14 @@ class _Server(Protocol):
             return
         peer = self.transport.peer
         caller = str(peer.spiffe_id) if peer else ""
-        asked = Asked(first.rpartition(" ")[0], headers, json.loads(body) if body else None, caller)
+        is_json = headers.get("content-type") == "application/json"
+        said = json.loads(body) if is_json else body or None
+        asked = Asked(first.rpartition(" ")[0], headers, said, caller)
         self.ca.asked.append(asked)
         answer = self.ca.answer(asked)
         if answer is not None:
             status, document = answer
-            text = json.dumps(document).encode()
+            text = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.transport.write(
                 b"HTTP/1.1 %d Words\r\nContent-Length: %d\r\n\r\n" % (status, len(text)) + text
             )
@@ -89,6 +94,8 @@ class FakeCa:
     svid: X509Svid = field(factory=lambda: good_svid(None, "mesh", "ca"))
     reactor: Any = field(factory=MemoryReactorClock)
     next_answers: list[Answer] = field(factory=list)
+    responder: Responder | None = None
+    """What answers OCSP requests; None where the CA does not speak OCSP."""
     asked: list[Asked] = field(factory=list)
     connections: list[tuple[Wire, Wire]] = field(factory=list)
     end: End = field(init=False)
@@ -108,6 +115,8 @@ class FakeCa:
         if asked.line.startswith("GET /api/v1/trust"):
             empty: list[Any] = []
             return 200, {"store": "s", "generation": 1, "bundles": {}, "revocations": empty}
+        if asked.line == "POST /api/v1/ocsp":
+            return self._about(asked.body)
         if self.next_answers:
             return self.next_answers.pop(0)
         key: Any = load_csr(asked.body["csr"].encode()).public_key()
@@ -117,6 +126,11 @@ class FakeCa:
         leaf = asyncio.run(issuing.sign(draft))
         chain = [certificates_pem([cert]).decode() for cert in issuing.intermediates]
         return 201, {"certificate": certificates_pem([leaf]).decode(), "chain": chain}
+
+    def _about(self, request: bytes) -> Answer:
+        if self.responder is None:
+            return refused(404, "not-found")
+        return 200, respond(OcspRequest.parse(request), self.responder, TODAY)
 
     def connect(self, factory: IProtocolFactory) -> "Deferred[Any]":
         """A caller: its factory of TLS connections."""

@@ -1,6 +1,7 @@
 """Rotation under a clock that the test moves: what is asked of the CA, when, and what serves meanwhile."""
 
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -617,3 +618,40 @@ def test_the_issuing_ca_before_the_present_one_is_still_known(rig: Rig) -> None:
         leaf = ca.leaf(now=rig.source.now())
         verdict = rig.manager.judge.verdict([leaf], Purpose.CLIENT)
         assert [problem.code for problem in verdict.problems] == ["incomplete-chain"]
+
+
+def test_what_prepares_an_identity_is_awaited_before_each_is_used(rig: Rig) -> None:
+    prepared: list[tuple[Identity, X509Svid | None]] = []
+    held: list[Deferred[None]] = []
+
+    async def prepare(identity: Identity) -> None:
+        prepared.append((identity, rig.manager.svid))
+        held.append(Deferred())
+        await held[-1]
+
+    rig.manager.preparations.append(prepare)
+    rig.manager.startService()
+    rig.pass_time(1)
+    assert rig.contexts.current() is None
+    held[0].callback(None)
+    first = rig.manager.svid
+    assert rig.contexts.current() is not None
+    rig.pass_time(0.53 * 3600, step=10)
+    assert rig.manager.svid is first
+    assert prepared[1][1] is first
+    held[1].callback(None)
+    assert rig.manager.svid is prepared[1][0].svid
+    rig.manager.stopService()
+
+
+def test_who_wants_to_hears_what_is_revoked_once_it_is_believed(rig: Rig) -> None:
+    heard: list[int] = []
+
+    def hear(news: Sequence[Revocation]) -> None:
+        assert all(rig.manager.judge.trust.revocations.find(r.issuer, r.serial) for r in news)
+        heard.extend(revocation.serial for revocation in news)
+
+    rig.manager.on_revocation.append(hear)
+    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    assert heard == [5]

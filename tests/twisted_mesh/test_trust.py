@@ -11,6 +11,7 @@ from cryptography import x509
 
 from pki.bundle import BundleSet
 from pki.chain import Verdict
+from pki.errors import Problem
 from pki.revocation import Reason, Revocation, RevocationSet
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose
@@ -207,3 +208,15 @@ def test_another_domains_root_does_not_vouch_for_ours() -> None:
     trust = Trust(BundleSet.of(CA.bundle, other.bundle), allow=ALL)
     verdict = trust.judge((minted, *other.issuing.intermediates), NOW, Purpose.CLIENT)
     assert "unknown-authority" in [problem.code for problem in verdict.problems]
+
+
+def test_while_it_is_not_known_who_is_revoked_nobody_is_let_in() -> None:
+    doubt: list[Problem] = []
+    judge = Judge(lambda: NOW, Trust(CA.bundles, allow=ALL))
+    judge.doubts.append(lambda: doubt[0] if doubt else None)
+    presented = chain()
+    assert judge.verdict(presented, Purpose.CLIENT).ok
+    doubt.append(Problem("stale-revocation", "a list is too old"))
+    assert judge.verdict(presented, Purpose.CLIENT).problems == (doubt[0],)
+    doubt.clear()
+    assert judge.verdict(presented, Purpose.CLIENT).ok

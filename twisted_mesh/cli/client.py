@@ -73,6 +73,34 @@ Examples:
 )
 @click.option("--timeout", default="10s", show_default=True, help="How long anything may take.")
 @click.option(
+    "--crl",
+    metavar="PLACE",
+    multiple=True,
+    help="A CRL to heed, besides what the CA says: a file, or an http: or file: URL; repeatable.",
+)
+@click.option(
+    "--crl-issuer",
+    metavar="FILE",
+    multiple=True,
+    help="The certificate of a CA whose CRL may come, besides our own CAs'; repeatable.",
+)
+@click.option(
+    "--ocsp",
+    metavar="URL",
+    help="Ask this http: URL about each server; aia: whom its certificate names.",
+)
+@click.option(
+    "--ocsp-origin",
+    metavar="ORIGIN",
+    multiple=True,
+    help="http://HOST:PORT that a certificate may name for --ocsp aia; repeatable.",
+)
+@click.option(
+    "--require-staple",
+    is_flag=True,
+    help="Refuse a server that does not staple its CA's word that it is not revoked.",
+)
+@click.option(
     "--export",
     metavar="DIR",
     help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.",

@@ -24,10 +24,12 @@ from twisted_mesh.ca_client import CaClient, CaRefused
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
 from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry, Peer
+from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.events import logger
 from twisted_mesh.freshness import Freshness, freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.revocation_sources import RevocationSources
 from twisted_mesh.sources import CaSource
 from twisted_mesh.state import StateError, default_state_dir, publish
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
@@ -61,6 +63,8 @@ class Session:
     interval: float
     rotate_at: float
     freshness: Freshness
+    sources: RevocationSources
+    requires_staple: bool
     timeout: float
     export: Path | None
     as_json: bool
@@ -113,6 +117,14 @@ class Session:
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
             freshness=freshness(options["revocation_max_age"], options["on_stale"]),
+            sources=RevocationSources.parse(
+                options["crl"],
+                options["crl_issuer"],
+                options["ocsp"],
+                options["ocsp_origin"],
+                options.get("on_stale"),
+            ),
+            requires_staple=options["require_staple"],
             timeout=timeout,
             export=Path(options["export"]) if options["export"] else None,
             as_json=options["output"] == "json",
@@ -187,13 +199,24 @@ async def _converse(session: Session) -> int:
         session.rotate_at,
         registry,
     )
+    numbers = crl_memory_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
+    crls = session.sources.watch(manager, reactor, _log, numbers)
     manager.startService()
     try:
         await _first_certificate(manager, session)
+        security = Security(
+            contexts,
+            judge,
+            reactor,
+            registry,
+            _log,
+            requires_staple=session.requires_staple,
+            inquiry=session.sources.inquiry(manager, reactor, _log),
+        )
         http = MeshHttpClient(
             reactor,
             session.server,
-            Security(contexts, judge, reactor, registry, _log),
+            security,
             session.timeout,
             lambda peer: tell_handshake(peer, session.spiffe_id),
         )
@@ -210,6 +233,7 @@ async def _converse(session: Session) -> int:
         return status
     finally:
         manager.stopService()
+        crls.stop()
 
 
 async def _first_certificate(manager: CertificateManager, session: Session) -> X509Svid:

@@ -15,15 +15,19 @@ from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.freshness import freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.revocation_sources import RevocationSources
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
+from twisted_mesh.stapler import Stapler
 from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedRequest, BoundedSite, answer
 from twisted_mesh.witness import Witness, witness_path
@@ -65,6 +69,12 @@ class Options(ServiceOptions):
         ],
         ["on-stale", None, "fail-closed", "then refuse everybody (fail-closed), or go on (grace)"],
         [
+            "ocsp",
+            None,
+            None,
+            "ask this http: URL about each new peer; aia: whom its certificate names",
+        ],
+        [
             "status",
             None,
             None,
@@ -75,6 +85,7 @@ class Options(ServiceOptions):
     def __init__(self) -> None:
         super().__init__()
         self["dns"], self["ip"], self["allow"] = [], [], []
+        self["crl"], self["crl-issuer"], self["ocsp-origin"] = [], [], []
 
     def opt_dns(self, name: str) -> None:
         """a DNS name that our certificate carries (repeatable; default localhost)"""
@@ -92,6 +103,18 @@ class Options(ServiceOptions):
     def opt_allow(self, pattern: str) -> None:
         """who may connect: a SPIFFE ID, * for one segment, ** for any rest (repeatable)"""
         self["allow"].append(SpiffePattern.parse(pattern))
+
+    def opt_crl(self, place: str) -> None:
+        """a CRL to heed, besides what the CA says: a file, or an http: or file: URL (repeatable)"""
+        self["crl"].append(place)
+
+    def opt_crl_issuer(self, file: str) -> None:
+        """the certificate of a CA whose CRL may come, besides our own CAs' (repeatable)"""
+        self["crl-issuer"].append(file)
+
+    def opt_ocsp_origin(self, origin: str) -> None:
+        """http://HOST:PORT that a certificate may name for --ocsp aia (repeatable)"""
+        self["ocsp-origin"].append(origin)
 
     def postOptions(self) -> None:
         super().postOptions()
@@ -112,6 +135,13 @@ class Options(ServiceOptions):
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
         self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
+        self["revocation-sources"] = RevocationSources.parse(
+            self["crl"],
+            self["crl-issuer"],
+            self["ocsp"],
+            self["ocsp-origin"],
+            self.get("on-stale"),
+        )
 
 
 def rotation_share(text: str) -> float:
@@ -158,7 +188,8 @@ class ServerService(MeshService):
                 trust_domain=str(options["trust-domain"]),
             )
         judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
-        contexts = ContextFactory(Role(serves=True))
+        staples = Staples(wall_clock)
+        contexts = ContextFactory(Role(serves=True), staples)
         self.witness = Witness(
             witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
         )
@@ -187,9 +218,18 @@ class ServerService(MeshService):
             options["rotate-at"],
             registry,
         )
+        self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
+        self.manager.preparations.append(self.stapler.prepare)
+        self.manager.on_revocation.append(self.stapler.told)
+        sources: RevocationSources = options["revocation-sources"]
+        numbers = crl_memory_path(
+            options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
+        )
+        self.crls = sources.watch(self.manager, reactor, self.log, numbers)
         observe.watch(self.manager)
         self.site = site(reactor)
-        security = transport.Security(contexts, judge, reactor, registry, self.log)
+        inquiry = sources.inquiry(self.manager, reactor, self.log)
+        security = transport.Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
         self.port = self.listening(
             transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
@@ -223,6 +263,8 @@ class ServerService(MeshService):
         )
 
     async def close(self) -> None:
+        self.stapler.stop()
+        self.crls.stop()
         self.witness.remember()
 
     async def drain(self, seconds: float) -> None:

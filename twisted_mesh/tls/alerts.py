@@ -52,6 +52,11 @@ _ALERTS: dict[str, tuple[str, str, str]] = {
         "it cannot make sure of our certificate now: what it knows of revocations may be out of date",
         "try again later; its log has the reason",
     ),
+    "bad certificate status response": (
+        "staple-refused",
+        "it does not take the OCSP answer that we staple to our certificate, or misses one",
+        "its log has the reason; look whether our certificate is revoked, and whether our CA answers",
+    ),
     "protocol version": (
         "protocol-version",
         "it does not speak our version of TLS",
@@ -188,10 +193,18 @@ def _reasons(error: SSL.Error) -> Iterator[str]:
                 yield reason
 
 
+def _alert_in(reason: str) -> str | None:
+    """The alert that OpenSSL tells of, if it does. Of those of RFC 6066 it does not say that they are some."""
+    if "alert" in reason:
+        return reason.rpartition("alert ")[2]
+    name = reason.removeprefix("tlsv1 ")
+    return name if name in _ALERTS else None
+
+
 def _from_openssl(error: SSL.Error) -> Problem:
     reasons = list(_reasons(error))
     for reason in reasons:
-        alert = reason.rpartition("alert ")[2] if "alert" in reason else None
+        alert = _alert_in(reason)
         if alert in _ALERTS:
             code, detail, remedy = _ALERTS[alert]
             return Problem(

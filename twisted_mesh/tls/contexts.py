@@ -10,7 +10,9 @@ from zope.interface import implementer
 
 from pki.svid import X509Svid
 from twisted_mesh.interfaces import IContextFactory
+from twisted_mesh.tls import staples as stapling
 from twisted_mesh.tls import verification
+from twisted_mesh.tls.staples import Staples
 
 _HTTP11 = b"http/1.1"
 #: SSL_MODE_NO_AUTO_CHAIN: send what we say and not what the trust store holds, so no root by accident.
@@ -30,9 +32,12 @@ class Role:
 
 
 def build_context(
-    svid: X509Svid | None, roots: Sequence[x509.Certificate], role: Role
+    svid: X509Svid | None,
+    roots: Sequence[x509.Certificate],
+    role: Role,
+    staples: Staples | None = None,
 ) -> SSL.Context:
-    """A context that presents ``svid`` and lets OpenSSL believe ``roots``.
+    """A context that presents ``svid``, with what is in ``staples`` for it, and lets OpenSSL believe ``roots``.
 
     OpenSSL's store is the union of all trust domains, so its verdict is only a second veto:
     :mod:`twisted_mesh.tls.verification` gives the first.
@@ -61,8 +66,11 @@ def build_context(
         # Without an id a client that offers a session is dropped instead of shaking hands in full.
         context.set_session_id(b"twisted-mesh")
         context.set_alpn_select_callback(_select_protocol)
+        if staples is not None and svid is not None:
+            stapling.offer(context, staples, svid.leaf)
     else:
         context.set_alpn_protos([_HTTP11])
+        stapling.expect(context)
     verification.install(context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts)
     return context
 
@@ -77,12 +85,14 @@ class ContextFactory:
     """Hands out the context of the moment. Rotation builds a new one and swaps the reference."""
 
     role: Role
+    staples: Staples | None = None
+    """What a server staples to its certificates."""
     _context: SSL.Context | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
 
     def build(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> SSL.Context:
         """A context for these, not in use yet. Raises ``SSL.Error`` where they do not fit."""
-        return build_context(svid, roots, self.role)
+        return build_context(svid, roots, self.role, self.staples)
 
     def use(self, context: SSL.Context) -> None:
         """Use it from the next connection on."""

@@ -4,12 +4,14 @@ An application's protocol is connected only after its peer has been judged, so i
 byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
 """
 
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from attrs import Factory as Made
 from attrs import define, field, frozen
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -35,6 +37,7 @@ from zope.interface.declarations import Provides
 
 from pki.errors import Problem, printable
 from pki.svid import Purpose
+from twisted_mesh._tasks import spawn
 from twisted_mesh.admission import Admission, Place
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.events import TlsFacts, codes, logger, reasons
@@ -50,11 +53,22 @@ from twisted_mesh.trust import Judge
 HANDSHAKE_TIMEOUT = 10.0
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
+#: The share of what is left of that time for finding out about a peer.
+_FOR_INQUIRIES = 0.9
 #: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
 _TOLD = Rate(20, 100)
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
 #: all is over within a second.
 SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
+
+
+class Inquiry(typing.Protocol):
+    """Somebody is asked about each peer."""
+
+    async def objections(
+        self, path: Sequence[x509.Certificate], seconds: float
+    ) -> Sequence[Problem]:
+        """Why the leaf of a judged path is not let in, found out within so many seconds. Never raises."""
 
 
 @frozen
@@ -69,6 +83,10 @@ class Security:
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     admission: Admission | None = None
     """How many may be connected to what listens; None for no bound."""
+    requires_staple: bool = False
+    """Whether servers must staple an OCSP answer to their certificates."""
+    inquiry: Inquiry | None = None
+    """What is to be found out about a peer whose certificate is good, before it gets in."""
     tellings: TokenBuckets = field(
         init=False,
         default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
@@ -191,6 +209,7 @@ class _ConnectionCreator:
         connection = self._connection(Purpose.SERVER)
         if self.client and self.client.server_name:
             connection.set_tlsext_host_name(self.client.server_name.encode("ascii"))
+        connection.request_ocsp()
         return connection
 
     def _connection(self, peers_purpose: Purpose) -> SSL.Connection:
@@ -198,8 +217,11 @@ class _ConnectionCreator:
         if current is None:  # withdrawn since buildProtocol asked
             raise RuntimeError("there is no identity")
         connection = SSL.Connection(current[0], None)
-        demands = self.client.demands if self.client else ()
-        verification.begin(connection, Handshake(self.security.judge, peers_purpose, demands))
+        security, client = self.security, self.client
+        demands = client.demands if client else ()
+        must_staple = security.requires_staple and client is not None
+        handshake = Handshake(security.judge, peers_purpose, demands, must_staple)
+        verification.begin(connection, handshake)
         return connection
 
 
@@ -251,6 +273,9 @@ class MeshConnection(ProtocolWrapper):
         self._severed: Sequence[Problem] = ()
         self._too_slow = False
         self._one_too_many = False
+        self._held: list[bytes] | None = None
+        """What the peer says while something is still to be found out about it."""
+        self._is_paused = False
 
     def makeConnection(self, transport: Any) -> None:
         directlyProvides(self, providedBy(transport))
@@ -269,12 +294,16 @@ class MeshConnection(ProtocolWrapper):
             self.transport.abortConnection()
         except Exception as error:
             # What this raises would otherwise leave a connection that delivers unproven data.
-            self.factory.security.log.failure(
-                "a connection was dropped: {error}", event="establish-broke", error=str(error)
-            )
-            self._established = False
-            self.factory.security.registry.discard(self)
-            self.transport.abortConnection()
+            self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        self.factory.security.log.failure(
+            "a connection was dropped: {error}", event="establish-broke", error=str(error)
+        )
+        self._established = False
+        self._held = None
+        self.factory.security.registry.discard(self)
+        self.transport.abortConnection()
 
     def _establish(self) -> None:
         connection: SSL.Connection = self.transport.getHandle()
@@ -286,6 +315,47 @@ class MeshConnection(ProtocolWrapper):
             if handshake.problems:
                 raise PeerRefused(handshake.problems)
             raise RuntimeError("the handshake ended without a verdict on the peer")
+        if handshake.requires_staple and not handshake.is_stapled:
+            raise RuntimeError("the handshake ended without a verdict on the staple")
+        inquiry = self.factory.security.inquiry
+        if inquiry is None or not presented or handshake.verdict is None:
+            self._admit(connection, handshake, presented=presented)
+            return
+        self._held = []
+        left = self._timer.getTime() - self.factory.security.clock.seconds() if self._timer else 0.0
+        asking = inquiry.objections(handshake.verdict.path, left * _FOR_INQUIRIES)
+        task = spawn(self._inquire(asking), "asking about a peer", self.factory.security.log)
+        if not task.called:
+            self._is_paused = True
+            self.transport.pauseProducing()
+
+    async def _inquire(self, asking: Awaitable[Sequence[Problem]]) -> None:
+        """Let the peer in, or drop it, once it is known what there is to object."""
+        try:
+            problems = await asking
+            if not self.connected or self._too_slow:
+                return
+            connection: SSL.Connection = self.transport.getHandle()
+            handshake = verification.handshake_of(connection)
+            if problems:
+                handshake.problems = tuple(problems)
+            # Nobody reviews who is not established: what has changed meanwhile counts too.
+            handshake.renew()
+            if not handshake.accepted:
+                self.transport.abortConnection()
+                return
+            self._admit(connection, handshake, presented=True)
+            held, self._held = self._held or (), None
+            if self._is_paused and self._established:
+                # Before the application hears anything: it may want to pause the peer itself.
+                self.transport.resumeProducing()
+            for data in held:
+                if self.connected:
+                    self.dataReceived(data)
+        except Exception as error:
+            self._drop(error)
+
+    def _admit(self, connection: SSL.Connection, handshake: Handshake, *, presented: bool) -> None:
         self._stop_timer()
         if presented and handshake.verdict is not None:
             self.peer = peer = _peer(connection, handshake)
@@ -315,7 +385,9 @@ class MeshConnection(ProtocolWrapper):
         return handshake.problems
 
     def dataReceived(self, data: bytes) -> None:
-        if self._established and not self._severed:
+        if self._held is not None:
+            self._held.append(data)
+        elif self._established and not self._severed:
             self.wrappedProtocol.dataReceived(data)
 
     def sever(self, problems: Sequence[Problem]) -> None:

@@ -37,6 +37,12 @@ _X509_ERRORS = {
     "stale-revocation": 73,
 }
 _CERT_REJECTED = 28
+_NO_STAPLE = Problem(
+    "staple-missing",
+    "the server staples no OCSP answer to its certificate, and --require-staple demands one",
+    "look in its log why its CA gives it none, or call it without that option",
+    "RFC 6066 section 8",
+)
 #: X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: the chain ends in a root, and OpenSSL does not hold it.
 _ROOT_NOT_HELD = 19
 #: OpenSSL's objections to where a chain ends; what it shows then is the last certificate.
@@ -69,6 +75,9 @@ class Handshake:
     """What the peer's certificate must serve for."""
     extra: Sequence[Extra] = ()
     """Further demands on a leaf that is good by itself: its host name, say."""
+    requires_staple: bool = False
+    """Whether a server must staple its CA's word that it is not revoked."""
+    is_stapled: bool = field(default=False, init=False)
     verdict: Verdict | None = field(default=None, init=False)
     problems: tuple[Problem, ...] = field(default=(), init=False)
     presented: Sequence[bytes] = field(default=(), init=False)
@@ -95,6 +104,18 @@ class Handshake:
         self.verdict = self.judge.verdict_on_der(presented, self.purpose)
         unmet = [demand(self.verdict.path[0]) for demand in self.extra if self.verdict.path]
         self.problems = (*self.verdict.problems, *filter(None, unmet))
+        return self.accepted
+
+    def heed_staple(self, answer: bytes) -> bool:
+        """Judge what the server has stapled to a certificate that is good so far; empty is nothing."""
+        if self.verdict is None or not self.accepted:
+            return False
+        if answer:
+            leaf, issuer, *_ = self.verdict.path
+            self.problems = tuple(self.judge.objections(answer, leaf, issuer))
+            self.is_stapled = not self.problems
+        elif self.requires_staple:
+            self.problems = (_NO_STAPLE,)
         return self.accepted
 
     def waives(self, errno: int, shown: bytes) -> bool:
@@ -134,6 +155,13 @@ def begin(connection: SSL.Connection, handshake: Handshake) -> None:
 def handshake_of(connection: SSL.Connection) -> Handshake:
     """The handshake that :func:`begin` was told of."""
     return _handshakes[connection]
+
+
+def refuse(connection: SSL.Connection, problem: Problem) -> None:
+    """Have the peer of ``connection`` refused for that reason, whatever was found before."""
+    handshake = _handshakes.get(connection)
+    if handshake is not None:
+        handshake.problems = (problem,)
 
 
 def judge_again(connection: SSL.Connection) -> Handshake:

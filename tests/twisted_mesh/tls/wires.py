@@ -23,6 +23,7 @@ from tests.authorities import MESH, Mesh, key, mesh
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.staples import Staples
 from twisted_mesh.tls.transport import MeshClientEndpoint, Security
 from twisted_mesh.trust import Judge, Trust
 
@@ -126,6 +127,8 @@ class End:
     time: datetime = TODAY
     log: RecordingLog = field(factory=RecordingLog)
     registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    requires_staple: bool = False
+    staples: Staples = field(init=False)
     judge: Judge = field(init=False)
     contexts: ContextFactory = field(init=False)
     security: Security = field(init=False)
@@ -144,10 +147,17 @@ class End:
         )
         self.judge = Judge(lambda: self.time, trust)
         role = Role(self.serves, self.demands_certificate, exact_alerts=self.exact_alerts)
-        self.contexts = ContextFactory(role)
+        self.staples = Staples(lambda: self.time)
+        self.contexts = ContextFactory(role, self.staples)
         self.contexts.replace(self.svid, self.believes.bundles.all_roots)
         self.security = Security(
-            self.contexts, self.judge, self.clock, self.registry, self.log, handshake_timeout=10.0
+            self.contexts,
+            self.judge,
+            self.clock,
+            self.registry,
+            self.log,
+            handshake_timeout=10.0,
+            requires_staple=self.requires_staple,
         )
 
 
