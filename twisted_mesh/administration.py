@@ -1,6 +1,6 @@
 """What an administrator asks of a CA: its record, revocations, entries and tokens, its log, its health."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -56,6 +56,14 @@ class Revoked(msgspec.Struct, frozen=True):
     serial: str
     revoked_at: str
     reason: str
+
+
+class RevokedAll(msgspec.Struct, frozen=True):
+    """What the CA answers to the revocation of many."""
+
+    revoked: list[Revoked]
+    unknown: list[str]
+    """Serials that are not on record."""
 
 
 class NewRegistration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -263,6 +271,12 @@ class Administration:
     async def revoke(self, serial: str, reason: Reason) -> Revoked:
         body = {"serial": serial, "reason": str(reason)}
         revoked: Revoked = await self.client.ask("POST", "/api/v1/revoke", body, Revoked)
+        return revoked
+
+    async def revoke_all(self, serials: Sequence[str], reason: Reason) -> RevokedAll:
+        """At most :data:`LARGEST_PAGE` at a time."""
+        body = {"serials": list(serials), "reason": str(reason)}
+        revoked: RevokedAll = await self.client.ask("POST", "/api/v1/revoke", body, RevokedAll)
         return revoked
 
     async def registrations(self) -> Registrations:

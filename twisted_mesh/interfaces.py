@@ -23,6 +23,9 @@ class IStore(Interface):
     def find(serial: int) -> Any:
         """A Deferred of the IssuedCertificate of that serial, or None."""
 
+    def find_all(serials: Any) -> Any:
+        """A Deferred of the IssuedCertificates of these serials that there are, without their DER."""
+
     def find_request(request_key: str) -> Any:
         """A Deferred of the IssuedCertificate that a request was answered with, or None."""
 

@@ -3,11 +3,13 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 from attrs import frozen
 
 from pki.errors import Malformed
 from pki.policy import Principal
+from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
 from twisted_mesh.documents import BadRequest
@@ -20,7 +22,7 @@ _MAX_KEY = 255
 _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
-_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
 
 
 @frozen
@@ -85,7 +87,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
     return Query(
         now=now,
         spiffe_id=None if subtree else spiffe_id,
@@ -93,6 +95,8 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         status=Status(status) if status else None,
         issuer=key_digest(asked.get("issuer"), "issuer"),
         key=key_digest(asked.get("key"), "key"),
+        entry=asked.get("entry"),
+        serial=parse_serial(asked["serial"]) if "serial" in asked else None,
         **times,
         limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
         cursor=asked.get("cursor"),

@@ -1,7 +1,7 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +14,7 @@ from twisted.web import resource, server
 
 from pki.encoding import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
-from pki.policy import Action, Forbidden, NoProof, permit
+from pki.policy import Action, Forbidden, NoProof, Principal, permit
 from pki.revocation import GIVEN_REASONS, Reason
 from pki.serial import parse_serial, serial_hex
 from pki.svid import certificates_pem
@@ -27,6 +27,7 @@ from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.requests import (
+    MAX_PAGE,
     Call,
     call_of,
     certificate_query,
@@ -61,9 +62,10 @@ class SignRequest(msgspec.Struct):
 
 
 class RevokeRequest(msgspec.Struct):
-    """``POST /api/v1/revoke``."""
+    """``POST /api/v1/revoke``: of one, or of many at once."""
 
-    serial: str
+    serial: str | None = None
+    serials: list[str] | None = None
     reason: str = str(Reason.UNSPECIFIED)
 
 
@@ -255,16 +257,31 @@ class CaApi(resource.Resource):
 
     async def revoke(self, call: Call) -> Answer:
         asked = parse_json(call.body, RevokeRequest)
+        if (asked.serial is None) == (asked.serials is None):
+            raise Malformed("the body does not fit: it has either serial or serials")
         if asked.reason not in GIVEN_REASONS:
             raise Malformed(
                 f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
             )
         reason = Reason(asked.reason)
-        revoked = await self.ca.revoke(call.principal, parse_serial(asked.serial), reason)
+        if asked.serials is not None:
+            return await self._revoke_all(call.principal, asked.serials, reason)
+        serial = parse_serial(asked.serial or "")
+        return Answer(
+            msgspec.json.encode(_revoked(await self.ca.revoke(call.principal, serial, reason)))
+        )
+
+    async def _revoke_all(
+        self, principal: Principal, given: Sequence[str], reason: Reason
+    ) -> Answer:
+        if not 0 < len(given) <= MAX_PAGE:
+            raise Malformed(f"serials is a list of 1 to {MAX_PAGE} serials")
+        serials = list(dict.fromkeys(map(parse_serial, given)))
+        revoked = await self.ca.revoke_all(principal, serials, reason)
+        unknown = set(serials) - {found.serial for found in revoked}
         told = {
-            "serial": serial_hex(revoked.serial),
-            "revoked_at": rfc3339(revoked.revoked_at) if revoked.revoked_at else None,
-            "reason": str(revoked.reason),
+            "revoked": [_revoked(found) for found in revoked],
+            "unknown": [serial_hex(serial) for serial in serials if serial in unknown],
         }
         return Answer(msgspec.json.encode(told))
 
@@ -376,6 +393,14 @@ class CaApi(resource.Resource):
     async def metrics(self, call: Call) -> Answer:
         await self.ca.health.examine()  # the gauges show how that came out
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _revoked(certificate: IssuedCertificate) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial),
+        "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+        "reason": str(certificate.reason),
+    }
 
 
 def _registration(

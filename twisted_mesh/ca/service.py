@@ -11,7 +11,7 @@ from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from pki import policy
-from pki.audit import Act
+from pki.audit import Act, Entry
 from pki.authority import Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
@@ -41,6 +41,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Status,
     StoreError,
     TokenSpent,
@@ -52,6 +53,8 @@ from twisted_mesh.turnstile import Turnstile
 _log = logger("ca")
 #: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
 _JOINING = "join token"
+#: So many names of those that were revoked together stand in the log; the audit log has all.
+_NAMES_TOLD = 3
 #: What the CA's own certificate lives at most.
 OWN_LIFETIME = timedelta(hours=24)
 
@@ -245,12 +248,7 @@ class CertificateAuthority:
                 serial,
                 self.now(),
                 reason,
-                self.log.entry(
-                    Act.REVOKE,
-                    principal,
-                    serial_hex(serial),
-                    {"spiffe_id": str(known.spiffe_id), "reason": str(reason)},
-                ),
+                self._act_of(principal, known, reason),
                 known.issuer,
             )
         )
@@ -266,6 +264,46 @@ class CertificateAuthority:
             )
         self._tell([_revocation(revoked)])
         return revoked
+
+    async def revoke_all(
+        self, principal: Principal, serials: Sequence[int], reason: Reason
+    ) -> tuple[IssuedCertificate, ...]:
+        """Revoke many in one step, each as :meth:`revoke` does; those that are unknown are left out.
+
+        Raises refusals: where one of them may not be revoked, none is.
+        """
+        known: dict[int, IssuedCertificate] = {
+            found.serial: found for found in await self.store.find_all(serials)
+        }
+        for serial in serials:
+            found = known.get(serial)
+            target = policy.Certificate(serial, found.spiffe_id if found else None)
+            policy.permit(principal, Action.REVOKE, target)
+        acts = tuple(
+            (serial, self._act_of(principal, known[serial], reason))
+            for serial in serials
+            if serial in known
+        )
+        revoked: tuple[IssuedCertificate, ...] = await self.store.apply(
+            RevokeAll(acts, self.now(), reason)
+        )
+        new = [found for found in revoked if known[found.serial].revoked_at is None]
+        if new:
+            names = list(dict.fromkeys(str(found.spiffe_id) for found in new))
+            _log.info(
+                "Certificates revoked: {count}\n  SAN URI: {spiffe_ids}\n  Reason: {reason}\n  By: {requester}",
+                event="certificates-revoked",
+                count=len(new),
+                spiffe_ids=", ".join(names[:_NAMES_TOLD]) + ", …" * (len(names) > _NAMES_TOLD),
+                reason=str(reason),
+                requester=str(principal),
+            )
+        self._tell([_revocation(found) for found in revoked])
+        return revoked
+
+    def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
+        facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}
+        return self.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
 
     async def detach_root(self, principal: Principal, sha256: str) -> Any:
         """The :class:`Detached` of a CA whose root's key is taken away."""
