@@ -24,6 +24,8 @@ class Action(StrEnum):
     READ_TRUST = "read-trust"
     REVOKE = "revoke"
     LIST = "list-certificates"
+    TELL_CONNECTIONS = "tell-connections"
+    READ_CONNECTIONS = "read-connections"
     READ_CHECKPOINT = "read-checkpoint"
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
@@ -105,7 +107,11 @@ class Forbidden(PkiError):
 
 _WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
 #: Whoever believes the CA may see that its log only grows.
-_WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
+_WORKLOADS = _WITHOUT_PROOF | {
+    Action.READ_TRUST,
+    Action.READ_CHECKPOINT,
+    Action.TELL_CONNECTIONS,
+}
 
 
 def permit(principal: Principal, action: Action, target: Certificate | None = None) -> None:

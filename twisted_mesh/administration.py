@@ -34,6 +34,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=False):
     requester: str | None = None
     entry: str | None = None
     """The registration entry that bought it."""
+    connections: int | msgspec.UnsetType = msgspec.UNSET
+    """How many open connections are known to rest on it; unset of a CA that does not know of any."""
 
 
 class FullRow(Row, frozen=True):
@@ -64,6 +66,16 @@ class RevokedAll(msgspec.Struct, frozen=True):
     revoked: list[Revoked]
     unknown: list[str]
     """Serials that are not on record."""
+
+
+class KnownConnections(msgspec.Struct, frozen=True):
+    """Who has told the CA of open connections."""
+
+    endpoints: int
+    within: str
+    """How long a report counts."""
+    own: int
+    """The CA's own."""
 
 
 class NewRegistration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -278,6 +290,10 @@ class Administration:
         body = {"serials": list(serials), "reason": str(reason)}
         revoked: RevokedAll = await self.client.ask("POST", "/api/v1/revoke", body, RevokedAll)
         return revoked
+
+    async def connections(self) -> KnownConnections:
+        known: KnownConnections = await self._get("/api/v1/connections", {}, KnownConnections)
+        return known
 
     async def registrations(self) -> Registrations:
         found: Registrations = await self._get("/api/v1/entries", {}, Registrations)

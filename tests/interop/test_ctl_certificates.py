@@ -31,7 +31,7 @@ def test_certificates_are_listed_newest_first(shared: House, listed: dict[str, s
     assert [row["serial"] for row in rows] == [listed["b/two"], listed["b/one"], listed["a"]]
     assert set(rows[0]) == {
         "serial", "subject", "spiffe_id", "issued_at", "expires_at", "status", "revoked_at",
-        "reason", "issuer", "key", "requester", "entry",
+        "reason", "issuer", "key", "requester", "entry", "connections",
     }  # fmt: skip
     assert (rows[0]["status"], rows[0]["requester"]) == ("valid", f"unix:uid:{os.getuid()}")
 

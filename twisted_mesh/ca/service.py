@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -28,6 +29,7 @@ from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.ca.reports import ConnectionReports
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.records import (
@@ -110,12 +112,15 @@ class CertificateAuthority:
     registrar: Registrar = field(init=False)
     tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
+    reports: ConnectionReports = field(init=False)
+    """What endpoints say of their connections."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
         self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
+        self.reports = ConnectionReports(monotonic)
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
         self.adopt(self.authorities)
 

@@ -179,7 +179,7 @@ class CaService(MeshService):
         everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
         judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
         contexts = ContextFactory(Role(serves=True, demands_certificate=False, sends_root=True))
-        registry = ConnectionRegistry()
+        registry = self.ca.reports.own = ConnectionRegistry()
         self.manager = CertificateManager(
             OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
             judge,

@@ -16,6 +16,7 @@ from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.reporting import ConnectionReporting
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
 from twisted_mesh.taps.ca_options import key_algorithm
@@ -192,6 +193,9 @@ class ServerService(MeshService):
     async def run(self) -> None:
         self.addService(self.manager)
         svid = await self.manager.ready()
+        self.addService(
+            ConnectionReporting(self.client, self.manager.registry, self.reactor, self.log)
+        )
         address = self.port.getHost()
         host = getattr(address, "host", "")
         self.log.info(

@@ -123,6 +123,8 @@ WHO_MAY = {
     ("POST", "/api/v1/revoke"): (401, 200, 200),
     ("GET", "/api/v1/certificates"): (401, 403, 200),
     ("GET", "/api/v1/certificates/*"): (401, 403, 200),
+    ("GET", "/api/v1/connections"): (401, 403, 200),
+    ("POST", "/api/v1/connections"): (401, 200, 200),
     ("GET", "/api/v1/audit/checkpoint"): (401, 200, 200),
     ("GET", "/api/v1/audit/checkpoints"): (401, 403, 200),
     ("GET", "/api/v1/audit/entries"): (401, 403, 200),
@@ -153,6 +155,7 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
         "/api/v1/ca/detach-root": {"sha256": "0" * 64},
+        "/api/v1/connections": {"instance": "a", "connections": {}},
         "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
         "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
     }.get(route[1], b"")
@@ -393,6 +396,7 @@ def test_a_listed_certificate_has_its_facts(api: Api) -> None:
         "key": key_id(leaf.public_key()),
         "requester": "unix:uid:0",
         "entry": None,
+        "connections": 0,
     }
     result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     (listed,) = api.certificates()["certificates"]
