@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from twisted.internet.error import TimeoutError
 
 from pki.audit import Act, LogKey
 from pki.errors import PkiError
+from pki.revocation import Revocation
 from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration
 from twisted_mesh import observe
@@ -190,7 +191,7 @@ class CaService(MeshService):
             registry=registry,
             announce=False,
         )
-        self.ca.on_revocation.append(self.manager.revoke)
+        self.ca.on_revocation += [self.manager.revoke, self._replace_own]
         observe.watch(self.manager)
         metrics.watch(self.ca)
         throttle = Throttle(reactor, options["rate-limit"])
@@ -276,6 +277,12 @@ class CaService(MeshService):
         lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
+
+    def _replace_own(self, revocations: Sequence[Revocation]) -> None:
+        """Who has revoked our own certificate wants another at the TLS port, and no CA that nobody believes."""
+        svid = self.manager.svid
+        if svid is not None and svid.leaf.serial_number in {r.serial for r in revocations}:
+            self.manager.renew_now()
 
     async def _believe_revoked(self) -> None:
         """Refuse who was revoked in earlier lives before the first handshake."""

@@ -13,6 +13,11 @@ from twisted_mesh.cli.ctl import output
 _NAMING = {"spiffe_id", "key", "entry"}
 
 
+def is_of_ca(row: Row) -> bool:
+    """Whether it is one of the CA's own."""
+    return SpiffeId.parse(row.spiffe_id).is_reserved
+
+
 @define(eq=False)
 class Found:
     """What was found."""
@@ -69,7 +74,7 @@ class Selection:
 
         Whoever sweeps away what was issued before noon still needs a CA that can be reached.
         """
-        if not SpiffeId.parse(row.spiffe_id).is_reserved or "key" in self.filters:
+        if not is_of_ca(row) or "key" in self.filters:
             return True
         return self._segments[:1] == (RESERVED_SEGMENT,)
 
