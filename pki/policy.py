@@ -26,6 +26,8 @@ class Action(StrEnum):
     READ_TRUST = "read-trust"
     REVOKE = "revoke"
     LIST = "list-certificates"
+    TELL_CONNECTIONS = "tell-connections"
+    READ_CONNECTIONS = "read-connections"
     READ_CHECKPOINT = "read-checkpoint"
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
@@ -113,7 +115,11 @@ _WITHOUT_PROOF = {
     Action.LIVENESS,
 }
 #: Whoever believes the CA may see that its log only grows.
-_WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
+_WORKLOADS = _WITHOUT_PROOF | {
+    Action.READ_TRUST,
+    Action.READ_CHECKPOINT,
+    Action.TELL_CONNECTIONS,
+}
 
 
 def demand_proof(principal: Principal, action: Action) -> None:

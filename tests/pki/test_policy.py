@@ -73,6 +73,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READ_TRUST: "all",
     Action.REVOKE: {"nothing yet", "own certificate"},
     Action.LIST: "none",
+    Action.TELL_CONNECTIONS: "all",
+    Action.READ_CONNECTIONS: "none",
     Action.READ_CHECKPOINT: "all",
     Action.READ_AUDIT: "none",
     Action.READ_HEALTH: "none",

@@ -144,6 +144,18 @@ def test_it_is_renewed_around_half_of_its_life_and_not_before(rig: Rig) -> None:
     assert len(rig.source.asked) == 2
 
 
+def test_it_is_renewed_at_once_where_that_is_asked_for(rig: Rig) -> None:
+    rig.manager.renew_now()  # there is nothing to renew yet
+    rig.manager.startService()
+    rig.pass_time(1)
+    assert rig.manager.rotations == 0
+    rig.manager.renew_now()
+    rig.pass_time(TICK)
+    assert rig.manager.rotations == 1
+    rig.pass_time(1)
+    assert rig.manager.rotations == 1
+
+
 def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=4)
     rig.manager.startService()

@@ -3,12 +3,14 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from pki.errors import Malformed
 from pki.policy import Kind, Principal
+from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
 from twisted_mesh.ca.answers import Answer
@@ -23,7 +25,7 @@ _MAX_KEY = 255
 _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
-_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
 
 
 @frozen
@@ -119,7 +121,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
     return Query(
         now=now,
         spiffe_id=None if subtree else spiffe_id,
@@ -127,6 +129,8 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         status=Status(status) if status else None,
         issuer=key_digest(asked.get("issuer"), "issuer"),
         key=key_digest(asked.get("key"), "key"),
+        entry=asked.get("entry"),
+        serial=parse_serial(asked["serial"]) if "serial" in asked else None,
         **times,
         limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
         cursor=asked.get("cursor"),

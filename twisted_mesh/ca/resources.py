@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +16,7 @@ from twisted.web import resource, server
 
 from pki.encoding import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
-from pki.policy import Action, Forbidden, NoProof, demand_proof, permit
+from pki.policy import Action, Forbidden, NoProof, Principal, demand_proof, permit
 from pki.revocation import GIVEN_REASONS, Reason
 from pki.serial import parse_serial, serial_hex
 from pki.svid import certificates_pem
@@ -23,11 +24,12 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import feed, published, registration
+from twisted_mesh.ca import feed, published, registration, reporting
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.requests import (
+    MAX_PAGE,
     Call,
     call_of,
     certificate_query,
@@ -63,9 +65,10 @@ class SignRequest(msgspec.Struct):
 
 
 class RevokeRequest(msgspec.Struct):
-    """``POST /api/v1/revoke``."""
+    """``POST /api/v1/revoke``: of one, or of many at once."""
 
-    serial: str
+    serial: str | None = None
+    serials: list[str] | None = None
     reason: str = str(Reason.UNSPECIFIED)
 
 
@@ -236,22 +239,37 @@ class CaApi(resource.Resource):
 
     async def revoke(self, call: Call) -> Answer:
         asked = parse_json(call.body, RevokeRequest)
+        if (asked.serial is None) == (asked.serials is None):
+            raise Malformed("the body does not fit: it has either serial or serials")
         if asked.reason not in GIVEN_REASONS:
             raise Malformed(
                 f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
             )
         reason = Reason(asked.reason)
-        revoked = await self.ca.revoke(call.principal, parse_serial(asked.serial), reason)
+        if asked.serials is not None:
+            return await self._revoke_all(call.principal, asked.serials, reason)
+        serial = parse_serial(asked.serial or "")
+        return Answer(
+            msgspec.json.encode(_revoked(await self.ca.revoke(call.principal, serial, reason)))
+        )
+
+    async def _revoke_all(
+        self, principal: Principal, given: Sequence[str], reason: Reason
+    ) -> Answer:
+        if not 0 < len(given) <= MAX_PAGE:
+            raise Malformed(f"serials is a list of 1 to {MAX_PAGE} serials")
+        serials = list(dict.fromkeys(map(parse_serial, given)))
+        revoked = await self.ca.revoke_all(principal, serials, reason)
+        unknown = set(serials) - {found.serial for found in revoked}
         told = {
-            "serial": serial_hex(revoked.serial),
-            "revoked_at": rfc3339(revoked.revoked_at) if revoked.revoked_at else None,
-            "reason": str(revoked.reason),
+            "revoked": [_revoked(found) for found in revoked],
+            "unknown": [serial_hex(serial) for serial in serials if serial in unknown],
         }
         return Answer(msgspec.json.encode(told))
 
     async def certificates(self, call: Call) -> Answer:
         page = await self.ca.certificates(certificate_query(call.query, self.ca.now()))
-        listed = [self._listed(certificate) for certificate in page.certificates]
+        listed = self._listed(page.certificates)
         return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
 
     async def certificate(self, call: Call) -> Answer:
@@ -259,23 +277,15 @@ class CaApi(resource.Resource):
         pem = None
         if known.der is not None:
             pem = certificates_pem([x509.load_der_x509_certificate(known.der)]).decode()
-        return Answer(msgspec.json.encode({**self._listed(known), "certificate": pem}))
+        (listed,) = self._listed([known])
+        return Answer(msgspec.json.encode({**listed, "certificate": pem}))
 
-    def _listed(self, certificate: IssuedCertificate) -> dict[str, Any]:
-        return {
-            "serial": serial_hex(certificate.serial),
-            "subject": certificate.subject,
-            "spiffe_id": str(certificate.spiffe_id),
-            "issued_at": rfc3339(certificate.issued_at),
-            "expires_at": rfc3339(certificate.expires_at),
-            "status": str(certificate.status(self.ca.now())),
-            "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
-            "reason": str(certificate.reason) if certificate.reason else None,
-            "issuer": certificate.issuer,
-            "key": certificate.key,
-            "requester": certificate.requester,
-            "entry": certificate.entry,
-        }
+    def _listed(self, certificates: Iterable[IssuedCertificate]) -> list[dict[str, Any]]:
+        now, count = self.ca.now(), self.ca.reports.now()
+        return [
+            {**_listed(found, now), "connections": count(found.issuer, found.serial)}
+            for found in certificates
+        ]
 
     async def checkpoint(self, call: Call) -> Answer:
         log = self.ca.log
@@ -359,9 +369,35 @@ class CaApi(resource.Resource):
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _registration(
+def _listed(certificate: IssuedCertificate, now: datetime) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial),
+        "subject": certificate.subject,
+        "spiffe_id": str(certificate.spiffe_id),
+        "issued_at": rfc3339(certificate.issued_at),
+        "expires_at": rfc3339(certificate.expires_at),
+        "status": str(certificate.status(now)),
+        "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+        "reason": str(certificate.reason) if certificate.reason else None,
+        "issuer": certificate.issuer,
+        "key": certificate.key,
+        "requester": certificate.requester,
+        "entry": certificate.entry,
+    }
+
+
+def _revoked(certificate: IssuedCertificate) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial),
+        "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+        "reason": str(certificate.reason),
+    }
+
+
+def _elsewhere(
     action: Action, handler: Callable[[CertificateAuthority, Call], Awaitable[Answer]]
 ) -> Route:
+    """A route whose handler stands in another module."""
     return Route(action, lambda api, call: handler(api.ca, call))
 
 
@@ -377,21 +413,21 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
     ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
     ("GET", "/api/v1/certificates/*"): Route(Action.LIST, CaApi.certificate),
+    ("GET", "/api/v1/connections"): _elsewhere(Action.READ_CONNECTIONS, reporting.read),
+    ("POST", "/api/v1/connections"): _elsewhere(Action.TELL_CONNECTIONS, reporting.tell),
     ("GET", "/api/v1/audit/checkpoint"): Route(Action.READ_CHECKPOINT, CaApi.checkpoint),
     ("GET", "/api/v1/audit/checkpoints"): Route(Action.READ_AUDIT, CaApi.checkpoints),
     ("GET", "/api/v1/audit/entries"): Route(Action.READ_AUDIT, CaApi.entries),
     ("GET", "/api/v1/audit/proof"): Route(Action.READ_CHECKPOINT, CaApi.proof),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, CaApi.health),
     ("POST", "/api/v1/ca/detach-root"): Route(Action.DETACH_ROOT, CaApi.detach_root),
-    ("GET", "/api/v1/entries"): _registration(Action.READ_ENTRIES, registration.list_entries),
-    ("POST", "/api/v1/entries"): _registration(Action.CHANGE_ENTRIES, registration.create_entry),
-    ("GET", "/api/v1/entries/*"): _registration(Action.READ_ENTRIES, registration.show_entry),
-    ("DELETE", "/api/v1/entries/*"): _registration(
-        Action.CHANGE_ENTRIES, registration.delete_entry
-    ),
-    ("GET", "/api/v1/tokens"): _registration(Action.READ_TOKENS, registration.list_tokens),
-    ("POST", "/api/v1/tokens"): _registration(Action.CHANGE_TOKENS, registration.create_token),
-    ("DELETE", "/api/v1/tokens/*"): _registration(Action.CHANGE_TOKENS, registration.revoke_token),
+    ("GET", "/api/v1/entries"): _elsewhere(Action.READ_ENTRIES, registration.list_entries),
+    ("POST", "/api/v1/entries"): _elsewhere(Action.CHANGE_ENTRIES, registration.create_entry),
+    ("GET", "/api/v1/entries/*"): _elsewhere(Action.READ_ENTRIES, registration.show_entry),
+    ("DELETE", "/api/v1/entries/*"): _elsewhere(Action.CHANGE_ENTRIES, registration.delete_entry),
+    ("GET", "/api/v1/tokens"): _elsewhere(Action.READ_TOKENS, registration.list_tokens),
+    ("POST", "/api/v1/tokens"): _elsewhere(Action.CHANGE_TOKENS, registration.create_token),
+    ("DELETE", "/api/v1/tokens/*"): _elsewhere(Action.CHANGE_TOKENS, registration.revoke_token),
     ("GET", "/livez"): Route(Action.LIVENESS, CaApi.liveness),
     ("GET", "/readyz"): Route(Action.READINESS, CaApi.readiness),
     ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),

@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -11,7 +12,7 @@ from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from pki import policy
-from pki.audit import Act
+from pki.audit import Act, Entry
 from pki.authority import Authority, Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
@@ -34,6 +35,7 @@ from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.publisher import Publisher
 from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.ca.reports import ConnectionReports
 from twisted_mesh.ca.responder import OcspResponder
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
@@ -48,6 +50,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Status,
     StoreError,
     TokenSpent,
@@ -59,6 +62,8 @@ from twisted_mesh.turnstile import Turnstile
 _log = logger("ca")
 #: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
 _JOINING = "join token"
+#: So many names of those that were revoked together stand in the log; the audit log has all.
+_NAMES_TOLD = 3
 #: What the CA's own certificate lives at most.
 OWN_LIFETIME = timedelta(hours=24)
 
@@ -118,6 +123,8 @@ class CertificateAuthority:
     responder: OcspResponder = field(init=False)
     publishes_at: str | None = field(default=None, init=False)
     """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
+    reports: ConnectionReports = field(init=False)
+    """What endpoints say of their connections."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
     bulletin: Bulletin | None = field(default=None, init=False)
@@ -137,6 +144,7 @@ class CertificateAuthority:
             self.issue_responder,
             self.turnstile,
         )
+        self.reports = ConnectionReports(monotonic)
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
         self.health.publishing = self.publisher.waiting
         self.adopt(self.authorities)
@@ -307,12 +315,7 @@ class CertificateAuthority:
                 serial,
                 self.now(),
                 reason,
-                self.log.entry(
-                    Act.REVOKE,
-                    principal,
-                    serial_hex(serial),
-                    {"spiffe_id": str(known.spiffe_id), "reason": str(reason)},
-                ),
+                self._act_of(principal, known, reason),
                 known.issuer,
             )
         )
@@ -329,6 +332,48 @@ class CertificateAuthority:
         self._tell([_revocation(revoked)])
         await self.publisher.published(revoked.issuer)
         return revoked
+
+    async def revoke_all(
+        self, principal: Principal, serials: Sequence[int], reason: Reason
+    ) -> tuple[IssuedCertificate, ...]:
+        """Revoke many in one step, each as :meth:`revoke` does; those that are unknown are left out.
+
+        Raises refusals: where one of them may not be revoked, none is.
+        """
+        known: dict[int, IssuedCertificate] = {
+            found.serial: found for found in await self.store.find_all(serials)
+        }
+        for serial in serials:
+            found = known.get(serial)
+            target = policy.Certificate(serial, found.spiffe_id if found else None)
+            policy.permit(principal, Action.REVOKE, target)
+        acts = tuple(
+            (serial, self._act_of(principal, known[serial], reason))
+            for serial in serials
+            if serial in known
+        )
+        revoked: tuple[IssuedCertificate, ...] = await self.store.apply(
+            RevokeAll(acts, self.now(), reason)
+        )
+        new = [found for found in revoked if known[found.serial].revoked_at is None]
+        if new:
+            names = list(dict.fromkeys(str(found.spiffe_id) for found in new))
+            _log.info(
+                "Certificates revoked: {count}\n  SAN URI: {spiffe_ids}\n  Reason: {reason}\n  By: {requester}",
+                event="certificates-revoked",
+                count=len(new),
+                spiffe_ids=", ".join(names[:_NAMES_TOLD]) + ", …" * (len(names) > _NAMES_TOLD),
+                reason=str(reason),
+                requester=str(principal),
+            )
+        self._tell([_revocation(found) for found in revoked])
+        for issuer in {found.issuer for found in revoked}:
+            await self.publisher.published(issuer)
+        return revoked
+
+    def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
+        facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}
+        return self.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
 
     async def detach_root(self, principal: Principal, sha256: str) -> Any:
         """The :class:`Detached` of a CA whose root's key is taken away."""

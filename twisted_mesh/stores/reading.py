@@ -4,9 +4,9 @@ import binascii
 import contextlib
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, func, select
 
 from pki.errors import printable
 from pki.revocation import Reason, Revocation
@@ -70,10 +70,15 @@ def find(connection: Connection, serial: int) -> IssuedCertificate | None:
     return None if row is None else certificate_of(row)
 
 
-def find_all(connection: Connection, serials: Sequence[int]) -> tuple[IssuedCertificate, ...]:
-    """Those that there are, in no particular order and without their bodies."""
-    wanted = _LISTED.where(_c.serial.in_([serial_text(serial) for serial in serials]))
-    return tuple(certificate_of(row) for row in connection.execute(wanted).mappings())
+def find_all(connection: Connection, serials: Collection[int]) -> tuple[IssuedCertificate, ...]:
+    """Those that there are, without the certificates themselves; in no particular order."""
+    rows = rows_of(connection, [serial_text(serial) for serial in serials])
+    return tuple(certificate_of(row) for row in rows)
+
+
+def rows_of(connection: Connection, serials: Collection[str]) -> Sequence[RowMapping]:
+    """The rows of serials as :func:`serial_text` writes them."""
+    return connection.execute(_LISTED.where(_c.serial.in_(serials))).mappings().all()
 
 
 def last_crl(connection: Connection, issuer: str) -> LastCrl | None:
@@ -161,10 +166,14 @@ def _selective(query: Query, first: int, last: int) -> Iterator[ColumnElement[bo
         yield _c.id.in_(select(intents.c.certificate))
     if query.status is Status.REVOKED:
         yield _c.revoked_at.is_not(None)
+    if query.serial is not None:
+        yield _c.serial == serial_text(query.serial)
     if query.spiffe_id is not None:
         yield _c.spiffe_id == str(query.spiffe_id)
     if query.below is not None:
         yield _below(query.below)
+    if query.entry is not None:
+        yield _c.entry == query.entry
     if query.key is not None:
         yield of_key(query.key, first, last)
     if expiry := list(_between(query, _c.expires_at.expression)):
@@ -187,6 +196,10 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         yield _c.spiffe_id == str(query.spiffe_id)
     if query.below is not None:
         yield _below(query.below)
+    if query.serial is not None:
+        yield _c.serial == serial_text(query.serial)
+    if query.entry is not None:
+        yield _c.entry == query.entry
     if query.issuer is not None:
         yield _c.issuer == query.issuer
     if query.key is not None:

@@ -198,6 +198,20 @@ class Revoke:
 
 
 @frozen
+class RevokeAll:
+    """Revoke many certificates in one step, each as by :class:`Revoke`.
+
+    Result: a tuple of the :class:`IssuedCertificate` that there are, in the order of ``acts``; serials
+    that are unknown are passed over, and so are the entries of what was revoked before.
+    """
+
+    acts: tuple[tuple[int, Entry], ...]
+    """Serials, each with what the audit log is to say of it."""
+    at: datetime
+    reason: Reason
+
+
+@frozen
 class CreateEntry:
     """Make a registration entry. Result: None. Raises :class:`Conflict` where the id is taken."""
 
@@ -320,6 +334,7 @@ Command = (
     | RecordCertificate
     | WriteOff
     | Revoke
+    | RevokeAll
     | CreateEntry
     | DeleteEntry
     | SettleDefaultEntry
@@ -334,7 +349,7 @@ Command = (
 )
 
 #: What a command comes to where it does not raise.
-Outcome = IssuedCertificate | IssuedToken | LogHead | int | None
+Outcome = IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | LogHead | int | None
 
 
 @frozen
@@ -348,6 +363,9 @@ class Query:
     status: Status | None = None
     issuer: str | None = None
     key: str | None = None
+    entry: str | None = None
+    """The registration entry that bought it."""
+    serial: int | None = None
     expires_before: datetime | None = None
     expires_after: datetime | None = None
     issued_before: datetime | None = None

@@ -26,6 +26,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Revoked,
     RevokeToken,
     SaveCheckpoint,
@@ -67,6 +68,8 @@ def apply(connection: Connection, command: Command) -> Outcome:
             return _write_off(connection, command)
         case Revoke():
             return _revoke(connection, command)
+        case RevokeAll():
+            return bulk.revoke_all(connection, command)
         case ExtendLog():
             return log.extend(connection)
         case Prune():

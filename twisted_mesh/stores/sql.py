@@ -1,6 +1,6 @@
 """The store on SQL: a thread writes, many commands to a commit, another reads; the reactor never waits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -114,7 +114,7 @@ class SqlStore:
     def find(self, serial: int) -> Deferred[IssuedCertificate | None]:
         return self._read(lambda connection: reading.find(connection, serial))
 
-    def find_all(self, serials: Sequence[int]) -> "Deferred[tuple[IssuedCertificate, ...]]":
+    def find_all(self, serials: Collection[int]) -> "Deferred[tuple[IssuedCertificate, ...]]":
         return self._read(lambda connection: reading.find_all(connection, serials))
 
     def find_request(self, request_key: str) -> Deferred[IssuedCertificate | None]:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from pki.audit import Act, LogKey
 from pki.errors import PkiError
+from pki.revocation import Revocation
 from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration
 from twisted_mesh import observe
@@ -192,7 +193,7 @@ class CaService(MeshService):
         everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
         judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
         contexts = ContextFactory(Role(serves=True, demands_certificate=False, sends_root=True))
-        registry = ConnectionRegistry()
+        registry = self.ca.reports.own = ConnectionRegistry()
         self.manager = CertificateManager(
             OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
             judge,
@@ -203,7 +204,7 @@ class CaService(MeshService):
             registry=registry,
             announce=False,
         )
-        self.ca.on_revocation.append(self.manager.revoke)
+        self.ca.on_revocation += [self.manager.revoke, self._replace_own]
         # Who was revoked in earlier lives is refused before the first handshake.
         self.ca.publisher.hears.append(self.manager.revoke)
         observe.watch(self.manager)
@@ -316,6 +317,12 @@ class CaService(MeshService):
         lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
+
+    def _replace_own(self, revocations: Sequence[Revocation]) -> None:
+        """Who has revoked our own certificate wants another at the TLS port, and no CA that nobody believes."""
+        svid = self.manager.svid
+        if svid is not None and svid.leaf.serial_number in {r.serial for r in revocations}:
+            self.manager.renew_now()
 
     def _tell_authorities(self, *, fresh: bool) -> None:
         authorities = self.ca.authorities

@@ -19,6 +19,7 @@ from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.freshness import freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.reporting import ConnectionReporting
 from twisted_mesh.revocation_sources import RevocationSources
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
@@ -242,6 +243,9 @@ class ServerService(MeshService):
     async def run(self) -> None:
         self.addService(self.manager)
         svid = await self.manager.ready()
+        self.addService(
+            ConnectionReporting(self.client, self.manager.registry, self.reactor, self.log)
+        )
         address = self.port.getHost()
         host = getattr(address, "host", "")
         self.log.info(

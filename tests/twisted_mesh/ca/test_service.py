@@ -282,6 +282,27 @@ def test_an_unknown_serial_is_unknown_to_an_administrator_only(rig: CaRig) -> No
     assert rig.told == []
 
 
+def test_many_are_revoked_in_one_step_and_told_at_once(rig: CaRig, logged: list[LogEvent]) -> None:
+    leaves = [rig.sign(MESH.member("service", f"s{n}"))[0].serial_number for n in range(5)]
+    result_of(rig.ca.revoke(ADMIN, leaves[0], Reason.KEY_COMPROMISE))
+    calls: list[int] = []
+    rig.ca.on_revocation.append(lambda revocations: calls.append(len(revocations)))
+    rig.order.clear()
+    revoked = result_of(rig.ca.revoke_all(ADMIN, [*leaves, 42], Reason.SUPERSEDED))
+    assert rig.order == ["find_all", "RevokeAll"]
+    assert calls == [5], "all are told again, as by one revocation that is repeated"
+    reasons = [found.reason for found in revoked]
+    assert reasons.count(Reason.SUPERSEDED) == 4
+    (event,) = [e for e in logged if e.get("event") == "certificates-revoked"]
+    assert event["count"] == 4
+    assert event["spiffe_ids"].endswith(", …")
+    objects = [told["object"] for told in entries(rig) if told["act"] == "revoke"]
+    assert sorted(objects) == sorted(map(serial_hex, leaves))
+    assert [told["facts"]["reason"] for told in entries(rig) if told["act"] == "revoke"] == [
+        "keyCompromise", *["superseded"] * 4,
+    ]  # fmt: skip
+
+
 def test_a_workload_revokes_its_own_certificates_and_no_others(rig: CaRig) -> None:
     mine, *_ = rig.sign()
     other, *_ = rig.sign(MESH.member("service", "other"))

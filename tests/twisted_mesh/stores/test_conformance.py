@@ -1,5 +1,7 @@
 """What every store does when it is told something, whatever it keeps its tables in."""
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -23,6 +25,7 @@ from tests.twisted_mesh.stores.certificates import (
     outcome,
     record,
     revoke,
+    revoke_all,
     signed,
     write_off,
 )
@@ -232,6 +235,40 @@ def test_revoking_what_was_never_issued_is_refused(store: SqlStore, calls: Threa
         assert error.code == "not-found"
     assert calls.result(store.feed(0)).revocations == ()
     assert acts(store, calls) == [(Act.ISSUE, "7")]
+
+
+def test_many_are_revoked_in_one_step_and_each_is_an_act(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    record(store, calls, signed(7), issued(8), signed(9), signed(10))
+    first = calls.result(store.apply(revoke(9)))
+    told = revoke_all(10, 11, 9, 8, -1, 10, at=LATER, reason=Reason.SUPERSEDED)
+    revoked = outcome(store, calls, told, others)
+    changes: dict[str, Any] = {"der": None, "revoked_at": LATER, "reason": Reason.SUPERSEDED}
+    assert revoked == (
+        signed(10, **changes),
+        evolve(first, der=None),
+        issued(8, revoked_at=LATER, reason=Reason.SUPERSEDED),
+    )
+    assert set(calls.result(store.find_all([8, 9, 10, 11, -1]))) == set(revoked)
+    assert calls.result(store.find(10)) == signed(10, **{**changes, "der": der(10)})
+    assert [r.serial for r in calls.result(store.feed(0)).revocations] == [9, 10, 8]
+    acts_told = [act for act in acts(store, calls) if act[0] is Act.REVOKE]
+    assert acts_told == [(Act.REVOKE, f"{serial:x}") for serial in (9, 10, 8)]
+    # Repeated, it changes nothing and answers the same.
+    assert calls.result(store.apply(evolve(told, at=LATER + HOUR))) == revoked
+    assert calls.result(store.feed(0)).position == 3
+    assert calls.result(store.apply(revoke_all())) == ()
+    assert calls.result(store.find_all([])) == ()
+
+
+def test_a_thousand_are_revoked_in_one_step(store: SqlStore, calls: ThreadCalls) -> None:
+    told = [store.apply(intent(serial)) for serial in range(1, 1001)]
+    for answer in told:
+        calls.result(answer)
+    revoked = calls.result(store.apply(revoke_all(*range(1, 1001))))
+    assert [c.serial for c in revoked] == list(range(1, 1001))
+    assert calls.result(store.feed(0)).position == 1000
 
 
 def test_a_pending_certificate_can_be_revoked_and_stays_so(
