@@ -23,6 +23,7 @@ from pki.errors import Problem
 from twisted_mesh._tasks import within
 from twisted_mesh.admission import Admission, Place
 from twisted_mesh.documents import problem_body
+from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits import stranger
 from twisted_mesh.whole_request import read_whole
 
@@ -152,6 +153,7 @@ class _Pieces:
         self._request = None
 
 
+@implementer(IFinishing)
 class BoundedChannel(http.HTTPChannel):
     """An HTTP/1.1 connection whose every phase has an absolute deadline."""
 
