@@ -11,7 +11,7 @@ from pathlib import Path
 
 from OpenSSL import SSL
 
-from tests.bench import handshakes, record, revocation, rotation, signatures, start
+from tests.bench import handshakes, publishing, record, revocation, rotation, signatures, start
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
 
@@ -22,6 +22,7 @@ _MEASURES = {
     "record": record.measure,
     "rotation": rotation.measure,
     "revocation": revocation.measure,
+    "publishing": publishing.measure,
 }
 
 

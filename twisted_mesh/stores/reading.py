@@ -54,6 +54,7 @@ ROW = _LISTED.add_columns(bodies.c.der).outerjoin(bodies, bodies.c.certificate =
 
 _FIRST = select(func.min(_c.id))
 _FIND = ROW.where(_c.serial == bindparam("serial_"))
+_FIND_ALL = _LISTED.where(_c.serial.in_(bindparam("serials_", expanding=True)))
 _FIND_REQUEST = ROW.where(_c.request_key == bindparam("key_"))
 _OPEN = _LISTED.add_columns(intents.c.digest).where(intents.c.certificate.is_not(None))
 _FEED = (
@@ -72,8 +73,8 @@ def find(connection: Connection, serial: int) -> IssuedCertificate | None:
 
 def find_all(connection: Connection, serials: Sequence[int]) -> tuple[IssuedCertificate, ...]:
     """Those that there are, in no particular order and without their bodies."""
-    wanted = _LISTED.where(_c.serial.in_([serial_text(serial) for serial in serials]))
-    return tuple(certificate_of(row) for row in connection.execute(wanted).mappings())
+    wanted = {"serials_": [serial_text(serial) for serial in serials]}
+    return tuple(certificate_of(row) for row in connection.execute(_FIND_ALL, wanted).mappings())
 
 
 def last_crl(connection: Connection, issuer: str) -> LastCrl | None:
