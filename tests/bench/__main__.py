@@ -13,6 +13,7 @@ from OpenSSL import SSL
 
 from tests.bench import (
     handshakes,
+    publishing,
     record,
     revocation,
     revocation_feed,
@@ -33,6 +34,7 @@ _MEASURES = {
     "revocation": revocation.measure,
     "revocation-live": revocation_live.measure,
     "revocation-feed": revocation_feed.measure,
+    "publishing": publishing.measure,
 }
 
 

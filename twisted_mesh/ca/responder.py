@@ -108,6 +108,8 @@ class OcspResponder:
     _delegates: dict[str, _Delegate] = field(factory=dict, init=False)
     _kept: "OrderedDict[bytes, _Kept]" = field(factory=OrderedDict, init=False)
     """By the CertID in DER, as it was asked; the one that was asked for longest ago first."""
+    _good: "OrderedDict[tuple[str, int], None]" = field(factory=OrderedDict, init=False)
+    """Those that the record was asked about, and that stand well for as long as nobody revokes them."""
     _kept_of: dict[tuple[str, int], set[bytes]] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -136,6 +138,7 @@ class OcspResponder:
         """These are revoked: what was answered about them is not answered again."""
         for revocation in revocations:
             certificate = revocation.issuer, revocation.serial
+            self._good.pop(certificate, None)
             for der in self._kept_of.pop(certificate, ()):
                 del self._kept[der]
             self._replace_if_own(certificate)
@@ -189,6 +192,7 @@ class OcspResponder:
             der = await responder.respond(responses, produced_at=now, nonce=nonce)
             self._is_failing = False
             if not any(self._is_revoked_since(delegate, response) for response in responses):
+                self._remember_good(delegate, responses)
                 is_public = nonce is None
                 return responses, OcspReply(der, span if is_public else None)
         raise TryLater("certificates are revoked faster than they are asked for", 1)
@@ -196,13 +200,18 @@ class OcspResponder:
     async def _responses(
         self, delegate: _Delegate, asked: OcspRequest, span: Span
     ) -> tuple[SingleResponse, ...]:
+        whose = delegate.authority.key_id
         serials = {c.serial for c in asked.cert_ids if delegate.identity.issued(c)}
-        on_record: Sequence[IssuedCertificate] = await self.store.find_all(sorted(serials))
+        good = {serial for serial in serials if (whose, serial) in self._good}
+        on_record: Sequence[IssuedCertificate] = ()
+        if serials - good:
+            on_record = await self.store.find_all(sorted(serials - good))
         found = {certificate.serial: certificate for certificate in on_record}
 
         def lookup(issuer: str, serial: int) -> Standing | Revocation:
-            revocation = self.publisher.find(issuer, serial)
-            return revocation or _standing(found.get(serial), issuer)
+            if (revocation := self.publisher.find(issuer, serial)) is not None:
+                return revocation
+            return Standing.GOOD if serial in good else _standing(found.get(serial), issuer)
 
         return single_responses(
             asked,
@@ -211,6 +220,15 @@ class OcspResponder:
             this_update=span.this_update,
             next_update=span.next_update,
         )
+
+    def _remember_good(self, delegate: _Delegate, responses: Sequence[SingleResponse]) -> None:
+        for response in responses:
+            if response.standing is Standing.GOOD:
+                certificate = delegate.authority.key_id, response.cert_id.serial
+                self._good[certificate] = None
+                self._good.move_to_end(certificate)
+        while len(self._good) > MOST_ANSWERS:
+            self._good.popitem(last=False)
 
     def _is_revoked_since(self, delegate: _Delegate, response: SingleResponse) -> bool:
         """Whether an answer says good of what has been revoked while it was made."""

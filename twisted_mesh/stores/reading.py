@@ -54,6 +54,7 @@ ROW = _LISTED.add_columns(bodies.c.der).outerjoin(bodies, bodies.c.certificate =
 
 _FIRST = select(func.min(_c.id))
 _FIND = ROW.where(_c.serial == bindparam("serial_"))
+_FIND_ALL = _LISTED.where(_c.serial.in_(bindparam("serials_", expanding=True)))
 _FIND_REQUEST = ROW.where(_c.request_key == bindparam("key_"))
 _OPEN = _LISTED.add_columns(intents.c.digest).where(intents.c.certificate.is_not(None))
 _FEED = (
@@ -78,7 +79,7 @@ def find_all(connection: Connection, serials: Collection[int]) -> tuple[IssuedCe
 
 def rows_of(connection: Connection, serials: Collection[str]) -> Sequence[RowMapping]:
     """The rows of serials as :func:`serial_text` writes them."""
-    return connection.execute(_LISTED.where(_c.serial.in_(serials))).mappings().all()
+    return connection.execute(_FIND_ALL, {"serials_": list(serials)}).mappings().all()
 
 
 def last_crl(connection: Connection, issuer: str) -> LastCrl | None:

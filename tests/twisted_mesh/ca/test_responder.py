@@ -273,6 +273,17 @@ def test_revoking_drops_what_is_kept_of_that_certificate_only(rig: CaRig) -> Non
     assert ask(rig, other.serial_number) is kept
 
 
+def test_who_is_known_to_stand_well_is_not_looked_up_again(rig: CaRig) -> None:
+    leaf, *_ = rig.sign()
+    ask(rig, leaf.serial_number, nonce=NONCE)
+    rig.order.clear()
+    assert standings(ask(rig, leaf.serial_number, 5, nonce=NONCE)) == ["good", "unknown"]
+    assert standings(ask(rig, leaf.serial_number, nonce=NONCE)) == ["good"]
+    assert rig.order == ["find_all"], "of the unknown one"
+    revoke(rig, leaf.serial_number)
+    assert standings(ask(rig, leaf.serial_number, nonce=NONCE)) == ["revoked"]
+
+
 def test_what_is_revoked_while_an_answer_is_signed_is_not_called_good(rig: CaRig) -> None:
     leaf, *_ = rig.sign()
     ask(rig, 1)
@@ -308,6 +319,7 @@ def test_so_many_are_kept_and_the_unknown_push_out_nobody(
     assert len(rig.ca.responder) == 3
     for serial in range(100):
         ask(rig, serial)
+    assert len(rig.ca.responder._good) == 3
     assert [ask(rig, serial) is was for serial, was in zip(serials[2:], kept[2:], strict=True)] == [
         *(True, True, True)
     ]
