@@ -15,6 +15,7 @@ from tests.bench import (
     handshakes,
     record,
     revocation,
+    revocation_handshakes,
     revocation_live,
     rotation,
     signatures,
@@ -30,6 +31,7 @@ _MEASURES = {
     "record": record.measure,
     "rotation": rotation.measure,
     "revocation": revocation.measure,
+    "revocation-handshakes": revocation_handshakes.measure,
     "revocation-live": revocation_live.measure,
 }
 
