@@ -310,9 +310,30 @@ def _revoked(
 ) -> Iterator[Problem]:
     if issuer is None or not len(revocations):
         return
-    found = revocations.find(key_id(issuer.public_key()), cert.serial_number)
+    found = revocations.find(_name_of(issuer), cert.serial_number)
     if found:
         yield found.problem(subject_of(cert))
+
+
+#: Key ids by a certificate's signature, which is found faster than the certificate; each with its key.
+_names: dict[bytes, tuple[object, str]] = {}
+_MOST_NAMES = 64
+
+
+def _name_of(issuer: x509.Certificate) -> str:
+    """What revocations call it. To encode and hash a key takes longer than all else that is asked of them.
+
+    Anybody can give a certificate the signature of another one: that the key is the same is what counts.
+    """
+    key = issuer.public_key()
+    known = _names.get(issuer.signature)
+    if known is not None and known[0] == key:
+        return known[1]
+    if len(_names) >= _MOST_NAMES:
+        _names.clear()
+    name = key_id(key)
+    _names[issuer.signature] = key, name
+    return name
 
 
 def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pki.authority import Authority
 from pki.bundle import BundleSet, TrustBundle
-from pki.chain import Verdict, certificate_problems, issued_by, judge
+from pki.chain import Verdict, _name_of, certificate_problems, issued_by, judge
 from pki.errors import PkiError
-from pki.keys import KeyAlgorithm, MemoryKey
+from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.profile import ISSUING, WORKLOAD
 from pki.revocation import Reason, Revocation, RevocationSet
 from pki.spiffe import TrustDomain
@@ -520,3 +520,18 @@ def test_no_change_to_a_certificate_makes_it_another_good_one(data: st.DataObjec
     verdict = judged(chain)
     if der(chain[position]) != original:
         assert not verdict.ok
+
+
+def test_the_revocations_of_one_issuer_are_not_those_of_another_with_its_signature() -> None:
+    """Names of issuers are remembered, and anybody can copy a signature onto another certificate."""
+
+    class Posing:
+        signature = ISSUER.certificate.signature
+
+        def public_key(self) -> object:
+            return key("posing").public_key
+
+    posing: Any = Posing()
+    for _ in range(2):
+        assert _name_of(posing) == key_id(key("posing").public_key)
+        assert _name_of(ISSUER.certificate) == ISSUER.key_id

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from attrs import define, field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 from pki.errors import Problem
@@ -33,26 +34,36 @@ class Staples:
     """The CA's answers about our own certificates, each until it is stale."""
 
     now: Now
-    _held: dict[x509.Certificate, _Staple] = field(factory=dict, init=False)
+    _held: dict[bytes, _Staple] = field(factory=dict, init=False)
 
     def hold(self, leaf: x509.Certificate, answer: bytes, until: datetime) -> None:
         """Staple this to ``leaf`` until then. Those that are stale are forgotten."""
         now = self.now()
-        self._held[leaf] = _Staple(answer, until)
-        self._held = {cert: staple for cert, staple in self._held.items() if staple.until >= now}
+        self._held[_key(leaf)] = _Staple(answer, until)
+        self._held = {key: staple for key, staple in self._held.items() if staple.until >= now}
 
     def of(self, leaf: x509.Certificate) -> bytes:
         """What is stapled to ``leaf`` now; empty where there is nothing."""
-        staple = self._held.get(leaf)
+        return self.of_key(_key(leaf))
+
+    def of_key(self, key: bytes) -> bytes:
+        """The same, by what :func:`_key` says of the certificate."""
+        staple = self._held.get(key)
         return staple.answer if staple is not None and staple.until >= self.now() else b""
+
+
+def _key(leaf: x509.Certificate) -> bytes:
+    return leaf.fingerprint(SHA256())
 
 
 def offer(context: SSL.Context, staples: Staples, leaf: x509.Certificate) -> None:
     """Have a server's ``context``, which presents ``leaf``, staple what there is to it."""
 
+    key = _key(leaf)
+
     def callback(connection: SSL.Connection, data: None) -> bytes:
         try:
-            return staples.of(leaf)
+            return staples.of_key(key)
         except Exception:  # no staple is better than no service; a client may insist on one
             _log.failure("a staple could not be found", event="staple-broke")
             return b""

@@ -181,7 +181,7 @@ def test_a_bug_in_the_judging_of_a_staple_shuts_the_door_and_spoils_no_other_con
 def test_a_bug_in_the_stapling_costs_the_staple_only(monkeypatch: pytest.MonkeyPatch) -> None:
     svid = good_svid()
     server = serving(answer(home(), svid.leaf, TODAY), svid)
-    monkeypatch.setattr(type(server.staples), "of", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(server.staples), "of_key", lambda *_: 1 / 0)
     assert_connected(converse(End(False), server))
 
 
