@@ -15,7 +15,7 @@ DIGITS = ROOT.fingerprint(hashes.SHA256()).hex()
 PAIRS = ":".join(DIGITS[i : i + 2] for i in range(0, 64, 2))
 
 
-@pytest.mark.parametrize("digits", [DIGITS, PAIRS])
+@pytest.mark.parametrize("digits", [DIGITS, PAIRS], ids=["digits", "pairs"])
 @pytest.mark.parametrize("prefix", ["", "sha256:", "SHA256:"])
 def test_a_fingerprint_is_read_as_people_write_it(prefix: str, digits: str) -> None:
     for text in (digits, digits.upper()):
@@ -43,6 +43,7 @@ def test_a_fingerprint_is_read_as_people_write_it(prefix: str, digits: str) -> N
         "\u0660" * 64,
         "g" * 64,
     ],
+    ids=map(str, range(16)),
 )
 def test_what_is_no_fingerprint_is_told_so_on_one_line(text: str) -> None:
     with pytest.raises(BadFingerprint, match="write sha256: and 64 digits of hex") as refused:
