@@ -29,7 +29,7 @@ def test_a_ca_is_saved_while_it_runs_and_brought_back_elsewhere(
     assert archive.stat().st_mode & 0o777 == 0o600
     shown = answer(house, "backup", "show", str(archive))
     assert {member["name"] for member in shown["members"]} == {
-        "ca/root.crt", "ca/issuing.crt", "ca/mesh.db",
+        "ca/root.crt", "ca/issuing.crt", "ca/mesh.db", "ca/root.crl",
         "ca/private/root.key", "ca/private/issuing.key", "ca/private/audit.key",
     }  # fmt: skip
     assert (shown["certificates"], shown["revoked"]) == (len(statuses(house)), 0)
