@@ -190,17 +190,23 @@ class Authority:
 
         Raises :class:`LintFailed`, :class:`IssuerExpired` and :class:`SigningFailed`.
         """
+        return await self.sign(self.draft_responder(key.public_key, now, lifetime))
+
+    def draft_responder(
+        self, public_key: PublicKey, now: datetime, lifetime: timedelta = OCSP_RESPONDER.lifetime
+    ) -> Draft:
+        """The same, before it is signed. Raises :class:`LintFailed` and :class:`IssuerExpired`."""
         unsigned = _lay_out(
             OCSP_RESPONDER,
             self.certificate,
             self.key,
             subject=responder_subject(self.certificate.subject),
-            public_key=key.public_key,
+            public_key=public_key,
             names=None,
             period=_period(self, now, lifetime),
             now=now,
         )
-        return await self.sign(_drafted(OCSP_RESPONDER, unsigned, self._seal))
+        return _drafted(OCSP_RESPONDER, unsigned, self._seal)
 
     def draft(
         self,

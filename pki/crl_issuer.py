@@ -52,6 +52,23 @@ async def issue_crl(
     Times are cut to whole seconds. Raises :class:`pki.lint.LintFailed` and
     :class:`pki.signature.SigningFailed`.
     """
+    entries = encode_entries(r for r in revoked if r.issuer == issuer.key_id)
+    return await sign_crl(issuer, entries, number, this_update=this_update, next_update=next_update)
+
+
+async def sign_crl(
+    issuer: CrlIssuer,
+    entries: bytes,
+    number: int,
+    *,
+    this_update: datetime,
+    next_update: datetime,
+) -> bytes:
+    """The same, of entries that :func:`pki.crl_entries.encode_entries` has written.
+
+    They may be in several pieces, one after the other, as long as no serial is there twice: who
+    signs a long list anew for each entry that it grows by need not write all of it anew.
+    """
     certificate, key = issuer.certificate, issuer.key
     usage = extension(certificate, x509.KeyUsage)
     problems = []
@@ -64,7 +81,6 @@ async def issue_crl(
     if problems:
         raise LintFailed(problems)
     algorithm = algorithm_identifier(key.algorithm)
-    entries = encode_entries(r for r in revoked if r.issuer == issuer.key_id)
     fields = (
         _V2,
         algorithm,

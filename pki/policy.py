@@ -21,9 +21,13 @@ class Action(StrEnum):
     SIGN = "sign"
     READ_CA = "read-ca"
     READ_BUNDLE = "read-bundle"
+    READ_CRL = "read-crl"
+    ASK_OCSP = "ask-ocsp"
     READ_TRUST = "read-trust"
     REVOKE = "revoke"
     LIST = "list-certificates"
+    TELL_CONNECTIONS = "tell-connections"
+    READ_CONNECTIONS = "read-connections"
     READ_CHECKPOINT = "read-checkpoint"
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
@@ -103,9 +107,25 @@ class Forbidden(PkiError):
         super().__init__(f"{detail} (rule {rule})")
 
 
-_WITHOUT_PROOF = {Action.READ_CA, Action.READ_BUNDLE, Action.LIVENESS}
+_WITHOUT_PROOF = {
+    Action.READ_CA,
+    Action.READ_BUNDLE,
+    Action.READ_CRL,
+    Action.ASK_OCSP,
+    Action.LIVENESS,
+}
 #: Whoever believes the CA may see that its log only grows.
-_WORKLOADS = _WITHOUT_PROOF | {Action.READ_TRUST, Action.READ_CHECKPOINT}
+_WORKLOADS = _WITHOUT_PROOF | {
+    Action.READ_TRUST,
+    Action.READ_CHECKPOINT,
+    Action.TELL_CONNECTIONS,
+}
+
+
+def demand_proof(principal: Principal, action: Action) -> None:
+    """Raises :class:`NoProof` for somebody whom no registration entry knows."""
+    if principal.kind is Kind.ANONYMOUS:
+        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
 
 
 def permit(principal: Principal, action: Action, target: Certificate | None = None) -> None:
@@ -119,8 +139,7 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
         return
     if action is Action.SIGN and principal.selectors:
         return
-    if principal.kind is Kind.ANONYMOUS:
-        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
+    demand_proof(principal, action)
     if action in _WORKLOADS:
         return
     if action is Action.REVOKE:
@@ -196,8 +215,8 @@ def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
     if principal.spiffe_id is not None:
         return Forbidden(
             "no-entry",
-            f"the registration entry that bought the certificate of {principal} is gone, and no other fits: "
-            "have an administrator make one (mesh-ctl entry create)",
+            f"no registration entry that counts lets {principal} renew: the one that bought its certificate is gone, "
+            "or there never was one; have an administrator make one (mesh-ctl entry create)",
         )
     return Forbidden(
         "no-entry",

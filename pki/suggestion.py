@@ -3,8 +3,9 @@
 from collections.abc import Collection
 
 from pki.csr import IssuanceRequest
+from pki.id_template import IdTemplate
 from pki.names import IPAddress
-from pki.registration import IdTemplate, RegistrationEntry, grants_by_default
+from pki.registration import RegistrationEntry, grants_by_default
 from pki.selector import Selector
 from pki.spiffe import NotASpiffeId
 

@@ -1,6 +1,6 @@
 """What an administrator asks of a CA: its record, revocations, entries and tokens, its log, its health."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -34,6 +34,8 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=False):
     requester: str | None = None
     entry: str | None = None
     """The registration entry that bought it."""
+    connections: int | msgspec.UnsetType = msgspec.UNSET
+    """How many open connections are known to rest on it; unset of a CA that does not know of any."""
 
 
 class FullRow(Row, frozen=True):
@@ -56,6 +58,24 @@ class Revoked(msgspec.Struct, frozen=True):
     serial: str
     revoked_at: str
     reason: str
+
+
+class RevokedAll(msgspec.Struct, frozen=True):
+    """What the CA answers to the revocation of many."""
+
+    revoked: list[Revoked]
+    unknown: list[str]
+    """Serials that are not on record."""
+
+
+class KnownConnections(msgspec.Struct, frozen=True):
+    """Who has told the CA of open connections."""
+
+    endpoints: int
+    within: str
+    """How long a report counts."""
+    own: int
+    """The CA's own."""
 
 
 class NewRegistration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -264,6 +284,16 @@ class Administration:
         body = {"serial": serial, "reason": str(reason)}
         revoked: Revoked = await self.client.ask("POST", "/api/v1/revoke", body, Revoked)
         return revoked
+
+    async def revoke_all(self, serials: Sequence[str], reason: Reason) -> RevokedAll:
+        """At most :data:`LARGEST_PAGE` at a time."""
+        body = {"serials": list(serials), "reason": str(reason)}
+        revoked: RevokedAll = await self.client.ask("POST", "/api/v1/revoke", body, RevokedAll)
+        return revoked
+
+    async def connections(self) -> KnownConnections:
+        known: KnownConnections = await self._get("/api/v1/connections", {}, KnownConnections)
+        return known
 
     async def registrations(self) -> Registrations:
         found: Registrations = await self._get("/api/v1/entries", {}, Registrations)

@@ -37,6 +37,10 @@ from twisted_mesh.witness import LogStatement
 
 #: Seconds for one request, connecting included.
 REQUEST_TIMEOUT = 10.0
+#: Seconds that a connection is kept for the next question of who waits for news.
+_KEPT_OPEN = 10
+#: The largest position, and the longest id of a store, that can be asked from.
+_MOST, _LONGEST_STORE = 2**62, 200
 _MAX_ANSWER = 32 * 1024 * 1024
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
 
@@ -85,6 +89,8 @@ class _TrustAnswer(msgspec.Struct):
     bundles: dict[str, Any]
     revocations: list[_RevocationAnswer]
     log: _LogAnswer | None = None
+    more: bool | None = None
+    waited: float = 0.0
 
 
 @frozen
@@ -97,6 +103,10 @@ class TrustNews:
     revocations: tuple[Revocation, ...]
     log: LogStatement | None = None
     """Of the CA's audit log, where that has moved on."""
+    more: bool = False
+    """Whether there may be others already."""
+    waited: float = 0.0
+    """For how many seconds the CA had waited before it looked for the last time."""
 
 
 @frozen
@@ -150,6 +160,8 @@ class CaClient:
     """Of the trust whose roots are in the context of the moment."""
     _agent: Agent = field(init=False)
     _pool: HTTPConnectionPool = field(init=False)
+    _waiting_pool: HTTPConnectionPool | None = field(default=None, init=False)
+    """Its connection stays for the next question; it was made under the identity that is shown now."""
 
     def __attrs_post_init__(self) -> None:
         self._pool = HTTPConnectionPool(self.reactor, persistent=False)
@@ -171,11 +183,26 @@ class CaClient:
 
     def present(self, svid: X509Svid | None) -> None:
         """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
+        if svid is not self._shown:
+            self.hang_up()
         self._shown = svid
         if self.security is not None:
             trust = self.security.judge.trust
             self.security.contexts.replace(svid, trust.bundles.all_roots)
             self._generation = trust.generation
+
+    def hang_up(self) -> None:
+        """Keep no connection for another question. One that is being answered is not kept for long."""
+        pool, self._waiting_pool = self._waiting_pool, None
+        if pool is not None:
+            _ = pool.closeCachedConnections()
+
+    def _waiting_agent(self) -> Agent:
+        if self._waiting_pool is None:
+            pool = self._waiting_pool = HTTPConnectionPool(self.reactor, persistent=True)
+            pool.maxPersistentPerHost, pool.cachedConnectionTimeout = 1, _KEPT_OPEN
+        agent: Agent = Agent.usingEndpointFactory(self.reactor, self, self._waiting_pool)
+        return agent
 
     async def sign(
         self,
@@ -208,12 +235,22 @@ class CaClient:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
         return bundle
 
-    async def trust(self, after: int, store: str = "", log_size: int = 0) -> TrustNews:
-        """What is new since position ``after`` of that store's feed, and since the log had that size."""
+    async def trust(
+        self, after: int, store: str = "", log_size: int = 0, wait: int = 0
+    ) -> TrustNews:
+        """What is new since position ``after`` of that store's feed, and since the log had that size.
+
+        With ``wait``, in seconds, the CA may take so long until there is something. One that does not know
+        how to wait answers at once.
+        """
         path = f"/api/v1/trust?after={after}&log={log_size}"
         if store:
             path += f"&store={quote(store, safe='')}"
-        answer = await self.ask("GET", path, None, _TrustAnswer)
+        if wait:
+            path += f"&wait={wait}s"
+        answer = await self.ask("GET", path, None, _TrustAnswer, wait=wait)
+        if not 0 <= answer.generation <= _MOST or not 0 < len(answer.store) <= _LONGEST_STORE:
+            raise Malformed(f"what answers at {self.address} says a position that is none")
         bundles = [
             TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
             for name, jwks in answer.bundles.items()
@@ -226,7 +263,16 @@ class CaClient:
             except ValueError:
                 raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
             told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
-        return TrustNews(answer.store, answer.generation, BundleSet.of(*bundles), revocations, told)
+        return TrustNews(
+            answer.store,
+            answer.generation,
+            BundleSet.of(*bundles),
+            revocations,
+            told,
+            # Before a CA said so, it was known only once nothing came.
+            bool(revocations) if answer.more is None else answer.more,
+            answer.waited,
+        )
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """The roots of the CA's trust domain."""
@@ -243,16 +289,27 @@ class CaClient:
         body: object,
         shape: type[Any],
         more: Mapping[str, str] | None = None,
+        *,
+        wait: int = 0,
     ) -> Any:
-        """What one route answers, as a ``shape``; ``more`` are headers."""
-        content = await self._send(method, path, body, more)
+        """What one route answers, as a ``shape``; ``more`` are headers.
+
+        It may take ``wait`` seconds longer than others, and its connection is kept for the next such question.
+        """
+        content = await self._send(method, path, body, more, wait=wait)
         try:
             return msgspec.json.decode(content, type=shape)
         except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
             raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
 
     async def _send(
-        self, method: str, path: str, body: object = None, more: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        more: Mapping[str, str] | None = None,
+        *,
+        wait: int = 0,
     ) -> bytes:
         host = self.address.host or "localhost"
         host = f"[{host}]" if ":" in host else host
@@ -265,11 +322,13 @@ class CaClient:
             headers = Headers({"content-type": [kind]})
             for name, value in (more or {}).items():
                 headers.setRawHeaders(name, [value])
+        agent = self._waiting_agent() if wait else self._agent
+        url = f"{scheme}://{host}{port}{path}"
         try:
             status, content = await within(
                 self.reactor,
-                self.timeout,
-                self._exchange(method, f"{scheme}://{host}{port}{path}", headers, producer),
+                self.timeout + wait,
+                self._exchange(agent, method, url, headers, producer),
             )
         except PkiError:
             raise
@@ -280,11 +339,9 @@ class CaClient:
         return content
 
     async def _exchange(
-        self, method: str, url: str, headers: Headers | None, producer: Any
+        self, agent: Agent, method: str, url: str, headers: Headers | None, producer: Any
     ) -> tuple[int, bytes]:
-        response: IResponse = await self._agent.request(
-            method.encode(), url.encode(), headers, producer
-        )
+        response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
         self.date = _date(response)
         return response.code, await read_body(response, _MAX_ANSWER)
 
@@ -295,7 +352,7 @@ class CaClient:
                     Problem(
                         "unreachable",
                         f"this user may not use {self.address}",
-                        "ask as the CA's user, or have the state directory's mode put back to 0711",
+                        "have every directory on the way to it opened (chmod o+x), or ask over TLS with a join token",
                     )
                 )
             return Unreachable(

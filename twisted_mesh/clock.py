@@ -5,11 +5,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+#: Linux's clocks stand still while the machine sleeps, but for this one.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 Now = Callable[[], datetime]
 
 
 def wall_clock() -> datetime:
     return datetime.now(UTC)
+
+
+def since_boot() -> float:
+    """Seconds on a clock that never jumps and, where the system has one, goes on while the machine sleeps."""
+    return time.clock_gettime(_SINCE_BOOT)
 
 
 def steady(reactor: Any) -> Any:

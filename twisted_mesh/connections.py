@@ -220,6 +220,11 @@ class ConnectionRegistry:
     def credential_count(self) -> int:
         return len(self._by_credential)
 
+    def counts(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """Issuer and serial of each of these, and how many connections rest on it."""
+        for credential in self._by_credential:
+            yield credential, len(self._by_credential.get(credential))
+
     def ending_in(self, root: x509.Certificate) -> tuple[LiveConnection, ...]:
         """The connections whose path ends in that root."""
         return self._by_root.get(fingerprint(root))

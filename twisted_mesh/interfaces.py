@@ -23,6 +23,9 @@ class IStore(Interface):
     def find(serial: int) -> Any:
         """A Deferred of the IssuedCertificate of that serial, or None."""
 
+    def find_all(serials: Any) -> Any:
+        """A Deferred of the IssuedCertificates of these serials that there are, without their ``der``."""
+
     def find_request(request_key: str) -> Any:
         """A Deferred of the IssuedCertificate that a request was answered with, or None."""
 
@@ -31,6 +34,9 @@ class IStore(Interface):
 
     def feed(after: int) -> Any:
         """A Deferred of the Feed of revocations after a position; all where ``after`` is 0 or unknown."""
+
+    def last_crl(issuer: str) -> Any:
+        """A Deferred of the issuer's LastCrl, or None where no number was given out."""
 
     def open_intents(limit: int = 1000) -> Any:
         """A Deferred of the oldest OpenIntents."""
@@ -74,8 +80,14 @@ class ISource(Interface):
     async def obtain(algorithm: Any) -> Any:
         """A fresh key, a certificate for it and the bundles, as ``sources.Identity``."""
 
-    async def revocations() -> Any:
-        """What has been revoked since the last call, as a list of ``pki.Revocation``."""
+    async def revocations(wait: int = 0) -> Any:
+        """What has been revoked since the last call, as ``sources.News``.
+
+        Where nothing has, a source may take ``wait`` seconds until something is.
+        """
+
+    def renewed() -> None:
+        """A fresh identity is in use: nothing is to be asked under the last one any more."""
 
 
 class IFinishing(Interface):

@@ -19,6 +19,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pki import renewal
+from pki.bundle import BundleSet
+from pki.chain import Verdict
 from pki.errors import PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
@@ -31,19 +33,16 @@ from twisted_mesh._tasks import spawn
 from twisted_mesh.clock import Now
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.events import codes, reasons
+from twisted_mesh.feed import Feed
 from twisted_mesh.review import Reviewer
-from twisted_mesh.sources import Identity
+from twisted_mesh.sources import Identity, News
 from twisted_mesh.tls.contexts import ContextFactory
-from twisted_mesh.trust import Judge
+from twisted_mesh.trust import Judge, Trust
 
 #: Seconds between two looks at the certificate's plan.
 TICK = 0.2
-#: Seconds between two questions to the CA for what has been revoked.
-POLL = 1.0
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
-#: How many pages of revocations are read at a renewal; each may hold 100,000.
-_MOST_PAGES = 100
 
 
 class OwnCertificateRefused(Refused):
@@ -79,6 +78,8 @@ class CertificateManager(Service):
     """Called with what is believed to be revoked from now on."""
     reviewer: Reviewer = field(init=False)
     """The only one that changes what is believed."""
+    feed: Feed = field(init=False)
+    """Brings what is revoked."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
     rotations: int = field(default=0, init=False)
@@ -86,16 +87,26 @@ class CertificateManager(Service):
     _failures: int = field(default=0, init=False)
     _retry_at: float = field(default=0.0, init=False)
     """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
-    _poll_at: float = field(default=0.0, init=False)
-    _poll_failed: bool = field(default=False, init=False)
     _withdrawn: bool = field(default=False, init=False)
     _renewing: "Deferred[None] | None" = field(default=None, init=False)
-    _polling: "Deferred[None] | None" = field(default=None, init=False)
     _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
     _loop: LoopingCall | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.reviewer = Reviewer(self.judge, self.registry, self.clock, self.log)
+        freshness = self.judge.freshness
+        if freshness.seconds is None:
+            freshness.seconds = self.clock.seconds
+        self.feed = Feed(
+            self.source,
+            self._believe,
+            freshness,
+            self.clock,
+            self.now,
+            self.log,
+            self.draw,
+            self._heard_again,
+        )
 
     def startService(self) -> None:
         super().startService()
@@ -107,9 +118,9 @@ class CertificateManager(Service):
         super().stopService()
         if self._loop is not None and self._loop.running:
             self._loop.stop()
-        for task in (self._renewing, self._polling):
-            if task is not None:
-                task.cancel()
+        self.feed.stop()
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     def ready(self) -> "Deferred[X509Svid]":
         """Fires with the first certificate; at once if there is one."""
@@ -136,6 +147,11 @@ class CertificateManager(Service):
             for call in self.on_revocation:
                 call(revocations)
 
+    def renew_now(self) -> None:
+        """Have another certificate at the next tick, whatever is left of this one's life."""
+        if self._plan is not None:
+            self._plan = evolve(self._plan, renew_at=self.now())
+
     def allow(self, patterns: Sequence[SpiffePattern]) -> None:
         """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
         self.reviewer.believe(evolve(self.judge.trust, allow=tuple(patterns)))
@@ -147,7 +163,40 @@ class CertificateManager(Service):
             except Exception:  # a LoopingCall that fails once never runs again
                 self.log.failure("a tick of the rotation broke", event="tick-broke")
 
+    def _believe(self, news: News) -> bool:
+        """Whether it is another trust then."""
+        before = self.judge.trust
+        self.revoke(news.revocations)
+        if news.bundles is not None and self.svid is not None:
+            self._believe_bundles(news.bundles, self.svid)
+        return self.judge.trust is not before
+
+    def _believe_bundles(self, bundles: BundleSet, svid: X509Svid) -> None:
+        """Roots have come or gone. Without one for our own certificate it is time for another."""
+        trust = evolve(self.judge.trust, bundles=bundles)
+        ours = bundles.get(svid.spiffe_id.trust_domain)
+        if bundles == self.judge.trust.bundles or self._withdrawn or not (ours and ours.roots):
+            return
+        if not self._judge_ourselves(trust, svid).ok:
+            if self._plan is not None:
+                self._plan = evolve(self._plan, renew_at=self.now())
+            return
+        contexts = [factory.build(svid, bundles.all_roots) for factory in self.contexts]
+        for factory, context in zip(self.contexts, contexts, strict=True):
+            factory.use(context)
+        self.reviewer.believe(trust)
+
+    def _judge_ourselves(self, trust: Trust, svid: X509Svid) -> Verdict:
+        """As a peer would."""
+        ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
+        return ourselves.judge(svid.chain, self.now(), Purpose.ANY)
+
+    def _heard_again(self) -> None:
+        if self._withdrawn:
+            self._retry_at = 0.0  # who serves nobody does not wait any longer
+
     def _look_at_peers(self) -> None:
+        self.feed.look_at_the_clock()
         self.reviewer.look_at_the_clock(self.now())
 
     def _look(self) -> None:
@@ -162,13 +211,11 @@ class CertificateManager(Service):
             and self.clock.seconds() >= self._retry_at
         ):
             self._renewing = spawn(self._renew(), "renewal", self.log)
-        if self.svid is not None and _idle(self._polling) and self.clock.seconds() >= self._poll_at:
-            self._poll_at = self.clock.seconds() + POLL
-            self._polling = spawn(self._poll(), "asking for revocations", self.log)
 
     def _withdraw(self) -> None:
         """Our certificate has expired and the CA gave us no other: refuse new work, loudly."""
         self._withdrawn = True
+        self.judge.freshness.lapse()
         for factory in self.contexts:
             factory.withdraw()
         self.log.error(
@@ -189,11 +236,7 @@ class CertificateManager(Service):
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
-            for _ in range(_MOST_PAGES):
-                news = await self.source.revocations()
-                self.revoke(news)
-                if not news:
-                    break
+            await self.feed.fill()
             for prepare in self.preparations:
                 await prepare(identity)
             self._adopt(identity)
@@ -216,8 +259,7 @@ class CertificateManager(Service):
             known_issuers=trust.known_issuers
             | {found.digest for found in issuers if found is not None},
         )
-        ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
-        verdict = ourselves.judge(svid.chain, self.now(), Purpose.ANY)
+        verdict = self._judge_ourselves(trust, svid)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
         contexts = [factory.build(svid, identity.bundles.all_roots) for factory in self.contexts]
@@ -252,6 +294,8 @@ class CertificateManager(Service):
                     serial=serial_pairs(svid.leaf.serial_number),
                     next_rotation=spoken_time(self._plan.renew_at),
                 )
+        self.feed.renew()
+        self.feed.start()
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(svid)
@@ -296,25 +340,6 @@ class CertificateManager(Service):
             if left is None or left.total_seconds() <= 0
             else f" (ours is good for {spoken_duration(left)} more)",
         )
-
-    async def _poll(self) -> None:
-        try:
-            self.revoke(await self.source.revocations())
-        except PkiError as error:
-            if not self._poll_failed:
-                self._poll_failed = True
-                self.log.warn(
-                    "Revocations cannot be refreshed from {ca}: {reasons}",
-                    event="revocations-stale",
-                    ca=self.source.where,
-                    reasons=reasons(error.problems),
-                )
-            return
-        if self._poll_failed:
-            self._poll_failed = False
-            if self._withdrawn:
-                self._retry_at = 0.0  # who serves nobody does not wait any longer
-            self.log.info("Revocations are fresh again", event="revocations-fresh")
 
 
 def _idle(task: "Deferred[None] | None") -> bool:

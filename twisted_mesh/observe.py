@@ -5,6 +5,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import nan
 from string import Formatter
 from typing import Any, TextIO
 
@@ -41,6 +42,12 @@ _BY_CODE = {
 EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
 CONNECTIONS = Gauge("mesh_connections", "Open TLS connections.")
 ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
+REVOCATION_AGE = Gauge(
+    "mesh_revocation_age_seconds",
+    "Seconds since the moment up to which all that was revoked is known; NaN before the first answer.",
+)
+REVOCATION_STALE = Gauge("mesh_revocation_stale", "1 while that is longer ago than it may be.")
+REVOCATIONS = Gauge("mesh_revocations_known", "Revoked certificates that are known and refused.")
 
 ISSUING_EXPIRY = Gauge(
     "mesh_ca_issuing_expiry_seconds", "Seconds until the active issuing CA ends."
@@ -60,6 +67,10 @@ def watch(manager: CertificateManager) -> None:
     EXPIRY.set_function(lambda: manager.seconds_left)
     ROTATIONS.set_function(lambda: manager.rotations)
     CONNECTIONS.set_function(lambda: len(manager.registry))
+    judge = manager.judge
+    REVOCATION_AGE.set_function(lambda: nan if judge.freshness.age is None else judge.freshness.age)
+    REVOCATION_STALE.set_function(lambda: judge.freshness.is_stale)
+    REVOCATIONS.set_function(lambda: len(judge.trust.revocations))
 
 
 def watch_succession(succession: Succession) -> None:

@@ -40,6 +40,7 @@ class Reviewer:
     _waiting: dict[LiveConnection, None] = field(factory=dict, init=False)
     """To be judged, in that order, each once."""
     _turn: IDelayedCall | None = field(default=None, init=False)
+    _was_stale: bool = field(default=False, init=False)
 
     def believe(self, trust: Trust, news: Sequence[Revocation] | None = None) -> None:
         """Believe ``trust`` from now on, as the next generation.
@@ -52,8 +53,13 @@ class Reviewer:
         self._review(self._concerned(old, trust, news))
 
     def look_at_the_clock(self, now: datetime) -> None:
-        """Review whoever rests on a certificate that has ended."""
+        """Review whoever rests on a certificate that has ended; everybody once revocations are too old."""
         self._review(iter(self.registry.ended(now)))
+        was_stale, self._was_stale = self._was_stale, self.judge.freshness.refuses
+        if self._was_stale and not was_stale:
+            # As another generation, so that those are judged again too whose handshake is under way.
+            self.believe(self.judge.trust)
+            self._review(iter(self.registry.all()))
 
     def _concerned(
         self, old: Trust, new: Trust, news: Sequence[Revocation] | None

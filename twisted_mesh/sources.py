@@ -45,6 +45,19 @@ class Identity:
 
 
 @frozen
+class News:
+    """What a source has to say of revocations."""
+
+    revocations: Sequence[Revocation] = ()
+    more: bool = False
+    """Whether there may be others already: then what is known is not up to date yet."""
+    waited: float = 0.0
+    """For how many seconds after the question this is still the latest, at least."""
+    bundles: BundleSet | None = None
+    """What is believed now; None where nothing is said of it."""
+
+
+@frozen
 class _Question:
     """What the CA is being asked, until it has answered."""
 
@@ -167,18 +180,23 @@ class CaSource:
         self.client.present(self._svid if valid else None)
         return valid
 
-    async def revocations(self) -> Sequence[Revocation]:
-        shown = self._svid
+    async def revocations(self, wait: int = 0) -> News:
+        shown, log_size = self._svid, self.witness.size
         try:
-            news = await self.client.trust(self._position, self._store, self.witness.size)
+            told = await self.client.trust(self._position, self._store, log_size, wait)
         except PkiError as error:
             if shown is self._svid:
                 self._heed(error)
             raise
-        self._store, self._position = news.store, news.position
-        if news.log is not None:
-            self.witness.hear(news.log, self.now().timestamp())
-        return news.revocations
+        has_moved = (told.store, told.position) != (self._store, self._position)
+        self._store, self._position = told.store, told.position
+        # Two questions may be under way: a proof leads on from what was seen when it was asked for.
+        if told.log is not None and self.witness.size == log_size:
+            self.witness.hear(told.log, self.now().timestamp())
+        return News(told.revocations, told.more and has_moved, told.waited, told.bundles)
+
+    def renewed(self) -> None:
+        self.client.hang_up()
 
     def _heed(self, error: PkiError) -> None:
         """What is revoked is not kept for the next life."""
@@ -210,6 +228,9 @@ class OwnSource:
         chain: Sequence[x509.Certificate] = await self.issue(key)
         return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
 
-    async def revocations(self) -> Sequence[Revocation]:
+    async def revocations(self, wait: int = 0) -> News:
         """Nothing: the CA tells its own manager at once."""
-        return ()
+        return News()
+
+    def renewed(self) -> None:
+        """Nobody is asked."""

@@ -167,16 +167,22 @@ class StateDirectory:
             self._lock = None
 
 
-def _refuse_foreign(path: Path, found: os.stat_result, *, may_be_roots: bool) -> None:
+def _refuse_foreign(
+    path: Path,
+    found: os.stat_result,
+    *,
+    may_be_roots: bool,
+    remedy: str = "choose another with --state-dir",
+) -> None:
     """Whoever owns a directory, or may rename in it, can put other keys and another socket there."""
     if not stat.S_ISDIR(found.st_mode):
-        raise StateError(f"{path} is no directory of its own: choose another with --state-dir")
+        raise StateError(f"{path} is no directory of its own: {remedy}")
     ours = found.st_uid == os.geteuid()
     if not ours and not (may_be_roots and found.st_uid == 0):
-        raise StateError(f"{path} belongs to another user: choose another with --state-dir")
+        raise StateError(f"{path} belongs to another user: {remedy}")
     writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not ours and writable and not found.st_mode & stat.S_ISVTX:
-        raise StateError(f"{path} can be changed by others: choose another with --state-dir")
+        raise StateError(f"{path} can be changed by others: {remedy}")
 
 
 def refuse_changeable(*paths: Path) -> None:
@@ -186,17 +192,45 @@ def refuse_changeable(*paths: Path) -> None:
             found = path.stat()
         except OSError:
             continue  # whoever opens it says what is wrong
-        if not stat.S_ISREG(found.st_mode):
-            continue  # /dev/null, a pipe
-        if found.st_uid not in (os.geteuid(), 0):
-            raise StateError(
-                f"{path} belongs to another user, who may have changed it: chown it to the user of the CA, or name "
-                "another file"
-            )
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StateError(
-                f"{path} can be changed by others: chmod go-w {path}, and think about who may have changed it"
-            )
+        if stat.S_ISREG(found.st_mode):  # and not /dev/null, or a pipe
+            _refuse_others(path, found)
+
+
+def _refuse_others(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StateError(
+            f"{path} belongs to another user, who may have changed it: chown it to the user of the CA, or name "
+            "another file"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StateError(
+            f"{path} can be changed by others: chmod go-w {path}, and think about who may have changed it"
+        )
+
+
+def read_trusted(path: Path, what: str, most: int) -> bytes:
+    """A file that says who may do what: one that only its owner, we or root, can have written.
+
+    At most ``most`` bytes. What was looked at is what is read. Raises :class:`StateError`.
+    """
+    try:
+        directory = path.resolve().parent
+        _refuse_foreign(
+            directory, directory.stat(), may_be_roots=True, remedy=f"keep {path.name} elsewhere"
+        )
+        # Nothing is waited for that is no file: a pipe, say.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise StateError(f"{what} {path} is no file")
+            _refuse_others(path, found)
+            data = file.read(most + 1)
+    except OSError as error:
+        raise StateError(f"{what} {path} cannot be read ({error.strerror})") from None
+    if len(data) > most:
+        raise StateError(f"{what} {path} has over {most} bytes")
+    return data
 
 
 def read_file(path: Path, what: str) -> bytes:

@@ -18,6 +18,7 @@ from pki.pin import RootPin
 from pki.revocation import RevocationSet
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose, subject_of
+from twisted_mesh.freshness import Freshness
 
 _CACHED_VERDICTS = 4096
 _CACHED_ANSWERS = 1024
@@ -78,6 +79,8 @@ class Judge:
 
     _now: Callable[[], datetime]
     _trust: Trust = field(factory=Trust)
+    freshness: Freshness = field(factory=Freshness)
+    """Of the revocations that are believed: once they are too old nobody may be let in."""
     doubts: list[Callable[[], Problem | None]] = field(factory=list, init=False)
     """Each may say why it is not known who is revoked; nobody is let in then."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
@@ -107,6 +110,8 @@ class Judge:
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
         verdict = self._lasting_verdict(presented, purpose)
+        if self.freshness.refuses:
+            return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
         if doubts := [problem for doubt in self.doubts if (problem := doubt())]:
             return evolve(verdict, problems=(*verdict.problems, *doubts))
         return verdict

@@ -10,12 +10,12 @@ from urllib.parse import unquote_to_bytes as unquote
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 from twisted.web.client import ResponseDone
-from twisted.web.http import RESPONSES, datetimeToString
+from twisted.web.http import NOT_MODIFIED, RESPONSES, datetimeToString
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
@@ -28,6 +28,10 @@ from twisted_mesh.limits import stranger
 from twisted_mesh.whole_request import read_whole
 
 T = TypeVar("T")
+#: Bodies are sent in pieces of so many bytes.
+_PIECE = 64 * 1024
+#: Whoever takes fewer bytes a second is not waited for.
+_SLOWEST = 32 * 1024
 
 
 @frozen
@@ -74,6 +78,11 @@ class BoundedRequest(server.Request):
             self.setHeader(b"date", _date(int(time())))
         super().write(data)
 
+    def close_after(self) -> None:
+        """Let this answer be the last one on the connection."""
+        self.setHeader(b"connection", b"close")
+        self.channel.persistent = False
+
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         """Send one whole answer in one piece, and be done."""
         lines = [
@@ -83,15 +92,26 @@ class BoundedRequest(server.Request):
         ]
         for name, values in self.responseHeaders.getAllRawHeaders():
             lines += [b"%s: %s" % (name, value) for value in values]
-        lines.append(
-            b"Content-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n\r\n"
-            % (content_type.encode("ascii"), len(body))
-        )
-        if self.method != b"HEAD":
-            lines[-1] += body
+        if not self.responseHeaders.hasHeader(b"cache-control"):
+            lines.append(b"Cache-Control: no-store")
+        if status != NOT_MODIFIED:  # which is about what the caller has
+            lines.append(b"Content-Type: " + content_type.encode("ascii"))
+            lines.append(b"Content-Length: %d" % len(body))
+        lines.append(b"\r\n")
         self.code = status
         self.startedWriting = 1
-        self.channel.write(b"\r\n".join(lines))
+        head = b"\r\n".join(lines)
+        if self.method == b"HEAD" or status == NOT_MODIFIED:
+            self.channel.write(head)
+        elif len(body) <= _PIECE:
+            self.channel.write(head + body)
+        else:
+            self.channel.write(head)
+            self.channel.begin_to_send(len(body))
+            pieces = _Pieces(self, body)
+            self.registerProducer(pieces, True)
+            pieces.resumeProducing()
+            return
         self.finish()
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -102,6 +122,35 @@ class BoundedRequest(server.Request):
             self.channel.refuse_body()
         else:
             super().handleContentChunk(data)
+
+
+@implementer(IPushProducer)
+class _Pieces:
+    """A long body on its way, in pieces: its callers share it, however slowly they read."""
+
+    def __init__(self, request: BoundedRequest, body: bytes) -> None:
+        self._request: BoundedRequest | None = request
+        self._left = memoryview(body)
+        self._is_paused = False
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        while (request := self._request) is not None and not self._is_paused:
+            if request.is_gone:
+                return
+            piece, self._left = self._left[:_PIECE], self._left[_PIECE:]
+            request.channel.write(bytes(piece))
+            if not self._left:
+                self._request = None
+                request.unregisterProducer()
+                request.finish()
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def stopProducing(self) -> None:
+        """The connection is gone."""
+        self._request = None
 
 
 @implementer(IFinishing)
@@ -121,6 +170,7 @@ class BoundedChannel(http.HTTPChannel):
     _timer: IDelayedCall | None = None
     """Goes off at the deadline or before."""
     _idle = False
+    _is_sending = False
     _place: Place | None = None
     _has_spoken = False
     _host: Any = None
@@ -236,11 +286,16 @@ class BoundedChannel(http.HTTPChannel):
         return False
 
     def requestDone(self, request: Any) -> None:
-        self._idle = True
+        self._idle, self._is_sending = True, False
         self._within(self.limits.idle_seconds)
         if self._place is not None:
             self._place.rest()
         super().requestDone(request)
+
+    def begin_to_send(self, size: int) -> None:
+        """A body that takes a while is on its way, and has so long to arrive."""
+        self._is_sending = True
+        self._within(self.limits.body_seconds + size / _SLOWEST)
 
     def finish(self, refusal: Problem | None = None) -> None:
         """Serve what is being served, then close; at once where nothing is.
@@ -326,7 +381,7 @@ class BoundedChannel(http.HTTPChannel):
 
     def _out_of_time(self) -> None:
         self._deadline = None
-        if self.refused:
+        if self.refused or self._is_sending:
             self.transport.abortConnection()
             return
         self._refuse(b"408 Request Timeout", b"Content-Length: 0")

@@ -13,8 +13,10 @@ from OpenSSL import SSL
 
 from tests.bench import (
     handshakes,
+    publishing,
     record,
     revocation,
+    revocation_feed,
     revocation_handshakes,
     revocation_live,
     rotation,
@@ -33,6 +35,8 @@ _MEASURES = {
     "revocation": revocation.measure,
     "revocation-handshakes": revocation_handshakes.measure,
     "revocation-live": revocation_live.measure,
+    "revocation-feed": revocation_feed.measure,
+    "publishing": publishing.measure,
 }
 
 

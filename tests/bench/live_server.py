@@ -7,7 +7,6 @@ clock, which is the same in all processes of a machine.
 
 import sys
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.events import logger
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import MeshSite, StatusResource
-from twisted_mesh.sources import Identity
+from twisted_mesh.sources import Identity, News
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.transport import Security, listen
 from twisted_mesh.trust import Judge, Trust
@@ -52,8 +51,11 @@ class Given:
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         return self._identity
 
-    async def revocations(self) -> Sequence[Revocation]:
-        return ()
+    async def revocations(self, wait: int = 0) -> News:
+        return News()
+
+    def renewed(self) -> None:
+        """Nobody is asked."""
 
 
 class Orders(LineOnlyReceiver):

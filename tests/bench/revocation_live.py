@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import Popen
@@ -26,11 +26,12 @@ from tests.running import PATIENCE
 
 _OPEN = 1000
 _TRIALS = 200
+CLIENT_KEY = key(9)
 _REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @define(eq=False)
-class _Watch:
+class Watch:
     """Notes the moment at which each of many connections is closed by the other side."""
 
     closed: dict[int, float] = field(factory=dict)
@@ -71,12 +72,18 @@ class _Watch:
         self._over = True
 
 
+class Unanswered(AssertionError):
+    """A connection was there, and then no answer."""
+
+
 @define(eq=False)
-class _Peers:
+class Peers:
     """Clients, each with a certificate of its own and the same key."""
 
-    ca: Mesh
+    issue: Callable[[int], Sequence[x509.Certificate]]
+    """A certificate of that number for :data:`CLIENT_KEY`, and its intermediates."""
     home: Path
+    """Where ``root.pem`` is."""
     port: int
     _made: Iterator[tuple[ssl.SSLContext, x509.Certificate]] = field(init=False)
 
@@ -84,11 +91,11 @@ class _Peers:
         self._made = self._make()
 
     def _make(self) -> Iterator[tuple[ssl.SSLContext, x509.Certificate]]:
-        (self.home / "client.key").write_bytes(key(9).to_pem())
-        path, number, now = self.home / "client.pem", 0, datetime.now(UTC)
+        (self.home / "client.key").write_bytes(CLIENT_KEY.to_pem())
+        path, number = self.home / "client.pem", 0
         while True:
-            leaf = self.ca.leaf(MESH.member("service", f"s{number}"), now)
-            path.write_bytes(certificates_pem((leaf, *self.ca.issuing.intermediates)))
+            leaf, *above = self.issue(number)
+            path.write_bytes(certificates_pem((leaf, *above)))
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.load_verify_locations(self.home / "root.pem")
@@ -106,7 +113,7 @@ class _Peers:
         try:
             connection.sendall(_REQUEST)
             if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
-                raise AssertionError("it was not answered")
+                raise Unanswered("it was let in, and not answered")
         except BaseException:
             connection.close()
             raise
@@ -139,10 +146,16 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
     ca = _found(home)
     with script("tests.bench.live_server", SERVER_CORE, str(home)) as server:
         assert server.stdout is not None
-        peers = _Peers(ca, home, int(server.stdout.readline()))
-        watch = _Watch()
+        now = datetime.now(UTC)
+
+        def issue(number: int) -> Sequence[x509.Certificate]:
+            leaf = ca.leaf(MESH.member("service", f"s{number}"), now)
+            return leaf, *ca.issuing.intermediates
+
+        peers = Peers(issue, home, int(server.stdout.readline()))
+        watch = Watch()
         watcher = threading.Thread(target=watch.look, daemon=True)
-        open_ones = [_open(peers, watch) for _ in range(_OPEN)]
+        open_ones = [opened(peers, watch) for _ in range(_OPEN)]
         watcher.start()
         say(f"{_OPEN:,} connections are open")
         refused, cut, let_in = [], [], 0
@@ -156,7 +169,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
                 assert "REVOKED" in str(error).upper(), error
                 refused.append((time.monotonic() - done) * 1000)
             cut.append((watch.wait_for(leaf.serial_number) - done) * 1000)
-            open_ones.append(_open(peers, watch))
+            open_ones.append(opened(peers, watch))
         say(f"{_TRIALS} have been revoked one by one")
         serial = ca.issuing.certificate.serial_number
         done = _revoke(server, ca.root.key_id, serial)
@@ -167,9 +180,9 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         "revocation-live",
         f"{_OPEN:,} open connections with a certificate each; {_TRIALS} are revoked one by one, the rest at once",
         (
-            _row("one revoked: a new handshake of it is refused, ms", refused, 100.0),
-            _row("one revoked: its open connection is closed, ms", cut, 1000.0),
-            _row(f"the issuing CA revoked: all {_OPEN:,} are closed, ms", all_cut, 1000.0),
+            row("one revoked: a new handshake of it is refused, ms", refused, 100.0),
+            row("one revoked: its open connection is closed, ms", cut, 1000.0),
+            row(f"the issuing CA revoked: all {_OPEN:,} are closed, ms", all_cut, 1000.0),
         ),
         (
             "From the moment at which the server's revoke() had returned until the client saw it.",
@@ -178,13 +191,13 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
     )
 
 
-def _open(peers: _Peers, watch: _Watch) -> tuple[ssl.SSLContext, x509.Certificate]:
+def opened(peers: Peers, watch: Watch) -> tuple[ssl.SSLContext, x509.Certificate]:
     context, leaf = peers.new()
     watch.add(peers.connect(context), leaf.serial_number)
     return context, leaf
 
 
-def _row(what: str, values: list[float], bound: float) -> dict[str, Value]:
+def row(what: str, values: list[float], bound: float) -> dict[str, Value]:
     ordered = sorted(values)
     return {
         "": what,

@@ -61,6 +61,7 @@ class Errand:
     idempotency_key: str | None
     is_plain: bool = False
     """Whether it goes to the plaintext port: an Idempotency-Key is one caller's."""
+    """There nobody's entry buys anything, so what came from it is not renewed over TLS."""
     renews: "Errand | None" = None
     chain: str = ""
     serials: list[int] = field(factory=list)
@@ -149,8 +150,9 @@ class Caller:
             return self._revoke(chosen)
         if self.errands and die < 0.25:
             return self._repeat(self.draw.choice(self.errands))
-        if self.errands and die < 0.45:
-            return self._begin(renews=self.draw.choice(self.errands))
+        renewable = [errand for errand in self.errands if not errand.is_plain]
+        if renewable and die < 0.45:
+            return self._begin(renews=self.draw.choice(renewable))
         if die < 0.5:
             return self._look_at_log()
         return self._begin(None)

@@ -31,6 +31,12 @@ REVOCATION = (
     "revocation-unanswered",
     "revocation-answered",
 )
+PUBLISHING = (
+    "number-uncommitted",
+    "number-committed",
+    "crl-unsigned",
+    "crl-signed",
+)
 LOG = (
     "tiles-uncommitted",
     "tiles-committed",
@@ -53,7 +59,7 @@ STOP = (
     "store-closing",
     "store-closed",
 )
-STEPS = (*ISSUANCE, *REVOCATION, *LOG, *START, *WRITE_OFF, *STOP)
+STEPS = (*ISSUANCE, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
 #: What it says as it dies.
 LAST_WORDS = "dies at {step}, pass {number}"
 
@@ -170,6 +176,7 @@ def steps_of(command: Any) -> Iterator[str]:
         records.RecordCertificate: "certificate",
         records.Revoke: "revocation",
         records.WriteOff: "write-off",
+        records.TakeCrlNumber: "number",
         records.ExtendLog: "tiles",
         records.SaveCheckpoint: "checkpoint",
     }
@@ -221,6 +228,12 @@ class Half:
         pass
 
 
+def wrap_publishing(fate: Fate) -> None:
+    from twisted_mesh.ca import revocation_list
+
+    around(revocation_list, "sign_crl", fate, before="crl-unsigned", after="crl-signed")
+
+
 def wrap_service(fate: Fate) -> None:
     from twisted_mesh.stores.sql import SqlStore
     from twisted_mesh.taps import ca
@@ -243,7 +256,7 @@ def main(arguments: Sequence[str]) -> None:
     if step not in STEPS or separator != "--":
         raise SystemExit(f"usage: dying STEP N -- ARGUMENTS; STEP is one of {', '.join(STEPS)}")
     fate = Fate(step, int(number))
-    for wrap in (wrap_pki, wrap_store, wrap_web, wrap_service):
+    for wrap in (wrap_pki, wrap_store, wrap_web, wrap_publishing, wrap_service):
         wrap(fate)
     from twisted.scripts.twistd import run
 

@@ -16,7 +16,8 @@ def passes(step: str, draw: random.Random) -> int:
     """At which pass of a step it is to die: soon, and not always in the same life of a signature."""
     if step in (*dying.START, *dying.STOP, *dying.WRITE_OFF):
         return 1
-    return draw.randint(1, 3 if step in dying.LOG else 4 if step in dying.REVOCATION else 15)
+    few = (*dying.REVOCATION, *dying.PUBLISHING)
+    return draw.randint(1, 3 if step in dying.LOG else 4 if step in few else 15)
 
 
 def dies(under: Ordeal, steps: Sequence[str], draw: random.Random) -> None:
@@ -31,7 +32,7 @@ def dies(under: Ordeal, steps: Sequence[str], draw: random.Random) -> None:
     "steps",
     [
         dying.ISSUANCE,
-        (*dying.REVOCATION, *dying.LOG),
+        (*dying.REVOCATION, *dying.PUBLISHING, *dying.LOG),
         (*dying.START, *dying.WRITE_OFF, *dying.STOP),
     ],
     ids=["issuance", "revocation-and-log", "start-and-stop"],

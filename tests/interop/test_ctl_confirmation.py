@@ -44,7 +44,7 @@ def at_a_terminal(
             os.close(theirs)
             assert process.stderr is not None
             said = b""
-            while not said.endswith(b"[y/N]: "):
+            while not said.endswith(b"]: "):
                 byte = process.stderr.read(1)
                 assert byte, said
                 said += byte

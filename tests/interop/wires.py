@@ -62,7 +62,14 @@ class Listener:
     """What a caller sent to the application, whatever this listener passed for."""
     complaints: list[str] = field(factory=list)
     """How handshakes and reads failed."""
+    came: threading.Condition = field(factory=threading.Condition)
+    """Told of each caller."""
     _stop: threading.Event = field(factory=threading.Event)
+
+    def wait_for(self, callers: int) -> None:
+        """Until so many have called."""
+        with self.came:
+            assert self.came.wait_for(lambda: self.callers >= callers, PATIENCE)
 
     @property
     def url(self) -> str:
@@ -88,7 +95,9 @@ def listening(treat: Treatment) -> Iterator[Listener]:
                     caller, _ = server.accept()
                 except TimeoutError:
                     continue
-                listener.callers += 1
+                with listener.came:
+                    listener.callers += 1
+                    listener.came.notify_all()
                 with caller:
                     caller.settimeout(PATIENCE)
                     try:

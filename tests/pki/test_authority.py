@@ -587,3 +587,10 @@ def test_a_responder_lives_no_longer_than_it_may() -> None:
     late = ISSUER.validity.not_after - HOUR
     cert = asyncio.run(ISSUER.create_responder(key("responder"), late))
     assert cert.not_valid_after_utc == ISSUER.validity.not_after
+
+
+def test_a_responder_is_drafted_before_it_is_signed() -> None:
+    draft = ISSUER.draft_responder(key("responder").public_key, NOW, DAY)
+    cert = asyncio.run(ISSUER.sign(draft))
+    assert cert.tbs_certificate_bytes == draft.tbs
+    assert (cert.serial_number, cert.not_valid_after_utc) == (draft.serial, NOW + DAY)

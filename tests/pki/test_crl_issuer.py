@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pki.authority import Authority
 from pki.crl import read_crl
-from pki.crl_issuer import issue_crl
+from pki.crl_entries import encode_entries
+from pki.crl_issuer import issue_crl, sign_crl
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.lint import LintFailed
 from pki.profile import Profile
@@ -172,3 +173,19 @@ def test_a_hundred_thousand_entries_take_no_time() -> None:
     crl = issued([*told, *(revoked(new_serial()) for _ in range(80_000))])
     assert time.process_time() - start < 12 * few + 1  # not quadratic
     assert len(crl) == 100_000
+
+
+@given(st.lists(st.lists(st.integers(1, 2**159 - 1), max_size=3), max_size=4))
+def test_a_list_that_grew_piece_by_piece_says_the_same(serials: list[list[int]]) -> None:
+    known: set[int] = set()
+    pieces = b""
+    for piece in serials:
+        fresh = set(piece) - known
+        pieces += encode_entries(revoked(serial) for serial in fresh)
+        known |= fresh
+    times = {"this_update": NOW, "next_update": NOW + HOUR}
+    grown = asyncio.run(sign_crl(CA, pieces, 7, **times))
+    read = read_crl(grown, CA.certificate, now=NOW)
+    assert {found.serial for found in read} == known
+    grown_tbs = x509.load_der_x509_crl(grown).tbs_certlist_bytes
+    assert len(grown_tbs) == len(issued(map(revoked, known), 7).tbs_certlist_bytes)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Refused
+from pki.id_template import IdTemplate
 from pki.keys import KeyAlgorithm
 from pki.names import IPAddress
 from pki.registration import (
     CannotFill,
-    IdTemplate,
     RegistrationEntry,
     candidates,
     grants_by_default,

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import PkiError
+from pki.id_template import IdTemplate
 from pki.keys import KeyAlgorithm
-from pki.registration import BadDocument, IdTemplate, RegistrationEntry, read_entry
+from pki.registration import BadDocument, RegistrationEntry, read_entry
 from pki.selector import Selector
 from pki.spiffe import RESERVED_SEGMENT, TrustDomain
 from tests.pki.strategies import mutated, segments, trust_domains

@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 from attrs import define, field
 
+from pki.revocation import Reason
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT
 from twisted_mesh.administration import (
     Administration,
     Deleted,
+    KnownConnections,
     MadeToken,
     NewRegistration,
     NewToken,
     Registration,
     Registrations,
+    RevokedAll,
     RevokedToken,
     TokenRows,
 )
@@ -45,6 +48,17 @@ def sent(call: str, *arguments: Any, answer: Any = None) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("call", "arguments", "asked"),
     [
+        (
+            "revoke_all",
+            (("1a", "2b"), Reason.SUPERSEDED),
+            (
+                "POST",
+                "/api/v1/revoke",
+                {"serials": ["1a", "2b"], "reason": "superseded"},
+                RevokedAll,
+            ),
+        ),
+        ("connections", (), ("GET", "/api/v1/connections", None, KnownConnections)),
         ("registrations", (), ("GET", "/api/v1/entries", None, Registrations)),
         ("registration", ("file.web",), ("GET", "/api/v1/entries/file.web", None, Registration)),
         (

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -313,6 +313,107 @@ def test_a_reason_from_the_future_is_still_a_revocation() -> None:
 )
 def test_news_that_cannot_be_understood_are_no_news(changes: dict[str, Any]) -> None:
     assert isinstance(trust_asked().reply(200, news(**changes)), Malformed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"generation": -1}, {"generation": 2**63}, {"store": ""}, {"store": "x" * 201}],
+    ids=str,
+)
+def test_a_position_that_could_not_be_asked_from_is_no_news(changes: dict[str, Any]) -> None:
+    assert isinstance(trust_asked().reply(200, news() | changes), Malformed)
+
+
+@pytest.mark.parametrize(("told", "more"), [({}, True), ({"more": False}, False)])
+def test_a_ca_that_does_not_say_so_may_have_more(told: dict[str, Any], more: bool) -> None:
+    assert trust_asked().reply(200, news() | told).more is more
+
+
+# Waiting for news.
+
+
+NOTHING: dict[str, Any] = {"store": "s", "generation": 3, "bundles": {}, "revocations": []}
+
+
+def waiting(rig: Rig | None = None) -> Rig:
+    rig = rig or Rig()
+    rig.outcome.clear()
+    return rig.ask(rig.client.trust(3, "s", 0, 25))
+
+
+def test_the_ca_is_told_how_long_it_may_wait() -> None:
+    rig = waiting().connect()
+    assert b"?after=3&log=0&store=s&wait=25s HTTP" in rig.wire.value()
+    rig.reactor.advance(34)
+    assert rig.outcome == []
+    found = rig.reply(200, NOTHING | {"waited": 25, "more": False})
+    assert (found.waited, found.more, found.revocations) == (25, False, ())
+
+
+def test_a_wait_without_an_answer_ends() -> None:
+    rig = waiting().connect()
+    rig.reactor.advance(35)
+    assert isinstance(rig.result, Unreachable)
+    assert rig.wire.aborted
+
+
+def test_the_next_wait_is_on_the_same_connection() -> None:
+    rig = waiting().connect()
+    rig.reply(200, NOTHING)
+    rig.wire.clear()
+    waiting(rig)
+    rig.reactor.advance(0)
+    assert rig.wire.value().startswith(b"GET /api/v1/trust")
+    assert len(rig.reactor.unixClients) == 1
+    assert rig.reply(200, NOTHING).position == 3
+
+
+def test_other_questions_have_connections_of_their_own() -> None:
+    rig = waiting().connect()
+    rig.reply(200, NOTHING)
+    rig.outcome.clear()
+    rig.ask(rig.client.bundle(MESH))
+    assert len(rig.reactor.unixClients) == 2
+
+
+def identity(number: int) -> X509Svid:
+    return X509Svid.assemble((mesh().leaf(), *mesh().issuing.intermediates), key(9))
+
+
+def test_a_connection_is_not_used_under_the_next_identity() -> None:
+    rig = Rig()
+    first, second = identity(1), identity(2)
+    rig.client.present(first)
+    waiting(rig).connect()
+    rig.reply(200, NOTHING)
+    rig.client.present(first)
+    assert not rig.wire.disconnecting
+    rig.client.present(second)
+    assert rig.wire.disconnecting
+    waiting(rig)
+    assert len(rig.reactor.unixClients) == 2
+
+
+def test_a_connection_that_was_in_use_is_not_used_under_the_next_identity_either() -> None:
+    rig = Rig()
+    rig.client.present(identity(1))
+    waiting(rig).connect()
+    rig.client.present(identity(2))
+    rig.reply(200, NOTHING)
+    waiting(rig)
+    assert len(rig.reactor.unixClients) == 2
+    rig.reactor.advance(15)
+    assert rig.wire.disconnecting, "nor kept for long"
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_failure() -> None:
+    rig = waiting().connect()
+    rig.reply(200, NOTHING)
+    waiting(rig)
+    rig.wire.lose(ConnectionDone())
+    rig.reactor.advance(0)
+    rig.connect()
+    assert rig.reply(200, NOTHING).position == 3
 
 
 # No.

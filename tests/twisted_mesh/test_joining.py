@@ -88,6 +88,7 @@ def test_a_token_comes_as_it_is_or_from_a_file_or_from_standard_input(tmp_path: 
 @pytest.mark.parametrize(
     "text",
     ["", TOKEN.text[:-1], f"{TOKEN.text}\n{TOKEN.text}", f" {TOKEN.text}", "\xff", "x" * 5000],
+    ids=["empty", "cut", "twice", "spaced", "foreign", "long"],
 )
 def test_what_is_no_token_is_refused_and_not_repeated(text: str, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(text, encoding="latin-1")

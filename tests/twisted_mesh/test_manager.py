@@ -11,21 +11,23 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from pki.bundle import BundleSet
+from pki.bundle import BundleSet, TrustBundle
 from pki.errors import Problem
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.renewal import BACKOFF_LAST
 from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffePattern
 from pki.svid import Purpose, X509Svid
-from tests.authorities import BACKEND, HOUR, NOW, OTHER, Mesh, key, mesh
+from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, Mesh, key, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh import manager as manager_module
 from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.feed import LONGEST_PAUSE, POLL
+from twisted_mesh.freshness import OnStale
 from twisted_mesh.interfaces import ISource
-from twisted_mesh.manager import POLL, TICK, CertificateManager
-from twisted_mesh.sources import Identity
+from twisted_mesh.manager import TICK, CertificateManager
+from twisted_mesh.sources import Identity, News
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust import Judge, Trust
@@ -48,6 +50,9 @@ class FakeCa:
     keys: list[MemoryKey] = field(factory=list)
     pending: "list[Deferred[None]]" = field(factory=list)
     news: list[Revocation] = field(factory=list)
+    told: BundleSet | None = None
+    """By the feed."""
+    renewals: int = 0
     where: str = "the test"
 
     def now(self) -> datetime:
@@ -69,11 +74,14 @@ class FakeCa:
         svid = X509Svid.assemble((leaf, *issuing.intermediates), fresh)
         return Identity(svid, self.bundles or self.ca.bundles, self.now())
 
-    async def revocations(self) -> Sequence[Revocation]:
+    async def revocations(self, wait: int = 0) -> News:
         if self.away:
             raise AWAY
         found, self.news = self.news, []
-        return found
+        return News(found, bundles=self.told)
+
+    def renewed(self) -> None:
+        self.renewals += 1
 
 
 @define(eq=False)
@@ -134,6 +142,18 @@ def test_it_is_renewed_around_half_of_its_life_and_not_before(rig: Rig) -> None:
     assert len(rig.source.asked) == 1
     rig.pass_time(0.052 * 3600, step=10)
     assert len(rig.source.asked) == 2
+
+
+def test_it_is_renewed_at_once_where_that_is_asked_for(rig: Rig) -> None:
+    rig.manager.renew_now()  # there is nothing to renew yet
+    rig.manager.startService()
+    rig.pass_time(1)
+    assert rig.manager.rotations == 0
+    rig.manager.renew_now()
+    rig.pass_time(TICK)
+    assert rig.manager.rotations == 1
+    rig.pass_time(1)
+    assert rig.manager.rotations == 1
 
 
 def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig: Rig) -> None:
@@ -211,7 +231,7 @@ def test_an_expired_certificate_is_renewed_as_soon_as_the_ca_is_heard_of_again(r
     rig.source.away = True
     rig.pass_time(4000, step=1)
     rig.source.away = False
-    rig.pass_time(POLL + 2 * TICK)
+    rig.pass_time(LONGEST_PAUSE + 2 * TICK)
     assert rig.contexts.current() is not None
 
 
@@ -394,6 +414,151 @@ def test_the_same_trouble_is_not_told_at_every_attempt(rig: Rig) -> None:
     assert len(rig.source.asked) > 4
     warnings = [e for e in rig.log.events if e["log_level"].name == "warn"]
     assert len(warnings) == 1
+
+
+def test_a_renewal_asks_again_under_the_fresh_identity(rig: Rig) -> None:
+    rig.manager.startService()
+    assert rig.source.renewals == 1
+    rig.pass_time(2000, step=10)
+    assert rig.source.renewals == 2
+
+
+def test_a_bundle_that_the_feed_brings_is_believed_at_once(rig: Rig) -> None:
+    rig.manager.startService()
+    before = rig.contexts.current()
+    both = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
+    rig.source.told = both
+    rig.pass_time(POLL + TICK)
+    assert rig.manager.judge.trust.bundles == both
+    after = rig.contexts.current()
+    assert after != before
+    rig.pass_time(10 * POLL)
+    assert rig.contexts.current() == after, "it is the same one that comes again"
+    assert len(rig.source.asked) == 1
+
+
+def test_a_root_that_goes_takes_who_rests_on_it_along(rig: Rig) -> None:
+    old, new = mesh(), mesh(root_key=key("another root"), issuing_key=key("another issuer"))
+    both = BundleSet.of(TrustBundle(old.trust_domain, (*new.bundle.roots, *old.bundle.roots)))
+    rig.source.ca, rig.source.bundles = new, both
+    rig.manager.startService()
+    gone = connect(rig, Connected(peer_of(old.leaf(), old)), "unknown-authority")
+    staying = connect(rig, Connected(peer_of(new.leaf(), new)), "unknown-authority")
+    rig.source.told = new.bundles
+    rig.pass_time(POLL + TICK)
+    assert (gone.severed, staying.severed) == (["unknown-authority"], [])
+
+
+def test_a_bundle_under_which_our_own_certificate_is_none_has_it_renewed(rig: Rig) -> None:
+    rig.manager.startService()
+    other = mesh(root_key=key("another root"), issuing_key=key("another issuer"))
+    rig.source.told = rig.source.bundles = other.bundles
+    rig.pass_time(POLL + TICK)
+    assert rig.manager.judge.trust.bundles == mesh().bundles, "until there is one that fits"
+    assert rig.contexts.current() is not None
+    assert rig.log.count("renewal-failed") >= 1
+    rig.source.ca = other
+    rig.pass_time(2 * BACKOFF_LAST)
+    assert rig.manager.judge.trust.bundles == other.bundles
+
+
+@pytest.mark.parametrize("told", [BundleSet(), BundleSet.of(TrustBundle(MESH, ()))])
+def test_an_answer_without_a_root_of_ours_changes_nothing(rig: Rig, told: BundleSet) -> None:
+    rig.manager.startService()
+    rig.source.told = told
+    rig.pass_time(10 * POLL)
+    assert rig.manager.judge.trust.bundles == mesh().bundles
+    assert len(rig.source.asked) == 1
+
+
+# Freshness.
+
+
+def stale_after(rig: Rig, seconds: int, on_stale: OnStale = OnStale.FAIL_CLOSED) -> None:
+    known = rig.manager.judge.freshness
+    known.max_age, known.on_stale = timedelta(seconds=seconds), on_stale
+
+
+def test_once_revocations_are_too_old_nobody_is_let_in_and_nobody_stays(rig: Rig) -> None:
+    rig.manager.startService()
+    stale_after(rig, 10)
+    connections = [
+        connect(rig, Connected(peer_of(mesh().leaf())), "stale-revocation") for _ in range(40)
+    ]
+    chain = (mesh().leaf(), *mesh().issuing.intermediates)
+    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
+    before = rig.manager.judge.trust.generation
+    rig.source.away = True
+    rig.pass_time(9)
+    assert all(connection.severed == [] for connection in connections)
+    rig.pass_time(2)
+    assert all(connection.severed == ["stale-revocation"] for connection in connections)
+    problems = rig.manager.judge.verdict(chain, Purpose.CLIENT).problems
+    assert [problem.code for problem in problems] == ["stale-revocation"]
+    assert rig.manager.judge.trust.generation == before + 1, "handshakes under way are judged again"
+    rig.source.away = False
+    rig.pass_time(LONGEST_PAUSE + TICK)
+    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
+    assert rig.log.count("revocations-fresh") == 1
+
+
+def test_what_was_revoked_meanwhile_is_known_before_anybody_is_let_in_again(rig: Rig) -> None:
+    rig.manager.startService()
+    stale_after(rig, 10)
+    ca = mesh()
+    leaf = ca.leaf()
+    chain = (leaf, *ca.issuing.intermediates)
+    revocation = Revocation(
+        ca.issuing.key_id, leaf.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + HOUR
+    )
+    rig.source.away = True
+    rig.pass_time(20)
+    rig.source.away, rig.source.news = False, [revocation]
+    seen = set()
+    for _ in range(50):
+        rig.pass_time(0.1)
+        codes = [p.code for p in rig.manager.judge.verdict(chain, Purpose.CLIENT).problems]
+        seen.add(tuple(codes))
+    assert seen == {("stale-revocation",), ("revoked",)}
+
+
+def test_with_grace_all_goes_on(rig: Rig) -> None:
+    rig.manager.startService()
+    stale_after(rig, 10, OnStale.GRACE)
+    connection = connect(rig, Connected(peer_of(mesh().leaf())), "stale-revocation")
+    rig.source.away = True
+    rig.pass_time(60)
+    assert connection.severed == []
+    assert rig.manager.judge.freshness.is_stale
+    assert rig.log.count("revocations-too-old") == 1
+
+
+def test_without_a_limit_revocations_are_too_old_once_our_own_certificate_has_ended(
+    rig: Rig,
+) -> None:
+    rig.manager.startService()
+    connection = connect(
+        rig, Connected(peer_of(mesh().leaf(lifetime=5 * HOUR))), "stale-revocation"
+    )
+    rig.source.away = True
+    rig.pass_time(3590, step=5)
+    assert connection.severed == []
+    rig.pass_time(20)
+    assert connection.severed == ["stale-revocation"]
+    rig.source.away = False
+    rig.pass_time(LONGEST_PAUSE + BACKOFF_LAST)
+    assert not rig.manager.judge.freshness.is_stale
+
+
+def test_a_wall_clock_that_is_set_makes_nothing_older_or_younger(rig: Rig) -> None:
+    rig.manager.startService()
+    stale_after(rig, 100)
+    rig.source.away = True
+    rig.manager.now = lambda: NOW - HOUR
+    rig.pass_time(99)
+    assert not rig.manager.judge.freshness.is_stale
+    rig.pass_time(2)
+    assert rig.manager.judge.freshness.is_stale
 
 
 def test_revocations_survive_a_renewal(rig: Rig) -> None:

@@ -2,8 +2,9 @@
 
 import io
 import json
+import math
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from pki.errors import Problem
+from pki.revocation import Reason, Revocation, RevocationSet
+from tests.authorities import NOW
 from twisted_mesh import observe
 from twisted_mesh.events import codes, logger, reasons
+from twisted_mesh.freshness import Freshness
 from twisted_mesh.observe import JsonObserver, TextObserver, count, event_text
+from twisted_mesh.trust import Judge, Trust
 
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 250000, tzinfo=UTC).timestamp()
 
@@ -302,11 +307,21 @@ def test_refusals_are_counted_by_each_of_their_codes(event: str, counter: str) -
 def test_the_gauges_show_the_manager_that_is_watched() -> None:
     class Manager:
         seconds_left, rotations, registry = 12.5, 3, (1, 2)
+        judge = Judge(lambda: NOW, freshness=Freshness(timedelta(seconds=5), seconds=lambda: 9.0))
 
+    judge = Manager.judge
+    revocation = Revocation("ab", 1, NOW, Reason.UNSPECIFIED, NOW)
+    judge.trust = Trust(revocations=RevocationSet().merged([revocation], NOW))
     observe.watch(Manager())  # type: ignore[arg-type]
     assert sample("mesh_certificate_expiry_seconds") == 12.5
     assert sample("mesh_certificate_rotations") == 3
     assert sample("mesh_connections") == 2
+    assert sample("mesh_revocations_known") == 1
+    assert math.isnan(sample("mesh_revocation_age_seconds"))
+    judge.freshness.heard(6.0, NOW)
+    assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (3, 0)
+    judge.freshness.seconds = lambda: 12.0
+    assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (6, 1)
 
 
 # Chosen by the options.

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, succeed
 from zope.interface.verify import verifyObject
 
+from pki.audit import Checkpoint, LogKey
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest, load_csr
 from pki.errors import Malformed, Problem
@@ -26,8 +27,9 @@ from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh import sources as sources_module
 from twisted_mesh.ca_client import CaAddress, CaRefused, TrustNews
 from twisted_mesh.interfaces import ISource
-from twisted_mesh.sources import CaSource, OwnSource, new_key
+from twisted_mesh.sources import CaSource, News, OwnSource, new_key
 from twisted_mesh.tls.alerts import Unreachable
+from twisted_mesh.witness import LogStatement
 
 P256 = KeyAlgorithm.EC_P256
 
@@ -45,6 +47,13 @@ class Client:
     news: list[TrustNews] = field(factory=list)
     away: Exception | None = None
     presented: list[X509Svid | None] = field(factory=list)
+
+    waits: list[int] = field(factory=list)
+    waiting: "Deferred[TrustNews] | None" = None
+    hung_up: int = 0
+
+    def hang_up(self) -> None:
+        self.hung_up += 1
 
     def present(self, svid: X509Svid | None) -> None:
         self.presented.append(svid)
@@ -70,8 +79,11 @@ class Client:
         self.asked.append(trust_domain)
         return self.ca.bundle
 
-    async def trust(self, after: int, store: str, log_size: int) -> TrustNews:
+    async def trust(self, after: int, store: str, log_size: int, wait: int) -> TrustNews:
         self.asked.append((after, store))
+        self.waits.append(wait)
+        if self.waiting is not None:
+            return await self.waiting
         return self.news.pop(0)
 
 
@@ -217,7 +229,7 @@ def test_revocations_are_asked_for_from_where_the_last_answer_ended(rig: Rig) ->
         TrustNews("two", 2, BundleSet(), (revocation(1), revocation(2))),
         TrustNews("two", 2, BundleSet(), ()),
     ]
-    found = [[r.serial for r in result_of(source.revocations())] for _ in range(4)]
+    found = [[r.serial for r in result_of(source.revocations()).revocations] for _ in range(4)]
     assert found == [[1], [], [1, 2], []]
     assert rig.client.asked == [(0, ""), (5, "one"), (5, "one"), (2, "two")]
 
@@ -231,6 +243,48 @@ def test_an_answer_that_does_not_come_does_not_move_the_position(rig: Rig) -> No
     assert rig.client.asked == [(0, ""), (0, "")]
 
 
+def test_a_source_says_all_that_the_ca_said(rig: Rig) -> None:
+    bundles = BundleSet.of(rig.client.ca.bundle)
+    rig.client.news = [TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5)]
+    assert result_of(rig.source().revocations(25)) == News((revocation(1),), True, 3.5, bundles)
+    assert rig.client.waits == [25]
+
+
+def test_what_an_overtaken_answer_says_of_the_log_is_not_held_against_the_ca(rig: Rig) -> None:
+    """While one question waits for news another is answered: its proof leads on from less than was seen since."""
+    log = LogKey.generate("mesh.local/audit/test")
+
+    def at(size: int) -> TrustNews:
+        note = result_of(log.sign(Checkpoint(log.name, size, bytes([size] * 32), NOW)))
+        told = LogStatement(str(log.verifier), note, ())
+        return TrustNews("one", 5, BundleSet(), (), told)
+
+    source = rig.source()
+    rig.client.waiting = waiting = Deferred()
+    standing = Deferred.fromCoroutine(source.revocations(25))
+    rig.client.waiting = None
+    rig.client.news = [at(3)]
+    result_of(source.revocations())
+    assert source.witness.size == 3
+    waiting.callback(at(5))
+    assert standing.called
+    assert (source.witness.size, source.witness.problem) == (3, None)
+    rig.client.news = [at(5)]
+    result_of(source.revocations())
+    assert source.witness.problem is not None, "this one had to prove it"
+
+
+def test_a_page_that_leads_nowhere_is_the_last(rig: Rig) -> None:
+    source = rig.source()
+    rig.client.news = [TrustNews("one", 5, BundleSet(), (), None, True)] * 2
+    assert [result_of(source.revocations()).more for _ in range(2)] == [True, False]
+
+
+def test_under_a_fresh_identity_no_connection_of_the_last_one_is_kept(rig: Rig) -> None:
+    rig.source().renewed()
+    assert rig.client.hung_up == 1
+
+
 def test_the_ca_issues_to_itself() -> None:
     with ca_rig() as rig:
         source = OwnSource(rig.ca.issue_own, rig.ca.bundles, lambda: NOW)
@@ -238,4 +292,4 @@ def test_the_ca_issues_to_itself() -> None:
         assert str(identity.svid.spiffe_id) == "spiffe://mesh.local/mesh/ca"
         assert identity.bundles.get(MESH) == rig.ca.bundle()
         assert source.where == "itself"
-        assert result_of(source.revocations()) == ()
+        assert result_of(source.revocations()) == News()

@@ -17,6 +17,7 @@ from pki.spiffe import SpiffePattern
 from pki.svid import Purpose
 from tests.authorities import HOUR, MESH, NOW, OTHER, key, mesh
 from twisted_mesh import trust as trust_module
+from twisted_mesh.freshness import Freshness
 from twisted_mesh.trust import Judge, Trust
 
 CA = mesh()
@@ -67,6 +68,20 @@ def test_a_good_verdict_is_remembered(rig: Rig) -> None:
     presented = chain()
     assert rig.verdict(presented) == rig.verdict(presented) == []
     assert len(rig.asked) == 1
+
+
+def test_once_revocations_are_too_old_the_best_verdict_is_no(rig: Rig) -> None:
+    presented, ended = chain(), chain(lifetime=HOUR / 2)
+    assert rig.verdict(presented) == []
+    rig.time += 0.75 * HOUR
+    seconds = 100.0
+    rig.judge.freshness = Freshness(timedelta(seconds=10), seconds=lambda: seconds)
+    rig.judge.freshness.heard(89.0, NOW)
+    assert rig.verdict(presented) == ["stale-revocation"]
+    assert rig.verdict(ended) == ["expired", "stale-revocation"]
+    rig.judge.freshness.heard(100.0, NOW)
+    assert rig.verdict(presented) == []
+    assert rig.asked.count(presented) == 1, "nothing was forgotten for it"
 
 
 def test_swapping_trust_forgets_every_verdict(rig: Rig) -> None:

@@ -7,7 +7,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -31,6 +31,10 @@ GET = b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n"
 LATER = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
+#: Longer than what is sent in one piece.
+LONG = bytes(range(256)) * 1000
+
+
 class Noting(resource.Resource):
     """Answers at once with the path, or for ``/later`` when the test says so."""
 
@@ -48,6 +52,10 @@ class Noting(resource.Resource):
             self.waiting.append(request)
         elif path == "/broken":
             raise RuntimeError("secret words")
+        elif path == "/long":
+            answer(request, 200, LONG, "text/plain")
+        elif path == "/known":
+            answer(request, 304, b"", headers={"etag": '"1"', "cache-control": "max-age=60"})
         else:
             answer(request, 200, path.encode(), "text/plain")
         return server.NOT_DONE_YET
@@ -360,6 +368,78 @@ def test_answers_are_not_cached_and_say_what_they_are(talk: Talk) -> None:
     (reply,) = talk.answers
     assert reply.headers["cache-control"] == "no-store"
     assert reply.headers["content-type"] == "text/plain"
+
+
+def test_what_the_caller_has_is_answered_with_a_head_and_how_long_that_holds(talk: Talk) -> None:
+    talk.say(GET.replace(b"/now", b"/known"))
+    (reply,) = talk.answers
+    assert reply.status == 304
+    assert (reply.headers["etag"], reply.headers["cache-control"]) == ('"1"', "max-age=60")
+    assert not {"content-type", "content-length"} & reply.headers.keys()
+    assert talk.open
+
+
+LONG_GET = GET.replace(b"/now", b"/long")
+
+
+def test_a_long_body_arrives_whole_and_the_connection_goes_on(talk: Talk) -> None:
+    talk.say(LONG_GET + GET)
+    first, second = talk.answers
+    assert (first.body, second.body) == (LONG, b"/now")
+
+
+def test_of_a_long_body_no_more_is_sent_than_the_caller_takes(talk: Talk) -> None:
+    sent: list[int] = []
+    write = talk.wire.write
+
+    def full_at_once(data: bytes) -> None:
+        write(data)
+        sent.append(len(data))
+        talk.wire.producer.pauseProducing()
+
+    talk.wire.write = full_at_once  # type: ignore[method-assign]
+    talk.say(LONG_GET)
+    assert max(sent) <= 64 * 1024
+    while len(sent) < 5:
+        before = len(sent)
+        talk.wire.producer.resumeProducing()
+        assert len(sent) == before + 1
+    (reply,) = talk.answers
+    assert reply.body == LONG
+
+
+def test_who_takes_a_long_body_too_slowly_is_hung_up_on_in_the_midst_of_it(talk: Talk) -> None:
+    write = talk.wire.write
+
+    def stuck(data: bytes) -> None:
+        write(data)
+        talk.wire.producer.pauseProducing()
+
+    talk.wire.write = stuck  # type: ignore[method-assign]
+    talk.say(LONG_GET)
+    talk.pass_time(LIMITS.body_seconds + 1)
+    assert talk.open
+    talk.pass_time(len(LONG) / 32768)
+    assert talk.wire.aborted
+    assert b"408" not in talk.wire.value()
+
+
+def test_who_leaves_in_the_midst_of_a_long_body_leaves_nothing_behind(rig: Rig, talk: Talk) -> None:
+    write = talk.wire.write
+
+    def stuck(data: bytes) -> None:
+        write(data)
+        talk.wire.producer.pauseProducing()
+
+    talk.wire.write = stuck  # type: ignore[method-assign]
+    talk.say(LONG_GET)
+    channel = talk.wire.producer
+    talk.wire.lose(ConnectionDone())
+    channel.resumeProducing()
+    channel.stopProducing()
+    channel.resumeProducing()
+    assert rig.clock.getDelayedCalls() == []
+    assert not rig.site.channels
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -20,12 +20,16 @@ from attrs import define, frozen
 from pki.errors import PkiError, printable
 from twisted_mesh.state import StateError, writing_whole
 
-FORMAT = 1
+FORMAT = 2
+#: In those of the first format there is no CRL.
+_READABLE = (1, 2)
 DATABASE = "ca/mesh.db"
 ROOT = "ca/root.crt"
+ROOT_CRL = "ca/root.crl"
 _MANIFEST = "manifest.json"
 NAME = re.compile(
-    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)", re.ASCII
+    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root\.crl|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
+    re.ASCII,
 )
 _LARGEST_MANIFEST = 1024 * 1024
 #: Of everything but the database.
@@ -196,7 +200,7 @@ def _manifest(file: IO[bytes]) -> Manifest:
     data = b"".join(_content(file, header.size))
     try:
         format_ = msgspec.json.decode(data, type=_Format).format
-        if format_ != FORMAT:
+        if format_ not in _READABLE:
             raise BadBackup(f"it is of format {format_}, and this program reads {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):

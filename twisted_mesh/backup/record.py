@@ -150,14 +150,15 @@ def compare(backup: Path, present: Path, now: datetime) -> Lost:
 def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
     """Revoke, spend and, where ``deletions`` are certain, delete in ``backup`` what is in ``present``.
 
-    Nothing is ever un-revoked. A certificate that is revoked and that the backup does not know comes
-    along with its row. Raises :class:`StoreError`.
+    Nothing is ever un-revoked, and no number of a CRL is given out again. A certificate that is
+    revoked and that the backup does not know comes along with its row. Raises :class:`StoreError`.
     """
     with _telling(backup), closing(_opened(backup, "rw")) as connection:
         _attach(connection, present)
         connection.execute("BEGIN IMMEDIATE")
         for (serial,) in connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall():
             _revoke(connection, serial)
+        connection.execute(_NUMBERS)
         rights.carry_over(connection, deletions=deletions)
         connection.execute("COMMIT")
 
@@ -227,6 +228,13 @@ _NEWER = (
 _REVOKED_SINCE = (
     "FROM present.certificates p LEFT JOIN main.certificates b ON b.serial = p.serial "
     "WHERE p.revoked_at IS NOT NULL AND b.revoked_at IS NULL ORDER BY p.revoked_at, p.id"
+)
+
+
+#: No condition there is, but the syntax of an upsert from a SELECT wants one.
+_NUMBERS = (
+    "INSERT INTO main.crls SELECT * FROM present.crls WHERE true "
+    "ON CONFLICT (issuer) DO UPDATE SET number = max(number, excluded.number)"
 )
 
 

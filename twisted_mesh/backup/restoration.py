@@ -20,7 +20,7 @@ from pki.audit import Checkpoint
 from pki.serial import serial_hex
 from pki.validity import rfc3339
 from twisted_mesh.backup import credentials, record
-from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, Archive, Manifest
+from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, ROOT_CRL, Archive, Manifest
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.state import StateDirectory, StateError, read_file, sync_directory, write_whole
 from twisted_mesh.stores.records import StoreError
@@ -30,8 +30,9 @@ _NEW = "new"
 _PRESENT = "present.db"
 _PLAN = "plan.json"
 _LEFTOVERS = ("ca/mesh.db-wal", "ca/mesh.db-shm")
-#: Stays although a backup has none: the root's key may be detached when one is made, and back later.
-_KEPT = "ca/private/root.key"
+#: Stay although a backup has none: the root's key may be detached when one is made, and back later; and
+#: the root's CRL that is here is never older than one that was saved.
+_KEPT = ("ca/private/root.key", ROOT_CRL)
 
 
 class _Plan(msgspec.Struct, forbid_unknown_fields=True):
@@ -172,11 +173,13 @@ class Restoration:
             restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
         record.close(backup)
         place = [member.name for member in self.manifest.members]
+        if ROOT_CRL in place and (self.state.root / ROOT_CRL).exists():
+            place.remove(ROOT_CRL)
         plan = _Plan(
             backup=self.manifest.sha256,
             aside=f"replaced-{self.now:%Y%m%dT%H%M%SZ}",
             place=place,
-            remove=[name for name in self._present() if name not in (*place, _KEPT)],
+            remove=[name for name in self._present() if name not in (*place, *_KEPT)],
             restored=restored,
         )
         write_whole(self._workshop / _PLAN, msgspec.json.encode(plan), 0o600)
@@ -270,7 +273,7 @@ class Restoration:
             sync_directory(self.state.ca)
         for name in plan.place:
             with suppress(FileNotFoundError):  # moved by an earlier run
-                (new / name).chmod(0o644 if name.endswith(".crt") else 0o600)
+                (new / name).chmod(0o644 if name.endswith((".crt", ".crl")) else 0o600)
                 (new / name).replace(self.state.root / name)
 
 

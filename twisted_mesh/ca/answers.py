@@ -1,10 +1,13 @@
 """What the CA's API answers with."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 
 @frozen
@@ -14,8 +17,46 @@ class Answer:
     body: bytes
     status: int = HTTPStatus.OK
     content_type: str = "application/json"
+    headers: Mapping[str, str] = field(factory=dict)
+    """What else is said, by lower-case names."""
+    is_by_date: bool = True
+    """Whether its ``last-modified`` tells it from whatever was answered before."""
+
+    def unless_held(self, etags: str | None, date: str | None) -> "Answer":
+        """The answer to who holds what these headers say; one without a body where that is the same.
+
+        ``If-None-Match`` and ``If-Modified-Since`` (RFC 9110 section 13).
+        """
+        if self.status != HTTPStatus.OK or not self._is_held(etags, date):
+            return self
+        return evolve(self, body=b"", status=HTTPStatus.NOT_MODIFIED)
+
+    def _is_held(self, etags: str | None, date: str | None) -> bool:
+        own, since = self.headers.get("etag"), self.headers.get("last-modified")
+        if etags is not None:
+            held = {tag.strip().removeprefix("W/") for tag in etags.split(",")}
+            return own is not None and not held.isdisjoint({own, "*"})
+        if date is None or since is None:
+            return False
+        held_at, made_at = _http_date(date), _http_date(since)
+        if held_at is None or made_at is None:
+            return False
+        return held_at > made_at or (held_at == made_at and self.is_by_date)
 
 
 def told(facts: Any, status: int = HTTPStatus.OK) -> Answer:
     """``facts`` as JSON."""
     return Answer(msgspec.json.encode(facts), status)
+
+
+def http_date(moment: datetime) -> str:
+    """As HTTP writes it (RFC 9110 section 5.6.7)."""
+    return format_datetime(moment.astimezone(UTC).replace(microsecond=0), usegmt=True)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

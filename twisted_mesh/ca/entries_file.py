@@ -8,17 +8,20 @@
     dns_names = ["www.example.org"]
 """
 
+import hashlib
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from attrs import evolve
 
 from pki.errors import Problem, Refused, printable
 from pki.registration import RegistrationEntry, read_entry
+from pki.selector import spoken
 from pki.spiffe import TrustDomain
-from twisted_mesh.state import StateError, read_file, refuse_changeable
+from twisted_mesh.state import StateError, read_trusted
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _MAX_SIZE = 4 * 1024 * 1024
@@ -45,10 +48,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEntry, ...]:
     """Raises :class:`StateError` with everything that is wrong, also with who may change the file."""
-    refuse_changeable(path)
-    data = read_file(path, "--entries")
-    if len(data) > _MAX_SIZE:
-        raise BadEntriesFile(f"--entries {path} has over {_MAX_SIZE} bytes")
+    data = read_trusted(path, "--entries", _MAX_SIZE)
     try:
         file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
     except (ValueError, RecursionError) as error:  # TOML's, msgspec's and Unicode's are ValueErrors
@@ -74,7 +74,7 @@ def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> Regis
         filed = msgspec.convert(facts, _Filed)
     except msgspec.ValidationError as error:
         raise Refused([Problem("malformed", printable(str(error), 200), subject="entry")]) from None
-    return read_entry(
+    read = read_entry(
         f"file.{name}",
         trust_domain,
         selectors=filed.selectors,
@@ -86,3 +86,11 @@ def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> Regis
         keys=filed.keys,
         comment=filed.comment,
     )
+    return evolve(read, id=f"{read.id}.{_meaning(read)}")
+
+
+def _meaning(entry: RegistrationEntry) -> str:
+    """Eight digits that change with who gets what: a certificate is renewed under the entry that bought it,
+    and not under another that has taken its name."""
+    told = f"{spoken(entry.selectors)} {entry.spiffe_id}"
+    return hashlib.sha256(told.encode()).hexdigest()[:8]

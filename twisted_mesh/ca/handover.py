@@ -76,6 +76,8 @@ class Handover:
     """Theirs."""
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what writes files or makes keys, off the reactor."""
+    farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
+    """What is still to be done with the root's key before it goes: its CRL, for as long as it is away."""
     _made: Authority | None = field(default=None, init=False)
     """A successor whose certificate could not be kept yet: the next attempt keeps this one."""
     _recorded: set[tuple[str, str]] = field(factory=set, init=False)
@@ -219,6 +221,8 @@ class Handover:
         root_key = await self._held_root_key(sha256)
         if succession.is_worth_preparing(self.authorities.line, self.rules, self.ca.now()):
             await self.prepare(root_key)
+        if self.farewell is not None:
+            await self.farewell(root_key)
         await self._record_once(
             "administer", key_id(self.authorities.root.public_key()), step="root-detached", by=by
         )

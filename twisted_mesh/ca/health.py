@@ -23,7 +23,7 @@ from twisted_mesh.clock import Now
 from twisted_mesh.stores.records import Probe
 
 #: What is looked at; a CA that keeps nothing has no disk.
-CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "descriptors", "disk")
+CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "crls", "descriptors", "disk")
 
 #: Not the beginning of a certificate, whatever follows: those begin with 0x30.
 _PROBE = b"twisted-mesh: does this key sign? "
@@ -83,6 +83,8 @@ class Health:
     """Where the state lives; None for a CA that keeps nothing."""
     waiting: Callable[[], Problem | None] = lambda: None
     """What the CAs' succession waits for."""
+    publishing: Callable[[], Problem | None] = lambda: None
+    """What cannot be published as it should be."""
     seconds: Callable[[], float] = time.monotonic
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
     _offset: float | None = field(default=None, init=False)
@@ -101,6 +103,7 @@ class Health:
             self._issuer,
             self._intents,
             self._log,
+            self._crls,
         ):
             found.append(await self._looked(look))
         found.append(_descriptors())
@@ -208,6 +211,14 @@ class Health:
             )
         size = self.log.latest.checkpoint.size if self.log.latest else 0
         return Check("audit", Standing.OK, f"the audit log is signed up to entry {size}")
+
+    async def _crls(self) -> Check:
+        waiting = self.publishing()
+        if waiting is not None:
+            return Check("crls", Standing.WARN, waiting.detail, waiting.remedy)
+        return Check(
+            "crls", Standing.OK, "the CRLs say what is revoked, and will be believed for long"
+        )
 
     def _space(self, directory: Path) -> Check:
         try:

@@ -1,4 +1,4 @@
-"""What the CA does by itself: resolves signatures that were cut short, and forgets what is long over."""
+"""What the CA does by itself: resolves what was cut short, replaces OCSP delegates, forgets what is long over."""
 
 from datetime import timedelta
 from typing import Any
@@ -55,6 +55,7 @@ class Housekeeping:
         """One turn."""
         try:
             await self.ca.write_off()
+            await self.ca.responder.attend()
             self._mistrust_clock()
             if self.clock.seconds() >= self._prune_at:
                 await self.prune()
@@ -75,7 +76,11 @@ class Housekeeping:
     async def prune(self) -> int:
         """Forget what is long over, a little at a time: others wait no longer than for that."""
         now, forgotten = self.ca.now(), 0
-        command = Prune(now - self.keep_expired, now - self.keep_acts)
+        command = Prune(
+            now - self.keep_expired,
+            now - self.keep_acts,
+            revoked_before=self.ca.publisher.forgettable_before(),
+        )
         while gone := await self.ca.store.apply(command):
             forgotten += gone
         if forgotten:

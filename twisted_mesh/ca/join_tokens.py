@@ -13,7 +13,7 @@ from pki.policy import Principal
 from pki.registration import RegistrationEntry
 from pki.validity import format_duration, rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.ca.registrar import Registrar, facts_of
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.records import (
@@ -71,7 +71,7 @@ class JoinTokens:
                 f"the entry {entry.id} has no token selector: make one that has (mesh-ctl token create --spiffe-id …)"
             )
         is_new = not self.registrar.is_known(entry.id)
-        if not is_new and not self.registrar.is_stored(entry.id):
+        if self.registrar.is_filed(entry.id):
             raise NotByToken(
                 f"the entry {entry.id} is in the file of --entries: tokens are for entries in the record "
                 "(mesh-ctl entry create)"
@@ -81,8 +81,8 @@ class JoinTokens:
         facts = {
             "did": "create-token",
             "entry": entry.id,
-            "spiffe_id": str(entry.spiffe_id),
             "expires_at": rfc3339(made.expires_at),
+            **(facts_of(entry) if is_new else {"spiffe_id": str(entry.spiffe_id)}),
         }
         facts |= {name: value for name, value in (("key", key), ("reason", reason)) if value}
         act = self.log.entry(Act.ADMINISTER, principal, f"token {token.id}", facts)

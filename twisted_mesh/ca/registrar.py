@@ -82,7 +82,7 @@ class Registrar:
             Act.ADMINISTER,
             administrator("self"),
             f"entry {DEFAULT_ENTRY}",
-            {"did": "declined"} if entry is None else {"did": "create-entry", **_facts(entry)},
+            {"did": "declined"} if entry is None else {"did": "create-entry", **facts_of(entry)},
         )
         first: bool = await self.store.apply(SettleDefaultEntry(entry, self.now(), act))
         await self.load()
@@ -109,9 +109,9 @@ class Registrar:
         """Whether the default entry stands and counts."""
         return DEFAULT_ENTRY in self._stored and not self.is_exposed
 
-    def is_stored(self, entry_id: str | None) -> bool:
-        """Whether the store has to have that entry still when a certificate is bought by it."""
-        return entry_id in self._stored
+    def is_filed(self, entry_id: str) -> bool:
+        """Whether that entry is one of ``--entries``."""
+        return any(entry.id == entry_id for entry in self.filed)
 
     def candidates(
         self, principal: Principal, only: str | None = None
@@ -147,7 +147,7 @@ class Registrar:
         self, principal: Principal, entry: RegistrationEntry, reason: str
     ) -> Registered:
         """Add an entry. Raises :class:`StoreError`."""
-        act = self._act(principal, "create-entry", entry.id, reason, _facts(entry))
+        act = self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
         stored = StoredEntry(entry, self.now())
         await self.store.apply(CreateEntry(entry, stored.created_at, act))
         self.took(stored)
@@ -160,7 +160,7 @@ class Registrar:
             raise EntryInFile(
                 f"the entry {entry_id} is in the file of --entries: take it out there, and restart the CA"
             )
-        act = self._act(principal, "delete-entry", entry_id, reason, _facts(known.entry))
+        act = self._act(principal, "delete-entry", entry_id, reason, facts_of(known.entry))
         at = self.now()
         await self.store.apply(DeleteEntry(entry_id, at, act))
         self._stored.pop(entry_id, None)
@@ -220,5 +220,10 @@ def new_entry_id() -> str:
     return secrets.token_hex(8)
 
 
-def _facts(entry: RegistrationEntry) -> dict[str, str]:
-    return {"selectors": spoken(entry.selectors), "spiffe_id": str(entry.spiffe_id)}
+def facts_of(entry: RegistrationEntry) -> dict[str, str]:
+    """All that an entry says, for the audit log."""
+    members = {name: value for name, value in entry.members().items() if value and name != "id"}
+    return {
+        name: value if isinstance(value, str) else ", ".join(map(str, value))
+        for name, value in members.items()
+    }

@@ -147,17 +147,8 @@ def _reason(text: str) -> str:
 
 
 def _entry(known: Registered) -> dict[str, Any]:
-    entry = known.entry
     return {
-        "id": entry.id,
-        "selectors": [str(selector) for selector in sorted(entry.selectors)],
-        "spiffe_id": str(entry.spiffe_id),
-        "dns_names": entry.dns_names,
-        "ip_addresses": [str(address) for address in entry.ip_addresses],
-        "ttl": None if entry.ttl is None else format_duration(entry.ttl),
-        "max_ttl": None if entry.max_ttl is None else format_duration(entry.max_ttl),
-        "keys": [str(algorithm) for algorithm in entry.keys],
-        "comment": entry.comment,
+        **known.entry.members(),
         "source": str(known.source),
         "honoured": known.is_honoured,
         "created_at": _time(known.created_at),

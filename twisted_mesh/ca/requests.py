@@ -3,14 +3,19 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 
 from pki.errors import Malformed
-from pki.policy import Principal
+from pki.policy import Kind, Principal
+from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
+from twisted_mesh.ca.answers import Answer
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.limits import stranger
 from twisted_mesh.stores.records import Query, Status
 from twisted_mesh.web import BoundedRequest
 
@@ -20,7 +25,7 @@ _MAX_KEY = 255
 _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
-_FILTERS = {"spiffe_id", "status", "issuer", "key", "limit", "cursor", *_TIMES}
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
 
 
 @frozen
@@ -31,8 +36,31 @@ class Call:
     body: bytes
     query: dict[str, str]
     rest: str = ""
-    """What stands in the path where the route has a ``*``."""
+    """What stands in the path where the route has a ``*``, as it came."""
     idempotency_key: str | None = None
+    _request: BoundedRequest | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller hung up."""
+        return self._request is not None and self._request.is_gone
+
+    def lost(self) -> "Deferred[None] | None":
+        """What fails when the caller hangs up."""
+        return self._request.notifyFinish() if self._request is not None else None
+
+    def close_after(self) -> None:
+        """Close the connection after the answer."""
+        if self._request is not None:
+            self._request.close_after()
+
+    address: str = ""
+    """Whose network it comes from, for who has no other name."""
+
+    @property
+    def who(self) -> str:
+        """Who takes turns with others: whoever has proven nothing, by their network."""
+        return self.address if self.principal.kind is Kind.ANONYMOUS else self.principal.proof
 
     def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
         """A parameter that is a whole number. Raises :class:`Malformed`."""
@@ -43,7 +71,7 @@ class Call:
         return self.number("start", 0), self.number("limit", 100, 1, MAX_PAGE)
 
 
-class NotJson(BadRequest):
+class OtherMedia(BadRequest):
     code = "unsupported-media-type"
 
 
@@ -53,7 +81,15 @@ class CrossOrigin(BadRequest):
 
 def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
     """Raises :class:`Malformed`."""
-    return Call(principal, _body(request), _query(request), rest, _idempotency_key(request))
+    return Call(
+        principal,
+        _body(request),
+        _query(request),
+        rest,
+        _idempotency_key(request),
+        request,
+        stranger(request.channel.getPeer()),
+    )
 
 
 def path_of(request: BoundedRequest) -> str:
@@ -85,7 +121,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
     return Query(
         now=now,
         spiffe_id=None if subtree else spiffe_id,
@@ -93,6 +129,8 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         status=Status(status) if status else None,
         issuer=key_digest(asked.get("issuer"), "issuer"),
         key=key_digest(asked.get("key"), "key"),
+        entry=asked.get("entry"),
+        serial=parse_serial(asked["serial"]) if "serial" in asked else None,
         **times,
         limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
         cursor=asked.get("cursor"),
@@ -106,13 +144,22 @@ def key_digest(text: str | None, name: str) -> str | None:
     return text
 
 
-def refuse_other_media(request: BoundedRequest) -> None:
-    """Raises :class:`NotJson` for a body that does not say that it is JSON."""
+def refuse_other_media(request: BoundedRequest, media: str = "application/json") -> None:
+    """Raises :class:`OtherMedia` for a body that does not say that it is of that type."""
     header = request.getHeader(b"content-type") or b""
-    if header.partition(b";")[0].strip().lower() != b"application/json":
-        raise NotJson(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as content-type application/json"
+    if header.partition(b";")[0].strip().lower() != media.encode():
+        raise OtherMedia(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as content-type {media}"
         )
+
+
+def unless_held(request: BoundedRequest, answer: Answer) -> Answer:
+    """``answer``, or that the caller has it."""
+    if not answer.headers:
+        return answer
+    held = (request.getHeader(name) for name in (b"if-none-match", b"if-modified-since"))
+    etags, date = (value.decode("ascii", "replace") if value else None for value in held)
+    return answer.unless_held(etags, date)
 
 
 def _body(request: BoundedRequest) -> bytes:

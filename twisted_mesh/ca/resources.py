@@ -1,7 +1,9 @@
 """The CA's API over HTTP: one table of routes, each of which passes ``policy.permit``."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +16,7 @@ from twisted.web import resource, server
 
 from pki.encoding import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
-from pki.policy import Action, Forbidden, NoProof, permit
+from pki.policy import Action, Forbidden, NoProof, Principal, demand_proof, permit
 from pki.revocation import GIVEN_REASONS, Reason
 from pki.serial import parse_serial, serial_hex
 from pki.svid import certificates_pem
@@ -22,17 +24,19 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import registration
+from twisted_mesh.ca import feed, published, registration, reporting
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.requests import (
+    MAX_PAGE,
     Call,
     call_of,
     certificate_query,
     path_of,
     refuse_browsers,
     refuse_other_media,
+    unless_held,
 )
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.statuses import status_of
@@ -47,7 +51,7 @@ from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
-#: Lines of the log for callers who may not: they must not be able to fill the disk.
+#: Lines of the log for refused requests: whoever makes them must not be able to fill the disk.
 _TOLD_A_SECOND = 20
 
 
@@ -61,9 +65,10 @@ class SignRequest(msgspec.Struct):
 
 
 class RevokeRequest(msgspec.Struct):
-    """``POST /api/v1/revoke``."""
+    """``POST /api/v1/revoke``: of one, or of many at once."""
 
-    serial: str
+    serial: str | None = None
+    serials: list[str] | None = None
     reason: str = str(Reason.UNSPECIFIED)
 
 
@@ -83,6 +88,10 @@ class Route:
     handler: Handler
     proof_may_be_inside: bool = False
     """Whether the body may hold the proof: then the handler asks whether the caller may."""
+    media: str = "application/json"
+    """What a body says that it is."""
+    is_deep: bool = False
+    """Whether its ``*`` may have slashes in it."""
 
 
 class CaApi(resource.Resource):
@@ -117,7 +126,7 @@ class CaApi(resource.Resource):
     async def _serve(self, request: BoundedRequest) -> None:
         headers: dict[str, str] = {}
         try:
-            reply = await self._reply(request)
+            reply = unless_held(request, await self._reply(request))
         except PkiError as error:
             status = status_of(error)
             reply = Answer(
@@ -137,21 +146,21 @@ class CaApi(resource.Resource):
             reply = Answer(
                 problem_body(status, "internal", text), status, "application/problem+json"
             )
+        headers |= reply.headers
         if not request.is_gone:
             if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                headers["allow"] = ", ".join(
-                    sorted({m for m, p in ROUTES if p == path_of(request)})
-                )
+                headers["allow"] = ", ".join(sorted(_PATHS[_known(request)[1]]))
             answer(request, reply.status, reply.body, reply.content_type, headers)
 
     async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
             refuse_browsers(request)
-        route, rest = _route(request)
         principal = await self.door.principal(request.channel.transport)
         try:
             if self.throttle is not None:
-                self.throttle.charge(principal, route.action, request.channel.getPeer())
+                # Before anything else: also whoever asks for what there is not can ask too often.
+                self.throttle.charge(principal, _action(request), request.channel.getPeer())
+            route, rest = _route(request)
             if not route.proof_may_be_inside:
                 permit(principal, route.action)
             return await route.handler(self, call_of(request, principal, rest))
@@ -160,8 +169,7 @@ class CaApi(resource.Resource):
             raise
 
     def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
-        quiet = isinstance(error, NoProof | Forbidden | TryLater) and not self._may_tell()
-        (_log.debug if quiet else _log.warn)(
+        (_log.warn if self._may_tell() else _log.debug)(
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
             method=request.method.decode("ascii", "replace"),
@@ -172,12 +180,12 @@ class CaApi(resource.Resource):
         )
 
     def _may_tell(self) -> bool:
-        """Whether one more refusal of a stranger has its line in the log: all are counted, some are told."""
+        """Whether one more refusal has its line in the log: all are counted, some are told."""
         second = int(time.monotonic())
         if second != self._second:
             if self._untold:
                 _log.warn(
-                    "{untold} more refusals of callers who may not were only counted",
+                    "{untold} more refusals were only counted",
                     event="refusals-untold",
                     untold=self._untold,
                 )
@@ -191,7 +199,7 @@ class CaApi(resource.Resource):
         try:
             asked = parse_json(call.body, SignRequest)
         except BadRequest:
-            permit(principal, Action.READ_TRUST)  # a stranger is told that it is one, and no more
+            demand_proof(principal, Action.SIGN)  # a stranger is told that it is one, and no more
             raise
         seen = await self._tokens.attest(Evidence(None, asked.token))
         if seen is not None:
@@ -217,60 +225,51 @@ class CaApi(resource.Resource):
     async def bundle(self, call: Call) -> Answer:
         return Answer(self.ca.bundle().to_jwks())
 
-    async def trust(self, call: Call) -> Answer:
-        after = call.number("after", 0)
-        feed = await self.ca.revocations(after, call.query.get("store", ""))
-        news = {
-            "store": feed.store,
-            "generation": feed.position,
-            "bundles": {str(b.trust_domain): b.to_jwks_object() for b in self.ca.bundles()},
-            "revocations": [
-                {
-                    "issuer": revoked.issuer,
-                    "serial": serial_hex(revoked.serial),
-                    "revoked_at": rfc3339(revoked.revoked_at),
-                    "reason": str(revoked.reason),
-                    "expires_at": rfc3339(revoked.expires_at),
-                }
-                for revoked in feed.revocations
-            ],
-        }
-        if "log" in call.query:
-            # Who comes from another store may know another log of the same size.
-            is_ours = call.query.get("store") == feed.store
-            news["log"] = await self._log_since(call.number("log", 0), is_ours=is_ours)
-        return Answer(msgspec.json.encode(news))
+    async def crl(self, call: Call) -> Answer:
+        return await published.crl(self.ca, call.query.get("issuer"))
 
-    async def _log_since(self, size: int, *, is_ours: bool) -> dict[str, Any] | None:
-        """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
-        log = self.ca.log
-        if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
-            return None
-        proof = await log.consistency(size)
-        return {
-            "verifier": str(log.key.verifier),
-            "checkpoint": log.latest.note,
-            "proof": [hash.hex() for hash in proof],
-        }
+    async def ocsp(self, call: Call) -> Answer:
+        return await published.ocsp(self.ca, call.body, call.who)
+
+    async def ocsp_in_path(self, call: Call) -> Answer:
+        return await published.ocsp_in_path(self.ca, call.rest, call.who)
+
+    async def trust(self, call: Call) -> Answer:
+        return await feed.trust(self.ca, call)
 
     async def revoke(self, call: Call) -> Answer:
         asked = parse_json(call.body, RevokeRequest)
+        if (asked.serial is None) == (asked.serials is None):
+            raise Malformed("the body does not fit: it has either serial or serials")
         if asked.reason not in GIVEN_REASONS:
             raise Malformed(
                 f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
             )
         reason = Reason(asked.reason)
-        revoked = await self.ca.revoke(call.principal, parse_serial(asked.serial), reason)
+        if asked.serials is not None:
+            return await self._revoke_all(call.principal, asked.serials, reason)
+        serial = parse_serial(asked.serial or "")
+        return Answer(
+            msgspec.json.encode(_revoked(await self.ca.revoke(call.principal, serial, reason)))
+        )
+
+    async def _revoke_all(
+        self, principal: Principal, given: Sequence[str], reason: Reason
+    ) -> Answer:
+        if not 0 < len(given) <= MAX_PAGE:
+            raise Malformed(f"serials is a list of 1 to {MAX_PAGE} serials")
+        serials = list(dict.fromkeys(map(parse_serial, given)))
+        revoked = await self.ca.revoke_all(principal, serials, reason)
+        unknown = set(serials) - {found.serial for found in revoked}
         told = {
-            "serial": serial_hex(revoked.serial),
-            "revoked_at": rfc3339(revoked.revoked_at) if revoked.revoked_at else None,
-            "reason": str(revoked.reason),
+            "revoked": [_revoked(found) for found in revoked],
+            "unknown": [serial_hex(serial) for serial in serials if serial in unknown],
         }
         return Answer(msgspec.json.encode(told))
 
     async def certificates(self, call: Call) -> Answer:
         page = await self.ca.certificates(certificate_query(call.query, self.ca.now()))
-        listed = [self._listed(certificate) for certificate in page.certificates]
+        listed = self._listed(page.certificates)
         return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
 
     async def certificate(self, call: Call) -> Answer:
@@ -278,23 +277,15 @@ class CaApi(resource.Resource):
         pem = None
         if known.der is not None:
             pem = certificates_pem([x509.load_der_x509_certificate(known.der)]).decode()
-        return Answer(msgspec.json.encode({**self._listed(known), "certificate": pem}))
+        (listed,) = self._listed([known])
+        return Answer(msgspec.json.encode({**listed, "certificate": pem}))
 
-    def _listed(self, certificate: IssuedCertificate) -> dict[str, Any]:
-        return {
-            "serial": serial_hex(certificate.serial),
-            "subject": certificate.subject,
-            "spiffe_id": str(certificate.spiffe_id),
-            "issued_at": rfc3339(certificate.issued_at),
-            "expires_at": rfc3339(certificate.expires_at),
-            "status": str(certificate.status(self.ca.now())),
-            "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
-            "reason": str(certificate.reason) if certificate.reason else None,
-            "issuer": certificate.issuer,
-            "key": certificate.key,
-            "requester": certificate.requester,
-            "entry": certificate.entry,
-        }
+    def _listed(self, certificates: Iterable[IssuedCertificate]) -> list[dict[str, Any]]:
+        now, count = self.ca.now(), self.ca.reports.now()
+        return [
+            {**_listed(found, now), "connections": count(found.issuer, found.serial)}
+            for found in certificates
+        ]
 
     async def checkpoint(self, call: Call) -> Answer:
         log = self.ca.log
@@ -378,9 +369,35 @@ class CaApi(resource.Resource):
         return Answer(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _registration(
+def _listed(certificate: IssuedCertificate, now: datetime) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial),
+        "subject": certificate.subject,
+        "spiffe_id": str(certificate.spiffe_id),
+        "issued_at": rfc3339(certificate.issued_at),
+        "expires_at": rfc3339(certificate.expires_at),
+        "status": str(certificate.status(now)),
+        "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+        "reason": str(certificate.reason) if certificate.reason else None,
+        "issuer": certificate.issuer,
+        "key": certificate.key,
+        "requester": certificate.requester,
+        "entry": certificate.entry,
+    }
+
+
+def _revoked(certificate: IssuedCertificate) -> dict[str, Any]:
+    return {
+        "serial": serial_hex(certificate.serial),
+        "revoked_at": rfc3339(certificate.revoked_at) if certificate.revoked_at else None,
+        "reason": str(certificate.reason),
+    }
+
+
+def _elsewhere(
     action: Action, handler: Callable[[CertificateAuthority, Call], Awaitable[Answer]]
 ) -> Route:
+    """A route whose handler stands in another module."""
     return Route(action, lambda api, call: handler(api.ca, call))
 
 
@@ -389,29 +406,40 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proof_may_be_inside=True),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
+    ("GET", "/api/v1/crl"): Route(Action.READ_CRL, CaApi.crl),
+    ("POST", "/api/v1/ocsp"): Route(Action.ASK_OCSP, CaApi.ocsp, media=published.OCSP_REQUEST),
+    ("GET", "/api/v1/ocsp/*"): Route(Action.ASK_OCSP, CaApi.ocsp_in_path, is_deep=True),
     ("GET", "/api/v1/trust"): Route(Action.READ_TRUST, CaApi.trust),
     ("POST", "/api/v1/revoke"): Route(Action.REVOKE, CaApi.revoke),
     ("GET", "/api/v1/certificates"): Route(Action.LIST, CaApi.certificates),
     ("GET", "/api/v1/certificates/*"): Route(Action.LIST, CaApi.certificate),
+    ("GET", "/api/v1/connections"): _elsewhere(Action.READ_CONNECTIONS, reporting.read),
+    ("POST", "/api/v1/connections"): _elsewhere(Action.TELL_CONNECTIONS, reporting.tell),
     ("GET", "/api/v1/audit/checkpoint"): Route(Action.READ_CHECKPOINT, CaApi.checkpoint),
     ("GET", "/api/v1/audit/checkpoints"): Route(Action.READ_AUDIT, CaApi.checkpoints),
     ("GET", "/api/v1/audit/entries"): Route(Action.READ_AUDIT, CaApi.entries),
     ("GET", "/api/v1/audit/proof"): Route(Action.READ_CHECKPOINT, CaApi.proof),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, CaApi.health),
     ("POST", "/api/v1/ca/detach-root"): Route(Action.DETACH_ROOT, CaApi.detach_root),
-    ("GET", "/api/v1/entries"): _registration(Action.READ_ENTRIES, registration.list_entries),
-    ("POST", "/api/v1/entries"): _registration(Action.CHANGE_ENTRIES, registration.create_entry),
-    ("GET", "/api/v1/entries/*"): _registration(Action.READ_ENTRIES, registration.show_entry),
-    ("DELETE", "/api/v1/entries/*"): _registration(
-        Action.CHANGE_ENTRIES, registration.delete_entry
-    ),
-    ("GET", "/api/v1/tokens"): _registration(Action.READ_TOKENS, registration.list_tokens),
-    ("POST", "/api/v1/tokens"): _registration(Action.CHANGE_TOKENS, registration.create_token),
-    ("DELETE", "/api/v1/tokens/*"): _registration(Action.CHANGE_TOKENS, registration.revoke_token),
+    ("GET", "/api/v1/entries"): _elsewhere(Action.READ_ENTRIES, registration.list_entries),
+    ("POST", "/api/v1/entries"): _elsewhere(Action.CHANGE_ENTRIES, registration.create_entry),
+    ("GET", "/api/v1/entries/*"): _elsewhere(Action.READ_ENTRIES, registration.show_entry),
+    ("DELETE", "/api/v1/entries/*"): _elsewhere(Action.CHANGE_ENTRIES, registration.delete_entry),
+    ("GET", "/api/v1/tokens"): _elsewhere(Action.READ_TOKENS, registration.list_tokens),
+    ("POST", "/api/v1/tokens"): _elsewhere(Action.CHANGE_TOKENS, registration.create_token),
+    ("DELETE", "/api/v1/tokens/*"): _elsewhere(Action.CHANGE_TOKENS, registration.revoke_token),
     ("GET", "/livez"): Route(Action.LIVENESS, CaApi.liveness),
     ("GET", "/readyz"): Route(Action.READINESS, CaApi.readiness),
     ("GET", "/metrics"): Route(Action.METRICS, CaApi.metrics),
 }
+
+
+#: Every path, with its methods.
+_PATHS: dict[str, set[str]] = defaultdict(set)
+for _method, _path in ROUTES:
+    _PATHS[_path].add(_method)
+#: Those whose ``*`` stands for all that follows, slashes too.
+_DEEP = tuple(path for (_, path), route in ROUTES.items() if route.is_deep)
 
 
 class NoSuchRoute(BadRequest):
@@ -422,22 +450,38 @@ class WrongMethod(BadRequest):
     code = "method-not-allowed"
 
 
+def _known(request: BoundedRequest) -> tuple[str, str, str]:
+    """Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none."""
+    method, path = request.method.decode("ascii", "replace"), path_of(request)
+    above, _, rest = path.rpartition("/")
+    deep = (
+        (known, path.removeprefix(known[:-1])) for known in _DEEP if path.startswith(known[:-1])
+    )
+    for known, found in ((path, ""), (f"{above}/*", rest), *deep):
+        if known in _PATHS and (found or known == path):
+            return "GET" if method == "HEAD" else method, known, found
+    return method, "", ""
+
+
+def _action(request: BoundedRequest) -> Action | None:
+    """What is asked for; None where there is nothing to be asked."""
+    method, path, _ = _known(request)
+    route = ROUTES.get((method, path))
+    return route.action if route else None
+
+
 def _route(request: BoundedRequest) -> tuple[Route, str]:
     """The route, and what its path's ``*`` stands for."""
-    method, path = request.method.decode("ascii", "replace"), path_of(request)
-    reading = "GET" if method == "HEAD" else method
-    route, rest = ROUTES.get((reading, path)), ""
-    if route is None:
-        above, _, rest = path.rpartition("/")
-        route = ROUTES.get((reading, f"{above}/*"))
-    if route is None:
-        if any(path == known for _, known in ROUTES):
-            raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
+    method, path, rest = _known(request)
+    if not path:
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
         )
+    route = ROUTES.get((method, path))
+    if route is None:
+        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
     if method == "POST":
-        refuse_other_media(request)
+        refuse_other_media(request, route.media)
     return route, rest
 
 

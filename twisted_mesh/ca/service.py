@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -11,23 +12,31 @@ from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from pki import policy
-from pki.audit import Act
-from pki.authority import Draft
+from pki.audit import Act, Entry
+from pki.authority import Authority, Draft
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
 from pki.keys import MemoryKey, key_id
 from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
+from pki.profile import OCSP_RESPONDER
+from pki.publication import Publication
+from pki.publishing import RESPONDER_LIFE
+from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.bulletin import Bulletin
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
+from twisted_mesh.ca.publisher import Publisher
 from twisted_mesh.ca.registrar import Registrar
+from twisted_mesh.ca.reports import ConnectionReports
+from twisted_mesh.ca.responder import OcspResponder
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.records import (
@@ -41,6 +50,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Status,
     StoreError,
     TokenSpent,
@@ -52,6 +62,8 @@ from twisted_mesh.turnstile import Turnstile
 _log = logger("ca")
 #: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
 _JOINING = "join token"
+#: So many names of those that were revoked together stand in the log; the audit log has all.
+_NAMES_TOLD = 3
 #: What the CA's own certificate lives at most.
 OWN_LIFETIME = timedelta(hours=24)
 
@@ -107,20 +119,61 @@ class CertificateAuthority:
     registrar: Registrar = field(init=False)
     tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
+    publisher: Publisher = field(init=False)
+    responder: OcspResponder = field(init=False)
+    publishes_at: str | None = field(default=None, init=False)
+    """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
+    reports: ConnectionReports = field(init=False)
+    """What endpoints say of their connections."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
     """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
+    bulletin: Bulletin | None = field(default=None, init=False)
+    """Who waits for news; without one nobody waits."""
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
         self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
+        self.publisher = Publisher(
+            lambda: self.authorities, self.store, self.log, self.now, self.lifetimes
+        )
+        self.responder = OcspResponder(
+            lambda: self.authorities,
+            self.store,
+            self.publisher,
+            self.now,
+            self.issue_responder,
+            self.turnstile,
+        )
+        self.reports = ConnectionReports(monotonic)
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
+        self.health.publishing = self.publisher.waiting
         self.adopt(self.authorities)
 
     def adopt(self, authorities: Authorities) -> None:
         """From now on ``authorities.issuing`` issues."""
         issuing = authorities.issuing
-        issuing.workload = evolve(issuing.workload, lifetime=self.lifetimes.maximum)
-        self.authorities = authorities
+        issuing.workload = evolve(
+            issuing.workload,
+            lifetime=self.lifetimes.maximum,
+            publication=self._publication(issuing),
+        )
+        before, self.authorities = self.authorities.bundle(self.trust_domain), authorities
+        if self.bulletin is not None and self.bundle() != before:
+            self.bulletin.announce()
+
+    def publish_at(self, base: str) -> None:
+        """From now on certificates say that what is published of their issuer is found below ``base``."""
+        self.publishes_at = base
+        self.adopt(self.authorities)
+
+    def _publication(self, issuing: Authority) -> Publication | None:
+        base = self.publishes_at
+        if base is None:
+            return None
+        # Each names its issuer: after a succession there are several.
+        return Publication(
+            f"{base}/crl/{issuing.key_id}", f"{base}/ocsp", f"{base}/issuer/{issuing.key_id}"
+        )
 
     @property
     def under_way(self) -> int:
@@ -130,6 +183,11 @@ class CertificateAuthority:
     @property
     def own_id(self) -> SpiffeId:
         return self.trust_domain.member("mesh", "ca")
+
+    @property
+    def responder_id(self) -> SpiffeId:
+        """What responders' certificates are on record under; they name nobody themselves."""
+        return self.trust_domain.member("mesh", "ocsp-responder")
 
     def bundle(self) -> TrustBundle:
         return self.authorities.bundle(self.trust_domain)
@@ -213,7 +271,7 @@ class CertificateAuthority:
         issuer = self.authorities.issuer(known.issuer)
         if status is not Status.VALID or known.der is None or issuer is None:
             raise Conflict(
-                f"the certificate that this Idempotency-Key bought is {status}: use another key"
+                f"the certificate that this request has bought is {status}: use another Idempotency-Key or join token"
             )
         return Issued(known.der, known.serial, known.expires_at, issuer.intermediates)
 
@@ -233,8 +291,20 @@ class CertificateAuthority:
         purchase = _Purchase(administrator("self"), Grant(None, lifetime))
         return (await self._issue(draft, self.own_id, purchase)).chain
 
+    async def issue_responder(self, issuer: Authority, key: MemoryKey) -> x509.Certificate:
+        """A certificate for ``key`` to sign ``issuer``'s OCSP answers, recorded like every other."""
+        lifetime = min(RESPONDER_LIFE, OCSP_RESPONDER.lifetime)
+        draft = issuer.draft_responder(key.public_key, self.now(), lifetime)
+        purchase = _Purchase(administrator("self"), Grant(None, lifetime))
+        issued = await self._issue(draft, self.responder_id, purchase, issuer)
+        return x509.load_der_x509_certificate(issued.der)
+
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
-        """Revoke for good; repeated, the first answer again. Raises :class:`Unknown` and refusals."""
+        """Revoke for good; repeated, the first answer again. Answers once a CRL that says so is served.
+
+        Raises :class:`Unknown` and refusals, and :class:`NotPublished` where it is revoked, endpoints
+        hear of it, and there can be no CRL now.
+        """
         known: IssuedCertificate | None = await self.store.find(serial)
         target = policy.Certificate(serial, known.spiffe_id if known else None)
         policy.permit(principal, Action.REVOKE, target)
@@ -245,12 +315,7 @@ class CertificateAuthority:
                 serial,
                 self.now(),
                 reason,
-                self.log.entry(
-                    Act.REVOKE,
-                    principal,
-                    serial_hex(serial),
-                    {"spiffe_id": str(known.spiffe_id), "reason": str(reason)},
-                ),
+                self._act_of(principal, known, reason),
                 known.issuer,
             )
         )
@@ -265,7 +330,50 @@ class CertificateAuthority:
                 requester=str(principal),
             )
         self._tell([_revocation(revoked)])
+        await self.publisher.published(revoked.issuer)
         return revoked
+
+    async def revoke_all(
+        self, principal: Principal, serials: Sequence[int], reason: Reason
+    ) -> tuple[IssuedCertificate, ...]:
+        """Revoke many in one step, each as :meth:`revoke` does; those that are unknown are left out.
+
+        Raises refusals: where one of them may not be revoked, none is.
+        """
+        known: dict[int, IssuedCertificate] = {
+            found.serial: found for found in await self.store.find_all(serials)
+        }
+        for serial in serials:
+            found = known.get(serial)
+            target = policy.Certificate(serial, found.spiffe_id if found else None)
+            policy.permit(principal, Action.REVOKE, target)
+        acts = tuple(
+            (serial, self._act_of(principal, known[serial], reason))
+            for serial in serials
+            if serial in known
+        )
+        revoked: tuple[IssuedCertificate, ...] = await self.store.apply(
+            RevokeAll(acts, self.now(), reason)
+        )
+        new = [found for found in revoked if known[found.serial].revoked_at is None]
+        if new:
+            names = list(dict.fromkeys(str(found.spiffe_id) for found in new))
+            _log.info(
+                "Certificates revoked: {count}\n  SAN URI: {spiffe_ids}\n  Reason: {reason}\n  By: {requester}",
+                event="certificates-revoked",
+                count=len(new),
+                spiffe_ids=", ".join(names[:_NAMES_TOLD]) + ", …" * (len(names) > _NAMES_TOLD),
+                reason=str(reason),
+                requester=str(principal),
+            )
+        self._tell([_revocation(found) for found in revoked])
+        for issuer in {found.issuer for found in revoked}:
+            await self.publisher.published(issuer)
+        return revoked
+
+    def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
+        facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}
+        return self.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
 
     async def detach_root(self, principal: Principal, sha256: str) -> Any:
         """The :class:`Detached` of a CA whose root's key is taken away."""
@@ -313,9 +421,18 @@ class CertificateAuthority:
             raise Refused(problems)
         return request
 
-    async def _issue(self, draft: Draft, spiffe_id: SpiffeId, purchase: _Purchase) -> Issued:
-        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke."""
-        issuing, principal = self.authorities.issuing, purchase.principal
+    async def _issue(
+        self,
+        draft: Draft,
+        spiffe_id: SpiffeId,
+        purchase: _Purchase,
+        issuer: Authority | None = None,
+    ) -> Issued:
+        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
+
+        ``issuer`` is who has drafted it; None is the one that issues.
+        """
+        issuing, principal = issuer or self.authorities.issuing, purchase.principal
         bought_by = purchase.grant.entry
         intended = IssuedCertificate(
             issuer=issuing.key_id,
@@ -344,7 +461,7 @@ class CertificateAuthority:
             act,
             principal.serial,
             purchase.request_key,
-            requires=bought_by if self.registrar.is_stored(bought_by) else None,
+            requires=self._required(purchase),
             token=purchase.token.digest if purchase.token else None,
             at=self.now(),
         )
@@ -367,6 +484,17 @@ class CertificateAuthority:
             expires_at=rfc3339(intended.expires_at),
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
+
+    def _required(self, purchase: _Purchase) -> str | None:
+        """The entry that the store must still have when the intent is recorded.
+
+        Only what the file of entries buys needs none; and what nobody's entry buys, unless the caller
+        may have it because the default entry stands.
+        """
+        entry = purchase.grant.entry
+        if entry is None:
+            return DEFAULT_ENTRY if purchase.principal.selectors else None
+        return None if self.registrar.is_filed(entry) else entry
 
     async def write_off(self) -> int:
         """Resolve every intent whose signature is not under way any more; how many there were.
@@ -410,6 +538,11 @@ class CertificateAuthority:
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
+        if self.bulletin is not None:
+            self.bulletin.announce()
+        # Last: a CRL takes a moment, and nobody else is to wait for it.
+        self.responder.told(revocations)
+        self.publisher.told(revocations)
 
 
 async def _turn(waiting: list[Deferred[None]]) -> None:

@@ -9,6 +9,7 @@ from pki.succession import ProofFailed
 from twisted_mesh.ca.handover import CannotDetach
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.registrar import EntryInFile
+from twisted_mesh.ca.revocation_list import NotPublished
 from twisted_mesh.documents import BadRequest
 from twisted_mesh.limits import Busy, RateLimited
 from twisted_mesh.state import StateError
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NotPublished, HTTPStatus.SERVICE_UNAVAILABLE),
     (StateError, HTTPStatus.SERVICE_UNAVAILABLE),
     (TtlOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -25,7 +25,7 @@ class Throttle:
             TokenBuckets(self.rate, self.clock.seconds) for _ in range(2)
         )
 
-    def charge(self, principal: Principal, action: Action, address: Any) -> None:
+    def charge(self, principal: Principal, action: Action | None, address: Any) -> None:
         """Raises :class:`RateLimited`. What administrators do is never limited, but for signing."""
         if principal.kind is Kind.ANONYMOUS:
             is_user = principal.proof.startswith(_A_USER)

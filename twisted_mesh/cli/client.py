@@ -59,6 +59,18 @@ Examples:
 @click.option(
     "--rotate-at", default="0.5", show_default=True, help="The share of its life at which to renew."
 )
+@click.option(
+    "--revocation-max-age",
+    metavar="DURATION",
+    help="How old what is known of revocations may be.  [default: as old as our certificate gets]",
+)
+@click.option(
+    "--on-stale",
+    type=click.Choice(["fail-closed", "grace"]),
+    default="fail-closed",
+    show_default=True,
+    help="Once it is older: refuse every server, or go on.",
+)
 @click.option("--timeout", default="10s", show_default=True, help="How long anything may take.")
 @click.option(
     "--crl",

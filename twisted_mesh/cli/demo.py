@@ -1,6 +1,7 @@
-"""``make demo``: the mesh from nothing to rotation, with real processes, in under half a minute."""
+"""``make demo``: the mesh from nothing to revocation, with real processes, in under half a minute."""
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from attrs import define, field
 
 _BIN = Path(sys.executable).parent
 _PATIENCE = 60.0
+_TOKEN = re.compile(r"(mj1_\w{4})\w+")
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:]+Z ")
 
 
@@ -96,7 +98,7 @@ class Demo:
 
     def run(self, program: str, *arguments: str, expect: int = 0, last: int | None = None) -> str:
         """A command, its output shown (or its last lines), its exit status checked."""
-        self.say(f"$ {program} " + " ".join(arguments))
+        self.say(f"$ {program} " + _TOKEN.sub(r"\1…", " ".join(arguments)))
         done = subprocess.run(
             self.command(program, *arguments),
             stdout=subprocess.PIPE,
@@ -107,7 +109,7 @@ class Demo:
             timeout=_PATIENCE,
         )
         lines = done.stdout.splitlines()
-        for line in lines if last is None else lines[-last:]:
+        for line in lines[0 if last is None else len(lines) - last :]:
             self.say("  " + line)
         if done.returncode != expect:
             raise DemoFailed(f"{program} ended with {done.returncode}, not {expect}")
@@ -172,8 +174,30 @@ def show(demo: Demo) -> None:
     if answers != 20:
         raise DemoFailed("a request failed while the certificate rotated")
     demo.wait_for(server, r"Active connections: [1-9]")
-    demo.shown = re.compile("")
+    demo.shown = re.compile(r"^\[CA\].*(Join token made|answered)|^\[SERVER\].*(closed|refused)")
 
+    demo.step("Another machine joins: the root's fingerprint and a token that is good once")
+    worker = "spiffe://mesh.local/service/payment-worker"
+    made = json.loads(
+        demo.run("mesh-ctl", "token", "create", "--spiffe-id", worker, "--format", "json", last=0)
+    )
+    reaching = ("--ca-url", made["ca_url"], "--ca-fingerprint", made["fingerprint"])
+    join = ("--server", url, *reaching, "--join-token", made["token"])
+    demo.run("mesh-client", *join, "--state-dir", "elsewhere", last=1)
+    demo.run("mesh-client", *join, "--state-dir", "a-thiefs", expect=1, last=1)
+
+    demo.step("A certificate is revoked: its open connection is closed, and no new one is accepted")
+    kept = _kept_connection(demo, int(port))
+    _ask(kept)
+    serial = _serial(demo)
+    demo.run("mesh-ctl", "cert", "revoke", "--serial", serial, "--reason", "keyCompromise", "--yes")
+    demo.say(
+        f"  its open connection is closed, {_closed_after(kept):.0f} ms after mesh-ctl was done"
+    )
+    demo.say(f"  a new one is told: {_refusal(demo, int(port))}")
+    demo.wait_for(server, r"refused: revoked")
+
+    demo.shown = re.compile("Stopp")
     demo.step("Anybody can look at what was issued")
     roots = ["--roots", "identity/svid_bundle.pem"]
     demo.run("pki-inspect", "verify", "identity/svid.pem", *roots)
@@ -208,6 +232,32 @@ def _kept_connection(demo: Demo, port: int) -> http.client.HTTPSConnection:
     context = ssl.create_default_context(cafile=str(identity / "svid_bundle.pem"))
     context.load_cert_chain(identity / "svid.pem", identity / "svid_key.pem")
     return http.client.HTTPSConnection("localhost", port, context=context, timeout=10)
+
+
+def _serial(demo: Demo) -> str:
+    """Of the identity that was exported."""
+    listed = demo.run(*("pki-inspect", "show", "identity/svid.pem", "--format", "json"), last=0)
+    serial: str = json.loads(listed)[0]["serial"]
+    return serial
+
+
+def _closed_after(connection: http.client.HTTPSConnection) -> float:
+    """Milliseconds until the other side has closed it."""
+    began = time.monotonic()
+    if connection.sock.recv(1):
+        raise DemoFailed("the open connection of a revoked certificate was answered")
+    return (time.monotonic() - began) * 1000
+
+
+def _refusal(demo: Demo, port: int) -> str:
+    """What the identity that was exported meets now."""
+    try:
+        _ask(_kept_connection(demo, port))
+    except ssl.SSLError as error:
+        return str(error.reason or error).lower().replace("_", " ")
+    except ConnectionError as error:
+        return str(error)
+    raise DemoFailed("a revoked certificate was let in")
 
 
 def _ask(connection: http.client.HTTPSConnection) -> None:

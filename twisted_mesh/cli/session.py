@@ -26,6 +26,7 @@ from twisted_mesh.clock import steady, wall_clock
 from twisted_mesh.connections import ConnectionRegistry, Peer
 from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.events import logger
+from twisted_mesh.freshness import Freshness, freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.revocation_sources import RevocationSources
@@ -61,6 +62,7 @@ class Session:
     repeat: int
     interval: float
     rotate_at: float
+    freshness: Freshness
     sources: RevocationSources
     requires_staple: bool
     timeout: float
@@ -114,6 +116,7 @@ class Session:
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
+            freshness=freshness(options["revocation_max_age"], options["on_stale"]),
             sources=RevocationSources.parse(
                 options["crl"],
                 options["crl_issuer"],
@@ -167,7 +170,7 @@ def _status_of(error: PkiError) -> int:
 
 
 async def _converse(session: Session) -> int:
-    judge = Judge(wall_clock, Trust(allow=(session.server_id,)))
+    judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
     contexts = ContextFactory(Role(serves=False))
     registry = ConnectionRegistry()
     witness = Witness(

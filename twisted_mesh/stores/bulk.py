@@ -1,4 +1,4 @@
-"""Intents and certificates by the dozen: a handful of statements, however many there are.
+"""Intents and certificates by the dozen, revocations by the thousand: a handful of statements, however many there are.
 
 Each call into SQLite gives up the interpreter's lock, and getting it back from a busy reactor takes
 time: what counts is how few statements there are. They are written by hand, since SQLAlchemy compiles
@@ -9,16 +9,25 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from attrs import evolve
 from sqlalchemy import Connection
 
-from twisted_mesh.stores.records import RecordCertificate, RecordIntent
+from twisted_mesh.stores.reading import rows_of
+from twisted_mesh.stores.records import (
+    IssuedCertificate,
+    RecordCertificate,
+    RecordIntent,
+    RevokeAll,
+)
 from twisted_mesh.stores.schema import (
     INTENDED,
+    certificate_of,
     mark,
     microseconds,
     next_numbers,
     row_of,
     serial_text,
+    time_of,
 )
 
 
@@ -63,6 +72,42 @@ def record_certificates(connection: Connection, commands: Sequence[RecordCertifi
     for command in commands:
         rows += (command.intent, command.der)
     _insert(connection, "bodies (certificate, der)", len(numbers), rows)
+
+
+def revoke_all(connection: Connection, command: RevokeAll) -> tuple[IssuedCertificate, ...]:
+    """Those that there are, in the order of the command."""
+    acts = {serial_text(serial): entry for serial, entry in command.acts}
+    found = {row["serial"]: row for row in rows_of(connection, tuple(acts))}
+    at = microseconds(command.at)
+    new = [serial for serial in acts if serial in found and found[serial]["revoked_at"] is None]
+    if new:
+        count = len(new)
+        numbers = [found[serial]["id"] for serial in new]
+        last_position, last_act = next_numbers(connection, feed=count, audit=count)
+        # The number of the first is that of the last, less the others.
+        positions = range(last_position - count + 1, last_position + 1)
+        places = range(last_act - count, last_act)
+        placed = mark(connection)
+        statement = (
+            f"UPDATE certificates SET revoked_at = {placed}, reason = {placed} "  # noqa: S608
+            f"WHERE id IN {_row(placed, count)}"
+        )
+        connection.exec_driver_sql(statement, (at, str(command.reason), *numbers))
+        feed: list[Any] = []
+        audit: list[Any] = []
+        for serial, number, position, place in zip(new, numbers, positions, places, strict=True):
+            feed += (position, number)
+            audit += (place, microseconds(acts[serial].at), acts[serial].to_bytes())
+        _insert(connection, "feed (position, certificate)", count, feed)
+        _insert(connection, "audit (position, at, entry)", count, audit)
+    revoked = frozenset(new)
+    return tuple(
+        evolve(certificate_of(found[serial]), revoked_at=time_of(at), reason=command.reason)
+        if serial in revoked
+        else certificate_of(found[serial])
+        for serial in acts
+        if serial in found
+    )
 
 
 def _any_revoked(connection: Connection, serials: tuple[str, ...]) -> bool:

@@ -122,6 +122,12 @@ def _from_2(connection: Connection) -> int:
     return 3
 
 
+def _from_3(connection: Connection) -> int:
+    """The numbers of CRLs come: nothing was published before."""
+    metadata.create_all(connection)
+    return 4
+
+
 def _key_of(der: bytes | None) -> str:
     try:
         return key_id(x509.load_der_x509_certificate(der or b"").public_key())
@@ -130,4 +136,8 @@ def _key_of(der: bytes | None) -> str:
 
 
 #: By the version that each starts from; each tells the version that it has come to.
-_MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {1: _from_1, 2: _from_2}
+_MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+}

@@ -4,9 +4,9 @@ import binascii
 import contextlib
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, func, select
 
 from pki.errors import printable
 from pki.revocation import Reason, Revocation
@@ -15,6 +15,7 @@ from twisted_mesh.stores.records import (
     BadCursor,
     Feed,
     IssuedCertificate,
+    LastCrl,
     OpenIntent,
     Page,
     Query,
@@ -25,6 +26,7 @@ from twisted_mesh.stores.schema import (
     certificate_of,
     certificates,
     counter,
+    crls,
     feed,
     intents,
     microseconds,
@@ -52,6 +54,7 @@ ROW = _LISTED.add_columns(bodies.c.der).outerjoin(bodies, bodies.c.certificate =
 
 _FIRST = select(func.min(_c.id))
 _FIND = ROW.where(_c.serial == bindparam("serial_"))
+_FIND_ALL = _LISTED.where(_c.serial.in_(bindparam("serials_", expanding=True)))
 _FIND_REQUEST = ROW.where(_c.request_key == bindparam("key_"))
 _OPEN = _LISTED.add_columns(intents.c.digest).where(intents.c.certificate.is_not(None))
 _FEED = (
@@ -66,6 +69,24 @@ _FEED = (
 def find(connection: Connection, serial: int) -> IssuedCertificate | None:
     row = connection.execute(_FIND, {"serial_": serial_text(serial)}).mappings().first()
     return None if row is None else certificate_of(row)
+
+
+def find_all(connection: Connection, serials: Collection[int]) -> tuple[IssuedCertificate, ...]:
+    """Those that there are, without the certificates themselves; in no particular order."""
+    rows = rows_of(connection, [serial_text(serial) for serial in serials])
+    return tuple(certificate_of(row) for row in rows)
+
+
+def rows_of(connection: Connection, serials: Collection[str]) -> Sequence[RowMapping]:
+    """The rows of serials as :func:`serial_text` writes them."""
+    return connection.execute(_FIND_ALL, {"serials_": list(serials)}).mappings().all()
+
+
+def last_crl(connection: Connection, issuer: str) -> LastCrl | None:
+    row = connection.execute(select(crls).where(crls.c.issuer == issuer)).first()
+    if row is None:
+        return None
+    return LastCrl(row.number, None if row.served is None else time_of(row.served))
 
 
 def find_request(connection: Connection, request_key: str) -> IssuedCertificate | None:
@@ -122,9 +143,11 @@ def revocations(connection: Connection, store: str, after: int) -> Feed:
         after = 0
     asked = {"after": after, "until": until, "most": FEED_LIMIT}
     rows = connection.execute(_FEED, asked).all()
+    position = rows[-1].position if len(rows) == FEED_LIMIT else until
     return Feed(
         store=store,
-        position=rows[-1].position if len(rows) == FEED_LIMIT else until,
+        position=position,
+        more=position < until,
         revocations=tuple(
             Revocation(
                 issuer=row.issuer,
@@ -144,10 +167,14 @@ def _selective(query: Query, first: int, last: int) -> Iterator[ColumnElement[bo
         yield _c.id.in_(select(intents.c.certificate))
     if query.status is Status.REVOKED:
         yield _c.revoked_at.is_not(None)
+    if query.serial is not None:
+        yield _c.serial == serial_text(query.serial)
     if query.spiffe_id is not None:
         yield _c.spiffe_id == str(query.spiffe_id)
     if query.below is not None:
         yield _below(query.below)
+    if query.entry is not None:
+        yield _c.entry == query.entry
     if query.key is not None:
         yield of_key(query.key, first, last)
     if expiry := list(_between(query, _c.expires_at.expression)):
@@ -170,6 +197,10 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         yield _c.spiffe_id == str(query.spiffe_id)
     if query.below is not None:
         yield _below(query.below)
+    if query.serial is not None:
+        yield _c.serial == serial_text(query.serial)
+    if query.entry is not None:
+        yield _c.entry == query.entry
     if query.issuer is not None:
         yield _c.issuer == query.issuer
     if query.key is not None:

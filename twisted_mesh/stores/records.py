@@ -115,6 +115,16 @@ class IssuedToken:
 
 
 @frozen
+class LastCrl:
+    """Where an issuer's CRLs stand."""
+
+    number: int
+    """The highest that was given out."""
+    served: datetime | None
+    """The ``this_update`` of the latest that is known to have been served."""
+
+
+@frozen
 class LogHead:
     """Where the Merkle tree stands."""
 
@@ -188,6 +198,20 @@ class Revoke:
 
 
 @frozen
+class RevokeAll:
+    """Revoke many certificates in one step, each as by :class:`Revoke`.
+
+    Result: a tuple of the :class:`IssuedCertificate` that there are, in the order of ``acts``; serials
+    that are unknown are passed over, and so are the entries of what was revoked before.
+    """
+
+    acts: tuple[tuple[int, Entry], ...]
+    """Serials, each with what the audit log is to say of it."""
+    at: datetime
+    reason: Reason
+
+
+@frozen
 class CreateEntry:
     """Make a registration entry. Result: None. Raises :class:`Conflict` where the id is taken."""
 
@@ -247,6 +271,19 @@ class RevokeToken:
 
 
 @frozen
+class TakeCrlNumber:
+    """Give out the number of an issuer's next CRL. Result: that number.
+
+    It is higher than each before it, and ``least`` at least.
+    """
+
+    issuer: str
+    least: int = 1
+    served: datetime | None = None
+    """The ``this_update`` of the issuer's latest CRL that has been served; None changes nothing."""
+
+
+@frozen
 class RecordAct:
     """An act that changes no table. Result: None."""
 
@@ -281,6 +318,8 @@ class Prune:
     acts_before: datetime
     limit: int = 250
     """On a full disk the log of what is written must fit into the reserve."""
+    revoked_before: datetime | None = None
+    """Of what is revoked, only what expired before this too: CRLs still list the rest."""
 
 
 @frozen
@@ -295,11 +334,13 @@ Command = (
     | RecordCertificate
     | WriteOff
     | Revoke
+    | RevokeAll
     | CreateEntry
     | DeleteEntry
     | SettleDefaultEntry
     | CreateToken
     | RevokeToken
+    | TakeCrlNumber
     | RecordAct
     | ExtendLog
     | SaveCheckpoint
@@ -308,7 +349,7 @@ Command = (
 )
 
 #: What a command comes to where it does not raise.
-Outcome = IssuedCertificate | IssuedToken | LogHead | int | None
+Outcome = IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | LogHead | int | None
 
 
 @frozen
@@ -322,6 +363,9 @@ class Query:
     status: Status | None = None
     issuer: str | None = None
     key: str | None = None
+    entry: str | None = None
+    """The registration entry that bought it."""
+    serial: int | None = None
     expires_before: datetime | None = None
     expires_after: datetime | None = None
     issued_before: datetime | None = None
@@ -348,6 +392,8 @@ class Feed:
     """Identifies this store for good: a position means nothing in another one."""
     position: int
     revocations: tuple[Revocation, ...]
+    more: bool = False
+    """Whether there are others after that position already."""
 
 
 @frozen

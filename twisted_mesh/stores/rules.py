@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
 from pki.audit import Entry
 from pki.errors import printable
@@ -26,17 +26,20 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Revoked,
     RevokeToken,
     SaveCheckpoint,
     SettleDefaultEntry,
     StoreError,
+    TakeCrlNumber,
     Unknown,
     WriteOff,
 )
 from twisted_mesh.stores.schema import (
     certificate_of,
     certificates,
+    crls,
     feed,
     intents,
     meta,
@@ -65,6 +68,8 @@ def apply(connection: Connection, command: Command) -> Outcome:
             return _write_off(connection, command)
         case Revoke():
             return _revoke(connection, command)
+        case RevokeAll():
+            return bulk.revoke_all(connection, command)
         case ExtendLog():
             return log.extend(connection)
         case Prune():
@@ -73,6 +78,8 @@ def apply(connection: Connection, command: Command) -> Outcome:
             return entries.settle_default(connection, command)
         case RevokeToken():
             return tokens.revoke(connection, command)
+        case TakeCrlNumber():
+            return _take_crl_number(connection, command)
         case CreateEntry():
             entries.create(connection, command)
         case DeleteEntry():
@@ -163,12 +170,13 @@ def _mark_revoked(
 
 
 def _prune(connection: Connection, command: Prune) -> int:
+    is_over = _c.expires_at < microseconds(command.expired_before)
+    if command.revoked_before is not None:
+        unlisted = _c.expires_at < microseconds(command.revoked_before)
+        is_over &= or_(_c.revoked_at.is_(None), unlisted)
     expired = (
         select(_c.id)
-        .where(
-            _c.expires_at < microseconds(command.expired_before),
-            _c.id.not_in(select(intents.c.certificate)),
-        )
+        .where(is_over, _c.id.not_in(select(intents.c.certificate)))
         .order_by(_c.expires_at)
         .limit(command.limit)
     )
@@ -179,6 +187,20 @@ def _prune(connection: Connection, command: Prune) -> int:
     orphans = {entry for entry in (*bought_by, *bound_to) if entry is not None}
     gone = len(bought_by) + len(bound_to) + entries.forget_orphans(connection, orphans)
     return gone + log.prune(connection, microseconds(command.acts_before), command.limit)
+
+
+def _take_crl_number(connection: Connection, command: TakeCrlNumber) -> int:
+    whose = crls.c.issuer == command.issuer
+    served = None if command.served is None else microseconds(command.served)
+    last = connection.execute(select(crls.c.number).where(whose)).scalar()
+    if last is None:
+        row = {"issuer": command.issuer, "number": command.least, "served": served}
+        connection.execute(insert(crls), row)
+        return command.least
+    number: int = max(last + 1, command.least)
+    values = {"number": number} if served is None else {"number": number, "served": served}
+    connection.execute(update(crls).where(whose).values(values))
+    return number
 
 
 def _probe(connection: Connection, command: Probe) -> None:

@@ -35,7 +35,7 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedCertificate
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 3
+VERSION = 4
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -169,6 +169,15 @@ tokens = Table(
 )
 for _column in (tokens.c.entry, tokens.c.expires_at, tokens.c.serial):
     Index(f"tokens_by_{_column.name}", _column)
+
+#: Where each issuer's CRLs stand: the highest number, and the ``this_update`` of the last one served.
+crls = Table(
+    "crls",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("number", _Int64, nullable=False),
+    Column("served", _Int64),
+)
 
 #: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.
 audit = Table(

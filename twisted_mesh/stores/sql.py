@@ -1,6 +1,6 @@
 """The store on SQL: a thread writes, many commands to a commit, another reads; the reactor never waits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -19,6 +19,7 @@ from twisted_mesh.stores.records import (
     Full,
     IssuedCertificate,
     IssuedToken,
+    LastCrl,
     LoggedEntry,
     LogHead,
     OpenIntent,
@@ -113,6 +114,9 @@ class SqlStore:
     def find(self, serial: int) -> Deferred[IssuedCertificate | None]:
         return self._read(lambda connection: reading.find(connection, serial))
 
+    def find_all(self, serials: Collection[int]) -> "Deferred[tuple[IssuedCertificate, ...]]":
+        return self._read(lambda connection: reading.find_all(connection, serials))
+
     def find_request(self, request_key: str) -> Deferred[IssuedCertificate | None]:
         return self._read(lambda connection: reading.find_request(connection, request_key))
 
@@ -121,6 +125,9 @@ class SqlStore:
 
     def feed(self, after: int) -> Deferred[Feed]:
         return self._read(lambda connection: reading.revocations(connection, self.id, after))
+
+    def last_crl(self, issuer: str) -> Deferred[LastCrl | None]:
+        return self._read(lambda connection: reading.last_crl(connection, issuer))
 
     def open_intents(self, limit: int = 1000) -> "Deferred[tuple[OpenIntent, ...]]":
         return self._read(lambda connection: reading.open_intents(connection, limit))

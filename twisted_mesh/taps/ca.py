@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,11 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IStreamServerEndpoint
 
 from pki.audit import Act, LogKey
 from pki.errors import PkiError
+from pki.revocation import Revocation
 from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration
 from twisted_mesh import observe
@@ -25,6 +27,8 @@ from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
+from twisted_mesh.ca.bulletin import Bulletin
+from twisted_mesh.ca.crl_site import CrlSite
 from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor, of_process
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.handover import Handover
@@ -43,7 +47,7 @@ from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
 from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
-from twisted_mesh.taps import registration
+from twisted_mesh.taps import publishing, registration
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -74,6 +78,8 @@ class CaService(MeshService):
     ca: CertificateAuthority
     manager: CertificateManager
     succession: Succession
+    record_is_lost = False
+    """Whether the record is younger than the CA."""
 
     def understand(self) -> None:
         options, reactor = self.options, self.reactor
@@ -92,11 +98,15 @@ class CaService(MeshService):
             raise StartError(
                 f"the socket's path {self.socket} is too long for a unix socket: choose a shorter --socket"
             )
+        self.bulletin = Bulletin(reactor)
         self.plain_endpoint = None
         if options["insecure-http"] is not None:
             self.plain_endpoint = listening_endpoint(
                 reactor, f"127.0.0.1:{options['insecure-http']}"
             )
+        self.crl_endpoint = None
+        if options["crl-http"] is not None:
+            self.crl_endpoint = listening_endpoint(reactor, options["crl-http"], "127.0.0.1")
 
     def start(self) -> None:
         options = self.options
@@ -136,6 +146,8 @@ class CaService(MeshService):
         if options["entries"] is not None:
             self.ca.registrar.filed = read_entries(options["entries"], options["trust-domain"])
         self.ca.health.directory = self.state.ca
+        self.ca.publisher.keep_in(self.state.ca)
+        self.ca.publisher.begin()
         self.housekeeping = Housekeeping(
             self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
         )
@@ -146,13 +158,15 @@ class CaService(MeshService):
             self._record,
             options["issuing-key"],
             options["issuing-duration"],
+            farewell=self.ca.publisher.sign_root,
         )
         self.succession = Succession(handover, self.reactor)
         self.ca.health.waiting = self.succession.waiting
         self.ca.detach = self.succession.detach_root
         observe.watch_succession(self.succession)
         self._tell_authorities(fresh=fresh)
-        if self.store.is_new and not fresh and options["store"] != "memory:":
+        self.record_is_lost = self.store.is_new and not fresh and options["store"] != "memory:"
+        if self.record_is_lost:
             self.log.warn(
                 "The record of what was issued is new, although the CA is not: certificates from before cannot be "
                 "listed or revoked. If mesh.db was lost, stop and restore it from a backup",
@@ -179,7 +193,7 @@ class CaService(MeshService):
         everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
         judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
         contexts = ContextFactory(Role(serves=True, demands_certificate=False, sends_root=True))
-        registry = ConnectionRegistry()
+        registry = self.ca.reports.own = ConnectionRegistry()
         self.manager = CertificateManager(
             OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
             judge,
@@ -190,16 +204,24 @@ class CaService(MeshService):
             registry=registry,
             announce=False,
         )
-        self.ca.on_revocation.append(self.manager.revoke)
+        self.ca.on_revocation += [self.manager.revoke, self._replace_own]
+        # Who was revoked in earlier lives is refused before the first handshake.
+        self.ca.publisher.hears.append(self.manager.revoke)
         observe.watch(self.manager)
         metrics.watch(self.ca)
         throttle = Throttle(reactor, options["rate-limit"])
         names = ["the TLS port", "the socket"]
         if self.plain_endpoint is not None:
             names.append("the plaintext port")
+        if self.crl_endpoint is not None:
+            names.append("the CRL port")
         most = options["max-connections"]
         capacity = Capacity.of(most) if most else Capacity.of_system(len(names))
-        tls, unix, *plain = (Admission(capacity, reactor, name, self.log) for name in names)
+        # Half of the connections, and half of what one caller may have, are for those who do not wait.
+        self.bulletin.most, self.bulletin.most_of_one = capacity.most // 2, capacity.of_peer // 2
+        self.ca.bulletin = self.bulletin
+        places = {name: Admission(capacity, reactor, name, self.log) for name in names}
+        tls, unix = places["the TLS port"], places["the socket"]
         security = transport.Security(contexts, judge, reactor, registry, self.log, admission=tls)
         process = ProcessAttestor(UserNames(reactor))
         doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
@@ -216,7 +238,7 @@ class CaService(MeshService):
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
             api = CaApi(self.ca, PlainDoor(), guards_browsers=True, throttle=throttle)
-            site = BoundedSite(api, reactor, admission=plain[0])
+            site = BoundedSite(api, reactor, admission=places["the plaintext port"])
             self.sites.append(site)
             port: Any = self.listening(
                 self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"
@@ -227,6 +249,23 @@ class CaService(MeshService):
                 event="insecure-http",
                 port=port.getHost().port,
             )
+        if self.crl_endpoint is not None:
+            self._open_crl_port(self.crl_endpoint, places["the CRL port"])
+
+    def _open_crl_port(self, endpoint: IStreamServerEndpoint, admission: Admission) -> None:
+        options = self.options
+        resource = CrlSite(self.ca, options["rate-limit"], self.reactor)
+        site = BoundedSite(resource, self.reactor, admission=admission)
+        self.sites.append(site)
+        port: Any = self.listening(endpoint.listen(site), f"the CRL address {options['crl-http']}")
+        url = publishing.url(port.getHost(), options["public-url"])
+        self.ca.publish_at(url)
+        self.log.info(
+            "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
+            event="publishing-at",
+            url=url,
+            port=port.getHost().port,
+        )
 
     def _listen_unix(self, path: Path) -> None:
         if path.is_socket():
@@ -244,22 +283,24 @@ class CaService(MeshService):
         await self.audit.recall()
         await take_note_of_restore(self.state, self.audit, str(self.ca.trust_domain))
         await self.ca.write_off()
-        await registration.settle(
-            self.ca.registrar,
-            self.ca.trust_domain,
-            [self.tls_port.getHost()],
-            declined=bool(self.options["no-default-entry"]),
-        )
         await self.audit.record(
             Act.START,
             str(self.ca.trust_domain),
             {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
         )
+        await registration.settle(
+            self.ca.registrar,
+            self.ca.trust_domain,
+            [self.tls_port.getHost()],
+            declined=bool(self.options["no-default-entry"]),
+            is_lost=self.record_is_lost,
+        )
         await self.audit.extend()
         self.audit.start(self.reactor)
         self.housekeeping.start()
-        await self._believe_revoked()
+        await self.ca.publisher.ready()
         await self.succession.attend()
+        self.ca.publisher.start(self.reactor)
         self.addService(self.succession)
         self.addService(self.manager)
         await self.manager.ready()
@@ -267,7 +308,7 @@ class CaService(MeshService):
         self.log.info(
             "API server listening on https://{host}:{port} and unix:{socket}",
             event="listening",
-            host=address.host,
+            host=f"[{address.host}]" if ":" in address.host else address.host,
             port=address.port,
             socket=str(self.socket),
         )
@@ -277,12 +318,11 @@ class CaService(MeshService):
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
 
-    async def _believe_revoked(self) -> None:
-        """Refuse who was revoked in earlier lives before the first handshake."""
-        feed = await self.ca.revocations(0)
-        while feed.revocations:
-            self.manager.revoke(feed.revocations)
-            feed = await self.ca.revocations(feed.position)
+    def _replace_own(self, revocations: Sequence[Revocation]) -> None:
+        """Who has revoked our own certificate wants another at the TLS port, and no CA that nobody believes."""
+        svid = self.manager.svid
+        if svid is not None and svid.leaf.serial_number in {r.serial for r in revocations}:
+            self.manager.renew_now()
 
     def _tell_authorities(self, *, fresh: bool) -> None:
         authorities = self.ca.authorities
@@ -314,12 +354,14 @@ class CaService(MeshService):
         await self.audit.extend()
 
     async def drain(self, seconds: float) -> None:
+        self.bulletin.close()
         draining = [Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites]
         if late := sum(await gatherResults(draining)):
             self.cut_off(late, seconds)
 
     async def close(self) -> None:
         self.housekeeping.stop()
+        self.ca.publisher.stop()
         self.audit.stop()
         try:
             await within(self.reactor, _LAST_WORDS, self._last_words())

@@ -55,6 +55,12 @@ class Options(ServiceOptions):
         ["entries", None, None, "registration entries besides those in the record: a TOML file"],
         ["public-url", None, None, "where callers of other machines reach this CA"],
         [
+            "crl-http",
+            None,
+            None,
+            "serve CRLs and OCSP, which are signed, on this plaintext address; certificates then name it",
+        ],
+        [
             "rate-limit",
             None,
             None,

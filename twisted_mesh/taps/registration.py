@@ -26,14 +26,20 @@ def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
 
 
 async def settle(
-    registrar: Registrar, trust_domain: TrustDomain, addresses: list[Any], *, declined: bool
+    registrar: Registrar,
+    trust_domain: TrustDomain,
+    addresses: list[Any],
+    *,
+    declined: bool,
+    is_lost: bool = False,
 ) -> None:
     """Have the default entry made at the first start, if it is wanted and harmless; say how it stands.
 
-    ``addresses`` are where the CA listens. Raises :class:`StoreError`.
+    ``addresses`` are where the CA listens; ``is_lost`` is a record that is younger than its CA: whether the
+    entry was deleted once is not known then. Raises :class:`StoreError`.
     """
     exposed = [address for address in addresses if not is_loopback(address)]
-    wanted = not declined and not exposed
+    wanted = not declined and not exposed and not is_lost
     await registrar.settle_default(default_entry(trust_domain) if wanted else None)
     if exposed:
         registrar.expose()
@@ -49,6 +55,13 @@ async def settle(
             pattern=pattern,
             entry=DEFAULT_ENTRY,
         )
+        if declined:
+            _log.warn(
+                "--no-default-entry came too late: the default entry was made at an earlier start; mesh-ctl entry "
+                "delete {entry} ends it",
+                event="default-entry-stands",
+                entry=DEFAULT_ENTRY,
+            )
     elif registrar.is_known(DEFAULT_ENTRY):
         _log.warn(
             "The default entry does not count, since the CA listens beyond loopback: services of the CA's own user "
@@ -80,9 +93,13 @@ def reached_at(address: Any, public_url: str | None) -> str:
     """The URL by which callers reach the CA's TLS port, as far as can be known here."""
     if public_url is not None and public_url.startswith("https://"):
         return public_url
-    host = getattr(address, "host", "localhost")
-    if is_loopback(address):
-        host = "localhost"
-    elif host in _EVERYWHERE:
-        host = socket.gethostname()
+    host = reached_host(address)
     return f"https://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
+
+
+def reached_host(address: Any) -> str:
+    """The name or address by which callers reach a listening ``address``, as far as can be known here."""
+    host: str = getattr(address, "host", "localhost")
+    if host == "127.0.0.1":
+        return "localhost"
+    return socket.gethostname() if host in _EVERYWHERE else host

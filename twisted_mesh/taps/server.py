@@ -3,6 +3,7 @@
 import ipaddress
 from typing import Any, ClassVar, cast
 
+import msgspec
 from prometheus_client import generate_latest
 from twisted.application.service import IService
 from twisted.web import resource, server
@@ -15,8 +16,10 @@ from twisted_mesh import observe
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.crl_memory import crl_memory_path
+from twisted_mesh.freshness import freshness
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
+from twisted_mesh.reporting import ConnectionReporting
 from twisted_mesh.revocation_sources import RevocationSources
 from twisted_mesh.server import site
 from twisted_mesh.sources import CaSource
@@ -59,6 +62,13 @@ class Options(ServiceOptions):
         ["ttl", None, None, "how long our certificates live (default: what the CA gives)"],
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
         ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
+        [
+            "revocation-max-age",
+            None,
+            None,
+            "how old what is known of revocations may be (default: as old as our own certificate gets)",
+        ],
+        ["on-stale", None, "fail-closed", "then refuse everybody (fail-closed), or go on (grace)"],
         [
             "ocsp",
             None,
@@ -125,6 +135,7 @@ class Options(ServiceOptions):
         self["key"] = key_algorithm(self["key"], "key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
+        self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
         self["revocation-sources"] = RevocationSources.parse(
             self["crl"],
             self["crl-issuer"],
@@ -177,7 +188,7 @@ class ServerService(MeshService):
                 event="allow-all",
                 trust_domain=str(options["trust-domain"]),
             )
-        judge = Judge(wall_clock, Trust(allow=allow))
+        judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
         staples = Staples(wall_clock)
         contexts = ContextFactory(Role(serves=True), staples)
         self.witness = Witness(
@@ -232,6 +243,9 @@ class ServerService(MeshService):
     async def run(self) -> None:
         self.addService(self.manager)
         svid = await self.manager.ready()
+        self.addService(
+            ConnectionReporting(self.client, self.manager.registry, self.reactor, self.log)
+        )
         address = self.port.getHost()
         host = getattr(address, "host", "")
         self.log.info(
@@ -273,21 +287,28 @@ class HealthResource(resource.Resource):
         self._manager = manager
 
     def render(self, request: BoundedRequest) -> Any:
-        left = self._manager.seconds_left
         if request.path == b"/livez":
             answer(request, 200, b'{"status":"alive"}')
         elif request.path == b"/readyz":
-            body = b'{"status":"%s","seconds_to_expiry":%d}'
-            answer(
-                request,
-                200 if left > 0 else 503,
-                body % (b"ready" if left > 0 else b"no-identity", left),
-            )
+            status, body = self._readiness()
+            answer(request, status, msgspec.json.encode(body))
         elif request.path == b"/metrics":
             answer(request, 200, generate_latest(), "text/plain; version=0.0.4")
         else:
             answer(request, 404, b'{"status":"not-found"}')
         return server.NOT_DONE_YET
+
+    def _readiness(self) -> tuple[int, dict[str, Any]]:
+        left, known = self._manager.seconds_left, self._manager.judge.freshness
+        told: dict[str, Any] = {"status": "ready", "seconds_to_expiry": int(left)}
+        told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
+        if left > 0 and not known.refuses:
+            return 200, told
+        code = "no-identity"
+        if left > 0:
+            problem = known.problem()
+            code, told["detail"] = problem.code, str(problem)
+        return 503, {**told, "status": code, "code": code}
 
 
 def makeService(options: Options) -> IService:

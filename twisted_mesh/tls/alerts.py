@@ -47,6 +47,11 @@ _ALERTS: dict[str, tuple[str, str, str]] = {
         "it refuses our certificate: it is not an SVID, not yet valid, or not allowed there",
         "its log has the reason; look at ours with pki-inspect show",
     ),
+    "certificate unknown": (
+        "bad-certificate",
+        "it cannot make sure of our certificate now: what it knows of revocations may be out of date",
+        "try again later; its log has the reason",
+    ),
     "bad certificate status response": (
         "staple-refused",
         "it does not take the OCSP answer that we staple to our certificate, or misses one",

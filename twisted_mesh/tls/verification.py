@@ -33,6 +33,8 @@ _X509_ERRORS = {
     "unknown-trust-domain": 20,
     "wrong-fingerprint": 20,
     "wrong-usage": 26,
+    # X509_V_ERR_OCSP_VERIFY_NEEDED: the peer hears certificate_unknown, which says nothing against its certificate.
+    "stale-revocation": 73,
 }
 _CERT_REJECTED = 28
 _NO_STAPLE = Problem(

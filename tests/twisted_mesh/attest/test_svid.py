@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from attrs import evolve
 
+from pki.errors import Problem
 from pki.policy import NoProof
 from pki.revocation import Reason, Revocation
 from pki.selector import Selector
@@ -76,7 +77,7 @@ def is_allowed_no_more(server: End, connection: MeshConnection) -> None:
 
 
 def is_severed(server: End, connection: MeshConnection) -> None:
-    connection.sever("a reason")
+    connection.sever((Problem("revoked", "a reason"),))
 
 
 def is_lost(server: End, connection: MeshConnection) -> None:
@@ -115,7 +116,7 @@ def test_a_severed_connection_of_a_revoked_certificate_says_revoked() -> None:
     server = End(True)
     connection = connection_to(server)
     is_revoked(server, connection)
-    connection.sever("revoked")
+    connection.sever((Problem("revoked", "a reason"),))
     with pytest.raises(NoProof) as refusal:
         attest(connection)
     assert refusal.value.code == "revoked"

@@ -13,14 +13,22 @@ import pytest
 from attrs import define
 
 from tests.authorities import NOW, OTHER, mesh
-from tests.twisted_mesh.backup.states import ca_state, record_certificate, revocations, revoke
+from tests.twisted_mesh.backup.states import (
+    ca_state,
+    record_certificate,
+    revocations,
+    revoke,
+    tell,
+)
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
 from twisted_mesh.backup.record import Lost
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.state import StateDirectory, StateError
-from twisted_mesh.stores.records import StoreError
+from twisted_mesh.stores import reading
+from twisted_mesh.stores.records import StoreError, TakeCrlNumber
+from twisted_mesh.stores.sqlite import Sqlite
 
 
 @pytest.fixture
@@ -48,6 +56,56 @@ def restored(state: StateDirectory, saved: Path) -> Loss:
         loss = restoration.prepare([])
         restoration.perform("unix:uid:0")
     return loss
+
+
+def last_number(state: StateDirectory, issuer: str) -> int | None:
+    engine = Sqlite(state.ca / "mesh.db").engine()
+    with engine.connect() as connection:
+        found = reading.last_crl(connection, issuer)
+    engine.dispose()
+    return found.number if found else None
+
+
+def test_no_number_of_a_crl_is_given_out_again(state: StateDirectory, tmp_path: Path) -> None:
+    tell(state, TakeCrlNumber("aa"), TakeCrlNumber("bb"))
+    saved = tmp_path / "numbers.tar"
+    creation.create(state, saved, NOW)
+    tell(state, TakeCrlNumber("aa", 70), TakeCrlNumber("cc", 5))
+    restored(state, saved)
+    assert [last_number(state, issuer) for issuer in ("aa", "bb", "cc")] == [70, 1, 5]
+
+
+def test_the_roots_crl_comes_back_where_there_is_none(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    crl = state.ca / "root.crl"
+    crl.write_bytes(b"the saved one")
+    saved = tmp_path / "with-crl.tar"
+    creation.create(state, saved, NOW)
+    elsewhere = StateDirectory(tmp_path / "elsewhere")
+    elsewhere.prepare()
+    restored(elsewhere, saved)
+    assert (elsewhere.ca / "root.crl").read_bytes() == b"the saved one"
+    assert stat.S_IMODE((elsewhere.ca / "root.crl").stat().st_mode) == 0o644
+    crl.write_bytes(b"a newer one")
+    restored(state, saved)
+    assert crl.read_bytes() == b"a newer one", "what is here is never older"
+
+
+def test_a_backup_without_the_roots_crl_takes_none_away(state: StateDirectory, saved: Path) -> None:
+    (state.ca / "root.crl").write_bytes(b"newer")
+    (state.ca / "crl-numbers").write_bytes(b"{}")
+    restored(state, saved)
+    assert (state.ca / "root.crl").read_bytes() == b"newer"
+    assert (state.ca / "crl-numbers").exists()
+
+
+def test_a_backup_of_the_first_format_is_read(state: StateDirectory, tmp_path: Path) -> None:
+    old = tmp_path / "old.tar"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(creation, "FORMAT", 1)
+        creation.create(state, old, NOW)
+    assert restored(state, old).is_none
 
 
 def test_a_backup_of_the_present_loses_nothing(state: StateDirectory, saved: Path) -> None:

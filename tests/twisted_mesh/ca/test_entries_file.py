@@ -1,5 +1,7 @@
 """Registration entries from a file: all of them good, or no start."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def written(directory: Path, text: str | bytes) -> Path:
 
 def test_entries_are_read_with_all_that_they_say(tmp_path: Path) -> None:
     web, people = read_entries(written(tmp_path, GOOD), MESH)
-    assert web.id == "file.web"
+    assert re.fullmatch(r"file\.web\.[0-9a-f]{8}", web.id)
     assert web.selectors == {Selector("unix:user", "www-data"), Selector("unix:gid", "33")}
     assert str(web.spiffe_id) == f"spiffe://{MESH}/service/web"
     assert (web.dns_names, web.keys, web.comment) == (
@@ -93,6 +95,45 @@ def test_a_file_that_others_may_change_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     path.chmod(0o620)
     with pytest.raises(StateError, match="chmod go-w"):
+        read_entries(path, MESH)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("unix:gid:33", "unix:gid:34", False),
+        ("/service/web", "/service/shop", False),
+        ("www.example.org", "shop.example.org", True),
+        ('ttl = "10m"', 'ttl = "5m"', True),
+    ],
+)
+def test_an_entry_that_means_somebody_else_is_another_entry(
+    old: str, new: str, same: bool, tmp_path: Path
+) -> None:
+    before, _ = read_entries(written(tmp_path, GOOD), MESH)
+    after, _ = read_entries(written(tmp_path, GOOD.replace(old, new, 1)), MESH)
+    assert (before.id == after.id) is same
+
+
+def test_what_is_no_file_is_neither_waited_for_nor_believed(tmp_path: Path) -> None:
+    pipe = tmp_path / "entries.toml"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(StateError, match="is no file"):
+        read_entries(pipe, MESH)
+    with pytest.raises(StateError, match="is no file"):
+        read_entries(Path("/dev/zero"), MESH)
+
+
+def test_a_file_in_a_directory_that_others_may_change_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o777)
+    path = written(directory, GOOD)
+    if os.geteuid() == 0:  # root's own directory is taken for what it is: it needs another owner
+        os.chown(directory, 4242, 4242)
+    else:
+        pytest.skip("only root can have a directory that is another user's")
+    with pytest.raises(StateError, match="another user"):
         read_entries(path, MESH)
 
 

@@ -35,7 +35,9 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
 from twisted_mesh.ca.resources import ROUTES, CaApi
 from twisted_mesh.ca.statuses import status_of
+from twisted_mesh.ca.throttle import Throttle
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.limits import Rate
 from twisted_mesh.observe import event_text
 from twisted_mesh.stores.records import Page, Query
 from twisted_mesh.web import BoundedSite
@@ -119,10 +121,15 @@ WHO_MAY = {
     ("POST", "/api/v1/sign"): (401, 201, 201),
     ("GET", "/api/v1/ca"): (200, 200, 200),
     ("GET", "/api/v1/bundle"): (200, 200, 200),
+    ("GET", "/api/v1/crl"): (200, 200, 200),
+    ("POST", "/api/v1/ocsp"): (200, 200, 200),
+    ("GET", "/api/v1/ocsp/*"): (200, 200, 200),
     ("GET", "/api/v1/trust"): (401, 200, 200),
     ("POST", "/api/v1/revoke"): (401, 200, 200),
     ("GET", "/api/v1/certificates"): (401, 403, 200),
     ("GET", "/api/v1/certificates/*"): (401, 403, 200),
+    ("GET", "/api/v1/connections"): (401, 403, 200),
+    ("POST", "/api/v1/connections"): (401, 200, 200),
     ("GET", "/api/v1/audit/checkpoint"): (401, 200, 200),
     ("GET", "/api/v1/audit/checkpoints"): (401, 403, 200),
     ("GET", "/api/v1/audit/entries"): (401, 403, 200),
@@ -153,13 +160,15 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
         "/api/v1/ca/detach-root": {"sha256": "0" * 64},
+        "/api/v1/connections": {"instance": "a", "connections": {}},
         "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
         "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
     }.get(route[1], b"")
     method, path = route
     entries = path.startswith("/api/v1/entries")
     path = path.replace("*", "file.backend" if entries else serial_hex(leaf.serial_number))
-    answer = Api(rig, CALLERS[caller]).ask(method, path, body)
+    media = {"content_type": "application/ocsp-request"} if path == "/api/v1/ocsp" else {}
+    answer = Api(rig, CALLERS[caller]).ask(method, path, body, **media)
     assert answer.status == expected
     if expected in (401, 403):
         assert problem(answer)["code"] == ("no-proof" if expected == 401 else "not-authorized")
@@ -322,7 +331,15 @@ def test_revoking_twice_is_answered_alike(api: Api) -> None:
         ({"serial": "1a", "reason": "removeFromCRL"}, 400, "is no reason"),
         ({"serial": "1a", "reason": "\ud800"}, 400, "is no reason"),
         ({"serial": 42}, 400, "does not fit"),
-        ({}, 400, "does not fit"),
+        ({}, 400, "either serial or serials"),
+        ({"serial": None, "serials": None}, 400, "either serial or serials"),
+        ({"serial": "1a", "serials": ["1a"]}, 400, "either serial or serials"),
+        ({"serial": ""}, 400, "not a serial number"),
+        ({"serials": []}, 400, "a list of 1 to 1000 serials"),
+        ({"serials": ["1a"] * 1001}, 400, "a list of 1 to 1000 serials"),
+        ({"serials": ["1a", "x"]}, 400, "not a serial number"),
+        ({"serials": "1a"}, 400, "does not fit"),
+        ({"serials": ["1a"], "reason": "certificateHold"}, 400, "is no reason"),
     ],
 )
 def test_a_bad_request_to_revoke_is_told_why(
@@ -331,6 +348,39 @@ def test_a_bad_request_to_revoke_is_told_why(
     answer = api.ask("POST", REVOKE, body)
     assert answer.status == status
     assert words in problem(answer)["detail"]
+
+
+def test_many_are_revoked_by_one_request(api: Api) -> None:
+    leaves = [api.rig.sign()[0].serial_number for _ in range(3)]
+    api.ask("POST", REVOKE, {"serial": serial_hex(leaves[1]), "reason": "keyCompromise"})
+    api.rig.time += HOUR / 2
+    serials = [serial_pairs(leaves[2]), serial_hex(leaves[1]), "2a", serial_hex(leaves[2])]
+    answer = api.ask("POST", REVOKE, {"serials": serials, "reason": "superseded"})
+    assert answer.status == 200
+    late, early = "2026-11-23T10:30:00Z", "2026-11-23T10:00:00Z"
+    assert answer.json == {
+        "revoked": [
+            {"serial": serial_hex(leaves[2]), "revoked_at": late, "reason": "superseded"},
+            {"serial": serial_hex(leaves[1]), "revoked_at": early, "reason": "keyCompromise"},
+        ],
+        "unknown": ["2a"],
+    }
+    assert api.ask("POST", REVOKE, {"serials": serials}).body == answer.body
+    assert [row["status"] for row in api.certificates()["certificates"]] == [
+        "revoked", "revoked", "valid",
+    ]  # fmt: skip
+
+
+def test_a_workload_revokes_many_of_its_own_or_none(rig: CaRig) -> None:
+    mine, other = rig.sign()[0], rig.sign(MESH.member("service", "other"))[0]
+    api = Api(rig, WORKLOAD)
+    serials = [serial_hex(mine.serial_number), serial_hex(other.serial_number)]
+    for asked in (serials, [serials[0], "2a"]):
+        answer = api.ask("POST", REVOKE, {"serials": asked})
+        assert answer.status == 403
+        assert "own-certificate-only" in problem(answer)["detail"]
+    assert api.ask("GET", "/api/v1/trust").json["revocations"] == []
+    assert api.ask("POST", REVOKE, {"serials": serials[:1]}).status == 200
 
 
 # Listing.
@@ -352,6 +402,7 @@ def test_a_listed_certificate_has_its_facts(api: Api) -> None:
         "key": key_id(leaf.public_key()),
         "requester": "unix:uid:0",
         "entry": None,
+        "connections": 0,
     }
     result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     (listed,) = api.certificates()["certificates"]
@@ -380,6 +431,11 @@ def test_a_list_can_be_narrowed(api: Api) -> None:
     assert len(api.certificates("?expires_before=2026-11-23T10:30:00Z")["certificates"]) == 1
     assert len(api.certificates("?status=valid")["certificates"]) == 2
     assert api.certificates("?status=revoked")["certificates"] == []
+    newest, oldest = (row["serial"] for row in api.certificates()["certificates"])
+    assert [r["serial"] for r in api.certificates(f"?serial={oldest}")["certificates"]] == [oldest]
+    pairs = serial_pairs(int(newest, 16))
+    assert api.certificates(f"?serial={pairs}&spiffe_id={BACKEND}")["certificates"] == []
+    assert api.certificates("?entry=nobody")["certificates"] == []
     api.rig.time += timedelta(minutes=10)
     assert len(api.certificates("?status=expired")["certificates"]) == 1
 
@@ -397,6 +453,8 @@ def test_a_list_can_be_narrowed(api: Api) -> None:
         ("spiffe_id=", "not a SPIFFE ID"),
         ("expires_before=soon", "not a time"),
         ("expires_before=2026-11-23T10:00:00", "not a time"),
+        ("serial=x", "not a serial number"),
+        ("serial=", "not a serial number"),
         ("cursor=nonsense", "cursor"),
         ("cursor=%ff%fe", "cursor"),
         ("cursor=", "cursor"),
@@ -576,7 +634,7 @@ def test_one_certificate_is_shown_whole(api: Api) -> None:
     assert shown["serial"] == serial_hex(leaf.serial_number)
     assert api.ask("GET", "/api/v1/certificates/2a").status == 404
     assert api.ask("GET", "/api/v1/certificates/x").status == 400
-    assert api.ask("POST", "/api/v1/certificates/2a", {}).status == 404
+    assert api.ask("POST", "/api/v1/certificates/2a", {}).status == 405
 
 
 @pytest.mark.parametrize(
@@ -661,7 +719,7 @@ STATUSES = {
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
-        *("SuccessionBroke", "UnfitResponder"),
+        *("SuccessionBroke", "UnfitResponder", "NotPublished"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state")
@@ -710,6 +768,21 @@ def test_a_refusal_is_logged_with_its_reason_and_counted_by_its_code(
     assert event_text(event).startswith(
         "POST /api/v1/sign answered 401: no-proof: sign needs proof"
     )
+
+
+@pytest.mark.parametrize(
+    "asked", [("GET", "/nope"), ("PUT", "/api/v1/ca"), ("PATCH", "/api/v1/entries/x")]
+)
+def test_what_there_is_not_is_limited_and_told_like_all_else(
+    rig: CaRig, logged: Logged, asked: tuple[str, str]
+) -> None:
+    api = Api(rig, NOBODY)
+    api.site.resource.throttle = Throttle(api.clock, Rate(1, 50))
+    statuses = [api.ask(*asked).status for _ in range(60)]
+    assert statuses[:50].count(statuses[0]) == 50 and statuses[0] in (404, 405)
+    assert set(statuses[50:]) == {429}
+    told = [event for event in logged if event["log_level"] >= LogLevel.warn]
+    assert len(told) <= 42, "20 a second, and a line that counts the rest"
 
 
 def test_nothing_of_a_request_adds_a_line_to_the_log_or_holds_its_body(

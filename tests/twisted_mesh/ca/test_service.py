@@ -15,19 +15,32 @@ from twisted.logger import LogEvent
 from pki.authority import IssuerExpired, SigningFailed
 from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Refused
-from pki.policy import Forbidden, Grant, Lifetimes, NoProof, anonymous, workload
+from pki.policy import (
+    Forbidden,
+    Grant,
+    Kind,
+    Lifetimes,
+    NoProof,
+    Principal,
+    administrator,
+    anonymous,
+    workload,
+)
+from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason
+from pki.selector import Selector
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of, settled
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.records import (
     Conflict,
+    EntryGone,
     IssuedCertificate,
     Query,
     RecordCertificate,
@@ -269,6 +282,27 @@ def test_an_unknown_serial_is_unknown_to_an_administrator_only(rig: CaRig) -> No
     assert rig.told == []
 
 
+def test_many_are_revoked_in_one_step_and_told_at_once(rig: CaRig, logged: list[LogEvent]) -> None:
+    leaves = [rig.sign(MESH.member("service", f"s{n}"))[0].serial_number for n in range(5)]
+    result_of(rig.ca.revoke(ADMIN, leaves[0], Reason.KEY_COMPROMISE))
+    calls: list[int] = []
+    rig.ca.on_revocation.append(lambda revocations: calls.append(len(revocations)))
+    rig.order.clear()
+    revoked = result_of(rig.ca.revoke_all(ADMIN, [*leaves, 42], Reason.SUPERSEDED))
+    assert rig.order == ["find_all", "RevokeAll"]
+    assert calls == [5], "all are told again, as by one revocation that is repeated"
+    reasons = [found.reason for found in revoked]
+    assert reasons.count(Reason.SUPERSEDED) == 4
+    (event,) = [e for e in logged if e.get("event") == "certificates-revoked"]
+    assert event["count"] == 4
+    assert event["spiffe_ids"].endswith(", …")
+    objects = [told["object"] for told in entries(rig) if told["act"] == "revoke"]
+    assert sorted(objects) == sorted(map(serial_hex, leaves))
+    assert [told["facts"]["reason"] for told in entries(rig) if told["act"] == "revoke"] == [
+        "keyCompromise", *["superseded"] * 4,
+    ]  # fmt: skip
+
+
 def test_a_workload_revokes_its_own_certificates_and_no_others(rig: CaRig) -> None:
     mine, *_ = rig.sign()
     other, *_ = rig.sign(MESH.member("service", "other"))
@@ -482,7 +516,7 @@ def test_a_repeated_request_is_not_answered_with_what_is_over(rig: CaRig, over: 
         result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     else:
         rig.time += 2 * HOUR
-    with pytest.raises(Conflict, match=f"is {over}: use another key"):
+    with pytest.raises(Conflict, match=f"is {over}: use another"):
         again(rig)
 
 
@@ -585,3 +619,34 @@ def test_every_intent_is_resolved_however_many_there_are(rig: CaRig) -> None:
     rig.store.store.open_intents = lambda limit=1000: ask(2)
     assert result_of(rig.ca.write_off()) == 5
     assert {record.status(NOW) for record in records(rig)} == {Status.REVOKED}
+
+
+# What the right rests on, at the moment of the record.
+
+
+@pytest.mark.parametrize("whose", ["entry of a user", "default entry of an administrator"])
+def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
+    rig: CaRig, whose: str
+) -> None:
+    registrar, uid = rig.ca.registrar, Selector("unix:uid", "77")
+    if whose == "entry of a user":
+        right = entry("a" * 16, str(uid), BACKEND)
+        result_of(registrar.create(ADMIN, right, ""))
+        caller = Principal(Kind.WORKLOAD, str(uid), selectors=frozenset({uid}))
+    else:
+        right = entry(DEFAULT_ENTRY, "unix:uid:0", f"spiffe://{MESH}/other/**")
+        result_of(registrar.settle_default(right))
+        caller = administrator("unix:uid:0", frozenset({Selector("unix:uid", "0")}))
+    rig.ca.turnstile.most = 1
+    result_of(rig.ca.turnstile.come_in("somebody else"))
+    outcome: list[Any] = []
+    csr = build_csr(key(9), BACKEND)
+    signing = rig.ca.sign(caller, csr, str(BACKEND), None)
+    Deferred.fromCoroutine(signing).addBoth(outcome.append)
+    assert outcome == []
+    result_of(registrar.delete(ADMIN, right.id, ""))
+    rig.ca.turnstile.leave("somebody else")
+    (failure,) = outcome
+    assert failure.check(EntryGone), failure
+    assert "sign" not in rig.order
+    assert records(rig) == []

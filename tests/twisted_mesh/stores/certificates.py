@@ -16,6 +16,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     WriteOff,
 )
 from twisted_mesh.stores.sql import SqlStore
@@ -79,6 +80,11 @@ def intent(
 def revoke(serial: int, **changes: Any) -> Revoke:
     command = Revoke(serial, NOW, Reason.KEY_COMPROMISE, entry(Act.REVOKE, serial))
     return evolve(command, **changes)
+
+
+def revoke_all(*serials: int, **changes: Any) -> RevokeAll:
+    acts = tuple((serial, entry(Act.REVOKE, serial)) for serial in serials)
+    return evolve(RevokeAll(acts, NOW, Reason.KEY_COMPROMISE), **changes)
 
 
 def write_off(number: int, **changes: Any) -> WriteOff:

@@ -1,5 +1,7 @@
 """What every store does when it is told something, whatever it keeps its tables in."""
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
@@ -23,6 +25,7 @@ from tests.twisted_mesh.stores.certificates import (
     outcome,
     record,
     revoke,
+    revoke_all,
     signed,
     write_off,
 )
@@ -32,6 +35,7 @@ from twisted_mesh.stores import reading
 from twisted_mesh.stores.records import (
     Command,
     Conflict,
+    LastCrl,
     OpenIntent,
     Probe,
     Prune,
@@ -40,6 +44,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     Revoked,
     Status,
+    TakeCrlNumber,
     Unknown,
 )
 from twisted_mesh.stores.sql import SqlStore
@@ -232,6 +237,40 @@ def test_revoking_what_was_never_issued_is_refused(store: SqlStore, calls: Threa
     assert acts(store, calls) == [(Act.ISSUE, "7")]
 
 
+def test_many_are_revoked_in_one_step_and_each_is_an_act(
+    store: SqlStore, calls: ThreadCalls, others: list[Command]
+) -> None:
+    record(store, calls, signed(7), issued(8), signed(9), signed(10))
+    first = calls.result(store.apply(revoke(9)))
+    told = revoke_all(10, 11, 9, 8, -1, 10, at=LATER, reason=Reason.SUPERSEDED)
+    revoked = outcome(store, calls, told, others)
+    changes: dict[str, Any] = {"der": None, "revoked_at": LATER, "reason": Reason.SUPERSEDED}
+    assert revoked == (
+        signed(10, **changes),
+        evolve(first, der=None),
+        issued(8, revoked_at=LATER, reason=Reason.SUPERSEDED),
+    )
+    assert set(calls.result(store.find_all([8, 9, 10, 11, -1]))) == set(revoked)
+    assert calls.result(store.find(10)) == signed(10, **{**changes, "der": der(10)})
+    assert [r.serial for r in calls.result(store.feed(0)).revocations] == [9, 10, 8]
+    acts_told = [act for act in acts(store, calls) if act[0] is Act.REVOKE]
+    assert acts_told == [(Act.REVOKE, f"{serial:x}") for serial in (9, 10, 8)]
+    # Repeated, it changes nothing and answers the same.
+    assert calls.result(store.apply(evolve(told, at=LATER + HOUR))) == revoked
+    assert calls.result(store.feed(0)).position == 3
+    assert calls.result(store.apply(revoke_all())) == ()
+    assert calls.result(store.find_all([])) == ()
+
+
+def test_a_thousand_are_revoked_in_one_step(store: SqlStore, calls: ThreadCalls) -> None:
+    told = [store.apply(intent(serial)) for serial in range(1, 1001)]
+    for answer in told:
+        calls.result(answer)
+    revoked = calls.result(store.apply(revoke_all(*range(1, 1001))))
+    assert [c.serial for c in revoked] == list(range(1, 1001))
+    assert calls.result(store.feed(0)).position == 1000
+
+
 def test_a_pending_certificate_can_be_revoked_and_stays_so(
     store: SqlStore, calls: ThreadCalls
 ) -> None:
@@ -377,3 +416,49 @@ def test_cancelling_an_answer_stops_nothing(store: SqlStore, calls: ThreadCalls)
     assert isinstance(calls.outcome(answer), CancelledError)
     calls.result(store.apply(Probe(NOW)))
     assert calls.result(store.find(1)) == issued(1)
+
+
+def test_numbers_of_crls_only_grow_each_issuers_for_itself(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    assert calls.result(store.last_crl(ISSUER)) is None
+
+    def take(issuer: str = ISSUER, **more: object) -> object:
+        return calls.result(store.apply(evolve(TakeCrlNumber(issuer), **more)))
+
+    assert [take(), take(), take(OTHER_ISSUER), take()] == [1, 2, 1, 3]
+    assert take(least=1000) == 1000
+    assert [take(least=7), take()] == [1001, 1002]
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1002, None)
+    take(served=NOW)
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1003, NOW)
+    take()
+    assert calls.result(store.last_crl(ISSUER)) == LastCrl(1004, NOW)
+    assert calls.result(store.last_crl(OTHER_ISSUER)) == LastCrl(1, None)
+    assert take("ef" * 32, least=1 << 62, served=LATER) == 1 << 62
+
+
+def test_many_are_found_at_once(store: SqlStore, calls: ThreadCalls) -> None:
+    record(store, calls, signed(1), issued(2), signed(3))
+    calls.result(store.apply(revoke(3)))
+    found = {c.serial: c for c in calls.result(store.find_all([3, 1, 2, 9, 1]))}
+    assert set(found) == {1, 2, 3}
+    assert [found[n].status(NOW) for n in (1, 2, 3)] == [
+        Status.VALID,
+        Status.PENDING,
+        Status.REVOKED,
+    ]
+    assert {c.der for c in found.values()} == {None}
+    assert calls.result(store.find_all([])) == ()
+
+
+def test_what_a_crl_still_lists_is_not_forgotten(store: SqlStore, calls: ThreadCalls) -> None:
+    record(store, calls, signed(1), signed(2))
+    calls.result(store.apply(revoke(1)))
+    over = NOW + 3 * HOUR
+    command = Prune(over, NOW, revoked_before=NOW + HOUR)
+    assert calls.result(store.apply(command)) == 1
+    assert calls.result(store.find(2)) is None
+    assert calls.result(store.find(1)).status(over) is Status.REVOKED
+    assert calls.result(store.apply(evolve(command, revoked_before=over))) == 1
+    assert calls.result(store.find(1)) is None

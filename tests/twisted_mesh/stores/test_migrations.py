@@ -19,7 +19,13 @@ from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, w
 from tests.twisted_mesh.stores.registrations import create_token, settle_default, stored, token_of
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
-from twisted_mesh.stores.records import IssuedCertificate, Query, RecordCertificate, Status
+from twisted_mesh.stores.records import (
+    IssuedCertificate,
+    Query,
+    RecordCertificate,
+    Status,
+    TakeCrlNumber,
+)
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -27,8 +33,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 #: The name that ends each SPIFFE ID, and the serial.
 EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
-VERSION_1, VERSION_2 = (
-    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2)
+VERSION_1, VERSION_2, VERSION_3 = (
+    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3)
 )
 
 
@@ -51,6 +57,12 @@ def path(tmp_path: Path) -> Path:
 def path_2(tmp_path: Path) -> Path:
     """A database as version 2 left it, with the same certificates."""
     return database(tmp_path, VERSION_2)
+
+
+@pytest.fixture
+def path_3(tmp_path: Path) -> Path:
+    """A database as version 3 left it, with the same certificates, two entries and a token."""
+    return database(tmp_path, VERSION_3)
 
 
 #: Migrates, and is killed at the step that it is given.
@@ -327,6 +339,73 @@ def test_kill_9_half_way_leaves_version_2(path_2: Path, calls: ThreadCalls) -> N
     assert killed.returncode == -signal.SIGKILL
     assert content(path_2) == before
     store = SqlStore(Sqlite(path_2), calls)
+    store.start()
+    assert calls.result(store.find(REVOKED)).revoked_at == NOON
+    calls.result(store.stop())
+
+
+def test_version_3_loses_nothing(path_3: Path, calls: ThreadCalls) -> None:
+    store = SqlStore(Sqlite(path_3), calls)
+    store.start()
+    assert store.id == "00112233445566778899aabbccddeeff"
+    assert not store.is_new
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    for serial in (EXPIRED, VALID, REVOKED):
+        assert calls.result(store.find(serial)).der == old_certificate(serial)
+    feed = calls.result(store.feed(0))
+    assert (feed.position, [r.serial for r in feed.revocations]) == (2, [BOTH, REVOKED])
+    assert calls.result(store.last_act())[0] == 11
+    found = calls.result(store.entries())
+    assert sorted(known.entry.id for known in found) == ["api", "web"]
+    (token,) = calls.result(store.tokens())
+    assert (token.entry, token.digest) == ("web", token_of(1, "web").digest)
+    assert calls.result(store.last_crl("39" * 32)) is None
+    calls.result(store.stop())
+
+
+def test_version_3_comes_to_the_tables_of_a_new_store(path_3: Path, calls: ThreadCalls) -> None:
+    store = SqlStore(Sqlite(path_3), calls)
+    store.start()
+    calls.result(store.stop())
+    assert tables(path_3) == tables_of_a_new_store(path_3, calls)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_what_is_older_counts_crls(tmp_path: Path, calls: ThreadCalls, version: int) -> None:
+    script = (VERSION_1, VERSION_2, VERSION_3)[version - 1]
+    store = SqlStore(Sqlite(database(tmp_path, script)), calls)
+    store.start()
+    assert tell(store, calls, TakeCrlNumber("39" * 32), TakeCrlNumber("39" * 32)) == [1, 2]
+    calls.result(store.stop())
+
+
+@pytest.mark.parametrize("step", ["update", "create_all"])
+def test_what_breaks_off_leaves_version_3(
+    path_3: Path, calls: ThreadCalls, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    before = content(path_3)
+    store = SqlStore(Sqlite(path_3), calls)
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema.metadata if step == "create_all" else migrations, step, broken)
+        with pytest.raises(Exception, match="store"):
+            store.start()
+    assert content(path_3) == before
+    store.start()
+    assert calls.result(store.find(VALID)).spiffe_id.path == "/service/valid"
+    calls.result(store.stop())
+
+
+def test_kill_9_half_way_leaves_version_3(path_3: Path, calls: ThreadCalls) -> None:
+    before = content(path_3)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path_3, "update"], cwd=CHECKOUT)
+    assert killed.returncode == -signal.SIGKILL
+    assert content(path_3) == before
+    store = SqlStore(Sqlite(path_3), calls)
     store.start()
     assert calls.result(store.find(REVOKED)).revoked_at == NOON
     calls.result(store.stop())

@@ -26,6 +26,7 @@ from tests.twisted_mesh.stores.certificates import (
     der,
     intent,
     revoke,
+    revoke_all,
     write_off,
 )
 from tests.twisted_mesh.stores.registrations import (
@@ -54,6 +55,7 @@ from twisted_mesh.stores.records import (
     RecordCertificate,
     RecordIntent,
     Revoke,
+    RevokeAll,
     Revoked,
     RevokeToken,
     SettleDefaultEntry,
@@ -125,10 +127,18 @@ commands = st.one_of(
         reason=st.sampled_from(Reason),
         issuer=st.one_of(st.none(), st.just(ISSUER)),
     ),
+    st.builds(
+        lambda given, at, reason: revoke_all(*given, at=at, reason=reason),
+        st.lists(serials, max_size=4),
+        times,
+        st.sampled_from(Reason),
+    ),
     st.builds(lambda before: Prune(before, NOW - 1000 * HOUR), times),
 )
 
-Answer = IssuedCertificate | IssuedToken | type[Exception] | int | None
+Answer = (
+    IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | type[Exception] | int | None
+)
 
 
 class Model:
@@ -177,6 +187,8 @@ class Model:
                 if known.revoked_at is None:
                     self._tell(command.entry)
                 return self._revoke(number, command.at, command.reason)
+            case RevokeAll(acts):
+                return self._revoke_all(command, dict(acts))
             case Prune():
                 return self._prune(command)
         return self._register(command)
@@ -261,6 +273,19 @@ class Model:
             self.feed.append(number)
         return self.certificates[number]
 
+    def _revoke_all(
+        self, command: RevokeAll, acts: dict[int, Entry]
+    ) -> tuple[IssuedCertificate, ...]:
+        revoked = []
+        for serial, act in acts.items():
+            number = self.number_of(serial)
+            if number is not None:
+                if self.certificates[number].revoked_at is None:
+                    self._tell(act)
+                found = self._revoke(number, command.at, command.reason)
+                revoked.append(evolve(found, der=None))
+        return tuple(revoked)
+
     def _prune(self, command: Prune) -> int:
         gone = [
             number
@@ -302,6 +327,8 @@ class Model:
             and (query.below is None or str(c.spiffe_id).startswith(f"{query.below}/"))
             and query.issuer in (None, c.issuer)
             and query.key in (None, c.key)
+            and query.entry in (None, c.entry)
+            and query.serial in (None, c.serial)
             and query.status in (None, c.status(query.now))
             and (query.expires_before is None or c.expires_at < query.expires_before)
             and (query.expires_after is None or c.expires_at > query.expires_after)

@@ -118,7 +118,7 @@ def test_certificates_are_listed_by_all_that_is_asked_of_them(
         issued(5, issued_at=old - HOUR, expires_at=old, issuer=OTHER_ISSUER),
         signed(6, issued_at=old - HOUR, expires_at=old),
         signed(7, issued_at=old, expires_at=NOW),
-        issued(8, spiffe_id=WEB),
+        issued(8, spiffe_id=WEB, entry="web"),
     )
     for serial in (3, 6):
         calls.result(store.apply(revoke(serial)))
@@ -135,6 +135,12 @@ def test_certificates_are_listed_by_all_that_is_asked_of_them(
         (Query(NOW, key=OTHER_KEY), [3]),
         (Query(NOW, key=OTHER_KEY[:32] + KEY[32:]), []),
         (Query(NOW, key=KEY, status=Status.VALID), [7, 1]),
+        (Query(NOW, entry="web"), [8]),
+        (Query(NOW, entry="web", spiffe_id=API), []),
+        (Query(NOW, entry="we"), []),
+        (Query(NOW, serial=3), [3]),
+        (Query(NOW, serial=3, status=Status.VALID), []),
+        (Query(NOW, serial=9), []),
         (Query(NOW, issuer=OTHER_ISSUER), [5]),
         (Query(NOW, issuer=OTHER_ISSUER, status=Status.VALID), []),
         (Query(NOW, expires_before=NOW), [6, 5, 4]),
@@ -182,6 +188,7 @@ wanted = st.fixed_dictionaries(
         "status": st.sampled_from(Status),
         "issuer": st.sampled_from([ISSUER, OTHER_ISSUER]),
         "key": st.sampled_from([KEY, OTHER_KEY]),
+        "entry": st.sampled_from(["web", "api"]),
         "expires_after": st.integers(-2, 2).map(lambda hours: NOW + hours * HOUR),
         "issued_before": st.integers(-2, 2).map(lambda hours: NOW + hours * HOUR),
     },
@@ -192,6 +199,7 @@ certificates = st.lists(
             "spiffe_id": st.sampled_from([API, WEB]),
             "issuer": st.sampled_from([ISSUER, OTHER_ISSUER]),
             "key": st.sampled_from([KEY, OTHER_KEY]),
+            "entry": st.sampled_from([None, "web", "api"]),
             "issued_at": st.integers(-2, 2).map(lambda hours: NOW + hours * HOUR),
             "is_pending": st.booleans(),
         }

@@ -156,12 +156,15 @@ def test_what_is_found_is_found_by_an_index(store: SqlStore, calls: ThreadCalls)
 
     calls.result(store._read(lambda c: event.listen(c.engine, "before_cursor_execute", explained)))
     calls.result(store.find(1))
+    calls.result(store.find_all([1, 2]))
     calls.result(store.find_request("mine"))
     calls.result(store.feed(3))
     for query in (
         Query(NOW, spiffe_id=API),
         Query(NOW, below=API),
         Query(NOW, key=KEY),
+        Query(NOW, entry="web"),
+        Query(NOW, serial=1),
         Query(NOW, status=Status.REVOKED),
         Query(NOW, status=Status.PENDING),
         Query(NOW, expires_before=NOW),
@@ -171,7 +174,7 @@ def test_what_is_found_is_found_by_an_index(store: SqlStore, calls: ThreadCalls)
     # Open intents are few.
     for table in ("certificates", "bodies", "feed", "audit"):
         assert f"SCAN {table}" not in plans
-    for index in ("spiffe_id", "key", "issued_at", "expires_at", "request"):
+    for index in ("spiffe_id", "key", "issued_at", "expires_at", "request", "entry"):
         assert any(f"INDEX certificates_by_{index} " in plan for plan in plans), index
     assert any("INDEX certificates_by_key (<expr>=? AND <expr>=?)" in plan for plan in plans)
 

@@ -34,6 +34,7 @@ from tests.twisted_mesh.tls.wires import (
     home,
     svid_of,
 )
+from twisted_mesh.freshness import Freshness
 from twisted_mesh.review import Reviewer
 from twisted_mesh.tls import store_context, verification
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
@@ -245,6 +246,27 @@ def test_a_revoked_client_gets_the_alert_that_says_so() -> None:
     refused(conversation, "revoked")
     problem = problem_of(conversation.client_error)
     assert (problem.code, problem.rule) == ("revoked", "TLS alert: certificate revoked")
+
+
+def test_where_revocations_are_too_old_it_is_not_blamed_on_the_clients_certificate() -> None:
+    client, server = End(False), End(True)
+    server.judge.freshness = Freshness(timedelta(seconds=5), seconds=lambda: 100.0)
+    server.judge.freshness.heard(1.0, TODAY)
+    conversation = converse(client, server)
+    refused(conversation, "stale-revocation")
+    problem = problem_of(conversation.client_error)
+    assert (problem.code, problem.rule) == ("bad-certificate", "TLS alert: certificate unknown")
+    assert "revocations may be out of date" in problem.detail
+
+
+def test_a_client_whose_revocations_are_too_old_talks_to_nobody() -> None:
+    client, server = End(False), End(True)
+    client.judge.freshness = Freshness(timedelta(seconds=5), seconds=lambda: 100.0)
+    client.judge.freshness.heard(1.0, TODAY)
+    conversation = converse(client, server)
+    assert isinstance(conversation.client_error, PeerRefused)
+    assert conversation.client_error.problems[0].code == "stale-revocation"
+    assert conversation.served.made[0].heard == b""
 
 
 def test_a_verdict_that_was_good_ends_with_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """``mesh-ctl cert``: the command lines about certificates."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,37 @@ _REASONS = (
 )
 
 
+_NARROWING = (
+    click.option(
+        "--spiffe-id",
+        metavar="PATTERN",
+        help="Of this SPIFFE ID, or of the subtree that ends in /**.",
+    ),
+    click.option(
+        "--key",
+        metavar="SHA256|FILE",
+        help="For the key with this SHA-256 (of its SPKI), or of this certificate, CSR or public key.",
+    ),
+    click.option("--entry", metavar="ID", help="Bought by this registration entry."),
+    click.option(
+        "--issuer",
+        metavar="SHA256|FILE",
+        help="From the issuing CA whose key has this SHA-256, or that has this certificate.",
+    ),
+    click.option("--issued-after", metavar="TIME", help="Like 2026-11-23T10:00:00Z."),
+    click.option("--issued-before", metavar="TIME", help="Like 2026-11-23T10:00:00Z."),
+    click.option("--expires-after", metavar="TIME", help="Like 2026-11-23T10:00:00Z."),
+    click.option("--expires-before", metavar="TIME", help="Like 2026-11-23T10:00:00Z."),
+)
+
+
+def narrowing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``command`` the options that say which certificates it is about; all that are given must match."""
+    for option in reversed(_NARROWING):
+        command = option(command)
+    return command
+
+
 @click.group()
 def command() -> None:
     """List, show, revoke and export certificates.
@@ -39,20 +71,12 @@ def command() -> None:
 
 @command.command("list")
 @click.option(
-    "--spiffe-id", metavar="PATTERN", help="Of this SPIFFE ID, or of the subtree that ends in /**."
-)
-@click.option(
     "--status",
     type=click.Choice(["pending", "valid", "revoked", "expired"]),
     help="Only those.",
 )
 @click.option("--serial", metavar="S", help="With this serial number, in hex.")
-@click.option("--issuer", metavar="SHA256", help="From the CA whose key has this SHA-256.")
-@click.option("--key", metavar="SHA256", help="For the key that has this SHA-256 (of its SPKI).")
-@click.option("--issued-after", metavar="TIME", help="Like 2026-11-23T10:00:00Z.")
-@click.option("--issued-before", metavar="TIME", help="Like 2026-11-23T10:00:00Z.")
-@click.option("--expires-after", metavar="TIME", help="Like 2026-11-23T10:00:00Z.")
-@click.option("--expires-before", metavar="TIME", help="Like 2026-11-23T10:00:00Z.")
+@narrowing
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @click.option("--all", "all_", is_flag=True, help="All there are, whatever --limit says.")
 @reaching
@@ -65,23 +89,14 @@ def list_(*, reach: Reach, limit: int, all_: bool, format_: str, **filters: Any)
       mesh-ctl cert list
       mesh-ctl cert list --status valid --expires-before 2026-11-24T00:00:00Z --all
       mesh-ctl cert list --spiffe-id 'spiffe://mesh.local/service/**' --format json
+      mesh-ctl cert list --key web.csr
     """
-    from pki.serial import parse_serial
     from twisted_mesh.cli.ctl import certificates
     from twisted_mesh.cli.ctl.filters import understood
     from twisted_mesh.cli.ctl.session import administer
 
-    wanted = understood(filters)
-    serial = wanted.pop("serial", None)
-    if serial is not None and wanted:
-        raise Unusable("--serial is one certificate: leave the other filters out")
-    listing = certificates.Listing(
-        wanted,
-        None if all_ else limit,
-        format_ == "json",
-        None if serial is None else parse_serial(serial),
-    )
-    return administer(reach, listing)
+    most = None if all_ else limit
+    return administer(reach, certificates.Listing(understood(filters), most, format_ == "json"))
 
 
 @command.command()
@@ -105,11 +120,7 @@ def show(*, reach: Reach, serial: str, format_: str) -> int:
 
 @command.command()
 @click.option("--serial", "serials", multiple=True, metavar="S", help="This one. Repeatable.")
-@click.option(
-    "--spiffe-id",
-    metavar="PATTERN",
-    help="All that are valid or pending of this SPIFFE ID, or of the subtree that ends in /**.",
-)
+@narrowing
 @click.option(
     "--reason",
     type=click.Choice(_REASONS),
@@ -125,13 +136,17 @@ def revoke(
     *,
     reach: Reach,
     serials: tuple[str, ...],
-    spiffe_id: str | None,
     reason: str,
     dry_run: bool,
     yes: bool,
     format_: str,
+    **filters: Any,
 ) -> int:
     """Revoke certificates, for good. What is revoked already stays as it is.
+
+    All that is given must match. Expired certificates are revoked by --serial only. With nothing but
+    an issuer or times it is about everybody, and asks for the number; the CA's own certificates are
+    then left out.
 
     A revoked workload that a registration entry still lets in gets another certificate. To end that,
     delete the entry first: cert show names it, and mesh-ctl entry delete deletes it.
@@ -140,25 +155,25 @@ def revoke(
     Examples:
       mesh-ctl cert revoke --serial 47E8F7F3E498BE8D7F7958543F34D4CD --reason keyCompromise
       mesh-ctl cert revoke --spiffe-id 'spiffe://mesh.local/region/eu/**' --dry-run
-      mesh-ctl cert revoke --spiffe-id spiffe://mesh.local/service/api --yes
+      mesh-ctl cert revoke --key stolen.pem --reason keyCompromise --yes
+      mesh-ctl cert revoke --entry 5d0a3b7c9e1f2a48 --issued-before 2026-11-23T10:00:00Z
     """
     from pki.revocation import Reason
     from pki.serial import parse_serial
     from twisted_mesh.cli.ctl import revoking
     from twisted_mesh.cli.ctl.filters import understood
+    from twisted_mesh.cli.ctl.selection import Selection
     from twisted_mesh.cli.ctl.session import administer
 
-    if not serials and spiffe_id is None:
-        raise Unusable("say which certificates: --serial S, or --spiffe-id PATTERN")
+    selection = Selection(tuple(dict.fromkeys(map(parse_serial, serials))), understood(filters))
+    if not selection.serials and not selection.filters:
+        raise Unusable(
+            "say which certificates: --serial, --spiffe-id, --key, --entry, --issuer, or when they were issued or end"
+        )
     if not dry_run:
         must_be_answered(yes)
     work = revoking.Revoking(
-        tuple(dict.fromkeys(map(parse_serial, serials))),
-        understood({"spiffe_id": spiffe_id}) if spiffe_id is not None else None,
-        Reason(reason),
-        dry_run=dry_run,
-        yes=yes,
-        as_json=format_ == "json",
+        selection, Reason(reason), dry_run=dry_run, yes=yes, as_json=format_ == "json"
     )
     return administer(reach, work)
 

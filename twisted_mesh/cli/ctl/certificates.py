@@ -3,9 +3,8 @@
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -13,8 +12,7 @@ import msgspec
 from attrs import frozen
 
 from pki.serial import parse_serial, serial_pairs
-from twisted_mesh.administration import Administration, Page, Row
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.administration import Administration, Row
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.session import DONE
 from twisted_mesh.state import writing_whole
@@ -28,13 +26,22 @@ def cells(row: Row) -> tuple[str | None, ...]:
     return (pairs(row.serial), row.spiffe_id, row.status, *times, row.entry)
 
 
+def connections_on(row: Row) -> int:
+    """How many open connections are known to rest on it."""
+    return row.connections if isinstance(row.connections, int) else 0
+
+
 def pairs(serial: str) -> str:
     """A serial as people see it."""
     return serial_pairs(parse_serial(serial))
 
 
-def put_rows(rows: list[Row], *, headed: bool = True) -> None:
+def put_rows(rows: list[Row], *, headed: bool = True, connections: bool = False) -> None:
     """Print the table, or go on with one that was begun."""
+    if connections:
+        full = [(*cells(row), str(connections_on(row))) for row in rows]
+        output.put_table((*_HEADINGS, "CONNECTIONS"), full, headed=headed)
+        return
     output.put_table(_HEADINGS, map(cells, rows), headed=headed)
 
 
@@ -45,13 +52,11 @@ class Listing:
     filters: Mapping[str, str]
     most: int | None
     as_json: bool
-    serial: int | None = None
-    """Only this one: there are no filters then."""
 
     async def __call__(self, administration: Administration) -> int:
         found = output.JsonList()
         count, more = 0, False
-        async for page in self._pages(administration):
+        async for page in administration.pages(self.filters, self.most):
             more = page.next is not None
             if self.as_json:
                 found.put(map(msgspec.to_builtins, page.certificates))
@@ -65,21 +70,6 @@ class Listing:
         if more:
             output.say(f"these are the newest {count:,}: --all shows all, --limit more")
         return DONE
-
-    async def _pages(self, administration: Administration) -> AsyncIterator[Page]:
-        if self.serial is None:
-            async for page in administration.pages(self.filters, self.most):
-                yield page
-            return
-        try:
-            full = await administration.certificate(self.serial)
-        except CaRefused as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
-            return
-        facts = msgspec.to_builtins(full)
-        del facts["certificate"]
-        yield Page([Row(**facts)], None)
 
 
 @frozen
@@ -105,7 +95,7 @@ class Showing:
         if row.revoked_at is not None:
             facts["revoked"] = f"{row.revoked_at} ({row.reason})"
         facts |= {"issuer key": row.issuer, "key": row.key, "requester": row.requester}
-        facts |= {"entry": row.entry}
+        facts |= {"entry": row.entry, "connections": str(connections_on(row))}
         output.put_facts({name: value for name, value in facts.items() if value})
         if row.certificate is not None:
             output.put(f"\n{row.certificate.strip()}")
@@ -125,7 +115,9 @@ class Exporting:
         with self._file() as file:
             async for page in administration.pages({}, None):
                 for row in page.certificates:
-                    file.write(msgspec.json.encode(row) + b"\n")
+                    # Who is connected is nothing of the record's.
+                    kept = msgspec.structs.replace(row, connections=msgspec.UNSET)
+                    file.write(msgspec.json.encode(kept) + b"\n")
                 count += len(page.certificates)
             if self.path is None:
                 _copy(file)

@@ -1,15 +1,13 @@
-"""The filters of ``cert list`` as the CA's API understands them, checked before it is asked."""
+"""The filters of ``cert list`` and ``cert revoke`` as the CA's API understands them, checked before it is asked."""
 
-import re
 from collections.abc import Callable, Mapping
 
 from pki.errors import PkiError, printable
 from pki.serial import parse_serial, serial_hex
 from pki.spiffe import SpiffePattern
 from pki.validity import parse_rfc3339
+from twisted_mesh.cli.ctl.key_digests import digest_in, issuer_meant, key_meant
 from twisted_mesh.cli.ctl.options import Unusable
-
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 def understood(filters: Mapping[str, str | None]) -> dict[str, str]:
@@ -33,12 +31,12 @@ def _names(text: str) -> str:
     return str(pattern)
 
 
-def digest_of(text: str, who_takes: str = "--issuer and --key take") -> str:
+def digest_of(text: str, who_takes: str) -> str:
     """A SHA-256, as people copy it from somewhere. Raises :class:`Unusable`."""
-    digits = text.lower().removeprefix("sha256:").replace(":", "")
-    if not _SHA256.fullmatch(digits):
+    digest = digest_in(text)
+    if digest is None:
         raise Unusable(f"{printable(text, 80)!r} is no SHA-256: {who_takes} 64 digits of hex")
-    return digits
+    return digest
 
 
 def _time(text: str) -> str:
@@ -50,8 +48,9 @@ _READERS: dict[str, Callable[[str], str]] = {
     "spiffe_id": _names,
     "status": str,
     "serial": lambda text: serial_hex(parse_serial(text)),
-    "issuer": digest_of,
-    "key": digest_of,
+    "issuer": issuer_meant,
+    "key": key_meant,
+    "entry": str,
     "issued_after": _time,
     "issued_before": _time,
     "expires_after": _time,

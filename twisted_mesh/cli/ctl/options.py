@@ -143,6 +143,20 @@ def confirmed(question: str, *, yes: bool) -> bool:
         signal.signal(signal.SIGINT, before)
 
 
+def confirmed_by_number(question: str, number: int, *, yes: bool) -> bool:
+    """Whether the user types that number: for what is too much to be done by one key."""
+    import signal
+
+    if yes:
+        return True
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        text = click.prompt(f"{question} [{number}]", err=True, default="", show_default=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return str(text).replace(",", "").strip() == str(number)
+
+
 def output_file(name: str) -> Path:
     """A path that can be written whole: not that of a device or a directory."""
     path = Path(name)

@@ -1,25 +1,26 @@
-"""What ``mesh-ctl cert revoke`` does: find, ask, revoke each, look again."""
+"""What ``mesh-ctl cert revoke`` does: find, ask, revoke, look again."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 
-from pki.errors import PkiError
+from pki.errors import PkiError, Problem
 from pki.revocation import Reason
-from twisted_mesh.administration import Administration, Row
+from twisted_mesh.administration import LARGEST_PAGE, Administration, Row
 from twisted_mesh.ca_client import CaRefused
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.certificates import pairs, put_rows
-from twisted_mesh.cli.ctl.options import confirmed
+from twisted_mesh.cli.ctl.certificates import connections_on, pairs, put_rows
+from twisted_mesh.cli.ctl.options import confirmed, confirmed_by_number
+from twisted_mesh.cli.ctl.selection import Selection, is_of_ca
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
 
-#: So many requests are under way at a time: the CA commits them together.
-_AT_ONCE = 16
 #: How often what was issued in the meantime is looked for and revoked too.
 _ROUNDS = 3
+#: So many of those that are not revoked have a line.
+_TOLD = 10
 
 
 @define(eq=False)
@@ -29,6 +30,7 @@ class Tally:
     revoked: list[Row] = field(factory=list)
     already: list[Row] = field(factory=list)
     failed: list[tuple[Row, PkiError]] = field(factory=list)
+    left_out: list[Row] = field(factory=list)
     meanwhile: int = 0
     """Issued while we revoked, and still valid."""
 
@@ -37,89 +39,103 @@ class Tally:
 class Revoking:
     """``cert revoke``."""
 
-    serials: tuple[int, ...]
-    filters: Mapping[str, str] | None
-    """Those of a SPIFFE ID or a subtree, if any."""
+    selection: Selection
     reason: Reason
     dry_run: bool
     yes: bool
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        rows = {row.serial: row for row in await self._found(administration)}
+        found = await self.selection.find(administration)
+        due = [row for row in found.rows if row.status != "revoked"]
+        self._say_left_out(found.left_out)
         if self.dry_run:
-            self._put_dry([row for row in rows.values() if row.status != "revoked"])
+            await self._put_dry(administration, due)
             return DONE
-        tally = Tally(already=[row for row in rows.values() if row.status == "revoked"])
-        due = [row for row in rows.values() if row.status != "revoked"]
+        tally = Tally(already=[row for row in found.rows if row.status == "revoked"])
+        tally.left_out = found.left_out
         if due and not self._confirmed(due):
             output.say("nothing was revoked")
             return REFUSED
         await self._revoke(administration, due, tally)
-        await self._again(administration, tally)
+        if not self.selection.serials:
+            await self._again(administration, tally)
         self._put(tally)
         return REFUSED if tally.failed or tally.meanwhile else DONE
-
-    async def _found(self, administration: Administration) -> list[Row]:
-        named: list[Row] = [await administration.certificate(serial) for serial in self.serials]
-        return named + await self._living(administration)
-
-    async def _living(self, administration: Administration) -> list[Row]:
-        """What could still be used of the ID or subtree. Expired ones need no revoking."""
-        found: list[Row] = []
-        if self.filters is not None:
-            for status in ("valid", "pending"):
-                async for page in administration.pages({**self.filters, "status": status}, None):
-                    found += page.certificates
-        return found
 
     def _confirmed(self, due: list[Row]) -> bool:
         if self.yes:
             return True
         names = list(dict.fromkeys(row.spiffe_id for row in due))
+        what, living = output.counted(len(due), "certificate"), _connections(due)
+        on_them = f", with {output.counted(living, 'open connection')}" if living else ""
+        if self.selection.is_sweeping:
+            return confirmed_by_number(
+                f"This is about everybody: {what} of {output.counted(len(names), 'SPIFFE ID')}{on_them} would be "
+                f"revoked, for good ({self.reason}). Type the number of certificates to go on",
+                len(due),
+                yes=self.yes,
+            )
         told = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if names[3:] else "")
-        what = output.counted(len(due), "certificate")
-        return confirmed(f"Revoke {what} of {told}, for good ({self.reason})?", yes=self.yes)
+        return confirmed(
+            f"Revoke {what} of {told}{on_them}, for good ({self.reason})?", yes=self.yes
+        )
 
-    async def _revoke(self, administration: Administration, due: list[Row], tally: Tally) -> None:
-        turns = DeferredSemaphore(_AT_ONCE)
-
-        async def one(row: Row) -> None:
+    async def _revoke(
+        self, administration: Administration, due: Sequence[Row], tally: Tally
+    ) -> None:
+        for start in range(0, len(due), LARGEST_PAGE):
+            some = due[start : start + LARGEST_PAGE]
             try:
-                await administration.revoke(row.serial, self.reason)
-                tally.revoked.append(row)
+                done = await administration.revoke_all([row.serial for row in some], self.reason)
+            except CaRefused as error:
+                tally.failed += [(row, error) for row in some]
             except PkiError as error:
-                tally.failed.append((row, error))
-
-        def start(row: Row) -> "Deferred[None]":
-            return Deferred.fromCoroutine(one(row))
-
-        await gatherResults([turns.run(start, row) for row in due])
-        for _, error in tally.failed[:1]:
-            if len(tally.failed) == len(due) and not isinstance(error, CaRefused):
-                raise error  # the CA is away: that is what is to be told
+                if not tally.revoked:
+                    raise  # the CA is away: that is what is to be told
+                tally.failed += [(row, error) for row in due[start:]]
+                return
+            else:
+                unknown = set(done.unknown)
+                tally.revoked += [row for row in some if row.serial not in unknown]
+                tally.failed += [(row, _GONE) for row in some if row.serial in unknown]
 
     async def _again(self, administration: Administration, tally: Tally) -> None:
         """Revoke what was issued while we revoked: a workload renews whenever it wants."""
         for number in range(_ROUNDS):
             failed = {row.serial for row, _ in tally.failed}
-            more = [r for r in await self._living(administration) if r.serial not in failed]
+            found = await self.selection.find(administration)
+            # The CA replaces its own at once, which is as it should be.
+            more = [r for r in found.rows if r.serial not in failed and not is_of_ca(r)]
             tally.meanwhile = len(more)
             if not more or number == _ROUNDS - 1:
                 return
             await self._revoke(administration, more, tally)
 
-    def _put_dry(self, due: list[Row]) -> None:
+    def _say_left_out(self, left_out: list[Row]) -> None:
+        if left_out:
+            output.say(
+                f"{output.counted(len(left_out), 'certificate')} of the CA itself left out: name its own by --serial, "
+                f"or --spiffe-id {left_out[0].spiffe_id}"
+            )
+
+    async def _put_dry(self, administration: Administration, due: list[Row]) -> None:
         if self.as_json:
             output.put_json([msgspec.to_builtins(row) for row in due])
-            return
-        if due:
-            put_rows(due)
-        output.say(f"{output.counted(len(due), 'certificate')} would be revoked")
+        elif due:
+            put_rows(due, connections=True)
+        known = await administration.connections()
+        output.say(
+            f"{output.counted(len(due), 'certificate')} would be revoked; "
+            f"{output.counted(_connections(due), 'open connection')} on them, as the CA and "
+            f"{output.counted(known.endpoints, 'endpoint')} told in the last {known.within}"
+        )
 
     def _put(self, tally: Tally) -> None:
-        for row, error in tally.failed:
+        for row, error in tally.failed[:_TOLD]:
             output.say(f"{pairs(row.serial)} of {row.spiffe_id} is not revoked: {error}")
+        if len(tally.failed) > _TOLD:
+            output.say(f"{len(tally.failed) - _TOLD:,} more are not revoked")
         if tally.meanwhile:
             output.say(
                 f"{output.counted(tally.meanwhile, 'certificate')} more came while these were revoked: end the "
@@ -136,6 +152,15 @@ class Revoking:
         output.put("; ".join(told))
 
 
+_GONE = CaRefused(
+    HTTPStatus.NOT_FOUND, [Problem("not-found", "it is not on record any more", "list again")]
+)
+
+
+def _connections(rows: Sequence[Row]) -> int:
+    return sum(map(connections_on, rows))
+
+
 def _as_json(tally: Tally, reason: Reason) -> dict[str, Any]:
     return {
         "reason": str(reason),
@@ -145,5 +170,6 @@ def _as_json(tally: Tally, reason: Reason) -> dict[str, Any]:
             {"serial": row.serial, "code": error.problems[0].code, "detail": str(error)}
             for row, error in tally.failed
         ],
+        "left_out": [row.serial for row in tally.left_out],
         "meanwhile": tally.meanwhile,
     }

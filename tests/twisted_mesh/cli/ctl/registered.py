@@ -1,6 +1,6 @@
 """A CA that these tests of ``mesh-ctl`` administer: entries, tokens and certificates as they say, acts remembered."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -8,16 +8,20 @@ from cryptography import x509
 from msgspec.structs import replace
 
 from pki.errors import Problem
+from pki.revocation import Reason
 from pki.serial import serial_hex
 from tests.authorities import MESH
 from twisted_mesh.administration import (
     Deleted,
+    KnownConnections,
     MadeToken,
     NewRegistration,
     NewToken,
     Page,
     Registration,
     Registrations,
+    Revoked,
+    RevokedAll,
     RevokedToken,
     Row,
     TokenRow,
@@ -75,6 +79,8 @@ class Ca:
     acts: list[Any] = field(factory=list)
     asked: list[Mapping[str, str]] = field(factory=list)
     token: str = "mj1_secret"
+    broken: list[Exception] = field(factory=list)
+    """What the next revocations come to."""
     trusted: list[x509.Certificate] = field(factory=list)
 
     @property
@@ -118,6 +124,30 @@ class Ca:
             raise CaRefused(404, [Problem("not-found", f"there is no token {token_id}")])
         self.acts.append(("revoke", token_id, reason))
         return RevokedToken(token_id, TIME)
+
+    async def certificate(self, serial: int) -> Row:
+        for row in self.certificates:
+            if row.serial == serial_hex(serial):
+                return row
+        raise CaRefused(404, [Problem("not-found", f"no certificate has the serial {serial:x}")])
+
+    async def page(
+        self, filters: Mapping[str, str], limit: int = 1000, cursor: str | None = None
+    ) -> Page:
+        self.asked.append(filters)
+        return Page([row for row in self.certificates if row.serial == filters["serial"]], None)
+
+    async def connections(self) -> KnownConnections:
+        return KnownConnections(2, "30s", 1)
+
+    async def revoke_all(self, serials: Sequence[str], reason: Reason) -> RevokedAll:
+        self.acts.append((*serials, str(reason)))
+        if self.broken:
+            raise self.broken.pop(0)
+        known = {row.serial for row in self.certificates}
+        self.certificates = [row for row in self.certificates if row.serial not in serials]
+        revoked = [Revoked(serial, TIME, str(reason)) for serial in serials if serial in known]
+        return RevokedAll(revoked, [serial for serial in serials if serial not in known])
 
     async def pages(self, filters: Mapping[str, str], most: int | None) -> AsyncIterator[Page]:
         self.asked.append(filters)

@@ -1,0 +1,84 @@
+"""A CA in this process that publishes, and what tests read of that."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from attrs import evolve
+from cryptography import x509
+
+from pki.crl import Crl, read_crl
+from pki.revocation import Reason
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from twisted_mesh.ca.publisher import Publisher
+from twisted_mesh.ca.revocation_list import PublishedCrl
+
+
+async def at_once(work: Callable[..., Any], *arguments: Any) -> Any:
+    """In the place of a thread."""
+    return work(*arguments)
+
+
+@contextmanager
+def publishing_rig(**settings: Any) -> Iterator[CaRig]:
+    with ca_rig(**settings) as rig:
+        rig.ca.publisher.aside = at_once
+        rig.ca.publisher.begin()
+        result_of(rig.ca.publisher.attend())
+        rig.order.clear()
+        yield rig
+
+
+def with_root_key(rig: CaRig) -> None:
+    """Bring the root's key."""
+    root_key: Any = rig.home.root.key
+    rig.ca.adopt(evolve(rig.ca.authorities, root_key=root_key))
+
+
+def without_root_key(rig: CaRig) -> None:
+    rig.ca.adopt(evolve(rig.ca.authorities, root_key=None))
+
+
+def reborn(rig: CaRig) -> Publisher:
+    """What publishes after a restart, on the same record."""
+    old = rig.ca.publisher
+    new = Publisher(
+        lambda: rig.ca.authorities, rig.store, rig.log, lambda: rig.time, rig.lifetimes, at_once
+    )
+    new.numbers.path, new.root.path = old.numbers.path, old.root.path
+    rig.ca.publisher = new
+    new.begin()
+    return new
+
+
+def served(rig: CaRig, issuer: str | None = None) -> PublishedCrl:
+    return result_of(rig.ca.publisher.crl(issuer or rig.ca.authorities.issuing.key_id))  # type: ignore[no-any-return]
+
+
+def relied_on(rig: CaRig, found: PublishedCrl, issuer: x509.Certificate | None = None) -> Crl:
+    """What a CRL says, to somebody who looks at it closely."""
+    issuer = issuer or rig.ca.authorities.issuing.certificate
+    crl = read_crl(found.der, issuer, now=rig.time)
+    assert (crl.number, len(crl), crl.issuer) == (found.number, found.entries, found.issuer)
+    assert (crl.this_update, crl.next_update) == (found.span.this_update, found.span.next_update)
+    return crl
+
+
+def listed(rig: CaRig, found: PublishedCrl | None = None) -> set[int]:
+    return {revocation.serial for revocation in relied_on(rig, found or served(rig))}
+
+
+def revoke(rig: CaRig, serial: int, reason: Reason = Reason.KEY_COMPROMISE) -> None:
+    result_of(rig.ca.revoke(ADMIN, serial, reason))
+
+
+def revoked(rig: CaRig, ttl: timedelta | None = None) -> int:
+    """The serial of one more certificate that is issued and revoked."""
+    leaf, *_ = rig.sign(ttl=ttl)
+    revoke(rig, leaf.serial_number)
+    return int(leaf.serial_number)
+
+
+def milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

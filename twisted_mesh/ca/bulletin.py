@@ -1,0 +1,167 @@
+"""The bulletin: who waits for news of what is to be believed, and is told when there is some.
+
+Each issue of it wakes all who wait. What happens soon after an issue is told with the next one, so
+that a thousand revocations in a second cost a few dozen issues, and the more are told the rarer.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable
+from itertools import islice
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+#: Seconds between two issues at least.
+PAUSE = 0.02
+#: Seconds more for each who was told by the last one: answering a thousand takes a third of a second.
+_FOR_EACH = 0.0005
+#: So many are told in one turn of the reactor.
+_A_TURN = 50
+#: So many answers are kept for others who ask the same.
+_MOST_KEPT = 16
+
+
+@define(eq=False)
+class _Waiter:
+    who: str
+    woken: "Deferred[None]" = field(factory=Deferred)
+    timer: IDelayedCall | None = None
+
+
+@define(eq=False)
+class _Kept:
+    """An answer that is being made, or was."""
+
+    value: Any = None
+    is_made: bool = False
+    waiting: "list[Deferred[None]]" = field(factory=list)
+
+
+@define(eq=False)
+class Bulletin:
+    """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller."""
+
+    clock: IReactorTime
+    most: int = 512
+    most_of_one: int = 128
+    number: int = field(default=0, init=False)
+    """Of the latest issue."""
+    is_closed: bool = field(default=False, init=False)
+    _waiting: dict[_Waiter, None] = field(factory=dict, init=False)
+    _by_one: "Counter[str]" = field(factory=Counter, init=False)
+    _kept: dict[Hashable, _Kept] = field(factory=dict, init=False)
+    _issue: IDelayedCall | None = field(default=None, init=False)
+    """Of what has been announced and not told yet."""
+    _not_before: float = field(default=0.0, init=False)
+    _waking: list[_Waiter] = field(factory=list, init=False)
+    _turn: IDelayedCall | None = field(default=None, init=False)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something has been announced that the next issue will tell, in a moment."""
+        return self._issue is not None
+
+    def has_room(self, who: str) -> bool:
+        """Whether ``who`` may wait too. A connection that waits is one that nobody else can have."""
+        return (
+            not self.is_closed
+            and len(self._waiting) < self.most
+            and self._by_one[who] < self.most_of_one
+        )
+
+    def announce(self) -> None:
+        """There is something to tell."""
+        if self._issue is None and not self.is_closed:
+            pause = max(0.0, self._not_before - self.clock.seconds())
+            self._issue = self.clock.callLater(pause, self._come_out)
+
+    async def wait(
+        self, seen: int, who: str, seconds: float, gone: "Deferred[Any] | None" = None
+    ) -> bool:
+        """Until there is an issue after the one ``seen``; False after so many seconds without any.
+
+        Once ``gone`` has failed nobody waits any more.
+        """
+        if self.number != seen or self.is_closed:
+            return True
+        if seconds <= 0:
+            return False
+        waiter = _Waiter(who)
+        self._waiting[waiter] = None
+        self._by_one[who] += 1
+        waiter.timer = self.clock.callLater(seconds, self._wake, waiter)
+        if gone is not None:
+            _ = gone.addErrback(lambda _: self._wake(waiter))
+        await waiter.woken
+        return self.number != seen or self.is_closed
+
+    async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``make`` comes to: made once for all who ask for ``key`` until the next issue."""
+        kept = self._kept.get(key)
+        if kept is None:
+            if len(self._kept) >= _MOST_KEPT:
+                return await make()
+            kept = self._kept[key] = _Kept()
+            try:
+                kept.value = await make()
+                kept.is_made = True
+            finally:
+                if not kept.is_made and self._kept.get(key) is kept:
+                    del self._kept[key]
+                waiting, kept.waiting = kept.waiting, []
+                for deferred in waiting:
+                    deferred.callback(None)
+        elif not kept.is_made:
+            turn: Deferred[None] = Deferred()
+            kept.waiting.append(turn)
+            await turn
+        return kept.value if kept.is_made else await make()
+
+    def close(self) -> None:
+        """Let everybody go, and from now on nobody wait."""
+        self.is_closed = True
+        for call in (self._issue, self._turn):
+            if call is not None and call.active():
+                call.cancel()
+        self._issue = self._turn = None
+        self._kept.clear()
+        self._waking.clear()
+        for waiter in tuple(self._waiting):
+            self._wake(waiter)
+
+    def _come_out(self) -> None:
+        self._issue = None
+        self.number += 1
+        self._kept.clear()
+        self._waking.extend(self._waiting)
+        pause = max(PAUSE, _FOR_EACH * len(self._waking))
+        self._not_before = self.clock.seconds() + pause
+        if self._turn is None:
+            self._tell_some()
+
+    def _tell_some(self) -> None:
+        """Wake the first of them, and others in further turns."""
+        self._turn = None
+        some = tuple(islice(self._waking, _A_TURN))
+        del self._waking[: len(some)]
+        for waiter in some:
+            self._wake(waiter)
+        if self._waking:
+            self._turn = self.clock.callLater(0, self._tell_some)
+
+    def _wake(self, waiter: _Waiter) -> None:
+        if waiter not in self._waiting:
+            return  # it has been
+        del self._waiting[waiter]
+        self._by_one[waiter.who] -= 1
+        if not self._by_one[waiter.who]:
+            del self._by_one[waiter.who]
+        if waiter.timer is not None and waiter.timer.active():
+            waiter.timer.cancel()
+        waiter.woken.callback(None)

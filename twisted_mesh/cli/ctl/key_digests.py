@@ -1,0 +1,85 @@
+"""Which key is meant: by its SHA-256, or by a file that has it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from pki.encoding import CERTIFICATE, REQUEST, blocks
+from pki.errors import HOSTILE_INPUT, PkiError, printable
+from pki.keys import key_id
+from pki.svid import extension
+from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.state import StateError, read_file
+
+_DIGITS = 64
+
+
+def digest_in(text: str) -> str | None:
+    """A SHA-256, as people copy it from somewhere; None where ``text`` is none."""
+    digits = text.lower().removeprefix("sha256:").replace(":", "")
+    is_hex = len(digits) == _DIGITS and all(digit in "0123456789abcdef" for digit in digits)
+    return digits if is_hex else None
+
+
+def key_meant(text: str) -> str:
+    """``--key``: the SHA-256 of a key, or a file with a certificate, a CSR or a public key; the first counts.
+
+    Raises :class:`Unusable`.
+    """
+    if (digest := digest_in(text)) is not None:
+        return digest
+    for label, der in _blocks("--key", text):
+        if label in _KEYS:
+            try:
+                return key_id(_KEYS[label](der))
+            except HOSTILE_INPUT:
+                raise Unusable(f"--key {printable(text)}: its {label} cannot be read") from None
+    raise Unusable(
+        f"--key {printable(text)}: there is no certificate, CSR or public key in it (of a private key: "
+        "openssl pkey -pubout)"
+    )
+
+
+def issuer_meant(text: str) -> str:
+    """``--issuer``: the SHA-256 of an issuing CA's key, or a file with its certificate. Raises :class:`Unusable`."""
+    if (digest := digest_in(text)) is not None:
+        return digest
+    named = f"--issuer {printable(text)}"
+    for label, der in _blocks("--issuer", text):
+        if label == CERTIFICATE:
+            try:
+                cert = x509.load_der_x509_certificate(der)
+                limits = extension(cert, x509.BasicConstraints)
+                if limits is None or not limits.ca:
+                    raise Unusable(
+                        f"{named}: the certificate is no CA's: name the one that issued it"
+                    )
+                if cert.issuer == cert.subject:
+                    raise Unusable(
+                        f"{named}: this is a root: name the issuing CA that it has signed"
+                    )
+                return key_id(cert.public_key())
+            except HOSTILE_INPUT:
+                raise Unusable(f"{named}: its certificate cannot be read") from None
+    raise Unusable(f"{named}: there is no certificate in it")
+
+
+def _blocks(option: str, name: str) -> list[tuple[str, bytes]]:
+    try:
+        return [(block.label, block.der) for block in blocks(read_file(Path(name), option))]
+    except StateError as error:
+        raise Unusable(
+            f"{error}; and it is no SHA-256, which has {_DIGITS} digits of hex"
+        ) from None
+    except PkiError as error:
+        raise Unusable(f"{option} {printable(name)}: {error}") from None
+
+
+_KEYS: dict[str, Callable[[bytes], PublicKeyTypes]] = {
+    CERTIFICATE: lambda der: x509.load_der_x509_certificate(der).public_key(),
+    REQUEST: lambda der: x509.load_der_x509_csr(der).public_key(),
+    "PUBLIC KEY": load_der_public_key,
+}
