@@ -103,10 +103,8 @@ def find_issuer(der: bytes, candidates: Iterable[x509.Certificate]) -> x509.Cert
     """Who has signed a CRL in DER; else one who has its issuer's name. Raises :class:`Malformed`."""
     crl = _load(der)
     named = [candidate for candidate in candidates if _is_named(crl, candidate)]
-    if len(named) == 1:
-        return named[
-            0
-        ]  # of a long list a signature takes a while, and whoever reads it looks at it
+    if len(named) == 1:  # a long list's signature takes a while, and whoever reads it looks at it
+        return named[0]
     return next((issuer for issuer in named if _is_signed(crl, issuer)), next(iter(named), None))
 
 
