@@ -30,9 +30,9 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_rfc3339
 from twisted_mesh._tasks import within
+from twisted_mesh.bodies import read_body
 from twisted_mesh.tls.alerts import Unreachable, as_error
 from twisted_mesh.tls.transport import MeshClientEndpoint, Security
-from twisted_mesh.web import read_body
 from twisted_mesh.witness import LogStatement
 
 #: Seconds for one request, connecting included.

@@ -17,6 +17,7 @@ from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.freshness import freshness
+from twisted_mesh.http_request import BoundedRequest, answer
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.reporting import ConnectionReporting
@@ -30,7 +31,7 @@ from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedRequest, BoundedSite, answer
+from twisted_mesh.web import BoundedSite
 from twisted_mesh.witness import Witness, witness_path
 
 
