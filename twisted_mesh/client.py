@@ -15,7 +15,7 @@ from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 from twisted_mesh._tasks import within
 from twisted_mesh.bodies import read_body
-from twisted_mesh.ca_client import server_name, split_url
+from twisted_mesh.ca_address import server_name, split_url
 from twisted_mesh.connections import Peer
 from twisted_mesh.events import logger
 from twisted_mesh.tls.alerts import as_error

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from pki.errors import Malformed, PkiError, printable
 from twisted_mesh._tasks import within
 from twisted_mesh.bodies import read_body
-from twisted_mesh.ca_client import split_url
+from twisted_mesh.ca_address import split_url
 from twisted_mesh.tls.alerts import as_error
 
 _LONGEST_URL = 2000
