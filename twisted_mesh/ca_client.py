@@ -31,7 +31,8 @@ from twisted_mesh._tasks import within
 from twisted_mesh.bodies import read_body
 from twisted_mesh.ca_address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.tls.alerts import Unreachable, as_error
-from twisted_mesh.tls.transport import MeshClientEndpoint, Security
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.transport import MeshClientEndpoint
 from twisted_mesh.witness import LogStatement
 
 #: Seconds for one request, connecting included.

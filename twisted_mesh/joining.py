@@ -19,7 +19,7 @@ from twisted_mesh.first_trust import FirstTrust
 from twisted_mesh.kept_identity import KeptIdentity, identity_path
 from twisted_mesh.state import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.transport import Security
+from twisted_mesh.tls.security import Security
 from twisted_mesh.trust import Judge, Trust
 
 #: Of a file that holds a token: more is read of none.

@@ -285,7 +285,7 @@ class BoundedSite(server.Site):
     """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log.
 
     ``admission`` bounds its connections, which are those of ``whose`` word. Over TLS it is
-    :class:`~twisted_mesh.tls.transport.Security` that has one, since handshakes count too.
+    :class:`~twisted_mesh.tls.security.Security` that has one, since handshakes count too.
     """
 
     requestFactory = BoundedRequest

@@ -29,6 +29,7 @@ from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedSite
@@ -231,7 +232,7 @@ class ServerService(MeshService):
         observe.watch(self.manager)
         self.site = site(reactor)
         inquiry = sources.inquiry(self.manager, reactor, self.log)
-        security = transport.Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
+        security = Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
         self.port = self.listening(
             transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )

@@ -4,14 +4,10 @@ An application's protocol is connected only after its peer has been judged, so i
 byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
 """
 
-import typing
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
-from attrs import Factory as Made
-from attrs import define, field, frozen
-from cryptography import x509
+from attrs import define, field
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -23,12 +19,10 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -38,59 +32,23 @@ from zope.interface.declarations import Provides
 from pki.errors import Problem, printable
 from pki.svid import Purpose
 from twisted_mesh._tasks import spawn
-from twisted_mesh.admission import Admission, Place
-from twisted_mesh.connections import ConnectionRegistry, Peer
-from twisted_mesh.events import TlsFacts, codes, logger, reasons
+from twisted_mesh.admission import Place
+from twisted_mesh.connections import Peer
+from twisted_mesh.events import TlsFacts, codes, reasons
 from twisted_mesh.interfaces import IFinishing
-from twisted_mesh.limits import Rate, TokenBuckets, stranger
+from twisted_mesh.limits import stranger
 from twisted_mesh.tls import verification
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
-from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verification import Extra, Handshake
-from twisted_mesh.trust import Judge
 
-#: Seconds within which a handshake must be done, whatever trickles in.
-HANDSHAKE_TIMEOUT = 10.0
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
 #: The share of what is left of that time for finding out about a peer.
 _FOR_INQUIRIES = 0.9
-#: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
-_TOLD = Rate(20, 100)
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
 #: all is over within a second.
 SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
-
-
-class Inquiry(typing.Protocol):
-    """Somebody is asked about each peer."""
-
-    async def objections(
-        self, path: Sequence[x509.Certificate], seconds: float
-    ) -> Sequence[Problem]:
-        """Why the leaf of a judged path is not let in, found out within so many seconds. Never raises."""
-
-
-@frozen
-class Security:
-    """What a connection is secured by, and who is told about it."""
-
-    contexts: ContextFactory
-    judge: Judge
-    clock: IReactorTime
-    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
-    log: Logger = field(factory=partial(logger, "tls"))
-    handshake_timeout: float = HANDSHAKE_TIMEOUT
-    admission: Admission | None = None
-    """How many may be connected to what listens; None for no bound."""
-    requires_staple: bool = False
-    """Whether servers must staple an OCSP answer to their certificates."""
-    inquiry: Inquiry | None = None
-    """What is to be found out about a peer whose certificate is good, before it gets in."""
-    tellings: TokenBuckets = field(
-        init=False,
-        default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
-    )
 
 
 def listen(
