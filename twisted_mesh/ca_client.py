@@ -1,15 +1,13 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
 import errno
-import ipaddress
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from attrs import define, field, frozen
@@ -30,9 +28,11 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_rfc3339
 from twisted_mesh._tasks import within
+from twisted_mesh.bodies import read_body
+from twisted_mesh.ca_address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.tls.alerts import Unreachable, as_error
-from twisted_mesh.tls.transport import MeshClientEndpoint, Security
-from twisted_mesh.web import read_body
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.transport import MeshClientEndpoint
 from twisted_mesh.witness import LogStatement
 
 #: Seconds for one request, connecting included.
@@ -42,7 +42,6 @@ _KEPT_OPEN = 10
 #: The largest position, and the longest id of a store, that can be asked from.
 _MOST, _LONGEST_STORE = 2**62, 200
 _MAX_ANSWER = 32 * 1024 * 1024
-_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
 
 
 class CaRefused(PkiError):
@@ -58,10 +57,6 @@ class CaRefused(PkiError):
     @property
     def problems(self) -> tuple[Problem, ...]:
         return self._problems
-
-
-class BadCaUrl(Malformed):
-    """This is no address of a CA."""
 
 
 class _SignAnswer(msgspec.Struct):
@@ -107,39 +102,6 @@ class TrustNews:
     """Whether there may be others already."""
     waited: float = 0.0
     """For how many seconds the CA had waited before it looked for the last time."""
-
-
-@frozen
-class CaAddress:
-    """Where a CA is: ``unix:PATH``, ``https://HOST:PORT`` or, on loopback only, ``http://localhost:PORT``."""
-
-    scheme: str
-    path: str = ""
-    host: str = ""
-    port: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> "CaAddress":
-        """Raises :class:`BadCaUrl`."""
-        if text.startswith(("unix:", "/")) and text != "unix:":
-            return cls("unix", path=text.removeprefix("unix:"))
-        url = split_url(text, {"https": 443, "http": 80})
-        if url is None:
-            raise BadCaUrl(
-                f"{printable(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
-            )
-        scheme, host, port = url
-        if scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
-            raise BadCaUrl(
-                f"{printable(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
-            )
-        return cls(scheme, host=host, port=port)
-
-    def __str__(self) -> str:
-        if self.scheme == "unix":
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
 
 
 @implementer(IAgentEndpointFactory)
@@ -368,32 +330,6 @@ class CaClient:
             detail = f"no CA answers at {self.address}: {problem.detail}"
             return Unreachable(Problem("unreachable", detail, "start it, or check --ca-url"))
         return ours
-
-
-def split_url(text: str, ports: Mapping[str, int]) -> tuple[str, str, int] | None:
-    """Scheme, host and port of a URL that consists of nothing else; None where it is no such URL.
-
-    ``ports`` are the schemes that there are, each with the port that it means by itself.
-    """
-    try:
-        url = urlsplit(text)
-        usual = ports[url.scheme]  # asked for in any case: it refuses the other schemes
-        host, port = url.hostname or "", usual if url.port is None else url.port
-    except (ValueError, KeyError):
-        return None
-    # urlsplit drops line breaks without a word: what it has read must be what was written.
-    whole = f"{url.scheme}://{url.netloc}".lower() == text.removesuffix("/").lower()
-    usable = whole and port and "@" not in url.netloc and _HOST.fullmatch(host)
-    return (url.scheme, host, port) if usable else None
-
-
-def server_name(host: str) -> str | None:
-    """What goes into SNI: the host name, or None for an IP address (RFC 6066 section 3)."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return None
 
 
 def _date(response: IResponse) -> datetime | None:

@@ -14,13 +14,15 @@ from zope.interface import implementer
 from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 from twisted_mesh._tasks import within
-from twisted_mesh.ca_client import server_name, split_url
+from twisted_mesh.bodies import read_body
+from twisted_mesh.ca_address import server_name, split_url
 from twisted_mesh.connections import Peer
 from twisted_mesh.events import logger
 from twisted_mesh.tls.alerts import as_error
+from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.tls.hostname import hostname_problem
-from twisted_mesh.tls.transport import MeshClientEndpoint, MeshConnection, Security
-from twisted_mesh.web import read_body
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.transport import MeshClientEndpoint
 
 _log = logger("client")
 _MAX_ANSWER = 16 * 1024 * 1024

@@ -20,9 +20,9 @@ from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, printable
 from twisted_mesh._tasks import within
-from twisted_mesh.ca_client import split_url
+from twisted_mesh.bodies import read_body
+from twisted_mesh.ca_address import split_url
 from twisted_mesh.tls.alerts import as_error
-from twisted_mesh.web import read_body
 
 _LONGEST_URL = 2000
 _OK, _NOT_MODIFIED, _REDIRECTIONS = 200, 304, range(300, 400)

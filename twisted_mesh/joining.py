@@ -12,13 +12,14 @@ from pki.keys import MemoryKey
 from pki.pin import Fingerprint, RootPin
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid import X509Svid, load_certificates
-from twisted_mesh.ca_client import REQUEST_TIMEOUT, CaAddress, CaClient
+from twisted_mesh.ca_address import CaAddress
+from twisted_mesh.ca_client import REQUEST_TIMEOUT, CaClient
 from twisted_mesh.clock import wall_clock
 from twisted_mesh.first_trust import FirstTrust
 from twisted_mesh.kept_identity import KeptIdentity, identity_path
 from twisted_mesh.state import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.transport import Security
+from twisted_mesh.tls.security import Security
 from twisted_mesh.trust import Judge, Trust
 
 #: Of a file that holds a token: more is read of none.

@@ -8,8 +8,9 @@ from twisted.web import resource, server
 from twisted_mesh.connections import Peer
 from twisted_mesh.documents import problem_body
 from twisted_mesh.events import logger
-from twisted_mesh.tls.transport import MeshConnection, spoken_address
-from twisted_mesh.web import BoundedChannel, BoundedRequest, BoundedSite, answer, no_longer_accepted
+from twisted_mesh.http_request import BoundedRequest, answer, no_longer_accepted
+from twisted_mesh.tls.connection import MeshConnection, spoken_address
+from twisted_mesh.web import BoundedChannel, BoundedSite
 
 _log = logger("server")
 

@@ -30,7 +30,8 @@ from twisted_mesh.manager import CertificateManager
 from twisted_mesh.server import MeshSite, StatusResource
 from twisted_mesh.sources import Identity, News
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.transport import Security, listen
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.transport import listen
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import Limits
 

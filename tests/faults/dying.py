@@ -188,7 +188,7 @@ def steps_of(command: Any) -> Iterator[str]:
 
 def wrap_web(fate: Fate) -> None:
     """Answers that are cut off half way, and answers that are out when their sender is gone."""
-    from twisted_mesh.web import BoundedRequest
+    from twisted_mesh.http_request import BoundedRequest
 
     respond = BoundedRequest.respond
 
@@ -197,7 +197,7 @@ def wrap_web(fate: Fate) -> None:
         if is_yes and path == _REVOKE:
             fate.passes("revocation-unanswered")
         if is_yes and path == _SIGN and fate.meets("answer-half-written"):
-            self.channel = Half(self.channel)  # type: ignore[assignment]
+            self.channel = Half(self.channel)
             end = True
         else:
             done = {_SIGN: "answer-written", _REVOKE: "revocation-answered"}

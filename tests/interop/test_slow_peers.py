@@ -9,7 +9,7 @@ import pytest
 from tests.interop.house import House
 from tests.interop.wires import client_context
 from tests.running import PATIENCE
-from twisted_mesh.tls.transport import HANDSHAKE_TIMEOUT
+from twisted_mesh.tls.security import HANDSHAKE_TIMEOUT
 
 
 def dripped(wire: socket.socket, drops: bytes, seconds: float) -> tuple[float, bytes]:

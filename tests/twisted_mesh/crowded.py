@@ -20,11 +20,13 @@ from pki.svid import certificates_pem
 from tests.twisted_mesh.tls.wires import good_svid, home
 from twisted_mesh.admission import Admission, Capacity
 from twisted_mesh.clock import steady
+from twisted_mesh.http_request import BoundedRequest, answer
 from twisted_mesh.limits import Rate, RateLimited, TokenBuckets, stranger
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.transport import Security, listen
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.transport import listen
 from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedRequest, BoundedSite, answer
+from twisted_mesh.web import BoundedSite
 
 
 class Root(resource.Resource):

@@ -25,7 +25,8 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.ca.rigs import ca_rig, result_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh import sources as sources_module
-from twisted_mesh.ca_client import CaAddress, CaRefused, TrustNews
+from twisted_mesh.ca_address import CaAddress
+from twisted_mesh.ca_client import CaRefused, TrustNews
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.sources import CaSource, News, OwnSource, new_key
 from twisted_mesh.tls.alerts import Unreachable

@@ -21,7 +21,8 @@ from tests.twisted_mesh.fake_ca import FakeCa, reach
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import TODAY, home
 from tests.twisted_mesh.tls.wires import good_svid as svid_of_today
-from twisted_mesh.ca_client import CaAddress, CaClient, CaRefused
+from twisted_mesh.ca_address import CaAddress
+from twisted_mesh.ca_client import CaClient, CaRefused
 from twisted_mesh.joining import ca_security
 from twisted_mesh.sources import Identity
 from twisted_mesh.stapler import NOT_THERE, PATIENCE, Stapler

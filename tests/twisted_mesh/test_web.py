@@ -18,13 +18,9 @@ from twisted.web.http import PotentialDataLoss
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
 from twisted_mesh.admission import Admission, Capacity
-from twisted_mesh.web import (
-    BoundedSite,
-    Limits,
-    a_strangers,
-    answer,
-    read_body,
-)
+from twisted_mesh.bodies import read_body
+from twisted_mesh.http_request import answer
+from twisted_mesh.web import BoundedSite, Limits, a_strangers
 
 LIMITS = Limits(header_seconds=10, body_seconds=30, idle_seconds=75, body_bytes=1000)
 GET = b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n"

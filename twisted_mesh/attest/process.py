@@ -18,7 +18,7 @@ from twisted_mesh.attest.evidence import Attestation, Evidence, seen
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable, has_peer_handles
 from twisted_mesh.attest.users import UserNames, user_name
 from twisted_mesh.interfaces import IAttestor
-from twisted_mesh.tls.transport import MeshConnection
+from twisted_mesh.tls.connection import MeshConnection
 
 
 @define

@@ -12,7 +12,7 @@ from pki.policy import NoProof
 from pki.spiffe import SpiffeId
 from twisted_mesh.attest.evidence import Attestation, Evidence, seen
 from twisted_mesh.interfaces import IAttestor
-from twisted_mesh.tls.transport import MeshConnection
+from twisted_mesh.tls.connection import MeshConnection
 
 
 class NoLongerGood(NoProof):

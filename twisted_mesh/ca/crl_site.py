@@ -14,8 +14,8 @@ from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.ca.statuses import status_of
 from twisted_mesh.documents import BadRequest, problem_body
 from twisted_mesh.events import logger
+from twisted_mesh.http_request import BoundedRequest, answer
 from twisted_mesh.limits import Rate, TokenBuckets, TryLater, stranger
-from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _OCSP = "/ocsp"

@@ -15,9 +15,9 @@ from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.documents import BadRequest
+from twisted_mesh.http_request import BoundedRequest
 from twisted_mesh.limits import stranger
 from twisted_mesh.stores.records import Query, Status
-from twisted_mesh.web import BoundedRequest
 
 #: Rows of one answer at most.
 MAX_PAGE = 1000

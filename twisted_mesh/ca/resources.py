@@ -43,11 +43,11 @@ from twisted_mesh.ca.statuses import status_of
 from twisted_mesh.ca.throttle import Throttle
 from twisted_mesh.documents import BadRequest, parse_json, problem_body
 from twisted_mesh.events import logger, reasons
+from twisted_mesh.http_request import BoundedRequest, answer
 from twisted_mesh.limits import RateLimited, TryLater
 from twisted_mesh.stores.records import (
     IssuedCertificate,
 )
-from twisted_mesh.web import BoundedRequest, answer
 
 _log = logger("ca")
 _RETRY_AFTER = "5"

@@ -34,7 +34,7 @@ from twisted_mesh.sources import CaSource
 from twisted_mesh.state import StateError, default_state_dir, publish
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.transport import Security
+from twisted_mesh.tls.security import Security
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.witness import Witness, witness_path
 

@@ -58,6 +58,7 @@ from twisted_mesh.taps.lifecycle import (
 )
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedSite
 
@@ -222,7 +223,7 @@ class CaService(MeshService):
         self.ca.bulletin = self.bulletin
         places = {name: Admission(capacity, reactor, name, self.log) for name in names}
         tls, unix = places["the TLS port"], places["the socket"]
-        security = transport.Security(contexts, judge, reactor, registry, self.log, admission=tls)
+        security = Security(contexts, judge, reactor, registry, self.log, admission=tls)
         process = ProcessAttestor(UserNames(reactor))
         doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
         apis = [CaApi(self.ca, door, throttle=throttle) for door in doors]

@@ -12,7 +12,7 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.succession import LEAST_LIVES
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.admission import Capacity
-from twisted_mesh.ca_client import split_url
+from twisted_mesh.ca_address import split_url
 from twisted_mesh.limits import DEFAULT_RATE, Rate
 from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
 

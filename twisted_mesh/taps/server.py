@@ -17,6 +17,7 @@ from twisted_mesh.clock import wall_clock
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.crl_memory import crl_memory_path
 from twisted_mesh.freshness import freshness
+from twisted_mesh.http_request import BoundedRequest, answer
 from twisted_mesh.joining import ca_client, join_token, kept_identity
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.reporting import ConnectionReporting
@@ -28,9 +29,10 @@ from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedRequest, BoundedSite, answer
+from twisted_mesh.web import BoundedSite
 from twisted_mesh.witness import Witness, witness_path
 
 
@@ -230,7 +232,7 @@ class ServerService(MeshService):
         observe.watch(self.manager)
         self.site = site(reactor)
         inquiry = sources.inquiry(self.manager, reactor, self.log)
-        security = transport.Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
+        security = Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
         self.port = self.listening(
             transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )

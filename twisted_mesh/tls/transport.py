@@ -4,93 +4,32 @@ An application's protocol is connected only after its peer has been judged, so i
 byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
 """
 
-import typing
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import Factory as Made
-from attrs import define, field, frozen
-from cryptography import x509
+from attrs import define
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
-    IHandshakeListener,
     IListeningPort,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
     IProtocol,
     IProtocolFactory,
-    IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
-from zope.interface.declarations import Provides
+from zope.interface import implementer
 
-from pki.errors import Problem, printable
 from pki.svid import Purpose
-from twisted_mesh._tasks import spawn
-from twisted_mesh.admission import Admission, Place
-from twisted_mesh.connections import ConnectionRegistry, Peer
-from twisted_mesh.events import TlsFacts, codes, logger, reasons
-from twisted_mesh.interfaces import IFinishing
-from twisted_mesh.limits import Rate, TokenBuckets, stranger
+from twisted_mesh.limits import stranger
 from twisted_mesh.tls import verification
-from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
-from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.alerts import as_error
+from twisted_mesh.tls.connection import Expectation, MeshFactory, spoken_address
+from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verification import Extra, Handshake
-from twisted_mesh.trust import Judge
-
-#: Seconds within which a handshake must be done, whatever trickles in.
-HANDSHAKE_TIMEOUT = 10.0
-#: Seconds that a peer has to answer our goodbye.
-CLOSE_TIMEOUT = 2.0
-#: The share of what is left of that time for finding out about a peer.
-_FOR_INQUIRIES = 0.9
-#: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
-_TOLD = Rate(20, 100)
-#: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
-#: all is over within a second.
-SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
-
-
-class Inquiry(typing.Protocol):
-    """Somebody is asked about each peer."""
-
-    async def objections(
-        self, path: Sequence[x509.Certificate], seconds: float
-    ) -> Sequence[Problem]:
-        """Why the leaf of a judged path is not let in, found out within so many seconds. Never raises."""
-
-
-@frozen
-class Security:
-    """What a connection is secured by, and who is told about it."""
-
-    contexts: ContextFactory
-    judge: Judge
-    clock: IReactorTime
-    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
-    log: Logger = field(factory=partial(logger, "tls"))
-    handshake_timeout: float = HANDSHAKE_TIMEOUT
-    admission: Admission | None = None
-    """How many may be connected to what listens; None for no bound."""
-    requires_staple: bool = False
-    """Whether servers must staple an OCSP answer to their certificates."""
-    inquiry: Inquiry | None = None
-    """What is to be found out about a peer whose certificate is good, before it gets in."""
-    tellings: TokenBuckets = field(
-        init=False,
-        default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
-    )
 
 
 def listen(
@@ -116,45 +55,17 @@ class MeshClientEndpoint:
     """What the server's certificate must satisfy besides: its host name, say."""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        expectation = _Expectation(self.server_name, self.demands)
+        expectation = Expectation(self.server_name, self.demands)
         attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
         expectation.attempt = attempt
         _ = attempt.addErrback(lambda failure: expectation.failed(as_error(failure)))
         return expectation.outcome
 
 
-@define(eq=False)
-class _Expectation:
-    """One attempt to connect, until it is known how it ended."""
-
-    server_name: str | None
-    demands: Sequence[Extra]
-    attempt: "Deferred[Any] | None" = None
-    connection: "MeshConnection | None" = None
-    outcome: "Deferred[IProtocol]" = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.outcome = Deferred(lambda _: self._cancel())
-
-    def _cancel(self) -> None:
-        if self.attempt is not None:
-            self.attempt.cancel()
-        if self.connection is not None:
-            self.connection.abortConnection()
-
-    def established(self, protocol: IProtocol) -> None:
-        if not self.outcome.called:
-            self.outcome.callback(protocol)
-
-    def failed(self, error: Exception) -> None:
-        if not self.outcome.called:
-            self.outcome.errback(error)
-
-
 def _tls_factory(
-    factory: IProtocolFactory, security: Security, client: _Expectation | None
+    factory: IProtocolFactory, security: Security, client: Expectation | None
 ) -> TLSMemoryBIOFactory:
-    mesh = _MeshFactory(factory, security, client)
+    mesh = MeshFactory(factory, security, client)
     creator = _ConnectionCreator(security, client)
     return _GuardedFactory(creator, client is not None, mesh, security.clock)
 
@@ -200,7 +111,7 @@ def _at_the_first_word(protocol: Any, call: Callable[[], None]) -> None:
 @define(eq=False)
 class _ConnectionCreator:
     security: Security
-    client: _Expectation | None
+    client: Expectation | None
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
         return self._connection(Purpose.CLIENT)
@@ -223,292 +134,3 @@ class _ConnectionCreator:
         handshake = Handshake(security.judge, peers_purpose, demands, must_staple)
         verification.begin(connection, handshake)
         return connection
-
-
-class _MeshFactory(WrappingFactory[Any]):
-    noisy = False
-
-    def __init__(
-        self, wrapped: IProtocolFactory, security: Security, client: _Expectation | None
-    ) -> None:
-        super().__init__(wrapped)
-        self.declarations: tuple[object, ...] = ()
-        self.security = security
-        self.client = client
-
-    def keep_declarations(self, connection: "MeshConnection", transport: Any) -> None:
-        """zope keeps a declaration only while somebody does, and takes long to make it anew.
-
-        Twisted's TLS makes one for each interface of the connection below it, one after another.
-        """
-        if not self.declarations:
-            below = providedBy(getattr(transport, "transport", None))
-            self.declarations = (
-                providedBy(connection),
-                providedBy(transport),
-                *(Provides(type(transport), interface) for interface in below),
-            )
-
-    def buildProtocol(self, addr: IAddress | None) -> "MeshConnection | None":
-        inner = self.wrappedFactory.buildProtocol(addr)
-        return None if inner is None else MeshConnection(self, inner)
-
-
-@implementer(IHandshakeListener)
-class MeshConnection(ProtocolWrapper):
-    """One TLS connection: between TLS below and the application above, which it joins once all is proven."""
-
-    factory: _MeshFactory
-    transport: Any
-    wrappedProtocol: Any
-    peer: Peer | None = None
-    """None where a server took no certificate, and before the handshake."""
-    place: Place | None = None
-    """Among the connections of a server that bounds them."""
-
-    def __init__(self, factory: _MeshFactory, wrapped: IProtocol) -> None:
-        super().__init__(factory, wrapped)
-        self._established = False
-        self._timer: IDelayedCall | None = None
-        self._severed: Sequence[Problem] = ()
-        self._too_slow = False
-        self._one_too_many = False
-        self._held: list[bytes] | None = None
-        """What the peer says while something is still to be found out about it."""
-        self._is_paused = False
-
-    def makeConnection(self, transport: Any) -> None:
-        directlyProvides(self, providedBy(transport))
-        self.factory.keep_declarations(self, transport)
-        Protocol.makeConnection(self, transport)
-        self.factory.registerProtocol(self)
-        security = self.factory.security
-        self._timer = security.clock.callLater(security.handshake_timeout, self._out_of_time)
-        if self.factory.client is not None:
-            self.factory.client.connection = self
-
-    def handshakeCompleted(self) -> None:
-        try:
-            self._establish()
-        except PeerRefused:
-            self.transport.abortConnection()
-        except Exception as error:
-            # What this raises would otherwise leave a connection that delivers unproven data.
-            self._drop(error)
-
-    def _drop(self, error: Exception) -> None:
-        self.factory.security.log.failure(
-            "a connection was dropped: {error}", event="establish-broke", error=str(error)
-        )
-        self._established = False
-        self._held = None
-        self.factory.security.registry.discard(self)
-        self.transport.abortConnection()
-
-    def _establish(self) -> None:
-        connection: SSL.Connection = self.transport.getHandle()
-        handshake = verification.handshake_of(connection)
-        handshake.renew()
-        presented = connection.get_peer_certificate() is not None
-        demanded = self.factory.security.contexts.role.demands_certificate
-        if (presented or demanded) and not handshake.accepted:
-            if handshake.problems:
-                raise PeerRefused(handshake.problems)
-            raise RuntimeError("the handshake ended without a verdict on the peer")
-        if handshake.requires_staple and not handshake.is_stapled:
-            raise RuntimeError("the handshake ended without a verdict on the staple")
-        inquiry = self.factory.security.inquiry
-        if inquiry is None or not presented or handshake.verdict is None:
-            self._admit(connection, handshake, presented=presented)
-            return
-        self._held = []
-        left = self._timer.getTime() - self.factory.security.clock.seconds() if self._timer else 0.0
-        asking = inquiry.objections(handshake.verdict.path, left * _FOR_INQUIRIES)
-        task = spawn(self._inquire(asking), "asking about a peer", self.factory.security.log)
-        if not task.called:
-            self._is_paused = True
-            self.transport.pauseProducing()
-
-    async def _inquire(self, asking: Awaitable[Sequence[Problem]]) -> None:
-        """Let the peer in, or drop it, once it is known what there is to object."""
-        try:
-            problems = await asking
-            if not self.connected or self._too_slow:
-                return
-            connection: SSL.Connection = self.transport.getHandle()
-            handshake = verification.handshake_of(connection)
-            if problems:
-                handshake.problems = tuple(problems)
-            # Nobody reviews who is not established: what has changed meanwhile counts too.
-            handshake.renew()
-            if not handshake.accepted:
-                self.transport.abortConnection()
-                return
-            self._admit(connection, handshake, presented=True)
-            held, self._held = self._held or (), None
-            if self._is_paused and self._established:
-                # Before the application hears anything: it may want to pause the peer itself.
-                self.transport.resumeProducing()
-            for data in held:
-                if self.connected:
-                    self.dataReceived(data)
-        except Exception as error:
-            self._drop(error)
-
-    def _admit(self, connection: SSL.Connection, handshake: Handshake, *, presented: bool) -> None:
-        self._stop_timer()
-        if presented and handshake.verdict is not None:
-            self.peer = peer = _peer(connection, handshake)
-            if self.place is not None and not self.place.prove(str(peer.spiffe_id)):
-                self._one_too_many = True
-                self.abortConnection()
-                return
-        self._established = True
-        self.factory.security.registry.add(self)
-        self.wrappedProtocol.makeConnection(self)
-        if self.factory.client is not None:
-            self.factory.client.established(self.wrappedProtocol)
-
-    def still_good(self) -> bool:
-        """Whether the peer would be let in again now: not expired, not revoked, still allowed."""
-        return bool(self.connected) and not self._severed and not self.objections()
-
-    def objections(self) -> Sequence[Problem]:
-        """Judge the peer again: every reason why it would not be let in now."""
-        if not self.connected:
-            return ()
-        connection: SSL.Connection = self.transport.getHandle()
-        handshake = verification.judge_again(connection)
-        verdict = handshake.verdict
-        if self.peer and verdict and handshake.accepted and verdict.path != self.peer.path:
-            self.peer = _peer(connection, handshake)  # a root went, another vouches for it too
-        return handshake.problems
-
-    def dataReceived(self, data: bytes) -> None:
-        if self._held is not None:
-            self._held.append(data)
-        elif self._established and not self._severed:
-            self.wrappedProtocol.dataReceived(data)
-
-    def sever(self, problems: Sequence[Problem]) -> None:
-        """Hear no more, and close: what the peer's right rested on is gone.
-
-        A protocol that is :class:`IFinishing` may finish what it has begun, within
-        :data:`SEVER_GRACE`. The peer is told nothing but goodbye: an alert with the reason cannot be
-        sent on an established connection through pyOpenSSL's public API.
-        """
-        if self._severed or not self.connected:
-            return
-        self._severed = tuple(problems)
-        self.factory.security.log.info(
-            "Connection of {peer} from {address} closed: {reasons}",
-            event="connection-severed",
-            peer=str(self.peer.spiffe_id) if self.peer else "",
-            address=spoken_address(self.getPeer()),
-            codes=codes(problems),
-            reasons=reasons(problems),
-        )
-        if self.disconnecting:
-            self._abort_after(SEVER_CLOSE_TIMEOUT)
-        elif IFinishing.providedBy(self.wrappedProtocol):
-            self._abort_after(SEVER_GRACE)
-            try:
-                self.wrappedProtocol.finish(problems[0])
-            except Exception:
-                self.factory.security.log.failure("a protocol broke", event="finish-broke")
-                self.abortConnection()
-        else:
-            self.loseConnection()
-
-    def loseConnection(self) -> None:
-        """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
-        if not self.disconnecting:
-            super().loseConnection()
-            self._abort_after(SEVER_CLOSE_TIMEOUT if self._severed else CLOSE_TIMEOUT)
-
-    def _abort_after(self, seconds: float) -> None:
-        self._stop_timer()
-        if self.connected:
-            self._timer = self.factory.security.clock.callLater(seconds, self.abortConnection)
-
-    def abortConnection(self) -> None:
-        if self.connected:
-            self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stop_timer()
-        self.connected = 0
-        made_room = self.place is not None and self.place.made_room
-        if self.place is not None:
-            self.place.leave()
-        self.factory.unregisterProtocol(self)
-        if self._established:
-            self.factory.security.registry.discard(self)
-            severed = Failure(PeerRefused(self._severed)) if self._severed else reason
-            self.wrappedProtocol.connectionLost(severed)
-        elif not made_room:  # of those one line tells in total
-            self._refused(reason)
-        self.wrappedProtocol = None
-
-    def _refused(self, reason: Failure) -> None:
-        problems = self._why(reason)
-        client = self.factory.client
-        if client is not None:
-            ours = verification.handshake_of(self.transport.getHandle()).problems
-            client.failed(PeerRefused(ours) if ours else as_error(reason))
-            return
-        security = self.factory.security
-        quiet = security.tellings.take("peer-refused") > 0
-        (security.log.debug if quiet else security.log.warn)(
-            "Connection from {address} refused: {reasons}",
-            event="peer-refused",
-            address=spoken_address(self.getPeer()),
-            codes=codes(problems),
-            reasons=reasons(problems),
-        )
-
-    def _why(self, reason: Failure) -> Sequence[Problem]:
-        if self._too_slow:
-            seconds = self.factory.security.handshake_timeout
-            detail = f"the TLS handshake was not done within {seconds:g} s"
-            return (Problem("handshake-timeout", detail, "look at the network, or at the peer"),)
-        if self._one_too_many and self.peer is not None:
-            detail = f"{self.peer.spiffe_id} has as many connections as one peer may have"
-            return (Problem("too-many-connections", detail, "look why it opens so many"),)
-        handshake = verification.handshake_of(self.transport.getHandle())
-        return handshake.problems or (problem_of(reason),)
-
-    def _out_of_time(self) -> None:
-        self._timer = None
-        self._too_slow = True
-        self.abortConnection()
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-
-
-def _peer(connection: SSL.Connection, handshake: Handshake) -> Peer:
-    verdict = handshake.verdict
-    if verdict is None or verdict.spiffe_id is None:
-        raise RuntimeError("a peer was accepted without a name")
-    chain, serials = TlsFacts.chain_of(verdict.path)
-    facts = TlsFacts(
-        version=connection.get_protocol_version_name().replace("TLSv", "TLS "),
-        cipher=connection.get_cipher_name() or "",
-        group=connection.get_group_name() or "",
-        sni=printable((connection.get_servername() or b"").decode("ascii", "replace")),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
-        chain=chain,
-        serials=serials,
-    )
-    return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
-
-
-def spoken_address(address: Any) -> str:
-    """``host:port`` for the log."""
-    host = getattr(address, "host", None)
-    if host is None:
-        return "a local process"
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"

@@ -15,7 +15,7 @@ from tests.twisted_mesh.attest.processes import outcome
 from tests.twisted_mesh.tls.wires import TODAY, End, converse, good_svid, home
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.svid import NoLongerGood, SvidAttestor
-from twisted_mesh.tls.transport import MeshConnection
+from twisted_mesh.tls.connection import MeshConnection
 
 
 def connection_to(server: End, client: End | None = None) -> MeshConnection:

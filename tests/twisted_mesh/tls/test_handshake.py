@@ -38,8 +38,8 @@ from twisted_mesh.freshness import Freshness
 from twisted_mesh.review import Reviewer
 from twisted_mesh.tls import store_context, verification
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
+from twisted_mesh.tls.connection import CLOSE_TIMEOUT
 from twisted_mesh.tls.hostname import hostname_problem
-from twisted_mesh.tls.transport import CLOSE_TIMEOUT
 
 CHAIN = home().issuing.intermediates
 LIVES = {"start": TODAY - HOUR, "end": TODAY + HOUR}

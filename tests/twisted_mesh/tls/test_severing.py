@@ -28,13 +28,14 @@ from tests.twisted_mesh.tls.wires import (
     converse,
     home,
 )
+from twisted_mesh.bodies import read_body
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.review import Reviewer
 from twisted_mesh.server import MeshSite, StatusResource
 from twisted_mesh.tls.alerts import PeerRefused, as_error
-from twisted_mesh.tls.transport import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
+from twisted_mesh.tls.connection import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
 from twisted_mesh.trust import Judge
-from twisted_mesh.web import BoundedSite, read_body
+from twisted_mesh.web import BoundedSite
 
 STATUS = b"GET /api/status HTTP/1.1\r\nHost: a\r\n\r\n"
 REVOKED = Problem("revoked", "in this test")

@@ -23,8 +23,9 @@ from tests.authorities import MESH, Mesh, key, mesh
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.staples import Staples
-from twisted_mesh.tls.transport import MeshClientEndpoint, Security
+from twisted_mesh.tls.transport import MeshClientEndpoint
 from twisted_mesh.trust import Judge, Trust
 
 #: OpenSSL looks at the real clock, so these certificates are of today.

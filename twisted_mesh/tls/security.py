@@ -1,0 +1,58 @@
+"""What a connection is secured by, and who is told about it."""
+
+import typing
+from collections.abc import Sequence
+from functools import partial
+
+from attrs import Factory as Made
+from attrs import field, frozen
+from cryptography import x509
+from twisted.internet.interfaces import (
+    IReactorTime,
+)
+from twisted.logger import Logger
+
+from pki.errors import Problem
+from twisted_mesh.admission import Admission
+from twisted_mesh.connections import ConnectionRegistry
+from twisted_mesh.events import logger
+from twisted_mesh.limits import Rate, TokenBuckets
+from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.trust import Judge
+
+#: Seconds within which a handshake must be done, whatever trickles in.
+HANDSHAKE_TIMEOUT = 10.0
+
+#: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
+_TOLD = Rate(20, 100)
+
+
+class Inquiry(typing.Protocol):
+    """Somebody is asked about each peer."""
+
+    async def objections(
+        self, path: Sequence[x509.Certificate], seconds: float
+    ) -> Sequence[Problem]:
+        """Why the leaf of a judged path is not let in, found out within so many seconds. Never raises."""
+
+
+@frozen
+class Security:
+    """What a connection is secured by, and who is told about it."""
+
+    contexts: ContextFactory
+    judge: Judge
+    clock: IReactorTime
+    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    log: Logger = field(factory=partial(logger, "tls"))
+    handshake_timeout: float = HANDSHAKE_TIMEOUT
+    admission: Admission | None = None
+    """How many may be connected to what listens; None for no bound."""
+    requires_staple: bool = False
+    """Whether servers must staple an OCSP answer to their certificates."""
+    inquiry: Inquiry | None = None
+    """What is to be found out about a peer whose certificate is good, before it gets in."""
+    tellings: TokenBuckets = field(
+        init=False,
+        default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
+    )
