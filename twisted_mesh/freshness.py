@@ -43,6 +43,8 @@ class Freshness:
     on_stale: OnStale = OnStale.FAIL_CLOSED
     seconds: Callable[[], float] | None = None
     """The clock; None where nobody asks for revocations."""
+    doubts: list[Callable[[], Problem | None]] = field(factory=list, init=False)
+    """Of other sources than the CA: each may say why it is out of date."""
     as_of: float | None = field(default=None, init=False)
     """That moment; None before the first answer."""
     _moment: datetime | None = field(default=None, init=False)
@@ -77,10 +79,17 @@ class Freshness:
     @property
     def refuses(self) -> bool:
         """Whether nobody may be let in now."""
-        return self.on_stale is OnStale.FAIL_CLOSED and self.is_stale
+        return self.on_stale is OnStale.FAIL_CLOSED and (self.is_stale or self.doubt is not None)
+
+    @property
+    def doubt(self) -> Problem | None:
+        """Why another source than the CA is out of date, if one is."""
+        return next((problem for doubt in self.doubts if (problem := doubt())), None)
 
     def problem(self) -> Problem:
         """Why nobody may be let in, where that is so."""
+        if not self.is_stale and (doubt := self.doubt):
+            return doubt
         since = "at all" if self._moment is None else f"after {rfc3339(self._moment)}"
         age = spoken_duration(timedelta(seconds=self.age or 0.0))
         limit = (

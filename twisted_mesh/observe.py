@@ -69,7 +69,9 @@ def watch(manager: CertificateManager) -> None:
     CONNECTIONS.set_function(lambda: len(manager.registry))
     judge = manager.judge
     REVOCATION_AGE.set_function(lambda: nan if judge.freshness.age is None else judge.freshness.age)
-    REVOCATION_STALE.set_function(lambda: judge.freshness.is_stale)
+    REVOCATION_STALE.set_function(
+        lambda: judge.freshness.is_stale or judge.freshness.doubt is not None
+    )
     REVOCATIONS.set_function(lambda: len(judge.trust.revocations))
 
 

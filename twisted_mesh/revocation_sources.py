@@ -27,7 +27,7 @@ class RevocationSources:
     issuers: tuple[x509.Certificate, ...] = ()
     responders: Responders | None = None
     fails_closed: bool = True
-    """Whether nobody is let in while a CRL is stale or no responder answers (``--on-stale``)."""
+    """Whether a peer is refused about whom no responder answers (``--on-stale``)."""
 
     @classmethod
     def parse(
@@ -64,8 +64,7 @@ class RevocationSources:
         if self.places:
             watch.memory.recall()
             manager.preparations.append(watch.prepare)
-            if self.fails_closed:
-                manager.judge.doubts.append(watch.doubt)
+            manager.judge.freshness.doubts.append(watch.doubt)
         return watch
 
     def inquiry(self, manager: CertificateManager, reactor: Any, log: Logger) -> OcspInquiry | None:

@@ -81,8 +81,6 @@ class Judge:
     _trust: Trust = field(factory=Trust)
     freshness: Freshness = field(factory=Freshness)
     """Of the revocations that are believed: once they are too old nobody may be let in."""
-    doubts: list[Callable[[], Problem | None]] = field(factory=list, init=False)
-    """Each may say why it is not known who is revoked; nobody is let in then."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
@@ -112,8 +110,6 @@ class Judge:
         verdict = self._lasting_verdict(presented, purpose)
         if self.freshness.refuses:
             return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
-        if doubts := [problem for doubt in self.doubts if (problem := doubt())]:
-            return evolve(verdict, problems=(*verdict.problems, *doubts))
         return verdict
 
     def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:

@@ -216,3 +216,27 @@ def test_options_that_cannot_be_used_end_the_start(
     done = shared.client(*options)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("on_stale", ["fail-closed", "grace"])
+def test_open_connections_are_closed_too_once_a_list_is_stale_unless_grace_is_given(
+    on_stale: str, shared: House, issuing: Authority, tmp_path: Path
+) -> None:
+    path = tmp_path / "issuing.crl"
+    path.write_bytes(crl(issuing, 1, lives=timedelta(seconds=6)))
+    good = shared.identity("payment-worker")
+    options = ("--crl", str(path), "--on-stale", on_stale)
+    identity = ("--spiffe-id", f"{WORKER}-{on_stale}")
+    with (
+        shared.serving(*options, *identity) as (server, port),
+        tls(port, shared.root, good) as connection,
+    ):
+        connection.sendall(REQUEST)
+        assert b"200 OK" in connection.recv(65536)
+        server.wait_for("ERROR: The CRL of .* is stale")
+        if on_stale == "grace":
+            connection.sendall(REQUEST)
+            assert b"200 OK" in connection.recv(65536)
+        else:
+            server.wait_for("Connection of .* closed: stale-revocation: the CRL from ")
+            assert _rest(connection) == b""

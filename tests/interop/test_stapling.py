@@ -2,20 +2,11 @@
 
 import re
 
-import pytest
-
 from pki.svid import load_certificates
 from tests.interop.house import House
 from tests.interop.test_forged_clients import REQUEST
 
 FALLEN = "spiffe://mesh.local/service/fallen-stapler"
-
-
-@pytest.fixture(autouse=True)
-def answering(shared: House) -> None:
-    """Staples are for meshes whose CA answers OCSP requests."""
-    if shared.ask("socket", "/api/v1/ocsp", method="POST").status == 404:
-        pytest.skip("this CA does not speak OCSP")
 
 
 def serial_in(text: str) -> int:

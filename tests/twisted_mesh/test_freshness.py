@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from attrs import define, field
 
-from pki.errors import Malformed
+from pki.errors import Malformed, Problem
 from tests.authorities import NOW
 from twisted_mesh.freshness import Freshness, OnStale, freshness
 
@@ -86,3 +86,17 @@ def test_the_options_are_read() -> None:
 def test_options_that_are_none_are_refused(max_age: str | None, on_stale: str) -> None:
     with pytest.raises(Malformed):
         freshness(max_age, on_stale)
+
+
+@pytest.mark.parametrize("on_stale", OnStale)
+def test_another_source_that_is_out_of_date_is_a_reason_too(on_stale: OnStale) -> None:
+    rig = Rig(on_stale=on_stale)
+    rig.fresh.heard(98.0, NOW)
+    doubts: list[Problem] = []
+    rig.fresh.doubts.append(lambda: doubts[0] if doubts else None)
+    assert not rig.fresh.refuses
+    doubts.append(Problem("stale-revocation", "a list is too old"))
+    assert rig.fresh.refuses is (on_stale is OnStale.FAIL_CLOSED)
+    assert rig.fresh.problem() == doubts[0]
+    rig.seconds = 109.0
+    assert "--revocation-max-age" in rig.fresh.problem().detail, "the CA comes first"

@@ -31,22 +31,20 @@ def watched(sources: RevocationSources, of: CertificateManager, home: Path) -> A
 def test_without_options_nobody_else_is_heard(tmp_path: Path) -> None:
     sources, of = RevocationSources.parse([], [], None, []), manager()
     watched(sources, of, tmp_path)
-    assert not of.preparations and not of.judge.doubts
+    assert not of.preparations and not of.judge.freshness.doubts
     assert sources.inquiry(of, of.clock, of.log) is None
 
 
-@pytest.mark.parametrize(("on_stale", "doubts"), [(None, 1), ("fail-closed", 1), ("grace", 0)])
-def test_a_crl_is_read_before_the_first_certificate_is_used(
-    on_stale: str | None, doubts: int, tmp_path: Path
-) -> None:
+def test_a_crl_is_read_before_the_first_certificate_is_used(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(certificates_pem([mesh().root.certificate]))
     twice = ["one.crl", "http://ca.example/crl", "one.crl"]
-    sources, of = RevocationSources.parse(twice, [str(ca)], None, [], on_stale), manager()
+    sources, of = RevocationSources.parse(twice, [str(ca)], None, []), manager()
     assert [str(place) for place in sources.places] == twice[:2]
     watch = watched(sources, of, tmp_path)
     assert of.preparations == [watch.prepare]
-    assert len(of.judge.doubts) == doubts
+    assert of.judge.freshness.doubts == [watch.doubt]
+    assert of.judge.freshness.refuses, "before it has been read"
     assert watch.issuers == (mesh().root.certificate,)
 
 

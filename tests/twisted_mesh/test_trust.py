@@ -213,7 +213,7 @@ def test_another_domains_root_does_not_vouch_for_ours() -> None:
 def test_while_it_is_not_known_who_is_revoked_nobody_is_let_in() -> None:
     doubt: list[Problem] = []
     judge = Judge(lambda: NOW, Trust(CA.bundles, allow=ALL))
-    judge.doubts.append(lambda: doubt[0] if doubt else None)
+    judge.freshness.doubts.append(lambda: doubt[0] if doubt else None)
     presented = chain()
     assert judge.verdict(presented, Purpose.CLIENT).ok
     doubt.append(Problem("stale-revocation", "a list is too old"))

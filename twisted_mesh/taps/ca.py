@@ -45,6 +45,7 @@ from twisted_mesh.key_files import KeyFiles
 from twisted_mesh.manager import CertificateManager
 from twisted_mesh.passphrase import read_passphrase
 from twisted_mesh.sources import OwnSource
+from twisted_mesh.stapler import Stapler
 from twisted_mesh.state import StateDirectory, refuse_changeable
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import publishing, registration
@@ -59,6 +60,7 @@ from twisted_mesh.taps.lifecycle import (
 from twisted_mesh.tls import transport
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.staples import Staples
 from twisted_mesh.trust import Judge, Trust
 from twisted_mesh.web import BoundedSite
 
@@ -193,7 +195,9 @@ class CaService(MeshService):
         reactor, options = self.reactor, self.options
         everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
         judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
-        contexts = ContextFactory(Role(serves=True, demands_certificate=False, sends_root=True))
+        staples = Staples(wall_clock)
+        role = Role(serves=True, demands_certificate=False, sends_root=True)
+        contexts = ContextFactory(role, staples)
         registry = self.ca.reports.own = ConnectionRegistry()
         self.manager = CertificateManager(
             OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
@@ -205,6 +209,9 @@ class CaService(MeshService):
             registry=registry,
             announce=False,
         )
+        self.stapler = Stapler(self._about_ourselves, staples, reactor, wall_clock, self.log)
+        self.manager.preparations.append(self.stapler.prepare)
+        self.manager.on_revocation.append(self.stapler.told)
         self.ca.on_revocation += [self.manager.revoke, self._replace_own]
         # Who was revoked in earlier lives is refused before the first handshake.
         self.ca.publisher.hears.append(self.manager.revoke)
@@ -267,6 +274,9 @@ class CaService(MeshService):
             url=url,
             port=port.getHost().port,
         )
+
+    async def _about_ourselves(self, request: bytes) -> bytes:
+        return (await self.ca.responder.answer(request, "the CA's own TLS port")).der
 
     def _listen_unix(self, path: Path) -> None:
         if path.is_socket():
@@ -361,6 +371,7 @@ class CaService(MeshService):
             self.cut_off(late, seconds)
 
     async def close(self) -> None:
+        self.stapler.stop()
         self.housekeeping.stop()
         self.ca.publisher.stop()
         self.audit.stop()
