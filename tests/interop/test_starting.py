@@ -59,6 +59,13 @@ def test_a_plaintext_port_in_use_ends_the_ca(house: House, taken: str) -> None:
     )
 
 
+def test_a_crl_port_in_use_ends_the_ca(house: House, taken: str) -> None:
+    options = ("--port", "0", "--root-key", "ec-p256", "--crl-http", taken)
+    assert_it_ended(
+        house.twistd("mesh-ca", *options), f"the CRL address {taken}", "Address already in use"
+    )
+
+
 def test_a_port_in_use_ends_the_server(house: House, taken: str) -> None:
     server = house.twistd("mesh-server", "--listen", f"127.0.0.1:{taken}")
     assert_it_ended(server, f"mesh-server: the address 127.0.0.1:{taken}", "Address already in use")

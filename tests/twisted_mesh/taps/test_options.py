@@ -56,6 +56,7 @@ def test_the_defaults_of_the_ca_are_those_of_the_contract() -> None:
     assert options["key-passphrase-fd"] is None
     assert options["insecure-http"] is None
     assert options["issuance-log"] is None
+    assert options["crl-http"] is None
     assert options["drain"] == 10
     assert options["state-dir"] == Path("/the/state")
 
