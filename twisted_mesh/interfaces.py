@@ -18,7 +18,7 @@ class IStore(Interface):
         """Finish what is under way and close. A Deferred that fires when done."""
 
     def apply(command: Any) -> Any:
-        """Do one of ``stores.records.Command``: a Deferred of its result once that is durable."""
+        """Do one of ``stores.commands.Command``: a Deferred of its result once that is durable."""
 
     def find(serial: int) -> Any:
         """A Deferred of the IssuedCertificate of that serial, or None."""

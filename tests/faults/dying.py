@@ -169,20 +169,20 @@ def wrap_store(fate: Fate) -> None:
 def steps_of(command: Any) -> Iterator[str]:
     """What a command of the store is a step of."""
     from pki.audit import Act
-    from twisted_mesh.stores import records
+    from twisted_mesh.stores import commands
 
     names: dict[type[Any], str] = {
-        records.RecordIntent: "intent",
-        records.RecordCertificate: "certificate",
-        records.Revoke: "revocation",
-        records.WriteOff: "write-off",
-        records.TakeCrlNumber: "number",
-        records.ExtendLog: "tiles",
-        records.SaveCheckpoint: "checkpoint",
+        commands.RecordIntent: "intent",
+        commands.RecordCertificate: "certificate",
+        commands.Revoke: "revocation",
+        commands.WriteOff: "write-off",
+        commands.TakeCrlNumber: "number",
+        commands.ExtendLog: "tiles",
+        commands.SaveCheckpoint: "checkpoint",
     }
     if type(command) in names:
         yield names[type(command)]
-    elif isinstance(command, records.RecordAct) and command.entry.act in (Act.START, Act.STOP):
+    elif isinstance(command, commands.RecordAct) and command.entry.act in (Act.START, Act.STOP):
         yield str(command.entry.act)
 
 

@@ -18,13 +18,8 @@ from pki.policy import Principal, administrator
 from twisted_mesh._tasks import spawn
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import (
-    ExtendLog,
-    LogHead,
-    RecordAct,
-    SaveCheckpoint,
-    StoreError,
-)
+from twisted_mesh.stores.commands import ExtendLog, RecordAct, SaveCheckpoint
+from twisted_mesh.stores.records import LogHead, StoreError
 
 _log = logger("ca")
 #: Seconds between two looks for what is not in the tree yet.

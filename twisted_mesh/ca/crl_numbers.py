@@ -10,7 +10,7 @@ from attrs import define, field
 
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import TakeCrlNumber
+from twisted_mesh.stores.commands import TakeCrlNumber
 
 _log = logger("ca")
 _MILLISECONDS = 1000

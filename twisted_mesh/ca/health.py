@@ -20,7 +20,7 @@ from pki.validity import spoken_duration, spoken_time
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.clock import Now
-from twisted_mesh.stores.records import Probe
+from twisted_mesh.stores.commands import Probe
 
 #: What is looked at; a CA that keeps nothing has no disk.
 CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "crls", "descriptors", "disk")

@@ -10,7 +10,7 @@ from pki.errors import PkiError
 from twisted_mesh._tasks import spawn
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import Prune
+from twisted_mesh.stores.commands import Prune
 
 _log = logger("ca")
 #: Seconds between two looks.

@@ -16,12 +16,8 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.registrar import Registrar, facts_of
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import (
-    CreateToken,
-    IssuedToken,
-    RevokeToken,
-    StoredEntry,
-)
+from twisted_mesh.stores.commands import CreateToken, RevokeToken
+from twisted_mesh.stores.records import IssuedToken, StoredEntry
 
 _log = logger("ca")
 

@@ -17,14 +17,8 @@ from pki.selector import Selector, spoken
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
-from twisted_mesh.stores.records import (
-    CreateEntry,
-    DeleteEntry,
-    SettleDefaultEntry,
-    StoredEntry,
-    StoreError,
-    Unknown,
-)
+from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
+from twisted_mesh.stores.records import StoredEntry, StoreError, Unknown
 
 _log = logger("ca")
 

@@ -24,7 +24,7 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh._tasks import spawn
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor
-from twisted_mesh.ca import feed, published, registration, reporting
+from twisted_mesh.ca import auditing, feed, published, registration, reporting
 from twisted_mesh.ca.answers import Answer
 from twisted_mesh.ca.doors import with_token
 from twisted_mesh.ca.health import Standing
@@ -287,55 +287,6 @@ class CaApi(resource.Resource):
             for found in certificates
         ]
 
-    async def checkpoint(self, call: Call) -> Answer:
-        log = self.ca.log
-        signed = log.latest or await log.extend()
-        note = signed.note if signed else None
-        told = {"verifier": str(log.key.verifier), "checkpoint": note}
-        return Answer(msgspec.json.encode(told))
-
-    async def checkpoints(self, call: Call) -> Answer:
-        start, limit = call.page()
-        found = await self.ca.store.checkpoints(start, limit + 1)
-        following = found[limit][0] if len(found) > limit else None
-        notes = [note for _, note in found[:limit]]
-        return Answer(msgspec.json.encode({"checkpoints": notes, "next": following}))
-
-    async def entries(self, call: Call) -> Answer:
-        start, limit = call.page()
-        listed, size = await self.ca.store.log_entries(start, limit)
-        following = start + len(listed)
-        told = {
-            "entries": [
-                {
-                    "position": logged.position,
-                    "leaf": logged.leaf.hex(),
-                    "entry": None if logged.entry is None else logged.entry.decode(),
-                }
-                for logged in listed
-            ],
-            "size": size,
-            "next": following if listed and following < size else None,
-        }
-        return Answer(msgspec.json.encode(told))
-
-    async def proof(self, call: Call) -> Answer:
-        """Of an entry's place (``position``, ``size``), or that one tree extends another (``from``, ``to``)."""
-        store = self.ca.store
-        size = (await store.log_head()).size
-        if "position" in call.query:
-            of = call.number("size", size, 1, size)
-            position = call.number("position", 0, 0, of - 1)
-            (logged,), _ = await store.log_entries(position, 1)
-            hashes = await store.inclusion_proof(position, of)
-            told = {"proof": [h.hex() for h in hashes], "leaf": logged.leaf.hex(), "size": of}
-        else:
-            to = call.number("to", size, 0, size)
-            since = call.number("from", 0, 0, to)
-            hashes = await store.consistency_proof(since, to) if since else ()
-            told = {"proof": [h.hex() for h in hashes], "size": to}
-        return Answer(msgspec.json.encode(told))
-
     async def health(self, call: Call) -> Answer:
         checks = await self.ca.health.examine()
         worst = max((check.standing for check in checks), default=Standing.OK)
@@ -415,10 +366,10 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/api/v1/certificates/*"): Route(Action.LIST, CaApi.certificate),
     ("GET", "/api/v1/connections"): _elsewhere(Action.READ_CONNECTIONS, reporting.read),
     ("POST", "/api/v1/connections"): _elsewhere(Action.TELL_CONNECTIONS, reporting.tell),
-    ("GET", "/api/v1/audit/checkpoint"): Route(Action.READ_CHECKPOINT, CaApi.checkpoint),
-    ("GET", "/api/v1/audit/checkpoints"): Route(Action.READ_AUDIT, CaApi.checkpoints),
-    ("GET", "/api/v1/audit/entries"): Route(Action.READ_AUDIT, CaApi.entries),
-    ("GET", "/api/v1/audit/proof"): Route(Action.READ_CHECKPOINT, CaApi.proof),
+    ("GET", "/api/v1/audit/checkpoint"): _elsewhere(Action.READ_CHECKPOINT, auditing.checkpoint),
+    ("GET", "/api/v1/audit/checkpoints"): _elsewhere(Action.READ_AUDIT, auditing.checkpoints),
+    ("GET", "/api/v1/audit/entries"): _elsewhere(Action.READ_AUDIT, auditing.entries),
+    ("GET", "/api/v1/audit/proof"): _elsewhere(Action.READ_CHECKPOINT, auditing.proof),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, CaApi.health),
     ("POST", "/api/v1/ca/detach-root"): Route(Action.DETACH_ROOT, CaApi.detach_root),
     ("GET", "/api/v1/entries"): _elsewhere(Action.READ_ENTRIES, registration.list_entries),

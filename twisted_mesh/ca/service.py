@@ -39,6 +39,13 @@ from twisted_mesh.ca.reports import ConnectionReports
 from twisted_mesh.ca.responder import OcspResponder
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
+from twisted_mesh.stores.commands import (
+    RecordCertificate,
+    RecordIntent,
+    Revoke,
+    RevokeAll,
+    WriteOff,
+)
 from twisted_mesh.stores.records import (
     Conflict,
     Feed,
@@ -47,15 +54,10 @@ from twisted_mesh.stores.records import (
     OpenIntent,
     Page,
     Query,
-    RecordCertificate,
-    RecordIntent,
-    Revoke,
-    RevokeAll,
     Status,
     StoreError,
     TokenSpent,
     Unknown,
-    WriteOff,
 )
 from twisted_mesh.turnstile import Turnstile
 

@@ -12,13 +12,9 @@ from typing import Any
 from attrs import evolve
 from sqlalchemy import Connection
 
+from twisted_mesh.stores.commands import RecordCertificate, RecordIntent, RevokeAll
 from twisted_mesh.stores.reading import rows_of
-from twisted_mesh.stores.records import (
-    IssuedCertificate,
-    RecordCertificate,
-    RecordIntent,
-    RevokeAll,
-)
+from twisted_mesh.stores.records import IssuedCertificate
 from twisted_mesh.stores.schema import (
     INTENDED,
     certificate_of,

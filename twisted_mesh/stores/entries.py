@@ -10,15 +10,8 @@ from sqlalchemy.types import NullType
 from pki.errors import PkiError, printable
 from pki.registration import RegistrationEntry
 from twisted_mesh.stores import log
-from twisted_mesh.stores.records import (
-    Conflict,
-    CreateEntry,
-    DeleteEntry,
-    SettleDefaultEntry,
-    StoredEntry,
-    StoreError,
-    Unknown,
-)
+from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
+from twisted_mesh.stores.records import Conflict, StoredEntry, StoreError, Unknown
 from twisted_mesh.stores.schema import (
     certificates,
     entries,

@@ -9,16 +9,12 @@ from pki.errors import printable
 from pki.revocation import Reason
 from pki.serial import serial_pairs
 from twisted_mesh.stores import bulk, entries, log, tokens
-from twisted_mesh.stores.reading import ROW
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     Command,
-    Conflict,
     CreateEntry,
     CreateToken,
     DeleteEntry,
-    EntryGone,
     ExtendLog,
-    IssuedCertificate,
     Outcome,
     Probe,
     Prune,
@@ -27,14 +23,20 @@ from twisted_mesh.stores.records import (
     RecordIntent,
     Revoke,
     RevokeAll,
-    Revoked,
     RevokeToken,
     SaveCheckpoint,
     SettleDefaultEntry,
-    StoreError,
     TakeCrlNumber,
-    Unknown,
     WriteOff,
+)
+from twisted_mesh.stores.reading import ROW
+from twisted_mesh.stores.records import (
+    Conflict,
+    EntryGone,
+    IssuedCertificate,
+    Revoked,
+    StoreError,
+    Unknown,
 )
 from twisted_mesh.stores.schema import (
     certificate_of,

@@ -12,9 +12,9 @@ from zope.interface import implementer
 from pki.errors import PkiError
 from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores import entries, log, reading, tokens
+from twisted_mesh.stores.commands import Command
 from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
-    Command,
     Feed,
     Full,
     IssuedCertificate,

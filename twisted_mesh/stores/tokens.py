@@ -9,13 +9,11 @@ from pki.errors import printable
 from pki.join_token import token_id
 from pki.validity import spoken_time
 from twisted_mesh.stores import entries, log
+from twisted_mesh.stores.commands import CreateToken, RecordIntent, RevokeToken
 from twisted_mesh.stores.records import (
     Conflict,
-    CreateToken,
     EntryGone,
     IssuedToken,
-    RecordIntent,
-    RevokeToken,
     TokenDead,
     TokenSpent,
     TokenStatus,

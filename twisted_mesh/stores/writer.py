@@ -6,17 +6,16 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pki.audit import Act
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
     CreateToken,
-    Full,
     Outcome,
     Probe,
     RecordAct,
     RecordIntent,
-    StoreError,
 )
+from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.sqlite import Sqlite
 from twisted_mesh.stores.writing import apply_all
 

@@ -6,12 +6,7 @@ from itertools import groupby
 from sqlalchemy import Connection, Engine
 
 from twisted_mesh.stores import bulk, rules
-from twisted_mesh.stores.records import (
-    Command,
-    Outcome,
-    RecordCertificate,
-    RecordIntent,
-)
+from twisted_mesh.stores.commands import Command, Outcome, RecordCertificate, RecordIntent
 
 #: PEP 249's names for what the database did by itself (a full disk, a damaged file), whatever it was asked.
 _OUTAGES = frozenset({"OperationalError", "DatabaseError", "InternalError"})

@@ -32,10 +32,8 @@ from twisted_mesh.tls.verification import Extra, Handshake
 
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
-
 #: The share of what is left of the time for a handshake, for finding out about a peer.
 _FOR_INQUIRIES = 0.9
-
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
 #: all is over within a second.
 SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4

@@ -7,9 +7,7 @@ from functools import partial
 from attrs import Factory as Made
 from attrs import field, frozen
 from cryptography import x509
-from twisted.internet.interfaces import (
-    IReactorTime,
-)
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.errors import Problem
@@ -22,7 +20,6 @@ from twisted_mesh.trust import Judge
 
 #: Seconds within which a handshake must be done, whatever trickles in.
 HANDSHAKE_TIMEOUT = 10.0
-
 #: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
 _TOLD = Rate(20, 100)
 

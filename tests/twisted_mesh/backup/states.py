@@ -12,7 +12,8 @@ from tests.twisted_mesh.stores import certificates
 from twisted_mesh.state import StateDirectory, write_whole
 from twisted_mesh.stores import schema
 from twisted_mesh.stores import tokens as stored_tokens
-from twisted_mesh.stores.records import Command, TokenStatus
+from twisted_mesh.stores.commands import Command
+from twisted_mesh.stores.records import TokenStatus
 from twisted_mesh.stores.sqlite import Sqlite
 from twisted_mesh.stores.writing import apply_all
 

@@ -27,7 +27,8 @@ from twisted_mesh.backup.record import Lost
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.state import StateDirectory, StateError
 from twisted_mesh.stores import reading
-from twisted_mesh.stores.records import StoreError, TakeCrlNumber
+from twisted_mesh.stores.commands import TakeCrlNumber
+from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.sqlite import Sqlite
 
 

@@ -25,13 +25,8 @@ from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.state import StateDirectory
-from twisted_mesh.stores.records import (
-    IssuedToken,
-    Prune,
-    RecordCertificate,
-    RecordIntent,
-    TokenStatus,
-)
+from twisted_mesh.stores.commands import Prune, RecordCertificate, RecordIntent
+from twisted_mesh.stores.records import IssuedToken, TokenStatus
 
 LIVE, SPENT, REVOKED = TokenStatus.LIVE, TokenStatus.SPENT, TokenStatus.REVOKED
 A, B, C = (token_of(number, name) for number, name in enumerate("abc"))

@@ -10,7 +10,8 @@ from pki.audit import Act, Checkpoint, LogKey
 from pki.merkle import verify_consistency, verify_inclusion
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of, settled
 from twisted_mesh.ca.audit_log import SAMPLING, TICK, AuditLog
-from twisted_mesh.stores.records import ExtendLog, SaveCheckpoint, StoreError
+from twisted_mesh.stores.commands import ExtendLog, SaveCheckpoint
+from twisted_mesh.stores.records import StoreError
 
 
 def record(rig: CaRig, count: int = 1) -> None:

@@ -38,13 +38,12 @@ from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
+from twisted_mesh.stores.commands import RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import (
     Conflict,
     EntryGone,
     IssuedCertificate,
     Query,
-    RecordCertificate,
-    RecordIntent,
     Revoked,
     Status,
     StoreError,

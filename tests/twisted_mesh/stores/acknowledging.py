@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.internet import defer, reactor, task
 
 from tests.twisted_mesh.stores.certificates import der, intent
-from twisted_mesh.stores.records import RecordCertificate
+from twisted_mesh.stores.commands import RecordCertificate
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 

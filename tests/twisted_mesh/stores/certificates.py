@@ -9,16 +9,16 @@ from pki.audit import Act, Entry
 from pki.revocation import Reason
 from pki.spiffe import SpiffeId
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     Command,
     ExtendLog,
-    IssuedCertificate,
     RecordCertificate,
     RecordIntent,
     Revoke,
     RevokeAll,
     WriteOff,
 )
+from twisted_mesh.stores.records import IssuedCertificate
 from twisted_mesh.stores.sql import SqlStore
 
 ISSUER = "ab" * 32

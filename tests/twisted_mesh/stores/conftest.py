@@ -7,8 +7,8 @@ import pytest
 
 from tests.twisted_mesh.stores.certificates import intent
 from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.stores.commands import Command
 from twisted_mesh.stores.opening import open_store
-from twisted_mesh.stores.records import Command
 from twisted_mesh.stores.sql import SqlStore
 
 

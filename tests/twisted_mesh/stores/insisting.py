@@ -13,8 +13,9 @@ from typing import Any
 from twisted.internet import defer, reactor, task
 
 from tests.twisted_mesh.stores.certificates import der, intent
+from twisted_mesh.stores.commands import Command, RecordCertificate
 from twisted_mesh.stores.opening import open_store
-from twisted_mesh.stores.records import Command, RecordCertificate, StoreError
+from twisted_mesh.stores.records import StoreError
 
 
 async def insist(store: Any, command: Callable[[], Command]) -> Any:

@@ -14,15 +14,14 @@ from pki.registration import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from tests.twisted_mesh.stores.certificates import NOW, entry
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     CreateEntry,
     CreateToken,
     DeleteEntry,
-    IssuedToken,
     RevokeToken,
     SettleDefaultEntry,
-    StoredEntry,
 )
+from twisted_mesh.stores.records import IssuedToken, StoredEntry
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 

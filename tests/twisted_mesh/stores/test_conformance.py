@@ -32,19 +32,21 @@ from tests.twisted_mesh.stores.certificates import (
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores import reading
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     Command,
+    Probe,
+    Prune,
+    RecordAct,
+    RecordCertificate,
+    TakeCrlNumber,
+)
+from twisted_mesh.stores.records import (
     Conflict,
     LastCrl,
     OpenIntent,
-    Probe,
-    Prune,
     Query,
-    RecordAct,
-    RecordCertificate,
     Revoked,
     Status,
-    TakeCrlNumber,
     Unknown,
 )
 from twisted_mesh.stores.sql import SqlStore

@@ -30,14 +30,8 @@ from tests.twisted_mesh.stores.registrations import (
     token_of,
 )
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores.records import (
-    Command,
-    Conflict,
-    EntryGone,
-    Prune,
-    StoreError,
-    Unknown,
-)
+from twisted_mesh.stores.commands import Command, Prune
+from twisted_mesh.stores.records import Conflict, EntryGone, StoreError, Unknown
 from twisted_mesh.stores.sql import SqlStore
 
 TOKEN = token_of(1, "web")

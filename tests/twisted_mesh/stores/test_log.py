@@ -21,15 +21,8 @@ from tests.twisted_mesh.stores.certificates import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import log
-from twisted_mesh.stores.records import (
-    ExtendLog,
-    LogHead,
-    Prune,
-    Query,
-    RecordAct,
-    SaveCheckpoint,
-    StoreError,
-)
+from twisted_mesh.stores.commands import ExtendLog, Prune, RecordAct, SaveCheckpoint
+from twisted_mesh.stores.records import LogHead, Query, StoreError
 from twisted_mesh.stores.sql import SqlStore
 
 LONG_AGO = NOW - timedelta(days=400)

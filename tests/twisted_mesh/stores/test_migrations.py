@@ -19,13 +19,8 @@ from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, w
 from tests.twisted_mesh.stores.registrations import create_token, settle_default, stored, token_of
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
-from twisted_mesh.stores.records import (
-    IssuedCertificate,
-    Query,
-    RecordCertificate,
-    Status,
-    TakeCrlNumber,
-)
+from twisted_mesh.stores.commands import RecordCertificate, TakeCrlNumber
+from twisted_mesh.stores.records import IssuedCertificate, Query, Status
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 

@@ -41,30 +41,32 @@ from tests.twisted_mesh.stores.registrations import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reading
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     Command,
-    Conflict,
     CreateEntry,
     CreateToken,
     DeleteEntry,
-    EntryGone,
-    IssuedCertificate,
-    IssuedToken,
     Prune,
-    Query,
     RecordCertificate,
     RecordIntent,
     Revoke,
     RevokeAll,
-    Revoked,
     RevokeToken,
     SettleDefaultEntry,
+    WriteOff,
+)
+from twisted_mesh.stores.records import (
+    Conflict,
+    EntryGone,
+    IssuedCertificate,
+    IssuedToken,
+    Query,
+    Revoked,
     Status,
     StoredEntry,
     TokenDead,
     TokenSpent,
     Unknown,
-    WriteOff,
 )
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite

@@ -34,17 +34,15 @@ from tests.twisted_mesh.stores.registrations import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reserve
-from twisted_mesh.stores.records import (
+from twisted_mesh.stores.commands import (
     ExtendLog,
-    Full,
     Probe,
     Prune,
-    Query,
     RecordAct,
     RecordCertificate,
     SaveCheckpoint,
-    StoreError,
 )
+from twisted_mesh.stores.records import Full, Query, StoreError
 from twisted_mesh.stores.reserve import Reserve
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite

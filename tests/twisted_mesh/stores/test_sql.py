@@ -14,7 +14,8 @@ from tests.running import PATIENCE
 from tests.twisted_mesh.stores.certificates import NOW, intent, issued, record, signed
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import rules, sql, writer
-from twisted_mesh.stores.records import Command, Probe, Query, StoreError
+from twisted_mesh.stores.commands import Command, Probe
+from twisted_mesh.stores.records import Query, StoreError
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 

@@ -26,13 +26,8 @@ from tests.twisted_mesh.stores.certificates import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import schema
-from twisted_mesh.stores.records import (
-    Command,
-    Query,
-    RecordCertificate,
-    Status,
-    StoreError,
-)
+from twisted_mesh.stores.commands import Command, RecordCertificate
+from twisted_mesh.stores.records import Query, Status, StoreError
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 

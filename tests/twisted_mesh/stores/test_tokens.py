@@ -39,12 +39,10 @@ from tests.twisted_mesh.stores.registrations import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import bulk
+from twisted_mesh.stores.commands import Command, Prune, RecordCertificate
 from twisted_mesh.stores.records import (
-    Command,
     Conflict,
     IssuedToken,
-    Prune,
-    RecordCertificate,
     TokenDead,
     TokenSpent,
     TokenStatus,

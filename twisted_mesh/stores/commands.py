@@ -1,0 +1,230 @@
+"""What a store is told.
+
+Each command is applied whole, with its preconditions and its row of the audit log, or not at all.
+"""
+
+from datetime import datetime
+
+from attrs import frozen
+
+from pki.audit import Entry
+from pki.registration import RegistrationEntry
+from pki.revocation import Reason
+from twisted_mesh.stores.records import IssuedCertificate, IssuedToken, LogHead, StoredEntry
+
+
+@frozen
+class RecordIntent:
+    """Before a signature: that it is about to be made. Result: the intent's number.
+
+    A token is spent by it and by nothing else. Raises :class:`Conflict` for a serial or a
+    ``request_key`` that is known, :class:`Revoked`, :class:`EntryGone`, :class:`TokenSpent` and
+    :class:`TokenDead`.
+    """
+
+    certificate: IssuedCertificate
+    digest: bytes
+    """SHA-256 of what is to be signed."""
+    entry: Entry
+    renews: int | None = None
+    """The serial that the caller proved itself by: it must not be revoked."""
+    request_key: str | None = None
+    """What a repeated request is known by."""
+    requires: str | None = None
+    """A registration entry that must be in the store."""
+    token: bytes | None = None
+    """The digest of a join token that must be live, and bound to ``requires`` if that is given."""
+    at: datetime | None = None
+    """When the token is spent; None for the time of ``entry``."""
+
+
+@frozen
+class RecordCertificate:
+    """After the signature: the certificate for an intent. Result: None. Raises :class:`Unknown`."""
+
+    intent: int
+    der: bytes
+
+
+@frozen
+class WriteOff:
+    """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
+
+    Nobody has got anything for it, so a token that was spent on it is not spent any more. Raises
+    :class:`Unknown` where the intent is not open any more.
+    """
+
+    intent: int
+    at: datetime
+    entry: Entry
+
+
+@frozen
+class Revoke:
+    """Revoke a certificate, once and for all. Result: its :class:`IssuedCertificate`.
+
+    Repeated, it changes nothing, writes no entry and answers with the first revocation. Raises
+    :class:`Unknown`.
+    """
+
+    serial: int
+    at: datetime
+    reason: Reason
+    entry: Entry
+    issuer: str | None = None
+    """None: whichever of our issuers gave out the serial."""
+
+
+@frozen
+class RevokeAll:
+    """Revoke many certificates in one step, each as by :class:`Revoke`.
+
+    Result: a tuple of the :class:`IssuedCertificate` that there are, in the order of ``acts``; serials
+    that are unknown are passed over, and so are the entries of what was revoked before.
+    """
+
+    acts: tuple[tuple[int, Entry], ...]
+    """Serials, each with what the audit log is to say of it."""
+    at: datetime
+    reason: Reason
+
+
+@frozen
+class CreateEntry:
+    """Make a registration entry. Result: None. Raises :class:`Conflict` where the id is taken."""
+
+    entry: RegistrationEntry
+    at: datetime
+    act: Entry
+
+
+@frozen
+class DeleteEntry:
+    """Delete a registration entry, its tokens with it. Result: None. Raises :class:`Unknown`.
+
+    One that cannot be read is deleted like any other.
+    """
+
+    id: str
+    at: datetime
+    act: Entry
+
+
+@frozen
+class SettleDefaultEntry:
+    """Make the default entry, or decline it (None), once in the life of a store.
+
+    Result: whether this was the first time. Repeated, with the same or with the other, it changes
+    nothing and writes no act.
+    """
+
+    entry: RegistrationEntry | None
+    at: datetime
+    act: Entry
+
+
+@frozen
+class CreateToken:
+    """Keep a new join token, and the entry that is made for it. Result: None.
+
+    Raises :class:`Unknown` where its entry is not there, and :class:`Conflict`.
+    """
+
+    token: IssuedToken
+    act: Entry
+    new_entry: StoredEntry | None = None
+
+
+@frozen
+class RevokeToken:
+    """Revoke a join token, by its id, once and for all. Result: its :class:`IssuedToken`.
+
+    What it has bought stays good. Repeated, it changes nothing, writes no act and answers with the
+    first revocation. Raises :class:`Unknown`.
+    """
+
+    id: str
+    at: datetime
+    act: Entry
+
+
+@frozen
+class TakeCrlNumber:
+    """Give out the number of an issuer's next CRL. Result: that number.
+
+    It is higher than each before it, and ``least`` at least.
+    """
+
+    issuer: str
+    least: int = 1
+    served: datetime | None = None
+    """The ``this_update`` of the issuer's latest CRL that has been served; None changes nothing."""
+
+
+@frozen
+class RecordAct:
+    """An act that changes no table. Result: None."""
+
+    entry: Entry
+
+
+@frozen
+class ExtendLog:
+    """Take the acts that were recorded since into the Merkle tree. Result: the :class:`LogHead`."""
+
+
+@frozen
+class SaveCheckpoint:
+    """Keep a signed checkpoint of the log. Result: None."""
+
+    size: int
+    at: datetime
+    note: str
+
+
+@frozen
+class Prune:
+    """Forget certificates and tokens that expired, and the text of acts that happened, before a time.
+
+    Of checkpoints from before ``acts_before``, one an hour stays. At most ``limit`` of each. Result:
+    how many rows are gone. A certificate whose intent is open stays; so do the hashes of all acts:
+    the log proves itself as before. With the last of a token and all certificates that an entry which
+    was made for that token has bought, the entry goes too: nobody can use it any more.
+    """
+
+    expired_before: datetime
+    acts_before: datetime
+    limit: int = 250
+    """On a full disk the log of what is written must fit into the reserve."""
+    revoked_before: datetime | None = None
+    """Of what is revoked, only what expired before this too: CRLs still list the rest."""
+
+
+@frozen
+class Probe:
+    """Write something, durably, and read it back. Result: None."""
+
+    at: datetime
+
+
+Command = (
+    RecordIntent
+    | RecordCertificate
+    | WriteOff
+    | Revoke
+    | RevokeAll
+    | CreateEntry
+    | DeleteEntry
+    | SettleDefaultEntry
+    | CreateToken
+    | RevokeToken
+    | TakeCrlNumber
+    | RecordAct
+    | ExtendLog
+    | SaveCheckpoint
+    | Prune
+    | Probe
+)
+
+#: What a command comes to where it does not raise.
+Outcome = IssuedCertificate | tuple[IssuedCertificate, ...] | IssuedToken | LogHead | int | None
