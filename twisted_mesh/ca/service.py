@@ -3,17 +3,17 @@
 import hashlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from pki import policy
 from pki.audit import Act, Entry
-from pki.authority import Authority, Draft
+from pki.authority import Authority
 from pki.bundle import BundleSet, TrustBundle
 from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, Refused
@@ -22,15 +22,14 @@ from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administr
 from pki.profile import OCSP_RESPONDER
 from pki.publication import Publication
 from pki.publishing import RESPONDER_LIFE
-from pki.registration import DEFAULT_ENTRY
 from pki.revocation import Reason, Revocation
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.bulletin import Bulletin
 from twisted_mesh.ca.health import Health
+from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.publisher import Publisher
@@ -40,18 +39,14 @@ from twisted_mesh.ca.responder import OcspResponder
 from twisted_mesh.clock import Now
 from twisted_mesh.events import logger
 from twisted_mesh.stores.commands import (
-    RecordCertificate,
-    RecordIntent,
     Revoke,
     RevokeAll,
-    WriteOff,
 )
 from twisted_mesh.stores.records import (
     Conflict,
     Feed,
     IssuedCertificate,
     IssuedToken,
-    OpenIntent,
     Page,
     Query,
     Status,
@@ -70,32 +65,6 @@ _NAMES_TOLD = 3
 OWN_LIFETIME = timedelta(hours=24)
 
 
-@frozen
-class Issued:
-    """What the caller gets. The certificate is decoded only for whoever asks for the ``chain``."""
-
-    der: bytes
-    serial: int
-    expires_at: datetime
-    intermediates: tuple[x509.Certificate, ...]
-
-    @property
-    def chain(self) -> tuple[x509.Certificate, ...]:
-        """The certificate and its intermediates, leaf first."""
-        return (x509.load_der_x509_certificate(self.der), *self.intermediates)
-
-
-@frozen
-class _Purchase:
-    """Why something is signed, and what that uses up."""
-
-    principal: Principal
-    grant: Grant
-    request_key: str | None = None
-    """What the request is known by if it is repeated."""
-    token: IssuedToken | None = None
-
-
 @define(eq=False)
 class CertificateAuthority:
     """What the API does, without HTTP. Every method that a caller reaches asks :mod:`pki.policy` first."""
@@ -111,14 +80,14 @@ class CertificateAuthority:
     on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
     turnstile: Turnstile = field(factory=Turnstile, init=False)
     """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
-    _under_way: set[int] = field(factory=set, init=False)
-    """Serials that are being signed."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
     url: str = field(default="", init=False)
     """Where callers of other machines reach its TLS port."""
     registrar: Registrar = field(init=False)
+    issuance: Issuance = field(init=False)
+    """What is signed and recorded."""
     tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
     publisher: Publisher = field(init=False)
@@ -134,6 +103,15 @@ class CertificateAuthority:
 
     def __attrs_post_init__(self) -> None:
         self.registrar = Registrar(self.store, self.log, self.now)
+        self.issuance = Issuance(
+            lambda: self.authorities,
+            self.store,
+            self.log,
+            self.now,
+            self.registrar,
+            self._tell,
+            self.issuance_log,
+        )
         self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
         self.publisher = Publisher(
             lambda: self.authorities, self.store, self.log, self.now, self.lifetimes
@@ -180,7 +158,7 @@ class CertificateAuthority:
     @property
     def under_way(self) -> int:
         """How many certificates are being issued."""
-        return len(self._under_way)
+        return len(self.issuance.under_way)
 
     @property
     def own_id(self) -> SpiffeId:
@@ -229,7 +207,7 @@ class CertificateAuthority:
         entries = self.registrar.candidates(principal, only=token.entry if token else None)
         granted = policy.grant(principal, request, entries, self.lifetimes)
         if idempotency_key is None:
-            return await self._sign(request, _Purchase(principal, granted))
+            return await self._sign(request, Purchase(principal, granted))
         request_key = _request_key(principal, request, idempotency_key)
         while (earlier := self._requests.get(request_key)) is not None:
             await _turn(earlier)
@@ -243,18 +221,18 @@ class CertificateAuthority:
                     "this join token has bought a certificate for another CSR: have a new one made "
                     "(mesh-ctl token create)"
                 )
-            purchase = _Purchase(principal, granted, request_key, token)
+            purchase = Purchase(principal, granted, request_key, token)
             return await self._sign(request, purchase)
         finally:
             for waiting in self._requests.pop(request_key):
                 waiting.callback(None)
 
-    async def _sign(self, request: IssuanceRequest, purchase: _Purchase) -> Issued:
+    async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         """When it is the caller's turn. Raises :class:`Busy`."""
         async with self.turnstile.enter(purchase.principal.proof):
             return await self._sign_now(request, purchase)
 
-    async def _sign_now(self, request: IssuanceRequest, purchase: _Purchase) -> Issued:
+    async def _sign_now(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         draft = self.authorities.issuing.draft(
             request.public_key,
             request.spiffe_id,
@@ -263,7 +241,7 @@ class CertificateAuthority:
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
         )
-        return await self._issue(draft, request.spiffe_id, purchase)
+        return await self.issuance.issue(draft, request.spiffe_id, purchase)
 
     def _signed_before(self, known: IssuedCertificate) -> Issued:
         """The answer to a request that has been answered."""
@@ -290,15 +268,15 @@ class CertificateAuthority:
             dns_names=["localhost"],
             ip_addresses=addresses,
         )
-        purchase = _Purchase(administrator("self"), Grant(None, lifetime))
-        return (await self._issue(draft, self.own_id, purchase)).chain
+        purchase = Purchase(administrator("self"), Grant(None, lifetime))
+        return (await self.issuance.issue(draft, self.own_id, purchase)).chain
 
     async def issue_responder(self, issuer: Authority, key: MemoryKey) -> x509.Certificate:
         """A certificate for ``key`` to sign ``issuer``'s OCSP answers, recorded like every other."""
         lifetime = min(RESPONDER_LIFE, OCSP_RESPONDER.lifetime)
         draft = issuer.draft_responder(key.public_key, self.now(), lifetime)
-        purchase = _Purchase(administrator("self"), Grant(None, lifetime))
-        issued = await self._issue(draft, self.responder_id, purchase, issuer)
+        purchase = Purchase(administrator("self"), Grant(None, lifetime))
+        issued = await self.issuance.issue(draft, self.responder_id, purchase, issuer)
         return x509.load_der_x509_certificate(issued.der)
 
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
@@ -331,7 +309,7 @@ class CertificateAuthority:
                 reason=str(revoked.reason),
                 requester=str(principal),
             )
-        self._tell([_revocation(revoked)])
+        self._tell([revocation_of(revoked)])
         await self.publisher.published(revoked.issuer)
         return revoked
 
@@ -368,7 +346,7 @@ class CertificateAuthority:
                 reason=str(reason),
                 requester=str(principal),
             )
-        self._tell([_revocation(found) for found in revoked])
+        self._tell([revocation_of(found) for found in revoked])
         for issuer in {found.issuer for found in revoked}:
             await self.publisher.published(issuer)
         return revoked
@@ -423,119 +401,9 @@ class CertificateAuthority:
             raise Refused(problems)
         return request
 
-    async def _issue(
-        self,
-        draft: Draft,
-        spiffe_id: SpiffeId,
-        purchase: _Purchase,
-        issuer: Authority | None = None,
-    ) -> Issued:
-        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
-
-        ``issuer`` is who has drafted it; None is the one that issues.
-        """
-        issuing, principal = issuer or self.authorities.issuing, purchase.principal
-        bought_by = purchase.grant.entry
-        intended = IssuedCertificate(
-            issuer=issuing.key_id,
-            serial=draft.serial,
-            spiffe_id=spiffe_id,
-            subject=draft.subject,
-            key=draft.spki_digest,
-            issued_at=self.now().replace(microsecond=0),
-            expires_at=draft.not_after,
-            requester=principal.evidence,
-            entry=bought_by,
-        )
-        digest = hashlib.sha256(draft.tbs)
-        facts = {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()}
-        if bought_by is not None:
-            facts["entry"] = bought_by
-        act = self.log.entry(
-            Act.ISSUE if principal.serial is None else Act.RENEW,
-            principal,
-            serial_hex(draft.serial),
-            facts,
-        )
-        intent_of = RecordIntent(
-            intended,
-            digest.digest(),
-            act,
-            principal.serial,
-            purchase.request_key,
-            requires=self._required(purchase),
-            token=purchase.token.digest if purchase.token else None,
-            at=self.now(),
-        )
-        self._under_way.add(draft.serial)
-        try:
-            intent: int = await self.store.apply(intent_of)
-            der = await issuing.sign_der(draft)
-            await self.store.apply(RecordCertificate(intent, der))
-        finally:
-            self._under_way.discard(draft.serial)
-        if self.issuance_log is not None:
-            self.issuance_log.record(intended)
-        _log.info(
-            "Certificate issued:\n  Serial: {serial}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
-            "  Expires: {expires_at}",
-            event="certificate-signed",
-            serial=serial_pairs(draft.serial),
-            subject=intended.subject,
-            spiffe_id=str(spiffe_id),
-            expires_at=rfc3339(intended.expires_at),
-        )
-        return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
-
-    def _required(self, purchase: _Purchase) -> str | None:
-        """The entry that the store must still have when the intent is recorded.
-
-        Only what the file of entries buys needs none; and what nobody's entry buys, unless the caller
-        may have it because the default entry stands.
-        """
-        entry = purchase.grant.entry
-        if entry is None:
-            return DEFAULT_ENTRY if purchase.principal.selectors else None
-        return None if self.registrar.is_filed(entry) else entry
-
     async def write_off(self) -> int:
-        """Resolve every intent whose signature is not under way any more; how many there were.
-
-        What was signed, if anything, never left this process: its serial is revoked, so that it could
-        do no harm if it had. Nothing is signed from the record: whoever can write the record could
-        then have anything signed.
-        """
-        resolved = 0
-        while abandoned := [
-            intent
-            for intent in await self.store.open_intents()
-            if intent.certificate.serial not in self._under_way
-        ]:
-            for intent in abandoned:
-                resolved += await self._write_off(intent)
-        return resolved
-
-    async def _write_off(self, intent: OpenIntent) -> bool:
-        """False for one that got its certificate since it was read."""
-        serial = intent.certificate.serial
-        entry = self.log.entry(
-            Act.WRITE_OFF,
-            administrator("self"),
-            serial_hex(serial),
-            {"spiffe_id": str(intent.certificate.spiffe_id), "tbs": intent.digest.hex()},
-        )
-        try:
-            revoked = await self.store.apply(WriteOff(intent.id, self.now(), entry))
-        except Unknown:
-            return False
-        _log.warn(
-            "A signature was cut short, and is written off: {serial} for {spiffe_id} is revoked",
-            event="intent-written-off",
-            serial=serial_pairs(serial),
-            spiffe_id=str(intent.certificate.spiffe_id),
-        )
-        self._tell([_revocation(revoked)])
-        return True
+        """Resolve every intent whose signature is not under way any more; how many there were."""
+        return await self.issuance.write_off()
 
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
@@ -566,15 +434,3 @@ def _request_key(principal: Principal, request: IssuanceRequest, key: str) -> st
     """What a repeated request is known by: the caller, what it asks for, and its word that it is the same."""
     parts = (principal.proof, request.digest, str(request.spiffe_id), key)
     return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
-
-
-def _revocation(certificate: IssuedCertificate) -> Revocation:
-    if certificate.revoked_at is None or certificate.reason is None:
-        raise AssertionError("the store revoked and did not say when")
-    return Revocation(
-        certificate.issuer,
-        certificate.serial,
-        certificate.revoked_at,
-        certificate.reason,
-        certificate.expires_at,
-    )

@@ -129,7 +129,7 @@ class CaRig:
         self.order.clear()
 
     def log_to(self, path: Path) -> None:
-        self.ca.issuance_log = IssuanceLog(path)
+        self.ca.issuance.issuance_log = IssuanceLog(path)
 
     def sign(
         self,

@@ -34,8 +34,8 @@ from pki.spiffe import SpiffeId
 from pki.svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
+from twisted_mesh.ca.issuance import Purchase
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.service import _Purchase
 from twisted_mesh.observe import event_text
 from twisted_mesh.state import StateError
 from twisted_mesh.stores.commands import RecordCertificate, RecordIntent
@@ -128,11 +128,11 @@ def test_a_store_that_takes_its_time_holds_the_signature_back(rig: CaRig) -> Non
         waiting.append(Deferred())
         return waiting[-1]
 
-    rig.ca.store = type("Slow", (), {"apply": staticmethod(apply)})
+    rig.ca.issuance.store = type("Slow", (), {"apply": staticmethod(apply)})
     outcome: list[Any] = []
     draft = rig.ca.authorities.issuing.draft(key(9).public_key, BACKEND, NOW, HOUR)
-    purchase = _Purchase(ADMIN, Grant(None, HOUR))
-    Deferred.fromCoroutine(rig.ca._issue(draft, BACKEND, purchase)).addBoth(outcome.append)
+    purchase = Purchase(ADMIN, Grant(None, HOUR))
+    Deferred.fromCoroutine(rig.ca.issuance.issue(draft, BACKEND, purchase)).addBoth(outcome.append)
     assert rig.order == []
     waiting[0].callback(1)
     assert rig.order == ["sign"]
@@ -577,7 +577,7 @@ def test_an_intent_whose_signature_is_under_way_is_left_alone(rig: CaRig) -> Non
 def test_a_written_off_intent_takes_no_certificate_any_more(rig: CaRig) -> None:
     signing = rig.signer.held = Deferred()
     asked = Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None))
-    rig.ca._under_way.clear()  # as another process would see it
+    rig.ca.issuance.under_way.clear()  # as another process would see it
     assert result_of(rig.ca.write_off()) == 1
     signing.callback(None)
     with pytest.raises(Unknown):
