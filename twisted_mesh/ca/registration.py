@@ -4,14 +4,13 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
 from pki.errors import Malformed, printable
 from pki.join_token import LIFETIME
 from pki.registration import RegistrationEntry, read_entry
 from pki.selector import Selector
 from pki.serial import serial_hex
 from pki.validity import format_duration, parse_duration, rfc3339
+from twisted_mesh.administration import NewRegistration, NewToken
 from twisted_mesh.ca.answers import Answer, told
 from twisted_mesh.ca.registrar import Registered, new_entry_id
 from twisted_mesh.ca.requests import Call, key_digest
@@ -20,33 +19,6 @@ from twisted_mesh.documents import parse_json
 from twisted_mesh.stores.records import IssuedToken
 
 _LONGEST_REASON = 200
-
-
-class EntryRequest(msgspec.Struct):
-    """``POST /api/v1/entries``."""
-
-    selectors: list[str]
-    spiffe_id: str
-    dns_names: list[str] = []
-    ip_addresses: list[str] = []
-    ttl: str | None = None
-    max_ttl: str | None = None
-    keys: list[str] = []
-    comment: str = ""
-    reason: str = ""
-
-
-class TokenRequest(msgspec.Struct):
-    """``POST /api/v1/tokens``: for an ``entry``, or for a ``spiffe_id``, which gets an entry of its own."""
-
-    entry: str | None = None
-    spiffe_id: str | None = None
-    dns_names: list[str] = []
-    ip_addresses: list[str] = []
-    max_ttl: str | None = None
-    ttl: str | None = None
-    key: str | None = None
-    reason: str = ""
 
 
 async def list_entries(ca: CertificateAuthority, call: Call) -> Answer:
@@ -59,7 +31,7 @@ async def show_entry(ca: CertificateAuthority, call: Call) -> Answer:
 
 
 async def create_entry(ca: CertificateAuthority, call: Call) -> Answer:
-    asked = parse_json(call.body, EntryRequest)
+    asked = parse_json(call.body, NewRegistration)
     reason = _reason(asked.reason)
     entry = read_entry(
         new_entry_id(),
@@ -90,7 +62,7 @@ async def list_tokens(ca: CertificateAuthority, call: Call) -> Answer:
 
 
 async def create_token(ca: CertificateAuthority, call: Call) -> Answer:
-    asked = parse_json(call.body, TokenRequest)
+    asked = parse_json(call.body, NewToken)
     life: timedelta = parse_duration(asked.ttl) if asked.ttl is not None else LIFETIME
     made = await ca.tokens.create(
         call.principal,
@@ -117,7 +89,7 @@ async def revoke_token(ca: CertificateAuthority, call: Call) -> Answer:
     return told({"id": revoked.id, "revoked_at": _time(revoked.revoked_at)})
 
 
-def _entry_for(ca: CertificateAuthority, asked: TokenRequest) -> RegistrationEntry:
+def _entry_for(ca: CertificateAuthority, asked: NewToken) -> RegistrationEntry:
     if (asked.entry is None) == (asked.spiffe_id is None):
         raise Malformed("a token is for an entry or for a spiffe_id: give one of them")
     if asked.entry is not None:
