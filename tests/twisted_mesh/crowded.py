@@ -39,10 +39,9 @@ class Root(resource.Resource):
         self.buckets = buckets
 
     def render(self, request: BoundedRequest) -> int:
-        peer = request.channel.transport.peer
-        key = str(peer.spiffe_id) if peer else stranger(request.channel.getPeer())
         try:
-            self.buckets.charge(key)
+            if request.channel.transport.peer is None:
+                self.buckets.charge(stranger(request.channel.getPeer()))
         except RateLimited as error:
             later = {"retry-after": str(error.retry_after)}
             answer(request, 429, b"later", "text/plain", later)
