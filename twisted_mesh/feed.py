@@ -85,9 +85,10 @@ class Feed:
 
     def stop(self) -> None:
         self._is_running = False
-        for task in (self._question, self._loop):
-            if task is not None:
-                task.cancel()
+        # The loop's end ends its question. One that is being called off already is not called off again:
+        # Twisted would resume its coroutine twice. The loop ends when that is done.
+        if self._loop is not None and not self._is_superseded:
+            self._loop.cancel()
 
     def renew(self) -> None:
         """There is a fresh identity: what stands is asked again under that one."""

@@ -126,6 +126,7 @@ class Ordeal:
         before: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         wait: bool = False,
+        options: tuple[str, ...] = (),
     ) -> Running:
         """The CA, or with ``wrapper`` a CA as that module makes it; ``before`` stands before its command."""
         command = (BIN / "python", "-m", *wrapper, "--") if wrapper else (BIN / "twistd",)
@@ -135,7 +136,8 @@ class Ordeal:
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
-        self._ca = Running.start(*before, *command, *_ARGUMENTS, cwd=self.home, env=environment)
+        whole = (*before, *command, *_ARGUMENTS, *options)
+        self._ca = Running.start(*whole, cwd=self.home, env=environment)
         self._ports.clear()
         if wait:
             self._ca.wait_for(READY)

@@ -36,7 +36,9 @@ def descriptors(running: Running) -> int:
 
 @pytest.mark.slow
 def test_out_of_descriptors_it_serves_who_is_there_and_heals_when_they_go(under: Ordeal) -> None:
-    ca = under.start(before=("sh", "-c", f'ulimit -n {FEW}; exec "$@"', "sh"), wait=True)
+    few = ("sh", "-c", f'ulimit -n {FEW}; exec "$@"', "sh")
+    # By itself it takes no more connections than it has descriptors for.
+    ca = under.start(before=few, wait=True, options=("--max-connections", str(8 * FEW)))
     door = under.state / "ca" / "ca.sock"
     with closing(UnixConnection(door)) as early:
         early.request("GET", "/livez")

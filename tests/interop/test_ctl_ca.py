@@ -92,7 +92,7 @@ _AS_NOBODY = """
 import os, sys
 import twisted_mesh.cli.ctl.certificates, twisted_mesh.cli.ctl.session, twisted_mesh.cli.ctl.cert
 import twisted_mesh.cli.ctl.authority, twisted_mesh.cli.ctl.ca, rich.console, rich.table, rich.text
-import encodings.idna, twisted_mesh.cli.ctl.filters, twisted_mesh.cli.ctl.revoking
+import encodings.idna, encodings.charmap, twisted_mesh.cli.ctl.filters, twisted_mesh.cli.ctl.revoking
 from twisted_mesh.cli.ctl.command import main
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(main(sys.argv[1:]))

@@ -55,7 +55,10 @@ class ProcessHandle:
 
     @classmethod
     def of_peer(cls, connected: socket.socket, pid: int | None = None) -> Self | None:
-        """The process that connected to a unix socket; None where the kernel hands out no pidfd of it.
+        """The process that connected to a unix socket; None where no pidfd of it is to be had.
+
+        The kernel may know none, or this process may have no descriptor left for one: then who is
+        connected is served on what was recorded at connect, and nothing else is attested.
 
         ``pid``: its :attr:`pid` if that is known from an earlier handle of the same connection.
         Raises :class:`ProcessGone`, :class:`Unreadable`.
@@ -65,7 +68,7 @@ class ProcessHandle:
         try:
             data = connected.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size)
         except OSError as error:
-            if error.errno in _NO_SUCH_OPTION:
+            if error.errno in (*_NO_SUCH_OPTION, errno.EMFILE, errno.ENFILE):
                 return None
             # Linux from 6.16 hands out a pidfd also of a process that is no more.
             if error.errno in _NO_SUCH_PROCESS:

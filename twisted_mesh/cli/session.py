@@ -138,21 +138,32 @@ def run(session: Session) -> int:
         [observe.TextObserver(out, timestamps=False)], redirectStandardIO=False, discardBuffer=True
     )
     status: list[int] = []
+    tasks: list[Deferred[None]] = []
+    interrupted: list[bool] = []
 
     async def work() -> None:
         try:
             status.append(await _converse(session))
-        except PkiError as error:
-            sys.stderr.write(f"mesh-client: {error}\n")
-            status.append(_status_of(error))
-        except Exception:
-            _log.failure("mesh-client has met a bug of its own")
-            status.append(UNUSABLE)
-        finally:
-            if reactor.running:  # or a signal has ended it
-                reactor.stop()
+        except Exception as error:
+            if interrupted:
+                return
+            if isinstance(error, PkiError):
+                sys.stderr.write(f"mesh-client: {error}\n")
+                status.append(_status_of(error))
+            else:
+                _log.failure("mesh-client has met a bug of its own")
+                status.append(UNUSABLE)
+        if not interrupted:
+            reactor.stop()
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(work()))
+    def interrupt() -> None:
+        """Ctrl-C: end what goes on while there is a reactor to end it on. What is over is not bothered."""
+        interrupted.append(True)
+        for task in tasks:
+            task.cancel()
+
+    reactor.callWhenRunning(lambda: tasks.append(Deferred.fromCoroutine(work())))
+    _ = reactor.addSystemEventTrigger("before", "shutdown", interrupt)
     reactor.run()
     return status[0] if status else 130
 
