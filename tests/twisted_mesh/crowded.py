@@ -81,7 +81,7 @@ def main(directory: str, most: str) -> None:
     admission = Admission(Capacity.of(int(most)), clock, "the flooded port")
     judge = Judge(lambda: datetime.now(UTC), trust)
     security = Security(contexts, judge, clock, admission=admission)
-    site = BoundedSite(Root(TokenBuckets(Rate(50, 100), clock.seconds)), clock)
+    site = BoundedSite(Root(TokenBuckets(Rate(1, 100), clock.seconds)), clock)
     listening = listen(
         TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1"), site, security
     )
