@@ -134,7 +134,8 @@ def test_strangers_without_end_cost_memory_once(server: Server) -> None:
     server.ask(proves=False)
     before = resident(server.process.pid)
     answered = [server.ask(proves=False, times=20)[0] for _ in range(20)]
-    assert answered[0] == 200 and 429 in answered[-2:]
+    # A hundred requests are let through, then one a second: which of them is chance.
+    assert answered[:4] == [200] * 4 and answered[6:].count(429) >= 12
     assert server.ask()[0] == 200, "who proves who it is does not pay for strangers of its address"
     assert server.settled()["open"] == 0
     assert resident(server.process.pid) - before < 8
