@@ -4,23 +4,23 @@ It decides and never acts: no socket, no file, no thread, no clock. Bytes, keys 
 arguments; :mod:`twisted_mesh` is the side that acts.
 """
 
-from pki.authority import Authority, Draft
-from pki.bundle import BundleSet, TrustBundle
-from pki.chain import Verdict, judge
-from pki.crl import Crl, read_crl
-from pki.crl_issuer import issue_crl
-from pki.csr import IssuanceRequest
+from pki.crl.crl import Crl, read_crl
+from pki.crl.issue import issue_crl
 from pki.errors import PkiError, Problem
+from pki.issuing.authority import Authority, Draft
+from pki.issuing.csr import IssuanceRequest
+from pki.issuing.profile import Profile
+from pki.issuing.publication import Publication
 from pki.keys import KeyAlgorithm, MemoryKey, SigningKey
-from pki.ocsp import OcspRequest
-from pki.ocsp_answer import judge_answer
-from pki.ocsp_responder import Responder
-from pki.policy import Principal, permit
-from pki.profile import Profile
-from pki.publication import Publication
-from pki.revocation import Revocation, RevocationSet
+from pki.ocsp.request import OcspRequest
+from pki.ocsp.response import judge_answer
+from pki.ocsp.sign import Responder
+from pki.policy.policy import Principal, permit
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid import Purpose, X509Svid
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.chain import Verdict, judge
+from pki.svid.revocation_set import Revocation, RevocationSet
+from pki.svid.x509svid import Purpose, X509Svid
 from pki.validity import Validity
 
 __all__ = [

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-from pki.encoding import inside
+from pki.der import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem
 from pki.pkcs8 import encrypted_pem
 

@@ -9,15 +9,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from pki.ocsp import OcspRequest
-from pki.ocsp_responder import (
+from pki.ocsp.request import OcspRequest
+from pki.ocsp.sign import (
     ErrorStatus,
     Responder,
     Standing,
     error_response,
     single_responses,
 )
-from pki.revocation import Reason, Revocation
+from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, Mesh, key
 
 #: From a mesh, a certificate of it and the time to an OCSPResponse in DER.

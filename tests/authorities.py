@@ -12,11 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from pki.authority import Authority
-from pki.bundle import BundleSet, TrustBundle
-from pki.keys import KeyAlgorithm, MemoryKey
-from pki.names import alternative_names, subject_for
-from pki.profile import (
+from pki.issuing.authority import Authority
+from pki.issuing.profile import (
     BACKDATE,
     ISSUING,
     ISSUING_NAME,
@@ -27,9 +24,12 @@ from pki.profile import (
     ca_subject,
     responder_subject,
 )
+from pki.keys import KeyAlgorithm, MemoryKey
 from pki.serial import new_serial
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid import extension
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.names import alternative_names, subject_for
+from pki.svid.x509svid import extension
 
 NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twisted_mesh.connections import ConnectionRegistry
-    from twisted_mesh.manager import CertificateManager
+    from twisted_mesh.identity.manager import CertificateManager
     from twisted_mesh.tls.contexts import ContextFactory
-    from twisted_mesh.trust import Trust
+    from twisted_mesh.trust.connections import ConnectionRegistry
+    from twisted_mesh.trust.judge import Trust
 
 _HOMES = {
-    "CertificateManager": "twisted_mesh.manager",
-    "ConnectionRegistry": "twisted_mesh.connections",
+    "CertificateManager": "twisted_mesh.identity.manager",
+    "ConnectionRegistry": "twisted_mesh.trust.connections",
     "ContextFactory": "twisted_mesh.tls.contexts",
-    "Trust": "twisted_mesh.trust",
+    "Trust": "twisted_mesh.trust.judge",
 }
 
 __all__ = ["CertificateManager", "ConnectionRegistry", "ContextFactory", "Trust"]

@@ -13,16 +13,16 @@ from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
-from twisted_mesh._tasks import within
-from twisted_mesh.bodies import read_body
-from twisted_mesh.ca_address import server_name, split_url
-from twisted_mesh.connections import Peer
-from twisted_mesh.events import logger
+from twisted_mesh.http.address import server_name, split_url
+from twisted_mesh.http.response_body import read_body
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import MeshConnection
+from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.hostname import hostname_problem
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.transport import MeshClientEndpoint
+from twisted_mesh.trust.connections import Peer
 
 _log = logger("client")
 _MAX_ANSWER = 16 * 1024 * 1024

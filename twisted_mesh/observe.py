@@ -16,9 +16,9 @@ from twisted.python.reflect import safe_str
 from zope.interface import implementer, provider
 
 from pki.errors import printable
-from twisted_mesh.ca.succession import Succession
-from twisted_mesh.events import NAMESPACE
-from twisted_mesh.manager import CertificateManager
+from twisted_mesh.ca.rotation.rotator import Succession
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.runtime.log import NAMESPACE
 
 _SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")

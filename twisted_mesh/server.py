@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 from twisted.web import resource, server
 
-from twisted_mesh.connections import Peer
-from twisted_mesh.documents import problem_body
-from twisted_mesh.events import logger
-from twisted_mesh.http_request import BoundedRequest, answer, no_longer_accepted
+from twisted_mesh.http.json import problem_body
+from twisted_mesh.http.request import BoundedRequest, answer, no_longer_accepted
+from twisted_mesh.http.server import BoundedChannel, BoundedSite
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
-from twisted_mesh.web import BoundedChannel, BoundedSite
+from twisted_mesh.trust.connections import Peer
 
 _log = logger("server")
 

@@ -17,23 +17,23 @@ from twisted.internet.stdio import StandardIO
 from twisted.logger import globalLogBeginner
 from twisted.protocols.basic import LineOnlyReceiver
 
-from pki.bundle import BundleSet, TrustBundle
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffePattern, TrustDomain
-from pki.svid import X509Svid, load_certificates
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import X509Svid, load_certificates
 from twisted_mesh import observe
-from twisted_mesh.clock import steady, wall_clock
-from twisted_mesh.connections import ConnectionRegistry
-from twisted_mesh.events import logger
-from twisted_mesh.manager import CertificateManager
+from twisted_mesh.http.server import Limits
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.runtime.clock import steady, wall_clock
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.server import MeshSite, StatusResource
-from twisted_mesh.sources import Identity, News
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.endpoints import listen
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.transport import listen
-from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import Limits
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.source import Identity, News
 
 reactor: Any = _reactor
 

@@ -15,11 +15,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
-from pki.ocsp import SHA1, Issuer, OcspRequest
+from pki.ocsp.request import SHA1, Issuer, OcspRequest
 from pki.spiffe import SpiffeId
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, Service, Stage, pinned, stage
 from tests.bench.tables import Table, Value, median
 from tests.running import BIN, PATIENCE

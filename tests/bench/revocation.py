@@ -10,16 +10,16 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki.authority import Authority
-from pki.crl import read_crl
-from pki.crl_issuer import issue_crl
+from pki.crl.crl import read_crl
+from pki.crl.issue import issue_crl
+from pki.issuing.authority import Authority
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.ocsp import OcspRequest
-from pki.ocsp_answer import judge_answer
-from pki.ocsp_responder import Responder, Standing, single_responses
-from pki.revocation import GIVEN_REASONS, Revocation, RevocationSet
+from pki.ocsp.request import OcspRequest
+from pki.ocsp.response import judge_answer
+from pki.ocsp.sign import Responder, Standing, single_responses
 from pki.serial import new_serial
 from pki.spiffe import TrustDomain
+from pki.svid.revocation_set import GIVEN_REASONS, Revocation, RevocationSet
 from tests.bench.tables import Table, Value, median
 
 _NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -18,9 +18,9 @@ from typing import Any
 
 from cryptography import x509
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.serial import serial_hex
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.authorities import MESH
 from tests.bench.meshes import MeshOnStage
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, stage

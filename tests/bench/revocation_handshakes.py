@@ -8,14 +8,14 @@ from typing import Any
 
 from attrs import evolve
 
-from pki import chain
-from pki.revocation import Reason, Revocation, RevocationSet
 from pki.serial import new_serial
+from pki.svid import chain
+from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from tests.answers import answer, delegate
 from tests.authorities import DAY
 from tests.bench.tables import Table, Value, median
 from tests.twisted_mesh.tls.wires import TODAY, End, converse, good_svid, home
-from twisted_mesh.tls import verification
+from twisted_mesh.tls import verify
 
 _HELD, _TURNS = 1_000_000, 200
 _NONE, _MILLION = "none revoked", f"{_HELD:,} revoked"
@@ -79,9 +79,9 @@ def _judging(sets: dict[str, RevocationSet], turns: int) -> tuple[Figures, Figur
     looking: Figures = {name: [] for name in sets}
     told: list[float] = []
     looked: list[float] = []
-    decide, look = verification.Handshake.decide, chain._revoked
+    decide, look = verify.Handshake.decide, chain._revoked
 
-    def timed(handshake: verification.Handshake, presented: Any) -> bool:
+    def timed(handshake: verify.Handshake, presented: Any) -> bool:
         looked.clear()
         start = time.thread_time_ns()
         verdict = decide(handshake, presented)
@@ -97,7 +97,7 @@ def _judging(sets: dict[str, RevocationSet], turns: int) -> tuple[Figures, Figur
         looked.append((time.thread_time_ns() - start) / 1e3)
         return found
 
-    verification.Handshake.decide = timed  # type: ignore[method-assign]
+    verify.Handshake.decide = timed  # type: ignore[method-assign]
     chain._revoked = look_timed  # type: ignore[assignment]
     try:
         for turn in range(turns):
@@ -108,7 +108,7 @@ def _judging(sets: dict[str, RevocationSet], turns: int) -> tuple[Figures, Figur
                 spent[name].append(told[0])
                 looking[name].append(told[1])
     finally:
-        verification.Handshake.decide = decide  # type: ignore[method-assign]
+        verify.Handshake.decide = decide  # type: ignore[method-assign]
         chain._revoked = look
     return spent, looking
 

@@ -18,7 +18,7 @@ from attrs import define, field
 from cryptography import x509
 
 from pki.serial import serial_hex
-from pki.svid import certificates_pem
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import MESH, Mesh, key, mesh
 from tests.bench.processes import SERVER_CORE, script
 from tests.bench.tables import Table, Value, median

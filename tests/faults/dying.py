@@ -117,9 +117,9 @@ def around(owner: Any, name: str, fate: Fate, before: str = "", after: str = "")
 
 
 def wrap_pki(fate: Fate) -> None:
-    from pki.audit import LogKey
-    from pki.authority import Authority
-    from pki.csr import IssuanceRequest
+    from pki.audit.log import LogKey
+    from pki.issuing.authority import Authority
+    from pki.issuing.csr import IssuanceRequest
 
     parse = IssuanceRequest.parse
 
@@ -168,7 +168,7 @@ def wrap_store(fate: Fate) -> None:
 
 def steps_of(command: Any) -> Iterator[str]:
     """What a command of the store is a step of."""
-    from pki.audit import Act
+    from pki.audit.log import Act
     from twisted_mesh.stores import commands
 
     names: dict[type[Any], str] = {
@@ -188,7 +188,7 @@ def steps_of(command: Any) -> Iterator[str]:
 
 def wrap_web(fate: Fate) -> None:
     """Answers that are cut off half way, and answers that are out when their sender is gone."""
-    from twisted_mesh.http_request import BoundedRequest
+    from twisted_mesh.http.request import BoundedRequest
 
     respond = BoundedRequest.respond
 
@@ -229,9 +229,9 @@ class Half:
 
 
 def wrap_publishing(fate: Fate) -> None:
-    from twisted_mesh.ca import revocation_list
+    from twisted_mesh.ca.revocation import crl
 
-    around(revocation_list, "sign_crl", fate, before="crl-unsigned", after="crl-signed")
+    around(crl, "sign_crl", fate, before="crl-unsigned", after="crl-signed")
 
 
 def wrap_service(fate: Fate) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.interop.house import House, Reply, as_json, reply_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.authority import Authority
+from pki.issuing.authority import Authority
 from tests.interop import forging
 from tests.interop.house import House
 from tests.interop.house import house as inhabited

@@ -8,11 +8,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pki.authority import Authority
+from pki.issuing.authority import Authority
+from pki.issuing.profile import ISSUING
 from pki.keys import MemoryKey
-from pki.profile import ISSUING
 from pki.spiffe import TrustDomain
-from pki.svid import certificates_pem, load_certificates
+from pki.svid.x509svid import certificates_pem, load_certificates
 from tests.authorities import forge, key, mesh
 from tests.interop.house import Identity
 

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.authorities import csr_builder, der, key, pem, rsa_key
 from tests.interop.forging import PAYMENT
 from tests.interop.house import House, Reply

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pki.authority import Authority
+from pki.issuing.authority import Authority
 from tests.interop import forging
 from tests.interop.forging import API_SERVER, HOUR, forged, present, server_names, usage
 from tests.interop.house import Done, House, Identity, hears

@@ -13,7 +13,7 @@ from pki.validity import rfc3339
 from tests.interop.administering import answer, issue, statuses, told
 from tests.interop.house import House
 from tests.running import BIN
-from twisted_mesh.clock import wall_clock
+from twisted_mesh.runtime.clock import wall_clock
 
 LISTED = "spiffe://mesh.local/listed"
 

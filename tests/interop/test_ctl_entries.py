@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.interop.administering import NOBODY, answer, issue, sign_as_nobody, told

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
-from pki.revocation import GIVEN_REASONS
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import GIVEN_REASONS
 from pki.validity import rfc3339
 from tests.interop.administering import answer, issue, statuses, told
 from tests.interop.house import House
@@ -20,7 +20,7 @@ from tests.interop.test_ctl_confirmation import at_a_terminal
 from tests.interop.test_who_may import serial_of
 from tests.interop.wires import tls
 from tests.running import PATIENCE
-from twisted_mesh.clock import wall_clock
+from twisted_mesh.runtime.clock import wall_clock
 
 REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import SpiffeId
-from pki.svid import extension, load_certificates
+from pki.svid.x509svid import extension, load_certificates
 from tests.interop.administering import answer, told
 from tests.interop.house import READY, House, Reply
 from tests.running import BIN, Running

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.authority import Authority
+from pki.issuing.authority import Authority
 from tests.interop import forging
 from tests.interop.house import Done, House, hears
 from tests.running import Running

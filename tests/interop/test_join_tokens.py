@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pki.csr import build_csr
-from pki.join_token import JoinToken
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
+from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId
 from tests.conftest import SOAK
 from tests.interop.house import House, Reply, house

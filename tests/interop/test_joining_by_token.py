@@ -15,8 +15,8 @@ import pytest
 from attrs import define
 from cryptography import x509
 
-from pki.join_token import JoinToken
-from pki.pin import Fingerprint
+from pki.policy.join_token import JoinToken
+from pki.svid.pin import Fingerprint
 from tests.interop.house import READY, Done, House
 from tests.interop.wires import listening, recorder
 from tests.running import BIN, CHECKOUT, PATIENCE, Running

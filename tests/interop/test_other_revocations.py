@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pki.authority import Authority
-from pki.crl_issuer import issue_crl
+from pki.crl.issue import issue_crl
+from pki.issuing.authority import Authority
 from pki.keys import MemoryKey
-from pki.revocation import Reason, Revocation
 from pki.serial import serial_pairs
-from pki.svid import certificates_pem, load_certificates
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import certificates_pem, load_certificates
 from tests.interop.forging import HOUR, present
 from tests.interop.house import House, Identity, hears
 from tests.interop.test_revoked_clients import REQUEST, _rest

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.authority import Authority
+from pki.issuing.authority import Authority
 from tests.interop import forging
 from tests.interop.forging import forged, server_names
 from tests.interop.house import House, Identity, hears
@@ -23,10 +23,10 @@ def workload(shared: House) -> Identity:
     """A server of the same mesh with a certificate that the CA gave it itself, for localhost."""
     directory = shared.home / "of-impostor"
     if not directory.exists():
-        from pki.csr import build_csr
+        from pki.issuing.csr import build_csr
         from pki.keys import KeyAlgorithm, MemoryKey
         from pki.spiffe import SpiffeId
-        from pki.svid import load_certificates
+        from pki.svid.x509svid import load_certificates
 
         spiffe_id = SpiffeId.parse("spiffe://mesh.local/service/impostor")
         its_key = MemoryKey.generate(KeyAlgorithm.EC_P256)
@@ -76,7 +76,7 @@ def test_a_ca_of_another_mesh_is_refused(shared: House, tmp_path: Path) -> None:
 def test_the_true_ca_believed_by_another_root_is_refused(
     shared: House, issuing: Authority, tmp_path: Path
 ) -> None:
-    from pki.svid import certificates_pem
+    from pki.svid.x509svid import certificates_pem
     from tests.authorities import key, mesh
 
     other = mesh(forging.MESH, key("a third root"), key("a third CA"), forging.present())

@@ -14,15 +14,15 @@ from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from pki.authority import Authority
-from pki.crl_issuer import issue_crl
-from pki.csr import build_csr
+from pki.crl.issue import issue_crl
+from pki.issuing.authority import Authority
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.ocsp import SHA1, Issuer, OcspRequest, encode_get
-from pki.revocation import Reason, Revocation
+from pki.ocsp.request import SHA1, Issuer, OcspRequest, encode_get
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
-from pki.svid import certificates_pem, load_certificates
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import certificates_pem, load_certificates
 from tests.interop.forging import issuing_authority
 from tests.interop.house import Done, House, house
 from tests.running import BIN

@@ -2,7 +2,7 @@
 
 import re
 
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.interop.house import House
 from tests.interop.test_forged_clients import REQUEST
 

@@ -11,7 +11,7 @@ import pytest
 
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import TrustDomain
-from pki.svid import certificates_pem
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import key, mesh
 from tests.interop.forging import MESH, present
 from tests.interop.house import House

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pki.serial import serial_pairs
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.interop.house import House, Identity, hears
 from tests.interop.test_forged_clients import REFUSED, REQUEST
 from tests.interop.test_revoked_clients import revoke

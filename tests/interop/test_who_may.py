@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
-from pki.svid import load_certificates
+from pki.svid.x509svid import load_certificates
 from tests.interop.forging import PAYMENT
 from tests.interop.house import House, Identity, Reply
 from tests.tools import require_tool

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.interop.administering import NOBODY, answer, as_nobody, sign_as_nobody, told

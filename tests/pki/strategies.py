@@ -4,7 +4,7 @@ import string
 
 from hypothesis import strategies as st
 
-from pki.selector import Selector
+from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 
 _CHARACTERS = string.ascii_letters + string.digits + "._-"

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pki.encoding import blocks
+from pki.der import blocks
 from pki.pkcs8 import encrypted_pem
 from tests.authorities import rsa_key
 from tests.tools import require_tool

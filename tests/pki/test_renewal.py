@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.profile import BACKDATE
+from pki.issuing.profile import BACKDATE
 from pki.renewal import (
     BACKOFF_FIRST,
     BACKOFF_LAST,

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from cryptography.exceptions import InvalidSignature
 
+from pki.issuing.unsigned import algorithm_of
 from pki.keys import KeyAlgorithm, MemoryKey, verify
-from pki.placeholder import algorithm_of
 from pki.signature import SigningFailed, algorithm_identifier, signature_over
 from tests.authorities import key, mesh
 

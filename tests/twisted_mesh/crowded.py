@@ -16,17 +16,17 @@ from twisted.protocols.basic import LineReceiver
 from twisted.web import resource, server
 
 from pki.spiffe import SpiffePattern
-from pki.svid import certificates_pem
+from pki.svid.x509svid import certificates_pem
 from tests.twisted_mesh.tls.wires import good_svid, home
-from twisted_mesh.admission import Admission, Capacity
-from twisted_mesh.clock import steady
-from twisted_mesh.http_request import BoundedRequest, answer
-from twisted_mesh.limits import Rate, RateLimited, TokenBuckets, stranger
+from twisted_mesh.http.request import BoundedRequest, answer
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets, stranger
+from twisted_mesh.runtime.clock import steady
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.endpoints import listen
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.transport import listen
-from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedSite
+from twisted_mesh.trust.judge import Judge, Trust
 
 
 class Root(resource.Resource):

@@ -17,17 +17,17 @@ from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 from zope.interface import implementer
 
-from pki.csr import load_csr
-from pki.ocsp import OcspRequest
-from pki.ocsp_responder import Responder
+from pki.issuing.csr import load_csr
+from pki.ocsp.request import OcspRequest
+from pki.ocsp.sign import Responder
 from pki.spiffe import SpiffeId
-from pki.svid import X509Svid, certificates_pem
+from pki.svid.x509svid import X509Svid, certificates_pem
 from tests.answers import respond
 from tests.authorities import Mesh
 from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Wire, good_svid, home
-from twisted_mesh import ca_client as ca_client_module
+from twisted_mesh.api import client as ca_client_module
 from twisted_mesh.tls.contexts import Role
-from twisted_mesh.tls.transport import _tls_factory
+from twisted_mesh.tls.endpoints import _tls_factory
 
 #: What a request is answered with; None hangs up.
 Answer = tuple[int, Any] | None

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 from zope.interface import implementer
 
-from twisted_mesh import downloads
+from twisted_mesh.http import fetch
 
 
 @frozen
@@ -132,9 +132,9 @@ def reach(monkeypatch: pytest.MonkeyPatch, places: HttpPlaces) -> None:
         places.addresses.append((host, port))
         return _Endpoint(places)
 
-    monkeypatch.setattr(downloads, "HostnameEndpoint", endpoint)
+    monkeypatch.setattr(fetch, "HostnameEndpoint", endpoint)
     monkeypatch.setattr(
-        downloads,
+        fetch,
         "FileBodyProducer",
         lambda file: FileBodyProducer(file, Cooperator(scheduler=_Now)),  # type: ignore[arg-type]
     )

@@ -8,8 +8,8 @@ from cryptography import x509
 from pki.errors import Problem
 from pki.spiffe import SpiffeId
 from tests.authorities import Mesh, mesh
-from twisted_mesh.connections import Peer
-from twisted_mesh.events import TlsFacts, codes
+from twisted_mesh.runtime.log import TlsFacts, codes
+from twisted_mesh.trust.connections import Peer
 
 FACTS = TlsFacts("TLS 1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "", "", (), ())
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from twisted_mesh.web import BoundedSite
+from twisted_mesh.http.server import BoundedSite
 
 
 class Wire(StringTransport):

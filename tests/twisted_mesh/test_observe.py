@@ -17,13 +17,13 @@ from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from pki.errors import Problem
-from pki.revocation import Reason, Revocation, RevocationSet
+from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from tests.authorities import NOW
 from twisted_mesh import observe
-from twisted_mesh.events import codes, logger, reasons
-from twisted_mesh.freshness import Freshness
 from twisted_mesh.observe import JsonObserver, TextObserver, count, event_text
-from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.runtime.log import codes, logger, reasons
+from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.judge import Judge, Trust
 
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 250000, tzinfo=UTC).timestamp()
 

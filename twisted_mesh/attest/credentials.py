@@ -10,7 +10,7 @@ from typing import Self
 from attrs import frozen
 
 from pki.errors import Malformed
-from pki.policy import NoProof
+from pki.policy.policy import NoProof
 
 #: Of Linux; Python does not name it yet.
 SO_PEERGROUPS = 59

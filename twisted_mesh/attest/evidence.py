@@ -4,7 +4,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from pki.selector import Selector, UnknownSelector
+from pki.policy.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedToken
 

@@ -10,8 +10,8 @@ from attrs import define, field
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from pki.policy import NoProof
-from pki.selector import Selector
+from pki.policy.policy import NoProof
+from pki.policy.selector import Selector
 from twisted_mesh.attest.cgroup import unit_of
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence, seen

@@ -8,7 +8,7 @@ from cryptography import x509
 from zope.interface import implementer
 
 from pki.errors import Problem
-from pki.policy import NoProof
+from pki.policy.policy import NoProof
 from pki.spiffe import SpiffeId
 from twisted_mesh.attest.evidence import Attestation, Evidence, seen
 from twisted_mesh.interfaces import IAttestor

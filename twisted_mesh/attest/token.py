@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from attrs import define
 from zope.interface import implementer
 
-from pki.join_token import BadToken, JoinToken
-from pki.policy import Forbidden, NoProof
-from pki.registration import RegistrationEntry
+from pki.policy.entry import RegistrationEntry
+from pki.policy.join_token import BadToken, JoinToken
+from pki.policy.policy import Forbidden, NoProof
 from pki.validity import rfc3339
 from twisted_mesh.attest.evidence import Attestation, Evidence
-from twisted_mesh.clock import Now
 from twisted_mesh.interfaces import IAttestor
+from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.records import IssuedToken
 
 _REMEDY = "have an administrator make another (mesh-ctl token create)"

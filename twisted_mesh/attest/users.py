@@ -11,8 +11,8 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
-from twisted_mesh._tasks import spawn, within
-from twisted_mesh.events import logger
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import spawn, within
 
 _log = logger("attest")
 

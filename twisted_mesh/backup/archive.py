@@ -18,7 +18,7 @@ import msgspec
 from attrs import define, frozen
 
 from pki.errors import PkiError, printable
-from twisted_mesh.state import StateError, writing_whole
+from twisted_mesh.state.directory import StateError, writing_whole
 
 FORMAT = 2
 #: In those of the first format there is no CRL.

@@ -13,8 +13,8 @@ from pki.validity import rfc3339
 from twisted_mesh.backup import credentials, record
 from twisted_mesh.backup.archive import DATABASE, FORMAT, NAME, Manifest, Source, write
 from twisted_mesh.backup.credentials import DoNotFit
-from twisted_mesh.key_files import is_encrypted
-from twisted_mesh.state import StateDirectory, StateError, read_file
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file
+from twisted_mesh.state.key_files import is_encrypted
 
 #: How often keys and certificates are read anew, where a CA is just replacing one of them.
 _TRIES = 5

@@ -5,11 +5,11 @@ from pathlib import PurePosixPath
 
 from cryptography import x509
 
-from pki.audit import LogKey
+from pki.audit.log import LogKey
 from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
 from pki.keys import MemoryKey, spki_der
-from pki.svid import load_certificates
-from twisted_mesh.key_files import is_encrypted
+from pki.svid.x509svid import load_certificates
+from twisted_mesh.state.key_files import is_encrypted
 
 _ROOT = "ca/root.crt"
 _ACTIVE = "ca/issuing.crt"

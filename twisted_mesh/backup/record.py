@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 from attrs import field, frozen
 
-from pki.audit import Checkpoint
+from pki.audit.log import Checkpoint
 from pki.errors import PkiError
 from twisted_mesh.backup import rights
 from twisted_mesh.stores import migrations, schema

@@ -16,15 +16,21 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit import Checkpoint
+from pki.audit.log import Checkpoint
 from pki.serial import serial_hex
 from pki.validity import rfc3339
 from twisted_mesh.backup import credentials, record
 from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, ROOT_CRL, Archive, Manifest
 from twisted_mesh.backup.record import Lost, Summary
-from twisted_mesh.state import StateDirectory, StateError, read_file, sync_directory, write_whole
+from twisted_mesh.state.directory import (
+    StateDirectory,
+    StateError,
+    read_file,
+    sync_directory,
+    write_whole,
+)
 from twisted_mesh.stores.records import StoreError
-from twisted_mesh.witness import Witness
+from twisted_mesh.trust.log_witness import Witness
 
 _NEW = "new"
 _PRESENT = "present.db"

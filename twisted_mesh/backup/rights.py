@@ -6,7 +6,7 @@
 import sqlite3
 
 from pki.errors import PkiError
-from pki.registration import DEFAULT_ENTRY, RegistrationEntry
+from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 
 _SPEND = """
 UPDATE main.tokens SET

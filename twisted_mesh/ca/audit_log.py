@@ -12,12 +12,12 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.task import LoopingCall
 
-from pki.audit import Act, Checkpoint, Entry, LogKey, advance
+from pki.audit.log import Act, Checkpoint, Entry, LogKey, advance
 from pki.errors import PkiError, printable
-from pki.policy import Principal, administrator
-from twisted_mesh._tasks import spawn
-from twisted_mesh.clock import Now
-from twisted_mesh.events import logger
+from pki.policy.policy import Principal, administrator
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.stores.commands import ExtendLog, RecordAct, SaveCheckpoint
 from twisted_mesh.stores.records import LogHead, StoreError
 

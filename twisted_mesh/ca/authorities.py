@@ -8,19 +8,19 @@ from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from pki.authority import Authority
-from pki.bundle import TrustBundle
+from pki.issuing.authority import Authority
+from pki.issuing.profile import ISSUING
+from pki.issuing.rotation import Line, Term, resumable
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
-from pki.profile import ISSUING
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
-from pki.succession import Line, Term, resumable
-from pki.svid import certificates_pem, subject_of, uri_names, validity_of
+from pki.svid.bundle import TrustBundle
+from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import spoken_time
-from twisted_mesh.ca.generations import Generations, WrongState, read_certificate
-from twisted_mesh.events import logger
-from twisted_mesh.key_files import KeyFiles
-from twisted_mesh.state import StateDirectory, write_whole
+from twisted_mesh.ca.issuing_files import Generations, WrongState, read_certificate
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateDirectory, write_whole
+from twisted_mesh.state.key_files import KeyFiles
 
 _log = logger("ca")
 __all__ = ["Authorities", "WrongState", "load_or_create", "load_root_key", "tell_certificate"]
@@ -107,7 +107,7 @@ async def load_or_create(
     """The authorities of ``state``. Raises :class:`StateError` with the file to look at.
 
     The active issuing CA may have ended, if its successor is there or can be made: that is done by
-    :mod:`twisted_mesh.ca.succession`.
+    :mod:`twisted_mesh.ca.rotation.rotator`.
     """
     state.sweep()
     keys.check()

@@ -18,10 +18,10 @@ import msgspec
 from attrs import evolve
 
 from pki.errors import Problem, Refused, printable
-from pki.registration import RegistrationEntry, read_entry
-from pki.selector import spoken
+from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.selector import spoken
 from pki.spiffe import TrustDomain
-from twisted_mesh.state import StateError, read_trusted
+from twisted_mesh.state.directory import StateError, read_trusted
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _MAX_SIZE = 4 * 1024 * 1024

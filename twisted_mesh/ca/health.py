@@ -15,11 +15,11 @@ from cryptography.exceptions import InvalidSignature
 
 from pki.errors import PkiError, Problem
 from pki.keys import verify
-from pki.svid import validity_of
+from pki.svid.x509svid import validity_of
 from pki.validity import spoken_duration, spoken_time
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.clock import Now
+from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.commands import Probe
 
 #: What is looked at; a CA that keeps nothing has no disk.

@@ -7,9 +7,9 @@ from attrs import define, field
 from twisted.internet.task import LoopingCall
 
 from pki.errors import PkiError
-from twisted_mesh._tasks import spawn
 from twisted_mesh.ca.service import CertificateAuthority
-from twisted_mesh.events import logger
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.stores.commands import Prune
 
 _log = logger("ca")

@@ -8,20 +8,20 @@ from typing import Any
 from attrs import define, field, frozen
 from cryptography import x509
 
-from pki.audit import Act
-from pki.authority import Authority, Draft
-from pki.policy import Grant, Principal, administrator
-from pki.registration import DEFAULT_ENTRY
-from pki.revocation import Revocation
+from pki.audit.log import Act
+from pki.issuing.authority import Authority, Draft
+from pki.policy.entry import DEFAULT_ENTRY
+from pki.policy.policy import Grant, Principal, administrator
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Revocation
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.entries import Registrar
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.registrar import Registrar
-from twisted_mesh.clock import Now
-from twisted_mesh.events import logger
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
     RecordCertificate,
     RecordIntent,

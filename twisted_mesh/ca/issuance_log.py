@@ -9,7 +9,7 @@ from attrs import define
 
 from pki.serial import serial_hex
 from pki.validity import rfc3339
-from twisted_mesh.state import StateError
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.records import IssuedCertificate
 
 

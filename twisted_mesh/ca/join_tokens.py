@@ -6,16 +6,16 @@ from typing import Any
 
 from attrs import define, frozen
 
-from pki.audit import Act
+from pki.audit.log import Act
 from pki.errors import Malformed, PkiError
-from pki.join_token import MAX_LIFETIME, JoinToken
-from pki.policy import Principal
-from pki.registration import RegistrationEntry
+from pki.policy.entry import RegistrationEntry
+from pki.policy.join_token import MAX_LIFETIME, JoinToken
+from pki.policy.policy import Principal
 from pki.validity import format_duration, rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.registrar import Registrar, facts_of
-from twisted_mesh.clock import Now
-from twisted_mesh.events import logger
+from twisted_mesh.ca.entries import Registrar, facts_of
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import CreateToken, RevokeToken
 from twisted_mesh.stores.records import IssuedToken, StoredEntry
 

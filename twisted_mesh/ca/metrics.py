@@ -6,8 +6,8 @@ from functools import partial
 from prometheus_client import Counter, Gauge
 
 from twisted_mesh.ca.health import CHECKS
-from twisted_mesh.ca.responder import STATUSES
-from twisted_mesh.ca.revocation_list import PublishedCrl
+from twisted_mesh.ca.revocation.crl import PublishedCrl
+from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
 from twisted_mesh.ca.service import CertificateAuthority
 
 HEALTH = Gauge(

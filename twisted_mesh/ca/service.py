@@ -11,33 +11,34 @@ from attrs import define, evolve, field
 from cryptography import x509
 from twisted.internet.defer import Deferred
 
-from pki import policy
-from pki.audit import Act, Entry
-from pki.authority import Authority
-from pki.bundle import BundleSet, TrustBundle
-from pki.csr import IssuanceRequest
+from pki.audit.log import Act, Entry
+from pki.crl.schedule import RESPONDER_LIFE
 from pki.errors import PkiError, Problem, Refused
+from pki.issuing.authority import Authority
+from pki.issuing.csr import IssuanceRequest
+from pki.issuing.profile import OCSP_RESPONDER
+from pki.issuing.publication import Publication
 from pki.keys import MemoryKey, key_id
-from pki.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
-from pki.profile import OCSP_RESPONDER
-from pki.publication import Publication
-from pki.publishing import RESPONDER_LIFE
-from pki.revocation import Reason, Revocation
+from pki.policy import policy
+from pki.policy.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.revocation_set import Reason, Revocation
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.bulletin import Bulletin
+from twisted_mesh.ca.connection_reports import ConnectionReports
+from twisted_mesh.ca.entries import Registrar
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
-from twisted_mesh.ca.publisher import Publisher
-from twisted_mesh.ca.registrar import Registrar
-from twisted_mesh.ca.reports import ConnectionReports
-from twisted_mesh.ca.responder import OcspResponder
-from twisted_mesh.clock import Now
-from twisted_mesh.events import logger
+from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.revocation.crl_publisher import Publisher
+from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
     Revoke,
     RevokeAll,
@@ -54,7 +55,6 @@ from twisted_mesh.stores.records import (
     TokenSpent,
     Unknown,
 )
-from twisted_mesh.turnstile import Turnstile
 
 _log = logger("ca")
 #: A join token takes the place of an Idempotency-Key: its bearer repeats a request with it.
@@ -67,7 +67,7 @@ OWN_LIFETIME = timedelta(hours=24)
 
 @define(eq=False)
 class CertificateAuthority:
-    """What the API does, without HTTP. Every method that a caller reaches asks :mod:`pki.policy` first."""
+    """What the API does, without HTTP. Every method that a caller reaches asks :mod:`pki.policy.policy` first."""
 
     trust_domain: TrustDomain
     authorities: Authorities

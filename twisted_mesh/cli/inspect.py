@@ -77,7 +77,7 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
       curl -s http://localhost:8080/api/v1/ca | pki-inspect show -
     """
     from pki.errors import PkiError
-    from pki.inspect import Description, describe
+    from pki.inspect.describe import Description, describe
     from twisted_mesh.cli import render
 
     now = _moment(at)
@@ -180,7 +180,7 @@ def verify(
       pki-inspect verify svid.pem --roots root.crt --spiffe-id 'spiffe://mesh.local/service/*'
       pki-inspect verify svid.pem --roots root.crt --at 2026-11-23T10:00:00Z --format json
     """
-    from pki.svid import Purpose
+    from pki.svid.x509svid import Purpose
     from twisted_mesh.cli import render, verification
 
     now = _moment(at)
@@ -213,7 +213,7 @@ def verify(
 def _moment(at: str | None) -> datetime:
     from pki.errors import PkiError
     from pki.validity import parse_rfc3339
-    from twisted_mesh.clock import wall_clock
+    from twisted_mesh.runtime.clock import wall_clock
 
     if at is None:
         return wall_clock()
@@ -248,7 +248,7 @@ def _address(text: str) -> str:
 
 def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
     from pki.errors import PkiError
-    from pki.inspect import certificates
+    from pki.inspect.describe import certificates
 
     try:
         return certificates(_read(name))

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from pki.chain import Verdict
 from pki.errors import Problem
-from pki.extensions import Extension, hex_pairs
-from pki.inspect import Description
-from pki.links import Link
+from pki.inspect.describe import Description
+from pki.inspect.extensions import Extension, hex_pairs
+from pki.inspect.path_report import Link
 from pki.serial import serial_hex, serial_pairs
+from pki.svid.chain import Verdict
 from pki.validity import rfc3339, spoken_duration
 
 #: How much of a list or of an unknown value is shown to people; JSON has all of it.

@@ -13,30 +13,30 @@ from twisted.internet.error import TimeoutError
 from twisted.logger import globalLogBeginner
 
 from pki.errors import Malformed, PkiError, Problem, printable
-from pki.join_token import JoinToken
 from pki.keys import KeyAlgorithm
+from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid import X509Svid
+from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
-from twisted_mesh._tasks import sleep, within
-from twisted_mesh.ca_client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
-from twisted_mesh.clock import steady, wall_clock
-from twisted_mesh.connections import ConnectionRegistry, Peer
-from twisted_mesh.crl_memory import crl_memory_path
-from twisted_mesh.events import logger
-from twisted_mesh.freshness import Freshness, freshness
-from twisted_mesh.joining import ca_client, join_token, kept_identity
-from twisted_mesh.manager import CertificateManager
-from twisted_mesh.revocation_sources import RevocationSources
-from twisted_mesh.sources import CaSource
-from twisted_mesh.state import StateError, default_state_dir, publish
+from twisted_mesh.identity.bootstrap import ca_client, join_token, kept_identity
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.revocation_options import RevocationSources
+from twisted_mesh.identity.sources import CaSource
+from twisted_mesh.revocation.crl_numbers import crl_memory_path
+from twisted_mesh.runtime.clock import steady, wall_clock
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import sleep, within
+from twisted_mesh.state.directory import StateError, default_state_dir, publish
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.witness import Witness, witness_path
+from twisted_mesh.trust.connections import ConnectionRegistry, Peer
+from twisted_mesh.trust.freshness import Freshness, freshness
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.log_witness import Witness, witness_path
 
 _log = logger("client")
 reactor: Any = steady(_reactor)

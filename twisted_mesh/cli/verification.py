@@ -1,4 +1,4 @@
-"""What ``pki-inspect verify`` decides with :func:`pki.chain.judge`: which roots may vouch, which names must match,
+"""What ``pki-inspect verify`` decides with :func:`pki.svid.chain.judge`: which roots may vouch, which names must match,
 what CRLs and OCSP answers say.
 """
 
@@ -10,16 +10,16 @@ from itertools import chain
 from attrs import evolve, field, frozen
 from cryptography import x509
 
-from pki.bundle import BundleSet, TrustBundle
-from pki.chain import Verdict, judge
-from pki.crl import Crl
+from pki.crl.crl import Crl
 from pki.errors import HOSTILE_INPUT, PkiError, Problem
-from pki.evidence import Evidence, answers_from, crls_from
-from pki.links import Link, links
-from pki.ocsp_answer import Answer
-from pki.revocation import RevocationSet
+from pki.inspect.path_report import Link, links
+from pki.ocsp.evidence import Evidence, answers_from, crls_from
+from pki.ocsp.response import Answer
 from pki.spiffe import NotASpiffeId, SpiffeId, SpiffePattern, TrustDomain
-from pki.svid import Purpose, spiffe_id_of, subject_of, uri_names
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.chain import Verdict, judge
+from pki.svid.revocation_set import RevocationSet
+from pki.svid.x509svid import Purpose, spiffe_id_of, subject_of, uri_names
 
 Certificates = Sequence[x509.Certificate]
 

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from attrs import frozen
 
-from pki.audit import Entry
-from pki.registration import RegistrationEntry
-from pki.revocation import Reason
+from pki.audit.log import Entry
+from pki.policy.entry import RegistrationEntry
+from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate, IssuedToken, LogHead, StoredEntry
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, select, type_coerc
 from sqlalchemy.types import NullType
 
 from pki.errors import PkiError, printable
-from pki.registration import RegistrationEntry
+from pki.policy.entry import RegistrationEntry
 from twisted_mesh.stores import log
 from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
 from twisted_mesh.stores.records import Conflict, StoredEntry, StoreError, Unknown

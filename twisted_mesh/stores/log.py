@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from pki import merkle
-from pki.audit import Entry
+from pki.audit import merkle
+from pki.audit.log import Entry
 from twisted_mesh.stores.records import LoggedEntry, LogHead, StoreError
 from twisted_mesh.stores.schema import (
     audit,

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, func, select
 
 from pki.errors import printable
-from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason, Revocation
 from twisted_mesh.stores.records import (
     BadCursor,
     Feed,

@@ -6,10 +6,10 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from pki.errors import PkiError
-from pki.join_token import token_id
-from pki.registration import RegistrationEntry
-from pki.revocation import Reason, Revocation
+from pki.policy.entry import RegistrationEntry
+from pki.policy.join_token import token_id
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason, Revocation
 
 
 class Status(StrEnum):
@@ -86,7 +86,7 @@ class IssuedToken:
     """What the store keeps of a join token: nothing that it could be made from."""
 
     digest: bytes = field(repr=False)
-    """Its SHA-256: :attr:`pki.join_token.JoinToken.digest`."""
+    """Its SHA-256: :attr:`pki.policy.join_token.JoinToken.digest`."""
     entry: str
     """The registration entry that it is bound to."""
     expires_at: datetime

@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
-from pki.audit import Entry
+from pki.audit.log import Entry
 from pki.errors import printable
-from pki.revocation import Reason
 from pki.serial import serial_pairs
+from pki.svid.revocation_set import Reason
 from twisted_mesh.stores import bulk, entries, log, tokens
 from twisted_mesh.stores.commands import (
     Command,

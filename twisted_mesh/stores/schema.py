@@ -30,8 +30,8 @@ from sqlalchemy import (
     select,
 )
 
-from pki.revocation import Reason
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
@@ -141,7 +141,7 @@ feed = Table(
     ),
 )
 
-#: Registration entries: ``document`` is what :meth:`pki.registration.RegistrationEntry.to_document` writes.
+#: Registration entries: ``document`` is what :meth:`pki.policy.entry.RegistrationEntry.to_document` writes.
 entries = Table(
     "entries",
     metadata,

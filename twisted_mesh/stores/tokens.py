@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, update
 
 from pki.errors import printable
-from pki.join_token import token_id
+from pki.policy.join_token import token_id
 from pki.validity import spoken_time
 from twisted_mesh.stores import entries, log
 from twisted_mesh.stores.commands import CreateToken, RecordIntent, RevokeToken

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from pki.audit import Act
+from pki.audit.log import Act
 from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,

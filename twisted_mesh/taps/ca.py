@@ -14,41 +14,41 @@ from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from pki.audit import Act, LogKey
+from pki.audit.log import Act, LogKey
 from pki.errors import PkiError
-from pki.revocation import Revocation
 from pki.spiffe import SpiffePattern
+from pki.svid.revocation_set import Revocation
 from pki.validity import spoken_duration
 from twisted_mesh import observe
-from twisted_mesh._tasks import within
-from twisted_mesh.admission import Admission, Capacity
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
+from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.ca.api.authentication import PlainDoor, SocketDoor, TlsDoor, of_process
+from twisted_mesh.ca.api.public_site import CrlSite
+from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
-from twisted_mesh.ca.bulletin import Bulletin
-from twisted_mesh.ca.crl_site import CrlSite
-from twisted_mesh.ca.doors import PlainDoor, SocketDoor, TlsDoor, of_process
 from twisted_mesh.ca.entries_file import read_entries
-from twisted_mesh.ca.handover import Handover
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.resources import ROUTES, CaApi
-from twisted_mesh.ca.restored import take_note_of_restore
+from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.restore_note import take_note_of_restore
+from twisted_mesh.ca.rotation.rotator import Succession
+from twisted_mesh.ca.rotation.steps import Handover
 from twisted_mesh.ca.service import CertificateAuthority
-from twisted_mesh.ca.succession import Succession
-from twisted_mesh.ca.throttle import Throttle
-from twisted_mesh.clock import wall_clock
-from twisted_mesh.connections import ConnectionRegistry
-from twisted_mesh.key_files import KeyFiles
-from twisted_mesh.manager import CertificateManager
-from twisted_mesh.passphrase import read_passphrase
-from twisted_mesh.sources import OwnSource
-from twisted_mesh.stapler import Stapler
-from twisted_mesh.state import StateDirectory, refuse_changeable
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.sources import OwnSource
+from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.revocation.stapler import Stapler
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.tasks import within
+from twisted_mesh.state.directory import StateDirectory, refuse_changeable
+from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.stores.opening import open_store
-from twisted_mesh.taps import publishing, registration
+from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -57,12 +57,12 @@ from twisted_mesh.taps.lifecycle import (
     result_now,
     service_of,
 )
-from twisted_mesh.tls import transport
+from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.staples import Staples
-from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedSite
+from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.judge import Judge, Trust
 
 _SUMMARY = {
     "POST /api/v1/sign": "Submit CSR, receive signed certificate",
@@ -240,9 +240,9 @@ class CaService(MeshService):
         ]
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(
-            transport.listen(self.tls_endpoint, self.sites[0], security), what
+            endpoints.listen(self.tls_endpoint, self.sites[0], security), what
         )
-        self.ca.url = registration.reached_at(self.tls_port.getHost(), options["public-url"])
+        self.ca.url = default_entry.reached_at(self.tls_port.getHost(), options["public-url"])
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
             api = CaApi(self.ca, PlainDoor(), guards_browsers=True, throttle=throttle)
@@ -266,7 +266,7 @@ class CaService(MeshService):
         site = BoundedSite(resource, self.reactor, admission=admission)
         self.sites.append(site)
         port: Any = self.listening(endpoint.listen(site), f"the CRL address {options['crl-http']}")
-        url = publishing.url(port.getHost(), options["public-url"])
+        url = publication.url(port.getHost(), options["public-url"])
         self.ca.publish_at(url)
         self.log.info(
             "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
@@ -299,7 +299,7 @@ class CaService(MeshService):
             str(self.ca.trust_domain),
             {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
         )
-        await registration.settle(
+        await default_entry.settle(
             self.ca.registrar,
             self.ca.trust_domain,
             [self.tls_port.getHost()],

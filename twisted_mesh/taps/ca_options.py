@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from pki.errors import Malformed, printable
+from pki.issuing.profile import ISSUING
+from pki.issuing.rotation import LEAST_LIVES
 from pki.keys import KeyAlgorithm
-from pki.policy import Lifetimes
-from pki.profile import ISSUING
+from pki.policy.policy import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
-from pki.succession import LEAST_LIVES
 from pki.validity import format_duration, parse_duration
-from twisted_mesh.admission import Capacity
-from twisted_mesh.ca_address import split_url
-from twisted_mesh.limits import DEFAULT_RATE, Rate
+from twisted_mesh.http.address import split_url
+from twisted_mesh.limits.connection_limit import Capacity
+from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
 
 _MAX_LIFE = timedelta(days=365)

@@ -23,10 +23,10 @@ from twisted.python.failure import Failure
 from pki.errors import PkiError, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
-from twisted_mesh._tasks import spawn
-from twisted_mesh.clock import steady
-from twisted_mesh.events import logger
-from twisted_mesh.state import default_state_dir
+from twisted_mesh.runtime.clock import steady
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.state.directory import default_state_dir
 
 T = TypeVar("T")
 _LOG_FORMATS = ("text", "json")

@@ -9,31 +9,31 @@ from twisted.application.service import IService
 from twisted.web import resource, server
 
 from pki.errors import Malformed, printable
-from pki.names import is_dns_name
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.names import is_dns_name
 from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
-from twisted_mesh.clock import wall_clock
-from twisted_mesh.connections import ConnectionRegistry
-from twisted_mesh.crl_memory import crl_memory_path
-from twisted_mesh.freshness import freshness
-from twisted_mesh.http_request import BoundedRequest, answer
-from twisted_mesh.joining import ca_client, join_token, kept_identity
-from twisted_mesh.manager import CertificateManager
-from twisted_mesh.reporting import ConnectionReporting
-from twisted_mesh.revocation_sources import RevocationSources
+from twisted_mesh.http.request import BoundedRequest, answer
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.identity.bootstrap import ca_client, join_token, kept_identity
+from twisted_mesh.identity.connection_reporter import ConnectionReporting
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.revocation_options import RevocationSources
+from twisted_mesh.identity.sources import CaSource
+from twisted_mesh.revocation.crl_numbers import crl_memory_path
+from twisted_mesh.revocation.stapler import Stapler
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
-from twisted_mesh.sources import CaSource
-from twisted_mesh.stapler import Stapler
 from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
-from twisted_mesh.tls import transport
+from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.staples import Staples
-from twisted_mesh.trust import Judge, Trust
-from twisted_mesh.web import BoundedSite
-from twisted_mesh.witness import Witness, witness_path
+from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.freshness import freshness
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.log_witness import Witness, witness_path
 
 
 class Options(ServiceOptions):
@@ -234,7 +234,7 @@ class ServerService(MeshService):
         inquiry = sources.inquiry(self.manager, reactor, self.log)
         security = Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
         self.port = self.listening(
-            transport.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
+            endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
         if self.status_endpoint is not None:
             health = BoundedSite(HealthResource(self.manager), reactor)

@@ -20,15 +20,15 @@ from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
 from pki.errors import Problem, printable
-from twisted_mesh._tasks import spawn
-from twisted_mesh.admission import Place
-from twisted_mesh.connections import Peer
-from twisted_mesh.events import TlsFacts, codes, reasons
 from twisted_mesh.interfaces import IFinishing
-from twisted_mesh.tls import verification
+from twisted_mesh.limits.connection_limit import Place
+from twisted_mesh.runtime.log import TlsFacts, codes, reasons
+from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.verification import Extra, Handshake
+from twisted_mesh.tls.verify import Extra, Handshake
+from twisted_mesh.trust.connections import Peer
 
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
@@ -149,7 +149,7 @@ class MeshConnection(ProtocolWrapper):
 
     def _establish(self) -> None:
         connection: SSL.Connection = self.transport.getHandle()
-        handshake = verification.handshake_of(connection)
+        handshake = verify.handshake_of(connection)
         handshake.renew()
         presented = connection.get_peer_certificate() is not None
         demanded = self.factory.security.contexts.role.demands_certificate
@@ -178,7 +178,7 @@ class MeshConnection(ProtocolWrapper):
             if not self.connected or self._too_slow:
                 return
             connection: SSL.Connection = self.transport.getHandle()
-            handshake = verification.handshake_of(connection)
+            handshake = verify.handshake_of(connection)
             if problems:
                 handshake.problems = tuple(problems)
             # Nobody reviews who is not established: what has changed meanwhile counts too.
@@ -220,7 +220,7 @@ class MeshConnection(ProtocolWrapper):
         if not self.connected:
             return ()
         connection: SSL.Connection = self.transport.getHandle()
-        handshake = verification.judge_again(connection)
+        handshake = verify.judge_again(connection)
         verdict = handshake.verdict
         if self.peer and verdict and handshake.accepted and verdict.path != self.peer.path:
             self.peer = _peer(connection, handshake)  # a root went, another vouches for it too
@@ -296,7 +296,7 @@ class MeshConnection(ProtocolWrapper):
         problems = self._why(reason)
         client = self.factory.client
         if client is not None:
-            ours = verification.handshake_of(self.transport.getHandle()).problems
+            ours = verify.handshake_of(self.transport.getHandle()).problems
             client.failed(PeerRefused(ours) if ours else as_error(reason))
             return
         security = self.factory.security
@@ -317,7 +317,7 @@ class MeshConnection(ProtocolWrapper):
         if self._one_too_many and self.peer is not None:
             detail = f"{self.peer.spiffe_id} has as many connections as one peer may have"
             return (Problem("too-many-connections", detail, "look why it opens so many"),)
-        handshake = verification.handshake_of(self.transport.getHandle())
+        handshake = verify.handshake_of(self.transport.getHandle())
         return handshake.problems or (problem_of(reason),)
 
     def _out_of_time(self) -> None:

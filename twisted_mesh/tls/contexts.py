@@ -8,11 +8,10 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from zope.interface import implementer
 
-from pki.svid import X509Svid
+from pki.svid.x509svid import X509Svid
 from twisted_mesh.interfaces import IContextFactory
-from twisted_mesh.tls import staples as stapling
-from twisted_mesh.tls import verification
-from twisted_mesh.tls.staples import Staples
+from twisted_mesh.tls import stapling, verify
+from twisted_mesh.tls.stapling import Staples
 
 _HTTP11 = b"http/1.1"
 #: SSL_MODE_NO_AUTO_CHAIN: send what we say and not what the trust store holds, so no root by accident.
@@ -40,7 +39,7 @@ def build_context(
     """A context that presents ``svid``, with what is in ``staples`` for it, and lets OpenSSL believe ``roots``.
 
     OpenSSL's store is the union of all trust domains, so its verdict is only a second veto:
-    :mod:`twisted_mesh.tls.verification` gives the first.
+    :mod:`twisted_mesh.tls.verify` gives the first.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD if role.serves else SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
@@ -71,7 +70,7 @@ def build_context(
     else:
         context.set_alpn_protos([_HTTP11])
         stapling.expect(context)
-    verification.install(context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts)
+    verify.install(context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts)
     return context
 
 

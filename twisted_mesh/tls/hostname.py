@@ -11,7 +11,7 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern, ServiceID
 
 from pki.errors import HOSTILE_INPUT, Problem, printable
-from pki.svid import extension, subject_of
+from pki.svid.x509svid import extension, subject_of
 
 _SHOWN = 10
 

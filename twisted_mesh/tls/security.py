@@ -11,12 +11,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.errors import Problem
-from twisted_mesh.admission import Admission
-from twisted_mesh.connections import ConnectionRegistry
-from twisted_mesh.events import logger
-from twisted_mesh.limits import Rate, TokenBuckets
+from twisted_mesh.limits.connection_limit import Admission
+from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
-from twisted_mesh.trust import Judge
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.judge import Judge
 
 #: Seconds within which a handshake must be done, whatever trickles in.
 HANDSHAKE_TIMEOUT = 10.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.selector import Selector
+from pki.policy.selector import Selector
 from twisted_mesh.attest.cgroup import unit_of
 
 UNITS = {

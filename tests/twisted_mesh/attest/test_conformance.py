@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from pki.errors import PkiError
-from pki.join_token import JoinToken
-from pki.policy import NoProof
-from pki.selector import Selector
+from pki.policy.join_token import JoinToken
+from pki.policy.policy import NoProof
+from pki.policy.selector import Selector
 from tests.twisted_mesh.attest.processes import (
     Transport,
     calling,

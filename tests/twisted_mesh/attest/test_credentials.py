@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
-from pki.policy import NoProof
+from pki.policy.policy import NoProof
 from tests.twisted_mesh.attest.processes import only_linux
 from twisted_mesh.attest import credentials
 from twisted_mesh.attest.credentials import Credentials, peer_uid

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pki.errors import PkiError
-from pki.policy import NoProof
-from pki.selector import Selector, values_of
+from pki.policy.policy import NoProof
+from pki.policy.selector import Selector, values_of
 from tests.tools import require_tool
 from tests.twisted_mesh.attest.processes import (
     NOBODY,

@@ -7,9 +7,9 @@ import pytest
 from attrs import evolve
 
 from pki.errors import Problem
-from pki.policy import NoProof
-from pki.revocation import Reason, Revocation
-from pki.selector import Selector
+from pki.policy.policy import NoProof
+from pki.policy.selector import Selector
+from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, OTHER
 from tests.twisted_mesh.attest.processes import outcome
 from tests.twisted_mesh.tls.wires import TODAY, End, converse, good_svid, home

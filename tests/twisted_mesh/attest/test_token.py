@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from twisted.internet.defer import fail
 
-from pki.join_token import JoinToken
-from pki.policy import Forbidden, NoProof
-from pki.selector import Selector
+from pki.policy.join_token import JoinToken
+from pki.policy.policy import Forbidden, NoProof
+from pki.policy.selector import Selector
 from tests.authorities import NOW
 from tests.twisted_mesh.attest.processes import outcome
 from tests.twisted_mesh.attest.tokens import ENTRY, Tokens

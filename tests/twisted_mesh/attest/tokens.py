@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 
-from pki.join_token import JoinToken
-from pki.registration import RegistrationEntry, read_entry
+from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.join_token import JoinToken
 from tests.authorities import MESH, NOW
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.token import TokenAttestor

@@ -5,11 +5,11 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-from pki.audit import LogKey
-from pki.svid import certificates_pem
+from pki.audit.log import LogKey
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import DAY, NOW, Mesh, mesh
 from tests.twisted_mesh.stores import certificates
-from twisted_mesh.state import StateDirectory, write_whole
+from twisted_mesh.state.directory import StateDirectory, write_whole
 from twisted_mesh.stores import schema
 from twisted_mesh.stores import tokens as stored_tokens
 from twisted_mesh.stores.commands import Command

@@ -15,7 +15,7 @@ from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Archive, BadBackup, Manifest
-from twisted_mesh.state import StateError
+from twisted_mesh.state.directory import StateError
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
 from twisted_mesh.backup.record import Lost
 from twisted_mesh.backup.restoration import Loss, Restoration
-from twisted_mesh.state import StateDirectory, StateError
+from twisted_mesh.state.directory import StateDirectory, StateError
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.commands import TakeCrlNumber
 from twisted_mesh.stores.records import StoreError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.audit import Checkpoint
+from pki.audit.log import Checkpoint
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
 from tests.twisted_mesh.stores.certificates import der, intent, write_off
@@ -24,7 +24,7 @@ from tests.twisted_mesh.stores.registrations import (
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Loss, Restoration
-from twisted_mesh.state import StateDirectory
+from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.stores.commands import Prune, RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import IssuedToken, TokenStatus
 

@@ -8,19 +8,19 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
 
-from pki.audit import LogKey
+from pki.audit.log import LogKey
 from pki.keys import KeyAlgorithm
-from pki.policy import Lifetimes
-from pki.svid import X509Svid
+from pki.policy.policy import Lifetimes
+from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create
-from twisted_mesh.ca.handover import Handover
+from twisted_mesh.ca.rotation.rotator import Succession
+from twisted_mesh.ca.rotation.steps import Handover
 from twisted_mesh.ca.service import CertificateAuthority
-from twisted_mesh.ca.succession import Succession
-from twisted_mesh.key_files import KeyFiles
-from twisted_mesh.state import StateDirectory
+from twisted_mesh.state.directory import StateDirectory
+from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.records import StoreError
 
 P256 = KeyAlgorithm.EC_P256

@@ -8,11 +8,11 @@ from typing import Any
 from attrs import evolve
 from cryptography import x509
 
-from pki.crl import Crl, read_crl
-from pki.revocation import Reason
+from pki.crl.crl import Crl, read_crl
+from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
-from twisted_mesh.ca.publisher import Publisher
-from twisted_mesh.ca.revocation_list import PublishedCrl
+from twisted_mesh.ca.revocation.crl import PublishedCrl
+from twisted_mesh.ca.revocation.crl_publisher import Publisher
 
 
 async def at_once(work: Callable[..., Any], *arguments: Any) -> Any:

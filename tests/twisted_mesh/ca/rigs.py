@@ -10,14 +10,14 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from pki.audit import LogKey
-from pki.authority import Authority
-from pki.csr import build_csr
+from pki.audit.log import LogKey
+from pki.issuing.authority import Authority
+from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
-from pki.policy import Lifetimes, Principal, administrator
-from pki.registration import RegistrationEntry, read_entry
-from pki.revocation import Revocation
+from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.policy import Lifetimes, Principal, administrator
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Revocation
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.ca.audit_log import AuditLog

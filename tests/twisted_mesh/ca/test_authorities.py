@@ -15,17 +15,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from twisted.logger import LogEvent
 
 from pki.errors import Malformed
+from pki.issuing.profile import ROOT
 from pki.keys import KeyAlgorithm, spki_der
-from pki.profile import ROOT
 from pki.spiffe import TrustDomain
-from pki.svid import certificates_pem
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge, key, mesh
 from tests.twisted_mesh.ca.rigs import ca_rig
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import Authorities, load_or_create
-from twisted_mesh.key_files import KeyFiles, is_encrypted
 from twisted_mesh.observe import event_text
-from twisted_mesh.state import StateDirectory, StateError
+from twisted_mesh.state.directory import StateDirectory, StateError
+from twisted_mesh.state.key_files import KeyFiles, is_encrypted
 
 P256, P384 = KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384
 FILES = ("private/root.key", "private/issuing.key", "issuing.crt", "root.crt")

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pki.errors import PkiError
-from pki.selector import Selector
+from pki.policy.selector import Selector
 from tests.authorities import MESH
 from twisted_mesh.ca.entries_file import BadEntriesFile, read_entries
-from twisted_mesh.state import StateError
+from twisted_mesh.state.directory import StateError
 
 GOOD = """
 [entries.web]

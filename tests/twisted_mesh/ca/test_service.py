@@ -12,10 +12,11 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent
 
-from pki.authority import IssuerExpired, SigningFailed
-from pki.csr import build_csr
 from pki.errors import Malformed, PkiError, Refused
-from pki.policy import (
+from pki.issuing.authority import IssuerExpired, SigningFailed
+from pki.issuing.csr import build_csr
+from pki.policy.entry import DEFAULT_ENTRY
+from pki.policy.policy import (
     Forbidden,
     Grant,
     Kind,
@@ -26,18 +27,17 @@ from pki.policy import (
     anonymous,
     workload,
 )
-from pki.registration import DEFAULT_ENTRY
-from pki.revocation import Reason
-from pki.selector import Selector
+from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
-from pki.svid import Purpose, leaf_problems
+from pki.svid.revocation_set import Reason
+from pki.svid.x509svid import Purpose, leaf_problems
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
 from twisted_mesh.ca.issuance import Purchase
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.observe import event_text
-from twisted_mesh.state import StateError
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.commands import RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import (
     Conflict,

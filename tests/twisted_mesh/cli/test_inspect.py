@@ -18,15 +18,15 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.authority import Authority
 from pki.errors import HOSTILE_INPUT
+from pki.issuing.authority import Authority
+from pki.issuing.profile import ROOT as ROOT_PROFILE
+from pki.issuing.profile import WORKLOAD
 from pki.keys import KeyAlgorithm
-from pki.ocsp_responder import Responder, SingleResponse, Standing
-from pki.profile import ROOT as ROOT_PROFILE
-from pki.profile import WORKLOAD
-from pki.revocation import Reason, Revocation
+from pki.ocsp.sign import Responder, SingleResponse, Standing
 from pki.spiffe import SpiffePattern
-from pki.svid import Purpose, certificates_pem, load_certificates
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import Purpose, certificates_pem, load_certificates
 from pki.validity import rfc3339
 from tests.authorities import (
     BACKEND,

@@ -5,9 +5,9 @@ from typing import Any
 
 from attrs import evolve
 
-from pki.audit import Act, Entry
-from pki.revocation import Reason
+from pki.audit.log import Act, Entry
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.commands import (
     Command,

@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import evolve
 
-from pki.audit import Act
-from pki.registration import RegistrationEntry, read_entry
+from pki.audit.log import Act
+from pki.policy.entry import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from tests.twisted_mesh.stores.certificates import NOW, entry
 from tests.twisted_mesh.support import ThreadCalls

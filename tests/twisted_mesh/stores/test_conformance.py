@@ -7,8 +7,8 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from pki.audit import Act
-from pki.revocation import Reason, Revocation
+from pki.audit.log import Act
+from pki.svid.revocation_set import Reason, Revocation
 from tests.twisted_mesh.stores.certificates import (
     DIGEST,
     HOUR,

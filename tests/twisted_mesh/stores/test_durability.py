@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.audit import Act
+from pki.audit.log import Act
 from tests.running import CHECKOUT, PATIENCE
 from tests.twisted_mesh.stores.certificates import acts, signed
 from tests.twisted_mesh.support import ThreadCalls

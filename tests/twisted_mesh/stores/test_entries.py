@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from pki.audit import Act
-from pki.registration import RegistrationEntry
+from pki.audit.log import Act
+from pki.policy.entry import RegistrationEntry
 from tests.twisted_mesh.stores.certificates import (
     HOUR,
     LATER,

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from pki import merkle
-from pki.audit import Act
+from pki.audit import merkle
+from pki.audit.log import Act
 from pki.errors import PkiError
 from tests.twisted_mesh.stores.certificates import (
     HOUR,

@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 
 from pki.keys import key_id
-from pki.revocation import Reason
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason
 from tests.running import CHECKOUT
 from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, write_off
 from tests.twisted_mesh.stores.registrations import create_token, settle_default, stored, token_of

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pki.audit import Act, Entry
-from pki.join_token import token_id
-from pki.revocation import Reason, Revocation
+from pki.audit.log import Act, Entry
+from pki.policy.join_token import token_id
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason, Revocation
 from tests.twisted_mesh.stores.certificates import (
     API,
     HOUR,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import gatherResults
 
-from pki.audit import Act
+from pki.audit.log import Act
 from tests.twisted_mesh.stores.certificates import (
     HOUR,
     NOW,

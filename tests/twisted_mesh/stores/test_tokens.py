@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from pki.audit import Act
+from pki.audit.log import Act
 from tests.running import CHECKOUT
 from tests.twisted_mesh.stores.certificates import (
     HOUR,

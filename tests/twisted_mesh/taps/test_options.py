@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pki.keys import KeyAlgorithm
-from pki.policy import Lifetimes
+from pki.policy.policy import Lifetimes
 from twisted_mesh import observe
 from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.lifecycle import ServiceOptions

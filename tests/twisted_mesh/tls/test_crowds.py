@@ -4,8 +4,8 @@ from attrs import evolve
 
 from tests.authorities import OTHER
 from tests.twisted_mesh.tls.wires import End, Talkers, Wire, converse, good_svid, home
-from twisted_mesh.admission import Admission, Capacity
-from twisted_mesh.tls.transport import _tls_factory
+from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.tls.endpoints import _tls_factory
 
 
 def crowded(server: End, most: int = 8) -> Admission:

@@ -10,8 +10,8 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from pki.errors import Problem
-from pki.revocation import Reason, Revocation
-from pki.svid import X509Svid
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import X509Svid
 from tests.authorities import (
     DAY,
     HOUR,
@@ -34,12 +34,12 @@ from tests.twisted_mesh.tls.wires import (
     home,
     svid_of,
 )
-from twisted_mesh.freshness import Freshness
-from twisted_mesh.review import Reviewer
-from twisted_mesh.tls import store_context, verification
+from twisted_mesh.tls import verify, x509_store_ctx
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
 from twisted_mesh.tls.connection import CLOSE_TIMEOUT
 from twisted_mesh.tls.hostname import hostname_problem
+from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.reviewer import Reviewer
 
 CHAIN = home().issuing.intermediates
 LIVES = {"start": TODAY - HOUR, "end": TODAY + HOUR}
@@ -273,7 +273,7 @@ def test_a_verdict_that_was_good_ends_with_the_certificate(monkeypatch: pytest.M
     client, server = End(False), End(True)
     assert converse(client, server).served.made[0].connected_times == 1
     server.time = TODAY + 2 * HOUR
-    assert not server.judge.verdict(client.svid.chain, verification.Purpose.CLIENT).ok  # type: ignore[union-attr]
+    assert not server.judge.verdict(client.svid.chain, verify.Purpose.CLIENT).ok  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("exact_alerts", [True, False])
@@ -283,7 +283,7 @@ def test_a_bug_in_the_callback_shuts_the_door(
     def broken(*args: object) -> bool:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(verification.Handshake, "decide", broken)
+    monkeypatch.setattr(verify.Handshake, "decide", broken)
     server = End(True, exact_alerts=exact_alerts)
     conversation = converse(End(False, exact_alerts=exact_alerts), server)
     assert all(t.connected_times == 0 for t in conversation.served.made)
@@ -297,7 +297,7 @@ def test_a_handshake_without_a_verdict_is_no_way_in(monkeypatch: pytest.MonkeyPa
         context.set_verify(SSL.VERIFY_PEER, lambda *args: True)
 
     client = End(False)
-    monkeypatch.setattr(verification, "install", skipped)
+    monkeypatch.setattr(verify, "install", skipped)
     server = End(True)
     conversation = converse(client, server)
     assert conversation.served.made[0].connected_times == 0
@@ -318,7 +318,7 @@ def test_but_a_bad_certificate_is_refused_even_where_none_is_needed() -> None:
 
 
 def test_without_an_identity_a_server_hangs_up() -> None:
-    from twisted_mesh.tls.transport import _tls_factory
+    from twisted_mesh.tls.endpoints import _tls_factory
 
     server = End(True)
     server.contexts.withdraw()
@@ -333,7 +333,7 @@ def test_without_an_identity_a_server_hangs_up() -> None:
 
 def test_a_handshake_that_stalls_is_given_up_however_it_drips() -> None:
     from tests.twisted_mesh.tls.wires import Talkers, Wire
-    from twisted_mesh.tls.transport import _tls_factory
+    from twisted_mesh.tls.endpoints import _tls_factory
 
     server, wire = End(True), Wire()
     protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
@@ -362,7 +362,7 @@ def test_a_handshake_that_stalls_is_given_up_however_it_drips() -> None:
 )
 def test_what_is_not_tls_is_told_so_in_the_log(sent: bytes, code: str) -> None:
     from tests.twisted_mesh.tls.wires import Talkers, Wire
-    from twisted_mesh.tls.transport import _tls_factory
+    from twisted_mesh.tls.endpoints import _tls_factory
 
     server, wire = End(True), Wire()
     protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
@@ -554,5 +554,5 @@ def test_an_intermediate_without_the_right_to_sign_is_no_issuer() -> None:
 
 
 def test_the_cffi_layer_is_there_with_the_pinned_pyopenssl() -> None:
-    assert store_context.available
-    assert store_context.error_text(10) == "certificate has expired"
+    assert x509_store_ctx.available
+    assert x509_store_ctx.error_text(10) == "certificate has expired"

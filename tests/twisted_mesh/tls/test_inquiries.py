@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pki.errors import Problem
-from pki.revocation import Reason, Revocation
+from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR
 from tests.twisted_mesh.tls.test_handshake import refused
 from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Talker, converse, good_svid, home
-from twisted_mesh.review import Reviewer
 from twisted_mesh.tls.alerts import PeerRefused
+from twisted_mesh.trust.reviewer import Reviewer
 
 REVOKED = Problem("revoked", "somebody says so", "ask why")
 

@@ -12,14 +12,14 @@ from twisted.web._newclient import HTTP11ClientProtocol, Request
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from pki.bundle import BundleSet, TrustBundle
 from pki.errors import Problem
-from pki.revocation import Reason, Revocation
 from pki.spiffe import SpiffePattern
-from pki.svid import X509Svid
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, DAY, HOUR, MESH, forge, forge_issuing, forge_root, key
+from tests.twisted_mesh.http.test_server import GET, LATER, Noting, post
 from tests.twisted_mesh.talking import Answer, read_answers
-from tests.twisted_mesh.test_web import GET, LATER, Noting, post
 from tests.twisted_mesh.tls.wires import (
     TODAY,
     Conversation,
@@ -28,14 +28,14 @@ from tests.twisted_mesh.tls.wires import (
     converse,
     home,
 )
-from twisted_mesh.bodies import read_body
+from twisted_mesh.http.response_body import read_body
+from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IFinishing
-from twisted_mesh.review import Reviewer
 from twisted_mesh.server import MeshSite, StatusResource
 from twisted_mesh.tls.alerts import PeerRefused, as_error
 from twisted_mesh.tls.connection import CLOSE_TIMEOUT, SEVER_CLOSE_TIMEOUT, SEVER_GRACE
-from twisted_mesh.trust import Judge
-from twisted_mesh.web import BoundedSite
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.reviewer import Reviewer
 
 STATUS = b"GET /api/status HTTP/1.1\r\nHost: a\r\n\r\n"
 REVOKED = Problem("revoked", "in this test")

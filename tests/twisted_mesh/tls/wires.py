@@ -18,15 +18,15 @@ from zope.interface import implementer
 
 from pki.keys import MemoryKey
 from pki.spiffe import SpiffePattern, TrustDomain
-from pki.svid import X509Svid
+from pki.svid.x509svid import X509Svid
 from tests.authorities import MESH, Mesh, key, mesh
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.connections import ConnectionRegistry
 from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.staples import Staples
-from twisted_mesh.tls.transport import MeshClientEndpoint
-from twisted_mesh.trust import Judge, Trust
+from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.judge import Judge, Trust
 
 #: OpenSSL looks at the real clock, so these certificates are of today.
 TODAY = datetime.now(UTC).replace(microsecond=0)
@@ -189,7 +189,7 @@ class Conversation:
     server_wire: Wire = field(factory=Wire)
 
     def connect(self) -> None:
-        from twisted_mesh.tls.transport import _tls_factory
+        from twisted_mesh.tls.endpoints import _tls_factory
 
         held = _Held()
         endpoint = MeshClientEndpoint(held, self.client.security, "localhost", self.demands)

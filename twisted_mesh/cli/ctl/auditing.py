@@ -9,17 +9,17 @@ from typing import IO, Any
 import msgspec
 from attrs import evolve, frozen
 
-from pki.audit import Act, BadEntry, Checkpoint, Entry, Verifier
+from pki.audit.auditor import Finding, examine
+from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
+from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.errors import Malformed, PkiError
-from pki.examination import Finding, examine
-from pki.merkle import leaf_hash, verify_inclusion
 from pki.validity import spoken_time
-from twisted_mesh.administration import LARGEST_PAGE, Administration, LogEntry
+from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, LogEntry
 from twisted_mesh.cli.ctl import output, transcript
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
 from twisted_mesh.cli.ctl.transcript import Header, Transcript
-from twisted_mesh.state import read_file, writing_whole
-from twisted_mesh.witness import LogStatement, Witness, witness_path, witnesses
+from twisted_mesh.state.directory import read_file, writing_whole
+from twisted_mesh.trust.log_witness import LogStatement, Witness, witness_path, witnesses
 
 _HEADINGS = ("ENTRY", "TIME", "ACT", "OBJECT", "ACTOR", "FACTS")
 

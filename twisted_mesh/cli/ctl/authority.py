@@ -13,16 +13,16 @@ from cryptography.hazmat.primitives import hashes
 
 from pki.errors import PkiError, Refused
 from pki.serial import serial_hex, serial_pairs
-from pki.svid import load_certificates, subject_of, validity_of
+from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
-from twisted_mesh.administration import Administration, Check
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import Administration, Check
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
-from twisted_mesh.clock import wall_clock
-from twisted_mesh.key_files import Copy, copy_out, remove_file
-from twisted_mesh.state import StateDirectory, read_file
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.state.directory import StateDirectory, read_file
+from twisted_mesh.state.key_files import Copy, copy_out, remove_file
 
 
 def issuing_certificates(state: Path) -> list[tuple[str, x509.Certificate]]:

@@ -9,17 +9,17 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
-from pki.csr import IssuanceRequest, build_csr, load_csr
 from pki.errors import PkiError, Problem, Refused
+from pki.issuing.csr import IssuanceRequest, build_csr, load_csr
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.registration import read_entry
-from pki.selector import Selector
+from pki.policy.entry import read_entry
+from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.validity import parse_duration
 from twisted_mesh.cli.ctl.options import Unusable
 from twisted_mesh.cli.ctl.registrations import naming_options
-from twisted_mesh.documents import parse_json
-from twisted_mesh.state import read_file
+from twisted_mesh.http.json import parse_json
+from twisted_mesh.state.directory import read_file
 
 #: The most that the CA reads of a request.
 _LARGEST = 64 * 1024

@@ -158,8 +158,8 @@ def revoke(
       mesh-ctl cert revoke --key stolen.pem --reason keyCompromise --yes
       mesh-ctl cert revoke --entry 5d0a3b7c9e1f2a48 --issued-before 2026-11-23T10:00:00Z
     """
-    from pki.revocation import Reason
     from pki.serial import parse_serial
+    from pki.svid.revocation_set import Reason
     from twisted_mesh.cli.ctl import revoking
     from twisted_mesh.cli.ctl.filters import understood
     from twisted_mesh.cli.ctl.selection import Selection

@@ -12,10 +12,10 @@ import msgspec
 from attrs import frozen
 
 from pki.serial import parse_serial, serial_pairs
-from twisted_mesh.administration import Administration, Row
+from twisted_mesh.api.admin_client import Administration, Row
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.session import DONE
-from twisted_mesh.state import writing_whole
+from twisted_mesh.state.directory import writing_whole
 
 _HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY")
 

@@ -12,12 +12,12 @@ from attrs import frozen
 
 from pki.errors import PkiError
 from pki.validity import spoken_duration
-from twisted_mesh.administration import Administration, Check
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import Administration, Check
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
-from twisted_mesh.clock import Now, wall_clock
-from twisted_mesh.state import StateDirectory
+from twisted_mesh.runtime.clock import Now, wall_clock
+from twisted_mesh.state.directory import StateDirectory
 
 #: By how much the clocks of CA and caller may differ: certificates are backdated by half a minute.
 _SKEW = timedelta(seconds=30)

@@ -6,18 +6,18 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from pki.csr import IssuanceRequest
 from pki.errors import PkiError, Problem, printable
-from pki.join_token import JoinToken
+from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
-from pki.policy import Lifetimes
-from pki.registration import DEFAULT_ENTRY, Candidate, Shortfall, candidates
-from pki.selector import Selector, spoken
+from pki.policy.entry import DEFAULT_ENTRY, Candidate, Shortfall, candidates
+from pki.policy.join_token import JoinToken
+from pki.policy.policy import Lifetimes
+from pki.policy.selector import Selector, spoken
+from pki.policy.suggest import suggested
 from pki.spiffe import TrustDomain
-from pki.suggestion import suggested
-from pki.svid import uri_names
+from pki.svid.x509svid import uri_names
 from pki.validity import format_duration, parse_lifetime
-from twisted_mesh.administration import Administration, Registration, TokenRow
+from twisted_mesh.api.admin_client import Administration, Registration, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.caller import Asked, Seen
 from twisted_mesh.cli.ctl.certificates import pairs

@@ -7,12 +7,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from pki.encoding import CERTIFICATE, REQUEST, blocks
+from pki.der import CERTIFICATE, REQUEST, blocks
 from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.keys import key_id
-from pki.svid import extension
+from pki.svid.x509svid import extension
 from twisted_mesh.cli.ctl.options import Unusable
-from twisted_mesh.state import StateError, read_file
+from twisted_mesh.state.directory import StateError, read_file
 
 _DIGITS = 64
 

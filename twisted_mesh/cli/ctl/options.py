@@ -43,7 +43,7 @@ class Reach:
         """A state directory of the caller's own, to remember things in: that one, else the user's."""
         import os
 
-        from twisted_mesh.state import user_state_dir
+        from twisted_mesh.state.directory import user_state_dir
 
         try:
             return self.state if self.state.stat().st_uid == os.geteuid() else user_state_dir()
@@ -53,7 +53,7 @@ class Reach:
 
 def state_path(state_dir: str | None) -> Path:
     """What ``--state-dir`` says, else where state is by default."""
-    from twisted_mesh.state import default_state_dir
+    from twisted_mesh.state.directory import default_state_dir
 
     return Path(state_dir) if state_dir else default_state_dir()
 

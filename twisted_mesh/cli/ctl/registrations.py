@@ -8,9 +8,9 @@ import msgspec
 from attrs import frozen
 
 from pki.errors import PkiError, Refused, printable
-from pki.registration import RegistrationEntry, read_entry
+from pki.policy.entry import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
-from twisted_mesh.administration import Administration, NewRegistration, Registration
+from twisted_mesh.api.admin_client import Administration, NewRegistration, Registration
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import Unusable, confirmed
 from twisted_mesh.cli.ctl.session import DONE, REFUSED

@@ -8,9 +8,9 @@ import msgspec
 from attrs import define, field, frozen
 
 from pki.errors import PkiError, Problem
-from pki.revocation import Reason
-from twisted_mesh.administration import LARGEST_PAGE, Administration, Row
-from twisted_mesh.ca_client import CaRefused
+from pki.svid.revocation_set import Reason
+from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, Row
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.certificates import connections_on, pairs, put_rows
 from twisted_mesh.cli.ctl.options import confirmed, confirmed_by_number

@@ -12,8 +12,8 @@ from twisted_mesh.backup import creation, record
 from twisted_mesh.backup.archive import Archive, Manifest
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.clock import wall_clock
-from twisted_mesh.state import AlreadyRunning, StateDirectory, StateError, user_state_dir
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.state.directory import AlreadyRunning, StateDirectory, StateError, user_state_dir
 
 _DONE, _REFUSED = 0, 1
 

@@ -6,7 +6,7 @@ from attrs import define, field, frozen
 
 from pki.serial import serial_hex
 from pki.spiffe import RESERVED_SEGMENT, SpiffeId, SpiffePattern
-from twisted_mesh.administration import Administration, Row
+from twisted_mesh.api.admin_client import Administration, Row
 from twisted_mesh.cli.ctl import output
 
 #: What names somebody. Without any of them it is about everybody that time or issuer leave.

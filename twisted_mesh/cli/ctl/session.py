@@ -12,13 +12,13 @@ from twisted.logger import globalLogBeginner
 from pki.errors import Malformed, PkiError
 from pki.spiffe import TrustDomain
 from pki.validity import parse_duration
-from twisted_mesh.administration import Administration
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.ctl.output import say
-from twisted_mesh.clock import steady
-from twisted_mesh.joining import administrator_client
-from twisted_mesh.state import StateError
+from twisted_mesh.identity.bootstrap import administrator_client
+from twisted_mesh.runtime.clock import steady
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 
 reactor: Any = steady(_reactor)

@@ -8,21 +8,21 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
-from pki.csr import load_csr
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
-from pki.join_token import MAX_LIFETIME, JoinToken
+from pki.issuing.csr import load_csr
 from pki.keys import key_id
-from pki.registration import read_entry
+from pki.policy.entry import read_entry
+from pki.policy.join_token import MAX_LIFETIME, JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern
 from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
-from twisted_mesh.administration import Administration, MadeToken, NewToken, TokenRow
+from twisted_mesh.api.admin_client import Administration, MadeToken, NewToken, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.certificates import pairs
 from twisted_mesh.cli.ctl.filters import digest_of
 from twisted_mesh.cli.ctl.options import Unusable, confirmed
 from twisted_mesh.cli.ctl.registrations import naming_options
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
-from twisted_mesh.state import read_file
+from twisted_mesh.state.directory import read_file
 
 _HEADINGS = ("TOKEN", "SPIFFE ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT")
 _ID = re.compile(r"[0-9a-f]{12}", re.ASCII)

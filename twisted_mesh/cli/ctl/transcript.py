@@ -10,10 +10,10 @@ from typing import IO, Any, BinaryIO
 import msgspec
 from attrs import define, evolve, field
 
-from pki.audit import BadCheckpoint, Checkpoint, Verifier
+from pki.audit.auditor import Finding, Row
+from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import Malformed, PkiError
-from pki.examination import Finding, Row
-from twisted_mesh.administration import Administration, LogEntry
+from twisted_mesh.api.admin_client import Administration, LogEntry
 
 _VERSION = 1
 #: The longest line that is read: an entry is some hundred bytes.

@@ -8,10 +8,10 @@ from cryptography import x509
 from msgspec.structs import replace
 
 from pki.errors import Problem
-from pki.revocation import Reason
 from pki.serial import serial_hex
+from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
-from twisted_mesh.administration import (
+from twisted_mesh.api.admin_client import (
     Deleted,
     KnownConnections,
     MadeToken,
@@ -26,7 +26,7 @@ from twisted_mesh.administration import (
     Row,
     TokenRow,
 )
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.client import CaRefused
 
 TIME = "2026-11-23T10:00:00Z"
 

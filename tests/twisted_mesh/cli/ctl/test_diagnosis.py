@@ -11,11 +11,11 @@ from attrs import field, frozen
 from pki.errors import PkiError, Problem
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state
-from twisted_mesh.administration import Check, Health
-from twisted_mesh.ca_address import CaAddress
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import Check, Health
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import diagnosis
 from twisted_mesh.cli.ctl.diagnosis import Diagnosis
+from twisted_mesh.http.address import CaAddress
 from twisted_mesh.tls.alerts import Unreachable
 
 SOCKET = CaAddress("unix", "/ca.sock")

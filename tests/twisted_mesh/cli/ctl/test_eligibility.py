@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pki.csr import build_csr
 from pki.errors import Malformed
-from pki.join_token import JoinToken
+from pki.issuing.csr import build_csr
 from pki.keys import key_id
-from pki.registration import read_entry
-from pki.selector import Selector
+from pki.policy.entry import read_entry
+from pki.policy.join_token import JoinToken
+from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.csr import build_csr
+from pki.issuing.csr import build_csr
 from pki.keys import key_id
-from pki.svid import certificates_pem
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, key, mesh
 from twisted_mesh.cli.ctl.key_digests import digest_in, issuer_meant, key_meant
 from twisted_mesh.cli.ctl.options import Unusable

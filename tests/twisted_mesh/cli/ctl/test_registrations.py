@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pki.registration import read_entry
+from pki.policy.entry import read_entry
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.administration import NewRegistration
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import NewRegistration
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import entry as command_line
 from twisted_mesh.cli.ctl import registrations, session
 from twisted_mesh.cli.ctl.options import Unusable

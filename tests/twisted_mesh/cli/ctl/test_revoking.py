@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from pki.errors import Problem
-from pki.revocation import Reason
+from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import options
 from twisted_mesh.cli.ctl.revoking import Revoking
 from twisted_mesh.cli.ctl.selection import Selection

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pki.csr import build_csr
-from pki.join_token import JoinToken
+from pki.issuing.csr import build_csr
 from pki.keys import key_id
+from pki.policy.join_token import JoinToken
 from tests.authorities import BACKEND, key
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
-from twisted_mesh.administration import NewToken
-from twisted_mesh.ca_client import CaRefused
+from twisted_mesh.api.admin_client import NewToken
+from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import tokens
 from twisted_mesh.cli.ctl.options import Unusable
 

@@ -9,12 +9,12 @@ from attrs import frozen
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pki.audit import Act, Checkpoint, Entry, LogKey
+from pki.audit.auditor import examine
+from pki.audit.log import Act, Checkpoint, Entry, LogKey
+from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
-from pki.examination import examine
-from pki.merkle import GrowingTree, leaf_hash
 from tests.authorities import NOW
-from twisted_mesh.administration import Checkpoints, Entries, Head, LogEntry
+from twisted_mesh.api.admin_client import Checkpoints, Entries, Head, LogEntry
 from twisted_mesh.cli.ctl import transcript
 from twisted_mesh.cli.ctl.transcript import BadTranscript, Transcript
 

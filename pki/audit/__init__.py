@@ -1,0 +1,1 @@
+"""The audit log: entries, its Merkle tree, and who examines it."""

@@ -1,0 +1,363 @@
+"""The audit log of a CA: entries, signed checkpoints, and what a witness looks for.
+
+Entries are leaves of a Merkle tree (:mod:`pki.audit.merkle`). A checkpoint says how large the tree is and
+what its root is; it is signed as a note (C2SP signed-note and tlog-checkpoint), so that tools which
+read transparency logs can read it.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+import msgspec
+from attrs import field, frozen
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
+from pki.keys import UnusableKey
+from pki.pkcs8 import encrypted_pem
+from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
+
+_ED25519 = b"\x01"
+_DASH = "\u2014"
+_NAME = re.compile(r"[^\s+]{1,200}")
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_MAX_SIZE = 2**63 - 1
+#: Control characters that no note has (C2SP signed-note), and halves of surrogate pairs: no UTF-8 has them.
+_FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+#: Characters. Sixteen signatures must be accepted, and those of ML-DSA take 6,700 characters each.
+_MAX_NOTE = 128 * 1024
+
+
+class Act(StrEnum):
+    """What a CA does that is worth an entry."""
+
+    ISSUE = "issue"
+    RENEW = "renew"
+    REVOKE = "revoke"
+    WRITE_OFF = "write-off"
+    """An intent whose signature was never finished is given up."""
+    ROTATE = "rotate"
+    """An issuing CA is prepared, activated or retired."""
+    ADMINISTER = "administer"
+    START = "start"
+    STOP = "stop"
+    RESTORE = "restore"
+    REFUSE = "refuse"
+    """Requests that were refused, counted."""
+
+
+class BadEntry(Malformed):
+    """These bytes are no entry of an audit log."""
+
+    code = "bad-entry"
+
+
+class BadCheckpoint(PkiError):
+    """A note that is no checkpoint, or not signed by the log's key."""
+
+    code = "bad-checkpoint"
+
+
+class LogContradicts(PkiError):
+    """A log is not what it was seen to be."""
+
+
+class RolledBack(LogContradicts):
+    """The log is shorter than it was."""
+
+    code = "log-rolled-back"
+
+
+class Forked(LogContradicts):
+    """The log holds something else than it did."""
+
+    code = "log-forked"
+
+
+class Replaced(LogContradicts):
+    """It is another log."""
+
+    code = "log-replaced"
+
+
+class _Written(msgspec.Struct):
+    # In the order of the alphabet: this is the canonical one.
+    act: Act
+    actor: str
+    at: datetime | str
+    facts: Mapping[str, str]
+    object: str
+
+
+class _Read(msgspec.Struct, forbid_unknown_fields=True):
+    act: Act
+    actor: str
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
+    facts: dict[str, str]
+    object: str
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Read).decode
+
+
+@frozen
+class Entry:
+    """One act: when, what, by whom, to what. ``Entry.parse(entry.to_bytes()) == entry``."""
+
+    at: datetime
+    act: Act
+    actor: str
+    """What proved who asked: ``unix:uid:0``, ``x509:spiffe://… serial …``, ``self``."""
+    object: str
+    """A serial, a key id, a name."""
+    facts: Mapping[str, str] = field(factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, UTF-8; the time in UTC with microseconds."""
+        at = self.at if self.at.tzinfo is UTC else self.at.astimezone(UTC)
+        # msgspec writes times four times as fast as datetime does, and leaves a fraction of zero out.
+        written = at if at.microsecond else rfc3339_exactly(at)
+        return _encode(_Written(self.act, self.actor, written, dict(self.facts), self.object))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Raises :class:`BadEntry` for whatever :meth:`to_bytes` would not have written."""
+        try:
+            found = _decode(data)
+            entry = cls(found.at, found.act, found.actor, found.object, found.facts)
+            # A key twice, a space, a time in another zone: whatever is read is held against what we write.
+            canonical = entry.to_bytes()
+        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError):
+            raise BadEntry("this is no entry of an audit log: it is damaged or not ours") from None
+        if canonical != data:
+            raise BadEntry("this entry is not written canonically: it has been changed")
+        return entry
+
+
+@frozen
+class Checkpoint:
+    """Where a log stands: how many entries, and the root of the tree over them."""
+
+    origin: str
+    """The log's name, which is also its key's."""
+    size: int
+    root: bytes
+    at: datetime
+    """When that was signed, by the log's clock."""
+
+    @property
+    def text(self) -> str:
+        """What is signed (C2SP tlog-checkpoint), with the time as its one extension line."""
+        root = base64.b64encode(self.root).decode()
+        return f"{self.origin}\n{self.size}\n{root}\ntime {rfc3339_exactly(self.at)}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises :class:`BadCheckpoint`."""
+        try:
+            origin, size, root, time, end = text.split("\n")
+            if not _SIZE.fullmatch(size):
+                raise ValueError
+            at = parse_rfc3339(time.removeprefix("time "))
+            checkpoint = cls(origin, int(size), _unbase64(root), at)
+        except (ValueError, PkiError):
+            raise BadCheckpoint("the note is no checkpoint of an audit log") from None
+        if end or len(checkpoint.root) != 32 or checkpoint.text != text:
+            raise BadCheckpoint("the checkpoint is not written as this log writes them")
+        if checkpoint.size > _MAX_SIZE or (not checkpoint.size and checkpoint.root != EMPTY_ROOT):
+            raise BadCheckpoint(f"no log of {checkpoint.size} entries has that root")
+        return checkpoint
+
+
+def _unbase64(text: str) -> bytes:
+    """Raises ValueError for all but what base64 is written like; how much Python overlooks differs by version."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data
+
+
+def _demand_name(_instance: object, _attribute: Any, name: str) -> None:
+    if not _NAME.fullmatch(name) or _FOREIGN.search(name):
+        raise BadCheckpoint(
+            f"{printable(name, 80)!r} is no name of an audit log: it has no spaces, no + and at most 200 characters"
+        )
+
+
+@frozen
+class Verifier:
+    """The public half of a log's key. ``Verifier.parse(str(x)) == x`` (C2SP signed-note)."""
+
+    name: str = field(validator=_demand_name)
+    public_bytes: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``name+hash+key``. Raises :class:`BadCheckpoint`."""
+        name, _, rest = text.partition("+")
+        digest, _, key = rest.partition("+")
+        try:
+            raw = _unbase64(key)
+        except ValueError:
+            raw = b""
+        if len(raw) != 33 or raw[:1] != _ED25519:
+            raise BadCheckpoint(f"{printable(text, 80)!r} is no key of an audit log")
+        verifier = cls(name, raw[1:])
+        if digest != verifier.key_hash.hex() or str(verifier) != text:
+            raise BadCheckpoint(f"{printable(text, 80)!r}: its hash is not that of the key")
+        return verifier
+
+    def __str__(self) -> str:
+        key = base64.b64encode(_ED25519 + self.public_bytes).decode()
+        return f"{self.name}+{self.key_hash.hex()}+{key}"
+
+    @property
+    def key_hash(self) -> bytes:
+        named = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
+        return hashlib.sha256(named).digest()[:4]
+
+    def open(self, note: str) -> Checkpoint:
+        """The checkpoint in a signed note. Raises :class:`BadCheckpoint`.
+
+        Lines signed by others are passed over; a line of this key must hold.
+        """
+        if len(note) > _MAX_NOTE or _FOREIGN.search(note):
+            raise BadCheckpoint(
+                "this is no signed note: it is too long, or has characters that none has"
+            )
+        text, separator, signatures = note.rpartition("\n\n")
+        text += "\n"
+        if not separator or not signatures.endswith("\n"):
+            raise BadCheckpoint("the note is damaged, or not signed")
+        ours = [
+            signature[4:]
+            for signature in map(self._signature, signatures[:-1].split("\n"))
+            if signature is not None and signature[:4] == self.key_hash
+        ]
+        if not ours:
+            raise BadCheckpoint(f"the note is not signed by the key of {self.name}")
+        try:
+            key = Ed25519PublicKey.from_public_bytes(self.public_bytes)
+            for signature in ours:
+                key.verify(signature, text.encode())
+        except (InvalidSignature, ValueError):
+            raise BadCheckpoint(f"the signature of {self.name} on the note is wrong") from None
+        checkpoint = Checkpoint.parse(text)
+        if checkpoint.origin != self.name:
+            raise BadCheckpoint(
+                f"the checkpoint is of the log {printable(checkpoint.origin, 80)}, not of {self.name}"
+            )
+        return checkpoint
+
+    def _signature(self, line: str) -> bytes | None:
+        """Key hash and signature in a line that names this key; None for another's."""
+        dash, _, rest = line.partition(" ")
+        name, _, encoded = rest.partition(" ")
+        if dash != _DASH or not name or not encoded:
+            raise BadCheckpoint("the note is damaged: a line of its signatures is none")
+        try:
+            raw = _unbase64(encoded)
+        except ValueError:
+            raise BadCheckpoint("the note is damaged: a signature is no base64") from None
+        return raw if name == self.name else None
+
+
+@frozen(eq=False)
+class LogKey:
+    """What signs a log's checkpoints: an Ed25519 key and the log's name. Its ``repr`` shows no secret."""
+
+    name: str = field(validator=_demand_name)
+    private_key: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def generate(cls, name: str) -> Self:
+        return cls(name, Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_pem(cls, name: str, pem: bytes, passphrase: bytes | None = None) -> Self:
+        """Raises :class:`UnusableKey`, never with key material in it."""
+        try:
+            key = serialization.load_pem_private_key(pem, passphrase)
+        except HOSTILE_INPUT as error:
+            if isinstance(error, TypeError):
+                raise UnusableKey(
+                    "the audit log's key: its passphrase is missing, or given for a key that has none"
+                ) from None
+            raise UnusableKey(
+                "the audit log's key is damaged, or the passphrase is wrong: restore it from a backup"
+            ) from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise UnusableKey("the audit log's key is an Ed25519 key, and this is another kind")
+        return cls(name, key)
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """PKCS #8, encrypted if there is a passphrase."""
+        encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
+        plain = self.private_key.private_bytes(
+            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return encrypted_pem(plain, passphrase) if passphrase else plain
+
+    @property
+    def verifier(self) -> Verifier:
+        return Verifier(self.name, self.private_key.public_key().public_bytes_raw())
+
+    async def sign(self, checkpoint: Checkpoint) -> str:
+        """The signed note. Raises :class:`BadCheckpoint` for a checkpoint of another log."""
+        if checkpoint.origin != self.name:
+            raise BadCheckpoint(
+                f"the key of {self.name} does not sign for the log {printable(checkpoint.origin, 80)}"
+            )
+        text = checkpoint.text
+        signature = self.verifier.key_hash + self.private_key.sign(text.encode())
+        return f"{text}\n{_DASH} {self.name} {base64.b64encode(signature).decode()}\n"
+
+
+_FORKED = (
+    "its history was changed, or callers are told different things; compare with other witnesses"
+)
+
+
+def advance(seen: Checkpoint | None, new: Checkpoint, proof: Sequence[bytes]) -> Checkpoint:
+    """What a witness that has ``seen`` one checkpoint remembers after a new one.
+
+    ``proof`` is that of consistency between the two; it is not needed where their sizes are equal or
+    nothing was seen. Raises :class:`LogContradicts` where the log was not simply extended.
+    """
+    if seen is None:
+        return new
+    before = f"{seen.size} entries at {rfc3339(seen.at)}"
+    if new.origin != seen.origin:
+        raise Replaced(
+            f"the log is {printable(new.origin, 80)} with {new.size} entries now, and was "
+            f"{printable(seen.origin, 80)} with {before}: the CA was restored or made anew; "
+            "if nobody did that, somebody has put another in its place"
+        )
+    if new.size < seen.size:
+        raise RolledBack(
+            f"the log has {new.size} entries and had {before}: what came between is gone, revocations "
+            "with it; find out who put an older state back"
+        )
+    if new.size == seen.size:
+        if new.root != seen.root:
+            raise Forked(
+                f"the log of {new.size} entries is not the one that had {before}: {_FORKED}"
+            )
+    elif seen.size:
+        try:
+            verify_consistency(seen.size, new.size, seen.root, new.root, proof)
+        except BadProof as error:
+            raise Forked(
+                f"the log of {new.size} entries is not shown to contain the one that had {before} "
+                f"({error}): {_FORKED}"
+            ) from None
+    return new

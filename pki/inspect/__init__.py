@@ -1,0 +1,1 @@
+"""What is in certificates, requests, CRLs and OCSP responses, for people."""

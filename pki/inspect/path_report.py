@@ -1,0 +1,89 @@
+"""The links of a judged chain, one by one: who signed whom, and what is wrong with each certificate."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from attrs import frozen
+from cryptography import x509
+
+from pki.errors import HOSTILE_INPUT, Problem
+from pki.inspect.describe import Description, describe_certificate
+from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict, certificate_problems, issued_by
+from pki.svid.x509svid import subject_of, validity_of
+
+
+@frozen
+class Link:
+    """One certificate of the path, with its issuer's signature."""
+
+    certificate: Description
+    signed: bool
+    """Whether the issuer that the certificate names has signed it, as far as that can be seen."""
+    detail: str
+    """What was found about that: ``ok``, or why not."""
+    is_root: bool
+    """Whether the certificate is a root that was given as trusted."""
+    dates_ok: bool
+    problems: tuple[Problem, ...]
+    """Those of the verdict that are about this certificate."""
+
+
+def links(
+    verdict: Verdict, presented: Sequence[x509.Certificate], bundles: BundleSet, now: datetime
+) -> tuple[Link, ...]:
+    """The links of ``verdict.path``, leaf first; of the leaf alone where there is no path."""
+    path = verdict.path or tuple(presented[:1])
+    return tuple(_links(path, verdict, presented, bundles, now))
+
+
+def _links(
+    path: Sequence[x509.Certificate],
+    verdict: Verdict,
+    presented: Sequence[x509.Certificate],
+    bundles: BundleSet,
+    now: datetime,
+) -> Iterator[Link]:
+    for number, cert in enumerate(path):
+        subject = subject_of(cert)
+        is_root = any(cert in bundle.roots for bundle in bundles)
+        if number + 1 < len(path):
+            signed, detail = True, "ok"
+        elif is_root and not _names(cert, cert):
+            signed, detail = True, "trusted as it is"
+        else:
+            signed, detail = _last(cert, presented, bundles)
+        own = certificate_problems(cert, now)
+        yield Link(
+            certificate=describe_certificate(cert, now),
+            signed=signed,
+            detail=detail,
+            is_root=is_root,
+            dates_ok=validity_of(cert).contains(now),
+            problems=tuple(
+                problem
+                for problem in verdict.problems
+                if problem.subject == subject or problem in own
+            ),
+        )
+
+
+def _last(
+    cert: x509.Certificate, presented: Sequence[x509.Certificate], bundles: BundleSet
+) -> tuple[bool, str]:
+    """Who signed the certificate that the path ends with."""
+    if _names(cert, cert):
+        return (True, "ok") if issued_by(cert, cert) else (False, "its signature does not verify")
+    named = [c for c in (*presented, *bundles.all_roots) if _names(cert, c)]
+    if not named:
+        return False, "no certificate of that name was given"
+    if not any(issued_by(cert, issuer) for issuer in named):
+        return False, "its signature is not of that issuer's key"
+    return True, "ok, and that does not lead to a root of the leaf's trust domain"
+
+
+def _names(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        return cert.issuer == issuer.subject
+    except HOSTILE_INPUT:
+        return False

@@ -1,0 +1,1 @@
+"""Certificates in the making: requests, profiles, drafts, lints, signatures."""

@@ -1,0 +1,363 @@
+"""Certificate signing requests: what a caller asks for, once its proof of possession has held."""
+
+import hashlib
+import re
+from collections.abc import Collection
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Self
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+
+from pki.der import inside
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
+from pki.keys import MemoryKey, PublicKey, ecdsa, spki_der, weaknesses
+from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
+from pki.svid.names import IPAddress, alternative_names, is_dns_name, subject_for
+
+MAX_CSR_SIZE = 32 * 1024
+_MAX_NAMES = 64
+_LONGEST_REMEMBERED = 1024
+_GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_ECDSA_OVER = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: "sha256",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: "sha384",
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: "sha512",
+}
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+
+
+@frozen
+class IssuanceRequest:
+    """A parsed CSR whose proof of possession has been checked, plus what was asked for.
+
+    Only the key and the names come out of a CSR. What else it requests (a CA flag, key usages,
+    a subject) is never copied into a certificate.
+    """
+
+    spiffe_id: SpiffeId
+    public_key: PublicKey
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPAddress, ...]
+    ttl: timedelta | None
+    subject: str
+    """The subject that the CSR carries: for the log, not for the certificate."""
+    digest: str
+    """SHA-256 of the CSR's DER, in hex."""
+
+    @classmethod
+    def parse(
+        cls,
+        pem: bytes,
+        requested_id: str,
+        ttl: timedelta | None = None,
+        *,
+        trust_domain: TrustDomain,
+        forbidden_keys: Collection[bytes] = (),
+    ) -> Self:
+        """Read a CSR in PEM.
+
+        ``forbidden_keys`` are SubjectPublicKeyInfos that no workload may have: the CAs' own.
+        Raises :class:`Malformed` where it is no CSR at all, and :class:`Refused` with every rule
+        that it breaks.
+        """
+        csr = load_csr(pem)
+        problems: list[Problem] = []
+        spiffe_id = _requested_id(requested_id, trust_domain, problems)
+        info = csr.tbs_certrequest_bytes
+        key = _public_key(csr, info, forbidden_keys, problems)
+        named = _named(_encoded_names(csr, info, requested_id))
+        problems += named.problems
+        if ttl is not None and ttl < timedelta(seconds=1):
+            problems.append(
+                _problem("ttl-out-of-range", "the least lifetime is 1s", "ask for more", "ttl")
+            )
+        if problems or spiffe_id is None or key is None:
+            raise Refused(problems)
+        return cls(
+            spiffe_id=spiffe_id,
+            public_key=key,
+            dns_names=named.dns_names,
+            ip_addresses=named.ip_addresses,
+            ttl=ttl,
+            subject=named.subject,
+            digest=hashlib.sha256(csr.public_bytes(serialization.Encoding.DER)).hexdigest(),
+        )
+
+
+def load_csr(pem: bytes) -> x509.CertificateSigningRequest:
+    """The one CSR in ``pem``, unchecked. Raises :class:`Malformed`."""
+    if len(pem) > MAX_CSR_SIZE:
+        raise Malformed(f"a CSR has at most {MAX_CSR_SIZE} bytes, this one {len(pem)}")
+    blocks = _BLOCK.findall(pem)
+    if len(blocks) != 1 or blocks[0] not in (b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST"):
+        raise Malformed(
+            "the CSR is not exactly one PEM block of CERTIFICATE REQUEST: send what `openssl req` writes"
+        )
+    try:
+        return x509.load_pem_x509_csr(pem)
+    except HOSTILE_INPUT:
+        raise Malformed(
+            "the CSR cannot be decoded: its PEM or DER is damaged or cut short"
+        ) from None
+
+
+def build_csr(
+    key: MemoryKey,
+    spiffe_id: SpiffeId,
+    dns_names: Collection[str] = (),
+    ip_addresses: Collection[IPAddress] = (),
+) -> bytes:
+    """A CSR in PEM that proves possession of ``key`` and asks for those names."""
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(subject_for(spiffe_id))
+        .add_extension(alternative_names(spiffe_id, dns_names, ip_addresses), critical=False)
+        .sign(key.private_key, key.algorithm.hash)
+        .public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def _requested_id(
+    requested_id: str, trust_domain: TrustDomain, problems: list[Problem]
+) -> SpiffeId | None:
+    try:
+        spiffe_id = SpiffeId.parse(requested_id)
+    except NotASpiffeId as error:
+        problems.append(
+            _problem(error.code, str(error), f"ask for spiffe://{trust_domain}/service/NAME")
+        )
+        return None
+    if spiffe_id.trust_domain != trust_domain:
+        problems.append(
+            _problem(
+                "wrong-trust-domain",
+                f"this CA issues for {trust_domain}, not for {spiffe_id.trust_domain}",
+                f"ask for an ID below spiffe://{trust_domain}/, or ask the CA of {spiffe_id.trust_domain}",
+            )
+        )
+    elif not spiffe_id.path:
+        problems.append(
+            _problem(
+                "not-an-svid", "a workload's ID has a path", f"ask for {spiffe_id}/service/NAME"
+            )
+        )
+    elif spiffe_id.is_reserved:
+        problems.append(
+            _problem(
+                "reserved-id",
+                f"{spiffe_id} is reserved: /mesh/** names the mesh itself",
+                "choose another path",
+            )
+        )
+    return spiffe_id
+
+
+def _public_key(
+    csr: x509.CertificateSigningRequest,
+    info: bytes,
+    forbidden: Collection[bytes],
+    problems: list[Problem],
+) -> PublicKey | None:
+    digest = None
+    try:
+        key = csr.public_key()
+        digest = csr.signature_hash_algorithm
+        proven = _is_proven(csr, info, key)
+    except HOSTILE_INPUT:
+        problems.append(
+            _problem(
+                "weak-key",
+                "the CSR's public key or signature algorithm is unknown or malformed (a point not on its curve, say)",
+                "make a new key and CSR",
+                "csr",
+            )
+        )
+        return None
+    problems += weaknesses(key)
+    if not isinstance(digest, _GOOD_HASHES):
+        problems.append(
+            _problem(
+                "weak-signature",
+                f"the CSR is signed with {digest.name if digest else 'an unknown hash'}",
+                "sign it with SHA-256, SHA-384 or SHA-512",
+                "csr",
+            )
+        )
+    elif not proven:
+        problems.append(
+            _problem(
+                "no-possession",
+                "the CSR's signature does not match its key: possession of the private key is not proven",
+                "make the CSR anew with the key that it names",
+                "csr",
+            )
+        )
+    if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+        return None
+    if spki_der(key) in forbidden:
+        problems.append(
+            _problem(
+                "forbidden-key",
+                "this is a certificate authority's own key",
+                "make a key of your own",
+                "csr",
+            )
+        )
+    return key
+
+
+def _is_proven(csr: x509.CertificateSigningRequest, info: bytes, key: PublicKeyTypes) -> bool:
+    """The same as ``csr.is_signature_valid``, which decodes the key once more."""
+    digest = _ECDSA_OVER.get(csr.signature_algorithm_oid)
+    if digest is None or not isinstance(key, ec.EllipticCurvePublicKey):
+        return csr.is_signature_valid
+    try:
+        key.verify(csr.signature, info, ecdsa(digest))
+    except InvalidSignature:
+        return False
+    return True
+
+
+@frozen
+class _EncodedNames:
+    """What a workload's CSRs have in common, whatever the key: who they are for, in DER."""
+
+    subject: bytes
+    attributes: bytes
+    requested_id: str
+    csr: x509.CertificateSigningRequest = field(eq=False)
+
+
+@frozen
+class _Names:
+    """The same, decoded."""
+
+    subject: str
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPAddress, ...]
+    problems: tuple[Problem, ...]
+
+
+def _encoded_names(
+    csr: x509.CertificateSigningRequest, info: bytes, requested_id: str
+) -> _EncodedNames:
+    """``info`` is a CertificationRequestInfo (RFC 2986 section 4.1) that cryptography has parsed."""
+    start, _ = inside(info, 0)
+    _, start = inside(info, start)  # after the version
+    _, end = inside(info, start)
+    _, rest = inside(info, end)  # after the key
+    return _EncodedNames(info[start:end], info[rest:], requested_id, csr)
+
+
+def _named(encoded: _EncodedNames) -> _Names:
+    if len(encoded.subject) + len(encoded.attributes) > _LONGEST_REMEMBERED:
+        return _decoded(encoded)
+    return _remembered(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(encoded: _EncodedNames) -> _Names:
+    """Workloads come back with the same names and another key, at each renewal."""
+    return _decoded(encoded)
+
+
+def _decoded(encoded: _EncodedNames) -> _Names:
+    problems: list[Problem] = []
+    dns_names, ip_addresses = _names(encoded.csr, encoded.requested_id, problems)
+    subject = _subject(encoded.csr, problems)
+    return _Names(subject, dns_names, ip_addresses, tuple(problems))
+
+
+def _subject(csr: x509.CertificateSigningRequest, problems: list[Problem]) -> str:
+    try:
+        return printable(csr.subject.rfc4514_string())
+    except HOSTILE_INPUT:
+        problems.append(
+            _problem(
+                "malformed",
+                "the CSR's subject cannot be decoded",
+                "leave it empty: it is not copied into the certificate",
+                "csr",
+            )
+        )
+        return ""
+
+
+def _names(
+    csr: x509.CertificateSigningRequest, requested_id: str, problems: list[Problem]
+) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
+    try:
+        found: Any = csr.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+        names = list(found.value)
+    except x509.ExtensionNotFound:
+        return (), ()
+    except HOSTILE_INPUT:
+        problems.append(
+            _problem(
+                "malformed",
+                "the CSR's extensions cannot be decoded, or one appears twice",
+                "make the CSR anew",
+                "csr",
+            )
+        )
+        return (), ()
+    if len(names) > _MAX_NAMES:
+        problems.append(
+            _problem(
+                "too-many-names",
+                f"a CSR names at most {_MAX_NAMES}, this one {len(names)}",
+                "",
+                "csr",
+            )
+        )
+        return (), ()
+    dns_names: list[str] = []
+    ip_addresses: list[IPAddress] = []
+    for name in names:
+        value = name.value
+        if isinstance(name, x509.UniformResourceIdentifier):
+            if value != requested_id:
+                problems.append(
+                    _problem(
+                        "wrong-uri",
+                        f"the CSR names the URI {printable(str(value), 120)!r}, "
+                        f"and {printable(requested_id, 120)!r} was requested",
+                        "let the CSR carry the requested ID as its only URI, or none",
+                        "csr",
+                    )
+                )
+        elif isinstance(name, x509.DNSName):
+            if is_dns_name(name.value):
+                dns_names.append(name.value)
+            else:
+                problems.append(
+                    _problem(
+                        "malformed-dns-name",
+                        f"{printable(name.value, 120)!r} is not a host name in lower case without wildcards",
+                        "",
+                        "csr",
+                    )
+                )
+        elif isinstance(value, IPAddress):
+            ip_addresses.append(value)
+        else:
+            problems.append(
+                _problem(
+                    "unsupported-name",
+                    f"the CSR carries a {type(name).__name__}",
+                    "use URI, DNS and IP names only",
+                    "csr",
+                )
+            )
+    return tuple(dict.fromkeys(dns_names)), tuple(dict.fromkeys(ip_addresses))
+
+
+def _problem(code: str, detail: str, remedy: str, subject: str = "requested_id") -> Problem:
+    return Problem(code=code, detail=detail, remedy=remedy, subject=subject)

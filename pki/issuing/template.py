@@ -1,0 +1,175 @@
+"""Templates: what all certificates of one shape have in common, in DER, with gaps for what differs.
+
+A template is cut out of a whole certificate that was laid out and linted in full, so what it repeats
+has passed every rule. What goes into its gaps is read back and linted each time: :mod:`pki.issuing.lint`.
+"""
+
+from datetime import datetime
+from typing import Self
+
+from attrs import frozen
+
+from pki.der import (
+    OCTET_STRING,
+    SEQUENCE,
+    element,
+    elements,
+    inside,
+    integer,
+    parse_time,
+    time,
+)
+from pki.errors import Malformed
+from pki.validity import Validity
+
+_EXTENSIONS = 0xA3
+#: An extension that holds a SHA-1 as its OCTET STRING: all of it but the hash.
+_KEY_IDENTIFIER = bytes.fromhex("301d0603551d0e04160414")
+_KEY_IDENTIFIER_SIZE = 20
+_ALTERNATIVE_NAME = bytes.fromhex("0603551d11")
+_CRITICAL = bytes.fromhex("0101ff")
+
+
+@frozen
+class Fields:
+    """What differs between two certificates of one shape."""
+
+    serial: int
+    validity: Validity
+    subject: bytes
+    """The Name, in DER."""
+    spki: bytes
+    """The SubjectPublicKeyInfo, in DER."""
+    key_identifier: bytes
+    names: tuple[tuple[int, bytes], ...]
+    """The alternative names: the tag and content of each."""
+
+
+@frozen
+class Template:
+    """A TBSCertificate (RFC 5280 section 4.1) with gaps: ``t.read(t.fill(fields)) == fields``."""
+
+    version: bytes
+    algorithm: bytes
+    issuer: bytes
+    usages: bytes
+    """The extensions before the key identifier."""
+    authority: bytes
+    """Those between it and the alternative name."""
+    name_head: bytes
+    """What stands before the alternative name's value: its OID and whether it is critical."""
+    rest: bytes
+    """The extensions after the alternative name."""
+
+    @classmethod
+    def cut(cls, tbs: bytes) -> Self:
+        """Out of a TBSCertificate with both key identifiers and an alternative name. Raises :class:`Malformed`."""
+        try:
+            (outer,) = elements(tbs)
+            version, _, algorithm, issuer, _, _, _, wrapped = elements(outer.content)
+            (extensions,) = elements(wrapped.content)
+            parts = [part.whole for part in elements(extensions.content)]
+            heads = [_head(part.content) for part in elements(extensions.content)]
+            (own,) = (i for i, part in enumerate(parts) if part.startswith(_KEY_IDENTIFIER))
+            (name,) = (i for i, head in enumerate(heads) if head.startswith(_ALTERNATIVE_NAME))
+            template = cls(
+                version.whole,
+                algorithm.whole,
+                issuer.whole,
+                b"".join(parts[:own]),
+                b"".join(parts[own + 1 : name]),
+                heads[name],
+                b"".join(parts[name + 1 :]),
+            )
+            template.read(tbs)
+        except (ValueError, Malformed):
+            raise Malformed("no template can be cut out of this certificate") from None
+        return template
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether its alternative name is critical, which goes with an empty subject (section 4.2.1.6)."""
+        return self.name_head.endswith(_CRITICAL)
+
+    def fill(self, fields: Fields) -> bytes:
+        """The TBSCertificate with ``fields`` in its gaps."""
+        names = element(SEQUENCE, b"".join([element(tag, name) for tag, name in fields.names]))
+        validity = time(fields.validity.not_before) + time(fields.validity.not_after)
+        extensions = (
+            self.usages
+            + _KEY_IDENTIFIER
+            + fields.key_identifier
+            + self.authority
+            + element(SEQUENCE, self.name_head + element(OCTET_STRING, names))
+            + self.rest
+        )
+        return element(
+            SEQUENCE,
+            self.version
+            + integer(fields.serial)
+            + self.algorithm
+            + self.issuer
+            + element(SEQUENCE, validity)
+            + fields.subject
+            + fields.spki
+            + element(_EXTENSIONS, element(SEQUENCE, extensions)),
+        )
+
+    def fill_and_read(self, fields: Fields) -> tuple[bytes, Fields]:
+        """The TBSCertificate, and what :meth:`read` finds in it. Raises :class:`Malformed` as that does."""
+        tbs = self.fill(fields)
+        try:
+            found = self._read(tbs)
+        except (ValueError, IndexError, OverflowError):
+            found = None
+        # Where they are equal, filling in what was found would give the same bytes again.
+        return tbs, fields if found == fields else self.read(tbs)
+
+    def read(self, tbs: bytes) -> Fields:
+        """What is in the gaps. Raises :class:`Malformed` where anything else differs from the template."""
+        try:
+            fields = self._read(tbs)
+            if self.fill(fields) == tbs:
+                return fields
+        except (ValueError, IndexError, OverflowError):
+            pass
+        raise Malformed("it differs from its template where it must not, or is not in DER")
+
+    def _read(self, tbs: bytes) -> Fields:
+        """Takes for granted that all else is the template's: :meth:`read` makes sure of that."""
+        at, _ = inside(tbs, 0)
+        start, at = inside(tbs, at + len(self.version))
+        serial = int.from_bytes(tbs[start:at], "big", signed=True)
+        start, at = inside(tbs, at + len(self.algorithm) + len(self.issuer))
+        not_before, start = _read_time(tbs, start)
+        not_after, _ = _read_time(tbs, start)
+        start, at = at, inside(tbs, at)[1]
+        subject = tbs[start:at]
+        start, at = at, inside(tbs, at)[1]
+        spki = tbs[start:at]
+        start, _ = inside(tbs, inside(tbs, at)[0])
+        start += len(self.usages) + len(_KEY_IDENTIFIER)
+        at = start + _KEY_IDENTIFIER_SIZE
+        key_identifier = tbs[start:at]
+        start, _ = inside(tbs, at + len(self.authority))
+        start, _ = inside(tbs, start + len(self.name_head))
+        start, end = inside(tbs, start)
+        names = []
+        while start < end:
+            tag = tbs[start]
+            content, start = inside(tbs, start)
+            names.append((tag, tbs[content:start]))
+        validity = Validity(not_before, not_after)
+        return Fields(serial, validity, subject, spki, key_identifier, tuple(names))
+
+
+def _head(extension: bytes) -> bytes:
+    """What stands before an extension's value: its OID, and whether it is critical."""
+    *head, _ = elements(extension)
+    return b"".join(part.whole for part in head)
+
+
+def _read_time(der: bytes, at: int) -> tuple[datetime, int]:
+    """The time at ``at``, and the position after it."""
+    start, end = inside(der, at)
+    return parse_time(der[at], der[start:end]), end

@@ -1,0 +1,104 @@
+"""Gaps: the lints for what a template leaves open. They run on every draft; all else passed with its template."""
+
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+
+from attrs import frozen
+
+from pki.errors import Problem
+from pki.issuing.lint import broken, period_problems, serial_problems
+from pki.issuing.profile import Profile
+from pki.issuing.template import Fields
+from pki.keys import PublicKey, key_identifier, weaknesses
+from pki.spiffe import SpiffeId
+from pki.svid.names import DNS_NAME, IP_ADDRESS, NAMELESS, URI, IPAddress, subject_der
+from pki.svid.x509svid import uri_problems
+from pki.validity import Validity
+
+
+@frozen
+class Filled:
+    """What stands in a template's gaps, read back out of the draft, and what it is held against."""
+
+    fields: Fields
+    is_nameless: bool
+    """Whether the template is for an empty subject: its alternative name is critical."""
+    issuers: Validity
+    profile: Profile
+    now: datetime
+    public_key: PublicKey
+    spki: bytes
+    """Of ``public_key``."""
+    spiffe_id: SpiffeId
+    dns_names: Collection[str] = ()
+    ip_addresses: Collection[IPAddress] = ()
+
+    @property
+    def subject(self) -> str:
+        """For people."""
+        return str(self.spiffe_id)
+
+
+def lint_gaps(filled: Filled) -> list[Problem]:
+    """Every rule that the gaps break; empty when the draft may be signed."""
+    problems: list[Problem] = []
+    for rule in _RULES:
+        problems += rule(filled)
+    return problems
+
+
+def serial(d: Filled) -> Iterator[Problem]:
+    return serial_problems(d, d.fields.serial)
+
+
+def validity(d: Filled) -> Iterator[Problem]:
+    return period_problems(d, d.fields.validity, d.issuers)
+
+
+def subject(d: Filled) -> Iterator[Problem]:
+    expected = subject_der(d.spiffe_id)
+    if d.fields.subject != expected:
+        yield broken(d, "the subject is not that of the SPIFFE ID", "RFC 5280 section 4.1.2.6")
+    if d.is_nameless != (d.fields.subject == NAMELESS):
+        yield broken(
+            d,
+            "the alternative name is critical exactly when the subject is empty",
+            "RFC 5280 section 4.2.1.6",
+        )
+
+
+def public_key(d: Filled) -> Iterator[Problem]:
+    yield from weaknesses(d.public_key)
+    if d.fields.spki != d.spki:
+        yield broken(d, "the key is not the one to be certified", "RFC 5280 section 4.1.2.7")
+    elif d.fields.key_identifier != key_identifier(d.fields.spki):
+        yield broken(
+            d, "the subject key identifier is not that of the key", "RFC 5280 section 4.2.1.2"
+        )
+
+
+def names(d: Filled) -> Iterator[Problem]:
+    """One SPIFFE ID with a path, the one that was granted, and the host names that were, in their order."""
+    found: dict[int, list[bytes]] = {URI: [], DNS_NAME: [], IP_ADDRESS: []}
+    for tag, content in d.fields.names:
+        found.setdefault(tag, []).append(content)
+    uris = [uri.decode("ascii", "replace") for uri in found.pop(URI)]
+    yield from uri_problems(uris, d.subject)
+    rule = "RFC 5280 section 4.2.1.6"
+    if uris != [d.subject]:
+        yield broken(d, "the URI name is not the SPIFFE ID that was granted", rule)
+    if found.pop(DNS_NAME) != [name.encode() for name in d.dns_names]:
+        yield broken(d, "the DNS names are not those that were granted", rule)
+    if found.pop(IP_ADDRESS) != [address.packed for address in d.ip_addresses]:
+        yield broken(d, "the IP addresses are not those that were granted", rule)
+    if found:
+        yield broken(d, "an alternative name is of another kind", rule)
+
+
+_RULES: tuple[Callable[[Filled], Iterator[Problem]], ...] = (
+    serial,
+    validity,
+    subject,
+    public_key,
+    names,
+)

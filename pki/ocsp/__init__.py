@@ -1,0 +1,1 @@
+"""OCSP: requests, answers, and what they are evidence of."""

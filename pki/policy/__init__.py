@@ -1,0 +1,1 @@
+"""Who may do what at the CA, and which entries buy which names."""

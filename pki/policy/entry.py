@@ -1,0 +1,321 @@
+"""Registration: which selectors buy which names, for how long, with which keys.
+
+A certificate is bought by a registration entry and by nothing else. All selectors of an entry must
+have been attested; what it buys is told by a template that cannot leave the entry's own subtree.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import msgspec
+from attrs import field, frozen
+from attrs.validators import min_len
+
+from pki.errors import Malformed, PkiError, Problem, Refused, printable
+from pki.issuing.csr import IssuanceRequest
+from pki.keys import KeyAlgorithm
+from pki.policy.id_template import CannotFill, IdTemplate
+from pki.policy.selector import Selector
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.names import IPAddress, is_dns_name
+from pki.validity import format_duration, parse_lifetime
+
+#: The entry that lets services of the CA's own user in, while the CA listens on loopback only.
+DEFAULT_ENTRY = "default"
+
+_MAX = 64
+_LONGEST_COMMENT = 200
+
+T = TypeVar("T")
+
+
+@frozen
+class RegistrationEntry:
+    """What a set of selectors buys."""
+
+    id: str
+    selectors: frozenset[Selector] = field(validator=min_len(1))
+    """All of them must have been attested; without one it would let everybody in."""
+    spiffe_id: IdTemplate
+    dns_names: tuple[str, ...] = ()
+    """Host names that may be carried besides those that everybody may."""
+    ip_addresses: tuple[IPAddress, ...] = ()
+    ttl: timedelta | None = None
+    """What is given where nothing is asked; None for what the CA gives."""
+    max_ttl: timedelta | None = None
+    """The most that is given; None for the CA's own most."""
+    keys: tuple[KeyAlgorithm, ...] = ()
+    """The algorithms that a key may have; empty for all that the CA takes."""
+    comment: str = ""
+
+    def is_met_by(self, selectors: Collection[Selector]) -> bool:
+        return all(selector in selectors for selector in self.selectors)
+
+    def missing(self, selectors: Collection[Selector]) -> tuple[Selector, ...]:
+        """Those of its selectors that were not seen."""
+        return tuple(sorted(s for s in self.selectors if s not in selectors))
+
+    @property
+    def is_of_token(self) -> bool:
+        """Whether it was made together with a join token: nothing but a token of its own lets anybody in."""
+        return self.selectors == {Selector("token", self.id)}
+
+    def members(self) -> dict[str, Any]:
+        """Its ``id``, and what :func:`read_entry` takes, as JSON has it."""
+        return {
+            "id": self.id,
+            "selectors": [str(selector) for selector in sorted(self.selectors)],
+            "spiffe_id": str(self.spiffe_id),
+            "dns_names": list(self.dns_names),
+            "ip_addresses": [str(address) for address in self.ip_addresses],
+            "ttl": None if self.ttl is None else format_duration(self.ttl),
+            "max_ttl": None if self.max_ttl is None else format_duration(self.max_ttl),
+            "keys": [str(algorithm) for algorithm in self.keys],
+            "comment": self.comment,
+        }
+
+    def to_document(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
+        return _encode(self.members())
+
+    @classmethod
+    def from_document(cls, document: bytes) -> "RegistrationEntry":
+        """The inverse of :meth:`to_document`; its trust domain is that of its SPIFFE ID.
+
+        Raises :class:`BadDocument` for whatever :meth:`to_document` would not have written, and what
+        breaks a rule of :func:`read_entry`.
+        """
+        try:
+            found = msgspec.structs.asdict(_decode(document))
+            authority = found["spiffe_id"].removeprefix("spiffe://").partition("/")[0]
+            entry = read_entry(found.pop("id"), TrustDomain.parse(authority), **found)
+            # A key twice, a name twice, a space: whatever is read is held against what we write.
+            canonical = entry.to_document()
+        except PkiError as error:
+            raise BadDocument(f"this is no registration entry: {error}") from None
+        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError):
+            raise BadDocument("this is no registration entry: it is damaged or not ours") from None
+        if canonical != document:
+            raise BadDocument("this registration entry is not written canonically: it was changed")
+        return entry
+
+
+class BadDocument(Malformed):
+    """These bytes are no registration entry."""
+
+    code = "bad-registration"
+
+
+class _Members(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    selectors: list[str]
+    spiffe_id: str
+    dns_names: list[str]
+    ip_addresses: list[str]
+    ttl: str | None
+    max_ttl: str | None
+    keys: list[str]
+    comment: str
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_decode = msgspec.json.Decoder(_Members).decode
+
+
+def read_entry(
+    entry_id: str,
+    trust_domain: TrustDomain,
+    *,
+    selectors: Sequence[str],
+    spiffe_id: str,
+    dns_names: Sequence[str] = (),
+    ip_addresses: Sequence[str] = (),
+    ttl: str | None = None,
+    max_ttl: str | None = None,
+    keys: Sequence[str] = (),
+    comment: str = "",
+) -> RegistrationEntry:
+    """An entry as people, files and the API write it. Raises :class:`Refused` with every rule that it breaks."""
+    problems: list[Problem] = []
+
+    def each(name: str, texts: Sequence[str], read: Callable[[str], T]) -> list[T]:
+        if len(texts) > _MAX:
+            problems.append(_problem(name, f"there are at most {_MAX} of them, here {len(texts)}"))
+        found = []
+        for text in texts[:_MAX]:
+            try:
+                found.append(read(text))
+            except PkiError as error:
+                problems.append(_problem(name, str(error), error.code))
+        return found
+
+    if not selectors:
+        problems.append(_problem("selectors", "without a selector it would let everybody in"))
+    seen = each("selectors", selectors, Selector.parse)
+    template = each("spiffe_id", [spiffe_id], lambda text: IdTemplate.parse(text, trust_domain))
+    names = each("dns_names", dns_names, _dns_name)
+    addresses = each("ip_addresses", ip_addresses, _address)
+    life = each("ttl", [ttl] if ttl is not None else [], parse_lifetime)
+    longest = each("max_ttl", [max_ttl] if max_ttl is not None else [], parse_lifetime)
+    if life and longest and life > longest:
+        problems.append(_problem("ttl", f"{ttl} is more than max_ttl, {max_ttl}"))
+    algorithms = each("keys", keys, _algorithm)
+    if len(comment) > _LONGEST_COMMENT or not comment.isprintable():
+        problems.append(
+            _problem("comment", f"it is one line of at most {_LONGEST_COMMENT} characters")
+        )
+    if problems:
+        raise Refused(problems)
+    return RegistrationEntry(
+        entry_id,
+        frozenset(seen),
+        template[0],
+        tuple(dict.fromkeys(names)),
+        tuple(dict.fromkeys(addresses)),
+        life[0] if life else None,
+        longest[0] if longest else None,
+        tuple(dict.fromkeys(algorithms)),
+        comment,
+    )
+
+
+@frozen
+class Shortfall:
+    """One reason why an entry does not buy what was asked for."""
+
+    rule: str
+    """The name of the rule that says so."""
+    detail: str
+
+
+def shortfalls(
+    entry: RegistrationEntry,
+    request: IssuanceRequest | None,
+    selectors: Collection[Selector],
+    *,
+    renews: bool = False,
+) -> Iterator[Shortfall]:
+    """Why ``entry`` does not buy ``request``, whoever asks with ``selectors``; nothing where it does.
+
+    Whether the entry's own selectors were seen is not asked here. Without a request: why it buys
+    nothing at all. ``renews``: the caller has that ID already, bought by this entry, and what a
+    template was filled with then need not be seen again.
+    """
+    if not (renews and request is not None and entry.spiffe_id.covers(request.spiffe_id)):
+        try:
+            bought = entry.spiffe_id.fill(selectors)
+            if request is not None and not bought.matches(request.spiffe_id):
+                yield Shortfall("ids-granted-only", f"it buys {bought}, not {request.spiffe_id}")
+        except CannotFill as error:
+            yield Shortfall("ids-granted-only", f"it buys {entry.spiffe_id}, and {error}")
+    if request is not None:
+        yield from _beyond(entry, request)
+
+
+def _beyond(entry: RegistrationEntry, request: IssuanceRequest) -> Iterator[Shortfall]:
+    """What is asked for besides the ID and is not granted."""
+    extra = [
+        str(name)
+        for name in (*request.dns_names, *request.ip_addresses)
+        if not (
+            grants_by_default(request.spiffe_id, name)
+            or name in entry.dns_names
+            or name in entry.ip_addresses
+        )
+    ]
+    if extra:
+        yield Shortfall("names-granted-only", f"it does not grant the names {', '.join(extra)}")
+    if request.ttl is not None and entry.max_ttl is not None and request.ttl > entry.max_ttl:
+        asked, most = format_duration(request.ttl), format_duration(entry.max_ttl)
+        yield Shortfall("ttl-granted-only", f"it grants {most} at most, not {asked}")
+    if entry.keys and KeyAlgorithm.of(request.public_key) not in entry.keys:
+        allowed = ", ".join(entry.keys)
+        yield Shortfall("keys-granted-only", f"it takes keys of {allowed} only")
+
+
+def grants_by_default(spiffe_id: SpiffeId, name: str | IPAddress) -> bool:
+    """Whether a workload gets this host name without anybody's say-so.
+
+    ``localhost`` and loopback addresses for all, ``NAME.TD`` for ``spiffe://TD/service/NAME``. A NAME
+    with dots gets none: ``/service/a.b`` of ``td`` and ``/service/a`` of ``b.td`` would share it.
+    """
+    if not isinstance(name, str):
+        return name.is_loopback
+    segments = spiffe_id.segments
+    own = (
+        f"{segments[1]}.{spiffe_id.trust_domain}"
+        if len(segments) == 2 and segments[0] == "service" and "." not in segments[1]
+        else None
+    )
+    return name in ("localhost", own)
+
+
+@frozen
+class Candidate:
+    """How near an entry comes to letting a caller in."""
+
+    entry: RegistrationEntry
+    missing: tuple[Selector, ...]
+    """Its selectors that were not seen."""
+    shortfalls: tuple[Shortfall, ...]
+    """What else is in the way."""
+
+    @property
+    def lets_in(self) -> bool:
+        return not self.missing and not self.shortfalls
+
+    @property
+    def distance(self) -> tuple[int, int, bool, str]:
+        """To sort by, the nearest first; where two are as near, one literal ID is the more exact right."""
+        missing, entry = len(self.missing), self.entry
+        return missing + len(self.shortfalls), missing, not entry.spiffe_id.is_literal, entry.id
+
+
+def candidates(
+    entries: Iterable[RegistrationEntry],
+    request: IssuanceRequest | None,
+    selectors: Collection[Selector],
+    renewed: str | None = None,
+) -> list[Candidate]:
+    """Every entry with what keeps it from buying ``request``, the nearest first.
+
+    Without a request: with what keeps it from buying anything. ``renewed`` is the entry that bought
+    the caller's own certificate, where that is for the ID that is asked for again: it needs no
+    other selectors now.
+    """
+    found = []
+    for entry in entries:
+        renews = entry.id == renewed
+        missing = () if renews else entry.missing(selectors)
+        reasons = tuple(shortfalls(entry, request, selectors, renews=renews))
+        found.append(Candidate(entry, missing, reasons))
+    return sorted(found, key=lambda candidate: candidate.distance)
+
+
+def _dns_name(text: str) -> str:
+    if not is_dns_name(text):
+        raise Malformed(f"{printable(text, 80)!r} is no host name in lower case without wildcards")
+    return text
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        if "%" not in text:  # a scope has no place in a certificate
+            return ip_address(text)
+    except ValueError:
+        pass
+    raise Malformed(f"{printable(text, 80)!r} is no IP address")
+
+
+def _algorithm(text: str) -> KeyAlgorithm:
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        known = ", ".join(KeyAlgorithm)
+        raise Malformed(f"{printable(text, 40)!r} is none of {known}") from None
+
+
+def _problem(name: str, detail: str, code: str = "malformed") -> Problem:
+    return Problem(code=code, detail=detail, subject=name)

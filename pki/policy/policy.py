@@ -1,0 +1,275 @@
+"""Who may do what at the CA: :func:`permit` decides for every route, :func:`grant` what a signature is of."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from enum import StrEnum
+
+from attrs import frozen
+
+from pki.errors import PkiError
+from pki.issuing.csr import IssuanceRequest
+from pki.policy.entry import RegistrationEntry, candidates
+from pki.policy.selector import Selector, spoken
+from pki.serial import serial_hex
+from pki.spiffe import SpiffeId
+from pki.validity import format_duration
+
+
+class Action(StrEnum):
+    """What can be asked of the CA."""
+
+    SIGN = "sign"
+    READ_CA = "read-ca"
+    READ_BUNDLE = "read-bundle"
+    READ_CRL = "read-crl"
+    ASK_OCSP = "ask-ocsp"
+    READ_TRUST = "read-trust"
+    REVOKE = "revoke"
+    LIST = "list-certificates"
+    TELL_CONNECTIONS = "tell-connections"
+    READ_CONNECTIONS = "read-connections"
+    READ_CHECKPOINT = "read-checkpoint"
+    READ_AUDIT = "read-audit"
+    READ_HEALTH = "read-health"
+    DETACH_ROOT = "detach-root"
+    READ_ENTRIES = "read-entries"
+    CHANGE_ENTRIES = "change-entries"
+    READ_TOKENS = "read-tokens"
+    CHANGE_TOKENS = "change-tokens"
+    LIVENESS = "liveness"
+    READINESS = "readiness"
+    METRICS = "metrics"
+
+
+class Kind(StrEnum):
+    """How much a caller has proven."""
+
+    ANONYMOUS = "anonymous"
+    WORKLOAD = "workload"
+    ADMINISTRATOR = "administrator"
+
+
+@frozen
+class Principal:
+    """Who is asking, and what proved it."""
+
+    kind: Kind
+    proof: str
+    """What the attestor saw, for the log and the audit: ``unix:uid:1000``, ``x509:spiffe://…``."""
+    spiffe_id: SpiffeId | None = None
+    serial: int | None = None
+    """Of the SVID that was presented."""
+    selectors: frozenset[Selector] = frozenset()
+    """What was attested."""
+    entry: str | None = None
+    """The registration entry that bought the SVID, or that the join token is bound to."""
+    issues: bool = False
+    """Whether it may have signed what no entry lets it have."""
+
+    @property
+    def evidence(self) -> str:
+        """The proof with the serial that was presented: what descends from a stolen key shows it."""
+        return (
+            self.proof if self.serial is None else f"{self.proof} serial {serial_hex(self.serial)}"
+        )
+
+    def __str__(self) -> str:
+        return str(self.spiffe_id) if self.spiffe_id else f"{self.kind} ({self.proof})"
+
+
+@frozen
+class Certificate:
+    """The object of a revocation."""
+
+    serial: int
+    spiffe_id: SpiffeId | None
+
+
+_PROOFS = (
+    "call over mutual TLS with a current SVID, with a join token (mesh-ctl token create), or on the CA's unix socket "
+    "as a user whom a registration entry names"
+)
+
+
+class NoProof(PkiError):
+    """The caller has proven nothing, and the action needs proof (HTTP 401)."""
+
+    code = "no-proof"
+
+
+class Forbidden(PkiError):
+    """The caller is known and may not (HTTP 403). ``rule`` names which rule said so."""
+
+    code = "not-authorized"
+
+    def __init__(self, rule: str, detail: str) -> None:
+        self.rule = rule
+        super().__init__(f"{detail} (rule {rule})")
+
+
+_WITHOUT_PROOF = {
+    Action.READ_CA,
+    Action.READ_BUNDLE,
+    Action.READ_CRL,
+    Action.ASK_OCSP,
+    Action.LIVENESS,
+}
+#: Whoever believes the CA may see that its log only grows.
+_WORKLOADS = _WITHOUT_PROOF | {
+    Action.READ_TRUST,
+    Action.READ_CHECKPOINT,
+    Action.TELL_CONNECTIONS,
+}
+
+
+def demand_proof(principal: Principal, action: Action) -> None:
+    """Raises :class:`NoProof` for somebody whom no registration entry knows."""
+    if principal.kind is Kind.ANONYMOUS:
+        raise NoProof(f"{action} needs proof of who you are: {_PROOFS}")
+
+
+def permit(principal: Principal, action: Action, target: Certificate | None = None) -> None:
+    """Return if ``principal`` may do ``action`` to ``target``; default deny.
+
+    Raises :class:`NoProof` or :class:`Forbidden`. A target of None asks whether the principal could
+    do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
+    whoever may sign at all, :func:`grant` decides.
+    """
+    if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
+        return
+    if action is Action.SIGN and principal.selectors:
+        return
+    demand_proof(principal, action)
+    if action in _WORKLOADS:
+        return
+    if action is Action.REVOKE:
+        return _permit_revocation(principal, target)
+    raise Forbidden(
+        "administrators-only", f"{principal} may not do {action}: that is for administrators"
+    )
+
+
+@frozen
+class Grant:
+    """What may be signed."""
+
+    entry: str | None
+    """The registration entry that buys it; None where the caller needs none."""
+    lifetime: timedelta
+
+
+def grant(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Iterable[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> Grant:
+    """What of ``entries`` lets ``principal`` have ``request``; default deny.
+
+    An SVID needs no other proof to be renewed under the entry that bought it. Raises
+    :class:`NoProof`, :class:`Forbidden` with the rule of the entry that comes nearest, and
+    :class:`TtlOutOfRange`.
+    """
+    permit(principal, Action.SIGN)
+    try:
+        return _granted(principal, request, entries, lifetimes)
+    except Forbidden:
+        if not principal.issues:
+            raise
+        return Grant(None, lifetimes.grant(request.ttl))
+
+
+def _granted(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Iterable[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> Grant:
+    renewed = principal.entry if request.spiffe_id == principal.spiffe_id else None
+    met = [
+        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
+    ]
+    if not met:
+        raise _no_entry(principal, request)
+    nearest = candidates(met, request, principal.selectors, renewed)[0]
+    if nearest.shortfalls:
+        if principal.spiffe_id not in (None, request.spiffe_id):
+            raise _no_entry(principal, request)
+        rule = nearest.shortfalls[0].rule
+        detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
+        raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
+    entry = nearest.entry
+    if request.ttl is not None:
+        return Grant(entry.id, lifetimes.grant(request.ttl))
+    most = min(entry.max_ttl or lifetimes.maximum, lifetimes.maximum)
+    return Grant(entry.id, min(entry.ttl or lifetimes.default, most))
+
+
+def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
+    seen = spoken(principal.selectors)
+    if principal.spiffe_id is not None and request.spiffe_id != principal.spiffe_id:
+        return Forbidden(
+            "own-identity-only",
+            f"{principal} may renew its own ID, and no registration entry lets it have another",
+        )
+    if principal.spiffe_id is not None:
+        return Forbidden(
+            "no-entry",
+            f"no registration entry that counts lets {principal} renew: the one that bought its certificate is gone, "
+            "or there never was one; have an administrator make one (mesh-ctl entry create)",
+        )
+    return Forbidden(
+        "no-entry",
+        f"no registration entry lets this caller have {request.spiffe_id}; seen: {seen}. Have an administrator look "
+        "with mesh-ctl why, and make an entry (mesh-ctl entry create) or a token (mesh-ctl token create)",
+    )
+
+
+def _permit_revocation(principal: Principal, target: Certificate | None) -> None:
+    if target is None:
+        return
+    if target.spiffe_id is None or target.spiffe_id != principal.spiffe_id:
+        raise Forbidden(
+            "own-certificate-only",
+            f"{principal} may revoke certificates of its own ID and no others",
+        )
+
+
+@frozen
+class Lifetimes:
+    """How long certificates live: what is given without asking, and the most that is given."""
+
+    default: timedelta
+    maximum: timedelta
+
+    def grant(self, asked: timedelta | None) -> timedelta:
+        """Raises :class:`TtlOutOfRange`."""
+        if asked is None:
+            return self.default
+        if not timedelta(seconds=1) <= asked <= self.maximum:
+            raise TtlOutOfRange(
+                f"a lifetime of {format_duration(asked)} is out of range: ask for 1s to {format_duration(self.maximum)}"
+            )
+        return asked
+
+
+class TtlOutOfRange(PkiError):
+    """The lifetime that was asked for is not between 1 s and the CA's maximum."""
+
+    code = "ttl-out-of-range"
+
+
+def administrator(
+    proof: str, selectors: frozenset[Selector] = frozenset(), *, issues: bool = True
+) -> Principal:
+    """``issues``: whether it may have anything signed, also where no entry lets it."""
+    return Principal(Kind.ADMINISTRATOR, proof, selectors=selectors, issues=issues)
+
+
+def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:
+    return Principal(Kind.ANONYMOUS, proof, selectors=selectors)
+
+
+def workload(spiffe_id: SpiffeId, serial: int) -> Principal:
+    selector = Selector("x509", str(spiffe_id))
+    return Principal(Kind.WORKLOAD, str(selector), spiffe_id, serial, frozenset({selector}))

@@ -1,0 +1,170 @@
+"""Trust bundles: the roots of one trust domain, as PEM and as the SPIFFE bundle's JWKS.
+
+Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and RFC 7518.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from pki.errors import HOSTILE_INPUT, Malformed
+from pki.spiffe import TrustDomain
+from pki.svid.x509svid import certificates_pem, extension, load_certificates, subject_of
+
+_CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384"}
+_X509_SVID = "x509-svid"
+
+
+class BadBundle(Malformed):
+    """The document is not a SPIFFE bundle, or a root in it is no CA."""
+
+    code = "bad-bundle"
+
+
+@frozen
+class TrustBundle:
+    """The roots of one trust domain. It may be empty: then nobody in that domain is believed."""
+
+    trust_domain: TrustDomain
+    roots: tuple[x509.Certificate, ...]
+    sequence: int = 0
+    """Grows with each change of the roots."""
+    refresh_hint: int | None = None
+    """How often to fetch it again, in seconds."""
+
+    @classmethod
+    def from_pem(cls, trust_domain: TrustDomain, pem: bytes) -> Self:
+        """Raises :class:`Malformed` or :class:`BadBundle`."""
+        roots = load_certificates(pem, "the trust bundle")
+        for root in roots:
+            if not _is_ca(root):
+                raise BadBundle(f"{subject_of(root)} is no CA certificate, so it cannot be a root")
+        return cls(trust_domain, roots)
+
+    def to_pem(self) -> bytes:
+        return certificates_pem(self.roots)
+
+    @classmethod
+    def from_jwks(cls, trust_domain: TrustDomain, document: bytes | str) -> Self:
+        """Keys that are of another use, damaged or inconsistent are passed over; the rest stay.
+
+        Raises :class:`BadBundle` where the document as a whole is no bundle.
+        """
+        try:
+            bundle = json.loads(document)
+        except (ValueError, RecursionError):
+            raise BadBundle("the SPIFFE bundle is not JSON") from None
+        return cls.from_jwks_object(trust_domain, bundle)
+
+    @classmethod
+    def from_jwks_object(cls, trust_domain: TrustDomain, bundle: object) -> Self:
+        """As :meth:`from_jwks`, from the decoded document."""
+        if not isinstance(bundle, dict) or not isinstance(bundle.get("keys"), list):
+            raise BadBundle(
+                "a SPIFFE bundle is a JSON object with a list of keys (RFC 7517 section 5)"
+            )
+        sequence = bundle.get("spiffe_sequence", 0)
+        hint = bundle.get("spiffe_refresh_hint")
+        for name, value in (
+            ("spiffe_sequence", sequence),
+            ("spiffe_refresh_hint", 0 if hint is None else hint),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise BadBundle(f"{name} is not a whole number")
+        roots = [root for key in bundle["keys"] for root in _root_of(key)]
+        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint)
+
+    def to_jwks_object(self) -> dict[str, Any]:
+        bundle: dict[str, Any] = {
+            "spiffe_sequence": self.sequence,
+            "keys": [_jwk(root) for root in self.roots],
+        }
+        if self.refresh_hint is not None:
+            bundle["spiffe_refresh_hint"] = self.refresh_hint
+        return bundle
+
+    def to_jwks(self) -> bytes:
+        return json.dumps(self.to_jwks_object(), indent=1).encode()
+
+
+@frozen
+class BundleSet:
+    """A bundle for each trust domain that is believed. Domains are never merged."""
+
+    bundles: Mapping[TrustDomain, TrustBundle] = field(factory=dict)
+
+    @classmethod
+    def of(cls, *bundles: TrustBundle) -> Self:
+        return cls({bundle.trust_domain: bundle for bundle in bundles})
+
+    def get(self, trust_domain: TrustDomain) -> TrustBundle | None:
+        return self.bundles.get(trust_domain)
+
+    def __iter__(self) -> Iterator[TrustBundle]:
+        return iter(self.bundles.values())
+
+    @property
+    def all_roots(self) -> Sequence[x509.Certificate]:
+        """The union: for OpenSSL's second veto only, never for a verdict."""
+        return [root for bundle in self for root in bundle.roots]
+
+
+def _is_ca(cert: x509.Certificate) -> bool:
+    try:
+        constraints = extension(cert, x509.BasicConstraints)
+        cert.public_key()
+    except HOSTILE_INPUT:
+        return False
+    return constraints is not None and constraints.ca
+
+
+def _b64url(number: int, size: int | None = None) -> str:
+    size = size or (number.bit_length() + 7) // 8
+    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode()
+
+
+def _key_members(key: object) -> dict[str, str] | None:
+    """The members that describe a public key (RFC 7518 section 6); None for a kind that is not ours."""
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        return {"kty": "RSA", "n": _b64url(numbers.n), "e": _b64url(numbers.e)}
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVE_NAMES:
+        point, size = key.public_numbers(), (key.key_size + 7) // 8
+        return {
+            "kty": "EC",
+            "crv": _CURVE_NAMES[key.curve.name],
+            "x": _b64url(point.x, size),
+            "y": _b64url(point.y, size),
+        }
+    return None
+
+
+def _jwk(root: x509.Certificate) -> dict[str, Any]:
+    der = root.public_bytes(serialization.Encoding.DER)
+    return {
+        "use": _X509_SVID,
+        **(_key_members(root.public_key()) or {}),
+        "x5c": [base64.b64encode(der).decode()],
+    }
+
+
+def _root_of(jwk: object) -> Iterator[x509.Certificate]:
+    """The root that a JWK holds; nothing where it holds none that can be believed."""
+    if not isinstance(jwk, dict) or jwk.get("use") != _X509_SVID:
+        return
+    chain = jwk.get("x5c")
+    if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], str):
+        return
+    try:
+        root = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
+        members = _key_members(root.public_key())
+    except HOSTILE_INPUT:
+        return
+    if members and _is_ca(root) and all(jwk.get(name) == value for name, value in members.items()):
+        yield root

@@ -1,0 +1,357 @@
+"""Certificate signing requests: what is read from them, and what gets one refused."""
+
+import hashlib
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+from attrs import evolve
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, ObjectIdentifier
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pki.errors import Malformed, PkiError, Refused
+from pki.issuing.csr import (
+    MAX_CSR_SIZE,
+    IPAddress,
+    IssuanceRequest,
+    alternative_names,
+    build_csr,
+    is_dns_name,
+    load_csr,
+)
+from pki.issuing.profile import ISSUING
+from pki.keys import KeyAlgorithm, spki_der
+from pki.spiffe import SpiffeId
+from tests.authorities import BACKEND, MESH, csr_builder, der, key, pem, rsa_key, signed_anew, tlv
+from tests.pki.strategies import mutated, spiffe_ids
+
+PEM = serialization.Encoding.PEM
+CSR = build_csr(key(), BACKEND, ["backend.mesh.local"], [IPv4Address("127.0.0.1")])
+INFO = load_csr(CSR).tbs_certrequest_bytes
+
+
+def parse(
+    csr: bytes, requested_id: str = str(BACKEND), ttl: timedelta | None = None
+) -> IssuanceRequest:
+    return IssuanceRequest.parse(
+        csr,
+        requested_id,
+        ttl,
+        trust_domain=MESH,
+        forbidden_keys={spki_der(key("a CA's").public_key)},
+    )
+
+
+def refusals(
+    csr: bytes, requested_id: str = str(BACKEND), ttl: timedelta | None = None
+) -> list[str]:
+    with pytest.raises(Refused) as refusal:
+        parse(csr, requested_id, ttl)
+    return [problem.code for problem in refusal.value.problems]
+
+
+def signed(builder: x509.CertificateSigningRequestBuilder) -> bytes:
+    return builder.sign(key().private_key, hashes.SHA256()).public_bytes(PEM)
+
+
+def with_names(*names: x509.GeneralName) -> bytes:
+    return signed(
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+    )
+
+
+def as_csr(body: bytes) -> bytes:
+    """A CertificationRequestInfo, however broken, with a valid signature of ``key()``."""
+    return pem(signed_anew(body, key().private_key), "CERTIFICATE REQUEST")
+
+
+@pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
+def test_a_csr_gives_its_key_and_its_names(algorithm: KeyAlgorithm) -> None:
+    requester = key("csr", algorithm)
+    addresses: list[IPAddress] = [IPv4Address("127.0.0.1"), IPv6Address("::1")]
+    csr = build_csr(requester, BACKEND, ["localhost", "backend.mesh.local"], addresses)
+    request = parse(csr, ttl=timedelta(hours=1))
+    assert request.spiffe_id == BACKEND
+    assert spki_der(request.public_key) == spki_der(requester.public_key)
+    assert request.dns_names == ("localhost", "backend.mesh.local")
+    assert request.ip_addresses == tuple(addresses)
+    assert request.ttl == timedelta(hours=1)
+    assert request.subject == "CN=backend"
+    assert request.digest == hashlib.sha256(der(load_csr(csr))).hexdigest()
+
+
+@given(spiffe_ids.filter(lambda i: i.path and not i.is_reserved))
+def test_what_is_built_for_an_id_is_read_as_a_request_for_it(spiffe_id: SpiffeId) -> None:
+    request = IssuanceRequest.parse(
+        build_csr(key(), spiffe_id), str(spiffe_id), trust_domain=spiffe_id.trust_domain
+    )
+    assert request.spiffe_id == spiffe_id
+
+
+def test_a_csr_without_extensions_gets_the_id_that_was_requested() -> None:
+    csr = signed(x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])))
+    request = parse(csr)
+    assert (request.spiffe_id, request.dns_names, request.subject) == (BACKEND, (), "")
+
+
+def test_names_given_twice_are_taken_once() -> None:
+    local, address = x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))
+    request = parse(with_names(local, address, local, address))
+    assert request.dns_names == ("localhost",)
+    assert request.ip_addresses == (IPv4Address("127.0.0.1"),)
+
+
+def test_what_else_a_csr_asks_for_is_read_nowhere() -> None:
+    greedy = (
+        csr_builder()
+        .add_extension(ISSUING.basic_constraints, critical=True)
+        .add_extension(ISSUING.key_usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=True)
+        .add_attribute(AttributeOID.CHALLENGE_PASSWORD, b"secret")
+    )
+    request = parse(signed(greedy))
+    assert request == evolve(parse(signed(csr_builder())), digest=request.digest)
+
+
+@pytest.mark.parametrize(
+    ("requested_id", "code"),
+    [
+        ("spiffe://other.example/service/backend", "wrong-trust-domain"),
+        ("spiffe://mesh.local", "not-an-svid"),
+        ("spiffe://mesh.local/mesh/ca", "reserved-id"),
+        ("spiffe://mesh.local/mesh", "reserved-id"),
+        ("spiffe://mesh.local/service/backend\n", "not-a-spiffe-id"),
+        ("spiffe://mesh.local/\ud800", "not-a-spiffe-id"),
+        ("https://mesh.local/service/backend", "not-a-spiffe-id"),
+        ("", "not-a-spiffe-id"),
+    ],
+)
+def test_an_id_that_this_ca_cannot_give_is_refused(requested_id: str, code: str) -> None:
+    csr = signed(x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])))
+    assert refusals(csr, requested_id) == [code]
+
+
+@pytest.mark.parametrize(
+    "uris",
+    [
+        ["spiffe://mesh.local/service/frontend"],
+        [str(BACKEND), "spiffe://mesh.local/service/frontend"],
+        [str(BACKEND) + "/"],
+        ["https://mesh.local/"],
+    ],
+)
+def test_a_uri_other_than_the_requested_id_is_refused(uris: list[str]) -> None:
+    assert refusals(with_names(*map(x509.UniformResourceIdentifier, uris))) == ["wrong-uri"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (x509.DNSName("*.mesh.local"), "malformed-dns-name"),
+        (x509.DNSName("Backend.mesh.local"), "malformed-dns-name"),
+        (x509.DNSName("backend.mesh.local."), "malformed-dns-name"),
+        (x509.DNSName("backend\nforged line"), "malformed-dns-name"),
+        (x509.DNSName(""), "malformed-dns-name"),
+        (x509.RFC822Name("root@mesh.local"), "unsupported-name"),
+        (x509.DirectoryName(x509.Name([])), "unsupported-name"),
+        (x509.RegisteredID(ObjectIdentifier("1.2.3")), "unsupported-name"),
+        (x509.OtherName(ObjectIdentifier("1.2.3"), b"\x05\0"), "unsupported-name"),
+        (x509.IPAddress(IPv4Network("10.0.0.0/8")), "unsupported-name"),
+    ],
+)
+def test_a_name_that_no_svid_carries_is_refused(name: x509.GeneralName, code: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        parse(with_names(name))
+    assert [problem.code for problem in refusal.value.problems] == [code]
+    assert str(refusal.value).isprintable()
+
+
+def test_more_names_than_anybody_needs_are_refused() -> None:
+    names = [x509.DNSName(f"n{n}.mesh.local") for n in range(64)]
+    assert len(parse(with_names(*names)).dns_names) == 64
+    assert refusals(with_names(*names, x509.DNSName("last.mesh.local"))) == ["too-many-names"]
+
+
+@pytest.mark.parametrize("ttl", [timedelta(), timedelta(seconds=-1), timedelta.min])
+def test_a_lifetime_below_a_second_is_refused(ttl: timedelta) -> None:
+    assert refusals(CSR, ttl=ttl) == ["ttl-out-of-range"]
+
+
+def test_every_reason_is_given_at_once() -> None:
+    csr = csr_builder(MESH.member("service", "frontend")).sign(rsa_key(1024), hashes.SHA256())
+    assert refusals(csr.public_bytes(PEM), "spiffe://other.example/a", timedelta()) == [
+        "wrong-trust-domain",
+        "weak-key",
+        "wrong-uri",
+        "ttl-out-of-range",
+    ]
+
+
+def test_a_signature_of_another_key_proves_nothing() -> None:
+    csr = pem(signed_anew(INFO, key(1).private_key), "CERTIFICATE REQUEST")
+    assert refusals(csr) == ["no-possession"]
+
+
+@pytest.mark.parametrize("old_hash", ["sha1", "md5"])
+def test_a_signature_over_an_old_hash_proves_nothing(old_hash: str) -> None:
+    csr = csr_builder().sign(rsa_key(), hashes.SHA256())
+    body = signed_anew(csr.tbs_certrequest_bytes, rsa_key(), old_hash)
+    assert refusals(pem(body, "CERTIFICATE REQUEST")) == ["weak-signature"]
+
+
+@pytest.mark.parametrize("digest", [hashes.SHA224(), hashes.SHA3_256()])
+def test_a_signature_over_an_uncommon_hash_is_refused(
+    digest: hashes.SHA224 | hashes.SHA3_256,
+) -> None:
+    csr = csr_builder().sign(key().private_key, digest).public_bytes(PEM)
+    assert refusals(csr) == ["weak-signature"]
+
+
+@pytest.mark.parametrize(
+    "private_key",
+    [rsa_key(1024), rsa_key(2050), rsa_key(exponent=3), ec.generate_private_key(ec.SECP521R1())],
+)
+def test_a_weak_key_or_a_curve_of_others_is_refused(
+    private_key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+) -> None:
+    csr = csr_builder().sign(private_key, hashes.SHA256()).public_bytes(PEM)
+    assert refusals(csr) == ["weak-key"]
+
+
+def test_an_edwards_key_is_refused() -> None:
+    csr = csr_builder().sign(ed25519.Ed25519PrivateKey.generate(), None).public_bytes(PEM)
+    assert "weak-key" in refusals(csr)
+
+
+def rsa_spki(exponent: int) -> bytes:
+    n = rsa_key().public_key().public_numbers().n
+    numbers = [tlv(0x02, i.to_bytes(i.bit_length() // 8 + 1, "big")) for i in (n, exponent)]
+    algorithm = bytes.fromhex("300d06092a864886f70d0101010500")
+    return tlv(0x30, algorithm + tlv(0x03, b"\0" + tlv(0x30, b"".join(numbers))))
+
+
+def off_the_curve() -> bytes:
+    spki = spki_der(key().public_key)
+    return spki[:-1] + bytes((spki[-1] ^ 1,))
+
+
+@pytest.mark.parametrize(
+    "spki",
+    [off_the_curve(), rsa_spki(65538), rsa_spki(1), rsa_spki(0)],
+    ids=["point off the curve", "even exponent", "exponent 1", "exponent 0"],
+)
+def test_a_key_that_is_no_key_is_refused(spki: bytes) -> None:
+    version, subject, rest = tlv(0x02, b"\0"), tlv(0x30, b""), tlv(0xA0, b"")
+    assert refusals(as_csr(tlv(0x30, version + subject + spki + rest))) == ["weak-key"]
+
+
+def test_a_ca_key_is_nobody_elses() -> None:
+    assert refusals(build_csr(key("a CA's"), BACKEND)) == ["forbidden-key"]
+
+
+def test_an_extension_given_twice_is_refused() -> None:
+    extensions = tlv(0x30, extension("551d13", "3000") * 2)
+    assert refusals(as_csr(info(extensions))) == ["malformed"]
+
+
+def test_a_subject_that_cannot_be_decoded_is_refused() -> None:
+    cn = tlv(0x30, bytes.fromhex("0603550403") + tlv(0x0C, b"\xff\xfe"))
+    assert "malformed" in refusals(as_csr(info(None, tlv(0x30, tlv(0x31, cn)))))
+
+
+def extension(oid: str, value: str) -> bytes:
+    return tlv(0x30, tlv(0x06, bytes.fromhex(oid)) + tlv(0x04, bytes.fromhex(value)))
+
+
+def info(extensions: bytes | None, subject: bytes = b"\x30\0") -> bytes:
+    """A CertificationRequestInfo for ``key()``."""
+    request = bytes.fromhex("06092a864886f70d01090e")
+    attributes = tlv(0x30, request + tlv(0x31, extensions)) if extensions else b""
+    return tlv(
+        0x30, tlv(0x02, b"\0") + subject + spki_der(key().public_key) + tlv(0xA0, attributes)
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        CSR + CSR,
+        CSR + key().to_pem(),
+        key().to_pem(),
+        CSR.replace(b"CERTIFICATE REQUEST", b"CERTIFICATE"),
+        CSR.replace(b"-----END", b""),
+        CSR[: len(CSR) // 2],
+        pem(b"", "CERTIFICATE REQUEST"),
+        pem(der(load_csr(CSR)) + b"\0", "CERTIFICATE REQUEST"),
+        der(load_csr(CSR)),
+        b" " * MAX_CSR_SIZE + CSR,
+    ],
+)
+def test_what_is_no_csr_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed, match="CSR"):
+        load_csr(data)
+
+
+def test_the_old_label_of_a_csr_is_read_too() -> None:
+    assert parse(CSR.replace(b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST")).dns_names
+
+
+@given(st.binary() | st.binary().map(lambda data: pem(data, "CERTIFICATE REQUEST")))
+def test_arbitrary_bytes_are_no_csr(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse(data)
+
+
+@given(
+    mutated(CSR)
+    | mutated(der(load_csr(CSR))).map(lambda data: pem(data, "CERTIFICATE REQUEST"))
+    | mutated(INFO).map(as_csr)
+)
+def test_a_damaged_csr_is_read_or_refused_and_nothing_else(data: bytes) -> None:
+    try:
+        request = parse(data)
+    except PkiError as error:
+        assert str(error).isprintable()
+        assert error.problems
+    else:
+        assert request.spiffe_id == BACKEND
+        assert request.subject.isprintable()
+
+
+@given(st.text(), st.none() | st.timedeltas())
+def test_any_requested_id_and_lifetime_are_granted_or_refused(
+    requested_id: str, ttl: timedelta | None
+) -> None:
+    try:
+        parse(CSR, requested_id, ttl)
+    except Refused as error:
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["localhost", "a.b", "xn--bcher-kva.example", "1a.2b", "a" * 63, "a." * 126 + "a"]
+)
+def test_host_names_are_told(name: str) -> None:
+    assert is_dns_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "a.", ".a", "a..b", "-a", "a-", "A", "a_b", "*", "*.a", "a b", "a\n", "\u00e9", "a" * 64,
+     "a." * 126 + "ab"],
+)  # fmt: skip
+def test_what_is_no_host_name_is_told(name: str) -> None:
+    assert not is_dns_name(name)
+
+
+def test_alternative_names_begin_with_the_one_uri() -> None:
+    names = list(alternative_names(BACKEND, ["a", "b"], [IPv4Address("127.0.0.1")]))
+    assert [name.value for name in names] == [str(BACKEND), "a", "b", IPv4Address("127.0.0.1")]

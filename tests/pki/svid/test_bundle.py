@@ -1,0 +1,222 @@
+"""Trust bundles, as PEM and as SPIFFE JWKS."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pki.errors import Malformed, PkiError
+from pki.issuing.profile import ROOT
+from pki.keys import KeyAlgorithm
+from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
+from pki.svid.x509svid import certificates_pem
+from tests.authorities import MESH, NOW, OTHER, der, forge, forge_root, key, mesh, pem
+from tests.pki.strategies import mutated
+
+ROOTS = tuple(
+    mesh(MESH, key(f"root {n}", algorithm)).root.certificate
+    for n, algorithm in enumerate(KeyAlgorithm)
+)
+BUNDLE = TrustBundle(MESH, ROOTS, sequence=7, refresh_hint=300)
+
+bundles = st.builds(
+    TrustBundle,
+    st.just(MESH),
+    st.lists(st.sampled_from(ROOTS), unique=True).map(tuple),
+    st.integers(0, 2**63),
+    st.none() | st.integers(0, 2**31),
+)
+
+
+def jwks(**members: object) -> bytes:
+    return json.dumps({**BUNDLE.to_jwks_object(), **members}).encode()
+
+
+def first_key(**members: object) -> dict[str, Any]:
+    return {**BUNDLE.to_jwks_object()["keys"][2], **members}
+
+
+def test_a_bundle_reads_back_from_pem() -> None:
+    assert TrustBundle.from_pem(MESH, BUNDLE.to_pem()).roots == ROOTS
+
+
+@given(bundles)
+def test_a_bundle_reads_back_from_jwks(bundle: TrustBundle) -> None:
+    assert TrustBundle.from_jwks(MESH, bundle.to_jwks()) == bundle
+    assert TrustBundle.from_jwks_object(MESH, bundle.to_jwks_object()) == bundle
+    assert TrustBundle.from_jwks(MESH, bundle.to_jwks().decode()) == bundle
+
+
+def test_the_jwks_has_the_members_of_its_specifications() -> None:
+    document = json.loads(BUNDLE.to_jwks())
+    assert (document["spiffe_sequence"], document["spiffe_refresh_hint"]) == (7, 300)
+    rsa_jwk, _, p256, p384 = document["keys"]
+    assert set(rsa_jwk) == {"use", "kty", "n", "e", "x5c"}
+    assert (rsa_jwk["kty"], rsa_jwk["e"]) == ("RSA", "AQAB")
+    for jwk, curve, size in ((p256, "P-256", 32), (p384, "P-384", 48)):
+        assert set(jwk) == {"use", "kty", "crv", "x", "y", "x5c"}
+        assert (jwk["use"], jwk["kty"], jwk["crv"]) == ("x509-svid", "EC", curve)
+        assert len(base64.urlsafe_b64decode(jwk["x"] + "==")) == size
+    assert base64.b64decode(p256["x5c"][0]) == der(ROOTS[2])
+
+
+def test_coordinates_keep_their_leading_zeros() -> None:
+    while True:  # one point in 128 has a short coordinate
+        private_key = ec.generate_private_key(ec.SECP256R1())
+        numbers = private_key.public_key().public_numbers()
+        if min(numbers.x, numbers.y) < 2**248:
+            break
+    root = forge(None, ROOT, subject_key=private_key)
+    (jwk,) = TrustBundle(MESH, (root,)).to_jwks_object()["keys"]
+    assert (len(jwk["x"]), len(jwk["y"])) == (43, 43)
+
+
+def test_without_a_hint_the_jwks_has_none() -> None:
+    assert "spiffe_refresh_hint" not in TrustBundle(MESH, ROOTS).to_jwks_object()
+
+
+def test_an_empty_bundle_is_a_bundle() -> None:
+    assert TrustBundle.from_jwks(MESH, b'{"keys": []}') == TrustBundle(MESH, ())
+
+
+def test_a_root_given_twice_is_held_once() -> None:
+    assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(), first_key()])).roots == (ROOTS[2],)
+
+
+def leaf_jwk() -> object:
+    return TrustBundle(MESH, (mesh().leaf(),)).to_jwks_object()["keys"][0]
+
+
+def odd_curve_jwk() -> Any:
+    root = forge(None, ROOT, subject_key=ec.generate_private_key(ec.SECP521R1()))
+    return TrustBundle(MESH, (root,)).to_jwks_object()["keys"][0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        first_key(use="jwt-svid"),
+        {k: v for k, v in first_key().items() if k != "use"},
+        {k: v for k, v in first_key().items() if k != "kty"},
+        {k: v for k, v in first_key().items() if k != "x5c"},
+        first_key(x5c=[]),
+        first_key(x5c=first_key()["x5c"] * 2),
+        first_key(x5c=first_key()["x5c"][0]),
+        first_key(x5c=[None]),
+        first_key(x5c=["*"]),
+        first_key(x5c=["\u00e9"]),
+        first_key(x5c=["AAAA"]),
+        first_key(x5c=[base64.b64encode(der(ROOTS[0])).decode()]),
+        first_key(x="AAAA"),
+        first_key(x=1),
+        first_key(crv="P-384"),
+        leaf_jwk(),
+        odd_curve_jwk(),
+        {},
+        [],
+        None,
+        "key",
+        7,
+    ],
+)
+def test_a_bad_key_is_passed_over_and_the_rest_stay(bad: object) -> None:
+    bundle = TrustBundle.from_jwks(MESH, jwks(keys=[bad, first_key(), bad]))
+    assert bundle.roots == (ROOTS[2],)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"keys": null}',
+        b'{"keys": {}}',
+        b"[" * 100_000,
+        b'{"keys": [], "spiffe_sequence": ' + b"9" * 5000 + b"}",
+        jwks(spiffe_sequence=-1),
+        jwks(spiffe_sequence=1.5),
+        jwks(spiffe_sequence="1"),
+        jwks(spiffe_sequence=True),
+        jwks(spiffe_sequence=None),
+        jwks(spiffe_refresh_hint=-1),
+        jwks(spiffe_refresh_hint=0.0),
+        jwks(spiffe_refresh_hint=False),
+        jwks(spiffe_refresh_hint=""),
+        jwks(spiffe_refresh_hint=[]),
+    ],
+    ids=lambda document: document[:40],
+)
+def test_what_is_no_bundle_is_refused(document: bytes) -> None:
+    with pytest.raises(BadBundle) as refusal:
+        TrustBundle.from_jwks(MESH, document)
+    assert refusal.value.code == "bad-bundle"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=10,
+)
+
+
+@given(
+    st.binary()
+    | mutated(TrustBundle(MESH, ROOTS[2:]).to_jwks())
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.dictionaries(st.sampled_from(["use", "kty", "crv", "x", "y", "x5c"]), json_values).map(
+        lambda changed: jwks(keys=[first_key(**changed), first_key()])
+    )
+)
+def test_any_document_is_a_bundle_or_refused(document: bytes) -> None:
+    try:
+        bundle = TrustBundle.from_jwks(MESH, document)
+    except PkiError:
+        return
+    assert TrustBundle.from_jwks(MESH, bundle.to_jwks()).roots == bundle.roots
+
+
+@given(mutated(der(ROOTS[2])))
+def test_a_damaged_root_is_read_or_refused_and_nothing_else(data: bytes) -> None:
+    encoded = base64.b64encode(data).decode()
+    assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(x5c=[encoded])])) is not None
+    try:
+        TrustBundle.from_pem(MESH, pem(data))
+    except PkiError as error:
+        assert str(error).isprintable()
+
+
+def test_a_certificate_that_is_no_ca_is_no_root() -> None:
+    with pytest.raises(BadBundle, match=r"CN=backend is no CA certificate"):
+        TrustBundle.from_pem(MESH, certificates_pem([ROOTS[0], mesh().leaf()]))
+    bare = forge(None, ROOT, replace={x509.BasicConstraints: None})
+    with pytest.raises(BadBundle):
+        TrustBundle.from_pem(MESH, certificates_pem([bare]))
+
+
+def test_a_file_without_certificates_is_no_bundle() -> None:
+    with pytest.raises(Malformed, match="the trust bundle holds no certificates"):
+        TrustBundle.from_pem(MESH, key().to_pem())
+
+
+def test_trust_domains_are_held_apart() -> None:
+    mine, others = mesh().bundle, mesh(OTHER).bundle
+    held = BundleSet.of(mine, others)
+    assert held.get(MESH) is mine
+    assert held.get(OTHER) is others
+    assert BundleSet().get(MESH) is None
+    assert list(held) == [mine, others]
+    assert held.all_roots == [*mine.roots, *others.roots]
+
+
+def test_a_root_without_a_key_of_ours_is_written_without_its_members() -> None:
+    assert set(odd_curve_jwk()) == {"use", "x5c"}
+    assert forge_root().certificate.not_valid_after_utc > NOW

@@ -1,0 +1,233 @@
+"""``/api/v1/trust`` with ``wait``: at once what there is, soon what comes, and nothing too often."""
+
+import json
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+
+from pki.policy.policy import Principal, workload
+from pki.svid.revocation_set import Reason
+from tests.authorities import BACKEND, key, mesh
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
+from tests.twisted_mesh.talking import Answer, Talk
+from twisted_mesh.ca.api.app import CaApi
+from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.http.server import BoundedSite
+
+WORKLOAD = workload(BACKEND, 1)
+
+
+@define(eq=False)
+class Api:
+    """The CA's API, and whoever asks it."""
+
+    rig: CaRig
+    caller: Principal = WORKLOAD
+    clock: Clock = field(factory=Clock)
+    bulletin: Bulletin = field(init=False)
+    site: BoundedSite = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.bulletin = self.rig.ca.bulletin = Bulletin(self.clock)
+        self.site = BoundedSite(CaApi(self.rig.ca, self), self.clock)
+
+    async def principal(self, transport: Any) -> Principal:
+        return self.caller
+
+    def ask(self, query: str) -> Talk:
+        talk = Talk(self.site, self.clock)
+        return self.ask_again(talk, query)
+
+    def ask_again(self, talk: Talk, query: str) -> Talk:
+        talk.say(f"GET /api/v1/trust?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        return talk
+
+    def answer(self, query: str) -> Any:
+        return only(self.ask(query)).json
+
+    def revoke(self, number: int = 1) -> list[int]:
+        serials = [self.rig.sign()[0].serial_number for _ in range(number)]
+        for serial in serials:
+            result_of(self.rig.ca.revoke(ADMIN, serial, Reason.UNSPECIFIED))
+        return serials
+
+    def at(self) -> str:
+        """Where the feed stands now."""
+        now = self.answer("")
+        return f"after={now['generation']}&store={now['store']}"
+
+
+@pytest.fixture
+def api(rig: CaRig) -> Api:
+    return Api(rig)
+
+
+def only(talk: Talk) -> Answer:
+    (answer,) = talk.answers
+    assert answer.status == 200, answer.body
+    return answer
+
+
+def serials(document: Any) -> list[int]:
+    return [int(revoked["serial"], 16) for revoked in document["revocations"]]
+
+
+def test_what_was_revoked_before_is_told_at_once(api: Api) -> None:
+    where = api.at()
+    gone = api.revoke(2)
+    told = api.answer(f"{where}&wait=25s")
+    assert serials(told) == gone
+    assert (told["more"], told["waited"]) == (False, 0)
+
+
+def test_what_is_revoked_meanwhile_is_told_then(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=25s")
+    api.clock.advance(7)
+    assert talk.answers == []
+    gone = api.revoke()
+    api.clock.advance(0)
+    assert serials(only(talk).json) == gone
+    assert only(talk).json["waited"] == 7
+
+
+def test_the_wait_ends_with_nothing(api: Api) -> None:
+    where = api.at()
+    talk = api.ask(f"{where}&wait=25s")
+    talk.pass_time(24.9)
+    assert talk.answers == []
+    talk.pass_time(0.1)
+    told = only(talk).json
+    assert serials(told) == []
+    assert f"after={told['generation']}&store={told['store']}" == where
+    assert told["waited"] == 25
+    assert told["bundles"]
+
+
+@pytest.mark.parametrize("where", ["after=0&store=another", "after=5"])
+def test_who_comes_from_elsewhere_is_answered_at_once(api: Api, where: str) -> None:
+    assert api.answer(f"{where}&wait=25s")["generation"] == 0
+
+
+@pytest.mark.parametrize("wait", ["0s", "61s", "2m", "25", "", "-1s", "1.5s", "9" * 500 + "s"])
+def test_a_wait_that_is_none_is_refused(api: Api, wait: str) -> None:
+    (answer,) = api.ask(f"after=0&wait={wait}").answers
+    assert answer.status == 400
+
+
+def test_a_bundle_that_changes_is_told(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=25s")
+    ca = api.rig.ca
+    ca.adopt(ca.authorities)
+    api.clock.advance(1)
+    assert talk.answers == []
+    ca.adopt(evolve(ca.authorities, root=mesh(root_key=key(7)).root.certificate))
+    api.clock.advance(0)
+    assert only(talk).json["bundles"] == {"mesh.local": ca.bundle().to_jwks_object()}
+
+
+def test_the_log_wakes_nobody_and_is_told_at_the_end_of_the_wait(api: Api) -> None:
+    api.rig.sign()
+    size = result_of(api.rig.log.extend()).checkpoint.size
+    where = f"{api.at()}&log={size}"
+    behind = api.ask(f"{api.at()}&log={size - 1}&wait=25s")
+    talk = api.ask(f"{where}&wait=25s")
+    for _ in range(3):
+        api.rig.sign()
+        result_of(api.rig.log.extend())
+        api.clock.advance(1)
+    assert (talk.answers, behind.answers) == ([], [])
+    talk.pass_time(22)
+    for asked in (talk, behind):
+        assert f"\n{size + 3}\n" in only(asked).json["log"]["checkpoint"]
+
+
+def test_a_revocation_brings_the_log_along(api: Api) -> None:
+    result_of(api.rig.log.extend())
+    talk = api.ask(f"{api.at()}&log=0&wait=25s")
+    api.revoke()
+    result_of(api.rig.log.extend())
+    api.clock.advance(0)
+    assert only(talk).json["log"]["proof"] == []
+
+
+def test_who_hangs_up_is_forgotten(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=25s")
+    assert len(api.bulletin) == 1
+    talk.wire.lose(ConnectionLost())
+    assert len(api.bulletin) == 0
+    api.revoke()
+    api.clock.advance(1)
+
+
+def test_a_burst_reaches_everybody_in_few_answers_from_few_readings(api: Api) -> None:
+    where = api.at()
+    talks = [api.ask(f"{where}&wait=25s") for _ in range(100)]
+    api.rig.order.clear()
+    told: list[list[int]] = [[] for _ in talks]
+    answers, gone = 0, []
+    for tenth in range(20):
+        for _ in range(10):
+            gone += api.revoke() if tenth < 10 else []
+            api.clock.advance(0.01)
+        for number, talk in enumerate(talks):
+            for answer in talk.answers:
+                answers += 1
+                told[number] += serials(answer.json)
+                talk.wire.clear()
+                now = answer.json
+                query = f"after={now['generation']}&store={now['store']}&wait=25s"
+                api.ask_again(talk, query)
+    assert len(gone) == 100
+    assert all(found == gone for found in told)
+    assert answers <= 12 * 100, "a few to each, and not a hundred"
+    assert api.rig.order.count("feed") <= 24, (
+        "one for all who are told, and one for all who ask again"
+    )
+
+
+def test_when_too_many_wait_the_next_is_answered_at_once_and_leaves(api: Api) -> None:
+    where = api.at()
+    api.bulletin.most = 1
+    waiting = api.ask(f"{where}&wait=25s")
+    crowded = api.ask(f"{where}&wait=25s")
+    assert only(crowded).headers["connection"] == "close"
+    assert not crowded.open
+    assert waiting.answers == []
+
+
+def test_draining_does_not_wait_for_those_who_wait(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=25s")
+    api.bulletin.close()
+    assert serials(only(talk).json) == []
+    assert serials(api.answer(f"{api.at()}&wait=25s")) == []
+
+
+def test_a_caller_may_wait_on_the_same_connection_again(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=1s")
+    talk.pass_time(1)
+    api.ask_again(talk, f"{api.at()}&wait=1s")
+    talk.pass_time(1)
+    assert talk.statuses == [200, 200]
+    assert talk.open
+
+
+def test_a_page_says_that_there_is_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_mesh.stores.reading.FEED_LIMIT", 2)
+    gone = api.revoke(3)
+    first = api.answer("after=0&wait=25s")
+    assert (serials(first), first["more"]) == (gone[:2], True)
+    rest = api.answer(f"after={first['generation']}&store={first['store']}&wait=25s")
+    assert (serials(rest), rest["more"]) == (gone[2:], False)
+
+
+def test_a_store_that_fails_fails_the_wait(api: Api) -> None:
+    where = api.at()
+    talk = api.ask(f"{where}&wait=25s")
+    api.rig.store.broken = {"feed"}
+    talk.pass_time(25)
+    (answer,) = talk.answers
+    assert answer.status == 503
+    assert json.loads(answer.body)["code"] == "store-unavailable"

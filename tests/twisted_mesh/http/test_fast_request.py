@@ -1,0 +1,169 @@
+"""A request in one piece is read as Twisted reads it line by line, or left to Twisted."""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+
+from tests.pki.strategies import mutated
+from tests.twisted_mesh.http.test_server import GET, LATER, Rig, chunked, post
+from twisted_mesh.http import server
+from twisted_mesh.http.fast_request import WholeRequest, read_whole
+
+DATE = re.compile(rb"Date: [^\r\n]*\r\n")
+POST = post(b'{"a": "b"}', b"Content-Type: application/json")
+
+
+def heard(pieces: list[bytes], *, whole: bool) -> tuple[bytes, list[tuple[str, bytes]], bool]:
+    """All that a connection answers, what the resource saw, and whether it goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not whole:
+            patch.setattr(server, "read_whole", lambda data: None)
+        rig = Rig()
+        talk = rig.talk()
+        for piece in pieces:
+            talk.say(piece)
+        while rig.root.waiting:
+            rig.root.finish()
+        outcome = DATE.sub(b"", talk.wire.value()), rig.root.seen, talk.open
+        talk.wire.lose(ConnectionDone())
+        return outcome
+
+
+headers = st.sampled_from(
+    [
+        b"Host: a",
+        b"host:b",
+        b"Content-Type: application/json",
+        b"Content-Length: 0",
+        b"Content-Length: 2",
+        b"content-length:\t2 ",
+        b"Content-Length: +2",
+        b"Content-Length: 02",
+        b"Content-Length: \xb2",
+        b"Content-Length: 1001",
+        b"Content-Length: " + b"9" * 5000,
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: identity",
+        b"transfer-encoding : chunked",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Connection: Close, x",
+        b"Expect: 100-continue",
+        b"Cookie: a=b; c",
+        b" folded",
+        b"\tfolded",
+        b"No-Colon",
+        b": no name",
+        b"Sp ace: x",
+        b"X: \x00",
+        b"X: \xff",
+        b"X: a\rb",
+        b"X: a\nb",
+        b"X\xe9: y",
+        b"A_b: c",
+        b"",
+        b"X: " + b"y" * 9000,
+        b"X: " + b"y" * 17000,
+    ]
+)
+requests = st.builds(
+    lambda line, lines, body: b"\r\n".join((line, *lines, b"", body)),
+    st.sampled_from(
+        [
+            b"GET /now HTTP/1.1",
+            b"POST /now HTTP/1.1",
+            b"POST /later HTTP/1.1",
+            b"HEAD /now?a=b HTTP/1.1",
+            b"GET /now HTTP/1.0",
+            b"GET * HTTP/1.1",
+            b"OPTIONS * HTTP/1.1",
+            b"GET /broken HTTP/1.1",
+            b"GET  /now HTTP/1.1",
+            b"GET /now HTTP/1.1 ",
+            b"get /%6eow HTTP/1.1",
+            b"GET /\xaf HTTP/1.1",
+            b"GET /\x7f HTTP/1.1",
+            b"GET http://a/now HTTP/1.1",
+            b"GET /now HTTP/2.0",
+            b"\r\nGET /now HTTP/1.1",
+            b"",
+        ]
+    ),
+    st.lists(headers, max_size=4),
+    st.sampled_from([b"", b"{}", b"xyz", b"x" * 1001]),
+)
+streams = st.lists(requests | mutated(POST) | mutated(GET), min_size=1, max_size=3)
+
+
+@given(streams)
+@example([POST, LATER, POST])
+@example([POST + b"x"])
+@example([b"\r\n", POST])
+@example([chunked(b"a"), POST])
+@example([b"\r\n".join((b"GET /now HTTP/1.1", *[b"X: y"] * 600, b"", b""))])
+def test_requests_in_one_piece_are_answered_as_those_read_line_by_line(stream: list[bytes]) -> None:
+    assert heard(stream, whole=True) == heard(stream, whole=False)
+
+
+@given(streams, st.data())
+@example([POST, POST], None)
+def test_where_a_request_is_split_makes_no_difference(stream: list[bytes], data: Any) -> None:
+    said = b"".join(stream)
+    cuts = [] if data is None else data.draw(st.lists(st.integers(0, len(said)), max_size=4))
+    edges = [0, *sorted(cuts), len(said)]
+    pieces = [said[a:b] for a, b in pairwise(edges)]
+    answers, seen, goes_on = heard(pieces, whole=True)
+    assert (answers, seen, goes_on) == heard(pieces, whole=False)
+
+
+@pytest.mark.parametrize("data", [GET, POST, POST.replace(b"POST", b"PUT"), post(b"")])
+def test_an_ordinary_request_is_read_in_one_piece(data: bytes) -> None:
+    whole = read_whole(data)
+    assert whole is not None
+    assert whole.body == data.partition(b"\r\n\r\n")[2]
+    assert dict(whole.headers)[b"Host"] == b"a"
+
+
+def test_its_parts_are_told_apart() -> None:
+    assert read_whole(POST) == WholeRequest(
+        b"POST",
+        b"/now",
+        ((b"Host", b"a"), (b"Content-Length", b"10"), (b"Content-Type", b"application/json")),
+        b'{"a": "b"}',
+    )
+
+
+@pytest.mark.parametrize("cut", range(0, len(POST), 7))
+def test_a_part_of_a_request_is_not_read_yet(cut: int) -> None:
+    assert read_whole(POST[:cut]) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        POST + GET,
+        POST.replace(b"1.1", b"1.0"),
+        chunked(b"a"),
+        post(b"ab", b"Content-Length: 2"),
+        post(b"ab").replace(b"Content-Length: 2", b"Content-Length: +2"),
+        GET.replace(b"Host: a", b"Host: a\r\n b"),
+        GET.replace(b"Host: a", b"Host : a"),
+        GET.replace(b"Host: a", b"Host: \x00"),
+        GET.replace(b"Host: a", b"X: " + b"y" * 9000),
+        GET.replace(b"Host: a", b"\r\n".join([b"X: y"] * 101)),
+        b"\r\n" + GET,
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_left_to_twisted(data: bytes) -> None:
+    assert read_whole(data) is None
+
+
+@given(st.binary() | mutated(POST))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    whole = read_whole(data)
+    assert whole is None or data.endswith(whole.body)

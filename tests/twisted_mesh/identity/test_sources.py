@@ -1,0 +1,297 @@
+"""An identity is a fresh key with a certificate for it, and the key stays where it was made."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from attrs import define, field
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred, succeed
+from zope.interface.verify import verifyObject
+
+from pki.audit.log import Checkpoint, LogKey
+from pki.errors import Malformed, Problem
+from pki.issuing.csr import IssuanceRequest, load_csr
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.policy.join_token import JoinToken
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import X509Svid
+from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
+from tests.twisted_mesh.ca.rigs import ca_rig, result_of
+from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh.api.client import CaRefused, TrustNews
+from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity import sources as sources_module
+from twisted_mesh.identity.sources import CaSource, OwnSource, new_key
+from twisted_mesh.interfaces import ISource
+from twisted_mesh.tls.alerts import Unreachable
+from twisted_mesh.trust.log_witness import LogStatement
+from twisted_mesh.trust.source import News
+
+P256 = KeyAlgorithm.EC_P256
+
+
+@define(eq=False)
+class Client:
+    """A CA's client that notes what it is asked."""
+
+    ca: Mesh = field(factory=mesh)
+    address: CaAddress = CaAddress("unix", "/run/ca.sock")  # noqa: RUF009 - it is frozen
+    asked: list[Any] = field(factory=list)
+    idempotency_keys: list[str] = field(factory=list)
+    tokens: list[JoinToken | None] = field(factory=list)
+    certify: MemoryKey | None = None
+    news: list[TrustNews] = field(factory=list)
+    away: Exception | None = None
+    presented: list[X509Svid | None] = field(factory=list)
+
+    waits: list[int] = field(factory=list)
+    waiting: "Deferred[TrustNews] | None" = None
+    hung_up: int = 0
+
+    def hang_up(self) -> None:
+        self.hung_up += 1
+
+    def present(self, svid: X509Svid | None) -> None:
+        self.presented.append(svid)
+
+    async def sign(
+        self,
+        csr: bytes,
+        spiffe_id: SpiffeId,
+        ttl: timedelta | None,
+        idempotency_key: str,
+        token: JoinToken | None,
+    ) -> Sequence[x509.Certificate]:
+        self.asked.append((csr, spiffe_id, ttl))
+        self.idempotency_keys.append(idempotency_key)
+        self.tokens.append(token)
+        if self.away:
+            raise self.away
+        public_key: Any = self.certify.public_key if self.certify else load_csr(csr).public_key()
+        draft = self.ca.issuing.draft(public_key, spiffe_id, NOW, HOUR)
+        return (await self.ca.issuing.sign(draft), *self.ca.issuing.intermediates)
+
+    async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
+        self.asked.append(trust_domain)
+        return self.ca.bundle
+
+    async def trust(self, after: int, store: str, log_size: int, wait: int) -> TrustNews:
+        self.asked.append((after, store))
+        self.waits.append(wait)
+        if self.waiting is not None:
+            return await self.waiting
+        return self.news.pop(0)
+
+
+@define(eq=False)
+class Rig:
+    client: Client = field(factory=Client)
+    log: RecordingLog = field(factory=RecordingLog)
+
+    def source(self, **options: Any) -> CaSource:
+        client: Any = self.client
+        return CaSource(client, BACKEND, lambda: NOW, self.log, **options)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_both_sources_are_sources(rig: Rig) -> None:
+    assert verifyObject(ISource, rig.source())
+    assert verifyObject(ISource, OwnSource(lambda key: key, BundleSet, lambda: NOW))
+
+
+def test_an_identity_is_a_certificate_for_a_key_of_ones_own(rig: Rig) -> None:
+    identity = result_of(rig.source().obtain(P256))
+    assert identity.svid.spiffe_id == BACKEND
+    assert identity.svid.leaf.public_key() == identity.svid.key.public_key
+    assert identity.bundles.get(MESH) == mesh().bundle
+    assert identity.issued_at == NOW
+
+
+def test_each_identity_has_a_key_of_its_own(rig: Rig) -> None:
+    source = rig.source()
+    keys = {
+        result_of(source.obtain(P256)).svid.key.public_key.public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        for _ in range(3)
+    }
+    assert len(keys) == 3
+
+
+def test_the_csr_asks_for_what_the_options_say(rig: Rig) -> None:
+    names = {"dns_names": ["localhost"], "ip_addresses": [ip_address("127.0.0.1")]}
+    result_of(rig.source(ttl=timedelta(minutes=5), **names).obtain(P256))
+    (csr, spiffe_id, ttl), bundle_of = rig.client.asked
+    request = IssuanceRequest.parse(csr, str(BACKEND), trust_domain=MESH)
+    assert request.dns_names == ("localhost",)
+    assert request.ip_addresses == (ip_address("127.0.0.1"),)
+    assert (spiffe_id, ttl, bundle_of) == (BACKEND, timedelta(minutes=5), MESH)
+
+
+def test_no_key_leaves_in_the_request_or_the_log(rig: Rig) -> None:
+    identity = result_of(rig.source().obtain(P256))
+    secret = identity.svid.key.to_pem().splitlines()[1]
+    assert secret not in rig.client.asked[0][0]
+    assert secret.decode() not in rig.log.all_text()
+    assert "PRIVATE" not in repr(identity) + str(rig.log.events)
+
+
+def test_a_certificate_for_another_key_is_no_identity(rig: Rig) -> None:
+    rig.client.certify = key("somebody else's")
+    with pytest.raises(Malformed, match="issued for another key"):
+        result_of(rig.source().obtain(P256))
+
+
+def test_what_the_ca_refuses_is_refused(rig: Rig) -> None:
+    rig.client.away = CaRefused(403, [Problem("not-authorized", "no")])
+    with pytest.raises(CaRefused):
+        result_of(rig.source().obtain(P256))
+
+
+def test_a_ca_that_did_not_answer_is_asked_again_with_the_same_csr(rig: Rig) -> None:
+    source = rig.source()
+    rig.client.away = Unreachable(Problem("unreachable", "nobody there"))
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            result_of(source.obtain(P256))
+    rig.client.away = None
+    identity = result_of(source.obtain(P256))
+    first, second, third, _ = rig.client.asked
+    assert first == second == third
+    assert load_csr(first[0]).public_key() == identity.svid.key.public_key
+    result_of(source.obtain(P256))
+    assert rig.client.asked[4][0] != first[0]
+    keys = rig.client.idempotency_keys
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+def test_what_it_has_it_presents_to_the_ca_until_that_ends(rig: Rig) -> None:
+    time = [NOW]
+    client: Any = rig.client
+    source = CaSource(client, BACKEND, lambda: time[0], rig.log)
+    first = result_of(source.obtain(P256)).svid
+    time[0] = first.validity.not_after
+    second = result_of(source.obtain(P256)).svid
+    assert rig.client.presented == [None, first, first, second]
+    time[0] += timedelta(seconds=1)
+    rig.client.presented.clear()
+    result_of(source.obtain(P256))
+    assert rig.client.presented[0] is None
+
+
+def test_the_log_tells_the_steps_in_the_guides_words(rig: Rig) -> None:
+    result_of(rig.source().obtain(P256))
+    assert rig.log.all_text().splitlines() == [
+        "Generating service key pair (ECDSA P-256)...",
+        f"Creating CSR for identity: {BACKEND}",
+        "Requesting certificate from CA at unix:/run/ca.sock...",
+    ]
+    rig.client.address = CaAddress.parse("https://ca:8443")
+    result_of(rig.source().obtain(P256))
+    assert "from CA at https://ca:8443/api/v1/sign..." in rig.log.all_text()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "on_a_thread"),
+    [(KeyAlgorithm.RSA_2048, True), (P256, False), (KeyAlgorithm.EC_P384, False)],
+)
+def test_only_keys_that_take_long_are_made_on_a_thread(
+    algorithm: KeyAlgorithm, on_a_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def defer_to_thread(make: Any, kind: KeyAlgorithm) -> "Deferred[Any]":
+        made.append(kind)
+        return succeed(make(kind))
+
+    monkeypatch.setattr(sources_module, "deferToThread", defer_to_thread)
+    assert result_of(new_key(algorithm)).algorithm is algorithm
+    assert bool(made) is on_a_thread
+
+
+def revocation(serial: int) -> Revocation:
+    return Revocation("ab", serial, NOW, Reason.UNSPECIFIED, NOW + HOUR)
+
+
+def test_revocations_are_asked_for_from_where_the_last_answer_ended(rig: Rig) -> None:
+    source = rig.source()
+    rig.client.news = [
+        TrustNews("one", 5, BundleSet(), (revocation(1),)),
+        TrustNews("one", 5, BundleSet(), ()),
+        TrustNews("two", 2, BundleSet(), (revocation(1), revocation(2))),
+        TrustNews("two", 2, BundleSet(), ()),
+    ]
+    found = [[r.serial for r in result_of(source.revocations()).revocations] for _ in range(4)]
+    assert found == [[1], [], [1, 2], []]
+    assert rig.client.asked == [(0, ""), (5, "one"), (5, "one"), (2, "two")]
+
+
+def test_an_answer_that_does_not_come_does_not_move_the_position(rig: Rig) -> None:
+    source = rig.source()
+    with pytest.raises(IndexError):
+        result_of(source.revocations())
+    rig.client.news = [TrustNews("one", 5, BundleSet(), ())]
+    result_of(source.revocations())
+    assert rig.client.asked == [(0, ""), (0, "")]
+
+
+def test_a_source_says_all_that_the_ca_said(rig: Rig) -> None:
+    bundles = BundleSet.of(rig.client.ca.bundle)
+    rig.client.news = [TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5)]
+    assert result_of(rig.source().revocations(25)) == News((revocation(1),), True, 3.5, bundles)
+    assert rig.client.waits == [25]
+
+
+def test_what_an_overtaken_answer_says_of_the_log_is_not_held_against_the_ca(rig: Rig) -> None:
+    """While one question waits for news another is answered: its proof leads on from less than was seen since."""
+    log = LogKey.generate("mesh.local/audit/test")
+
+    def at(size: int) -> TrustNews:
+        note = result_of(log.sign(Checkpoint(log.name, size, bytes([size] * 32), NOW)))
+        told = LogStatement(str(log.verifier), note, ())
+        return TrustNews("one", 5, BundleSet(), (), told)
+
+    source = rig.source()
+    rig.client.waiting = waiting = Deferred()
+    standing = Deferred.fromCoroutine(source.revocations(25))
+    rig.client.waiting = None
+    rig.client.news = [at(3)]
+    result_of(source.revocations())
+    assert source.witness.size == 3
+    waiting.callback(at(5))
+    assert standing.called
+    assert (source.witness.size, source.witness.problem) == (3, None)
+    rig.client.news = [at(5)]
+    result_of(source.revocations())
+    assert source.witness.problem is not None, "this one had to prove it"
+
+
+def test_a_page_that_leads_nowhere_is_the_last(rig: Rig) -> None:
+    source = rig.source()
+    rig.client.news = [TrustNews("one", 5, BundleSet(), (), None, True)] * 2
+    assert [result_of(source.revocations()).more for _ in range(2)] == [True, False]
+
+
+def test_under_a_fresh_identity_no_connection_of_the_last_one_is_kept(rig: Rig) -> None:
+    rig.source().renewed()
+    assert rig.client.hung_up == 1
+
+
+def test_the_ca_issues_to_itself() -> None:
+    with ca_rig() as rig:
+        source = OwnSource(rig.ca.issue_own, rig.ca.bundles, lambda: NOW)
+        identity = result_of(source.obtain(P256))
+        assert str(identity.svid.spiffe_id) == "spiffe://mesh.local/mesh/ca"
+        assert identity.bundles.get(MESH) == rig.ca.bundle()
+        assert source.where == "itself"
+        assert result_of(source.revocations()) == News()

@@ -1,0 +1,196 @@
+"""Callers take turns: whoever brings much work waits for it, not everybody else."""
+
+from typing import Any
+
+from attrs import define, field
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.internet.defer import CancelledError, Deferred
+
+from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.limits.rate_limit import Busy
+
+
+@define(eq=False)
+class Job:
+    """A piece of work that lasts until the test says so."""
+
+    turnstile: Turnstile
+    caller: str
+    is_inside: bool = False
+    ended: list[Any] = field(factory=list)
+    work: "Deferred[None]" = field(factory=Deferred)
+    task: "Deferred[None]" = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.task = Deferred.fromCoroutine(self._run())
+        self.task.addBoth(self.ended.append)
+
+    async def _run(self) -> None:
+        async with self.turnstile.enter(self.caller):
+            self.is_inside = True
+            try:
+                await self.work
+            finally:
+                self.is_inside = False
+
+    @property
+    def error(self) -> Any:
+        return self.ended[0].value if self.ended and self.ended[0] is not None else None
+
+    def finish(self) -> None:
+        self.work.callback(None)
+
+
+def jobs(turnstile: Turnstile, callers: str) -> list[Job]:
+    return [Job(turnstile, caller) for caller in callers]
+
+
+def inside(found: list[Job]) -> str:
+    return "".join(job.caller for job in found if job.is_inside)
+
+
+def finish_all(found: list[Job]) -> str:
+    """Let each piece finish as soon as it is inside; in which order they came in."""
+    order = ""
+    while running := [job for job in found if job.is_inside and not job.work.called]:
+        order += running[0].caller
+        running[0].finish()
+    return order
+
+
+def test_so_many_are_at_work_and_the_others_in_line() -> None:
+    turnstile = Turnstile(2, 10, 10)
+    found = jobs(turnstile, "aaaa")
+    assert (turnstile.at_work, turnstile.in_line) == (2, 2)
+    found[0].finish()
+    assert [job.is_inside for job in found] == [False, True, True, False]
+    finish_all(found)
+    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+    assert [job.ended for job in found] == [[None]] * 4
+
+
+def test_callers_take_turns_however_much_each_brings() -> None:
+    found = jobs(Turnstile(1, 20, 20), "x" + "a" * 5 + "bb" + "c")
+    assert finish_all(found) == "x" + "abc" + "ab" + "aaa"
+
+
+def test_a_full_line_turns_a_newcomer_away_who_has_as_much_in_it() -> None:
+    turnstile = Turnstile(1, 2, 10)
+    found = jobs(turnstile, "xab")
+    (late,) = jobs(turnstile, "a")
+    assert isinstance(late.error, Busy)
+    assert late.error.code == "busy" and late.error.retry_after == 1
+    assert (turnstile.at_work, turnstile.in_line) == (1, 2)
+    assert finish_all(found) == "xab"
+
+
+def test_in_a_full_line_the_one_with_most_makes_room_for_one_with_less() -> None:
+    turnstile = Turnstile(1, 4, 10)
+    found = jobs(turnstile, "xaaaa")
+    (quiet,) = jobs(turnstile, "b")
+    assert quiet.error is None
+    assert isinstance(found[4].error, Busy), "its newest"
+    assert finish_all([*found, quiet]) == "xabaa"
+    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+
+
+def test_one_caller_has_so_many_pieces_and_not_more() -> None:
+    turnstile = Turnstile(1, 10, 3)
+    found = jobs(turnstile, "aaaa")
+    assert isinstance(found[3].error, Busy)
+    assert "3 requests under way" in str(found[3].error)
+    found[0].finish()
+    assert jobs(turnstile, "a")[0].error is None
+
+
+def test_whoever_is_cancelled_in_line_leaves_it() -> None:
+    turnstile = Turnstile(1, 2, 2)
+    found = jobs(turnstile, "xab")
+    found[1].task.cancel()
+    assert isinstance(found[1].error, CancelledError)
+    assert turnstile.in_line == 1
+    assert finish_all(found) == "xb"
+
+
+def test_whoever_is_cancelled_at_work_makes_room() -> None:
+    turnstile = Turnstile(1, 2, 2)
+    found = jobs(turnstile, "ab")
+    found[0].task.cancel()
+    assert found[1].is_inside
+    assert turnstile.at_work == 1
+
+
+def test_work_that_breaks_makes_room() -> None:
+    turnstile = Turnstile(1, 2, 2)
+    found = jobs(turnstile, "ab")
+    found[0].work.errback(RuntimeError("broken"))
+    assert isinstance(found[0].error, RuntimeError)
+    assert found[1].is_inside
+
+
+def test_a_thousand_pieces_that_are_done_at_once_need_no_deep_stack() -> None:
+    turnstile = Turnstile(1, 5000, 5000)
+    (first,) = jobs(turnstile, "x")
+    found = jobs(turnstile, "a" * 5000)
+    for job in found:
+        job.finish()
+    first.finish()
+    assert [job.ended for job in found] == [[None]] * 5000
+    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+
+
+def test_by_default_a_hundred_pieces_of_one_caller_are_taken_in() -> None:
+    found = jobs(Turnstile(), "a" * 100)
+    assert not any(job.error for job in found)
+    assert len(finish_all(found)) == 100
+
+
+class Comings(RuleBasedStateMachine):
+    """Whatever comes, goes and gives up: the counts are right, and nobody is forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turnstile = Turnstile(2, 4, 3)
+        self.found: list[Job] = []
+
+    @rule(caller=st.sampled_from("abcd"))
+    def come(self, caller: str) -> None:
+        self.found.append(Job(self.turnstile, caller))
+
+    @precondition(lambda self: any(job.is_inside for job in self.found))
+    @rule(number=st.integers(0, 5))
+    def finish(self, number: int) -> None:
+        running = [job for job in self.found if job.is_inside]
+        running[number % len(running)].finish()
+
+    @precondition(lambda self: any(not job.ended for job in self.found))
+    @rule(number=st.integers(0, 9))
+    def give_up(self, number: int) -> None:
+        living = [job for job in self.found if not job.ended]
+        living[number % len(living)].task.cancel()
+
+    @invariant()
+    def counts(self) -> None:
+        working = [job for job in self.found if job.is_inside and not job.ended]
+        waiting = [job for job in self.found if not job.is_inside and not job.ended]
+        assert self.turnstile.at_work == len(working) <= 2
+        assert self.turnstile.in_line == len(waiting) <= 4
+        assert not waiting or len(working) == 2, "nobody waits while there is room"
+        for caller in "abcd":
+            held = [job for job in (*working, *waiting) if job.caller == caller]
+            assert len(held) <= 3
+
+
+TestComings = Comings.TestCase
+
+
+def test_nothing_is_kept_of_callers_who_are_gone() -> None:
+    turnstile = Turnstile(1, 10, 10)
+    finish_all(jobs(turnstile, "abcabc"))
+    assert not turnstile._held and not turnstile._line
+
+
+def test_there_need_not_be_a_line_at_all() -> None:
+    found = jobs(Turnstile(1, 0, 1), "ab")
+    assert isinstance(found[1].error, Busy)

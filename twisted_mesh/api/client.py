@@ -1,0 +1,375 @@
+"""A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
+
+import errno
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from attrs import define, field, frozen
+from cryptography import x509
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from pki.errors import Malformed, PkiError, Problem, printable
+from pki.policy.join_token import JoinToken
+from pki.serial import parse_serial
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
+from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import X509Svid, load_certificates
+from pki.validity import format_duration, parse_rfc3339
+from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
+from twisted_mesh.http.response_body import read_body
+from twisted_mesh.runtime.tasks import within
+from twisted_mesh.tls.alerts import Unreachable, as_error
+from twisted_mesh.tls.endpoints import MeshClientEndpoint
+from twisted_mesh.tls.security import Security
+from twisted_mesh.trust.log_witness import LogStatement
+
+#: Seconds for one request, connecting included.
+REQUEST_TIMEOUT = 10.0
+#: Seconds that a connection is kept for the next question of who waits for news.
+_KEPT_OPEN = 10
+#: The largest position, and the longest id of a store, that can be asked from.
+_MOST, _LONGEST_STORE = 2**62, 200
+_MAX_ANSWER = 32 * 1024 * 1024
+
+
+class CaRefused(PkiError):
+    """The CA answered no; ``problems`` are its reasons and ``status`` the HTTP status."""
+
+    code = "ca-refused"
+
+    def __init__(self, status: int, problems: Sequence[Problem]) -> None:
+        self.status = status
+        self._problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self._problems
+
+
+class _SignAnswer(msgspec.Struct):
+    certificate: str
+    chain: list[str]
+
+
+class _RevocationAnswer(msgspec.Struct):
+    issuer: str
+    serial: str
+    revoked_at: str
+    reason: str
+    expires_at: str
+
+
+class _LogAnswer(msgspec.Struct):
+    verifier: str
+    checkpoint: str
+    proof: list[str]
+
+
+class _TrustAnswer(msgspec.Struct):
+    store: str
+    generation: int
+    bundles: dict[str, Any]
+    revocations: list[_RevocationAnswer]
+    log: _LogAnswer | None = None
+    more: bool | None = None
+    waited: float = 0.0
+
+
+@frozen
+class TrustNews:
+    """What the CA says is to be believed, and what it has revoked since the position asked for."""
+
+    store: str
+    position: int
+    bundles: BundleSet
+    revocations: tuple[Revocation, ...]
+    log: LogStatement | None = None
+    """Of the CA's audit log, where that has moved on."""
+    more: bool = False
+    """Whether there may be others already."""
+    waited: float = 0.0
+    """For how many seconds the CA had waited before it looked for the last time."""
+
+
+@implementer(IAgentEndpointFactory)
+@define(eq=False)
+class CaClient:
+    """Asks one CA. Whatever goes wrong is a :class:`PkiError`: :class:`CaRefused` if it said no itself,
+    :class:`Unreachable` if there was no answer."""
+
+    reactor: Any
+    address: CaAddress
+    security: Security | None = None
+    """For ``https``: the root or its fingerprint, the demand for ``/mesh/ca``, and our own SVID if there is one."""
+    timeout: float = REQUEST_TIMEOUT
+    date: datetime | None = field(default=None, init=False)
+    """The CA's clock, as it was in its last answer."""
+    _shown: X509Svid | None = field(default=None, init=False)
+    _generation: int = field(default=0, init=False)
+    """Of the trust whose roots are in the context of the moment."""
+    _agent: Agent = field(init=False)
+    _pool: HTTPConnectionPool = field(init=False)
+    _waiting_pool: HTTPConnectionPool | None = field(default=None, init=False)
+    """Its connection stays for the next question; it was made under the identity that is shown now."""
+
+    def __attrs_post_init__(self) -> None:
+        self._pool = HTTPConnectionPool(self.reactor, persistent=False)
+        self._agent = Agent.usingEndpointFactory(self.reactor, self, self._pool)
+        if self.address.scheme == "https" and self.security is None:
+            raise BadCaUrl(
+                f"{self.address}: whose root to believe is not known: name it with --ca-fingerprint or --ca-file"
+            )
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+        if self.address.scheme == "unix":
+            return UNIXClientEndpoint(self.reactor, self.address.path, timeout=self.timeout)
+        tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
+        if self.security is None:
+            return tcp
+        if self._generation != self.security.judge.trust.generation:
+            self.present(self._shown)  # the root was met: from now on OpenSSL holds it too
+        return MeshClientEndpoint(tcp, self.security, server_name(self.address.host))
+
+    def present(self, svid: X509Svid | None) -> None:
+        """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
+        if svid is not self._shown:
+            self.hang_up()
+        self._shown = svid
+        if self.security is not None:
+            trust = self.security.judge.trust
+            self.security.contexts.replace(svid, trust.bundles.all_roots)
+            self._generation = trust.generation
+
+    def hang_up(self) -> None:
+        """Keep no connection for another question. One that is being answered is not kept for long."""
+        pool, self._waiting_pool = self._waiting_pool, None
+        if pool is not None:
+            _ = pool.closeCachedConnections()
+
+    def _waiting_agent(self) -> Agent:
+        if self._waiting_pool is None:
+            pool = self._waiting_pool = HTTPConnectionPool(self.reactor, persistent=True)
+            pool.maxPersistentPerHost, pool.cachedConnectionTimeout = 1, _KEPT_OPEN
+        agent: Agent = Agent.usingEndpointFactory(self.reactor, self, self._waiting_pool)
+        return agent
+
+    async def sign(
+        self,
+        csr: bytes,
+        spiffe_id: SpiffeId,
+        ttl: timedelta | None = None,
+        idempotency_key: str | None = None,
+        token: JoinToken | None = None,
+    ) -> tuple[x509.Certificate, ...]:
+        """The issued certificate and its intermediates, leaf first.
+
+        Asked again with the same CSR and ``idempotency_key``, because the answer was lost, it is the
+        same certificate; with the same ``token`` too, which proves the right to it.
+        """
+        asked = {"csr": csr.decode("ascii"), "requested_id": str(spiffe_id)}
+        if ttl is not None:
+            asked["ttl"] = format_duration(ttl)
+        if token is not None:
+            asked["token"] = token.text
+        headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
+        answer = await self.ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
+        return load_certificates(
+            "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
+        )
+
+    async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
+        answer = await self.ask("GET", "/api/v1/bundle", None, dict[str, Any])
+        bundle = TrustBundle.from_jwks_object(trust_domain, answer)
+        if not bundle.roots:
+            raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
+        return bundle
+
+    async def trust(
+        self, after: int, store: str = "", log_size: int = 0, wait: int = 0
+    ) -> TrustNews:
+        """What is new since position ``after`` of that store's feed, and since the log had that size.
+
+        With ``wait``, in seconds, the CA may take so long until there is something. One that does not know
+        how to wait answers at once.
+        """
+        path = f"/api/v1/trust?after={after}&log={log_size}"
+        if store:
+            path += f"&store={quote(store, safe='')}"
+        if wait:
+            path += f"&wait={wait}s"
+        answer = await self.ask("GET", path, None, _TrustAnswer, wait=wait)
+        if not 0 <= answer.generation <= _MOST or not 0 < len(answer.store) <= _LONGEST_STORE:
+            raise Malformed(f"what answers at {self.address} says a position that is none")
+        bundles = [
+            TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
+            for name, jwks in answer.bundles.items()
+        ]
+        revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
+        told = None
+        if answer.log is not None:
+            try:
+                proof = tuple(bytes.fromhex(hash) for hash in answer.log.proof)
+            except ValueError:
+                raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+            told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
+        return TrustNews(
+            answer.store,
+            answer.generation,
+            BundleSet.of(*bundles),
+            revocations,
+            told,
+            # Before a CA said so, it was known only once nothing came.
+            bool(revocations) if answer.more is None else answer.more,
+            answer.waited,
+        )
+
+    async def roots(self) -> tuple[x509.Certificate, ...]:
+        """The roots of the CA's trust domain."""
+        return load_certificates(await self._send("GET", "/api/v1/ca"), "the CA's answer")
+
+    async def ocsp(self, request: bytes) -> bytes:
+        """The CA's answer to an OCSPRequest, as it came; both are DER."""
+        return await self._send("POST", "/api/v1/ocsp", request)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        shape: type[Any],
+        more: Mapping[str, str] | None = None,
+        *,
+        wait: int = 0,
+    ) -> Any:
+        """What one route answers, as a ``shape``; ``more`` are headers.
+
+        It may take ``wait`` seconds longer than others, and its connection is kept for the next such question.
+        """
+        content = await self._send(method, path, body, more, wait=wait)
+        try:
+            return msgspec.json.decode(content, type=shape)
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+            raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        more: Mapping[str, str] | None = None,
+        *,
+        wait: int = 0,
+    ) -> bytes:
+        host = self.address.host or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        scheme = "https" if self.address.scheme == "https" else "http"
+        port = f":{self.address.port}" if self.address.port else ""
+        producer = headers = None
+        if body is not None:
+            kind, data = _encoded(body)
+            producer = FileBodyProducer(BytesIO(data))
+            headers = Headers({"content-type": [kind]})
+            for name, value in (more or {}).items():
+                headers.setRawHeaders(name, [value])
+        agent = self._waiting_agent() if wait else self._agent
+        url = f"{scheme}://{host}{port}{path}"
+        try:
+            status, content = await within(
+                self.reactor,
+                self.timeout + wait,
+                self._exchange(agent, method, url, headers, producer),
+            )
+        except PkiError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from None
+        if status >= 400:
+            raise CaRefused(status, _problems(status, content))
+        return content
+
+    async def _exchange(
+        self, agent: Agent, method: str, url: str, headers: Headers | None, producer: Any
+    ) -> tuple[int, bytes]:
+        response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
+        self.date = _date(response)
+        return response.code, await read_body(response, _MAX_ANSWER)
+
+    def _failed(self, error: Exception) -> PkiError:
+        if self.address.scheme == "unix" and not isinstance(error, PkiError):
+            if getattr(error, "osError", None) == errno.EACCES:
+                return Unreachable(
+                    Problem(
+                        "unreachable",
+                        f"this user may not use {self.address}",
+                        "have every directory on the way to it opened (chmod o+x), or ask over TLS with a join token",
+                    )
+                )
+            return Unreachable(
+                Problem(
+                    "unreachable",
+                    f"no CA answers at {self.address}",
+                    "start it (twistd -n mesh-ca) with the same state directory",
+                )
+            )
+        ours = as_error(error)
+        problem = ours.problems[0]
+        if isinstance(ours, Unreachable):
+            detail = f"no CA answers at {self.address}: {problem.detail}"
+            return Unreachable(Problem("unreachable", detail, "start it, or check --ca-url"))
+        return ours
+
+
+def _date(response: IResponse) -> datetime | None:
+    """The ``Date`` header (RFC 9110 section 6.6.1)."""
+    (text, *_) = response.headers.getRawHeaders("date") or [""]
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _encoded(body: object) -> tuple[str, bytes]:
+    """A request's body, and its type: JSON, or an OCSP request that is DER already."""
+    if isinstance(body, bytes):
+        return "application/ocsp-request", body
+    return "application/json", json.dumps(body).encode()
+
+
+def _problems(status: int, content: bytes) -> list[Problem]:
+    """The reasons in a problem document, or what can be said without one."""
+    try:
+        document = json.loads(content)
+        found = [
+            Problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
+            for p in document.get("problems", ())
+        ]
+        return found or [Problem(*(printable(str(document[name])) for name in ("code", "detail")))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [Problem("ca-refused", f"the CA answered {status}")]
+
+
+def _revocation(answer: _RevocationAnswer) -> Revocation:
+    try:
+        reason = Reason(answer.reason)
+    except ValueError:
+        reason = Reason.UNSPECIFIED
+    return Revocation(
+        answer.issuer,
+        parse_serial(answer.serial),
+        parse_rfc3339(answer.revoked_at),
+        reason,
+        parse_rfc3339(answer.expires_at),
+    )

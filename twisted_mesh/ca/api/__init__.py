@@ -1,0 +1,1 @@
+"""The CA's API as the CA serves it."""

@@ -1,0 +1,95 @@
+"""What anybody may have of the CA: signed data, as whoever checks certificates asks for it."""
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from cryptography.hazmat.primitives import serialization
+
+from pki.crl.schedule import Span
+from pki.errors import Malformed
+from pki.ocsp.request import decode_get
+from twisted_mesh.ca.api.request import key_digest
+from twisted_mesh.ca.api.response import Answer, http_date
+from twisted_mesh.ca.revocation.crl import PublishedCrl
+from twisted_mesh.ca.revocation.ocsp_responder import OcspReply
+from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.stores.records import Unknown
+
+OCSP_REQUEST = "application/ocsp-request"
+#: What the root is called where an issuer is asked for.
+ROOT = "root"
+_CRL, _CERTIFICATE = "application/pkix-crl", "application/pkix-cert"
+_OCSP_RESPONSE = "application/ocsp-response"
+#: For how long a cache between us and others need not ask again.
+_MAX_AGE = timedelta(minutes=1)
+
+
+async def crl(ca: CertificateAuthority, issuer: str | None) -> Answer:
+    """The CRL of ``root``, of an issuing CA by its key id, or of the one that issues now (None).
+
+    Raises :class:`Malformed`, :class:`Unknown` and :class:`NotPublished`.
+    """
+    found = await ca.publisher.crl(_key_id(ca, issuer))
+    headers = {
+        "etag": found.etag,
+        "last-modified": http_date(found.made_at),
+        **_cached(ca, found.span),
+    }
+    return Answer(found.der, HTTPStatus.OK, _CRL, headers, is_by_date=_is_by_date(found))
+
+
+async def ocsp(ca: CertificateAuthority, request: bytes, who: str) -> Answer:
+    """The answer to a request by POST. It is always one of OCSP's own (RFC 6960 section 4.2.1)."""
+    reply = await ca.responder.answer(request, who)
+    return Answer(reply.der, content_type=_OCSP_RESPONSE)
+
+
+async def ocsp_in_path(ca: CertificateAuthority, path: str, who: str) -> Answer:
+    """The answer to a request by GET, which caches may give again (RFC 5019 section 6)."""
+    try:
+        request = decode_get(path.lstrip("/").encode("ascii", "replace"))
+    except Malformed:
+        request = b""  # the responder says so
+    reply = await ca.responder.answer(request, who)
+    return Answer(reply.der, HTTPStatus.OK, _OCSP_RESPONSE, _of_reply(ca, reply))
+
+
+async def issuer(ca: CertificateAuthority, key_id: str | None) -> Answer:
+    """The certificate of an issuing CA, in DER. Raises :class:`Malformed` and :class:`Unknown`."""
+    found = ca.authorities.issuer(_key_id(ca, key_id))
+    if found is None:
+        raise Unknown("no issuing CA here has this key id")
+    der = found.certificate.public_bytes(serialization.Encoding.DER)
+    headers = {"etag": f'"{found.key_id[:32]}"', "cache-control": "public, max-age=3600"}
+    return Answer(der, HTTPStatus.OK, _CERTIFICATE, headers)
+
+
+def _key_id(ca: CertificateAuthority, issuer: str | None) -> str:
+    if issuer is None:
+        return ca.authorities.issuing.key_id
+    if issuer == ROOT:
+        return ca.publisher.root.key_id
+    return key_digest(issuer, "issuer") or ""
+
+
+def _is_by_date(crl: PublishedCrl) -> bool:
+    return not crl.shares_its_second
+
+
+def _of_reply(ca: CertificateAuthority, reply: OcspReply) -> dict[str, str]:
+    if reply.span is None:
+        return {}
+    return {
+        "etag": f'"{reply.digest}"',
+        "last-modified": http_date(reply.span.this_update),
+        **_cached(ca, reply.span),
+    }
+
+
+def _cached(ca: CertificateAuthority, span: Span) -> dict[str, str]:
+    left = min(_MAX_AGE, span.next_update - ca.now())
+    seconds = max(0, int(left.total_seconds()))
+    return {
+        "expires": http_date(span.next_update),
+        "cache-control": f"public, max-age={seconds}, no-transform, must-revalidate",
+    }

@@ -1,0 +1,200 @@
+"""What a request to the CA's API says: caller, body, parameters, each read strictly."""
+
+import re
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from pki.errors import Malformed
+from pki.policy.policy import Kind, Principal
+from pki.serial import parse_serial
+from pki.spiffe import SpiffeId
+from pki.validity import parse_rfc3339
+from twisted_mesh.ca.api.response import Answer
+from twisted_mesh.http.json import BadRequest
+from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.limits.rate_limit import stranger
+from twisted_mesh.stores.records import Query, Status
+
+#: Rows of one answer at most.
+MAX_PAGE = 1000
+_MAX_KEY = 255
+_MOST = 2**62
+_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
+_FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
+
+
+@frozen
+class Call:
+    """One request, once it is known who asks and that they may ask at all."""
+
+    principal: Principal
+    body: bytes
+    query: dict[str, str]
+    rest: str = ""
+    """What stands in the path where the route has a ``*``, as it came."""
+    idempotency_key: str | None = None
+    _request: BoundedRequest | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller hung up."""
+        return self._request is not None and self._request.is_gone
+
+    def lost(self) -> "Deferred[None] | None":
+        """What fails when the caller hangs up."""
+        return self._request.notifyFinish() if self._request is not None else None
+
+    def close_after(self) -> None:
+        """Close the connection after the answer."""
+        if self._request is not None:
+            self._request.close_after()
+
+    address: str = ""
+    """Whose network it comes from, for who has no other name."""
+
+    @property
+    def who(self) -> str:
+        """Who takes turns with others: whoever has proven nothing, by their network."""
+        return self.address if self.principal.kind is Kind.ANONYMOUS else self.principal.proof
+
+    def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
+        """A parameter that is a whole number. Raises :class:`Malformed`."""
+        return _whole_number(self.query.get(name, str(default)), name, least, most)
+
+    def page(self) -> tuple[int, int]:
+        """From where on, and how many: ``start`` and ``limit``."""
+        return self.number("start", 0), self.number("limit", 100, 1, MAX_PAGE)
+
+
+class OtherMedia(BadRequest):
+    code = "unsupported-media-type"
+
+
+class CrossOrigin(BadRequest):
+    code = "cross-origin"
+
+
+def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
+    """Raises :class:`Malformed`."""
+    return Call(
+        principal,
+        _body(request),
+        _query(request),
+        rest,
+        _idempotency_key(request),
+        request,
+        stranger(request.channel.getPeer()),
+    )
+
+
+def path_of(request: BoundedRequest) -> str:
+    return request.path.decode("ascii", "replace")
+
+
+def _idempotency_key(request: BoundedRequest) -> str | None:
+    given = request.requestHeaders.getRawHeaders(b"idempotency-key")
+    if given is None:
+        return None
+    key = given[0].decode("ascii", "replace")
+    if len(given) != 1 or not 0 < len(key) <= _MAX_KEY or not (key.isprintable() and key.isascii()):
+        raise Malformed(
+            f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable ASCII characters"
+        )
+    return key
+
+
+def certificate_query(asked: dict[str, str], now: datetime) -> Query:
+    """What the parameters of a list ask for. Raises :class:`Malformed`, also for one that there is not."""
+    unknown = set(asked) - _FILTERS
+    if unknown:
+        raise Malformed(
+            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(_FILTERS))}"
+        )
+    status = asked.get("status")
+    if status is not None and status not in tuple(Status):
+        raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
+    whose = asked.get("spiffe_id")
+    subtree = whose is not None and whose.endswith("/**")
+    spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
+    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    return Query(
+        now=now,
+        spiffe_id=None if subtree else spiffe_id,
+        below=spiffe_id if subtree else None,
+        status=Status(status) if status else None,
+        issuer=key_digest(asked.get("issuer"), "issuer"),
+        key=key_digest(asked.get("key"), "key"),
+        entry=asked.get("entry"),
+        serial=parse_serial(asked["serial"]) if "serial" in asked else None,
+        **times,
+        limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
+        cursor=asked.get("cursor"),
+    )
+
+
+def key_digest(text: str | None, name: str) -> str | None:
+    """The value of a parameter that names a key by its SHA-256. Raises :class:`Malformed`."""
+    if text is not None and not _KEY_ID.fullmatch(text):
+        raise Malformed(f"the parameter {name} is a SHA-256 in 64 digits of lower-case hex")
+    return text
+
+
+def refuse_other_media(request: BoundedRequest, media: str = "application/json") -> None:
+    """Raises :class:`OtherMedia` for a body that does not say that it is of that type."""
+    header = request.getHeader(b"content-type") or b""
+    if header.partition(b";")[0].strip().lower() != media.encode():
+        raise OtherMedia(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body as content-type {media}"
+        )
+
+
+def unless_held(request: BoundedRequest, answer: Answer) -> Answer:
+    """``answer``, or that the caller has it."""
+    if not answer.headers:
+        return answer
+    held = (request.getHeader(name) for name in (b"if-none-match", b"if-modified-since"))
+    etags, date = (value.decode("ascii", "replace") if value else None for value in held)
+    return answer.unless_held(etags, date)
+
+
+def _body(request: BoundedRequest) -> bytes:
+    content: bytes = request.content.read() if request.content else b""
+    return content
+
+
+def _query(request: BoundedRequest) -> dict[str, str]:
+    found = {}
+    for name, values in (request.args or {}).items():
+        if len(values) != 1:
+            raise Malformed(
+                f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times"
+            )
+        found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
+    return found
+
+
+def refuse_browsers(request: BoundedRequest) -> None:
+    """Raises :class:`CrossOrigin` for what a web page could have sent."""
+    hosts = request.requestHeaders.getRawHeaders(b"host") or ()
+    host = hosts[0] if len(hosts) == 1 else b""
+    if (host.rpartition(b":")[0] or host) not in (b"localhost", b"127.0.0.1"):
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers to the hosts localhost and 127.0.0.1 only",
+        )
+    if request.requestHeaders.hasHeader(b"origin"):
+        raise CrossOrigin(
+            HTTPStatus.FORBIDDEN,
+            "the plaintext port answers no web pages: the request has an Origin",
+        )
+
+
+def _whole_number(text: str, name: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not least <= int(text) <= most:
+        raise Malformed(f"the parameter {name} is a whole number from {least} to {most}")
+    return int(text)

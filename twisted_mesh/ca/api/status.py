@@ -1,0 +1,58 @@
+"""The HTTP status that each error of the CA is answered with."""
+
+from http import HTTPStatus
+
+from pki.errors import Malformed, PkiError, Refused
+from pki.issuing.lint import LintFailed
+from pki.issuing.rotation import ProofFailed
+from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
+from twisted_mesh.ca.entries import EntryInFile
+from twisted_mesh.ca.join_tokens import NotByToken
+from twisted_mesh.ca.revocation.crl import NotPublished
+from twisted_mesh.ca.rotation.steps import CannotDetach
+from twisted_mesh.http.json import BadRequest
+from twisted_mesh.limits.rate_limit import Busy, RateLimited
+from twisted_mesh.state.directory import StateError
+from twisted_mesh.stores.records import (
+    BadCursor,
+    Conflict,
+    EntryGone,
+    Revoked,
+    StoreError,
+    TokenDead,
+    Unknown,
+)
+
+_STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
+    (LintFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (ProofFailed, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (NoProof, HTTPStatus.UNAUTHORIZED),
+    (Revoked, HTTPStatus.UNAUTHORIZED),
+    (TokenDead, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (EntryGone, HTTPStatus.FORBIDDEN),
+    (Unknown, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (CannotDetach, HTTPStatus.CONFLICT),
+    (EntryInFile, HTTPStatus.CONFLICT),
+    (NotByToken, HTTPStatus.CONFLICT),
+    (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
+    (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (BadCursor, HTTPStatus.BAD_REQUEST),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NotPublished, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StateError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (TtlOutOfRange, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Refused, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (Malformed, HTTPStatus.BAD_REQUEST),
+)
+
+
+def status_of(error: PkiError) -> HTTPStatus:
+    """The HTTP status that an error is answered with."""
+    if isinstance(error, BadRequest):
+        return error.status
+    return next(
+        (status for kind, status in _STATUS if isinstance(error, kind)),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )

@@ -1,0 +1,133 @@
+"""``GET /api/v1/trust``: what is to be believed and what was revoked since, at once or as soon as there is any."""
+
+from functools import partial
+from typing import Any
+
+import msgspec
+from attrs import define
+
+from pki.errors import Malformed, printable
+from pki.serial import serial_hex
+from pki.validity import parse_duration, rfc3339
+from twisted_mesh.ca.api.request import Call
+from twisted_mesh.ca.api.response import Answer
+from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.stores.records import Feed
+
+#: Seconds that a caller may wait.
+LEAST_WAIT, MOST_WAIT = 1, 60
+
+
+@define(eq=False)
+class _Told:
+    """A feed, and its revocations as JSON, for all who get them."""
+
+    feed: Feed
+    revocations: msgspec.Raw
+
+    @classmethod
+    async def read(cls, ca: CertificateAuthority, after: int, store: str) -> "_Told":
+        feed = await ca.revocations(after, store)
+        return cls(feed, msgspec.Raw(msgspec.json.encode([*map(_shown, feed.revocations)])))
+
+    def has_news(self, after: int, store: str) -> bool:
+        """For whoever is at that position of that store's feed."""
+        feed = self.feed
+        return feed.position != after or store not in ("", feed.store) or bool(feed.revocations)
+
+
+async def trust(ca: CertificateAuthority, call: Call) -> Answer:
+    """What is new since ``after``. With ``wait`` that is worth waiting for, if there is nothing.
+
+    The audit log moves with each certificate that is issued, and nobody is woken for that: it is told with
+    the next answer, at the end of the wait at the latest.
+    """
+    after, store, wait = call.number("after", 0), call.query.get("store", ""), _wait(call)
+    log_size = call.number("log", 0) if "log" in call.query else None
+    waited = 0.0
+    if wait and ca.bulletin is not None:
+        told, waited = await _news(ca, ca.bulletin, call, wait)
+    else:
+        told = await _Told.read(ca, after, store)
+    feed = told.feed
+    news: dict[str, Any] = {
+        "store": feed.store,
+        "generation": feed.position,
+        "more": feed.more,
+        "waited": round(waited, 3),
+        "bundles": {str(b.trust_domain): b.to_jwks_object() for b in ca.bundles()},
+        "revocations": told.revocations,
+    }
+    if log_size is not None:
+        # Who comes from another store may know another log of the same size.
+        news["log"] = await _log_since(ca, log_size, is_ours=store == feed.store)
+    return Answer(msgspec.json.encode(news))
+
+
+async def _news(
+    ca: CertificateAuthority, bulletin: Bulletin, call: Call, wait: float
+) -> tuple[_Told, float]:
+    """The feed once there is news in it, and for how long that was waited for; at the end of the wait in any case."""
+    after, store = call.number("after", 0), call.query.get("store", "")
+    read = partial(_Told.read, ca, after, store)
+    began = bulletin.clock.seconds()
+    gone = call.lost()
+    bundles = ca.bundles()
+    who = call.principal.proof
+    seen = bulletin.number
+    waited = 0.0
+    has_waited_enough = not bulletin.has_room(who)
+    if has_waited_enough:
+        call.close_after()
+    while True:
+        if bulletin.has_news and not has_waited_enough:
+            # Of a burst: it is told together.
+            await bulletin.wait(seen, who, wait, gone)
+        seen = bulletin.number
+        waited = bulletin.clock.seconds() - began
+        if has_waited_enough:
+            return await read(), waited
+        told: _Told = await bulletin.shared((after, store), read)
+        if told.has_news(after, store) or ca.bundles() != bundles or call.is_gone:
+            return told, waited
+        is_woken = await bulletin.wait(seen, who, wait - waited, gone)
+        has_waited_enough = not is_woken or bulletin.is_closed or call.is_gone
+
+
+def _wait(call: Call) -> float:
+    """The parameter ``wait``, in seconds; 0 for none. Raises :class:`Malformed`."""
+    text = call.query.get("wait")
+    if text is None:
+        return 0.0
+    seconds = parse_duration(text).total_seconds()
+    if not LEAST_WAIT <= seconds <= MOST_WAIT:
+        raise Malformed(
+            f"the parameter wait is from {LEAST_WAIT}s to {MOST_WAIT}s, and not {printable(text, 20)}"
+        )
+    return seconds
+
+
+def _shown(revoked: Any) -> dict[str, str]:
+    return {
+        "issuer": revoked.issuer,
+        "serial": serial_hex(revoked.serial),
+        "revoked_at": rfc3339(revoked.revoked_at),
+        "reason": str(revoked.reason),
+        "expires_at": rfc3339(revoked.expires_at),
+    }
+
+
+async def _log_since(
+    ca: CertificateAuthority, size: int, *, is_ours: bool
+) -> dict[str, Any] | None:
+    """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
+    log = ca.log
+    if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
+        return None
+    proof = await log.consistency(size)
+    return {
+        "verifier": str(log.key.verifier),
+        "checkpoint": log.latest.note,
+        "proof": [hash.hex() for hash in proof],
+    }

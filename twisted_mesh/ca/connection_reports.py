@@ -1,0 +1,135 @@
+"""What endpoints tell the CA of their open connections: how many rest on each certificate. Only ever shown.
+
+Whoever may read trust may tell, and nothing proves it true. What is remembered is bounded: in rows, by
+each teller's share of them, and in time.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from attrs import define, field, frozen
+
+from twisted_mesh.trust.connections import ConnectionRegistry
+
+Credential = tuple[str, int]
+"""Issuer and serial."""
+
+#: So many rows of one endpoint are remembered, and so many in all; of the latter one caller has a quarter at most.
+MOST_EACH = 10_000
+MOST = 200_000
+_SHARE = 4
+#: Seconds between two reports of an endpoint, while there are few of them.
+PACE = 10.0
+#: Where there are many, the CA is told so many reports a second.
+_A_SECOND = 10
+#: A report counts for so many times the pace.
+_LASTS = 3
+
+
+@define(eq=False)
+class _Report:
+    until: float
+    counts: dict[Credential, int] = field(factory=dict)
+
+
+@frozen
+class Told:
+    """What one endpoint has told."""
+
+    who: str
+    """Its proof."""
+    credentials: int
+    connections: int
+
+
+@define(eq=False)
+class ConnectionReports:
+    """The reports of the moment, and the CA's own connections."""
+
+    seconds: Callable[[], float]
+    """A clock that does not go back."""
+    own: ConnectionRegistry | None = None
+    """Of the CA's TLS port."""
+    _reports: dict[tuple[str, str], _Report] = field(factory=dict, init=False)
+    _totals: Counter[Credential] = field(factory=Counter, init=False)
+    _rows: Counter[str] = field(factory=Counter, init=False)
+    """By who told them."""
+    _all: int = field(default=0, init=False)
+
+    @property
+    def pace(self) -> float:
+        """Seconds until an endpoint is to tell again."""
+        return max(PACE, len(self._reports) / _A_SECOND)
+
+    @property
+    def lasts(self) -> float:
+        """Seconds that a report counts."""
+        return _LASTS * self.pace
+
+    def tell(
+        self, who: str, instance: str, counts: Mapping[Credential, int], *, goes_on: bool = False
+    ) -> None:
+        """Take in what an endpoint says: ``instance`` of whoever is proven to be ``who``.
+
+        It takes the place of what that one said before, unless it ``goes_on``. What there is no room
+        for is passed over.
+        """
+        self._forget()
+        key = who, instance
+        if not goes_on:
+            self._drop(key)
+        report = self._reports.get(key) or _Report(0.0)
+        for credential, count in counts.items():
+            if credential in report.counts:
+                self._totals[credential] -= report.counts[credential]
+            elif self._has_room(who, report):
+                self._rows[who] += 1
+                self._all += 1
+            else:
+                continue
+            report.counts[credential] = count
+            self._totals[credential] += count
+        if report.counts:
+            self._reports[key] = report
+            report.until = self.seconds() + self.lasts
+
+    def now(self) -> Callable[[str, int], int]:
+        """How many connections are known to rest on a certificate, by issuer and serial."""
+        self._forget()
+        return self._count
+
+    def all(self) -> list[Told]:
+        """Who has told, and how much."""
+        self._forget()
+        return [
+            Told(who, len(report.counts), sum(report.counts.values()))
+            for (who, _), report in sorted(self._reports.items())
+        ]
+
+    def _count(self, issuer: str, serial: int) -> int:
+        own = len(self.own.resting_on(issuer, serial)) if self.own is not None else 0
+        return self._totals.get((issuer, serial), 0) + own
+
+    def _has_room(self, who: str, report: _Report) -> bool:
+        return (
+            len(report.counts) < MOST_EACH and self._rows[who] < MOST // _SHARE and self._all < MOST
+        )
+
+    def _forget(self) -> None:
+        now = self.seconds()
+        for key in [key for key, report in self._reports.items() if report.until < now]:
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, str]) -> None:
+        report = self._reports.pop(key, None)
+        if report is None:
+            return
+        for credential, count in report.counts.items():
+            self._totals[credential] -= count
+            if not self._totals[credential]:
+                del self._totals[credential]
+        who, _ = key
+        self._rows[who] -= len(report.counts)
+        self._all -= len(report.counts)
+        if not self._rows[who]:
+            del self._rows[who]

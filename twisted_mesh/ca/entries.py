@@ -1,0 +1,223 @@
+"""The registrar: which registration entries there are, which of them count, and who made or deleted them."""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from attrs import define, field, frozen
+
+from pki.audit.log import Act
+from pki.errors import PkiError
+from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
+from pki.policy.policy import Principal, administrator
+from pki.policy.selector import Selector, spoken
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
+from twisted_mesh.stores.records import StoredEntry, StoreError, Unknown
+
+_log = logger("ca")
+
+
+class Source(StrEnum):
+    """Where an entry is kept."""
+
+    STORE = "store"
+    FILE = "file"
+    DEFAULT = "default"
+    """Made by the CA itself, for services of its own user; in the store like the others."""
+
+
+class EntryInFile(PkiError):
+    """An entry of ``--entries`` is changed there, and not through the API."""
+
+    code = "entry-in-file"
+
+
+@frozen
+class Registered:
+    """An entry, where it is kept, and whether it counts now."""
+
+    entry: RegistrationEntry
+    source: Source
+    is_honoured: bool
+    created_at: datetime | None = None
+
+
+@define(eq=False)
+class Registrar:
+    """Keeps the entries in memory as well; the store has the last word, when an intent is recorded."""
+
+    store: Any
+    log: AuditLog
+    now: Now
+    filed: Sequence[RegistrationEntry] = ()
+    """Those of ``--entries``."""
+    is_exposed: bool = False
+    """Whether the CA listens beyond loopback: then the default entry does not count."""
+    _loaded: bool = field(default=False, init=False)
+    _stored: dict[str, StoredEntry] = field(factory=dict, init=False)
+    _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
+    _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
+
+    async def load(self) -> None:
+        """Read the entries of the store. Raises :class:`StoreError`."""
+        self._stored = {stored.entry.id: stored for stored in await self.store.entries()}
+        self._loaded = True
+        self._index()
+
+    async def settle_default(self, entry: RegistrationEntry | None) -> bool:
+        """At the first start only: have that entry as the default one, or for good none. Whether this was it."""
+        act = self.log.entry(
+            Act.ADMINISTER,
+            administrator("self"),
+            f"entry {DEFAULT_ENTRY}",
+            {"did": "declined"} if entry is None else {"did": "create-entry", **facts_of(entry)},
+        )
+        first: bool = await self.store.apply(SettleDefaultEntry(entry, self.now(), act))
+        await self.load()
+        return first
+
+    def all(self) -> list[Registered]:
+        """Every entry: the default one, those of the file, those of the store, by id."""
+        found = [self._registered(stored) for stored in self._stored.values()]
+        found += [Registered(entry, Source.FILE, True) for entry in self.filed]
+        return sorted(found, key=lambda known: (known.source, known.entry.id))
+
+    def find(self, entry_id: str) -> Registered:
+        """Raises :class:`Unknown`."""
+        for known in self.all():
+            if known.entry.id == entry_id:
+                return known
+        raise Unknown(f"there is no registration entry {entry_id[:80]!r}: see mesh-ctl entry list")
+
+    def is_known(self, entry_id: str) -> bool:
+        return any(known.entry.id == entry_id for known in self.all())
+
+    @property
+    def is_effortless(self) -> bool:
+        """Whether the default entry stands and counts."""
+        return DEFAULT_ENTRY in self._stored and not self.is_exposed
+
+    def is_filed(self, entry_id: str) -> bool:
+        """Whether that entry is one of ``--entries``."""
+        return any(entry.id == entry_id for entry in self.filed)
+
+    def candidates(
+        self, principal: Principal, only: str | None = None
+    ) -> Iterable[RegistrationEntry]:
+        """Those that count and could let ``principal`` in, or of these only one.
+
+        :func:`pki.policy.policy.grant` looks at nothing else. Raises :class:`StoreError` until they are loaded.
+        """
+        if not self._loaded:
+            raise StoreError("the CA is starting: ask again")
+        found = {
+            entry.id: entry
+            for selector in principal.selectors
+            for entry in self._by_selector.get(selector, ())
+        }
+        if principal.entry is not None and (kept := self._honoured.get(principal.entry)):
+            found[kept.id] = kept
+        return [entry for entry in found.values() if only in (None, entry.id)]
+
+    def entry_of(self, entry_id: str) -> RegistrationEntry | None:
+        """The entry of that id, if there is one and it counts."""
+        return self._honoured.get(entry_id)
+
+    def lets_in(self, selectors: frozenset[Selector]) -> bool:
+        """Whether somebody with these selectors is a workload of this CA at all."""
+        return any(
+            entry.is_met_by(selectors)
+            for selector in selectors
+            for entry in self._by_selector.get(selector, ())
+        )
+
+    async def create(
+        self, principal: Principal, entry: RegistrationEntry, reason: str
+    ) -> Registered:
+        """Add an entry. Raises :class:`StoreError`."""
+        act = self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
+        stored = StoredEntry(entry, self.now())
+        await self.store.apply(CreateEntry(entry, stored.created_at, act))
+        self.took(stored)
+        return self._registered(stored)
+
+    async def delete(self, principal: Principal, entry_id: str, reason: str) -> datetime:
+        """From now on it buys nothing, and its tokens neither; when. Raises :class:`Unknown`, :class:`EntryInFile`."""
+        known = self.find(entry_id)
+        if known.source is Source.FILE:
+            raise EntryInFile(
+                f"the entry {entry_id} is in the file of --entries: take it out there, and restart the CA"
+            )
+        act = self._act(principal, "delete-entry", entry_id, reason, facts_of(known.entry))
+        at = self.now()
+        await self.store.apply(DeleteEntry(entry_id, at, act))
+        self._stored.pop(entry_id, None)
+        self._index()
+        _log.info(
+            "Registration entry deleted: {entry}\n  It bought: {spiffe_id}\n  By: {requester}",
+            event="entry-deleted",
+            entry=entry_id,
+            spiffe_id=str(known.entry.spiffe_id),
+            requester=str(principal),
+        )
+        return at
+
+    def took(self, stored: StoredEntry) -> None:
+        """An entry has come to be in the store."""
+        self._stored[stored.entry.id] = stored
+        self._index()
+        _log.info(
+            "Registration entry made: {entry}\n  Selectors: {selectors}\n  It buys: {spiffe_id}",
+            event="entry-created",
+            entry=stored.entry.id,
+            selectors=spoken(stored.entry.selectors),
+            spiffe_id=str(stored.entry.spiffe_id),
+        )
+
+    def expose(self) -> None:
+        """The CA listens beyond loopback: the default entry counts no more."""
+        self.is_exposed = True
+        self._index()
+
+    def _act(
+        self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]
+    ) -> Any:
+        told = {"did": did, **facts} | ({"reason": reason} if reason else {})
+        return self.log.entry(Act.ADMINISTER, principal, f"entry {entry_id}", told)
+
+    def _registered(self, stored: StoredEntry) -> Registered:
+        is_default = stored.entry.id == DEFAULT_ENTRY
+        return Registered(
+            stored.entry,
+            Source.DEFAULT if is_default else Source.STORE,
+            not (is_default and self.is_exposed),
+            stored.created_at,
+        )
+
+    def _index(self) -> None:
+        index: dict[Selector, list[RegistrationEntry]] = defaultdict(list)
+        self._honoured = {known.entry.id: known.entry for known in self.all() if known.is_honoured}
+        for entry in self._honoured.values():
+            # Under one of its selectors: whoever meets the entry has that one too.
+            index[min(entry.selectors)].append(entry)
+        self._by_selector = dict(index)
+
+
+def new_entry_id() -> str:
+    """16 random digits of hex."""
+    return secrets.token_hex(8)
+
+
+def facts_of(entry: RegistrationEntry) -> dict[str, str]:
+    """All that an entry says, for the audit log."""
+    members = {name: value for name, value in entry.members().items() if value and name != "id"}
+    return {
+        name: value if isinstance(value, str) else ", ".join(map(str, value))
+        for name, value in members.items()
+    }

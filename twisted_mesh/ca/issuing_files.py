@@ -1,0 +1,181 @@
+"""The issuing CAs on disk: the active one, its successor, and those that are retired.
+
+``issuing.crt`` says which generation is active, and one rename replaces it. Beside it lie
+``issuing-N.crt`` and ``private/issuing-N.key``: prepared if N is later than the active generation,
+retired if it is earlier. A key is known by its certificate, not by its name alone: each certificate
+finds its key whatever write was the last before a crash.
+"""
+
+import re
+from datetime import datetime
+from pathlib import Path
+
+from attrs import define
+from cryptography import x509
+
+from pki.errors import HOSTILE_INPUT, PkiError
+from pki.issuing.authority import Authority
+from pki.issuing.profile import generation_of
+from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.svid.x509svid import certificates_pem, load_certificates, uri_names
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
+from twisted_mesh.state.key_files import KeyFiles, remove_file
+
+_log = logger("ca")
+_NUMBERED = re.compile(r"issuing-([1-9][0-9]{0,8})\.crt", re.ASCII)
+ACTIVE = "issuing"
+
+
+class WrongState(StateError):
+    """The files of the state directory do not fit each other, or not these options."""
+
+
+@define(eq=False)
+class Generations:
+    """The files of the issuing CAs below ``root``. What it raises is :class:`StateError`, and names the file."""
+
+    state: StateDirectory
+    keys: KeyFiles
+    root: x509.Certificate
+
+    def load(self, now: datetime) -> tuple[Authority, tuple[Authority, ...]]:
+        """The active one, and the others, the latest generation first.
+
+        One of the others that cannot be used is told and left alone: the active one can do without.
+        """
+        certificate = read_certificate(self.state.ca / "issuing.crt")
+        active = self._authority(certificate, ACTIVE)
+        others = []
+        for generation in sorted(self._numbers(), reverse=True):
+            name = f"{ACTIVE}-{generation}"
+            try:
+                found = read_certificate(self.state.ca / f"{name}.crt")
+                if found == certificate:
+                    continue  # a copy of the active one: a switch was cut short
+                if generation_of(found.subject) != generation:
+                    raise WrongState(f"{self.state.ca / name}.crt is of another generation")
+                others.append(self._authority(found, name))
+            except PkiError as error:
+                _tell_unusable(error)
+        self._tidy(active)
+        return active, tuple(others)
+
+    def next_number(self) -> int:
+        """The generation that comes next; also one that cannot be used has used up its number."""
+        active = read_certificate(self.state.ca / "issuing.crt")
+        return 1 + max(generation_of(active.subject), *self._numbers(), 0)
+
+    def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
+        """The key of a generation that was begun and has no certificate yet."""
+        name = f"{ACTIVE}-{generation}.key"
+        if not self.keys.exists(name):
+            return None
+        try:
+            key = self.keys.load(name, MemoryKey.from_pem)
+        except StateError:
+            return None
+        return key if key.algorithm is algorithm else None
+
+    def keep_key(self, generation: int, key: MemoryKey) -> None:
+        self.keys.write(f"{ACTIVE}-{generation}.key", key)
+
+    def keep_certificate(self, prepared: Authority) -> None:
+        """From here on the next generation is there; its key was kept before."""
+        self._write_certificate(_name(prepared), prepared)
+
+    def switch(self, active: Authority, successor: Authority) -> None:
+        """Make ``successor`` the active one. Done again after a failure, it ends where it should."""
+        # First a second copy of the active one's files, so that both keys have a file at each moment.
+        self.keys.write(f"{_name(active)}.key", _memory_key(active))
+        self._write_certificate(_name(active), active)
+        self.keys.write(f"{ACTIVE}.key", _memory_key(successor))
+        self._write_certificate(ACTIVE, successor)
+        self._remove(_name(successor))
+
+    def forget(self, retired: Authority) -> None:
+        """Delete its key. The certificate too: it has ended, and nobody asks for it any more."""
+        self._remove(_name(retired))
+
+    def _remove(self, name: str) -> None:
+        # The certificate first: a key that is left over is a key without use.
+        remove_file(self.state.ca / f"{name}.crt")
+        self.keys.remove(f"{name}.key")
+
+    def _tidy(self, active: Authority) -> None:
+        """Remove the second copy of the active one's files, which a crash has left."""
+        name = _name(active)
+        if not self.keys.exists(f"{name}.key") and not (self.state.ca / f"{name}.crt").exists():
+            return
+        try:
+            if _fits(active.certificate, self.keys.load(f"{ACTIVE}.key", MemoryKey.from_pem)):
+                self._remove(name)
+        except StateError:
+            pass  # only the copy has the key: the next switch puts that right
+
+    def _numbers(self) -> list[int]:
+        matches = (_NUMBERED.fullmatch(path.name) for path in self.state.ca.glob("issuing-*.crt"))
+        return [int(match[1]) for match in matches if match]
+
+    def _write_certificate(self, name: str, authority: Authority) -> None:
+        write_whole(self.state.ca / f"{name}.crt", certificates_pem([authority.certificate]), 0o644)
+
+    def _authority(self, certificate: x509.Certificate, name: str) -> Authority:
+        path = self.state.ca / f"{name}.crt"
+        key = self._key(certificate, name)
+        try:
+            certificate.verify_directly_issued_by(self.root)
+            return Authority(certificate, key, (certificate,))
+        except Exception:  # a wrong key, another root, a broken signature: one remedy for all
+            raise WrongState(
+                f"{path} does not fit {self.keys.path(name)}.key and {self.state.root_certificate}: "
+                "restore all three from one backup"
+            ) from None
+
+    def _key(self, certificate: x509.Certificate, name: str) -> MemoryKey:
+        """The certificate's key. In the midst of a switch it is found under its number only."""
+        numbered = f"{ACTIVE}-{generation_of(certificate.subject)}.key"
+        try:
+            key = self.keys.load(f"{name}.key", MemoryKey.from_pem)
+            if _fits(certificate, key) or not self.keys.exists(numbered):
+                return key
+        except StateError:
+            if not self.keys.exists(numbered):
+                raise
+        return self.keys.load(numbered, MemoryKey.from_pem)
+
+
+def read_certificate(path: Path) -> x509.Certificate:
+    """The one certificate of a file. Raises :class:`StateError`, and :class:`pki.errors.Malformed`."""
+    found = load_certificates(read_file(path, "the certificate"), str(path))
+    if len(found) != 1:
+        raise WrongState(f"{path} holds {len(found)} certificates instead of one")
+    try:
+        uri_names(found[0])
+    except HOSTILE_INPUT:
+        raise WrongState(
+            f"{path} holds a certificate that cannot be decoded: restore it from a backup"
+        ) from None
+    return found[0]
+
+
+def _name(authority: Authority) -> str:
+    return f"{ACTIVE}-{generation_of(authority.certificate.subject)}"
+
+
+def _memory_key(authority: Authority) -> MemoryKey:
+    if not isinstance(authority.key, MemoryKey):
+        raise WrongState(f"the key of {authority.name} is not kept in a file")
+    return authority.key
+
+
+def _fits(certificate: x509.Certificate, key: MemoryKey) -> bool:
+    return spki_der(certificate.public_key()) == spki_der(key.public_key)
+
+
+def _tell_unusable(error: PkiError) -> None:
+    _log.warn(
+        "An issuing CA that is not the active one cannot be used: {reason}",
+        event="issuing-unusable",
+        reason=str(error),
+    )

@@ -1,0 +1,1 @@
+"""What the CA publishes of revocation: CRLs and OCSP answers."""

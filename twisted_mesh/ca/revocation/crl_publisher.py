@@ -1,0 +1,253 @@
+"""What the CA publishes of revocation: a CRL for each issuing CA that has its key here, and one for the root."""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+
+from pki.crl.schedule import list_life
+from pki.errors import PkiError, Problem
+from pki.keys import MemoryKey
+from pki.policy.policy import Lifetimes
+from pki.svid.revocation_set import Revocation
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.revocation.crl import NotPublished, PublishedCrl, RevocationList
+from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
+from twisted_mesh.ca.revocation.root_crl import RootCrl
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.stores.records import Feed, LastCrl, Unknown
+
+_log = logger("ca")
+#: Seconds between two looks at what is due.
+TICK = 1.0
+#: Seconds until the root's CRL is tried again.
+_ROOT_AGAIN = 30.0
+
+Hears = Callable[[Sequence[Revocation]], None]
+
+
+@define(eq=False)
+class Publisher:
+    """Keeps the CRLs up with what is revoked and with the clock.
+
+    Nobody waits for it before :meth:`begin`: a CA in a test, which publishes nothing, revokes at once.
+    """
+
+    authorities: Callable[[], Authorities]
+    store: Any
+    """An :class:`IStore`."""
+    log: AuditLog
+    now: Now
+    lifetimes: Lifetimes
+    aside: Callable[..., Awaitable[Any]] = deferToThread
+    """Runs what takes long, off the reactor."""
+    hears: list[Hears] = field(factory=list, init=False)
+    """Who else wants to know, at the start, what was revoked in earlier lives."""
+    numbers: CrlNumbers = field(init=False)
+    root: RootCrl = field(init=False)
+    _lists: dict[str, RevocationList] = field(factory=dict, init=False)
+    _has_begun: bool = field(default=False, init=False)
+    _is_ready: bool = field(default=False, init=False)
+    _getting_ready: "list[Deferred[None]] | None" = field(default=None, init=False)
+    _early: list[Revocation] = field(factory=list, init=False)
+    """What was revoked before the record was read."""
+    _root_again_at: float = field(default=0.0, init=False)
+    _is_attending: bool = field(default=False, init=False)
+    _loop: LoopingCall | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.numbers = CrlNumbers(self.store, self.now)
+        self.root = RootCrl(self.authorities().root, self.numbers, self.log, self.now)
+
+    def keep_in(self, directory: Path) -> None:
+        """Where the numbers and the root's CRL are kept."""
+        self.numbers.path = directory / "crl-numbers"
+        self.root.path = directory / "root.crl"
+
+    def begin(self) -> None:
+        """From now on whoever revokes waits until that is published."""
+        self._has_begun = True
+
+    async def ready(self) -> None:
+        """Know what was revoked in earlier lives. Raises StoreError; may be asked for again."""
+        while not self._is_ready:
+            if self._getting_ready is not None:
+                done: Deferred[None] = Deferred()
+                self._getting_ready.append(done)
+                await done
+                continue
+            self._getting_ready = []
+            try:
+                await self._recall()
+            finally:
+                waiting, self._getting_ready = self._getting_ready, None
+                for waiter in waiting:
+                    waiter.callback(None)
+
+    async def _recall(self) -> None:
+        self.numbers.recall()
+        self.root.recall()
+        self._follow()
+        for known in self._lists.values():
+            last: LastCrl | None = await self.store.last_crl(known.key_id)
+            known.recall(last.served if last is not None else None)
+        feed: Feed = await self.store.feed(0)
+        while feed.revocations:
+            self._add(feed.revocations)
+            for hear in self.hears:
+                hear(feed.revocations)
+            feed = await self.store.feed(feed.position)
+        self._is_ready = True
+        self._add(self._early)
+        self._early.clear()
+
+    def start(self, clock: Any) -> None:
+        """Look each second what is due, on ``clock``."""
+        self._loop = LoopingCall(lambda: self._tick(clock))
+        self._loop.clock = clock
+        _ = self._loop.start(TICK, now=True)
+
+    def stop(self) -> None:
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+
+    # What is asked by others.
+
+    @property
+    def lists(self) -> Iterator[RevocationList]:
+        yield from self._lists.values()
+
+    def current(self, issuer: str) -> PublishedCrl | None:
+        """The CRL that is being served for an issuer, by its key id."""
+        if issuer == self.root.key_id:
+            return self.root.current
+        known = self._lists.get(issuer)
+        return known.current if known is not None else None
+
+    async def crl(self, issuer: str) -> PublishedCrl:
+        """The same, made first where need be. Raises :class:`Unknown` and :class:`NotPublished`."""
+        await self.ready()
+        if issuer == self.root.key_id:
+            return await self._roots()
+        self._follow()
+        known = self._lists.get(issuer)
+        if known is None:
+            raise Unknown(
+                "no CA here has this key id: GET /api/v1/certificates shows each issuer's"
+            )
+        return known.current or await known.up_to_date()
+
+    def find(self, issuer: str, serial: int) -> Revocation | None:
+        """The revocation of a certificate, as far as it is on a CRL or is about to be."""
+        known = self._lists.get(issuer)
+        return known.find(serial) if known is not None else None
+
+    def told(self, revocations: Sequence[Revocation]) -> None:
+        """These are revoked, and that is durable: a CRL that says so is on its way when this returns."""
+        if not self._is_ready:
+            if self._has_begun or self._getting_ready is not None:
+                self._early += revocations
+            return
+        self._follow()
+        self._add(revocations)
+        for issuer in {revocation.issuer for revocation in revocations}:
+            if issuer in self._lists:
+                self._lists[issuer].build()
+
+    async def published(self, issuer: str) -> None:
+        """Once all that was told of an issuer is on its CRL. Raises :class:`NotPublished`."""
+        if not self._has_begun:
+            return
+        await self.ready()
+        if issuer in self._lists:
+            await self._lists[issuer].up_to_date()
+
+    def forgettable_before(self) -> datetime:
+        """What is revoked and expired before that may go from the record: no CRL lists it any more."""
+        return min((known.forgettable_before for known in self._lists.values()), default=self.now())
+
+    async def sign_root(self, key: MemoryKey) -> None:
+        """Sign the root's CRL now: its key is about to leave. Raises :class:`PkiError`."""
+        await self.ready()
+        await self.root.sign(key, self._root_until())
+
+    def waiting(self) -> Problem | None:
+        """What cannot be published as it should be."""
+        if not self._is_ready:
+            return None
+        for known in self._lists.values():
+            if known.problem is not None:
+                detail = f"the CRL of {known.name} cannot be made: {known.problem}"
+                return Problem(
+                    "crl-stale", detail, "see to that first; it is tried again each second"
+                )
+        return self.root.waiting(has_key=self.authorities().root_key is not None)
+
+    # What is done.
+
+    async def attend(self, seconds: float = 0.0) -> None:
+        """Do all that is due. ``seconds`` is the steady clock's time."""
+        await self.ready()
+        self._follow()
+        for known in self._lists.values():
+            known.build()
+        key = self.authorities().root_key
+        if key is None:
+            self._root_again_at = 0.0
+        elif self.root.is_due() and seconds >= self._root_again_at:
+            self._root_again_at = seconds + _ROOT_AGAIN
+            await self.root.sign(key, self._root_until())
+            self._root_again_at = 0.0
+
+    def _tick(self, clock: Any) -> None:
+        if not self._is_attending:
+            self._is_attending = True
+            _ = spawn(self._attend(clock.seconds()), "publishing", _log)
+
+    async def _attend(self, seconds: float) -> None:
+        try:
+            await self.attend(seconds)
+        except PkiError as error:
+            _log.debug("publishing has to wait: {error}", error=str(error))
+        finally:
+            self._is_attending = False
+
+    def _follow(self) -> None:
+        """The issuing CAs come and go."""
+        there = {authority.key_id: authority for authority in self.authorities().every_issuing}
+        for key_id in self._lists.keys() - there.keys():
+            del self._lists[key_id]
+        for key_id in there.keys() - self._lists.keys():
+            life = list_life(self.lifetimes.default)
+            self._lists[key_id] = RevocationList(
+                there[key_id], self.numbers, self.now, life, self.aside
+            )
+
+    def _add(self, revocations: Sequence[Revocation]) -> None:
+        for issuer in {revocation.issuer for revocation in revocations}:
+            known = self.root if issuer == self.root.key_id else self._lists.get(issuer)
+            if known is not None:
+                known.add(r for r in revocations if r.issuer == issuer)
+
+    async def _roots(self) -> PublishedCrl:
+        key = self.authorities().root_key
+        if self.root.current is None and key is not None:
+            await self.sign_root(key)
+        if self.root.current is None:
+            raise NotPublished(
+                "there is no CRL of the root, and its key is not here: it is made once that is back"
+            )
+        return self.root.current
+
+    def _root_until(self) -> datetime:
+        """The last issuing CA's end: by then at the latest the root's key is needed anyway."""
+        line = self.authorities().line
+        return (line.prepared or line.active).ends_at

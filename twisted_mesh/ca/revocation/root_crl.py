@@ -1,0 +1,174 @@
+"""The root's CRL: signed while the root's key is at hand, for long, and kept in a file for when it is not."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from attrs import define, field
+from cryptography import x509
+from twisted.internet.defer import DeferredLock
+
+from pki.audit.log import Act
+from pki.crl.crl import crls_in, read_crl
+from pki.crl.issue import issue_crl
+from pki.crl.schedule import Span
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
+from pki.issuing.authority import Authority
+from pki.keys import MemoryKey, key_id
+from pki.svid.revocation_set import Revocation
+from pki.validity import rfc3339, spoken_duration, spoken_time
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.revocation.crl import PublishedCrl
+from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger, reasons
+from twisted_mesh.state.directory import read_file, write_whole
+
+_log = logger("ca")
+_LEAST = timedelta(days=1)
+
+
+@define(eq=False)
+class RootCrl:
+    """What the root has revoked, and the CRL that says so. Signed rarely: each time is an act of its own."""
+
+    root: x509.Certificate
+    numbers: CrlNumbers
+    log: AuditLog
+    now: Now
+    path: Path | None = None
+    """The file; None for a CA that keeps nothing."""
+    current: PublishedCrl | None = field(default=None, init=False)
+    problem: PkiError | None = field(default=None, init=False)
+    """Why the last attempt to sign one failed."""
+    _revoked: dict[int, Revocation] = field(factory=dict, init=False)
+    _is_behind: bool = field(default=False, init=False)
+    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+
+    @property
+    def key_id(self) -> str:
+        return key_id(self.root.public_key())
+
+    def add(self, revocations: Iterable[Revocation]) -> None:
+        """Of the root. They are told when its key is at hand."""
+        for revocation in revocations:
+            if revocation.serial not in self._revoked:
+                self._revoked[revocation.serial] = revocation
+                self._is_behind = True
+
+    def recall(self) -> None:
+        """Take up the one in the file. One that is not the root's is told and left alone."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            self.current = self._read(self.path)
+        except PkiError as error:
+            _log.warn(
+                "{path} cannot be used: {reasons}. It is made anew once the root's key is here",
+                event="root-crl-unusable",
+                path=str(self.path),
+                reasons=reasons(error.problems),
+            )
+            return
+        self.numbers.saw(self.key_id, self.current.number)
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next one, or an older one has come back, from a backup."""
+        current = self.current
+        if current is None or self._is_behind:
+            return True
+        return current.number < self.numbers.highest(self.key_id) or current.span.is_due(self.now())
+
+    async def sign(self, key: MemoryKey, until: datetime) -> None:
+        """Make one that holds until then, in the record first. Raises :class:`PkiError`."""
+        await self._lock.acquire()
+        try:
+            await self._sign(key, until)
+        except PkiError as error:
+            if self.problem is None:
+                _log.warn(
+                    "The root's CRL cannot be made: {reasons}",
+                    event="crl-failed",
+                    issuer=Authority(self.root, key).name,
+                    reasons=reasons(error.problems),
+                )
+            self.problem = error
+            raise
+        finally:
+            self._lock.release()
+        self.problem = None
+
+    async def _sign(self, key: MemoryKey, until: datetime) -> None:
+        now = self.now()
+        span = Span.until(now, max(until, now + _LEAST))
+        served = self.current.span.this_update if self.current is not None else None
+        number = await self.numbers.take(self.key_id, served)
+        facts = {
+            "step": "root-crl-signed",
+            "number": str(number),
+            "next_update": rfc3339(span.next_update),
+            "entries": str(len(self._revoked)),
+        }
+        await self.log.record(Act.ADMINISTER, self.key_id, facts)
+        told, self._is_behind = tuple(self._revoked.values()), False
+        try:
+            der = await issue_crl(
+                Authority(self.root, key),
+                told,
+                number,
+                this_update=span.this_update,
+                next_update=span.next_update,
+            )
+            if self.path is not None:
+                write_whole(self.path, der, 0o644)
+        except BaseException:
+            self._is_behind = True
+            raise
+        crl = PublishedCrl(self.key_id, number, span, len(told), now.replace(microsecond=0), der)
+        self.current = crl.after(self.current)
+        _log.info(
+            "The root's CRL is signed, and holds until {until}",
+            event="root-crl-signed",
+            until=spoken_time(span.next_update),
+            number=number,
+        )
+
+    def waiting(self, *, has_key: bool) -> Problem | None:
+        """What is not well with it, and what to do."""
+        remedy = "bring the root's key back for a moment: it is signed at once, without a restart"
+        current, now = self.current, self.now()
+        if has_key:
+            if self.problem is None:
+                return None
+            return Problem(
+                "crl-stale", f"the root's CRL cannot be made: {self.problem}", "see to that first"
+            )
+        if current is None:
+            return Problem(
+                "crl-stale", "there is no CRL of the root, and its key is not here", remedy
+            )
+        if current.span.is_over(now):
+            return Problem("crl-stale", "the root's CRL is not believed any more", remedy)
+        if self._is_behind:
+            return Problem("crl-stale", "the root has revoked what its CRL does not say", remedy)
+        if current.span.is_late(now):
+            left = spoken_duration(current.span.next_update - now)
+            return Problem("crl-stale", f"the root's CRL is believed for {left} more", remedy)
+        return None
+
+    def _read(self, path: Path) -> PublishedCrl:
+        """One that has ended is served all the same: it says so itself. Raises :class:`PkiError`."""
+        (der,) = crls_in(read_file(path, "the root's CRL"))
+        read = read_crl(der, self.root, now=_made_at(der))
+        if read.number is None:
+            raise Malformed("it has no number")
+        made_at = min(read.this_update, self.now()).replace(microsecond=0)
+        span = Span(read.this_update, read.next_update)
+        return PublishedCrl(self.key_id, read.number, span, len(read), made_at, der)
+
+
+def _made_at(der: bytes) -> datetime:
+    try:
+        return x509.load_der_x509_crl(der).last_update_utc
+    except HOSTILE_INPUT:
+        raise Malformed("it is damaged or cut short") from None

@@ -1,0 +1,1 @@
+"""An issuing CA's life: prepared, activated, retired, forgotten."""

@@ -1,0 +1,218 @@
+"""The issuing CA's life: asks :mod:`pki.issuing.rotation` what is due, has it recorded, and does it.
+
+A step that fails, or that cannot be recorded, leaves everything as it was; it is tried again later.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from pki import renewal
+from pki.errors import PkiError, Problem, printable
+from pki.issuing import rotation
+from pki.issuing.authority import Authority
+from pki.issuing.rotation import Step, Term
+from pki.validity import spoken_duration
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.rotation.steps import Detached, Handover
+from twisted_mesh.runtime.log import logger, reasons
+from twisted_mesh.runtime.tasks import spawn
+
+_log = logger("ca")
+#: Seconds between two looks at the clock.
+TICK = 1.0
+#: Steps that can be due at once are few; a bug must not make an endless row of CAs.
+_MOST_STEPS = 4
+
+
+class SuccessionBroke(PkiError):
+    """A step met a bug of ours; what there was goes on."""
+
+    code = "internal"
+
+
+@define(eq=False, slots=False)
+class Succession(Service):
+    """Sees to it that there is always an issuing CA with enough life left."""
+
+    handover: Handover
+    clock: IReactorTime
+    draw: random.Random = field(factory=random.SystemRandom)
+    last_problem: PkiError | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _retry_at: float = field(default=0.0, init=False)
+    """By :attr:`clock`, like all moments below: it does not jump."""
+    _remind_at: float | None = field(default=None, init=False)
+    _seen_ended: dict[int, float] = field(factory=dict, init=False)
+    """When a generation was first seen as ended."""
+    _working: "Deferred[None] | None" = field(default=None, init=False)
+    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+    _loop: LoopingCall | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = self.clock
+        _ = self._loop.start(TICK, now=True)
+
+    def stopService(self) -> "Deferred[None] | None":
+        super().stopService()
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        return self._working  # half a step is no harm, but nobody else may own the files meanwhile
+
+    # What is asked by others.
+
+    @property
+    def authorities(self) -> Authorities:
+        return self.handover.authorities
+
+    def seconds_left(self, of: str) -> float:
+        """Until ``issuing``, ``prepared`` or ``root`` ends; 0 for a prepared one that is not there."""
+        authorities = self.authorities
+        if of == "root":
+            ends_at = authorities.root.not_valid_after_utc
+        else:
+            authority = authorities.prepared if of == "prepared" else authorities.issuing
+            if authority is None:
+                return 0.0
+            ends_at = authority.certificate.not_valid_after_utc
+        return (ends_at - self.handover.ca.now()).total_seconds()
+
+    def waiting(self) -> Problem | None:
+        """What is due and cannot be done, because the root's key is away."""
+        if self.authorities.root_key is not None or self.handover.next_step() is not Step.PREPARE:
+            return None
+        left = self.authorities.line.active.ends_at - self.handover.ca.now()
+        path = self.handover.keys.path("root.key")
+        how_long = (
+            f"certificates can be issued for {spoken_duration(left)} more"
+            if left > timedelta()
+            else "no certificate can be issued any more"
+        )
+        return Problem(
+            "succession-waits",
+            f"a new issuing CA is due and the root's key is not here: {how_long}",
+            f"bring the root's key back as {path}, mode 0600: it is picked up without a restart",
+            subject=self.authorities.issuing.name,
+        )
+
+    # What is done.
+
+    async def attend(self) -> None:
+        """Do all that is due now. What fails is told, and tried again later; one part does not keep up another."""
+        await self._lock.acquire()
+        try:
+            parts = (self.handover.attach_root, self._do_steps, self._forget_ended)
+            failures = [failure for part in parts if (failure := await _failure_of(part))]
+        finally:
+            self._lock.release()
+        if failures:
+            self._put_off(failures[0])
+        else:
+            self._failures, self._retry_at, self.last_problem = 0, 0.0, None
+
+    async def detach_root(self, sha256: str, by: str) -> Detached:
+        """:meth:`Handover.detach_root`, when nothing else is being done."""
+        await self._lock.acquire()
+        try:
+            return await self.handover.detach_root(sha256, by)
+        finally:
+            self._lock.release()
+
+    # The loop.
+
+    def _tick(self) -> None:
+        try:
+            self._remind()
+            idle = self._working is None or self._working.called
+            if idle and self.clock.seconds() >= self._retry_at and self._is_due():
+                self._working = spawn(self.attend(), "succession", _log)
+        except Exception:  # a LoopingCall that fails once never runs again
+            _log.failure("a tick of the succession broke", event="tick-broke")
+
+    def _is_due(self) -> bool:
+        attachable = self.authorities.root_key is None and self.handover.keys.exists("root.key")
+        step = self.handover.next_step()
+        doable = step is not Step.WAIT and not (
+            step is Step.PREPARE and self.authorities.root_key is None
+        )
+        return attachable or doable or bool(self._forgettable())
+
+    def _remind(self) -> None:
+        waits = self.waiting()
+        if waits is None:
+            self._remind_at = None
+            return
+        if self._remind_at is not None and self.clock.seconds() < self._remind_at:
+            return
+        left = self.authorities.line.active.ends_at - self.handover.ca.now()
+        self._remind_at = self.clock.seconds() + rotation.reminder_pause(left).total_seconds()
+        _log.warn(
+            "{reasons}",
+            event="succession-waits",
+            codes=waits.code,
+            reasons=reasons([waits]),
+            seconds_left=int(left.total_seconds()),
+        )
+
+    async def _do_steps(self) -> None:
+        for _ in range(_MOST_STEPS):
+            step, authorities = self.handover.next_step(), self.authorities
+            if step is Step.ACTIVATE and authorities.prepared is not None:
+                await self.handover.activate(authorities.prepared)
+            elif step is Step.RESUME:
+                await self.handover.resume()
+            elif step is Step.PREPARE and authorities.root_key is not None:
+                await self.handover.prepare(authorities.root_key)
+            else:
+                return  # nothing is due, or _remind says what waits
+
+    def _forgettable(self) -> list[Authority]:
+        now, steady = self.handover.ca.now(), self.clock.seconds()
+        found = []
+        for retired in self.authorities.retired:
+            term = Term.of(retired.certificate)
+            if now <= term.ends_at:
+                self._seen_ended.pop(term.generation, None)
+                continue
+            since = steady - self._seen_ended.setdefault(term.generation, steady)
+            if rotation.can_be_forgotten(term, now, timedelta(seconds=since)):
+                found.append(retired)
+        return found
+
+    async def _forget_ended(self) -> None:
+        for retired in self._forgettable():
+            await self.handover.forget(retired)
+
+    def _put_off(self, error: PkiError) -> None:
+        news = self.last_problem is None or str(self.last_problem) != str(error)
+        self.last_problem = error
+        left = timedelta(seconds=self.seconds_left("issuing"))
+        pause = renewal.backoff(self._failures, self.draw, left).total_seconds()
+        self._failures += 1
+        self._retry_at = self.clock.seconds() + pause
+        (_log.warn if news else _log.debug)(
+            "The succession of the issuing CA has to wait: {reasons}; trying again in {pause:.1f} s",
+            event="succession-failed",
+            reasons=reasons(error.problems),
+            pause=pause,
+        )
+
+
+async def _failure_of(part: Callable[[], Awaitable[Any]]) -> PkiError | None:
+    try:
+        await part()
+    except PkiError as error:
+        return error
+    except Exception as error:
+        _log.failure("the succession broke", event="succession-broke")
+        return SuccessionBroke(f"{type(error).__name__}: {printable(str(error))}")
+    return None

@@ -1,0 +1,1 @@
+"""HTTP/1.1 within bounds, for servers and clients."""

@@ -1,0 +1,353 @@
+"""HTTP/1.1 connections with bounds: absolute deadlines, capped bodies."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web import http, resource, server
+from zope.interface import implementer
+
+from pki.errors import Problem
+from twisted_mesh.http.fast_request import read_whole
+from twisted_mesh.http.json import problem_body
+from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
+from twisted_mesh.interfaces import IFinishing
+from twisted_mesh.limits.connection_limit import Admission, Place
+from twisted_mesh.limits.rate_limit import stranger
+from twisted_mesh.runtime.tasks import within
+
+T = TypeVar("T")
+#: Whoever takes fewer bytes a second is not waited for.
+_SLOWEST = 32 * 1024
+
+
+@frozen
+class Limits:
+    """How long and how large a request may be; seconds and bytes."""
+
+    header_seconds: float = 10.0
+    """For the request line and all headers, counted from the first moment, not from the last byte."""
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    """How long a kept-alive connection may wait for its next request."""
+    body_bytes: int = 64 * 1024
+
+
+@implementer(IFinishing)
+class BoundedChannel(http.HTTPChannel):
+    """An HTTP/1.1 connection whose every phase has an absolute deadline."""
+
+    transport: Any
+    callLater: Any
+    seconds: Any
+    requestFactory: Any
+    limits: Limits
+    site: "BoundedSite"
+    abortTimeout = 2
+    refused = False
+    _deadline: float | None = None
+    """When the present phase has to be over, in the reactor's time; None for one that may last."""
+    _timer: IDelayedCall | None = None
+    """Goes off at the deadline or before."""
+    _idle = False
+    _is_sending = False
+    _place: Place | None = None
+    _has_spoken = False
+    _host: Any = None
+    _peer: Any = None
+
+    def serve(self, site: "BoundedSite", reactor: Any) -> None:
+        """What http.HTTPFactory.buildProtocol sets, but for its idle timer."""
+        self.factory = self.site = site
+        self.callLater = reactor.callLater
+        self.seconds = reactor.seconds
+        self.timeOut = None
+        self.requestFactory = site.new_request
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site.channels.add(self)
+        if self._find_place():
+            self._within(self.limits.header_seconds)
+        else:
+            self.refused = True
+            self.transport.abortConnection()
+
+    def _find_place(self) -> bool:
+        """Whether there is room for this connection. One over TLS has its place from below."""
+        self._place = getattr(self.transport, "place", None)
+        if self._place is None and self.site.admission is not None:
+            key, is_proven = self.site.whose(self.transport)
+            self._place = self.site.admission.admit(key, is_proven=is_proven)
+            if self._place is None:
+                return False
+            self._place.hang_up = self.transport.abortConnection
+        return True
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.refused:
+            return
+        if self._idle:
+            self._idle = False
+            self._within(self.limits.header_seconds)
+        elif not self._has_spoken:
+            self._has_spoken = True
+            if self._place is not None:
+                self._place.speak()
+        if not self._received_whole(data):
+            super().dataReceived(data)
+
+    def _received_whole(self, data: bytes) -> bool:
+        """Whether this was a request in one piece between two others, which has been handled now.
+
+        What Twisted does with each of its lines is done with all of them; the rest is Twisted's.
+        """
+        if self.requests or self._buffer or self._busyReceiving or not self.persistent:
+            return False
+        whole = None if self.transport.disconnecting else read_whole(data)
+        if whole is None:
+            return False
+        request = self.requestFactory(self)
+        self.requests.append(request)
+        for name, value in whole.headers:
+            request.requestHeaders.addRawHeader(name, value)
+        self._command, self._path, self._version = whole.method, whole.target, b"HTTP/1.1"
+        self.length = len(whole.body)
+        self.allHeadersReceived()
+        if whole.body and not self.refused:
+            request.handleContentChunk(whole.body)
+        self.allContentReceived()
+        return True
+
+    def getHost(self) -> Any:
+        if self._host is None:  # the system is asked once, not for each request
+            self._host = super().getHost()
+        return self._host
+
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
+
+    def lineReceived(self, line: bytes) -> None:
+        if not self.refused:
+            super().lineReceived(line)
+
+    def headerReceived(self, line: bytes) -> bool:
+        try:
+            return bool(super().headerReceived(line))
+        except ValueError:  # a Content-Length of more digits than int() takes
+            self._respondToBadRequestAndDisconnect()
+            return False
+
+    def allHeadersReceived(self) -> None:
+        self._idle = False  # also where it came in one piece with the request before
+        if self.length is not None and self.length > self.limits.body_bytes:
+            self.refuse_body()
+            return
+        self._within(self.limits.body_seconds)
+        super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self.refused:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        if not self.refused:
+            self._within(None)
+            if self._place is not None:
+                self._place.serve()
+            super().allContentReceived()
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if not self.site.draining:
+            return bool(super().checkPersistence(request, version))
+        request.setHeader(b"connection", b"close")
+        return False
+
+    def requestDone(self, request: Any) -> None:
+        self._idle, self._is_sending = True, False
+        self._within(self.limits.idle_seconds)
+        if self._place is not None:
+            self._place.rest()
+        super().requestDone(request)
+
+    def begin_to_send(self, size: int) -> None:
+        """A body that takes a while is on its way, and has so long to arrive."""
+        self._is_sending = True
+        self._within(self.limits.body_seconds + size / _SLOWEST)
+
+    def finish(self, refusal: Problem | None = None) -> None:
+        """Serve what is being served, then close; at once where nothing is.
+
+        A request that is still arriving is served too; after a ``refusal`` it gets 403 for an answer.
+        """
+        if self.refused:
+            return  # and closing
+        if refusal is not None and self.requests and not self._handlingRequest:
+            body = no_longer_accepted(refusal)
+            self._refuse(b"403 Forbidden", _problem_head(body), body)
+            return
+        for request in self.requests:
+            request.setHeader(b"connection", b"close")
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+
+    def refuse_body(self) -> None:
+        """Answer 413 now, and use no more of what comes."""
+        limit = self.limits.body_bytes
+        body = problem_body(413, "too-large", f"a request body has at most {limit} bytes here")
+        self._refuse(b"413 Content Too Large", _problem_head(body), body)
+
+    def _refuse(self, status: bytes, head: bytes, body: bytes = b"") -> None:
+        """Answer, and hang up once the peer has, or is given up.
+
+        Until then what it still sends is read and dropped: a socket that is closed with bytes
+        unread resets the connection, and the reset may overtake the answer.
+        """
+        self.refused = True
+        self.transport.write(
+            b"HTTP/1.1 %s\r\nConnection: close\r\n%s\r\n\r\n%s" % (status, head, body)
+        )
+        self._within(self.abortTimeout)
+        if ISSLTransport.providedBy(self.transport):
+            self.loseConnection()  # TLS reads on until the peer has said goodbye too
+        else:
+            self.transport.loseWriteConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        if not self.refused:
+            self._refuse(b"400 Bad Request", b"Content-Length: 0")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._within(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._place is not None:
+            self._place.leave()
+        super().connectionLost(reason)
+        self.site.closed(self)
+
+    def _within(self, seconds: float | None) -> None:
+        """The present phase ends within so many seconds, or the connection does.
+
+        Most phases are over long before: a timer that goes off too soon is set anew then, which is
+        seldom, and not at each phase.
+        """
+        if seconds is None:
+            self._deadline = None
+            return
+        self._deadline = deadline = self.seconds() + seconds
+        if self._timer is not None:
+            if self._timer.getTime() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self.callLater(seconds, self._timed)
+
+    def _timed(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        left = self._deadline - self.seconds()
+        if left > 0:
+            self._timer = self.callLater(left, self._timed)
+        else:
+            self._out_of_time()
+
+    def _out_of_time(self) -> None:
+        self._deadline = None
+        if self.refused or self._is_sending:
+            self.transport.abortConnection()
+            return
+        self._refuse(b"408 Request Timeout", b"Content-Length: 0")
+
+
+#: From a connection's transport to whose it is, and whether that is proven.
+Whose = Callable[[Any], tuple[str, bool]]
+
+
+def a_strangers(transport: Any) -> tuple[str, bool]:
+    return stranger(transport.getPeer()), False
+
+
+class BoundedSite(server.Site):
+    """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log.
+
+    ``admission`` bounds its connections, which are those of ``whose`` word. Over TLS it is
+    :class:`~twisted_mesh.tls.security.Security` that has one, since handshakes count too.
+    """
+
+    requestFactory = BoundedRequest
+    channelClass: type[BoundedChannel] = BoundedChannel
+    noisy = False
+
+    def __init__(
+        self,
+        root: resource.IResource,
+        reactor: Any,
+        limits: Limits | None = None,
+        admission: Admission | None = None,
+        whose: Whose = a_strangers,
+    ) -> None:
+        # We take JSON; else Twisted makes a mail message of every POST, to see whether it is a form.
+        super().__init__(root, reactor=reactor, parsePOSTFormSubmission=False)
+        self.limits = limits or Limits()
+        self.admission = admission
+        self.whose = whose
+        self.timeOut = None  # an idle timer is no bound; ours are
+        self.displayTracebacks = False
+        self.channels: set[BoundedChannel] = set()
+        self.draining = False
+        self._drained: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        channel = self.channelClass()
+        channel.limits = self.limits
+        channel.serve(self, self.reactor)
+        return channel
+
+    async def drain(self, seconds: float) -> int:
+        """Let requests finish within so many seconds, then abort; how many had to be aborted."""
+        self.draining = True
+        for channel in tuple(self.channels):
+            channel.finish()
+        if self.channels:
+            done: Deferred[None] = Deferred()
+            self._drained.append(done)
+            with suppress(TimeoutError):
+                await within(self.reactor, seconds, done)
+        late = tuple(self.channels)
+        for channel in late:
+            channel.transport.abortConnection()
+        return len(late)
+
+    def closed(self, channel: BoundedChannel) -> None:
+        """A channel is gone."""
+        self.channels.discard(channel)
+        if not self.channels:
+            waiting, self._drained = self._drained, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def new_request(self, channel: BoundedChannel, queued: object = None) -> BoundedRequest:
+        request = BoundedRequest(channel, parsePOSTFormSubmission=False)
+        request.site = self
+        return request
+
+    def log(self, request: Any) -> None:
+        """No access log: formatting a line nobody reads costs a third of a request."""
+
+
+def _problem_head(body: bytes) -> bytes:
+    return b"Content-Type: application/problem+json\r\nContent-Length: %d" % len(body)

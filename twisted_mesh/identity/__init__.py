@@ -1,0 +1,1 @@
+"""A service's own identity: obtained, kept fresh, kept for a restart."""

@@ -1,0 +1,169 @@
+"""How an endpoint reaches its CA: the options that say so, made into a client."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from attrs import evolve
+
+from pki.errors import Malformed, PkiError, printable
+from pki.keys import MemoryKey
+from pki.policy.join_token import JoinToken
+from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.pin import Fingerprint, RootPin
+from pki.svid.x509svid import X509Svid, load_certificates
+from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
+from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity.saved_svid import KeptIdentity, identity_path
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.pinned_judge import FirstTrust
+
+#: Of a file that holds a token: more is read of none.
+_LONGEST_LINE = 1024
+
+
+def ca_client(
+    reactor: Any,
+    ca_url: str | None,
+    ca_file: str | None,
+    state_dir: Path,
+    trust_domain: TrustDomain,
+    *,
+    ca_fingerprint: str | None = None,
+    timeout: float = REQUEST_TIMEOUT,
+) -> CaClient:
+    """The client for ``--ca-url`` and ``--ca-file`` or ``--ca-fingerprint``; without them, of the socket in the
+    state directory.
+
+    Raises :class:`PkiError` where they cannot be used.
+    """
+    address = (
+        CaAddress.parse(ca_url)
+        if ca_url
+        else CaAddress("unix", str(StateDirectory(state_dir).socket))
+    )
+    if ca_file is not None and ca_fingerprint is not None:
+        raise Malformed("--ca-fingerprint and --ca-file say the same thing: give one of them")
+    security = None
+    if address.scheme != "https":
+        for option, value in (("--ca-file", ca_file), ("--ca-fingerprint", ca_fingerprint)):
+            if value is not None:
+                raise Malformed(f"{option} is for a CA at https://, not at {address}")
+    elif ca_file is not None:
+        bundle = TrustBundle.from_pem(trust_domain, read_file(Path(ca_file), "--ca-file"))
+        security = ca_security(reactor, bundle)
+    elif ca_fingerprint is not None:
+        pin = RootPin(Fingerprint.parse(ca_fingerprint), trust_domain)
+        security = first_security(reactor, pin)
+    else:
+        raise Malformed(
+            f"{address}: whose root to believe is not known: name it with --ca-fingerprint, which the CA prints at its "
+            "start, mesh-ctl token create with each token, and openssl x509 -noout -fingerprint -sha256 of the root's "
+            "file; or name that file with --ca-file"
+        )
+    return CaClient(reactor, address, security, timeout)
+
+
+def join_token(
+    text: str | None, file: str | None, stdin: BinaryIO | None = None
+) -> JoinToken | None:
+    """The token of ``--join-token`` or ``--join-token-file``; ``-`` is ``stdin`` where there is one.
+
+    Raises :class:`PkiError`, which does not repeat the token.
+    """
+    if text is not None and file is not None:
+        raise Malformed("--join-token and --join-token-file say the same thing: give one of them")
+    if file is not None:
+        text = _one_line(file, stdin)
+    return None if text is None else JoinToken.parse(text)
+
+
+def _one_line(name: str, stdin: BinaryIO | None) -> str:
+    try:
+        if name == "-" and stdin is not None:
+            data = stdin.readline(_LONGEST_LINE)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LONGEST_LINE)
+    except (OSError, ValueError) as error:  # a NUL in its name, say
+        why = getattr(error, "strerror", None) or "no file has such a name"
+        name = printable(name, 200)
+        raise StateError(f"--join-token-file {name} cannot be read ({why})") from None
+    return data.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
+
+
+def kept_identity(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> KeptIdentity:
+    """What an endpoint keeps between two runs: nothing where the kernel tells the CA who it is."""
+    if client.security is None:
+        return KeptIdentity(None)
+    return KeptIdentity(identity_path(state_dir, f"{client.address} {spiffe_id}"))
+
+
+def administrator_client(
+    reactor: Any,
+    ca_url: str | None,
+    ca_file: str | None,
+    state_dir: Path,
+    trust_domain: TrustDomain,
+    *,
+    ca_fingerprint: str | None = None,
+    svid: Path | None = None,
+    timeout: float = REQUEST_TIMEOUT,
+) -> CaClient:
+    """The same for an administrator, who over https proves itself by the exported identity in ``svid``.
+
+    Its trust domain is then the CA's, and its bundle says whose root to believe unless ``ca_file`` or
+    ``ca_fingerprint`` does.
+    """
+    known: dict[str, Any] = {"ca_fingerprint": ca_fingerprint, "timeout": timeout}
+    if svid is None:
+        return ca_client(reactor, ca_url, ca_file, state_dir, trust_domain, **known)
+    if ca_url is None or CaAddress.parse(ca_url).scheme != "https":
+        raise Malformed("--svid is for a CA at https://: name it with --ca-url")
+    ours, bundle = exported(svid)
+    if ca_file is None and ca_fingerprint is None:
+        ca_file = str(bundle)
+    client = ca_client(reactor, ca_url, ca_file, state_dir, ours.spiffe_id.trust_domain, **known)
+    client.present(ours)
+    return client
+
+
+def exported(directory: Path) -> tuple[X509Svid, Path]:
+    """The identity that ``mesh-client --export`` published, and the path of its bundle.
+
+    Raises :class:`PkiError`, which names the file.
+    """
+    # One generation, whole, also if it is switched while we read.
+    current = directory / "current"
+    home = current.resolve() if current.is_symlink() else directory
+    chain = load_certificates(read_file(home / "svid.pem", "--svid"), str(directory / "svid.pem"))
+    try:
+        key = MemoryKey.from_pem(read_file(home / "svid_key.pem", "--svid"))
+        return X509Svid.assemble(chain, key), home / "svid_bundle.pem"
+    except PkiError as error:
+        raise Malformed(f"--svid {directory}: {error}") from None
+
+
+def ca_security(reactor: Any, bundle: TrustBundle) -> Security:
+    """Demands that whoever answers is ``/mesh/ca`` under that root: no workload can pose as the CA."""
+    trust = evolve(_only_the_ca(bundle.trust_domain), bundles=BundleSet.of(bundle))
+    return _security(reactor, Judge(wall_clock, trust))
+
+
+def first_security(reactor: Any, pin: RootPin) -> Security:
+    """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
+    return _security(reactor, FirstTrust(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
+
+
+def _only_the_ca(trust_domain: TrustDomain) -> Trust:
+    return Trust(allow=(SpiffePattern.parse(str(trust_domain.member("mesh", "ca"))),))
+
+
+def _security(reactor: Any, judge: Judge) -> Security:
+    contexts = ContextFactory(Role(serves=False))
+    contexts.replace(None, judge.trust.bundles.all_roots)
+    return Security(contexts, judge, reactor)

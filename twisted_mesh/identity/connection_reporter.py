@@ -1,0 +1,106 @@
+"""Tells the CA how many open connections rest on each certificate, so that a revocation's reach can be seen before."""
+
+import secrets
+from collections.abc import Sequence
+from heapq import nlargest
+from typing import Any
+
+import msgspec
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pki.errors import PkiError
+from pki.serial import serial_hex
+from pki.validity import parse_duration
+from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.trust.connections import ConnectionRegistry
+
+#: Seconds between two looks at the registry: the first connections are told that soon.
+TICK = 1.0
+#: Seconds until the next report where the CA has not said when it wants it.
+PACE = 10.0
+#: Seconds of silence after the CA has refused one.
+_REFUSED = 300.0
+#: So many certificates at most, those with the most connections, and so many to a request.
+_MOST, _AT_ONCE = 10_000, 1000
+
+_Row = tuple[tuple[str, int], int]
+
+
+class _Answer(msgspec.Struct):
+    again_after: str
+
+
+@define(eq=False, slots=False)
+class ConnectionReporting(Service):
+    """Reports while anybody is connected, at the pace that the CA asks for; that nobody is, once.
+
+    The CA shows it to administrators and believes nothing of it. A CA that is away is not waited for:
+    the next report says it all.
+    """
+
+    client: CaClient
+    registry: ConnectionRegistry
+    clock: IReactorTime
+    log: Logger
+    instance: str = field(factory=lambda: secrets.token_hex(8))
+    """Tells us from others who prove the same: of one service there may be many."""
+    _due_at: float = field(default=0.0, init=False)
+    _pause_until: float = field(default=0.0, init=False)
+    _has_told: bool = field(default=False, init=False)
+    """Whether the CA knows of connections of ours."""
+    _telling: "Deferred[None] | None" = field(default=None, init=False)
+    _loop: LoopingCall | None = field(default=None, init=False)
+
+    def startService(self) -> None:
+        super().startService()
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = self.clock
+        _ = self._loop.start(TICK, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+
+    def _look(self) -> None:
+        now = self.clock.seconds()
+        if now < self._pause_until or not (self._telling is None or self._telling.called):
+            return
+        if (now >= self._due_at) if self._has_told else self.registry.credential_count:
+            self._telling = spawn(self._tell(), "telling the CA of connections", self.log)
+
+    async def _tell(self) -> None:
+        rows = list(self.registry.counts())
+        if len(rows) > _MOST:
+            rows = nlargest(_MOST, rows, key=lambda row: row[1])
+        pace = PACE
+        try:
+            for start in range(0, max(len(rows), 1), _AT_ONCE):
+                chunk = rows[start : start + _AT_ONCE]
+                pace = await self._send(chunk, goes_on=start > 0)
+        except CaRefused as error:
+            self._pause_until = self.clock.seconds() + _REFUSED
+            self.log.debug("The CA takes no report of connections: {error}", error=str(error))
+            return
+        except PkiError:
+            self._pause_until = self.clock.seconds() + PACE
+            return
+        self._has_told = bool(rows)
+        self._due_at = self.clock.seconds() + pace
+
+    async def _send(self, rows: Sequence[_Row], *, goes_on: bool) -> float:
+        """Seconds until the CA wants the next."""
+        told: dict[str, dict[str, int]] = {}
+        for (issuer, serial), count in rows:
+            told.setdefault(issuer, {})[serial_hex(serial)] = count
+        body = {"instance": self.instance, "connections": told, "goes_on": goes_on}
+        answer: Any = await self.client.ask("POST", "/api/v1/connections", body, _Answer)
+        return max(PACE, parse_duration(answer.again_after).total_seconds())

@@ -1,0 +1,186 @@
+"""The identity that an endpoint keeps between two runs, to prove itself by where the CA is asked over TLS.
+
+A join token buys one certificate. After a restart it is spent, so the endpoint shows the CA the
+certificate that it bought, and gets a fresh one. It serves by no other: what was revoked while it
+was away it hears of from the CA.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from attrs import define
+from cryptography.hazmat.primitives import serialization
+
+from pki.errors import PkiError, Refused
+from pki.keys import MemoryKey
+from pki.spiffe import SpiffeId
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.chain import judge
+from pki.svid.revocation_set import RevocationSet
+from pki.svid.x509svid import Purpose, X509Svid, load_certificates
+from pki.validity import rfc3339
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateError, publish
+from twisted_mesh.trust.judge import Judge
+
+_log = logger("identity")
+_LARGEST = 256 * 1024
+_CHAIN, _KEY, _BUNDLE = "svid.pem", "svid_key.pem", "svid_bundle.pem"
+
+
+@define(eq=False)
+class KeptIdentity:
+    """The files of one endpoint's identity: chain, key and roots, which are replaced as one generation."""
+
+    directory: Path | None
+    """None keeps nothing."""
+    _told: bool = False
+
+    def recall(self, spiffe_id: SpiffeId, ca: Judge, now: datetime) -> X509Svid | None:
+        """What was kept, if ``ca`` believes its root and it is still good; else None, and the log says why."""
+        if self.directory is None or not os.path.lexists(self.directory):
+            return None
+        try:
+            svid, bundle = _read(self.directory, spiffe_id)
+            believed = _believed(bundle, ca)
+            verdict = judge(svid.chain, believed, RevocationSet(), now=now, purpose=Purpose.ANY)
+            if not verdict.ok:
+                raise Refused(verdict.problems)
+        except PkiError as error:
+            _log.warn(
+                "The identity kept in {directory} is not used: {error}",
+                event="identity-unusable",
+                directory=str(self.directory),
+                error=str(error),
+            )
+            return None
+        _log.info(
+            "The identity kept in {directory} is valid until {not_after}: it shows the CA who we are",
+            event="identity-recalled",
+            directory=str(self.directory),
+            not_after=rfc3339(svid.validity.not_after),
+        )
+        return svid
+
+    def keep(self, svid: X509Svid, bundle: TrustBundle) -> None:
+        """Replace what is kept; an endpoint does not stop because it cannot, and says so once."""
+        if self.directory is None:
+            return
+        files = {
+            _CHAIN: (svid.chain_pem(), 0o644),
+            _KEY: (svid.key.to_pem(), 0o600),
+            _BUNDLE: (bundle.to_pem(), 0o644),
+        }
+        try:
+            _make_private(self.directory)
+            with _alone(self.directory):
+                publish(self.directory, files)
+            self._told = False
+        except (OSError, StateError) as error:
+            if not self._told:
+                self._told = True
+                _log.warn(
+                    "The identity cannot be kept, so that a restart will need a new join token: {error}",
+                    event="identity-not-kept",
+                    error=str(error),
+                )
+
+    def forget(self) -> None:
+        """Keep it no longer: it is revoked."""
+        if self.directory is None or not os.path.lexists(self.directory):
+            return
+        try:
+            _refuse_open(self.directory)
+            shutil.rmtree(self.directory)
+        except (OSError, StateError) as error:
+            _log.warn("A revoked identity is still kept: {error}", error=str(error))
+
+
+def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle]:
+    """What is in ``directory``. Raises :class:`PkiError` where it is not good, or not safe to believe."""
+    try:
+        _refuse_open(directory.parent)
+        _refuse_open(directory)
+        # One generation, whole, also if it is switched while we read.
+        home = (directory / "current").resolve()
+    except OSError as error:
+        raise StateError(f"{directory} cannot be read ({error.strerror})") from None
+    chain = load_certificates(_file(home / _CHAIN), _CHAIN)
+    svid = X509Svid.assemble(chain, MemoryKey.from_pem(_file(home / _KEY, secret=True)))
+    if svid.spiffe_id != spiffe_id:
+        raise StateError(f"it is that of {svid.spiffe_id} and not of {spiffe_id}")
+    return svid, TrustBundle.from_pem(spiffe_id.trust_domain, _file(home / _BUNDLE))
+
+
+def identity_path(state_dir: Path, who: str) -> Path:
+    """Where one endpoint keeps its identity."""
+    return state_dir / "identity" / hashlib.sha256(who.encode()).hexdigest()[:16]
+
+
+def _believed(kept: TrustBundle, ca: Judge) -> BundleSet:
+    """What a kept chain must lead to: what we believe of the CA, or the root that we know by its fingerprint."""
+    if ca.pin is None:
+        return ca.trust.bundles
+    ders = [root.public_bytes(serialization.Encoding.DER) for root in kept.roots]
+    for der in ders:
+        if ca.pin.objection(der) is None:
+            return BundleSet.of(ca.pin.bundle(der))
+    raise StateError(f"it is of another root than {ca.pin.fingerprint}")
+
+
+def _make_private(directory: Path) -> None:
+    """The directory and the one above it, for their owner alone. Raises :class:`StateError` and OSError."""
+    directory.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    for path in (directory.parent, directory):
+        path.mkdir(mode=0o700, exist_ok=True)
+        _refuse_open(path)
+
+
+def _refuse_open(path: Path) -> None:
+    """Raises :class:`StateError` for a directory that others may have put something in, or may look into."""
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise StateError(f"{path} is no directory")
+    _refuse_foreign(path, found)
+    if found.st_mode & 0o077:
+        raise StateError(f"{path} is open to others: chmod 700 {path}")
+
+
+def _refuse_foreign(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        raise StateError(f"{path} belongs to another user: remove it")
+
+
+def _file(path: Path, *, secret: bool = False) -> bytes:
+    """Raises :class:`StateError`."""
+    try:
+        # What is no file is not waited for: a pipe, say.
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(opened, "rb") as file:
+            found = os.fstat(opened)
+            _refuse_foreign(path, found)
+            if secret and found.st_mode & 0o077:
+                raise StateError(
+                    f"{path} can be read by others: remove it, and think about who may have read it"
+                )
+            return file.read(_LARGEST)
+    except OSError as error:
+        raise StateError(f"{path} cannot be read ({error.strerror})") from None
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two processes of one identity do not publish at the same moment: each would remove what the other made."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,214 @@
+"""Sources: where a service's own identity comes from."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from attrs import define, field, frozen
+from cryptography import x509
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pki.errors import Malformed, PkiError
+from pki.issuing.csr import build_csr
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.policy.join_token import JoinToken
+from pki.spiffe import SpiffeId
+from pki.svid.bundle import BundleSet
+from pki.svid.names import IPAddress
+from pki.svid.x509svid import X509Svid
+from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.identity.saved_svid import KeptIdentity
+from twisted_mesh.interfaces import ISource
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.tls.alerts import RefusedByPeer
+from twisted_mesh.trust.log_witness import Witness
+from twisted_mesh.trust.source import Identity, News
+
+#: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
+_UNPROCESSABLE = 422
+_HOPELESS = (_UNPROCESSABLE, 409)
+#: Those by which it says that a certificate proves nothing to it any more, and what it says of one inside TLS.
+_NO_PROOF = (401, 403)
+_OURS_REFUSED = {"revoked", "expired", "unknown-authority", "bad-certificate"}
+
+
+@frozen
+class _Question:
+    """What the CA is being asked, until it has answered."""
+
+    key: MemoryKey = field(repr=False)
+    csr: bytes
+    idempotency_key: str = field(factory=lambda: secrets.token_hex(16))
+
+
+async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
+    """A fresh key. RSA takes up to a second, so it is made on a thread."""
+    if algorithm in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_4096):
+        return await deferToThread(MemoryKey.generate, algorithm)
+    return MemoryKey.generate(algorithm)
+
+
+@implementer(ISource)
+@define(eq=False)
+class CaSource:
+    """An identity from a CA by its API. The key is made here and never leaves."""
+
+    client: CaClient
+    spiffe_id: SpiffeId
+    now: Now
+    log: Logger
+    dns_names: Sequence[str] = ()
+    ip_addresses: Sequence[IPAddress] = ()
+    ttl: timedelta | None = None
+    witness: Witness = field(factory=lambda: Witness(None))
+    """Of the CA's audit log."""
+    token: JoinToken | None = field(default=None, repr=False)
+    """What buys the first certificate; forgotten once there is one."""
+    kept: KeptIdentity = field(factory=lambda: KeptIdentity(None))
+    """For the next life."""
+    _asking: "_Question | None" = field(default=None, init=False, repr=False)
+    _svid: X509Svid | None = field(default=None, init=False)
+    _store: str = field(default="", init=False)
+    _position: int = field(default=0, init=False)
+
+    @property
+    def where(self) -> str:
+        return str(self.client.address)
+
+    def recall(self) -> None:
+        """Take up the identity of an earlier life, to show it to the CA until there is a fresh one."""
+        if self.client.security is not None:
+            judge = self.client.security.judge
+            self._svid = self.kept.recall(self.spiffe_id, judge, self.now())
+
+    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        if self._asking is None:
+            self._asking = await self._ask_with_new_key(algorithm)
+        asking = self._asking
+        issued_at = self.now()
+        try:
+            chain = await self._certified(asking)
+            bundle = await self.client.bundle(self.spiffe_id.trust_domain)
+            svid = X509Svid.assemble(chain, asking.key)
+        except PkiError as error:
+            if self._is_hopeless(error):
+                self._asking = None  # with this key and CSR it would never be otherwise
+            raise
+        self._asking, self._svid, self.token = None, svid, None
+        self._present()
+        self.kept.keep(svid, bundle)
+        return Identity(svid, BundleSet.of(bundle), issued_at)
+
+    async def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
+        """The certificate, by the proof that we have: our SVID, else the join token."""
+        if self._present():
+            try:
+                return await self._sign(asking, None)
+            except PkiError as error:
+                self._heed(error)
+                if self.token is None or not _disowns(error):
+                    raise
+                self.log.warn(
+                    "The CA does not take our certificate any more ({error}): joining anew, by the token",
+                    event="joining-anew",
+                    error=str(error),
+                )
+                self._svid = None
+                self._present()
+        return await self._sign(asking, self.token)
+
+    async def _sign(self, asking: _Question, token: JoinToken | None) -> Sequence[x509.Certificate]:
+        return await self.client.sign(
+            asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key, token
+        )
+
+    def _is_hopeless(self, error: PkiError) -> bool:
+        status = getattr(error, "status", None)
+        if self.token is not None and status != _UNPROCESSABLE:
+            return False  # it may be spent on this very CSR, and buys nothing with another
+        return isinstance(error, Malformed) or status in _HOPELESS
+
+    async def _ask_with_new_key(self, algorithm: KeyAlgorithm) -> _Question:
+        """A key for the next certificate, and its CSR."""
+        self.log.info(
+            "Generating service key pair ({algorithm})...",
+            event="key-generated",
+            algorithm=algorithm.label,
+        )
+        key = await new_key(algorithm)
+        self.log.info(
+            "Creating CSR for identity: {spiffe_id}",
+            event="csr-created",
+            spiffe_id=str(self.spiffe_id),
+        )
+        csr = build_csr(key, self.spiffe_id, self.dns_names, self.ip_addresses)
+        self.log.info(
+            "Requesting certificate from CA at {ca}...",
+            event="certificate-requested",
+            ca=f"{self.where}/api/v1/sign" if self.client.address.host else self.where,
+        )
+        return _Question(key, csr)
+
+    def _present(self) -> bool:
+        """Prove ourselves to the CA by the SVID that we have, as long as it is valid; whether there is one."""
+        valid = self._svid is not None and self._svid.validity.contains(self.now())
+        self.client.present(self._svid if valid else None)
+        return valid
+
+    async def revocations(self, wait: int = 0) -> News:
+        shown, log_size = self._svid, self.witness.size
+        try:
+            told = await self.client.trust(self._position, self._store, log_size, wait)
+        except PkiError as error:
+            if shown is self._svid:
+                self._heed(error)
+            raise
+        has_moved = (told.store, told.position) != (self._store, self._position)
+        self._store, self._position = told.store, told.position
+        # Two questions may be under way: a proof leads on from what was seen when it was asked for.
+        if told.log is not None and self.witness.size == log_size:
+            self.witness.hear(told.log, self.now().timestamp())
+        return News(told.revocations, told.more and has_moved, told.waited, told.bundles)
+
+    def renewed(self) -> None:
+        self.client.hang_up()
+
+    def _heed(self, error: PkiError) -> None:
+        """What is revoked is not kept for the next life."""
+        if any(problem.code == "revoked" for problem in error.problems):
+            self.kept.forget()
+
+
+def _disowns(error: PkiError) -> bool:
+    """Whether the CA says that the certificate that we showed is no proof to it."""
+    if isinstance(error, CaRefused):
+        return error.status in _NO_PROOF
+    return isinstance(error, RefusedByPeer) and error.problems[0].code in _OURS_REFUSED
+
+
+@implementer(ISource)
+@define(eq=False)
+class OwnSource:
+    """The CA's own identity, which it issues to itself."""
+
+    issue: Callable[[MemoryKey], Any]
+    """A coroutine function: the chain for that key, leaf first."""
+    bundles: Callable[[], BundleSet]
+    now: Now
+    where: str = "itself"
+
+    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        key = await new_key(algorithm)
+        issued_at = self.now()
+        chain: Sequence[x509.Certificate] = await self.issue(key)
+        return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
+
+    async def revocations(self, wait: int = 0) -> News:
+        """Nothing: the CA tells its own manager at once."""
+        return News()
+
+    def renewed(self) -> None:
+        """Nobody is asked."""

@@ -1,0 +1,1 @@
+"""How often, how many, and whose turn it is."""

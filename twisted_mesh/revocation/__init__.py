@@ -1,0 +1,1 @@
+"""What an endpoint hears of revocation, from its CA and from others."""

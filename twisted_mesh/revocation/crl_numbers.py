@@ -1,0 +1,67 @@
+"""Which numbers of CRLs were seen, so that no older list passes for the current one, also after a restart."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from attrs import define, field
+
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateError, write_whole
+
+_log = logger("crl")
+
+
+@define(eq=False)
+class CrlMemory:
+    """Highest numbers, by the place that a list came from and by its issuer."""
+
+    path: Path | None
+    """None: remembered in memory only."""
+    _seen: dict[str, dict[str, str]] = field(factory=dict, init=False)
+    """In hex: a number has up to 20 bytes, and JSON readers take no such integers."""
+
+    def recall(self) -> None:
+        """Read what was written. A file that cannot be used is told, and nothing was seen then."""
+        if self.path is None:
+            return
+        try:
+            found = msgspec.json.decode(self.path.read_bytes(), type=dict[str, dict[str, str]])
+            for numbers in found.values():
+                for number in numbers.values():
+                    int(number, 16)
+            self._seen = found
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            _log.warn(
+                "{path} cannot be used, so CRLs are believed whatever came before: {error}",
+                event="crl-memory-lost",
+                path=str(self.path),
+                error=str(error),
+            )
+
+    def seen(self, place: str) -> Mapping[str, int]:
+        """The numbers of that place, by issuer."""
+        return {issuer: int(number, 16) for issuer, number in self._seen.get(place, {}).items()}
+
+    def remember(self, place: str, numbers: Mapping[str, int]) -> None:
+        """These are the highest now; a service does not stop because they cannot be written."""
+        before = self._seen.setdefault(place, {})
+        news = {issuer: f"{number:x}" for issuer, number in numbers.items()}
+        if before | news == before:
+            return
+        before.update(news)
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            write_whole(self.path, msgspec.json.encode(self._seen), 0o600)
+        except (OSError, StateError) as error:
+            _log.debug("numbers of CRLs are kept in memory only: {error}", error=str(error))
+
+
+def crl_memory_path(state_dir: Path, who: str) -> Path:
+    """Where one endpoint keeps them."""
+    return state_dir / "crls" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"

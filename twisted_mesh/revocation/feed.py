@@ -1,0 +1,206 @@
+"""The feed: a standing question to the CA for what has been revoked, and what becomes of its answers.
+
+The CA answers as soon as there is something, and else after a while. Where it cannot wait, or does
+not answer, it is asked again and again: revoking has to arrive as soon as anything does.
+"""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pki.errors import PkiError, Problem, printable
+from pki.validity import format_duration, spoken_duration
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import reasons
+from twisted_mesh.runtime.tasks import sleep, spawn, within
+from twisted_mesh.trust.freshness import Freshness, OnStale
+from twisted_mesh.trust.source import News
+
+#: Seconds for which the CA may wait for news.
+WAIT = 25
+#: Seconds from one question to the next where the CA does not wait.
+POLL = 1.0
+#: Seconds between two attempts at most while there is no answer.
+LONGEST_PAUSE = 3.0
+#: Seconds from one question to the next at least, whatever comes.
+_LEAST = 0.02
+#: So many questions without an answer are told.
+_ALARM = 3
+#: How many pages are read before anything else is done; each may hold 100,000.
+_MOST_PAGES = 100
+
+
+@define(eq=False)
+class Feed:
+    """Asks one source, and has what it says believed."""
+
+    source: Any
+    """An :class:`ISource`."""
+    believe: Callable[[News], bool]
+    """Believes it; whether anything in it was new."""
+    freshness: Freshness
+    clock: IReactorTime
+    now: Now
+    log: Logger
+    draw: random.Random
+    heard: Callable[[], object] = lambda: None
+    """Called when the source answers again."""
+    missed: int = field(default=0, init=False)
+    """Questions in a row that got no answer."""
+    _is_running: bool = field(default=False, init=False)
+    _question: "Deferred[News] | None" = field(default=None, init=False)
+    _is_superseded: bool = field(default=False, init=False)
+    _loop: "Deferred[None] | None" = field(default=None, init=False)
+    _has_told: bool = field(default=False, init=False)
+    _was_stale: bool = field(default=False, init=False)
+
+    @property
+    def wait(self) -> int:
+        """For how long the CA may wait: with a limit of age, so that there is time for two more questions."""
+        limit = self.freshness.max_age
+        return WAIT if limit is None else max(1, min(WAIT, int(limit.total_seconds() / 3)))
+
+    async def fill(self) -> None:
+        """Ask until all that was revoked is known. Raises what the source does."""
+        for _ in range(_MOST_PAGES):
+            asked_at = self._seconds()
+            news: News = await self.source.revocations()
+            _ = self.believe(news)
+            if not news.more:
+                self._is_fresh(asked_at, news)
+                break
+
+    def start(self) -> None:
+        """Ask from now on. May be said again."""
+        if not self._is_running:
+            self._is_running = True
+            self._loop = spawn(self._run(), "asking for revocations", self.log)
+
+    def stop(self) -> None:
+        self._is_running = False
+        # The loop's end ends its question. One that is being called off already is not called off again:
+        # Twisted would resume its coroutine twice. The loop ends when that is done.
+        if self._loop is not None and not self._is_superseded:
+            self._loop.cancel()
+
+    def renew(self) -> None:
+        """There is a fresh identity: what stands is asked again under that one."""
+        self.source.renewed()
+        if self._question is not None:
+            self._is_superseded = True
+            self._question.cancel()
+
+    def look_at_the_clock(self) -> None:
+        """Tell once when revocations have become too old."""
+        is_stale = self.freshness.is_stale
+        if is_stale and not self._was_stale:
+            closes = self.freshness.on_stale is OnStale.FAIL_CLOSED
+            (self.log.error if closes else self.log.warn)(
+                "What has been revoked for {age} is not known here: {consequence}",
+                event="revocations-too-old",
+                codes="stale-revocation",
+                age=self._age(),
+                consequence="nobody is let in, and open connections are closed, until the CA answers"
+                if closes
+                else "who was revoked meanwhile is let in (--on-stale grace)",
+                ca=self.source.where,
+            )
+        self._was_stale = self._was_stale or is_stale
+
+    async def _run(self) -> None:
+        while self._is_running:
+            started = self.clock.seconds()
+            pause = await self._ask()
+            if self._is_running:
+                await sleep(self.clock, max(pause - (self.clock.seconds() - started), _LEAST))
+
+    async def _ask(self) -> float:
+        """Put one question; the seconds from this one to the next."""
+        wait = 0 if self.missed else self.wait
+        asked_at, started = self._seconds(), self.clock.seconds()
+        self._question = Deferred.fromCoroutine(self._answer(wait))
+        try:
+            news = await self._question
+            is_new = self.believe(news)
+        except (PkiError, TimeoutError) as error:
+            return self._unanswered(error)
+        except Exception as error:
+            if self._is_running and not self._is_superseded:
+                self.log.failure("asking for revocations broke", event="feed-broke")
+            return self._unanswered(error)
+        finally:
+            self._question = None
+        is_back = self.missed > 0
+        self._answered(asked_at, news)
+        has_waited = wait and self.clock.seconds() - started >= wait / 2
+        if is_new or news.more or has_waited or is_back:
+            return 0.0
+        return POLL * self.draw.uniform(0.8, 1.0)
+
+    async def _answer(self, wait: int) -> News:
+        asked = self.source.revocations(wait)
+        limit = self.freshness.max_age
+        if not wait or limit is None:
+            return await asked  # type: ignore[no-any-return]
+        # Where time is short a connection that has gone dead is not waited for as long as usually.
+        return await within(self.clock, wait + max(1.0, limit.total_seconds() / 3), asked)
+
+    def _answered(self, asked_at: float, news: News) -> None:
+        had_missed, self.missed = self.missed, 0
+        if not news.more:
+            self._is_fresh(asked_at, news)
+        if had_missed:
+            self.heard()
+
+    def _is_fresh(self, asked_at: float, news: News) -> None:
+        """All was known that had been revoked when the source looked, however long its answer took."""
+        waited = min(max(0.0, news.waited), self._seconds() - asked_at)
+        self.freshness.heard(asked_at + waited, self.now())
+        if (self._has_told or self._was_stale) and not self.freshness.is_stale:
+            self._has_told = self._was_stale = False
+            self.log.info("Revocations are fresh again", event="revocations-fresh")
+
+    def _unanswered(self, error: Exception) -> float:
+        """Count a question without an answer, and tell if there have been several."""
+        if self._is_superseded or not self._is_running:
+            self._is_superseded = False
+            return 0.0
+        self.missed += 1
+        if self.missed >= _ALARM and not self._has_told:
+            self._has_told = True
+            self.log.warn(
+                "Revocations cannot be refreshed from {ca}: {reasons} (what is known is {age} old{limit})",
+                event="revocations-stale",
+                ca=self.source.where,
+                reasons=reasons(_problems(error)),
+                age=self._age(),
+                limit=self._limit(),
+            )
+        return min(LONGEST_PAUSE, POLL * 2.0 ** min(self.missed - 1, 8)) * self.draw.uniform(0.5, 1)
+
+    def _age(self) -> str:
+        return spoken_duration(timedelta(seconds=self.freshness.age or 0.0))
+
+    def _limit(self) -> str:
+        limit = self.freshness.max_age
+        return "" if limit is None else f", and may be {format_duration(limit)}"
+
+    def _seconds(self) -> float:
+        """By the clock that freshness is measured on."""
+        seconds = self.freshness.seconds
+        return self.clock.seconds() if seconds is None else seconds()
+
+
+def _problems(error: Exception) -> tuple[Problem, ...]:
+    if isinstance(error, PkiError):
+        return tuple(error.problems)
+    if isinstance(error, TimeoutError):
+        return (Problem("unreachable", "there was no answer in time"),)
+    return (Problem("internal", f"{type(error).__name__}: {printable(str(error), 200)}"),)

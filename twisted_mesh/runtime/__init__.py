@@ -1,0 +1,1 @@
+"""What all else runs on: tasks, clocks, and words for the log."""

@@ -1,0 +1,75 @@
+"""Log events: one name per subsystem, facts as fields, and a code that stays the same.
+
+An event is ``log.info("constant text {fact}", event="certificate-issued", fact=…)``. The text is for
+people, ``event`` and the fields are for programs; :mod:`twisted_mesh.observe` writes both and counts.
+Later lines of a text are indented facts. Keys, tokens and request bodies are never fields.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from time import time
+from typing import Any
+
+from attrs import frozen
+from cryptography import x509
+from twisted.logger import Logger
+
+from pki.errors import Problem, printable
+from pki.serial import serial_pairs
+from pki.svid.x509svid import subject_of
+
+NAMESPACE = "mesh"
+
+
+class _Logger(Logger):
+    """Emits without asking first whether the level is one: Twisted's sorts all levels for that, each time."""
+
+    def emit(self, level: Any, format: str | None = None, **facts: object) -> None:
+        self.observer(
+            facts
+            | {
+                "log_logger": self,
+                "log_level": level,
+                "log_namespace": self.namespace,
+                "log_source": self.source,
+                "log_format": format,
+                "log_time": time(),
+            }
+        )
+
+
+def logger(subsystem: str) -> Logger:
+    """``ca``, ``server``, ``client``, ``tls``: what people see as ``[CA]``."""
+    return _Logger(namespace=f"{NAMESPACE}.{subsystem}")
+
+
+@frozen
+class TlsFacts:
+    """What is known of an established connection; every value is ready to be shown."""
+
+    version: str
+    cipher: str
+    group: str
+    sni: str
+    alpn: str
+    chain: tuple[str, ...]
+    serials: tuple[str, ...]
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def chain_of(path: tuple[x509.Certificate, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Subjects and serials. Peers come back, and a name takes longer to write than to find."""
+        return (
+            tuple(subject_of(cert) for cert in path),
+            tuple(serial_pairs(cert.serial_number) for cert in path),
+        )
+
+
+def codes(problems: Sequence[Problem]) -> str:
+    """The codes of a refusal, the first first, each once."""
+    return ", ".join(dict.fromkeys(problem.code for problem in problems))
+
+
+def reasons(problems: Sequence[Problem]) -> str:
+    """A refusal as one line: every code with its detail and remedy."""
+    return printable("; ".join(str(problem) for problem in problems), 2000)

@@ -1,0 +1,1 @@
+"""The state directory and the key files in it."""

@@ -1,0 +1,176 @@
+"""Key files: whole or old, for their owner alone, encrypted when there is a passphrase."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from attrs import define, field, frozen
+
+from pki.errors import PkiError
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateError, sync_directory, write_whole
+
+_log = logger("ca")
+_LARGEST = 64 * 1024
+_ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
+_OPTIONS = "--key-passphrase-file or --key-passphrase-fd"
+
+
+class WritesPem(Protocol):
+    """A key that can be kept in a file."""
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes: ...
+
+
+K = TypeVar("K", bound=WritesPem)
+
+
+@define(eq=False)
+class KeyFiles:
+    """The keys in one directory. The passphrase is kept here and nowhere else: the next key needs it."""
+
+    directory: Path
+    passphrase: bytes | None = field(default=None, repr=False)
+    _plain: dict[str, WritesPem] = field(factory=dict, init=False, repr=False)
+    """What was loaded from a file that is to be encrypted and is not yet."""
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).exists()
+
+    def read(self, name: str) -> bytes:
+        """The file as it is. Raises :class:`StateError`, also if others may look at it."""
+        path = self.path(name)
+        try:
+            with path.open("rb") as file:
+                refuse_readable(path, os.fstat(file.fileno()))
+                return file.read(_LARGEST)
+        except OSError as error:
+            raise StateError(f"the key {path} cannot be read ({error.strerror})") from None
+
+    def load(self, name: str, from_pem: Callable[[bytes, bytes | None], K]) -> K:
+        """The key in a file, by the constructor of its kind. Raises :class:`StateError`.
+
+        A file that is not encrypted and should be is noted for :meth:`seal`.
+        """
+        pem, path = self.read(name), self.path(name)
+        encrypted = is_encrypted(pem)
+        if encrypted and self.passphrase is None:
+            raise StateError(f"{path} is encrypted: give its passphrase with {_OPTIONS}")
+        try:
+            key = from_pem(pem, self.passphrase if encrypted else None)
+        except PkiError as error:
+            if encrypted:
+                raise StateError(
+                    f"{path} cannot be decrypted: {_OPTIONS} gave a wrong passphrase, or the file is damaged"
+                ) from None
+            raise StateError(f"{path}: {error}") from None
+        if not encrypted and self.passphrase is not None:
+            self._plain[name] = key
+        return key
+
+    def seal(self) -> None:
+        """Encrypt the files that :meth:`load` found plain; once all is known to fit. Raises :class:`StateError`."""
+        while self._plain:
+            name, key = next(iter(self._plain.items()))
+            self.write(name, key)
+            _log.info(
+                "The key {path} was not encrypted, and is now. Copies of the plain one may be left in backups and on "
+                "the disk",
+                event="key-encrypted",
+                path=str(self.path(name)),
+            )
+
+    def write(self, name: str, key: WritesPem) -> None:
+        """Keep ``key``, in place of what was there. Raises :class:`StateError`."""
+        write_whole(self.path(name), key.to_pem(self.passphrase), 0o600)
+        self._plain.pop(name, None)
+
+    def remove(self, name: str) -> None:
+        """Delete a key, if it is there. Raises :class:`StateError`."""
+        self._plain.pop(name, None)
+        remove_file(self.path(name))
+
+    def check(self) -> None:
+        """Refuse keys that others may look at, those that are not in use among them. Raises :class:`StateError`."""
+        for path in sorted(self.directory.glob("*.key")):
+            try:
+                refuse_readable(path, path.stat())
+            except OSError as error:
+                raise StateError(f"the key {path} cannot be read ({error.strerror})") from None
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Whether a PEM key says that it is encrypted: PKCS #8 (RFC 7468 section 11) or OpenSSL's older way."""
+    return any(mark in pem for mark in _ENCRYPTED)
+
+
+def refuse_readable(path: Path, found: os.stat_result) -> None:
+    """Raises :class:`StateError` for a secret that others may look at, or that is another user's."""
+    if found.st_uid not in (os.geteuid(), 0):
+        raise StateError(
+            f"{path} belongs to another user, who may have read or written it: restore it from a backup, "
+            f"chown it to the user of the CA, and chmod 600 {path}"
+        )
+    if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
+        raise StateError(
+            f"{path} can be read by others: chmod 600 {path}, and think about who may have read it"
+        )
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file, if it is there, so that it stays deleted. Raises :class:`StateError`."""
+    try:
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StateError(f"{path} cannot be removed ({error.strerror})") from None
+
+
+@frozen
+class Copy:
+    """A copy of a key file that has been read back."""
+
+    path: Path
+    sha256: str
+    """Of the file's bytes, in hex: the proof that the copy is held."""
+
+
+def copy_out(source: Path, destination: Path, *, state: Path) -> Copy:
+    """Copy a key file as it is, encrypted or not, to a place outside of ``state``; a directory gets the same name.
+
+    Written with mode 0600, flushed to the disk, and read back. What is there is never overwritten.
+    Raises :class:`StateError`; then nothing of the copy is left.
+    """
+    target = destination / source.name if destination.is_dir() else destination
+    if target.resolve().is_relative_to(state.resolve()):
+        raise StateError(
+            f"{target} is in the state directory: a key that is taken away goes elsewhere, best to another medium"
+        )
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise StateError(f"the key {source} cannot be read ({error.strerror})") from None
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise StateError(f"{target} exists already: choose another destination") from None
+    except OSError as error:
+        raise StateError(f"{target} cannot be written ({error.strerror})") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        sync_directory(target.parent)
+        if target.read_bytes() != data:
+            raise OSError(0, "what was read back is not what was written")
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise StateError(f"{target} cannot be written ({error.strerror})") from None
+    return Copy(target, hashlib.sha256(data).hexdigest())

@@ -1,0 +1,85 @@
+"""The passphrase of the key files: from a file, a file descriptor, or a credential of systemd."""
+
+import os
+import stat
+from pathlib import Path
+
+from pki.errors import PkiError
+from twisted_mesh.state.key_files import refuse_readable
+
+#: What OpenSSL takes.
+LONGEST = 1023
+CREDENTIAL = "mesh-ca.passphrase"
+
+
+class UnusablePassphrase(PkiError):
+    """No passphrase can be had from where it was said to be."""
+
+    code = "unusable-passphrase"
+
+
+def read_passphrase(
+    file: Path | None = None, descriptor: int | None = None, credentials: str | None = None
+) -> bytes | None:
+    """The one line of ``file``, else of ``descriptor``, else of our credential in that directory; None without any.
+
+    Read it before twistd forks: that leaves a daemon no standard input. A descriptor is closed
+    afterwards. Raises :class:`UnusablePassphrase` and :class:`twisted_mesh.state.directory.StateError`.
+    """
+    if file is not None:
+        return _from_file(file, "--key-passphrase-file", private=True)
+    if descriptor is not None:
+        return _from_descriptor(descriptor)
+    # $CREDENTIALS_DIRECTORY of systemd, which itself keeps others away (systemd.exec(5)).
+    if credentials and (path := Path(credentials) / CREDENTIAL).exists():
+        return _from_file(path, "the credential", private=False)
+    return None
+
+
+def _from_file(path: Path, what: str, *, private: bool) -> bytes:
+    what = f"{what} {path}"
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnusablePassphrase(f"{what} cannot be read ({error.strerror})") from None
+    try:
+        if private:
+            refuse_readable(path, os.fstat(opened))
+        return _line(_read(opened, what), what)
+    finally:
+        os.close(opened)
+
+
+def _from_descriptor(descriptor: int) -> bytes:
+    what = f"--key-passphrase-fd {descriptor}"
+    line = _line(_read(descriptor, what), what)
+    if descriptor > 2:
+        os.close(descriptor)
+    return line
+
+
+def _read(descriptor: int, what: str) -> bytes:
+    """Up to the end, the first newline, or more than a passphrase may be long."""
+    text = b""
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise UnusablePassphrase(f"{what} is a directory")
+        while len(text) <= LONGEST + 2 and not text.endswith(b"\n"):
+            more = os.read(descriptor, LONGEST + 3 - len(text))
+            if not more:
+                break
+            text += more
+    except OSError as error:
+        raise UnusablePassphrase(f"{what} cannot be read ({error.strerror})") from None
+    return text
+
+
+def _line(text: bytes, what: str) -> bytes:
+    line = text.removesuffix(b"\n").removesuffix(b"\r")
+    if not line:
+        raise UnusablePassphrase(f"{what} is empty: write the passphrase on its first line")
+    if b"\n" in line:
+        raise UnusablePassphrase(f"{what} has more than one line: a passphrase is one line")
+    if len(line) > LONGEST:
+        raise UnusablePassphrase(f"{what} is too long: a passphrase has at most {LONGEST} bytes")
+    return line

@@ -1,0 +1,105 @@
+"""What ``mesh-ca`` does about registration at its start: the file of entries, the default entry, its own address."""
+
+import os
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry, read_entry
+from pki.spiffe import TrustDomain
+from twisted_mesh.ca.entries import Registrar
+from twisted_mesh.runtime.log import logger
+
+_log = logger("ca")
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - to compare with, not to bind
+
+
+def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
+    """Services of the CA's own user, who could read the CA's key anyway."""
+    return read_entry(
+        DEFAULT_ENTRY,
+        trust_domain,
+        selectors=[f"unix:uid:{os.geteuid()}"],
+        spiffe_id=f"spiffe://{trust_domain}/service/**",
+        comment="services of the CA's own user; counts while the CA listens on loopback only",
+    )
+
+
+async def settle(
+    registrar: Registrar,
+    trust_domain: TrustDomain,
+    addresses: list[Any],
+    *,
+    declined: bool,
+    is_lost: bool = False,
+) -> None:
+    """Have the default entry made at the first start, if it is wanted and harmless; say how it stands.
+
+    ``addresses`` are where the CA listens; ``is_lost`` is a record that is younger than its CA: whether the
+    entry was deleted once is not known then. Raises :class:`StoreError`.
+    """
+    exposed = [address for address in addresses if not is_loopback(address)]
+    wanted = not declined and not exposed and not is_lost
+    await registrar.settle_default(default_entry(trust_domain) if wanted else None)
+    if exposed:
+        registrar.expose()
+    selector = f"unix:uid:{os.geteuid()}"
+    pattern = f"spiffe://{trust_domain}/service/**"
+    by_hand = f"mesh-ctl entry create --selector {selector} --spiffe-id '{pattern}'"
+    if registrar.is_effortless:
+        _log.info(
+            "Default entry: every process of the CA's own user ({selector}) may have {pattern}; mesh-ctl entry "
+            "delete {entry} ends that",
+            event="default-entry",
+            selector=selector,
+            pattern=pattern,
+            entry=DEFAULT_ENTRY,
+        )
+        if declined:
+            _log.warn(
+                "--no-default-entry came too late: the default entry was made at an earlier start; mesh-ctl entry "
+                "delete {entry} ends it",
+                event="default-entry-stands",
+                entry=DEFAULT_ENTRY,
+            )
+    elif registrar.is_known(DEFAULT_ENTRY):
+        _log.warn(
+            "The default entry does not count, since the CA listens beyond loopback: services of the CA's own user "
+            "need an entry, as all others do ({by_hand})",
+            event="default-entry-refused",
+            by_hand=by_hand,
+        )
+    elif not registrar.all():
+        _log.info(
+            "No registration entry lets anybody have a certificate yet: make one, like {by_hand}, or a join token "
+            "(mesh-ctl token create)",
+            event="no-entries",
+            by_hand=by_hand,
+        )
+
+
+def is_loopback(address: Any) -> bool:
+    """Whether only this machine reaches a listening ``address`` of Twisted's."""
+    host = getattr(address, "host", None)
+    if host is None:  # a unix socket
+        return hasattr(address, "name")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reached_at(address: Any, public_url: str | None) -> str:
+    """The URL by which callers reach the CA's TLS port, as far as can be known here."""
+    if public_url is not None and public_url.startswith("https://"):
+        return public_url
+    host = reached_host(address)
+    return f"https://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
+
+
+def reached_host(address: Any) -> str:
+    """The name or address by which callers reach a listening ``address``, as far as can be known here."""
+    host: str = getattr(address, "host", "localhost")
+    if host == "127.0.0.1":
+        return "localhost"
+    return socket.gethostname() if host in _EVERYWHERE else host

@@ -1,0 +1,237 @@
+"""The verify callback: how a connection's peer is judged inside the handshake.
+
+OpenSSL's refusal stays a refusal, but for a root that we know by its fingerprint and OpenSSL not at
+all; our own verdict comes at depth 0. An error of ours shuts the door.
+The reason is kept in the connection's :class:`Handshake`, since the wire only carries an alert.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from pki.errors import Problem
+from pki.svid.chain import Verdict
+from pki.svid.pin import RootPin
+from pki.svid.x509svid import Purpose
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.tls import x509_store_ctx
+from twisted_mesh.trust.judge import Judge
+
+_log = logger("tls")
+
+#: What OpenSSL is told about our own refusals, so that the peer gets the alert that fits
+#: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is CERT_REJECTED: bad_certificate.
+_X509_ERRORS = {
+    "expired": 10,
+    "not-yet-valid": 9,
+    "revoked": 23,
+    "unknown-authority": 20,
+    "incomplete-chain": 20,
+    "unknown-trust-domain": 20,
+    "wrong-fingerprint": 20,
+    "wrong-usage": 26,
+    # X509_V_ERR_OCSP_VERIFY_NEEDED: the peer hears certificate_unknown, which says nothing against its certificate.
+    "stale-revocation": 73,
+}
+_CERT_REJECTED = 28
+_NO_STAPLE = Problem(
+    "staple-missing",
+    "the server staples no OCSP answer to its certificate, and --require-staple demands one",
+    "look in its log why its CA gives it none, or call it without that option",
+    "RFC 6066 section 8",
+)
+#: X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: the chain ends in a root, and OpenSSL does not hold it.
+_ROOT_NOT_HELD = 19
+#: OpenSSL's objections to where a chain ends; what it shows then is the last certificate.
+_ABOUT_THE_TOP = {2, 18, _ROOT_NOT_HELD, 20, 21}
+
+#: OpenSSL's own refusals, in the words of ours. Met only where our verdict had nothing to say.
+_CODES = {
+    2: "incomplete-chain",
+    9: "not-yet-valid",
+    10: "expired",
+    18: "unknown-authority",
+    19: "unknown-authority",
+    20: "unknown-authority",
+    21: "incomplete-chain",
+    23: "revoked",
+    24: "not-a-ca",
+    25: "path-too-long",
+    26: "wrong-usage",
+}
+
+Extra = Callable[[x509.Certificate], Problem | None]
+
+
+@define(eq=False)
+class Handshake:
+    """One connection's handshake: what was presented, and what was decided."""
+
+    judge: Judge
+    purpose: Purpose
+    """What the peer's certificate must serve for."""
+    extra: Sequence[Extra] = ()
+    """Further demands on a leaf that is good by itself: its host name, say."""
+    requires_staple: bool = False
+    """Whether a server must staple its CA's word that it is not revoked."""
+    is_stapled: bool = field(default=False, init=False)
+    verdict: Verdict | None = field(default=None, init=False)
+    problems: tuple[Problem, ...] = field(default=(), init=False)
+    presented: Sequence[bytes] = field(default=(), init=False)
+    generation: int = field(default=0, init=False)
+    """Of the trust that the verdict was given under."""
+    _pin: RootPin | None = field(init=False)
+    """As it was when the connection began, and its context was built."""
+
+    def __attrs_post_init__(self) -> None:
+        self._pin = self.judge.pin
+
+    def renew(self) -> None:
+        """Judge again if what is believed has changed since: a peer may take its time to finish."""
+        if self.accepted and self.generation != self.judge.trust.generation:
+            self.decide(self.presented)
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict is not None and self.verdict.ok and not self.problems
+
+    def decide(self, presented: Sequence[bytes]) -> bool:
+        """Judge the whole chain, in DER, leaf first."""
+        self.presented, self.generation = presented, self.judge.trust.generation
+        self.verdict = self.judge.verdict_on_der(presented, self.purpose)
+        unmet = [demand(self.verdict.path[0]) for demand in self.extra if self.verdict.path]
+        self.problems = (*self.verdict.problems, *filter(None, unmet))
+        return self.accepted
+
+    def heed_staple(self, answer: bytes) -> bool:
+        """Judge what the server has stapled to a certificate that is good so far; empty is nothing."""
+        if self.verdict is None or not self.accepted:
+            return False
+        if answer:
+            leaf, issuer, *_ = self.verdict.path
+            self.problems = tuple(self.judge.objections(answer, leaf, issuer))
+            self.is_stapled = not self.problems
+        elif self.requires_staple:
+            self.problems = (_NO_STAPLE,)
+        return self.accepted
+
+    def waives(self, errno: int, shown: bytes) -> bool:
+        """Whether OpenSSL objects to nothing but not holding the very root that is pinned.
+
+        The verdict is still to come: this lets OpenSSL go on to the signatures and to the leaf.
+        """
+        return errno == _ROOT_NOT_HELD and self._pin is not None and not self._pin.objection(shown)
+
+    def refused_by_openssl(self, errno: int, presented: Sequence[bytes], shown: bytes) -> None:
+        """OpenSSL said no of the certificate ``shown``; say why in full, by our own verdict if that finds anything."""
+        if presented:
+            self.decide(presented)
+        elif self._pin is not None and errno in _ABOUT_THE_TOP:
+            objection = self._pin.objection(shown)
+            self.problems = (objection,) if objection else ()
+        self.verdict = None
+        if not self.problems:
+            self.problems = (
+                Problem(
+                    _CODES.get(errno, "bad-certificate"),
+                    f"OpenSSL refuses the certificate: {x509_store_ctx.error_text(errno)}",
+                    "look at it with pki-inspect verify",
+                ),
+            )
+
+
+#: By connection, since a connection's app data belongs to Twisted.
+_handshakes: "WeakKeyDictionary[SSL.Connection, Handshake]" = WeakKeyDictionary()
+
+
+def begin(connection: SSL.Connection, handshake: Handshake) -> None:
+    """Have the verify callback of ``connection`` keep its decision in ``handshake``."""
+    _handshakes[connection] = handshake
+
+
+def handshake_of(connection: SSL.Connection) -> Handshake:
+    """The handshake that :func:`begin` was told of."""
+    return _handshakes[connection]
+
+
+def refuse(connection: SSL.Connection, problem: Problem) -> None:
+    """Have the peer of ``connection`` refused for that reason, whatever was found before."""
+    handshake = _handshakes.get(connection)
+    if handshake is not None:
+        handshake.problems = (problem,)
+
+
+def judge_again(connection: SSL.Connection) -> Handshake:
+    """Judge the peer of an established connection by what is believed now.
+
+    The callback saw the chain that OpenSSL built. Where that one is good no longer, all that the
+    peer sent is looked at: there may be a path to another root in it.
+    """
+    handshake = _handshakes[connection]
+    if not handshake.decide(handshake.presented):
+        chain = connection.get_peer_cert_chain() or ()
+        sent = (crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain)
+        if more := [cert for cert in sent if cert not in handshake.presented]:
+            handshake.decide((*handshake.presented, *more))
+    return handshake
+
+
+def decide(
+    connection: SSL.Connection,
+    ok: bool,
+    errno: int,
+    depth: int,
+    chain: Callable[[], Mapping[int, crypto.X509]],
+) -> int:
+    """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises.
+
+    ``chain`` has the certificates by depth, as far as they are known.
+    """
+    try:
+        handshake = _handshakes[connection]
+        if ok and depth:
+            return 0
+        known = {at: _der(cert) for at, cert in sorted(chain().items())}
+        # Before the leaf has been shown there is nothing to judge.
+        presented = list(known.values()) if 0 in known else []
+        if not ok:
+            shown = known.get(depth, b"")
+            if handshake.waives(errno, shown):
+                return 0
+            handshake.refused_by_openssl(errno, presented, shown)
+            return errno or _CERT_REJECTED
+        if handshake.decide(presented):
+            return 0
+        return _X509_ERRORS.get(handshake.problems[0].code, _CERT_REJECTED)
+    except Exception:
+        _log.failure("the verify callback broke; the peer is refused", event="verify-broke")
+        return _CERT_REJECTED
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) -> None:
+    """Have every connection of ``context`` verify its peer by :func:`decide`.
+
+    ``demanded``: a peer without a certificate is refused. ``exact_alerts`` tells a refused peer the
+    right alert through pyOpenSSL's cffi layer; without it, or where that layer has changed, the
+    public API is used and every refusal of ours is ``internal_error`` on the wire.
+    """
+    mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if demanded else 0)
+    seen: WeakKeyDictionary[SSL.Connection, dict[int, crypto.X509]] = WeakKeyDictionary()
+
+    def callback(
+        connection: SSL.Connection, cert: crypto.X509, errno: int, depth: int, ok: int
+    ) -> bool:
+        collected = seen.setdefault(connection, {})
+        collected[depth] = cert
+        return decide(connection, bool(ok), errno, depth, lambda: collected) == 0
+
+    context.set_verify(mode, callback)
+    if exact_alerts:
+        x509_store_ctx.install(context, mode, decide)

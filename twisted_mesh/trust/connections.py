@@ -1,0 +1,259 @@
+"""Who is connected now: every live connection with the peer, certificate and generation it was let in by.
+
+When what is believed changes, or time passes, the connections that this may concern are found by
+what they rest on, whoever else is connected.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from typing import Generic, Protocol, TypeVar
+
+from attrs import define, field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from pki.errors import Problem
+from pki.keys import key_id
+from pki.spiffe import SpiffeId
+from twisted_mesh.runtime.log import TlsFacts
+
+K = TypeVar("K", bound=Hashable)
+
+#: So many moments more than are needed may stay in the heap before it is made anew.
+_SLACK = 64
+
+
+@frozen
+class Peer:
+    """The proven identity at the other end, and how it was proven."""
+
+    spiffe_id: SpiffeId
+    path: tuple[x509.Certificate, ...]
+    """Leaf to root, as judged."""
+    tls: TlsFacts
+    generation: int
+    """Of the trust it was judged under."""
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        return self.path[0]
+
+    def credentials(self) -> Iterable[tuple[str, int]]:
+        """Issuer and serial of each certificate below the root: if one is revoked, so is the peer."""
+        return Grounds.of(self).credentials
+
+
+@frozen
+class Grounds:
+    """What a peer's right to be connected rests on."""
+
+    credentials: tuple[tuple[str, int], ...]
+    """Issuer and serial of each certificate below the root."""
+    root: bytes
+    """The SHA-256 of the certificate that the path ends in."""
+    spiffe_id: SpiffeId
+    ends_at: datetime
+    """When the first certificate of the path ends."""
+
+    @classmethod
+    def of(cls, peer: Peer) -> "Grounds":
+        leaf = peer.path[0]
+        above = _grounds_above(peer.path[1:])
+        return cls(
+            ((above.issuer, leaf.serial_number), *above.credentials),
+            above.root,
+            peer.spiffe_id,
+            min(leaf.not_valid_after_utc, above.ends_at),
+        )
+
+
+@frozen
+class _Above:
+    """What stands above a leaf, which is the same for many of them."""
+
+    issuer: str
+    credentials: tuple[tuple[str, int], ...]
+    root: bytes
+    ends_at: datetime
+
+
+@lru_cache(maxsize=256)
+def _grounds_above(issuers: tuple[x509.Certificate, ...]) -> _Above:
+    return _Above(
+        key_id(issuers[0].public_key()),
+        tuple((key_id(up.public_key()), cert.serial_number) for cert, up in pairwise(issuers)),
+        fingerprint(issuers[-1]),
+        min(cert.not_valid_after_utc for cert in issuers),
+    )
+
+
+def fingerprint(root: x509.Certificate) -> bytes:
+    return root.fingerprint(hashes.SHA256())
+
+
+class LiveConnection(Protocol):
+    @property
+    def peer(self) -> Peer | None: ...
+
+    def objections(self) -> Sequence[Problem]:
+        """Judge the peer again: every reason why it would not be let in now."""
+
+    def sever(self, problems: Sequence[Problem]) -> None:
+        """Take nothing new from the peer, and close, because of ``problems``."""
+
+
+@define(eq=False)
+class _Index(Generic[K]):
+    """Connections by what they share. Most share it with none, and get by without a set."""
+
+    _found: dict[K, LiveConnection | set[LiveConnection]] = field(factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._found)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._found
+
+    def get(self, key: K) -> tuple[LiveConnection, ...]:
+        found = self._found.get(key)
+        if found is None:
+            return ()
+        return tuple(found) if isinstance(found, set) else (found,)
+
+    def add(self, key: K, connection: LiveConnection) -> None:
+        found = self._found.get(key)
+        if found is None:
+            self._found[key] = connection
+        elif isinstance(found, set):
+            found.add(connection)
+        else:
+            self._found[key] = {found, connection}
+
+    def discard(self, key: K, connection: LiveConnection) -> None:
+        found = self._found.get(key)
+        if isinstance(found, set):
+            found.discard(connection)
+            if found:
+                return
+        self._found.pop(key, None)
+
+
+@define(eq=False)
+class ConnectionRegistry:
+    """Live connections, found by what they rest on."""
+
+    _live: dict[LiveConnection, Grounds | None] = field(factory=dict, init=False)
+    _by_credential: _Index[tuple[str, int]] = field(factory=_Index, init=False)
+    _by_root: _Index[bytes] = field(factory=_Index, init=False)
+    _by_id: _Index[SpiffeId] = field(factory=_Index, init=False)
+    _by_end: _Index[datetime] = field(factory=_Index, init=False)
+    _ends: list[datetime] = field(factory=list, init=False)
+    """A heap: every moment of ``_by_end``, and some of connections that are gone."""
+    _when_empty: list[Callable[[], None]] = field(factory=list, init=False)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, connection: LiveConnection) -> bool:
+        return connection in self._live
+
+    def add(self, connection: LiveConnection) -> None:
+        """Remember it by what its peer rests on; anew where that has changed."""
+        peer = connection.peer
+        grounds = Grounds.of(peer) if peer else None
+        if connection in self._live:
+            if self._live[connection] == grounds:
+                return
+            self.release(connection)
+        self._live[connection] = grounds
+        if grounds is None:
+            return
+        for credential in grounds.credentials:
+            self._by_credential.add(credential, connection)
+        self._by_root.add(grounds.root, connection)
+        self._by_id.add(grounds.spiffe_id, connection)
+        if grounds.ends_at not in self._by_end:
+            heappush(self._ends, grounds.ends_at)
+        self._by_end.add(grounds.ends_at, connection)
+
+    def release(self, connection: LiveConnection) -> None:
+        """It is still open, but on its way out, and found by nothing any more."""
+        grounds = self._live.get(connection)
+        if grounds is None:
+            return
+        self._live[connection] = None
+        for credential in grounds.credentials:
+            self._by_credential.discard(credential, connection)
+        self._by_root.discard(grounds.root, connection)
+        self._by_id.discard(grounds.spiffe_id, connection)
+        self._by_end.discard(grounds.ends_at, connection)
+        if len(self._ends) > 2 * len(self._by_end) + _SLACK:
+            self._ends = list(self._by_end)
+            heapify(self._ends)
+
+    def discard(self, connection: LiveConnection) -> None:
+        if connection not in self._live:
+            return
+        self.release(connection)
+        del self._live[connection]
+        if not self._live:
+            waiting, self._when_empty = self._when_empty, []
+            for call in waiting:
+                call()
+
+    def resting_on(self, issuer: str, serial: int) -> tuple[LiveConnection, ...]:
+        """The connections that a certificate's revocation ends."""
+        return self._by_credential.get((issuer, serial))
+
+    @property
+    def credentials(self) -> Sequence[tuple[str, int]]:
+        """Issuer and serial of every certificate that somebody rests on."""
+        return tuple(self._by_credential)
+
+    @property
+    def credential_count(self) -> int:
+        return len(self._by_credential)
+
+    def counts(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """Issuer and serial of each of these, and how many connections rest on it."""
+        for credential in self._by_credential:
+            yield credential, len(self._by_credential.get(credential))
+
+    def ending_in(self, root: x509.Certificate) -> tuple[LiveConnection, ...]:
+        """The connections whose path ends in that root."""
+        return self._by_root.get(fingerprint(root))
+
+    def of(self, spiffe_id: SpiffeId) -> tuple[LiveConnection, ...]:
+        return self._by_id.get(spiffe_id)
+
+    @property
+    def spiffe_ids(self) -> Sequence[SpiffeId]:
+        """Who is connected, each once."""
+        return tuple(self._by_id)
+
+    def ended(self, now: datetime) -> tuple[LiveConnection, ...]:
+        """The connections that rest on a certificate which has ended before ``now``."""
+        over = set()
+        while self._ends and self._ends[0] < now:
+            moment = heappop(self._ends)
+            if moment in self._by_end:
+                over.add(moment)
+        for moment in over:  # until whoever asks has discarded or released them
+            heappush(self._ends, moment)
+        return tuple(connection for moment in over for connection in self._by_end.get(moment))
+
+    def all(self) -> tuple[LiveConnection, ...]:
+        return tuple(self._live)
+
+    def when_empty(self, call: Callable[[], None]) -> None:
+        """Call once nobody is connected any more; at once if nobody is."""
+        if self._live:
+            self._when_empty.append(call)
+        else:
+            call()

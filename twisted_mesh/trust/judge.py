@@ -1,0 +1,157 @@
+"""What is believed now: an immutable :class:`Trust`, swapped whole, and the judge that asks it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+
+from attrs import define, evolve, field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
+from pki.ocsp.response import read_answer
+from pki.spiffe import SpiffePattern
+from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict, judge
+from pki.svid.pin import RootPin
+from pki.svid.revocation_set import RevocationSet
+from pki.svid.x509svid import Purpose, subject_of
+from twisted_mesh.trust.freshness import Freshness
+
+_CACHED_VERDICTS = 4096
+_CACHED_ANSWERS = 1024
+_UNREADABLE = Problem(
+    "malformed",
+    "a presented certificate cannot be decoded",
+    "issue it anew",
+    "RFC 5280 section 4.1",
+)
+
+
+@frozen
+class Trust:
+    """Everything a verdict depends on but the clock."""
+
+    bundles: BundleSet = field(factory=BundleSet)
+    revocations: RevocationSet = field(factory=RevocationSet)
+    allow: tuple[SpiffePattern, ...] = ()
+    """Which peers may connect; one match is enough."""
+    known_issuers: frozenset[bytes] = frozenset()
+    """Subject key identifiers of the issuing CAs that are known to be ours."""
+    generation: int = 0
+
+    def judge(
+        self, presented: Sequence[x509.Certificate], now: datetime, purpose: Purpose
+    ) -> Verdict:
+        verdict = judge(
+            presented,
+            self.bundles,
+            self.revocations,
+            now=now,
+            purpose=purpose,
+            known_issuers=self.known_issuers,
+        )
+        refusal = self._not_allowed(verdict)
+        return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
+
+    def _not_allowed(self, verdict: Verdict) -> Problem | None:
+        spiffe_id = verdict.spiffe_id
+        if spiffe_id is None or any(pattern.matches(spiffe_id) for pattern in self.allow):
+            return None
+        allowed = ", ".join(map(str, self.allow)) or "nobody"
+        return Problem(
+            "not-authorized",
+            f"{spiffe_id} is not among those that may: {allowed}",
+            "connect as another service, or extend the patterns that allow peers here",
+            "--allow, --server-id",
+            str(spiffe_id),
+        )
+
+
+@define(eq=False)
+class Judge:
+    """Judges peers by the trust of the moment, and remembers good verdicts by the chain's DER.
+
+    Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict.
+    """
+
+    _now: Callable[[], datetime]
+    _trust: Trust = field(factory=Trust)
+    freshness: Freshness = field(factory=Freshness)
+    """Of the revocations that are believed: once they are too old nobody may be let in."""
+    _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
+    _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
+    """OCSP answers by which a certificate is good, and until when."""
+
+    @property
+    def trust(self) -> Trust:
+        return self._trust
+
+    @trust.setter
+    def trust(self, trust: Trust) -> None:
+        self._trust = trust
+        self._verdicts.clear()
+
+    @property
+    def pin(self) -> RootPin | None:
+        """The root that is known by its fingerprint only; None where nothing is believed unseen."""
+        return None
+
+    def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
+        """The verdict on a chain, leaf first."""
+        return self.verdict_on_der(
+            [cert.public_bytes(serialization.Encoding.DER) for cert in presented], purpose
+        )
+
+    def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """The same, of certificates in DER, which are parsed only if they have not been seen before."""
+        verdict = self._lasting_verdict(presented, purpose)
+        if self.freshness.refuses:
+            return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
+        return verdict
+
+    def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """What holds until trust is swapped, or one of the certificates ends."""
+        now = self._now()
+        # The whole chain: the verdict on a leaf that came without its issuers is another one.
+        key = (b"".join(presented), purpose)
+        known = self._verdicts.get(key)
+        if known is not None and known.holds_at(now):
+            self._verdicts.move_to_end(key)
+            return known
+        try:
+            chain = [x509.load_der_x509_certificate(der) for der in presented]
+        except HOSTILE_INPUT:
+            return Verdict(None, (), (_UNREADABLE,))
+        verdict = self._trust.judge(chain, now, purpose)
+        if verdict.ok:
+            self._verdicts[key] = verdict
+            if len(self._verdicts) > _CACHED_VERDICTS:
+                self._verdicts.popitem(last=False)
+        else:
+            self._verdicts.pop(key, None)
+        return verdict
+
+    def objections(
+        self, answer: bytes, cert: x509.Certificate, issuer: x509.Certificate
+    ) -> Sequence[Problem]:
+        """Every reason why that OCSP answer does not show that ``cert``, which ``issuer`` has issued, is good."""
+        now = self._now()
+        # Whichever certificate it is of that issuer, its key is the one that has signed ``cert``.
+        key = (sha256(answer).digest(), cert.fingerprint(SHA256()))
+        until = self._answers.get(key)
+        if until is not None and now <= until:
+            self._answers.move_to_end(key)
+            return ()
+        try:
+            read = read_answer(answer, cert, issuer, now=now)
+        except (Malformed, Refused) as error:
+            return error.problems
+        if read.revocation is not None:
+            return (read.revocation.problem(subject_of(cert)),)
+        self._answers[key] = read.next_update
+        if len(self._answers) > _CACHED_ANSWERS:
+            self._answers.popitem(last=False)
+        return ()

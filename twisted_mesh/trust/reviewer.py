@@ -1,0 +1,114 @@
+"""The review of open connections: whenever what is believed changes, those that rest on it are judged again.
+
+A verdict is given in the handshake, and a connection may outlive all that it rested on: a
+certificate is revoked or expires, a root is removed, a rule is changed. The reviewer is the only one
+who swaps a judge's trust, so that no change can pass open connections by. What it costs depends on
+what changed, not on how many are connected.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from pki.errors import Problem
+from pki.svid.revocation_set import Revocation
+from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection
+from twisted_mesh.trust.judge import Judge, Trust
+
+#: How many connections are judged in one turn of the reactor: some ten milliseconds' worth.
+A_TURN = 25
+
+_BROKEN = Problem(
+    "internal",
+    "it could not be judged again because of a bug",
+    "the log has a traceback: report it",
+)
+
+
+@define(eq=False)
+class Reviewer:
+    """Swaps what a judge believes, and severs the connections that would not be let in any more."""
+
+    judge: Judge
+    registry: ConnectionRegistry
+    clock: IReactorTime
+    log: Logger
+    _waiting: dict[LiveConnection, None] = field(factory=dict, init=False)
+    """To be judged, in that order, each once."""
+    _turn: IDelayedCall | None = field(default=None, init=False)
+    _was_stale: bool = field(default=False, init=False)
+
+    def believe(self, trust: Trust, news: Sequence[Revocation] | None = None) -> None:
+        """Believe ``trust`` from now on, as the next generation.
+
+        ``news`` are the revocations that it holds and the present trust does not; without them
+        every certificate that somebody rests on is looked up.
+        """
+        old = self.judge.trust
+        self.judge.trust = evolve(trust, generation=old.generation + 1)
+        self._review(self._concerned(old, trust, news))
+
+    def look_at_the_clock(self, now: datetime) -> None:
+        """Review whoever rests on a certificate that has ended; everybody once revocations are too old."""
+        self._review(iter(self.registry.ended(now)))
+        was_stale, self._was_stale = self._was_stale, self.judge.freshness.refuses
+        if self._was_stale and not was_stale:
+            # As another generation, so that those are judged again too whose handshake is under way.
+            self.believe(self.judge.trust)
+            self._review(iter(self.registry.all()))
+
+    def _concerned(
+        self, old: Trust, new: Trust, news: Sequence[Revocation] | None
+    ) -> Iterator[LiveConnection]:
+        registry = self.registry
+        if new.revocations is not old.revocations:
+            if news is not None and len(news) <= registry.credential_count:
+                for revocation in news:
+                    yield from registry.resting_on(revocation.issuer, revocation.serial)
+            else:
+                for issuer, serial in registry.credentials:
+                    if new.revocations.find(issuer, serial):
+                        yield from registry.resting_on(issuer, serial)
+        if new.bundles is not old.bundles:
+            held = {(bundle.trust_domain, root) for bundle in new.bundles for root in bundle.roots}
+            for bundle in old.bundles:
+                for root in bundle.roots:
+                    if (bundle.trust_domain, root) not in held:
+                        yield from registry.ending_in(root)
+        if withdrawn := set(old.allow) - set(new.allow):
+            for spiffe_id in registry.spiffe_ids:
+                if any(pattern.matches(spiffe_id) for pattern in withdrawn) and not any(
+                    pattern.matches(spiffe_id) for pattern in new.allow
+                ):
+                    yield from registry.of(spiffe_id)
+
+    def _review(self, connections: Iterator[LiveConnection]) -> None:
+        """Judge them again: the first at once, many of them in turns, so that others are served meanwhile."""
+        self._waiting.update(dict.fromkeys(connections))
+        if self._turn is None:
+            self._take_a_turn()
+
+    def _take_a_turn(self) -> None:
+        self._turn = None
+        for connection in tuple(islice(self._waiting, A_TURN)):
+            del self._waiting[connection]
+            if connection in self.registry:
+                self._judge(connection)
+        if self._waiting:
+            self._turn = self.clock.callLater(0, self._take_a_turn)
+
+    def _judge(self, connection: LiveConnection) -> None:
+        try:
+            problems = connection.objections()
+        except Exception:  # a bug shuts the door
+            self.log.failure("a connection could not be judged again", event="review-broke")
+            problems = (_BROKEN,)
+        if problems:
+            self.registry.release(connection)
+            connection.sever(problems)
+        else:
+            self.registry.add(connection)  # its path may be another one now
