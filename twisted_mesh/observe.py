@@ -16,7 +16,7 @@ from twisted.python.reflect import safe_str
 from zope.interface import implementer, provider
 
 from pki.errors import printable
-from twisted_mesh.ca.rotation.rotator import Succession
+from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.runtime.log import NAMESPACE
 
@@ -75,12 +75,12 @@ def watch(manager: CertificateManager) -> None:
     REVOCATIONS.set_function(lambda: len(judge.trust.revocations))
 
 
-def watch_succession(succession: Succession) -> None:
+def watch_rotation(rotator: Rotator) -> None:
     """Have the gauges show the lives of this CA's own certificates."""
-    ISSUING_EXPIRY.set_function(lambda: succession.seconds_left("issuing"))
-    PREPARED_EXPIRY.set_function(lambda: succession.seconds_left("prepared"))
-    ROOT_EXPIRY.set_function(lambda: succession.seconds_left("root"))
-    SUCCESSION_WAITS.set_function(lambda: succession.waiting() is not None)
+    ISSUING_EXPIRY.set_function(lambda: rotator.seconds_left("issuing"))
+    PREPARED_EXPIRY.set_function(lambda: rotator.seconds_left("prepared"))
+    ROOT_EXPIRY.set_function(lambda: rotator.seconds_left("root"))
+    SUCCESSION_WAITS.set_function(lambda: rotator.waiting() is not None)
 
 
 @lru_cache(maxsize=512)

@@ -33,7 +33,7 @@ from pki.issuing.profile import (
 )
 from pki.issuing.publication import Publication
 from pki.issuing.template import Fields, Template
-from pki.issuing.template_lint import Filled, lint_gaps
+from pki.issuing.template_lint import Filled, lint_template
 from pki.issuing.unsigned import algorithm_of, assemble, lay_out
 from pki.keys import (
     KeyAlgorithm,
@@ -250,7 +250,7 @@ class Authority:
             dns_names,
             ip_addresses,
         )
-        if problems := lint_gaps(filled):
+        if problems := lint_template(filled):
             raise LintFailed(problems)
         kinds = type(public_key), public_key.key_size, bool(dns_names), bool(ip_addresses)
         if kinds not in shape.seen:

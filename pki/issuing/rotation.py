@@ -1,4 +1,4 @@
-"""Succession: what is to be done with the issuing CAs now, and the proof that one of them can issue.
+"""Rotation of issuing CAs: what is to be done with the issuing CAs now, and the proof that one of them can issue.
 
 A new generation is prepared at half of the active one's life, and activated while what the active
 one has left is still more than any leaf could want, so that no leaf is cut short by its issuer.

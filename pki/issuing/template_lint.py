@@ -39,7 +39,7 @@ class Filled:
         return str(self.spiffe_id)
 
 
-def lint_gaps(filled: Filled) -> list[Problem]:
+def lint_template(filled: Filled) -> list[Problem]:
     """Every rule that the gaps break; empty when the draft may be signed."""
     problems: list[Problem] = []
     for rule in _RULES:

@@ -54,7 +54,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         f"each answered once the CRL with it is served; then {_AT_ONCE:,} by {_CALLERS} callers. OCSP: {_CONNECTIONS}",
         "kept-alive connections to --crl-http.",
     )
-    return Table("publishing", "what a CA publishes, through its doors", tuple(rows), notes)
+    return Table("publishing", "what a CA publishes, over HTTP", tuple(rows), notes)
 
 
 class _UnixConnection(http.client.HTTPConnection):

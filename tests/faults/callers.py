@@ -102,7 +102,7 @@ class Caller:
     """One client: issues, renews, revokes, asks again for what it was not answered."""
 
     name: str
-    doors: Doors
+    listeners: Doors
     directory: Path
     draw: random.Random
     held: list[bytes] = field(factory=list)
@@ -266,18 +266,18 @@ class Caller:
 
     def _unproven(self, *, is_plain: bool) -> http.client.HTTPConnection:
         if not is_plain:
-            return self._kept("socket", lambda: UnixConnection(self.doors.socket))
-        port = self.doors.plain()
+            return self._kept("socket", lambda: UnixConnection(self.listeners.socket))
+        port = self.listeners.plain()
         return self._kept(
             f"plain {port}",
             lambda: http.client.HTTPConnection("localhost", port, timeout=_PATIENCE),
         )
 
     def _proven(self, proof: Errand) -> http.client.HTTPConnection:
-        port = self.doors.tls()
+        port = self.listeners.tls()
 
         def connection() -> http.client.HTTPConnection:
-            context = ssl.create_default_context(cafile=self.doors.root)
+            context = ssl.create_default_context(cafile=self.listeners.root)
             context.load_cert_chain(proof.identity(self.directory))
             return http.client.HTTPSConnection(
                 "localhost", port, timeout=_PATIENCE, context=context

@@ -98,14 +98,14 @@ class Ordeal:
         return self.home / "state"
 
     def __attrs_post_init__(self) -> None:
-        doors = Doors(
+        listeners = Doors(
             self.state / "ca" / "ca.sock",
             self.state / "ca" / "root.crt",
             lambda: self._port(r"at http://localhost:(\d+)"),
             self._tls_port,
         )
         self.callers = [
-            Caller(f"c{i}", doors, self.home, random.Random(self.draw.random()))
+            Caller(f"c{i}", listeners, self.home, random.Random(self.draw.random()))
             for i in range(_CALLERS)
         ]
 

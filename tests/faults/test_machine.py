@@ -15,7 +15,7 @@ from tests.faults.ordeal import Ordeal
 from tests.interop.test_disk_and_clock import skewed
 from tests.running import PATIENCE, Running
 
-#: A CA that listens at its three doors has about 20 open.
+#: A CA that listens at its three listeners has about 20 open.
 FEW = 64
 
 
@@ -39,11 +39,11 @@ def test_out_of_descriptors_it_serves_who_is_there_and_heals_when_they_go(under:
     few = ("sh", "-c", f'ulimit -n {FEW}; exec "$@"', "sh")
     # By itself it takes no more connections than it has descriptors for.
     ca = under.start(before=few, wait=True, options=("--max-connections", str(8 * FEW)))
-    door = under.state / "ca" / "ca.sock"
-    with closing(UnixConnection(door)) as early:
+    listener = under.state / "ca" / "ca.sock"
+    with closing(UnixConnection(listener)) as early:
         early.request("GET", "/livez")
         assert early.getresponse().read() == b'{"status":"alive"}'
-        with crowd(door, 2 * FEW):
+        with crowd(listener, 2 * FEW):
             under.until(lambda: descriptors(ca) >= FEW - 1)
             for path in ("/livez", "/readyz", "/api/v1/trust", "/api/v1/certificates"):
                 early.request("GET", path)
@@ -51,7 +51,7 @@ def test_out_of_descriptors_it_serves_who_is_there_and_heals_when_they_go(under:
                 assert (response.status, bool(response.read())) == (200, True), path
             with (
                 under.load(),
-                closing(UnixConnection(door)) as late,
+                closing(UnixConnection(listener)) as late,
                 pytest.raises(OSError, match=r"."),
             ):
                 late.request("GET", "/livez")

@@ -18,7 +18,7 @@ PAYMENT_ONLY = ("--allow", "spiffe://mesh.local/service/payment-worker")
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[House]:
-    """A CA with all its doors open and a server. Tests may be refused there, and must not harm it."""
+    """A CA with all its listeners open and a server. Tests may be refused there, and must not harm it."""
     require_tool("curl")
     require_tool("openssl")
     with tempfile.TemporaryDirectory(prefix="mesh-") as name:

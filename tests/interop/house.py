@@ -111,26 +111,26 @@ class House(Mesh):
         assert done.returncode == 0, done.stderr
         assert HEALTHY in done.stdout
 
-    def ask(self, door: str, path: str, *options: str | Path, method: str = "GET") -> Reply:
-        """One request to the CA at one of its ``doors``: socket, tls or plain."""
+    def ask(self, listener: str, path: str, *options: str | Path, method: str = "GET") -> Reply:
+        """One request to the CA at one of its ``listeners``: socket, tls or plain."""
         opening: dict[str, tuple[str | Path, str]] = {
             "socket": (self.socket, "http://localhost"),
             "tls": ("", f"https://localhost:{self.ca_port}"),
             "plain": ("", f"http://localhost:{self.plain_port}"),
         }
-        socket, origin = opening[door]
+        socket, origin = opening[listener]
         through = ("--unix-socket", socket) if socket else ()
         verb = ("--head",) if method == "HEAD" else ("-i", "-X", method)
         done = self.curl(f"{origin}{path}", *through, *verb, *options)
         assert done.returncode == 0, done.stderr
         return reply_of(done.stdout)
 
-    def post(self, door: str, path: str, body: object, *options: str | Path) -> Reply:
+    def post(self, listener: str, path: str, body: object, *options: str | Path) -> Reply:
         text = body if isinstance(body, str) else json.dumps(body)
         sent = self.home / "body.json"
         sent.write_text(text)
         return self.ask(
-            door, path, *as_json(), "--data-binary", f"@{sent}", *options, method="POST"
+            listener, path, *as_json(), "--data-binary", f"@{sent}", *options, method="POST"
         )
 
     @contextmanager

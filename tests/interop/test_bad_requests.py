@@ -1,4 +1,4 @@
-"""What the CA's API answers to requests that cannot be used, at every door that takes them."""
+"""What the CA's API answers to requests that cannot be used, at every listener that takes them."""
 
 import json
 import re

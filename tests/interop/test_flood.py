@@ -103,11 +103,11 @@ def strangers(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
             process.kill()
 
 
-@pytest.mark.parametrize("door", ["tls", "socket"])
+@pytest.mark.parametrize("listener", ["tls", "socket"])
 def test_ten_thousand_requests_without_proof_leave_room_for_others(
-    door: str, besieged: House, record_property: Callable[[str, object], None]
+    listener: str, besieged: House, record_property: Callable[[str, object], None]
 ) -> None:
-    if door == "socket" and os.getuid() != 0:
+    if listener == "socket" and os.getuid() != 0:
         pytest.skip("only root can become another user")
     callers = [over_tls(besieged, besieged.identity("honest")), on_the_socket(besieged)]
     assert [caller.status() for caller in callers] == [200, 200]
@@ -115,7 +115,7 @@ def test_ten_thousand_requests_without_proof_leave_room_for_others(
     open_before, memory = descriptors(ca), resident(ca)
     target = (
         (f"tls:{besieged.ca_port}", str(besieged.root), str(REQUESTS), str(AT_ONCE))
-        if door == "tls"
+        if listener == "tls"
         else (f"unix:{besieged.socket}", "-", str(REQUESTS), str(AT_ONCE), NOBODY)
     )
     largest = 0.0
@@ -129,8 +129,8 @@ def test_ten_thousand_requests_without_proof_leave_room_for_others(
         assert flood.stdout is not None
         answered = json.loads(flood.stdout.read())
     for caller, what in zip(callers, ("over TLS", "on the socket"), strict=True):
-        record_property(f"longest wait {what} in a flood at {door}", max(caller.waits))
-    record_property(f"longest growth by a flood at {door}, in MB", largest)
+        record_property(f"longest wait {what} in a flood at {listener}", max(caller.waits))
+    record_property(f"longest growth by a flood at {listener}, in MB", largest)
     assert sum(answered.values()) >= REQUESTS
     assert set(answered) <= {"400", "401", "429", "ConnectionResetError", "IncompleteReadError"}, (
         answered

@@ -1,4 +1,4 @@
-"""Join tokens at the CA's doors: what each is good for, once, and what every other use is answered with."""
+"""Join tokens at the CA's listeners: what each is good for, once, and what every other use is answered with."""
 
 import json
 import sqlite3

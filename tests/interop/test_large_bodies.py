@@ -39,9 +39,9 @@ CODINGS = {
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("door", ["socket", "tls", "plain"])
+@pytest.mark.parametrize("listener", ["socket", "tls", "plain"])
 def test_the_ca_answers_413_and_reads_no_further(
-    coding: str, door: str, shared: House, large: Path
+    coding: str, listener: str, shared: House, large: Path
 ) -> None:
     before = resident_kb(shared.ca.process.pid)
     opening = {
@@ -49,7 +49,7 @@ def test_the_ca_answers_413_and_reads_no_further(
         "tls": (*shared.identity("payment-worker").for_curl, f"https://localhost:{shared.ca_port}"),
         "plain": (f"http://localhost:{shared.plain_port}",),
     }
-    *through, origin = opening[door]
+    *through, origin = opening[listener]
     body = (*as_json(), "-X", "POST", "-H", "Content-Length:", "-T", large)
     if coding != "chunked":
         body = (*as_json(), "-X", "POST", "-T", large)

@@ -413,12 +413,12 @@ def test_the_responder_is_found_by_what_the_certificate_says(ca: Published) -> N
 
 def test_the_api_says_the_same_at_every_door(ca: Published) -> None:
     leaf = ca.leaves["superseded"]
-    for door in ("socket", "tls"):
+    for listener in ("socket", "tls"):
         origin, through = {
             "socket": ("http://localhost", ("--unix-socket", ca.house.socket)),
             "tls": (f"https://localhost:{ca.house.ca_port}", ()),
-        }[door]
-        target = ca.here / f"{door}.crl"
+        }[listener]
+        target = ca.here / f"{listener}.crl"
         done = ca.house.curl(f"{origin}/api/v1/crl", *through, "-f", "-o", target)
         assert done.returncode == 0, done.stderr
         assert x509.load_der_x509_crl(target.read_bytes()).get_revoked_certificate_by_serial_number(

@@ -35,7 +35,7 @@ NOT_TLS: dict[str, tuple[bytes, str]] = {
 PORTS = ("server", "ca")
 
 
-def door(shared: House, port: str) -> tuple[Running, int, str]:
+def listener(shared: House, port: str) -> tuple[Running, int, str]:
     """A TLS port, the process behind it, and what a good client gets there."""
     if port == "server":
         return shared.server, shared.port, "/api/status"
@@ -45,7 +45,7 @@ def door(shared: House, port: str) -> tuple[Running, int, str]:
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("what", NOT_TLS)
 def test_what_is_not_tls_is_refused_in_words(what: str, port: str, shared: House) -> None:
-    running, number, _ = door(shared, port)
+    running, number, _ = listener(shared, port)
     sent, words = NOT_TLS[what]
     with hears(running, REFUSED + words):
         answered = talk(number, sent)
@@ -57,7 +57,7 @@ def test_what_is_not_tls_is_refused_in_words(what: str, port: str, shared: House
 
 @pytest.mark.parametrize("port", PORTS)
 def test_random_bytes_never_bring_it_down(port: str, shared: House) -> None:
-    running, number, _ = door(shared, port)
+    running, number, _ = listener(shared, port)
     for size in (1, 5, 6, 64, 4096, 100_000):
         with hears(running, REFUSED):
             talk(number, os.urandom(size))
@@ -74,7 +74,7 @@ def test_curl_hears_that_plain_http_is_not_spoken(shared: House) -> None:
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_1"])
 def test_older_tls_is_refused(version: str, port: str, shared: House) -> None:
-    running, number, _ = door(shared, port)
+    running, number, _ = listener(shared, port)
     good = shared.identity("payment-worker").for_openssl
     # Security level 0, or OpenSSL itself would not offer TLS 1.1.
     words = r"protocol-version: the peer speaks no TLS 1\.3 \(the mesh speaks TLS 1\.3 only: update the peer\)"
@@ -89,7 +89,7 @@ def test_older_tls_is_refused(version: str, port: str, shared: House) -> None:
 
 @pytest.mark.parametrize("port", PORTS)
 def test_a_session_cannot_be_resumed(port: str, shared: House, tmp_path: Path) -> None:
-    _, number, path = door(shared, port)
+    _, number, path = listener(shared, port)
     good = shared.identity("payment-worker")
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     session = tmp_path / "session"
@@ -162,7 +162,7 @@ def test_a_revoked_client_that_offers_its_session_is_refused(
     port: str, shared: House, tmp_path: Path
 ) -> None:
     """What nginx and most others let straight back in."""
-    running, number, path = door(shared, port)
+    running, number, path = listener(shared, port)
     gone = shared.identity(f"resuming-{port}")
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     session, early = tmp_path / "session", tmp_path / "early"

@@ -1,4 +1,4 @@
-"""The contract's table of who may do what at the CA, at each of its doors."""
+"""The contract's table of who may do what at the CA, at each of its listeners."""
 
 import os
 import shutil
@@ -34,9 +34,9 @@ def csr_for(spiffe_id: str, *dns_names: str) -> str:
     return build_csr(its_key, SpiffeId.parse(spiffe_id), dns_names).decode()
 
 
-def sign(shared: House, door: str, spiffe_id: str, *options: str | os.PathLike[str]) -> Reply:
+def sign(shared: House, listener: str, spiffe_id: str, *options: str | os.PathLike[str]) -> Reply:
     asked = {"csr": csr_for(spiffe_id), "requested_id": spiffe_id}
-    return shared.post(door, "/api/v1/sign", asked, *options)  # type: ignore[arg-type]
+    return shared.post(listener, "/api/v1/sign", asked, *options)  # type: ignore[arg-type]
 
 
 def serial_of(identity: Identity) -> str:
@@ -57,10 +57,10 @@ def from_another_user(shared: House, path: str, *options: str) -> Reply:
     return reply_of(done.stdout)
 
 
-@pytest.mark.parametrize("door", ["socket", "plain"])
+@pytest.mark.parametrize("listener", ["socket", "plain"])
 @pytest.mark.parametrize("path", READS)
-def test_administrators_read_everything(path: str, door: str, shared: House) -> None:
-    assert shared.ask(door, path).status == 200
+def test_administrators_read_everything(path: str, listener: str, shared: House) -> None:
+    assert shared.ask(listener, path).status == 200
 
 
 @pytest.mark.parametrize("path", READS)
@@ -106,9 +106,9 @@ def test_without_proof_nothing_is_signed_or_revoked(path: str, shared: House) ->
     assert shared.ca.text.count("Certificate issued") == before
 
 
-@pytest.mark.parametrize("door", ["socket", "plain"])
-def test_administrators_have_any_workload_signed(door: str, shared: House) -> None:
-    reply = sign(shared, door, "spiffe://mesh.local/region/eu/service/x")
+@pytest.mark.parametrize("listener", ["socket", "plain"])
+def test_administrators_have_any_workload_signed(listener: str, shared: House) -> None:
+    reply = sign(shared, listener, "spiffe://mesh.local/region/eu/service/x")
     assert reply.status == 201
     answer = reply.json
     assert set(answer) == {"certificate", "chain", "expires_at", "serial", "spiffe_id"}

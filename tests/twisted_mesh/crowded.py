@@ -1,7 +1,7 @@
 """A program that serves ``/`` over TLS within bounds, for tests that flood it: ``python -m … DIRECTORY MOST``.
 
 It writes what it needs to be believed (``root.pem``) and what a peer needs to be believed by it
-(``peer.pem``, ``peer_key.pem``) to DIRECTORY, prints its port, and what its admission counted whenever
+(``peer.pem``, ``peer_key.pem``) to DIRECTORY, prints its port, and what its connection limit counted whenever
 it is asked by a line; it ends with its standard input.
 """
 
@@ -20,7 +20,7 @@ from pki.svid.x509svid import certificates_pem
 from tests.twisted_mesh.tls.wires import good_svid, home
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
-from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets, stranger
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -53,11 +53,11 @@ class Root(resource.Resource):
 class Questions(LineReceiver):
     delimiter = b"\n"
 
-    def __init__(self, admission: Admission) -> None:
-        self.admission = admission
+    def __init__(self, connection_limit: ConnectionLimit) -> None:
+        self.connection_limit = connection_limit
 
     def lineReceived(self, line: bytes) -> None:
-        counted = self.admission
+        counted = self.connection_limit
         print(
             f"open {len(counted)} unproven {counted.unproven} refused {counted.refused} "
             f"made-room {counted.made_room}",
@@ -78,15 +78,15 @@ def main(directory: str, most: str) -> None:
     trust = Trust(mesh.bundles, allow=(SpiffePattern.parse("spiffe://mesh.local/**"),))
     contexts = ContextFactory(Role(serves=True, demands_certificate=False))
     contexts.replace(ours, mesh.bundles.all_roots)
-    admission = Admission(Capacity.of(int(most)), clock, "the flooded port")
+    connection_limit = ConnectionLimit(Capacity.of(int(most)), clock, "the flooded port")
     judge = Judge(lambda: datetime.now(UTC), trust)
-    security = Security(contexts, judge, clock, admission=admission)
+    security = Security(contexts, judge, clock, connection_limit=connection_limit)
     site = BoundedSite(Root(TokenBuckets(Rate(1, 100), clock.seconds)), clock)
     listening = listen(
         TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1"), site, security
     )
     listening.addCallback(lambda port: print(f"port {port.getHost().port}", flush=True))
-    stdio.StandardIO(Questions(admission))
+    stdio.StandardIO(Questions(connection_limit))
     reactor.run()
 
 

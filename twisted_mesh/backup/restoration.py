@@ -30,7 +30,7 @@ from twisted_mesh.state.directory import (
     write_whole,
 )
 from twisted_mesh.stores.records import StoreError
-from twisted_mesh.trust.log_witness import Witness
+from twisted_mesh.trust.log_witness import LogWitness
 
 _NEW = "new"
 _PRESENT = "present.db"
@@ -298,7 +298,7 @@ def _largest(directories: Iterable[Path], backup: Summary) -> Checkpoint | None:
     seen = []
     for directory in directories:
         for path in sorted(directory.glob("*.json")):
-            witness = Witness(path)
+            witness = LogWitness(path)
             witness.recall()
             if witness.seen is not None and witness.seen.origin == ours.origin:
                 seen.append(witness.seen)

@@ -17,7 +17,7 @@ from pki.spiffe import TrustDomain
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import spoken_time
-from twisted_mesh.ca.issuing_files import Generations, WrongState, read_certificate
+from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, write_whole
 from twisted_mesh.state.key_files import KeyFiles
@@ -54,7 +54,7 @@ class Authorities:
 
     @property
     def line(self) -> Line:
-        """What succession is decided by."""
+        """What rotation is decided by."""
         return Line(
             Term.of(self.issuing.certificate),
             Term.of(self.prepared.certificate) if self.prepared else None,
@@ -186,7 +186,7 @@ def _load(
             f"{subject_of(root)} is valid from {spoken_time(root.not_valid_before_utc)} to "
             f"{spoken_time(root.not_valid_after_utc)}, and here it is {spoken_time(now)}: check this machine's clock"
         )
-    active, others = Generations(state, keys, root).load(now)
+    active, others = IssuingFiles(state, keys, root).load(now)
     authorities = Authorities(root, root_key, active).with_issuing(active, others)
     _refuse_ended(authorities, keys, now)
     return authorities

@@ -1,4 +1,4 @@
-"""The registrar: which registration entries there are, which of them count, and who made or deleted them."""
+"""Registration entries: which there are, which of them count, and who made or deleted them."""
 
 import secrets
 from collections import defaultdict
@@ -49,7 +49,7 @@ class Registered:
 
 
 @define(eq=False)
-class Registrar:
+class RegistrationEntries:
     """Keeps the entries in memory as well; the store has the last word, when an intent is recorded."""
 
     store: Any

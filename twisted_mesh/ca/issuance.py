@@ -18,7 +18,7 @@ from pki.svid.revocation_set import Revocation
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.entries import Registrar
+from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -72,7 +72,7 @@ class Issuance:
     """An :class:`IStore`."""
     _log: AuditLog
     _now: Now
-    _registrar: Registrar
+    _registrar: RegistrationEntries
     _tell: Callable[[Sequence[Revocation]], None]
     """Says what was revoked to who must know."""
     issuance_log: IssuanceLog | None = None

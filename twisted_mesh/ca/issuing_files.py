@@ -32,7 +32,7 @@ class WrongState(StateError):
 
 
 @define(eq=False)
-class Generations:
+class IssuingFiles:
     """The files of the issuing CAs below ``root``. What it raises is :class:`StateError`, and names the file."""
 
     state: StateDirectory

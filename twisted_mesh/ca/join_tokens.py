@@ -13,7 +13,7 @@ from pki.policy.join_token import MAX_LIFETIME, JoinToken
 from pki.policy.policy import Principal
 from pki.validity import format_duration, rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.entries import Registrar, facts_of
+from twisted_mesh.ca.entries import RegistrationEntries, facts_of
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import CreateToken, RevokeToken
@@ -44,7 +44,7 @@ class JoinTokens:
     store: Any
     log: AuditLog
     now: Now
-    registrar: Registrar
+    entries: RegistrationEntries
 
     async def create(
         self,
@@ -55,7 +55,7 @@ class JoinTokens:
         key: str | None,
         reason: str,
     ) -> Made:
-        """A token for ``entry``, which is made along with it where the registrar does not have it.
+        """A token for ``entry``, which is made along with it where there is none yet.
 
         ``key``: :func:`pki.keys.key_id` of the only key that it may certify. Raises :class:`Malformed`,
         :class:`NotByToken`, :class:`StoreError`.
@@ -66,8 +66,8 @@ class JoinTokens:
             raise NotByToken(
                 f"the entry {entry.id} has no token selector: make one that has (mesh-ctl token create --spiffe-id …)"
             )
-        is_new = not self.registrar.is_known(entry.id)
-        if self.registrar.is_filed(entry.id):
+        is_new = not self.entries.is_known(entry.id)
+        if self.entries.is_filed(entry.id):
             raise NotByToken(
                 f"the entry {entry.id} is in the file of --entries: tokens are for entries in the record "
                 "(mesh-ctl entry create)"
@@ -86,7 +86,7 @@ class JoinTokens:
         stored = StoredEntry(entry, now)
         await self.store.apply(CreateToken(issued, act, stored if is_new else None))
         if is_new:
-            self.registrar.took(stored)
+            self.entries.took(stored)
         _log.info(
             "Join token made: {token}\n  For: {spiffe_id}\n  Until: {expires_at}\n  By: {requester}",
             event="token-created",

@@ -1,4 +1,4 @@
-"""The bulletin: who waits for news of what is to be believed, and is told when there is some.
+"""The notifier: who waits for news of what is to be believed, and is told when there is some.
 
 Each issue of it wakes all who wait. What happens soon after an issue is told with the next one, so
 that a thousand revocations in a second cost a few dozen issues, and the more are told the rarer.
@@ -40,7 +40,7 @@ class _Kept:
 
 
 @define(eq=False)
-class Bulletin:
+class Notifier:
     """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller."""
 
     clock: IReactorTime

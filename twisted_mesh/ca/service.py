@@ -28,15 +28,15 @@ from pki.svid.revocation_set import Reason, Revocation
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.connection_reports import ConnectionReports
-from twisted_mesh.ca.entries import Registrar
+from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.join_tokens import JoinTokens
-from twisted_mesh.ca.notifier import Bulletin
-from twisted_mesh.ca.revocation.crl_publisher import Publisher
+from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
-from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
@@ -78,42 +78,42 @@ class CertificateAuthority:
     now: Now
     issuance_log: IssuanceLog | None = None
     on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
-    turnstile: Turnstile = field(factory=Turnstile, init=False)
+    fair_queue: FairQueue = field(factory=FairQueue, init=False)
     """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
     url: str = field(default="", init=False)
     """Where callers of other machines reach its TLS port."""
-    registrar: Registrar = field(init=False)
+    entries: RegistrationEntries = field(init=False)
     issuance: Issuance = field(init=False)
     """What is signed and recorded."""
     tokens: JoinTokens = field(init=False)
     health: Health = field(init=False)
-    publisher: Publisher = field(init=False)
+    publisher: CrlPublisher = field(init=False)
     responder: OcspResponder = field(init=False)
     publishes_at: str | None = field(default=None, init=False)
     """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
     reports: ConnectionReports = field(init=False)
     """What endpoints say of their connections."""
     detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
-    """Takes the root's key away: :meth:`Succession.detach_root`; None where nothing is kept."""
-    bulletin: Bulletin | None = field(default=None, init=False)
+    """Takes the root's key away: :meth:`Rotator.detach_root`; None where nothing is kept."""
+    notifier: Notifier | None = field(default=None, init=False)
     """Who waits for news; without one nobody waits."""
 
     def __attrs_post_init__(self) -> None:
-        self.registrar = Registrar(self.store, self.log, self.now)
+        self.entries = RegistrationEntries(self.store, self.log, self.now)
         self.issuance = Issuance(
             lambda: self.authorities,
             self.store,
             self.log,
             self.now,
-            self.registrar,
+            self.entries,
             self._tell,
             self.issuance_log,
         )
-        self.tokens = JoinTokens(self.store, self.log, self.now, self.registrar)
-        self.publisher = Publisher(
+        self.tokens = JoinTokens(self.store, self.log, self.now, self.entries)
+        self.publisher = CrlPublisher(
             lambda: self.authorities, self.store, self.log, self.now, self.lifetimes
         )
         self.responder = OcspResponder(
@@ -122,7 +122,7 @@ class CertificateAuthority:
             self.publisher,
             self.now,
             self.issue_responder,
-            self.turnstile,
+            self.fair_queue,
         )
         self.reports = ConnectionReports(monotonic)
         self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
@@ -138,8 +138,8 @@ class CertificateAuthority:
             publication=self._publication(issuing),
         )
         before, self.authorities = self.authorities.bundle(self.trust_domain), authorities
-        if self.bulletin is not None and self.bundle() != before:
-            self.bulletin.announce()
+        if self.notifier is not None and self.bundle() != before:
+            self.notifier.announce()
 
     def publish_at(self, base: str) -> None:
         """From now on certificates say that what is published of their issuer is found below ``base``."""
@@ -204,7 +204,7 @@ class CertificateAuthority:
         elif principal.serial is not None:
             presented: IssuedCertificate | None = await self.store.find(principal.serial)
             principal = evolve(principal, entry=presented.entry if presented else None)
-        entries = self.registrar.candidates(principal, only=token.entry if token else None)
+        entries = self.entries.candidates(principal, only=token.entry if token else None)
         granted = policy.grant(principal, request, entries, self.lifetimes)
         if idempotency_key is None:
             return await self._sign(request, Purchase(principal, granted))
@@ -229,7 +229,7 @@ class CertificateAuthority:
 
     async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         """When it is the caller's turn. Raises :class:`Busy`."""
-        async with self.turnstile.enter(purchase.principal.proof):
+        async with self.fair_queue.enter(purchase.principal.proof):
             return await self._sign_now(request, purchase)
 
     async def _sign_now(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
@@ -408,8 +408,8 @@ class CertificateAuthority:
     def _tell(self, revocations: Sequence[Revocation]) -> None:
         for call in self.on_revocation:
             call(revocations)
-        if self.bulletin is not None:
-            self.bulletin.announce()
+        if self.notifier is not None:
+            self.notifier.announce()
         # Last: a CRL takes a moment, and nobody else is to wait for it.
         self.responder.told(revocations)
         self.publisher.told(revocations)

@@ -21,11 +21,11 @@ from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
-from twisted_mesh.identity.bootstrap import ca_client, join_token, kept_identity
+from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.revocation_options import RevocationSources
+from twisted_mesh.identity.revocation_options import RevocationOptions
 from twisted_mesh.identity.sources import CaSource
-from twisted_mesh.revocation.crl_numbers import crl_memory_path
+from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.runtime.clock import steady, wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
@@ -36,7 +36,7 @@ from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
 from twisted_mesh.trust.freshness import Freshness, freshness
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.log_witness import Witness, witness_path
+from twisted_mesh.trust.log_witness import LogWitness, witness_path
 
 _log = logger("client")
 reactor: Any = steady(_reactor)
@@ -63,7 +63,7 @@ class Session:
     interval: float
     rotate_at: float
     freshness: Freshness
-    sources: RevocationSources
+    sources: RevocationOptions
     requires_staple: bool
     timeout: float
     export: Path | None
@@ -117,7 +117,7 @@ class Session:
             interval=_seconds(options["interval"]),
             rotate_at=rotate_at,
             freshness=freshness(options["revocation_max_age"], options["on_stale"]),
-            sources=RevocationSources.parse(
+            sources=RevocationOptions.parse(
                 options["crl"],
                 options["crl_issuer"],
                 options["ocsp"],
@@ -184,7 +184,7 @@ async def _converse(session: Session) -> int:
     judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
     contexts = ContextFactory(Role(serves=False))
     registry = ConnectionRegistry()
-    witness = Witness(
+    witness = LogWitness(
         witness_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
     )
     witness.recall()
@@ -196,7 +196,7 @@ async def _converse(session: Session) -> int:
         ttl=session.ttl,
         witness=witness,
         token=session.token,
-        kept=kept_identity(session.client, session.state_dir, session.spiffe_id),
+        kept=saved_svid(session.client, session.state_dir, session.spiffe_id),
     )
     source.recall()
     manager = CertificateManager(
@@ -210,7 +210,7 @@ async def _converse(session: Session) -> int:
         session.rotate_at,
         registry,
     )
-    numbers = crl_memory_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
+    numbers = crl_numbers_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
     crls = session.sources.watch(manager, reactor, _log, numbers)
     manager.startService()
     try:

@@ -12,7 +12,7 @@ _HEAD = re.compile(
 
 
 @frozen
-class WholeRequest:
+class FastRequest:
     """A request of HTTP/1.1 (RFC 9112) whose length is told by Content-Length alone."""
 
     method: bytes
@@ -21,7 +21,7 @@ class WholeRequest:
     body: bytes
 
 
-def read_whole(data: bytes) -> WholeRequest | None:
+def read_fast(data: bytes) -> FastRequest | None:
     """The request that ``data`` is.
 
     None where it is less than one, more than one, or in any way out of the ordinary: then Twisted
@@ -47,4 +47,4 @@ def read_whole(data: bytes) -> WholeRequest | None:
     body = data[match.end() :]
     if len(body) != length or len(headers) > _MAX_HEADERS:
         return None
-    return WholeRequest(match[1], match[2], tuple(headers), body)
+    return FastRequest(match[1], match[2], tuple(headers), body)

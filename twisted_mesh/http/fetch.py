@@ -69,7 +69,7 @@ class HttpUrl:
 
 @implementer(IAgentEndpointFactory)
 @define(eq=False)
-class Downloader:
+class Fetcher:
     """Asks by HTTP/1.1, each time over a connection of its own. Whatever goes wrong is a :class:`PkiError`."""
 
     reactor: Any
@@ -124,7 +124,7 @@ class Downloader:
 class Download:
     """One place that is asked again and again, and sends its content only if that has changed."""
 
-    downloader: Downloader
+    downloader: Fetcher
     url: HttpUrl
     limit: int
     _validators: dict[str, str] = field(factory=dict, init=False)

@@ -14,11 +14,11 @@ from twisted.web import http, resource, server
 from zope.interface import implementer
 
 from pki.errors import Problem
-from twisted_mesh.http.fast_request import read_whole
+from twisted_mesh.http.fast_request import read_fast
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
 from twisted_mesh.interfaces import IFinishing
-from twisted_mesh.limits.connection_limit import Admission, Place
+from twisted_mesh.limits.connection_limit import ConnectionLimit, Place
 from twisted_mesh.limits.rate_limit import stranger
 from twisted_mesh.runtime.tasks import within
 
@@ -82,9 +82,9 @@ class BoundedChannel(http.HTTPChannel):
     def _find_place(self) -> bool:
         """Whether there is room for this connection. One over TLS has its place from below."""
         self._place = getattr(self.transport, "place", None)
-        if self._place is None and self.site.admission is not None:
+        if self._place is None and self.site.connection_limit is not None:
             key, is_proven = self.site.whose(self.transport)
-            self._place = self.site.admission.admit(key, is_proven=is_proven)
+            self._place = self.site.connection_limit.admit(key, is_proven=is_proven)
             if self._place is None:
                 return False
             self._place.hang_up = self.transport.abortConnection
@@ -110,7 +110,7 @@ class BoundedChannel(http.HTTPChannel):
         """
         if self.requests or self._buffer or self._busyReceiving or not self.persistent:
             return False
-        whole = None if self.transport.disconnecting else read_whole(data)
+        whole = None if self.transport.disconnecting else read_fast(data)
         if whole is None:
             return False
         request = self.requestFactory(self)
@@ -284,7 +284,7 @@ def a_strangers(transport: Any) -> tuple[str, bool]:
 class BoundedSite(server.Site):
     """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log.
 
-    ``admission`` bounds its connections, which are those of ``whose`` word. Over TLS it is
+    ``connection_limit`` bounds its connections, which are those of ``whose`` word. Over TLS it is
     :class:`~twisted_mesh.tls.security.Security` that has one, since handshakes count too.
     """
 
@@ -297,13 +297,13 @@ class BoundedSite(server.Site):
         root: resource.IResource,
         reactor: Any,
         limits: Limits | None = None,
-        admission: Admission | None = None,
+        connection_limit: ConnectionLimit | None = None,
         whose: Whose = a_strangers,
     ) -> None:
         # We take JSON; else Twisted makes a mail message of every POST, to see whether it is a form.
         super().__init__(root, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits or Limits()
-        self.admission = admission
+        self.connection_limit = connection_limit
         self.whose = whose
         self.timeOut = None  # an idle timer is no bound; ours are
         self.displayTracebacks = False

@@ -14,13 +14,13 @@ from pki.svid.pin import Fingerprint, RootPin
 from pki.svid.x509svid import X509Svid, load_certificates
 from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
 from twisted_mesh.http.address import CaAddress
-from twisted_mesh.identity.saved_svid import KeptIdentity, identity_path
+from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.pinned_judge import FirstTrust
+from twisted_mesh.trust.pinned_judge import PinnedJudge
 
 #: Of a file that holds a token: more is read of none.
 _LONGEST_LINE = 1024
@@ -58,7 +58,7 @@ def ca_client(
         security = ca_security(reactor, bundle)
     elif ca_fingerprint is not None:
         pin = RootPin(Fingerprint.parse(ca_fingerprint), trust_domain)
-        security = first_security(reactor, pin)
+        security = pinned_security(reactor, pin)
     else:
         raise Malformed(
             f"{address}: whose root to believe is not known: name it with --ca-fingerprint, which the CA prints at its "
@@ -96,11 +96,11 @@ def _one_line(name: str, stdin: BinaryIO | None) -> str:
     return data.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
 
 
-def kept_identity(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> KeptIdentity:
+def saved_svid(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> SavedSvid:
     """What an endpoint keeps between two runs: nothing where the kernel tells the CA who it is."""
     if client.security is None:
-        return KeptIdentity(None)
-    return KeptIdentity(identity_path(state_dir, f"{client.address} {spiffe_id}"))
+        return SavedSvid(None)
+    return SavedSvid(identity_path(state_dir, f"{client.address} {spiffe_id}"))
 
 
 def administrator_client(
@@ -154,9 +154,9 @@ def ca_security(reactor: Any, bundle: TrustBundle) -> Security:
     return _security(reactor, Judge(wall_clock, trust))
 
 
-def first_security(reactor: Any, pin: RootPin) -> Security:
+def pinned_security(reactor: Any, pin: RootPin) -> Security:
     """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
-    return _security(reactor, FirstTrust(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
+    return _security(reactor, PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
 
 
 def _only_the_ca(trust_domain: TrustDomain) -> Trust:

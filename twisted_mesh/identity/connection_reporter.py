@@ -37,7 +37,7 @@ class _Answer(msgspec.Struct):
 
 
 @define(eq=False, slots=False)
-class ConnectionReporting(Service):
+class ConnectionReporter(Service):
     """Reports while anybody is connected, at the pace that the CA asks for; that nobody is, once.
 
     The CA shows it to administrators and believes nothing of it. A CA that is away is not waited for:

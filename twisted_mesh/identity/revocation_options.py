@@ -8,22 +8,22 @@ from attrs import frozen
 from cryptography import x509
 from twisted.logger import Logger
 
-from twisted_mesh.http.fetch import Downloader
+from twisted_mesh.http.fetch import Fetcher
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.revocation.crl_numbers import CrlMemory
-from twisted_mesh.revocation.crl_source import CrlPlace, crl_issuers
+from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
+from twisted_mesh.revocation.crl_source import CrlSource, crl_issuers
 from twisted_mesh.revocation.crl_watch import CrlWatch
-from twisted_mesh.revocation.ocsp_checker import OcspInquiry, Responders
+from twisted_mesh.revocation.ocsp_checker import OcspChecker, Responders
 
 #: Seconds for one request: a CRL may be 64 MiB long, and nobody waits for it.
 _CRL_TIMEOUT, _OCSP_TIMEOUT = 60.0, 5.0
 
 
 @frozen
-class RevocationSources:
+class RevocationOptions:
     """``--crl``, ``--crl-issuer``, ``--ocsp`` and ``--ocsp-origin``."""
 
-    places: tuple[CrlPlace, ...] = ()
+    places: tuple[CrlSource, ...] = ()
     issuers: tuple[x509.Certificate, ...] = ()
     responders: Responders | None = None
     fails_closed: bool = True
@@ -37,10 +37,10 @@ class RevocationSources:
         ocsp: str | None,
         origins: Sequence[str],
         on_stale: str | None = None,
-    ) -> "RevocationSources":
+    ) -> "RevocationOptions":
         """Raises :class:`pki.errors.PkiError`."""
         return cls(
-            tuple(map(CrlPlace.parse, dict.fromkeys(crls))),
+            tuple(map(CrlSource.parse, dict.fromkeys(crls))),
             crl_issuers(issuers),
             Responders.parse(ocsp, origins),
             on_stale in (None, "fail-closed"),
@@ -53,13 +53,13 @@ class RevocationSources:
         watch = CrlWatch(
             self.places,
             self.issuers,
-            Downloader(reactor, _CRL_TIMEOUT),
+            Fetcher(reactor, _CRL_TIMEOUT),
             reactor,
             manager.now,
             log,
             manager.revoke,
             lambda: manager.judge.trust.revocations,
-            CrlMemory(memory),
+            SeenCrlNumbers(memory),
         )
         if self.places:
             watch.memory.recall()
@@ -67,13 +67,13 @@ class RevocationSources:
             manager.judge.freshness.doubts.append(watch.doubt)
         return watch
 
-    def inquiry(self, manager: CertificateManager, reactor: Any, log: Logger) -> OcspInquiry | None:
+    def inquiry(self, manager: CertificateManager, reactor: Any, log: Logger) -> OcspChecker | None:
         """Whoever asks about each peer, if somebody is to."""
         if self.responders is None:
             return None
-        return OcspInquiry(
+        return OcspChecker(
             self.responders,
-            Downloader(reactor, _OCSP_TIMEOUT),
+            Fetcher(reactor, _OCSP_TIMEOUT),
             reactor,
             manager.now,
             log,

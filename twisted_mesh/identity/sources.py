@@ -20,11 +20,11 @@ from pki.svid.bundle import BundleSet
 from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient, CaRefused
-from twisted_mesh.identity.saved_svid import KeptIdentity
+from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.tls.alerts import RefusedByPeer
-from twisted_mesh.trust.log_witness import Witness
+from twisted_mesh.trust.log_witness import LogWitness
 from twisted_mesh.trust.source import Identity, News
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
@@ -63,11 +63,11 @@ class CaSource:
     dns_names: Sequence[str] = ()
     ip_addresses: Sequence[IPAddress] = ()
     ttl: timedelta | None = None
-    witness: Witness = field(factory=lambda: Witness(None))
+    witness: LogWitness = field(factory=lambda: LogWitness(None))
     """Of the CA's audit log."""
     token: JoinToken | None = field(default=None, repr=False)
     """What buys the first certificate; forgotten once there is one."""
-    kept: KeptIdentity = field(factory=lambda: KeptIdentity(None))
+    kept: SavedSvid = field(factory=lambda: SavedSvid(None))
     """For the next life."""
     _asking: "_Question | None" = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)

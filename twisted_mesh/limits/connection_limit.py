@@ -75,7 +75,7 @@ class Place:
     key: str
     """Whose it is: an address, or what was proven."""
     is_proven: bool
-    _admission: "Admission"
+    _admission: "ConnectionLimit"
     hang_up: Callable[[], object] = field(default=lambda: None, init=False)
     """Ends the connection at once."""
     state: _State = field(default=_State.TAKEN, init=False)
@@ -141,7 +141,7 @@ class _Group:
 
 
 @define(eq=False)
-class Admission:
+class ConnectionLimit:
     """Counts the connections of one listener.
 
     Where there is no room a newcomer gets that of an unproven connection: of its own address if that

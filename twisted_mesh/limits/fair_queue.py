@@ -1,4 +1,4 @@
-"""A turnstile: so much work at once, so much in line, and each caller in turn."""
+"""A fair queue: so much work at once, so much in line, and each caller in turn."""
 
 from collections import Counter, OrderedDict, deque
 from types import TracebackType
@@ -19,8 +19,8 @@ RETRY_AFTER = 1.0
 
 
 @define(eq=False)
-class Turnstile:
-    """``async with turnstile.enter(caller):`` does a piece of work when it is its turn.
+class FairQueue:
+    """``async with queue.enter(caller):`` does a piece of work when it is its turn.
 
     Callers take turns, however much each of them brings. When the line is full, a caller who has less
     in it than another takes the place of that one's newest piece. Raises :class:`Busy`.
@@ -122,13 +122,13 @@ class Turnstile:
 
 @frozen(eq=False)
 class Pass:
-    """One piece of work at a :class:`Turnstile`."""
+    """One piece of work at a :class:`FairQueue`."""
 
-    turnstile: Turnstile
+    fair_queue: FairQueue
     caller: str
 
     async def __aenter__(self) -> None:
-        await self.turnstile.come_in(self.caller)
+        await self.fair_queue.come_in(self.caller)
 
     async def __aexit__(
         self,
@@ -136,4 +136,4 @@ class Pass:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.turnstile.leave(self.caller)
+        self.fair_queue.leave(self.caller)

@@ -14,7 +14,7 @@ _log = logger("crl")
 
 
 @define(eq=False)
-class CrlMemory:
+class SeenCrlNumbers:
     """Highest numbers, by the place that a list came from and by its issuer."""
 
     path: Path | None
@@ -62,6 +62,6 @@ class CrlMemory:
             _log.debug("numbers of CRLs are kept in memory only: {error}", error=str(error))
 
 
-def crl_memory_path(state_dir: Path, who: str) -> Path:
+def crl_numbers_path(state_dir: Path, who: str) -> Path:
     """Where one endpoint keeps them."""
     return state_dir / "crls" / f"{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"

@@ -13,12 +13,12 @@ from cryptography import x509
 from pki.crl.crl import MAX_CRL_SIZE
 from pki.errors import Malformed, printable
 from pki.svid.x509svid import load_certificates
-from twisted_mesh.http.fetch import Download, Downloader, HttpUrl
+from twisted_mesh.http.fetch import Download, Fetcher, HttpUrl
 from twisted_mesh.state.directory import StateError, read_file
 
 
 @frozen
-class CrlPlace:
+class CrlSource:
     """``--crl``: a file, or an ``http:`` URL."""
 
     text: str
@@ -26,7 +26,7 @@ class CrlPlace:
     url: HttpUrl | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "CrlPlace":
+    def parse(cls, text: str) -> "CrlSource":
         """Raises :class:`Malformed`."""
         scheme, colon, name = text.partition(":")
         if scheme.lower() in ("http", "https") and colon:
@@ -111,7 +111,7 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def content_of(place: CrlPlace, downloader: Downloader, defer: Any) -> Content:
+def content_of(place: CrlSource, downloader: Fetcher, defer: Any) -> Content:
     if place.url is not None:
         return Download(downloader, place.url, MAX_CRL_SIZE)
     return FileContent(place.path or Path(), defer)

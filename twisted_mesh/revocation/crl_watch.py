@@ -22,9 +22,9 @@ from pki.errors import PkiError, Problem
 from pki.ocsp.evidence import ListInForce, lists_from
 from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.validity import rfc3339
-from twisted_mesh.http.fetch import Downloader
-from twisted_mesh.revocation.crl_numbers import CrlMemory
-from twisted_mesh.revocation.crl_source import Content, CrlPlace, content_of
+from twisted_mesh.http.fetch import Fetcher
+from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
+from twisted_mesh.revocation.crl_source import Content, CrlSource, content_of
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import sleep, spawn, within
@@ -49,7 +49,7 @@ _BROKEN = Problem("internal", "reading it met a bug", "the log has a traceback: 
 class _Watched:
     """One place, and what came from it."""
 
-    place: CrlPlace
+    place: CrlSource
     content: Content
     held: tuple[ListInForce, ...] = ()
     """The last good ones."""
@@ -67,17 +67,17 @@ class _Watched:
 class CrlWatch:
     """Follows places that publish CRLs. Never raises: what goes wrong is logged, once."""
 
-    places: Sequence[CrlPlace]
+    places: Sequence[CrlSource]
     issuers: Sequence[x509.Certificate]
     """Besides our own issuing CA and the roots, which are learnt from each identity."""
-    downloader: Downloader
+    downloader: Fetcher
     clock: IReactorTime
     now: Now
     log: Logger
     revoke: Callable[[Sequence[Revocation]], None]
     known: Callable[[], RevocationSet]
     """What is believed to be revoked now."""
-    memory: CrlMemory = field(factory=lambda: CrlMemory(None))
+    memory: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
     defer: Any = deferToThread
     """Has a function called somewhere else, and its result here."""
     draw: random.Random = field(factory=random.SystemRandom)
@@ -230,7 +230,7 @@ class CrlWatch:
         return max(FILE_PAUSE, min(URL_PAUSE, left))
 
 
-def _stale(place: CrlPlace, what: str) -> Problem:
+def _stale(place: CrlSource, what: str) -> Problem:
     return Problem(
         "stale-revocation",
         f"the CRL from {place} {what}",

@@ -23,7 +23,7 @@ from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import MAX_ANSWER_SIZE, read_answer
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension, subject_of
-from twisted_mesh.http.fetch import Downloader, HttpUrl
+from twisted_mesh.http.fetch import Fetcher, HttpUrl
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
@@ -92,11 +92,11 @@ def _named(certificate: x509.Certificate) -> Iterable[HttpUrl]:
 
 
 @define(eq=False)
-class OcspInquiry:
+class OcspChecker:
     """Asks about certificates: once about each, however many connections wait for it."""
 
     responders: Responders
-    downloader: Downloader
+    downloader: Fetcher
     clock: IReactorTime
     now: Now
     log: Logger

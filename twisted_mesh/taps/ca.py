@@ -24,23 +24,28 @@ from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import UserNames
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.api.app import ROUTES, CaApi
-from twisted_mesh.ca.api.authentication import PlainDoor, SocketDoor, TlsDoor, of_process
-from twisted_mesh.ca.api.public_site import CrlSite
+from twisted_mesh.ca.api.authentication import (
+    PlaintextAuthenticator,
+    SocketAuthenticator,
+    TlsAuthenticator,
+    of_process,
+)
+from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create, tell_certificate
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.restore_note import take_note_of_restore
-from twisted_mesh.ca.rotation.rotator import Succession
-from twisted_mesh.ca.rotation.steps import Handover
+from twisted_mesh.ca.rotation.rotator import Rotator
+from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import OwnSource
-from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.tasks import within
@@ -76,11 +81,11 @@ _MAX_SOCKET_PATH = 103
 
 
 class CaService(MeshService):
-    """The CA: its state, its store, its three doors, its own certificate."""
+    """The CA: its state, its store, its listeners, its own certificate."""
 
     ca: CertificateAuthority
     manager: CertificateManager
-    succession: Succession
+    rotator: Rotator
     record_is_lost = False
     """Whether the record is younger than the CA."""
 
@@ -101,7 +106,7 @@ class CaService(MeshService):
             raise StartError(
                 f"the socket's path {self.socket} is too long for a unix socket: choose a shorter --socket"
             )
-        self.bulletin = Bulletin(reactor)
+        self.notifier = Notifier(reactor)
         self.plain_endpoint = None
         if options["insecure-http"] is not None:
             self.plain_endpoint = listening_endpoint(
@@ -147,14 +152,14 @@ class CaService(MeshService):
             issuance_log,
         )
         if options["entries"] is not None:
-            self.ca.registrar.filed = read_entries(options["entries"], options["trust-domain"])
+            self.ca.entries.filed = read_entries(options["entries"], options["trust-domain"])
         self.ca.health.directory = self.state.ca
         self.ca.publisher.keep_in(self.state.ca)
         self.ca.publisher.begin()
         self.housekeeping = Housekeeping(
             self.ca, self.reactor, options["keep-expired"], options["keep-audit"]
         )
-        handover = Handover(
+        rotation_steps = RotationSteps(
             self.ca,
             self.state,
             self.keys,
@@ -163,10 +168,10 @@ class CaService(MeshService):
             options["issuing-duration"],
             farewell=self.ca.publisher.sign_root,
         )
-        self.succession = Succession(handover, self.reactor)
-        self.ca.health.waiting = self.succession.waiting
-        self.ca.detach = self.succession.detach_root
-        observe.watch_succession(self.succession)
+        self.rotator = Rotator(rotation_steps, self.reactor)
+        self.ca.health.waiting = self.rotator.waiting
+        self.ca.detach = self.rotator.detach_root
+        observe.watch_rotation(self.rotator)
         self._tell_authorities(fresh=fresh)
         self.record_is_lost = self.store.is_new and not fresh and options["store"] != "memory:"
         if self.record_is_lost:
@@ -226,17 +231,22 @@ class CaService(MeshService):
         most = options["max-connections"]
         capacity = Capacity.of(most) if most else Capacity.of_system(len(names))
         # Half of the connections, and half of what one caller may have, are for those who do not wait.
-        self.bulletin.most, self.bulletin.most_of_one = capacity.most // 2, capacity.of_peer // 2
-        self.ca.bulletin = self.bulletin
-        places = {name: Admission(capacity, reactor, name, self.log) for name in names}
+        self.notifier.most, self.notifier.most_of_one = capacity.most // 2, capacity.of_peer // 2
+        self.ca.notifier = self.notifier
+        places = {name: ConnectionLimit(capacity, reactor, name, self.log) for name in names}
         tls, unix = places["the TLS port"], places["the socket"]
-        security = Security(contexts, judge, reactor, registry, self.log, admission=tls)
+        security = Security(contexts, judge, reactor, registry, self.log, connection_limit=tls)
         process = ProcessAttestor(UserNames(reactor))
-        doors = (TlsDoor(options["admin"]), SocketDoor(self.ca.registrar, process))
-        apis = [CaApi(self.ca, door, throttle=throttle) for door in doors]
+        authenticators = (
+            TlsAuthenticator(options["admin"]),
+            SocketAuthenticator(self.ca.entries, process),
+        )
+        apis = [
+            CaApi(self.ca, authenticator, throttle=throttle) for authenticator in authenticators
+        ]
         self.sites = [
             BoundedSite(apis[0], reactor),
-            BoundedSite(apis[1], reactor, admission=unix, whose=of_process),
+            BoundedSite(apis[1], reactor, connection_limit=unix, whose=of_process),
         ]
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(
@@ -245,8 +255,8 @@ class CaService(MeshService):
         self.ca.url = default_entry.reached_at(self.tls_port.getHost(), options["public-url"])
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
-            api = CaApi(self.ca, PlainDoor(), guards_browsers=True, throttle=throttle)
-            site = BoundedSite(api, reactor, admission=places["the plaintext port"])
+            api = CaApi(self.ca, PlaintextAuthenticator(), guards_browsers=True, throttle=throttle)
+            site = BoundedSite(api, reactor, connection_limit=places["the plaintext port"])
             self.sites.append(site)
             port: Any = self.listening(
                 self.plain_endpoint.listen(site), f"the plaintext port {options['insecure-http']}"
@@ -260,10 +270,12 @@ class CaService(MeshService):
         if self.crl_endpoint is not None:
             self._open_crl_port(self.crl_endpoint, places["the CRL port"])
 
-    def _open_crl_port(self, endpoint: IStreamServerEndpoint, admission: Admission) -> None:
+    def _open_crl_port(
+        self, endpoint: IStreamServerEndpoint, connection_limit: ConnectionLimit
+    ) -> None:
         options = self.options
-        resource = CrlSite(self.ca, options["rate-limit"], self.reactor)
-        site = BoundedSite(resource, self.reactor, admission=admission)
+        resource = PublicSite(self.ca, options["rate-limit"], self.reactor)
+        site = BoundedSite(resource, self.reactor, connection_limit=connection_limit)
         self.sites.append(site)
         port: Any = self.listening(endpoint.listen(site), f"the CRL address {options['crl-http']}")
         url = publication.url(port.getHost(), options["public-url"])
@@ -300,7 +312,7 @@ class CaService(MeshService):
             {"version": version("twisted-mesh"), "issuer": self.ca.authorities.issuing.key_id},
         )
         await default_entry.settle(
-            self.ca.registrar,
+            self.ca.entries,
             self.ca.trust_domain,
             [self.tls_port.getHost()],
             declined=bool(self.options["no-default-entry"]),
@@ -310,9 +322,9 @@ class CaService(MeshService):
         self.audit.start(self.reactor)
         self.housekeeping.start()
         await self.ca.publisher.ready()
-        await self.succession.attend()
+        await self.rotator.attend()
         self.ca.publisher.start(self.reactor)
-        self.addService(self.succession)
+        self.addService(self.rotator)
         self.addService(self.manager)
         await self.manager.ready()
         address: Any = self.tls_port.getHost()
@@ -365,7 +377,7 @@ class CaService(MeshService):
         await self.audit.extend()
 
     async def drain(self, seconds: float) -> None:
-        self.bulletin.close()
+        self.notifier.close()
         draining = [Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites]
         if late := sum(await gatherResults(draining)):
             self.cut_off(late, seconds)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
-from twisted_mesh.ca.entries import Registrar
+from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.runtime.log import logger
 
 _log = logger("ca")
@@ -26,7 +26,7 @@ def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
 
 
 async def settle(
-    registrar: Registrar,
+    entries: RegistrationEntries,
     trust_domain: TrustDomain,
     addresses: list[Any],
     *,
@@ -40,13 +40,13 @@ async def settle(
     """
     exposed = [address for address in addresses if not is_loopback(address)]
     wanted = not declined and not exposed and not is_lost
-    await registrar.settle_default(default_entry(trust_domain) if wanted else None)
+    await entries.settle_default(default_entry(trust_domain) if wanted else None)
     if exposed:
-        registrar.expose()
+        entries.expose()
     selector = f"unix:uid:{os.geteuid()}"
     pattern = f"spiffe://{trust_domain}/service/**"
     by_hand = f"mesh-ctl entry create --selector {selector} --spiffe-id '{pattern}'"
-    if registrar.is_effortless:
+    if entries.is_effortless:
         _log.info(
             "Default entry: every process of the CA's own user ({selector}) may have {pattern}; mesh-ctl entry "
             "delete {entry} ends that",
@@ -62,14 +62,14 @@ async def settle(
                 event="default-entry-stands",
                 entry=DEFAULT_ENTRY,
             )
-    elif registrar.is_known(DEFAULT_ENTRY):
+    elif entries.is_known(DEFAULT_ENTRY):
         _log.warn(
             "The default entry does not count, since the CA listens beyond loopback: services of the CA's own user "
             "need an entry, as all others do ({by_hand})",
             event="default-entry-refused",
             by_hand=by_hand,
         )
-    elif not registrar.all():
+    elif not entries.all():
         _log.info(
             "No registration entry lets anybody have a certificate yet: make one, like {by_hand}, or a join token "
             "(mesh-ctl token create)",

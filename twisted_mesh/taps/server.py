@@ -15,12 +15,12 @@ from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
-from twisted_mesh.identity.bootstrap import ca_client, join_token, kept_identity
-from twisted_mesh.identity.connection_reporter import ConnectionReporting
+from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.revocation_options import RevocationSources
+from twisted_mesh.identity.revocation_options import RevocationOptions
 from twisted_mesh.identity.sources import CaSource
-from twisted_mesh.revocation.crl_numbers import crl_memory_path
+from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
@@ -33,7 +33,7 @@ from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.log_witness import Witness, witness_path
+from twisted_mesh.trust.log_witness import LogWitness, witness_path
 
 
 class Options(ServiceOptions):
@@ -138,7 +138,7 @@ class Options(ServiceOptions):
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
         self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
-        self["revocation-sources"] = RevocationSources.parse(
+        self["revocation-sources"] = RevocationOptions.parse(
             self["crl"],
             self["crl-issuer"],
             self["ocsp"],
@@ -193,7 +193,7 @@ class ServerService(MeshService):
         judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
         staples = Staples(wall_clock)
         contexts = ContextFactory(Role(serves=True), staples)
-        self.witness = Witness(
+        self.witness = LogWitness(
             witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
         )
         self.witness.recall()
@@ -207,7 +207,7 @@ class ServerService(MeshService):
             options["ttl"],
             self.witness,
             options.pop("join-token"),
-            kept_identity(self.client, options["state-dir"], options["spiffe-id"]),
+            saved_svid(self.client, options["state-dir"], options["spiffe-id"]),
         )
         source.recall()
         self.manager = CertificateManager(
@@ -224,8 +224,8 @@ class ServerService(MeshService):
         self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
         self.manager.preparations.append(self.stapler.prepare)
         self.manager.on_revocation.append(self.stapler.told)
-        sources: RevocationSources = options["revocation-sources"]
-        numbers = crl_memory_path(
+        sources: RevocationOptions = options["revocation-sources"]
+        numbers = crl_numbers_path(
             options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
         )
         self.crls = sources.watch(self.manager, reactor, self.log, numbers)
@@ -246,7 +246,7 @@ class ServerService(MeshService):
         self.addService(self.manager)
         svid = await self.manager.ready()
         self.addService(
-            ConnectionReporting(self.client, self.manager.registry, self.reactor, self.log)
+            ConnectionReporter(self.client, self.manager.registry, self.reactor, self.log)
         )
         address = self.port.getHost()
         host = getattr(address, "host", "")

@@ -82,10 +82,10 @@ class _GuardedFactory(TLSMemoryBIOFactory):
                 address=spoken_address(addr),
             )
             return None
-        admission = mesh.security.admission
-        if admission is None or mesh.client is not None:
+        connection_limit = mesh.security.connection_limit
+        if connection_limit is None or mesh.client is not None:
             return super().buildProtocol(addr)
-        place = admission.admit(stranger(addr))
+        place = connection_limit.admit(stranger(addr))
         if place is None:
             return None
         protocol = super().buildProtocol(addr)

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.errors import Problem
-from twisted_mesh.limits.connection_limit import Admission
+from twisted_mesh.limits.connection_limit import ConnectionLimit
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
@@ -43,7 +43,7 @@ class Security:
     registry: ConnectionRegistry = field(factory=ConnectionRegistry)
     log: Logger = field(factory=partial(logger, "tls"))
     handshake_timeout: float = HANDSHAKE_TIMEOUT
-    admission: Admission | None = None
+    connection_limit: ConnectionLimit | None = None
     """How many may be connected to what listens; None for no bound."""
     requires_staple: bool = False
     """Whether servers must staple an OCSP answer to their certificates."""

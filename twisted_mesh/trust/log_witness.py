@@ -36,7 +36,7 @@ class _Remembered(msgspec.Struct):
 
 
 @define(eq=False)
-class Witness:
+class LogWitness:
     """Remembers one CA's log: by what it is verified, and its latest checkpoint."""
 
     path: Path | None
@@ -152,7 +152,7 @@ def witnesses(state_dir: Path, verifier: Verifier) -> list[Checkpoint]:
     """What all the witnesses of a state directory have seen of one log. Never raises."""
     found = []
     for path in sorted((state_dir / "witness").glob("*.json")):
-        witness = Witness(path)
+        witness = LogWitness(path)
         witness.recall()
         if witness.seen is not None and witness.verifier == verifier:
             found.append(witness.seen)

@@ -18,7 +18,7 @@ from twisted_mesh.trust.judge import Judge
 
 
 @define(eq=False)
-class FirstTrust(Judge):
+class PinnedJudge(Judge):
     """A judge that knows one root by its fingerprint, until it has met it."""
 
     _pin: RootPin | None = field(default=None, kw_only=True)

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from pki.issuing.profile import BACKDATE, WORKLOAD
 from pki.issuing.template import Template
-from pki.issuing.template_lint import Filled, lint_gaps
+from pki.issuing.template_lint import Filled, lint_template
 from pki.keys import KeyAlgorithm, key_identifier, spki_der
 from pki.svid.names import DNS_NAME, IP_ADDRESS, NAMELESS, URI, general_names, subject_der
 from pki.validity import Validity
@@ -46,7 +46,7 @@ def broken(**changes: Any) -> set[str]:
 
 
 def said(filled: Filled) -> set[str]:
-    problems = lint_gaps(filled)
+    problems = lint_template(filled)
     assert all(problem.rule for problem in problems)
     assert all(
         problem.subject == str(filled.spiffe_id)

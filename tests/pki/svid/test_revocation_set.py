@@ -86,7 +86,7 @@ def test_every_certificate_that_is_revoked_and_alive_is_found(told: list[Revocat
     assert len(found) == len(alive)
 
 
-# Generations: any of them may be merged with more, at any time
+# IssuingFiles: any of them may be merged with more, at any time
 
 
 @given(

@@ -16,8 +16,8 @@ from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import load_or_create
-from twisted_mesh.ca.rotation.rotator import Succession
-from twisted_mesh.ca.rotation.steps import Handover
+from twisted_mesh.ca.rotation.rotator import Rotator
+from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
@@ -58,7 +58,7 @@ class Life:
     """Steps whose record fails."""
     clock: Clock = field(factory=Clock)
     ca: CertificateAuthority = field(init=False)
-    succession: Succession = field(init=False)
+    rotator: Rotator = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.state.prepare()
@@ -89,14 +89,16 @@ class Life:
         lifetimes = Lifetimes(min(HOUR, self.longest_leaf), self.longest_leaf)
         log = AuditLog(None, LogKey.generate("test"), lambda: self.time)
         self.ca = CertificateAuthority(MESH, authorities, None, log, lifetimes, lambda: self.time)
-        handover = Handover(self.ca, self.state, keys, self.record, P256, self.life, at_once)
+        rotation_steps = RotationSteps(
+            self.ca, self.state, keys, self.record, P256, self.life, at_once
+        )
         self.clock = Clock()
-        self.succession = Succession(handover, self.clock)
+        self.rotator = Rotator(rotation_steps, self.clock)
 
     def run(self) -> None:
         """What the service does at its start."""
-        result_of(self.succession.attend())
-        self.succession.startService()
+        result_of(self.rotator.attend())
+        self.rotator.startService()
 
     async def record(self, name: str, target: str, facts: Mapping[str, str]) -> None:
         if facts["step"] in self.unrecordable:

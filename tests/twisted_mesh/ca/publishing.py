@@ -12,7 +12,7 @@ from pki.crl.crl import Crl, read_crl
 from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
 from twisted_mesh.ca.revocation.crl import PublishedCrl
-from twisted_mesh.ca.revocation.crl_publisher import Publisher
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 
 
 async def at_once(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -40,10 +40,10 @@ def without_root_key(rig: CaRig) -> None:
     rig.ca.adopt(evolve(rig.ca.authorities, root_key=None))
 
 
-def reborn(rig: CaRig) -> Publisher:
+def reborn(rig: CaRig) -> CrlPublisher:
     """What publishes after a restart, on the same record."""
     old = rig.ca.publisher
-    new = Publisher(
+    new = CrlPublisher(
         lambda: rig.ca.authorities, rig.store, rig.log, lambda: rig.time, rig.lifetimes, at_once
     )
     new.numbers.path, new.root.path = old.numbers.path, old.root.path

@@ -124,8 +124,8 @@ class CaRig:
         )
         self.ca.health.seconds = lambda: self.seconds
         self.ca.on_revocation.append(self.told.extend)
-        self.ca.registrar.filed = (entry("file.backend", f"x509:{BACKEND}", BACKEND),)
-        result_of(self.ca.registrar.load())
+        self.ca.entries.filed = (entry("file.backend", f"x509:{BACKEND}", BACKEND),)
+        result_of(self.ca.entries.load())
         self.order.clear()
 
     def log_to(self, path: Path) -> None:

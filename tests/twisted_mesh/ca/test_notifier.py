@@ -8,22 +8,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.twisted_mesh.ca.rigs import result_of
-from twisted_mesh.ca.notifier import PAUSE, Bulletin
+from twisted_mesh.ca.notifier import PAUSE, Notifier
 
 
 @define(eq=False)
 class Rig:
     clock: Clock = field(factory=Clock)
     woken: list[tuple[str, bool]] = field(factory=list)
-    bulletin: Bulletin = field(init=False)
+    notifier: Notifier = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.bulletin = Bulletin(self.clock, most=2000, most_of_one=1500)
+        self.notifier = Notifier(self.clock, most=2000, most_of_one=1500)
 
     def wait(
         self, who: str = "a", seconds: float = 25, gone: "Deferred[Any] | None" = None
     ) -> None:
-        waiting = self.bulletin.wait(self.bulletin.number, who, seconds, gone)
+        waiting = self.notifier.wait(self.notifier.number, who, seconds, gone)
         Deferred.fromCoroutine(waiting).addCallback(lambda news: self.woken.append((who, news)))
 
     def turns(self) -> None:
@@ -39,11 +39,11 @@ def rig() -> Rig:
 def test_who_waits_is_woken_by_the_next_issue(rig: Rig) -> None:
     rig.wait("a")
     rig.wait("b")
-    assert (len(rig.bulletin), rig.woken) == (2, [])
-    rig.bulletin.announce()
+    assert (len(rig.notifier), rig.woken) == (2, [])
+    rig.notifier.announce()
     rig.turns()
     assert rig.woken == [("a", True), ("b", True)]
-    assert len(rig.bulletin) == 0
+    assert len(rig.notifier) == 0
     assert rig.clock.getDelayedCalls() == []
 
 
@@ -56,30 +56,30 @@ def test_a_wait_ends_without_news(rig: Rig) -> None:
 
 
 def test_what_came_out_meanwhile_is_not_waited_for(rig: Rig) -> None:
-    seen = rig.bulletin.number
-    rig.bulletin.announce()
+    seen = rig.notifier.number
+    rig.notifier.announce()
     rig.turns()
-    assert result_of(rig.bulletin.wait(seen, "a", 25)) is True
+    assert result_of(rig.notifier.wait(seen, "a", 25)) is True
 
 
 def test_nobody_waits_for_no_time(rig: Rig) -> None:
-    assert result_of(rig.bulletin.wait(rig.bulletin.number, "a", 0)) is False
+    assert result_of(rig.notifier.wait(rig.notifier.number, "a", 0)) is False
 
 
 def test_a_burst_is_told_at_once_and_then_together(rig: Rig) -> None:
     for _ in range(1000):
-        rig.bulletin.announce()
+        rig.notifier.announce()
         rig.clock.advance(0.001)
     rig.clock.advance(PAUSE)
-    assert 1 / PAUSE / 2 <= rig.bulletin.number <= 1 / PAUSE + 2
+    assert 1 / PAUSE / 2 <= rig.notifier.number <= 1 / PAUSE + 2
 
 
 def test_after_a_pause_news_are_told_at_once(rig: Rig) -> None:
-    rig.bulletin.announce()
+    rig.notifier.announce()
     rig.turns()
     rig.clock.advance(PAUSE)
     rig.wait()
-    rig.bulletin.announce()
+    rig.notifier.announce()
     rig.turns()
     assert rig.woken == [("a", True)]
 
@@ -87,14 +87,14 @@ def test_after_a_pause_news_are_told_at_once(rig: Rig) -> None:
 def test_the_more_are_told_the_rarer_and_never_all_in_one_turn(rig: Rig) -> None:
     for number in range(1000):
         rig.wait(str(number))
-    rig.bulletin.announce()
+    rig.notifier.announce()
     between: list[int] = []
     rig.clock.callLater(0, lambda: between.append(len(rig.woken)))
     rig.turns()
     assert 0 < between[0] < 100
     assert len(rig.woken) == 1000
     rig.wait("again")
-    rig.bulletin.announce()
+    rig.notifier.announce()
     rig.clock.advance(5 * PAUSE)
     assert len(rig.woken) == 1000, "those have to be answered first"
     rig.clock.advance(0.5)
@@ -105,32 +105,32 @@ def test_who_hangs_up_is_forgotten(rig: Rig) -> None:
     gone: Deferred[None] = Deferred()
     rig.wait("a", gone=gone)
     gone.errback(ConnectionError())
-    assert len(rig.bulletin) == 0
+    assert len(rig.notifier) == 0
     assert rig.clock.getDelayedCalls() == []
 
 
 def test_so_many_may_wait_and_so_many_of_one(rig: Rig) -> None:
-    rig.bulletin.most, rig.bulletin.most_of_one = 3, 2
+    rig.notifier.most, rig.notifier.most_of_one = 3, 2
     for who in ("a", "a"):
-        assert rig.bulletin.has_room(who)
+        assert rig.notifier.has_room(who)
         rig.wait(who, 5)
-    assert not rig.bulletin.has_room("a")
-    assert rig.bulletin.has_room("b")
+    assert not rig.notifier.has_room("a")
+    assert rig.notifier.has_room("b")
     rig.wait("b")
-    assert not rig.bulletin.has_room("c")
+    assert not rig.notifier.has_room("c")
     rig.clock.advance(5)
-    assert rig.bulletin.has_room("a")
+    assert rig.notifier.has_room("a")
 
 
 def test_closing_lets_everybody_go_and_nobody_wait(rig: Rig) -> None:
     rig.wait("a")
-    rig.bulletin.announce()
-    rig.bulletin.close()
+    rig.notifier.announce()
+    rig.notifier.close()
     assert rig.woken == [("a", True)]
     rig.wait("b")
-    rig.bulletin.announce()
+    rig.notifier.announce()
     assert rig.woken[1:] == [("b", True)]
-    assert not rig.bulletin.has_room("c")
+    assert not rig.notifier.has_room("c")
     assert rig.clock.getDelayedCalls() == []
 
 
@@ -144,7 +144,7 @@ def test_who_asks_the_same_shares_what_is_made_until_the_next_issue(rig: Rig) ->
     got: list[Any] = []
 
     def ask(key: object) -> None:
-        Deferred.fromCoroutine(rig.bulletin.shared(key, make)).addBoth(got.append)
+        Deferred.fromCoroutine(rig.notifier.shared(key, make)).addBoth(got.append)
 
     ask(1)
     ask(1)
@@ -154,7 +154,7 @@ def test_who_asks_the_same_shares_what_is_made_until_the_next_issue(rig: Rig) ->
     assert got == ["one", "one"]
     ask(1)
     assert (got, len(making)) == (["one"] * 3, 2)
-    rig.bulletin.announce()
+    rig.notifier.announce()
     rig.turns()
     ask(1)
     assert len(making) == 3
@@ -169,7 +169,7 @@ def test_what_could_not_be_made_is_made_anew_by_each(rig: Rig) -> None:
 
     got: list[Any] = []
     for _ in range(2):
-        Deferred.fromCoroutine(rig.bulletin.shared(1, make)).addBoth(got.append)
+        Deferred.fromCoroutine(rig.notifier.shared(1, make)).addBoth(got.append)
     making[0].errback(ValueError("the disk"))
     assert [type(found).__name__ for found in got] == ["Failure"]
     making[1].callback("one")
@@ -185,5 +185,5 @@ def test_not_everything_that_is_asked_for_is_kept(rig: Rig) -> None:
 
     for _ in range(2):
         for key in range(100):
-            result_of(rig.bulletin.shared(key, make))
+            result_of(rig.notifier.shared(key, make))
     assert len(made) > 150

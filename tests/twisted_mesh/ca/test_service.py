@@ -627,24 +627,24 @@ def test_every_intent_is_resolved_however_many_there_are(rig: CaRig) -> None:
 def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
     rig: CaRig, whose: str
 ) -> None:
-    registrar, uid = rig.ca.registrar, Selector("unix:uid", "77")
+    entries, uid = rig.ca.entries, Selector("unix:uid", "77")
     if whose == "entry of a user":
         right = entry("a" * 16, str(uid), BACKEND)
-        result_of(registrar.create(ADMIN, right, ""))
+        result_of(entries.create(ADMIN, right, ""))
         caller = Principal(Kind.WORKLOAD, str(uid), selectors=frozenset({uid}))
     else:
         right = entry(DEFAULT_ENTRY, "unix:uid:0", f"spiffe://{MESH}/other/**")
-        result_of(registrar.settle_default(right))
+        result_of(entries.settle_default(right))
         caller = administrator("unix:uid:0", frozenset({Selector("unix:uid", "0")}))
-    rig.ca.turnstile.most = 1
-    result_of(rig.ca.turnstile.come_in("somebody else"))
+    rig.ca.fair_queue.most = 1
+    result_of(rig.ca.fair_queue.come_in("somebody else"))
     outcome: list[Any] = []
     csr = build_csr(key(9), BACKEND)
     signing = rig.ca.sign(caller, csr, str(BACKEND), None)
     Deferred.fromCoroutine(signing).addBoth(outcome.append)
     assert outcome == []
-    result_of(registrar.delete(ADMIN, right.id, ""))
-    rig.ca.turnstile.leave("somebody else")
+    result_of(entries.delete(ADMIN, right.id, ""))
+    rig.ca.fair_queue.leave("somebody else")
     (failure,) = outcome
     assert failure.check(EntryGone), failure
     assert "sign" not in rig.order

@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone
 from tests.pki.strategies import mutated
 from tests.twisted_mesh.http.test_server import GET, LATER, Rig, chunked, post
 from twisted_mesh.http import server
-from twisted_mesh.http.fast_request import WholeRequest, read_whole
+from twisted_mesh.http.fast_request import FastRequest, read_fast
 
 DATE = re.compile(rb"Date: [^\r\n]*\r\n")
 POST = post(b'{"a": "b"}', b"Content-Type: application/json")
@@ -22,7 +22,7 @@ def heard(pieces: list[bytes], *, whole: bool) -> tuple[bytes, list[tuple[str, b
     """All that a connection answers, what the resource saw, and whether it goes on."""
     with pytest.MonkeyPatch.context() as patch:
         if not whole:
-            patch.setattr(server, "read_whole", lambda data: None)
+            patch.setattr(server, "read_fast", lambda data: None)
         rig = Rig()
         talk = rig.talk()
         for piece in pieces:
@@ -123,14 +123,14 @@ def test_where_a_request_is_split_makes_no_difference(stream: list[bytes], data:
 
 @pytest.mark.parametrize("data", [GET, POST, POST.replace(b"POST", b"PUT"), post(b"")])
 def test_an_ordinary_request_is_read_in_one_piece(data: bytes) -> None:
-    whole = read_whole(data)
+    whole = read_fast(data)
     assert whole is not None
     assert whole.body == data.partition(b"\r\n\r\n")[2]
     assert dict(whole.headers)[b"Host"] == b"a"
 
 
 def test_its_parts_are_told_apart() -> None:
-    assert read_whole(POST) == WholeRequest(
+    assert read_fast(POST) == FastRequest(
         b"POST",
         b"/now",
         ((b"Host", b"a"), (b"Content-Length", b"10"), (b"Content-Type", b"application/json")),
@@ -140,7 +140,7 @@ def test_its_parts_are_told_apart() -> None:
 
 @pytest.mark.parametrize("cut", range(0, len(POST), 7))
 def test_a_part_of_a_request_is_not_read_yet(cut: int) -> None:
-    assert read_whole(POST[:cut]) is None
+    assert read_fast(POST[:cut]) is None
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_a_part_of_a_request_is_not_read_yet(cut: int) -> None:
     ],
 )
 def test_what_is_out_of_the_ordinary_is_left_to_twisted(data: bytes) -> None:
-    assert read_whole(data) is None
+    assert read_fast(data) is None
 
 
 @given(st.binary() | mutated(POST))
 def test_no_bytes_break_the_reader(data: bytes) -> None:
-    whole = read_whole(data)
+    whole = read_fast(data)
     assert whole is None or data.endswith(whole.body)

@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 
 from pki.errors import Malformed, PkiError
 from tests.twisted_mesh.http_places import HttpPlaces, Request, reach, response
-from twisted_mesh.http.fetch import Download, Downloader, HttpUrl
+from twisted_mesh.http.fetch import Download, Fetcher, HttpUrl
 from twisted_mesh.tls.alerts import Unreachable
 
 URL = HttpUrl.parse("http://crl.example:8080/root?x=1", "--crl")
@@ -19,7 +19,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> HttpPlaces:
 
 
 def downloading(places: HttpPlaces, limit: int = 100) -> Download:
-    return Download(Downloader(places.reactor, 30.0), URL, limit)
+    return Download(Fetcher(places.reactor, 30.0), URL, limit)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_is_there_is_fetched(places: HttpPlaces) -> None:
 
 
 def test_an_ipv6_address_is_asked_at_its_port(places: HttpPlaces) -> None:
-    downloader = Downloader(places.reactor, 30.0)
+    downloader = Fetcher(places.reactor, 30.0)
     places.answer = lambda request: response(b"x")
     places.result(Download(downloader, HttpUrl.parse("http://[::1]:81/", "--crl"), 9).fetch())
     assert places.addresses == [("::1", 81)]
@@ -139,7 +139,7 @@ def test_nobody_there_and_no_answer_in_time_are_unreachable(places: HttpPlaces) 
 
 def test_a_question_is_posted_with_its_type(places: HttpPlaces) -> None:
     places.answer = lambda request: response(request.body[::-1])
-    downloader = Downloader(places.reactor, 30.0)
+    downloader = Fetcher(places.reactor, 30.0)
     answer = places.result(downloader.post(URL, b"abc", "application/ocsp-request", 10))
     assert answer == b"cba"
     assert places.asked[0].line == "POST /root?x=1"

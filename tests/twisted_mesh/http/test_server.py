@@ -20,7 +20,7 @@ from tests.twisted_mesh.talking import Talk, Wire, read_answers
 from twisted_mesh.http.request import answer
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.server import BoundedSite, Limits, a_strangers
-from twisted_mesh.limits.connection_limit import Admission, Capacity
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 
 LIMITS = Limits(header_seconds=10, body_seconds=30, idle_seconds=75, body_bytes=1000)
 GET = b"GET /now HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -711,22 +711,24 @@ def test_giving_up_on_an_answer_ends_its_connection() -> None:
 # Places.
 
 
-def crowded(rig: Rig) -> Admission:
-    rig.site.admission = Admission(Capacity(8, 4, 4, 2), rig.clock, "the site", RecordingLog())
-    return rig.site.admission
+def crowded(rig: Rig) -> ConnectionLimit:
+    rig.site.connection_limit = ConnectionLimit(
+        Capacity(8, 4, 4, 2), rig.clock, "the site", RecordingLog()
+    )
+    return rig.site.connection_limit
 
 
 def test_a_newcomer_takes_the_place_of_who_waits_for_longest(rig: Rig) -> None:
-    admission = crowded(rig)
+    connection_limit = crowded(rig)
     first, second, third = (rig.talk() for _ in range(3))
     rig.clock.advance(0)
     assert [talk.open for talk in (first, second, third)] == [False, True, True]
     assert first.wire.aborted
-    assert len(admission) == len(rig.site.channels) == 2
+    assert len(connection_limit) == len(rig.site.channels) == 2
 
 
 def test_who_is_being_answered_keeps_its_place_and_a_newcomer_is_hung_up_on(rig: Rig) -> None:
-    admission = crowded(rig)
+    connection_limit = crowded(rig)
     served = [rig.talk() for _ in range(2)]
     for talk in served:
         talk.say(LATER)
@@ -740,17 +742,17 @@ def test_who_is_being_answered_keeps_its_place_and_a_newcomer_is_hung_up_on(rig:
     assert rig.talk().open
     rig.clock.advance(0)
     assert not served[0].open, "it was the one that waited"
-    assert admission.refused == 1
+    assert connection_limit.refused == 1
     assert len(rig.site.channels) == 2
 
 
 def test_every_place_is_given_back_however_a_connection_ends(rig: Rig) -> None:
-    admission = crowded(rig)
+    connection_limit = crowded(rig)
     for end in (b"", GET, b"\x00\r\n\r\n", post(b"x" * 2000), LATER):
         talk = rig.talk()
         talk.say(end)
         talk.wire.lose(ConnectionLost())
-    assert len(admission) == 0
+    assert len(connection_limit) == 0
     assert not rig.site.channels
     assert rig.clock.getDelayedCalls() == []
 

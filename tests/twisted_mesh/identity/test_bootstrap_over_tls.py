@@ -18,7 +18,7 @@ from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import TODAY, good_svid, home
 from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.identity import saved_svid as kept_identity_module
-from twisted_mesh.identity.bootstrap import ca_client, kept_identity
+from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.tls.alerts import PeerRefused, RefusedByPeer
 
@@ -43,7 +43,7 @@ class Machine:
     def start(self, token: JoinToken | None = TOKEN, fingerprint: str = FINGERPRINT) -> CaSource:
         """One life of an endpoint."""
         client = self.client(fingerprint)
-        kept = kept_identity(client, self.state, BACKEND)
+        kept = saved_svid(client, self.state, BACKEND)
         source = CaSource(client, BACKEND, lambda: TODAY, self.log, token=token, kept=kept)
         source.recall()
         return source
@@ -265,7 +265,7 @@ def test_with_a_root_by_file_nothing_is_different(machine: Machine) -> None:
     client = ca_client(
         machine.ca.reactor, "https://ca:8443", str(machine.state / "root.crt"), machine.state, MESH
     )
-    kept = kept_identity(client, machine.state, BACKEND)
+    kept = saved_svid(client, machine.state, BACKEND)
     source = CaSource(client, BACKEND, lambda: TODAY, machine.log, kept=kept)
     source.recall()
     machine.joins(source)
@@ -274,4 +274,4 @@ def test_with_a_root_by_file_nothing_is_different(machine: Machine) -> None:
 
 def test_over_the_socket_nothing_is_kept(tmp_path: Path) -> None:
     client = ca_client(FakeCa().reactor, None, None, tmp_path, MESH)
-    assert kept_identity(client, tmp_path, BACKEND).directory is None
+    assert saved_svid(client, tmp_path, BACKEND).directory is None

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from pki.errors import Problem
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.identity import connection_reporter
-from twisted_mesh.identity.connection_reporter import ConnectionReporting
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.tls.alerts import Unreachable
 
 A, B = "aa" * 32, "bb" * 32
@@ -48,12 +48,12 @@ class Rig:
     clock: Clock = field(factory=Clock)
     client: Client = field(factory=Client)
     registry: Registry = field(factory=Registry)
-    service: ConnectionReporting = field(init=False)
+    service: ConnectionReporter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         client: Any = self.client
         registry: Any = self.registry
-        self.service = ConnectionReporting(client, registry, self.clock, Logger(), "i1")
+        self.service = ConnectionReporter(client, registry, self.clock, Logger(), "i1")
         self.service.startService()
 
     def wait(self, seconds: int) -> list[Any]:

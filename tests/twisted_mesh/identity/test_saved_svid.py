@@ -17,15 +17,15 @@ from pki.svid.x509svid import X509Svid, certificates_pem, load_certificates
 from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, forge_root, key, mesh
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.identity import saved_svid as kept_identity_module
-from twisted_mesh.identity.saved_svid import KeptIdentity, identity_path
+from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.pinned_judge import FirstTrust
+from twisted_mesh.trust.pinned_judge import PinnedJudge
 
 PIN = RootPin(Fingerprint.of(mesh().root.certificate), MESH)
 
 
 def by_fingerprint(pin: RootPin = PIN) -> Judge:
-    return FirstTrust(lambda: NOW, pin=pin)
+    return PinnedJudge(lambda: NOW, pin=pin)
 
 
 def by_file() -> Judge:
@@ -45,21 +45,21 @@ def log(monkeypatch: pytest.MonkeyPatch) -> RecordingLog:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, log: RecordingLog) -> KeptIdentity:
-    kept = KeptIdentity(identity_path(tmp_path / "state", "who"))
+def kept(tmp_path: Path, log: RecordingLog) -> SavedSvid:
+    kept = SavedSvid(identity_path(tmp_path / "state", "who"))
     kept.keep(svid(), mesh().bundle)
     assert log.events == []
     return kept
 
 
-def home_of(kept: KeptIdentity) -> Path:
+def home_of(kept: SavedSvid) -> Path:
     assert kept.directory is not None
     return kept.directory
 
 
 @pytest.mark.parametrize("ca", [by_fingerprint, by_file])
 def test_what_is_kept_is_found_again(
-    ca: Callable[[], Judge], kept: KeptIdentity, log: RecordingLog
+    ca: Callable[[], Judge], kept: SavedSvid, log: RecordingLog
 ) -> None:
     found = kept.recall(BACKEND, ca(), NOW)
     assert found is not None
@@ -68,21 +68,21 @@ def test_what_is_kept_is_found_again(
     assert "until 2026-11-23T11:00:00Z: it shows the CA who we are" in log.text("identity-recalled")
 
 
-def svid_of(kept: KeptIdentity) -> X509Svid:
+def svid_of(kept: SavedSvid) -> X509Svid:
     chain = load_certificates((home_of(kept) / "svid.pem").read_bytes())
     return X509Svid.assemble(
         chain, MemoryKey.from_pem((home_of(kept) / "svid_key.pem").read_bytes())
     )
 
 
-def test_nobody_else_may_look(kept: KeptIdentity) -> None:
+def test_nobody_else_may_look(kept: SavedSvid) -> None:
     home = home_of(kept)
     for directory in (home, home.parent):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "svid_key.pem").stat().st_mode) == 0o600
 
 
-def test_each_time_it_is_another_generation(kept: KeptIdentity) -> None:
+def test_each_time_it_is_another_generation(kept: SavedSvid) -> None:
     for name in (8, 7, 6):
         kept.keep(svid(name=name), mesh().bundle)
         found = kept.recall(BACKEND, by_file(), NOW)
@@ -97,18 +97,18 @@ def test_two_endpoints_do_not_share_it(tmp_path: Path) -> None:
 
 
 def test_where_nothing_was_kept_there_is_nothing(tmp_path: Path, log: RecordingLog) -> None:
-    for kept in (KeptIdentity(None), KeptIdentity(tmp_path / "identity" / "x")):
+    for kept in (SavedSvid(None), SavedSvid(tmp_path / "identity" / "x")):
         assert kept.recall(BACKEND, by_file(), NOW) is None
         kept.forget()
     assert log.events == []
 
 
 def test_without_a_place_nothing_is_kept(log: RecordingLog) -> None:
-    KeptIdentity(None).keep(svid(), mesh().bundle)
+    SavedSvid(None).keep(svid(), mesh().bundle)
     assert log.events == []
 
 
-def test_what_is_forgotten_is_gone(kept: KeptIdentity) -> None:
+def test_what_is_forgotten_is_gone(kept: SavedSvid) -> None:
     kept.forget()
     assert not home_of(kept).exists()
     assert kept.recall(BACKEND, by_file(), NOW) is None
@@ -187,7 +187,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("harm", HARM)
 def test_what_was_harmed_is_not_used_and_said_in_one_line(
-    harm: str, kept: KeptIdentity, log: RecordingLog
+    harm: str, kept: SavedSvid, log: RecordingLog
 ) -> None:
     do, words = HARM[harm]
     do(home_of(kept))
@@ -230,7 +230,7 @@ MISFITS: dict[str, tuple[SpiffeId, Judge, datetime, str]] = {
 
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_what_does_not_fit_any_more_is_not_used(
-    misfit: str, kept: KeptIdentity, log: RecordingLog
+    misfit: str, kept: SavedSvid, log: RecordingLog
 ) -> None:
     spiffe_id, ca, now, words = MISFITS[misfit]
     assert kept.recall(spiffe_id, ca, now) is None
@@ -239,7 +239,7 @@ def test_what_does_not_fit_any_more_is_not_used(
 
 def test_where_it_cannot_be_kept_that_is_said_once(tmp_path: Path, log: RecordingLog) -> None:
     (tmp_path / "state").write_text("no directory")
-    kept = KeptIdentity(identity_path(tmp_path / "state", "who"))
+    kept = SavedSvid(identity_path(tmp_path / "state", "who"))
     for _ in range(3):
         kept.keep(svid(), mesh().bundle)
     (line,) = log.all_text().splitlines()
@@ -249,14 +249,14 @@ def test_where_it_cannot_be_kept_that_is_said_once(tmp_path: Path, log: Recordin
     assert kept.recall(BACKEND, by_file(), NOW) is not None
 
 
-def test_nothing_is_written_where_others_may_look(kept: KeptIdentity, log: RecordingLog) -> None:
+def test_nothing_is_written_where_others_may_look(kept: SavedSvid, log: RecordingLog) -> None:
     home_of(kept).parent.chmod(0o755)
     kept.keep(svid(name=8), mesh().bundle)
     assert "is open to others" in log.text("identity-not-kept")
     assert svid_of(kept).key.public_key == key(9).public_key
 
 
-def test_what_cannot_be_forgotten_is_said(kept: KeptIdentity, log: RecordingLog) -> None:
+def test_what_cannot_be_forgotten_is_said(kept: SavedSvid, log: RecordingLog) -> None:
     home_of(kept).chmod(0o755)
     kept.forget()
     assert "A revoked identity is still kept" in log.all_text()

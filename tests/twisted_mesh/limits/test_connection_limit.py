@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from pki.errors import Malformed
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.limits.connection_limit import Admission, Capacity, Place
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit, Place
 
 #: Of a listener that is small enough to be filled by hand.
 CAPACITY = Capacity(most=8, unproven=4, of_peer=4, of_address=2)
@@ -18,19 +18,19 @@ CAPACITY = Capacity(most=8, unproven=4, of_peer=4, of_address=2)
 
 @define(eq=False)
 class Door:
-    """An admission, and which connections it has hung up on."""
+    """A connection limit, and which connections it has hung up on."""
 
     capacity: Capacity = CAPACITY
     clock: Clock = field(factory=Clock)
     log: RecordingLog = field(factory=RecordingLog)
     hung_up: list[Place] = field(factory=list)
-    admission: Admission = field(init=False)
+    connection_limit: ConnectionLimit = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.admission = Admission(self.capacity, self.clock, "the door", self.log)
+        self.connection_limit = ConnectionLimit(self.capacity, self.clock, "the door", self.log)
 
     def come(self, key: str, *, is_proven: bool = False) -> Place | None:
-        place = self.admission.admit(key, is_proven=is_proven)
+        place = self.connection_limit.admit(key, is_proven=is_proven)
         if place is not None:
             place.hang_up = lambda: self.hung_up.append(place)
         return place
@@ -47,153 +47,155 @@ class Door:
 
 
 @pytest.fixture
-def door() -> Door:
+def authenticator() -> Door:
     return Door()
 
 
-def test_so_many_are_let_in_and_no_more(door: Door) -> None:
-    places = [door.let_in(f"svid {n}", is_proven=True) for n in range(8)]
-    assert door.come("svid 9", is_proven=True) is None
-    assert len(door.admission) == 8
+def test_so_many_are_let_in_and_no_more(authenticator: Door) -> None:
+    places = [authenticator.let_in(f"svid {n}", is_proven=True) for n in range(8)]
+    assert authenticator.come("svid 9", is_proven=True) is None
+    assert len(authenticator.connection_limit) == 8
     places[0].leave()
-    assert door.come("svid 9", is_proven=True) is not None
+    assert authenticator.come("svid 9", is_proven=True) is not None
 
 
-def test_the_oldest_of_a_full_address_makes_room_for_its_newest(door: Door) -> None:
-    first, second = (door.let_in("a") for _ in range(2))
-    third = door.let_in("a")
-    assert door.hung_up == [first]
+def test_the_oldest_of_a_full_address_makes_room_for_its_newest(authenticator: Door) -> None:
+    first, second = (authenticator.let_in("a") for _ in range(2))
+    third = authenticator.let_in("a")
+    assert authenticator.hung_up == [first]
     assert first.made_room and not second.made_room and not third.made_room
-    assert door.admission.unproven == 2
+    assert authenticator.connection_limit.unproven == 2
 
 
-def test_a_newcomer_takes_the_place_of_the_address_with_most(door: Door) -> None:
-    kept = door.let_in("b")
-    oldest, *_ = (door.let_in("a") for _ in range(2))
-    door.let_in("c")
-    door.let_in("d")
-    assert door.hung_up == [oldest]
+def test_a_newcomer_takes_the_place_of_the_address_with_most(authenticator: Door) -> None:
+    kept = authenticator.let_in("b")
+    oldest, *_ = (authenticator.let_in("a") for _ in range(2))
+    authenticator.let_in("c")
+    authenticator.let_in("d")
+    assert authenticator.hung_up == [oldest]
     assert not kept.made_room
 
 
-def test_who_has_proven_who_it_is_never_makes_room(door: Door) -> None:
-    proven = [door.let_in("x", is_proven=True) for _ in range(4)]
+def test_who_has_proven_who_it_is_never_makes_room(authenticator: Door) -> None:
+    proven = [authenticator.let_in("x", is_proven=True) for _ in range(4)]
     for number in range(100):
-        door.come(f"address {number}")
-        door.settle()
+        authenticator.come(f"address {number}")
+        authenticator.settle()
     assert not any(place.made_room for place in proven)
-    assert door.admission.unproven == 4
-    late = door.come("y", is_proven=True)
+    assert authenticator.connection_limit.unproven == 4
+    late = authenticator.come("y", is_proven=True)
     assert late is not None, "an unproven one has made room"
 
 
-def test_where_all_have_proven_who_they_are_a_stranger_is_refused(door: Door) -> None:
+def test_where_all_have_proven_who_they_are_a_stranger_is_refused(authenticator: Door) -> None:
     for number in range(8):
-        door.let_in(f"svid {number}", is_proven=True)
-    assert door.come("a") is None
-    assert door.admission.refused == 1
-    assert not door.hung_up
+        authenticator.let_in(f"svid {number}", is_proven=True)
+    assert authenticator.come("a") is None
+    assert authenticator.connection_limit.refused == 1
+    assert not authenticator.hung_up
 
 
-def test_whoever_proves_itself_leaves_the_crowd_of_strangers(door: Door) -> None:
-    honest = door.let_in("a")
+def test_whoever_proves_itself_leaves_the_crowd_of_strangers(authenticator: Door) -> None:
+    honest = authenticator.let_in("a")
     assert honest.prove("spiffe://mesh.local/service/x")
-    assert honest.is_proven and door.admission.unproven == 0
+    assert honest.is_proven and authenticator.connection_limit.unproven == 0
     for _ in range(20):
-        door.come("a")
-        door.settle()
+        authenticator.come("a")
+        authenticator.settle()
     assert not honest.made_room
     honest.leave()
-    assert len(door.admission) == 2
+    assert len(authenticator.connection_limit) == 2
 
 
-def test_one_peer_has_so_many_connections_and_no_more(door: Door) -> None:
+def test_one_peer_has_so_many_connections_and_no_more(authenticator: Door) -> None:
     for _ in range(4):
-        assert door.let_in("a").prove("svid")
-    assert not door.let_in("a").prove("svid")
-    assert door.let_in("b").prove("another")
-    assert door.come("svid", is_proven=True) is None
+        assert authenticator.let_in("a").prove("svid")
+    assert not authenticator.let_in("a").prove("svid")
+    assert authenticator.let_in("b").prove("another")
+    assert authenticator.come("svid", is_proven=True) is None
 
 
-def test_a_request_that_is_being_answered_is_not_the_time_to_make_room(door: Door) -> None:
-    first, second = (door.let_in("a") for _ in range(2))
+def test_a_request_that_is_being_answered_is_not_the_time_to_make_room(authenticator: Door) -> None:
+    first, second = (authenticator.let_in("a") for _ in range(2))
     first.serve()
-    door.let_in("a")
-    assert door.hung_up == [second]
-    door.settle()
-    door.let_in("a").serve()
-    door.settle()
-    assert door.come("a") is None, "both are being answered"
+    authenticator.let_in("a")
+    assert authenticator.hung_up == [second]
+    authenticator.settle()
+    authenticator.let_in("a").serve()
+    authenticator.settle()
+    assert authenticator.come("a") is None, "both are being answered"
     first.rest()
-    assert door.come("a") is not None
-    assert door.hung_up == [first]
+    assert authenticator.come("a") is not None
+    assert authenticator.hung_up == [first]
 
 
-def test_answered_connections_make_room_after_those_that_only_wait(door: Door) -> None:
-    first, second = (door.let_in("a") for _ in range(2))
+def test_answered_connections_make_room_after_those_that_only_wait(authenticator: Door) -> None:
+    first, second = (authenticator.let_in("a") for _ in range(2))
     first.serve()
     first.rest()
-    door.let_in("a")
-    assert door.hung_up == [second]
+    authenticator.let_in("a")
+    assert authenticator.hung_up == [second]
 
 
 def test_in_a_silent_flood_whoever_has_spoken_keeps_its_place() -> None:
-    door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
+    authenticator = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
     for _ in range(25):
-        door.let_in("a")
-    honest = door.let_in("a")
+        authenticator.let_in("a")
+    honest = authenticator.let_in("a")
     honest.speak()
     for _ in range(200):
-        door.come("a")
-        door.settle()
+        authenticator.come("a")
+        authenticator.settle()
     assert not honest.made_room
 
 
 def test_in_a_talkative_flood_a_newcomer_has_the_time_for_its_first_word() -> None:
-    door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
+    authenticator = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
     for _ in range(50):
-        door.let_in("a").speak()
-    honest = door.let_in("a")
+        authenticator.let_in("a").speak()
+    honest = authenticator.let_in("a")
     for _ in range(49):
-        door.let_in("a").speak()
-        door.settle()
+        authenticator.let_in("a").speak()
+        authenticator.settle()
     assert not honest.made_room
 
 
-def test_what_a_place_is_told_after_its_end_changes_nothing(door: Door) -> None:
-    first = door.let_in("a")
+def test_what_a_place_is_told_after_its_end_changes_nothing(authenticator: Door) -> None:
+    first = authenticator.let_in("a")
     first.leave()
     first.leave()
     first.serve()
     first.rest()
     assert not first.prove("svid")
-    assert len(door.admission) == 0
-    assert not door.admission._unproven and not door.admission._proven
+    assert len(authenticator.connection_limit) == 0
+    assert (
+        not authenticator.connection_limit._unproven and not authenticator.connection_limit._proven
+    )
 
 
 def test_those_that_make_room_keep_their_descriptor_for_a_turn_so_only_a_few_do() -> None:
-    door = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
-    let_in = sum(door.come("a") is not None for _ in range(200))
+    authenticator = Door(Capacity(most=100, unproven=50, of_peer=50, of_address=50))
+    let_in = sum(authenticator.come("a") is not None for _ in range(200))
     assert let_in == 50 + 64
-    assert len(door.admission) == 114
-    door.settle()
-    assert len(door.admission) == 50
-    assert door.come("a") is not None, "in the next turn there is room again"
+    assert len(authenticator.connection_limit) == 114
+    authenticator.settle()
+    assert len(authenticator.connection_limit) == 50
+    assert authenticator.come("a") is not None, "in the next turn there is room again"
 
 
-def test_one_line_a_second_tells_of_all(door: Door) -> None:
+def test_one_line_a_second_tells_of_all(authenticator: Door) -> None:
     for _ in range(102):
-        door.come("a")
-        door.settle()
-    assert door.log.count("connections-full") == 1
-    door.clock.advance(1.0)
-    door.come("a")
-    first, second = door.log.events
+        authenticator.come("a")
+        authenticator.settle()
+    assert authenticator.log.count("connections-full") == 1
+    authenticator.clock.advance(1.0)
+    authenticator.come("a")
+    first, second = authenticator.log.events
     assert (first["made_room"], second["made_room"]) == (1, 100)
     assert first["log_level"].name == "warn"
-    assert door.log.text("connections-full").count("\n") == 1
+    assert authenticator.log.text("connections-full").count("\n") == 1
     assert "the door has no room: 0 connections were refused and 100 idle ones made room" in (
-        door.log.text("connections-full")
+        authenticator.log.text("connections-full")
     )
 
 
@@ -226,7 +228,7 @@ class Crowd(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.door = Door()
+        self.authenticator = Door()
         self.places: list[Place] = []
 
     def _some(self, number: int) -> Place:
@@ -234,7 +236,7 @@ class Crowd(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from("abcd"), is_proven=st.booleans())
     def come(self, key: str, is_proven: bool) -> None:
-        place = self.door.come(key, is_proven=is_proven)
+        place = self.authenticator.come(key, is_proven=is_proven)
         if place is not None:
             self.places.append(place)
 
@@ -258,16 +260,19 @@ class Crowd(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        self.door.settle()
+        self.authenticator.settle()
 
     @invariant()
     def counts(self) -> None:
-        admission, capacity = self.door.admission, self.door.capacity
+        connection_limit, capacity = (
+            self.authenticator.connection_limit,
+            self.authenticator.capacity,
+        )
         open_ = [place for place in self.places if place.state.name == "TAKEN"]
         unproven = [place for place in open_ if not place.is_proven]
-        assert len(admission) == len(open_) + sum(p.made_room for p in self.places)
+        assert len(connection_limit) == len(open_) + sum(p.made_room for p in self.places)
         assert len(open_) <= capacity.most
-        assert admission.unproven == len(unproven) <= capacity.unproven
+        assert connection_limit.unproven == len(unproven) <= capacity.unproven
         for key in "abcdxy":
             assert sum(place.key == key for place in unproven) <= capacity.of_address
             proven = sum(place.key == key and place.is_proven for place in open_)

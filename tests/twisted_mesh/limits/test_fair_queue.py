@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.defer import CancelledError, Deferred
 
-from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.rate_limit import Busy
 
 
@@ -15,7 +15,7 @@ from twisted_mesh.limits.rate_limit import Busy
 class Job:
     """A piece of work that lasts until the test says so."""
 
-    turnstile: Turnstile
+    fair_queue: FairQueue
     caller: str
     is_inside: bool = False
     ended: list[Any] = field(factory=list)
@@ -27,7 +27,7 @@ class Job:
         self.task.addBoth(self.ended.append)
 
     async def _run(self) -> None:
-        async with self.turnstile.enter(self.caller):
+        async with self.fair_queue.enter(self.caller):
             self.is_inside = True
             try:
                 await self.work
@@ -42,8 +42,8 @@ class Job:
         self.work.callback(None)
 
 
-def jobs(turnstile: Turnstile, callers: str) -> list[Job]:
-    return [Job(turnstile, caller) for caller in callers]
+def jobs(fair_queue: FairQueue, callers: str) -> list[Job]:
+    return [Job(fair_queue, caller) for caller in callers]
 
 
 def inside(found: list[Job]) -> str:
@@ -60,88 +60,88 @@ def finish_all(found: list[Job]) -> str:
 
 
 def test_so_many_are_at_work_and_the_others_in_line() -> None:
-    turnstile = Turnstile(2, 10, 10)
-    found = jobs(turnstile, "aaaa")
-    assert (turnstile.at_work, turnstile.in_line) == (2, 2)
+    fair_queue = FairQueue(2, 10, 10)
+    found = jobs(fair_queue, "aaaa")
+    assert (fair_queue.at_work, fair_queue.in_line) == (2, 2)
     found[0].finish()
     assert [job.is_inside for job in found] == [False, True, True, False]
     finish_all(found)
-    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+    assert (fair_queue.at_work, fair_queue.in_line) == (0, 0)
     assert [job.ended for job in found] == [[None]] * 4
 
 
 def test_callers_take_turns_however_much_each_brings() -> None:
-    found = jobs(Turnstile(1, 20, 20), "x" + "a" * 5 + "bb" + "c")
+    found = jobs(FairQueue(1, 20, 20), "x" + "a" * 5 + "bb" + "c")
     assert finish_all(found) == "x" + "abc" + "ab" + "aaa"
 
 
 def test_a_full_line_turns_a_newcomer_away_who_has_as_much_in_it() -> None:
-    turnstile = Turnstile(1, 2, 10)
-    found = jobs(turnstile, "xab")
-    (late,) = jobs(turnstile, "a")
+    fair_queue = FairQueue(1, 2, 10)
+    found = jobs(fair_queue, "xab")
+    (late,) = jobs(fair_queue, "a")
     assert isinstance(late.error, Busy)
     assert late.error.code == "busy" and late.error.retry_after == 1
-    assert (turnstile.at_work, turnstile.in_line) == (1, 2)
+    assert (fair_queue.at_work, fair_queue.in_line) == (1, 2)
     assert finish_all(found) == "xab"
 
 
 def test_in_a_full_line_the_one_with_most_makes_room_for_one_with_less() -> None:
-    turnstile = Turnstile(1, 4, 10)
-    found = jobs(turnstile, "xaaaa")
-    (quiet,) = jobs(turnstile, "b")
+    fair_queue = FairQueue(1, 4, 10)
+    found = jobs(fair_queue, "xaaaa")
+    (quiet,) = jobs(fair_queue, "b")
     assert quiet.error is None
     assert isinstance(found[4].error, Busy), "its newest"
     assert finish_all([*found, quiet]) == "xabaa"
-    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+    assert (fair_queue.at_work, fair_queue.in_line) == (0, 0)
 
 
 def test_one_caller_has_so_many_pieces_and_not_more() -> None:
-    turnstile = Turnstile(1, 10, 3)
-    found = jobs(turnstile, "aaaa")
+    fair_queue = FairQueue(1, 10, 3)
+    found = jobs(fair_queue, "aaaa")
     assert isinstance(found[3].error, Busy)
     assert "3 requests under way" in str(found[3].error)
     found[0].finish()
-    assert jobs(turnstile, "a")[0].error is None
+    assert jobs(fair_queue, "a")[0].error is None
 
 
 def test_whoever_is_cancelled_in_line_leaves_it() -> None:
-    turnstile = Turnstile(1, 2, 2)
-    found = jobs(turnstile, "xab")
+    fair_queue = FairQueue(1, 2, 2)
+    found = jobs(fair_queue, "xab")
     found[1].task.cancel()
     assert isinstance(found[1].error, CancelledError)
-    assert turnstile.in_line == 1
+    assert fair_queue.in_line == 1
     assert finish_all(found) == "xb"
 
 
 def test_whoever_is_cancelled_at_work_makes_room() -> None:
-    turnstile = Turnstile(1, 2, 2)
-    found = jobs(turnstile, "ab")
+    fair_queue = FairQueue(1, 2, 2)
+    found = jobs(fair_queue, "ab")
     found[0].task.cancel()
     assert found[1].is_inside
-    assert turnstile.at_work == 1
+    assert fair_queue.at_work == 1
 
 
 def test_work_that_breaks_makes_room() -> None:
-    turnstile = Turnstile(1, 2, 2)
-    found = jobs(turnstile, "ab")
+    fair_queue = FairQueue(1, 2, 2)
+    found = jobs(fair_queue, "ab")
     found[0].work.errback(RuntimeError("broken"))
     assert isinstance(found[0].error, RuntimeError)
     assert found[1].is_inside
 
 
 def test_a_thousand_pieces_that_are_done_at_once_need_no_deep_stack() -> None:
-    turnstile = Turnstile(1, 5000, 5000)
-    (first,) = jobs(turnstile, "x")
-    found = jobs(turnstile, "a" * 5000)
+    fair_queue = FairQueue(1, 5000, 5000)
+    (first,) = jobs(fair_queue, "x")
+    found = jobs(fair_queue, "a" * 5000)
     for job in found:
         job.finish()
     first.finish()
     assert [job.ended for job in found] == [[None]] * 5000
-    assert (turnstile.at_work, turnstile.in_line) == (0, 0)
+    assert (fair_queue.at_work, fair_queue.in_line) == (0, 0)
 
 
 def test_by_default_a_hundred_pieces_of_one_caller_are_taken_in() -> None:
-    found = jobs(Turnstile(), "a" * 100)
+    found = jobs(FairQueue(), "a" * 100)
     assert not any(job.error for job in found)
     assert len(finish_all(found)) == 100
 
@@ -151,12 +151,12 @@ class Comings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turnstile = Turnstile(2, 4, 3)
+        self.fair_queue = FairQueue(2, 4, 3)
         self.found: list[Job] = []
 
     @rule(caller=st.sampled_from("abcd"))
     def come(self, caller: str) -> None:
-        self.found.append(Job(self.turnstile, caller))
+        self.found.append(Job(self.fair_queue, caller))
 
     @precondition(lambda self: any(job.is_inside for job in self.found))
     @rule(number=st.integers(0, 5))
@@ -174,8 +174,8 @@ class Comings(RuleBasedStateMachine):
     def counts(self) -> None:
         working = [job for job in self.found if job.is_inside and not job.ended]
         waiting = [job for job in self.found if not job.is_inside and not job.ended]
-        assert self.turnstile.at_work == len(working) <= 2
-        assert self.turnstile.in_line == len(waiting) <= 4
+        assert self.fair_queue.at_work == len(working) <= 2
+        assert self.fair_queue.in_line == len(waiting) <= 4
         assert not waiting or len(working) == 2, "nobody waits while there is room"
         for caller in "abcd":
             held = [job for job in (*working, *waiting) if job.caller == caller]
@@ -186,11 +186,11 @@ TestComings = Comings.TestCase
 
 
 def test_nothing_is_kept_of_callers_who_are_gone() -> None:
-    turnstile = Turnstile(1, 10, 10)
-    finish_all(jobs(turnstile, "abcabc"))
-    assert not turnstile._held and not turnstile._line
+    fair_queue = FairQueue(1, 10, 10)
+    finish_all(jobs(fair_queue, "abcabc"))
+    assert not fair_queue._held and not fair_queue._line
 
 
 def test_there_need_not_be_a_line_at_all() -> None:
-    found = jobs(Turnstile(1, 0, 1), "ab")
+    found = jobs(FairQueue(1, 0, 1), "ab")
     assert isinstance(found[1].error, Busy)

@@ -10,8 +10,8 @@ from pki.crl.crl import MAX_CRL_SIZE
 from pki.errors import Malformed, PkiError
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import mesh
-from twisted_mesh.revocation.crl_numbers import CrlMemory, crl_memory_path
-from twisted_mesh.revocation.crl_source import CrlPlace, FileContent, crl_issuers
+from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers, crl_numbers_path
+from twisted_mesh.revocation.crl_source import CrlSource, FileContent, crl_issuers
 from twisted_mesh.state.directory import StateError
 
 
@@ -27,12 +27,12 @@ from twisted_mesh.state.directory import StateError
     ],
 )
 def test_a_file_is_named_by_its_path_or_url(text: str, path: str) -> None:
-    place = CrlPlace.parse(text)
+    place = CrlSource.parse(text)
     assert (place.path, place.url, str(place)) == (Path(path), None, text)
 
 
 def test_a_url_is_one() -> None:
-    place = CrlPlace.parse("http://ca.example/crl")
+    place = CrlSource.parse("http://ca.example/crl")
     assert (place.path, str(place.url)) == (None, "http://ca.example/crl")
 
 
@@ -50,7 +50,7 @@ def test_a_url_is_one() -> None:
 )
 def test_what_is_neither_is_refused(text: str, words: str) -> None:
     with pytest.raises(Malformed, match=words):
-        CrlPlace.parse(text)
+        CrlSource.parse(text)
 
 
 def test_issuers_come_from_files(tmp_path: Path) -> None:
@@ -118,15 +118,15 @@ def test_no_more_of_a_file_is_read_than_a_crl_can_have(tmp_path: Path) -> None:
 def test_numbers_are_remembered_for_each_place_and_issuer_also_by_the_next_process(
     tmp_path: Path,
 ) -> None:
-    path = crl_memory_path(tmp_path, "who")
-    assert path != crl_memory_path(tmp_path, "whoever")
-    memory = CrlMemory(path)
+    path = crl_numbers_path(tmp_path, "who")
+    assert path != crl_numbers_path(tmp_path, "whoever")
+    memory = SeenCrlNumbers(path)
     memory.recall()
     huge = 1 << 158
     memory.remember("a", {"issuer": huge, "other": 1})
     memory.remember("b", {"issuer": 5})
     memory.remember("a", {"other": 2})
-    again = CrlMemory(path)
+    again = SeenCrlNumbers(path)
     again.recall()
     assert again.seen("a") == {"issuer": huge, "other": 2}
     assert again.seen("b") == {"issuer": 5}
@@ -138,7 +138,7 @@ def test_numbers_are_remembered_for_each_place_and_issuer_also_by_the_next_proce
 def test_numbers_that_are_damaged_are_begun_anew(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "numbers"
     path.write_bytes(content)
-    memory = CrlMemory(path)
+    memory = SeenCrlNumbers(path)
     memory.recall()
     assert memory.seen("a") == {}
     memory.remember("a", {"b": 1})
@@ -147,7 +147,7 @@ def test_numbers_that_are_damaged_are_begun_anew(content: bytes, tmp_path: Path)
 
 def test_numbers_that_cannot_be_written_are_kept_in_memory(tmp_path: Path) -> None:
     (tmp_path / "crls").write_bytes(b"a file where a directory should be")
-    memory = CrlMemory(crl_memory_path(tmp_path, "who"))
+    memory = SeenCrlNumbers(crl_numbers_path(tmp_path, "who"))
     memory.recall()
     memory.remember("a", {"b": 1})
     assert memory.seen("a") == {"b": 1}

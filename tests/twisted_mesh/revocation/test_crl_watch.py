@@ -33,9 +33,9 @@ from tests.authorities import (
 )
 from tests.twisted_mesh.http_places import HttpPlaces, reach, response
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.http.fetch import Downloader
-from twisted_mesh.revocation.crl_numbers import CrlMemory
-from twisted_mesh.revocation.crl_source import CrlPlace
+from twisted_mesh.http.fetch import Fetcher
+from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
+from twisted_mesh.revocation.crl_source import CrlSource
 from twisted_mesh.revocation.crl_watch import (
     A_TURN,
     AGAIN,
@@ -60,7 +60,7 @@ class Rig:
     where: str = ""
     issuers: Sequence[x509.Certificate] = ()
     log: RecordingLog = field(factory=RecordingLog)
-    memory: CrlMemory = field(factory=lambda: CrlMemory(None))
+    memory: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
     defer: Any = maybeDeferred
     revocations: RevocationSet = field(factory=RevocationSet)
     revoked: list[list[int]] = field(factory=list)
@@ -69,9 +69,9 @@ class Rig:
     def __attrs_post_init__(self) -> None:
         self.where = self.where or str(self.home / "crl")
         self.watch = CrlWatch(
-            [CrlPlace.parse(self.where)],
+            [CrlSource.parse(self.where)],
             self.issuers,
-            Downloader(self.clock, 30.0),
+            Fetcher(self.clock, 30.0),
             self.clock,
             self.now,
             self.log,
@@ -296,12 +296,12 @@ def test_the_same_number_again_is_no_roll_back(rig: Rig) -> None:
 def test_numbers_are_remembered_beyond_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = CrlMemory(tmp_path / "numbers")
+    memory = SeenCrlNumbers(tmp_path / "numbers")
     first = made(tmp_path, monkeypatch, memory=memory)
     first.publish(of_number(7, 5))
     first.prepare()
     first.watch.stop()
-    recalled = CrlMemory(tmp_path / "numbers")
+    recalled = SeenCrlNumbers(tmp_path / "numbers")
     recalled.recall()
     second = made(tmp_path, monkeypatch, memory=recalled)
     second.publish(of_number(6))

@@ -17,8 +17,8 @@ from tests.answers import BAD, answer, delegate, respond, revoked
 from tests.authorities import HOUR, NOW, forge, key, mesh
 from tests.twisted_mesh.http_places import HttpPlaces, Request, reach, response
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.http.fetch import Downloader
-from twisted_mesh.revocation.ocsp_checker import PATIENCE, OcspInquiry, Responders
+from twisted_mesh.http.fetch import Fetcher
+from twisted_mesh.revocation.ocsp_checker import PATIENCE, OcspChecker, Responders
 
 URL = "http://ocsp.example/ask"
 CA = mesh(now=NOW - HOUR)
@@ -36,14 +36,14 @@ class Rig:
     revoked: list[Revocation] = field(factory=list)
     responder: Responder = field(factory=lambda: Responder(ISSUER, CA.issuing.key))
     lives: timedelta = HOUR
-    inquiry: OcspInquiry = field(init=False)
+    inquiry: OcspChecker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         assert self.responders is not None
         self.places.answer = self.good
-        self.inquiry = OcspInquiry(
+        self.inquiry = OcspChecker(
             self.responders,
-            Downloader(self.clock, 5.0),
+            Fetcher(self.clock, 5.0),
             self.clock,
             self.now,
             self.log,

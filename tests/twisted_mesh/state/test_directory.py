@@ -296,7 +296,7 @@ def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         write_whole(tmp_path / "gone" / "file", b"new", 0o644)
 
 
-# Generations.
+# IssuingFiles.
 
 
 def generation(number: int) -> dict[str, tuple[bytes, int]]:

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from pki.audit import merkle
 from pki.audit.log import Checkpoint, LogKey, Verifier
 from tests.authorities import NOW
-from twisted_mesh.trust.log_witness import LogStatement, Witness, witness_path
+from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path
 
 KEY = LogKey.generate("mesh.local/audit/1")
 
@@ -60,12 +60,12 @@ def codes(told: list[LogEvent]) -> list[str]:
     return [event["code"] for event in told if event["event"] == "log-contradicts"]
 
 
-def hear(witness: Witness, log: Log, now: float = 0.0) -> None:
+def hear(witness: LogWitness, log: Log, now: float = 0.0) -> None:
     witness.hear(log.since(witness.size), now)
 
 
 def test_a_log_that_grows_is_followed_in_silence(told: list[LogEvent]) -> None:
-    witness, log = Witness(None), Log()
+    witness, log = LogWitness(None), Log()
     for entry in (b"a", b"b", b"c"):
         hear(witness, log.grow(entry))
     assert witness.size == 3
@@ -74,7 +74,7 @@ def test_a_log_that_grows_is_followed_in_silence(told: list[LogEvent]) -> None:
 
 
 def test_a_log_that_was_rolled_back_is_told_once_and_not_believed(told: list[LogEvent]) -> None:
-    witness = Witness(None)
+    witness = LogWitness(None)
     hear(witness, Log().grow(b"a", b"b", b"c"))
     for _ in range(3):
         hear(witness, Log().grow(b"a", b"b"))
@@ -84,7 +84,7 @@ def test_a_log_that_was_rolled_back_is_told_once_and_not_believed(told: list[Log
 
 @pytest.mark.parametrize("entries", [(b"a", b"X", b"c"), (b"a", b"X", b"c", b"d")])
 def test_another_history_is_told(told: list[LogEvent], entries: tuple[bytes, ...]) -> None:
-    witness = Witness(None)
+    witness = LogWitness(None)
     hear(witness, Log().grow(b"a", b"b", b"c"))
     hear(witness, Log().grow(*entries))
     assert codes(told) == ["log-forked"]
@@ -92,14 +92,14 @@ def test_another_history_is_told(told: list[LogEvent], entries: tuple[bytes, ...
 
 
 def test_a_log_of_another_key_is_told(told: list[LogEvent]) -> None:
-    witness = Witness(None)
+    witness = LogWitness(None)
     hear(witness, Log().grow(b"a"))
     hear(witness, Log(LogKey.generate("mesh.local/audit/2")).grow(b"a", b"b"))
     assert codes(told) == ["log-replaced"]
 
 
 def test_a_note_signed_by_nobody_is_told(told: list[LogEvent]) -> None:
-    witness = Witness(None)
+    witness = LogWitness(None)
     told_by = Log().grow(b"a").since(0)
     witness.hear(LogStatement(told_by.verifier, told_by.note.replace("\n1\n", "\n2\n"), ()), 0.0)
     assert codes(told) == ["bad-checkpoint"]
@@ -107,7 +107,7 @@ def test_a_note_signed_by_nobody_is_told(told: list[LogEvent]) -> None:
 
 
 def test_a_log_that_fits_again_is_told_too(told: list[LogEvent]) -> None:
-    witness, log = Witness(None), Log().grow(b"a", b"b")
+    witness, log = LogWitness(None), Log().grow(b"a", b"b")
     hear(witness, log)
     hear(witness, Log().grow(b"a"))
     hear(witness, log.grow(b"c"))
@@ -116,10 +116,10 @@ def test_a_log_that_fits_again_is_told_too(told: list[LogEvent]) -> None:
 
 def test_what_was_seen_is_seen_in_the_next_life(tmp_path: Path, told: list[LogEvent]) -> None:
     path = witness_path(tmp_path, "unix:/x spiffe://mesh.local/service/a")
-    first = Witness(path)
+    first = LogWitness(path)
     first.recall()
     hear(first, Log().grow(b"a", b"b"))
-    second = Witness(path)
+    second = LogWitness(path)
     second.recall()
     assert second.seen == first.seen
     hear(second, Log().grow(b"a"))
@@ -132,7 +132,7 @@ def test_who_removes_the_file_has_another_log_believed(
     tmp_path: Path, told: list[LogEvent], stops_first: bool
 ) -> None:
     path = tmp_path / "witness.json"
-    witness = Witness(path)
+    witness = LogWitness(path)
     hear(witness, Log().grow(b"a", b"b"))
     restored = Log(LogKey.generate("mesh.local/audit/2")).grow(b"a")
     hear(witness, restored)
@@ -144,7 +144,7 @@ def test_who_removes_the_file_has_another_log_believed(
     hear(witness, restored.grow(b"c"))
     events = [event["event"] for event in told]
     assert events == ["log-contradicts", "witness-lost", "log-fits-again"]
-    again = Witness(path)
+    again = LogWitness(path)
     again.recall()
     assert again.verifier == restored.key.verifier
     hear(witness, Log().grow(b"a", b"b", b"c"))
@@ -153,7 +153,7 @@ def test_who_removes_the_file_has_another_log_believed(
 
 def test_a_file_that_vanishes_while_all_is_well_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "witness.json"
-    witness = Witness(path)
+    witness = LogWitness(path)
     hear(witness, Log().grow(b"a"))
     path.unlink()
     witness.remember()
@@ -162,7 +162,7 @@ def test_a_file_that_vanishes_while_all_is_well_is_written_again(tmp_path: Path)
 
 def test_it_is_written_at_most_once_a_minute_and_at_the_end(tmp_path: Path) -> None:
     path = witness_path(tmp_path, "x")
-    witness, log = Witness(path), Log()
+    witness, log = LogWitness(path), Log()
     hear(witness, log.grow(b"a"), 0.0)
     written = path.read_bytes()
     hear(witness, log.grow(b"b"), 59.0)
@@ -171,7 +171,7 @@ def test_it_is_written_at_most_once_a_minute_and_at_the_end(tmp_path: Path) -> N
     assert path.read_bytes() != written
     hear(witness, log.grow(b"d"), 61.0)
     witness.remember()
-    again = Witness(path)
+    again = LogWitness(path)
     again.recall()
     assert again.size == 4
 
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_used_is_told_and_begun_anew(
 ) -> None:
     path = tmp_path / "witness.json"
     path.write_bytes(content)
-    witness = Witness(path)
+    witness = LogWitness(path)
     witness.recall()
     assert witness.size == 0
     assert [event["event"] for event in told] == ["witness-lost"]
@@ -192,12 +192,12 @@ def test_a_file_that_cannot_be_used_is_told_and_begun_anew(
 
 def test_a_place_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    witness = Witness(tmp_path / "file" / "below" / "w.json")
+    witness = LogWitness(tmp_path / "file" / "below" / "w.json")
     hear(witness, Log().grow(b"a"))
     assert witness.size == 1
 
 
 def test_the_first_log_that_is_heard_of_is_believed() -> None:
-    witness = Witness(None)
+    witness = LogWitness(None)
     hear(witness, Log().grow(b"a"))
     assert witness.verifier == Verifier.parse(str(KEY.verifier))

@@ -40,7 +40,7 @@ from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused
 from twisted_mesh.tls.contexts import Role
 from twisted_mesh.trust.judge import Trust
-from twisted_mesh.trust.pinned_judge import FirstTrust
+from twisted_mesh.trust.pinned_judge import PinnedJudge
 
 CA = "spiffe://mesh.local/mesh/ca"
 LIVES = {"start": TODAY - HOUR, "end": TODAY + HOUR}
@@ -56,7 +56,7 @@ def pin(root: x509.Certificate | None = None, trust_domain: TrustDomain = MESH) 
 def meeting(exact_alerts: bool, pinned: RootPin | None = None, svid: X509Svid | None = None) -> End:
     """A client that knows a fingerprint only."""
     end = End(False, svid, exact_alerts=exact_alerts)
-    end.judge = FirstTrust(
+    end.judge = PinnedJudge(
         lambda: end.time, Trust(allow=(SpiffePattern.parse(CA),)), pin=pinned or pin()
     )
     end.contexts.replace(svid, ())

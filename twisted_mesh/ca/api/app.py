@@ -95,7 +95,7 @@ class Route:
 
 
 class CaApi(resource.Resource):
-    """All of the CA's HTTP, for one listener: its ``door`` says who its callers are.
+    """All of the CA's HTTP, for one listener: its ``authenticator`` says who its callers are.
 
     ``guards_browsers`` is for the plaintext port: a web page that the user looks at must not be
     able to call it.
@@ -106,15 +106,15 @@ class CaApi(resource.Resource):
     def __init__(
         self,
         ca: CertificateAuthority,
-        door: Any,
+        authenticator: Any,
         *,
         guards_browsers: bool = False,
         throttle: Throttle | None = None,
     ) -> None:
         super().__init__()
         self.ca = ca
-        self.door = door
-        self._tokens = TokenAttestor(ca.store.find_token, ca.registrar.entry_of, ca.now)
+        self.authenticator = authenticator
+        self._tokens = TokenAttestor(ca.store.find_token, ca.entries.entry_of, ca.now)
         self.guards_browsers = guards_browsers
         self.throttle = throttle
         self._second, self._told, self._untold = 0, 0, 0
@@ -155,7 +155,7 @@ class CaApi(resource.Resource):
     async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
             refuse_browsers(request)
-        principal = await self.door.principal(request.channel.transport)
+        principal = await self.authenticator.principal(request.channel.transport)
         try:
             if self.throttle is not None:
                 # Before anything else: also whoever asks for what there is not can ask too often.

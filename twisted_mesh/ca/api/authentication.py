@@ -1,4 +1,4 @@
-"""The CA's doors: who comes in by each, made of what the attestors saw."""
+"""Authentication: who calls by the socket, by TLS, by the plaintext port, made of what the attestors saw."""
 
 import os
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from pki.spiffe import SpiffePattern
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.svid import SvidAttestor
-from twisted_mesh.ca.entries import Registrar
+from twisted_mesh.ca.entries import RegistrationEntries
 
 #: The user who may do anything on a machine anyway.
 _ROOT = 0
 
 
 @define(eq=False)
-class SocketDoor:
+class SocketAuthenticator:
     """The unix socket: processes of this machine, by what the kernel knows of them."""
 
-    registrar: Registrar
+    entries: RegistrationEntries
     attestor: Any
     """A :class:`ProcessAttestor`."""
 
@@ -31,14 +31,14 @@ class SocketDoor:
         if seen is None:
             return anonymous("unix:unknown")
         if seen.uid in (_ROOT, os.geteuid()):
-            issues = self.registrar.is_effortless
+            issues = self.entries.is_effortless
             return administrator(seen.proof, seen.selectors, issues=issues)
-        kind = Kind.WORKLOAD if self.registrar.lets_in(seen.selectors) else Kind.ANONYMOUS
+        kind = Kind.WORKLOAD if self.entries.lets_in(seen.selectors) else Kind.ANONYMOUS
         return Principal(kind, seen.proof, selectors=seen.selectors)
 
 
 @define(eq=False)
-class TlsDoor:
+class TlsAuthenticator:
     """The TLS port: whoever proved an SVID in the handshake, and whoever comes without one."""
 
     admins: Sequence[SpiffePattern] = ()
@@ -60,7 +60,7 @@ class TlsDoor:
 
 
 @define(eq=False)
-class PlainDoor:
+class PlaintextAuthenticator:
     """The loopback port of ``--insecure-http``: whoever reaches it, on the user's own word."""
 
     async def principal(self, transport: Any) -> Principal:

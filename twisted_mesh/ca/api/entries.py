@@ -22,12 +22,12 @@ _LONGEST_REASON = 200
 
 
 async def list_entries(ca: CertificateAuthority, call: Call) -> Answer:
-    entries = [_entry(known) for known in ca.registrar.all()]
+    entries = [_entry(known) for known in ca.entries.all()]
     return told({"entries": entries, "max_ttl": format_duration(ca.lifetimes.maximum)})
 
 
 async def show_entry(ca: CertificateAuthority, call: Call) -> Answer:
-    return told(_entry(ca.registrar.find(call.rest)))
+    return told(_entry(ca.entries.find(call.rest)))
 
 
 async def create_entry(ca: CertificateAuthority, call: Call) -> Answer:
@@ -45,18 +45,18 @@ async def create_entry(ca: CertificateAuthority, call: Call) -> Answer:
         keys=asked.keys,
         comment=asked.comment,
     )
-    made = await ca.registrar.create(call.principal, entry, reason)
+    made = await ca.entries.create(call.principal, entry, reason)
     return told(_entry(made), HTTPStatus.CREATED)
 
 
 async def delete_entry(ca: CertificateAuthority, call: Call) -> Answer:
     reason = _reason(call.query.get("reason", ""))
-    at = await ca.registrar.delete(call.principal, call.rest, reason)
+    at = await ca.entries.delete(call.principal, call.rest, reason)
     return told({"id": call.rest, "deleted_at": rfc3339(at)})
 
 
 async def list_tokens(ca: CertificateAuthority, call: Call) -> Answer:
-    bought = {known.entry.id: str(known.entry.spiffe_id) for known in ca.registrar.all()}
+    bought = {known.entry.id: str(known.entry.spiffe_id) for known in ca.entries.all()}
     tokens = await ca.tokens.all()
     return told({"tokens": [_token(t, bought.get(t.entry), ca.now()) for t in tokens]})
 
@@ -97,7 +97,7 @@ def _entry_for(ca: CertificateAuthority, asked: NewToken) -> RegistrationEntry:
             raise Malformed(
                 "dns_names, ip_addresses and max_ttl are the entry's: leave them out, or give a spiffe_id instead"
             )
-        return ca.registrar.find(asked.entry).entry
+        return ca.entries.find(asked.entry).entry
     entry_id = new_entry_id()
     return read_entry(
         entry_id,

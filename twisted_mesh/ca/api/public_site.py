@@ -25,7 +25,7 @@ class NotServed(BadRequest):
     code = "not-found"
 
 
-class CrlSite(resource.Resource):
+class PublicSite(resource.Resource):
     """CRLs, OCSP answers and issuers' certificates. Callers are known by their network, and limited by it."""
 
     isLeaf = True

@@ -12,7 +12,7 @@ _A_USER = "unix:uid:"
 
 @define(eq=False)
 class Throttle:
-    """One for all doors of a CA. Strangers have a set of their own, so that no flood of them costs others a place."""
+    """One for all listeners of a CA. Strangers have a set of their own: no flood of them costs others a place."""
 
     clock: Any
     """An ``IReactorTime``."""

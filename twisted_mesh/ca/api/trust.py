@@ -11,7 +11,7 @@ from pki.serial import serial_hex
 from pki.validity import parse_duration, rfc3339
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer
-from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.stores.records import Feed
 
@@ -46,8 +46,8 @@ async def trust(ca: CertificateAuthority, call: Call) -> Answer:
     after, store, wait = call.number("after", 0), call.query.get("store", ""), _wait(call)
     log_size = call.number("log", 0) if "log" in call.query else None
     waited = 0.0
-    if wait and ca.bulletin is not None:
-        told, waited = await _news(ca, ca.bulletin, call, wait)
+    if wait and ca.notifier is not None:
+        told, waited = await _news(ca, ca.notifier, call, wait)
     else:
         told = await _Told.read(ca, after, store)
     feed = told.feed
@@ -66,33 +66,33 @@ async def trust(ca: CertificateAuthority, call: Call) -> Answer:
 
 
 async def _news(
-    ca: CertificateAuthority, bulletin: Bulletin, call: Call, wait: float
+    ca: CertificateAuthority, notifier: Notifier, call: Call, wait: float
 ) -> tuple[_Told, float]:
     """The feed once there is news in it, and for how long that was waited for; at the end of the wait in any case."""
     after, store = call.number("after", 0), call.query.get("store", "")
     read = partial(_Told.read, ca, after, store)
-    began = bulletin.clock.seconds()
+    began = notifier.clock.seconds()
     gone = call.lost()
     bundles = ca.bundles()
     who = call.principal.proof
-    seen = bulletin.number
+    seen = notifier.number
     waited = 0.0
-    has_waited_enough = not bulletin.has_room(who)
+    has_waited_enough = not notifier.has_room(who)
     if has_waited_enough:
         call.close_after()
     while True:
-        if bulletin.has_news and not has_waited_enough:
+        if notifier.has_news and not has_waited_enough:
             # Of a burst: it is told together.
-            await bulletin.wait(seen, who, wait, gone)
-        seen = bulletin.number
-        waited = bulletin.clock.seconds() - began
+            await notifier.wait(seen, who, wait, gone)
+        seen = notifier.number
+        waited = notifier.clock.seconds() - began
         if has_waited_enough:
             return await read(), waited
-        told: _Told = await bulletin.shared((after, store), read)
+        told: _Told = await notifier.shared((after, store), read)
         if told.has_news(after, store) or ca.bundles() != bundles or call.is_gone:
             return told, waited
-        is_woken = await bulletin.wait(seen, who, wait - waited, gone)
-        has_waited_enough = not is_woken or bulletin.is_closed or call.is_gone
+        is_woken = await notifier.wait(seen, who, wait - waited, gone)
+        has_waited_enough = not is_woken or notifier.is_closed or call.is_gone
 
 
 def _wait(call: Call) -> float:

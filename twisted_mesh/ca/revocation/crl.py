@@ -58,7 +58,7 @@ class PublishedCrl:
 
 
 @define(eq=False)
-class RevocationList:
+class IssuingCrl:
     """What one issuing CA has revoked, and the CRL that says so.
 
     At most one CRL is being made; whatever is revoked meanwhile is in the next one, all of it in the

@@ -17,7 +17,7 @@ from pki.policy.policy import Lifetimes
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.revocation.crl import NotPublished, PublishedCrl, RevocationList
+from twisted_mesh.ca.revocation.crl import IssuingCrl, NotPublished, PublishedCrl
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.ca.revocation.root_crl import RootCrl
 from twisted_mesh.runtime.clock import Now
@@ -35,7 +35,7 @@ Hears = Callable[[Sequence[Revocation]], None]
 
 
 @define(eq=False)
-class Publisher:
+class CrlPublisher:
     """Keeps the CRLs up with what is revoked and with the clock.
 
     Nobody waits for it before :meth:`begin`: a CA in a test, which publishes nothing, revokes at once.
@@ -53,7 +53,7 @@ class Publisher:
     """Who else wants to know, at the start, what was revoked in earlier lives."""
     numbers: CrlNumbers = field(init=False)
     root: RootCrl = field(init=False)
-    _lists: dict[str, RevocationList] = field(factory=dict, init=False)
+    _lists: dict[str, IssuingCrl] = field(factory=dict, init=False)
     _has_begun: bool = field(default=False, init=False)
     _is_ready: bool = field(default=False, init=False)
     _getting_ready: "list[Deferred[None]] | None" = field(default=None, init=False)
@@ -122,7 +122,7 @@ class Publisher:
     # What is asked by others.
 
     @property
-    def lists(self) -> Iterator[RevocationList]:
+    def lists(self) -> Iterator[IssuingCrl]:
         yield from self._lists.values()
 
     def current(self, issuer: str) -> PublishedCrl | None:
@@ -227,7 +227,7 @@ class Publisher:
             del self._lists[key_id]
         for key_id in there.keys() - self._lists.keys():
             life = list_life(self.lifetimes.default)
-            self._lists[key_id] = RevocationList(
+            self._lists[key_id] = IssuingCrl(
                 there[key_id], self.numbers, self.now, life, self.aside
             )
 

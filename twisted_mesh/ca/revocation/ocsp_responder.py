@@ -30,8 +30,8 @@ from pki.ocsp.sign import (
 )
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.revocation.crl_publisher import Publisher
-from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger, reasons
@@ -97,10 +97,10 @@ class OcspResponder:
     authorities: Callable[[], Authorities]
     store: Any
     """An :class:`IStore`."""
-    publisher: Publisher
+    publisher: CrlPublisher
     now: Now
     certify: Certify
-    turnstile: Turnstile
+    fair_queue: FairQueue
     """What is signed, with all else that the CA signs for callers, each in turn."""
     counts: Callable[[str], object] = field(default=lambda status: None, init=False)
     """Is told each of :data:`STATUSES` as it is answered."""
@@ -168,7 +168,7 @@ class OcspResponder:
         if is_plain and (kept := self._recalled(asked.cert_ids[0].der)) is not None:
             self.counts(kept.standing)
             return kept.reply
-        async with self.turnstile.enter(caller):
+        async with self.fair_queue.enter(caller):
             responses, reply = await self._signed(delegate, asked)
         standings = [_word(response.standing) for response in responses]
         for standing in standings:

@@ -21,7 +21,7 @@ from pki.issuing.authority import Authority
 from pki.issuing.rotation import Step, Term
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.rotation.steps import Detached, Handover
+from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import spawn
 
@@ -32,17 +32,17 @@ TICK = 1.0
 _MOST_STEPS = 4
 
 
-class SuccessionBroke(PkiError):
+class RotationBroke(PkiError):
     """A step met a bug of ours; what there was goes on."""
 
     code = "internal"
 
 
 @define(eq=False, slots=False)
-class Succession(Service):
+class Rotator(Service):
     """Sees to it that there is always an issuing CA with enough life left."""
 
-    handover: Handover
+    rotation_steps: RotationSteps
     clock: IReactorTime
     draw: random.Random = field(factory=random.SystemRandom)
     last_problem: PkiError | None = field(default=None, init=False)
@@ -72,7 +72,7 @@ class Succession(Service):
 
     @property
     def authorities(self) -> Authorities:
-        return self.handover.authorities
+        return self.rotation_steps.authorities
 
     def seconds_left(self, of: str) -> float:
         """Until ``issuing``, ``prepared`` or ``root`` ends; 0 for a prepared one that is not there."""
@@ -84,14 +84,17 @@ class Succession(Service):
             if authority is None:
                 return 0.0
             ends_at = authority.certificate.not_valid_after_utc
-        return (ends_at - self.handover.ca.now()).total_seconds()
+        return (ends_at - self.rotation_steps.ca.now()).total_seconds()
 
     def waiting(self) -> Problem | None:
         """What is due and cannot be done, because the root's key is away."""
-        if self.authorities.root_key is not None or self.handover.next_step() is not Step.PREPARE:
+        if (
+            self.authorities.root_key is not None
+            or self.rotation_steps.next_step() is not Step.PREPARE
+        ):
             return None
-        left = self.authorities.line.active.ends_at - self.handover.ca.now()
-        path = self.handover.keys.path("root.key")
+        left = self.authorities.line.active.ends_at - self.rotation_steps.ca.now()
+        path = self.rotation_steps.keys.path("root.key")
         how_long = (
             f"certificates can be issued for {spoken_duration(left)} more"
             if left > timedelta()
@@ -110,7 +113,7 @@ class Succession(Service):
         """Do all that is due now. What fails is told, and tried again later; one part does not keep up another."""
         await self._lock.acquire()
         try:
-            parts = (self.handover.attach_root, self._do_steps, self._forget_ended)
+            parts = (self.rotation_steps.attach_root, self._do_steps, self._forget_ended)
             failures = [failure for part in parts if (failure := await _failure_of(part))]
         finally:
             self._lock.release()
@@ -120,10 +123,10 @@ class Succession(Service):
             self._failures, self._retry_at, self.last_problem = 0, 0.0, None
 
     async def detach_root(self, sha256: str, by: str) -> Detached:
-        """:meth:`Handover.detach_root`, when nothing else is being done."""
+        """:meth:`RotationSteps.detach_root`, when nothing else is being done."""
         await self._lock.acquire()
         try:
-            return await self.handover.detach_root(sha256, by)
+            return await self.rotation_steps.detach_root(sha256, by)
         finally:
             self._lock.release()
 
@@ -139,8 +142,10 @@ class Succession(Service):
             _log.failure("a tick of the succession broke", event="tick-broke")
 
     def _is_due(self) -> bool:
-        attachable = self.authorities.root_key is None and self.handover.keys.exists("root.key")
-        step = self.handover.next_step()
+        attachable = self.authorities.root_key is None and self.rotation_steps.keys.exists(
+            "root.key"
+        )
+        step = self.rotation_steps.next_step()
         doable = step is not Step.WAIT and not (
             step is Step.PREPARE and self.authorities.root_key is None
         )
@@ -153,7 +158,7 @@ class Succession(Service):
             return
         if self._remind_at is not None and self.clock.seconds() < self._remind_at:
             return
-        left = self.authorities.line.active.ends_at - self.handover.ca.now()
+        left = self.authorities.line.active.ends_at - self.rotation_steps.ca.now()
         self._remind_at = self.clock.seconds() + rotation.reminder_pause(left).total_seconds()
         _log.warn(
             "{reasons}",
@@ -165,18 +170,18 @@ class Succession(Service):
 
     async def _do_steps(self) -> None:
         for _ in range(_MOST_STEPS):
-            step, authorities = self.handover.next_step(), self.authorities
+            step, authorities = self.rotation_steps.next_step(), self.authorities
             if step is Step.ACTIVATE and authorities.prepared is not None:
-                await self.handover.activate(authorities.prepared)
+                await self.rotation_steps.activate(authorities.prepared)
             elif step is Step.RESUME:
-                await self.handover.resume()
+                await self.rotation_steps.resume()
             elif step is Step.PREPARE and authorities.root_key is not None:
-                await self.handover.prepare(authorities.root_key)
+                await self.rotation_steps.prepare(authorities.root_key)
             else:
                 return  # nothing is due, or _remind says what waits
 
     def _forgettable(self) -> list[Authority]:
-        now, steady = self.handover.ca.now(), self.clock.seconds()
+        now, steady = self.rotation_steps.ca.now(), self.clock.seconds()
         found = []
         for retired in self.authorities.retired:
             term = Term.of(retired.certificate)
@@ -190,7 +195,7 @@ class Succession(Service):
 
     async def _forget_ended(self) -> None:
         for retired in self._forgettable():
-            await self.handover.forget(retired)
+            await self.rotation_steps.forget(retired)
 
     def _put_off(self, error: PkiError) -> None:
         news = self.last_problem is None or str(self.last_problem) != str(error)
@@ -214,5 +219,5 @@ async def _failure_of(part: Callable[[], Awaitable[Any]]) -> PkiError | None:
         return error
     except Exception as error:
         _log.failure("the succession broke", event="succession-broke")
-        return SuccessionBroke(f"{type(error).__name__}: {printable(str(error))}")
+        return RotationBroke(f"{type(error).__name__}: {printable(str(error))}")
     return None

@@ -20,7 +20,7 @@ from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.validity import rfc3339, spoken_time
 from twisted_mesh.ca.authorities import Authorities, load_root_key, tell_generating
-from twisted_mesh.ca.issuing_files import Generations
+from twisted_mesh.ca.issuing_files import IssuingFiles
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
@@ -63,7 +63,7 @@ class Detached:
 
 
 @define(eq=False)
-class Handover:
+class RotationSteps:
     """Does what :mod:`pki.issuing.rotation` says is due, to a CA and its files. One caller at a time."""
 
     ca: CertificateAuthority
@@ -93,8 +93,8 @@ class Handover:
         return Rules(self.ca.lifetimes.maximum, self.life, root.not_valid_after_utc)
 
     @property
-    def _files(self) -> Generations:
-        return Generations(self.state, self.keys, self.authorities.root)
+    def _files(self) -> IssuingFiles:
+        return IssuingFiles(self.state, self.keys, self.authorities.root)
 
     def next_step(self) -> Step:
         return rotation.next_step(self.authorities.line, self.rules, self.ca.now())

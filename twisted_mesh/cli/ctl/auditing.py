@@ -19,7 +19,7 @@ from twisted_mesh.cli.ctl import output, transcript
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
 from twisted_mesh.cli.ctl.transcript import Header, Transcript
 from twisted_mesh.state.directory import read_file, writing_whole
-from twisted_mesh.trust.log_witness import LogStatement, Witness, witness_path, witnesses
+from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 
 _HEADINGS = ("ENTRY", "TIME", "ACT", "OBJECT", "ACTOR", "FACTS")
 
@@ -128,7 +128,7 @@ class Verifying:
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        witness = Witness(witness_path(self.state, f"{administration.client.address} mesh-ctl"))
+        witness = LogWitness(witness_path(self.state, f"{administration.client.address} mesh-ctl"))
         witness.recall()
         path = witness.path
         if path is not None and path.exists() and witness.verifier is None:
@@ -141,7 +141,7 @@ class Verifying:
             return await self._judge(administration, witness, file)
 
     async def _judge(
-        self, administration: Administration, witness: Witness, file: IO[bytes]
+        self, administration: Administration, witness: LogWitness, file: IO[bytes]
     ) -> int:
         read = Transcript.open(file)
         told = Verifier.parse(read.header.verifier)
@@ -165,7 +165,7 @@ class Verifying:
     async def _remember(
         self,
         administration: Administration,
-        witness: Witness,
+        witness: LogWitness,
         header: Header,
         checkpoint: Checkpoint,
     ) -> PkiError | None:
@@ -297,7 +297,7 @@ class Showing:
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        witness = Witness(witness_path(self.state, f"{administration.client.address} mesh-ctl"))
+        witness = LogWitness(witness_path(self.state, f"{administration.client.address} mesh-ctl"))
         witness.recall()
         head = await administration.head()
         verifier = witness.verifier or Verifier.parse(head.verifier)

@@ -67,7 +67,7 @@ class Api:
         self.site = BoundedSite(api, self.clock)
 
     async def principal(self, transport: Any) -> Principal:
-        """It is the door, too."""
+        """It is the authenticator, too."""
         return self.caller
 
     def ask(
@@ -671,7 +671,7 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
         raise RuntimeError("secret words")
 
     if where == "attest":
-        api.site.resource.door = SimpleNamespace(principal=broken)
+        api.site.resource.authenticator = SimpleNamespace(principal=broken)
     else:
         api.rig.ca.store = SimpleNamespace(list=broken)
     answer = api.ask("GET", "/api/v1/certificates")
@@ -719,7 +719,7 @@ STATUSES = {
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
-        *("SuccessionBroke", "UnfitResponder", "NotPublished"),
+        *("RotationBroke", "UnfitResponder", "NotPublished"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state.directory")

@@ -1,4 +1,4 @@
-"""Who comes in by each of the CA's doors."""
+"""Who comes in by each of the CA's listeners."""
 
 import os
 from typing import Any
@@ -12,7 +12,12 @@ from pki.spiffe import SpiffePattern
 from tests.authorities import BACKEND, MESH
 from tests.twisted_mesh.ca.rigs import CaRig, entry, result_of
 from twisted_mesh.attest.evidence import Attestation
-from twisted_mesh.ca.api.authentication import PlainDoor, SocketDoor, TlsDoor, with_token
+from twisted_mesh.ca.api.authentication import (
+    PlaintextAuthenticator,
+    SocketAuthenticator,
+    TlsAuthenticator,
+    with_token,
+)
 
 STRANGER = 4242
 
@@ -40,7 +45,7 @@ def svid(spiffe_id: Any = BACKEND) -> Attestor:
 
 
 def by_socket(rig: CaRig, attestor: Attestor) -> Any:
-    return result_of(SocketDoor(rig.ca.registrar, attestor).principal(None))
+    return result_of(SocketAuthenticator(rig.ca.entries, attestor).principal(None))
 
 
 @pytest.mark.parametrize("uid", [0, os.geteuid()])
@@ -51,19 +56,19 @@ def test_root_and_the_cas_own_user_administer(uid: int, rig: CaRig) -> None:
 
 
 def test_administrators_issue_only_while_the_default_entry_stands_and_counts(rig: CaRig) -> None:
-    registrar = rig.ca.registrar
+    entries = rig.ca.entries
     assert not by_socket(rig, process(0)).issues
     default = entry("default", "unix:uid:0", f"spiffe://{MESH}/service/**")
-    assert result_of(registrar.settle_default(default))
+    assert result_of(entries.settle_default(default))
     assert by_socket(rig, process(0)).issues
-    registrar.expose()
+    entries.expose()
     assert not by_socket(rig, process(0)).issues
 
 
 def test_a_user_whom_an_entry_names_is_a_workload_and_others_are_nobody(rig: CaRig) -> None:
     assert by_socket(rig, process(STRANGER)).kind is Kind.ANONYMOUS
     made = entry("a" * 16, f"unix:uid:{STRANGER}", BACKEND)
-    result_of(rig.ca.registrar.create(by_socket(rig, process(0)), made, ""))
+    result_of(rig.ca.entries.create(by_socket(rig, process(0)), made, ""))
     assert by_socket(rig, process(STRANGER)).kind is Kind.WORKLOAD
 
 
@@ -73,38 +78,39 @@ def test_a_process_that_is_gone_is_not_let_in(rig: CaRig) -> None:
 
 
 def test_over_tls_an_svid_makes_a_workload() -> None:
-    principal = result_of(TlsDoor(attestor=svid()).principal(None))
+    principal = result_of(TlsAuthenticator(attestor=svid()).principal(None))
     assert (principal.kind, principal.spiffe_id, principal.serial) == (Kind.WORKLOAD, BACKEND, 7)
     assert not principal.issues
 
 
 def test_over_tls_a_pattern_makes_an_administrator_who_issues_nothing_without_an_entry() -> None:
-    door = TlsDoor((SpiffePattern.parse(f"spiffe://{MESH}/service/*"),), svid())
-    principal = result_of(door.principal(None))
+    authenticator = TlsAuthenticator((SpiffePattern.parse(f"spiffe://{MESH}/service/*"),), svid())
+    principal = result_of(authenticator.principal(None))
     assert (principal.kind, principal.issues) == (Kind.ADMINISTRATOR, False)
-    other = TlsDoor((SpiffePattern.parse(f"spiffe://{MESH}/ops/*"),), svid())
+    other = TlsAuthenticator((SpiffePattern.parse(f"spiffe://{MESH}/ops/*"),), svid())
     assert result_of(other.principal(None)).kind is Kind.WORKLOAD
 
 
 @pytest.mark.parametrize("seen", [None, NoProof("expired")])
 def test_over_tls_without_a_good_svid_there_is_nobody(seen: Any) -> None:
-    principal = result_of(TlsDoor(attestor=Attestor(seen)).principal(None))
+    principal = result_of(TlsAuthenticator(attestor=Attestor(seen)).principal(None))
     assert (principal.kind, principal.selectors) == (Kind.ANONYMOUS, frozenset())
 
 
 def test_the_plaintext_port_lets_everybody_do_everything() -> None:
-    principal = result_of(PlainDoor().principal(None))
+    principal = result_of(PlaintextAuthenticator().principal(None))
     assert (principal.kind, principal.issues) == (Kind.ADMINISTRATOR, True)
 
 
 def test_with_a_token_neither_the_svid_nor_being_an_administrator_counts(rig: CaRig) -> None:
     result_of(
-        rig.ca.registrar.settle_default(
-            entry("default", "unix:uid:0", f"spiffe://{MESH}/service/**")
-        )
+        rig.ca.entries.settle_default(entry("default", "unix:uid:0", f"spiffe://{MESH}/service/**"))
     )
     token = Attestation("token:abc", frozenset({Selector("token", "web")}), entry="e" * 16)
-    for before in (by_socket(rig, process(0)), result_of(TlsDoor(attestor=svid()).principal(None))):
+    for before in (
+        by_socket(rig, process(0)),
+        result_of(TlsAuthenticator(attestor=svid()).principal(None)),
+    ):
         principal = with_token(before, token)
         assert (principal.proof, principal.entry) == ("token:abc", "e" * 16)
         assert (principal.spiffe_id, principal.serial, principal.issues) == (None, None, False)

@@ -1,4 +1,4 @@
-"""CRLs and OCSP over HTTP: at the API's doors, and at the plaintext port that serves nothing else."""
+"""CRLs and OCSP over HTTP: at the API's listeners, and at the plaintext port that serves nothing else."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from tests.twisted_mesh.ca.publishing import publishing_rig, revoke, revoked, wi
 from tests.twisted_mesh.ca.rigs import CaRig, Door, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.ca.api.app import ROUTES, CaApi
-from twisted_mesh.ca.api.public_site import CrlSite
+from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.rate_limit import Rate
 
@@ -31,7 +31,7 @@ Asks = Callable[..., Answer]
 
 @define(eq=False)
 class Outlet:
-    """Where it is asked for: one of the API's doors, for a stranger, or the plaintext port."""
+    """Where it is asked for: one of the API's listeners, for a stranger, or the plaintext port."""
 
     rig: CaRig
     site: BoundedSite
@@ -74,7 +74,7 @@ def api_outlet(rig: CaRig) -> Outlet:
 
 def plain_outlet(rig: CaRig, rate: Rate = Rate(0, 0)) -> Outlet:  # noqa: B008 - frozen
     clock = Clock()
-    site = BoundedSite(CrlSite(rig.ca, rate, clock), clock)
+    site = BoundedSite(PublicSite(rig.ca, rate, clock), clock)
     return Outlet(rig, site, "/crl", "/crl/", "/ocsp", clock)
 
 

@@ -14,7 +14,7 @@ from tests.authorities import BACKEND, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
 from tests.twisted_mesh.talking import Answer, Talk
 from twisted_mesh.ca.api.app import CaApi
-from twisted_mesh.ca.notifier import Bulletin
+from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.http.server import BoundedSite
 
 WORKLOAD = workload(BACKEND, 1)
@@ -27,11 +27,11 @@ class Api:
     rig: CaRig
     caller: Principal = WORKLOAD
     clock: Clock = field(factory=Clock)
-    bulletin: Bulletin = field(init=False)
+    notifier: Notifier = field(init=False)
     site: BoundedSite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.bulletin = self.rig.ca.bulletin = Bulletin(self.clock)
+        self.notifier = self.rig.ca.notifier = Notifier(self.clock)
         self.site = BoundedSite(CaApi(self.rig.ca, self), self.clock)
 
     async def principal(self, transport: Any) -> Principal:
@@ -155,9 +155,9 @@ def test_a_revocation_brings_the_log_along(api: Api) -> None:
 
 def test_who_hangs_up_is_forgotten(api: Api) -> None:
     talk = api.ask(f"{api.at()}&wait=25s")
-    assert len(api.bulletin) == 1
+    assert len(api.notifier) == 1
     talk.wire.lose(ConnectionLost())
-    assert len(api.bulletin) == 0
+    assert len(api.notifier) == 0
     api.revoke()
     api.clock.advance(1)
 
@@ -190,7 +190,7 @@ def test_a_burst_reaches_everybody_in_few_answers_from_few_readings(api: Api) ->
 
 def test_when_too_many_wait_the_next_is_answered_at_once_and_leaves(api: Api) -> None:
     where = api.at()
-    api.bulletin.most = 1
+    api.notifier.most = 1
     waiting = api.ask(f"{where}&wait=25s")
     crowded = api.ask(f"{where}&wait=25s")
     assert only(crowded).headers["connection"] == "close"
@@ -200,7 +200,7 @@ def test_when_too_many_wait_the_next_is_answered_at_once_and_leaves(api: Api) ->
 
 def test_draining_does_not_wait_for_those_who_wait(api: Api) -> None:
     talk = api.ask(f"{api.at()}&wait=25s")
-    api.bulletin.close()
+    api.notifier.close()
     assert serials(only(talk).json) == []
     assert serials(api.answer(f"{api.at()}&wait=25s")) == []
 

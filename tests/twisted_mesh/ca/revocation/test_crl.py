@@ -21,7 +21,7 @@ from tests.twisted_mesh.ca.publishing import (
 )
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
 from twisted_mesh.ca.revocation import crl
-from twisted_mesh.ca.revocation.crl import NotPublished, RevocationList
+from twisted_mesh.ca.revocation.crl import IssuingCrl, NotPublished
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -33,7 +33,7 @@ def rig() -> Iterator[CaRig]:
         yield made
 
 
-def list_of(rig: CaRig) -> RevocationList:
+def list_of(rig: CaRig) -> IssuingCrl:
     (found,) = rig.ca.publisher.lists
     return found
 
@@ -241,10 +241,10 @@ def test_what_expired_long_ago_is_not_listed_when_it_is_revoked(rig: CaRig) -> N
 # Long ones.
 
 
-def long_list(rig: CaRig, size: int) -> RevocationList:
+def long_list(rig: CaRig, size: int) -> IssuingCrl:
     issuing = rig.home.issuing
     numbers = CrlNumbers(rig.store, lambda: rig.time)
-    made = RevocationList(issuing, numbers, lambda: rig.time, HOUR, at_once)
+    made = IssuingCrl(issuing, numbers, lambda: rig.time, HOUR, at_once)
     made.add(revocation(rig, 1 + n) for n in range(size))
     return made
 

@@ -23,7 +23,7 @@ from tests.twisted_mesh.ca.publishing import publishing_rig, revoke
 from tests.twisted_mesh.ca.rigs import CaRig, ca_rig, result_of
 from twisted_mesh.ca.revocation import ocsp_responder
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES, OcspReply
-from twisted_mesh.limits.fair_queue import Turnstile
+from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.stores.records import Query, Status
 
 MINUTE = timedelta(minutes=1)
@@ -356,7 +356,7 @@ def test_another_cas_certificate_is_not_ours_to_speak_of(rig: CaRig) -> None:
 def test_a_full_line_is_told_to_try_later(rig: CaRig) -> None:
     leaf, *_ = rig.sign()
     kept = ask(rig, leaf.serial_number)
-    full = rig.ca.responder.turnstile = Turnstile(per_caller=0)
+    full = rig.ca.responder.fair_queue = FairQueue(per_caller=0)
     assert standings(ask(rig, 2)) == ["try_later"]
     assert ask(rig, leaf.serial_number) is kept
     assert full.at_work == 0

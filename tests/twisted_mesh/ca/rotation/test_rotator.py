@@ -191,11 +191,11 @@ def test_what_cannot_be_recorded_is_not_done_until_it_can(
     assert len([w for w in warnings if w["log_level"].name == "warn"]) == 1
     assert "the disk is full" in event_text(warnings[0])
     assert len(warnings) < 7200 / 10, "not at each tick"
-    assert isinstance(life.succession.last_problem, PkiError)
+    assert isinstance(life.rotator.last_problem, PkiError)
     life.unrecordable.clear()
     life.pass_time(2 * HOUR, steps=240)
     assert life.generations == (2, 3, ())
-    assert life.succession.last_problem is None
+    assert life.rotator.last_problem is None
     assert sorted(life.steps) == sorted(set(life.steps)), "each step is recorded once"
 
 
@@ -206,7 +206,7 @@ def test_a_step_that_is_recorded_and_fails_is_not_recorded_again(
         raise StateError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(handover_module.Generations, "keep_certificate", full)
+        patch.setattr(handover_module.IssuingFiles, "keep_certificate", full)
         life.pass_time(YEAR / 2 + HOUR)
         life.pass_time(HOUR, steps=60)
         assert life.generations == (1, None, ())
@@ -226,10 +226,10 @@ def test_a_bug_does_not_end_the_loop(
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(handover_module.Generations, "next_number", broken)
+        patch.setattr(handover_module.IssuingFiles, "next_number", broken)
         life.pass_time(YEAR / 2 + HOUR)
     with monkeypatch.context() as patch:
-        patch.setattr(handover_module.Handover, "next_step", broken)
+        patch.setattr(handover_module.RotationSteps, "next_step", broken)
         life.pass_time(HOUR)
     assert {"succession-broke", "tick-broke"} <= {event["event"] for event in logged}
     life.pass_time(HOUR, steps=60)
@@ -249,8 +249,8 @@ def test_one_that_fails_its_proof_is_not_put_to_use(
         life.pass_time(HOUR, steps=60)
         assert life.generations == (1, 2, ())
         assert life.steps == ["prepared 2"]
-        assert life.succession.last_problem is not None
-        assert life.succession.last_problem.code == "proof-failed"
+        assert life.rotator.last_problem is not None
+        assert life.rotator.last_problem.code == "proof-failed"
     life.pass_time(HOUR, steps=60)
     assert life.generations == (2, None, (1,))
 
@@ -312,7 +312,7 @@ def killed(life: Life, number: int, writes: list[str], monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         done = kill_before_write(number, patch)
         with pytest.raises(Killed):
-            result_of(life.succession.attend())
+            result_of(life.rotator.attend())
     assert done == writes[:number]
 
 
@@ -385,8 +385,8 @@ def test_a_switch_that_fails_half_way_is_finished_without_a_restart(
         with monkeypatch.context() as patch:
             kill_before_write(number, patch)
             with pytest.raises(Killed):
-                result_of(rig.succession.attend())
-        result_of(rig.succession.attend())
+                result_of(rig.rotator.attend())
+        result_of(rig.rotator.attend())
         assert rig.generations == (2, None, (1,))
         left = {name for name in rig.files() if not name.startswith(".")}
         assert left == {*ALWAYS, "issuing-1.crt", "issuing-1.key"}
@@ -455,10 +455,10 @@ def test_with_the_roots_key_away_it_says_in_time_what_waits(
     life.start()
     life.run()
     life.pass_time(YEAR / 2 - HOUR)
-    assert life.succession.waiting() is None
+    assert life.rotator.waiting() is None
     assert "succession-waits" not in names(logged)
     life.pass_time(2 * HOUR)
-    waits = life.succession.waiting()
+    waits = life.rotator.waiting()
     assert waits is not None
     assert waits.code == "succession-waits"
     assert "182 days 11h" in waits.detail
@@ -500,7 +500,7 @@ def test_a_root_key_that_is_brought_back_is_picked_up_at_the_next_tick(
     life.root_key.write_bytes(kept)
     life.pass_time(SECOND)
     assert life.generations == (2, None, (1,))
-    assert life.succession.waiting() is None
+    assert life.rotator.waiting() is None
     assert "root-attached" in {event["event"] for event in logged}
 
 
@@ -532,7 +532,7 @@ def test_an_ended_one_without_a_successor_and_without_the_root_ends_the_start(li
 
 
 def test_the_gauges_show_the_lives(life: Life) -> None:
-    observe.watch_succession(life.succession)
+    observe.watch_rotation(life.rotator)
 
     def shown(gauge: Any) -> float:
         ((sample,),) = [metric.samples for metric in gauge.collect()]
@@ -546,7 +546,7 @@ def test_the_gauges_show_the_lives(life: Life) -> None:
     assert shown(observe.SUCCESSION_WAITS) == 0
     life.root_key.unlink()
     life.start()
-    observe.watch_succession(life.succession)
+    observe.watch_rotation(life.rotator)
     life.run()
     life.pass_time(YEAR)
     assert shown(observe.SUCCESSION_WAITS) == 1
@@ -557,7 +557,7 @@ def test_the_gauges_show_the_lives(life: Life) -> None:
 
 def detach(life: Life, sha256: str | None = None) -> Detached:
     held = hashlib.sha256(life.root_key.read_bytes()).hexdigest() if sha256 is None else sha256
-    found: Detached = result_of(life.succession.detach_root(held, "unix:uid:0"))
+    found: Detached = result_of(life.rotator.detach_root(held, "unix:uid:0"))
     return found
 
 
