@@ -1,15 +1,13 @@
 """A state directory that an earlier version of ours has written is gone on with, and nothing in it is lost.
 
-``tests/vectors/state-VERSION.tar.xz`` is one as it was left behind: a CA's keys and record, identities and witnesses of
-endpoints, a backup, and what that version's ``mesh-ctl`` said of it all. Its CAs have ended since, so everything here
-runs by a clock that stands an hour after it was left.
+A CA's keys and record, identities and witnesses of endpoints, a backup, and what that version's ``mesh-ctl`` said of it
+all. Its CAs have ended since, so everything here runs by a clock that stands an hour after it was left.
 """
 
 import json
 import sys
-import tarfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,10 @@ from attrs import define
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.x509svid import load_certificates
+from tests.earlier import LEFT, unpack
 from tests.running import Running
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.trust.judge import Judge, Trust
-
-VECTORS = Path(__file__).resolve().parent.parent / "vectors"
-#: Which versions left a state behind, and when an hour had passed since.
-LEFT = {"0.1.0": datetime(2026, 11, 28, 19, 0, tzinfo=UTC)}
 
 
 @define(eq=False)
@@ -73,8 +68,7 @@ class Earlier:
 
 @pytest.fixture(params=LEFT)
 def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Earlier]:
-    with tarfile.open(VECTORS / f"state-{request.param}.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="tar")
+    unpack(request.param, tmp_path)
     left = Earlier(tmp_path, LEFT[request.param])
     try:
         yield left
