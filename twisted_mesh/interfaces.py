@@ -1,8 +1,11 @@
 """Interfaces of the reactor side; each has one conformance suite that every implementation runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
+
+from pki.svid.revocation_set import Revocation
 
 
 class IStore(Interface):
@@ -88,6 +91,17 @@ class ISource(Interface):
 
     def renewed() -> None:
         """A fresh identity is in use: nothing is to be asked under the last one any more."""
+
+
+class IRevocationListener(Interface):
+    """Whoever acts on what is revoked: cuts connections, wakes who waits, answers anew, publishes."""
+
+    def revoked(revocations: Sequence[Revocation]) -> None:
+        """These are revoked, and that is durable.
+
+        They may be known here already, or none. What takes a while is begun and not waited for:
+        others hear of it after this one.
+        """
 
 
 class IFinishing(Interface):
