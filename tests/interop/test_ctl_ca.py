@@ -90,9 +90,9 @@ def test_the_roots_key_is_taken_away_and_brought_back(house: House) -> None:
 #: Runs mesh-ctl as somebody else: everything is imported first, for that user may not read our files.
 _AS_NOBODY = """
 import os, sys
-import twisted_mesh.cli.ctl.certificates, twisted_mesh.cli.ctl.session, twisted_mesh.cli.ctl.cert
-import twisted_mesh.cli.ctl.authority, twisted_mesh.cli.ctl.ca, rich.console, rich.table, rich.text
-import encodings.idna, encodings.charmap, twisted_mesh.cli.ctl.filters, twisted_mesh.cli.ctl.revoking
+import twisted_mesh.cli.ctl.cert_actions, twisted_mesh.cli.ctl.session, twisted_mesh.cli.ctl.cert
+import twisted_mesh.cli.ctl.ca_actions, twisted_mesh.cli.ctl.ca, rich.console, rich.table, rich.text
+import encodings.idna, encodings.charmap, twisted_mesh.cli.ctl.cert_filters, twisted_mesh.cli.ctl.cert_revoke
 from twisted_mesh.cli.ctl.command import main
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(main(sys.argv[1:]))

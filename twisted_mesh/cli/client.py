@@ -114,7 +114,7 @@ def command(**options: Any) -> None:
     A key is made here, the CA certifies it, and both sides prove who they are before anything is
     sent. Exit status: 0 answered, 1 refused, 2 unusable options, 3 nobody answered in time.
     """
-    from twisted_mesh.cli.session import Session, run
+    from twisted_mesh.cli.client_session import Session, run
 
     sys.exit(run(Session.of(options)))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from pki.spiffe import SpiffePattern
-    from twisted_mesh.cli.verification import File
+    from twisted_mesh.cli.inspect_verify import File
 
 _MAX_SIZE = 10 * 1024 * 1024
 _MAX_CRL_SIZE = 64 * 1024 * 1024
@@ -78,7 +78,7 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     """
     from pki.errors import PkiError
     from pki.inspect.describe import Description, describe
-    from twisted_mesh.cli import render
+    from twisted_mesh.cli import inspect_output
 
     now = _moment(at)
     found: list[tuple[str, Description]] = []
@@ -93,7 +93,9 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
                 f"{_name(thing)} holds only what is not shown: {kinds}; give a certificate or a CSR"
             )
         found += ((_name(thing), description) for description in held)
-    _print(render.shown_json(found) if format_ == "json" else render.shown_text(found))
+    _print(
+        inspect_output.shown_json(found) if format_ == "json" else inspect_output.shown_text(found)
+    )
     return 0
 
 
@@ -181,7 +183,7 @@ def verify(
       pki-inspect verify svid.pem --roots root.crt --at 2026-11-23T10:00:00Z --format json
     """
     from pki.svid.x509svid import Purpose
-    from twisted_mesh.cli import render, verification
+    from twisted_mesh.cli import inspect_output, inspect_verify
 
     now = _moment(at)
     wanted = _patterns(patterns)
@@ -190,7 +192,7 @@ def verify(
     others += [found for name in intermediates for found in _certificates(name)]
     trusted = [_certificates(name) for name in roots]
     try:
-        verdict, links = verification.verify(
+        verdict, links = inspect_verify.verify(
             leaf,
             others,
             trusted,
@@ -201,12 +203,12 @@ def verify(
             crls=_files(crls, "CRL"),
             answers=_files(answers, "OCSP response"),
         )
-    except verification.UnusableEvidence as error:
+    except inspect_verify.UnusableEvidence as error:
         raise Unusable(str(error)) from None
     if format_ == "json":
-        _print(render.verdict_json(verdict, links))
+        _print(inspect_output.verdict_json(verdict, links))
     else:
-        _print(render.verdict_text(verdict, links, purpose, now))
+        _print(inspect_output.verdict_text(verdict, links, purpose, now))
     return 0 if verdict.ok else _INVALID
 
 
@@ -257,7 +259,7 @@ def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
 
 
 def _files(names: Sequence[str], what: str) -> "list[File]":
-    from twisted_mesh.cli.verification import File
+    from twisted_mesh.cli.inspect_verify import File
 
     return [File(_name(name), _read(name, what, _MAX_CRL_SIZE)) for name in names]
 

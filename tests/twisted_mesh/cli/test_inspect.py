@@ -44,7 +44,7 @@ from tests.authorities import (
     pem,
     sign_crl,
 )
-from twisted_mesh.cli import verification
+from twisted_mesh.cli import inspect_verify
 from twisted_mesh.cli.inspect import Unusable, cli
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -354,18 +354,18 @@ def test_roots_vouch_for_their_own_trust_domain_only(here: Path) -> None:
 def test_roots_without_a_trust_domain_count_for_the_leafs() -> None:
     plain = forge_root(90, uris=[], replace={x509.SubjectAlternativeName: None}).certificate
     named = mesh(OTHER).root.certificate
-    alone = verification.bundles_of([[plain]], BACKEND)
+    alone = inspect_verify.bundles_of([[plain]], BACKEND)
     assert [bundle.trust_domain for bundle in alone] == [MESH]
     # In a file of one trust domain, a root without a name belongs to that.
-    together = verification.bundles_of([[plain, named]], BACKEND)
+    together = inspect_verify.bundles_of([[plain, named]], BACKEND)
     assert [(b.trust_domain, b.roots) for b in together] == [(OTHER, (plain, named))]
-    assert list(verification.bundles_of([[plain]], None)) == []
+    assert list(inspect_verify.bundles_of([[plain]], None)) == []
 
 
 @pytest.mark.parametrize("uri", ["https://web.example", "spiffe://"])
 def test_a_root_with_another_kind_of_uri_names_no_trust_domain(uri: str) -> None:
     odd = forge_root(91, uris=[uri]).certificate
-    assert [bundle.trust_domain for bundle in verification.bundles_of([[odd]], BACKEND)] == [MESH]
+    assert [bundle.trust_domain for bundle in inspect_verify.bundles_of([[odd]], BACKEND)] == [MESH]
 
 
 @pytest.mark.parametrize("content", ["issuing.pem", "root.crt"])
@@ -406,7 +406,7 @@ def test_no_mutated_certificate_makes_verify_raise(
         leaf, issuing, root = map(x509.load_der_x509_certificate, ders)
     except HOSTILE_INPUT:
         return
-    verdict, links = verification.verify(
+    verdict, links = inspect_verify.verify(
         leaf,
         [issuing],
         [[root]],

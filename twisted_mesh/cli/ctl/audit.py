@@ -56,15 +56,15 @@ def verify(*, reach: Reach, file: str | None, verifier: str | None, format_: str
       mesh-ctl audit verify --format json
       mesh-ctl audit verify --file log.jsonl --verifier mesh.local/audit/…+0eae5058+AXHW…
     """
-    from twisted_mesh.cli.ctl import auditing
+    from twisted_mesh.cli.ctl import audit_actions
     from twisted_mesh.cli.ctl.session import administer
 
     state = reach.own_state
     if file is not None:
-        return auditing.verify_file(Path(file), verifier, state, as_json=format_ == "json")
+        return audit_actions.verify_file(Path(file), verifier, state, as_json=format_ == "json")
     if verifier is not None:
         raise Unusable("--verifier goes with --file: the key of a CA that is asked is remembered")
-    return administer(reach, auditing.Verifying(state, format_ == "json"))
+    return administer(reach, audit_actions.Verifying(state, format_ == "json"))
 
 
 @command.command()
@@ -93,16 +93,16 @@ def show(
       mesh-ctl audit show --act revoke --object 47e8f7f3
       mesh-ctl audit show 17
     """
-    from twisted_mesh.cli.ctl import auditing
+    from twisted_mesh.cli.ctl import audit_actions
     from twisted_mesh.cli.ctl.session import administer
 
     as_json = format_ == "json"
     if position is not None:
         if (start, act, object_) != (None, None, None):
             raise Unusable("POSITION is one entry: leave --start, --act and --object out")
-        return administer(reach, auditing.Showing(position, reach.own_state, as_json))
+        return administer(reach, audit_actions.Showing(position, reach.own_state, as_json))
     wanted = object_.replace(":", "") if object_ and "/" not in object_ else object_
-    return administer(reach, auditing.Listing(start, limit, act, wanted, as_json))
+    return administer(reach, audit_actions.Listing(start, limit, act, wanted, as_json))
 
 
 @command.command()
@@ -117,7 +117,7 @@ def export(*, reach: Reach, file: str) -> int:
     Examples:
       mesh-ctl audit export log.jsonl
     """
-    from twisted_mesh.cli.ctl import auditing
+    from twisted_mesh.cli.ctl import audit_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    return administer(reach, auditing.Exporting(output_file(file)))
+    return administer(reach, audit_actions.Exporting(output_file(file)))

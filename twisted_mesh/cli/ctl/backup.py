@@ -33,9 +33,11 @@ def create(*, file: str, state_dir: str | None, format_: str) -> int:
       mesh-ctl backup create /mnt/safe/ca.tar
       mesh-ctl backup create ca.tar --state-dir /var/lib/mesh
     """
-    from twisted_mesh.cli.ctl import safekeeping
+    from twisted_mesh.cli.ctl import backup_actions
 
-    return safekeeping.create(state_path(state_dir), output_file(file), as_json=format_ == "json")
+    return backup_actions.create(
+        state_path(state_dir), output_file(file), as_json=format_ == "json"
+    )
 
 
 @command.command()
@@ -48,9 +50,9 @@ def show(*, file: str, format_: str) -> int:
     Examples:
       mesh-ctl backup show ca.tar
     """
-    from twisted_mesh.cli.ctl import safekeeping
+    from twisted_mesh.cli.ctl import backup_actions
 
-    return safekeeping.show(Path(file), as_json=format_ == "json")
+    return backup_actions.show(Path(file), as_json=format_ == "json")
 
 
 @command.command()
@@ -75,9 +77,9 @@ def restore(
       mesh-ctl backup restore ca.tar --dry-run
       mesh-ctl backup restore ca.tar --accept-loss
     """
-    from twisted_mesh.cli.ctl import safekeeping
+    from twisted_mesh.cli.ctl import backup_actions
 
-    return safekeeping.restore(
+    return backup_actions.restore(
         Path(file),
         state_path(state_dir),
         accept_loss=accept_loss,

@@ -37,11 +37,11 @@ def show(*, reach: Reach, format_: str) -> int:
       mesh-ctl ca show
       mesh-ctl ca show --format json
     """
-    from twisted_mesh.cli.ctl import authority
+    from twisted_mesh.cli.ctl import ca_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    issuing = authority.issuing_certificates(reach.state) if reach.is_local else []
-    return administer(reach, authority.Showing(issuing, format_ == "json"))
+    issuing = ca_actions.issuing_certificates(reach.state) if reach.is_local else []
+    return administer(reach, ca_actions.Showing(issuing, format_ == "json"))
 
 
 @command.command("detach-root")
@@ -60,9 +60,9 @@ def detach_root(*, reach: Reach, destination: str, yes: bool, format_: str) -> i
       mesh-ctl ca detach-root /media/safe/
       mesh-ctl ca detach-root /media/safe/mesh-root.key --yes
     """
-    from twisted_mesh.cli.ctl import authority
+    from twisted_mesh.cli.ctl import ca_actions
     from twisted_mesh.cli.ctl.session import administer
 
     must_be_answered(yes)
-    work = authority.Detaching(reach.state, Path(destination), yes, format_ == "json")
+    work = ca_actions.Detaching(reach.state, Path(destination), yes, format_ == "json")
     return administer(reach, work)

@@ -91,12 +91,12 @@ def list_(*, reach: Reach, limit: int, all_: bool, format_: str, **filters: Any)
       mesh-ctl cert list --spiffe-id 'spiffe://mesh.local/service/**' --format json
       mesh-ctl cert list --key web.csr
     """
-    from twisted_mesh.cli.ctl import certificates
-    from twisted_mesh.cli.ctl.filters import understood
+    from twisted_mesh.cli.ctl import cert_actions
+    from twisted_mesh.cli.ctl.cert_filters import understood
     from twisted_mesh.cli.ctl.session import administer
 
     most = None if all_ else limit
-    return administer(reach, certificates.Listing(understood(filters), most, format_ == "json"))
+    return administer(reach, cert_actions.Listing(understood(filters), most, format_ == "json"))
 
 
 @command.command()
@@ -112,10 +112,10 @@ def show(*, reach: Reach, serial: str, format_: str) -> int:
       mesh-ctl cert show 47e8f7f3e498be8d7f7958543f34d4cd | pki-inspect show -
     """
     from pki.serial import parse_serial
-    from twisted_mesh.cli.ctl import certificates
+    from twisted_mesh.cli.ctl import cert_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    return administer(reach, certificates.Showing(parse_serial(serial), format_ == "json"))
+    return administer(reach, cert_actions.Showing(parse_serial(serial), format_ == "json"))
 
 
 @command.command()
@@ -160,9 +160,8 @@ def revoke(
     """
     from pki.serial import parse_serial
     from pki.svid.revocation_set import Reason
-    from twisted_mesh.cli.ctl import revoking
-    from twisted_mesh.cli.ctl.filters import understood
-    from twisted_mesh.cli.ctl.selection import Selection
+    from twisted_mesh.cli.ctl.cert_filters import understood
+    from twisted_mesh.cli.ctl.cert_revoke import Revoking, Selection
     from twisted_mesh.cli.ctl.session import administer
 
     selection = Selection(tuple(dict.fromkeys(map(parse_serial, serials))), understood(filters))
@@ -172,9 +171,7 @@ def revoke(
         )
     if not dry_run:
         must_be_answered(yes)
-    work = revoking.Revoking(
-        selection, Reason(reason), dry_run=dry_run, yes=yes, as_json=format_ == "json"
-    )
+    work = Revoking(selection, Reason(reason), dry_run=dry_run, yes=yes, as_json=format_ == "json")
     return administer(reach, work)
 
 
@@ -191,8 +188,8 @@ def export(*, reach: Reach, file: str | None) -> int:
       mesh-ctl cert export certificates.jsonl
       mesh-ctl cert export | jq -r 'select(.status == "valid") | .spiffe_id'
     """
-    from twisted_mesh.cli.ctl import certificates
+    from twisted_mesh.cli.ctl import cert_actions
     from twisted_mesh.cli.ctl.session import administer
 
     path: Path | None = output_file(file) if file is not None else None
-    return administer(reach, certificates.Exporting(path))
+    return administer(reach, cert_actions.Exporting(path))

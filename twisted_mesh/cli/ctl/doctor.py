@@ -20,8 +20,8 @@ def command(*, reach: Reach, format_: str) -> int:
       mesh-ctl doctor
       mesh-ctl doctor --format json
     """
-    from twisted_mesh.cli.ctl import diagnosis
+    from twisted_mesh.cli.ctl import doctor_checks
     from twisted_mesh.cli.ctl.session import administer
 
-    before = diagnosis.of_files(reach.state) if reach.is_local else []
-    return administer(reach, diagnosis.Diagnosis(before, format_ == "json"))
+    before = doctor_checks.of_files(reach.state) if reach.is_local else []
+    return administer(reach, doctor_checks.Diagnosis(before, format_ == "json"))

@@ -85,10 +85,10 @@ def create(
       mesh-ctl entry create --selector unix:gid:100 \\
           --spiffe-id 'spiffe://{trust_domain}/user/{unix.user}' --reason 'ticket 4711'
     """
-    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    new = registrations.understood(
+    new = entry_actions.understood(
         reach.trust_domain,
         selectors=selectors,
         spiffe_id=spiffe_id,
@@ -100,7 +100,7 @@ def create(
         comment=comment,
         reason=reason,
     )
-    return administer(reach, registrations.Creating(new, format_ == "json"))
+    return administer(reach, entry_actions.Creating(new, format_ == "json"))
 
 
 @command.command("list")
@@ -117,10 +117,10 @@ def list_(*, reach: Reach, format_: str) -> int:
       mesh-ctl entry list
       mesh-ctl entry list --format json
     """
-    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    return administer(reach, registrations.Listing(format_ == "json"))
+    return administer(reach, entry_actions.Listing(format_ == "json"))
 
 
 @command.command()
@@ -135,10 +135,10 @@ def show(*, reach: Reach, entry: str, format_: str) -> int:
       mesh-ctl entry show default
       mesh-ctl entry show 3f6c9a1be2d40718 --format json
     """
-    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    return administer(reach, registrations.Showing(entry, format_ == "json"))
+    return administer(reach, entry_actions.Showing(entry, format_ == "json"))
 
 
 @command.command()
@@ -158,8 +158,8 @@ def delete(*, reach: Reach, entry: str, reason: str, yes: bool, format_: str) ->
       mesh-ctl entry delete default
       mesh-ctl entry delete 3f6c9a1be2d40718 --reason 'machine sold' --yes
     """
-    from twisted_mesh.cli.ctl import registrations
+    from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
     must_be_answered(yes)
-    return administer(reach, registrations.Deleting(entry, reason, yes, format_ == "json"))
+    return administer(reach, entry_actions.Deleting(entry, reason, yes, format_ == "json"))

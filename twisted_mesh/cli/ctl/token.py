@@ -72,7 +72,7 @@ def create(
       mesh-ctl token create --spiffe-id spiffe://mesh.local/service/web --csr web.csr
       mesh-ctl token create --entry 3f6c9a1be2d40718 --reason 'ticket 4711' --format json
     """
-    from twisted_mesh.cli.ctl import tokens
+    from twisted_mesh.cli.ctl import token_actions
     from twisted_mesh.cli.ctl.session import administer
 
     if (spiffe_id is None) == (entry is None):
@@ -83,17 +83,17 @@ def create(
         )
     if key is not None and csr is not None:
         raise Unusable("--key and --csr name the same thing: leave one of them out")
-    new = tokens.understood(
+    new = token_actions.understood(
         entry=entry,
         spiffe_id=spiffe_id,
         dns_names=dns_names,
         ip_addresses=ip_addresses,
         cert_ttl=cert_ttl,
         ttl=ttl,
-        key=key if csr is None else tokens.key_of(csr),
+        key=key if csr is None else token_actions.key_of(csr),
         reason=reason,
     )
-    return administer(reach, tokens.Creating(new, format_ == "json"))
+    return administer(reach, token_actions.Creating(new, format_ == "json"))
 
 
 @command.command("list")
@@ -107,10 +107,10 @@ def list_(*, reach: Reach, format_: str) -> int:
       mesh-ctl token list
       mesh-ctl token list --format json
     """
-    from twisted_mesh.cli.ctl import tokens
+    from twisted_mesh.cli.ctl import token_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    return administer(reach, tokens.Listing(format_ == "json"))
+    return administer(reach, token_actions.Listing(format_ == "json"))
 
 
 @command.command()
@@ -127,9 +127,9 @@ def revoke(*, reach: Reach, token: str, reason: str, yes: bool, format_: str) ->
       mesh-ctl token revoke 9c1185a5c5e9
       mesh-ctl token revoke 9c1185a5c5e9 --reason 'sent to the wrong list' --yes
     """
-    from twisted_mesh.cli.ctl import tokens
+    from twisted_mesh.cli.ctl import token_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    token_id = tokens.id_of(token)
+    token_id = token_actions.id_of(token)
     must_be_answered(yes)
-    return administer(reach, tokens.Revoking(token_id, reason, yes, format_ == "json"))
+    return administer(reach, token_actions.Revoking(token_id, reason, yes, format_ == "json"))

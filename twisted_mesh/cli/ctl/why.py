@@ -51,7 +51,7 @@ def command(
       mesh-ctl why --selector unix:user:api --spiffe-id spiffe://mesh.local/service/api
       mesh-ctl why --request sign.json
     """
-    from twisted_mesh.cli.ctl import caller, eligibility
+    from twisted_mesh.cli.ctl import why_answer, why_caller
     from twisted_mesh.cli.ctl.session import administer
 
     named = (spiffe_id, ttl) != (None, None) or dns_names or ip_addresses
@@ -63,14 +63,14 @@ def command(
         raise Unusable("--dns, --ip and --ttl go with --spiffe-id")
     asked = None
     if file is not None:
-        asked = caller.saved_request(file)
+        asked = why_caller.saved_request(file)
     elif spiffe_id is not None:
-        asked = caller.made_up_request(spiffe_id, dns_names, ip_addresses, ttl)
-    seen = caller.seen(
+        asked = why_caller.made_up_request(spiffe_id, dns_names, ip_addresses, ttl)
+    seen = why_caller.seen(
         pid,
         selectors,
         has_token=asked is not None and asked.token is not None,
         is_near=reach.ca_url is None or not reach.ca_url.startswith("https:"),
     )
-    work = eligibility.Explaining(seen, asked, reach.trust_domain, all_, format_ == "json")
+    work = why_answer.Explaining(seen, asked, reach.trust_domain, all_, format_ == "json")
     return administer(reach, work)

@@ -17,10 +17,10 @@ from pki.spiffe import SpiffeId, SpiffePattern
 from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
 from twisted_mesh.api.admin_client import Administration, MadeToken, NewToken, TokenRow
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.certificates import pairs
-from twisted_mesh.cli.ctl.filters import digest_of
+from twisted_mesh.cli.ctl.cert_actions import pairs
+from twisted_mesh.cli.ctl.cert_filters import digest_of
+from twisted_mesh.cli.ctl.entry_actions import naming_options
 from twisted_mesh.cli.ctl.options import Unusable, confirmed
-from twisted_mesh.cli.ctl.registrations import naming_options
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
 from twisted_mesh.state.directory import read_file
 

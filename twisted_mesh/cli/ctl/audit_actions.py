@@ -15,9 +15,9 @@ from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.errors import Malformed, PkiError
 from pki.validity import spoken_time
 from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, LogEntry
-from twisted_mesh.cli.ctl import output, transcript
+from twisted_mesh.cli.ctl import audit_transcript, output
+from twisted_mesh.cli.ctl.audit_transcript import Header, Transcript
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
-from twisted_mesh.cli.ctl.transcript import Header, Transcript
 from twisted_mesh.state.directory import read_file, writing_whole
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 
@@ -136,7 +136,7 @@ class Verifying:
                 f"{path} is damaged, and it holds what was seen of the log: remove it to trust the log from now on"
             )
         with tempfile.TemporaryFile() as file:
-            await transcript.write(administration, file)
+            await audit_transcript.write(administration, file)
             file.seek(0)
             return await self._judge(administration, witness, file)
 
@@ -231,7 +231,7 @@ class Exporting:
 
     async def __call__(self, administration: Administration) -> int:
         with writing_whole(self.path, 0o600) as file:
-            count = await transcript.write(administration, file)
+            count = await audit_transcript.write(administration, file)
         output.say(f"{output.counted(count, 'entry', 'entries')} written to {self.path}")
         return DONE
 

@@ -13,8 +13,7 @@ from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import options
-from twisted_mesh.cli.ctl.revoking import Revoking
-from twisted_mesh.cli.ctl.selection import Selection
+from twisted_mesh.cli.ctl.cert_revoke import Revoking, Selection
 from twisted_mesh.tls.alerts import Unreachable
 
 WEB = {"spiffe_id": f"spiffe://{MESH}/service/web"}

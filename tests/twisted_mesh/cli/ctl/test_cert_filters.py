@@ -12,7 +12,7 @@ from pki.issuing.csr import build_csr
 from pki.keys import key_id
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, key, mesh
-from twisted_mesh.cli.ctl.key_digests import digest_in, issuer_meant, key_meant
+from twisted_mesh.cli.ctl.cert_filters import digest_in, issuer_meant, key_meant
 from twisted_mesh.cli.ctl.options import Unusable
 
 DIGEST = "0123456789abcdef" * 4

@@ -15,8 +15,8 @@ from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
 from tests.authorities import NOW
 from twisted_mesh.api.admin_client import Checkpoints, Entries, Head, LogEntry
-from twisted_mesh.cli.ctl import transcript
-from twisted_mesh.cli.ctl.transcript import BadTranscript, Transcript
+from twisted_mesh.cli.ctl import audit_transcript
+from twisted_mesh.cli.ctl.audit_transcript import BadTranscript, Transcript
 
 KEY = LogKey.generate("mesh.local/audit/test")
 
@@ -73,7 +73,7 @@ def _notes(log: Log) -> list[str]:
 def written(log: Log) -> bytes:
     _made[log] = [log.note(size) for size in range(1, log.size + 1)]
     file = io.BytesIO()
-    assert asyncio.run(transcript.write(log, file)) == log.size  # type: ignore[arg-type]
+    assert asyncio.run(audit_transcript.write(log, file)) == log.size  # type: ignore[arg-type]
     return file.getvalue()
 
 

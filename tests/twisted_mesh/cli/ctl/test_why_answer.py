@@ -25,10 +25,10 @@ from pki.spiffe import SpiffeId
 from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.cli.ctl import caller
-from twisted_mesh.cli.ctl.caller import Asked, Seen
-from twisted_mesh.cli.ctl.eligibility import Explaining
+from twisted_mesh.cli.ctl import why_caller
 from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.ctl.why_answer import Explaining
+from twisted_mesh.cli.ctl.why_caller import Asked, Seen
 
 WEB = "spiffe://mesh.local/service/web"
 TOKEN = JoinToken.generate()
@@ -40,7 +40,7 @@ def proven(*selectors: str) -> Seen:
 
 
 def asking(spiffe_id: str = WEB, *dns_names: str, ttl: str | None = None) -> Asked:
-    return caller.made_up_request(spiffe_id, dns_names, (), ttl)
+    return why_caller.made_up_request(spiffe_id, dns_names, (), ttl)
 
 
 def with_token(text: str = TOKEN.text) -> Asked:
@@ -348,24 +348,26 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_without_a_word_it_is_about_the_process_itself(processes: list[int]) -> None:
-    found = caller.seen(None, (), has_token=False, is_near=True)
+    found = why_caller.seen(None, (), has_token=False, is_near=True)
     assert processes == [os.getpid()]
     assert found == Seen(frozenset({Selector("unix:uid", "1000")}), f"of process {os.getpid()}")
 
 
 def test_a_process_is_looked_at_by_its_pid(processes: list[int]) -> None:
-    found = caller.seen(7, ["token:x"], has_token=True, is_near=True)
+    found = why_caller.seen(7, ["token:x"], has_token=True, is_near=True)
     assert processes == [7]
     assert set(map(str, found.selectors)) == {"unix:uid:1000", "token:x"}
     with pytest.raises(Unusable, match="--pid 999: there is no process 999"):
-        caller.seen(999, (), has_token=False, is_near=True)
+        why_caller.seen(999, (), has_token=False, is_near=True)
 
 
 def test_what_is_given_needs_no_process(processes: list[int]) -> None:
-    assert caller.seen(None, ["unix:uid:7"], has_token=False, is_near=True) == Seen(
+    assert why_caller.seen(None, ["unix:uid:7"], has_token=False, is_near=True) == Seen(
         frozenset({Selector("unix:uid", "7")}), "as given"
     )
-    assert caller.seen(None, (), has_token=True, is_near=False) == Seen(frozenset(), "of the token")
+    assert why_caller.seen(None, (), has_token=True, is_near=False) == Seen(
+        frozenset(), "of the token"
+    )
     assert not processes
 
 
@@ -380,7 +382,7 @@ def test_a_saved_request_is_read_as_the_ca_would(
 ) -> None:
     csr = build_csr(key(), SpiffeId.parse(WEB), ["a.example"]).decode()
     body = {"csr": csr, "requested_id": WEB, "ttl": "30m", "token": TOKEN.text, "more": 1}
-    asked = caller.saved_request(saved(tmp_path, body))
+    asked = why_caller.saved_request(saved(tmp_path, body))
     assert TOKEN.text[4:] not in repr(asked)
     ca = Ca([OF_TOKEN], [token_row(TOKEN.id, OF_TOKEN.id)])
     found = why(capsys, ca, Seen(frozenset(), "of the token"), asked)
@@ -392,7 +394,7 @@ def test_a_saved_request_is_read_as_the_ca_would(
 def test_a_request_can_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"csr": build_csr(key(), SpiffeId.parse(WEB)).decode(), "requested_id": WEB})
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(body.encode())))
-    assert caller.saved_request("-").requested_id == WEB
+    assert why_caller.saved_request("-").requested_id == WEB
 
 
 def test_a_csr_that_breaks_rules_is_told_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,7 +425,7 @@ def test_a_csr_that_breaks_rules_is_told_all_of_them(capsys: pytest.CaptureFixtu
 )
 def test_a_file_that_is_no_request_is_one_sentence(body: object, tmp_path: Path) -> None:
     with pytest.raises(Unusable) as refusal:
-        caller.saved_request(saved(tmp_path, body))
+        why_caller.saved_request(saved(tmp_path, body))
     assert refusal.value.message.startswith(f"--request {tmp_path / 'sign.json'}: ")
     assert refusal.value.message.isprintable()
     assert TOKEN.text[4:] not in refusal.value.message

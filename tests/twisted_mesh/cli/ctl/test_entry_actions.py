@@ -14,7 +14,7 @@ from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, regi
 from twisted_mesh.api.admin_client import NewRegistration
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import entry as command_line
-from twisted_mesh.cli.ctl import registrations, session
+from twisted_mesh.cli.ctl import entry_actions, session
 from twisted_mesh.cli.ctl.options import Unusable
 
 API = registration(
@@ -65,7 +65,7 @@ def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("domain", ["mesh.local", "other.example", "{trust_domain}"])
 def test_whose_trust_domain_it_is_is_for_the_ca_to_say(domain: str) -> None:
-    new = registrations.understood(
+    new = entry_actions.understood(
         "mesh.local",
         selectors=["unix:uid:1"],
         spiffe_id=f"spiffe://{domain}/service/{{unix.user}}",
@@ -82,7 +82,7 @@ def test_whose_trust_domain_it_is_is_for_the_ca_to_say(domain: str) -> None:
 
 def test_every_option_that_cannot_be_used_is_told_at_once() -> None:
     with pytest.raises(Unusable) as refusal:
-        registrations.understood(
+        entry_actions.understood(
             "mesh.local",
             selectors=["uid:1"],
             spiffe_id="spiffe://mesh.local/mesh/ca",
@@ -101,19 +101,19 @@ def test_every_option_that_cannot_be_used_is_told_at_once() -> None:
 def test_entries_are_listed_and_those_that_do_not_count_are_marked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(registrations.Listing(False), Ca(entries=[EXPOSED, API, FILED])) == 0
+    assert run(entry_actions.Listing(False), Ca(entries=[EXPOSED, API, FILED])) == 0
     heading, exposed, api, filed = capsys.readouterr().out.splitlines()
     assert heading.split() == ["ENTRY", "SELECTORS", "BUYS", "KEPT", "IN", "COMMENT"]
     assert "not honoured: the CA listens beyond loopback" in exposed
     assert "systemd:unit:api.service, unix:uid:1000" in api
     assert "not honoured" not in api + filed
     assert filed.split() == ["file.web", "unix:gid:100", FILED.spiffe_id, "file", "-"]
-    run(registrations.Listing(True), Ca(entries=[EXPOSED]))
+    run(entry_actions.Listing(True), Ca(entries=[EXPOSED]))
     assert json.loads(capsys.readouterr().out)[0]["honoured"] is False
 
 
 def test_without_entries_it_says_what_that_means(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(registrations.Listing(False), Ca()) == 0
+    assert run(entry_actions.Listing(False), Ca()) == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == (
         "",
@@ -123,7 +123,7 @@ def test_without_entries_it_says_what_that_means(capsys: pytest.CaptureFixture[s
 
 def test_all_of_an_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ca = Ca(entries=[API, EXPOSED])
-    assert run(registrations.Showing(API.id, False), ca) == 0
+    assert run(entry_actions.Showing(API.id, False), ca) == 0
     shown = capsys.readouterr().out
     for words in (
         API.id, *API.selectors, API.spiffe_id, "api.example", "192.0.2.1", "30m", "1h", "ec-p256",
@@ -131,10 +131,10 @@ def test_all_of_an_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ):  # fmt: skip
         assert words in shown
     assert "honoured" not in shown
-    assert run(registrations.Showing("default", False), ca) == 0
+    assert run(entry_actions.Showing("default", False), ca) == 0
     assert "no: the CA listens beyond loopback" in capsys.readouterr().out
     with pytest.raises(CaRefused):
-        run(registrations.Showing("gone", False), ca)
+        run(entry_actions.Showing("gone", False), ca)
 
 
 BOUGHT = [
@@ -155,10 +155,10 @@ def test_before_an_entry_is_deleted_it_is_said_what_depends_on_it(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        registrations, "confirmed", lambda question, yes: asked.append(question) or yes
+        entry_actions, "confirmed", lambda question, yes: asked.append(question) or yes
     )
     ca = Ca(entries=[API], certificates=BOUGHT, rows=TOKENS)
-    assert run(registrations.Deleting(API.id, "", False, False), ca) == 1
+    assert run(entry_actions.Deleting(API.id, "", False, False), ca) == 1
     assert asked == [
         f"Delete the entry {API.id}, by which systemd:unit:api.service, unix:uid:1000 may have "
         f"{API.spiffe_id} (2 valid certificates bought by it, 1 live token)?"
@@ -169,14 +169,14 @@ def test_before_an_entry_is_deleted_it_is_said_what_depends_on_it(
 
 def test_what_a_deleted_entry_bought_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ca = Ca(entries=[API], certificates=BOUGHT, rows=TOKENS)
-    assert run(registrations.Deleting(API.id, "sold", True, False), ca) == 0
+    assert run(entry_actions.Deleting(API.id, "sold", True, False), ca) == 0
     assert ca.acts == [("delete", API.id, "sold")]
     said = capsys.readouterr()
     assert said.out == (
         f"entry {API.id} deleted at 2026-11-23T10:00:00Z; 2 valid certificates bought by it, 1 live token\n"
     )
     assert "not renewed: mesh-ctl cert revoke ends them now" in said.err
-    assert run(registrations.Deleting(API.id, "", True, True), Ca(entries=[API])) == 0
+    assert run(entry_actions.Deleting(API.id, "", True, True), Ca(entries=[API])) == 0
     assert json.loads(capsys.readouterr().out) == {
         "id": API.id,
         "deleted_at": "2026-11-23T10:00:00Z",
@@ -187,7 +187,7 @@ def test_what_a_deleted_entry_bought_is_told(capsys: pytest.CaptureFixture[str])
 
 def test_an_entry_of_the_file_is_refused_without_a_question() -> None:
     with pytest.raises(CaRefused, match="entry-in-file"):
-        run(registrations.Deleting("file.web", "", False, False), Ca(entries=[FILED]))
+        run(entry_actions.Deleting("file.web", "", False, False), Ca(entries=[FILED]))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_entry_of_the_file_is_refused_without_a_question() -> None:
 )
 def test_certificates_of_an_entry_are_looked_for_where_they_can_be(buys: str, filter_: str) -> None:
     ca = Ca(entries=[registration("e", buys, "token:e")])
-    run(registrations.Deleting("e", "", True, False), ca)
+    run(entry_actions.Deleting("e", "", True, False), ca)
     assert ca.asked == [{"status": "valid", "spiffe_id": f"spiffe://mesh.local{filter_}"}]
 
 
@@ -215,7 +215,7 @@ def test_a_command_that_is_shown_makes_the_same_entry(monkeypatch: pytest.Monkey
         dns_names=["a.example", "b.example"],
         ip_addresses=["::1"],
     )
-    program, group, *words = shlex.split(shlex.join(registrations.creating_command(wanted)))
+    program, group, *words = shlex.split(shlex.join(entry_actions.creating_command(wanted)))
     assert (program, group) == ("mesh-ctl", "entry")
     ca = Ca()
     assert typed(monkeypatch, ca, *words) == 0
@@ -229,4 +229,4 @@ def test_a_command_that_is_shown_makes_the_same_entry(monkeypatch: pytest.Monkey
 
 
 def test_the_default_entry_is_an_entry_like_others() -> None:
-    assert registrations.entry_of(DEFAULT, MESH).id == "default"
+    assert entry_actions.entry_of(DEFAULT, MESH).id == "default"

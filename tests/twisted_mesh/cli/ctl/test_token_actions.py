@@ -15,7 +15,7 @@ from tests.authorities import BACKEND, key
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
 from twisted_mesh.api.admin_client import NewToken
 from twisted_mesh.api.client import CaRefused
-from twisted_mesh.cli.ctl import tokens
+from twisted_mesh.cli.ctl import token_actions
 from twisted_mesh.cli.ctl.options import Unusable
 
 WEB = "spiffe://mesh.local/service/web"
@@ -32,13 +32,13 @@ def understood(**options: Any) -> NewToken:
         "key": None,
         "reason": "",
     }
-    return tokens.understood(**{**nothing, **options})
+    return token_actions.understood(**{**nothing, **options})
 
 
 def created(
     capsys: pytest.CaptureFixture[str], new: NewToken, *, as_json: bool = False
 ) -> tuple[str, str]:
-    work: Any = tokens.Creating(new, as_json)
+    work: Any = token_actions.Creating(new, as_json)
     assert asyncio.run(work(Ca())) == 0
     said = capsys.readouterr()
     return said.out, said.err
@@ -110,7 +110,7 @@ def test_the_options_are_asked_for_as_the_api_names_them() -> None:
         key="sha256:" + "0A" * 32,
         reason="ticket 4711",
     )
-    work: Any = tokens.Creating(new, True)
+    work: Any = token_actions.Creating(new, True)
     asyncio.run(work(ca))
     expected = NewToken(None, WEB, ["a.example"], ["::1"], "1h", "1d", "0a" * 32, "ticket 4711")
     assert ca.acts == [expected]
@@ -119,16 +119,16 @@ def test_the_options_are_asked_for_as_the_api_names_them() -> None:
 def test_the_key_of_a_csr_is_found(tmp_path: Path) -> None:
     path = tmp_path / "web.csr"
     path.write_bytes(build_csr(key(), BACKEND))
-    assert tokens.key_of(str(path)) == key_id(key().public_key)
+    assert token_actions.key_of(str(path)) == key_id(key().public_key)
 
 
 def test_a_token_is_named_by_its_id_or_its_text() -> None:
     token = JoinToken.generate()
-    assert tokens.id_of(token.id) == token.id
-    assert tokens.id_of(token.text) == token.id
+    assert token_actions.id_of(token.id) == token.id
+    assert token_actions.id_of(token.text) == token.id
     for damaged in (token.text[:-1], token.text.upper(), token.id[:-1], ""):
         with pytest.raises(Unusable) as refusal:
-            tokens.id_of(damaged)
+            token_actions.id_of(damaged)
         assert token.text[4:12] not in refusal.value.message
 
 
@@ -137,13 +137,13 @@ def test_tokens_are_listed_by_their_ids(capsys: pytest.CaptureFixture[str]) -> N
         token_row("0123456789ab", "e1"),
         token_row("ba9876543210", "e2", "spent", serial="0a0b"),
     ]
-    work: Any = tokens.Listing(False)
+    work: Any = token_actions.Listing(False)
     assert asyncio.run(work(Ca(rows=rows))) == 0
     heading, first, second = capsys.readouterr().out.splitlines()
     assert heading.split() == ["TOKEN", "SPIFFE", "ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT"]  # fmt: skip
     assert first.split() == ["0123456789ab", WEB, "live", *["2026-11-23T10:00:00Z"] * 2, "e1", "-"]
     assert second.split()[-2:] == ["e2", "0A:0B"]
-    as_json: Any = tokens.Listing(True)
+    as_json: Any = token_actions.Listing(True)
     asyncio.run(as_json(Ca(rows=rows)))
     assert [row["status"] for row in json.loads(capsys.readouterr().out)] == ["live", "spent"]
     assert asyncio.run(work(Ca())) == 0
@@ -151,7 +151,7 @@ def test_tokens_are_listed_by_their_ids(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def revoking(ca: Ca, token: str = "0123456789ab", *, yes: bool = True) -> int:
-    work: Any = tokens.Revoking(token, "leaked", yes, False)
+    work: Any = token_actions.Revoking(token, "leaked", yes, False)
     status: int = asyncio.run(work(ca))
     return status
 
@@ -178,7 +178,9 @@ def test_nothing_is_revoked_without_a_yes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
-    monkeypatch.setattr(tokens, "confirmed", lambda question, yes: asked.append(question) or yes)
+    monkeypatch.setattr(
+        token_actions, "confirmed", lambda question, yes: asked.append(question) or yes
+    )
     ca = Ca(rows=[token_row("0123456789ab", "e1")])
     assert revoking(ca, yes=False) == 1
     assert asked == [f"Revoke the token 0123456789ab for {WEB} (live), for good?"]

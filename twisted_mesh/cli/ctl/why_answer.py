@@ -19,10 +19,10 @@ from pki.svid.x509svid import uri_names
 from pki.validity import format_duration, parse_lifetime
 from twisted_mesh.api.admin_client import Administration, Registration, TokenRow
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.caller import Asked, Seen
-from twisted_mesh.cli.ctl.certificates import pairs
-from twisted_mesh.cli.ctl.registrations import creating_command, entry_of
+from twisted_mesh.cli.ctl.cert_actions import pairs
+from twisted_mesh.cli.ctl.entry_actions import creating_command, entry_of
 from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.ctl.why_caller import Asked, Seen
 
 #: So many entries are shown, unless all are wanted.
 _NEAREST = 5

@@ -13,8 +13,8 @@ from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state
 from twisted_mesh.api.admin_client import Check, Health
 from twisted_mesh.api.client import CaRefused
-from twisted_mesh.cli.ctl import diagnosis
-from twisted_mesh.cli.ctl.diagnosis import Diagnosis
+from twisted_mesh.cli.ctl import doctor_checks
+from twisted_mesh.cli.ctl.doctor_checks import Diagnosis
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.tls.alerts import Unreachable
 
@@ -80,7 +80,7 @@ def test_the_cas_own_look_at_the_disk_counts(capsys: pytest.CaptureFixture[str])
 
 
 def found(root: Path) -> dict[str, tuple[str, str]]:
-    return {check.name: (check.status, check.detail) for check in diagnosis.of_files(root)}
+    return {check.name: (check.status, check.detail) for check in doctor_checks.of_files(root)}
 
 
 def test_a_good_state_directory_is_found_good(tmp_path: Path) -> None:
