@@ -1,9 +1,11 @@
 """``bin/mesh-client``: the command line. Twisted is imported once the options are known to be good."""
 
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
+
+from twisted_mesh.cli.program import CONTEXT, run_program, with_version
 
 _EPILOG = """\b
 Examples:
@@ -15,7 +17,8 @@ Examples:
 """
 
 
-@click.command(epilog=_EPILOG)
+@with_version
+@click.command(epilog=_EPILOG, context_settings=CONTEXT)
 @click.argument("path", default="/api/status")
 @click.option("--server", default="https://localhost:9443", show_default=True, help="Whom to call.")
 @click.option(
@@ -108,7 +111,7 @@ Examples:
 @click.option(
     "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-def command(**options: Any) -> None:
+def command(**options: Any) -> int:
     """Call a service over mutual TLS, and see who answers.
 
     A key is made here, the CA certifies it, and both sides prove who they are before anything is
@@ -116,29 +119,9 @@ def command(**options: Any) -> None:
     """
     from twisted_mesh.cli.client_session import Session, run
 
-    sys.exit(run(Session.of(options)))
+    return run(Session.of(options))
 
 
-def main() -> int:
-    """The entry point; returns the exit status."""
-    try:
-        command.main(prog_name="mesh-client", standalone_mode=False)
-    except click.UsageError as error:
-        return _say(f"{error.format_message().rstrip('.')} (see mesh-client --help)", 2)
-    except click.Abort:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except Exception as error:
-        from pki.errors import PkiError
-
-        if isinstance(error, PkiError):
-            return _say(str(error), 2)
-        raise
-    return 0
-
-
-def _say(sentence: str, status: int) -> int:
-    sys.stderr.write(f"mesh-client: {sentence}\n")
-    return status
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program ``mesh-client``; returns its exit status."""
+    return run_program("mesh-client", command, arguments)

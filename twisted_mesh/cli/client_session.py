@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
-from twisted.logger import globalLogBeginner
 
 from pki.errors import Malformed, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm
@@ -19,18 +17,21 @@ from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.cli import running
+from twisted_mesh.cli.running import reactor
+from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.revocation_options import RevocationOptions
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
-from twisted_mesh.runtime.clock import steady, wall_clock
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
-from twisted_mesh.state.directory import StateError, default_state_dir, publish
-from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
+from twisted_mesh.state.directory import default_state_dir, publish
+from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
@@ -39,11 +40,6 @@ from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
 
 _log = logger("client")
-reactor: Any = steady(_reactor)
-
-DONE, REFUSED, UNUSABLE, UNREACHABLE = 0, 1, 2, 3
-#: Codes that mean that the other side could not be talked to, as opposed to saying no.
-_AWAY = {"unreachable", "interrupted", "not-tls", "not-http", "tls-error"}
 
 
 @frozen
@@ -132,52 +128,22 @@ class Session:
 
 
 def run(session: Session) -> int:
-    """Run the session on the reactor; returns the exit status."""
+    """Run the session on the reactor; its exit status. Raises :class:`click.Abort` on Ctrl-C."""
     out = sys.stderr if session.as_json else sys.stdout
-    globalLogBeginner.beginLoggingTo(
-        [observe.TextObserver(out, timestamps=False)], redirectStandardIO=False, discardBuffer=True
+    return running.run(
+        "mesh-client", lambda: _told(session), [observe.TextObserver(out, timestamps=False)]
     )
-    status: list[int] = []
-    tasks: list[Deferred[None]] = []
-    interrupted: list[bool] = []
-
-    async def work() -> None:
-        try:
-            status.append(await _converse(session))
-        except Exception as error:
-            if interrupted:
-                return
-            if isinstance(error, PkiError):
-                sys.stderr.write(f"mesh-client: {error}\n")
-                status.append(_status_of(error))
-            else:
-                _log.failure("mesh-client has met a bug of its own")
-                status.append(UNUSABLE)
-        if not interrupted:
-            reactor.stop()
-
-    def interrupt() -> None:
-        """Ctrl-C: end what goes on while there is a reactor to end it on. What is over is not bothered."""
-        interrupted.append(True)
-        for task in tasks:
-            task.cancel()
-
-    reactor.callWhenRunning(lambda: tasks.append(Deferred.fromCoroutine(work())))
-    _ = reactor.addSystemEventTrigger("before", "shutdown", interrupt)
-    reactor.run()
-    return status[0] if status else 130
 
 
-def _status_of(error: PkiError) -> int:
-    if isinstance(error, StateError):
+async def _told(session: Session) -> int:
+    """A bug is in the log with all that is known of it, and the user is spared a traceback."""
+    try:
+        return await _converse(session)
+    except (PkiError, CancelledError):
+        raise
+    except Exception:
+        _log.failure("mesh-client has met a bug of its own")
         return UNUSABLE
-    if isinstance(error, Unreachable):
-        return UNREACHABLE
-    if isinstance(error, CaRefused):
-        return UNREACHABLE if error.status >= 500 else REFUSED
-    if isinstance(error, RefusedByPeer):
-        return UNREACHABLE if error.problems[0].code in _AWAY else REFUSED
-    return REFUSED
 
 
 async def _converse(session: Session) -> int:
@@ -262,7 +228,7 @@ async def _first_certificate(manager: CertificateManager, session: Session) -> X
 async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]") -> X509Svid:
     while not waiting.called:
         problem = manager.last_problem
-        if problem is not None and _status_of(problem) != UNREACHABLE:
+        if problem is not None and status_of(problem) != UNREACHABLE:
             raise problem
         await sleep(reactor, 0.02)
     return await waiting

@@ -8,10 +8,18 @@ import sys
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
-from io import TextIOWrapper
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from twisted_mesh.cli.program import (
+    CONTEXT,
+    Unusable,
+    abandon_stdout,
+    run_program,
+    with_version,
+)
+from twisted_mesh.cli.status import DONE, REFUSED
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -21,8 +29,6 @@ if TYPE_CHECKING:
 
 _MAX_SIZE = 10 * 1024 * 1024
 _MAX_CRL_SIZE = 64 * 1024 * 1024
-_INVALID = 1
-_UNUSABLE = 2
 
 _FORMAT = click.option(
     "--format",
@@ -37,16 +43,7 @@ _AT = click.option(
 )
 
 
-class Unusable(click.ClickException):
-    """The input or the options cannot be used: one sentence, and status 2."""
-
-    exit_code = _UNUSABLE
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"pki-inspect: {self.message}", file=file, err=file is None)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings=CONTEXT)
 def cli() -> None:
     """Show certificates and CSRs, and verify chains.
 
@@ -96,7 +93,7 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     _print(
         inspect_output.shown_json(found) if format_ == "json" else inspect_output.shown_text(found)
     )
-    return 0
+    return DONE
 
 
 @cli.command()
@@ -209,7 +206,7 @@ def verify(
         _print(inspect_output.verdict_json(verdict, links))
     else:
         _print(inspect_output.verdict_text(verdict, links, purpose, now))
-    return 0 if verdict.ok else _INVALID
+    return DONE if verdict.ok else REFUSED
 
 
 def _moment(at: str | None) -> datetime:
@@ -299,29 +296,13 @@ def _print(text: str) -> None:
         click.echo(text, file=sys.stdout, color=colour)
         sys.stdout.flush()
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
 
 
-def _abandon_stdout() -> None:
-    """So that what is still buffered does not fail again when Python closes the stream."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+with_version(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program: returns its exit status."""
+    """The program ``pki-inspect``; returns its exit status."""
     warnings.simplefilter("ignore")  # a library's deprecations are nothing that a user can act on
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # none at all where the shell closed it: >&-
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        status = cli.main(arguments, prog_name="pki-inspect", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return 130
-    except OSError as error:
-        _abandon_stdout()
-        Unusable(f"the output cannot be written: {error.strerror}").show()
-        return _UNUSABLE
-    return int(status or 0)
+    return run_program("pki-inspect", cli, arguments)

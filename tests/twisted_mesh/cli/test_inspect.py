@@ -585,7 +585,10 @@ def test_output_that_cannot_be_written_is_said(arguments: list[str]) -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     assert result.returncode == 2
-    assert result.stderr == b"pki-inspect: the output cannot be written: No space left on device\n"
+    (sentence,) = result.stderr.decode().splitlines()
+    assert sentence == (
+        "pki-inspect: the output cannot be written (No space left on device): free some space"
+    )
 
 
 def test_names_are_printed_in_any_locale(here: Path) -> None:

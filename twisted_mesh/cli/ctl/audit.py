@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from twisted_mesh.cli.ctl.options import Reach, Unusable, format_option, output_file, reaching
+from twisted_mesh.cli.ctl.options import Reach, format_option, output_file, reaching
+from twisted_mesh.cli.program import Unusable
 
 _ACTS = (
     "issue",

@@ -17,7 +17,7 @@ from pki.validity import spoken_time
 from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, LogEntry
 from twisted_mesh.cli.ctl import audit_transcript, output
 from twisted_mesh.cli.ctl.audit_transcript import Header, Transcript
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.state.directory import read_file, writing_whole
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 

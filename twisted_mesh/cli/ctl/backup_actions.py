@@ -12,10 +12,9 @@ from twisted_mesh.backup import creation, record
 from twisted_mesh.backup.archive import Archive, Manifest
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import AlreadyRunning, StateDirectory, StateError, user_state_dir
-
-_DONE, _REFUSED = 0, 1
 
 
 def create(state: Path, path: Path, *, as_json: bool) -> int:
@@ -29,7 +28,7 @@ def create(state: Path, path: Path, *, as_json: bool) -> int:
             f"{path}: {output.counted(manifest.certificates, 'certificate')}, {manifest.revoked:,} revoked, "
             f"{output.counted(manifest.log_size, 'act')}, {output.counted(len(manifest.keys), 'key')}"
         )
-    return _DONE
+    return DONE
 
 
 def show(path: Path, *, as_json: bool) -> int:
@@ -39,7 +38,7 @@ def show(path: Path, *, as_json: bool) -> int:
     manifest = archive.manifest
     if as_json:
         output.put_json(_told(manifest))
-        return _DONE
+        return DONE
     checkpoint = record.checkpoint_of(manifest.checkpoint)
     log = f"{manifest.log_size:,} acts"
     if checkpoint is not None:
@@ -57,7 +56,7 @@ def show(path: Path, *, as_json: bool) -> int:
         }
     )
     _warn(manifest)
-    return _DONE
+    return DONE
 
 
 def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
@@ -70,7 +69,7 @@ def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as
             state.lock()
         except AlreadyRunning as error:
             output.say(f"{error}; a backup is restored while no CA runs")
-            return _REFUSED
+            return REFUSED
         try:
             restoration = Restoration(state, archive, wall_clock())
             return _restore(restoration, accept_loss=accept_loss, dry_run=dry_run, as_json=as_json)
@@ -92,7 +91,7 @@ def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_j
     state = restoration.state
     if restoration.resume():
         _put(restoration, "restored", as_json=as_json, said="the interrupted restore is finished")
-        return _DONE
+        return DONE
     try:
         directories = {home / "witness" for home in (state.root, user_state_dir())}
         loss = restoration.prepare(sorted(directories))
@@ -104,7 +103,7 @@ def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_j
                 "" if dry_run else "nothing was restored: to accept what is lost, add --accept-loss"
             )
             _put(restoration, outcome, as_json=as_json, said=said)
-            return _DONE if dry_run and loss.is_bearable else _REFUSED
+            return DONE if dry_run and loss.is_bearable else REFUSED
         restoration.perform(f"unix:uid:{os.getuid()}")
     finally:
         restoration.abandon()
@@ -112,7 +111,7 @@ def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_j
     if restoration.aside is not None and restoration.aside.exists():
         said = f"restored; what was there before is in {restoration.aside}; start the CA now"
     _put(restoration, "restored", as_json=as_json, said=said)
-    return _DONE
+    return DONE
 
 
 def _put(restoration: Restoration, outcome: str, *, as_json: bool, said: str) -> None:

@@ -19,7 +19,7 @@ from twisted_mesh.api.admin_client import Administration, Check
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, read_file
 from twisted_mesh.state.key_files import Copy, copy_out, remove_file

@@ -8,13 +8,13 @@ import click
 
 from twisted_mesh.cli.ctl.options import (
     Reach,
-    Unusable,
     format_option,
     must_be_answered,
     output_file,
     reaching,
     yes_option,
 )
+from twisted_mesh.cli.program import Unusable
 
 _REASONS = (
     "unspecified",

@@ -14,7 +14,7 @@ from attrs import frozen
 from pki.serial import parse_serial, serial_pairs
 from twisted_mesh.api.admin_client import Administration, Row
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.session import DONE
+from twisted_mesh.cli.status import DONE
 from twisted_mesh.state.directory import writing_whole
 
 _HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY")

@@ -17,7 +17,7 @@ from pki.serial import parse_serial, serial_hex
 from pki.spiffe import SpiffePattern
 from pki.svid.x509svid import extension
 from pki.validity import parse_rfc3339
-from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.state.directory import StateError, read_file
 
 _DIGITS = 64

@@ -16,7 +16,7 @@ from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import connections_on, pairs, put_rows
 from twisted_mesh.cli.ctl.options import confirmed, confirmed_by_number
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.status import DONE, REFUSED
 
 #: How often what was issued in the meantime is looked for and revoked too.
 _ROUNDS = 3

@@ -1,12 +1,12 @@
 """The command line of ``mesh-ctl``. A group is imported when it is asked for, and Twisted after that."""
 
-import sys
+from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 
 import click
 
-from twisted_mesh.cli.ctl.options import Unusable
-from twisted_mesh.cli.ctl.output import say
+from twisted_mesh.cli.program import CONTEXT, run_program, with_version
 
 #: Where each command is, and what it is for: so that --help imports none of them.
 _COMMANDS = {
@@ -41,20 +41,20 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"twisted_mesh.cli.ctl.{cmd_name}")
-        command: click.Command = module.command
-        return command
+        return _imported(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.command(
-    cls=_Commands,
-    epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@cache
+def _imported(name: str) -> click.Command:
+    return with_version(import_module(f"twisted_mesh.cli.ctl.{name}").command, hidden=True)
+
+
+@with_version
+@click.command(cls=_Commands, epilog=_EPILOG, context_settings=CONTEXT)
 def mesh_ctl() -> None:
     """Administer a CA of the mesh, by default the one of this machine's state directory.
 
@@ -63,40 +63,6 @@ def mesh_ctl() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The program: returns its exit status."""
-    try:
-        return int(mesh_ctl.main(arguments, prog_name="mesh-ctl", standalone_mode=False) or 0)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "mesh-ctl"
-        return _failed(f"{error.format_message().rstrip('.')} (see {path} --help)", 2)
-    except Unusable as error:
-        return _failed(error.message, 2)
-    except click.Abort:
-        return 130
-    except BrokenPipeError:
-        return _abandoned()
-    except OSError as error:
-        return _failed(f"the output cannot be written ({error.strerror}): free some space", 2)
-    except Exception as error:
-        from pki.errors import PkiError
-
-        if not isinstance(error, PkiError):
-            raise
-        return _failed(str(error), 2)
-
-
-def _failed(sentence: str, status: int) -> int:
-    say(sentence)
-    return status
-
-
-def _abandoned() -> int:
-    """The reader has gone: what is still buffered must not fail again when Python closes the stream."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program ``mesh-ctl``; returns its exit status."""
+    return run_program("mesh-ctl", mesh_ctl, arguments)

@@ -15,7 +15,7 @@ from pki.validity import spoken_duration
 from twisted_mesh.api.admin_client import Administration, Check
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.state.directory import StateDirectory
 

@@ -12,8 +12,9 @@ from pki.policy.entry import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from twisted_mesh.api.admin_client import Administration, NewRegistration, Registration
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.options import Unusable, confirmed
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.ctl.options import confirmed
+from twisted_mesh.cli.program import Unusable
+from twisted_mesh.cli.status import DONE, REFUSED
 
 _HEADINGS = ("ENTRY", "SELECTORS", "BUYS", "KEPT IN", "COMMENT")
 _OPTIONS = {

@@ -1,4 +1,4 @@
-"""Options that several commands of ``mesh-ctl`` share, and how one that cannot be used is told."""
+"""Options that several commands of ``mesh-ctl`` share, and the questions before what cannot be undone."""
 
 import functools
 import sys
@@ -9,11 +9,7 @@ from typing import Any
 import click
 from attrs import fields, frozen
 
-
-class Unusable(click.ClickException):
-    """The options or the input cannot be used: one sentence, and status 2."""
-
-    exit_code = 2
+from twisted_mesh.cli.program import Unusable
 
 
 @frozen

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from twisted_mesh.cli import program
+
 #: No table is wider than that; where nobody looks, its lines are not folded.
 _UNFOLDED = 10_000
 
@@ -37,8 +39,7 @@ def put_json(value: Any) -> None:
 
 def say(sentence: str) -> None:
     """What is not the result: on stderr."""
-    if sys.stderr is not None:
-        click.echo(f"mesh-ctl: {sentence}", file=sys.stderr)
+    program.say("mesh-ctl", sentence)
 
 
 def put_table(

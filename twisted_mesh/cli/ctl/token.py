@@ -4,7 +4,6 @@ import click
 
 from twisted_mesh.cli.ctl.options import (
     Reach,
-    Unusable,
     dns_option,
     format_option,
     ip_option,
@@ -13,6 +12,7 @@ from twisted_mesh.cli.ctl.options import (
     reason_option,
     yes_option,
 )
+from twisted_mesh.cli.program import Unusable
 
 
 @click.group()

@@ -20,8 +20,9 @@ from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.cert_filters import digest_of
 from twisted_mesh.cli.ctl.entry_actions import naming_options
-from twisted_mesh.cli.ctl.options import Unusable, confirmed
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
+from twisted_mesh.cli.ctl.options import confirmed
+from twisted_mesh.cli.program import Unusable
+from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.state.directory import read_file
 
 _HEADINGS = ("TOKEN", "SPIFFE ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT")

@@ -2,7 +2,8 @@
 
 import click
 
-from twisted_mesh.cli.ctl.options import Reach, Unusable, format_option, reaching
+from twisted_mesh.cli.ctl.options import Reach, format_option, reaching
+from twisted_mesh.cli.program import Unusable
 
 
 @click.command()

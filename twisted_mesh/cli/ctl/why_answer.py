@@ -21,8 +21,8 @@ from twisted_mesh.api.admin_client import Administration, Registration, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.entry_actions import creating_command, entry_of
-from twisted_mesh.cli.ctl.session import DONE, REFUSED
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
+from twisted_mesh.cli.status import DONE, REFUSED
 
 #: So many entries are shown, unless all are wanted.
 _NEAREST = 5

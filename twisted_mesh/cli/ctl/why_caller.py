@@ -17,7 +17,7 @@ from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.validity import parse_duration
 from twisted_mesh.cli.ctl.entry_actions import naming_options
-from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.state.directory import read_file
 

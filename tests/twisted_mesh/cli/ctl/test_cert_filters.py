@@ -13,7 +13,7 @@ from pki.keys import key_id
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, key, mesh
 from twisted_mesh.cli.ctl.cert_filters import digest_in, issuer_meant, key_meant
-from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.program import Unusable
 
 DIGEST = "0123456789abcdef" * 4
 OURS = key(3)

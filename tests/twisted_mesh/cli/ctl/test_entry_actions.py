@@ -15,7 +15,7 @@ from twisted_mesh.api.admin_client import NewRegistration
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import entry as command_line
 from twisted_mesh.cli.ctl import entry_actions, session
-from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.program import Unusable
 
 API = registration(
     "0011223344556677", "/service/api", "systemd:unit:api.service", "unix:uid:1000",

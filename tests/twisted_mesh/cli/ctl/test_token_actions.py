@@ -16,7 +16,7 @@ from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
 from twisted_mesh.api.admin_client import NewToken
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import token_actions
-from twisted_mesh.cli.ctl.options import Unusable
+from twisted_mesh.cli.program import Unusable
 
 WEB = "spiffe://mesh.local/service/web"
 

@@ -26,9 +26,9 @@ from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
 from twisted_mesh.cli.ctl import why_caller
-from twisted_mesh.cli.ctl.options import Unusable
 from twisted_mesh.cli.ctl.why_answer import Explaining
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
+from twisted_mesh.cli.program import Unusable
 
 WEB = "spiffe://mesh.local/service/web"
 TOKEN = JoinToken.generate()

@@ -1,0 +1,98 @@
+"""What our programs share: how a command line is run, and how its failure becomes one sentence and a status."""
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+import click
+
+from twisted_mesh.cli.status import DONE, INTERRUPTED, REFUSED, UNUSABLE
+
+#: For the outermost command of a program; those below it take it over.
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Unusable(click.ClickException):
+    """The options or the input cannot be used: one sentence, and status 2."""
+
+    exit_code = UNUSABLE
+
+
+def with_version(command: click.Command, *, hidden: bool = False) -> click.Command:
+    """``command``, which has ``--version`` now; so have those below it, and their help does not say so."""
+    command.params.append(
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            hidden=hidden,
+            callback=_show_version,
+            help="Show the version and exit.",
+        )
+    )
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            with_version(below, hidden=True)
+    return command
+
+
+def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"twisted-mesh {version('twisted-mesh')}")
+        context.exit()
+
+
+def say(program: str, sentence: str) -> None:
+    """What is not the result: on stderr, under the program's name."""
+    if sys.stderr is not None:  # as it is where the shell closed it: 2>&-
+        click.echo(f"{program}: {sentence}", file=sys.stderr)
+
+
+def run_program(
+    program: str, command: click.Command, arguments: Sequence[str] | None = None
+) -> int:
+    """Run a command line, by default the one of this process; its exit status.
+
+    Whatever cannot be used is one sentence on stderr. A bug is a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return int(command.main(arguments, prog_name=program, standalone_mode=False) or DONE)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UNUSABLE
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        say(program, f"{error.format_message().rstrip('.')} (see {path} --help)")
+        return UNUSABLE
+    except click.ClickException as error:
+        say(program, error.message)
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except BrokenPipeError:
+        abandon_stdout()
+        return REFUSED
+    except OSError as error:
+        abandon_stdout()
+        say(program, f"the output cannot be written ({error.strerror}): free some space")
+        return UNUSABLE
+    except Exception as error:
+        from pki.errors import PkiError
+
+        if not isinstance(error, PkiError):
+            raise
+        say(program, str(error))
+        return UNUSABLE
+
+
+def abandon_stdout() -> None:
+    """So that what is still buffered does not fail again when Python closes the stream."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
