@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from twisted_mesh.tls.contexts import ContextFactory
     from twisted_mesh.trust.connections import ConnectionRegistry
     from twisted_mesh.trust.judge import Trust
+    from twisted_mesh.trust.store import TrustStore
 
 _HOMES = {
     "CertificateManager": "twisted_mesh.identity.manager",
     "ConnectionRegistry": "twisted_mesh.trust.connections",
     "ContextFactory": "twisted_mesh.tls.contexts",
     "Trust": "twisted_mesh.trust.judge",
+    "TrustStore": "twisted_mesh.trust.store",
 }
 
-__all__ = ["CertificateManager", "ConnectionRegistry", "ContextFactory", "Trust"]
+__all__ = ["CertificateManager", "ConnectionRegistry", "ContextFactory", "Trust", "TrustStore"]
 
 
 def __getattr__(name: str) -> Any:

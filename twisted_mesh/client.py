@@ -15,6 +15,7 @@ from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 from twisted_mesh.http.address import server_name, split_url
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
@@ -70,7 +71,7 @@ class Reply:
 class MeshHttpClient:
     """Requests to one server, each over a connection and a handshake of its own."""
 
-    reactor: Any
+    reactor: IReactor
     server: ServerUrl
     security: Security
     timeout: float

@@ -1,11 +1,43 @@
-"""Interfaces of the reactor side; each has one conformance suite that every implementation runs."""
+"""Interfaces of the reactor side, and the values that go through them.
+
+Each has one conformance suite that every implementation runs.
+"""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUNIX,
+)
 from zope.interface import Attribute, Interface
 
+from pki.errors import Problem
+from pki.keys import KeyAlgorithm
+from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import Revocation
+from pki.svid.x509svid import X509Svid
+
+
+class IReactor(
+    IReactorCore,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUNIX,
+):
+    """What an installed reactor of Twisted provides, for whoever connects, listens or resolves names.
+
+    Whoever needs its clock alone asks for an ``IReactorTime``, which a test can move.
+    """
 
 
 class IStore(Interface):
@@ -75,16 +107,42 @@ class IStore(Interface):
         """A Deferred of the hashes that prove that one tree extends the other."""
 
 
+@frozen
+class Identity:
+    """What a source obtains: an SVID with its key, and whom its holder may believe.
+
+    What go-spiffe calls an X509Context, and the Workload API an X509SVIDResponse.
+    """
+
+    svid: X509Svid
+    bundles: BundleSet
+    issued_at: datetime
+    """When it was asked for, by our own clock: what its life is counted from."""
+
+
+@frozen
+class TrustUpdate:
+    """What a source says of whom to believe, and whom no longer."""
+
+    revocations: Sequence[Revocation] = ()
+    more: bool = False
+    """Whether there may be others already: then what is known is not up to date yet."""
+    waited: float = 0.0
+    """For how many seconds after the question this is still the latest, at least."""
+    bundles: BundleSet | None = None
+    """All that the source has believed now; None where nothing is said of it."""
+
+
 class ISource(Interface):
     """Where an identity comes from: a CA by its API, the CA itself, later SPIRE or files."""
 
-    where = Attribute("For people: ``unix:/…``, ``https://…``.")
+    where: str = Attribute("For people: ``unix:/…``, ``https://…``.")
 
-    async def obtain(algorithm: Any) -> Any:
-        """A fresh key, a certificate for it and the bundles, as ``sources.Identity``."""
+    async def obtain(algorithm: KeyAlgorithm) -> Identity:
+        """A fresh key, a certificate for it and the bundles. Raises :class:`pki.errors.PkiError`."""
 
-    async def revocations(wait: int = 0) -> Any:
-        """What has been revoked since the last call, as ``sources.News``.
+    async def revocations(wait: int = 0) -> TrustUpdate:
+        """What has been revoked since the last call. Raises :class:`pki.errors.PkiError`.
 
         Where nothing has, a source may take ``wait`` seconds until something is.
         """
@@ -107,7 +165,7 @@ class IRevocationListener(Interface):
 class IFinishing(Interface):
     """A protocol that can end where nothing is torn apart: after the request that it is serving."""
 
-    def finish(refusal: Any = None) -> None:
+    def finish(refusal: Problem | None = None) -> None:
         """Begin nothing any more, finish what has begun, then ``loseConnection``; at once where there is nothing.
 
         With a ``pki.Problem`` for a refusal the peer is no longer who it was: what is still arriving
@@ -118,8 +176,8 @@ class IFinishing(Interface):
 class IContextFactory(Interface):
     """Hands out the TLS context of the moment."""
 
-    def current() -> Any:
-        """The (OpenSSL.SSL.Context, generation) for a new connection; None while there is none."""
+    def current() -> tuple[SSL.Context, int] | None:
+        """The context and its generation, for a new connection; None while there is none."""
 
 
 class IAttestor(Interface):

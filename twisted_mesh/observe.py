@@ -66,8 +66,8 @@ def watch(manager: CertificateManager) -> None:
     """Have the gauges show this manager's certificate and connections."""
     EXPIRY.set_function(lambda: manager.seconds_left)
     ROTATIONS.set_function(lambda: manager.rotations)
-    CONNECTIONS.set_function(lambda: len(manager.registry))
-    judge = manager.judge
+    CONNECTIONS.set_function(lambda: len(manager.trust_store.registry))
+    judge = manager.trust_store.judge
     REVOCATION_AGE.set_function(lambda: nan if judge.freshness.age is None else judge.freshness.age)
     REVOCATION_STALE.set_function(
         lambda: judge.freshness.is_stale or judge.freshness.doubt is not None

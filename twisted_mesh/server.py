@@ -8,6 +8,7 @@ from twisted.web import resource, server
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, answer, no_longer_accepted
 from twisted_mesh.http.server import BoundedChannel, BoundedSite
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
 from twisted_mesh.trust.connections import Peer
@@ -101,5 +102,5 @@ def tell_peer(connection: MeshConnection, peer: Peer) -> None:
     )
 
 
-def site(reactor: Any) -> MeshSite:
+def site(reactor: IReactor) -> MeshSite:
     return MeshSite(StatusResource(), reactor)

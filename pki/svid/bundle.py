@@ -104,7 +104,16 @@ class BundleSet:
         return cls({bundle.trust_domain: bundle for bundle in bundles})
 
     def get(self, trust_domain: TrustDomain) -> TrustBundle | None:
+        """The bundle of that trust domain; None where nobody in it is believed."""
         return self.bundles.get(trust_domain)
+
+    def with_bundle(self, bundle: TrustBundle) -> Self:
+        """With this one in place of its trust domain's. What is believed of other domains stays."""
+        return type(self)({**self.bundles, bundle.trust_domain: bundle})
+
+    def without(self, trust_domain: TrustDomain) -> Self:
+        """Without any bundle of that trust domain."""
+        return type(self)({at: bundle for at, bundle in self.bundles.items() if at != trust_domain})
 
     def __iter__(self) -> Iterator[TrustBundle]:
         return iter(self.bundles.values())

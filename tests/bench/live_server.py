@@ -25,6 +25,7 @@ from pki.svid.x509svid import X509Svid, load_certificates
 from twisted_mesh import observe
 from twisted_mesh.http.server import Limits
 from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.interfaces import Identity, TrustUpdate
 from twisted_mesh.runtime.clock import steady, wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.server import MeshSite, StatusResource
@@ -33,7 +34,7 @@ from twisted_mesh.tls.endpoints import listen
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.source import Identity, News
+from twisted_mesh.trust.store import TrustStore
 
 reactor: Any = _reactor
 
@@ -52,8 +53,8 @@ class Given:
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         return self._identity
 
-    async def revocations(self, wait: int = 0) -> News:
-        return News()
+    async def revocations(self, wait: int = 0) -> TrustUpdate:
+        return TrustUpdate()
 
     def renewed(self) -> None:
         """Nobody is asked."""
@@ -62,14 +63,14 @@ class Given:
 class Orders(LineOnlyReceiver):
     delimiter = b"\n"
 
-    def __init__(self, manager: CertificateManager) -> None:
-        self.manager = manager
+    def __init__(self, trust: TrustStore) -> None:
+        self.trust = trust
 
     def lineReceived(self, line: bytes) -> None:
         issuer, serial = line.decode().split()
         now = wall_clock()
         end = now + timedelta(hours=1)
-        self.manager.revoke([Revocation(issuer, int(serial, 16), now, Reason.UNSPECIFIED, end)])
+        self.trust.revoked([Revocation(issuer, int(serial, 16), now, Reason.UNSPECIFIED, end)])
         self.transport.write(b"%r\n" % time.monotonic())
 
     def connectionLost(self, reason: object = None) -> None:
@@ -88,16 +89,15 @@ def main() -> None:
     judge = Judge(wall_clock, Trust(allow=(SpiffePattern.parse(f"{trust_domain.id}/**"),)))
     contexts = ContextFactory(Role(serves=True))
     source = Given(home, trust_domain)
-    manager = CertificateManager(
-        source, judge, [contexts], reactor, wall_clock, log, registry=registry
-    )
-    manager.startService()
+    trust = TrustStore(judge, registry, reactor, wall_clock, log)
+    trust.startService()
+    CertificateManager(source, trust, [contexts], reactor, wall_clock, log).startService()
     site = MeshSite(StatusResource(), reactor, Limits(idle_seconds=3600))
     security = Security(contexts, judge, reactor, registry, log)
     port: Any = None
 
     def listening(listener: Any) -> None:
-        orders = Orders(manager)
+        orders = Orders(trust)
         StandardIO(orders)
         orders.transport.write(b"%d\n" % listener.getHost().port)
 

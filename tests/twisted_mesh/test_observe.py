@@ -305,11 +305,14 @@ def test_refusals_are_counted_by_each_of_their_codes(event: str, counter: str) -
 
 
 def test_the_gauges_show_the_manager_that_is_watched() -> None:
-    class Manager:
-        seconds_left, rotations, registry = 12.5, 3, (1, 2)
+    class Store:
+        registry = (1, 2)
         judge = Judge(lambda: NOW, freshness=Freshness(timedelta(seconds=5), seconds=lambda: 9.0))
 
-    judge = Manager.judge
+    class Manager:
+        seconds_left, rotations, trust_store = 12.5, 3, Store
+
+    judge = Store.judge
     revocation = Revocation("ab", 1, NOW, Reason.UNSPECIFIED, NOW)
     judge.trust = Trust(revocations=RevocationSet().merged([revocation], NOW))
     observe.watch(Manager())  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 
@@ -24,9 +25,10 @@ from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.revocation_options import RevocationOptions
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
+from twisted_mesh.revocation.feed import Feed
+from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
@@ -38,6 +40,7 @@ from twisted_mesh.trust.connections import ConnectionRegistry, Peer
 from twisted_mesh.trust.freshness import Freshness, freshness
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
+from twisted_mesh.trust.store import TrustStore
 
 _log = logger("client")
 
@@ -149,7 +152,7 @@ async def _told(session: Session) -> int:
 async def _converse(session: Session) -> int:
     judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
     contexts = ContextFactory(Role(serves=False))
-    registry = ConnectionRegistry()
+    trust = TrustStore(judge, ConnectionRegistry(), reactor, wall_clock, _log)
     witness = LogWitness(
         witness_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
     )
@@ -165,30 +168,35 @@ async def _converse(session: Session) -> int:
         kept=saved_svid(session.client, session.state_dir, session.spiffe_id),
     )
     source.recall()
+    numbers = crl_numbers_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
+    crls = session.sources.watch(trust, reactor, _log, numbers)
+    feed = Feed(source, trust.update, judge.freshness, reactor, wall_clock, _log)
     manager = CertificateManager(
         source,
-        judge,
+        trust,
         [contexts],
         reactor,
         wall_clock,
         _log,
         session.algorithm,
         session.rotate_at,
-        registry,
+        feed,
+        [crls.prepare],
     )
-    numbers = crl_numbers_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
-    crls = session.sources.watch(manager, reactor, _log, numbers)
-    manager.startService()
+    services = MultiService()
+    for service in (trust, feed, manager):
+        service.setServiceParent(services)
+    services.startService()
     try:
         await _first_certificate(manager, session)
         security = Security(
             contexts,
             judge,
             reactor,
-            registry,
+            trust.registry,
             _log,
             requires_staple=session.requires_staple,
-            inquiry=session.sources.inquiry(manager, reactor, _log),
+            inquiry=session.sources.checker(trust, reactor, _log),
         )
         http = MeshHttpClient(
             reactor,
@@ -204,12 +212,12 @@ async def _converse(session: Session) -> int:
                 await sleep(reactor, session.interval)
             if session.export and manager.svid is not exported and manager.svid is not None:
                 exported = manager.svid
-                _export(session.export, exported, manager)
+                _export(session.export, exported, trust)
             status = max(status, await _ask(http, session))
         witness.remember()
         return status
     finally:
-        manager.stopService()
+        await services.stopService()
         crls.stop()
 
 
@@ -281,8 +289,8 @@ def _as_json(reply: Reply, session: Session) -> dict[str, Any]:
     }
 
 
-def _export(directory: Path, svid: X509Svid, manager: CertificateManager) -> None:
-    bundle = manager.judge.trust.bundles.get(svid.spiffe_id.trust_domain)
+def _export(directory: Path, svid: X509Svid, store: TrustStore) -> None:
+    bundle = store.trust.bundles.get(svid.spiffe_id.trust_domain)
     publish(
         directory,
         {

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from pki.errors import Malformed, PkiError, printable
 from twisted_mesh.http.address import split_url
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
 
@@ -72,7 +73,7 @@ class HttpUrl:
 class Fetcher:
     """Asks by HTTP/1.1, each time over a connection of its own. Whatever goes wrong is a :class:`PkiError`."""
 
-    reactor: Any
+    reactor: IReactor
     timeout: float
     """Seconds for one request, connecting included."""
     _agent: Agent = field(init=False)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
-from twisted.internet.interfaces import IDelayedCall, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
@@ -62,7 +62,7 @@ class BoundedChannel(http.HTTPChannel):
     _host: Any = None
     _peer: Any = None
 
-    def serve(self, site: "BoundedSite", reactor: Any) -> None:
+    def serve(self, site: "BoundedSite", reactor: IReactorTime) -> None:
         """What http.HTTPFactory.buildProtocol sets, but for its idle timer."""
         self.factory = self.site = site
         self.callLater = reactor.callLater
@@ -295,7 +295,7 @@ class BoundedSite(server.Site):
     def __init__(
         self,
         root: resource.IResource,
-        reactor: Any,
+        reactor: IReactorTime,
         limits: Limits | None = None,
         connection_limit: ConnectionLimit | None = None,
         whose: Whose = a_strangers,

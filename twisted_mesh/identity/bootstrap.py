@@ -15,19 +15,19 @@ from pki.svid.x509svid import X509Svid, load_certificates
 from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
 
 #: Of a file that holds a token: more is read of none.
 _LONGEST_LINE = 1024
 
 
 def ca_client(
-    reactor: Any,
+    reactor: IReactor,
     ca_url: str | None,
     ca_file: str | None,
     state_dir: Path,
@@ -104,7 +104,7 @@ def saved_svid(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> SavedS
 
 
 def administrator_client(
-    reactor: Any,
+    reactor: IReactor,
     ca_url: str | None,
     ca_file: str | None,
     state_dir: Path,
@@ -148,13 +148,13 @@ def exported(directory: Path) -> tuple[X509Svid, Path]:
         raise Malformed(f"--svid {directory}: {error}") from None
 
 
-def ca_security(reactor: Any, bundle: TrustBundle) -> Security:
+def ca_security(reactor: IReactor, bundle: TrustBundle) -> Security:
     """Demands that whoever answers is ``/mesh/ca`` under that root: no workload can pose as the CA."""
     trust = evolve(_only_the_ca(bundle.trust_domain), bundles=BundleSet.of(bundle))
     return _security(reactor, Judge(wall_clock, trust))
 
 
-def pinned_security(reactor: Any, pin: RootPin) -> Security:
+def pinned_security(reactor: IReactor, pin: RootPin) -> Security:
     """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
     return _security(reactor, PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
 
@@ -163,7 +163,7 @@ def _only_the_ca(trust_domain: TrustDomain) -> Trust:
     return Trust(allow=(SpiffePattern.parse(str(trust_domain.member("mesh", "ca"))),))
 
 
-def _security(reactor: Any, judge: Judge) -> Security:
+def _security(reactor: IReactor, judge: Judge) -> Security:
     contexts = ContextFactory(Role(serves=False))
     contexts.replace(None, judge.trust.bundles.all_roots)
     return Security(contexts, judge, reactor)

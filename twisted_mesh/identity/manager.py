@@ -1,21 +1,19 @@
-"""The certificate manager: keeps an identity fresh, and what is believed with it.
+"""The certificate manager: keeps an identity fresh, from one certificate to the next.
 
-Its LoopingCall asks a pure function what to do. A renewal makes a new key, obtains a certificate,
+It asks a pure function, again and again, what to do. A renewal makes a new key, obtains a certificate,
 judges it as a peer would, builds whole new contexts and swaps them in; whatever fails on the way
-leaves the old ones serving. Open connections live on for as long as their peers would be let in.
+leaves the old ones serving. What is believed is another object's: :mod:`twisted_mesh.trust.store`.
 """
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from attrs import define, evolve, field
 from cryptography import x509
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pki import renewal
@@ -24,25 +22,23 @@ from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
 from pki.serial import serial_pairs
 from pki.spiffe import SpiffePattern
-from pki.svid.bundle import BundleSet
 from pki.svid.chain import Verdict
-from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import Purpose, X509Svid, extension, subject_of
 from pki.validity import spoken_duration, spoken_time
+from twisted_mesh.interfaces import Identity, ISource
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.tls.contexts import ContextFactory
-from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.reviewer import Reviewer
-from twisted_mesh.trust.source import Identity, News
+from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.store import TICK, TrustStore
 
-#: Seconds between two looks at the certificate's plan.
-TICK = 0.2
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
+
+#: Awaited before an identity is used. It bounds its time and raises nothing.
+Preparation = Callable[[Identity], Awaitable[None]]
 
 
 class OwnCertificateRefused(Refused):
@@ -57,31 +53,28 @@ class RenewalBroke(PkiError):
 
 @define(eq=False, slots=False)
 class CertificateManager(Service):
-    """Owns one identity: its source, its contexts, its judge."""
+    """Owns one identity: where it comes from, when it is renewed, and the contexts that present it."""
 
-    source: Any
-    """An :class:`ISource`."""
-    judge: Judge
+    source: ISource
+    trust_store: TrustStore
+    """Of which it is a user: what it has made of the roots is made anew whenever they change."""
     contexts: Sequence[ContextFactory]
     clock: IReactorTime
     now: Now
     log: Logger
     algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
     rotate_at: float = 0.5
-    registry: ConnectionRegistry = field(factory=ConnectionRegistry)
+    """The share of a certificate's life after which it is renewed."""
+    feed: Feed | None = None
+    """What the same source says of revocations: filled before an identity is used, and asked under it."""
+    preparations: Sequence[Preparation] = ()
+    """Each in its turn, once the feed is filled."""
     draw: random.Random = field(factory=random.SystemRandom)
     announce: bool = True
-    """Whether certificates are told to people, in the words of the log."""
-    preparations: list[Callable[[Identity], Awaitable[None]]] = field(factory=list)
-    """Awaited before an identity is used, each one in its turn. They bound their time and raise nothing."""
-    on_revocation: list[Callable[[Sequence[Revocation]], object]] = field(factory=list)
-    """Called with what is believed to be revoked from now on."""
-    reviewer: Reviewer = field(init=False)
-    """The only one that changes what is believed."""
-    feed: Feed = field(init=False)
-    """Brings what is revoked."""
+    """Whether certificates are announced to people, in the words of the log."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
+    """Why there is no fresh certificate; None while there is one."""
     rotations: int = field(default=0, init=False)
     _plan: RenewalPlan | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
@@ -90,35 +83,21 @@ class CertificateManager(Service):
     _withdrawn: bool = field(default=False, init=False)
     _renewing: "Deferred[None] | None" = field(default=None, init=False)
     _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.reviewer = Reviewer(self.judge, self.registry, self.clock, self.log)
-        freshness = self.judge.freshness
-        if freshness.seconds is None:
-            freshness.seconds = self.clock.seconds
-        self.feed = Feed(
-            self.source,
-            self._believe,
-            freshness,
-            self.clock,
-            self.now,
-            self.log,
-            self.draw,
-            self._heard_again,
-        )
+        self._ticker = Ticker(self.clock, TICK, self._look, "the rotation", self.log)
+        self.trust_store.users.append(self)
+        if self.feed is not None:
+            self.feed.recovery_listeners.append(self._retry_if_withdrawn)
 
     def startService(self) -> None:
         super().startService()
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = self.clock
-        _ = self._loop.start(TICK, now=True)
+        self._ticker.start()
 
     def stopService(self) -> None:
         super().stopService()
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
-        self.feed.stop()
+        self._ticker.stop()
         if self._renewing is not None:
             self._renewing.cancel()
 
@@ -138,66 +117,53 @@ class CertificateManager(Service):
             return 0.0
         return (self.svid.validity.not_after - self.now()).total_seconds()
 
-    def revoke(self, revocations: Sequence[Revocation]) -> None:
-        """Believe these revoked from now on, and cut whoever is connected by them."""
-        trust = self.judge.trust
-        merged = trust.revocations.merged(revocations, self.now())
-        if revocations and merged is not trust.revocations:
-            self.reviewer.believe(evolve(trust, revocations=merged), revocations)
-            for call in self.on_revocation:
-                call(revocations)
+    @property
+    def next_rotation(self) -> datetime | None:
+        """When the certificate is renewed; None while there is none."""
+        return self._plan.renew_at if self._plan else None
 
     def renew_now(self) -> None:
         """Have another certificate at the next tick, whatever is left of this one's life."""
         if self._plan is not None:
             self._plan = evolve(self._plan, renew_at=self.now())
 
-    def allow(self, patterns: Sequence[SpiffePattern]) -> None:
-        """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
-        self.reviewer.believe(evolve(self.judge.trust, allow=tuple(patterns)))
+    def prepare(self, trust: Trust) -> Callable[[], None] | None:
+        """Be ready for ``trust``: contexts that let OpenSSL believe its roots; what is returned swaps them in.
 
-    def _tick(self) -> None:
-        for look in (self._look_at_peers, self._look):
-            try:
-                look()
-            except Exception:  # a LoopingCall that fails once never runs again
-                self.log.failure("a tick of the rotation broke", event="tick-broke")
+        None where our own certificate would be none under it: another is asked for first, unless there is
+        no root of our trust domain in it, under which none could be good.
+        """
+        if self.svid is None:
+            return _nothing
+        ours = trust.bundles.get(self.svid.spiffe_id.trust_domain)
+        if ours is None or not ours.roots:
+            return None
+        if self._withdrawn:
+            return _nothing
+        if not self._judge_ourselves(trust, self.svid).ok:
+            self.renew_now()
+            return None
+        return self._built(self.svid, trust)
 
-    def _believe(self, news: News) -> bool:
-        """Whether it is another trust then."""
-        before = self.judge.trust
-        self.revoke(news.revocations)
-        if news.bundles is not None and self.svid is not None:
-            self._believe_bundles(news.bundles, self.svid)
-        return self.judge.trust is not before
+    def _built(self, svid: X509Svid, trust: Trust) -> Callable[[], None]:
+        """Contexts for these, all of them, or ``SSL.Error``; what is returned swaps them in."""
+        contexts = [factory.build(svid, trust.bundles.all_roots) for factory in self.contexts]
 
-    def _believe_bundles(self, bundles: BundleSet, svid: X509Svid) -> None:
-        """Roots have come or gone. Without one for our own certificate it is time for another."""
-        trust = evolve(self.judge.trust, bundles=bundles)
-        ours = bundles.get(svid.spiffe_id.trust_domain)
-        if bundles == self.judge.trust.bundles or self._withdrawn or not (ours and ours.roots):
-            return
-        if not self._judge_ourselves(trust, svid).ok:
-            if self._plan is not None:
-                self._plan = evolve(self._plan, renew_at=self.now())
-            return
-        contexts = [factory.build(svid, bundles.all_roots) for factory in self.contexts]
-        for factory, context in zip(self.contexts, contexts, strict=True):
-            factory.use(context)
-        self.reviewer.believe(trust)
+        def swap() -> None:
+            for factory, context in zip(self.contexts, contexts, strict=True):
+                factory.use(context)
+
+        return swap
 
     def _judge_ourselves(self, trust: Trust, svid: X509Svid) -> Verdict:
         """As a peer would."""
         ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
         return ourselves.judge(svid.chain, self.now(), Purpose.ANY)
 
-    def _heard_again(self) -> None:
+    def _retry_if_withdrawn(self) -> None:
+        """Who serves nobody does not wait any longer once the CA answers again."""
         if self._withdrawn:
-            self._retry_at = 0.0  # who serves nobody does not wait any longer
-
-    def _look_at_peers(self) -> None:
-        self.feed.look_at_the_clock()
-        self.reviewer.look_at_the_clock(self.now())
+            self._retry_at = 0.0
 
     def _look(self) -> None:
         """Ask what is to be done now, and begin it."""
@@ -215,7 +181,8 @@ class CertificateManager(Service):
     def _withdraw(self) -> None:
         """Our certificate has expired and the CA gave us no other: refuse new work, loudly."""
         self._withdrawn = True
-        self.judge.freshness.lapse()
+        if self.feed is not None:
+            self.feed.freshness.lapse()
         for factory in self.contexts:
             factory.withdraw()
         self.log.error(
@@ -236,7 +203,8 @@ class CertificateManager(Service):
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
-            await self.feed.fill()
+            if self.feed is not None:
+                await self.feed.fill()
             for prepare in self.preparations:
                 await prepare(identity)
             self._adopt(identity)
@@ -250,27 +218,26 @@ class CertificateManager(Service):
 
     def _adopt(self, identity: Identity) -> None:
         """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
-        svid, trust = identity.svid, self.judge.trust
+        svid, before = identity.svid, self.trust_store.trust
         issuers = (extension(cert, x509.SubjectKeyIdentifier) for cert in svid.intermediates)
         trust = evolve(
-            trust,
-            bundles=identity.bundles,
+            before,
+            bundles=self.trust_store.merged(identity.bundles),
             # Those from before too: peers have leaves of the last issuing CA for a while.
-            known_issuers=trust.known_issuers
+            known_issuers=before.known_issuers
             | {found.digest for found in issuers if found is not None},
         )
         verdict = self._judge_ourselves(trust, svid)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
-        contexts = [factory.build(svid, identity.bundles.all_roots) for factory in self.contexts]
+        swap = self._built(svid, trust)
         first = self.svid is None
         if self.announce:
-            self._tell(svid, identity, first=first)
+            self._announce(svid, first=first)
         if not first and self.announce:
             self.log.info("Hot-swapping certificate...", event="hot-swap")
-        for factory, context in zip(self.contexts, contexts, strict=True):
-            factory.use(context)
-        self.reviewer.believe(trust)
+        swap()
+        self.trust_store.believe(trust, by=self)
         self.svid = svid
         self._plan = renewal.plan(
             identity.issued_at, svid.validity.not_after, self.rotate_at, self.draw
@@ -290,21 +257,18 @@ class CertificateManager(Service):
                     "Certificate rotation complete.\n"
                     "Next rotation: {next_rotation}",
                     event="rotation-complete",
-                    connections=len(self.registry),
+                    connections=len(self.trust_store.registry),
                     serial=serial_pairs(svid.leaf.serial_number),
                     next_rotation=spoken_time(self._plan.renew_at),
                 )
-        self.feed.renew()
-        self.feed.start()
+        if self.feed is not None:
+            self.feed.renew()
+            self.feed.start()
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(svid)
 
-    @property
-    def next_rotation(self) -> datetime | None:
-        return self._plan.renew_at if self._plan else None
-
-    def _tell(self, svid: X509Svid, identity: Identity, *, first: bool) -> None:
+    def _announce(self, svid: X509Svid, *, first: bool) -> None:
         validity = svid.validity
         self.log.info(
             "{title}:\n  Serial: {serial}\n  Issuer: {issuer}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
@@ -321,15 +285,15 @@ class CertificateManager(Service):
         )
 
     def _put_off(self, error: PkiError) -> None:
-        news = self.last_problem is None or str(self.last_problem) != str(error)
+        is_news = self.last_problem is None or str(self.last_problem) != str(error)
         self.last_problem = error
         left = self.svid.validity.not_after - self.now() if self.svid else None
         pause = renewal.backoff(self._failures, self.draw, left)
         self._failures += 1
         self._retry_at = self.clock.seconds() + pause.total_seconds()
-        # The same trouble is told again only once the pauses are long.
-        tell = self.log.warn if news or self._failures > _LONG_TROUBLE else self.log.debug
-        tell(
+        # The same trouble is logged again only once the pauses are long.
+        is_loud = is_news or self._failures > _LONG_TROUBLE
+        (self.log.warn if is_loud else self.log.debug)(
             "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
             event="renewal-failed",
             ca=self.source.where,
@@ -340,6 +304,10 @@ class CertificateManager(Service):
             if left is None or left.total_seconds() <= 0
             else f" (ours is good for {spoken_duration(left)} more)",
         )
+
+
+def _nothing() -> None:
+    """No context is in use: the next ones are built from what is believed then."""
 
 
 def _idle(task: "Deferred[None] | None") -> bool:

@@ -21,11 +21,10 @@ from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.identity.saved_svid import SavedSvid
-from twisted_mesh.interfaces import ISource
+from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.trust.log_witness import LogWitness
-from twisted_mesh.trust.source import Identity, News
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
 _UNPROCESSABLE = 422
@@ -158,7 +157,7 @@ class CaSource:
         self.client.present(self._svid if valid else None)
         return valid
 
-    async def revocations(self, wait: int = 0) -> News:
+    async def revocations(self, wait: int = 0) -> TrustUpdate:
         shown, log_size = self._svid, self.witness.size
         try:
             told = await self.client.trust(self._position, self._store, log_size, wait)
@@ -171,7 +170,7 @@ class CaSource:
         # Two questions may be under way: a proof leads on from what was seen when it was asked for.
         if told.log is not None and self.witness.size == log_size:
             self.witness.hear(told.log, self.now().timestamp())
-        return News(told.revocations, told.more and has_moved, told.waited, told.bundles)
+        return TrustUpdate(told.revocations, told.more and has_moved, told.waited, told.bundles)
 
     def renewed(self) -> None:
         self.client.hang_up()
@@ -206,9 +205,9 @@ class OwnSource:
         chain: Sequence[x509.Certificate] = await self.issue(key)
         return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
 
-    async def revocations(self, wait: int = 0) -> News:
+    async def revocations(self, wait: int = 0) -> TrustUpdate:
         """Nothing: the CA tells its own manager at once."""
-        return News()
+        return TrustUpdate()
 
     def renewed(self) -> None:
         """Nobody is asked."""

@@ -23,12 +23,12 @@ from pki.ocsp.evidence import ListInForce, lists_from
 from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.validity import rfc3339
 from twisted_mesh.http.fetch import Fetcher
+from twisted_mesh.interfaces import Identity
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
 from twisted_mesh.revocation.crl_source import Content, CrlSource, content_of
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import sleep, spawn, within
-from twisted_mesh.trust.source import Identity
 
 #: Seconds between two looks at a file.
 FILE_PAUSE = 1.0
@@ -89,7 +89,7 @@ class CrlWatch:
         """Learn whose lists may come; at the first time begin, and wait until all have been looked at."""
         self._roots = tuple(identity.bundles.all_roots)
         self._learnt = tuple(dict.fromkeys((*self._learnt, *identity.svid.intermediates)))
-        if self._watched:
+        if self._watched or not self.places:
             return
         self._watched = tuple(
             _Watched(place, content_of(place, self.downloader, self.defer)) for place in self.places

@@ -7,9 +7,9 @@ not answer, it is asked again and again: revoking has to arrive as soon as anyth
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 from attrs import define, field
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from pki.errors import PkiError, Problem, printable
 from pki.validity import format_duration, spoken_duration
+from twisted_mesh.interfaces import ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import reasons
-from twisted_mesh.runtime.tasks import sleep, spawn, within
+from twisted_mesh.runtime.tasks import Ticker, sleep, spawn, within
 from twisted_mesh.trust.freshness import Freshness, OnStale
-from twisted_mesh.trust.source import News
+from twisted_mesh.trust.store import TICK
 
 #: Seconds for which the CA may wait for news.
 WAIT = 25
@@ -37,29 +38,47 @@ _ALARM = 3
 _MOST_PAGES = 100
 
 
-@define(eq=False)
-class Feed:
-    """Asks one source, and has what it says believed."""
+@define(eq=False, slots=False)
+class Feed(Service):
+    """Asks one source what is revoked and whom it believes, and has what it says believed.
 
-    source: Any
-    """An :class:`ISource`."""
-    believe: Callable[[News], bool]
+    Whoever owns the identity that it is asked under says when there is one: :meth:`fill` before the
+    first handshake, :meth:`renew` and :meth:`start` once it is in use. As a service it watches how
+    old the last answer is, and ends what is under way when it is stopped.
+    """
+
+    source: ISource
+    believe: Callable[[TrustUpdate], bool]
     """Believes it; whether anything in it was new."""
     freshness: Freshness
+    """Learns how old the last answer is; its clock must be the one that answers are timed by."""
     clock: IReactorTime
     now: Now
     log: Logger
-    draw: random.Random
-    heard: Callable[[], object] = lambda: None
+    draw: random.Random = field(factory=random.SystemRandom)
+    recovery_listeners: list[Callable[[], object]] = field(factory=list)
     """Called when the source answers again."""
     missed: int = field(default=0, init=False)
     """Questions in a row that got no answer."""
     _is_running: bool = field(default=False, init=False)
-    _question: "Deferred[News] | None" = field(default=None, init=False)
+    _question: "Deferred[TrustUpdate] | None" = field(default=None, init=False)
     _is_superseded: bool = field(default=False, init=False)
     _loop: "Deferred[None] | None" = field(default=None, init=False)
+    _ticker: Ticker = field(init=False)
     _has_told: bool = field(default=False, init=False)
     _was_stale: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ticker = Ticker(self.clock, TICK, self.look_at_the_clock, "the feed", self.log)
+
+    def startService(self) -> None:
+        super().startService()
+        self._ticker.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._ticker.stop()
+        self.stop()
 
     @property
     def wait(self) -> int:
@@ -71,10 +90,10 @@ class Feed:
         """Ask until all that was revoked is known. Raises what the source does."""
         for _ in range(_MOST_PAGES):
             asked_at = self._seconds()
-            news: News = await self.source.revocations()
-            _ = self.believe(news)
-            if not news.more:
-                self._is_fresh(asked_at, news)
+            update = await self.source.revocations()
+            _ = self.believe(update)
+            if not update.more:
+                self._is_fresh(asked_at, update)
                 break
 
     def start(self) -> None:
@@ -84,6 +103,7 @@ class Feed:
             self._loop = spawn(self._run(), "asking for revocations", self.log)
 
     def stop(self) -> None:
+        """Ask no more, until :meth:`start` is said again."""
         self._is_running = False
         # The loop's end ends its question. One that is being called off already is not called off again:
         # Twisted would resume its coroutine twice. The loop ends when that is done.
@@ -127,8 +147,8 @@ class Feed:
         asked_at, started = self._seconds(), self.clock.seconds()
         self._question = Deferred.fromCoroutine(self._answer(wait))
         try:
-            news = await self._question
-            is_new = self.believe(news)
+            update = await self._question
+            is_new = self.believe(update)
         except (PkiError, TimeoutError) as error:
             return self._unanswered(error)
         except Exception as error:
@@ -138,30 +158,31 @@ class Feed:
         finally:
             self._question = None
         is_back = self.missed > 0
-        self._answered(asked_at, news)
+        self._answered(asked_at, update)
         has_waited = wait and self.clock.seconds() - started >= wait / 2
-        if is_new or news.more or has_waited or is_back:
+        if is_new or update.more or has_waited or is_back:
             return 0.0
         return POLL * self.draw.uniform(0.8, 1.0)
 
-    async def _answer(self, wait: int) -> News:
+    async def _answer(self, wait: int) -> TrustUpdate:
         asked = self.source.revocations(wait)
         limit = self.freshness.max_age
         if not wait or limit is None:
-            return await asked  # type: ignore[no-any-return]
+            return await asked
         # Where time is short a connection that has gone dead is not waited for as long as usually.
         return await within(self.clock, wait + max(1.0, limit.total_seconds() / 3), asked)
 
-    def _answered(self, asked_at: float, news: News) -> None:
+    def _answered(self, asked_at: float, update: TrustUpdate) -> None:
         had_missed, self.missed = self.missed, 0
-        if not news.more:
-            self._is_fresh(asked_at, news)
+        if not update.more:
+            self._is_fresh(asked_at, update)
         if had_missed:
-            self.heard()
+            for answered_again in self.recovery_listeners:
+                answered_again()
 
-    def _is_fresh(self, asked_at: float, news: News) -> None:
+    def _is_fresh(self, asked_at: float, update: TrustUpdate) -> None:
         """All was known that had been revoked when the source looked, however long its answer took."""
-        waited = min(max(0.0, news.waited), self._seconds() - asked_at)
+        waited = min(max(0.0, update.waited), self._seconds() - asked_at)
         self.freshness.heard(asked_at + waited, self.now())
         if (self._has_told or self._was_stale) and not self.freshness.is_stale:
             self._has_told = self._was_stale = False

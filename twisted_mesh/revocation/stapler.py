@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from pki import renewal
 from pki.errors import PkiError, Problem
@@ -22,11 +23,11 @@ from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import read_answer
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import subject_of
+from twisted_mesh.interfaces import Identity, IRevocationListener
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import spawn, within
 from twisted_mesh.tls.stapling import Staples
-from twisted_mesh.trust.source import Identity
 
 #: Seconds that a fresh certificate waits for its staple.
 PATIENCE = 2.0
@@ -40,6 +41,7 @@ _SLOW = Problem("unreachable", "the CA took too long to answer", "look at its lo
 _BROKEN = Problem("internal", "asking for it met a bug", "the log has a traceback: report it")
 
 
+@implementer(IRevocationListener)
 @define(eq=False)
 class Stapler:
     """Keeps an OCSP answer about our own certificate. Never raises: what goes wrong is logged, once."""
@@ -67,7 +69,7 @@ class Stapler:
         self._issuer = next((issuer for issuer in issuers if issuer.subject == leaf.issuer), None)
         await self._ask(PATIENCE)
 
-    def told(self, revocations: Sequence[Revocation]) -> None:
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
         """These are revoked. If we are, what is stapled says so as soon as the CA does."""
         if self._certificate is None or self._issuer is None or self._is_revoked:
             return

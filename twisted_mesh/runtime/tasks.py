@@ -1,12 +1,13 @@
-"""Coroutines on the reactor: one way to start them, one to wait."""
+"""Work on the reactor: one way to start coroutines, one to wait, and one to do something again and again."""
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,7 +26,40 @@ def spawn(coroutine: Coroutine[Any, Any, None], what: str, log: Logger = _log) -
     return task.addErrback(broke)
 
 
+@define(eq=False)
+class Ticker:
+    """Calls ``look`` every so many seconds of ``clock``, while it runs.
+
+    What it raises is logged as a broken tick of ``what``, and it is called again all the same.
+    """
+
+    clock: IReactorTime
+    seconds: float
+    look: Callable[[], object]
+    what: str
+    log: Logger
+    _loop: LoopingCall | None = field(default=None, init=False)
+
+    def start(self, *, now: bool = True) -> None:
+        """Begin: with the first call at once, or after so many seconds."""
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = self.clock
+        _ = self._loop.start(self.seconds, now=now)
+
+    def stop(self) -> None:
+        """Call no more. May be said again, and before it was started."""
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+
+    def _tick(self) -> None:
+        try:
+            self.look()
+        except Exception:  # a LoopingCall that fails once never runs again
+            self.log.failure("a tick of {what} broke", event="tick-broke", what=self.what)
+
+
 async def sleep(clock: IReactorTime, seconds: float) -> None:
+    """Go on after so many seconds of ``clock``."""
     await deferLater(clock, seconds)
 
 

@@ -46,6 +46,7 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import OwnSource
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.tasks import within
@@ -67,7 +68,9 @@ from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.store import TrustStore
 
 _SUMMARY = {
     "POST /api/v1/sign": "Submit CSR, receive signed certificate",
@@ -199,27 +202,32 @@ class CaService(MeshService):
         """Bind at once, so that a taken port ends the start. TLS hangs up until there is a certificate."""
         reactor, options = self.reactor, self.options
         everyone = SpiffePattern.parse(f"{options['trust-domain'].id}/**")
-        judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)))
+        known = Freshness(seconds=reactor.seconds)
+        judge = Judge(wall_clock, Trust(self.ca.bundles(), allow=(everyone,)), known)
         staples = Staples(wall_clock)
         role = Role(serves=True, demands_certificate=False, sends_root=True)
         contexts = ContextFactory(role, staples)
         registry = self.ca.reports.own = ConnectionRegistry()
+        self.stapler = Stapler(self._about_ourselves, staples, reactor, wall_clock, self.log)
+        self.trust_store = TrustStore(
+            judge, registry, reactor, wall_clock, self.log, [self.stapler]
+        )
+        source = OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock)
+        self.feed = Feed(source, self.trust_store.update, known, reactor, wall_clock, self.log)
         self.manager = CertificateManager(
-            OwnSource(self.ca.issue_own, self.ca.bundles, wall_clock),
-            judge,
+            source,
+            self.trust_store,
             [contexts],
             reactor,
             wall_clock,
             self.log,
-            registry=registry,
+            feed=self.feed,
+            preparations=[self.stapler.prepare],
             announce=False,
         )
-        self.stapler = Stapler(self._about_ourselves, staples, reactor, wall_clock, self.log)
-        self.manager.preparations.append(self.stapler.prepare)
-        self.manager.on_revocation.append(self.stapler.told)
-        self.ca.on_revocation += [self.manager.revoke, self._replace_own]
+        self.ca.on_revocation += [self.trust_store.revoked, self._replace_own]
         # Who was revoked in earlier lives is refused before the first handshake.
-        self.ca.publisher.hears.append(self.manager.revoke)
+        self.ca.publisher.hears.append(self.trust_store.revoked)
         observe.watch(self.manager)
         metrics.watch(self.ca)
         throttle = Throttle(reactor, options["rate-limit"])
@@ -325,7 +333,8 @@ class CaService(MeshService):
         await self.rotator.attend()
         self.ca.publisher.start(self.reactor)
         self.addService(self.rotator)
-        self.addService(self.manager)
+        for service in (self.trust_store, self.feed, self.manager):
+            self.addService(service)
         await self.manager.ready()
         address: Any = self.tls_port.getHost()
         self.log.info(

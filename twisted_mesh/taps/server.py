@@ -18,9 +18,10 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.revocation_options import RevocationOptions
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
+from twisted_mesh.revocation.feed import Feed
+from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
@@ -34,6 +35,7 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
+from twisted_mesh.trust.store import TrustStore
 
 
 class Options(ServiceOptions):
@@ -181,7 +183,6 @@ class ServerService(MeshService):
 
     def start(self) -> None:
         options, reactor = self.options, self.reactor
-        registry = ConnectionRegistry()
         allow = tuple(options["allow"])
         if not allow:
             allow = (SpiffePattern.parse(f"{options['trust-domain'].id}/**"),)
@@ -210,29 +211,40 @@ class ServerService(MeshService):
             saved_svid(self.client, options["state-dir"], options["spiffe-id"]),
         )
         source.recall()
+        self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
+        self.trust_store = TrustStore(
+            judge, ConnectionRegistry(), reactor, wall_clock, self.log, [self.stapler]
+        )
+        sources: RevocationOptions = options["revocation-sources"]
+        numbers = crl_numbers_path(
+            options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
+        )
+        self.crls = sources.watch(self.trust_store, reactor, self.log, numbers)
+        self.feed = Feed(
+            source, self.trust_store.update, judge.freshness, reactor, wall_clock, self.log
+        )
         self.manager = CertificateManager(
             source,
-            judge,
+            self.trust_store,
             [contexts],
             reactor,
             wall_clock,
             self.log,
             options["key"],
             options["rotate-at"],
-            registry,
+            self.feed,
+            [self.stapler.prepare, self.crls.prepare],
         )
-        self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
-        self.manager.preparations.append(self.stapler.prepare)
-        self.manager.on_revocation.append(self.stapler.told)
-        sources: RevocationOptions = options["revocation-sources"]
-        numbers = crl_numbers_path(
-            options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
-        )
-        self.crls = sources.watch(self.manager, reactor, self.log, numbers)
         observe.watch(self.manager)
         self.site = site(reactor)
-        inquiry = sources.inquiry(self.manager, reactor, self.log)
-        security = Security(contexts, judge, reactor, registry, self.log, inquiry=inquiry)
+        security = Security(
+            contexts,
+            judge,
+            reactor,
+            self.trust_store.registry,
+            self.log,
+            inquiry=sources.checker(self.trust_store, reactor, self.log),
+        )
         self.port = self.listening(
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
@@ -243,10 +255,11 @@ class ServerService(MeshService):
             )
 
     async def run(self) -> None:
-        self.addService(self.manager)
+        for service in (self.trust_store, self.feed, self.manager):
+            self.addService(service)
         svid = await self.manager.ready()
         self.addService(
-            ConnectionReporter(self.client, self.manager.registry, self.reactor, self.log)
+            ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
         )
         address = self.port.getHost()
         host = getattr(address, "host", "")
@@ -256,7 +269,7 @@ class ServerService(MeshService):
             host=host if host not in _ANY else "",
             port=getattr(address, "port", address),
             roots=", ".join(
-                root.subject.rfc4514_string() for root in self.manager.judge.trust.bundles.all_roots
+                root.subject.rfc4514_string() for root in self.trust_store.trust.bundles.all_roots
             ),
         )
         rotation = self.manager.next_rotation or svid.validity.not_after
@@ -301,7 +314,7 @@ class HealthResource(resource.Resource):
         return server.NOT_DONE_YET
 
     def _readiness(self) -> tuple[int, dict[str, Any]]:
-        left, known = self._manager.seconds_left, self._manager.judge.freshness
+        left, known = self._manager.seconds_left, self._manager.trust_store.freshness
         told: dict[str, Any] = {"status": "ready", "seconds_to_expiry": int(left)}
         told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
         if left > 0 and not known.refuses:

@@ -107,7 +107,9 @@ class Judge:
 
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
-        verdict = self._lasting_verdict(presented, purpose)
+        return self._unless_stale(self._lasting_verdict(presented, purpose))
+
+    def _unless_stale(self, verdict: Verdict) -> Verdict:
         if self.freshness.refuses:
             return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
         return verdict
@@ -121,11 +123,7 @@ class Judge:
         if known is not None and known.holds_at(now):
             self._verdicts.move_to_end(key)
             return known
-        try:
-            chain = [x509.load_der_x509_certificate(der) for der in presented]
-        except HOSTILE_INPUT:
-            return Verdict(None, (), (_UNREADABLE,))
-        verdict = self._trust.judge(chain, now, purpose)
+        verdict = _judged_by(self._trust, presented, now, purpose)
         if verdict.ok:
             self._verdicts[key] = verdict
             if len(self._verdicts) > _CACHED_VERDICTS:
@@ -155,3 +153,48 @@ class Judge:
         if len(self._answers) > _CACHED_ANSWERS:
             self._answers.popitem(last=False)
         return ()
+
+
+def _judged_by(
+    trust: Trust, presented: Sequence[bytes], now: datetime, purpose: Purpose
+) -> Verdict:
+    """The verdict of ``trust`` on a chain in DER, leaf first."""
+    try:
+        chain = [x509.load_der_x509_certificate(der) for der in presented]
+    except HOSTILE_INPUT:
+        return Verdict(None, (), (_UNREADABLE,))
+    return trust.judge(chain, now, purpose)
+
+
+@define(eq=False)
+class PinnedJudge(Judge):
+    """A judge that knows one root by its fingerprint, until it has met it.
+
+    The root comes in the handshake itself. OpenSSL, which does not hold it, objects to that and to
+    nothing else; the verdict that counts is ours, with that root as the only one that is believed.
+    Once it was met, the root is believed like any other and nothing is waived any more.
+    """
+
+    _pin: RootPin | None = field(default=None, kw_only=True)
+
+    @property
+    def pin(self) -> RootPin | None:
+        """The root that has not been met yet."""
+        return self._pin
+
+    def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+        """The verdict on a chain in DER; the first good one has its root believed from then on."""
+        if self._pin is None or not presented:
+            return super().verdict_on_der(presented, purpose)
+        try:
+            bundle = self._pin.bundle(presented[-1])
+        except Refused as error:
+            return Verdict(None, (), error.problems)
+        trust = self.trust
+        met = evolve(trust, bundles=BundleSet.of(bundle), generation=trust.generation + 1)
+        verdict = self._unless_stale(_judged_by(met, presented, self._now(), purpose))
+        if verdict.ok:
+            self._pin = None
+            # Past the reviewer, which nobody needs here: without a root nobody can be connected yet.
+            self.trust = met
+        return verdict

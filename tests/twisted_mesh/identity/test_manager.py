@@ -22,15 +22,16 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, Mesh, key, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.identity import manager as manager_module
-from twisted_mesh.identity.manager import TICK, CertificateManager
-from twisted_mesh.interfaces import ISource
-from twisted_mesh.revocation.feed import LONGEST_PAUSE, POLL
+from twisted_mesh.identity.manager import CertificateManager, Preparation
+from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
+from twisted_mesh.revocation.feed import LONGEST_PAUSE, POLL, Feed
+from twisted_mesh.runtime.clock import Now
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.freshness import OnStale
+from twisted_mesh.trust.freshness import Freshness, OnStale
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.source import Identity, News
+from twisted_mesh.trust.store import TICK, TrustStore
 
 AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
 
@@ -74,11 +75,11 @@ class FakeCa:
         svid = X509Svid.assemble((leaf, *issuing.intermediates), fresh)
         return Identity(svid, self.bundles or self.ca.bundles, self.now())
 
-    async def revocations(self, wait: int = 0) -> News:
+    async def revocations(self, wait: int = 0) -> TrustUpdate:
         if self.away:
             raise AWAY
         found, self.news = self.news, []
-        return News(found, bundles=self.told)
+        return TrustUpdate(found, bundles=self.told)
 
     def renewed(self) -> None:
         self.renewals += 1
@@ -93,23 +94,61 @@ class Rig:
     log: RecordingLog = field(factory=RecordingLog)
     registry: ConnectionRegistry = field(factory=ConnectionRegistry)
     contexts: ContextFactory = field(factory=lambda: ContextFactory(Role(serves=True)))
+    heard: list[int] = field(factory=list)
+    """Serials, as whoever listens hears of them."""
+    preparations: list[Preparation] = field(factory=list)
     source: FakeCa = field(init=False)
+    wall: Now = field(init=False)
+    """The wall clock of all of them."""
+    store: TrustStore = field(init=False)
+    feed: Feed = field(init=False)
     manager: CertificateManager = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.source = FakeCa(self.clock)
+        self.wall = self.source.now
         everyone = (SpiffePattern.parse("spiffe://mesh.local/**"),)
+        known = Freshness(seconds=self.clock.seconds)
+        judge = Judge(self.source.now, Trust(allow=everyone), known)
+        self.store = TrustStore(judge, self.registry, self.clock, self.now, self.log, [self])
+        draw = random.Random(7)
+        self.feed = Feed(
+            self.source,
+            self.store.update,
+            known,
+            self.clock,
+            self.now,
+            self.log,
+            draw,
+        )
         self.manager = CertificateManager(
             self.source,
-            Judge(self.source.now, Trust(allow=everyone)),
+            self.store,
             [self.contexts],
             self.clock,
-            self.source.now,
+            self.now,
             self.log,
             rotate_at=self.rotate_at,
-            registry=self.registry,
-            draw=random.Random(7),
+            feed=self.feed,
+            preparations=self.preparations,
+            draw=draw,
         )
+
+    def now(self) -> datetime:
+        return self.wall()
+
+    def start(self) -> None:
+        for service in (self.store, self.feed, self.manager):
+            service.startService()
+
+    def stop(self) -> None:
+        for service in (self.manager, self.feed, self.store):
+            service.stopService()
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        found = self.store.trust.revocations
+        assert all(found.find(r.issuer, r.serial) for r in revocations), "not before it is believed"
+        self.heard += [revocation.serial for revocation in revocations]
 
     def pass_time(self, seconds: float, step: float = TICK) -> None:
         end = self.clock.seconds() + seconds
@@ -130,14 +169,14 @@ def test_the_first_certificate_is_asked_for_at_once(rig: Rig) -> None:
     assert rig.contexts.current() is None
     got: list[X509Svid] = []
     rig.manager.ready().addCallback(got.append)
-    rig.manager.startService()
+    rig.start()
     assert [svid.spiffe_id for svid in got] == [BACKEND]
     assert rig.contexts.current() is not None
-    rig.manager.stopService()
+    rig.stop()
 
 
 def test_it_is_renewed_around_half_of_its_life_and_not_before(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(0.474 * 3600, step=10)
     assert len(rig.source.asked) == 1
     rig.pass_time(0.052 * 3600, step=10)
@@ -146,7 +185,7 @@ def test_it_is_renewed_around_half_of_its_life_and_not_before(rig: Rig) -> None:
 
 def test_it_is_renewed_at_once_where_that_is_asked_for(rig: Rig) -> None:
     rig.manager.renew_now()  # there is nothing to renew yet
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(1)
     assert rig.manager.rotations == 0
     rig.manager.renew_now()
@@ -158,7 +197,7 @@ def test_it_is_renewed_at_once_where_that_is_asked_for(rig: Rig) -> None:
 
 def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=4)
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(1.8)
     assert len(rig.source.asked) == 1
     rig.pass_time(10)
@@ -166,7 +205,7 @@ def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig
 
 
 def test_the_renewal_point_is_drawn_once_per_certificate(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     point = rig.manager.next_rotation
     rig.pass_time(600)
     assert rig.manager.next_rotation == point
@@ -177,7 +216,7 @@ def test_a_fleet_spreads_around_the_renewal_point() -> None:
     for seed in range(20):
         rig = Rig()
         rig.manager.draw = random.Random(seed)
-        rig.manager.startService()
+        rig.start()
         assert rig.manager.next_rotation is not None
         points.add(rig.manager.next_rotation)
     assert len(points) == 20
@@ -186,7 +225,7 @@ def test_a_fleet_spreads_around_the_renewal_point() -> None:
 
 def test_each_renewal_makes_a_new_key_and_swaps_a_whole_new_context(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=10)
-    rig.manager.startService()
+    rig.start()
     contexts = [rig.contexts.current()]
     for _ in range(3):
         rig.pass_time(5.5)
@@ -198,7 +237,7 @@ def test_each_renewal_makes_a_new_key_and_swaps_a_whole_new_context(rig: Rig) ->
 
 
 def test_the_old_certificate_serves_while_the_ca_is_away(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     before = rig.contexts.current()
     rig.source.away = True
     rig.pass_time(3500, step=5)
@@ -208,7 +247,7 @@ def test_the_old_certificate_serves_while_the_ca_is_away(rig: Rig) -> None:
 
 
 def test_at_its_end_new_work_is_refused_loudly_and_once(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.away = True
     rig.pass_time(3700, step=1)
     assert rig.contexts.current() is None
@@ -216,7 +255,7 @@ def test_at_its_end_new_work_is_refused_loudly_and_once(rig: Rig) -> None:
 
 
 def test_it_recovers_by_itself_when_the_ca_returns(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.away = True
     rig.pass_time(4000, step=1)
     rig.source.away = False
@@ -227,7 +266,7 @@ def test_it_recovers_by_itself_when_the_ca_returns(rig: Rig) -> None:
 
 
 def test_an_expired_certificate_is_renewed_as_soon_as_the_ca_is_heard_of_again(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.away = True
     rig.pass_time(4000, step=1)
     rig.source.away = False
@@ -237,7 +276,7 @@ def test_an_expired_certificate_is_renewed_as_soon_as_the_ca_is_heard_of_again(r
 
 def test_attempts_are_spaced_out_at_the_start_too(rig: Rig) -> None:
     rig.source.away = True
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(300)
     gaps = [b - a for a, b in zip(rig.source.asked, rig.source.asked[1:], strict=False)]
     assert 12 < len(rig.source.asked) < 60
@@ -247,7 +286,7 @@ def test_attempts_are_spaced_out_at_the_start_too(rig: Rig) -> None:
 
 def test_a_short_lived_certificate_gets_many_attempts_before_it_ends(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=20)
-    rig.manager.startService()
+    rig.start()
     rig.source.away = True
     rig.pass_time(20)
     assert len(rig.source.asked) >= 6
@@ -255,7 +294,7 @@ def test_a_short_lived_certificate_gets_many_attempts_before_it_ends(rig: Rig) -
 
 def test_only_one_renewal_is_under_way_at_a_time(rig: Rig) -> None:
     rig.source.late = True
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(30)
     assert len(rig.source.asked) == 1
     rig.source.pending.pop().callback(None)
@@ -264,7 +303,7 @@ def test_only_one_renewal_is_under_way_at_a_time(rig: Rig) -> None:
 
 def test_the_clock_goes_on_being_watched_while_a_renewal_hangs(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=10)
-    rig.manager.startService()
+    rig.start()
     rig.source.late = True
     rig.pass_time(15)
     assert rig.contexts.current() is None
@@ -273,40 +312,40 @@ def test_the_clock_goes_on_being_watched_while_a_renewal_hangs(rig: Rig) -> None
 
 def test_a_certificate_that_peers_would_refuse_is_not_put_to_use(rig: Rig) -> None:
     rig.source.bundles = mesh(OTHER).bundles
-    rig.manager.startService()
+    rig.start()
     assert rig.contexts.current() is None
     assert "unknown-trust-domain" in rig.log.text("renewal-failed")
 
 
 def test_bundles_are_refreshed_at_every_renewal(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.bundles = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
     rig.pass_time(2000, step=10)
-    assert rig.manager.judge.trust.bundles.get(OTHER) is not None
+    assert rig.store.judge.trust.bundles.get(OTHER) is not None
 
 
 def test_a_wall_clock_put_back_an_hour_does_not_put_off_the_retries(rig: Rig) -> None:
     rig.source.away = True
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(10)
-    rig.manager.now = lambda: NOW - HOUR + timedelta(seconds=rig.clock.seconds())
+    rig.wall = lambda: NOW - HOUR + timedelta(seconds=rig.clock.seconds())
     before = len(rig.source.asked)
     rig.pass_time(2 * BACKOFF_LAST)
     assert len(rig.source.asked) > before
 
 
 def test_revocations_are_asked_for_every_second_and_believed(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     ca = mesh()
     leaf = ca.leaf()
     revocation = Revocation(
         ca.issuing.key_id, leaf.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + HOUR
     )
     chain = (leaf, *ca.issuing.intermediates)
-    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
+    assert rig.store.judge.verdict(chain, Purpose.CLIENT).ok
     rig.source.news = [revocation]
     rig.pass_time(POLL + TICK)
-    verdict = rig.manager.judge.verdict(chain, Purpose.CLIENT)
+    verdict = rig.store.judge.verdict(chain, Purpose.CLIENT)
     assert [problem.code for problem in verdict.problems] == ["revoked"]
 
 
@@ -318,20 +357,20 @@ def connect(rig: Rig, connection: Connected, code: str) -> Connected:
 
 
 def test_who_is_connected_by_what_is_revoked_is_severed_at_once(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     ca = mesh()
     gone, other = (connect(rig, Connected(peer_of(ca.leaf())), "revoked") for _ in range(2))
     serial = gone.peer.leaf.serial_number  # type: ignore[union-attr]
     revocation = Revocation(ca.issuing.key_id, serial, NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
-    before = rig.manager.judge.trust.generation
-    rig.manager.revoke([revocation])
+    before = rig.store.judge.trust.generation
+    rig.store.revoked([revocation])
     assert (gone.severed, other.severed) == (["revoked"], [])
-    rig.manager.revoke([])
-    assert rig.manager.judge.trust.generation == before + 1
+    rig.store.revoked([])
+    assert rig.store.judge.trust.generation == before + 1
 
 
 def test_who_expires_is_severed_at_the_next_tick(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     short = connect(rig, Connected(peer_of(mesh().leaf(lifetime=HOUR / 60))), "expired")
     long = connect(rig, Connected(peer_of(mesh().leaf())), "expired")
     rig.pass_time(60)
@@ -341,9 +380,9 @@ def test_who_expires_is_severed_at_the_next_tick(rig: Rig) -> None:
 
 
 def test_who_has_expired_by_a_wall_clock_that_was_set_is_severed_too(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     connection = connect(rig, Connected(peer_of(mesh().leaf())), "expired")
-    rig.manager.now = lambda: NOW + 2 * HOUR
+    rig.wall = lambda: NOW + 2 * HOUR
     rig.pass_time(TICK)
     assert connection.severed == ["expired"]
 
@@ -352,7 +391,7 @@ def test_peers_that_expire_are_severed_while_our_own_renewal_hangs_or_breaks(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.source.late = True
-    rig.manager.startService()
+    rig.start()
     monkeypatch.setattr(manager_module.renewal, "next_action", lambda *args: 1 / 0)
     connection = connect(rig, Connected(peer_of(mesh().leaf(lifetime=HOUR / 60))), "expired")
     rig.pass_time(61)
@@ -360,22 +399,22 @@ def test_peers_that_expire_are_severed_while_our_own_renewal_hangs_or_breaks(
 
 
 def test_the_rules_change_while_it_runs_and_cut_whoever_may_no_longer(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     connection = connect(rig, Connected(peer_of(mesh().leaf())), "not-authorized")
-    rig.manager.allow([SpiffePattern.parse("spiffe://mesh.local/service/*")])
+    rig.store.allow([SpiffePattern.parse("spiffe://mesh.local/service/*")])
     assert connection.judged == 0
-    rig.manager.allow([SpiffePattern.parse("spiffe://mesh.local/batch/*")])
+    rig.store.allow([SpiffePattern.parse("spiffe://mesh.local/batch/*")])
     assert connection.severed == ["not-authorized"]
-    assert not rig.manager.judge.verdict(
+    assert not rig.store.judge.verdict(
         (mesh().leaf(), *mesh().issuing.intermediates), Purpose.CLIENT
     ).ok
     rig.pass_time(2000, step=10)
-    assert [str(p) for p in rig.manager.judge.trust.allow] == ["spiffe://mesh.local/batch/*"]
+    assert [str(p) for p in rig.store.judge.trust.allow] == ["spiffe://mesh.local/batch/*"]
 
 
 def test_a_renewal_that_brings_another_bundle_cuts_who_ends_in_the_old_root(rig: Rig) -> None:
     rig.source.bundles = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
-    rig.manager.startService()
+    rig.start()
     others = connect(rig, Connected(peer_of(mesh(OTHER).leaf(), mesh(OTHER))), "unknown-authority")
     ours = connect(rig, Connected(peer_of(mesh().leaf())), "unknown-authority")
     rig.source.bundles = None
@@ -389,9 +428,9 @@ def test_who_is_revoked_is_known_before_the_first_context_is_in_use(rig: Rig) ->
     rig.source.news = [
         Revocation(ca.issuing.key_id, leaf.serial_number, NOW, Reason.SUPERSEDED, NOW + HOUR)
     ]
-    rig.manager.startService()
+    rig.start()
     assert rig.contexts.current() is not None
-    verdict = rig.manager.judge.verdict((leaf, *ca.issuing.intermediates), Purpose.CLIENT)
+    verdict = rig.store.judge.verdict((leaf, *ca.issuing.intermediates), Purpose.CLIENT)
     assert [problem.code for problem in verdict.problems] == ["revoked"]
 
 
@@ -401,7 +440,7 @@ def test_a_bug_in_a_source_is_logged_and_retried_with_a_pause(rig: Rig) -> None:
         raise ZeroDivisionError("a bug")
 
     rig.source.obtain = broken  # type: ignore[method-assign]
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(60)
     assert 3 < len(rig.source.asked) < 20
     assert rig.log.count("renewal-broke") == len(rig.source.asked)
@@ -409,7 +448,7 @@ def test_a_bug_in_a_source_is_logged_and_retried_with_a_pause(rig: Rig) -> None:
 
 def test_the_same_trouble_is_not_told_at_every_attempt(rig: Rig) -> None:
     rig.source.away = True
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(20)
     assert len(rig.source.asked) > 4
     warnings = [e for e in rig.log.events if e["log_level"].name == "warn"]
@@ -417,19 +456,19 @@ def test_the_same_trouble_is_not_told_at_every_attempt(rig: Rig) -> None:
 
 
 def test_a_renewal_asks_again_under_the_fresh_identity(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     assert rig.source.renewals == 1
     rig.pass_time(2000, step=10)
     assert rig.source.renewals == 2
 
 
 def test_a_bundle_that_the_feed_brings_is_believed_at_once(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     before = rig.contexts.current()
     both = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
     rig.source.told = both
     rig.pass_time(POLL + TICK)
-    assert rig.manager.judge.trust.bundles == both
+    assert rig.store.judge.trust.bundles == both
     after = rig.contexts.current()
     assert after != before
     rig.pass_time(10 * POLL)
@@ -441,7 +480,7 @@ def test_a_root_that_goes_takes_who_rests_on_it_along(rig: Rig) -> None:
     old, new = mesh(), mesh(root_key=key("another root"), issuing_key=key("another issuer"))
     both = BundleSet.of(TrustBundle(old.trust_domain, (*new.bundle.roots, *old.bundle.roots)))
     rig.source.ca, rig.source.bundles = new, both
-    rig.manager.startService()
+    rig.start()
     gone = connect(rig, Connected(peer_of(old.leaf(), old)), "unknown-authority")
     staying = connect(rig, Connected(peer_of(new.leaf(), new)), "unknown-authority")
     rig.source.told = new.bundles
@@ -450,24 +489,24 @@ def test_a_root_that_goes_takes_who_rests_on_it_along(rig: Rig) -> None:
 
 
 def test_a_bundle_under_which_our_own_certificate_is_none_has_it_renewed(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     other = mesh(root_key=key("another root"), issuing_key=key("another issuer"))
     rig.source.told = rig.source.bundles = other.bundles
     rig.pass_time(POLL + TICK)
-    assert rig.manager.judge.trust.bundles == mesh().bundles, "until there is one that fits"
+    assert rig.store.judge.trust.bundles == mesh().bundles, "until there is one that fits"
     assert rig.contexts.current() is not None
     assert rig.log.count("renewal-failed") >= 1
     rig.source.ca = other
     rig.pass_time(2 * BACKOFF_LAST)
-    assert rig.manager.judge.trust.bundles == other.bundles
+    assert rig.store.judge.trust.bundles == other.bundles
 
 
 @pytest.mark.parametrize("told", [BundleSet(), BundleSet.of(TrustBundle(MESH, ()))])
 def test_an_answer_without_a_root_of_ours_changes_nothing(rig: Rig, told: BundleSet) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.told = told
     rig.pass_time(10 * POLL)
-    assert rig.manager.judge.trust.bundles == mesh().bundles
+    assert rig.store.judge.trust.bundles == mesh().bundles
     assert len(rig.source.asked) == 1
 
 
@@ -475,35 +514,35 @@ def test_an_answer_without_a_root_of_ours_changes_nothing(rig: Rig, told: Bundle
 
 
 def stale_after(rig: Rig, seconds: int, on_stale: OnStale = OnStale.FAIL_CLOSED) -> None:
-    known = rig.manager.judge.freshness
+    known = rig.store.judge.freshness
     known.max_age, known.on_stale = timedelta(seconds=seconds), on_stale
 
 
 def test_once_revocations_are_too_old_nobody_is_let_in_and_nobody_stays(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     stale_after(rig, 10)
     connections = [
         connect(rig, Connected(peer_of(mesh().leaf())), "stale-revocation") for _ in range(40)
     ]
     chain = (mesh().leaf(), *mesh().issuing.intermediates)
-    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
-    before = rig.manager.judge.trust.generation
+    assert rig.store.judge.verdict(chain, Purpose.CLIENT).ok
+    before = rig.store.judge.trust.generation
     rig.source.away = True
     rig.pass_time(9)
     assert all(connection.severed == [] for connection in connections)
     rig.pass_time(2)
     assert all(connection.severed == ["stale-revocation"] for connection in connections)
-    problems = rig.manager.judge.verdict(chain, Purpose.CLIENT).problems
+    problems = rig.store.judge.verdict(chain, Purpose.CLIENT).problems
     assert [problem.code for problem in problems] == ["stale-revocation"]
-    assert rig.manager.judge.trust.generation == before + 1, "handshakes under way are judged again"
+    assert rig.store.judge.trust.generation == before + 1, "handshakes under way are judged again"
     rig.source.away = False
     rig.pass_time(LONGEST_PAUSE + TICK)
-    assert rig.manager.judge.verdict(chain, Purpose.CLIENT).ok
+    assert rig.store.judge.verdict(chain, Purpose.CLIENT).ok
     assert rig.log.count("revocations-fresh") == 1
 
 
 def test_what_was_revoked_meanwhile_is_known_before_anybody_is_let_in_again(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     stale_after(rig, 10)
     ca = mesh()
     leaf = ca.leaf()
@@ -517,26 +556,26 @@ def test_what_was_revoked_meanwhile_is_known_before_anybody_is_let_in_again(rig:
     seen = set()
     for _ in range(50):
         rig.pass_time(0.1)
-        codes = [p.code for p in rig.manager.judge.verdict(chain, Purpose.CLIENT).problems]
+        codes = [p.code for p in rig.store.judge.verdict(chain, Purpose.CLIENT).problems]
         seen.add(tuple(codes))
     assert seen == {("stale-revocation",), ("revoked",)}
 
 
 def test_with_grace_all_goes_on(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     stale_after(rig, 10, OnStale.GRACE)
     connection = connect(rig, Connected(peer_of(mesh().leaf())), "stale-revocation")
     rig.source.away = True
     rig.pass_time(60)
     assert connection.severed == []
-    assert rig.manager.judge.freshness.is_stale
+    assert rig.store.judge.freshness.is_stale
     assert rig.log.count("revocations-too-old") == 1
 
 
 def test_without_a_limit_revocations_are_too_old_once_our_own_certificate_has_ended(
     rig: Rig,
 ) -> None:
-    rig.manager.startService()
+    rig.start()
     connection = connect(
         rig, Connected(peer_of(mesh().leaf(lifetime=5 * HOUR))), "stale-revocation"
     )
@@ -547,32 +586,32 @@ def test_without_a_limit_revocations_are_too_old_once_our_own_certificate_has_en
     assert connection.severed == ["stale-revocation"]
     rig.source.away = False
     rig.pass_time(LONGEST_PAUSE + BACKOFF_LAST)
-    assert not rig.manager.judge.freshness.is_stale
+    assert not rig.store.judge.freshness.is_stale
 
 
 def test_a_wall_clock_that_is_set_makes_nothing_older_or_younger(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     stale_after(rig, 100)
     rig.source.away = True
-    rig.manager.now = lambda: NOW - HOUR
+    rig.wall = lambda: NOW - HOUR
     rig.pass_time(99)
-    assert not rig.manager.judge.freshness.is_stale
+    assert not rig.store.judge.freshness.is_stale
     rig.pass_time(2)
-    assert rig.manager.judge.freshness.is_stale
+    assert rig.store.judge.freshness.is_stale
 
 
 def test_revocations_survive_a_renewal(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     ca = mesh()
     revocation = Revocation(ca.issuing.key_id, 5, NOW, Reason.UNSPECIFIED, NOW + 10 * HOUR)
-    rig.manager.revoke([revocation])
+    rig.store.revoked([revocation])
     rig.pass_time(2000, step=10)
     assert len(rig.source.asked) == 2
-    assert rig.manager.judge.trust.revocations.find(ca.issuing.key_id, 5) == revocation
+    assert rig.store.judge.trust.revocations.find(ca.issuing.key_id, 5) == revocation
 
 
 def test_that_revocations_cannot_be_refreshed_is_said_once_and_so_is_the_recovery(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.source.away = True
     rig.pass_time(20)
     assert rig.log.count("revocations-stale") == 1
@@ -582,7 +621,7 @@ def test_that_revocations_cannot_be_refreshed_is_said_once_and_so_is_the_recover
 
 
 def test_the_log_tells_what_a_rotation_did(rig: Rig) -> None:
-    rig.manager.startService()
+    rig.start()
     rig.pass_time(2000, step=10)
     text = rig.log.all_text()
     for fact in (
@@ -600,8 +639,8 @@ def test_the_log_tells_what_a_rotation_did(rig: Rig) -> None:
 
 def test_a_stopped_manager_asks_for_nothing_more(rig: Rig) -> None:
     rig.source.late = True
-    rig.manager.startService()
-    rig.manager.stopService()
+    rig.start()
+    rig.stop()
     rig.pass_time(100)
     assert len(rig.source.asked) == 1
     assert rig.clock.getDelayedCalls() == []
@@ -609,10 +648,10 @@ def test_a_stopped_manager_asks_for_nothing_more(rig: Rig) -> None:
 
 
 def test_one_broken_tick_does_not_end_the_rotation(rig: Rig) -> None:
-    rig.manager.startService()
-    now, rig.manager.now = rig.manager.now, lambda: 1 / 0  # type: ignore[assignment, return-value]
+    rig.start()
+    wall, rig.wall = rig.wall, lambda: 1 / 0  # type: ignore[assignment, return-value]
     rig.pass_time(1)
-    rig.manager.now = now
+    rig.wall = wall
     assert rig.log.count("tick-broke") > 0
     rig.pass_time(2000, step=10)
     assert len(rig.source.asked) == 2
@@ -621,14 +660,14 @@ def test_one_broken_tick_does_not_end_the_rotation(rig: Rig) -> None:
 def test_the_issuing_ca_before_the_present_one_is_still_known(rig: Rig) -> None:
     """A peer that forgets its intermediates is told so, whichever of the two its leaf is of."""
     rig.source.lifetime = timedelta(seconds=10)
-    rig.manager.startService()
+    rig.start()
     old = rig.source.ca
     rig.source.ca = mesh(issuing_key=key("the next issuing CA"))
     rig.pass_time(6)
     assert len(rig.source.asked) == 2
     for ca in (old, rig.source.ca):
         leaf = ca.leaf(now=rig.source.now())
-        verdict = rig.manager.judge.verdict([leaf], Purpose.CLIENT)
+        verdict = rig.store.judge.verdict([leaf], Purpose.CLIENT)
         assert [problem.code for problem in verdict.problems] == ["incomplete-chain"]
 
 
@@ -641,8 +680,8 @@ def test_what_prepares_an_identity_is_awaited_before_each_is_used(rig: Rig) -> N
         held.append(Deferred())
         await held[-1]
 
-    rig.manager.preparations.append(prepare)
-    rig.manager.startService()
+    rig.preparations.append(prepare)
+    rig.start()
     rig.pass_time(1)
     assert rig.contexts.current() is None
     held[0].callback(None)
@@ -653,17 +692,10 @@ def test_what_prepares_an_identity_is_awaited_before_each_is_used(rig: Rig) -> N
     assert prepared[1][1] is first
     held[1].callback(None)
     assert rig.manager.svid is prepared[1][0].svid
-    rig.manager.stopService()
+    rig.stop()
 
 
 def test_who_wants_to_hears_what_is_revoked_once_it_is_believed(rig: Rig) -> None:
-    heard: list[int] = []
-
-    def hear(news: Sequence[Revocation]) -> None:
-        assert all(rig.manager.judge.trust.revocations.find(r.issuer, r.serial) for r in news)
-        heard.extend(revocation.serial for revocation in news)
-
-    rig.manager.on_revocation.append(hear)
-    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
-    rig.manager.revoke([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
-    assert heard == [5]
+    rig.store.revoked([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    rig.store.revoked([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    assert rig.heard == [5]

@@ -28,10 +28,9 @@ from twisted_mesh.api.client import CaRefused, TrustNews
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity import sources as sources_module
 from twisted_mesh.identity.sources import CaSource, OwnSource, new_key
-from twisted_mesh.interfaces import ISource
+from twisted_mesh.interfaces import ISource, TrustUpdate
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.trust.log_witness import LogStatement
-from twisted_mesh.trust.source import News
 
 P256 = KeyAlgorithm.EC_P256
 
@@ -248,7 +247,9 @@ def test_an_answer_that_does_not_come_does_not_move_the_position(rig: Rig) -> No
 def test_a_source_says_all_that_the_ca_said(rig: Rig) -> None:
     bundles = BundleSet.of(rig.client.ca.bundle)
     rig.client.news = [TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5)]
-    assert result_of(rig.source().revocations(25)) == News((revocation(1),), True, 3.5, bundles)
+    assert result_of(rig.source().revocations(25)) == TrustUpdate(
+        (revocation(1),), True, 3.5, bundles
+    )
     assert rig.client.waits == [25]
 
 
@@ -294,4 +295,4 @@ def test_the_ca_issues_to_itself() -> None:
         assert str(identity.svid.spiffe_id) == "spiffe://mesh.local/mesh/ca"
         assert identity.bundles.get(MESH) == rig.ca.bundle()
         assert source.where == "itself"
-        assert result_of(source.revocations()) == News()
+        assert result_of(source.revocations()) == TrustUpdate()

@@ -34,6 +34,7 @@ from tests.authorities import (
 from tests.twisted_mesh.http_places import HttpPlaces, reach, response
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.http.fetch import Fetcher
+from twisted_mesh.interfaces import Identity
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
 from twisted_mesh.revocation.crl_source import CrlSource
 from twisted_mesh.revocation.crl_watch import (
@@ -44,7 +45,6 @@ from twisted_mesh.revocation.crl_watch import (
     URL_PAUSE,
     CrlWatch,
 )
-from twisted_mesh.trust.source import Identity
 
 PEM = serialization.Encoding.PEM
 URL = "http://ca.example/crl"

@@ -17,14 +17,13 @@ from pki.keys import KeyAlgorithm
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, NOW
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.interfaces import ISource
+from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.revocation.feed import LONGEST_PAUSE, POLL, WAIT, Feed
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.trust.freshness import Freshness, OnStale
-from twisted_mesh.trust.source import Identity, News
 
 AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
-NOTHING = News()
+NOTHING = TrustUpdate()
 
 
 def revocation(serial: int) -> Revocation:
@@ -37,23 +36,23 @@ class Source:
     """Answers what the test says; else it waits, as a CA does."""
 
     clock: Clock
-    answers: list[News | Exception] = field(factory=list)
+    answers: list[TrustUpdate | Exception] = field(factory=list)
     knows_to_wait: bool = True
     hangs: bool = False
     away: Exception | None = None
     asked: list[tuple[float, int]] = field(factory=list)
-    standing: "Deferred[News] | None" = None
+    standing: "Deferred[TrustUpdate] | None" = None
     renewals: int = 0
     where: str = "the test"
 
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
         raise AssertionError("nobody asks for that here")
 
-    async def revocations(self, wait: int = 0) -> News:
+    async def revocations(self, wait: int = 0) -> TrustUpdate:
         self.asked.append((self.clock.seconds(), wait))
         return await self._answer(wait)
 
-    def _answer(self, wait: int) -> "Deferred[News]":
+    def _answer(self, wait: int) -> "Deferred[TrustUpdate]":
         if self.away is not None:
             return fail(self.away)
         if self.answers:
@@ -63,11 +62,11 @@ class Source:
             return Deferred()
         if not wait or not self.knows_to_wait:
             return succeed(NOTHING)
-        self.standing = standing = Deferred[News]()
-        self.clock.callLater(wait, self.tell, News(waited=wait), standing)
+        self.standing = standing = Deferred[TrustUpdate]()
+        self.clock.callLater(wait, self.tell, TrustUpdate(waited=wait), standing)
         return standing
 
-    def tell(self, news: News, standing: "Deferred[News] | None" = None) -> None:
+    def tell(self, news: TrustUpdate, standing: "Deferred[TrustUpdate] | None" = None) -> None:
         waiting = standing or self.standing
         assert waiting is not None
         if not waiting.called:
@@ -100,13 +99,13 @@ class Rig:
             self.now,
             self.log,
             random.Random(7),
-            lambda: self.returns.append(self.clock.seconds()),
+            [lambda: self.returns.append(self.clock.seconds())],
         )
 
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.clock.seconds())
 
-    def believe(self, news: News) -> bool:
+    def believe(self, news: TrustUpdate) -> bool:
         fresh = [r.serial for r in news.revocations if r.serial not in self.believed]
         self.believed += fresh
         return bool(fresh)
@@ -155,7 +154,7 @@ def test_one_question_stands_for_as_long_as_there_is_nothing(rig: Rig) -> None:
 def test_news_are_believed_as_they_come_and_the_next_question_is_asked_at_once(rig: Rig) -> None:
     rig.start()
     rig.pass_time(3)
-    rig.source.tell(News([revocation(1), revocation(2)], waited=3))
+    rig.source.tell(TrustUpdate([revocation(1), revocation(2)], waited=3))
     assert rig.believed == [1, 2]
     rig.pass_time(0.1, 0.02)
     assert len(rig.source.asked) == 2
@@ -163,7 +162,7 @@ def test_news_are_believed_as_they_come_and_the_next_question_is_asked_at_once(r
 
 
 def test_pages_are_read_one_after_the_other(rig: Rig) -> None:
-    rig.source.answers = [News([revocation(n)], more=True) for n in range(10)]
+    rig.source.answers = [TrustUpdate([revocation(n)], more=True) for n in range(10)]
     rig.start()
     rig.pass_time(0.5, 0.02)
     assert rig.believed == list(range(10))
@@ -173,7 +172,7 @@ def test_pages_are_read_one_after_the_other(rig: Rig) -> None:
 
 
 def test_the_first_fill_reads_all_there_is(rig: Rig) -> None:
-    rig.source.answers = [News([revocation(n)], more=n < 4) for n in range(5)]
+    rig.source.answers = [TrustUpdate([revocation(n)], more=n < 4) for n in range(5)]
     filled: list[object] = []
     Deferred.fromCoroutine(rig.feed.fill()).addBoth(filled.append)
     assert filled == [None]
@@ -183,7 +182,7 @@ def test_the_first_fill_reads_all_there_is(rig: Rig) -> None:
 
 
 def test_a_fill_that_fails_says_so(rig: Rig) -> None:
-    rig.source.answers = [News([revocation(1)], more=True), AWAY]
+    rig.source.answers = [TrustUpdate([revocation(1)], more=True), AWAY]
     filled: list[object] = []
     Deferred.fromCoroutine(rig.feed.fill()).addErrback(lambda f: filled.append(f.value))
     assert filled == [AWAY]
@@ -193,7 +192,7 @@ def test_a_fill_that_fails_says_so(rig: Rig) -> None:
 def test_age_counts_from_when_the_ca_looked_and_not_from_when_it_is_heard(rig: Rig) -> None:
     rig.start()
     rig.pass_time(10)
-    rig.source.tell(News([revocation(1)], waited=4))
+    rig.source.tell(TrustUpdate([revocation(1)], waited=4))
     assert rig.age == pytest.approx(6)
 
 
@@ -203,7 +202,7 @@ def test_a_ca_that_has_waited_for_longer_than_it_took_is_not_believed(
 ) -> None:
     rig.start()
     rig.pass_time(10)
-    rig.source.tell(News([revocation(1)], waited=waited))
+    rig.source.tell(TrustUpdate([revocation(1)], waited=waited))
     assert rig.age == pytest.approx(age)
 
 
@@ -220,14 +219,14 @@ def test_a_ca_that_answers_at_once_is_asked_each_second(rig: Rig) -> None:
 
 
 def test_a_ca_that_repeats_itself_is_not_asked_in_a_busy_loop(rig: Rig) -> None:
-    rig.source.answers = [News([revocation(1)])] * 1000
+    rig.source.answers = [TrustUpdate([revocation(1)])] * 1000
     rig.start()
     rig.pass_time(10, 0.01)
     assert len(rig.source.asked) <= 15
 
 
 def test_a_flood_of_news_is_taken_in_some_fifty_times_a_second(rig: Rig) -> None:
-    rig.source.answers = [News([revocation(n)]) for n in range(1000)]
+    rig.source.answers = [TrustUpdate([revocation(n)]) for n in range(1000)]
     rig.start()
     rig.pass_time(1, 0.001)
     assert 40 <= len(rig.source.asked) <= 51
@@ -270,7 +269,7 @@ def test_one_miss_is_no_alarm(rig: Rig) -> None:
 
 def test_after_a_miss_the_ca_is_asked_what_it_knows_before_it_is_waited_for(rig: Rig) -> None:
     rig.start()
-    rig.source.answers = [AWAY, News([revocation(1)])]
+    rig.source.answers = [AWAY, TrustUpdate([revocation(1)])]
     rig.pass_time(WAIT + 5)
     waits = [wait for _, wait in rig.source.asked]
     assert waits == [WAIT, WAIT, 0, WAIT]
@@ -317,7 +316,7 @@ def test_too_old_is_told_once_and_so_is_the_recovery() -> None:
     assert "nobody is let in" in rig.log.text("revocations-too-old")
     assert rig.feed.freshness.refuses
     rig.source.away = None
-    rig.source.answers = [News([revocation(1)], more=True), News([revocation(2)])]
+    rig.source.answers = [TrustUpdate([revocation(1)], more=True), TrustUpdate([revocation(2)])]
     rig.pass_time(LONGEST_PAUSE + 0.2)
     assert rig.believed == [1, 2]
     assert not rig.feed.freshness.refuses
@@ -331,7 +330,7 @@ def test_what_is_back_is_read_to_its_end_before_anybody_is_let_in() -> None:
     rig.source.away = AWAY
     rig.pass_time(20)
     rig.source.away = None
-    rig.source.answers = [News([revocation(n)], more=True) for n in range(100)]
+    rig.source.answers = [TrustUpdate([revocation(n)], more=True) for n in range(100)]
     rig.source.hangs = True
     rig.pass_time(LONGEST_PAUSE + 3, 0.02)
     assert len(rig.believed) == 100

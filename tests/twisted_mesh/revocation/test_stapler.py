@@ -24,10 +24,10 @@ from tests.twisted_mesh.tls.wires import good_svid as svid_of_today
 from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.bootstrap import ca_security
+from twisted_mesh.interfaces import Identity
 from twisted_mesh.revocation.stapler import NOT_THERE, PATIENCE, Stapler
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.stapling import Staples
-from twisted_mesh.trust.source import Identity
 
 AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
 NO_OCSP = CaRefused(404, [Problem("not-found", "there is no such route")])
@@ -244,12 +244,12 @@ def test_what_is_stapled_to_a_revoked_certificate_says_so_at_once(rig: Rig) -> N
     rig.prepare(identity)
     good = rig.staples.of(leaf)
     rig.standing = revoked(rig.ca, leaf, rig.now())
-    rig.stapler.told([revoked(rig.ca, rig.ca.leaf(), rig.now())])
+    rig.stapler.revoked([revoked(rig.ca, rig.ca.leaf(), rig.now())])
     assert rig.staples.of(leaf) == good, "others are no concern of ours"
-    rig.stapler.told([rig.standing])
+    rig.stapler.revoked([rig.standing])
     assert rig.staples.of(leaf) not in (good, b"")
     assert rig.log.count("own-certificate-revoked") == 1
-    rig.stapler.told([rig.standing])
+    rig.stapler.revoked([rig.standing])
     assert len(rig.asked) == 2
     rig.pass_time(1801)
     assert len(rig.asked) == 3

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 from cryptography import x509
 from twisted.logger import Logger
 
 from twisted_mesh.http.fetch import Fetcher
-from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
 from twisted_mesh.revocation.crl_source import CrlSource, crl_issuers
 from twisted_mesh.revocation.crl_watch import CrlWatch
 from twisted_mesh.revocation.ocsp_checker import OcspChecker, Responders
+from twisted_mesh.trust.store import TrustStore
 
 #: Seconds for one request: a CRL may be 64 MiB long, and nobody waits for it.
 _CRL_TIMEOUT, _OCSP_TIMEOUT = 60.0, 5.0
@@ -46,28 +46,29 @@ class RevocationOptions:
             on_stale in (None, "fail-closed"),
         )
 
-    def watch(
-        self, manager: CertificateManager, reactor: Any, log: Logger, memory: Path
-    ) -> CrlWatch:
-        """Follow the CRLs from the manager's first certificate on, which waits for them."""
+    def watch(self, trust: TrustStore, reactor: IReactor, log: Logger, numbers: Path) -> CrlWatch:
+        """Follow the CRLs, as soon as an identity says whose may come; ``numbers`` is where theirs are kept.
+
+        Its ``prepare`` is one of the preparations of that identity, so that nobody is let in before they
+        have been read. Until then, and once one is stale, it is doubted whether trust is fresh.
+        """
         watch = CrlWatch(
             self.places,
             self.issuers,
             Fetcher(reactor, _CRL_TIMEOUT),
             reactor,
-            manager.now,
+            trust.now,
             log,
-            manager.revoke,
-            lambda: manager.judge.trust.revocations,
-            SeenCrlNumbers(memory),
+            trust.revoked,
+            lambda: trust.trust.revocations,
+            SeenCrlNumbers(numbers),
         )
         if self.places:
             watch.memory.recall()
-            manager.preparations.append(watch.prepare)
-            manager.judge.freshness.doubts.append(watch.doubt)
+            trust.freshness.doubts.append(watch.doubt)
         return watch
 
-    def inquiry(self, manager: CertificateManager, reactor: Any, log: Logger) -> OcspChecker | None:
+    def checker(self, trust: TrustStore, reactor: IReactor, log: Logger) -> OcspChecker | None:
         """Whoever asks about each peer, if somebody is to."""
         if self.responders is None:
             return None
@@ -75,8 +76,8 @@ class RevocationOptions:
             self.responders,
             Fetcher(reactor, _OCSP_TIMEOUT),
             reactor,
-            manager.now,
+            trust.now,
             log,
-            manager.revoke,
+            trust.revoked,
             self.fails_closed,
         )

@@ -1,0 +1,162 @@
+"""The trust store: what an endpoint believes now, and the one door by which that changes.
+
+Whoever learns of something that changes it says so here: a feed, a CRL, an OCSP responder, a
+federated domain's bundle, a configuration. What must hold in every case holds here: bundles are
+replaced one trust domain at a time, what uses them is made ready before they count, and open
+connections are judged again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from attrs import define, evolve, field
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pki.spiffe import SpiffePattern, TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.revocation_set import Revocation
+from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.tasks import Ticker
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.reviewer import Reviewer
+
+#: Seconds between two looks at the clock: for peers whose certificates have ended, and for stale revocations.
+TICK = 0.2
+
+
+class BundleUser(Protocol):
+    """Whoever has made something of the believed roots: TLS contexts, say."""
+
+    def prepare(self, trust: Trust) -> Callable[[], None] | None:
+        """Make it anew for ``trust``, and change nothing yet. Raises nothing that is expected.
+
+        What is returned puts it to use; None is a veto: nothing changes then.
+        """
+
+
+@implementer(IRevocationListener)
+@define(eq=False, slots=False)
+class TrustStore(Service):
+    """What is believed, who is connected by it, and who wants to know.
+
+    While it runs it watches the clock: whoever rests on a certificate that has ended is judged again.
+    """
+
+    judge: Judge
+    registry: ConnectionRegistry
+    clock: IReactorTime
+    now: Now
+    log: Logger
+    listeners: Sequence[IRevocationListener] = ()
+    """They hear what is revoked, each thing once, after it is believed."""
+    users: list[BundleUser] = field(factory=list, init=False)
+    _reviewer: Reviewer = field(init=False)
+    """The only one that changes what the judge believes."""
+    _federated: set[TrustDomain] = field(factory=set, init=False)
+    """Those whose bundle came by :meth:`believe_bundle`: no source takes it away by leaving it out."""
+    _ticker: Ticker = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._reviewer = Reviewer(self.judge, self.registry, self.clock, self.log)
+        self._ticker = Ticker(self.clock, TICK, self._look_at_the_clock, "the review", self.log)
+
+    def startService(self) -> None:
+        super().startService()
+        self._ticker.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._ticker.stop()
+
+    @property
+    def trust(self) -> Trust:
+        """What is believed now; immutable, and another object whenever that changes."""
+        return self.judge.trust
+
+    @property
+    def freshness(self) -> Freshness:
+        """How old what is known of revocations is."""
+        return self.judge.freshness
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        """Believe these revoked from now on, and cut whoever is connected by them."""
+        trust = self.trust
+        merged = trust.revocations.merged(revocations, self.now())
+        if revocations and merged is not trust.revocations:
+            self._reviewer.believe(evolve(trust, revocations=merged), revocations)
+            for listener in self.listeners:
+                listener.revoked(revocations)
+
+    def allow(self, patterns: Sequence[SpiffePattern]) -> None:
+        """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
+        self._reviewer.believe(evolve(self.trust, allow=tuple(patterns)))
+
+    def believe_bundle(self, bundle: TrustBundle) -> bool:
+        """Believe it in place of what was believed of its trust domain; whether it is believed now.
+
+        It stays until it is replaced or forgotten, whatever a source says of other trust domains.
+        """
+        is_believed = self._believe_bundles(self.trust.bundles.with_bundle(bundle))
+        if is_believed:
+            self._federated.add(bundle.trust_domain)
+        return is_believed
+
+    def forget(self, trust_domain: TrustDomain) -> bool:
+        """Believe nobody of that trust domain any more; whether that is so now."""
+        is_forgotten = self._believe_bundles(self.trust.bundles.without(trust_domain))
+        if is_forgotten:
+            self._federated.discard(trust_domain)
+        return is_forgotten
+
+    def update(self, update: TrustUpdate) -> bool:
+        """Believe what a source says; whether that changed anything."""
+        before = self.trust
+        self.revoked(update.revocations)
+        if update.bundles is not None:
+            _ = self._believe_bundles(self.merged(update.bundles))
+        return self.trust is not before
+
+    def merged(self, bundles: BundleSet) -> BundleSet:
+        """What is believed if that is all a source has to say: its bundles, and those from elsewhere."""
+        merged = self.trust.bundles
+        for trust_domain in merged.bundles.keys() - bundles.bundles.keys() - self._federated:
+            merged = merged.without(trust_domain)
+        for bundle in bundles:
+            merged = merged.with_bundle(bundle)
+        return merged
+
+    def believe(self, trust: Trust, by: BundleUser) -> None:
+        """Believe ``trust`` from now on, for which ``by`` is ready.
+
+        What other users cannot make anew stays as it is: OpenSSL's roots, which are the second veto.
+        """
+        others = [user.prepare(trust) for user in self.users if user is not by]
+        self._switch(trust, [switch for switch in others if switch is not None])
+
+    def _believe_bundles(self, bundles: BundleSet) -> bool:
+        """Believe them if whoever uses them can; whether they are what is believed now."""
+        if bundles == self.trust.bundles:
+            return True
+        trust = evolve(self.trust, bundles=bundles)
+        switches = []
+        for user in self.users:
+            switch = user.prepare(trust)
+            if switch is None:
+                return False
+            switches.append(switch)
+        self._switch(trust, switches)
+        return True
+
+    def _switch(self, trust: Trust, switches: Sequence[Callable[[], None]]) -> None:
+        for switch in switches:
+            switch()
+        self._reviewer.believe(trust)
+
+    def _look_at_the_clock(self) -> None:
+        self._reviewer.look_at_the_clock(self.now())
