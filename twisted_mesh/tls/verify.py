@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from attrs import define, field
 from cryptography import x509
 from OpenSSL import SSL, crypto
+from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from pki.errors import Problem
 from pki.svid.chain import Verdict
@@ -22,45 +23,53 @@ from twisted_mesh.trust.judge import Judge
 
 _log = logger("tls")
 
+#: X509_V_ERR_OCSP_VERIFY_NEEDED, which pyOpenSSL does not name. The peer hears certificate_unknown, which says
+#: nothing against its certificate.
+_OCSP_VERIFY_NEEDED = 73
 #: What OpenSSL is told about our own refusals, so that the peer gets the alert that fits
-#: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is CERT_REJECTED: bad_certificate.
-_X509_ERRORS = {
-    "expired": 10,
-    "not-yet-valid": 9,
-    "revoked": 23,
-    "unknown-authority": 20,
-    "incomplete-chain": 20,
-    "unknown-trust-domain": 20,
-    "wrong-fingerprint": 20,
-    "wrong-usage": 26,
-    # X509_V_ERR_OCSP_VERIFY_NEEDED: the peer hears certificate_unknown, which says nothing against its certificate.
-    "stale-revocation": 73,
+#: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is :data:`_CERT_REJECTED`: bad_certificate.
+_X509_ERRORS: Mapping[str, int] = {
+    "expired": Codes.ERR_CERT_HAS_EXPIRED,
+    "not-yet-valid": Codes.ERR_CERT_NOT_YET_VALID,
+    "revoked": Codes.ERR_CERT_REVOKED,
+    "unknown-authority": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    "incomplete-chain": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    "unknown-trust-domain": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    "wrong-fingerprint": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    "wrong-usage": Codes.ERR_INVALID_PURPOSE,
+    "stale-revocation": _OCSP_VERIFY_NEEDED,
 }
-_CERT_REJECTED = 28
+_CERT_REJECTED: int = Codes.ERR_CERT_REJECTED
 _NO_STAPLE = Problem(
     "staple-missing",
     "the server staples no OCSP answer to its certificate, and --require-staple demands one",
     "look in its log why its CA gives it none, or call it without that option",
     "RFC 6066 section 8",
 )
-#: X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: the chain ends in a root, and OpenSSL does not hold it.
-_ROOT_NOT_HELD = 19
+#: The chain ends in a root, and OpenSSL does not hold it.
+_ROOT_NOT_HELD = Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN
 #: OpenSSL's objections to where a chain ends; what it shows then is the last certificate.
-_ABOUT_THE_TOP = {2, 18, _ROOT_NOT_HELD, 20, 21}
+_ABOUT_THE_TOP = {
+    _ROOT_NOT_HELD,
+    Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT,
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+}
 
 #: OpenSSL's own refusals, in the words of ours. Met only where our verdict had nothing to say.
-_CODES = {
-    2: "incomplete-chain",
-    9: "not-yet-valid",
-    10: "expired",
-    18: "unknown-authority",
-    19: "unknown-authority",
-    20: "unknown-authority",
-    21: "incomplete-chain",
-    23: "revoked",
-    24: "not-a-ca",
-    25: "path-too-long",
-    26: "wrong-usage",
+_CODES: Mapping[int, str] = {
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: "incomplete-chain",
+    Codes.ERR_CERT_NOT_YET_VALID: "not-yet-valid",
+    Codes.ERR_CERT_HAS_EXPIRED: "expired",
+    Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "unknown-authority",
+    Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN: "unknown-authority",
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "unknown-authority",
+    Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "incomplete-chain",
+    Codes.ERR_CERT_REVOKED: "revoked",
+    Codes.ERR_INVALID_CA: "not-a-ca",
+    Codes.ERR_PATH_LENGTH_EXCEEDED: "path-too-long",
+    Codes.ERR_INVALID_PURPOSE: "wrong-usage",
 }
 
 Extra = Callable[[x509.Certificate], Problem | None]

@@ -16,9 +16,6 @@ _log = logger("tls")
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 
-#: X509_V_ERR_CERT_REJECTED: what is said when the callback itself breaks.
-_REJECTED = 28
-
 _NEEDED = (
     "SSL_CTX_set_verify",
     "SSL_get_ex_data_X509_STORE_CTX_idx",
