@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from cryptography import x509
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import CancelledError, DeferredLock
 
 from pki.crl.schedule import ANSWER_LIFE, Span, is_worth_renewing
 from pki.errors import Malformed, PkiError
@@ -130,6 +130,8 @@ class OcspResponder:
         except PkiError as error:
             self._tell(error)
             return self._refusal(ErrorStatus.TRY_LATER)
+        except CancelledError:
+            raise  # whoever asked does not wait any more, or the CA stops
         except Exception:
             _log.failure("an OCSP request could not be answered", event="request-broke")
             return self._refusal(ErrorStatus.INTERNAL_ERROR)

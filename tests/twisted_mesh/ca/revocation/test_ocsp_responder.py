@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509 import ocsp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogEvent
 
 from pki.issuing.authority import Authority
@@ -380,6 +380,16 @@ def test_a_bug_is_an_internal_error_of_ocsp(rig: CaRig, counts: "Counter[str]") 
     rig.ca.responder.certify = broken  # type: ignore[assignment]
     assert standings(ask(rig, 1)) == ["internal_error"]
     assert counts == {"internal": 1}
+
+
+def test_who_does_not_wait_any_more_has_met_no_bug(rig: CaRig, logged: list[LogEvent]) -> None:
+    def given_up(*_: Any) -> None:
+        raise CancelledError
+
+    rig.ca.responder.certify = given_up  # type: ignore[assignment]
+    with pytest.raises(CancelledError):
+        ask(rig, 1)
+    assert not [event for event in logged if event.get("event") == "request-broke"]
 
 
 def test_an_issuing_ca_that_has_ended_has_no_delegate(rig: CaRig) -> None:
