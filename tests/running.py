@@ -1,4 +1,8 @@
-"""Real processes for tests: the CA, servers and clients, as a user starts them, on free ports."""
+"""Processes for tests: the CA, servers and clients, as a user starts them, on free ports.
+
+Our own programs are forked from a server that has imported them, where that makes no difference to them;
+``real=True`` starts them as a shell does.
+"""
 
 import os
 import re
@@ -7,17 +11,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from attrs import define, field
 
+from tests import forkserver
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 #: How long anything may take on a loaded machine. Nothing waits this long unless it is broken.
 PATIENCE = 30.0
+
+
+def until(is_so: Callable[[], bool], otherwise: Callable[[], object] = str) -> None:
+    """Wait for what no log tells, and no longer than it may take; ``otherwise`` says what is there instead."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, f"it never came to that: {otherwise()}"
+        time.sleep(0.02)
 
 
 class NeverSaid(AssertionError):
@@ -28,23 +42,38 @@ class NeverSaid(AssertionError):
 class Running:
     """A process whose output is read as it comes."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] | forkserver.Forked
+    _output: int
     _lines: list[str] = field(factory=list)
     _changed: threading.Condition = field(factory=threading.Condition)
     _readers: list[threading.Thread] = field(factory=list)
 
     @classmethod
-    def start(cls, *command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Self:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-        )
-        running = cls(process)
+    def start(
+        cls,
+        *command: str | Path,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        real: bool = False,
+    ) -> Self:
+        words = [str(part) for part in command]
+        whole = {**os.environ, **(env or {})}
+        output, theirs = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        try:
+            process: subprocess.Popen[bytes] | forkserver.Forked
+            if not real and forkserver.can_fork(words, whole):
+                process = forkserver.Forked.start(
+                    words, stdin=nothing, stdout=theirs, stderr=theirs, cwd=cwd, env=whole
+                )
+            else:
+                process = subprocess.Popen(
+                    words, stdin=nothing, stdout=theirs, stderr=theirs, cwd=cwd, env=whole
+                )
+        finally:
+            os.close(theirs)
+            os.close(nothing)
+        running = cls(process, output)
         reader = threading.Thread(target=running._read, daemon=True)
         reader.start()
         running._readers.append(reader)
@@ -90,9 +119,7 @@ class Running:
         return status
 
     def _read(self) -> None:
-        stream = self.process.stdout
-        assert stream is not None
-        with stream:
+        with open(self._output) as stream:
             for line in stream:
                 with self._changed:
                     self._lines.append(line)
@@ -101,11 +128,31 @@ class Running:
             self._changed.notify_all()
 
 
+def run(
+    *command: str | Path,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: str = "",
+    timeout: float = PATIENCE * 2,
+    real: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself; ``env`` is added to our own."""
+    words = [str(part) for part in command]
+    whole = {**os.environ, **env}
+    if not real and forkserver.can_fork(words, whole):
+        return forkserver.run(words, stdin=stdin, timeout=timeout, cwd=cwd, env=whole)
+    return subprocess.run(
+        words, input=stdin, capture_output=True, text=True, timeout=timeout, cwd=cwd, env=whole
+    )
+
+
 @define(eq=False)
 class Mesh:
     """A state directory, and what runs on it. Everything that it started, it stops."""
 
     home: Path
+    real: bool = field(default=False, kw_only=True)
+    """Whether each of its processes starts as a shell starts it."""
     processes: list[Running] = field(factory=list)
     port: int = 0
     """Of the server that was started last."""
@@ -129,7 +176,9 @@ class Mesh:
         return {"MESH_STATE_DIR": str(self.state), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 
     def twistd(self, *arguments: str) -> Running:
-        running = Running.start(BIN / "twistd", "-n", *arguments, cwd=self.home, env=self.env)
+        running = Running.start(
+            BIN / "twistd", "-n", *arguments, cwd=self.home, env=self.env, real=self.real
+        )
         self.processes.append(running)
         return running
 
@@ -164,16 +213,13 @@ class Mesh:
         return self.run(BIN / "mesh-ctl", *arguments, stdin=stdin)
 
     def run(
-        self, *command: str | Path, stdin: str = "", timeout: float = PATIENCE * 2
+        self,
+        *command: str | Path,
+        stdin: str = "",
+        timeout: float = PATIENCE * 2,
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(part) for part in command],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=self.home,
-            env={**os.environ, **self.env},
+        return run(
+            *command, stdin=stdin, timeout=timeout, cwd=self.home, env=self.env, real=self.real
         )
 
     def export(self, *options: str) -> Path:
@@ -191,10 +237,10 @@ class Mesh:
 
 
 @contextmanager
-def mesh(home: Path) -> Iterator[Mesh]:
+def mesh(home: Path, *, real: bool = False) -> Iterator[Mesh]:
     """A mesh in ``home``, of which nothing is left running afterwards."""
     home.mkdir(parents=True, exist_ok=True)
-    running = Mesh(home)
+    running = Mesh(home, real=real)
     try:
         yield running
     finally:

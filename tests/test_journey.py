@@ -33,7 +33,7 @@ def expiring(running: Mesh) -> Path:
 
 
 def test_two_services_prove_to_each_other_who_they_are(tmp_path: Path) -> None:
-    with mesh(tmp_path) as running:
+    with mesh(tmp_path, real=True) as running:
         ca = running.start_ca()
         server = running.start_server()
         done = running.client()

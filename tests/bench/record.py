@@ -32,7 +32,7 @@ _QUESTIONS = {
 
 
 def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
-    with mesh(home) as running:
+    with mesh(home, real=True) as running:
         assert _start(running)[0].stop() == 0
         database = running.state / "ca" / "mesh.db"
         _fill(database)

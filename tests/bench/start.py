@@ -14,7 +14,7 @@ _HELPS = 10
 def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
     firsts, seconds, servers, clients = [], [], [], []
     for number in range(rounds):
-        with mesh(home / str(number)) as running:
+        with mesh(home / str(number), real=True) as running:
             firsts.append(_ca(running))
             running.stop()
             seconds.append(_ca(running))

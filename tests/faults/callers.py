@@ -51,6 +51,23 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class TlsConnection(http.client.HTTPSConnection):
+    """HTTPS to this machine. To wrap first and connect then leaves no socket behind where the CA dies in between."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__("localhost", port, timeout=_PATIENCE, context=context)
+        self._secured_by = context
+
+    def connect(self) -> None:
+        self.sock = self._secured_by.wrap_socket(socket.socket(), server_hostname=self.host)
+        self.sock.settimeout(_PATIENCE)
+        try:
+            self.sock.connect(("127.0.0.1", self.port))
+        except BaseException:
+            self.close()
+            raise
+
+
 @define(eq=False)
 class Errand:
     """One certificate that is wanted, and what came of it."""
@@ -279,9 +296,7 @@ class Caller:
         def connection() -> http.client.HTTPConnection:
             context = ssl.create_default_context(cafile=self.listeners.root)
             context.load_cert_chain(proof.identity(self.directory))
-            return http.client.HTTPSConnection(
-                "localhost", port, timeout=_PATIENCE, context=context
-            )
+            return TlsConnection(port, context)
 
         return self._kept(f"tls {port} {proof.serials[-1]:x}", connection)
 

@@ -10,7 +10,6 @@ import sqlite3
 import ssl
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPSConnection
@@ -22,7 +21,7 @@ from attrs import define, field, frozen
 from tests.faults import dying
 from tests.faults.callers import Caller, Doors, Errand, UnixConnection, evidence_of
 from tests.faults.checker import Evidence, Record, findings
-from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running
+from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running, until
 
 READY = r"Ready to issue certificates\."
 _CALLERS = 4
@@ -195,10 +194,8 @@ class Ordeal:
 
     def wait_for_answers(self, number: int) -> None:
         """Until the callers have been answered so many times more."""
-        deadline, enough = time.monotonic() + PATIENCE, self.answers + number
-        while self.answers < enough:
-            assert time.monotonic() < deadline, f"nobody is answered: {self._ca and self._ca.text}"
-            time.sleep(0.01)
+        enough = self.answers + number
+        self.until(lambda: self.answers >= enough)
 
     @property
     def answers(self) -> int:
@@ -275,12 +272,7 @@ class Ordeal:
 
     def until(self, is_so: Callable[[], bool]) -> None:
         """Wait for what no log tells, with a deadline."""
-        deadline = time.monotonic() + PATIENCE
-        while not is_so():
-            assert time.monotonic() < deadline, (
-                f"it never came to that: {self._ca and self._ca.text}"
-            )
-            time.sleep(0.05)
+        until(is_so, lambda: self._ca and self._ca.text)
 
     def end(self) -> None:
         if self._ca is not None and self._ca.process.poll() is None:

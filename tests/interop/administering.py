@@ -12,6 +12,7 @@ from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.interop.house import House, Reply, as_json, reply_of
+from tests.running import until
 from tests.tools import require_tool
 
 Done = subprocess.CompletedProcess[str]
@@ -45,6 +46,18 @@ def told(done: Done, status: int) -> str:
     lines = done.stderr.splitlines()
     assert all(line.startswith("mesh-ctl: ") for line in lines), done.stderr
     return "\n".join(line.removeprefix("mesh-ctl: ") for line in lines)
+
+
+def acts(house: House, object_: str, count: int) -> list[Any]:
+    """What the log says of ``object_``, once it has said so much: an act is in it a moment after it was done."""
+    rows: list[Any] = []
+
+    def told() -> bool:
+        rows[:] = answer(house, "audit", "show", "--object", object_)
+        return len(rows) >= count
+
+    until(told, lambda: rows)
+    return rows
 
 
 def statuses(house: House, *filters: str) -> dict[str, str]:

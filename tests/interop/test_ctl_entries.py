@@ -9,7 +9,7 @@ import pytest
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
-from tests.interop.administering import NOBODY, answer, issue, sign_as_nobody, told
+from tests.interop.administering import NOBODY, acts, answer, issue, sign_as_nobody, told
 from tests.interop.house import House
 
 FILE = """
@@ -57,8 +57,7 @@ def test_an_entry_is_made_shown_listed_and_deleted(shared: House) -> None:
     assert sentence.startswith("not-found: ")
     assert told(shared.ctl("entry", "delete", created["id"], "--yes"), 1) == sentence
 
-    acts = answer(shared, "audit", "show", "--object", created["id"])
-    told_of = [row["entry"]["facts"] for row in acts]
+    told_of = [row["entry"]["facts"] for row in acts(shared, created["id"], 2)]
     assert [facts["reason"] for facts in told_of] == ["ticket 11", "ticket 12"]
 
 

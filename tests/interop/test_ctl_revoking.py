@@ -19,7 +19,7 @@ from tests.interop.house import House
 from tests.interop.test_ctl_confirmation import at_a_terminal
 from tests.interop.test_who_may import serial_of
 from tests.interop.wires import tls
-from tests.running import PATIENCE
+from tests.running import until
 from twisted_mesh.runtime.clock import wall_clock
 
 REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -129,10 +129,7 @@ def test_a_dry_run_tells_how_many_connections_live_on_each(shared: House) -> Non
             assert b"200 OK" in connection.recv(65536)
         at_ca.sendall(b"GET /api/v1/ca HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in at_ca.recv(65536)
-        deadline = time.monotonic() + PATIENCE
-        while (row := answer(shared, "cert", "show", serial))["connections"] != 3:
-            assert time.monotonic() < deadline, row
-            time.sleep(0.5)
+        until(lambda: answer(shared, "cert", "show", serial)["connections"] == 3)
         dry = shared.ctl("cert", "revoke", "--serial", serial, "--dry-run")
         assert re.fullmatch(
             r"1 certificate would be revoked; 3 open connections on them, as the CA and \d+ endpoints? "
@@ -199,9 +196,8 @@ def test_a_ca_whose_own_certificate_is_revoked_serves_with_another(house: House)
     own = ("--spiffe-id", "spiffe://mesh.local/mesh/ca")
     (before,) = statuses(house, *own)
     assert answer(house, "cert", "revoke", *own, "--yes")["revoked"] == [before]
-    deadline = time.monotonic() + PATIENCE
-    while "valid" not in (found := statuses(house, *own)).values():
-        assert time.monotonic() < deadline, found
+    until(lambda: "valid" in statuses(house, *own).values())
+    found = statuses(house, *own)
     assert found.pop(before) == "revoked"
     url = f"https://localhost:{house.ca_port}/livez"
     shown = house.s_client(house.ca_port, stdin="Q")

@@ -10,7 +10,7 @@ from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import extension, load_certificates
-from tests.interop.administering import answer, told
+from tests.interop.administering import acts, answer, told
 from tests.interop.house import READY, House, Reply
 from tests.running import BIN, Running
 
@@ -114,8 +114,8 @@ def test_a_revoked_token_buys_nothing(shared: House) -> None:
     for made in (first, second):
         assert token_of(shared, made["id"])["status"] == "revoked"
         assert join(shared, made["token"], new_key()).status == 401
-    acts = answer(shared, "audit", "show", "--object", first["id"])
-    assert [row["entry"]["facts"].get("reason") for row in acts] == [None, "wrong list"]
+    told_of = acts(shared, first["id"], 2)
+    assert [row["entry"]["facts"].get("reason") for row in told_of] == [None, "wrong list"]
 
 
 def test_what_a_spent_token_bought_is_told_to_whoever_revokes_it(shared: House) -> None:

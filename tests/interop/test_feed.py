@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.interop.house import HEALTHY, Done, House, Identity, hears
 from tests.interop.test_revoked_clients import REQUEST, revoke
 from tests.interop.test_who_may import csr_for
 from tests.interop.wires import client_context, tls
-from tests.running import BIN, PATIENCE, Running
+from tests.running import BIN, PATIENCE, Running, until
 
 TOO_OLD = r"What has been revoked for .* is not known here"
 FRESH = r"Revocations are fresh again"
@@ -46,13 +46,6 @@ def rest(connection: ssl.SSLSocket) -> bytes:
         while more := connection.recv(65536):
             found += more
     return found
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
 
 
 @define(eq=False)

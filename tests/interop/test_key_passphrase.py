@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.interop.house import House
 from tests.interop.test_starting import assert_it_ended
-from tests.interop.test_stopping import until
 from tests.interop.test_who_may import sign
-from tests.running import BIN, Running
+from tests.running import BIN, Running, until
 
 SECRET = "correct horse"
 WRONG = "battery staple"

@@ -3,8 +3,7 @@
 import asyncio
 import functools
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +22,7 @@ from tests.interop.forging import HOUR, present
 from tests.interop.house import House, Identity, hears
 from tests.interop.test_revoked_clients import REQUEST, _rest
 from tests.interop.wires import tls
-from tests.running import PATIENCE, Running
+from tests.running import Running, until
 
 WORKER = "spiffe://mesh.local/service/payment-worker"
 
@@ -65,13 +64,6 @@ def replace(path: Path, data: bytes) -> None:
     fresh = path.with_name("fresh")
     fresh.write_bytes(data)
     fresh.rename(path)
-
-
-def eventually(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_whoever_a_file_lists_is_refused_and_cut_within_moments(
@@ -123,7 +115,7 @@ def test_once_a_list_is_stale_nobody_is_let_in_until_there_is_a_new_one(
         with hears(server, "refused: stale-revocation: the CRL from "):
             assert shared.curl(shared.status_url(port), *good.for_curl).returncode
         path.write_bytes(crl(issuing, 2))
-        eventually(lambda: not shared.curl(shared.status_url(port), *good.for_curl).returncode)
+        until(lambda: not shared.curl(shared.status_url(port), *good.for_curl).returncode)
 
 
 def test_a_client_heeds_a_list_at_a_url(shared: House, issuing: Authority, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,15 +13,7 @@ import pytest
 from tests.interop.house import House, reply_of
 from tests.interop.test_who_may import csr_for
 from tests.interop.wires import tls
-from tests.running import BIN, PATIENCE, Running
-
-
-def until(what: Callable[[], bool]) -> None:
-    """Wait for a condition that no log tells, with a deadline."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
+from tests.running import BIN, PATIENCE, Running, until
 
 
 def request_for(spiffe_id: str) -> tuple[bytes, bytes]:
@@ -151,6 +142,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_as_a_daemon_it_writes_its_pid_and_log_and_stops_by_them(house: House) -> None:
+    house.real = True
     pidfile, logfile = house.home / "ca.pid", house.home / "ca.log"
     done = house.run(
         BIN / "twistd",
