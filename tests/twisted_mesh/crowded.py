@@ -21,7 +21,7 @@ from tests.twisted_mesh.tls.wires import good_svid, home
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
-from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets, stranger
+from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets, address_key
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import listen
@@ -41,7 +41,7 @@ class Root(resource.Resource):
     def render(self, request: BoundedRequest) -> int:
         try:
             if request.channel.transport.peer is None:
-                self.buckets.charge(stranger(request.channel.getPeer()))
+                self.buckets.charge(address_key(request.channel.getPeer()))
         except RateLimited as error:
             later = {"retry-after": str(error.retry_after)}
             answer(request, 429, b"later", "text/plain", later)

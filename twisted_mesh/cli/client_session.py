@@ -196,7 +196,7 @@ async def _converse(session: Session) -> int:
             trust.registry,
             _log,
             requires_staple=session.requires_staple,
-            inquiry=session.sources.checker(trust, reactor, _log),
+            peer_check=session.sources.checker(trust, reactor, _log),
         )
         http = MeshHttpClient(
             reactor,

@@ -31,7 +31,7 @@ def read_fast(data: bytes) -> FastRequest | None:
     if match is None:
         return None
     length = 0
-    is_told = False
+    has_length = False
     headers = []
     for line in match[3].splitlines():
         name, _, value = line.partition(b":")
@@ -39,9 +39,9 @@ def read_fast(data: bytes) -> FastRequest | None:
         headers.append((name, value))
         match name.lower():
             case b"content-length":
-                if is_told or not value.isdigit() or len(value) > _MAX_DIGITS:
+                if has_length or not value.isdigit() or len(value) > _MAX_DIGITS:
                     return None
-                length, is_told = int(value), True
+                length, has_length = int(value), True
             case b"transfer-encoding":
                 return None
     body = data[match.end() :]

@@ -125,7 +125,7 @@ class Fetcher:
 class Download:
     """One place that is asked again and again, and sends its content only if that has changed."""
 
-    downloader: Fetcher
+    fetcher: Fetcher
     url: HttpUrl
     limit: int
     _validators: dict[str, str] = field(factory=dict, init=False)
@@ -133,9 +133,7 @@ class Download:
     async def fetch(self) -> bytes | None:
         """The content; None if it is what came the last time. Raises :class:`PkiError`."""
         headers = Headers({name: [value] for name, value in self._validators.items()})
-        status, told, content = await self.downloader._ask(
-            b"GET", self.url, headers, None, self.limit
-        )
+        status, told, content = await self.fetcher._ask(b"GET", self.url, headers, None, self.limit)
         if status == _NOT_MODIFIED and self._validators:
             return None
         content = _expected(self.url, status, content)

@@ -19,7 +19,7 @@ from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import ConnectionLimit, Place
-from twisted_mesh.limits.rate_limit import stranger
+from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.runtime.tasks import within
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class BoundedChannel(http.HTTPChannel):
         """Whether there is room for this connection. One over TLS has its place from below."""
         self._place = getattr(self.transport, "place", None)
         if self._place is None and self.site.connection_limit is not None:
-            key, is_proven = self.site.whose(self.transport)
+            key, is_proven = self.site.caller_key(self.transport)
             self._place = self.site.connection_limit.admit(key, is_proven=is_proven)
             if self._place is None:
                 return False
@@ -273,18 +273,19 @@ class BoundedChannel(http.HTTPChannel):
         self._refuse(b"408 Request Timeout", b"Content-Length: 0")
 
 
-#: From a connection's transport to whose it is, and whether that is proven.
-Whose = Callable[[Any], tuple[str, bool]]
+#: From a connection's transport to the key that it is counted by, and whether that was proven.
+CallerKey = Callable[[Any], tuple[str, bool]]
 
 
-def a_strangers(transport: Any) -> tuple[str, bool]:
-    return stranger(transport.getPeer()), False
+def address_of_peer(transport: Any) -> tuple[str, bool]:
+    """The :data:`CallerKey` of who has proven nothing: where it calls from."""
+    return address_key(transport.getPeer()), False
 
 
 class BoundedSite(server.Site):
     """A site of :class:`BoundedChannel`; nothing is logged per request but what resources log.
 
-    ``connection_limit`` bounds its connections, which are those of ``whose`` word. Over TLS it is
+    ``connection_limit`` bounds its connections, which are counted by ``caller_key``. Over TLS it is
     :class:`~twisted_mesh.tls.security.Security` that has one, since handshakes count too.
     """
 
@@ -298,13 +299,13 @@ class BoundedSite(server.Site):
         reactor: IReactorTime,
         limits: Limits | None = None,
         connection_limit: ConnectionLimit | None = None,
-        whose: Whose = a_strangers,
+        caller_key: CallerKey = address_of_peer,
     ) -> None:
         # We take JSON; else Twisted makes a mail message of every POST, to see whether it is a form.
         super().__init__(root, reactor=reactor, parsePOSTFormSubmission=False)
         self.limits = limits or Limits()
         self.connection_limit = connection_limit
-        self.whose = whose
+        self.caller_key = caller_key
         self.timeOut = None  # an idle timer is no bound; ours are
         self.displayTracebacks = False
         self.channels: set[BoundedChannel] = set()

@@ -52,9 +52,9 @@ class ConnectionReporter(Service):
     """Tells us from others who prove the same: of one service there may be many."""
     _due_at: float = field(default=0.0, init=False)
     _pause_until: float = field(default=0.0, init=False)
-    _has_told: bool = field(default=False, init=False)
+    _has_reported: bool = field(default=False, init=False)
     """Whether the CA knows of connections of ours."""
-    _telling: "Deferred[None] | None" = field(default=None, init=False)
+    _reporting: "Deferred[None] | None" = field(default=None, init=False)
     _loop: LoopingCall | None = field(default=None, init=False)
 
     def startService(self) -> None:
@@ -67,17 +67,17 @@ class ConnectionReporter(Service):
         super().stopService()
         if self._loop is not None and self._loop.running:
             self._loop.stop()
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._reporting is not None:
+            self._reporting.cancel()
 
     def _look(self) -> None:
         now = self.clock.seconds()
-        if now < self._pause_until or not (self._telling is None or self._telling.called):
+        if now < self._pause_until or not (self._reporting is None or self._reporting.called):
             return
-        if (now >= self._due_at) if self._has_told else self.registry.credential_count:
-            self._telling = spawn(self._tell(), "telling the CA of connections", self.log)
+        if (now >= self._due_at) if self._has_reported else self.registry.credential_count:
+            self._reporting = spawn(self._report(), "telling the CA of connections", self.log)
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         rows = list(self.registry.counts())
         if len(rows) > _MOST:
             rows = nlargest(_MOST, rows, key=lambda row: row[1])
@@ -93,7 +93,7 @@ class ConnectionReporter(Service):
         except PkiError:
             self._pause_until = self.clock.seconds() + PACE
             return
-        self._has_told = bool(rows)
+        self._has_reported = bool(rows)
         self._due_at = self.clock.seconds() + pace
 
     async def _send(self, rows: Sequence[_Row], *, goes_on: bool) -> float:

@@ -41,7 +41,7 @@ class SavedSvid:
 
     directory: Path | None
     """None keeps nothing."""
-    _told: bool = False
+    _has_warned: bool = False
 
     def recall(self, spiffe_id: SpiffeId, ca: Judge, now: datetime) -> X509Svid | None:
         """What was kept, if ``ca`` believes its root and it is still good; else None, and the log says why."""
@@ -82,10 +82,10 @@ class SavedSvid:
             _make_private(self.directory)
             with _alone(self.directory):
                 publish(self.directory, files)
-            self._told = False
+            self._has_warned = False
         except (OSError, StateError) as error:
-            if not self._told:
-                self._told = True
+            if not self._has_warned:
+                self._has_warned = True
                 _log.warn(
                     "The identity cannot be kept, so that a restart will need a new join token: {error}",
                     event="identity-not-kept",

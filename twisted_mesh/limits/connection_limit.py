@@ -164,8 +164,8 @@ class ConnectionLimit:
     _unproven: dict[str, _Group] = field(factory=dict, init=False)
     _sizes: dict[bool, int] = field(factory=lambda: {True: 0, False: 0}, init=False)
     _leaving: int = field(default=0, init=False)
-    _told: tuple[int, int] = field(default=(0, 0), init=False)
-    _tells_from: float = field(default=0.0, init=False)
+    _logged: tuple[int, int] = field(default=(0, 0), init=False)
+    _logs_from: float = field(default=0.0, init=False)
 
     def __len__(self) -> int:
         """Connections that are open, those that were hung up on a moment ago among them."""
@@ -181,7 +181,7 @@ class ConnectionLimit:
             key, is_proven=is_proven
         ):
             self.refused += 1
-            self._tell(key)
+            self._log_full(key)
             return None
         place = Place(key, is_proven, self)
         self._count(place)
@@ -216,7 +216,7 @@ class ConnectionLimit:
         place.state = _State.LEAVING
         self._leaving += 1
         self.made_room += 1
-        self._tell(place.key)
+        self._log_full(place.key)
         place.hang_up()
         return True
 
@@ -224,7 +224,7 @@ class ConnectionLimit:
         """Count it as a connection of ``key`` from now on; see :meth:`Place.prove`."""
         if self._size(self._proven, key) >= self.capacity.of_peer:
             self.refused += 1
-            self._tell(key)
+            self._log_full(key)
             return False
         self._discount(place)
         place.key, place.is_proven = key, True
@@ -261,13 +261,13 @@ class ConnectionLimit:
         group = groups.get(key)
         return group.size if group else 0
 
-    def _tell(self, key: str) -> None:
+    def _log_full(self, key: str) -> None:
         """One line a second at most, with all that came since the last one."""
         now = self.clock.seconds()
-        if now < self._tells_from:
+        if now < self._logs_from:
             return
-        refused, made_room = self.refused - self._told[0], self.made_room - self._told[1]
-        self._told, self._tells_from = (self.refused, self.made_room), now + _BETWEEN_LINES
+        refused, made_room = self.refused - self._logged[0], self.made_room - self._logged[1]
+        self._logged, self._logs_from = (self.refused, self.made_room), now + _BETWEEN_LINES
         self.log.warn(
             "{name} has no room: {refused} connections were refused and {made_room} idle ones made room; "
             "{open} of {most} are open, {unproven} of them without proof. The last was of {key}",

@@ -6,9 +6,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 from attrs import frozen
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
 
 from pki.errors import Malformed, PkiError, printable
 
@@ -141,6 +143,22 @@ class TokenBuckets:
         return len(buckets) < self._most
 
 
+class LimitedLog:
+    """A log whose warnings come at a limited rate, so that no peer can fill the disk; the rest is for debugging.
+
+    ``seconds`` is a clock that does not go back.
+    """
+
+    def __init__(self, log: Logger, rate: Rate, seconds: Callable[[], float]) -> None:
+        self._log = log
+        self._buckets = TokenBuckets(rate, seconds)
+
+    def warn(self, text: str, *, event: str, **facts: object) -> None:
+        """Log as a warning while there have not been too many of this ``event``, and as debug after that."""
+        is_over = self._buckets.take(event) > 0
+        (self._log.debug if is_over else self._log.warn)(text, event=event, **facts)
+
+
 @lru_cache(maxsize=1024)
 def network_of(host: str | None) -> str:
     """What counts as one stranger: an IPv4 address, an IPv6 network of 64 bits, or whoever has neither."""
@@ -158,6 +176,6 @@ def network_of(host: str | None) -> str:
     return f"address:{address}"
 
 
-def stranger(address: Any) -> str:
-    """The key of whoever calls from an ``IAddress`` and has proven nothing."""
+def address_key(address: IAddress | None) -> str:
+    """By what is counted who calls from there and has proven nothing: see :func:`network_of`."""
     return network_of(getattr(address, "host", None))

@@ -111,7 +111,7 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def content_of(place: CrlSource, downloader: Fetcher, defer: Any) -> Content:
+def content_of(place: CrlSource, fetcher: Fetcher, defer: Any) -> Content:
     if place.url is not None:
-        return Download(downloader, place.url, MAX_CRL_SIZE)
+        return Download(fetcher, place.url, MAX_CRL_SIZE)
     return FileContent(place.path or Path(), defer)

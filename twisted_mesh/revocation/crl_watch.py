@@ -70,7 +70,7 @@ class CrlWatch:
     places: Sequence[CrlSource]
     issuers: Sequence[x509.Certificate]
     """Besides our own issuing CA and the roots, which are learnt from each identity."""
-    downloader: Fetcher
+    fetcher: Fetcher
     clock: IReactorTime
     now: Now
     log: Logger
@@ -92,7 +92,7 @@ class CrlWatch:
         if self._watched or not self.places:
             return
         self._watched = tuple(
-            _Watched(place, content_of(place, self.downloader, self.defer)) for place in self.places
+            _Watched(place, content_of(place, self.fetcher, self.defer)) for place in self.places
         )
         for watched in self._watched:
             watched.task = spawn(self._follow(watched), "following a CRL", self.log)
@@ -152,7 +152,7 @@ class CrlWatch:
         except Exception:
             self.log.failure("reading a CRL broke", event="crl-broke")
             self._refuse(watched, (_BROKEN,))
-        self._tell_whether_stale(watched)
+        self._log_if_stale(watched)
 
     async def _take(self, watched: _Watched, data: bytes) -> None:
         """Believe what it lists, a part of it in each turn. Raises :class:`PkiError` where it is refused."""
@@ -208,7 +208,7 @@ class CrlWatch:
             else "there was none before",
         )
 
-    def _tell_whether_stale(self, watched: _Watched) -> None:
+    def _log_if_stale(self, watched: _Watched) -> None:
         was_stale, late = watched.was_stale, self._late(watched)
         watched.was_stale = late is not None
         if late is not None and not was_stale:

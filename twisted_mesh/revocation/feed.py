@@ -65,7 +65,7 @@ class Feed(Service):
     _is_superseded: bool = field(default=False, init=False)
     _loop: "Deferred[None] | None" = field(default=None, init=False)
     _ticker: Ticker = field(init=False)
-    _has_told: bool = field(default=False, init=False)
+    _has_warned: bool = field(default=False, init=False)
     _was_stale: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -184,8 +184,8 @@ class Feed(Service):
         """All was known that had been revoked when the source looked, however long its answer took."""
         waited = min(max(0.0, update.waited), self._seconds() - asked_at)
         self.freshness.heard(asked_at + waited, self.now())
-        if (self._has_told or self._was_stale) and not self.freshness.is_stale:
-            self._has_told = self._was_stale = False
+        if (self._has_warned or self._was_stale) and not self.freshness.is_stale:
+            self._has_warned = self._was_stale = False
             self.log.info("Revocations are fresh again", event="revocations-fresh")
 
     def _unanswered(self, error: Exception) -> float:
@@ -194,8 +194,8 @@ class Feed(Service):
             self._is_superseded = False
             return 0.0
         self.missed += 1
-        if self.missed >= _ALARM and not self._has_told:
-            self._has_told = True
+        if self.missed >= _ALARM and not self._has_warned:
+            self._has_warned = True
             self.log.warn(
                 "Revocations cannot be refreshed from {ca}: {reasons} (what is known is {age} old{limit})",
                 event="revocations-stale",

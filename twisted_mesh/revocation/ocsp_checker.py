@@ -1,4 +1,4 @@
-"""The OCSP inquiry: asks a responder about each peer that is good so far, before anybody hears from it.
+"""The OCSP checker: asks a responder about each peer that is good so far, before anybody hears from it.
 
 What a responder says is believed until its next update, and what it says is revoked by everybody
 here: open connections too.
@@ -24,7 +24,7 @@ from pki.ocsp.response import MAX_ANSWER_SIZE, read_answer
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension, subject_of
 from twisted_mesh.http.fetch import Fetcher, HttpUrl
-from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import spawn, within
@@ -37,9 +37,9 @@ _CACHED = 8192
 #: RFC 9654 section 2.1.
 _NONCE_SIZE = 32
 #: Lines of the log about what could not be found out.
-_TOLD = Rate(1, 10)
-#: What a responder says itself. Anything else is no answer.
-_SAID = {"revoked", "ocsp-unknown"}
+_LOGGED = Rate(1, 10)
+#: The problems that a responder's answer is itself. Any other is that there is no answer.
+_ANSWERS = {"revoked", "ocsp-unknown"}
 _AIA = "aia"
 
 
@@ -96,7 +96,7 @@ class OcspChecker:
     """Asks about certificates: once about each, however many connections wait for it."""
 
     responders: Responders
-    downloader: Fetcher
+    fetcher: Fetcher
     clock: IReactorTime
     now: Now
     log: Logger
@@ -107,10 +107,10 @@ class OcspChecker:
     """Until when, by fingerprint."""
     _asking: dict[bytes, list["Deferred[Sequence[Problem]]"]] = field(factory=dict, init=False)
     _slots: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
-    _tellings: TokenBuckets = field(init=False)
+    _limited_log: LimitedLog = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._tellings = TokenBuckets(_TOLD, self.clock.seconds)
+        self._limited_log = LimitedLog(self.log, _LOGGED, self.clock.seconds)
 
     async def objections(
         self, path: Sequence[x509.Certificate], seconds: float
@@ -131,9 +131,9 @@ class OcspChecker:
         except Exception:
             self.log.failure("asking about a certificate broke", event="ocsp-broke")
             problems = (_unreachable(leaf, "asking met a bug"),)
-        if not problems or self.fails_closed or problems[0].code in _SAID:
+        if not problems or self.fails_closed or problems[0].code in _ANSWERS:
             return problems
-        self._tell(leaf, problems)
+        self._log_unanswered(leaf, problems)
         return ()
 
     def _answer(
@@ -168,9 +168,7 @@ class OcspChecker:
         nonce = os.urandom(_NONCE_SIZE)
         asked = OcspRequest((Issuer.of(issuer).cert_id(leaf.serial_number),), nonce).to_der()
         try:
-            der = await self.downloader.post(
-                url, asked, "application/ocsp-request", MAX_ANSWER_SIZE
-            )
+            der = await self.fetcher.post(url, asked, "application/ocsp-request", MAX_ANSWER_SIZE)
         except PkiError as error:
             return (_unreachable(leaf, f"{url}: {error}"),)
         try:
@@ -185,9 +183,8 @@ class OcspChecker:
             self._good.popitem(last=False)
         return ()
 
-    def _tell(self, leaf: x509.Certificate, problems: Sequence[Problem]) -> None:
-        quiet = self._tellings.take("ocsp-unanswered") > 0
-        (self.log.debug if quiet else self.log.warn)(
+    def _log_unanswered(self, leaf: x509.Certificate, problems: Sequence[Problem]) -> None:
+        self._limited_log.warn(
             "{subject} is let in although nobody says whether it is revoked: {reasons}",
             event="ocsp-unanswered",
             subject=subject_of(leaf),

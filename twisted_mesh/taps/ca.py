@@ -254,7 +254,7 @@ class CaService(MeshService):
         ]
         self.sites = [
             BoundedSite(apis[0], reactor),
-            BoundedSite(apis[1], reactor, connection_limit=unix, whose=of_process),
+            BoundedSite(apis[1], reactor, connection_limit=unix, caller_key=of_process),
         ]
         what = f"the TLS address {options['listen']}"
         self.tls_port = self.listening(

@@ -243,7 +243,7 @@ class ServerService(MeshService):
             reactor,
             self.trust_store.registry,
             self.log,
-            inquiry=sources.checker(self.trust_store, reactor, self.log),
+            peer_check=sources.checker(self.trust_store, reactor, self.log),
         )
         self.port = self.listening(
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"

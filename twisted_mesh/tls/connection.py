@@ -27,13 +27,13 @@ from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.verify import Extra, Handshake
+from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds that a peer has to answer our goodbye.
 CLOSE_TIMEOUT = 2.0
 #: The share of what is left of the time for a handshake, for finding out about a peer.
-_FOR_INQUIRIES = 0.9
+_FOR_PEER_CHECK = 0.9
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
 #: all is over within a second.
 SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
@@ -44,7 +44,7 @@ class Expectation:
     """One attempt to connect, until it is known how it ended."""
 
     server_name: str | None
-    demands: Sequence[Extra]
+    leaf_checks: Sequence[LeafCheck]
     attempt: "Deferred[Any] | None" = None
     connection: "MeshConnection | None" = None
     outcome: "Deferred[IProtocol]" = field(init=False)
@@ -159,19 +159,19 @@ class MeshConnection(ProtocolWrapper):
             raise RuntimeError("the handshake ended without a verdict on the peer")
         if handshake.requires_staple and not handshake.is_stapled:
             raise RuntimeError("the handshake ended without a verdict on the staple")
-        inquiry = self.factory.security.inquiry
-        if inquiry is None or not presented or handshake.verdict is None:
+        peer_check = self.factory.security.peer_check
+        if peer_check is None or not presented or handshake.verdict is None:
             self._admit(connection, handshake, presented=presented)
             return
         self._held = []
         left = self._timer.getTime() - self.factory.security.clock.seconds() if self._timer else 0.0
-        asking = inquiry.objections(handshake.verdict.path, left * _FOR_INQUIRIES)
-        task = spawn(self._inquire(asking), "asking about a peer", self.factory.security.log)
+        asking = peer_check.objections(handshake.verdict.path, left * _FOR_PEER_CHECK)
+        task = spawn(self._check_peer(asking), "asking about a peer", self.factory.security.log)
         if not task.called:
             self._is_paused = True
             self.transport.pauseProducing()
 
-    async def _inquire(self, asking: Awaitable[Sequence[Problem]]) -> None:
+    async def _check_peer(self, asking: Awaitable[Sequence[Problem]]) -> None:
         """Let the peer in, or drop it, once it is known what there is to object."""
         try:
             problems = await asking
@@ -299,9 +299,7 @@ class MeshConnection(ProtocolWrapper):
             ours = verify.handshake_of(self.transport.getHandle()).problems
             client.failed(PeerRefused(ours) if ours else as_error(reason))
             return
-        security = self.factory.security
-        quiet = security.tellings.take("peer-refused") > 0
-        (security.log.debug if quiet else security.log.warn)(
+        self.factory.security.refusals.warn(
             "Connection from {address} refused: {reasons}",
             event="peer-refused",
             address=spoken_address(self.getPeer()),

@@ -24,12 +24,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from pki.svid.x509svid import Purpose
-from twisted_mesh.limits.rate_limit import stranger
+from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import Expectation, MeshFactory, spoken_address
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.verify import Extra, Handshake
+from twisted_mesh.tls.verify import Handshake, LeafCheck
 
 
 def listen(
@@ -51,11 +51,11 @@ class MeshClientEndpoint:
     security: Security
     server_name: str | None
     """For SNI: the host name; None for an IP address."""
-    demands: Sequence[Extra] = ()
-    """What the server's certificate must satisfy besides: its host name, say."""
+    leaf_checks: Sequence[LeafCheck] = ()
+    """What the server's certificate must satisfy besides."""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        expectation = Expectation(self.server_name, self.demands)
+        expectation = Expectation(self.server_name, self.leaf_checks)
         attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
         expectation.attempt = attempt
         _ = attempt.addErrback(lambda failure: expectation.failed(as_error(failure)))
@@ -85,7 +85,7 @@ class _GuardedFactory(TLSMemoryBIOFactory):
         connection_limit = mesh.security.connection_limit
         if connection_limit is None or mesh.client is not None:
             return super().buildProtocol(addr)
-        place = connection_limit.admit(stranger(addr))
+        place = connection_limit.admit(address_key(addr))
         if place is None:
             return None
         protocol = super().buildProtocol(addr)
@@ -129,8 +129,8 @@ class _ConnectionCreator:
             raise RuntimeError("there is no identity")
         connection = SSL.Connection(current[0], None)
         security, client = self.security, self.client
-        demands = client.demands if client else ()
+        leaf_checks = client.leaf_checks if client else ()
         must_staple = security.requires_staple and client is not None
-        handshake = Handshake(security.judge, peers_purpose, demands, must_staple)
+        handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple)
         verify.begin(connection, handshake)
         return connection

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from pki.errors import Problem
 from twisted_mesh.limits.connection_limit import ConnectionLimit
-from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.trust.connections import ConnectionRegistry
@@ -21,11 +21,11 @@ from twisted_mesh.trust.judge import Judge
 #: Seconds within which a handshake must be done, whatever trickles in.
 HANDSHAKE_TIMEOUT = 10.0
 #: Lines of the log for peers that are refused: they must not be able to fill the disk. All are counted.
-_TOLD = Rate(20, 100)
+_LOGGED = Rate(20, 100)
 
 
-class Inquiry(typing.Protocol):
-    """Somebody is asked about each peer."""
+class PeerCheck(typing.Protocol):
+    """Something that is found out about each peer, by asking somebody else: OCSP, say."""
 
     async def objections(
         self, path: Sequence[x509.Certificate], seconds: float
@@ -47,9 +47,12 @@ class Security:
     """How many may be connected to what listens; None for no bound."""
     requires_staple: bool = False
     """Whether servers must staple an OCSP answer to their certificates."""
-    inquiry: Inquiry | None = None
+    peer_check: PeerCheck | None = None
     """What is to be found out about a peer whose certificate is good, before it gets in."""
-    tellings: TokenBuckets = field(
+    refusals: LimitedLog = field(
         init=False,
-        default=Made(lambda self: TokenBuckets(_TOLD, self.clock.seconds), takes_self=True),
+        default=Made(
+            lambda self: LimitedLog(self.log, _LOGGED, self.clock.seconds), takes_self=True
+        ),
     )
+    """Where refused peers are logged."""

@@ -80,7 +80,7 @@ def expect(context: SSL.Context) -> None:
     def callback(connection: SSL.Connection, answer: bytes, data: None) -> bool:
         # What this raises, pyOpenSSL would keep and raise at some other connection.
         try:
-            return verify.handshake_of(connection).heed_staple(answer)
+            return verify.handshake_of(connection).judge_staple(answer)
         except Exception:
             _log.failure("a staple could not be judged; the peer is refused", event="verify-broke")
             verify.refuse(connection, _BROKEN)

@@ -72,7 +72,8 @@ _CODES: Mapping[int, str] = {
     Codes.ERR_INVALID_PURPOSE: "wrong-usage",
 }
 
-Extra = Callable[[x509.Certificate], Problem | None]
+#: A demand on a peer's leaf besides that it is good by itself: its host name, say. None where it is met.
+LeafCheck = Callable[[x509.Certificate], Problem | None]
 
 
 @define(eq=False)
@@ -82,8 +83,7 @@ class Handshake:
     judge: Judge
     purpose: Purpose
     """What the peer's certificate must serve for."""
-    extra: Sequence[Extra] = ()
-    """Further demands on a leaf that is good by itself: its host name, say."""
+    leaf_checks: Sequence[LeafCheck] = ()
     requires_staple: bool = False
     """Whether a server must staple its CA's word that it is not revoked."""
     is_stapled: bool = field(default=False, init=False)
@@ -111,11 +111,11 @@ class Handshake:
         """Judge the whole chain, in DER, leaf first."""
         self.presented, self.generation = presented, self.judge.trust.generation
         self.verdict = self.judge.verdict_on_der(presented, self.purpose)
-        unmet = [demand(self.verdict.path[0]) for demand in self.extra if self.verdict.path]
+        unmet = [check(self.verdict.path[0]) for check in self.leaf_checks if self.verdict.path]
         self.problems = (*self.verdict.problems, *filter(None, unmet))
         return self.accepted
 
-    def heed_staple(self, answer: bytes) -> bool:
+    def judge_staple(self, answer: bytes) -> bool:
         """Judge what the server has stapled to a certificate that is good so far; empty is nothing."""
         if self.verdict is None or not self.accepted:
             return False

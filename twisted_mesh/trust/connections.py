@@ -43,12 +43,12 @@ class Peer:
 
     def credentials(self) -> Iterable[tuple[str, int]]:
         """Issuer and serial of each certificate below the root: if one is revoked, so is the peer."""
-        return Grounds.of(self).credentials
+        return IndexKeys.of(self).credentials
 
 
 @frozen
-class Grounds:
-    """What a peer's right to be connected rests on."""
+class IndexKeys:
+    """What a connection is found by: all that its peer's right to be connected rests on."""
 
     credentials: tuple[tuple[str, int], ...]
     """Issuer and serial of each certificate below the root."""
@@ -59,9 +59,9 @@ class Grounds:
     """When the first certificate of the path ends."""
 
     @classmethod
-    def of(cls, peer: Peer) -> "Grounds":
+    def of(cls, peer: Peer) -> "IndexKeys":
         leaf = peer.path[0]
-        above = _grounds_above(peer.path[1:])
+        above = _keys_above(peer.path[1:])
         return cls(
             ((above.issuer, leaf.serial_number), *above.credentials),
             above.root,
@@ -81,7 +81,7 @@ class _Above:
 
 
 @lru_cache(maxsize=256)
-def _grounds_above(issuers: tuple[x509.Certificate, ...]) -> _Above:
+def _keys_above(issuers: tuple[x509.Certificate, ...]) -> _Above:
     return _Above(
         key_id(issuers[0].public_key()),
         tuple((key_id(up.public_key()), cert.serial_number) for cert, up in pairwise(issuers)),
@@ -148,7 +148,7 @@ class _Index(Generic[K]):
 class ConnectionRegistry:
     """Live connections, found by what they rest on."""
 
-    _live: dict[LiveConnection, Grounds | None] = field(factory=dict, init=False)
+    _live: dict[LiveConnection, IndexKeys | None] = field(factory=dict, init=False)
     _by_credential: _Index[tuple[str, int]] = field(factory=_Index, init=False)
     _by_root: _Index[bytes] = field(factory=_Index, init=False)
     _by_id: _Index[SpiffeId] = field(factory=_Index, init=False)
@@ -166,33 +166,33 @@ class ConnectionRegistry:
     def add(self, connection: LiveConnection) -> None:
         """Remember it by what its peer rests on; anew where that has changed."""
         peer = connection.peer
-        grounds = Grounds.of(peer) if peer else None
+        keys = IndexKeys.of(peer) if peer else None
         if connection in self._live:
-            if self._live[connection] == grounds:
+            if self._live[connection] == keys:
                 return
             self.release(connection)
-        self._live[connection] = grounds
-        if grounds is None:
+        self._live[connection] = keys
+        if keys is None:
             return
-        for credential in grounds.credentials:
+        for credential in keys.credentials:
             self._by_credential.add(credential, connection)
-        self._by_root.add(grounds.root, connection)
-        self._by_id.add(grounds.spiffe_id, connection)
-        if grounds.ends_at not in self._by_end:
-            heappush(self._ends, grounds.ends_at)
-        self._by_end.add(grounds.ends_at, connection)
+        self._by_root.add(keys.root, connection)
+        self._by_id.add(keys.spiffe_id, connection)
+        if keys.ends_at not in self._by_end:
+            heappush(self._ends, keys.ends_at)
+        self._by_end.add(keys.ends_at, connection)
 
     def release(self, connection: LiveConnection) -> None:
         """It is still open, but on its way out, and found by nothing any more."""
-        grounds = self._live.get(connection)
-        if grounds is None:
+        keys = self._live.get(connection)
+        if keys is None:
             return
         self._live[connection] = None
-        for credential in grounds.credentials:
+        for credential in keys.credentials:
             self._by_credential.discard(credential, connection)
-        self._by_root.discard(grounds.root, connection)
-        self._by_id.discard(grounds.spiffe_id, connection)
-        self._by_end.discard(grounds.ends_at, connection)
+        self._by_root.discard(keys.root, connection)
+        self._by_id.discard(keys.spiffe_id, connection)
+        self._by_end.discard(keys.ends_at, connection)
         if len(self._ends) > 2 * len(self._by_end) + _SLACK:
             self._ends = list(self._by_end)
             heapify(self._ends)

@@ -72,9 +72,9 @@ def test_what_is_there_is_fetched(places: HttpPlaces) -> None:
 
 
 def test_an_ipv6_address_is_asked_at_its_port(places: HttpPlaces) -> None:
-    downloader = Fetcher(places.reactor, 30.0)
+    fetcher = Fetcher(places.reactor, 30.0)
     places.answer = lambda request: response(b"x")
-    places.result(Download(downloader, HttpUrl.parse("http://[::1]:81/", "--crl"), 9).fetch())
+    places.result(Download(fetcher, HttpUrl.parse("http://[::1]:81/", "--crl"), 9).fetch())
     assert places.addresses == [("::1", 81)]
 
 
@@ -139,8 +139,8 @@ def test_nobody_there_and_no_answer_in_time_are_unreachable(places: HttpPlaces) 
 
 def test_a_question_is_posted_with_its_type(places: HttpPlaces) -> None:
     places.answer = lambda request: response(request.body[::-1])
-    downloader = Fetcher(places.reactor, 30.0)
-    answer = places.result(downloader.post(URL, b"abc", "application/ocsp-request", 10))
+    fetcher = Fetcher(places.reactor, 30.0)
+    answer = places.result(fetcher.post(URL, b"abc", "application/ocsp-request", 10))
     assert answer == b"cba"
     assert places.asked[0].line == "POST /root?x=1"
     assert places.asked[0].headers["content-type"] == "application/ocsp-request"

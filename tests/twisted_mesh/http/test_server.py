@@ -19,7 +19,7 @@ from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
 from twisted_mesh.http.request import answer
 from twisted_mesh.http.response_body import read_body
-from twisted_mesh.http.server import BoundedSite, Limits, a_strangers
+from twisted_mesh.http.server import BoundedSite, Limits, address_of_peer
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 
 LIMITS = Limits(header_seconds=10, body_seconds=30, idle_seconds=75, body_bytes=1000)
@@ -759,9 +759,9 @@ def test_every_place_is_given_back_however_a_connection_ends(rig: Rig) -> None:
 
 def test_whose_a_connection_is_can_be_known_before_it_says_a_word(rig: Rig) -> None:
     crowded(rig)
-    rig.site.whose = lambda transport: ("unix:uid:0", True)
+    rig.site.caller_key = lambda transport: ("unix:uid:0", True)
     own = [rig.talk() for _ in range(4)]
-    rig.site.whose = a_strangers
+    rig.site.caller_key = address_of_peer
     flood = [rig.talk() for _ in range(20)]
     rig.clock.advance(0)
     assert all(talk.open for talk in own)

@@ -7,14 +7,16 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 
 from pki.errors import Malformed
+from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.limits.rate_limit import (
     DEFAULT_RATE,
     Busy,
+    LimitedLog,
     Rate,
     RateLimited,
     TokenBuckets,
+    address_key,
     network_of,
-    stranger,
 )
 
 RATES = st.builds(Rate, st.integers(1, 1000), st.integers(1, 50))
@@ -226,13 +228,31 @@ def test_strangers_are_told_apart_by_address_or_network(host: str | None, key: s
     assert network_of(host) == key
 
 
-def test_an_address_of_twisted_is_a_strangers_key() -> None:
-    assert stranger(IPv4Address("TCP", "192.0.2.7", 1)) == "address:192.0.2.7"
-    assert stranger(IPv6Address("TCP", "2001:db8::1", 1)) == "address:2001:db8::/64"
-    assert stranger(UNIXAddress(None)) == "address:local"
-    assert stranger(None) == "address:local"
+def test_an_address_of_twisted_is_counted_by_where_it_is() -> None:
+    assert address_key(IPv4Address("TCP", "192.0.2.7", 1)) == "address:192.0.2.7"
+    assert address_key(IPv6Address("TCP", "2001:db8::1", 1)) == "address:2001:db8::/64"
+    assert address_key(UNIXAddress(None)) == "address:local"
+    assert address_key(None) == "address:local"
 
 
 @given(st.text(max_size=80))
 def test_no_host_makes_a_key_of_more_than_one_line(host: str) -> None:
     assert network_of(host).isprintable()
+
+
+def test_warnings_beyond_a_rate_are_for_debugging_and_each_kind_has_its_own() -> None:
+    clock, log = Clock(), RecordingLog()
+    limited = LimitedLog(log, Rate(1, 2), clock.seconds)
+    for peer in range(4):
+        limited.warn("{peer} is refused", event="refused", peer=peer)
+    limited.warn("another kind", event="other")
+    clock.advance(1)
+    limited.warn("{peer} is refused", event="refused", peer=4)
+    levels = [(event["event"], event["log_level"].name) for event in log.events]
+    assert levels == [
+        *[("refused", "warn")] * 2,
+        *[("refused", "debug")] * 2,
+        ("other", "warn"),
+        ("refused", "warn"),
+    ]
+    assert "3 is refused" in log.all_text()

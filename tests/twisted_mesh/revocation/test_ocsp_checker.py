@@ -27,7 +27,7 @@ ISSUER = CA.issuing.certificate
 
 @define(eq=False)
 class Rig:
-    """An inquiry, and the responder that it asks."""
+    """A checker, and the responder that it asks."""
 
     places: HttpPlaces
     responders: Responders | None = field(factory=lambda: Responders.parse(URL, []))
@@ -36,12 +36,12 @@ class Rig:
     revoked: list[Revocation] = field(factory=list)
     responder: Responder = field(factory=lambda: Responder(ISSUER, CA.issuing.key))
     lives: timedelta = HOUR
-    inquiry: OcspChecker = field(init=False)
+    checker: OcspChecker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         assert self.responders is not None
         self.places.answer = self.good
-        self.inquiry = OcspChecker(
+        self.checker = OcspChecker(
             self.responders,
             Fetcher(self.clock, 5.0),
             self.clock,
@@ -74,7 +74,7 @@ class Rig:
         """What there is to object, once that is known."""
         outcome: list[Any] = []
         path = (leaf, ISSUER, CA.root.certificate)
-        Deferred.fromCoroutine(self.inquiry.objections(path, seconds)).addBoth(outcome.append)
+        Deferred.fromCoroutine(self.checker.objections(path, seconds)).addBoth(outcome.append)
         for _ in range(20):
             self.clock.advance(0)
         return outcome
@@ -224,7 +224,7 @@ def test_many_connections_of_one_peer_ask_once(rig: Rig) -> None:
     rig.places.is_down = True
     rig.clock.advance(5)
     assert all(len(outcome) == 1 for outcome in outcomes)
-    assert not rig.inquiry._asking
+    assert not rig.checker._asking
 
 
 def test_what_is_known_of_certificates_is_bounded(
@@ -236,7 +236,7 @@ def test_what_is_known_of_certificates_is_bounded(
     leaves = [CA.leaf(leaf_key=key(f"peer {n}")) for n in range(3)]
     for leaf in leaves:
         rig.codes(leaf)
-    assert len(rig.inquiry._good) == 2
+    assert len(rig.checker._good) == 2
     rig.codes(leaves[2])
     assert len(rig.places.asked) == 3
     rig.codes(leaves[0])

@@ -82,8 +82,8 @@ def test_a_staple_that_does_not_show_it_good_refuses_the_server(
 
 def _come_over(monkeypatch: pytest.MonkeyPatch, staple: bytes) -> None:
     """Have clients be stapled what OpenSSL's own server does not staple: it sees that it does not fit."""
-    heed = verify.Handshake.heed_staple
-    monkeypatch.setattr(verify.Handshake, "heed_staple", lambda self, _: heed(self, staple))
+    heed = verify.Handshake.judge_staple
+    monkeypatch.setattr(verify.Handshake, "judge_staple", lambda self, _: heed(self, staple))
 
 
 def test_without_a_staple_a_server_is_good_unless_one_is_required() -> None:
@@ -171,7 +171,7 @@ def test_a_bug_in_the_judging_of_a_staple_shuts_the_door_and_spoils_no_other_con
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify.Handshake, "heed_staple", broken)
+        patch.setattr(verify.Handshake, "judge_staple", broken)
         patch.setattr(verify, "_log", client.log)
         conversation = converse(client, server)
     assert refusal(conversation).problems[0].code == "internal"

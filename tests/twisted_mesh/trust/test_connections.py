@@ -10,7 +10,7 @@ from pki.serial import serial_pairs
 from tests.authorities import BACKEND, DAY, HOUR, NOW, OTHER, forge, forge_issuing, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
 from twisted_mesh.runtime.log import TlsFacts
-from twisted_mesh.trust.connections import ConnectionRegistry, Grounds
+from twisted_mesh.trust.connections import ConnectionRegistry, IndexKeys
 
 CA, OTHERS = mesh(), mesh(OTHER)
 ROOT_ID, ISSUING_ID = CA.root.key_id, CA.issuing.key_id
@@ -138,14 +138,14 @@ def test_ten_thousand_that_come_and_go_leave_nothing_behind(
 ) -> None:
     """Each with a certificate of its own that ends at another moment, long after it has left."""
     registry = ConnectionRegistry()
-    grounds = Grounds.of(peer_of(CA.leaf()))
+    keys = IndexKeys.of(peer_of(CA.leaf()))
     waiting: list[Connected] = []
 
-    def made(peer: Any) -> Grounds:
+    def made(peer: Any) -> IndexKeys:
         ends_at = NOW + timedelta(seconds=peer % 3000)
-        return evolve(grounds, ends_at=ends_at, credentials=((ISSUING_ID, peer),))
+        return evolve(keys, ends_at=ends_at, credentials=((ISSUING_ID, peer),))
 
-    monkeypatch.setattr(Grounds, "of", made)
+    monkeypatch.setattr(IndexKeys, "of", made)
     for number in range(1, 10_001):
         connection = Connected(number)  # type: ignore[arg-type]
         registry.add(connection)

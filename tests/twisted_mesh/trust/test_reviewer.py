@@ -18,7 +18,7 @@ from pki.svid.x509svid import Purpose
 from tests.authorities import HOUR, MESH, NOW, OTHER, Mesh, forge, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.trust.connections import ConnectionRegistry, Grounds
+from twisted_mesh.trust.connections import ConnectionRegistry, IndexKeys
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.reviewer import A_TURN, Reviewer
 
@@ -291,16 +291,16 @@ def test_who_showed_no_certificate_is_never_concerned(rig: Rig) -> None:
 def test_with_ten_thousand_connections_each_of_a_thousand_revocations_costs_one_verdict(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grounds = Grounds.of(peer_of(CA.leaf()))
+    keys = IndexKeys.of(peer_of(CA.leaf()))
 
-    def made(peer: Any) -> Grounds:
+    def made(peer: Any) -> IndexKeys:
         return evolve(
-            grounds,
+            keys,
             credentials=((CA.issuing.key_id, peer),),
             spiffe_id=MESH.member("service", f"t{peer}"),
         )
 
-    monkeypatch.setattr(Grounds, "of", made)
+    monkeypatch.setattr(IndexKeys, "of", made)
     objection = Problem("revoked", "in this test")
     connections = [Connected(number, (objection,)) for number in range(1, 10_001)]  # type: ignore[arg-type]
     for connection in connections:

@@ -13,7 +13,7 @@ from twisted_mesh.ca.api.status import status_of
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.http.json import BadRequest, problem_body
 from twisted_mesh.http.request import BoundedRequest, answer
-from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, TryLater, stranger
+from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, TryLater, address_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 
@@ -61,7 +61,7 @@ class PublicSite(resource.Resource):
             answer(request, reply.status, reply.body, reply.content_type, headers)
 
     async def _reply(self, request: BoundedRequest) -> Answer:
-        who = stranger(request.channel.getPeer())
+        who = address_key(request.channel.getPeer())
         self._buckets.charge(who)
         method, path = request.method.decode("ascii", "replace"), path_of(request)
         if method == "POST" and path == _OCSP:

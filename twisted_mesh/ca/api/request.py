@@ -16,7 +16,7 @@ from pki.validity import parse_rfc3339
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.http.request import BoundedRequest
-from twisted_mesh.limits.rate_limit import stranger
+from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import Query, Status
 
 #: Rows of one answer at most.
@@ -88,7 +88,7 @@ def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
         rest,
         _idempotency_key(request),
         request,
-        stranger(request.channel.getPeer()),
+        address_key(request.channel.getPeer()),
     )
 
 

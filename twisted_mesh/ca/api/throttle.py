@@ -5,7 +5,7 @@ from typing import Any
 from attrs import define, field
 
 from pki.policy.policy import Action, Kind, Principal
-from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, stranger
+from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, address_key
 
 _A_USER = "unix:uid:"
 
@@ -29,6 +29,6 @@ class Throttle:
         """Raises :class:`RateLimited`. What administrators do is never limited, but for signing."""
         if principal.kind is Kind.ANONYMOUS:
             is_user = principal.proof.startswith(_A_USER)
-            self._strangers.charge(principal.proof if is_user else stranger(address))
+            self._strangers.charge(principal.proof if is_user else address_key(address))
         elif principal.kind is not Kind.ADMINISTRATOR or action is Action.SIGN:
             self._known.charge(principal.proof)

@@ -21,7 +21,7 @@ REVOKED = Problem("revoked", "somebody says so", "ask why")
 
 @define(eq=False)
 class Asked:
-    """An inquiry that answers when the test says so."""
+    """A check that answers when the test says so."""
 
     at_once: bool = False
     paths: list[Sequence[x509.Certificate]] = field(factory=list)
@@ -39,9 +39,9 @@ class Asked:
         return await self.answers[-1]
 
 
-def inquiring(serves: bool, asked: Asked) -> End:
+def checking(serves: bool, asked: Asked) -> End:
     end = End(serves)
-    end.security = evolve(end.security, inquiry=asked)
+    end.security = evolve(end.security, peer_check=asked)
     return end
 
 
@@ -52,7 +52,7 @@ def asked() -> Asked:
 
 def held(asked: Asked) -> Conversation:
     """A client that has said something to a server that still wonders about it."""
-    conversation = converse(End(False), inquiring(True, asked))
+    conversation = converse(End(False), checking(True, asked))
     conversation.calling.made[0].transport.write(b"hello")
     conversation.pump()
     assert len(asked.paths) == 1
@@ -85,7 +85,7 @@ def test_who_waits_is_not_read_from(asked: Asked) -> None:
 
 def test_the_answer_may_be_there_at_once() -> None:
     asked = Asked(at_once=True)
-    conversation = converse(inquiring(False, asked), inquiring(True, asked))
+    conversation = converse(checking(False, asked), checking(True, asked))
     assert isinstance(conversation.outcome[0], Talker)
     assert len(asked.paths) == 2
     assert conversation.server_wire.producerState == "producing"
@@ -109,7 +109,7 @@ def test_an_objection_refuses_the_peer_for_that_reason(asked: Asked) -> None:
 
 
 def test_a_client_is_connected_only_once_its_server_is_known_to_be_good(asked: Asked) -> None:
-    conversation = converse(inquiring(False, asked), End(True))
+    conversation = converse(checking(False, asked), End(True))
     assert not conversation.outcome
     asked.answers[0].callback(())
     conversation.pump()
@@ -117,7 +117,7 @@ def test_a_client_is_connected_only_once_its_server_is_known_to_be_good(asked: A
 
 
 def test_a_client_hears_why_its_server_is_not(asked: Asked) -> None:
-    conversation = converse(inquiring(False, asked), End(True))
+    conversation = converse(checking(False, asked), End(True))
     asked.answers[0].callback((REVOKED,))
     conversation.pump()
     assert isinstance(conversation.outcome[0], Failure)
@@ -182,14 +182,14 @@ def test_a_bug_in_the_asking_shuts_the_door(asked: Asked) -> None:
 
 def test_without_a_certificate_there_is_nothing_to_ask_about(asked: Asked) -> None:
     server = End(True, demands_certificate=False)
-    server.security = evolve(server.security, inquiry=asked)
+    server.security = evolve(server.security, peer_check=asked)
     conversation = converse(End(False, None), server)
     assert conversation.served.made[0].connected_times == 1
     assert not asked.paths
 
 
 def test_who_is_refused_in_the_handshake_is_not_asked_about(asked: Asked) -> None:
-    server = inquiring(True, asked)
+    server = checking(True, asked)
     conversation = converse(End(False, good_svid(home(), "x", "y", "z")), server)
     assert isinstance(conversation.outcome[0], Talker)
     assert len(asked.paths) == 1
