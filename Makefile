@@ -12,7 +12,7 @@ UPGRADE ?=
 
 PY := .venv/bin/python
 SETUP := PYTHON="$(PYTHON)" UPGRADE="$(UPGRADE)" sh .ci/setup
-PACKAGING := setup.cfg pyproject.toml .ci/setup bin/mesh-client bin/mesh-ctl bin/pki-inspect twisted/plugins/mesh_plugins.py
+PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
 
 .PHONY: help demo test check bench soak lock cover clean
 .NOTPARALLEL:

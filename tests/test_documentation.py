@@ -29,10 +29,12 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 
+FRONTS = "mesh-ca, mesh-server"
 #: How each program is asked for its options, and the section of COMMANDS.md that explains them.
 PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
     "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
     "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
+    FRONTS: ([BIN / "mesh-ca"], [BIN / "mesh-server"]),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(
         [sys.executable, ROOT / "bin" / "mesh-ctl", *command.split()]
@@ -68,6 +70,9 @@ def options_of(*command: str | Path) -> frozenset[str]:
 
 
 def options(program: str) -> frozenset[str]:
+    if program == FRONTS:  # what they have besides
+        named = frozenset[str]().union(*(options_of(*command) for command in PROGRAMS[FRONTS]))
+        return named - options("twistd mesh-ca") - options("twistd mesh-server")
     return frozenset().union(*(options_of(*command) for command in PROGRAMS[program]))
 
 

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from twisted.application.service import ServiceMaker
 
 from tests.tools import require_tool
 
@@ -61,15 +63,38 @@ def test_setup_cfg_names_every_package_on_disk(setup_cfg: configparser.ConfigPar
     assert named == on_disk | {"twisted.plugins"}
 
 
-def test_setup_cfg_names_every_program_in_bin(setup_cfg: configparser.ConfigParser) -> None:
-    named = set(setup_cfg["options"]["scripts"].split())
-    on_disk = {
-        f"bin/{path.name}"
-        for path in (ROOT / "bin").iterdir()
-        if path.is_file() and not path.suffix
+def programs(setup_cfg: configparser.ConfigParser) -> dict[str, str]:
+    """What an installation puts on the PATH, and the function that it calls, as ``module:function``."""
+    lines = setup_cfg["options.entry_points"]["console_scripts"].strip().splitlines()
+    return {
+        name.strip(): function.strip() for name, _, function in (x.partition("=") for x in lines)
     }
-    assert named == on_disk
-    assert all(os.access(ROOT / name, os.X_OK) for name in named)
+
+
+def test_every_program_of_an_installation_is_a_function(
+    setup_cfg: configparser.ConfigParser,
+) -> None:
+    for function in programs(setup_cfg).values():
+        module, _, name = function.partition(":")
+        assert callable(getattr(import_module(module), name))
+
+
+def test_every_program_in_bin_is_installed_too(setup_cfg: configparser.ConfigParser) -> None:
+    in_bin = [path for path in (ROOT / "bin").iterdir() if path.is_file() and not path.suffix]
+    installed = programs(setup_cfg)
+    for path in in_bin:
+        module, _, name = installed[path.name].partition(":")
+        assert f"from {module} import {name}\n" in path.read_text()
+        assert os.access(path, os.X_OK)
+    # Two files of one name would be written over each other.
+    assert "scripts" not in setup_cfg["options"]
+
+
+def test_every_plugin_of_twistd_is_a_program_too(setup_cfg: configparser.ConfigParser) -> None:
+    plugins = import_module("twisted.plugins.mesh_plugins")
+    tapnames = {v.tapname for v in vars(plugins).values() if isinstance(v, ServiceMaker)}
+    assert len(tapnames) == 2
+    assert tapnames <= programs(setup_cfg).keys()
 
 
 def test_twisted_stays_a_package_of_twisted() -> None:

@@ -1,1 +1,1 @@
-"""What twistd starts: options and services of mesh-ca and mesh-server."""
+"""What twistd and the programs mesh-ca and mesh-server start: their options and services."""

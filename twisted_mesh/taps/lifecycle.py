@@ -59,10 +59,17 @@ class ServiceOptions(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(
-                f"{self.program}: {printable(str(error))}; see twistd {self.program} --help"
+                f"{self.program}: {printable(str(error))}; see {self.typed} --help"
             ) from None
         except PkiError as error:
             raise SystemExit(f"{self.program}: {error}") from None
+
+    opt_h = usage.Options.opt_help
+
+    @property
+    def typed(self) -> str:
+        """What the user typed to get here."""
+        return getattr(getattr(self, "parent", None), "typed", f"twistd {self.program}")
 
     def opt_version(self) -> None:
         """print the version of twisted-mesh and exit"""

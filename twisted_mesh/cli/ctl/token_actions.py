@@ -150,7 +150,7 @@ def reaching_options(made: MadeToken) -> list[str]:
 def joining_command(made: MadeToken, new: NewToken) -> list[str]:
     """The line to copy: a server that joins by that token."""
     whose = SpiffePattern.parse(new.spiffe_id or _example(made.spiffe_id))
-    line = ["twistd", "-n", "mesh-server"]
+    line = ["mesh-server"]
     if str(whose.trust_domain) != _USUAL_DOMAIN:
         line += ["--trust-domain", str(whose.trust_domain)]
     line += ["--spiffe-id", str(whose)]

@@ -54,7 +54,7 @@ def test_one_line_has_all_that_a_new_machine_needs(capsys: pytest.CaptureFixture
     shown, said = created(capsys, understood(spiffe_id=WEB))
     assert said == ""
     assert joining_line(shown) == [
-        *("twistd", "-n", "mesh-server", "--spiffe-id", WEB),
+        *("mesh-server", "--spiffe-id", WEB),
         *("--ca-url", "https://ca.example:8443", "--ca-fingerprint", "sha256:" + "ab" * 32),
         *("--join-token", "mj1_secret"),
     ]
@@ -71,7 +71,7 @@ def test_the_line_asks_for_the_names_that_are_bought(capsys: pytest.CaptureFixtu
         ip_addresses=("192.0.2.1",),
     )
     line = joining_line(created(capsys, new)[0])
-    assert line[3:5] == ["--trust-domain", "td.example"]
+    assert line[1:3] == ["--trust-domain", "td.example"]
     assert [line[n + 1] for n, word in enumerate(line) if word == "--dns"] == ["localhost", "www.example"]  # fmt: skip
     assert [line[n + 1] for n, word in enumerate(line) if word == "--ip"] == ["127.0.0.1", "192.0.2.1"]  # fmt: skip
 
