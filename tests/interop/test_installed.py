@@ -55,7 +55,7 @@ class Installation:
         )
 
     def start(self, program: str, *arguments: str) -> Running:
-        return Running.start(self.bin / program, *arguments, cwd=self.home, env=self.env)
+        return Running.start(self.bin / program, *arguments, cwd=self.home, env=self.env, real=True)
 
 
 @pytest.fixture(scope="module")
