@@ -266,7 +266,7 @@ async def _ask(http: MeshHttpClient, session: Session) -> int:
     return DONE if good else REFUSED
 
 
-def _as_json(reply: Reply, session: Session) -> dict[str, Any]:
+def _as_json(reply: Reply, session: Session) -> dict[str, object]:
     peer: Peer = reply.peer
     text = reply.body.decode("utf-8", "replace")
     try:

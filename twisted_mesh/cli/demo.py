@@ -41,20 +41,24 @@ class Demo:
     _seen: dict[int, list[str]] = field(factory=dict, init=False)
 
     def step(self, title: str) -> None:
+        """Begin the next step, under its number."""
         self._step += 1
         line = f"{self._step}. {title}"
         self.say(f"\n\033[1m{line}\033[0m" if self.color else f"\n{line}")
 
     def say(self, text: str) -> None:
+        """Print a line, whole also while services print theirs."""
         with self._lock:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
     @property
     def environment(self) -> dict[str, str]:
+        """That of every process: the state directory is the demo's own."""
         return {**os.environ, "MESH_STATE_DIR": str(self.home / "state"), "PYTHONUNBUFFERED": "1"}
 
     def command(self, program: str, *arguments: str) -> list[str]:
+        """The words that run one of our programs with this Python."""
         return [sys.executable, str(_BIN / program), *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -116,6 +120,7 @@ class Demo:
         return done.stdout
 
     def stop(self) -> None:
+        """End all that was started, the youngest first."""
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

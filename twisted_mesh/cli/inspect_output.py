@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
 
@@ -24,6 +23,7 @@ Row = tuple[str, Sequence[str]]
 
 
 def shown_text(found: Sequence[tuple[str, Description]]) -> str:
+    """``show`` for people: a section for each thing that was found, with the name of where."""
     width = 0
     sections: list[tuple[str, list[Row]]] = []
     for number, (source, description) in enumerate(found):
@@ -37,10 +37,12 @@ def shown_text(found: Sequence[tuple[str, Description]]) -> str:
 
 
 def shown_json(found: Iterable[tuple[str, Description]]) -> str:
+    """``show`` for programs: an array of objects, each with its ``source``."""
     return json.dumps([{"source": source, **_described(item)} for source, item in found], indent=2)
 
 
 def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: datetime) -> str:
+    """``verify`` for people: a section for each certificate of the chain, then the verdict and each problem."""
     sections = [
         "\n".join((_heading(number, link), *_aligned(_link_rows(link), 12)))
         for number, link in enumerate(links)
@@ -57,6 +59,7 @@ def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: dat
 
 
 def verdict_json(verdict: Verdict, links: Iterable[Link]) -> str:
+    """``verify`` for programs: an object with ``verdict``, ``problems`` and ``chain``."""
     return json.dumps(
         {
             "verdict": "valid" if verdict.ok else "invalid",
@@ -175,7 +178,7 @@ def _pairs(digits: str) -> str:
     return hex_pairs(bytes.fromhex(digits))
 
 
-def _described(item: Description) -> dict[str, Any]:
+def _described(item: Description) -> dict[str, object]:
     key, validity = item.public_key, item.validity
     if key is None:
         return {"what": item.what, **dict(item.facts)}
@@ -261,7 +264,7 @@ def _problem(problem: Problem) -> dict[str, str]:
     }
 
 
-def _link(link: Link) -> dict[str, Any]:
+def _link(link: Link) -> dict[str, object]:
     item = link.certificate
     return {
         "what": item.what,

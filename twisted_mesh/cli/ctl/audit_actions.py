@@ -4,7 +4,7 @@ import binascii
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 from attrs import evolve, frozen
@@ -39,6 +39,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing speaks against the log; warnings do not."""
         return not any(finding.is_breach for finding in self.findings)
 
     def put(self, *, as_json: bool, trusted: str) -> int:
@@ -64,7 +65,7 @@ class Report:
         output.put(f"{verdict}: {', '.join(told)}; {trusted}")
         return DONE if self.ok else REFUSED
 
-    def _to_dict(self, trusted: str) -> dict[str, Any]:
+    def _to_dict(self, trusted: str) -> dict[str, object]:
         return {
             "ok": self.ok,
             "size": self.checkpoint.size if self.checkpoint else 0,
@@ -86,7 +87,7 @@ class Report:
         }
 
 
-def _told(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
+def _told(checkpoint: Checkpoint | None) -> dict[str, object] | None:
     if checkpoint is None:
         return None
     return {
@@ -330,7 +331,7 @@ class Showing:
             output.put_json({**_shown(entry), **proven})
             return
         read = _entry_of(entry)
-        facts: dict[str, Any] = {"entry": str(entry.position)}
+        facts: output.Facts = {"entry": str(entry.position)}
         if read is None:
             facts["text"] = entry.entry or "(pruned: only its hash is left)"
         else:
@@ -357,7 +358,7 @@ def _parsed(text: bytes | None) -> Entry | None:
         return None
 
 
-def _shown(entry: LogEntry) -> dict[str, Any]:
+def _shown(entry: LogEntry) -> dict[str, object]:
     try:
         read = msgspec.json.decode(entry.entry or "null")
     except msgspec.DecodeError:

@@ -4,8 +4,8 @@ The first line says whose log it is and where it stood, then come its checkpoint
 """
 
 import binascii
-from collections.abc import Iterator
-from typing import IO, Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import IO, BinaryIO, TypeVar
 
 import msgspec
 from attrs import define, evolve, field
@@ -14,6 +14,8 @@ from pki.audit.auditor import Finding, Row
 from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import Malformed, PkiError
 from twisted_mesh.api.admin_client import Administration, LogEntry
+
+T = TypeVar("T")
 
 _VERSION = 1
 #: The longest line that is read: an entry is some hundred bytes.
@@ -45,7 +47,7 @@ class BadTranscript(Malformed):
 async def write(administration: Administration, file: BinaryIO) -> int:
     """Fetch the whole log by pages; the number of its entries. What comes meanwhile is left out."""
 
-    def line(value: Any) -> None:
+    def line(value: object) -> None:
         file.write(msgspec.json.encode(value) + b"\n")
 
     head = await administration.head()
@@ -86,7 +88,7 @@ class Transcript:
         """Raises :class:`BadTranscript`."""
         lines = _lines(file)
         number, line = next(lines, (1, b""))
-        header: Header = _decoded(_header, number, line)
+        header = _decoded(_header, number, line)
         if header.version != _VERSION:
             raise BadTranscript(
                 f"the file is an export of version {header.version}, and this program reads {_VERSION}: upgrade it"
@@ -123,7 +125,7 @@ class Transcript:
         return good, findings
 
     def _row(self, number: int, line: bytes) -> Row:
-        found: LogEntry = _decoded(_entry, number, line)
+        found = _decoded(_entry, number, line)
         try:
             leaf = binascii.unhexlify(found.leaf)
         except ValueError:
@@ -142,7 +144,7 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _decoded(decode: Any, number: int, line: bytes) -> Any:
+def _decoded(decode: Callable[[bytes], T], number: int, line: bytes) -> T:
     try:
         return decode(line)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):

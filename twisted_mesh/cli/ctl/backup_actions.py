@@ -3,7 +3,6 @@
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -187,12 +186,12 @@ def _sealing(name: str, manifest: Manifest) -> str:
     return ", encrypted" if name in manifest.encrypted else ", NOT ENCRYPTED"
 
 
-def _told(manifest: Manifest) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(manifest)
+def _told(manifest: Manifest) -> dict[str, object]:
+    told: dict[str, object] = msgspec.to_builtins(manifest)
     return {**told, "plain": manifest.plain_keys}
 
 
-def _loss(loss: Loss) -> dict[str, Any]:
+def _loss(loss: Loss) -> dict[str, object]:
     lost = loss.lost
     return {
         "known": loss.is_known,

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from attrs import frozen
@@ -15,7 +14,7 @@ from pki.errors import PkiError, Refused
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
-from twisted_mesh.api.admin_client import Administration, Check
+from twisted_mesh.api.admin_client import Administration, Check, Detached
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
@@ -82,7 +81,7 @@ def _put(name: str, certificate: x509.Certificate, now: datetime) -> None:
     output.put("")
 
 
-def _told(name: str, certificate: x509.Certificate, now: datetime) -> dict[str, Any]:
+def _told(name: str, certificate: x509.Certificate, now: datetime) -> dict[str, object]:
     validity = validity_of(certificate)
     return {
         "name": name,
@@ -139,7 +138,7 @@ class Detaching:
         self._put(_sentences(source, copy, detached.prepared, detached.wanted_at), copy, detached)
         return DONE
 
-    def _put(self, sentences: Iterable[str], copy: Copy, detached: Any) -> None:
+    def _put(self, sentences: Iterable[str], copy: Copy, detached: Detached) -> None:
         if self.as_json:
             told = {"copy": str(copy.path), "sha256": copy.sha256}
             output.put_json({**told, **msgspec.to_builtins(detached)})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -51,7 +50,7 @@ _NARROWING = (
 )
 
 
-def narrowing(command: Callable[..., Any]) -> Callable[..., Any]:
+def narrowing(command: Callable[..., int]) -> Callable[..., int]:
     """Give ``command`` the options that say which certificates it is about; all that are given must match."""
     for option in reversed(_NARROWING):
         command = option(command)
@@ -81,7 +80,7 @@ def command() -> None:
 @click.option("--all", "all_", is_flag=True, help="All there are, whatever --limit says.")
 @reaching
 @format_option
-def list_(*, reach: Reach, limit: int, all_: bool, format_: str, **filters: Any) -> int:
+def list_(*, reach: Reach, limit: int, all_: bool, format_: str, **filters: str | None) -> int:
     """List certificates, newest first. Every filter that is given must match.
 
     \b
@@ -140,7 +139,7 @@ def revoke(
     dry_run: bool,
     yes: bool,
     format_: str,
-    **filters: Any,
+    **filters: str | None,
 ) -> int:
     """Revoke certificates, for good. What is revoked already stays as it is.
 

@@ -4,9 +4,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 import msgspec
 from attrs import frozen
@@ -84,7 +84,7 @@ class Showing:
         if self.as_json:
             output.put_json(msgspec.to_builtins(row))
             return DONE
-        facts: dict[str, Any] = {
+        facts: output.Facts = {
             "serial": pairs(row.serial),
             "SPIFFE ID": row.spiffe_id,
             "subject": row.subject,
@@ -125,7 +125,7 @@ class Exporting:
             output.say(f"{output.counted(count, 'certificate')} written to {self.path}")
         return DONE
 
-    def _file(self) -> Any:
+    def _file(self) -> AbstractContextManager[IO[bytes]]:
         if self.path is not None:
             return writing_whole(self.path, 0o600)
         return nullcontext(tempfile.TemporaryFile())

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from attrs import define, field, frozen
@@ -235,7 +234,7 @@ def _connections(rows: Sequence[Row]) -> int:
     return sum(map(connections_on, rows))
 
 
-def _as_json(tally: Tally, reason: Reason) -> dict[str, Any]:
+def _as_json(tally: Tally, reason: Reason) -> dict[str, object]:
     return {
         "reason": str(reason),
         "revoked": [row.serial for row in tally.revoked],

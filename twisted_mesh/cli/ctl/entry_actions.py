@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 from attrs import frozen
@@ -175,7 +174,7 @@ def _put(row: Registration, *, as_json: bool) -> None:
     if as_json:
         output.put_json(msgspec.to_builtins(row))
         return
-    facts: dict[str, Any] = {
+    facts: output.Facts = {
         "entry": row.id,
         "selectors": row.selectors,
         "buys": row.spiffe_id,

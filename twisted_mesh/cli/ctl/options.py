@@ -107,11 +107,11 @@ _REACHING = (
 )
 
 
-def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+def reaching(command: Callable[..., int]) -> Callable[..., int]:
     """Give ``command`` the options that lead to a CA, as one argument ``reach``."""
 
     @functools.wraps(command)
-    def with_reach(**options: Any) -> Any:
+    def with_reach(**options: Any) -> int:
         reach = Reach(**{field.name: options.pop(field.name) for field in fields(Reach)})
         return command(reach=reach, **options)
 

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from typing import Any
 
 import click
 
@@ -14,6 +13,10 @@ from twisted_mesh.cli import program
 
 #: No table is wider than that; where nobody looks, its lines are not folded.
 _UNFOLDED = 10_000
+
+_Fact = str | Sequence[str] | None
+#: Names and values, one or several, as :func:`put_facts` prints them.
+Facts = dict[str, _Fact]
 
 _STYLES = {
     "valid": "green", "ok": "green", "pending": "yellow", "warn": "yellow",
@@ -32,7 +35,7 @@ def put(text: str) -> None:
         click.echo(text, file=sys.stdout, color=has_colour())
 
 
-def put_json(value: Any) -> None:
+def put_json(value: object) -> None:
     """One value as the whole result."""
     put(json.dumps(value, indent=2))
 
@@ -71,7 +74,7 @@ def put_table(
     put("\n".join(line.rstrip() for line in written.getvalue().splitlines()))
 
 
-def put_facts(facts: Mapping[str, str | Sequence[str] | None]) -> None:
+def put_facts(facts: Mapping[str, _Fact]) -> None:
     """Names and values, one a line; a name with several values once."""
     from pki.errors import printable
 
@@ -96,13 +99,15 @@ class JsonList:
     def __init__(self) -> None:
         self._begun = False
 
-    def put(self, items: Iterable[Any]) -> None:
+    def put(self, items: Iterable[object]) -> None:
+        """Print some more of them."""
         for item in items:
             comma = "," if self._begun else "["
             _write(f"{comma}\n  {json.dumps(item)}")
             self._begun = True
 
     def end(self) -> None:
+        """Close the array, which is whole now."""
         _write("\n]\n" if self._begun else "[]\n")
 
 

@@ -12,9 +12,13 @@ from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.running import reactor, run
 from twisted_mesh.identity.bootstrap import administrator_client
 
+#: What a command does with a client of the CA: called once, it is the exit status that comes of it. It raises
+#: :class:`PkiError` where the CA refuses or is away.
+Work = Callable[[Administration], Awaitable[int]]
 
-def administer(reach: Reach, work: Callable[[Administration], Awaitable[int]]) -> int:
-    """Do ``work`` with a client of the CA; its exit status. What the CA says against it is told.
+
+def administer(reach: Reach, work: Work) -> int:
+    """Do ``work``; its exit status. What the CA says against it is told.
 
     Raises :class:`PkiError` for a ``reach`` that cannot be used, and :class:`click.Abort` on Ctrl-C.
     """

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from attrs import evolve, frozen
 
@@ -91,10 +90,12 @@ class Answer:
 
     @property
     def has_entry(self) -> bool:
+        """Whether some entry buys what is asked for."""
         return any(candidate.lets_in for candidate in self.candidates)
 
     @property
     def lets_in(self) -> bool:
+        """Whether the CA would issue."""
         return not self.problems and (self.has_entry or self.issues)
 
 
@@ -277,7 +278,7 @@ def _asked(answer: Answer) -> str:
     return told if request.ttl is None else f"{told} for {format_duration(request.ttl)}"
 
 
-def _as_json(answer: Answer, shown: Sequence[Candidate]) -> dict[str, Any]:
+def _as_json(answer: Answer, shown: Sequence[Candidate]) -> dict[str, object]:
     request, token = answer.request, answer.token
     return {
         "let_in": answer.lets_in,
