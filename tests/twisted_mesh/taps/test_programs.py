@@ -150,6 +150,19 @@ def test_help_shows_the_options_of_both(
 
 
 @pytest.mark.parametrize("program", MAKERS)
+@pytest.mark.parametrize(
+    ("asked", "told"), [("-h", "--state-dir="), ("--version", "twisted-mesh ")]
+)
+def test_so_does_the_service_under_twistd(
+    program: str, asked: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        MAKERS[program].options().parseOptions([asked])
+    assert not ended.value.code
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", MAKERS)
 def test_it_says_its_version(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         MAINS[program](["--version"])

@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,30 +128,32 @@ def must_be_answered(yes: bool) -> None:
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether the user says so. Ctrl-C is an answer also while the reactor has the signal."""
-    import signal
-
+    """Whether the user says so. Raises :class:`click.Abort` on Ctrl-C."""
     if yes:
         return True
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with _interruptible():
         return click.confirm(question, err=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def confirmed_by_number(question: str, number: int, *, yes: bool) -> bool:
-    """Whether the user types that number: for what is too much to be done by one key."""
-    import signal
-
+    """Whether the user types that number: for what is too much to be done by one key. Raises as above."""
     if yes:
         return True
+    with _interruptible():
+        text = click.prompt(f"{question} [{number}]", err=True, default="", show_default=False)
+    return str(text).replace(",", "").strip() == str(number)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is an answer also while the reactor has the signal."""
+    import signal
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        text = click.prompt(f"{question} [{number}]", err=True, default="", show_default=False)
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
-    return str(text).replace(",", "").strip() == str(number)
 
 
 def output_file(name: str) -> Path:
