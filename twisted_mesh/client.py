@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -84,7 +84,7 @@ class MeshHttpClient:
         pool = HTTPConnectionPool(self.reactor, persistent=False)
         self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
 
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         host = self.server.host
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
         demands = (lambda leaf: hostname_problem(leaf, host),)

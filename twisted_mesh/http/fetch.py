@@ -6,14 +6,13 @@ are not followed, and no proxy is asked: what is fetched is what was named.
 """
 
 from io import BytesIO
-from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -82,7 +81,8 @@ class Fetcher:
         pool = HTTPConnectionPool(self.reactor, persistent=False)
         self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
 
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """For twisted.web's agent: the host itself, never a proxy."""
         host = uri.host.decode("ascii").strip("[]")
         return HostnameEndpoint(self.reactor, host, uri.port, self.timeout)
 

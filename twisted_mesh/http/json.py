@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 from attrs import asdict
@@ -29,7 +29,7 @@ class BadRequest(PkiError):
 
 def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem] = ()) -> bytes:
     """A problem document (RFC 9457), with a ``code`` that stays the same."""
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -72,14 +72,14 @@ def _is_deep(body: bytes) -> bool:
     return False
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice in one object")
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON")
 
 

@@ -42,6 +42,7 @@ class BoundedRequest(server.Request):
             self.processingFailed(Failure())
 
     def connectionLost(self, reason: Failure) -> None:
+        """The caller has gone: what is written from now on goes nowhere."""
         self.is_gone = True
         super().connectionLost(reason)
 
@@ -89,6 +90,7 @@ class BoundedRequest(server.Request):
         self.finish()
 
     def handleContentChunk(self, data: bytes) -> None:
+        """Take a part of the body; with one byte more than the limit the answer is 413."""
         self._received += len(data)
         if self.channel.refused:
             return

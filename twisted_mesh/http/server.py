@@ -7,7 +7,13 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorTime,
+    ISSLTransport,
+    ITransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
@@ -44,8 +50,8 @@ class BoundedChannel(http.HTTPChannel):
     """An HTTP/1.1 connection whose every phase has an absolute deadline."""
 
     transport: Any
-    callLater: Any
-    seconds: Any
+    callLater: Callable[..., IDelayedCall]
+    seconds: Callable[[], float]
     requestFactory: Any
     limits: Limits
     site: "BoundedSite"
@@ -59,8 +65,8 @@ class BoundedChannel(http.HTTPChannel):
     _is_sending = False
     _place: Place | None = None
     _has_spoken = False
-    _host: Any = None
-    _peer: Any = None
+    _host: IAddress | None = None
+    _peer: IAddress | None = None
 
     def serve(self, site: "BoundedSite", reactor: IReactorTime) -> None:
         """What http.HTTPFactory.buildProtocol sets, but for its idle timer."""
@@ -71,6 +77,7 @@ class BoundedChannel(http.HTTPChannel):
         self.requestFactory = site.new_request
 
     def connectionMade(self) -> None:
+        """Take a place, and begin to count the seconds for the first header; without a place, hang up."""
         super().connectionMade()
         self.site.channels.add(self)
         if self._find_place():
@@ -91,6 +98,7 @@ class BoundedChannel(http.HTTPChannel):
         return True
 
     def dataReceived(self, data: bytes) -> None:
+        """Read what has come: as one whole request where it is one, else line by line."""
         if self.refused:
             return
         if self._idle:
@@ -125,21 +133,25 @@ class BoundedChannel(http.HTTPChannel):
         self.allContentReceived()
         return True
 
-    def getHost(self) -> Any:
+    def getHost(self) -> IAddress:
+        """Our address."""
         if self._host is None:  # the system is asked once, not for each request
             self._host = super().getHost()
         return self._host
 
-    def getPeer(self) -> Any:
+    def getPeer(self) -> IAddress:
+        """The caller's address."""
         if self._peer is None:
             self._peer = super().getPeer()
         return self._peer
 
     def lineReceived(self, line: bytes) -> None:
+        """A line of a head, unless the caller was refused already."""
         if not self.refused:
             super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
+        """A header; whether it can be used. Else the answer is 400."""
         try:
             return bool(super().headerReceived(line))
         except ValueError:  # a Content-Length of more digits than int() takes
@@ -147,6 +159,7 @@ class BoundedChannel(http.HTTPChannel):
             return False
 
     def allHeadersReceived(self) -> None:
+        """The head is whole: the seconds for the body begin, unless it is said to be too long."""
         self._idle = False  # also where it came in one piece with the request before
         if self.length is not None and self.length > self.limits.body_bytes:
             self.refuse_body()
@@ -155,23 +168,27 @@ class BoundedChannel(http.HTTPChannel):
         super().allHeadersReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
+        """A part of a body, unless the caller was refused already."""
         if not self.refused:
             super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
+        """The request is whole: no deadline while it is served, and no time to make room."""
         if not self.refused:
             self._within(None)
             if self._place is not None:
                 self._place.serve()
             super().allContentReceived()
 
-    def checkPersistence(self, request: Any, version: bytes) -> bool:
+    def checkPersistence(self, request: http.Request, version: bytes) -> bool:
+        """Whether the connection goes on after this request: not while the site drains."""
         if not self.site.draining:
             return bool(super().checkPersistence(request, version))
         request.setHeader(b"connection", b"close")
         return False
 
-    def requestDone(self, request: Any) -> None:
+    def requestDone(self, request: http.Request) -> None:
+        """The answer is sent: the seconds until the next request begin."""
         self._idle, self._is_sending = True, False
         self._within(self.limits.idle_seconds)
         if self._place is not None:
@@ -223,6 +240,7 @@ class BoundedChannel(http.HTTPChannel):
             self.transport.loseWriteConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
+        """Answer 400 to a line that is too long."""
         self._respondToBadRequestAndDisconnect()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
@@ -230,6 +248,7 @@ class BoundedChannel(http.HTTPChannel):
             self._refuse(b"400 Bad Request", b"Content-Length: 0")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give back the place and the timer."""
         self._within(None)
         if self._timer is not None:
             self._timer.cancel()
@@ -274,10 +293,10 @@ class BoundedChannel(http.HTTPChannel):
 
 
 #: From a connection's transport to the key that it is counted by, and whether that was proven.
-CallerKey = Callable[[Any], tuple[str, bool]]
+CallerKey = Callable[[ITransport], tuple[str, bool]]
 
 
-def address_of_peer(transport: Any) -> tuple[str, bool]:
+def address_of_peer(transport: ITransport) -> tuple[str, bool]:
     """The :data:`CallerKey` of who has proven nothing: where it calls from."""
     return address_key(transport.getPeer()), False
 
@@ -312,7 +331,8 @@ class BoundedSite(server.Site):
         self.draining = False
         self._drained: list[Deferred[None]] = []
 
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A channel within our limits, not Twisted's."""
         channel = self.channelClass()
         channel.limits = self.limits
         channel.serve(self, self.reactor)
@@ -342,11 +362,12 @@ class BoundedSite(server.Site):
                 deferred.callback(None)
 
     def new_request(self, channel: BoundedChannel, queued: object = None) -> BoundedRequest:
+        """A request of ``channel``; Twisted says besides whether others are queued."""
         request = BoundedRequest(channel, parsePOSTFormSubmission=False)
         request.site = self
         return request
 
-    def log(self, request: Any) -> None:
+    def log(self, request: http.Request) -> None:
         """No access log: formatting a line nobody reads costs a third of a request."""
 
 

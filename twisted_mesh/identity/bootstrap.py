@@ -1,7 +1,8 @@
 """How an endpoint reaches its CA: the options that say so, made into a client."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from attrs import evolve
 
@@ -119,15 +120,15 @@ def administrator_client(
     Its trust domain is then the CA's, and its bundle says whose root to believe unless ``ca_file`` or
     ``ca_fingerprint`` does.
     """
-    known: dict[str, Any] = {"ca_fingerprint": ca_fingerprint, "timeout": timeout}
+    reach = partial(ca_client, reactor, ca_url, ca_fingerprint=ca_fingerprint, timeout=timeout)
     if svid is None:
-        return ca_client(reactor, ca_url, ca_file, state_dir, trust_domain, **known)
+        return reach(ca_file, state_dir, trust_domain)
     if ca_url is None or CaAddress.parse(ca_url).scheme != "https":
         raise Malformed("--svid is for a CA at https://: name it with --ca-url")
     ours, bundle = exported(svid)
     if ca_file is None and ca_fingerprint is None:
         ca_file = str(bundle)
-    client = ca_client(reactor, ca_url, ca_file, state_dir, ours.spiffe_id.trust_domain, **known)
+    client = reach(ca_file, state_dir, ours.spiffe_id.trust_domain)
     client.present(ours)
     return client
 

@@ -58,12 +58,14 @@ class ConnectionReporter(Service):
     _loop: LoopingCall | None = field(default=None, init=False)
 
     def startService(self) -> None:
+        """Look at the registry each second from now on."""
         super().startService()
         self._loop = LoopingCall(self._look)
         self._loop.clock = self.clock
         _ = self._loop.start(TICK, now=False)
 
     def stopService(self) -> None:
+        """Report no more, and call off what is being sent."""
         super().stopService()
         if self._loop is not None and self._loop.running:
             self._loop.stop()

@@ -92,10 +92,12 @@ class CertificateManager(Service):
             self.feed.recovery_listeners.append(self._retry_if_withdrawn)
 
     def startService(self) -> None:
+        """Obtain the first certificate, and look after it from now on."""
         super().startService()
         self._ticker.start()
 
     def stopService(self) -> None:
+        """Renew no more, and call off a renewal that is under way."""
         super().stopService()
         self._ticker.stop()
         if self._renewing is not None:

@@ -1,9 +1,8 @@
 """Sources: where a service's own identity comes from."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any
 
 from attrs import define, field, frozen
 from cryptography import x509
@@ -75,6 +74,7 @@ class CaSource:
 
     @property
     def where(self) -> str:
+        """The address of the CA."""
         return str(self.client.address)
 
     def recall(self) -> None:
@@ -84,6 +84,7 @@ class CaSource:
             self._svid = self.kept.recall(self.spiffe_id, judge, self.now())
 
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        """A fresh key and its certificate. A question that got no answer is asked again as it was, key and all."""
         if self._asking is None:
             self._asking = await self._ask_with_new_key(algorithm)
         asking = self._asking
@@ -158,6 +159,7 @@ class CaSource:
         return valid
 
     async def revocations(self, wait: int = 0) -> TrustUpdate:
+        """What was revoked since the position that we hold; see :class:`ISource`."""
         shown, log_size = self._svid, self.witness.size
         try:
             told = await self.client.trust(self._position, self._store, log_size, wait)
@@ -173,6 +175,7 @@ class CaSource:
         return TrustUpdate(told.revocations, told.more and has_moved, told.waited, told.bundles)
 
     def renewed(self) -> None:
+        """Close the connection of the last identity."""
         self.client.hang_up()
 
     def _heed(self, error: PkiError) -> None:
@@ -193,16 +196,17 @@ def _disowns(error: PkiError) -> bool:
 class OwnSource:
     """The CA's own identity, which it issues to itself."""
 
-    issue: Callable[[MemoryKey], Any]
-    """A coroutine function: the chain for that key, leaf first."""
+    issue: Callable[[MemoryKey], Awaitable[Sequence[x509.Certificate]]]
+    """The chain for that key, leaf first."""
     bundles: Callable[[], BundleSet]
     now: Now
     where: str = "itself"
 
     async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
+        """A fresh key, certified by the CA that we are."""
         key = await new_key(algorithm)
         issued_at = self.now()
-        chain: Sequence[x509.Certificate] = await self.issue(key)
+        chain = await self.issue(key)
         return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
 
     async def revocations(self, wait: int = 0) -> TrustUpdate:

@@ -173,6 +173,7 @@ class ConnectionLimit:
 
     @property
     def unproven(self) -> int:
+        """Connections whose peer has proven nothing, or not yet."""
         return self._sizes[False]
 
     def admit(self, key: str, *, is_proven: bool = False) -> Place | None:
@@ -238,6 +239,7 @@ class ConnectionLimit:
             self._discount(place)
 
     def group(self, place: Place) -> _Group:
+        """All places of that one's key."""
         return (self._proven if place.is_proven else self._unproven)[place.key]
 
     def _count(self, place: Place) -> None:

@@ -38,13 +38,16 @@ class FairQueue:
 
     @property
     def at_work(self) -> int:
+        """Pieces of work that are being done."""
         return self._inside
 
     @property
     def in_line(self) -> int:
+        """Pieces of work that wait."""
         return self._waiting
 
     def enter(self, caller: str) -> "Pass":
+        """An async context, in which ``caller`` has its turn."""
         return Pass(self, caller)
 
     async def come_in(self, caller: str) -> None:

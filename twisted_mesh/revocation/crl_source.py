@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 from attrs import define, field, frozen
@@ -14,6 +14,7 @@ from pki.crl.crl import MAX_CRL_SIZE
 from pki.errors import Malformed, printable
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.http.fetch import Download, Fetcher, HttpUrl
+from twisted_mesh.runtime.tasks import Defer
 from twisted_mesh.state.directory import StateError, read_file
 
 
@@ -81,15 +82,16 @@ class FileContent:
     """A file, read on a thread when it is another one than before."""
 
     path: Path
-    defer: Any
+    defer: Defer
     _stamp: tuple[int, ...] | None = field(default=None, init=False)
 
     async def fetch(self) -> bytes | None:
+        """All of it; None while it is the same file. Raises :class:`StateError`."""
         self._stamp, data = await self.defer(_read, self.path, self._stamp)
-        content: bytes | None = data
-        return content
+        return data
 
     def forget(self) -> None:
+        """Read it the next time, whether it is another one or not."""
         self._stamp = None
 
 
@@ -111,7 +113,8 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def content_of(place: CrlSource, fetcher: Fetcher, defer: Any) -> Content:
+def content_of(place: CrlSource, fetcher: Fetcher, defer: Defer) -> Content:
+    """What stands at ``place``: ``fetcher`` asks URLs, and files are read by ``defer``."""
     if place.url is not None:
         return Download(fetcher, place.url, MAX_CRL_SIZE)
     return FileContent(place.path or Path(), defer)

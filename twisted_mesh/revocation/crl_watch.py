@@ -7,7 +7,6 @@ once stays revoked until the certificate ends, whatever a later list says.
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from attrs import define, field
 from cryptography import x509
@@ -28,7 +27,7 @@ from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
 from twisted_mesh.revocation.crl_source import Content, CrlSource, content_of
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
-from twisted_mesh.runtime.tasks import sleep, spawn, within
+from twisted_mesh.runtime.tasks import Defer, sleep, spawn, within
 
 #: Seconds between two looks at a file.
 FILE_PAUSE = 1.0
@@ -78,7 +77,7 @@ class CrlWatch:
     known: Callable[[], RevocationSet]
     """What is believed to be revoked now."""
     memory: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
-    defer: Any = deferToThread
+    defer: Defer = deferToThread
     """Has a function called somewhere else, and its result here."""
     draw: random.Random = field(factory=random.SystemRandom)
     _learnt: tuple[x509.Certificate, ...] = field(default=(), init=False)

@@ -72,10 +72,12 @@ class Feed(Service):
         self._ticker = Ticker(self.clock, TICK, self.look_at_the_clock, "the feed", self.log)
 
     def startService(self) -> None:
+        """Watch how old the last answer is, from now on."""
         super().startService()
         self._ticker.start()
 
     def stopService(self) -> None:
+        """Watch no more, and ask no more."""
         super().stopService()
         self._ticker.stop()
         self.stop()

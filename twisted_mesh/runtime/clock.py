@@ -12,6 +12,7 @@ Now = Callable[[], datetime]
 
 
 def wall_clock() -> datetime:
+    """The time of day, in UTC. It may jump."""
     return datetime.now(UTC)
 
 

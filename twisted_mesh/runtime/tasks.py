@@ -1,7 +1,7 @@
 """Work on the reactor: one way to start coroutines, one to wait, and one to do something again and again."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,11 +19,18 @@ def spawn(coroutine: Coroutine[Any, Any, None], what: str, log: Logger = _log) -
     """Run ``coroutine`` by itself; if it breaks, that is logged under ``what`` and goes no further."""
     task = Deferred.fromCoroutine(coroutine)
 
-    def broke(failure: Any) -> None:
+    def broke(failure: Failure) -> None:
         if not failure.check(CancelledError):
             log.failure("{what} broke", failure=failure, what=what)
 
     return task.addErrback(broke)
+
+
+class Defer(Protocol):
+    """Has a function called somewhere else, as :func:`twisted.internet.threads.deferToThread` does on a thread."""
+
+    def __call__(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> Deferred[T]:
+        """What it returns, or raises, comes here by the Deferred."""
 
 
 @define(eq=False)

@@ -57,14 +57,17 @@ class StateDirectory:
 
     @property
     def ca(self) -> Path:
+        """What one CA process owns."""
         return self.root / "ca"
 
     @property
     def private(self) -> Path:
+        """Where its keys are."""
         return self.ca / "private"
 
     @property
     def root_certificate(self) -> Path:
+        """The root, in PEM, for whoever is to believe it."""
         return self.ca / "root.crt"
 
     @property
@@ -84,6 +87,7 @@ class StateDirectory:
 
     @property
     def socket(self) -> Path:
+        """Where it listens for callers of this machine."""
         return self.ca / "ca.sock"
 
     def prepare(self) -> None:
@@ -162,6 +166,7 @@ class StateDirectory:
                         raise StateError(f"{path} cannot be removed ({error.strerror})") from None
 
     def unlock(self) -> None:
+        """Let another process have it. May be said again."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

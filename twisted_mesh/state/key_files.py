@@ -22,7 +22,8 @@ _OPTIONS = "--key-passphrase-file or --key-passphrase-fd"
 class WritesPem(Protocol):
     """A key that can be kept in a file."""
 
-    def to_pem(self, passphrase: bytes | None = None) -> bytes: ...
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """The key as PKCS #8, encrypted where there is a passphrase."""
 
 
 K = TypeVar("K", bound=WritesPem)
@@ -38,9 +39,11 @@ class KeyFiles:
     """What was loaded from a file that is to be encrypted and is not yet."""
 
     def path(self, name: str) -> Path:
+        """Where the key of that name is, or would be."""
         return self.directory / name
 
     def exists(self, name: str) -> bool:
+        """Whether there is a key of that name."""
         return self.path(name).exists()
 
     def read(self, name: str) -> bytes:

@@ -1,7 +1,6 @@
 """What a broken TLS connection means: OpenSSL's errors and the peer's alerts as problems with a remedy."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import (
@@ -134,6 +133,7 @@ class RefusedByPeer(PkiError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
+        """The one that is known."""
         return (self._problem,)
 
 
@@ -178,7 +178,9 @@ def as_error(error: BaseException | Failure) -> PkiError:
 
 def _causes(error: BaseException | Failure) -> Iterator[BaseException]:
     """``error`` and what it wraps: twisted.web keeps the failures that led to its own in ``reasons``."""
-    value: Any = error.value if isinstance(error, Failure) else error
+    value = error.value if isinstance(error, Failure) else error
+    if value is None:
+        return
     yield value
     for reason in getattr(value, "reasons", None) or ():
         yield from _causes(reason)

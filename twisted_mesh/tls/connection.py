@@ -5,6 +5,7 @@ from typing import Any
 
 from attrs import define, field
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -45,7 +46,7 @@ class Expectation:
 
     server_name: str | None
     leaf_checks: Sequence[LeafCheck]
-    attempt: "Deferred[Any] | None" = None
+    attempt: "Deferred[IProtocol] | None" = None
     connection: "MeshConnection | None" = None
     outcome: "Deferred[IProtocol]" = field(init=False)
 
@@ -59,15 +60,19 @@ class Expectation:
             self.connection.abortConnection()
 
     def established(self, protocol: IProtocol) -> None:
+        """The server has proven who it is, and ``protocol`` is connected. Only the first outcome counts."""
         if not self.outcome.called:
             self.outcome.callback(protocol)
 
     def failed(self, error: Exception) -> None:
+        """There will be no connection, because of ``error``. Only the first outcome counts."""
         if not self.outcome.called:
             self.outcome.errback(error)
 
 
 class MeshFactory(WrappingFactory[Any]):
+    """Makes the connections of one listener, or the one of one attempt to connect."""
+
     noisy = False
 
     def __init__(
@@ -92,6 +97,7 @@ class MeshFactory(WrappingFactory[Any]):
             )
 
     def buildProtocol(self, addr: IAddress | None) -> "MeshConnection | None":
+        """A connection around the application's protocol; None where that wants none."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else MeshConnection(self, inner)
 
@@ -120,6 +126,7 @@ class MeshConnection(ProtocolWrapper):
         self._is_paused = False
 
     def makeConnection(self, transport: Any) -> None:
+        """TCP is connected: the time for the handshake begins."""
         directlyProvides(self, providedBy(transport))
         self.factory.keep_declarations(self, transport)
         Protocol.makeConnection(self, transport)
@@ -130,6 +137,7 @@ class MeshConnection(ProtocolWrapper):
             self.factory.client.connection = self
 
     def handshakeCompleted(self) -> None:
+        """Let the peer in, or find out about it first. Whatever breaks here closes the connection."""
         try:
             self._establish()
         except PeerRefused:
@@ -227,6 +235,7 @@ class MeshConnection(ProtocolWrapper):
         return handshake.problems
 
     def dataReceived(self, data: bytes) -> None:
+        """Pass on what an admitted peer says; keep it while the peer is checked; drop all else."""
         if self._held is not None:
             self._held.append(data)
         elif self._established and not self._severed:
@@ -274,10 +283,12 @@ class MeshConnection(ProtocolWrapper):
             self._timer = self.factory.security.clock.callLater(seconds, self.abortConnection)
 
     def abortConnection(self) -> None:
+        """Close at once, without a goodbye."""
         if self.connected:
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give everything back, tell the application if it was connected, and log who was refused."""
         self._stop_timer()
         self.connected = 0
         made_room = self.place is not None and self.place.made_room
@@ -346,9 +357,9 @@ def _peer(connection: SSL.Connection, handshake: Handshake) -> Peer:
     return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
 
 
-def spoken_address(address: Any) -> str:
+def spoken_address(address: object) -> str:
     """``host:port`` for the log."""
-    host = getattr(address, "host", None)
-    if host is None:
+    if not isinstance(address, IPv4Address | IPv6Address):
         return "a local process"
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"

@@ -1,7 +1,6 @@
 """TLS contexts: TLS 1.3, no resumption, both sides verified; built anew for each certificate."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from attrs import define, field, frozen
 from cryptography import x509
@@ -64,7 +63,9 @@ def build_context(
     if role.serves:
         # Without an id a client that offers a session is dropped instead of shaking hands in full.
         context.set_session_id(b"twisted-mesh")
-        context.set_alpn_select_callback(_select_protocol)
+        context.set_alpn_select_callback(
+            lambda _, offered: _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+        )
         if staples is not None and svid is not None:
             stapling.offer(context, staples, svid.leaf)
     else:
@@ -72,10 +73,6 @@ def build_context(
         stapling.expect(context)
     verify.install(context, demanded=role.demands_certificate, exact_alerts=role.exact_alerts)
     return context
-
-
-def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 @implementer(IContextFactory)
@@ -107,4 +104,5 @@ class ContextFactory:
         self._context = None
 
     def current(self) -> tuple[SSL.Context, int] | None:
+        """See :class:`IContextFactory`."""
         return None if self._context is None else (self._context, self._generation)

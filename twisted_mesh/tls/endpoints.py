@@ -55,6 +55,7 @@ class MeshClientEndpoint:
     """What the server's certificate must satisfy besides."""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, and prove each other. Fires with the protocol; fails with a :class:`PkiError`."""
         expectation = Expectation(self.server_name, self.leaf_checks)
         attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
         expectation.attempt = attempt

@@ -105,6 +105,7 @@ class Handshake:
 
     @property
     def accepted(self) -> bool:
+        """Whether the peer was judged, and nothing was found against it."""
         return self.verdict is not None and self.verdict.ok and not self.problems
 
     def decide(self, presented: Sequence[bytes]) -> bool:

@@ -41,7 +41,9 @@ available: bool = (
 def install(
     context: SSL.Context,
     mode: int,
-    decide: Callable[[Any, bool, int, int, Callable[[], Mapping[int, crypto.X509]]], int],
+    decide: Callable[
+        [SSL.Connection, bool, int, int, Callable[[], Mapping[int, crypto.X509]]], int
+    ],
 ) -> None:
     """Replace the context's verify callback by one that answers with an X509_V_ERR code."""
     if not available:

@@ -39,6 +39,7 @@ class Peer:
 
     @property
     def leaf(self) -> x509.Certificate:
+        """The certificate that carries the SPIFFE ID."""
         return self.path[0]
 
     def credentials(self) -> Iterable[tuple[str, int]]:
@@ -60,6 +61,7 @@ class IndexKeys:
 
     @classmethod
     def of(cls, peer: Peer) -> "IndexKeys":
+        """Those of a peer, by the path that it was judged by."""
         leaf = peer.path[0]
         above = _keys_above(peer.path[1:])
         return cls(
@@ -91,12 +93,16 @@ def _keys_above(issuers: tuple[x509.Certificate, ...]) -> _Above:
 
 
 def fingerprint(root: x509.Certificate) -> bytes:
+    """The SHA-256 of a certificate, 32 bytes."""
     return root.fingerprint(hashes.SHA256())
 
 
 class LiveConnection(Protocol):
+    """A connection as the registry and the reviewer know it."""
+
     @property
-    def peer(self) -> Peer | None: ...
+    def peer(self) -> Peer | None:
+        """Who has proven itself at the other end; None where nobody has."""
 
     def objections(self) -> Sequence[Problem]:
         """Judge the peer again: every reason why it would not be let in now."""
@@ -198,6 +204,7 @@ class ConnectionRegistry:
             heapify(self._ends)
 
     def discard(self, connection: LiveConnection) -> None:
+        """It is closed. Once the last one is, whoever waits by :meth:`when_empty` is called."""
         if connection not in self._live:
             return
         self.release(connection)
@@ -218,6 +225,7 @@ class ConnectionRegistry:
 
     @property
     def credential_count(self) -> int:
+        """How many certificates there are that somebody rests on."""
         return len(self._by_credential)
 
     def counts(self) -> Iterator[tuple[tuple[str, int], int]]:
@@ -230,6 +238,7 @@ class ConnectionRegistry:
         return self._by_root.get(fingerprint(root))
 
     def of(self, spiffe_id: SpiffeId) -> tuple[LiveConnection, ...]:
+        """The connections of that SPIFFE ID."""
         return self._by_id.get(spiffe_id)
 
     @property
@@ -249,6 +258,7 @@ class ConnectionRegistry:
         return tuple(connection for moment in over for connection in self._by_end.get(moment))
 
     def all(self) -> tuple[LiveConnection, ...]:
+        """Every connection, those on their way out too."""
         return tuple(self._live)
 
     def when_empty(self, call: Callable[[], None]) -> None:

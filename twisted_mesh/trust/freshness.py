@@ -71,6 +71,7 @@ class Freshness:
 
     @property
     def is_stale(self) -> bool:
+        """Whether what the CA last said of revocations is too old by now."""
         if self.max_age is None:
             return self._has_lapsed
         age = self.age

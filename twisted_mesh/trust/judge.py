@@ -45,6 +45,7 @@ class Trust:
     def judge(
         self, presented: Sequence[x509.Certificate], now: datetime, purpose: Purpose
     ) -> Verdict:
+        """The verdict on a chain, leaf first: :func:`pki.svid.chain.judge`, and whether the peer is allowed."""
         verdict = judge(
             presented,
             self.bundles,
@@ -87,10 +88,12 @@ class Judge:
 
     @property
     def trust(self) -> Trust:
+        """What is believed now."""
         return self._trust
 
     @trust.setter
     def trust(self, trust: Trust) -> None:
+        """Believe it, and forget every verdict. For the reviewer alone: who sets it passes open connections by."""
         self._trust = trust
         self._verdicts.clear()
 

@@ -67,10 +67,12 @@ class TrustStore(Service):
         self._ticker = Ticker(self.clock, TICK, self._look_at_the_clock, "the review", self.log)
 
     def startService(self) -> None:
+        """Watch the clock from now on."""
         super().startService()
         self._ticker.start()
 
     def stopService(self) -> None:
+        """Watch it no more; what is believed stays."""
         super().stopService()
         self._ticker.stop()
 
