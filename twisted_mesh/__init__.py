@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twisted_mesh.identity.manager import CertificateManager
+    from twisted_mesh.revocation.feed import Feed
     from twisted_mesh.tls.contexts import ContextFactory
     from twisted_mesh.trust.connections import ConnectionRegistry
     from twisted_mesh.trust.judge import Trust
@@ -18,11 +19,19 @@ _HOMES = {
     "CertificateManager": "twisted_mesh.identity.manager",
     "ConnectionRegistry": "twisted_mesh.trust.connections",
     "ContextFactory": "twisted_mesh.tls.contexts",
+    "Feed": "twisted_mesh.revocation.feed",
     "Trust": "twisted_mesh.trust.judge",
     "TrustStore": "twisted_mesh.trust.store",
 }
 
-__all__ = ["CertificateManager", "ConnectionRegistry", "ContextFactory", "Trust", "TrustStore"]
+__all__ = [
+    "CertificateManager",
+    "ConnectionRegistry",
+    "ContextFactory",
+    "Feed",
+    "Trust",
+    "TrustStore",
+]
 
 
 def __getattr__(name: str) -> Any:

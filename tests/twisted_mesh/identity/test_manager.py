@@ -699,3 +699,71 @@ def test_who_wants_to_hears_what_is_revoked_once_it_is_believed(rig: Rig) -> Non
     rig.store.revoked([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
     rig.store.revoked([Revocation("issuer", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
     assert rig.heard == [5]
+
+
+# The three of them, each with or without the others.
+
+
+def test_a_bundle_from_elsewhere_is_in_the_contexts_and_outlives_a_renewal(rig: Rig) -> None:
+    rig.store.believe_bundle(mesh(OTHER).bundle)  # before there is an identity
+    rig.start()
+    both = BundleSet.of(mesh().bundle, mesh(OTHER).bundle)
+    assert rig.store.trust.bundles == both
+    rig.source.told = mesh().bundles
+    rig.pass_time(POLL + TICK)
+    rig.pass_time(2000, step=10)
+    assert len(rig.source.asked) == 2
+    assert rig.store.trust.bundles == both, "the source does not speak for it"
+    before = rig.contexts.current()
+    assert rig.store.forget(OTHER)
+    assert rig.contexts.current() != before
+    assert rig.store.trust.bundles == mesh().bundles
+
+
+def test_nobody_can_take_away_the_root_of_our_own_certificate(rig: Rig) -> None:
+    rig.start()
+    before = rig.contexts.current()
+    assert not rig.store.forget(MESH)
+    rig.pass_time(1)
+    assert (rig.contexts.current(), len(rig.source.asked)) == (before, 1), "none could be better"
+    other = mesh(root_key=key("another root"), issuing_key=key("another issuer"))
+    rig.source.ca = other
+    assert not rig.store.believe_bundle(other.bundle), (
+        "not before our certificate is one of that root"
+    )
+    rig.pass_time(TICK)
+    assert rig.store.trust.bundles == other.bundles
+    assert len(rig.source.asked) == 2
+
+
+def test_who_serves_nobody_believes_bundles_and_has_contexts_of_them_again_with_a_certificate(
+    rig: Rig,
+) -> None:
+    rig.start()
+    rig.source.away = True
+    rig.pass_time(4000, step=1)
+    assert rig.store.believe_bundle(mesh(OTHER).bundle)
+    assert not rig.store.forget(MESH)
+    assert rig.contexts.current() is None
+    rig.source.away = False
+    rig.pass_time(LONGEST_PAUSE + 2 * TICK)
+    assert rig.contexts.current() is not None
+    assert rig.store.trust.bundles.get(OTHER) is not None
+
+
+def test_an_identity_is_kept_fresh_without_a_feed(rig: Rig) -> None:
+    source = FakeCa(rig.clock, news=[Revocation("ab", 5, NOW, Reason.UNSPECIFIED, NOW + HOUR)])
+    store = TrustStore(Judge(source.now), rig.registry, rig.clock, source.now, rig.log)
+    manager = CertificateManager(
+        source, store, [rig.contexts], rig.clock, source.now, rig.log, draw=random.Random(7)
+    )
+    manager.startService()
+    rig.pass_time(2000, step=10)
+    assert (len(source.asked), manager.rotations) == (2, 1)
+    assert source.news and not source.renewals, "nobody has asked"
+    source.away = True
+    rig.pass_time(3700, step=5)
+    assert rig.contexts.current() is None
+    assert not store.freshness.refuses, "nothing was known that could be too old"
+    manager.stopService()
+    assert rig.clock.getDelayedCalls() == []
