@@ -15,7 +15,7 @@ _log = logger("crl")
 
 @define(eq=False)
 class SeenCrlNumbers:
-    """Highest numbers, by the place that a list came from and by its issuer."""
+    """Highest numbers, by the source that a list came from and by its issuer."""
 
     path: Path | None
     """None: remembered in memory only."""
@@ -42,17 +42,17 @@ class SeenCrlNumbers:
                 error=str(error),
             )
 
-    def seen(self, place: str) -> Mapping[str, int]:
-        """The numbers of that place, by issuer."""
-        return {issuer: int(number, 16) for issuer, number in self._seen.get(place, {}).items()}
+    def seen(self, source: str) -> Mapping[str, int]:
+        """The numbers of that source, by issuer."""
+        return {issuer: int(number, 16) for issuer, number in self._seen.get(source, {}).items()}
 
-    def remember(self, place: str, numbers: Mapping[str, int]) -> None:
+    def remember(self, source: str, numbers: Mapping[str, int]) -> None:
         """These are the highest now; a service does not stop because they cannot be written."""
-        before = self._seen.setdefault(place, {})
-        news = {issuer: f"{number:x}" for issuer, number in numbers.items()}
-        if before | news == before:
+        before = self._seen.setdefault(source, {})
+        higher = {issuer: f"{number:x}" for issuer, number in numbers.items()}
+        if before | higher == before:
             return
-        before.update(news)
+        before.update(higher)
         if self.path is None:
             return
         try:

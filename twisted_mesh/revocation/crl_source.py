@@ -68,7 +68,7 @@ def crl_issuers(files: Iterable[str]) -> tuple[x509.Certificate, ...]:
 
 
 class Content(Protocol):
-    """What stands at a place."""
+    """What a source of CRLs has to say."""
 
     async def fetch(self) -> bytes | None:
         """All of it; None if it is what came the last time. Raises :class:`pki.errors.PkiError`."""
@@ -113,8 +113,8 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def content_of(place: CrlSource, fetcher: Fetcher, defer: Defer) -> Content:
-    """What stands at ``place``: ``fetcher`` asks URLs, and files are read by ``defer``."""
-    if place.url is not None:
-        return Download(fetcher, place.url, MAX_CRL_SIZE)
-    return FileContent(place.path or Path(), defer)
+def content_of(source: CrlSource, fetcher: Fetcher, defer: Defer) -> Content:
+    """What ``source`` has to say: ``fetcher`` asks URLs, and files are read by ``defer``."""
+    if source.url is not None:
+        return Download(fetcher, source.url, MAX_CRL_SIZE)
+    return FileContent(source.path or Path(), defer)

@@ -46,9 +46,9 @@ _BROKEN = Problem("internal", "reading it met a bug", "the log has a traceback: 
 
 @define(eq=False)
 class _Watched:
-    """One place, and what came from it."""
+    """One source, and what came from it."""
 
-    place: CrlSource
+    source: CrlSource
     content: Content
     held: tuple[ListInForce, ...] = ()
     """The last good ones."""
@@ -64,9 +64,9 @@ class _Watched:
 
 @define(eq=False)
 class CrlWatch:
-    """Follows places that publish CRLs. Never raises: what goes wrong is logged, once."""
+    """Follows sources of CRLs. Never raises: what goes wrong is logged, once."""
 
-    places: Sequence[CrlSource]
+    sources: Sequence[CrlSource]
     issuers: Sequence[x509.Certificate]
     """Besides our own issuing CA and the roots, which are learnt from each identity."""
     fetcher: Fetcher
@@ -76,7 +76,7 @@ class CrlWatch:
     revoke: Callable[[Sequence[Revocation]], None]
     known: Callable[[], RevocationSet]
     """What is believed to be revoked now."""
-    memory: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
+    numbers: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
     defer: Defer = deferToThread
     """Has a function called somewhere else, and its result here."""
     draw: random.Random = field(factory=random.SystemRandom)
@@ -88,10 +88,11 @@ class CrlWatch:
         """Learn whose lists may come; at the first time begin, and wait until all have been looked at."""
         self._roots = tuple(identity.bundles.all_roots)
         self._learnt = tuple(dict.fromkeys((*self._learnt, *identity.svid.intermediates)))
-        if self._watched or not self.places:
+        if self._watched or not self.sources:
             return
         self._watched = tuple(
-            _Watched(place, content_of(place, self.fetcher, self.defer)) for place in self.places
+            _Watched(source, content_of(source, self.fetcher, self.defer))
+            for source in self.sources
         )
         for watched in self._watched:
             watched.task = spawn(self._follow(watched), "following a CRL", self.log)
@@ -113,14 +114,15 @@ class CrlWatch:
 
     def doubt(self) -> Problem | None:
         """Why it may not be known who is revoked: a list is stale, or there never was one."""
-        if not self._watched and self.places:
-            return _stale(self.places[0], "has not been asked for yet")
+        if not self._watched and self.sources:
+            return _stale(self.sources[0], "has not been asked for yet")
         for watched in self._watched:
             if not watched.held:
-                return _stale(watched.place, f"is not known: {reasons(watched.problems)}")
+                return _stale(watched.source, f"is not known: {reasons(watched.problems)}")
             if late := self._late(watched):
                 return _stale(
-                    watched.place, f"was to be replaced by {rfc3339(late.next_update)}, and was not"
+                    watched.source,
+                    f"was to be replaced by {rfc3339(late.next_update)}, and was not",
                 )
         return None
 
@@ -142,7 +144,7 @@ class CrlWatch:
             data = await watched.content.fetch()
             if data is not None:
                 await self._take(watched, data)
-            elif watched.place.url is not None:
+            elif watched.source.url is not None:
                 self._recovered(watched)
         except CancelledError:
             raise  # we are being stopped
@@ -155,32 +157,32 @@ class CrlWatch:
 
     async def _take(self, watched: _Watched, data: bytes) -> None:
         """Believe what it lists, a part of it in each turn. Raises :class:`PkiError` where it is refused."""
-        place = watched.place.text
+        source = watched.source.text
         candidates = (*self.issuers, *self._learnt, *self._roots)
-        lists, news = await self.defer(
+        lists, fresh = await self.defer(
             lists_from,
             data,
             candidates,
             self.now(),
-            seen=self.memory.seen(place),
+            seen=self.numbers.seen(source),
             known=self.known(),
         )
-        for start in range(0, len(news), A_TURN):
-            self.revoke(news[start : start + A_TURN])
+        for start in range(0, len(fresh), A_TURN):
+            self.revoke(fresh[start : start + A_TURN])
             await sleep(self.clock, 0)
         is_new = {found.number for found in lists} != {found.number for found in watched.held}
         watched.held = lists
-        self.memory.remember(
-            place, {found.issuer: found.number for found in lists if found.number is not None}
+        self.numbers.remember(
+            source, {found.issuer: found.number for found in lists if found.number is not None}
         )
         (self.log.info if is_new else self.log.debug)(
             "CRL from {place} believed: number {numbers}, {entries} revoked, {news} of them new here",
             event="crl-believed",
-            place=str(watched.place),
+            place=str(watched.source),
             issuers=[found.subject for found in lists],
             numbers=", ".join("none" if f.number is None else str(f.number) for f in lists),
             entries=sum(found.size for found in lists),
-            news=len(news),
+            news=len(fresh),
             next_update=min(rfc3339(found.next_update) for found in lists),
         )
         self._recovered(watched)
@@ -190,16 +192,16 @@ class CrlWatch:
 
     def _refuse(self, watched: _Watched, problems: tuple[Problem, ...]) -> None:
         """What came is no good, or nothing did: what was good before stays in force."""
-        is_news = codes(watched.problems) != codes(problems)
+        is_other = codes(watched.problems) != codes(problems)
         watched.problems = problems
         watched.again_at = self.clock.seconds() + AGAIN
         watched.failures += 1
-        if watched.place.url is not None:
+        if watched.source.url is not None:
             watched.content.forget()
-        (self.log.warn if is_news else self.log.debug)(
+        (self.log.warn if is_other else self.log.debug)(
             "CRL from {place} refused: {reasons}; {meanwhile}",
             event="crl-refused",
-            place=str(watched.place),
+            place=str(watched.source),
             codes=codes(problems),
             reasons=reasons(problems),
             meanwhile="the last good one stays in force"
@@ -215,12 +217,12 @@ class CrlWatch:
                 "The CRL of {issuer} from {place} is stale: it was to be replaced by {next_update}",
                 event="crl-stale",
                 issuer=late.subject,
-                place=str(watched.place),
+                place=str(watched.source),
                 next_update=rfc3339(late.next_update),
             )
 
     def _pause(self, watched: _Watched) -> float:
-        if watched.place.url is None:
+        if watched.source.url is None:
             return FILE_PAUSE
         if watched.problems:
             return renewal.backoff(watched.failures - 1, self.draw).total_seconds()
@@ -229,10 +231,10 @@ class CrlWatch:
         return max(FILE_PAUSE, min(URL_PAUSE, left))
 
 
-def _stale(place: CrlSource, what: str) -> Problem:
+def _stale(source: CrlSource, what: str) -> Problem:
     return Problem(
         "stale-revocation",
-        f"the CRL from {place} {what}",
+        f"the CRL from {source} {what}",
         "publish it again, or reach who does; --on-stale grace goes on without it",
         "--crl",
     )

@@ -23,7 +23,7 @@ _CRL_TIMEOUT, _OCSP_TIMEOUT = 60.0, 5.0
 class RevocationOptions:
     """``--crl``, ``--crl-issuer``, ``--ocsp`` and ``--ocsp-origin``."""
 
-    places: tuple[CrlSource, ...] = ()
+    crls: tuple[CrlSource, ...] = ()
     issuers: tuple[x509.Certificate, ...] = ()
     responders: Responders | None = None
     fails_closed: bool = True
@@ -53,7 +53,7 @@ class RevocationOptions:
         have been read. Until then, and once one is stale, it is doubted whether trust is fresh.
         """
         watch = CrlWatch(
-            self.places,
+            self.crls,
             self.issuers,
             Fetcher(reactor, _CRL_TIMEOUT),
             reactor,
@@ -63,8 +63,8 @@ class RevocationOptions:
             lambda: trust.trust.revocations,
             SeenCrlNumbers(numbers),
         )
-        if self.places:
-            watch.memory.recall()
+        if self.crls:
+            watch.numbers.recall()
             trust.freshness.doubts.append(watch.doubt)
         return watch
 

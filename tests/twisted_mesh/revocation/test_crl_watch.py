@@ -60,7 +60,7 @@ class Rig:
     where: str = ""
     issuers: Sequence[x509.Certificate] = ()
     log: RecordingLog = field(factory=RecordingLog)
-    memory: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
+    numbers: SeenCrlNumbers = field(factory=lambda: SeenCrlNumbers(None))
     defer: Any = maybeDeferred
     revocations: RevocationSet = field(factory=RevocationSet)
     revoked: list[list[int]] = field(factory=list)
@@ -77,7 +77,7 @@ class Rig:
             self.log,
             self.revoke,
             lambda: self.revocations,
-            self.memory,
+            self.numbers,
             self.defer,
             random.Random(7),
         )
@@ -263,7 +263,7 @@ def test_a_bad_list_is_refused_and_the_last_good_one_stays_in_force(what: str, r
 def test_a_bad_list_at_the_start_is_no_list(what: str, rig: Rig) -> None:
     make, code = BAD[what]
     if code == "crl-rolled-back":
-        rig.memory.remember(rig.where, {CA.issuing.key_id: 2})
+        rig.numbers.remember(rig.where, {CA.issuing.key_id: 2})
     rig.publish(make())
     assert rig.prepare().called
     assert not rig.revoked
@@ -297,13 +297,13 @@ def test_numbers_are_remembered_beyond_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = SeenCrlNumbers(tmp_path / "numbers")
-    first = made(tmp_path, monkeypatch, memory=memory)
+    first = made(tmp_path, monkeypatch, numbers=memory)
     first.publish(of_number(7, 5))
     first.prepare()
     first.watch.stop()
     recalled = SeenCrlNumbers(tmp_path / "numbers")
     recalled.recall()
-    second = made(tmp_path, monkeypatch, memory=recalled)
+    second = made(tmp_path, monkeypatch, numbers=recalled)
     second.publish(of_number(6))
     second.prepare()
     assert [e["codes"] for e in second.log.events if e.get("event") == "crl-refused"] == [

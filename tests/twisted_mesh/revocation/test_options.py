@@ -45,7 +45,7 @@ def test_a_crl_is_read_before_the_first_certificate_is_used(tmp_path: Path) -> N
     ca.write_bytes(certificates_pem([mesh().root.certificate]))
     twice = ["one.crl", "http://ca.example/crl", "one.crl"]
     options, trust = RevocationOptions.parse(twice, [str(ca)], None, []), store()
-    assert [str(place) for place in options.places] == twice[:2]
+    assert [str(place) for place in options.crls] == twice[:2]
     watch = watched(options, trust, tmp_path)
     assert trust.freshness.doubts == [watch.doubt]
     assert trust.freshness.refuses, "before it has been read"
