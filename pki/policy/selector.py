@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Self
 
 from attrs import frozen
@@ -23,6 +24,18 @@ class UnknownSelector(Malformed):
     code = "unknown-selector"
 
 
+@frozen
+class SelectorKind:
+    """One kind of fact: how its values are written, so that whoever writes an entry is told of a mistake."""
+
+    name: str
+    """What stands before the value: ``unix:uid``. It has no colon at its end."""
+    is_value: Callable[[str], bool]
+    """Whether a text is a value of this kind."""
+    example: str
+    """A whole selector of it, for people."""
+
+
 @frozen(order=True)
 class Selector:
     """One fact about a caller: ``unix:uid:1000``. ``Selector.parse(str(x)) == x``."""
@@ -35,19 +48,20 @@ class Selector:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises :class:`UnknownSelector`, which tells the kinds that there are."""
-        for kind, (is_one, example) in KINDS.items():
-            if text.startswith(f"{kind}:"):
-                value = text[len(kind) + 1 :]
-                if not is_one(value):
+        for kind in KINDS.values():
+            if text.startswith(f"{kind.name}:"):
+                value = text[len(kind.name) + 1 :]
+                if not kind.is_value(value):
                     raise UnknownSelector(
-                        f"{printable(text, 120)!r} is no selector: write it like {example}"
+                        f"{printable(text, 120)!r} is no selector: write it like {kind.example}"
                     )
-                return cls(kind, value)
-        kind, is_x509, _ = text.partition(":spiffe://")
-        likely = get_close_matches(kind if is_x509 else text.rpartition(":")[0], KINDS, 1, 0.5)
-        remedy = f"did you mean {KINDS[likely[0]][1]}? " if likely else ""
+                return cls(kind.name, value)
+        name, is_x509, _ = text.partition(":spiffe://")
+        likely = get_close_matches(name if is_x509 else text.rpartition(":")[0], KINDS, 1, 0.5)
+        remedy = f"did you mean {KINDS[likely[0]].example}? " if likely else ""
+        examples = ", ".join(kind.example for kind in KINDS.values())
         raise UnknownSelector(
-            f"{printable(text, 120)!r} is no selector: {remedy}there are {', '.join(e for _, e in KINDS.values())}"
+            f"{printable(text, 120)!r} is no selector: {remedy}there are {examples}"
         )
 
     def __str__(self) -> str:
@@ -66,19 +80,45 @@ def _is_spiffe_id(text: str) -> bool:
         return False
 
 
+def is_label(text: str) -> bool:
+    """Whether ``text`` is 1 to 64 lower-case letters, digits, dots, dashes and underscores, as names of tokens are."""
+    return _LABEL.fullmatch(text) is not None
+
+
 def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda text: pattern.fullmatch(text) is not None
 
 
-#: The kinds that there are: whether a text is a value of it, and an example.
-KINDS: Mapping[str, tuple[Callable[[str], bool], str]] = {
-    "unix:uid": (_is_number, "unix:uid:1000"),
-    "unix:gid": (_is_number, "unix:gid:1000"),
-    "unix:user": (_matches(_USER), "unix:user:alice"),
-    "systemd:unit": (_matches(_UNIT), "systemd:unit:api.service"),
-    "token": (_matches(_LABEL), "token:web"),
-    "x509": (_is_spiffe_id, "x509:spiffe://mesh.local/service/api"),
+_kinds = {
+    kind.name: kind
+    for kind in (
+        SelectorKind("unix:uid", _is_number, "unix:uid:1000"),
+        SelectorKind("unix:gid", _is_number, "unix:gid:1000"),
+        SelectorKind("unix:user", _matches(_USER), "unix:user:alice"),
+        SelectorKind("systemd:unit", _matches(_UNIT), "systemd:unit:api.service"),
+        SelectorKind("token", is_label, "token:web"),
+        SelectorKind("x509", _is_spiffe_id, "x509:spiffe://mesh.local/service/api"),
+    )
 }
+#: The kinds that there are, by name: those above, and what :func:`declare` has added.
+KINDS: Mapping[str, SelectorKind] = MappingProxyType(_kinds)
+
+
+def declare(kind: SelectorKind) -> None:
+    """Have selectors of one more kind in this process; once more is no harm.
+
+    Raises :class:`ValueError` where it could be taken for a kind that there is, or its example for
+    none of it: both are mistakes of whoever wrote the kind.
+    """
+    if _kinds.get(kind.name) == kind:
+        return
+    for known in _kinds:
+        if f"{known}:".startswith(f"{kind.name}:") or f"{kind.name}:".startswith(f"{known}:"):
+            raise ValueError(f"a selector of {kind.name} could be taken for one of {known}")
+    value = kind.example.removeprefix(f"{kind.name}:")
+    if value == kind.example or not kind.is_value(value):
+        raise ValueError(f"{kind.example!r} is no example of {kind.name}")
+    _kinds[kind.name] = kind
 
 
 def values_of(kind: str, selectors: Iterable[Selector]) -> tuple[str, ...]:

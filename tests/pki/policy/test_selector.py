@@ -1,5 +1,6 @@
 """Selectors: what an attestor can have seen, and nothing that only looks like it."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -7,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import PkiError
-from pki.policy.selector import KINDS, Selector, UnknownSelector, spoken, values_of
+from pki.policy import selector
+from pki.policy.selector import (
+    KINDS,
+    Selector,
+    SelectorKind,
+    UnknownSelector,
+    declare,
+    is_label,
+    spoken,
+    values_of,
+)
 from tests.pki.strategies import selectors
 
 
@@ -28,7 +39,7 @@ def test_any_text_is_a_selector_that_reads_back_or_is_refused(text: str) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_shown_by_an_example_of_it(kind: str) -> None:
-    assert Selector.parse(KINDS[kind][1]).kind == kind
+    assert Selector.parse(KINDS[kind].example).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -57,8 +68,8 @@ def test_a_kind_like_none_of_ours_is_refused_with_all_there_are() -> None:
     with pytest.raises(UnknownSelector) as refusal:
         Selector.parse("k8s:ns:default")
     assert "did you mean" not in str(refusal.value)
-    for _, example in KINDS.values():
-        assert example in str(refusal.value)
+    for kind in KINDS.values():
+        assert kind.example in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +140,53 @@ def test_all_are_told_in_the_same_order(seen: set[Selector]) -> None:
 def test_nobody_is_told_as_nothing() -> None:
     assert spoken(()) == "nothing"
     assert spoken({Selector("unix:uid", "2"), Selector("token", "a")}) == "token:a, unix:uid:2"
+
+
+# Kinds that come with an attestor.
+
+POD = SelectorKind("k8s:pod", is_label, "k8s:pod:web-0")
+
+
+@pytest.fixture
+def _own_kinds() -> Iterator[None]:
+    """What is declared in a test is forgotten after it."""
+    before = set(KINDS)
+    yield
+    for name in KINDS.keys() - before:
+        del selector._kinds[name]
+
+
+@pytest.mark.usefixtures("_own_kinds")
+def test_a_declared_kind_is_one_like_the_others() -> None:
+    with pytest.raises(UnknownSelector):
+        Selector.parse("k8s:pod:web-0")
+    declare(POD)
+    declare(SelectorKind("k8s:pod", is_label, "k8s:pod:web-0"))
+    assert Selector.parse("k8s:pod:api") == Selector("k8s:pod", "api")
+    assert KINDS["k8s:pod"] is POD
+    with pytest.raises(UnknownSelector, match="write it like k8s:pod:web-0"):
+        Selector.parse("k8s:pod:WEB")
+
+
+@pytest.mark.usefixtures("_own_kinds")
+@pytest.mark.parametrize("name", ["unix", "unix:uid", "unix:uid:real", "token", "x509:uri"])
+def test_a_kind_that_could_be_taken_for_another_is_not_declared(name: str) -> None:
+    before = dict(KINDS)
+    with pytest.raises(ValueError, match="could be taken for"):
+        declare(SelectorKind(name, is_label, f"{name}:x"))
+    assert before == KINDS
+
+
+@pytest.mark.usefixtures("_own_kinds")
+@pytest.mark.parametrize("example", ["k8s:ns:NO", "other:x", "k8s:ns", ""])
+def test_a_kind_is_not_declared_with_an_example_that_is_none(example: str) -> None:
+    with pytest.raises(ValueError, match="is no example of k8s:ns"):
+        declare(SelectorKind("k8s:ns", is_label, example))
+    assert "k8s:ns" not in KINDS
+
+
+@pytest.mark.usefixtures("_own_kinds")
+def test_kinds_that_begin_alike_are_told_apart() -> None:
+    declare(POD)
+    declare(SelectorKind("k8s:ns", is_label, "k8s:ns:default"))
+    assert Selector.parse("k8s:ns:pod") == Selector("k8s:ns", "pod")
