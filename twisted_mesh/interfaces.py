@@ -178,15 +178,3 @@ class IContextFactory(Interface):
 
     def current() -> tuple[SSL.Context, int] | None:
         """The context and its generation, for a new connection; None while there is none."""
-
-
-class IAttestor(Interface):
-    """From one kind of evidence to what it proves of whoever asks."""
-
-    name = Attribute("For people: which kind of evidence it looks at.")
-
-    async def attest(evidence: Any) -> Any:
-        """The ``attest.evidence.Attestation``; None where there is no evidence of its kind.
-
-        Raises PkiError (NoProof, mostly) where there is and it is no good: nothing else may count then.
-        """

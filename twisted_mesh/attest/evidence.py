@@ -1,22 +1,76 @@
 """What comes with a request and could say who asks, and what an attestor makes of it."""
 
-from typing import Any
+import socket
 
 from attrs import field, frozen
+from twisted.web.http_headers import Headers
 
+from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedToken
+from twisted_mesh.tls.connection import MeshConnection
+from twisted_mesh.trust.connections import Peer
+
+
+class Lapsed(NoProof):
+    """What was proven when the connection was opened is proven no more.
+
+    Its bearer is somebody without that proof from now on, who may have what needs none, and may prove
+    himself in another way.
+    """
+
+
+@frozen
+class AttestationData:
+    """What the caller shows of the platform that it runs on: the member ``attestation`` of a request's body."""
+
+    kind: str
+    """Which attestor it is for."""
+    data: bytes = field(repr=False)
 
 
 @frozen
 class Evidence:
-    """All that a request brings along. Its ``repr`` shows no secret."""
+    """All that a request brings along and that could say who asks. Its ``repr`` shows no secret."""
 
-    transport: Any
+    transport: object = None
     """The connection, as its protocol was given it."""
     token: str | None = field(default=None, repr=False)
     """A join token, as the caller wrote it."""
+    headers: Headers = field(factory=Headers, repr=False)
+    """Of the request."""
+    attestation: AttestationData | None = None
+
+    @property
+    def tls(self) -> MeshConnection | None:
+        """The connection over TLS; None for any other."""
+        return self.transport if isinstance(self.transport, MeshConnection) else None
+
+    @property
+    def peer(self) -> Peer | None:
+        """Whom the TLS handshake proved. Whether that is true now, ``tls.still_good()`` tells."""
+        return None if self.tls is None else self.tls.peer
+
+    @property
+    def process(self) -> socket.socket | None:
+        """The unix socket whose other end is a process of this machine."""
+        # A connection over TLS is somebody else's to attest, whatever carries it.
+        connected = None if self.tls is not None else getattr(self.transport, "socket", None)
+        if isinstance(connected, socket.socket) and connected.family == socket.AF_UNIX:
+            return connected
+        return None
+
+    def header(self, name: str) -> bytes | None:
+        """The value of the header ``name``, in any case; None where there is none.
+
+        Raises :class:`NoProof` where it is given more than once: which of them counts must not depend
+        on who reads it.
+        """
+        values = self.headers.getRawHeaders(name.encode("ascii"), [])
+        if len(values) > 1:
+            raise NoProof(f"the header {name} is given {len(values)} times: give it once")
+        return values[0] if values else None
 
 
 @frozen
@@ -36,6 +90,14 @@ class Attestation:
     token: IssuedToken | None = None
     """The join token: whether this key may use it, and whether this is the request it was spent
     with, is for whoever reads the request."""
+
+
+class WithoutChallenge:
+    """Base of attestors to whom their evidence is enough as it comes."""
+
+    async def challenge(self, kind: str, data: bytes) -> bytes | None:
+        """None, whatever is asked for."""
+        return None
 
 
 def seen(kind: str, *values: object) -> frozenset[Selector]:

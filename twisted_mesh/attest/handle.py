@@ -6,7 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from attrs import define
 
@@ -98,16 +98,18 @@ class ProcessHandle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
+        """Give the descriptor back; once more is no harm."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     @property
     def has_exited(self) -> bool:
+        """Whether it is over with the process, also where nobody has waited for it yet."""
         waiting = select.poll()
         waiting.register(self.descriptor, select.POLLIN)
         return bool(waiting.poll(0))

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
@@ -11,14 +11,13 @@ from zope.interface import implementer
 
 from pki.errors import PkiError
 from pki.policy.policy import NoProof
-from pki.policy.selector import Selector
+from pki.policy.selector import KINDS, Selector
 from twisted_mesh.attest.cgroup import unit_of
 from twisted_mesh.attest.credentials import Credentials
-from twisted_mesh.attest.evidence import Attestation, Evidence, seen
+from twisted_mesh.attest.evidence import Attestation, Evidence, WithoutChallenge, seen
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable, has_peer_handles
+from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.users import UserNames, user_name
-from twisted_mesh.interfaces import IAttestor
-from twisted_mesh.tls.connection import MeshConnection
 
 
 @define
@@ -39,7 +38,7 @@ class _Recorded:
 
 @implementer(IAttestor)
 @define(eq=False)
-class ProcessAttestor:
+class ProcessAttestor(WithoutChallenge):
     """``unix:uid``, ``unix:gid``, ``unix:user`` and ``systemd:unit`` of the process that connected.
 
     User and groups are those that the kernel recorded when it connected: another program that it
@@ -50,12 +49,19 @@ class ProcessAttestor:
 
     names: UserNames
     name = "process"
+    kinds = tuple(KINDS[kind] for kind in ("unix:uid", "unix:gid", "unix:user", "systemd:unit"))
     _recorded: "WeakKeyDictionary[socket.socket, _Recorded]" = field(
         factory=WeakKeyDictionary, init=False
     )
 
+    @classmethod
+    def of(cls, means: Means) -> Self:
+        """One that asks this machine for the names of users."""
+        return cls(UserNames(means.reactor))
+
     async def attest(self, evidence: Evidence) -> Attestation | None:
-        connected = _unix_socket(evidence.transport)
+        """Whose the process is, and which unit's. Raises :class:`NoProof` where it is not there any more."""
+        connected = evidence.process
         if connected is None:
             return None
         recorded = self._recorded.get(connected)
@@ -73,7 +79,7 @@ def hints(evidence: Evidence) -> Mapping[str, str]:
 
     ``executable``: the program that it runs at this moment.
     """
-    connected = _unix_socket(evidence.transport)
+    connected = evidence.process
     try:
         handle = ProcessHandle.of_peer(connected) if connected is not None else None
         if handle is None:
@@ -93,16 +99,6 @@ def selectors_of_process(pid: int) -> frozenset[Selector]:
         by = Credentials.parse_status(handle.read("status"))
         unit = unit_of(handle.read("cgroup")) if has_peer_handles() else None
     return _owned(by) | _named(user_name(by.uid), unit)
-
-
-def _unix_socket(transport: Any) -> socket.socket | None:
-    # A connection over TLS is somebody else's to attest, whatever carries it.
-    connected = (
-        None if isinstance(transport, MeshConnection) else getattr(transport, "socket", None)
-    )
-    if isinstance(connected, socket.socket) and connected.family == socket.AF_UNIX:
-        return connected
-    return None
 
 
 def _unit(connected: socket.socket, recorded: _Recorded) -> str | None:

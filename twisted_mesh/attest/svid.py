@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Self
 
 from attrs import define
 from cryptography import x509
 from zope.interface import implementer
 
 from pki.errors import Problem
-from pki.policy.policy import NoProof
+from pki.policy.selector import KINDS
 from pki.spiffe import SpiffeId
-from twisted_mesh.attest.evidence import Attestation, Evidence, seen
-from twisted_mesh.interfaces import IAttestor
-from twisted_mesh.tls.connection import MeshConnection
+from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed, WithoutChallenge, seen
+from twisted_mesh.attest.interface import IAttestor, Means
 
 
-class NoLongerGood(NoProof):
+class NoLongerGood(Lapsed):
     """The certificate that a connection was opened with would not be let in again."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -28,6 +28,7 @@ class NoLongerGood(NoProof):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
+        """What there is to object to the certificate now."""
         return self._problems or super().problems
 
 
@@ -51,17 +52,24 @@ class SvidOfAnotherDomain(NoLongerGood):
 
 @implementer(IAttestor)
 @define(eq=False)
-class SvidAttestor:
+class SvidAttestor(WithoutChallenge):
     """``x509:<SPIFFE ID>`` over mutual TLS.
 
     The handshake may be long ago: the right ends with the certificate, not with the connection.
     """
 
     name = "svid"
+    kinds = (KINDS["x509"],)
+
+    @classmethod
+    def of(cls, means: Means) -> Self:
+        """It needs nothing: the connection knows all."""
+        return cls()
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
-        connection = evidence.transport
-        if not isinstance(connection, MeshConnection) or connection.peer is None:
+        """Who the handshake proved. Raises :class:`NoLongerGood` where that would not be let in again."""
+        connection = evidence.tls
+        if connection is None or connection.peer is None:
             return None
         if not connection.still_good():
             raise _no_longer_good(connection.objections())

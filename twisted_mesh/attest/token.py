@@ -1,6 +1,7 @@
 """Attests the bearer of a join token."""
 
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 from attrs import define
 from zope.interface import implementer
@@ -8,9 +9,10 @@ from zope.interface import implementer
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import BadToken, JoinToken
 from pki.policy.policy import Forbidden, NoProof
+from pki.policy.selector import KINDS
 from pki.validity import rfc3339
-from twisted_mesh.attest.evidence import Attestation, Evidence
-from twisted_mesh.interfaces import IAttestor
+from twisted_mesh.attest.evidence import Attestation, Evidence, WithoutChallenge
+from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.records import IssuedToken
 
@@ -19,7 +21,7 @@ _REMEDY = "have an administrator make another (mesh-ctl token create)"
 
 @implementer(IAttestor)
 @define(eq=False)
-class TokenAttestor:
+class TokenAttestor(WithoutChallenge):
     """The ``token`` selectors of the registration entry that the token is bound to, which alone counts then.
 
     A spent token is attested too: only whoever reads the request can tell whether it is the one that
@@ -32,9 +34,18 @@ class TokenAttestor:
     """The entry of that id, if it is there and counts."""
     now: Now
     name = "token"
+    kinds = (KINDS["token"],)
+
+    @classmethod
+    def of(cls, means: Means) -> Self:
+        """One that asks the CA's store and its entries."""
+        return cls(means.find_token, means.entry_of, means.now)
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
-        """Raises :class:`NoProof`; :class:`Forbidden` where the entry is gone; what ``find_token`` raises."""
+        """What the token's entry says of its bearer.
+
+        Raises :class:`NoProof`; :class:`Forbidden` where the entry is gone; what ``find_token`` raises.
+        """
         if evidence.token is None:
             return None
         try:

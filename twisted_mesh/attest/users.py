@@ -3,7 +3,6 @@
 import pwd
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -39,8 +38,8 @@ class UserNames:
     """From uid to name: one look-up at a time for each user, remembered for a minute."""
 
     clock: IReactorTime
-    aside: Callable[..., Awaitable[Any]] = deferToThread
-    """Runs what blocks off the reactor."""
+    aside: Callable[[Callable[[int], str | None], int], Awaitable[str | None]] = deferToThread
+    """Runs a look-up, which blocks, off the reactor."""
     look_up: Callable[[int], str | None] = user_name
     _known: OrderedDict[int, tuple[float, str | None]] = field(factory=OrderedDict, init=False)
     _waiting: dict[int, list[Deferred[str | None]]] = field(factory=dict, init=False)

@@ -20,8 +20,8 @@ from pki.spiffe import SpiffePattern
 from pki.svid.revocation_set import Revocation
 from pki.validity import spoken_duration
 from twisted_mesh import observe
-from twisted_mesh.attest.process import ProcessAttestor
-from twisted_mesh.attest.users import UserNames
+from twisted_mesh.attest.interface import Means
+from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.api.app import ROUTES, CaApi
 from twisted_mesh.ca.api.authentication import (
@@ -244,13 +244,16 @@ class CaService(MeshService):
         places = {name: ConnectionLimit(capacity, reactor, name, self.log) for name in names}
         tls, unix = places["the TLS port"], places["the socket"]
         security = Security(contexts, judge, reactor, registry, self.log, connection_limit=tls)
-        process = ProcessAttestor(UserNames(reactor))
-        authenticators = (
-            TlsAuthenticator(options["admin"]),
-            SocketAuthenticator(self.ca.entries, process),
+        ca = self.ca
+        attestors = Attestors.registered(
+            Means(reactor, ca.store.find_token, ca.entries.entry_of, ca.now)
         )
         apis = [
-            CaApi(self.ca, authenticator, throttle=throttle) for authenticator in authenticators
+            CaApi(ca, authenticator, attestors, throttle=throttle)
+            for authenticator in (
+                TlsAuthenticator(options["admin"]),
+                SocketAuthenticator(ca.entries),
+            )
         ]
         self.sites = [
             BoundedSite(apis[0], reactor),
@@ -263,7 +266,9 @@ class CaService(MeshService):
         self.ca.url = default_entry.reached_at(self.tls_port.getHost(), options["public-url"])
         self._listen_unix(self.socket)
         if self.plain_endpoint is not None:
-            api = CaApi(self.ca, PlaintextAuthenticator(), guards_browsers=True, throttle=throttle)
+            api = CaApi(
+                ca, PlaintextAuthenticator(), attestors, guards_browsers=True, throttle=throttle
+            )
             site = BoundedSite(api, reactor, connection_limit=places["the plaintext port"])
             self.sites.append(site)
             port: Any = self.listening(

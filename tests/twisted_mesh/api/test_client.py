@@ -25,7 +25,7 @@ from pki.svid.bundle import BadBundle
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import X509Svid, certificates_pem
 from tests.authorities import BACKEND, HOUR, MESH, NOW, key, mesh
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, Door, ca_rig, result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, Door, attestors_of, ca_rig, result_of
 from tests.twisted_mesh.talking import Wire
 from twisted_mesh.api import client as ca_client_module
 from twisted_mesh.api.client import CaClient, CaRefused
@@ -527,7 +527,8 @@ class Joined:
         rig = self.rig
         rig.outcome.clear()
         rig.ask(coroutine).connect()
-        site = BoundedSite(CaApi(self.ca.ca, Door(self.caller)), rig.reactor)
+        api = CaApi(self.ca.ca, Door(self.caller), attestors_of(self.ca))
+        site = BoundedSite(api, rig.reactor)
         server = Wire(rig.reactor)
         server.join(site.buildProtocol(None))
         asked, protocol = rig.wire.value(), rig.wire.protocol

@@ -28,8 +28,8 @@ from tests.twisted_mesh.attest.processes import (
 from tests.twisted_mesh.attest.tokens import Tokens
 from tests.twisted_mesh.tls.wires import End, converse
 from twisted_mesh.attest.evidence import Evidence
+from twisted_mesh.attest.interface import IAttestor
 from twisted_mesh.attest.svid import SvidAttestor
-from twisted_mesh.interfaces import IAttestor
 
 
 @frozen

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pki.audit.log import LogKey
@@ -20,6 +21,9 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.attest.interface import Means
+from twisted_mesh.attest.registry import Attested, Attestors
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.issuance_log import IssuanceLog
@@ -149,8 +153,17 @@ class Door:
 
     caller: Principal
 
-    async def principal(self, transport: Any) -> Principal:
+    def account(self, transport: object) -> Account:
+        return Account(self.caller.proof, self.caller.kind)
+
+    def principal(self, attested: Attested) -> Principal:
         return self.caller
+
+
+def attestors_of(rig: CaRig) -> Attestors:
+    """Those that the CA of a rig has."""
+    ca = rig.ca
+    return Attestors.registered(Means(Clock(), ca.store.find_token, ca.entries.entry_of, ca.now))
 
 
 def entry(entry_id: str, selector: str, spiffe_id: object, **more: Any) -> RegistrationEntry:

@@ -16,19 +16,18 @@ from twisted.web import resource, server
 
 from pki.der import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
-from pki.policy.policy import Action, Forbidden, NoProof, Principal, demand_proof, permit
+from pki.policy.policy import Action, Forbidden, NoProof, Principal
 from pki.serial import parse_serial, serial_hex
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.svid.x509svid import certificates_pem
 from pki.validity import parse_duration, rfc3339
-from twisted_mesh.attest.evidence import Evidence
-from twisted_mesh.attest.token import TokenAttestor
+from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api import audit, connections, entries, published, trust
-from twisted_mesh.ca.api.authentication import with_token
+from twisted_mesh.ca.api.admission import Arrived, ProvingBody
+from twisted_mesh.ca.api.authentication import Authenticator
 from twisted_mesh.ca.api.request import (
     MAX_PAGE,
     Call,
-    call_of,
     certificate_query,
     path_of,
     refuse_browsers,
@@ -86,8 +85,8 @@ Handler = Callable[["CaApi", Call], Awaitable[Answer]]
 class Route:
     action: Action
     handler: Handler
-    proof_may_be_inside: bool = False
-    """Whether the body may hold the proof: then the handler asks whether the caller may."""
+    proving: type[ProvingBody] | None = None
+    """What the body is where it may hold a proof of who asks."""
     media: str = "application/json"
     """What a body says that it is."""
     is_deep: bool = False
@@ -106,7 +105,8 @@ class CaApi(resource.Resource):
     def __init__(
         self,
         ca: CertificateAuthority,
-        authenticator: Any,
+        authenticator: Authenticator,
+        attestors: Attestors,
         *,
         guards_browsers: bool = False,
         throttle: Throttle | None = None,
@@ -114,7 +114,7 @@ class CaApi(resource.Resource):
         super().__init__()
         self.ca = ca
         self.authenticator = authenticator
-        self._tokens = TokenAttestor(ca.store.find_token, ca.entries.entry_of, ca.now)
+        self.attestors = attestors
         self.guards_browsers = guards_browsers
         self.throttle = throttle
         self._second, self._told, self._untold = 0, 0, 0
@@ -155,17 +155,16 @@ class CaApi(resource.Resource):
     async def _reply(self, request: BoundedRequest) -> Answer:
         if self.guards_browsers:
             refuse_browsers(request)
-        principal = await self.authenticator.principal(request.channel.transport)
+        arrived = Arrived.on(request, self.authenticator)
         try:
-            if self.throttle is not None:
-                # Before anything else: also whoever asks for what there is not can ask too often.
-                self.throttle.charge(principal, _action(request), request.channel.getPeer())
+            # Before anything else: also whoever asks for what there is not can ask too often.
+            charged = arrived.charge(self.throttle, _action(request))
             route, rest = _route(request)
-            if not route.proof_may_be_inside:
-                permit(principal, route.action)
-            return await route.handler(self, call_of(request, principal, rest))
+            known = await charged.attest(self.attestors, self.ca.entries.lets_in, route.proving)
+            call = known.permit(route.action).read(rest)
+            return await route.handler(self, call)
         except (NoProof, Forbidden, RateLimited) as error:
-            self.ca.log.refused(error.code, principal.proof)
+            self.ca.log.refused(error.code, arrived.account.proof)
             raise
 
     def _tell(self, request: BoundedRequest, status: int, error: PkiError) -> None:
@@ -195,20 +194,16 @@ class CaApi(resource.Resource):
         return self._told <= _TOLD_A_SECOND
 
     async def sign(self, call: Call) -> Answer:
-        principal, token = call.principal, None
-        try:
-            asked = parse_json(call.body, SignRequest)
-        except BadRequest:
-            demand_proof(principal, Action.SIGN)  # a stranger is told that it is one, and no more
-            raise
-        seen = await self._tokens.attest(Evidence(None, asked.token))
-        if seen is not None:
-            principal, token = with_token(principal, seen), seen.token
-        permit(principal, Action.SIGN)
+        asked = call.read(SignRequest)
         ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
         csr = asked.csr.encode("utf-8", "replace")
         issued = await self.ca.sign(
-            principal, csr, asked.requested_id, ttl, call.idempotency_key, token=token
+            call.principal,
+            csr,
+            asked.requested_id,
+            ttl,
+            call.idempotency_key,
+            token=call.token,
         )
         told = {
             "certificate": pem(CERTIFICATE, issued.der).decode("ascii"),
@@ -354,7 +349,7 @@ def _elsewhere(
 
 #: Method and path of everything that the CA answers.
 ROUTES: dict[tuple[str, str], Route] = {
-    ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proof_may_be_inside=True),
+    ("POST", "/api/v1/sign"): Route(Action.SIGN, CaApi.sign, proving=SignRequest),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, CaApi.roots),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, CaApi.bundle),
     ("GET", "/api/v1/crl"): Route(Action.READ_CRL, CaApi.crl),

@@ -1,20 +1,48 @@
 """Authentication: who calls by the socket, by TLS, by the plaintext port, made of what the attestors saw."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from attrs import define, evolve, field
+from attrs import define, evolve, frozen
 
 from pki.policy.policy import Kind, NoProof, Principal, administrator, anonymous, workload
-from pki.spiffe import SpiffePattern
+from pki.policy.selector import Selector
+from pki.spiffe import SpiffeId, SpiffePattern
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence
-from twisted_mesh.attest.svid import SvidAttestor
+from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.entries import RegistrationEntries
 
 #: The user who may do anything on a machine anyway.
 _ROOT = 0
+_UNKNOWN_PROCESS = "unix:unknown"
+_NO_CERTIFICATE = "tls:no-certificate"
+_NO_LONGER_VALID = "tls:no-longer-valid"
+_INSECURE_HTTP = "insecure-http"
+
+
+@frozen
+class Account:
+    """Whom a request is charged to, by what the connection itself shows: nothing is looked up for it.
+
+    It lets nobody do anything. What the caller may, the attestors' :class:`Principal` says.
+    """
+
+    proof: str
+    """As in :attr:`Principal.proof`."""
+    kind: Kind
+    """Anonymous are all that no connection tells from others, and users of whom entries may say more."""
+
+
+class Authenticator(Protocol):
+    """Of one listener: who its callers are."""
+
+    def account(self, transport: object) -> Account:
+        """Whom a request on this connection is charged to. Raises :class:`NoProof` where it has ended."""
+
+    def principal(self, attested: Attested) -> Principal:
+        """Who asks, by what was attested of the connection; the rest is for :func:`principal_of`."""
 
 
 @define(eq=False)
@@ -22,19 +50,25 @@ class SocketAuthenticator:
     """The unix socket: processes of this machine, by what the kernel knows of them."""
 
     entries: RegistrationEntries
-    attestor: Any
-    """A :class:`ProcessAttestor`."""
 
-    async def principal(self, transport: Any) -> Principal:
-        """Raises :class:`NoProof`."""
-        seen: Attestation | None = await self.attestor.attest(Evidence(transport))
-        if seen is None:
-            return anonymous("unix:unknown")
-        if seen.uid in (_ROOT, os.geteuid()):
+    def account(self, transport: object) -> Account:
+        """The user who connected. Raises :class:`NoProof` where the connection is gone."""
+        process = Evidence(transport).process
+        if process is None:
+            return Account(_UNKNOWN_PROCESS, Kind.ANONYMOUS)
+        uid = Credentials.of_peer(process).uid
+        kind = Kind.ADMINISTRATOR if _administers(uid) else Kind.ANONYMOUS
+        return Account(f"unix:uid:{uid}", kind)
+
+    def principal(self, attested: Attested) -> Principal:
+        """An administrator, or a user of whom the entries may know more."""
+        seen = next((one for one in attested.attestations if one.uid is not None), None)
+        if seen is None or seen.uid is None:
+            return anonymous(_UNKNOWN_PROCESS)
+        if _administers(seen.uid):
             issues = self.entries.is_effortless
             return administrator(seen.proof, seen.selectors, issues=issues)
-        kind = Kind.WORKLOAD if self.entries.lets_in(seen.selectors) else Kind.ANONYMOUS
-        return Principal(kind, seen.proof, selectors=seen.selectors)
+        return anonymous(seen.proof, seen.selectors)
 
 
 @define(eq=False)
@@ -43,37 +77,85 @@ class TlsAuthenticator:
 
     admins: Sequence[SpiffePattern] = ()
     """Who is an administrator besides."""
-    attestor: Any = field(factory=SvidAttestor)
 
-    async def principal(self, transport: Any) -> Principal:
-        try:
-            seen: Attestation | None = await self.attestor.attest(Evidence(transport))
-        except NoProof:
-            # What needs no proof is given to whoever had one, too.
-            return anonymous("tls:no-longer-valid")
-        if seen is None or seen.spiffe_id is None or seen.serial is None:
-            return anonymous("tls:no-certificate")
-        found = workload(seen.spiffe_id, seen.serial)
-        if any(pattern.matches(seen.spiffe_id) for pattern in self.admins):
-            return evolve(found, kind=Kind.ADMINISTRATOR)
-        return found
+    def account(self, transport: object) -> Account:
+        """The SVID's ID while it is good."""
+        evidence = Evidence(transport)
+        if evidence.tls is None or evidence.peer is None:
+            return Account(_NO_CERTIFICATE, Kind.ANONYMOUS)
+        if not evidence.tls.still_good():
+            return Account(_NO_LONGER_VALID, Kind.ANONYMOUS)
+        spiffe_id = evidence.peer.spiffe_id
+        kind = Kind.ADMINISTRATOR if self._administers(spiffe_id) else Kind.WORKLOAD
+        return Account(f"x509:{spiffe_id}", kind)
+
+    def principal(self, attested: Attested) -> Principal:
+        """A workload, or an administrator by its ID, or nobody.
+
+        What needs no proof is given to whoever had one, too.
+        """
+        if attested.has_lapsed:
+            return anonymous(_NO_LONGER_VALID)
+        for seen in attested.attestations:
+            if seen.spiffe_id is not None and seen.serial is not None:
+                caller = workload(seen.spiffe_id, seen.serial)
+                if self._administers(seen.spiffe_id):
+                    return evolve(caller, kind=Kind.ADMINISTRATOR)
+                return caller
+        return anonymous(_NO_CERTIFICATE)
+
+    def _administers(self, spiffe_id: SpiffeId) -> bool:
+        return any(pattern.matches(spiffe_id) for pattern in self.admins)
 
 
 @define(eq=False)
 class PlaintextAuthenticator:
     """The loopback port of ``--insecure-http``: whoever reaches it, on the user's own word."""
 
-    async def principal(self, transport: Any) -> Principal:
-        return administrator("insecure-http")
+    def account(self, transport: object) -> Account:
+        """One for all."""
+        return Account(_INSECURE_HTTP, Kind.ADMINISTRATOR)
+
+    def principal(self, attested: Attested) -> Principal:
+        """An administrator."""
+        return administrator(_INSECURE_HTTP)
 
 
-def of_process(transport: Any) -> tuple[str, bool]:
+def of_process(transport: object) -> tuple[str, bool]:
     """Whose a connection on the socket is before it has said a word, and whether that is an administrator's."""
     try:
-        uid = Credentials.of_peer(transport.socket).uid
+        process = Evidence(transport).process
+        uid = None if process is None else Credentials.of_peer(process).uid
     except NoProof:
-        return "unix:unknown", False
-    return f"unix:uid:{uid}", uid in (_ROOT, os.geteuid())
+        uid = None
+    return (_UNKNOWN_PROCESS, False) if uid is None else (f"unix:uid:{uid}", _administers(uid))
+
+
+def principal_of(
+    caller: Principal,
+    attestations: Iterable[Attestation],
+    lets_in: Callable[[frozenset[Selector]], bool],
+) -> Principal:
+    """Who asks: whom the connection shows, ``caller``, with all else that was attested.
+
+    What binds to one registration entry, as a join token does, counts for that entry alone.
+    ``lets_in``: whether somebody with these selectors is a workload of this CA.
+    """
+    bound: Attestation | None = None
+    for seen in attestations:
+        if seen.entry is not None:
+            bound = seen
+        elif not seen.selectors <= caller.selectors:
+            caller = _beside(caller, seen)
+    if caller.kind is Kind.ANONYMOUS and lets_in(caller.selectors):
+        caller = evolve(caller, kind=Kind.WORKLOAD)
+    return caller if bound is None else with_token(caller, bound)
+
+
+def _beside(caller: Principal, seen: Attestation) -> Principal:
+    """``caller`` with one more proof; who had proven nothing yet is known by this one alone."""
+    proof = f"{caller.proof}, {seen.proof}" if caller.selectors else seen.proof
+    return evolve(caller, proof=proof, selectors=caller.selectors | seen.selectors)
 
 
 def with_token(principal: Principal, seen: Attestation) -> Principal:
@@ -88,3 +170,7 @@ def with_token(principal: Principal, seen: Attestation) -> Principal:
         entry=seen.entry,
         issues=False,
     )
+
+
+def _administers(uid: int) -> bool:
+    return uid in (_ROOT, os.geteuid())

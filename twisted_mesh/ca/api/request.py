@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -14,11 +14,12 @@ from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
 from twisted_mesh.ca.api.response import Answer
-from twisted_mesh.http.json import BadRequest
+from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import BoundedRequest
 from twisted_mesh.limits.rate_limit import address_key
-from twisted_mesh.stores.records import Query, Status
+from twisted_mesh.stores.records import IssuedToken, Query, Status
 
+T = TypeVar("T")
 #: Rows of one answer at most.
 MAX_PAGE = 1000
 _MAX_KEY = 255
@@ -56,11 +57,19 @@ class Call:
 
     address: str = ""
     """Whose network it comes from, for who has no other name."""
+    token: IssuedToken | None = None
+    """The join token that it was sent with."""
+    _asked: object = None
 
     @property
     def who(self) -> str:
         """Who takes turns with others: whoever has proven nothing, by their network."""
         return self.address if self.principal.kind is Kind.ANONYMOUS else self.principal.proof
+
+    def read(self, shape: type[T]) -> T:
+        """The body as a ``shape``. Raises :class:`BadRequest`."""
+        asked = self._asked
+        return asked if isinstance(asked, shape) else parse_json(self.body, shape)
 
     def number(self, name: str, default: int, least: int = 0, most: int = _MOST) -> int:
         """A parameter that is a whole number. Raises :class:`Malformed`."""
@@ -79,16 +88,40 @@ class CrossOrigin(BadRequest):
     code = "cross-origin"
 
 
-def call_of(request: BoundedRequest, principal: Principal, rest: str) -> Call:
-    """Raises :class:`Malformed`."""
+@frozen
+class Contents:
+    """What a request says besides its path and who asks."""
+
+    body: bytes
+    query: dict[str, str]
+    idempotency_key: str | None
+
+
+def contents_of(request: BoundedRequest) -> Contents:
+    """Raises :class:`Malformed`. What is in the body is not looked at."""
+    return Contents(_body(request), _query(request), _idempotency_key(request))
+
+
+def call_of(
+    request: BoundedRequest,
+    contents: Contents,
+    principal: Principal,
+    rest: str,
+    *,
+    token: IssuedToken | None = None,
+    asked: object = None,
+) -> Call:
+    """``asked`` is what the body was read as already."""
     return Call(
         principal,
-        _body(request),
-        _query(request),
+        contents.body,
+        contents.query,
         rest,
-        _idempotency_key(request),
+        contents.idempotency_key,
         request,
         address_key(request.channel.getPeer()),
+        token,
+        asked,
     )
 
 

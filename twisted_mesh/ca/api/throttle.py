@@ -4,7 +4,8 @@ from typing import Any
 
 from attrs import define, field
 
-from pki.policy.policy import Action, Kind, Principal
+from pki.policy.policy import Action, Kind
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, address_key
 
 _A_USER = "unix:uid:"
@@ -12,23 +13,29 @@ _A_USER = "unix:uid:"
 
 @define(eq=False)
 class Throttle:
-    """One for all listeners of a CA. Strangers have a set of their own: no flood of them costs others a place."""
+    """One for all listeners of a CA, asked before any attestor is.
+
+    Users of this machine, and strangers, have a set of their own each: no flood of them costs others a place.
+    """
 
     clock: Any
     """An ``IReactorTime``."""
     rate: Rate = DEFAULT_RATE
     _known: TokenBuckets = field(init=False)
+    _users: TokenBuckets = field(init=False)
     _strangers: TokenBuckets = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._known, self._strangers = (
-            TokenBuckets(self.rate, self.clock.seconds) for _ in range(2)
+        self._known, self._users, self._strangers = (
+            TokenBuckets(self.rate, self.clock.seconds) for _ in range(3)
         )
 
-    def charge(self, principal: Principal, action: Action | None, address: Any) -> None:
+    def charge(self, account: Account, action: Action | None, address: Any) -> None:
         """Raises :class:`RateLimited`. What administrators do is never limited, but for signing."""
-        if principal.kind is Kind.ANONYMOUS:
-            is_user = principal.proof.startswith(_A_USER)
-            self._strangers.charge(principal.proof if is_user else address_key(address))
-        elif principal.kind is not Kind.ADMINISTRATOR or action is Action.SIGN:
-            self._known.charge(principal.proof)
+        if account.kind is Kind.ANONYMOUS:
+            if account.proof.startswith(_A_USER):
+                self._users.charge(account.proof)
+            else:
+                self._strangers.charge(address_key(address))
+        elif account.kind is not Kind.ADMINISTRATOR or action is Action.SIGN:
+            self._known.charge(account.proof)

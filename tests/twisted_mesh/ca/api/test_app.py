@@ -30,10 +30,12 @@ from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem, load_certificates
 from pki.validity import rfc3339
 from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, ca_rig, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
+from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.status import status_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.http.json import BadRequest
@@ -63,11 +65,15 @@ class Api:
     site: BoundedSite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        api = CaApi(self.rig.ca, self, guards_browsers=self.guards_browsers)
+        attestors = attestors_of(self.rig)
+        api = CaApi(self.rig.ca, self, attestors, guards_browsers=self.guards_browsers)
         self.site = BoundedSite(api, self.clock)
 
-    async def principal(self, transport: Any) -> Principal:
+    def account(self, transport: object) -> Account:
         """It is the authenticator, too."""
+        return Account(self.caller.proof, self.caller.kind)
+
+    def principal(self, attested: Attested) -> Principal:
         return self.caller
 
     def ask(
@@ -671,7 +677,7 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
         raise RuntimeError("secret words")
 
     if where == "attest":
-        api.site.resource.authenticator = SimpleNamespace(principal=broken)
+        api.site.resource.attestors = SimpleNamespace(attest=broken)
     else:
         api.rig.ca.store = SimpleNamespace(list=broken)
     answer = api.ask("GET", "/api/v1/certificates")

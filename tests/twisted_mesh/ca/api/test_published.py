@@ -18,7 +18,7 @@ from pki.ocsp.request import SHA1, Issuer, OcspRequest, encode_get
 from pki.policy.policy import anonymous
 from tests.authorities import HOUR
 from tests.twisted_mesh.ca.publishing import publishing_rig, revoke, revoked, with_root_key
-from tests.twisted_mesh.ca.rigs import CaRig, Door, result_of
+from tests.twisted_mesh.ca.rigs import CaRig, Door, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.ca.api.app import ROUTES, CaApi
 from twisted_mesh.ca.api.public_site import PublicSite
@@ -68,7 +68,8 @@ def rig() -> Iterator[CaRig]:
 
 
 def api_outlet(rig: CaRig) -> Outlet:
-    site = BoundedSite(CaApi(rig.ca, Door(anonymous("tls:no-certificate"))), Clock())
+    api = CaApi(rig.ca, Door(anonymous("tls:no-certificate")), attestors_of(rig))
+    site = BoundedSite(api, Clock())
     return Outlet(rig, site, "/api/v1/crl", "/api/v1/crl?issuer=", "/api/v1/ocsp")
 
 

@@ -1,20 +1,22 @@
 """Whose bucket a request is charged to."""
 
 import pytest
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from pki.policy.policy import Action, Kind, Principal, administrator, anonymous, workload
-from pki.spiffe import SpiffeId
+from pki.policy.policy import Action, Kind
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.throttle import Throttle
-from twisted_mesh.limits.rate_limit import Rate, RateLimited
+from twisted_mesh.limits.rate_limit import MOST_BUCKETS, Rate, RateLimited
 
 HERE, THERE = (IPv4Address("TCP", f"192.0.2.{n}", 4) for n in (1, 2))
-ONE, OTHER = (workload(SpiffeId.parse(f"spiffe://mesh.local/{n}"), 1) for n in ("one", "other"))
-NOBODY = anonymous("tls:no-certificate")
-ADMINISTRATOR = administrator("unix:uid:0")
-USER = Principal(Kind.ANONYMOUS, "unix:uid:65534")
+ONE, OTHER = (
+    Account(f"x509:spiffe://mesh.local/{name}", Kind.WORKLOAD) for name in ("one", "other")
+)
+NOBODY = Account("tls:no-certificate", Kind.ANONYMOUS)
+ADMINISTRATOR = Account("unix:uid:0", Kind.ADMINISTRATOR)
+USER = Account("unix:uid:65534", Kind.ANONYMOUS)
 
 
 @define(eq=False)
@@ -23,7 +25,7 @@ class Gate:
 
     throttle: Throttle = field(factory=lambda: Throttle(Clock(), Rate(1, 1)))
 
-    def passes(self, who: Principal, where: object = HERE, action: Action = Action.SIGN) -> bool:
+    def passes(self, who: Account, where: object = HERE, action: Action = Action.SIGN) -> bool:
         try:
             self.throttle.charge(who, action, where)
         except RateLimited:
@@ -35,7 +37,6 @@ def test_whoever_has_proof_is_charged_for_itself_wherever_it_calls_from() -> Non
     gate = Gate()
     assert gate.passes(ONE)
     assert not gate.passes(ONE, THERE)
-    assert not gate.passes(evolve(ONE, serial=2)), "renewed, it is the same caller"
     assert gate.passes(OTHER)
 
 
@@ -43,7 +44,7 @@ def test_strangers_are_charged_by_where_they_are() -> None:
     gate = Gate()
     assert gate.passes(NOBODY)
     assert not gate.passes(NOBODY)
-    assert not gate.passes(anonymous("tls:no-longer-valid"))
+    assert not gate.passes(Account("tls:no-longer-valid", Kind.ANONYMOUS))
     assert gate.passes(NOBODY, THERE)
     assert gate.passes(ONE), "and nobody with proof pays for them"
 
@@ -52,7 +53,17 @@ def test_users_of_this_machine_are_told_apart() -> None:
     gate = Gate()
     assert gate.passes(USER, None)
     assert not gate.passes(USER, None)
-    assert gate.passes(evolve(USER, proof="unix:uid:65533"), None)
+    assert gate.passes(Account("unix:uid:65533", Kind.ANONYMOUS), None)
+
+
+def test_no_flood_of_strangers_costs_a_user_of_this_machine_a_place() -> None:
+    gate = Gate()
+    for number in range(2 * MOST_BUCKETS):
+        place = IPv4Address("TCP", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 4)
+        gate.passes(NOBODY, place)
+    assert not gate.passes(NOBODY), "a new stranger shares a bucket that is empty"
+    assert gate.passes(USER, None)
+    assert gate.passes(ONE)
 
 
 @pytest.mark.parametrize("action", [action for action in Action if action is not Action.SIGN])

@@ -11,9 +11,11 @@ from twisted.internet.task import Clock
 from pki.policy.policy import Principal, workload
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, key, mesh
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk
+from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.http.server import BoundedSite
 
@@ -32,9 +34,12 @@ class Api:
 
     def __attrs_post_init__(self) -> None:
         self.notifier = self.rig.ca.notifier = Notifier(self.clock)
-        self.site = BoundedSite(CaApi(self.rig.ca, self), self.clock)
+        self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
-    async def principal(self, transport: Any) -> Principal:
+    def account(self, transport: object) -> Account:
+        return Account(self.caller.proof, self.caller.kind)
+
+    def principal(self, attested: Attested) -> Principal:
         return self.caller
 
     def ask(self, query: str) -> Talk:
