@@ -10,7 +10,8 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from pki.issuing.authority import Authority
 from pki.issuing.profile import (
@@ -113,7 +114,7 @@ def forge(
     issuer: Authority | None,
     profile: Profile = WORKLOAD,
     *,
-    subject_key: MemoryKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None = None,
+    subject_key: MemoryKey | CertificateIssuerPrivateKeyTypes | None = None,
     subject: x509.Name | None = None,
     issuer_name: x509.Name | None = None,
     uris: Iterable[str] | None = None,
@@ -174,7 +175,8 @@ def forge(
         if found is not None:
             builder = builder.add_extension(found[0], critical=found[1])
     if issuer is None:
-        return builder.sign(private_key, digest or hashes.SHA256())
+        hashed = not isinstance(private_key, ed448.Ed448PrivateKey)
+        return builder.sign(private_key, digest or (hashes.SHA256() if hashed else None))
     assert isinstance(issuer.key, MemoryKey)
     return builder.sign(issuer.key.private_key, digest or issuer.key.algorithm.hash)
 

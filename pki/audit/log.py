@@ -16,13 +16,12 @@ from typing import Annotated, Any, Self
 import msgspec
 from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
-from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, printable
 from pki.keys import UnusableKey
-from pki.pkcs8 import encrypted_pem
+from pki.keys.pkcs8 import PassphraseMismatch, read_pem, write_pem
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
@@ -286,12 +285,12 @@ class LogKey:
     def from_pem(cls, name: str, pem: bytes, passphrase: bytes | None = None) -> Self:
         """Raises :class:`UnusableKey`, never with key material in it."""
         try:
-            key = serialization.load_pem_private_key(pem, passphrase)
-        except HOSTILE_INPUT as error:
-            if isinstance(error, TypeError):
-                raise UnusableKey(
-                    "the audit log's key: its passphrase is missing, or given for a key that has none"
-                ) from None
+            key = read_pem(pem, passphrase)
+        except PassphraseMismatch:
+            raise UnusableKey(
+                "the audit log's key: its passphrase is missing, or given for a key that has none"
+            ) from None
+        except UnusableKey:
             raise UnusableKey(
                 "the audit log's key is damaged, or the passphrase is wrong: restore it from a backup"
             ) from None
@@ -301,11 +300,7 @@ class LogKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """PKCS #8, encrypted if there is a passphrase."""
-        encoding = serialization.Encoding.DER if passphrase else serialization.Encoding.PEM
-        plain = self.private_key.private_bytes(
-            encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return encrypted_pem(plain, passphrase) if passphrase else plain
+        return write_pem(self.private_key, passphrase)
 
     @property
     def verifier(self) -> Verifier:

@@ -10,13 +10,12 @@ from typing import Any, TypeVar, cast
 
 from attrs import field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
 from pki.crl.entries import Facts, UnknownEntry, decode_entries, revocations
 from pki.der import CRL, GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
-from pki.keys import key_id
+from pki.keys import is_strong, key_id
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension, subject_of
 from pki.validity import rfc3339
@@ -28,7 +27,6 @@ MAX_CRL_SIZE = 64 * 1024 * 1024
 #: How far an issuer's clock may be ahead of ours.
 _AHEAD = timedelta(minutes=1)
 
-_GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _UNDERSTOOD = {
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
     ExtensionOID.CRL_NUMBER,
@@ -171,7 +169,7 @@ def _issuer_problems(
     if not _is_named(crl, issuer):
         detail = f"it is not the CRL of {subject_of(issuer)}"
         yield _problem("crl-other-issuer", detail, crl, "6.3.3 (b)")
-    elif digest is not None and not isinstance(digest, _GOOD_HASHES):
+    elif digest is not None and not is_strong(crl):
         detail = f"it is signed with {digest.name.upper()}"
         yield _problem("weak-signature", detail, crl, "5.1.1.2")
     elif not _is_signed(crl, issuer):

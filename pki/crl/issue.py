@@ -15,8 +15,7 @@ from pki.der import OCTET_STRING, SEQUENCE, element, integer, time
 from pki.errors import Problem
 from pki.issuing.lint import LintFailed
 from pki.issuing.unsigned import assemble
-from pki.keys import SigningKey, key_identifier, spki_der
-from pki.signature import algorithm_identifier, signature_over
+from pki.keys import SigningKey, key_identifier, signature_over, spki_der
 from pki.svid.names import encoded_subject
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension
@@ -50,7 +49,7 @@ async def issue_crl(
     """A CRL in DER of those of ``revoked`` that ``issuer`` has issued: equal ones give equal bytes to sign.
 
     Times are cut to whole seconds. Raises :class:`pki.issuing.lint.LintFailed` and
-    :class:`pki.signature.SigningFailed`.
+    :class:`pki.keys.SigningFailed`.
     """
     entries = encode_entries(r for r in revoked if r.issuer == issuer.key_id)
     return await sign_crl(issuer, entries, number, this_update=this_update, next_update=next_update)
@@ -80,7 +79,7 @@ async def sign_crl(
         problems.append(_broken("the next update comes after this one", "5.1.2.5"))
     if problems:
         raise LintFailed(problems)
-    algorithm = algorithm_identifier(key.algorithm)
+    algorithm = key.algorithm.identifier
     fields = (
         _V2,
         algorithm,

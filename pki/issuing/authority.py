@@ -39,13 +39,14 @@ from pki.keys import (
     KeyAlgorithm,
     MemoryKey,
     PublicKey,
+    SigningFailed,
     SigningKey,
     key_id,
     key_identifier,
+    signature_over,
     spki_der,
 )
 from pki.serial import new_serial
-from pki.signature import SigningFailed, signature_over
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import (
     NAMELESS,
@@ -252,7 +253,7 @@ class Authority:
         )
         if problems := lint_template(filled):
             raise LintFailed(problems)
-        kinds = type(public_key), public_key.key_size, bool(dns_names), bool(ip_addresses)
+        kinds = type(public_key), len(spki), bool(dns_names), bool(ip_addresses)
         if kinds not in shape.seen:
             unsigned = x509.load_der_x509_certificate(assemble(tbs, template.algorithm))
             _lint_in_full(Draftee(unsigned, self.certificate, shape.profile, now))

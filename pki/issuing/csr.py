@@ -10,26 +10,19 @@ from typing import Any, Self
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtensionOID
 
 from pki.der import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
-from pki.keys import MemoryKey, PublicKey, ecdsa, spki_der, weaknesses
+from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.names import IPAddress, alternative_names, is_dns_name, subject_for
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LONGEST_REMEMBERED = 1024
-_GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_ECDSA_OVER = {
-    SignatureAlgorithmOID.ECDSA_WITH_SHA256: "sha256",
-    SignatureAlgorithmOID.ECDSA_WITH_SHA384: "sha384",
-    SignatureAlgorithmOID.ECDSA_WITH_SHA512: "sha512",
-}
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
@@ -165,7 +158,6 @@ def _public_key(
     forbidden: Collection[bytes],
     problems: list[Problem],
 ) -> PublicKey | None:
-    digest = None
     try:
         key = csr.public_key()
         digest = csr.signature_hash_algorithm
@@ -181,7 +173,7 @@ def _public_key(
         )
         return None
     problems += weaknesses(key)
-    if not isinstance(digest, _GOOD_HASHES):
+    if not is_strong(csr):
         problems.append(
             _problem(
                 "weak-signature",
@@ -199,7 +191,7 @@ def _public_key(
                 "csr",
             )
         )
-    if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
+    if not isinstance(key, PublicKey):
         return None
     if spki_der(key) in forbidden:
         problems.append(
@@ -215,11 +207,11 @@ def _public_key(
 
 def _is_proven(csr: x509.CertificateSigningRequest, info: bytes, key: PublicKeyTypes) -> bool:
     """The same as ``csr.is_signature_valid``, which decodes the key once more."""
-    digest = _ECDSA_OVER.get(csr.signature_algorithm_oid)
-    if digest is None or not isinstance(key, ec.EllipticCurvePublicKey):
+    kind, oid = kind_of(key), csr.signature_algorithm_oid
+    if kind is None or oid not in kind.verifiable:
         return csr.is_signature_valid
     try:
-        key.verify(csr.signature, info, ecdsa(digest))
+        kind.verify(key, csr.signature, info, kind.verifiable[oid])
     except InvalidSignature:
         return False
     return True

@@ -10,13 +10,12 @@ from typing import Protocol
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
 from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.issuing.profile import BACKDATE, Profile
 from pki.issuing.publication import Publication
-from pki.keys import weaknesses
+from pki.keys import is_strong, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.svid.x509svid import Purpose, extension, leaf_problems, subject_of, uri_names, validity_of
 from pki.validity import Validity
@@ -113,9 +112,7 @@ def serial_problems(d: AnyDraft, number: int) -> Iterator[Problem]:
 
 
 def signature_algorithm(d: Draftee) -> Iterator[Problem]:
-    if not isinstance(
-        d.cert.signature_hash_algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512
-    ):
+    if not is_strong(d.cert):
         yield broken(
             d, "signatures are made with SHA-256 or better", "CA/Browser Forum BR section 7.1.3.2"
         )

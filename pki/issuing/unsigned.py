@@ -1,22 +1,22 @@
 """Placeholders: what stands where a certificate's signature will be, so that it can be laid out and linted first."""
 
-from typing import Any, Self, cast
+from typing import NoReturn, TypeVar, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pki.der import BIT_STRING, SEQUENCE, element, elements
-from pki.keys import SigningKey
+from pki.keys import PrivateKey, PublicKey, SigningKey
+
+_T = TypeVar("_T")
 
 _PLACEHOLDER = bytes(8)
 
 
 def lay_out(builder: x509.CertificateBuilder, key: SigningKey) -> x509.Certificate:
     """What ``builder`` makes for the signer ``key``, but for the signature."""
-    public_key = key.public_key
-    kind = _RsaPlaceholder if isinstance(public_key, rsa.RSAPublicKey) else _EcPlaceholder
-    return builder.sign(kind(public_key), key.algorithm.hash)
+    algorithm = key.algorithm
+    return builder.sign(placeholder(algorithm.kind.private_class, key.public_key), algorithm.hash)
 
 
 def algorithm_of(unsigned: x509.Certificate) -> bytes:
@@ -31,39 +31,25 @@ def assemble(tbs: bytes, algorithm: bytes, signature: bytes = _PLACEHOLDER) -> b
     return element(SEQUENCE, tbs + algorithm + element(BIT_STRING, b"\0" + signature))
 
 
-class _Placeholder:
-    """Stands in for the signing key while the certificate is laid out: it has no secret to use."""
+def placeholder(private_class: type[object], public_key: PublicKey) -> PrivateKey:
+    """What stands in for the private key of ``public_key`` while a certificate is laid out.
 
-    def __init__(self, public_key: Any) -> None:
-        self._public_key = public_key
+    cryptography's builder looks at a key's class, and asks it for its public key and a signature. It
+    has no secret: all else that ``private_class`` can do raises TypeError.
+    """
 
-    def public_key(self) -> Any:
-        return self._public_key
-
-    @property
-    def key_size(self) -> int:
-        return cast(int, self._public_key.key_size)
-
-    def sign(self, *args: object) -> bytes:
-        return _PLACEHOLDER
-
-    def _impossible(self, *args: object, **kwargs: object) -> Any:
+    def impossible(*args: object, **kwargs: object) -> NoReturn:
         raise TypeError("a placeholder has no private key")
 
-    exchange = decrypt = private_numbers = private_bytes = _impossible
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-
-class _EcPlaceholder(_Placeholder, ec.EllipticCurvePrivateKey):
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        return cast(ec.EllipticCurve, self._public_key.curve)
+    abstract: frozenset[str] = getattr(private_class, "__abstractmethods__", frozenset())
+    members = dict.fromkeys(abstract, impossible) | {
+        "public_key": lambda self: public_key,
+        "sign": lambda self, *args: _PLACEHOLDER,
+        "__copy__": _itself,
+        "__deepcopy__": _itself,
+    }
+    return cast(PrivateKey, type("Placeholder", (private_class,), members)())
 
 
-class _RsaPlaceholder(_Placeholder, rsa.RSAPrivateKey):
-    pass
+def _itself(key: _T, *memo: object) -> _T:
+    return key

@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.x509 import ocsp
 
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
-from pki.keys import key_id, key_identifier, spki_der, verify, weaknesses
+from pki.keys import PublicKey, is_strong, key_id, key_identifier, spki_der, verify, weaknesses
 from pki.ocsp.request import HASHES, Issuer, is_delegate
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Reason, Revocation
@@ -25,7 +24,6 @@ MAX_ANSWER_SIZE = 64 * 1024
 _AHEAD = timedelta(minutes=1)
 #: How many of the certificates in an answer are looked at.
 _MAX_CERTIFICATES = 8
-_GOOD_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _SUCCESSFUL = ocsp.OCSPResponseStatus.SUCCESSFUL
 
 
@@ -142,7 +140,7 @@ def _responder_problems(
 ) -> Iterator[Problem]:
     """Who has signed it: the issuer itself, or a delegate of it that is valid now (section 4.2.2.2)."""
     digest = found.signature_hash_algorithm
-    if not isinstance(digest, _GOOD_HASHES):
+    if not is_strong(found):
         name = digest.name.upper() if digest else "an unknown hash"
         yield _problem("weak-signature", f"the answer is signed with {name}", "4.3", cert)
         return
@@ -176,10 +174,10 @@ def _is_responder(found: ocsp.OCSPResponse, candidate: x509.Certificate) -> bool
 
 
 def _has_signed(
-    found: ocsp.OCSPResponse, candidate: x509.Certificate, digest: hashes.HashAlgorithm
+    found: ocsp.OCSPResponse, candidate: x509.Certificate, digest: HashAlgorithm | None
 ) -> bool:
     key = candidate.public_key()
-    if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)) or weaknesses(key):
+    if not isinstance(key, PublicKey) or weaknesses(key):
         return False
     try:
         verify(key, found.signature, found.tbs_response_bytes, digest)

@@ -23,9 +23,8 @@ from pki.der import (
     oid_content,
 )
 from pki.errors import PkiError
-from pki.keys import PublicKey, SigningKey, key_identifier, spki_der
+from pki.keys import PublicKey, SigningKey, key_identifier, signature_over, spki_der
 from pki.ocsp.request import CertId, Issuer, OcspRequest, is_delegate, nonce_extensions
-from pki.signature import algorithm_identifier, signature_over
 from pki.svid.names import encoded_subject
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import subject_of, validity_of
@@ -155,7 +154,7 @@ class Responder:
         """A signed OCSPResponse, in DER; no answer in it outlives the responder's certificate.
 
         Raises :class:`UnfitResponder` where that is not valid at ``produced_at``, and
-        :class:`pki.signature.SigningFailed`.
+        :class:`pki.keys.SigningFailed`.
         """
         limits = self.validity
         if not limits.contains(produced_at):
@@ -169,7 +168,7 @@ class Responder:
             data += element(_SECOND, nonce_extensions(nonce))
         tbs = element(SEQUENCE, data)
         signature = await signature_over(tbs, self.key, self._public_key)
-        algorithm = algorithm_identifier(self.key.algorithm)
+        algorithm = self.key.algorithm.identifier
         basic = tbs + algorithm + element(BIT_STRING, b"\0" + signature) + self._certificates
         answer = _BASIC + element(OCTET_STRING, element(SEQUENCE, basic))
         return element(SEQUENCE, _SUCCESSFUL + element(_FIRST, element(SEQUENCE, answer)))

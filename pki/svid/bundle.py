@@ -6,18 +6,17 @@ Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and R
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pki.errors import HOSTILE_INPUT, Malformed
+from pki.keys import jwk_members
 from pki.spiffe import TrustDomain
 from pki.svid.x509svid import certificates_pem, extension, load_certificates, subject_of
 
-_CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384"}
 _X509_SVID = "x509-svid"
 
 
@@ -80,8 +79,12 @@ class TrustBundle:
         roots = [root for key in bundle["keys"] for root in _root_of(key)]
         return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint)
 
-    def to_jwks_object(self) -> dict[str, Any]:
-        bundle: dict[str, Any] = {
+    def to_jwks_object(self) -> dict[str, object]:
+        """The SPIFFE bundle, to be encoded as JSON; :meth:`from_jwks_object` reads it back.
+
+        Raises :class:`BadBundle` where a root has a key that no JWK of ours describes.
+        """
+        bundle: dict[str, object] = {
             "spiffe_sequence": self.sequence,
             "keys": [_jwk(root) for root in self.roots],
         }
@@ -90,6 +93,7 @@ class TrustBundle:
         return bundle
 
     def to_jwks(self) -> bytes:
+        """The SPIFFE bundle in JSON. Raises as :meth:`to_jwks_object`."""
         return json.dumps(self.to_jwks_object(), indent=1).encode()
 
 
@@ -133,34 +137,18 @@ def _is_ca(cert: x509.Certificate) -> bool:
     return constraints is not None and constraints.ca
 
 
-def _b64url(number: int, size: int | None = None) -> str:
-    size = size or (number.bit_length() + 7) // 8
-    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode()
-
-
-def _key_members(key: object) -> dict[str, str] | None:
-    """The members that describe a public key (RFC 7518 section 6); None for a kind that is not ours."""
-    if isinstance(key, rsa.RSAPublicKey):
-        numbers = key.public_numbers()
-        return {"kty": "RSA", "n": _b64url(numbers.n), "e": _b64url(numbers.e)}
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVE_NAMES:
-        point, size = key.public_numbers(), (key.key_size + 7) // 8
-        return {
-            "kty": "EC",
-            "crv": _CURVE_NAMES[key.curve.name],
-            "x": _b64url(point.x, size),
-            "y": _b64url(point.y, size),
-        }
-    return None
-
-
-def _jwk(root: x509.Certificate) -> dict[str, Any]:
+def _jwk(root: x509.Certificate) -> dict[str, object]:
+    """The JWK of a root. Raises :class:`BadBundle` for one that :func:`_root_of` would pass over."""
+    if not _is_ca(root):
+        raise BadBundle(f"{subject_of(root)} is no CA certificate, so it cannot be a root")
+    members = jwk_members(root.public_key())
+    if members is None:
+        raise BadBundle(
+            f"the key of {subject_of(root)} is of a kind that the mesh does not use: "
+            "take that root out of the bundle, or have it made anew"
+        )
     der = root.public_bytes(serialization.Encoding.DER)
-    return {
-        "use": _X509_SVID,
-        **(_key_members(root.public_key()) or {}),
-        "x5c": [base64.b64encode(der).decode()],
-    }
+    return {"use": _X509_SVID, **members, "x5c": [base64.b64encode(der).decode()]}
 
 
 def _root_of(jwk: object) -> Iterator[x509.Certificate]:
@@ -172,7 +160,7 @@ def _root_of(jwk: object) -> Iterator[x509.Certificate]:
         return
     try:
         root = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
-        members = _key_members(root.public_key())
+        members = jwk_members(root.public_key())
     except HOSTILE_INPUT:
         return
     if members and _is_ca(root) and all(jwk.get(name) == value for name, value in members.items()):

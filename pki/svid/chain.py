@@ -11,11 +11,10 @@ from datetime import datetime
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from pki.errors import HOSTILE_INPUT, Problem
-from pki.keys import key_id, weaknesses
+from pki.keys import is_broken, key_id, weaknesses
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import RevocationSet
@@ -42,7 +41,6 @@ _UNDERSTOOD = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
 }
-_OLD_HASHES = (hashes.MD5, hashes.SHA1)
 
 _PEER_EKUS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
 _ANY_EKU = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
@@ -113,7 +111,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
     problems = list(_dates(cert, now))
     try:
         problems += weaknesses(cert.public_key())
-        if isinstance(cert.signature_hash_algorithm, _OLD_HASHES):
+        if is_broken(cert):
             problems.append(
                 Problem(
                     "weak-signature",

@@ -43,8 +43,8 @@ class _Question:
 
 
 async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
-    """A fresh key. RSA takes up to a second, so it is made on a thread."""
-    if algorithm in (KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_4096):
+    """A fresh key; one that may take a second to make is made on a thread."""
+    if algorithm.kind.is_slow:
         return await deferToThread(MemoryKey.generate, algorithm)
     return MemoryKey.generate(algorithm)
 

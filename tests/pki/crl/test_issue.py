@@ -19,8 +19,8 @@ from pki.issuing.authority import Authority
 from pki.issuing.lint import LintFailed
 from pki.issuing.profile import Profile
 from pki.keys import KeyAlgorithm, MemoryKey
+from pki.keys.signature import SigningFailed
 from pki.serial import new_serial
-from pki.signature import SigningFailed
 from pki.svid.revocation_set import GIVEN_REASONS, Reason, Revocation
 from tests.authorities import DAY, HOUR, NOW, Extensions, forge_issuing, key, mesh, tlv
 

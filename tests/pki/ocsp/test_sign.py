@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pki.issuing.profile import OCSP_RESPONDER
 from pki.keys import KeyAlgorithm, MemoryKey, verify
+from pki.keys.signature import SigningFailed
 from pki.ocsp.request import HASHES, SHA1, SHA256, Issuer, OcspRequest
 from pki.ocsp.sign import (
     ErrorStatus,
@@ -23,7 +24,6 @@ from pki.ocsp.sign import (
     error_response,
     single_responses,
 )
-from pki.signature import SigningFailed
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import DAY, HOUR, NOW, forge, key, mesh
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
 from pki.issuing.profile import ROOT
-from pki.keys import KeyAlgorithm
+from pki.keys import KeyAlgorithm, jwk_members
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import MESH, NOW, OTHER, der, forge, forge_root, key, mesh, pem
+from tests.authorities import MESH, NOW, OTHER, der, forge, forge_root, key, mesh, pem, rsa_key
 from tests.pki.strategies import mutated
 
 ROOTS = tuple(
@@ -88,13 +88,12 @@ def test_a_root_given_twice_is_held_once() -> None:
     assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(), first_key()])).roots == (ROOTS[2],)
 
 
-def leaf_jwk() -> object:
-    return TrustBundle(MESH, (mesh().leaf(),)).to_jwks_object()["keys"][0]
+def x5c(cert: x509.Certificate) -> list[str]:
+    return [base64.b64encode(der(cert)).decode()]
 
 
-def odd_curve_jwk() -> Any:
-    root = forge(None, ROOT, subject_key=ec.generate_private_key(ec.SECP521R1()))
-    return TrustBundle(MESH, (root,)).to_jwks_object()["keys"][0]
+LEAF = mesh().leaf(leaf_key=key("root 2"))
+ODD = forge(None, ROOT, subject_key=ec.generate_private_key(ec.SECP521R1()))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +114,9 @@ def odd_curve_jwk() -> Any:
         first_key(x="AAAA"),
         first_key(x=1),
         first_key(crv="P-384"),
-        leaf_jwk(),
-        odd_curve_jwk(),
+        first_key(x5c=x5c(LEAF)),
+        {"use": "x509-svid", "x5c": x5c(ODD)},
+        first_key(crv="P-521", x5c=x5c(ODD)),
         {},
         [],
         None,
@@ -217,6 +217,45 @@ def test_trust_domains_are_held_apart() -> None:
     assert held.all_roots == [*mine.roots, *others.roots]
 
 
-def test_a_root_without_a_key_of_ours_is_written_without_its_members() -> None:
-    assert set(odd_curve_jwk()) == {"use", "x5c"}
+@pytest.mark.parametrize(
+    ("root", "why"),
+    [(LEAF, "CN=backend is no CA certificate"), (ODD, "is of a kind that the mesh")],
+)
+def test_what_the_reader_would_pass_over_is_not_written(root: x509.Certificate, why: str) -> None:
+    bundle = TrustBundle(MESH, (ROOTS[0], root))
+    for write in (bundle.to_jwks, bundle.to_jwks_object):
+        with pytest.raises(BadBundle, match=why):
+            write()
+
+
+def foreign_roots() -> list[x509.Certificate]:
+    """As other CAs make them: of sizes, curves and kinds that we make no keys of, and a leaf."""
+    keys = (
+        rsa_key(3072),
+        rsa_key(exponent=3),
+        ec.generate_private_key(ec.SECP256K1()),
+        ed448.Ed448PrivateKey.generate(),
+    )
+    return [ODD, LEAF, *(forge(None, ROOT, subject_key=private_key) for private_key in keys)]
+
+
+@given(st.lists(st.sampled_from([*ROOTS, *foreign_roots()]), unique=True).map(tuple))
+def test_a_bundle_is_read_back_whole_or_not_written(roots: tuple[x509.Certificate, ...]) -> None:
+    bundle = TrustBundle(MESH, roots)
+    try:
+        document = bundle.to_jwks()
+    except BadBundle:
+        assert not set(roots) <= set(ROOTS)
+    else:
+        assert TrustBundle.from_jwks(MESH, document) == bundle
+
+
+def test_every_algorithm_has_members_of_its_own_in_a_jwk() -> None:
+    told = [jwk_members(key("root", algorithm).public_key) for algorithm in KeyAlgorithm]
+    assert all(members and members["kty"] for members in told)
+    assert len({tuple(sorted(members.items())) for members in told if members}) == len(KeyAlgorithm)
+    assert jwk_members(ed448.Ed448PrivateKey.generate().public_key()) is None
+
+
+def test_a_forged_root_is_good_for_these_tests() -> None:
     assert forge_root().certificate.not_valid_after_utc > NOW

@@ -6,15 +6,14 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from pki.issuing.unsigned import algorithm_of
-from pki.keys import KeyAlgorithm, MemoryKey, verify
-from pki.signature import SigningFailed, algorithm_identifier, signature_over
+from pki.keys import KeyAlgorithm, MemoryKey, SigningFailed, signature_over, verify
 from tests.authorities import key, mesh
 
 
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
 def test_algorithms_are_named_as_cryptography_names_them(algorithm: KeyAlgorithm) -> None:
     leaf = mesh(issuing_key=key("signature", algorithm)).leaf()
-    assert algorithm_identifier(algorithm) == algorithm_of(leaf)
+    assert algorithm.identifier == algorithm_of(leaf)
 
 
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))

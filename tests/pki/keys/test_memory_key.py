@@ -199,6 +199,6 @@ def test_weak_keys_are_told_by_what_is_weak_in_them(
 def test_a_modulus_that_fills_a_csr_is_refused_by_its_size_and_not_factored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pki.keys._close_primes", lambda n: pytest.fail("factored"))
+    monkeypatch.setattr("pki.keys.rsa._close_primes", lambda n: pytest.fail("factored"))
     (problem,) = weaknesses(modulus(without_small_factors(2**100_000)))
     assert "this one 100001" in problem.detail

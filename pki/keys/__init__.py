@@ -1,0 +1,42 @@
+"""Keys: the table of key algorithms, weak keys, keys made and kept, and signatures by an awaited signer."""
+
+from pki.keys.algorithm import (
+    KeyAlgorithm,
+    PrivateKey,
+    PublicKey,
+    jwk_members,
+    kind_of,
+    verify,
+    weaknesses,
+)
+from pki.keys.memory_key import MemoryKey
+from pki.keys.pkcs8 import UnusableKey
+from pki.keys.signature import (
+    SigningFailed,
+    SigningKey,
+    is_broken,
+    is_strong,
+    signature_over,
+)
+from pki.keys.spki import key_bits, key_id, key_identifier, spki_der
+
+__all__ = [
+    "KeyAlgorithm",
+    "MemoryKey",
+    "PrivateKey",
+    "PublicKey",
+    "SigningFailed",
+    "SigningKey",
+    "UnusableKey",
+    "is_broken",
+    "is_strong",
+    "jwk_members",
+    "key_bits",
+    "key_id",
+    "key_identifier",
+    "kind_of",
+    "signature_over",
+    "spki_der",
+    "verify",
+    "weaknesses",
+]

@@ -1,0 +1,116 @@
+"""The table of key algorithms: one row each, and what is asked of whatever key comes along."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import cache
+from typing import Any, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+from pki.errors import Problem
+from pki.keys.ecdsa import P256, P384
+from pki.keys.kind import Hash, KeyKind
+from pki.keys.rsa import Rsa
+
+#: A key class of one row each.
+PublicKey = RSAPublicKey | EllipticCurvePublicKey
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+
+
+class KeyAlgorithm(StrEnum):
+    """What a key is; the value is its name in options and files."""
+
+    kind: KeyKind[Any, Any]
+    """All that depends on the algorithm."""
+
+    RSA_2048 = "rsa-2048", Rsa(2048)
+    RSA_4096 = "rsa-4096", Rsa(4096)
+    EC_P256 = "ec-p256", P256
+    EC_P384 = "ec-p384", P384
+
+    def __new__(cls, name: str, *row: KeyKind[Any, Any]) -> Self:
+        made = str.__new__(cls, name)
+        made._value_ = name
+        (made.kind,) = row
+        return made
+
+    @property
+    def label(self) -> str:
+        """For people: ``ECDSA P-256``, ``RSA-4096``."""
+        return self.kind.label
+
+    @property
+    def hash(self) -> Hash | None:
+        """What signatures of this key are made over; None where it signs the data itself."""
+        return self.kind.hash
+
+    @property
+    def identifier(self) -> bytes:
+        """The AlgorithmIdentifier of what such a key signs, in DER."""
+        return self.kind.identifier
+
+    @classmethod
+    def of(cls, key: PublicKeyTypes) -> Self | None:
+        """The algorithm of a public key; None where it is none of ours."""
+        return next((row for row in _rows(type(key)) if row.kind.made(key)), None)
+
+
+@cache
+def _rows(kind: type) -> tuple[KeyAlgorithm, ...]:
+    """The rows for keys of that public class."""
+    return tuple(row for row in KeyAlgorithm if issubclass(kind, row.kind.public_class))
+
+
+def kind_of(key: PublicKeyTypes) -> KeyKind[Any, Any] | None:
+    """Who speaks for a public key of whatever size; None for one that the mesh does not use."""
+    for row in _rows(type(key)):
+        if row.kind.accepts(key):
+            return row.kind
+    return None
+
+
+def weaknesses(key: PublicKeyTypes) -> list[Problem]:
+    """Every reason why no certificate may carry this key; empty when there is none."""
+    kind = kind_of(key)
+    if kind is None:
+        name = key.curve.name if isinstance(key, EllipticCurvePublicKey) else type(key).__name__
+        found: Iterable[str] = [
+            f"keys of kind {name.removesuffix('PublicKey')} are not used in the mesh"
+        ]
+    else:
+        found = kind.weaknesses(key)
+    return [_weak(detail) for detail in found]
+
+
+def verify(key: PublicKey, signature: bytes, data: bytes, digest: HashAlgorithm | None) -> None:
+    """Raises ``cryptography.exceptions.InvalidSignature`` unless ``key`` signed ``data``.
+
+    ``digest`` is what it signed over; None for the data itself.
+    """
+    kind = kind_of(key)
+    if kind is None:
+        raise InvalidSignature
+    kind.verify(key, signature, data, digest)
+
+
+def jwk_members(key: PublicKeyTypes) -> Mapping[str, str] | None:
+    """What describes a public key in a JWK, ``kty`` among them; None for a key that the mesh does not use."""
+    kind = kind_of(key)
+    return kind.jwk(key) if kind else None
+
+
+def _weak(detail: str) -> Problem:
+    return Problem(
+        code="weak-key",
+        detail=detail,
+        remedy=f"make a new key: one of {', '.join(KeyAlgorithm)}",
+        rule="CA/Browser Forum BR section 6.1.6",
+        subject="public key",
+    )

@@ -1,0 +1,80 @@
+"""Kinds of keys: what the mesh asks of a key algorithm, so that a new one is one more file like its neighbours'."""
+
+import base64
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Generic, TypeVar
+
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.x509 import ObjectIdentifier
+
+Private = TypeVar("Private")
+Public = TypeVar("Public")
+
+#: What our own signatures are made over.
+Hash = SHA256 | SHA384 | SHA512
+
+
+class KeyKind(ABC, Generic[Private, Public]):
+    """One key algorithm. A subclass is a family, like RSA; its values differ in size, like RSA-4096.
+
+    What a kind tells is everything that depends on the algorithm: nobody else asks what class a key is of.
+    """
+
+    private_class: ClassVar[type[object]]
+    public_class: ClassVar[type[object]]
+    """cryptography's classes; one family has both."""
+    verifiable: ClassVar[Mapping[ObjectIdentifier, Hash | None]]
+    """The signature algorithms that :meth:`verify` knows, and what each is made over: None for the data itself."""
+    is_slow: ClassVar[bool] = False
+    """Whether a key may take a second to make."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """For people: ``ECDSA P-256``, ``RSA-4096``."""
+
+    @property
+    @abstractmethod
+    def hash(self) -> Hash | None:
+        """What such a key signs over; None where it signs the data itself."""
+
+    @property
+    @abstractmethod
+    def identifier(self) -> bytes:
+        """The AlgorithmIdentifier of what such a key signs, in DER."""
+
+    @abstractmethod
+    def generate(self) -> Private:
+        """A fresh key."""
+
+    @abstractmethod
+    def made(self, key: Public) -> bool:
+        """Whether ``key`` is of the very size or curve that :meth:`generate` makes."""
+
+    def accepts(self, key: Public) -> bool:
+        """Whether this kind speaks for ``key``, which somebody else has made."""
+        return self.made(key)
+
+    @abstractmethod
+    def sign(self, key: Private, data: bytes) -> bytes:
+        """The signature over ``data``, as certificates carry it."""
+
+    @abstractmethod
+    def verify(
+        self, key: Public, signature: bytes, data: bytes, digest: HashAlgorithm | None
+    ) -> None:
+        """Raises ``cryptography.exceptions.InvalidSignature`` unless ``key`` signed ``data`` over ``digest``."""
+
+    @abstractmethod
+    def jwk(self, key: Public) -> Mapping[str, str]:
+        """What describes ``key`` in a JWK (RFC 7517 section 4): ``kty``, and what that kind of key has."""
+
+    def weaknesses(self, key: Public) -> Iterable[str]:
+        """Why no certificate may carry ``key``, a sentence each; none where one may."""
+        return ()
+
+
+def base64url(data: bytes) -> str:
+    """As a JWK writes bytes (RFC 7515 section 2): without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,84 @@
+"""Private keys at rest: PKCS #8 (RFC 5958), encrypted by PBES2 (RFC 8018) with scrypt (RFC 7914) and AES-256.
+
+cryptography reads this, and writes only PBKDF2 with 2,048 rounds, of which a machine tries millions
+of passphrases an hour. OpenSSL reads it too: ``openssl pkcs8 -in root.key``.
+"""
+
+import secrets
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from pki.der import OCTET_STRING, SEQUENCE, element, integer, pem
+from pki.errors import HOSTILE_INPUT, Malformed
+
+#: 16 MiB and five passes, about 0.15 s: as much memory as OpenSSL grants a file by default.
+_COST, _BLOCK_SIZE, _PASSES = 2**14, 8, 5
+
+_PBES2 = bytes.fromhex("06092a864886f70d01050d")
+_SCRYPT = bytes.fromhex("06092b06010401da47040b")
+_AES_256_CBC = bytes.fromhex("060960864801650304012a")
+
+
+class UnusableKey(Malformed):
+    """A private key that cannot be read."""
+
+    code = "unusable-key"
+
+
+class PassphraseMismatch(UnusableKey):
+    """It is encrypted and no passphrase was given, or the other way round."""
+
+
+def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
+    """A PKCS #8 or traditional PEM key of any kind. Raises :class:`UnusableKey`, never with key material in it.
+
+    A wrong passphrase may by chance, one time in 256, decrypt to something; that is no key either.
+    """
+    try:
+        return serialization.load_pem_private_key(data, passphrase)
+    except TypeError:
+        raise PassphraseMismatch(
+            "the private key's passphrase is missing, or given for a key that has none"
+        ) from None
+    except HOSTILE_INPUT:
+        pass
+    except BaseException as error:
+        # cryptography's Rust panics on some damaged parameters, and a panic is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+    raise UnusableKey(
+        "this is no private key in PEM (damaged, cut short, or a wrong passphrase): restore it from a backup"
+    )
+
+
+def write_pem(key: PrivateKeyTypes, passphrase: bytes | None = None) -> bytes:
+    """PKCS #8 in PEM, encrypted if there is a passphrase."""
+    plain = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return encrypted_pem(plain, passphrase) if passphrase else pem("PRIVATE KEY", plain)
+
+
+def encrypted_pem(private_key_info: bytes, passphrase: bytes) -> bytes:
+    """An EncryptedPrivateKeyInfo in PEM (RFC 7468 section 11) around a PrivateKeyInfo in DER."""
+    salt, vector = secrets.token_bytes(16), secrets.token_bytes(16)
+    key = Scrypt(salt, 32, _COST, _BLOCK_SIZE, _PASSES).derive(passphrase)
+    padder = PKCS7(algorithms.AES.block_size).padder()
+    padded = padder.update(private_key_info) + padder.finalize()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(vector)).encryptor()
+    content = encryptor.update(padded) + encryptor.finalize()
+    costs = b"".join(map(integer, (_COST, _BLOCK_SIZE, _PASSES)))
+    derivation = _sequence(_SCRYPT, _sequence(element(OCTET_STRING, salt), costs))
+    scheme = _sequence(_AES_256_CBC, element(OCTET_STRING, vector))
+    encryption = _sequence(_PBES2, _sequence(derivation, scheme))
+    return pem("ENCRYPTED PRIVATE KEY", _sequence(encryption, element(OCTET_STRING, content)))
+
+
+def _sequence(*elements: bytes) -> bytes:
+    return element(SEQUENCE, b"".join(elements))

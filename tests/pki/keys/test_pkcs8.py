@@ -1,0 +1,118 @@
+"""Encrypted keys are what cryptography and OpenSSL read, and cost whoever guesses."""
+
+import subprocess
+from unittest.mock import Mock, patch
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from hypothesis import given
+
+from pki.der import INTEGER, OCTET_STRING, blocks, element
+from pki.der import pem as pem_of
+from pki.keys import UnusableKey
+from pki.keys.pkcs8 import encrypted_pem, read_pem, write_pem
+from tests.authorities import rsa_key
+from tests.pki.strategies import mutated
+from tests.tools import require_tool
+
+#: OpenSSL's count of rounds, as an INTEGER.
+ROUNDS = bytes.fromhex("02020800")
+KEYS = {
+    "EC": ec.generate_private_key(ec.SECP256R1()),
+    "RSA": rsa_key(),
+    "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+}
+
+
+def plain(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+with patch.multiple("pki.keys.pkcs8", _COST=2, _PASSES=1):
+    #: Encrypted so that it is decrypted at once.
+    CHEAP = encrypted_pem(plain(KEYS["EC"]), b"correct horse")
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_cryptography_reads_it(kind: str) -> None:
+    pem = encrypted_pem(plain(KEYS[kind]), b"correct horse")
+    found = load_pem_private_key(pem, b"correct horse")
+    assert plain(found) == plain(KEYS[kind])  # type: ignore[arg-type]
+    assert max(map(len, pem.splitlines())) == 64
+    (block,) = blocks(pem)
+    assert block.label == "ENCRYPTED PRIVATE KEY"
+
+
+def test_openssl_reads_it_and_sees_scrypt() -> None:
+    pem = encrypted_pem(plain(KEYS["RSA"]), b"correct horse")
+    openssl = require_tool("openssl")
+    asked = [openssl, "pkcs8", "-passin", "pass:correct horse", "-outform", "DER"]
+    done = subprocess.run(asked, input=pem, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    parsed = subprocess.run([openssl, "asn1parse"], input=pem, capture_output=True, check=True)
+    for words in (b":PBES2", b":scrypt", b":4000", b":08", b":05", b":aes-256-cbc"):
+        assert words in parsed.stdout
+
+
+def test_another_passphrase_does_not_open_it() -> None:
+    """One in 256 decrypts to well-padded bytes: of so many some do, and they are no key either."""
+    assert write_pem(read_pem(CHEAP, b"correct horse")) == write_pem(KEYS["EC"])
+    for number in range(2000):
+        with pytest.raises(UnusableKey, match="wrong passphrase"):
+            read_pem(CHEAP, b"battery staple %d" % number)
+
+
+def test_a_key_is_written_as_cryptography_writes_it() -> None:
+    for key in KEYS.values():
+        assert write_pem(key) == key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+
+
+@pytest.mark.parametrize("rounds", ["00", "ffff", "7f", "0080000000", "7fffffffffff"])
+def test_a_damaged_count_of_rounds_is_a_damaged_key(rounds: str) -> None:
+    """From 2,147,483,648 on cryptography's Rust panics, and a panic is no Exception."""
+    der = KEYS["EC"].private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"correct horse")
+    )
+    at = der.index(ROUNDS)
+    salt = next(
+        n for n in range(at - 20, at) if der[n] == OCTET_STRING and n + 2 + der[n + 1] == at
+    )
+    # Salt and count side by side keep their length together, so that all lengths around them stay.
+    count = element(INTEGER, bytes.fromhex(rounds))
+    kept = der[salt + 2 : at + len(ROUNDS) - len(count)].ljust(at + 2 - salt - len(count), b"x")
+    damaged = der[:salt] + element(OCTET_STRING, kept) + count + der[at + len(ROUNDS) :]
+    assert len(damaged) == len(der)
+    with pytest.raises(UnusableKey, match="wrong passphrase"):
+        read_pem(pem_of("ENCRYPTED PRIVATE KEY", damaged), b"correct horse")
+
+
+@given(mutated(CHEAP))
+def test_damage_is_told_and_never_anything_else(data: bytes) -> None:
+    try:
+        read_pem(data, b"correct horse")
+    except UnusableKey as error:
+        assert str(error).isprintable()
+
+
+def test_a_panic_is_a_damaged_key_and_an_interrupt_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As cryptography's Rust raises it."""
+
+    for raised, seen in ((PanicException, UnusableKey), (KeyboardInterrupt, KeyboardInterrupt)):
+        monkeypatch.setattr(serialization, "load_pem_private_key", Mock(side_effect=raised))
+        with pytest.raises(seen):
+            read_pem(b"")
+
+
+def test_the_same_key_is_never_encrypted_twice_to_the_same_bytes() -> None:
+    assert encrypted_pem(b"x", b"p") != encrypted_pem(b"x", b"p")
