@@ -1,0 +1,250 @@
+"""The bytes of the API, held against what it has always sent: each route's answer, and each request of the clients.
+
+What differs each time (serials, ids, hashes, keys) stands as a word. Members, their order, and what is null and
+what is left out are as they are on the wire.
+"""
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.task import Clock
+
+from pki.issuing.csr import build_csr
+from pki.keys import key_id
+from pki.policy.join_token import JoinToken
+from pki.policy.policy import Principal, anonymous
+from pki.serial import serial_hex
+from pki.svid.revocation_set import Reason
+from tests.authorities import BACKEND, HOUR, key
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
+from tests.twisted_mesh.talking import Answer, Talk, read_answers
+from twisted_mesh.api import client as clients
+from twisted_mesh.api.admin_client import Administration, NewRegistration, NewToken
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.http.address import CaAddress
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.trust.connections import ConnectionRegistry
+
+HERE = Path(__file__).parent
+CSR = build_csr(key(9), BACKEND).decode()
+JSON = "application/json"
+
+#: What differs from run to run, and what stands for it.
+VARIES = (
+    (r"-----BEGIN [A-Z ]+-----(\\n|[A-Za-z0-9+/=])*-----END [A-Z ]+-----\\n", "PEM"),
+    (r"\b[0-9a-f]{12,}\b", "HEX"),
+    (r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{40,}={0,2}", "BASE64"),
+    (r"[0-9]+ of [0-9]+ file descriptors", "N of N file descriptors"),
+)
+
+
+def steady(body: str) -> str:
+    for pattern, word in VARIES:
+        body = re.sub(pattern, word, body)
+    return body
+
+
+def held(name: str, told: dict[str, str]) -> None:
+    """``told`` is what the file has."""
+    expected = json.loads((HERE / name).read_text(encoding="utf-8"))
+    for what in expected | told:
+        assert told.get(what) == expected.get(what), what
+
+
+# What the CA answers.
+
+
+@define(eq=False)
+class Api:
+    """The CA's API for a caller that the test chooses, and the answers so far."""
+
+    rig: CaRig
+    caller: Principal = ADMIN
+    told: dict[str, str] = field(factory=dict)
+    routes: set[tuple[str, str]] = field(factory=set)
+    site: BoundedSite = field(init=False)
+    clock: Clock = field(factory=Clock)
+
+    def __attrs_post_init__(self) -> None:
+        self.site = BoundedSite(CaApi(self.rig.ca, self), self.clock)
+
+    async def principal(self, transport: Any) -> Principal:
+        return self.caller
+
+    def ask(self, name: str, method: str, path: str, body: Any = None, **more: str) -> Answer:
+        """Ask, and take note of the answer's head and body under ``name``."""
+        rest, media = more.get("rest", ""), more.get("media", JSON)
+        content = b"" if body is None else json.dumps(body).encode()
+        head = [
+            f"{method} {path.replace('*', rest.partition('?')[0])}{rest if '*' not in path else ''} HTTP/1.1",
+            "host: localhost",
+            f"content-length: {len(content)}",
+            f"content-type: {media}",
+        ]
+        talk = Talk(self.site, self.clock)
+        talk.say("\r\n".join((*head, "", "")).encode() + content)
+        (answer,) = read_answers(talk.wire.value())
+        self.routes.add((method, path))
+        kind = answer.headers["content-type"]
+        text = steady(answer.body.decode()) if "json" in kind else "…"
+        self.told[f"{name}: {method} {path}"] = f"{answer.status} {kind.partition(';')[0]} {text}"
+        return answer
+
+
+def test_every_answer_is_what_it_was(rig: CaRig) -> None:
+    api = Api(rig)
+    api.ask("of a CA that has done nothing", "GET", "/api/v1/trust", rest="?after=0&log=0")
+    api.ask("of an empty log", "GET", "/api/v1/audit/checkpoint")
+    asked = {"csr": CSR, "requested_id": str(BACKEND)}
+    signed = api.ask("signed", "POST", "/api/v1/sign", asked).json
+    other = api.ask("signed for a while", "POST", "/api/v1/sign", asked | {"ttl": "30m"}).json
+    api.ask("refused for many reasons", "POST", "/api/v1/sign", asked | {"ttl": "25h"})
+    api.ask("malformed", "POST", "/api/v1/sign", {})
+    for path in ("/api/v1/ca", "/api/v1/crl", "/api/v1/bundle", "/metrics", "/livez", "/readyz"):
+        api.ask("read", "GET", path)
+    api.ask("nonsense", "POST", "/api/v1/ocsp", media="application/ocsp-request")
+    api.ask("nonsense", "GET", "/api/v1/ocsp/*", rest="AA")
+    counts = {rig.home.issuing.key_id: {signed["serial"]: 3}}
+    report = {"instance": "a", "connections": counts, "goes_on": False}
+    api.ask("none", "GET", "/api/v1/connections")
+    api.ask("told", "POST", "/api/v1/connections", report)
+    api.ask("some", "GET", "/api/v1/connections")
+    api.ask("one", "POST", "/api/v1/revoke", {"serial": signed["serial"], "reason": "superseded"})
+    both = [signed["serial"], other["serial"], "2a"]
+    api.ask("many", "POST", "/api/v1/revoke", {"serials": both})
+    api.ask("unknown", "POST", "/api/v1/revoke", {"serial": "2a"})
+    third = serial_hex(rig.sign()[0].serial_number)
+    api.ask("revoked ones", "GET", "/api/v1/certificates", rest="?status=revoked")
+    api.ask("the first", "GET", "/api/v1/certificates", rest="?limit=1")
+    api.ask("one that is revoked", "GET", "/api/v1/certificates/*", rest=signed["serial"])
+    api.ask("one that is good", "GET", "/api/v1/certificates/*", rest=third)
+    api.ask("news", "GET", "/api/v1/trust", rest="?after=0")
+    api.ask("news with the log", "GET", "/api/v1/trust", rest="?after=0&log=0")
+    size = result_of(rig.log.extend()).checkpoint.size
+    api.ask("news with a newer log", "GET", "/api/v1/trust", rest="?after=2&log=1")
+    api.ask("no news", "GET", "/api/v1/trust", rest=f"?after=2&log={size}")
+    api.ask("signed", "GET", "/api/v1/audit/checkpoint")
+    api.ask("all", "GET", "/api/v1/audit/checkpoints")
+    api.ask("one", "GET", "/api/v1/audit/checkpoints", rest="?limit=1")
+    api.ask("one", "GET", "/api/v1/audit/entries", rest="?limit=1")
+    api.ask("the last", "GET", "/api/v1/audit/entries", rest=f"?start={size - 1}")
+    api.ask("beyond the last", "GET", "/api/v1/audit/entries", rest=f"?start={size}")
+    api.ask("inclusion", "GET", "/api/v1/audit/proof", rest=f"?position=0&size={size}")
+    api.ask("consistency", "GET", "/api/v1/audit/proof", rest=f"?from=1&to={size}")
+    api.ask("of a CA without a root key", "POST", "/api/v1/ca/detach-root", {"sha256": "0" * 64})
+    _entries_and_tokens(api)
+    rig.store.broken = {"Probe"}
+    rig.seconds += 2
+    api.ask("unwell", "GET", "/api/v1/health")
+    api.ask("unwell", "GET", "/readyz")
+    api.caller = anonymous("tls:no-certificate")
+    api.ask("nobody", "GET", "/api/v1/health")
+    assert api.routes == ROUTES.keys()
+    held("answers.json", api.told)
+
+
+def _entries_and_tokens(api: Api) -> None:
+    api.ask("well", "GET", "/api/v1/health")
+    small = {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)}
+    whole = small | {
+        "dns_names": ["b.example", "a.example"],
+        "ip_addresses": ["192.0.2.1", "2001:db8::1"],
+        "ttl": "30m",
+        "max_ttl": "1h",
+        "keys": ["ec-p256"],
+        "comment": "für alle",
+        "reason": "ticket 4711",
+    }
+    made = api.ask("small", "POST", "/api/v1/entries", small).json["id"]
+    api.ask("whole", "POST", "/api/v1/entries", whole)
+    bad = {"selectors": [], "spiffe_id": "x", "ttl": "2h", "max_ttl": "1h", "ip_addresses": ["y"]}
+    api.ask("bad", "POST", "/api/v1/entries", bad)
+    api.ask("unfit", "POST", "/api/v1/entries", small | {"ttl": 3600})
+    api.ask("one of a file", "GET", "/api/v1/entries/*", rest="file.backend")
+    api.ask("one of the store", "GET", "/api/v1/entries/*", rest=made)
+    listed = api.ask("all", "GET", "/api/v1/entries")
+    shown = {f"{e['id']} {e['selectors']}" for e in listed.json["entries"]}
+    assert len(shown) == 3
+    # By random ids: which comes first is no part of it.
+    api.told["all: GET /api/v1/entries"] = steady(
+        json.dumps(sorted(listed.json["entries"], key=lambda e: (e["source"], e["comment"])))
+    )
+    api.told["members of all: GET /api/v1/entries"] = ", ".join(listed.json)
+    token = api.ask(
+        "its own entry", "POST", "/api/v1/tokens", {"spiffe_id": str(BACKEND), "max_ttl": "1h"}
+    ).json
+    api.ask("live", "GET", "/api/v1/tokens")
+    api.ask("revoked", "DELETE", "/api/v1/tokens/*", rest=token["id"])
+    api.ask("revoked", "GET", "/api/v1/tokens")
+    spent = {"entry": token["entry"], "ttl": "5m", "key": key_id(key(9).public_key)}
+    # By a clock that does not stand: they are listed by their time.
+    api.rig.time += timedelta(seconds=1)
+    secret = api.ask("an entry that is there", "POST", "/api/v1/tokens", spent).json["token"]
+    asked = {"csr": CSR, "requested_id": str(BACKEND), "token": secret}
+    api.ask("by token", "POST", "/api/v1/sign", asked)
+    api.ask("spent", "GET", "/api/v1/tokens")
+    api.ask("unfit", "POST", "/api/v1/tokens", {"entry": made, "spiffe_id": str(BACKEND)})
+    api.ask("deleted", "DELETE", "/api/v1/entries/*", rest=made)
+    api.ask("of a file", "DELETE", "/api/v1/entries/*", rest="file.backend")
+
+
+# What the clients send.
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Each request that a client would send, its body as it would."""
+    told: dict[str, str] = {}
+
+    async def send(
+        self: CaClient, method: str, path: str, body: Any = None, more: Any = None, *, wait: int = 0
+    ) -> bytes:
+        kind, data = ("", b"") if body is None else clients._encoded(body)
+        told[f"{len(told):02} {method} {path}"] = steady(f"{kind} {data.decode()}".strip())
+        return b"{}"
+
+    monkeypatch.setattr(CaClient, "_send", send)
+    return told
+
+
+def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> None:
+    client = CaClient(Clock(), CaAddress.parse("http://127.0.0.1:1"))
+    administration = Administration(client)
+    reporter = ConnectionReporter(client, ConnectionRegistry(), Clock(), logger("test"), "me")
+    token = JoinToken("mesh-token")
+    for asking in (
+        client.sign(CSR.encode(), BACKEND),
+        client.sign(CSR.encode(), BACKEND, HOUR, "key", token),
+        client.trust(7, "störe", 3, 30),
+        administration.revoke("2a", Reason.UNSPECIFIED),
+        administration.revoke("2a", Reason.KEY_COMPROMISE),
+        administration.revoke_all(["2a", "2b"], Reason.UNSPECIFIED),
+        administration.detach_root("0" * 64),
+        administration.register(NewRegistration(["unix:uid:7"], str(BACKEND))),
+        administration.register(
+            NewRegistration(
+                ["unix:uid:7"], "x", ["a"], ["192.0.2.1"], "30m", "1h", ["ec-p256"], "für", "ja"
+            )
+        ),
+        administration.create_token(NewToken(entry="1234")),
+        administration.create_token(
+            NewToken(None, "x", ["a"], ["::1"], "30m", "5m", "0" * 64, "why")
+        ),
+        reporter._send([(("0" * 64, 42), 3)], goes_on=False),
+        reporter._send([], goes_on=True),
+        administration.delete_registration("a/b", "why so"),
+        administration.revoke_token("1234", ""),
+    ):
+        try:
+            result_of(asking)
+        except Exception as error:
+            assert "is no CA of the mesh" in str(error) or "no certificate" in str(error)
+    held("requests.json", sent)
