@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.errors import Malformed
+from twisted_mesh.limits.rate_limit import Rate, TokenBuckets
 from twisted_mesh.runtime.log import logger
 
 #: Descriptors that are no connections: the record, the log, key files, listening sockets, the reactor's own.
@@ -21,8 +22,8 @@ _FEWEST = 8
 _MOST_UNPROVEN = 256
 #: Connections that were hung up on keep their descriptor until the reactor's next turn: so many may.
 _LEAVING = 64
-#: Seconds between two lines in the log.
-_BETWEEN_LINES = 1.0
+#: Of the log.
+_LINES = Rate(1, 1)
 
 
 @frozen
@@ -165,7 +166,10 @@ class ConnectionLimit:
     _sizes: dict[bool, int] = field(factory=lambda: {True: 0, False: 0}, init=False)
     _leaving: int = field(default=0, init=False)
     _logged: tuple[int, int] = field(default=(0, 0), init=False)
-    _logs_from: float = field(default=0.0, init=False)
+    _lines: TokenBuckets = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lines = TokenBuckets(_LINES, self.clock.seconds)
 
     def __len__(self) -> int:
         """Connections that are open, those that were hung up on a moment ago among them."""
@@ -265,11 +269,10 @@ class ConnectionLimit:
 
     def _log_full(self, key: str) -> None:
         """One line a second at most, with all that came since the last one."""
-        now = self.clock.seconds()
-        if now < self._logs_from:
+        if self._lines.take(self.name):
             return
         refused, made_room = self.refused - self._logged[0], self.made_room - self._logged[1]
-        self._logged, self._logs_from = (self.refused, self.made_room), now + _BETWEEN_LINES
+        self._logged = self.refused, self.made_room
         self.log.warn(
             "{name} has no room: {refused} connections were refused and {made_room} idle ones made room; "
             "{open} of {most} are open, {unproven} of them without proof. The last was of {key}",

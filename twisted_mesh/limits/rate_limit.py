@@ -3,7 +3,7 @@
 import ipaddress
 import math
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Self
@@ -78,6 +78,7 @@ class Rate:
 #: What one caller may do: a hundred clients that start at once, with all that each of them asks, and then again
 #: every few seconds.
 DEFAULT_RATE = Rate(200, 1000)
+_ONCE_A_SECOND = Rate(1, 1)
 
 
 class TokenBuckets:
@@ -146,17 +147,32 @@ class TokenBuckets:
 class LimitedLog:
     """A log whose warnings come at a limited rate, so that no peer can fill the disk; the rest is for debugging.
 
-    ``seconds`` is a clock that does not go back.
+    ``seconds`` is a clock that does not go back. ``count`` is called once a second at most, before a warning,
+    with how many of its kind were none since then.
     """
 
-    def __init__(self, log: Logger, rate: Rate, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        log: Logger,
+        rate: Rate,
+        seconds: Callable[[], float],
+        count: Callable[[int], None] | None = None,
+    ) -> None:
         self._log = log
         self._buckets = TokenBuckets(rate, seconds)
+        self._count = count
+        self._counts = TokenBuckets(_ONCE_A_SECOND, seconds)
+        self._left_out: Counter[str] = Counter()
 
     def warn(self, text: str, *, event: str, **facts: object) -> None:
         """Log as a warning while there have not been too many of this ``event``, and as debug after that."""
-        is_over = self._buckets.take(event) > 0
-        (self._log.debug if is_over else self._log.warn)(text, event=event, **facts)
+        if self._buckets.take(event):
+            self._left_out[event] += 1
+            self._log.debug(text, event=event, **facts)
+            return
+        if self._count is not None and self._left_out[event] and not self._counts.take(event):
+            self._count(self._left_out.pop(event))
+        self._log.warn(text, event=event, **facts)
 
 
 @lru_cache(maxsize=1024)

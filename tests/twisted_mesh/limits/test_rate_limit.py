@@ -256,3 +256,18 @@ def test_warnings_beyond_a_rate_are_for_debugging_and_each_kind_has_its_own() ->
         ("refused", "warn"),
     ]
     assert "3 is refused" in log.all_text()
+
+
+def test_what_was_left_out_is_counted_once_a_second_at_most() -> None:
+    clock, log, counts = Clock(), RecordingLog(), list[int]()
+    limited = LimitedLog(log, Rate(10, 10), clock.seconds, counts.append)
+    for _ in range(100):
+        limited.warn("refused", event="refused")
+    assert counts == [], "not before the next warning"
+    for _ in range(30):
+        clock.advance(0.1)
+        for _ in range(10):
+            limited.warn("refused", event="refused")
+    assert counts == [90, 90, 90]
+    levels = [event["log_level"].name for event in log.events]
+    assert levels.count("warn") == 40
