@@ -21,6 +21,7 @@ from pki.errors import Problem, Refused, printable
 from pki.policy.entry import RegistrationEntry, read_entry
 from pki.policy.selector import spoken
 from pki.spiffe import TrustDomain
+from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.state.directory import StateError, read_trusted
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -48,6 +49,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEntry, ...]:
     """Raises :class:`StateError` with everything that is wrong, also with who may change the file."""
+    declare_kinds()
     data = read_trusted(path, "--entries", _MAX_SIZE)
     try:
         file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import PkiError
-from pki.policy import selector
 from pki.policy.selector import (
     KINDS,
     Selector,
@@ -19,6 +18,7 @@ from pki.policy.selector import (
     spoken,
     values_of,
 )
+from tests.pki.policy.kinds import own_kinds
 from tests.pki.strategies import selectors
 
 
@@ -149,11 +149,8 @@ POD = SelectorKind("k8s:pod", is_label, "k8s:pod:web-0")
 
 @pytest.fixture
 def _own_kinds() -> Iterator[None]:
-    """What is declared in a test is forgotten after it."""
-    before = set(KINDS)
-    yield
-    for name in KINDS.keys() - before:
-        del selector._kinds[name]
+    with own_kinds():
+        yield
 
 
 @pytest.mark.usefixtures("_own_kinds")

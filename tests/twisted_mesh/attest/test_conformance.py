@@ -12,12 +12,16 @@ import pytest
 from attrs import evolve, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
 from zope.interface.verify import verifyObject
 
 from pki.errors import PkiError
 from pki.policy.join_token import JoinToken
 from pki.policy.policy import NoProof
-from pki.policy.selector import Selector
+from pki.policy.selector import Selector, SelectorKind
+from tests.authorities import NOW
+from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import (
     Transport,
     calling,
@@ -25,10 +29,13 @@ from tests.twisted_mesh.attest.processes import (
     outcome,
     process_attestor,
 )
+from tests.twisted_mesh.attest.shared_secret import HEADER, NAME, SECRET, SharedSecretAttestor
 from tests.twisted_mesh.attest.tokens import Tokens
 from tests.twisted_mesh.tls.wires import End, converse
-from twisted_mesh.attest.evidence import Evidence
-from twisted_mesh.attest.interface import IAttestor
+from twisted_mesh.attest.evidence import AttestationData, Evidence
+from twisted_mesh.attest.interface import IAttestor, Means
+from twisted_mesh.attest.registry import ATTESTORS as HOUSE
+from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.attest.svid import SvidAttestor
 
 
@@ -62,13 +69,37 @@ def a_token(stack: ExitStack) -> Case:
     return Case(tokens.attestor, tokens.evidence, partial(tokens.become, revoked_at=tokens.time))
 
 
-ATTESTORS = {"process": a_process, "svid": an_svid, "token": a_token}
+def a_secret(stack: ExitStack) -> Case:
+    attestor = SharedSecretAttestor()
+    headers = Headers({HEADER: [SECRET]})
+
+    def spoil() -> None:
+        attestor.secrets = {NAME: b"another"}
+
+    return Case(attestor, Evidence(headers=headers), spoil)
+
+
+MEANS: Any = Means(Clock(), Tokens().find, {}.get, lambda: NOW)  # type: ignore[arg-type]
+ATTESTORS = {"process": a_process, "svid": an_svid, "token": a_token, "secret": a_secret}
+
+
+MADE = {
+    made.name: made for made in (attestor.of(MEANS) for attestor in (*HOUSE, SharedSecretAttestor))
+}
 
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+def _kinds() -> Iterator[None]:
+    """Those of an attestor of the tests are declared as a CA declares them, and forgotten."""
+    with own_kinds():
+        Attestors((SharedSecretAttestor(),))
+        yield
 
 
 @pytest.fixture(params=ATTESTORS)
@@ -96,6 +127,11 @@ def strange_transports(stack: ExitStack) -> list[Any]:
     ]
 
 
+def secrets_of(case: Case) -> list[str]:
+    shown = case.good.headers.getRawHeaders(HEADER, [])
+    return [*shown, *filter(None, [case.good.token])]
+
+
 def attempt(attestor: Any, evidence: Evidence) -> Any:
     """What it makes of it; an error of ours is an answer too."""
     try:
@@ -107,6 +143,34 @@ def attempt(attestor: Any, evidence: Evidence) -> Any:
 def test_it_keeps_the_interface(case: Case) -> None:
     verifyObject(IAttestor, case.attestor)
     assert case.attestor.name in ATTESTORS
+
+
+def test_every_attestor_of_the_house_is_tried_here() -> None:
+    assert {attestor.of(MEANS).name for attestor in HOUSE} < ATTESTORS.keys()
+
+
+def test_its_class_tells_its_kinds_without_one_being_made(case: Case) -> None:
+    assert type(case.attestor).kinds == case.attestor.kinds
+    assert all(isinstance(kind, SelectorKind) for kind in case.attestor.kinds)
+
+
+def test_it_finds_selectors_of_its_own_kinds_only(case: Case) -> None:
+    kinds = {kind.name for kind in case.attestor.kinds}
+    assert {
+        selector.kind for selector in outcome(case.attestor.attest(case.good)).selectors
+    } <= kinds
+
+
+@pytest.mark.parametrize("name", MADE)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(kind=st.text(max_size=20), data=st.binary(max_size=100))
+def test_a_challenge_is_made_or_not_and_nothing_breaks(name: str, kind: str, data: bytes) -> None:
+    attestor = MADE[name]
+    try:
+        wanted = outcome(attestor.challenge(kind, data))
+    except PkiError:
+        return
+    assert wanted is None or isinstance(wanted, bytes)
 
 
 def test_evidence_of_another_kind_is_none(case: Case, stack: ExitStack) -> None:
@@ -123,6 +187,9 @@ def test_evidence_of_another_kind_beside_it_changes_nothing(case: Case, stack: E
         both = evolve(case.good, transport=a_process(stack).good.transport)
     else:
         both = evolve(case.good, token=JoinToken.generate().text)
+    if case.attestor.name != "secret":
+        both = evolve(both, headers=Headers({HEADER: ["wrong"], "Authorization": ["Bearer x"]}))
+    both = evolve(both, attestation=AttestationData("other", b"x"))
     assert outcome(case.attestor.attest(both)) == alone
 
 
@@ -133,6 +200,10 @@ def test_garbage_attests_nothing_and_raises_nothing_but_our_errors(
         for token in (None, "", "mj1_", "\0\n\ud800", "x" * 100_000):
             got = attempt(case.attestor, Evidence(transport, token))
             assert got is None or isinstance(got, PkiError), (transport, got)
+    for values in ([b""], [b"\xff\0"], [b"x" * 100_000], [SECRET, SECRET], ["x"] * 1000):
+        evidence = Evidence(headers=Headers({HEADER: values}))
+        got = attempt(case.attestor, evolve(evidence, attestation=AttestationData("", b"\xff")))
+        assert got is None or isinstance(got, PkiError), (values, got)
 
 
 @pytest.mark.parametrize("make", ATTESTORS.values(), ids=ATTESTORS)
@@ -153,10 +224,7 @@ def test_good_evidence_gives_selectors_that_an_entry_can_name(case: Case) -> Non
 
 
 def test_equal_evidence_gives_equal_attestations(case: Case) -> None:
-    first, second = (
-        outcome(case.attestor.attest(Evidence(case.good.transport, case.good.token)))
-        for _ in range(2)
-    )
+    first, second = (outcome(case.attestor.attest(evolve(case.good))) for _ in range(2))
     assert first == second
 
 
@@ -164,9 +232,8 @@ def test_what_it_proves_can_be_shown(case: Case) -> None:
     attestation = outcome(case.attestor.attest(case.good))
     shown = [attestation.proof, *map(str, attestation.selectors), repr(attestation)]
     assert all(text.isprintable() and text.isascii() for text in shown)
-    secret = case.good.token
-    if secret is not None:
-        assert not any(secret in text for text in (*shown, repr(case.good)))
+    for secret in secrets_of(case):
+        assert not any(secret in text for text in (*shown, repr(case.good), repr(case.attestor)))
 
 
 def test_what_was_good_and_is_no_more_is_refused_in_a_sentence(case: Case) -> None:
@@ -176,7 +243,7 @@ def test_what_was_good_and_is_no_more_is_refused_in_a_sentence(case: Case) -> No
     assert isinstance(error, NoProof)
     assert str(error).isprintable()
     assert all(str(problem).isprintable() for problem in error.problems)
-    assert case.good.token is None or case.good.token not in f"{error!r} {error.problems}"
+    assert not any(secret in f"{error!r} {error.problems}" for secret in secrets_of(case))
 
 
 def test_nothing_is_left_open(case: Case) -> None:

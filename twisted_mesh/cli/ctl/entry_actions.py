@@ -10,6 +10,7 @@ from pki.errors import PkiError, Refused, printable
 from pki.policy.entry import RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from twisted_mesh.api.admin_client import Administration, NewRegistration, Registration
+from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.program import Unusable
@@ -59,6 +60,7 @@ def understood(
     reason: str,
 ) -> NewRegistration:
     """What the options ask for. Raises :class:`Unusable` with every option that cannot be used."""
+    declare_kinds()
     with naming_options():
         read_entry(
             "new",
@@ -95,6 +97,7 @@ def _trust_domain(spiffe_id: str, usual: str) -> TrustDomain:
 
 def entry_of(row: Registration, trust_domain: TrustDomain) -> RegistrationEntry:
     """What the API tells, as what it means. Raises :class:`Refused`."""
+    declare_kinds()
     return read_entry(
         row.id,
         trust_domain,

@@ -16,6 +16,7 @@ from pki.policy.entry import read_entry
 from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.validity import parse_duration
+from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.cli.ctl.entry_actions import naming_options
 from twisted_mesh.cli.program import Unusable
 from twisted_mesh.http.json import parse_json
@@ -113,6 +114,7 @@ def seen(pid: int | None, selectors: Sequence[str], *, has_token: bool, is_near:
 
     ``is_near``: whether the CA is on this machine and sees its processes. Raises :class:`PkiError`.
     """
+    declare_kinds()
     try:
         given = frozenset(map(Selector.parse, selectors))
     except PkiError as error:

@@ -1,0 +1,157 @@
+"""Every attestor is asked, held to the kinds that it has declared, and what one of them refuses is refused."""
+
+from collections.abc import Iterator
+
+import pytest
+from attrs import define, field
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from pki.policy.policy import NoProof
+from pki.policy.selector import KINDS, Selector, SelectorKind, is_label
+from tests.pki.policy.kinds import own_kinds
+from tests.twisted_mesh.attest.processes import outcome
+from twisted_mesh.attest import registry
+from twisted_mesh.attest.evidence import Attestation, AttestationData, Evidence, Lapsed
+from twisted_mesh.attest.interface import IAttestor, Means
+from twisted_mesh.attest.registry import ATTESTORS, Attested, Attestors, declare_kinds
+
+NOTHING = Evidence()
+
+
+def kind(name: str) -> SelectorKind:
+    return SelectorKind(name, is_label, f"{name}:x")
+
+
+def proof(text: str) -> Attestation:
+    name, _, value = text.rpartition(":")
+    return Attestation(text, frozenset({Selector(name, value)}))
+
+
+@implementer(IAttestor)
+@define(eq=False)
+class Fixed:
+    """Says the same of everybody, and counts how often it is asked."""
+
+    name: str
+    says: Attestation | Exception | None = None
+    kinds: tuple[SelectorKind, ...] = ()
+    wants: dict[str, bytes] = field(factory=dict)
+    asked: int = 0
+
+    async def attest(self, evidence: Evidence) -> Attestation | None:
+        self.asked += 1
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    async def challenge(self, kind: str, data: bytes) -> bytes | None:
+        return self.wants.get(kind)
+
+
+@pytest.fixture(autouse=True)
+def _kinds() -> Iterator[None]:
+    with own_kinds():
+        yield
+
+
+def one(name: str, says: Attestation | Exception | None = None) -> Fixed:
+    return Fixed(name, says, (kind(name),))
+
+
+def test_each_is_asked_and_whoever_has_nothing_to_say_is_left_out() -> None:
+    first, second, third = one("a", proof("a:1")), one("b"), one("c", proof("c:1"))
+    attested = outcome(Attestors((first, second, third)).attest(NOTHING))
+    assert attested == Attested((proof("a:1"), proof("c:1")))
+    assert [first.asked, second.asked, third.asked] == [1, 1, 1]
+
+
+def test_evidence_that_is_no_good_is_refused_whatever_else_there_is() -> None:
+    last = one("c", proof("c:1"))
+    attestors = Attestors((one("a", proof("a:1")), one("b", NoProof("it is forged")), last))
+    with pytest.raises(NoProof, match="it is forged"):
+        outcome(attestors.attest(NOTHING))
+    assert last.asked == 0
+
+
+def test_after_what_has_lapsed_all_else_counts() -> None:
+    attestors = Attestors((one("a", Lapsed("it has ended")), one("b", proof("b:1"))))
+    assert outcome(attestors.attest(NOTHING)) == Attested((proof("b:1"),), has_lapsed=True)
+
+
+def test_a_selector_of_a_kind_that_was_not_declared_shuts_the_door() -> None:
+    attestors = Attestors((one("a", proof("b:1")), one("b", proof("b:1"))))
+    with pytest.raises(RuntimeError, match="the attestor a has found selectors of a kind"):
+        outcome(attestors.attest(NOTHING))
+
+
+@pytest.mark.parametrize("says", ["unix:uid:0", "x509:spiffe://mesh.local/mesh/ca", "token:web"])
+def test_no_attestor_speaks_for_another(says: str) -> None:
+    attestors = Attestors((one("a", proof(says)),))
+    with pytest.raises(RuntimeError):
+        outcome(attestors.attest(NOTHING))
+
+
+def test_no_two_declare_one_kind() -> None:
+    with pytest.raises(ValueError, match="selectors of a are of first, and second declares them"):
+        Attestors((Fixed("first", kinds=(kind("a"),)), Fixed("second", kinds=(kind("a"),))))
+
+
+def test_a_kind_that_could_be_taken_for_another_is_no_attestors() -> None:
+    with pytest.raises(ValueError, match="could be taken for one of unix:uid"):
+        Attestors((one("unix"),))
+
+
+def test_kinds_are_known_once_there_is_an_attestor() -> None:
+    assert "a" not in KINDS
+    Attestors((one("a"),))
+    assert Selector.parse("a:web") == Selector("a", "web")
+
+
+def test_kinds_are_known_without_attestors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        kinds = (kind("a"), kind("b"))
+
+        @classmethod
+        def of(cls, means: Means) -> IAttestor:
+            raise AssertionError("nobody is to be made")
+
+    monkeypatch.setattr(registry, "ATTESTORS", (*ATTESTORS, Other))
+    declare_kinds()
+    declare_kinds()
+    assert {"a", "b"} <= KINDS.keys()
+
+
+def test_every_kind_of_the_house_is_an_attestors() -> None:
+    declared = [kind.name for attestor in ATTESTORS for kind in attestor.kinds]
+    assert sorted(declared) == sorted(KINDS)
+
+
+def test_whoever_wants_an_answer_asks_for_it() -> None:
+    first, second = one("a"), Fixed("b", wants={"tpm": b"nonce"})
+    attestors = Attestors((first, second))
+    assert outcome(attestors.challenge("tpm", b"key")) == b"nonce"
+    assert outcome(attestors.challenge("other", b"key")) is None
+
+
+def test_no_attestor_of_the_house_asks_for_anything_yet() -> None:
+    assert outcome(Attestors(()).challenge("tpm", b"")) is None
+
+
+# Evidence.
+
+
+def test_a_header_counts_once_in_any_case() -> None:
+    evidence = Evidence(headers=Headers({"x-some": [b"one"], "x-two": [b"one", b"two"]}))
+    assert evidence.header("X-Some") == b"one"
+    assert evidence.header("x-none") is None
+    with pytest.raises(NoProof, match="the header X-Two is given 2 times"):
+        evidence.header("X-Two")
+
+
+def test_nothing_secret_is_shown() -> None:
+    evidence = Evidence(
+        None, "mj1_secret", Headers({"a": [b"secret"]}), AttestationData("tpm", b"secret")
+    )
+    assert "secret" not in repr(evidence)
+    assert "tpm" in repr(evidence)
