@@ -21,12 +21,14 @@ from pki.policy.policy import Principal, anonymous
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, HOUR, key
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration, NewRegistration, NewToken
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -74,9 +76,12 @@ class Api:
     clock: Clock = field(factory=Clock)
 
     def __attrs_post_init__(self) -> None:
-        self.site = BoundedSite(CaApi(self.rig.ca, self), self.clock)
+        self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
-    async def principal(self, transport: Any) -> Principal:
+    def account(self, transport: object) -> Account:
+        return Account(self.caller.proof, self.caller.kind)
+
+    def principal(self, attested: Attested) -> Principal:
         return self.caller
 
     def ask(self, name: str, method: str, path: str, body: Any = None, **more: str) -> Answer:
