@@ -10,14 +10,13 @@ from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pki.errors import PkiError
 from pki.serial import serial_hex
 from pki.validity import parse_duration
 from twisted_mesh.api.client import CaClient, CaRefused
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.trust.connections import ConnectionRegistry
 
 #: Seconds between two looks at the registry: the first connections are told that soon.
@@ -55,20 +54,20 @@ class ConnectionReporter(Service):
     _has_reported: bool = field(default=False, init=False)
     """Whether the CA knows of connections of ours."""
     _reporting: "Deferred[None] | None" = field(default=None, init=False)
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ticker = Ticker(self.clock, TICK, self._look, "the reports", self.log)
 
     def startService(self) -> None:
         """Look at the registry each second from now on."""
         super().startService()
-        self._loop = LoopingCall(self._look)
-        self._loop.clock = self.clock
-        _ = self._loop.start(TICK, now=False)
+        self._ticker.start(now=False)
 
     def stopService(self) -> None:
         """Report no more, and call off what is being sent."""
         super().stopService()
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        self._ticker.stop()
         if self._reporting is not None:
             self._reporting.cancel()
 

@@ -20,15 +20,13 @@ from pki import renewal
 from pki.errors import PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
-from pki.serial import serial_pairs
 from pki.spiffe import SpiffePattern
 from pki.svid.chain import Verdict
-from pki.svid.x509svid import Purpose, X509Svid, extension, subject_of
-from pki.validity import spoken_duration, spoken_time
+from pki.svid.x509svid import Purpose, X509Svid, extension
+from twisted_mesh.identity.rotation_log import RotationLog
 from twisted_mesh.interfaces import Identity, ISource
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.runtime.clock import Now
-from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.trust.judge import Trust
@@ -71,21 +69,24 @@ class CertificateManager(Service):
     """Each in its turn, once the feed is filled."""
     draw: random.Random = field(factory=random.SystemRandom)
     announce: bool = True
-    """Whether certificates are announced to people, in the words of the log."""
+    """Whether the log tells of certificates that come as they should."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
     """Why there is no fresh certificate; None while there is one."""
     rotations: int = field(default=0, init=False)
     _plan: RenewalPlan | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
+    """Attempts in a row that brought no certificate."""
     _retry_at: float = field(default=0.0, init=False)
     """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
     _withdrawn: bool = field(default=False, init=False)
     _renewing: "Deferred[None] | None" = field(default=None, init=False)
     _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
     _ticker: Ticker = field(init=False)
+    _rotation_log: RotationLog = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._rotation_log = RotationLog(self.log, self.now, self.source.where, self.announce)
         self._ticker = Ticker(self.clock, TICK, self._look, "the rotation", self.log)
         self.trust_store.users.append(self)
         if self.feed is not None:
@@ -187,21 +188,11 @@ class CertificateManager(Service):
             self.feed.freshness.lapse()
         for factory in self.contexts:
             factory.withdraw()
-        self.log.error(
-            "Our certificate has expired and could not be renewed: new connections are refused until the CA at {ca} "
-            "answers again",
-            event="identity-expired",
-            ca=self.source.where,
-        )
+        self._rotation_log.expired()
 
     async def _renew(self) -> None:
-        first = self.svid is None
-        if not first and self.announce and not self._failures:
-            self.log.info(
-                "Certificate rotation triggered ({share:.0%} lifetime reached)",
-                event="rotation-triggered",
-                share=self.rotate_at,
-            )
+        if self.svid is not None and not self._failures:
+            self._rotation_log.triggered(self.rotate_at)
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.
@@ -220,24 +211,13 @@ class CertificateManager(Service):
 
     def _adopt(self, identity: Identity) -> None:
         """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
-        svid, before = identity.svid, self.trust_store.trust
-        issuers = (extension(cert, x509.SubjectKeyIdentifier) for cert in svid.intermediates)
-        trust = evolve(
-            before,
-            bundles=self.trust_store.merged(identity.bundles),
-            # Those from before too: peers have leaves of the last issuing CA for a while.
-            known_issuers=before.known_issuers
-            | {found.digest for found in issuers if found is not None},
-        )
+        svid, first = identity.svid, self.svid is None
+        trust = self._trust_with(identity)
         verdict = self._judge_ourselves(trust, svid)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
         swap = self._built(svid, trust)
-        first = self.svid is None
-        if self.announce:
-            self._announce(svid, first=first)
-        if not first and self.announce:
-            self.log.info("Hot-swapping certificate...", event="hot-swap")
+        self._rotation_log.issued(svid, first=first)
         swap()
         self.trust_store.believe(trust, by=self)
         self.svid = svid
@@ -245,24 +225,11 @@ class CertificateManager(Service):
             identity.issued_at, svid.validity.not_after, self.rotate_at, self.draw
         )
         if self._withdrawn or (self._failures and not first):
-            self.log.info(
-                "The CA at {ca} answers again: the certificate is fresh, and new connections are accepted",
-                event="identity-recovered",
-                ca=self.source.where,
-            )
+            self._rotation_log.recovered()
         self._withdrawn, self._failures, self._retry_at, self.last_problem = False, 0, 0.0, None
         if not first:
             self.rotations += 1
-            if self.announce:
-                self.log.info(
-                    "Active connections: {connections} (will use new cert for new connections)\n"
-                    "Certificate rotation complete.\n"
-                    "Next rotation: {next_rotation}",
-                    event="rotation-complete",
-                    connections=len(self.trust_store.registry),
-                    serial=serial_pairs(svid.leaf.serial_number),
-                    next_rotation=spoken_time(self._plan.renew_at),
-                )
+            self._rotation_log.complete(svid, len(self.trust_store.registry), self._plan.renew_at)
         if self.feed is not None:
             self.feed.renew()
             self.feed.start()
@@ -270,42 +237,31 @@ class CertificateManager(Service):
         for deferred in waiting:
             deferred.callback(svid)
 
-    def _announce(self, svid: X509Svid, *, first: bool) -> None:
-        validity = svid.validity
-        self.log.info(
-            "{title}:\n  Serial: {serial}\n  Issuer: {issuer}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
-            "  Valid: {not_before} to {not_after}\n  Expires in: {expires_in}",
-            event="certificate-issued",
-            title="Certificate issued" if first else "New certificate issued",
-            serial=serial_pairs(svid.leaf.serial_number),
-            issuer=svid.leaf.issuer.rfc4514_string(),
-            subject=subject_of(svid.leaf),
-            spiffe_id=str(svid.spiffe_id),
-            not_before=spoken_time(validity.not_before),
-            not_after=spoken_time(validity.not_after),
-            expires_in=spoken_duration(validity.not_after - self.now()),
+    def _trust_with(self, identity: Identity) -> Trust:
+        """What is to be believed with an identity: the bundles that came with it, and the issuing CA above it."""
+        before = self.trust_store.trust
+        issuers = (
+            extension(cert, x509.SubjectKeyIdentifier) for cert in identity.svid.intermediates
+        )
+        return evolve(
+            before,
+            bundles=self.trust_store.merged(identity.bundles),
+            # Those from before too: peers have leaves of the last issuing CA for a while.
+            known_issuers=before.known_issuers
+            | {found.digest for found in issuers if found is not None},
         )
 
     def _put_off(self, error: PkiError) -> None:
-        is_news = self.last_problem is None or str(self.last_problem) != str(error)
+        """Try again after a pause, which is longer each time, and shorter where little of a life is left."""
+        is_other = self.last_problem is None or str(self.last_problem) != str(error)
         self.last_problem = error
         left = self.svid.validity.not_after - self.now() if self.svid else None
         pause = renewal.backoff(self._failures, self.draw, left)
         self._failures += 1
         self._retry_at = self.clock.seconds() + pause.total_seconds()
         # The same trouble is logged again only once the pauses are long.
-        is_loud = is_news or self._failures > _LONG_TROUBLE
-        (self.log.warn if is_loud else self.log.debug)(
-            "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
-            event="renewal-failed",
-            ca=self.source.where,
-            codes=codes(error.problems),
-            reasons=reasons(error.problems),
-            pause=pause.total_seconds(),
-            meanwhile=""
-            if left is None or left.total_seconds() <= 0
-            else f" (ours is good for {spoken_duration(left)} more)",
-        )
+        is_loud = is_other or self._failures > _LONG_TROUBLE
+        self._rotation_log.failed(error, pause, left, is_loud=is_loud)
 
 
 def _nothing() -> None:

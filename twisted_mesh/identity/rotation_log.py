@@ -1,0 +1,100 @@
+"""What the log says of an identity: its certificates for people, its troubles for whoever has to mend them."""
+
+from datetime import datetime, timedelta
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from pki.errors import PkiError
+from pki.serial import serial_pairs
+from pki.svid.x509svid import X509Svid, subject_of
+from pki.validity import spoken_duration, spoken_time
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import codes, reasons
+
+
+@frozen
+class RotationLog:
+    """Writes the lines of one identity, which comes from the CA at ``where``."""
+
+    log: Logger
+    now: Now
+    where: str
+    announces: bool
+    """Whether certificates that come as they should are told of, or troubles alone."""
+
+    def triggered(self, share: float) -> None:
+        """A certificate is renewed, since so much of its life is over."""
+        if self.announces:
+            self.log.info(
+                "Certificate rotation triggered ({share:.0%} lifetime reached)",
+                event="rotation-triggered",
+                share=share,
+            )
+
+    def issued(self, svid: X509Svid, *, first: bool) -> None:
+        """There is a certificate that our peers would take, and it is about to be used."""
+        if not self.announces:
+            return
+        validity = svid.validity
+        self.log.info(
+            "{title}:\n  Serial: {serial}\n  Issuer: {issuer}\n  Subject: {subject}\n  SAN URI: {spiffe_id}\n"
+            "  Valid: {not_before} to {not_after}\n  Expires in: {expires_in}",
+            event="certificate-issued",
+            title="Certificate issued" if first else "New certificate issued",
+            serial=serial_pairs(svid.leaf.serial_number),
+            issuer=svid.leaf.issuer.rfc4514_string(),
+            subject=subject_of(svid.leaf),
+            spiffe_id=str(svid.spiffe_id),
+            not_before=spoken_time(validity.not_before),
+            not_after=spoken_time(validity.not_after),
+            expires_in=spoken_duration(validity.not_after - self.now()),
+        )
+        if not first:
+            self.log.info("Hot-swapping certificate...", event="hot-swap")
+
+    def complete(self, svid: X509Svid, connections: int, next_rotation: datetime) -> None:
+        """A certificate has taken the place of another; so many connections go on under that one."""
+        if self.announces:
+            self.log.info(
+                "Active connections: {connections} (will use new cert for new connections)\n"
+                "Certificate rotation complete.\n"
+                "Next rotation: {next_rotation}",
+                event="rotation-complete",
+                connections=connections,
+                serial=serial_pairs(svid.leaf.serial_number),
+                next_rotation=spoken_time(next_rotation),
+            )
+
+    def failed(
+        self, error: PkiError, pause: timedelta, left: timedelta | None, *, is_loud: bool
+    ) -> None:
+        """There is no certificate, for now: ``left`` is what is left of the one before, if there is one."""
+        (self.log.warn if is_loud else self.log.debug)(
+            "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
+            event="renewal-failed",
+            ca=self.where,
+            codes=codes(error.problems),
+            reasons=reasons(error.problems),
+            pause=pause.total_seconds(),
+            meanwhile=""
+            if left is None or left.total_seconds() <= 0
+            else f" (ours is good for {spoken_duration(left)} more)",
+        )
+
+    def expired(self) -> None:
+        """There is no certificate any more."""
+        self.log.error(
+            "Our certificate has expired and could not be renewed: new connections are refused until the CA at {ca} "
+            "answers again",
+            event="identity-expired",
+            ca=self.where,
+        )
+
+    def recovered(self) -> None:
+        """The troubles are over."""
+        self.log.info(
+            "The CA at {ca} answers again: the certificate is fresh, and new connections are accepted",
+            event="identity-recovered",
+            ca=self.where,
+        )
