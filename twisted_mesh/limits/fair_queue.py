@@ -46,12 +46,12 @@ class FairQueue:
         """Pieces of work that wait."""
         return self._waiting
 
-    def enter(self, caller: str) -> "Pass":
+    def enter(self, caller: str) -> "Turn":
         """An async context, in which ``caller`` has its turn."""
-        return Pass(self, caller)
+        return Turn(self, caller)
 
-    async def come_in(self, caller: str) -> None:
-        """Wait for a turn; each must be given back by :meth:`leave`. Raises :class:`Busy`."""
+    async def acquire(self, caller: str) -> None:
+        """Wait for a turn; each must be given back by :meth:`release`. Raises :class:`Busy`."""
         if self._held[caller] >= self.per_caller:
             raise Busy(
                 f"you have {self.per_caller} requests under way here: wait for some of them",
@@ -62,17 +62,17 @@ class FairQueue:
             self._held[caller] += 1
             return
         if self._waiting >= self.waiting:
-            self._turn_one_away(caller)
-        turn: Deferred[None] = Deferred(lambda deferred: self._walk_off(caller, deferred))
+            self._evict(caller)
+        turn: Deferred[None] = Deferred(lambda deferred: self._give_up(caller, deferred))
         self._line.setdefault(caller, deque()).append(turn)
         self._waiting += 1
         self._held[caller] += 1
         await turn
 
-    def leave(self, caller: str) -> None:
+    def release(self, caller: str) -> None:
         """A piece of work is done."""
         self._inside -= 1
-        self._let_go(caller)
+        self._uncount(caller)
         if self._is_letting_in:
             return  # a piece that was done at once: who let it in lets in the next, without recursion
         self._is_letting_in = True
@@ -92,7 +92,7 @@ class FairQueue:
         self._inside += 1
         return turn
 
-    def _turn_one_away(self, newcomer: str) -> None:
+    def _evict(self, newcomer: str) -> None:
         """Make room in a full line. Raises :class:`Busy` where the newcomer has as much in it as anybody."""
         busy = Busy(
             f"{self.waiting} requests are in line here: ask again in {RETRY_AFTER:g} s", RETRY_AFTER
@@ -104,7 +104,7 @@ class FairQueue:
         self._forget(caller, newest)
         newest.errback(busy)
 
-    def _walk_off(self, caller: str, turn: "Deferred[None]") -> None:
+    def _give_up(self, caller: str, turn: "Deferred[None]") -> None:
         """Whoever waited does not any more."""
         if turn in self._line.get(caller, ()):
             self._forget(caller, turn)
@@ -115,23 +115,23 @@ class FairQueue:
         if not pieces:
             del self._line[caller]
         self._waiting -= 1
-        self._let_go(caller)
+        self._uncount(caller)
 
-    def _let_go(self, caller: str) -> None:
+    def _uncount(self, caller: str) -> None:
         self._held[caller] -= 1
         if not self._held[caller]:
             del self._held[caller]
 
 
 @frozen(eq=False)
-class Pass:
+class Turn:
     """One piece of work at a :class:`FairQueue`."""
 
     fair_queue: FairQueue
     caller: str
 
     async def __aenter__(self) -> None:
-        await self.fair_queue.come_in(self.caller)
+        await self.fair_queue.acquire(self.caller)
 
     async def __aexit__(
         self,
@@ -139,4 +139,4 @@ class Pass:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.fair_queue.leave(self.caller)
+        self.fair_queue.release(self.caller)

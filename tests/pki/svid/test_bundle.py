@@ -217,6 +217,17 @@ def test_trust_domains_are_held_apart() -> None:
     assert held.all_roots == [*mine.roots, *others.roots]
 
 
+def test_a_bundle_is_replaced_or_removed_without_touching_the_others() -> None:
+    mine, others = mesh().bundle, mesh(OTHER).bundle
+    held = BundleSet.of(mine, others)
+    emptied = TrustBundle(MESH, ())
+    assert held.with_bundle(emptied) == BundleSet.of(emptied, others)
+    assert BundleSet.of(mine).with_bundle(others) == held
+    assert held.without(OTHER) == BundleSet.of(mine)
+    assert held.without(OTHER).without(OTHER) == BundleSet.of(mine)
+    assert held == BundleSet.of(mine, others), "a value"
+
+
 @pytest.mark.parametrize(
     ("root", "why"),
     [(LEAF, "CN=backend is no CA certificate"), (ODD, "is of a kind that the mesh")],

@@ -637,14 +637,14 @@ def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
         result_of(entries.settle_default(right))
         caller = administrator("unix:uid:0", frozenset({Selector("unix:uid", "0")}))
     rig.ca.fair_queue.most = 1
-    result_of(rig.ca.fair_queue.come_in("somebody else"))
+    result_of(rig.ca.fair_queue.acquire("somebody else"))
     outcome: list[Any] = []
     csr = build_csr(key(9), BACKEND)
     signing = rig.ca.sign(caller, csr, str(BACKEND), None)
     Deferred.fromCoroutine(signing).addBoth(outcome.append)
     assert outcome == []
     result_of(entries.delete(ADMIN, right.id, ""))
-    rig.ca.fair_queue.leave("somebody else")
+    rig.ca.fair_queue.release("somebody else")
     (failure,) = outcome
     assert failure.check(EntryGone), failure
     assert "sign" not in rig.order

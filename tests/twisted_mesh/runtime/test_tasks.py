@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.runtime.tasks import sleep, spawn, within
+from twisted_mesh.runtime.tasks import Ticker, sleep, spawn, within
 
 
 def outcome_of(coroutine: Any) -> list[Any]:
@@ -143,3 +143,38 @@ def test_who_gives_up_waiting_gives_up_the_work() -> None:
     assert len(cancelled) == 1
     assert found[0].check(CancelledError)
     assert clock.getDelayedCalls() == []
+
+
+# What is done again and again.
+
+
+def test_a_ticker_calls_at_once_and_then_in_its_pace_until_it_is_stopped() -> None:
+    clock, log = Clock(), RecordingLog()
+    calls: list[float] = []
+    ticker = Ticker(clock, 0.5, lambda: calls.append(clock.seconds()), "a test", log)
+    ticker.stop()
+    ticker.start()
+    clock.pump([0.5] * 3)
+    ticker.stop()
+    ticker.stop()
+    clock.pump([0.5] * 3)
+    assert calls == [0.0, 0.5, 1.0, 1.5]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_ticker_may_wait_before_its_first_call() -> None:
+    clock = Clock()
+    calls: list[float] = []
+    ticker = Ticker(clock, 1, lambda: calls.append(clock.seconds()), "a test", RecordingLog())
+    ticker.start(now=False)
+    assert calls == []
+    clock.advance(1)
+    assert calls == [1.0]
+
+
+def test_a_tick_that_breaks_is_logged_and_the_next_one_comes() -> None:
+    clock, log = Clock(), RecordingLog()
+    ticker = Ticker(clock, 1, lambda: 1 / 0, "the review", log)
+    ticker.start()
+    clock.advance(1)
+    assert log.text("tick-broke") == "a tick of the review broke\na tick of the review broke"
