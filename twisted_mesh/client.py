@@ -1,7 +1,6 @@
 """mesh-client: calls a service, sees who answers, and says what both sides proved."""
 
 from collections.abc import Callable
-from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -52,6 +51,7 @@ class ServerUrl:
 
     @property
     def url(self) -> str:
+        """Without a path: ``https://host:port``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"https://{host}:{self.port}"
 
@@ -75,7 +75,7 @@ class MeshHttpClient:
     server: ServerUrl
     security: Security
     timeout: float
-    told: Callable[[Peer], None] = field(default=lambda peer: None)
+    on_peer: Callable[[Peer], None] = field(default=lambda peer: None)
     """Called with the server's proven identity, before anything is sent to it."""
     _met: list[Peer] = field(factory=list, init=False)
     _agent: Agent = field(init=False)
@@ -85,16 +85,17 @@ class MeshHttpClient:
         self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """For twisted.web's agent: the one server, over mutual TLS, by its host name."""
         host = self.server.host
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
-        demands = (lambda leaf: hostname_problem(leaf, host),)
+        leaf_checks = (lambda leaf: hostname_problem(leaf, host),)
         return _Watched(
-            MeshClientEndpoint(tcp, self.security, server_name(host), demands), self._meet
+            MeshClientEndpoint(tcp, self.security, server_name(host), leaf_checks), self._meet
         )
 
     def _meet(self, peer: Peer) -> None:
         self._met.append(peer)
-        self.told(peer)
+        self.on_peer(peer)
 
     async def get(self, path: str) -> Reply:
         """Raises :class:`PkiError`: what we refused, what refused us, or that nobody answered in time."""
@@ -122,17 +123,17 @@ class _Watched:
     met: Callable[[Peer], None]
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        def tell(protocol: Any) -> Any:
-            connection: Any = protocol.transport
+        def report(protocol: IProtocol) -> IProtocol:
+            connection = getattr(protocol, "transport", None)
             if not isinstance(connection, MeshConnection) or connection.peer is None:
                 raise RuntimeError("a connection without a proven peer")
             self.met(connection.peer)
             return protocol
 
-        return self.endpoint.connect(factory).addCallback(tell)
+        return self.endpoint.connect(factory).addCallback(report)
 
 
-def tell_handshake(peer: Peer, ours: SpiffeId) -> None:
+def log_handshake(peer: Peer, ours: SpiffeId) -> None:
     """What the handshake settled, in the guide's words."""
     _log.info(
         "TLS Handshake Details:\n  Cipher Suite: {cipher}\n  TLS Version: {version}\n  Key Exchange: {group}\n"

@@ -17,16 +17,19 @@ _log = logger("server")
 
 
 class MeshChannel(BoundedChannel):
-    """An HTTP connection of a proven peer, told to the log as it opens."""
+    """An HTTP connection of a proven peer, logged as it opens."""
 
     def connectionMade(self) -> None:
+        """Log who it is, besides what every channel does."""
         super().connectionMade()
         connection = self.transport
         if isinstance(connection, MeshConnection) and connection.peer is not None:
-            tell_peer(connection, connection.peer)
+            log_peer(connection, connection.peer)
 
 
 class MeshSite(BoundedSite):
+    """A site whose callers are all proven, and logged as they connect."""
+
     channelClass = MeshChannel
 
 
@@ -36,6 +39,7 @@ class StatusResource(resource.Resource):
     isLeaf = True
 
     def render(self, request: BoundedRequest) -> int:
+        """Answer, unless the caller would not be let in again now: then 403, and the connection closes."""
         connection: Any = request.channel.transport
         peer: Peer | None = connection.peer
         if peer is None:  # the context demands a certificate, so this is a bug: shut the door
@@ -78,7 +82,7 @@ class StatusResource(resource.Resource):
         return server.NOT_DONE_YET
 
 
-def tell_peer(connection: MeshConnection, peer: Peer) -> None:
+def log_peer(connection: MeshConnection, peer: Peer) -> None:
     """The guide's words on a new connection, with all that is known of it."""
     _log.info(
         "New connection from {address}\n"
@@ -103,4 +107,5 @@ def tell_peer(connection: MeshConnection, peer: Peer) -> None:
 
 
 def site(reactor: IReactor) -> MeshSite:
+    """What mesh-server serves."""
     return MeshSite(StatusResource(), reactor)

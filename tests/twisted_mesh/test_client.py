@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from pki.errors import Malformed
 from tests.authorities import BACKEND, MESH, mesh
 from tests.twisted_mesh.peers import peer_of
-from twisted_mesh.client import ServerUrl, tell_handshake
+from twisted_mesh.client import ServerUrl, log_handshake
 from twisted_mesh.observe import event_text
 
 
@@ -85,7 +85,7 @@ def logged() -> Iterator[list[LogEvent]]:
 
 
 def test_the_handshake_is_told_in_the_guides_words(logged: list[LogEvent]) -> None:
-    tell_handshake(peer_of(mesh().leaf()), MESH.member("service", "payment-worker"))
+    log_handshake(peer_of(mesh().leaf()), MESH.member("service", "payment-worker"))
     (event,) = logged
     assert event_text(event).splitlines() == [
         "TLS Handshake Details:",

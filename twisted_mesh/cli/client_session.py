@@ -22,7 +22,7 @@ from twisted_mesh.api.client import CaClient
 from twisted_mesh.cli import running
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
-from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, tell_handshake
+from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import CaSource
@@ -203,7 +203,7 @@ async def _converse(session: Session) -> int:
             session.server,
             security,
             session.timeout,
-            lambda peer: tell_handshake(peer, session.spiffe_id),
+            lambda peer: log_handshake(peer, session.spiffe_id),
         )
         status = DONE
         exported = None
