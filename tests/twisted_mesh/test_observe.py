@@ -321,7 +321,7 @@ def test_the_gauges_show_the_manager_that_is_watched() -> None:
     assert sample("mesh_connections") == 2
     assert sample("mesh_revocations_known") == 1
     assert math.isnan(sample("mesh_revocation_age_seconds"))
-    judge.freshness.heard(6.0, NOW)
+    judge.freshness.refresh(6.0, NOW)
     assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (3, 0)
     judge.freshness.seconds = lambda: 12.0
     assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (6, 1)

@@ -171,7 +171,7 @@ class CaSource:
         self._store, self._position = told.store, told.position
         # Two questions may be under way: a proof leads on from what was seen when it was asked for.
         if told.log is not None and self.witness.size == log_size:
-            self.witness.hear(told.log, self.now().timestamp())
+            self.witness.compare(told.log, self.now().timestamp())
         return TrustUpdate(told.revocations, told.more and has_moved, told.waited, told.bundles)
 
     def renewed(self) -> None:

@@ -185,7 +185,7 @@ class Feed(Service):
     def _is_fresh(self, asked_at: float, update: TrustUpdate) -> None:
         """All was known that had been revoked when the source looked, however long its answer took."""
         waited = min(max(0.0, update.waited), self._seconds() - asked_at)
-        self.freshness.heard(asked_at + waited, self.now())
+        self.freshness.refresh(asked_at + waited, self.now())
         if (self._has_warned or self._was_stale) and not self.freshness.is_stale:
             self._has_warned = self._was_stale = False
             self.log.info("Revocations are fresh again", event="revocations-fresh")

@@ -51,7 +51,7 @@ class Freshness:
     """The same by the wall clock, for people."""
     _has_lapsed: bool = field(default=False, init=False)
 
-    def heard(self, as_of: float, now: datetime) -> None:
+    def refresh(self, as_of: float, now: datetime) -> None:
         """All that had been revoked at ``as_of`` is known ``now``."""
         if self.as_of is None or as_of >= self.as_of:
             self.as_of = as_of

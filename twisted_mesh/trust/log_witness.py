@@ -72,7 +72,7 @@ class LogWitness:
         """Of the log as it was seen; 0 before that."""
         return self.seen.size if self.seen else 0
 
-    def hear(self, statement: LogStatement, now: float) -> None:
+    def compare(self, statement: LogStatement, now: float) -> None:
         """Compare with what was seen; what does not fit is told once, and nothing is forgotten for it.
 
         The first log that is heard of is believed: over a channel that proved to be the CA's. So is another

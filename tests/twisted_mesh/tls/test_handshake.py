@@ -251,7 +251,7 @@ def test_a_revoked_client_gets_the_alert_that_says_so() -> None:
 def test_where_revocations_are_too_old_it_is_not_blamed_on_the_clients_certificate() -> None:
     client, server = End(False), End(True)
     server.judge.freshness = Freshness(timedelta(seconds=5), seconds=lambda: 100.0)
-    server.judge.freshness.heard(1.0, TODAY)
+    server.judge.freshness.refresh(1.0, TODAY)
     conversation = converse(client, server)
     refused(conversation, "stale-revocation")
     problem = problem_of(conversation.client_error)
@@ -262,7 +262,7 @@ def test_where_revocations_are_too_old_it_is_not_blamed_on_the_clients_certifica
 def test_a_client_whose_revocations_are_too_old_talks_to_nobody() -> None:
     client, server = End(False), End(True)
     client.judge.freshness = Freshness(timedelta(seconds=5), seconds=lambda: 100.0)
-    client.judge.freshness.heard(1.0, TODAY)
+    client.judge.freshness.refresh(1.0, TODAY)
     conversation = converse(client, server)
     assert isinstance(conversation.client_error, PeerRefused)
     assert conversation.client_error.problems[0].code == "stale-revocation"

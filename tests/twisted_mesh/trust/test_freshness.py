@@ -28,7 +28,7 @@ def test_before_the_first_answer_there_is_no_age() -> None:
 
 def test_it_gets_old_and_then_too_old() -> None:
     rig = Rig()
-    rig.fresh.heard(98.0, NOW)
+    rig.fresh.refresh(98.0, NOW)
     rig.seconds = 108.0
     assert (rig.fresh.age, rig.fresh.refuses) == (10.0, False)
     rig.seconds = 108.1
@@ -38,38 +38,38 @@ def test_it_gets_old_and_then_too_old() -> None:
     assert "after 2026-11-23T09:59:58Z" in problem.detail
     assert "--revocation-max-age is 10s" in problem.detail
     assert "CA" in problem.remedy
-    rig.fresh.heard(108.1, NOW)
+    rig.fresh.refresh(108.1, NOW)
     assert not rig.fresh.refuses
 
 
 def test_an_answer_that_was_overtaken_makes_nothing_older() -> None:
     rig = Rig()
-    rig.fresh.heard(99.0, NOW)
-    rig.fresh.heard(50.0, NOW)
+    rig.fresh.refresh(99.0, NOW)
+    rig.fresh.refresh(50.0, NOW)
     assert rig.fresh.age == 1.0
 
 
 def test_with_grace_it_is_stale_and_refuses_nobody() -> None:
     rig = Rig(on_stale=OnStale.GRACE)
-    rig.fresh.heard(50.0, NOW)
+    rig.fresh.refresh(50.0, NOW)
     assert (rig.fresh.is_stale, rig.fresh.refuses) == (True, False)
 
 
 def test_without_a_limit_it_is_good_until_our_own_certificate_ends() -> None:
     rig = Rig(max_age=None)
-    rig.fresh.heard(100.0, NOW)
+    rig.fresh.refresh(100.0, NOW)
     rig.seconds = 10**9
     assert not rig.fresh.is_stale
     rig.fresh.lapse()
     assert rig.fresh.refuses
     assert "our own certificate has ended" in rig.fresh.problem().detail
-    rig.fresh.heard(10**9, NOW)
+    rig.fresh.refresh(10**9, NOW)
     assert not rig.fresh.is_stale
 
 
 def test_a_limit_holds_whatever_our_own_certificate_does() -> None:
     rig = Rig()
-    rig.fresh.heard(100.0, NOW)
+    rig.fresh.refresh(100.0, NOW)
     rig.fresh.lapse()
     assert not rig.fresh.is_stale
 
@@ -91,7 +91,7 @@ def test_options_that_are_none_are_refused(max_age: str | None, on_stale: str) -
 @pytest.mark.parametrize("on_stale", OnStale)
 def test_another_source_that_is_out_of_date_is_a_reason_too(on_stale: OnStale) -> None:
     rig = Rig(on_stale=on_stale)
-    rig.fresh.heard(98.0, NOW)
+    rig.fresh.refresh(98.0, NOW)
     doubts: list[Problem] = []
     rig.fresh.doubts.append(lambda: doubts[0] if doubts else None)
     assert not rig.fresh.refuses

@@ -76,10 +76,10 @@ def test_once_revocations_are_too_old_the_best_verdict_is_no(rig: Rig) -> None:
     rig.time += 0.75 * HOUR
     seconds = 100.0
     rig.judge.freshness = Freshness(timedelta(seconds=10), seconds=lambda: seconds)
-    rig.judge.freshness.heard(89.0, NOW)
+    rig.judge.freshness.refresh(89.0, NOW)
     assert rig.verdict(presented) == ["stale-revocation"]
     assert rig.verdict(ended) == ["expired", "stale-revocation"]
-    rig.judge.freshness.heard(100.0, NOW)
+    rig.judge.freshness.refresh(100.0, NOW)
     assert rig.verdict(presented) == []
     assert rig.asked.count(presented) == 1, "nothing was forgotten for it"
 

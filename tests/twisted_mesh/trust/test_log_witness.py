@@ -61,7 +61,7 @@ def codes(told: list[LogEvent]) -> list[str]:
 
 
 def hear(witness: LogWitness, log: Log, now: float = 0.0) -> None:
-    witness.hear(log.since(witness.size), now)
+    witness.compare(log.since(witness.size), now)
 
 
 def test_a_log_that_grows_is_followed_in_silence(told: list[LogEvent]) -> None:
@@ -101,7 +101,7 @@ def test_a_log_of_another_key_is_told(told: list[LogEvent]) -> None:
 def test_a_note_signed_by_nobody_is_told(told: list[LogEvent]) -> None:
     witness = LogWitness(None)
     told_by = Log().grow(b"a").since(0)
-    witness.hear(LogStatement(told_by.verifier, told_by.note.replace("\n1\n", "\n2\n"), ()), 0.0)
+    witness.compare(LogStatement(told_by.verifier, told_by.note.replace("\n1\n", "\n2\n"), ()), 0.0)
     assert codes(told) == ["bad-checkpoint"]
     assert witness.size == 0
 

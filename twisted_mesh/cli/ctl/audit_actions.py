@@ -175,7 +175,7 @@ class Verifying:
         if 0 < witness.size < checkpoint.size:
             found = await administration.consistency(witness.size, checkpoint.size)
             proof = tuple(map(_hash, found.proof))
-        witness.hear(LogStatement(header.verifier, header.checkpoint or "", proof), 0.0)
+        witness.compare(LogStatement(header.verifier, header.checkpoint or "", proof), 0.0)
         return witness.problem
 
 
