@@ -12,6 +12,8 @@ from cryptography.x509 import (
     UnsupportedGeneralNameType,
 )
 
+from pki.codes import Code
+
 #: Everything that cryptography is known to raise on hostile DER. Its own documentation names
 #: ValueError only; a handler that catches just that answers 500.
 HOSTILE_INPUT: tuple[type[Exception], ...] = (
@@ -45,7 +47,7 @@ def printable(text: str, limit: int = 400) -> str:
 class Problem:
     """One reason for a refusal."""
 
-    code: str
+    code: Code
     """Stable name, the same in logs, metrics, JSON and on the command line: ``expired``."""
     detail: str
     """What was found: a sentence for people."""
@@ -67,7 +69,7 @@ class PkiError(Exception):
     ``str(error)`` is one sentence for people that states what is wrong and what to do.
     """
 
-    code: ClassVar[str] = "malformed"
+    code: ClassVar[Code] = Code.MALFORMED
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -82,7 +84,7 @@ class Malformed(PkiError):
 class Refused(PkiError):
     """The input parses and breaks rules; ``problems`` lists each of them."""
 
-    code = "refused"
+    code = Code.REFUSED
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self._problems = tuple(problems)

@@ -10,6 +10,7 @@ from typing import Self
 
 from attrs import frozen
 
+from pki.codes import Code
 from pki.errors import Malformed, printable
 
 _SCHEME = "spiffe://"
@@ -25,7 +26,7 @@ RESERVED_SEGMENT = "mesh"
 class NotASpiffeId(Malformed):
     """The text is not a SPIFFE ID, a trust domain or a pattern."""
 
-    code = "not-a-spiffe-id"
+    code = Code.NOT_A_SPIFFE_ID
 
     def __init__(self, text: str, rule: str) -> None:
         self.rule = rule

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from twisted.web import resource, server
 
+from pki.codes import Code
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, answer, no_longer_accepted
 from twisted_mesh.http.server import BoundedChannel, BoundedSite
@@ -55,12 +56,12 @@ class StatusResource(resource.Resource):
         if path != "/api/status":
             status, body = (
                 404,
-                problem_body(404, "not-found", "there is nothing here: try /api/status"),
+                problem_body(404, Code.NOT_FOUND, "there is nothing here: try /api/status"),
             )
         elif method not in ("GET", "HEAD"):
             status, body = (
                 405,
-                problem_body(405, "method-not-allowed", "GET is all that is done here"),
+                problem_body(405, Code.METHOD_NOT_ALLOWED, "GET is all that is done here"),
             )
         else:
             status, body = (

@@ -9,6 +9,7 @@ from attrs import define, field, frozen
 
 from pki.audit.log import BadEntry, Checkpoint, Entry
 from pki.audit.merkle import GrowingTree, leaf_hash
+from pki.codes import Code
 from pki.errors import printable
 from pki.validity import rfc3339
 
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 class Finding:
     """Something about a log that is not as it should be."""
 
-    code: str
+    code: Code
     start: int
     end: int
     """The entries that it is about: from ``start`` up to ``end``, which is not among them."""
@@ -74,7 +75,7 @@ def _of_other_logs(known: Iterable[Checkpoint], origin: str) -> Iterator[Finding
             others[checkpoint.origin] = max(others.get(checkpoint.origin, 0), checkpoint.size)
     for other, size in sorted(others.items()):
         yield Finding(
-            "log-replaced",
+            Code.LOG_REPLACED,
             0,
             size,
             f"{size} entries were signed as the log {printable(other, 80)}, and this is {printable(origin, 80)}",
@@ -95,7 +96,7 @@ def _forks(signed: dict[int, list[Checkpoint]]) -> Iterator[Finding]:
         if len(roots) > 1:
             times = " and ".join(rfc3339(c.at) for c in reversed(roots.values()))
             yield Finding(
-                "log-forked",
+                Code.LOG_FORKED,
                 0,
                 size,
                 f"{len(roots)} different logs of {size} entries were signed, at {times}",
@@ -153,7 +154,7 @@ class _Examination:
         if largest > self._end:
             at = rfc3339(self.signed[largest][0].at)
             yield Finding(
-                "log-rolled-back",
+                Code.LOG_ROLLED_BACK,
                 self._end,
                 largest,
                 f"the log ends after {self._end} entries and had {largest} at {at}: at least "
@@ -171,7 +172,7 @@ class _Examination:
         # Every later root would be wrong too, for the same reason.
         self._tree = None
         yield Finding(
-            "log-rewritten",
+            Code.LOG_REWRITTEN,
             self._good,
             size,
             f"the first {size} entries are not those that were signed at {rfc3339(rivals[0].at)}: "
@@ -187,13 +188,15 @@ class _Examination:
                 rest = ((start, position), (position + 1, end))
                 self._gaps[i : i + 1] = [gap for gap in rest if gap[0] < gap[1]]
                 detail = f"entry {position} comes after entry {self._end - 1}"
-                return Finding("log-reordered", position, position + 1, detail)
-        return Finding("log-repeated", position, position + 1, f"entry {position} is there twice")
+                return Finding(Code.LOG_REORDERED, position, position + 1, detail)
+        return Finding(
+            Code.LOG_REPEATED, position, position + 1, f"entry {position} is there twice"
+        )
 
     def _close_hole(self, end: int) -> Iterator[Finding]:
         if self._hole is not None:
             yield Finding(
-                "log-cut",
+                Code.LOG_CUT,
                 self._hole,
                 end,
                 f"the text of {_span(self._hole, end)} is gone while older text is kept: that is not how "
@@ -208,15 +211,15 @@ class _Examination:
         where = position, position + 1
         if leaf is not None and computed != leaf:
             detail = f"entry {position} is not what was taken into the tree"
-            yield Finding("log-edited", *where, detail)
+            yield Finding(Code.LOG_EDITED, *where, detail)
         try:
             at = Entry.parse(entry).at
         except BadEntry as error:
-            yield Finding("bad-entry", *where, f"entry {position}: {error}")
+            yield Finding(Code.BAD_ENTRY, *where, f"entry {position}: {error}")
             return
         if self._latest is not None and at < self._latest - _SLACK:
             yield Finding(
-                "time-backwards",
+                Code.TIME_BACKWARDS,
                 *where,
                 f"entry {position} is dated {rfc3339(at)}, after one of {rfc3339(self._latest)}",
                 is_breach=False,
@@ -225,7 +228,7 @@ class _Examination:
 
 
 def _cut(start: int, end: int) -> Finding:
-    return Finding("log-cut", start, end, f"{_span(start, end)} missing from the log")
+    return Finding(Code.LOG_CUT, start, end, f"{_span(start, end)} missing from the log")
 
 
 def _span(start: int, end: int) -> str:

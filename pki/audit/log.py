@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from pki.keys import UnusableKey
 from pki.keys.pkcs8 import PassphraseMismatch, read_pem, write_pem
@@ -56,13 +57,13 @@ class Act(StrEnum):
 class BadEntry(Malformed):
     """These bytes are no entry of an audit log."""
 
-    code = "bad-entry"
+    code = Code.BAD_ENTRY
 
 
 class BadCheckpoint(PkiError):
     """A note that is no checkpoint, or not signed by the log's key."""
 
-    code = "bad-checkpoint"
+    code = Code.BAD_CHECKPOINT
 
 
 class LogContradicts(PkiError):
@@ -72,19 +73,19 @@ class LogContradicts(PkiError):
 class RolledBack(LogContradicts):
     """The log is shorter than it was."""
 
-    code = "log-rolled-back"
+    code = Code.LOG_ROLLED_BACK
 
 
 class Forked(LogContradicts):
     """The log holds something else than it did."""
 
-    code = "log-forked"
+    code = Code.LOG_FORKED
 
 
 class Replaced(LogContradicts):
     """It is another log."""
 
-    code = "log-replaced"
+    code = Code.LOG_REPLACED
 
 
 class _Written(msgspec.Struct):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import define, field
 
+from pki.codes import Code
 from pki.errors import PkiError
 
 Read = Callable[[int, int], bytes]
@@ -23,13 +24,13 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 class BadProof(PkiError):
     """A proof does not lead from what it starts with to the root."""
 
-    code = "bad-proof"
+    code = Code.BAD_PROOF
 
 
 class DamagedTree(PkiError):
     """A tile has fewer hashes than the tree's size says."""
 
-    code = "damaged-tree"
+    code = Code.DAMAGED_TREE
 
     def __init__(self, level: int, number: int) -> None:
         super().__init__(

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from pki.codes import Code
 from pki.crl.entries import Facts, UnknownEntry, decode_entries, revocations
 from pki.der import CRL, GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
@@ -38,7 +39,7 @@ _UNDERSTOOD = {
 class BadCrl(Refused):
     """A CRL that decodes and cannot be relied on; ``problems`` say why."""
 
-    code = "bad-crl"
+    code = Code.BAD_CRL
 
 
 @frozen(eq=False)
@@ -168,17 +169,17 @@ def _issuer_problems(
     digest = crl.signature_hash_algorithm
     if not _is_named(crl, issuer):
         detail = f"it is not the CRL of {subject_of(issuer)}"
-        yield _problem("crl-other-issuer", detail, crl, "6.3.3 (b)")
+        yield _problem(Code.CRL_OTHER_ISSUER, detail, crl, "6.3.3 (b)")
     elif digest is not None and not is_strong(crl):
         detail = f"it is signed with {digest.name.upper()}"
-        yield _problem("weak-signature", detail, crl, "5.1.1.2")
+        yield _problem(Code.WEAK_SIGNATURE, detail, crl, "5.1.1.2")
     elif not _is_signed(crl, issuer):
         detail = f"it is not signed by the key of {subject_of(issuer)}"
-        yield _problem("crl-bad-signature", detail, crl, "6.3.3 (g)")
+        yield _problem(Code.CRL_BAD_SIGNATURE, detail, crl, "6.3.3 (g)")
     usage = extension(issuer, x509.KeyUsage)
     if usage is not None and not usage.crl_sign:
         yield Problem(
-            "not-a-crl-issuer",
+            Code.NOT_A_CRL_ISSUER,
             "its key usage does not allow it to sign CRLs",
             "have the CA's certificate issued with cRLSign",
             "RFC 5280 section 6.3.3 (f)",
@@ -189,17 +190,17 @@ def _issuer_problems(
 def _time_problems(crl: x509.CertificateRevocationList, now: datetime) -> Iterator[Problem]:
     if crl.last_update_utc > now + _AHEAD:
         yield _problem(
-            "crl-not-yet-valid",
+            Code.CRL_NOT_YET_VALID,
             f"it is of {rfc3339(crl.last_update_utc)}, and here it is {rfc3339(now)}",
             crl,
             "5.1.2.4",
             "compare the two machines' clocks",
         )
     if crl.next_update_utc is None:
-        yield _problem("crl-stale", "it does not say when the next one comes", crl, "5.1.2.5")
+        yield _problem(Code.CRL_STALE, "it does not say when the next one comes", crl, "5.1.2.5")
     elif now > crl.next_update_utc:
         yield _problem(
-            "crl-stale",
+            Code.CRL_STALE,
             f"the next one was due at {rfc3339(crl.next_update_utc)}, and here it is {rfc3339(now)}",
             crl,
             "5.1.2.5",
@@ -211,7 +212,7 @@ def _number_problems(crl: x509.CertificateRevocationList, seen: int | None) -> I
     if seen is not None and (number is None or number < seen):
         said = "has no number" if number is None else f"has number {number}"
         yield _problem(
-            "crl-rolled-back", f"it {said}, and number {seen} was seen before", crl, "5.2.3"
+            Code.CRL_ROLLED_BACK, f"it {said}, and number {seen} was seen before", crl, "5.2.3"
         )
 
 
@@ -219,13 +220,13 @@ def _extension_problems(crl: x509.CertificateRevocationList) -> Iterator[Problem
     for found in crl.extensions:
         if found.critical and found.oid not in _UNDERSTOOD:
             yield _problem(
-                "unknown-extension",
+                Code.UNKNOWN_EXTENSION,
                 f"critical extension {found.oid.dotted_string} is not understood here",
                 crl,
                 "5.2",
             )
     if _extension(crl, x509.DeltaCRLIndicator):
-        yield _problem("crl-delta", "it lists changes to another CRL only", crl, "5.2.4")
+        yield _problem(Code.CRL_DELTA, "it lists changes to another CRL only", crl, "5.2.4")
     scope = _extension(crl, x509.IssuingDistributionPoint)
     if scope is None:
         return
@@ -236,9 +237,9 @@ def _extension_problems(crl: x509.CertificateRevocationList) -> Iterator[Problem
     }
     for limit, is_set in limits.items():
         if is_set:
-            yield _problem("crl-partial", f"it is about {limit} only", crl, "5.2.5")
+            yield _problem(Code.CRL_PARTIAL, f"it is about {limit} only", crl, "5.2.5")
     if scope.indirect_crl:
-        yield _problem("crl-partial", "it lists other issuers' certificates too", crl, "5.2.5")
+        yield _problem(Code.CRL_PARTIAL, "it lists other issuers' certificates too", crl, "5.2.5")
 
 
 def _is_named(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
@@ -301,7 +302,7 @@ def _extension(crl: x509.CertificateRevocationList, kind: type[_E]) -> _E | None
 
 
 def _problem(
-    code: str,
+    code: Code,
     detail: str,
     crl: x509.CertificateRevocationList,
     section: str,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import define, field
 
+from pki.codes import Code
 from pki.der import (
     ENUMERATED,
     OCTET_STRING,
@@ -46,7 +47,7 @@ Facts = int
 class UnknownEntry(Malformed):
     """An entry has a critical extension that nobody here understands: the CRL must not be used."""
 
-    code = "unknown-extension"
+    code = Code.UNKNOWN_EXTENSION
 
 
 def encode_entries(revocations: Iterable[Revocation]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cryptography import x509
 
+from pki.codes import Code
 from pki.crl.entries import encode_entries
 from pki.der import OCTET_STRING, SEQUENCE, element, integer, time
 from pki.errors import Problem
@@ -106,4 +107,4 @@ def _own_extensions(issuer: x509.Certificate, key: SigningKey, number: int) -> b
 
 def _broken(detail: str, section: str) -> Problem:
     remedy = "this is a bug of the CA: report it"
-    return Problem("lint", detail, remedy, f"RFC 5280 section {section}", "CRL")
+    return Problem(Code.LINT, detail, remedy, f"RFC 5280 section {section}", "CRL")

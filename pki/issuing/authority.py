@@ -17,6 +17,7 @@ from typing import Self
 from attrs import define, evolve, field, frozen
 from cryptography import x509
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.issuing.lint import Draftee, LintFailed, lint
 from pki.issuing.profile import (
@@ -63,7 +64,7 @@ from pki.validity import Validity, whole_second_after
 class IssuerExpired(PkiError):
     """The CA cannot issue now: its own certificate is not valid, or ends too soon."""
 
-    code = "issuer-expired"
+    code = Code.ISSUER_EXPIRED
 
 
 @frozen(eq=False)

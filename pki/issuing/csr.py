@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtensionOID
 
+from pki.codes import Code
 from pki.der import inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
@@ -69,7 +70,7 @@ class IssuanceRequest:
         problems += named.problems
         if ttl is not None and ttl < timedelta(seconds=1):
             problems.append(
-                _problem("ttl-out-of-range", "the least lifetime is 1s", "ask for more", "ttl")
+                _problem(Code.TTL_OUT_OF_RANGE, "the least lifetime is 1s", "ask for more", "ttl")
             )
         if problems or spiffe_id is None or key is None:
             raise Refused(problems)
@@ -130,7 +131,7 @@ def _requested_id(
     if spiffe_id.trust_domain != trust_domain:
         problems.append(
             _problem(
-                "wrong-trust-domain",
+                Code.WRONG_TRUST_DOMAIN,
                 f"this CA issues for {trust_domain}, not for {spiffe_id.trust_domain}",
                 f"ask for an ID below spiffe://{trust_domain}/, or ask the CA of {spiffe_id.trust_domain}",
             )
@@ -138,13 +139,13 @@ def _requested_id(
     elif not spiffe_id.path:
         problems.append(
             _problem(
-                "not-an-svid", "a workload's ID has a path", f"ask for {spiffe_id}/service/NAME"
+                Code.NOT_AN_SVID, "a workload's ID has a path", f"ask for {spiffe_id}/service/NAME"
             )
         )
     elif spiffe_id.is_reserved:
         problems.append(
             _problem(
-                "reserved-id",
+                Code.RESERVED_ID,
                 f"{spiffe_id} is reserved: /mesh/** names the mesh itself",
                 "choose another path",
             )
@@ -165,7 +166,7 @@ def _public_key(
     except HOSTILE_INPUT:
         problems.append(
             _problem(
-                "weak-key",
+                Code.WEAK_KEY,
                 "the CSR's public key or signature algorithm is unknown or malformed (a point not on its curve, say)",
                 "make a new key and CSR",
                 "csr",
@@ -176,7 +177,7 @@ def _public_key(
     if not is_strong(csr):
         problems.append(
             _problem(
-                "weak-signature",
+                Code.WEAK_SIGNATURE,
                 f"the CSR is signed with {digest.name if digest else 'an unknown hash'}",
                 "sign it with SHA-256, SHA-384 or SHA-512",
                 "csr",
@@ -185,7 +186,7 @@ def _public_key(
     elif not proven:
         problems.append(
             _problem(
-                "no-possession",
+                Code.NO_POSSESSION,
                 "the CSR's signature does not match its key: possession of the private key is not proven",
                 "make the CSR anew with the key that it names",
                 "csr",
@@ -196,7 +197,7 @@ def _public_key(
     if spki_der(key) in forbidden:
         problems.append(
             _problem(
-                "forbidden-key",
+                Code.FORBIDDEN_KEY,
                 "this is a certificate authority's own key",
                 "make a key of your own",
                 "csr",
@@ -273,7 +274,7 @@ def _subject(csr: x509.CertificateSigningRequest, problems: list[Problem]) -> st
     except HOSTILE_INPUT:
         problems.append(
             _problem(
-                "malformed",
+                Code.MALFORMED,
                 "the CSR's subject cannot be decoded",
                 "leave it empty: it is not copied into the certificate",
                 "csr",
@@ -293,7 +294,7 @@ def _names(
     except HOSTILE_INPUT:
         problems.append(
             _problem(
-                "malformed",
+                Code.MALFORMED,
                 "the CSR's extensions cannot be decoded, or one appears twice",
                 "make the CSR anew",
                 "csr",
@@ -303,7 +304,7 @@ def _names(
     if len(names) > _MAX_NAMES:
         problems.append(
             _problem(
-                "too-many-names",
+                Code.TOO_MANY_NAMES,
                 f"a CSR names at most {_MAX_NAMES}, this one {len(names)}",
                 "",
                 "csr",
@@ -318,7 +319,7 @@ def _names(
             if value != requested_id:
                 problems.append(
                     _problem(
-                        "wrong-uri",
+                        Code.WRONG_URI,
                         f"the CSR names the URI {printable(str(value), 120)!r}, "
                         f"and {printable(requested_id, 120)!r} was requested",
                         "let the CSR carry the requested ID as its only URI, or none",
@@ -331,7 +332,7 @@ def _names(
             else:
                 problems.append(
                     _problem(
-                        "malformed-dns-name",
+                        Code.MALFORMED_DNS_NAME,
                         f"{printable(name.value, 120)!r} is not a host name in lower case without wildcards",
                         "",
                         "csr",
@@ -342,7 +343,7 @@ def _names(
         else:
             problems.append(
                 _problem(
-                    "unsupported-name",
+                    Code.UNSUPPORTED_NAME,
                     f"the CSR carries a {type(name).__name__}",
                     "use URI, DNS and IP names only",
                     "csr",
@@ -351,5 +352,5 @@ def _names(
     return tuple(dict.fromkeys(dns_names)), tuple(dict.fromkeys(ip_addresses))
 
 
-def _problem(code: str, detail: str, remedy: str, subject: str = "requested_id") -> Problem:
+def _problem(code: Code, detail: str, remedy: str, subject: str = "requested_id") -> Problem:
     return Problem(code=code, detail=detail, remedy=remedy, subject=subject)

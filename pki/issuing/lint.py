@@ -12,6 +12,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.issuing.profile import BACKDATE, Profile
 from pki.issuing.publication import Publication
@@ -26,7 +27,7 @@ _SECOND = timedelta(seconds=1)
 class LintFailed(Refused):
     """A draft broke a rule, so it was not signed. A bug of ours, never the caller's fault."""
 
-    code = "lint"
+    code = Code.LINT
 
 
 @frozen
@@ -90,7 +91,7 @@ def lint(draftee: Draftee) -> list[Problem]:
 
 
 def broken(draftee: AnyDraft, detail: str, rule: str) -> Problem:
-    return Problem("lint", detail, "this is a bug of the CA: report it", rule, draftee.subject)
+    return Problem(Code.LINT, detail, "this is a bug of the CA: report it", rule, draftee.subject)
 
 
 def version(d: Draftee) -> Iterator[Problem]:

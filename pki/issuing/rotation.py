@@ -11,6 +11,7 @@ from enum import Enum, auto
 from attrs import frozen
 from cryptography import x509
 
+from pki.codes import Code
 from pki.errors import Refused
 from pki.issuing.authority import Authority
 from pki.issuing.profile import BACKDATE, generation_of
@@ -33,7 +34,7 @@ _DAY, _HOUR = timedelta(days=1), timedelta(hours=1)
 class ProofFailed(Refused):
     """A new issuing CA made a certificate that peers would refuse: it is not put to use."""
 
-    code = "proof-failed"
+    code = Code.PROOF_FAILED
 
 
 class Step(Enum):

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
+from pki.codes import Code
 from pki.errors import Problem
 from pki.keys.ecdsa import P256, P384
 from pki.keys.kind import Hash, KeyKind
@@ -108,7 +109,7 @@ def jwk_members(key: PublicKeyTypes) -> Mapping[str, str] | None:
 
 def _weak(detail: str) -> Problem:
     return Problem(
-        code="weak-key",
+        code=Code.WEAK_KEY,
         detail=detail,
         remedy=f"make a new key: one of {', '.join(KeyAlgorithm)}",
         rule="CA/Browser Forum BR section 6.1.6",

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from pki.codes import Code
 from pki.der import OCTET_STRING, SEQUENCE, element, integer, pem
 from pki.errors import HOSTILE_INPUT, Malformed
 
@@ -26,7 +27,7 @@ _AES_256_CBC = bytes.fromhex("060960864801650304012a")
 class UnusableKey(Malformed):
     """A private key that cannot be read."""
 
-    code = "unusable-key"
+    code = Code.UNUSABLE_KEY
 
 
 class PassphraseMismatch(UnusableKey):

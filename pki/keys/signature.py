@@ -6,6 +6,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.x509 import ObjectIdentifier
 
+from pki.codes import Code
 from pki.errors import PkiError
 from pki.keys.algorithm import KeyAlgorithm, PublicKey, verify
 
@@ -55,7 +56,7 @@ class Signed(Protocol):
 class SigningFailed(PkiError):
     """The signer answered with something that is not a signature of its key."""
 
-    code = "signing-failed"
+    code = Code.SIGNING_FAILED
 
 
 async def signature_over(data: bytes, key: SigningKey, public_key: PublicKey) -> bytes:

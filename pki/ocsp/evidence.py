@@ -7,6 +7,7 @@ from itertools import pairwise
 from attrs import field, frozen
 from cryptography import x509
 
+from pki.codes import Code
 from pki.crl.crl import BadCrl, Crl, crls_in, find_issuer, issuer_name, read_crl
 from pki.der import ANSWER, SEQUENCE, blocks
 from pki.errors import Malformed, Problem
@@ -134,7 +135,7 @@ def _answers_in(data: bytes) -> tuple[bytes, ...]:
 
 def _of_a_stranger(der: bytes) -> Problem:
     return Problem(
-        "crl-other-issuer",
+        Code.CRL_OTHER_ISSUER,
         f"it is the CRL of {issuer_name(der)}, of which no certificate is known here",
         "give that CA's certificate with --crl-issuer",
         "RFC 5280 section 6.3.3 (b)",
@@ -144,7 +145,7 @@ def _of_a_stranger(der: bytes) -> Problem:
 
 def _unknown(cert: x509.Certificate, issuer: x509.Certificate) -> Problem:
     return Problem(
-        "unknown-revocation",
+        Code.UNKNOWN_REVOCATION,
         f"no CRL or OCSP answer of {subject_of(issuer)} says whether it is revoked",
         "give that CA's current CRL too",
         "RFC 5280 section 6.3.3",

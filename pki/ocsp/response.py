@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.x509 import ocsp
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
 from pki.keys import PublicKey, is_strong, key_id, key_identifier, spki_der, verify, weaknesses
 from pki.ocsp.request import HASHES, Issuer, is_delegate
@@ -30,7 +31,7 @@ _SUCCESSFUL = ocsp.OCSPResponseStatus.SUCCESSFUL
 class BadAnswer(Refused):
     """An OCSP answer that decodes and cannot be relied on; ``problems`` say why."""
 
-    code = "bad-ocsp-answer"
+    code = Code.BAD_OCSP_ANSWER
 
 
 @frozen
@@ -63,7 +64,7 @@ def read_answer(
         if found.response_status is not _SUCCESSFUL:
             said = found.response_status.name.lower().replace("_", " ")
             detail = f"the responder says: {said}"
-            raise BadAnswer([_problem("ocsp-refused", detail, "4.2.1", cert, "ask again later")])
+            raise BadAnswer([_problem(Code.OCSP_REFUSED, detail, "4.2.1", cert, "ask again later")])
         single = _about(found, cert, issuer)
         problems = [
             *_responder_problems(found, cert, issuer, now),
@@ -142,7 +143,7 @@ def _responder_problems(
     digest = found.signature_hash_algorithm
     if not is_strong(found):
         name = digest.name.upper() if digest else "an unknown hash"
-        yield _problem("weak-signature", f"the answer is signed with {name}", "4.3", cert)
+        yield _problem(Code.WEAK_SIGNATURE, f"the answer is signed with {name}", "4.3", cert)
         return
     named = [
         candidate
@@ -154,7 +155,7 @@ def _responder_problems(
         yield _unauthorized("its responder is not the issuer, and brings no certificate", cert)
     elif not signers:
         detail = "the answer is not signed by the responder that it names"
-        yield _problem("ocsp-unsigned", detail, "3.2 (2)", cert)
+        yield _problem(Code.OCSP_UNSIGNED, detail, "3.2 (2)", cert)
     elif issuer not in signers:
         delegates = [signer for signer in signers if is_delegate(signer, issuer)]
         if not delegates:
@@ -195,10 +196,10 @@ def _content_problems(
             given = extension.value.nonce
         elif extension.critical:
             detail = f"critical extension {extension.oid.dotted_string} is not understood here"
-            yield _problem("unknown-extension", detail, "4.4", cert)
+            yield _problem(Code.UNKNOWN_EXTENSION, detail, "4.4", cert)
     if nonce is not None and (given is None or not hmac.compare_digest(nonce, given)):
         said = "the nonce of the request is not in it" if given is None else "its nonce is another"
-        yield _problem("ocsp-nonce", said, "4.4.1", cert)
+        yield _problem(Code.OCSP_NONCE, said, "4.4.1", cert)
 
 
 def _single_problems(
@@ -209,16 +210,16 @@ def _single_problems(
 ) -> Iterator[Problem]:
     if single is None:
         detail = f"it says nothing about serial {serial_pairs(cert.serial_number)} of that issuer"
-        yield _problem("ocsp-other-certificate", detail, "3.2 (1)", cert)
+        yield _problem(Code.OCSP_OTHER_CERTIFICATE, detail, "3.2 (1)", cert)
         return
     if single.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:
         detail = f"the responder does not know serial {serial_pairs(cert.serial_number)}"
-        yield _problem("ocsp-unknown", detail, "2.2", cert, "find out who issued it")
+        yield _problem(Code.OCSP_UNKNOWN, detail, "2.2", cert, "find out who issued it")
     since, until = single.this_update_utc, single.next_update_utc
     if since > now + _AHEAD:
         detail = f"it is of {rfc3339(since)}, and here it is {rfc3339(now)}"
         remedy = "compare the two machines' clocks"
-        yield _problem("ocsp-not-yet-valid", detail, "3.2 (5)", cert, remedy)
+        yield _problem(Code.OCSP_NOT_YET_VALID, detail, "3.2 (5)", cert, remedy)
     if until is None:
         yield _stale("it does not say when the next answer comes", cert)
     elif now > until:
@@ -251,15 +252,15 @@ def _relied_on(
 
 def _unauthorized(detail: str, cert: x509.Certificate) -> Problem:
     remedy = "ask the responder that the issuer names"
-    return _problem("ocsp-unauthorized-responder", detail, "4.2.2.2", cert, remedy)
+    return _problem(Code.OCSP_UNAUTHORIZED_RESPONDER, detail, "4.2.2.2", cert, remedy)
 
 
 def _stale(detail: str, cert: x509.Certificate) -> Problem:
-    return _problem("ocsp-stale", detail, "4.2.2.1", cert)
+    return _problem(Code.OCSP_STALE, detail, "4.2.2.1", cert)
 
 
 def _problem(
-    code: str,
+    code: Code,
     detail: str,
     section: str,
     cert: x509.Certificate,

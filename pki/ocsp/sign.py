@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from pki.codes import Code
 from pki.der import (
     BIT_STRING,
     ENUMERATED,
@@ -61,7 +62,7 @@ class ErrorStatus(IntEnum):
 class UnfitResponder(PkiError):
     """What it would sign, no client would believe."""
 
-    code = "ocsp-unauthorized-responder"
+    code = Code.OCSP_UNAUTHORIZED_RESPONDER
 
 
 @frozen

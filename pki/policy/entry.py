@@ -13,6 +13,7 @@ import msgspec
 from attrs import field, frozen
 from attrs.validators import min_len
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, Refused, printable
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
@@ -105,7 +106,7 @@ class RegistrationEntry:
 class BadDocument(Malformed):
     """These bytes are no registration entry."""
 
-    code = "bad-registration"
+    code = Code.BAD_REGISTRATION
 
 
 class _Members(msgspec.Struct, forbid_unknown_fields=True):
@@ -317,5 +318,5 @@ def _algorithm(text: str) -> KeyAlgorithm:
         raise Malformed(f"{printable(text, 40)!r} is none of {known}") from None
 
 
-def _problem(name: str, detail: str, code: str = "malformed") -> Problem:
+def _problem(name: str, detail: str, code: Code = Code.MALFORMED) -> Problem:
     return Problem(code=code, detail=detail, subject=name)

@@ -7,6 +7,7 @@ from typing import Self
 
 from attrs import frozen
 
+from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.selector import Selector, values_of
 from pki.spiffe import (
@@ -104,7 +105,7 @@ class IdTemplate:
 class CannotFill(PkiError):
     """A template's placeholder has no value for this caller, or one that no path segment may have."""
 
-    code = "not-authorized"
+    code = Code.NOT_AUTHORIZED
 
 
 def _value(name: str, selectors: Collection[Selector]) -> str:

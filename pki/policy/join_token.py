@@ -15,6 +15,7 @@ from typing import Self
 
 from attrs import field, frozen
 
+from pki.codes import Code
 from pki.errors import Malformed
 
 #: How long a token may be used unless its maker says otherwise, and the most that can be said.
@@ -31,7 +32,7 @@ _ID_DIGITS = 12
 class BadToken(Malformed):
     """The text is no join token: cut short, mistyped, or something else."""
 
-    code = "bad-token"
+    code = Code.BAD_TOKEN
 
 
 @frozen

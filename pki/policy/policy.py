@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from pki.codes import Code
 from pki.errors import PkiError
 from pki.issuing.csr import IssuanceRequest
 from pki.policy.entry import RegistrationEntry, candidates
@@ -94,13 +95,13 @@ _PROOFS = (
 class NoProof(PkiError):
     """The caller has proven nothing, and the action needs proof (HTTP 401)."""
 
-    code = "no-proof"
+    code = Code.NO_PROOF
 
 
 class Forbidden(PkiError):
     """The caller is known and may not (HTTP 403). ``rule`` names which rule said so."""
 
-    code = "not-authorized"
+    code = Code.NOT_AUTHORIZED
 
     def __init__(self, rule: str, detail: str) -> None:
         self.rule = rule
@@ -256,7 +257,7 @@ class Lifetimes:
 class TtlOutOfRange(PkiError):
     """The lifetime that was asked for is not between 1 s and the CA's maximum."""
 
-    code = "ttl-out-of-range"
+    code = Code.TTL_OUT_OF_RANGE
 
 
 def administrator(

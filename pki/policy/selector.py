@@ -8,6 +8,7 @@ from typing import Self
 
 from attrs import frozen
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 
@@ -21,7 +22,7 @@ _LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 class UnknownSelector(Malformed):
     """The text is no selector: its kind is unknown, or its value is none of that kind."""
 
-    code = "unknown-selector"
+    code = Code.UNKNOWN_SELECTOR
 
 
 @frozen

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.keys import jwk_members
 from pki.spiffe import TrustDomain
@@ -23,7 +24,7 @@ _X509_SVID = "x509-svid"
 class BadBundle(Malformed):
     """The document is not a SPIFFE bundle, or a root in it is no CA."""
 
-    code = "bad-bundle"
+    code = Code.BAD_BUNDLE
 
 
 @frozen

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem
 from pki.keys import is_broken, key_id, weaknesses
 from pki.spiffe import SpiffeId
@@ -85,7 +86,7 @@ def judge(
         return Verdict(None, (), (_no_certificate(),))
     if len(presented) > _MAX_PRESENTED:
         detail = f"{len(presented)} certificates were presented, {_MAX_PRESENTED} is the most"
-        return Verdict(None, (), (Problem("malformed", detail, "present the chain only"),))
+        return Verdict(None, (), (Problem(Code.MALFORMED, detail, "present the chain only"),))
     leaf = presented[0]
     problems = leaf_problems(leaf, purpose)
     spiffe_id = spiffe_id_of(leaf)
@@ -114,7 +115,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
         if is_broken(cert):
             problems.append(
                 Problem(
-                    "weak-signature",
+                    Code.WEAK_SIGNATURE,
                     "it is signed with SHA-1 or MD5",
                     "issue it anew",
                     "RFC 9155",
@@ -125,7 +126,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
             if found.critical and found.oid not in _UNDERSTOOD:
                 problems.append(
                     Problem(
-                        "unknown-extension",
+                        Code.UNKNOWN_EXTENSION,
                         f"critical extension {found.oid.dotted_string} is not understood here",
                         "issue it without, or not critical",
                         "RFC 5280 section 4.2",
@@ -135,7 +136,7 @@ def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]
     except HOSTILE_INPUT:
         problems.append(
             Problem(
-                "malformed",
+                Code.MALFORMED,
                 "its key or extensions cannot be decoded",
                 "issue it anew",
                 "RFC 5280",
@@ -167,7 +168,7 @@ def _names_match(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 def _no_certificate() -> Problem:
     return Problem(
-        "no-certificate",
+        Code.NO_CERTIFICATE,
         "the peer presented no certificate",
         "present an SVID of this mesh: curl takes --cert and --key",
         "TLS 1.3, RFC 8446 section 4.4.2",
@@ -180,7 +181,7 @@ def _unknown_trust_domain(
 ) -> Problem:
     known = ", ".join(str(bundle.trust_domain) for bundle in bundles) or "none"
     return Problem(
-        "unknown-trust-domain",
+        Code.UNKNOWN_TRUST_DOMAIN,
         f"no bundle is held for {spiffe_id.trust_domain} (held: {known})",
         "present an SVID of a trust domain that is held here, or federate with it",
         "X509-SVID section 5",
@@ -246,7 +247,7 @@ def _unanchored(
     if len(path) == 1 and _is_ours(last, bundle, known_issuers):
         return path, [
             Problem(
-                "incomplete-chain",
+                Code.INCOMPLETE_CHAIN,
                 f"the peer did not present its issuer {issuer_of(last)}",
                 "send the intermediates along: curl takes them in the --cert file, openssl s_client with -cert_chain",
                 "RFC 8446 section 4.4.2",
@@ -255,7 +256,7 @@ def _unanchored(
         ]
     return path, [
         Problem(
-            "unknown-authority",
+            Code.UNKNOWN_AUTHORITY,
             f"the certificate is signed by an unknown authority, {issuer_of(last) or 'without a name'}: "
             f"it does not lead to a root of {bundle.trust_domain}",
             "request an SVID from this mesh's CA, or refresh the trust bundle",
@@ -286,7 +287,7 @@ def _dates(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
     rule = "RFC 5280 section 4.1.2.5"
     if now > validity.not_after:
         yield Problem(
-            "expired",
+            Code.EXPIRED,
             f"the certificate expired at {rfc3339(validity.not_after)}, {spoken_duration(now - validity.not_after)} "
             f"ago; here it is {rfc3339(now)}",
             "renew it; if it is fresh, compare the two machines' clocks",
@@ -295,7 +296,7 @@ def _dates(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
         )
     if now < validity.not_before:
         yield Problem(
-            "not-yet-valid",
+            Code.NOT_YET_VALID,
             f"the certificate is valid from {rfc3339(validity.not_before)}, and here it is {rfc3339(now)}",
             "compare the two machines' clocks",
             rule,
@@ -337,7 +338,7 @@ def _name_of(issuer: x509.Certificate) -> str:
 def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
     """Whether ``cert`` may issue, with so many CAs between it and the leaf (RFC 5280 section 6.1.4)."""
 
-    def problem(code: str, detail: str, section: str) -> Problem:
+    def problem(code: Code, detail: str, section: str) -> Problem:
         return Problem(
             code,
             detail,
@@ -351,26 +352,28 @@ def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
         usage = extension(cert, x509.KeyUsage)
         extended = extension(cert, x509.ExtendedKeyUsage)
     except HOSTILE_INPUT:
-        return [problem("malformed", "its extensions cannot be decoded", "4.2")]
+        return [problem(Code.MALFORMED, "its extensions cannot be decoded", "4.2")]
     problems = []
     if constraints is None or not constraints.ca:
-        problems.append(problem("not-a-ca", "it issued a certificate and is no CA", "4.2.1.9"))
+        problems.append(problem(Code.NOT_A_CA, "it issued a certificate and is no CA", "4.2.1.9"))
     elif constraints.path_length is not None and cas_below > constraints.path_length:
         problems.append(
             problem(
-                "path-too-long",
+                Code.PATH_TOO_LONG,
                 f"{cas_below} CAs stand below it, {constraints.path_length} may",
                 "4.2.1.9",
             )
         )
     if usage is None or not usage.key_cert_sign:
         problems.append(
-            problem("not-a-ca", "its key usage does not allow it to sign certificates", "4.2.1.3")
+            problem(
+                Code.NOT_A_CA, "its key usage does not allow it to sign certificates", "4.2.1.3"
+            )
         )
     if extended is not None and not set(extended) >= _PEER_EKUS and _ANY_EKU not in extended:
         problems.append(
             problem(
-                "wrong-usage", "its extended key usage rules out mutual TLS below it", "4.2.1.12"
+                Code.WRONG_USAGE, "its extended key usage rules out mutual TLS below it", "4.2.1.12"
             )
         )
     return problems

@@ -7,6 +7,7 @@ from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
@@ -21,7 +22,7 @@ _HEX = re.compile(
 class BadFingerprint(Malformed):
     """The text is no SHA-256 fingerprint."""
 
-    code = "bad-fingerprint"
+    code = Code.BAD_FINGERPRINT
 
 
 @frozen
@@ -65,7 +66,7 @@ class RootPin:
             return self._objection(x509.load_der_x509_certificate(top))
         except HOSTILE_INPUT:
             return Problem(
-                "malformed", "the root that was sent cannot be decoded", "ask who runs the CA"
+                Code.MALFORMED, "the root that was sent cannot be decoded", "ask who runs the CA"
             )
 
     def bundle(self, top: bytes) -> TrustBundle:
@@ -79,7 +80,7 @@ class RootPin:
         its_own = top.issuer == top.subject
         if found != self.fingerprint and its_own:
             return Problem(
-                "wrong-fingerprint",
+                Code.WRONG_FINGERPRINT,
                 f"the root that was sent has the fingerprint {found}, and the one to believe has {self.fingerprint}",
                 "compare with what the CA prints at its start: either the fingerprint is another CA's, or somebody "
                 "poses as the CA",
@@ -87,7 +88,7 @@ class RootPin:
             )
         if found != self.fingerprint:
             return Problem(
-                "incomplete-chain",
+                Code.INCOMPLETE_CHAIN,
                 f"no root was sent, so nothing can be compared with {self.fingerprint}: the chain ends in {subject}, "
                 f"{found}",
                 "check the address of the CA: mesh-ca sends its root along",
@@ -95,7 +96,7 @@ class RootPin:
             )
         if not its_own or not issued_by(top, top):
             return Problem(
-                "not-a-root",
+                Code.NOT_A_ROOT,
                 f"the certificate with the fingerprint {found} is no root: it is not signed by itself but by "
                 f"{issuer_of(top)}",
                 "pin the root's fingerprint, which the CA prints at its start",
@@ -104,11 +105,11 @@ class RootPin:
         try:
             TrustBundle.from_pem(self.trust_domain, certificates_pem([top]))
         except BadBundle as error:
-            return Problem("not-a-ca", str(error), "pin the root's fingerprint", subject=subject)
+            return Problem(Code.NOT_A_CA, str(error), "pin the root's fingerprint", subject=subject)
         if (names := uri_names(top)) != [str(self.trust_domain.id)]:
             told = ", ".join(printable(name, 100) for name in names[:3]) or "no trust domain"
             return Problem(
-                "unknown-trust-domain",
+                Code.UNKNOWN_TRUST_DOMAIN,
                 f"the root with the fingerprint {found} names {told} and not {self.trust_domain.id}",
                 "say with --trust-domain whose CA it is",
                 subject=subject,

@@ -13,6 +13,7 @@ from typing import Self
 from attrs import define, field, frozen
 from cryptography.x509 import ReasonFlags
 
+from pki.codes import Code
 from pki.errors import Malformed, Problem
 from pki.serial import serial_pairs
 from pki.validity import rfc3339
@@ -90,7 +91,7 @@ class Revocation:
     def problem(self, subject: str) -> Problem:
         """What is wrong with the certificate, whose subject that is."""
         return Problem(
-            "revoked",
+            Code.REVOKED,
             f"serial {serial_pairs(self.serial)} was revoked at {rfc3339(self.revoked_at)} ({self.reason})",
             "request a new certificate, if you still may",
             "RFC 5280 section 6.3",

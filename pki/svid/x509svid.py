@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
 from pki.keys import MemoryKey, spki_der
 from pki.spiffe import NotASpiffeId, SpiffeId
@@ -92,7 +93,7 @@ def leaf_problems(cert: x509.Certificate, purpose: Purpose) -> list[Problem]:
     except HOSTILE_INPUT:
         return [
             Problem(
-                "not-an-svid",
+                Code.NOT_AN_SVID,
                 "the certificate's extensions cannot be decoded, or one appears twice",
                 "issue it anew",
                 "RFC 5280 section 4.2",
@@ -105,7 +106,7 @@ def uri_problems(uris: Sequence[str], subject: str) -> Iterator[Problem]:
     """What keeps the URI names of ``subject`` from being one workload's SPIFFE ID."""
 
     def problem(detail: str, rule: str) -> Problem:
-        return Problem("not-an-svid", detail, _ANEW, rule, subject)
+        return Problem(Code.NOT_AN_SVID, detail, _ANEW, rule, subject)
 
     if len(uris) != 1:
         yield problem(
@@ -125,27 +126,27 @@ def uri_problems(uris: Sequence[str], subject: str) -> Iterator[Problem]:
 def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem]:
     subject = subject_of(cert)
 
-    def problem(code: str, detail: str, rule: str) -> Problem:
+    def problem(code: Code, detail: str, rule: str) -> Problem:
         return Problem(code, detail, _ANEW, rule, subject)
 
     yield from uri_problems(uri_names(cert), subject)
     constraints = extension(cert, x509.BasicConstraints)
     if constraints and constraints.ca:
         yield problem(
-            "not-an-svid",
+            Code.NOT_AN_SVID,
             "a CA certificate is no workload's identity",
             "X509-SVID section 5.2",
         )
     usage = extension(cert, x509.KeyUsage)
     if usage is None or not usage.digital_signature:
         yield problem(
-            "wrong-usage",
+            Code.WRONG_USAGE,
             "key usage does not allow digitalSignature",
             "X509-SVID section 4.3",
         )
     if usage and (usage.key_cert_sign or usage.crl_sign):
         yield problem(
-            "not-an-svid",
+            Code.NOT_AN_SVID,
             "a leaf must not have keyCertSign or cRLSign",
             "X509-SVID section 4.3",
         )
@@ -153,7 +154,7 @@ def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem
     missing = [_EKU_NAMES[oid] for oid in _REQUIRED_EKUS[purpose] if oid not in extended]
     if missing:
         yield problem(
-            "wrong-usage",
+            Code.WRONG_USAGE,
             f"extended key usage does not allow {' and '.join(missing)}",
             "X509-SVID section 4.4",
         )

@@ -19,6 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, printable
 from pki.policy.join_token import JoinToken
 from pki.serial import parse_serial
@@ -47,7 +48,7 @@ _MAX_ANSWER = 32 * 1024 * 1024
 class CaRefused(PkiError):
     """The CA answered no; ``problems`` are its reasons and ``status`` the HTTP status."""
 
-    code = "ca-refused"
+    code = Code.CA_REFUSED
 
     def __init__(self, status: int, problems: Sequence[Problem]) -> None:
         self.status = status
@@ -312,14 +313,14 @@ class CaClient:
             if getattr(error, "osError", None) == errno.EACCES:
                 return Unreachable(
                     Problem(
-                        "unreachable",
+                        Code.UNREACHABLE,
                         f"this user may not use {self.address}",
                         "have every directory on the way to it opened (chmod o+x), or ask over TLS with a join token",
                     )
                 )
             return Unreachable(
                 Problem(
-                    "unreachable",
+                    Code.UNREACHABLE,
                     f"no CA answers at {self.address}",
                     "start it (twistd -n mesh-ca) with the same state directory",
                 )
@@ -328,7 +329,7 @@ class CaClient:
         problem = ours.problems[0]
         if isinstance(ours, Unreachable):
             detail = f"no CA answers at {self.address}: {problem.detail}"
-            return Unreachable(Problem("unreachable", detail, "start it, or check --ca-url"))
+            return Unreachable(Problem(Code.UNREACHABLE, detail, "start it, or check --ca-url"))
         return ours
 
 
@@ -353,12 +354,20 @@ def _problems(status: int, content: bytes) -> list[Problem]:
     try:
         document = json.loads(content)
         found = [
-            Problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
+            _problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
             for p in document.get("problems", ())
         ]
-        return found or [Problem(*(printable(str(document[name])) for name in ("code", "detail")))]
+        return found or [_problem(*(printable(str(document[name])) for name in ("code", "detail")))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return [Problem("ca-refused", f"the CA answered {status}")]
+        return [Problem(Code.CA_REFUSED, f"the CA answered {status}")]
+
+
+def _problem(code: str, detail: str, remedy: str = "") -> Problem:
+    """What a problem document says; a code of another version's begins the detail, and so stays to be read."""
+    known = Code.parse(code)
+    if known is None:
+        return Problem(Code.CA_REFUSED, f"{code}: {detail}", remedy)
+    return Problem(known, detail, remedy)
 
 
 def _revocation(answer: _RevocationAnswer) -> Revocation:

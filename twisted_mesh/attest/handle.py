@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 from attrs import define
 
+from pki.codes import Code
 from pki.errors import PkiError, printable
 
 #: Of Linux from 6.5; Python does not name it yet.
@@ -26,13 +27,13 @@ _NO_SUCH_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENODATA)
 class ProcessGone(PkiError):
     """The process has exited: what bears its PID now, if anything, is another."""
 
-    code = "process-gone"
+    code = Code.PROCESS_GONE
 
 
 class Unreadable(PkiError):
     """The process is there, and may not be looked at, or not from here."""
 
-    code = "process-unreadable"
+    code = Code.PROCESS_UNREADABLE
 
 
 def read_file(path: str) -> bytes:

@@ -8,6 +8,7 @@ from attrs import define
 from cryptography import x509
 from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import Problem
 from pki.policy.selector import KINDS
 from pki.spiffe import SpiffeId
@@ -35,19 +36,19 @@ class NoLongerGood(Lapsed):
 class SvidExpired(NoLongerGood):
     """It has ended since."""
 
-    code = "expired"
+    code = Code.EXPIRED
 
 
 class SvidRevoked(NoLongerGood):
     """It, or a certificate that it rests on, has been revoked since."""
 
-    code = "revoked"
+    code = Code.REVOKED
 
 
 class SvidOfAnotherDomain(NoLongerGood):
     """Its trust domain is not, or is no more, among those that are believed."""
 
-    code = "unknown-trust-domain"
+    code = Code.UNKNOWN_TRUST_DOMAIN
 
 
 @implementer(IAttestor)

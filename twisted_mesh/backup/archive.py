@@ -17,6 +17,7 @@ from typing import IO
 import msgspec
 from attrs import define, frozen
 
+from pki.codes import Code
 from pki.errors import PkiError, printable
 from twisted_mesh.state.directory import StateError, writing_whole
 
@@ -40,7 +41,7 @@ _CHUNK = 1024 * 1024
 class BadBackup(PkiError):
     """The file is no backup of a CA, or a damaged one."""
 
-    code = "bad-backup"
+    code = Code.BAD_BACKUP
 
 
 class _Format(msgspec.Struct):

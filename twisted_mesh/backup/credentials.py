@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from cryptography import x509
 
 from pki.audit.log import LogKey
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
 from pki.keys import MemoryKey, spki_der
 from pki.svid.x509svid import load_certificates
@@ -19,7 +20,7 @@ _LOG_KEY = "audit.key"
 class DoNotFit(Refused):
     """Certificates and keys of a CA that do not belong together."""
 
-    code = "credentials-do-not-fit"
+    code = Code.CREDENTIALS_DO_NOT_FIT
 
 
 def check(files: Mapping[str, bytes]) -> list[str]:
@@ -116,5 +117,9 @@ def _is_key(name: str) -> bool:
 
 def _problem(name: str, what: str) -> Problem:
     return Problem(
-        "credentials-do-not-fit", f"{name} {what}", "use files that were saved together", "", name
+        Code.CREDENTIALS_DO_NOT_FIT,
+        f"{name} {what}",
+        "use files that were saved together",
+        "",
+        name,
     )

@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.task import LoopingCall
 
 from pki.audit.log import Act, Checkpoint, Entry, LogKey, advance
+from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.policy import Principal, administrator
 from twisted_mesh.runtime.clock import Now
@@ -67,7 +68,7 @@ class AuditLog:
         """Record an act that changes nothing in the store. Where that fails, the act must not be done."""
         await self.store.apply(RecordAct(self.entry(act, by, object, facts)))
 
-    def refused(self, code: str, who: str) -> None:
+    def refused(self, code: Code, who: str) -> None:
         """Count a refusal; one entry a minute tells of all."""
         kind = (code, who)
         if kind not in self._refused and len(self._refused) >= _KINDS:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from pki.audit.log import Act
+from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 from pki.policy.policy import Principal, administrator
@@ -35,7 +36,7 @@ class Source(StrEnum):
 class EntryInFile(PkiError):
     """An entry of ``--entries`` is changed there, and not through the API."""
 
-    code = "entry-in-file"
+    code = Code.ENTRY_IN_FILE
 
 
 @frozen

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from attrs import evolve
 
+from pki.codes import Code
 from pki.errors import Problem, Refused, printable
 from pki.policy.entry import RegistrationEntry, read_entry
 from pki.policy.selector import spoken
@@ -70,12 +71,18 @@ def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> Regis
     """Raises :class:`Refused`."""
     if not _NAME.fullmatch(name):
         raise Refused(
-            [Problem("malformed", "it has lower-case letters, digits and dashes", subject="name")]
+            [
+                Problem(
+                    Code.MALFORMED, "it has lower-case letters, digits and dashes", subject="name"
+                )
+            ]
         )
     try:
         filed = msgspec.convert(facts, _Filed)
     except msgspec.ValidationError as error:
-        raise Refused([Problem("malformed", printable(str(error), 200), subject="entry")]) from None
+        raise Refused(
+            [Problem(Code.MALFORMED, printable(str(error), 200), subject="entry")]
+        ) from None
     read = read_entry(
         f"file.{name}",
         trust_domain,

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, field, frozen
 from cryptography.exceptions import InvalidSignature
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.keys import verify
 from pki.svid.x509svid import validity_of
@@ -23,7 +24,18 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.commands import Probe
 
 #: What is looked at; a CA that keeps nothing has no disk.
-CHECKS = ("signing", "store", "clock", "issuer", "intents", "audit", "crls", "descriptors", "disk")
+_CODES = {
+    "signing": Code.UNHEALTHY_SIGNING,
+    "store": Code.UNHEALTHY_STORE,
+    "clock": Code.UNHEALTHY_CLOCK,
+    "issuer": Code.UNHEALTHY_ISSUER,
+    "intents": Code.UNHEALTHY_INTENTS,
+    "audit": Code.UNHEALTHY_AUDIT,
+    "crls": Code.UNHEALTHY_CRLS,
+    "descriptors": Code.UNHEALTHY_DESCRIPTORS,
+    "disk": Code.UNHEALTHY_DISK,
+}
+CHECKS = tuple(_CODES)
 
 #: Not the beginning of a certificate, whatever follows: those begin with 0x30.
 _PROBE = b"twisted-mesh: does this key sign? "
@@ -53,13 +65,14 @@ class Check:
     """One thing that was looked at."""
 
     name: str
+    """One of :data:`CHECKS`."""
     standing: Standing
     detail: str
     remedy: str = ""
 
     @property
     def problem(self) -> Problem:
-        return Problem(f"unhealthy-{self.name}", self.detail, self.remedy)
+        return Problem(_CODES[self.name], self.detail, self.remedy)
 
     def to_dict(self) -> dict[str, str]:
         return {
@@ -96,16 +109,16 @@ class Health:
         if self._last is not None and at - self._last[0] < _FRESH:
             return self._last[1]
         found = []
-        for look in (
-            self._signing,
-            self._store,
-            self._clock,
-            self._issuer,
-            self._intents,
-            self._log,
-            self._crls,
+        for name, look in (
+            ("signing", self._signing),
+            ("store", self._store),
+            ("clock", self._clock),
+            ("issuer", self._issuer),
+            ("intents", self._intents),
+            ("audit", self._audit),
+            ("crls", self._crls),
         ):
-            found.append(await self._looked(look))
+            found.append(await self._looked(name, look))
         found.append(_descriptors())
         if self.directory is not None:
             found.append(self._space(self.directory))
@@ -117,12 +130,11 @@ class Health:
         checks = self._last[1] if self._last else ()
         return next((int(check.standing) for check in checks if check.name == name), -1)
 
-    async def _looked(self, look: Callable[[], Awaitable[Check]]) -> Check:
+    async def _looked(self, name: str, look: Callable[[], Awaitable[Check]]) -> Check:
         try:
             return await look()
         except PkiError as error:
             problem = error.problems[0]
-            name = look.__name__.strip("_")
             return Check(name, Standing.FAIL, problem.detail, problem.remedy)
 
     async def _signing(self) -> Check:
@@ -201,7 +213,7 @@ class Health:
             )
         return Check("intents", Standing.OK, f"{count} signatures are under way")
 
-    async def _log(self) -> Check:
+    async def _audit(self) -> Check:
         if self.log.last_problem is not None:
             return Check(
                 "audit",

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import define, frozen
 
 from pki.audit.log import Act
+from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import MAX_LIFETIME, JoinToken
@@ -25,7 +26,7 @@ _log = logger("ca")
 class NotByToken(PkiError):
     """No token can be made for this entry."""
 
-    code = "not-by-token"
+    code = Code.NOT_BY_TOKEN
 
 
 @frozen

@@ -11,6 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
@@ -228,7 +229,9 @@ async def _first_certificate(manager: CertificateManager, session: Session) -> X
         return await within(reactor, session.timeout, _or_refusal(manager, waiting))
     except TimeoutError:
         slow = Problem(
-            "unreachable", "the CA took too long to answer", "look at its log, or raise --timeout"
+            Code.UNREACHABLE,
+            "the CA took too long to answer",
+            "look at its log, or raise --timeout",
         )
         raise manager.last_problem or Unreachable(slow) from None
 

@@ -10,6 +10,7 @@ from itertools import chain
 from attrs import evolve, field, frozen
 from cryptography import x509
 
+from pki.codes import Code
 from pki.crl.crl import Crl
 from pki.errors import HOSTILE_INPUT, PkiError, Problem
 from pki.inspect.path_report import Link, links
@@ -35,7 +36,7 @@ class File:
 class UnusableEvidence(PkiError):
     """A CRL or an OCSP answer that was given and cannot be relied on."""
 
-    code = "unusable-evidence"
+    code = Code.UNUSABLE_EVIDENCE
 
 
 def verify(
@@ -143,7 +144,7 @@ def _name_problems(
     spiffe_id = spiffe_id_of(leaf)
     problems = [
         Problem(
-            "name-mismatch",
+            Code.NAME_MISMATCH,
             f"certificate is valid for {spiffe_id or 'no SPIFFE ID'}, not {pattern}",
             "find out who presented it, or ask for the ID that is meant",
             "X509-SVID section 5.2",

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pki.codes import Code
+
 if TYPE_CHECKING:
     from pki.errors import PkiError
 
@@ -17,7 +19,7 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 
 #: Codes that mean that the other side could not be talked to, as opposed to saying no.
-_AWAY = {"unreachable", "interrupted", "not-tls", "not-http", "tls-error"}
+_AWAY = {Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.NOT_HTTP, Code.TLS_ERROR}
 
 
 def status_of(error: "PkiError") -> int:

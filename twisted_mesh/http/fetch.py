@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from twisted_mesh.http.address import split_url
 from twisted_mesh.http.response_body import read_body
@@ -31,7 +32,7 @@ _OK, _NOT_MODIFIED, _REDIRECTIONS = 200, 304, range(300, 400)
 class NotServed(PkiError):
     """Whoever answers has not what was asked for."""
 
-    code = "not-served"
+    code = Code.NOT_SERVED
 
 
 @frozen

@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 import msgspec
 from attrs import asdict
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class BadRequest(PkiError):
         super().__init__(detail)
 
 
-def problem_body(status: int, code: str, detail: str, problems: Sequence[Problem] = ()) -> bytes:
+def problem_body(status: int, code: Code, detail: str, problems: Sequence[Problem] = ()) -> bytes:
     """A problem document (RFC 9457), with a ``code`` that stays the same."""
     body: dict[str, object] = {
         "type": "about:blank",

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.http.fast_request import read_fast
 from twisted_mesh.http.json import problem_body
@@ -220,7 +221,7 @@ class BoundedChannel(http.HTTPChannel):
     def refuse_body(self) -> None:
         """Answer 413 now, and use no more of what comes."""
         limit = self.limits.body_bytes
-        body = problem_body(413, "too-large", f"a request body has at most {limit} bytes here")
+        body = problem_body(413, Code.TOO_LARGE, f"a request body has at most {limit} bytes here")
         self._refuse(b"413 Content Too Large", _problem_head(body), body)
 
     def _refuse(self, status: bytes, head: bytes, body: bytes = b"") -> None:

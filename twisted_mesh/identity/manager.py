@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki import renewal
+from pki.codes import Code
 from pki.errors import PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
@@ -46,7 +47,7 @@ class OwnCertificateRefused(Refused):
 class RenewalBroke(PkiError):
     """A renewal met a bug of ours; the old certificate goes on serving."""
 
-    code = "internal"
+    code = Code.INTERNAL
 
 
 @define(eq=False, slots=False)

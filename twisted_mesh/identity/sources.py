@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
@@ -30,7 +31,7 @@ _UNPROCESSABLE = 422
 _HOPELESS = (_UNPROCESSABLE, 409)
 #: Those by which it says that a certificate proves nothing to it any more, and what it says of one inside TLS.
 _NO_PROOF = (401, 403)
-_OURS_REFUSED = {"revoked", "expired", "unknown-authority", "bad-certificate"}
+_OURS_REFUSED = {Code.REVOKED, Code.EXPIRED, Code.UNKNOWN_AUTHORITY, Code.BAD_CERTIFICATE}
 
 
 @frozen
@@ -180,7 +181,7 @@ class CaSource:
 
     def _heed(self, error: PkiError) -> None:
         """What is revoked is not kept for the next life."""
-        if any(problem.code == "revoked" for problem in error.problems):
+        if any(problem.code == Code.REVOKED for problem in error.problems):
             self.kept.forget()
 
 

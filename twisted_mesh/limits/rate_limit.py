@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 
 #: Buckets of one set at most. Each is some 200 bytes, so a full set has about 2 MB.
@@ -38,13 +39,13 @@ class TryLater(PkiError):
 class RateLimited(TryLater):
     """This caller asks too often (HTTP 429)."""
 
-    code = "rate-limited"
+    code = Code.RATE_LIMITED
 
 
 class Busy(TryLater):
     """Too much is under way (HTTP 503)."""
 
-    code = "busy"
+    code = Code.BUSY
 
 
 @frozen

@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from pki import renewal
+from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.ocsp.evidence import ListInForce, lists_from
 from pki.svid.revocation_set import Revocation, RevocationSet
@@ -40,8 +41,8 @@ PATIENCE = 5.0
 #: So many entries are believed in one turn of the reactor: some ten milliseconds' worth.
 A_TURN = 2000
 
-_NOT_YET = Problem("unreachable", "it has not been read yet", "wait")
-_BROKEN = Problem("internal", "reading it met a bug", "the log has a traceback: report it")
+_NOT_YET = Problem(Code.UNREACHABLE, "it has not been read yet", "wait")
+_BROKEN = Problem(Code.INTERNAL, "reading it met a bug", "the log has a traceback: report it")
 
 
 @define(eq=False)
@@ -233,7 +234,7 @@ class CrlWatch:
 
 def _stale(source: CrlSource, what: str) -> Problem:
     return Problem(
-        "stale-revocation",
+        Code.STALE_REVOCATION,
         f"the CRL from {source} {what}",
         "publish it again, or reach who does; --on-stale grace goes on without it",
         "--crl",

@@ -15,6 +15,7 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.interfaces import ISource, TrustUpdate
@@ -127,7 +128,7 @@ class Feed(Service):
             (self.log.error if closes else self.log.warn)(
                 "What has been revoked for {age} is not known here: {consequence}",
                 event="revocations-too-old",
-                codes="stale-revocation",
+                codes=Code.STALE_REVOCATION,
                 age=self._age(),
                 consequence="nobody is let in, and open connections are closed, until the CA answers"
                 if closes
@@ -225,5 +226,5 @@ def _problems(error: Exception) -> tuple[Problem, ...]:
     if isinstance(error, PkiError):
         return tuple(error.problems)
     if isinstance(error, TimeoutError):
-        return (Problem("unreachable", "there was no answer in time"),)
-    return (Problem("internal", f"{type(error).__name__}: {printable(str(error), 200)}"),)
+        return (Problem(Code.UNREACHABLE, "there was no answer in time"),)
+    return (Problem(Code.INTERNAL, f"{type(error).__name__}: {printable(str(error), 200)}"),)

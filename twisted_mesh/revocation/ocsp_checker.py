@@ -18,6 +18,7 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem, Refused
 from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import MAX_ANSWER_SIZE, read_answer
@@ -39,7 +40,7 @@ _NONCE_SIZE = 32
 #: Lines of the log about what could not be found out.
 _LOGGED = Rate(1, 10)
 #: The problems that a responder's answer is itself. Any other is that there is no answer.
-_ANSWERS = {"revoked", "ocsp-unknown"}
+_ANSWERS = {Code.REVOKED, Code.OCSP_UNKNOWN}
 _AIA = "aia"
 
 
@@ -195,7 +196,7 @@ class OcspChecker:
 
 def _unreachable(leaf: x509.Certificate, detail: str) -> Problem:
     return Problem(
-        "ocsp-unreachable",
+        Code.OCSP_UNREACHABLE,
         f"nobody says whether it is revoked: {detail}",
         "look at the responder; --on-stale grace goes on without it",
         "--ocsp",

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pki import renewal
+from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.keys import key_id
 from pki.ocsp.request import Issuer, OcspRequest
@@ -37,8 +38,8 @@ NOT_THERE = 300.0
 _LEAST = 1.0
 _NOT_FOUND = 404
 
-_SLOW = Problem("unreachable", "the CA took too long to answer", "look at its log")
-_BROKEN = Problem("internal", "asking for it met a bug", "the log has a traceback: report it")
+_SLOW = Problem(Code.UNREACHABLE, "the CA took too long to answer", "look at its log")
+_BROKEN = Problem(Code.INTERNAL, "asking for it met a bug", "the log has a traceback: report it")
 
 
 @implementer(IRevocationListener)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import platformdirs
 from attrs import define, field
 
+from pki.codes import Code
 from pki.errors import PkiError
 
 _GENERATION = ".generation-"
@@ -25,13 +26,13 @@ _TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
 class StateError(PkiError):
     """The state directory or a file in it cannot be used."""
 
-    code = "state"
+    code = Code.STATE
 
 
 class AlreadyRunning(StateError):
     """Another CA owns this state directory."""
 
-    code = "already-running"
+    code = Code.ALREADY_RUNNING
 
 
 def default_state_dir() -> Path:

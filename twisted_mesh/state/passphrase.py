@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from pki.codes import Code
 from pki.errors import PkiError
 from twisted_mesh.state.key_files import refuse_readable
 
@@ -15,7 +16,7 @@ CREDENTIAL = "mesh-ca.passphrase"
 class UnusablePassphrase(PkiError):
     """No passphrase can be had from where it was said to be."""
 
-    code = "unusable-passphrase"
+    code = Code.UNUSABLE_PASSPHRASE
 
 
 def read_passphrase(

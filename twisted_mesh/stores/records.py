@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from attrs import field, frozen
 
+from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
@@ -189,31 +190,31 @@ class LoggedEntry:
 class StoreError(PkiError):
     """The store did not do what it was told; nothing of the command has been kept."""
 
-    code = "store-unavailable"
+    code = Code.STORE_UNAVAILABLE
 
 
 class Unknown(StoreError):
     """Nothing has this serial, number or id."""
 
-    code = "not-found"
+    code = Code.NOT_FOUND
 
 
 class Conflict(StoreError):
     """A precondition of the command does not hold."""
 
-    code = "conflict"
+    code = Code.CONFLICT
 
 
 class Revoked(StoreError):
     """The certificate that the caller proved itself by has been revoked."""
 
-    code = "revoked"
+    code = Code.REVOKED
 
 
 class EntryGone(StoreError):
     """The registration entry that was to buy the certificate is not in the store any more (HTTP 403)."""
 
-    code = "not-authorized"
+    code = Code.NOT_AUTHORIZED
 
 
 class TokenSpent(Conflict):
@@ -223,7 +224,7 @@ class TokenSpent(Conflict):
 class TokenDead(StoreError):
     """No join token has this digest, or it has expired or is revoked (HTTP 401)."""
 
-    code = "no-proof"
+    code = Code.NO_PROOF
 
 
 class Full(StoreError):
@@ -233,4 +234,4 @@ class Full(StoreError):
 class BadCursor(StoreError):
     """The cursor is not one that a page ended with."""
 
-    code = "malformed"
+    code = Code.MALFORMED

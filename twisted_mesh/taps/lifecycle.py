@@ -20,6 +20,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
@@ -36,7 +37,7 @@ _DEFAULT_PIDFILE = "twistd.pid"
 class StartError(PkiError):
     """The service cannot start; its text is the one sentence that the user sees."""
 
-    code = "start"
+    code = Code.START
 
 
 class ServiceOptions(usage.Options):

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from twisted.application.service import IService
 from twisted.web import resource, server
 
+from pki.codes import Code
 from pki.errors import Malformed, printable
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.names import is_dns_name
@@ -319,7 +320,7 @@ class HealthResource(resource.Resource):
         told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
         if left > 0 and not known.refuses:
             return 200, told
-        code = "no-identity"
+        code = Code.NO_IDENTITY
         if left > 0:
             problem = known.problem()
             code, told["detail"] = problem.code, str(problem)

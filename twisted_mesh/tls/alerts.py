@@ -14,106 +14,111 @@ from twisted.internet.error import (
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError  # exported nowhere else
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 
 _FRESH = "request a fresh certificate, and compare the two machines' clocks"
 
 #: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
-_ALERTS: dict[str, tuple[str, str, str]] = {
+_ALERTS: dict[str, tuple[Code, str, str]] = {
     "certificate required": (
-        "no-certificate",
+        Code.NO_CERTIFICATE,
         "it demands a client certificate, and we sent none",
         "present an SVID",
     ),
-    "certificate expired": ("expired", "it says that our certificate has expired", _FRESH),
+    "certificate expired": (Code.EXPIRED, "it says that our certificate has expired", _FRESH),
     "certificate revoked": (
-        "revoked",
+        Code.REVOKED,
         "it says that our certificate is revoked",
         "ask an administrator why",
     ),
     "unknown ca": (
-        "unknown-authority",
+        Code.UNKNOWN_AUTHORITY,
         "it does not know the authority that signed our certificate",
         "use a certificate of its mesh, and send the intermediates along",
     ),
     "unsupported certificate": (
-        "wrong-usage",
+        Code.WRONG_USAGE,
         "our certificate does not allow this use",
         "present an SVID with clientAuth and serverAuth",
     ),
     "bad certificate": (
-        "bad-certificate",
+        Code.BAD_CERTIFICATE,
         "it refuses our certificate: it is not an SVID, not yet valid, or not allowed there",
         "its log has the reason; look at ours with pki-inspect show",
     ),
     "certificate unknown": (
-        "bad-certificate",
+        Code.BAD_CERTIFICATE,
         "it cannot make sure of our certificate now: what it knows of revocations may be out of date",
         "try again later; its log has the reason",
     ),
     "bad certificate status response": (
-        "staple-refused",
+        Code.STAPLE_REFUSED,
         "it does not take the OCSP answer that we staple to our certificate, or misses one",
         "its log has the reason; look whether our certificate is revoked, and whether our CA answers",
     ),
     "protocol version": (
-        "protocol-version",
+        Code.PROTOCOL_VERSION,
         "it does not speak our version of TLS",
         "the mesh speaks TLS 1.3 only",
     ),
     "handshake failure": (
-        "handshake-failure",
+        Code.HANDSHAKE_FAILURE,
         "we have nothing to speak in common",
         "the mesh speaks TLS 1.3 only",
     ),
     "internal error": (
-        "refused-by-peer",
+        Code.REFUSED_BY_PEER,
         "it refused us without saying why",
         "the reason is in its log",
     ),
 }
 
 #: OpenSSL's own complaints about what it received.
-_ERRORS: dict[str, tuple[str, str, str]] = {
+_ERRORS: dict[str, tuple[Code, str, str]] = {
     "peer did not return a certificate": (
-        "no-certificate",
+        Code.NO_CERTIFICATE,
         "the peer presented no certificate",
         "present an SVID of this mesh: curl takes --cert and --key",
     ),
     "unsupported protocol": (
-        "protocol-version",
+        Code.PROTOCOL_VERSION,
         "the peer speaks no TLS 1.3",
         "the mesh speaks TLS 1.3 only: update the peer",
     ),
-    "http request": ("not-tls", "the peer speaks plain HTTP", "use https:// on this port"),
+    "http request": (Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port"),
     "https proxy request": (
-        "not-tls",
+        Code.NOT_TLS,
         "the peer speaks plain HTTP to a proxy",
         "use https:// on this port",
     ),
     "wrong version number": (
-        "not-tls",
+        Code.NOT_TLS,
         "what the peer sent is not TLS",
         "speak TLS 1.3 on this port",
     ),
     "record layer failure": (
-        "not-tls",
+        Code.NOT_TLS,
         "what the peer sent is not TLS, or was changed on the way",
         "speak TLS 1.3",
     ),
     "packet length too long": (
-        "not-tls",
+        Code.NOT_TLS,
         "what the peer sent is not TLS",
         "speak TLS 1.3 on this port",
     ),
     "unexpected message": (
-        "malformed",
+        Code.MALFORMED,
         "the peer sent a message out of order",
         "speak TLS 1.3 on this port",
     ),
-    "no shared cipher": ("handshake-failure", "no common cipher", "the mesh speaks TLS 1.3 only"),
+    "no shared cipher": (
+        Code.HANDSHAKE_FAILURE,
+        "no common cipher",
+        "the mesh speaks TLS 1.3 only",
+    ),
     "unexpected eof while reading": (
-        "interrupted",
+        Code.INTERRUPTED,
         "the peer went away in the middle",
         "look at its log",
     ),
@@ -149,22 +154,24 @@ def problem_of(error: BaseException | Failure) -> Problem:
         if isinstance(cause, PkiError):
             return cause.problems[0]
         if isinstance(cause, ConnectionRefusedError):
-            return Problem("unreachable", "nobody listens there", "start it, or check the address")
+            return Problem(
+                Code.UNREACHABLE, "nobody listens there", "start it, or check the address"
+            )
         if isinstance(cause, DNSLookupError):
-            return Problem("unreachable", "the host name is unknown", "check the address")
+            return Problem(Code.UNREACHABLE, "the host name is unknown", "check the address")
         if isinstance(cause, TimeoutError):
             return Problem(
-                "unreachable", "it did not answer in time", "check the address and the network"
+                Code.UNREACHABLE, "it did not answer in time", "check the address and the network"
             )
         if isinstance(cause, ParseError):
-            return Problem("not-http", "what it answered is not HTTP", "check the address")
+            return Problem(Code.NOT_HTTP, "what it answered is not HTTP", "check the address")
         if isinstance(cause, ConnectError):
-            return Problem("unreachable", printable(str(cause), 200), "check the address")
+            return Problem(Code.UNREACHABLE, printable(str(cause), 200), "check the address")
     causes = list(_causes(error))
     if any(isinstance(cause, ConnectionDone | ConnectionLost) for cause in causes):
-        return Problem("interrupted", "the other side closed the connection", "look at its log")
+        return Problem(Code.INTERRUPTED, "the other side closed the connection", "look at its log")
     words = printable(f"{type(causes[0]).__name__}: {causes[0]}", 200)
-    return Problem("interrupted", words, "look at the other side's log")
+    return Problem(Code.INTERRUPTED, words, "look at the other side's log")
 
 
 def as_error(error: BaseException | Failure) -> PkiError:
@@ -173,7 +180,7 @@ def as_error(error: BaseException | Failure) -> PkiError:
         if isinstance(cause, PkiError):
             return cause
     problem = problem_of(error)
-    return Unreachable(problem) if problem.code == "unreachable" else RefusedByPeer(problem)
+    return Unreachable(problem) if problem.code == Code.UNREACHABLE else RefusedByPeer(problem)
 
 
 def _causes(error: BaseException | Failure) -> Iterator[BaseException]:
@@ -214,9 +221,11 @@ def _from_openssl(error: SSL.Error) -> Problem:
             )
         if alert is not None:
             return Problem(
-                "refused-by-peer", f"the other side sent the TLS alert {alert}", "look at its log"
+                Code.REFUSED_BY_PEER,
+                f"the other side sent the TLS alert {alert}",
+                "look at its log",
             )
         if reason in _ERRORS:
             return Problem(*_ERRORS[reason])
     detail = ", ".join(reasons) or "an unexplained TLS error"
-    return Problem("tls-error", printable(detail, 200), "look at the other side's log")
+    return Problem(Code.TLS_ERROR, printable(detail, 200), "look at the other side's log")

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
+from pki.codes import Code
 from pki.errors import Problem, printable
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
@@ -322,10 +323,10 @@ class MeshConnection(ProtocolWrapper):
         if self._too_slow:
             seconds = self.factory.security.handshake_timeout
             detail = f"the TLS handshake was not done within {seconds:g} s"
-            return (Problem("handshake-timeout", detail, "look at the network, or at the peer"),)
+            return (Problem(Code.HANDSHAKE_TIMEOUT, detail, "look at the network, or at the peer"),)
         if self._one_too_many and self.peer is not None:
             detail = f"{self.peer.spiffe_id} has as many connections as one peer may have"
-            return (Problem("too-many-connections", detail, "look why it opens so many"),)
+            return (Problem(Code.TOO_MANY_CONNECTIONS, detail, "look why it opens so many"),)
         handshake = verify.handshake_of(self.transport.getHandle())
         return handshake.problems or (problem_of(reason),)
 

@@ -10,6 +10,7 @@ from cryptography import x509
 from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern, ServiceID
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, printable
 from pki.svid.x509svid import extension, subject_of
 
@@ -68,7 +69,7 @@ def _host_names(names: Iterable[x509.GeneralName]) -> Iterator[str]:
 
 def _mismatch(cert: x509.Certificate, detail: str) -> Problem:
     return Problem(
-        "name-mismatch",
+        Code.NAME_MISMATCH,
         detail,
         "call it by a name that its certificate carries, or have that name granted to it",
         "RFC 9525 section 6",

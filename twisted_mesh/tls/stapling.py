@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
+from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -19,7 +20,9 @@ from twisted_mesh.tls import verify
 
 _log = logger("tls")
 _BROKEN = Problem(
-    "internal", "what the server stapled could not be judged", "the log has a traceback: report it"
+    Code.INTERNAL,
+    "what the server stapled could not be judged",
+    "the log has a traceback: report it",
 )
 
 

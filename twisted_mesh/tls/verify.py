@@ -13,6 +13,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
+from pki.codes import Code
 from pki.errors import Problem
 from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
@@ -29,19 +30,19 @@ _OCSP_VERIFY_NEEDED = 73
 #: What OpenSSL is told about our own refusals, so that the peer gets the alert that fits
 #: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is :data:`_CERT_REJECTED`: bad_certificate.
 _X509_ERRORS: Mapping[str, int] = {
-    "expired": Codes.ERR_CERT_HAS_EXPIRED,
-    "not-yet-valid": Codes.ERR_CERT_NOT_YET_VALID,
-    "revoked": Codes.ERR_CERT_REVOKED,
-    "unknown-authority": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-    "incomplete-chain": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-    "unknown-trust-domain": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-    "wrong-fingerprint": Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
-    "wrong-usage": Codes.ERR_INVALID_PURPOSE,
-    "stale-revocation": _OCSP_VERIFY_NEEDED,
+    Code.EXPIRED: Codes.ERR_CERT_HAS_EXPIRED,
+    Code.NOT_YET_VALID: Codes.ERR_CERT_NOT_YET_VALID,
+    Code.REVOKED: Codes.ERR_CERT_REVOKED,
+    Code.UNKNOWN_AUTHORITY: Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    Code.INCOMPLETE_CHAIN: Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    Code.UNKNOWN_TRUST_DOMAIN: Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    Code.WRONG_FINGERPRINT: Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+    Code.WRONG_USAGE: Codes.ERR_INVALID_PURPOSE,
+    Code.STALE_REVOCATION: _OCSP_VERIFY_NEEDED,
 }
 _CERT_REJECTED: int = Codes.ERR_CERT_REJECTED
 _NO_STAPLE = Problem(
-    "staple-missing",
+    Code.STAPLE_MISSING,
     "the server staples no OCSP answer to its certificate, and --require-staple demands one",
     "look in its log why its CA gives it none, or call it without that option",
     "RFC 6066 section 8",
@@ -58,18 +59,18 @@ _ABOUT_THE_TOP = {
 }
 
 #: OpenSSL's own refusals, in the words of ours. Met only where our verdict had nothing to say.
-_CODES: Mapping[int, str] = {
-    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: "incomplete-chain",
-    Codes.ERR_CERT_NOT_YET_VALID: "not-yet-valid",
-    Codes.ERR_CERT_HAS_EXPIRED: "expired",
-    Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "unknown-authority",
-    Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN: "unknown-authority",
-    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "unknown-authority",
-    Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "incomplete-chain",
-    Codes.ERR_CERT_REVOKED: "revoked",
-    Codes.ERR_INVALID_CA: "not-a-ca",
-    Codes.ERR_PATH_LENGTH_EXCEEDED: "path-too-long",
-    Codes.ERR_INVALID_PURPOSE: "wrong-usage",
+_CODES: Mapping[int, Code] = {
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: Code.INCOMPLETE_CHAIN,
+    Codes.ERR_CERT_NOT_YET_VALID: Code.NOT_YET_VALID,
+    Codes.ERR_CERT_HAS_EXPIRED: Code.EXPIRED,
+    Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: Code.UNKNOWN_AUTHORITY,
+    Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN: Code.UNKNOWN_AUTHORITY,
+    Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: Code.UNKNOWN_AUTHORITY,
+    Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: Code.INCOMPLETE_CHAIN,
+    Codes.ERR_CERT_REVOKED: Code.REVOKED,
+    Codes.ERR_INVALID_CA: Code.NOT_A_CA,
+    Codes.ERR_PATH_LENGTH_EXCEEDED: Code.PATH_TOO_LONG,
+    Codes.ERR_INVALID_PURPOSE: Code.WRONG_USAGE,
 }
 
 #: A demand on a peer's leaf besides that it is good by itself: its host name, say. None where it is met.
@@ -146,7 +147,7 @@ class Handshake:
         if not self.problems:
             self.problems = (
                 Problem(
-                    _CODES.get(errno, "bad-certificate"),
+                    _CODES.get(errno, Code.BAD_CERTIFICATE),
                     f"OpenSSL refuses the certificate: {x509_store_ctx.error_text(errno)}",
                     "look at it with pki-inspect verify",
                 ),

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from attrs import define, field
 
+from pki.codes import Code
 from pki.errors import Malformed, Problem
 from pki.validity import format_duration, parse_duration, rfc3339, spoken_duration
 from twisted_mesh.runtime.clock import since_boot
@@ -99,7 +100,7 @@ class Freshness:
             else f"--revocation-max-age is {format_duration(self.max_age)}"
         )
         return Problem(
-            "stale-revocation",
+            Code.STALE_REVOCATION,
             f"what was revoked {since} is not known here, which is {age} ago, and {limit}",
             "restore the connection to the CA; --on-stale grace goes on without it",
             "--revocation-max-age",

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
 from pki.ocsp.response import read_answer
 from pki.spiffe import SpiffePattern
@@ -23,7 +24,7 @@ from twisted_mesh.trust.freshness import Freshness
 _CACHED_VERDICTS = 4096
 _CACHED_ANSWERS = 1024
 _UNREADABLE = Problem(
-    "malformed",
+    Code.MALFORMED,
     "a presented certificate cannot be decoded",
     "issue it anew",
     "RFC 5280 section 4.1",
@@ -63,7 +64,7 @@ class Trust:
             return None
         allowed = ", ".join(map(str, self.allow)) or "nobody"
         return Problem(
-            "not-authorized",
+            Code.NOT_AUTHORIZED,
             f"{spiffe_id} is not among those that may: {allowed}",
             "connect as another service, or extend the patterns that allow peers here",
             "--allow, --server-id",

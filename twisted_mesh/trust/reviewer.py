@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from pki.codes import Code
 from pki.errors import Problem
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection
@@ -23,7 +24,7 @@ from twisted_mesh.trust.judge import Judge, Trust
 A_TURN = 25
 
 _BROKEN = Problem(
-    "internal",
+    Code.INTERNAL,
     "it could not be judged again because of a bug",
     "the log has a traceback: report it",
 )

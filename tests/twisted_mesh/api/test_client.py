@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer
 
+from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem
 from pki.issuing.csr import build_csr
 from pki.policy.policy import Principal, anonymous
@@ -370,6 +371,18 @@ def test_a_refusal_in_other_words_has_its_status(body: bytes) -> None:
     error = signing().reply(502, body)
     assert isinstance(error, CaRefused)
     assert (error.status, str(error)) == (502, "ca-refused: the CA answered 502")
+
+
+def test_a_code_of_another_version_can_still_be_read() -> None:
+    for answer in (
+        {"code": "new-rule", "detail": "it breaks a rule of later"},
+        {"problems": [{"code": "new-rule", "detail": "it breaks a rule of later", "remedy": ""}]},
+    ):
+        error = signing().reply(422, answer)
+        assert isinstance(error, CaRefused)
+        (problem,) = error.problems
+        assert problem == Problem(Code.CA_REFUSED, "new-rule: it breaks a rule of later")
+        assert str(error) == "ca-refused: new-rule: it breaks a rule of later"
 
 
 def test_nothing_that_a_ca_says_drives_the_readers_terminal() -> None:

@@ -14,6 +14,7 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.web import resource, server
 
+from pki.codes import Code
 from pki.der import CERTIFICATE, pem
 from pki.errors import Malformed, PkiError
 from pki.policy.policy import Action, Forbidden, NoProof, Principal
@@ -144,7 +145,7 @@ class CaApi(resource.Resource):
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             text = "the CA has met a bug of its own; its log has the details"
             reply = Answer(
-                problem_body(status, "internal", text), status, "application/problem+json"
+                problem_body(status, Code.INTERNAL, text), status, "application/problem+json"
             )
         headers |= reply.headers
         if not request.is_gone:
@@ -307,7 +308,7 @@ class CaApi(resource.Resource):
             return Answer(b'{"status":"ready"}')
         status = HTTPStatus.SERVICE_UNAVAILABLE
         problems = [check.problem for check in failing]
-        body = problem_body(status, "not-ready", "; ".join(map(str, problems)), problems)
+        body = problem_body(status, Code.NOT_READY, "; ".join(map(str, problems)), problems)
         return Answer(body, status, "application/problem+json")
 
     async def metrics(self, call: Call) -> Answer:
@@ -389,11 +390,11 @@ _DEEP = tuple(path for (_, path), route in ROUTES.items() if route.is_deep)
 
 
 class NoSuchRoute(BadRequest):
-    code = "not-found"
+    code = Code.NOT_FOUND
 
 
 class WrongMethod(BadRequest):
-    code = "method-not-allowed"
+    code = Code.METHOD_NOT_ALLOWED
 
 
 def _known(request: BoundedRequest) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from twisted.web import resource, server
 
+from pki.codes import Code
 from pki.errors import PkiError
 from twisted_mesh.ca.api import published
 from twisted_mesh.ca.api.request import path_of, refuse_other_media, unless_held
@@ -22,7 +23,7 @@ _OCSP = "/ocsp"
 
 
 class NotServed(BadRequest):
-    code = "not-found"
+    code = Code.NOT_FOUND
 
 
 class PublicSite(resource.Resource):
@@ -52,7 +53,7 @@ class PublicSite(resource.Resource):
         except Exception:
             _log.failure("a request could not be answered", event="request-broke")
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            body = problem_body(status, "internal", "the CA has met a bug of its own")
+            body = problem_body(status, Code.INTERNAL, "the CA has met a bug of its own")
             reply = Answer(body, status, "application/problem+json")
         headers = dict(reply.headers)
         if retry_after is not None:

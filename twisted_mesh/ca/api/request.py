@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from pki.codes import Code
 from pki.errors import Malformed
 from pki.policy.policy import Kind, Principal
 from pki.serial import parse_serial
@@ -81,11 +82,11 @@ class Call:
 
 
 class OtherMedia(BadRequest):
-    code = "unsupported-media-type"
+    code = Code.UNSUPPORTED_MEDIA_TYPE
 
 
 class CrossOrigin(BadRequest):
-    code = "cross-origin"
+    code = Code.CROSS_ORIGIN
 
 
 @frozen

@@ -9,6 +9,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from pki.codes import Code
 from pki.crl.entries import encode_entries
 from pki.crl.issue import sign_crl
 from pki.crl.schedule import Span, listed_from
@@ -29,7 +30,7 @@ LARGE = 2000
 class NotPublished(PkiError):
     """The CRL that is wanted cannot be made now (HTTP 503)."""
 
-    code = "not-published"
+    code = Code.NOT_PUBLISHED
 
 
 @frozen(eq=False)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 
+from pki.codes import Code
 from pki.crl.schedule import list_life
 from pki.errors import PkiError, Problem
 from pki.keys import MemoryKey
@@ -187,7 +188,7 @@ class CrlPublisher:
             if known.problem is not None:
                 detail = f"the CRL of {known.name} cannot be made: {known.problem}"
                 return Problem(
-                    "crl-stale", detail, "see to that first; it is tried again each second"
+                    Code.CRL_STALE, detail, "see to that first; it is tried again each second"
                 )
         return self.root.waiting(has_key=self.authorities().root_key is not None)
 

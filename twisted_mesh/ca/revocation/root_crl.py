@@ -9,6 +9,7 @@ from cryptography import x509
 from twisted.internet.defer import DeferredLock
 
 from pki.audit.log import Act
+from pki.codes import Code
 from pki.crl.crl import crls_in, read_crl
 from pki.crl.issue import issue_crl
 from pki.crl.schedule import Span
@@ -141,19 +142,21 @@ class RootCrl:
             if self.problem is None:
                 return None
             return Problem(
-                "crl-stale", f"the root's CRL cannot be made: {self.problem}", "see to that first"
+                Code.CRL_STALE,
+                f"the root's CRL cannot be made: {self.problem}",
+                "see to that first",
             )
         if current is None:
             return Problem(
-                "crl-stale", "there is no CRL of the root, and its key is not here", remedy
+                Code.CRL_STALE, "there is no CRL of the root, and its key is not here", remedy
             )
         if current.span.is_over(now):
-            return Problem("crl-stale", "the root's CRL is not believed any more", remedy)
+            return Problem(Code.CRL_STALE, "the root's CRL is not believed any more", remedy)
         if self._is_behind:
-            return Problem("crl-stale", "the root has revoked what its CRL does not say", remedy)
+            return Problem(Code.CRL_STALE, "the root has revoked what its CRL does not say", remedy)
         if current.span.is_late(now):
             left = spoken_duration(current.span.next_update - now)
-            return Problem("crl-stale", f"the root's CRL is believed for {left} more", remedy)
+            return Problem(Code.CRL_STALE, f"the root's CRL is believed for {left} more", remedy)
         return None
 
     def _read(self, path: Path) -> PublishedCrl:

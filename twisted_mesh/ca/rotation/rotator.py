@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from pki import renewal
+from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
@@ -35,7 +36,7 @@ _MOST_STEPS = 4
 class RotationBroke(PkiError):
     """A step met a bug of ours; what there was goes on."""
 
-    code = "internal"
+    code = Code.INTERNAL
 
 
 @define(eq=False, slots=False)
@@ -101,7 +102,7 @@ class Rotator(Service):
             else "no certificate can be issued any more"
         )
         return Problem(
-            "succession-waits",
+            Code.SUCCESSION_WAITS,
             f"a new issuing CA is due and the root's key is not here: {how_long}",
             f"bring the root's key back as {path}, mode 0600: it is picked up without a restart",
             subject=self.authorities.issuing.name,

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 from twisted.internet.threads import deferToThread
 
+from pki.codes import Code
 from pki.errors import PkiError
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
@@ -35,19 +36,19 @@ Record = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
 class CannotDetach(PkiError):
     """The root's key stays where it is."""
 
-    code = "cannot-detach"
+    code = Code.CANNOT_DETACH
 
 
 class NoRootKey(CannotDetach):
     """The root's key is not here to be taken away."""
 
-    code = "no-root-key"
+    code = Code.NO_ROOT_KEY
 
 
 class NoCopy(CannotDetach):
     """The caller has not shown that it holds a copy of the root's key."""
 
-    code = "no-copy"
+    code = Code.NO_COPY
 
 
 @frozen

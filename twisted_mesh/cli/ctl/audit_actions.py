@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from pki.audit.auditor import Finding, examine
 from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
 from pki.audit.merkle import leaf_hash, verify_inclusion
+from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.validity import spoken_time
 from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, LogEntry
@@ -148,7 +149,9 @@ class Verifying:
         told = Verifier.parse(read.header.verifier)
         verifier, seen = witness.verifier or told, witness.seen
         if verifier != told:
-            replaced = Finding("log-replaced", 0, 1, _replaced(read, verifier, told, witness.path))
+            replaced = Finding(
+                Code.LOG_REPLACED, 0, 1, _replaced(read, verifier, told, witness.path)
+            )
             report = Report(None, (replaced,), seen, 0, read.pruned)
             return report.put(as_json=self.as_json, trusted="do not trust it")
         others = [c for c in witnesses(self.state, verifier) if c != seen]

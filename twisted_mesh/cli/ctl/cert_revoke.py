@@ -6,6 +6,7 @@ from http import HTTPStatus
 import msgspec
 from attrs import define, field, frozen
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.serial import serial_hex
 from pki.spiffe import RESERVED_SEGMENT, SpiffeId, SpiffePattern
@@ -226,7 +227,7 @@ class Revoking:
 
 
 _GONE = CaRefused(
-    HTTPStatus.NOT_FOUND, [Problem("not-found", "it is not on record any more", "list again")]
+    HTTPStatus.NOT_FOUND, [Problem(Code.NOT_FOUND, "it is not on record any more", "list again")]
 )
 
 

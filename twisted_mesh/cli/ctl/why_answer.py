@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import evolve, frozen
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
@@ -44,29 +45,29 @@ class _Token:
         try:
             token_id = JoinToken.parse(text).id
         except PkiError as error:
-            return cls("", "damaged", problem=Problem("no-proof", str(error)))
+            return cls("", "damaged", problem=Problem(Code.NO_PROOF, str(error)))
         row = next((row for row in rows if row.id == token_id), None)
         if row is None:
             detail = f"the CA does not know the token {token_id}: it was never made here, or expired long ago"
-            return cls(token_id, "unknown", problem=Problem("no-proof", detail))
+            return cls(token_id, "unknown", problem=Problem(Code.NO_PROOF, detail))
         return cls(token_id, row.status, row, _token_problem(row, request))
 
 
 def _token_problem(row: TokenRow, request: IssuanceRequest | None) -> Problem | None:
     match row.status:
         case "revoked":
-            return Problem("no-proof", f"the token {row.id} was revoked at {row.revoked_at}")
+            return Problem(Code.NO_PROOF, f"the token {row.id} was revoked at {row.revoked_at}")
         case "expired":
-            return Problem("no-proof", f"the token {row.id} expired at {row.expires_at}")
+            return Problem(Code.NO_PROOF, f"the token {row.id} expired at {row.expires_at}")
         case "spent":
             bought = "" if row.serial is None else f" on the certificate {pairs(row.serial)}"
             return Problem(
-                "conflict",
+                Code.CONFLICT,
                 f"the token {row.id} was spent at {row.spent_at}{bought}: only the very same request gets that again",
             )
     if row.key is not None and request is not None and key_id(request.public_key) != row.key:
         return Problem(
-            "not-authorized",
+            Code.NOT_AUTHORIZED,
             f"the token {row.id} is for the key {row.key}, and the request has another (rule token-key-only)",
         )
     return None

@@ -1,0 +1,664 @@
+"""Every code that a problem can have, with what it means and what to do: the one catalogue.
+
+It is long because it is a table, read by its rows; docs/COMMANDS.md prints it, and so does
+``pki-inspect explain``. Codes that only :mod:`twisted_mesh` raises stand here too.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class Code(StrEnum):
+    """A stable name, the same in logs, metrics, JSON and on the command line.
+
+    A member is its text, whatever writes it: ``f"{Code.EXPIRED}" == "expired"``. A code, once given
+    out, is neither renamed nor given another meaning.
+    """
+
+    meaning: str
+    """What is wrong, in a line."""
+    remedy: str
+    """What to do about it, where the problem itself does not say it more exactly."""
+
+    def __new__(cls, value: str, meaning: str, remedy: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning, member.remedy = meaning, remedy
+        return member
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The code of that name; None for one that there is not, or not yet in this version."""
+        return next((code for code in cls if code == text), None)
+
+    # Of certificates and peers.
+    NO_CERTIFICATE = ("no-certificate", "the peer presented none", "present an SVID of this mesh")
+    EXPIRED = (
+        "expired",
+        "the certificate is not valid any more; the message has both clocks",
+        "request a fresh certificate, and compare the two machines' clocks",
+    )
+    NOT_YET_VALID = (
+        "not-yet-valid",
+        "the certificate is not valid yet; the message has both clocks",
+        "compare the two machines' clocks",
+    )
+    REVOKED = (
+        "revoked",
+        "the certificate's CA has revoked it; the message has the time and the reason",
+        "ask an administrator why; if it was in error, request a new certificate",
+    )
+    STALE_REVOCATION = (
+        "stale-revocation",
+        "what the refusing side knows of revocations, from its CA or a list of `--crl`, is older than it may be, "
+        "or was never read; nothing is wrong with the peer",
+        "see that the CA and each CRL can be reached from there; it ends by itself once they are",
+    )
+    UNKNOWN_REVOCATION = (
+        "unknown-revocation",
+        "no CRL or OCSP response that was given says whether the certificate is revoked",
+        "give a CRL, or a response, of its issuer",
+    )
+    UNKNOWN_AUTHORITY = (
+        "unknown-authority",
+        "the chain does not lead to a root of its trust domain",
+        "use a certificate of this mesh; where a root was replaced, fetch the bundle anew",
+    )
+    INCOMPLETE_CHAIN = (
+        "incomplete-chain",
+        "the peer did not send its issuing CA; or the CA did not send its root, and nothing but a fingerprint is "
+        "known of it",
+        "send the intermediates along with the leaf",
+    )
+    WRONG_FINGERPRINT = (
+        "wrong-fingerprint",
+        "the root that the CA sent is not the one whose fingerprint was given; nothing of ours was sent",
+        "compare `--ca-fingerprint` with what the CA prints at its start, and check `--ca-url`",
+    )
+    NOT_A_ROOT = (
+        "not-a-root",
+        "the certificate with that fingerprint is an issuing CA, not signed by itself",
+        "give the root's fingerprint, which the CA prints at its start",
+    )
+    UNKNOWN_TRUST_DOMAIN = (
+        "unknown-trust-domain",
+        "no bundle is held for the trust domain that the certificate names",
+        "check the trust domain on both sides",
+    )
+    NOT_AN_SVID = (
+        "not-an-svid",
+        "the certificate, or the ID, breaks a rule of X.509-SVID: no URI name or several, no path, a CA certificate",
+        "request a certificate from a CA of the mesh",
+    )
+    NOT_A_SPIFFE_ID = (
+        "not-a-spiffe-id",
+        "a name is not a SPIFFE ID",
+        "write it as `spiffe://TRUST-DOMAIN/service/NAME`",
+    )
+    WRONG_USAGE = (
+        "wrong-usage",
+        "the certificate's key usage or extended key usage does not allow this",
+        "present an SVID with clientAuth and serverAuth",
+    )
+    NOT_A_CA = (
+        "not-a-ca",
+        "an issuer in the chain is no CA, or may not sign certificates",
+        "look at the chain with `pki-inspect verify`: that issuer must not be relied on",
+    )
+    PATH_TOO_LONG = (
+        "path-too-long",
+        "an issuer in the chain may not have so many CAs below it",
+        "have the certificate issued by a CA nearer to the root",
+    )
+    WEAK_KEY = ("weak-key", "a key is not good enough", "make a new key, `ec-p256` for one")
+    WEAK_SIGNATURE = (
+        "weak-signature",
+        "what is signed (certificate, CSR, CRL or OCSP answer) is signed with a hash that is not good enough",
+        "have it signed with SHA-256 or better",
+    )
+    UNKNOWN_EXTENSION = (
+        "unknown-extension",
+        "a critical extension (of a certificate, a CRL or its entry, an OCSP answer) that nobody here understands",
+        "have it issued without that extension",
+    )
+    MALFORMED = (
+        "malformed",
+        "it cannot be decoded, or is not what it is said to be; or too many certificates were sent",
+        "look at it with `pki-inspect show`, and make it anew",
+    )
+    BAD_CERTIFICATE = (
+        "bad-certificate",
+        "the certificate is refused by OpenSSL, or by the peer, without a more exact reason",
+        "look in the log of whoever refused; look at the certificate with `pki-inspect verify`",
+    )
+    NAME_MISMATCH = (
+        "name-mismatch",
+        "the certificate is not valid for the host name or ID that was asked for",
+        "call it by a name in its certificate, or have that name put in (`--dns`, `--ip`)",
+    )
+    NOT_AUTHORIZED = (
+        "not-authorized",
+        "a good identity that is not among those allowed; or no entry buys what was asked for",
+        "add it to `--allow`, or make an entry for it; `mesh-ctl why` says what is missing",
+    )
+    # Of CRLs.
+    BAD_CRL = (
+        "bad-crl",
+        "the CRL cannot be relied on; `problems` have each reason",
+        "fetch the current list from its issuer",
+    )
+    CRL_OTHER_ISSUER = (
+        "crl-other-issuer",
+        "the CRL is another CA's",
+        "give the CRL of the CA that issued the certificate",
+    )
+    CRL_BAD_SIGNATURE = (
+        "crl-bad-signature",
+        "the CRL is not signed by that CA's key",
+        "fetch it anew: it was changed, or comes from somebody else",
+    )
+    NOT_A_CRL_ISSUER = (
+        "not-a-crl-issuer",
+        "the CA's key usage does not allow it to sign CRLs",
+        "have its CRLs issued by a CA that may (cRLSign)",
+    )
+    CRL_STALE = (
+        "crl-stale",
+        "the CRL's next update is over, or it names none; at the CA: one cannot be made, or the root's key is needed "
+        "for the root's own",
+        "fetch the current one; at the CA, do what the message says",
+    )
+    CRL_NOT_YET_VALID = (
+        "crl-not-yet-valid",
+        "the CRL is from the future, by more than a minute",
+        "compare the two machines' clocks",
+    )
+    CRL_ROLLED_BACK = (
+        "crl-rolled-back",
+        "the CRL is older than one that was seen before",
+        "fetch the current one; if the issuer really has begun anew, remove the number kept in `crls`",
+    )
+    CRL_DELTA = ("crl-delta", "the CRL lists changes to another one only", "give the complete CRL")
+    CRL_PARTIAL = (
+        "crl-partial",
+        "the CRL is not the whole list of that CA's certificates, or lists others' too",
+        "give the complete CRL of that CA",
+    )
+    # Of OCSP answers.
+    BAD_OCSP_ANSWER = (
+        "bad-ocsp-answer",
+        "the OCSP answer cannot be relied on; `problems` have each reason",
+        "ask again; if it stays so, look at the responder",
+    )
+    OCSP_OTHER_CERTIFICATE = (
+        "ocsp-other-certificate",
+        "the OCSP answer is about other certificates",
+        "ask about this certificate, by the issuer that signed it",
+    )
+    OCSP_UNSIGNED = (
+        "ocsp-unsigned",
+        "the responder that the OCSP answer names has not signed it",
+        "ask again: it was changed, or comes from somebody else",
+    )
+    OCSP_UNAUTHORIZED_RESPONDER = (
+        "ocsp-unauthorized-responder",
+        "the responder is neither the issuer nor a delegate of it that is valid now",
+        "ask the issuer's own responder; renew the delegate's certificate",
+    )
+    OCSP_STALE = (
+        "ocsp-stale",
+        "the OCSP answer's next update is over, or it names none",
+        "ask for a fresh answer, and compare the two machines' clocks",
+    )
+    OCSP_NOT_YET_VALID = (
+        "ocsp-not-yet-valid",
+        "the OCSP answer is from the future, by more than a minute",
+        "compare the two machines' clocks",
+    )
+    OCSP_NONCE = (
+        "ocsp-nonce",
+        "the OCSP answer is not the one to this request",
+        "ask a responder that repeats the nonce, without a cache between",
+    )
+    OCSP_UNKNOWN = (
+        "ocsp-unknown",
+        "the responder does not know the certificate",
+        "find out who issued it, and ask the responder of that CA",
+    )
+    OCSP_REFUSED = (
+        "ocsp-refused",
+        "the responder gives no answer",
+        "ask again later; its log has the reason",
+    )
+    OCSP_UNREACHABLE = (
+        "ocsp-unreachable",
+        "the responder of `--ocsp` gave no answer in time, or there is none to ask",
+        "check its URL, and whether it runs; with `--on-stale grace` the peer is let in meanwhile",
+    )
+    NOT_SERVED = (
+        "not-served",
+        "a URL answers, and has not what was asked for",
+        "check the URL",
+    )
+    STAPLE_MISSING = (
+        "staple-missing",
+        "a server staples no OCSP answer, and `--require-staple` demands one",
+        "look in its log why its CA gives it none, or call it without that option",
+    )
+    STAPLE_REFUSED = (
+        "staple-refused",
+        "the other side does not take what we staple, or misses a staple: its log says which",
+        "look whether our certificate is revoked, and whether our CA answers",
+    )
+    UNUSABLE_EVIDENCE = (
+        "unusable-evidence",
+        "a CRL or OCSP answer in a file that was given to `pki-inspect` cannot be relied on at that time",
+        "give one that holds at that time, of the certificate's issuer",
+    )
+    # Of connections.
+    PROTOCOL_VERSION = (
+        "protocol-version",
+        "no version of TLS in common",
+        "the mesh speaks TLS 1.3 only: update the other side",
+    )
+    HANDSHAKE_FAILURE = (
+        "handshake-failure",
+        "no cipher, group or signature in common",
+        "the mesh speaks TLS 1.3 only: update the other side",
+    )
+    NOT_TLS = ("not-tls", "the other side does not speak TLS", "use `https://` on this port")
+    NOT_HTTP = (
+        "not-http",
+        "the other side speaks TLS, and no HTTP inside it",
+        "check the address",
+    )
+    HANDSHAKE_TIMEOUT = (
+        "handshake-timeout",
+        "the handshake was not done within 10 s",
+        "look at the network, or at the peer",
+    )
+    TOO_MANY_CONNECTIONS = (
+        "too-many-connections",
+        "this peer has proved who it is, and has as many connections as one peer may have",
+        "look why it opens so many",
+    )
+    INTERRUPTED = (
+        "interrupted",
+        "the other side closed the connection, or it broke",
+        "look in the other side's log",
+    )
+    TLS_ERROR = (
+        "tls-error",
+        "the connection broke, for a reason that only OpenSSL's words tell",
+        "look in the other side's log",
+    )
+    UNREACHABLE = (
+        "unreachable",
+        "nobody listens, the name is unknown, or no answer came in time",
+        "start it, or check the address and the network",
+    )
+    REFUSED_BY_PEER = (
+        "refused-by-peer",
+        "an alert that says no more than no",
+        "the reason is in the other side's log",
+    )
+    CA_REFUSED = (
+        "ca-refused",
+        "the CA said no without a problem document, or with a code that this version does not know, which then "
+        "begins the message",
+        "look in the CA's log; if it is of a newer version, update this side",
+    )
+    PROCESS_GONE = (
+        "process-gone",
+        "the process at the other end, or with that PID, has exited",
+        "ask again from a process that waits for the answer",
+    )
+    PROCESS_UNREADABLE = (
+        "process-unreadable",
+        "the process at the other end, or with that PID, may not be looked at, or not from here",
+        "run the CA in the same PID namespace and with the right to read `/proc`",
+    )
+    # Of what the CA's API is asked.
+    NO_PROOF = (
+        "no-proof",
+        "the caller has not proved who it is, or its join token is unknown, spent, expired or revoked",
+        "ask over the socket or with an SVID, or have a new token made: `mesh-ctl token create`",
+    )
+    NOT_FOUND = (
+        "not-found",
+        "there is nothing of that name, number or path",
+        "list what there is, and check the spelling",
+    )
+    METHOD_NOT_ALLOWED = (
+        "method-not-allowed",
+        "the path is right, and the method is not; the header Allow has those that are",
+        "use one of the methods that the reference has for this path",
+    )
+    UNSUPPORTED_MEDIA_TYPE = (
+        "unsupported-media-type",
+        "the body's Content-Type is not one that the path takes",
+        "send it as the reference says, mostly `application/json`",
+    )
+    CROSS_ORIGIN = (
+        "cross-origin",
+        "a web page of another place sent the request through somebody's browser",
+        "ask from a program, not from a page",
+    )
+    CONFLICT = (
+        "conflict",
+        "what is on record stands against it: it exists already, has changed, or a token has bought another "
+        "certificate",
+        "look at what is on record, and decide anew",
+    )
+    ENTRY_IN_FILE = (
+        "entry-in-file",
+        "the entry comes from the file of `--entries`, and is changed only there",
+        "edit that file, and restart the CA",
+    )
+    NOT_BY_TOKEN = (
+        "not-by-token",
+        "no token can be made for this entry: it is not bought by one alone",
+        "name an entry with a `token:` selector, or none, and say which ID is wanted",
+    )
+    RATE_LIMITED = (
+        "rate-limited",
+        "this caller asks too often; Retry-After says when to come back",
+        "ask less often, or raise `--rate-limit`",
+    )
+    TOO_LARGE = (
+        "too-large",
+        "the request's body is larger than the message allows",
+        "send less at once",
+    )
+    BUSY = (
+        "busy",
+        "too much is under way; Retry-After says when to come back",
+        "ask again later",
+    )
+    REFUSED = (
+        "refused",
+        "it breaks rules; `problems` have each reason",
+        "see to each of them, and ask again",
+    )
+    NOT_PUBLISHED = (
+        "not-published",
+        "the certificate is revoked, and the CRL that says so could not be made",
+        "ask again, which waits for it again; the CA's log says why",
+    )
+    STORE_UNAVAILABLE = (
+        "store-unavailable",
+        "the record cannot be read or written, or its disk is full; nothing of the command has been kept",
+        "free some space, or look in the CA's log; then ask again",
+    )
+    ISSUER_EXPIRED = (
+        "issuer-expired",
+        "the CA cannot issue now: its own certificate is not valid, or ends too soon",
+        "check the CA's clock; bring the root's key back, so that a new issuing CA can be made",
+    )
+    SIGNING_FAILED = (
+        "signing-failed",
+        "the signer answered with something that is not a signature of its key",
+        "look at where the key is kept",
+    )
+    NO_IDENTITY = (
+        "no-identity",
+        "the server has no valid certificate now, and lets nobody in",
+        "its log says why its CA gives it none",
+    )
+    INTERNAL = (
+        "internal",
+        "a bug here",
+        "report it, with the traceback that is in the log",
+    )
+    # Of signing requests, in `problems` of a 422.
+    WRONG_TRUST_DOMAIN = (
+        "wrong-trust-domain",
+        "the requested ID is of another trust domain",
+        "ask for an ID of the CA's own trust domain",
+    )
+    RESERVED_ID = (
+        "reserved-id",
+        "the requested ID is one of the CA's own (`/mesh/…`)",
+        "ask for `spiffe://TRUST-DOMAIN/service/NAME`",
+    )
+    WRONG_URI = (
+        "wrong-uri",
+        "the CSR names another URI than the requested ID",
+        "make the CSR with the requested ID, or without a URI",
+    )
+    MALFORMED_DNS_NAME = (
+        "malformed-dns-name",
+        "a DNS name in the CSR is none",
+        "write it in lower case, without a dot at its end",
+    )
+    UNSUPPORTED_NAME = (
+        "unsupported-name",
+        "the CSR has a name that is no URI, DNS name or IP address",
+        "make the CSR without it",
+    )
+    TOO_MANY_NAMES = (
+        "too-many-names",
+        "the CSR has more than 64 names",
+        "ask for fewer, or for several certificates",
+    )
+    FORBIDDEN_KEY = (
+        "forbidden-key",
+        "the key is a CA's own",
+        "make a key of your own",
+    )
+    NO_POSSESSION = (
+        "no-possession",
+        "the CSR's signature does not match its key",
+        "sign the CSR with the key that it is about",
+    )
+    TTL_OUT_OF_RANGE = (
+        "ttl-out-of-range",
+        "the lifetime is under 1 s, or over the most that is allowed",
+        "ask for one within the range that the message has, or for none",
+    )
+    LINT = (
+        "lint",
+        "what would have been signed breaks a rule: a bug here, with a 500",
+        "report it",
+    )
+    # Of the audit log, as a witness, a proof and an examination tell them.
+    LOG_ROLLED_BACK = (
+        "log-rolled-back",
+        "the log has fewer entries than were signed before",
+        "find out who replaced the record; a restored backup is known by its act in the log",
+    )
+    LOG_FORKED = (
+        "log-forked",
+        "the log was signed with other content: one size with two roots, or no proof that leads from old to new",
+        "keep both checkpoints: together they prove it; somebody has the CA's record or key",
+    )
+    LOG_REPLACED = (
+        "log-replaced",
+        "another log stands in the place of the one that was known",
+        "if the CA was begun anew on purpose, remove the witness's file; else find out who did it",
+    )
+    LOG_CUT = (
+        "log-cut",
+        "entries are missing, or their text in between",
+        "compare with a backup or an export to see what they said",
+    )
+    LOG_EDITED = (
+        "log-edited",
+        "an entry is not what was taken into the tree",
+        "compare it with a backup or an export to see what it said",
+    )
+    LOG_REWRITTEN = (
+        "log-rewritten",
+        "entries and tree fit each other, and not what was signed",
+        "compare with a backup or an export to see what was changed",
+    )
+    LOG_REORDERED = (
+        "log-reordered",
+        "an entry is out of its place",
+        "compare with a backup or an export to see the order",
+    )
+    LOG_REPEATED = (
+        "log-repeated",
+        "an entry is there twice",
+        "compare with a backup or an export to see which it was",
+    )
+    BAD_ENTRY = (
+        "bad-entry",
+        "an entry cannot be read, or is not written canonically",
+        "compare it with a backup or an export to see what it said",
+    )
+    TIME_BACKWARDS = (
+        "time-backwards",
+        "an entry is dated over a minute before the one in front of it; proves nothing",
+        "see whether the CA's clock was set back then",
+    )
+    BAD_PROOF = (
+        "bad-proof",
+        "a proof does not lead to the root",
+        "fetch proof and checkpoint anew, of one log; if it stays so, the log is not what was signed",
+    )
+    BAD_CHECKPOINT = (
+        "bad-checkpoint",
+        "a checkpoint is damaged, or not signed by the log's key",
+        "fetch it anew, and check that the key is this log's",
+    )
+    DAMAGED_TREE = (
+        "damaged-tree",
+        "the stored tree has fewer hashes than entries",
+        "restore the record from a backup",
+    )
+    # Of options, entries and tokens.
+    BAD_FINGERPRINT = (
+        "bad-fingerprint",
+        "the text is no SHA-256 fingerprint",
+        "copy `sha256:HEX` from what the CA prints at its start",
+    )
+    UNKNOWN_SELECTOR = (
+        "unknown-selector",
+        "the text is no selector: its kind is unknown, or its value is none of that kind",
+        "write one of the selectors in the table of registration",
+    )
+    BAD_TOKEN = (
+        "bad-token",
+        "the text is no join token: it is cut short, mistyped, or something else",
+        "copy it whole from what `mesh-ctl token create` printed",
+    )
+    BAD_REGISTRATION = (
+        "bad-registration",
+        "an entry in the record is damaged",
+        "delete it and make it anew; find out who changed the record",
+    )
+    # Of files and starts.
+    START = ("start", "the service cannot start", "do what its one sentence says")
+    STATE = (
+        "state",
+        "the state directory or a file in it cannot be used",
+        "check its owner, its modes, and that there is space",
+    )
+    ALREADY_RUNNING = (
+        "already-running",
+        "another CA owns this state directory",
+        "end that one, or give this one another `--state-dir`",
+    )
+    UNUSABLE_KEY = (
+        "unusable-key",
+        "a private key cannot be read",
+        "check that the file is a key in PEM, whole, and the passphrase if it is encrypted",
+    )
+    UNUSABLE_PASSPHRASE = (
+        "unusable-passphrase",
+        "a passphrase cannot be read, or not be used",
+        "put it in a file of one line, 0600, of at most 1023 bytes",
+    )
+    BAD_BUNDLE = (
+        "bad-bundle",
+        "a bundle (SPIFFE's JWK set of roots) cannot be used",
+        "fetch it anew from the CA",
+    )
+    BAD_BACKUP = (
+        "bad-backup",
+        "the file is no backup, is damaged, or is of a newer version",
+        "take another backup; `mesh-ctl backup show` says whether one is good",
+    )
+    CREDENTIALS_DO_NOT_FIT = (
+        "credentials-do-not-fit",
+        "certificates and keys were not saved together",
+        "take all of them from one backup",
+    )
+    # Of the issuing CA's life.
+    SUCCESSION_WAITS = (
+        "succession-waits",
+        "a new issuing CA is due, and the root's key is not here",
+        "bring the root's key back, 0600: it is picked up within a second",
+    )
+    PROOF_FAILED = (
+        "proof-failed",
+        "a new issuing CA made a certificate that peers would refuse; it is not put to use",
+        "report it; the issuing CA before goes on",
+    )
+    CANNOT_DETACH = (
+        "cannot-detach",
+        "the root's key stays where it is",
+        "do what the message says first",
+    )
+    NO_ROOT_KEY = (
+        "no-root-key",
+        "the root's key is not here to be taken away",
+        "nothing is to be done: it is kept somewhere else",
+    )
+    NO_COPY = (
+        "no-copy",
+        "the caller has not shown that it holds a copy of the root's key",
+        "copy the key first, and name the copy",
+    )
+    # Of the CA's health: its checks, as `mesh-ctl doctor` and `/readyz` have them.
+    NOT_READY = (
+        "not-ready",
+        "a check of the CA fails; `problems` have which",
+        "see to each of them",
+    )
+    UNHEALTHY_SIGNING = (
+        "unhealthy-signing",
+        "the issuing key does not sign",
+        "look at where the key is kept",
+    )
+    UNHEALTHY_STORE = (
+        "unhealthy-store",
+        "the record cannot be written and read",
+        "free some space, or look in the CA's log",
+    )
+    UNHEALTHY_CLOCK = (
+        "unhealthy-clock",
+        "the clock is behind the last act on record, or was moved since the start",
+        "set this machine's clock right, then restart the CA",
+    )
+    UNHEALTHY_ISSUER = (
+        "unhealthy-issuer",
+        "the issuing CA is not valid now, or its successor waits",
+        "check the clock; bring the root's key back",
+    )
+    UNHEALTHY_INTENTS = (
+        "unhealthy-intents",
+        "many signatures are under way or were cut short",
+        "look at the store and at the key: one of them is slow",
+    )
+    UNHEALTHY_AUDIT = (
+        "unhealthy-audit",
+        "the audit log could not be signed; acts are recorded all the same",
+        "look in the CA's log; it is signed once that is mended",
+    )
+    UNHEALTHY_CRLS = (
+        "unhealthy-crls",
+        "what is revoked cannot be published as it should be",
+        "do what the message says; it is tried again each second",
+    )
+    UNHEALTHY_DESCRIPTORS = (
+        "unhealthy-descriptors",
+        "few file descriptors are left",
+        "raise the limit (`ulimit -n`, or `LimitNOFILE=`), or look who opens so many connections",
+    )
+    UNHEALTHY_DISK = (
+        "unhealthy-disk",
+        "little space is left where the state is, or it cannot be looked at",
+        "free some space before it is used up",
+    )
