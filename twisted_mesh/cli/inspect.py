@@ -24,6 +24,7 @@ from twisted_mesh.cli.status import DONE, REFUSED
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from pki.codes import Code
     from pki.spiffe import SpiffePattern
     from twisted_mesh.cli.inspect_verify import File
 
@@ -45,7 +46,7 @@ _AT = click.option(
 
 @click.group(context_settings=CONTEXT)
 def cli() -> None:
-    """Show certificates and CSRs, and verify chains.
+    """Show certificates and CSRs, verify chains, and explain codes.
 
     Exit status: 0 shown or valid; 1 invalid; 2 the input or the options cannot be used.
 
@@ -54,6 +55,7 @@ def cli() -> None:
       pki-inspect show svid.pem
       openssl s_client -connect localhost:9443 -showcerts </dev/null | pki-inspect show -
       pki-inspect verify svid.pem --roots root.crt
+      pki-inspect explain unknown-authority
     """
 
 
@@ -207,6 +209,44 @@ def verify(
     else:
         _print(inspect_output.verdict_text(verdict, links, purpose, now))
     return DONE if verdict.ok else REFUSED
+
+
+@cli.command()
+@click.argument("codes", metavar="[CODE]...", nargs=-1)
+@_FORMAT
+def explain(codes: tuple[str, ...], format_: str) -> int:
+    """Say what a code means, and what to do about it; without CODE, list all.
+
+    CODE is the name that a refusal has in logs, metrics, JSON and messages.
+
+    \b
+    Examples:
+      pki-inspect explain stale-revocation
+      pki-inspect explain --format json
+    """
+    from pki.codes import Code
+    from twisted_mesh.cli import inspect_output
+
+    found = [_code(text) for text in codes]
+    if format_ == "json":
+        _print(inspect_output.codes_json(found or Code))
+    else:
+        _print(inspect_output.codes_text(found) if found else inspect_output.codes_list(Code))
+    return DONE
+
+
+def _code(text: str) -> "Code":
+    from difflib import get_close_matches
+
+    from pki.codes import Code
+    from pki.errors import printable
+
+    known = Code.parse(text)
+    if known is None:
+        like = get_close_matches(text, list(Code), 1)
+        hint = f"did you mean {like[0]}?" if like else "pki-inspect explain lists all"
+        raise Unusable(f"{printable(text, 60)} is no code of this version: {hint}")
+    return known
 
 
 def _moment(at: str | None) -> datetime:

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from pki.codes import Code
-
 if TYPE_CHECKING:
     from pki.errors import PkiError
 
@@ -18,16 +16,16 @@ UNREACHABLE = 3
 #: Ctrl-C, as shells count it: 128 and SIGINT's number.
 INTERRUPTED = 130
 
-#: Codes that mean that the other side could not be talked to, as opposed to saying no.
-_AWAY = {Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.NOT_HTTP, Code.TLS_ERROR}
-
 
 def status_of(error: "PkiError") -> int:
     """What an error means once the CA or a server has been asked."""
+    from pki.codes import Code
     from twisted_mesh.api.client import CaRefused
     from twisted_mesh.state.directory import StateError
     from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 
+    # The other side could not be talked to, as opposed to saying no.
+    away = {Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.NOT_HTTP, Code.TLS_ERROR}
     if isinstance(error, StateError):
         return UNUSABLE
     if isinstance(error, Unreachable):
@@ -35,5 +33,5 @@ def status_of(error: "PkiError") -> int:
     if isinstance(error, CaRefused):
         return UNREACHABLE if error.status >= 500 else REFUSED
     if isinstance(error, RefusedByPeer):
-        return UNREACHABLE if error.problems[0].code in _AWAY else REFUSED
+        return UNREACHABLE if error.problems[0].code in away else REFUSED
     return REFUSED

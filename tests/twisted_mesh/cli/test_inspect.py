@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.codes import Code
 from pki.errors import HOSTILE_INPUT
 from pki.issuing.authority import Authority
 from pki.issuing.profile import ROOT as ROOT_PROFILE
@@ -743,3 +744,37 @@ def test_of_a_long_crl_people_see_the_beginning(here: Path) -> None:
     assert "and 50 more: --format json shows them all" in text
     (shown,) = json.loads(run("show", "issuing.crl", "--format", "json").stdout)
     assert len(shown["revoked"]) == 100
+
+
+# explain
+
+
+def test_a_code_is_explained_with_what_to_do() -> None:
+    shown = run("explain", "stale-revocation", "expired")
+    assert shown.exit_code == 0
+    first, second = shown.output.split("\n\n")
+    assert first.splitlines()[0] == "stale-revocation"
+    assert Code.EXPIRED.meaning in second
+    assert Code.EXPIRED.remedy in second
+    assert "`" not in shown.output
+
+
+def test_without_a_code_all_are_listed() -> None:
+    shown = run("explain")
+    assert [line.split()[0] for line in shown.output.splitlines()] == list(Code)
+
+
+def test_codes_are_explained_to_programs_too() -> None:
+    (busy,) = json.loads(run("explain", "busy", "--format", "json").output)
+    assert busy == {"code": "busy", "meaning": Code.BUSY.meaning, "remedy": Code.BUSY.remedy}
+    assert [row["code"] for row in json.loads(run("explain", "--format", "json").output)] == [*Code]
+
+
+@pytest.mark.parametrize(
+    "text, hint", [("expird", "did you mean expired?"), ("\x1b[31m", "explain lists all")]
+)
+def test_what_is_no_code_is_said_in_a_sentence(text: str, hint: str) -> None:
+    shown = run("explain", text)
+    assert shown.exit_code == 2
+    assert hint in shown.stderr
+    assert shown.stderr.isprintable()
