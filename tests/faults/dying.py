@@ -138,11 +138,11 @@ def wrap_store(fate: Fate) -> None:
     """Commands pass a step when all is done but the commit, and one when the commit is done."""
     from sqlalchemy import Engine, event
 
-    from twisted_mesh.stores import writer
+    from twisted_mesh.stores import transactions
     from twisted_mesh.stores.sql import SqlStore
 
     under_way = threading.local()
-    apply_all: Callable[..., Sequence[Any]] = writer.apply_all
+    apply_all: Callable[..., Sequence[Any]] = transactions.apply_all
 
     def applied(engine: Engine, commands: Sequence[Any]) -> Sequence[Any]:
         under_way.commands = commands
@@ -161,7 +161,7 @@ def wrap_store(fate: Fate) -> None:
             for step in steps_of(command):
                 fate.passes(f"{step}-uncommitted")
 
-    writer.apply_all = applied  # type: ignore[assignment]
+    transactions.apply_all = applied  # type: ignore[assignment]
     event.listen(Engine, "commit", committing)
     around(SqlStore, "start", fate, after="store-opened")
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from tests.running import PATIENCE
 from tests.twisted_mesh.stores.certificates import NOW, intent, issued, record, signed
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores import rules, sql, writer
+from twisted_mesh.stores import rules, sql, transactions
 from twisted_mesh.stores.commands import Command, Probe
 from twisted_mesh.stores.records import Query, StoreError
 from twisted_mesh.stores.sql import SqlStore
@@ -49,7 +49,7 @@ def gate() -> Gate:
 def slow_commits(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> list[int]:
     """The sizes of transactions; the first waits at the gate, as for a slow disk."""
     sizes: list[int] = []
-    apply_all = writer.apply_all
+    apply_all = transactions.apply_all
 
     def slowly(engine: Any, commands: list[Command]) -> Any:
         sizes.append(len(commands))
@@ -57,7 +57,7 @@ def slow_commits(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> list[int]:
             gate.hold()
         return apply_all(engine, commands)
 
-    monkeypatch.setattr(writer, "apply_all", slowly)
+    monkeypatch.setattr(transactions, "apply_all", slowly)
     return sizes
 
 
@@ -216,7 +216,7 @@ def test_a_bug_leaves_nobody_waiting(
         raise AssertionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.Writer, "apply", broken)
+        patch.setattr(transactions.Writer, "apply", broken)
         for answer in [store.apply(intent(n)) for n in (1, 2)]:
             error = calls.outcome(answer)
             assert type(error) is StoreError
