@@ -29,8 +29,7 @@ from twisted_mesh.stores.records import (
     StoreError,
 )
 from twisted_mesh.stores.sqlite import Sqlite
-from twisted_mesh.stores.transactions import Writer
-from twisted_mesh.stores.worker import Worker
+from twisted_mesh.stores.transactions import Worker, Writer
 
 T = TypeVar("T")
 

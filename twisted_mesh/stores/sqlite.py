@@ -17,9 +17,10 @@ from twisted_mesh.stores.reserve import Reserve
 
 _log = Logger(namespace="mesh.store")
 
-#: A full disk, when a page is written and when the index of the write-ahead log grows.
-#: Pages that are still in memory would go on to be written, and be gone at the next start.
+#: The file is damaged. Writing would go on in the pages that are in memory, and what was written be gone at the
+#: next start.
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+#: The disk is full, when a page is written and when the index of the write-ahead log grows.
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _REMEDIES = {
     **dict.fromkeys(

@@ -1,11 +1,23 @@
-"""The writer's part of a store: what is written, and what not, while the disk is full."""
+"""What is written: many commands to a transaction, what of them waits while the disk is full, and the thread.
 
-from collections.abc import Sequence
+:func:`apply_all` is the transaction, :class:`Writer` lives through what the disk does, and
+:class:`Worker` keeps both away from the reactor.
+"""
 
-from sqlalchemy import Engine
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
 
 from pki.audit.log import Act
+from twisted_mesh.stores import bulk, rules
 from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
@@ -13,11 +25,78 @@ from twisted_mesh.stores.commands import (
     Outcome,
     Probe,
     RecordAct,
+    RecordCertificate,
     RecordIntent,
 )
 from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.sqlite import Sqlite
-from twisted_mesh.stores.writing import apply_all
+
+T = TypeVar("T")
+
+_log = Logger(namespace="mesh.store")
+
+#: PEP 249's names for what the database did by itself (a full disk, a damaged file), whatever it was asked.
+_OUTAGES = frozenset({"OperationalError", "DatabaseError", "InternalError"})
+
+
+def apply_all(engine: Engine, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    """Apply ``commands`` in one transaction, in their order; what each came to, its own error included.
+
+    Raises what makes the whole transaction fail: then nothing was kept.
+    """
+    try:
+        with engine.begin() as connection:
+            return _at_once(connection, commands)
+    except Exception as error:
+        if _is_outage(error):
+            raise
+    # Some command's precondition does not hold, and only one by one shows whose.
+    with engine.begin() as connection:
+        return [_alone(connection, command) for command in commands]
+
+
+def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    outcomes: list[Outcome | Exception] = []
+    for is_plain, run in groupby(commands, _is_plain):
+        if is_plain:
+            outcomes += _issue(connection, list(run))
+        else:
+            outcomes += [_alone(connection, command) for command in run]
+    return outcomes
+
+
+def _is_plain(command: Command) -> bool:
+    """Whether it can be done together with its neighbours: the order among these makes no difference."""
+    if isinstance(command, RecordIntent):
+        return command.token is None
+    return isinstance(command, RecordCertificate)
+
+
+def _issue(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    planned = [c for c in commands if isinstance(c, RecordIntent)]
+    signed = [c for c in commands if isinstance(c, RecordCertificate)]
+    numbers = iter(bulk.record_intents(connection, planned) if planned else ())
+    if signed:
+        bulk.record_certificates(connection, signed)
+    return [next(numbers) if isinstance(c, RecordIntent) else None for c in commands]
+
+
+def _alone(connection: Connection, command: Command) -> Outcome | Exception:
+    # By hand: after an outage there may be no savepoint left, and saying so would hide the outage.
+    connection.exec_driver_sql("SAVEPOINT command")
+    try:
+        outcome: Outcome | Exception = rules.apply(connection, command)
+    except Exception as error:
+        if _is_outage(error):
+            raise
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT command")
+        outcome = error
+    connection.exec_driver_sql("RELEASE SAVEPOINT command")
+    return outcome
+
+
+def _is_outage(error: Exception) -> bool:
+    return type(error).__name__ in _OUTAGES
 
 
 class Writer:
@@ -99,3 +178,56 @@ def _can_wait(command: Command) -> bool:
 def _again(error: StoreError) -> StoreError:
     """An exception of its own for each caller: those who get one add their traceback to it."""
     return type(error)(str(error))
+
+
+class Worker(Generic[T]):
+    """Runs ``work`` on a thread of its own, and ``done`` with its outcomes on the reactor's.
+
+    ``work`` gives an outcome for each of a batch. Should it raise instead, that is a bug, and each
+    gets a :class:`StoreError`: whoever waits is never left waiting.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        work: Callable[[Sequence[T]], Sequence[Any]],
+        done: Callable[[Sequence[T], Sequence[Any]], None],
+        close: Callable[[], None],
+    ) -> None:
+        self._reactor = reactor
+        self._work = work
+        self._done = done
+        self._close = close
+        self._given: SimpleQueue[Sequence[T] | None] = SimpleQueue()
+        self._ended: Deferred[None] = Deferred()
+        self._thread = threading.Thread(target=self._run, name="mesh-store", daemon=True)
+        self._thread.start()
+
+    def give(self, batch: Sequence[T]) -> None:
+        self._given.put(batch)
+
+    def end(self) -> Deferred[None]:
+        """Once all that it was given is done, and the thread is gone."""
+        self._given.put(None)
+        return self._ended
+
+    def _run(self) -> None:
+        while (batch := self._given.get()) is not None:
+            self._reactor.callFromThread(self._done, batch, self._outcomes(batch))
+        try:
+            self._close()
+        except Exception:
+            _log.failure("the store did not close cleanly")
+        finally:
+            self._reactor.callFromThread(self._end)
+
+    def _outcomes(self, batch: Sequence[T]) -> Sequence[Any]:
+        try:
+            return self._work(batch)
+        except Exception:
+            _log.failure("the store broke")
+            return [StoreError("the store broke, its log says how: ask again") for _ in batch]
+
+    def _end(self) -> None:
+        self._thread.join()
+        self._ended.callback(None)

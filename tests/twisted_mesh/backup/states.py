@@ -15,7 +15,7 @@ from twisted_mesh.stores import tokens as stored_tokens
 from twisted_mesh.stores.commands import Command
 from twisted_mesh.stores.records import TokenStatus
 from twisted_mesh.stores.sqlite import Sqlite
-from twisted_mesh.stores.writing import apply_all
+from twisted_mesh.stores.transactions import apply_all
 
 LOG_KEY = LogKey.generate("mesh.local/audit/of-a-test")
 
