@@ -5,8 +5,8 @@
 PYTHON ?=
 # More for pytest or the bench: make test ARGS="-k rotation"
 ARGS ?=
-# How many processes run the tests.
-WORKERS ?= 2
+# How many processes run the tests: twice the cores of a small machine, as half of them wait for others.
+WORKERS ?= 4
 # make lock UPGRADE=--upgrade takes newer versions.
 UPGRADE ?=
 
@@ -14,13 +14,16 @@ PY := .venv/bin/python
 SETUP := PYTHON="$(PYTHON)" UPGRADE="$(UPGRADE)" sh .ci/setup
 PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
 
-.PHONY: help demo test check bench soak lock cover clean
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal --durations 20
+
+.PHONY: help demo test interop check bench soak lock cover clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    watch two services prove to each other who they are"
-	@echo "make test    run all the tests"
-	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of pki"
+	@echo "make test    run the tests, and say which took longest"
+	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
+	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of what was touched"
 	@echo "make bench   measure handshakes, signatures and start times"
 	@echo "make soak    the tests that take minutes, and the others with many more examples"
 	@echo "make cover   the tests with coverage of pki and twisted_mesh"
@@ -31,24 +34,27 @@ demo: .venv/.core
 	@$(PY) -m twisted_mesh.cli.demo $(ARGS)
 
 test: .venv/.dev
-	$(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+	$(PYTEST) -m "not interop" $(ARGS)
+
+interop: .venv/.dev
+	$(PYTEST) -m interop $(ARGS)
 
 check: .venv/.dev
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
-	$(PY) -m pytest -q -n $(WORKERS) -m "not slow" tests/pki $(ARGS)
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not interop" $$(sh .ci/touched) $(ARGS)
 
 bench: .venv/.dev
 	@$(PY) -m tests.bench $(ARGS)
 
 soak: .venv/.dev
-	MESH_SOAK=1 $(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+	MESH_SOAK=1 $(PYTEST) $(ARGS)
 
 cover: .venv/.dev
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q -n $(WORKERS) $(ARGS)
+	$(PY) -m coverage run -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 

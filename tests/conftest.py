@@ -1,7 +1,8 @@
-"""How hypothesis runs (dev, ci or soak), which tests wait for ``make soak``, and what they count."""
+"""How hypothesis runs (dev, ci or soak), which tests wait for ``make interop`` or ``make soak``, what they count."""
 
 import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +20,37 @@ settings.register_profile("soak", max_examples=2000, **_shared)
 settings.load_profile("soak" if SOAK else "ci" if IN_CI else "dev")
 
 
+@pytest.hookimpl(tryfirst=True)  # while those are here that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if lonely := _without_sibling(items):
+        raise pytest.UsageError("make test needs a small sibling of: " + ", ".join(lonely))
     if SOAK:
         return
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make soak runs it"))
+
+
+def _without_sibling(items: list[pytest.Item]) -> list[str]:
+    """Those for ``make interop`` that stand alone; nothing is said where only a part of the tests was asked for."""
+    if {item.path for item in items} < set(Path(__file__).parent.rglob("test_*.py")):
+        return []
+    usual = {
+        _name(item)
+        for item in items
+        if not (item.get_closest_marker("interop") or item.get_closest_marker("soak"))
+    }
+    lonely = []
+    for item in items:
+        marker = item.get_closest_marker("interop")
+        if marker and (marker.args[0] if marker.args else _name(item)) not in usual:
+            lonely.append(item.nodeid)
+    return lonely
+
+
+def _name(item: pytest.Item) -> str:
+    """Its node without parameters."""
+    return item.nodeid.partition("[")[0]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -50,12 +50,15 @@ class Endured:
     """What the server's log says in warning or worse, but for starting without --allow."""
 
 
-def endure(home: Path, requests: int, seconds: float, seed: int) -> Endured:
-    """About ``requests`` by eight clients in two processes, spread over ``seconds``."""
+def endure(home: Path, requests: int, seconds: float, seed: int, ttl: str = "2s") -> Endured:
+    """About ``requests`` by eight clients in two processes, spread over ``seconds``.
+
+    The server's certificate lives for ``ttl`` and is renewed after half of it.
+    """
     with stage(home) as running:
         mesh = MeshOnStage(running)
         mesh.start_ca(core=None)
-        server, port = mesh.start_server("--ttl", "2s", "--rotate-at", "0.5", core=None)
+        server, port = mesh.start_server("--ttl", ttl, "--rotate-at", "0.5", core=None)
         identity = mesh.export(port)
         job = {
             "kind": "paced",

@@ -18,10 +18,12 @@ WHO = "spiffe://mesh.local/asked/about"
 
 def interrupt(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     """As impatient people do: a signal in the instant before it reads is seen with the next one."""
-    for _ in range(int(PATIENCE)):
+    for _ in range(3):
         process.send_signal(number)
         try:
-            process.wait(1)
+            process.wait(
+                PATIENCE / 3
+            )  # a second one while it ends would end it before it can say how
         except subprocess.TimeoutExpired:
             continue
         return

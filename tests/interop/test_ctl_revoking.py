@@ -200,7 +200,8 @@ def test_a_ca_whose_own_certificate_is_revoked_serves_with_another(house: House)
     found = statuses(house, *own)
     assert found.pop(before) == "revoked"
     url = f"https://localhost:{house.ca_port}/livez"
-    shown = house.s_client(house.ca_port, stdin="Q")
+    asked = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    shown = house.s_client(house.ca_port, stdin=asked)
     served = x509.load_pem_x509_certificate(
         ("-----BEGIN" + shown.stdout.partition("-----BEGIN")[2]).encode()
     )

@@ -17,7 +17,9 @@ def issuers(said: str) -> set[str]:
     return {line.partition("generation ")[2].partition(",")[0] for line in lines}
 
 
-@pytest.mark.slow
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/rotation/test_rotator.py::test_lives_of_seconds_keep_their_order"
+)
 def test_no_request_fails_while_two_issuing_cas_take_over(house: House) -> None:
     ca = house.start_ca(*BRIEF)
     server = house.start_server("--ttl", "2s")
@@ -44,7 +46,9 @@ def test_no_request_fails_while_two_issuing_cas_take_over(house: House) -> None:
     assert again.stop() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/rotation/test_rotator.py::test_a_root_key_that_is_brought_back_is_picked_up_at_the_next_tick"
+)
 def test_a_root_key_that_was_away_is_picked_up_without_a_restart(house: House) -> None:
     options = ("--issuing-duration", "16s", "--cert-duration", "4s", "--max-cert-duration", "4s")
     assert house.start_ca(*options).stop() == 0

@@ -33,7 +33,9 @@ def dripped(wire: socket.socket, drops: bytes, seconds: float) -> tuple[float, b
     return time.monotonic() - started, heard
 
 
-@pytest.mark.slow
+@pytest.mark.interop(
+    "tests/twisted_mesh/tls/test_handshake.py::test_a_handshake_that_stalls_is_given_up_however_it_drips"
+)
 def test_a_stalled_handshake_and_a_dripping_one_are_dropped_after_ten_seconds(
     shared: House,
 ) -> None:
@@ -58,7 +60,9 @@ def test_a_stalled_handshake_and_a_dripping_one_are_dropped_after_ten_seconds(
     shared.assert_it_serves()
 
 
-@pytest.mark.slow
+@pytest.mark.interop(
+    "tests/twisted_mesh/http/test_server.py::test_a_byte_a_second_does_not_put_off_the_headers_deadline"
+)
 def test_a_dripping_header_is_answered_408_after_ten_seconds(shared: House) -> None:
     context = client_context(shared.root, shared.identity("payment-worker"))
     with (

@@ -31,7 +31,8 @@ def test_openssl_finds_the_server_stapled(shared: House) -> None:
 
 
 def test_the_ca_staples_too(shared: House) -> None:
-    done = shared.s_client(shared.ca_port, "-status", stdin="")
+    asked = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    done = shared.s_client(shared.ca_port, "-status", stdin=asked)
     assert "OCSP Response Status: successful" in done.stdout
     assert "Cert Status: good" in done.stdout
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 #: Not all of the judges can be told another time.
 WALL = datetime.now(UTC).replace(microsecond=0)
 ALGORITHMS = [
-    (KeyAlgorithm.RSA_4096, KeyAlgorithm.EC_P256),
+    pytest.param((KeyAlgorithm.RSA_4096, KeyAlgorithm.EC_P256), marks=pytest.mark.interop),
     (KeyAlgorithm.EC_P384, KeyAlgorithm.RSA_2048),
 ]
 
