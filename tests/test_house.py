@@ -1,5 +1,6 @@
 """The house itself: floors, packaging, lock files, nothing that one machine alone has."""
 
+import ast
 import configparser
 import os
 import re
@@ -154,3 +155,80 @@ def test_lock_files_name_no_place_to_fetch_from() -> None:
     place = re.compile(r"://|--(extra-)?index-url|--find-links|^-[ief] | /\w", re.MULTILINE)
     for lock in (ROOT / "requirements").glob("*.lock"):
         assert not place.search(lock.read_text()), lock
+
+
+# No object is changed from outside once it is built: what it needs it is given, and what is known later it is told.
+
+#: Where that holds: the CA, and what puts it together.
+BUILT = (ROOT / "twisted_mesh" / "ca", ROOT / "twisted_mesh" / "taps")
+#: What looks like it and is not, each with its reason.
+UNBUILT = {
+    "twisted_mesh/taps/programs.py: line.service",  # a class method makes an instance of its own class
+}
+_CHANGES = {"append", "extend", "insert", "add", "update", "setdefault"}
+
+
+def records_of(module: ast.Module) -> set[str]:
+    """The fields of a module's private classes: records of its own, which nobody else has."""
+    return {
+        statement.target.id
+        for found in ast.walk(module)
+        if isinstance(found, ast.ClassDef) and found.name.startswith("_")
+        for statement in found.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+
+
+def reaches_in(target: ast.expr, records: set[str]) -> bool:
+    """Whether that is an attribute of an object other than the one whose method it stands in."""
+    if not isinstance(target, ast.Attribute) or target.attr in records:
+        return False
+    return not (isinstance(target.value, ast.Name) and target.value.id in ("self", "cls"))
+
+
+def is_poke(node: ast.AST, records: set[str]) -> bool:
+    """Whether it writes into an object that is built already: an attribute of it, or a collection that it has."""
+    if isinstance(node, ast.Attribute):
+        return not isinstance(node.ctx, ast.Load) and reaches_in(node, records)
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    changes = isinstance(called, ast.Attribute) and called.attr in _CHANGES
+    return ast.unparse(called).endswith("setattr") or (
+        changes and reaches_in(called.value, records)
+    )
+
+
+def pokes(module: ast.Module) -> list[ast.expr]:
+    """Whatever of that is in a module."""
+    records = records_of(module)
+    return [node for node in ast.walk(module) if is_poke(node, records)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("self.x = 1", 0),
+        ("ca.url = 1", 1),
+        ("self.ca.url: str = 1", 1),
+        ("a, self.ca.url = 1, 2", 1),
+        ("del self.ca.url", 1),
+        ("ca.n += 1", 1),
+        ("ca.hears.append(1)", 1),
+        ("self.hears.append(1)", 0),
+        ("setattr(ca, 'url', 1)", 1),
+        ("class _Kept:\n    value: int\nkept.value = 1", 0),
+    ],
+)
+def test_a_poke_is_recognised(text: str, count: int) -> None:
+    assert len(pokes(ast.parse(text))) == count
+
+
+def test_nobody_reaches_into_an_object_that_is_built() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {ast.unparse(poke)}"
+        for package in BUILT
+        for path in package.rglob("*.py")
+        for poke in pokes(ast.parse(path.read_text()))
+    }
+    assert found == UNBUILT

@@ -5,7 +5,6 @@ Each has one conformance suite that every implementation runs.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from attrs import frozen
 from OpenSSL import SSL
@@ -38,73 +37,6 @@ class IReactor(
 
     Whoever needs its clock alone asks for an ``IReactorTime``, which a test can move.
     """
-
-
-class IStore(Interface):
-    """The one door to state: frozen commands, each atomic with its preconditions.
-
-    An implementation never blocks the reactor.
-    """
-
-    def start() -> None:
-        """Open what is to be opened. Synchronous. Raises StoreError with one sentence."""
-
-    def stop() -> Any:
-        """Finish what is under way and close. A Deferred that fires when done."""
-
-    def apply(command: Any) -> Any:
-        """Do one of ``stores.commands.Command``: a Deferred of its result once that is durable."""
-
-    def find(serial: int) -> Any:
-        """A Deferred of the IssuedCertificate of that serial, or None."""
-
-    def find_all(serials: Any) -> Any:
-        """A Deferred of the IssuedCertificates of these serials that there are, without their ``der``."""
-
-    def find_request(request_key: str) -> Any:
-        """A Deferred of the IssuedCertificate that a request was answered with, or None."""
-
-    def list(query: Any) -> Any:
-        """A Deferred of the Page that a Query asks for. Errs with BadCursor."""
-
-    def feed(after: int) -> Any:
-        """A Deferred of the Feed of revocations after a position; all where ``after`` is 0 or unknown."""
-
-    def last_crl(issuer: str) -> Any:
-        """A Deferred of the issuer's LastCrl, or None where no number was given out."""
-
-    def open_intents(limit: int = 1000) -> Any:
-        """A Deferred of the oldest OpenIntents."""
-
-    def entries() -> Any:
-        """A Deferred of all StoredEntries, the oldest first. Errs with StoreError where one cannot be read."""
-
-    def tokens() -> Any:
-        """A Deferred of all IssuedTokens, the newest first."""
-
-    def find_token(digest: bytes) -> Any:
-        """A Deferred of the IssuedToken with that SHA-256, spent, revoked and expired ones too, or None."""
-
-    def last_act() -> Any:
-        """A Deferred of how many acts are recorded, and of the last one's time in microseconds, or None."""
-
-    def log_head() -> Any:
-        """A Deferred of the LogHead: what of the audit log is in its Merkle tree."""
-
-    def log_entries(start: int, limit: int) -> Any:
-        """A Deferred of a list of LoggedEntry from a position on, and of the tree's size."""
-
-    def checkpoints(start: int, limit: int) -> Any:
-        """A Deferred of a list of (size, note), by size, from a size on."""
-
-    def last_checkpoint() -> Any:
-        """A Deferred of the newest (size, note), or None."""
-
-    def inclusion_proof(position: int, size: int) -> Any:
-        """A Deferred of the hashes that prove an entry's place in the tree of that size."""
-
-    def consistency_proof(first: int, second: int) -> Any:
-        """A Deferred of the hashes that prove that one tree extends the other."""
 
 
 @frozen

@@ -7,10 +7,9 @@ takes them into the tree a moment later, and signs where the tree then stands.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IReactorTime
 
 from pki.audit.log import Act, Checkpoint, Entry, LogKey, advance
 from pki.codes import Code
@@ -18,8 +17,9 @@ from pki.errors import PkiError, printable
 from pki.policy.policy import Principal, administrator
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.stores.commands import ExtendLog, RecordAct, SaveCheckpoint
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import LogHead, StoreError
 
 _log = logger("ca")
@@ -44,8 +44,7 @@ class SignedCheckpoint:
 class AuditLog:
     """Makes entries, and keeps the tree and its checkpoints up with them."""
 
-    store: Any
-    """An :class:`IStore`."""
+    store: IStore
     key: LogKey
     now: Now
     latest: SignedCheckpoint | None = field(default=None, init=False)
@@ -54,7 +53,7 @@ class AuditLog:
     """Whether an entry may have been written since the tree was last extended."""
     _refused: "Counter[tuple[str, str]]" = field(factory=Counter, init=False)
     _sampled_at: float = field(default=0.0, init=False)
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker | None = field(default=None, init=False)
     _extending: bool = field(default=False, init=False)
 
     def entry(self, act: Act, by: Principal, object: str, facts: Mapping[str, str]) -> Entry:
@@ -75,23 +74,23 @@ class AuditLog:
             kind = (code, "others")
         self._refused[kind] += 1
 
-    def start(self, clock: Any) -> None:
-        """Look each second, on ``clock``."""
+    def start(self, clock: IReactorTime) -> None:
+        """Look each second, on ``clock``, what has to be taken in and signed."""
         self._sampled_at = clock.seconds()
-        self._loop = LoopingCall(lambda: self._tick(clock))
-        self._loop.clock = clock
-        _ = self._loop.start(TICK, now=False)
+        self._ticker = Ticker(clock, TICK, lambda: self._tick(clock), "the audit log", _log)
+        self._ticker.start(now=False)
 
     def stop(self) -> None:
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        """Look no more. May be said more than once, and before it was started."""
+        if self._ticker is not None:
+            self._ticker.stop()
 
-    def _tick(self, clock: Any) -> None:
+    def _tick(self, clock: IReactorTime) -> None:
         if not self._extending:
             self._extending = True
             _ = spawn(self._keep_up(clock), "keeping the audit log", _log)
 
-    async def _keep_up(self, clock: Any) -> None:
+    async def _keep_up(self, clock: IReactorTime) -> None:
         try:
             if clock.seconds() - self._sampled_at >= SAMPLING:
                 self._sampled_at = clock.seconds()

@@ -4,26 +4,36 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Self
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.issuing.authority import Authority
 from pki.issuing.profile import ISSUING
+from pki.issuing.publication import Publication
 from pki.issuing.rotation import Line, Term, resumable
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.policy.policy import Lifetimes
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
-from pki.svid.bundle import TrustBundle
+from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import spoken_time
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
+from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, write_whole
 from twisted_mesh.state.key_files import KeyFiles
 
 _log = logger("ca")
-__all__ = ["Authorities", "WrongState", "load_or_create", "load_root_key", "tell_certificate"]
+__all__ = [
+    "Authorities",
+    "CurrentAuthorities",
+    "WrongState",
+    "load_or_create",
+    "load_root_key",
+    "tell_certificate",
+]
 
 
 @frozen
@@ -88,6 +98,62 @@ class Authorities:
 
     def without(self, forgotten: Authority) -> Self:
         return evolve(self, retired=tuple(ca for ca in self.retired if ca is not forgotten))
+
+
+@define(eq=False)
+class CurrentAuthorities:
+    """Who issues at this moment, for how long at most, and where certificates say that things are published."""
+
+    trust_domain: TrustDomain
+    lifetimes: Lifetimes
+    """Of the certificates that are issued for callers."""
+    current: Authorities
+    notifier: Notifier | None = None
+    """Wakes whoever waits for another bundle."""
+    _published_at: str | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.current = self._issuing_ours(self.current)
+
+    def adopt(self, authorities: Authorities) -> None:
+        """From now on ``authorities.issuing`` issues."""
+        before, self.current = self.bundle(), self._issuing_ours(authorities)
+        if self.notifier is not None and self.bundle() != before:
+            self.notifier.announce()
+
+    def publish_at(self, base: str) -> None:
+        """From now on certificates say that what is published of their issuer is found below ``base``."""
+        self._published_at = base
+        self.adopt(self.current)
+
+    def bundle(self) -> TrustBundle:
+        """What members of the trust domain are believed by."""
+        return self.current.bundle(self.trust_domain)
+
+    def bundles(self) -> BundleSet:
+        """The same, as all that is believed here."""
+        return BundleSet.of(self.bundle())
+
+    def _issuing_ours(self, authorities: Authorities) -> Authorities:
+        """The same, with an active one that issues SVIDs as they are settled here."""
+        issuing = authorities.issuing
+        workload = evolve(
+            issuing.workload,
+            lifetime=self.lifetimes.maximum,
+            publication=self._publication(issuing),
+        )
+        if issuing.workload == workload:
+            return authorities
+        return evolve(authorities, issuing=evolve(issuing, workload=workload))
+
+    def _publication(self, issuing: Authority) -> Publication | None:
+        base = self._published_at
+        if base is None:
+            return None
+        # Each names its issuer: after a succession there are several.
+        return Publication(
+            f"{base}/crl/{issuing.key_id}", f"{base}/ocsp", f"{base}/issuer/{issuing.key_id}"
+        )
 
 
 def _generation(authority: Authority) -> int:

@@ -19,6 +19,7 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import StoredEntry, StoreError, Unknown
 
 _log = logger("ca")
@@ -53,7 +54,7 @@ class Registered:
 class RegistrationEntries:
     """Keeps the entries in memory as well; the store has the last word, when an intent is recorded."""
 
-    store: Any
+    store: IStore
     log: AuditLog
     now: Now
     filed: Sequence[RegistrationEntry] = ()

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 from attrs import define, field, frozen
 from cryptography.exceptions import InvalidSignature
@@ -19,9 +18,10 @@ from pki.keys import verify
 from pki.svid.x509svid import validity_of
 from pki.validity import spoken_duration, spoken_time
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.commands import Probe
+from twisted_mesh.stores.interface import IStore
 
 #: What is looked at; a CA that keeps nothing has no disk.
 _CODES = {
@@ -87,9 +87,8 @@ class Check:
 class Health:
     """Looks at everything that issuing and revoking rest on."""
 
-    authorities: Callable[[], Authorities]
-    store: Any
-    """An :class:`IStore`."""
+    authorities: CurrentAuthorities
+    store: IStore
     log: AuditLog
     now: Now
     directory: Path | None = None
@@ -118,7 +117,7 @@ class Health:
             ("audit", self._audit),
             ("crls", self._crls),
         ):
-            found.append(await self._looked(name, look))
+            found.append(await _looked(name, look))
         found.append(_descriptors())
         if self.directory is not None:
             found.append(self._space(self.directory))
@@ -130,15 +129,8 @@ class Health:
         checks = self._last[1] if self._last else ()
         return next((int(check.standing) for check in checks if check.name == name), -1)
 
-    async def _looked(self, name: str, look: Callable[[], Awaitable[Check]]) -> Check:
-        try:
-            return await look()
-        except PkiError as error:
-            problem = error.problems[0]
-            return Check(name, Standing.FAIL, problem.detail, problem.remedy)
-
     async def _signing(self) -> Check:
-        key = self.authorities().issuing.key
+        key = self.authorities.current.issuing.key
         told = _PROBE + self.now().isoformat().encode()
         try:
             verify(key.public_key, await key.sign(told), told, key.algorithm.hash)
@@ -181,7 +173,7 @@ class Health:
         return Check("clock", Standing.OK, f"it is {spoken_time(now)}")
 
     async def _issuer(self) -> Check:
-        validity, now = validity_of(self.authorities().issuing.certificate), self.now()
+        validity, now = validity_of(self.authorities.current.issuing.certificate), self.now()
         if now < validity.not_before:
             return Check(
                 "issuer",
@@ -241,6 +233,15 @@ class Health:
         if free < _LITTLE_SPACE:
             return Check("disk", Standing.WARN, detail, "free some space before it is used up")
         return Check("disk", Standing.OK, detail)
+
+
+async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
+    """What ``look`` finds; where it cannot look, that is what is wrong."""
+    try:
+        return await look()
+    except PkiError as error:
+        problem = error.problems[0]
+        return Check(name, Standing.FAIL, problem.detail, problem.remedy)
 
 
 def _descriptors() -> Check:

@@ -1,16 +1,29 @@
-"""What the CA does by itself: resolves what was cut short, replaces OCSP delegates, forgets what is long over."""
+"""What the CA does by itself: resolves what was cut short, replaces OCSP delegates, forgets what is long over.
 
+At its start it takes note of a restore, if there was one.
+"""
+
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from attrs import define, field
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IReactorTime
 
+from pki.audit.log import Act
 from pki.errors import PkiError
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.issuance import WriteOffs
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file
+from twisted_mesh.state.key_files import remove_file
 from twisted_mesh.stores.commands import Prune
+from twisted_mesh.stores.interface import IStore
 
 _log = logger("ca")
 #: Seconds between two looks.
@@ -25,8 +38,12 @@ _STEP = 60.0
 class Housekeeping:
     """A loop beside the CA; whatever goes wrong is tried again at the next turn."""
 
-    ca: CertificateAuthority
-    clock: Any
+    store: IStore
+    write_offs: WriteOffs
+    responder: OcspResponder
+    publisher: CrlPublisher
+    now: Now
+    clock: IReactorTime
     keep_expired: timedelta
     """How long after its end a certificate stays in the record."""
     keep_acts: timedelta
@@ -34,17 +51,19 @@ class Housekeeping:
     _prune_at: float = field(default=0.0, init=False)
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, at the last look."""
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker = field(init=False)
     _busy: bool = field(default=False, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._ticker = Ticker(self.clock, TICK, self._tick, "housekeeping", _log)
+
     def start(self) -> None:
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = self.clock
-        _ = self._loop.start(TICK, now=False)
+        """Look every few seconds from now on."""
+        self._ticker.start(now=False)
 
     def stop(self) -> None:
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        """Look no more. May be said more than once."""
+        self._ticker.stop()
 
     def _tick(self) -> None:
         if not self._busy:
@@ -52,10 +71,10 @@ class Housekeeping:
             _ = spawn(self.look(), "housekeeping", _log)
 
     async def look(self) -> None:
-        """One turn."""
+        """One turn. Raises nothing of :class:`PkiError`: what fails is tried again at the next."""
         try:
-            await self.ca.write_off()
-            await self.ca.responder.attend()
+            await self.write_offs.resolve()
+            await self.responder.attend()
             self._mistrust_clock()
             if self.clock.seconds() >= self._prune_at:
                 await self.prune()
@@ -68,20 +87,23 @@ class Housekeeping:
     def _mistrust_clock(self) -> None:
         """Put off pruning where the time is new: what a wrong clock forgets, nobody could list or revoke any more."""
         steady = self.clock.seconds()
-        offset = self.ca.now().timestamp() - steady
+        offset = self.now().timestamp() - steady
         if self._offset is None or abs(offset - self._offset) > _STEP:
             self._prune_at = steady + _PRUNING
         self._offset = offset
 
     async def prune(self) -> int:
-        """Forget what is long over, a little at a time: others wait no longer than for that."""
-        now, forgotten = self.ca.now(), 0
+        """Forget what is long over, a little at a time: others wait no longer than for that.
+
+        Raises :class:`StoreError`.
+        """
+        now, forgotten = self.now(), 0
         command = Prune(
             now - self.keep_expired,
             now - self.keep_acts,
-            revoked_before=self.ca.publisher.forgettable_before(),
+            revoked_before=self.publisher.forgettable_before(),
         )
-        while gone := await self.ca.store.apply(command):
+        while gone := await self.store.apply(command):
             forgotten += gone
         if forgotten:
             _log.info(
@@ -90,3 +112,39 @@ class Housekeeping:
                 forgotten=forgotten,
             )
         return forgotten
+
+
+async def take_note_of_restore(state: StateDirectory, log: AuditLog, trust_domain: str) -> None:
+    """Record what ``mesh-ctl backup restore`` has left word of, if it has, and remove its note.
+
+    The audit log goes on with what is known to be lost. Raises :class:`StateError`, and :class:`StoreError`.
+    """
+    path = state.restored
+    if not path.exists():
+        return
+    try:
+        told = msgspec.json.decode(read_file(path, "the note of a restore"), type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise StateError(f"{path} is damaged: restore the backup again, or remove it") from None
+    facts = _facts(told)
+    await log.record(Act.RESTORE, trust_domain, facts)
+    remove_file(path)
+    _log.warn(
+        "This CA was restored from a backup of {created_at}: its audit log begins anew, and witnesses of the one "
+        "before will say so",
+        event="restored",
+        created_at=facts.get("backup.created_at", "?"),
+    )
+
+
+def _facts(told: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """What a JSON object says, each value under its dotted path."""
+    found: dict[str, str] = {}
+    for name, value in told.items():
+        if isinstance(value, dict):
+            found |= _facts(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            found[f"{prefix}{name}"] = " ".join(map(str, value))
+        elif value is not None:
+            found[f"{prefix}{name}"] = str(value)
+    return found

@@ -1,15 +1,17 @@
-"""What is signed and recorded: intent, signature, certificate."""
+"""What is signed and recorded: intent, signature, certificate. And what becomes of what was cut short."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
+import ipaddress
+from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
 from cryptography import x509
 
 from pki.audit.log import Act
+from pki.crl.schedule import RESPONDER_LIFE
 from pki.issuing.authority import Authority, Draft
+from pki.issuing.profile import OCSP_RESPONDER
+from pki.keys import MemoryKey
 from pki.policy.entry import DEFAULT_ENTRY
 from pki.policy.policy import Grant, Principal, administrator
 from pki.serial import serial_hex, serial_pairs
@@ -17,9 +19,10 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
@@ -27,6 +30,7 @@ from twisted_mesh.stores.commands import (
     RecordIntent,
     WriteOff,
 )
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import (
     IssuedCertificate,
     IssuedToken,
@@ -35,6 +39,8 @@ from twisted_mesh.stores.records import (
 )
 
 _log = logger("ca")
+#: What the CA's own certificate lives at most.
+OWN_LIFETIME = timedelta(hours=24)
 
 
 @frozen
@@ -65,16 +71,13 @@ class Purchase:
 
 @define(eq=False)
 class Issuance:
-    """Signs what is granted, with a record before and after, and writes off what was cut short."""
+    """Signs what is granted, with a record before and after."""
 
-    _authorities: Callable[[], Authorities]
-    store: Any
-    """An :class:`IStore`."""
-    _log: AuditLog
-    _now: Now
-    _registrar: RegistrationEntries
-    _tell: Callable[[Sequence[Revocation]], None]
-    """Says what was revoked to who must know."""
+    authorities: CurrentAuthorities
+    store: IStore
+    log: AuditLog
+    now: Now
+    entries: RegistrationEntries
     issuance_log: IssuanceLog | None = None
     under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
@@ -88,9 +91,10 @@ class Issuance:
     ) -> Issued:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
 
-        ``issuer`` is who has drafted it; None is the one that issues.
+        ``issuer`` is who has drafted it; None is the one that issues. Raises what the store and the signer raise.
         """
-        issuing, principal = issuer or self._authorities().issuing, purchase.principal
+        issuing = issuer or self.authorities.current.issuing
+        principal = purchase.principal
         bought_by = purchase.grant.entry
         intended = IssuedCertificate(
             issuer=issuing.key_id,
@@ -98,7 +102,7 @@ class Issuance:
             spiffe_id=spiffe_id,
             subject=draft.subject,
             key=draft.spki_digest,
-            issued_at=self._now().replace(microsecond=0),
+            issued_at=self.now().replace(microsecond=0),
             expires_at=draft.not_after,
             requester=principal.evidence,
             entry=bought_by,
@@ -107,7 +111,7 @@ class Issuance:
         facts = {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()}
         if bought_by is not None:
             facts["entry"] = bought_by
-        act = self._log.entry(
+        act = self.log.entry(
             Act.ISSUE if principal.serial is None else Act.RENEW,
             principal,
             serial_hex(draft.serial),
@@ -121,7 +125,7 @@ class Issuance:
             purchase.request_key,
             requires=self._required(purchase),
             token=purchase.token.digest if purchase.token else None,
-            at=self._now(),
+            at=self.now(),
         )
         self.under_way.add(draft.serial)
         try:
@@ -144,17 +148,62 @@ class Issuance:
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
 
     def _required(self, purchase: Purchase) -> str | None:
-        """The entry that the store must still have when the intent is recorded.
+        """The entry that the store must still have when the intent is recorded; None for no entry.
 
-        Only what the file of entries buys needs none; and what nobody's entry buys, unless the caller
-        may have it because the default entry stands.
+        - Bought by an entry of the store: that entry.
+        - Bought by an entry of the file of ``--entries``: none, since the store has never had it.
+        - Bought by no entry, for an administrator by the socket: the default entry, which lets them issue.
+        - Bought by no entry, for any other: none.
         """
         entry = purchase.grant.entry
-        if entry is None:
-            return DEFAULT_ENTRY if purchase.principal.selectors else None
-        return None if self._registrar.is_filed(entry) else entry
+        if entry is not None:
+            return None if self.entries.is_filed(entry) else entry
+        return DEFAULT_ENTRY if purchase.principal.selectors else None
 
-    async def write_off(self) -> int:
+
+@frozen(eq=False)
+class OwnCertificates:
+    """What the CA issues to itself."""
+
+    issuance: Issuance
+
+    async def issue_tls(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
+        """The chain of the CA's own TLS certificate, leaf first: the one name in ``/mesh/**``."""
+        authorities = self.issuance.authorities
+        own_id = authorities.trust_domain.member("mesh", "ca")
+        lifetime = min(OWN_LIFETIME, authorities.lifetimes.maximum)
+        issuer = authorities.current.issuing
+        draft = issuer.draft(
+            key.public_key,
+            own_id,
+            self.issuance.now(),
+            lifetime,
+            dns_names=["localhost"],
+            ip_addresses=[ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")],
+        )
+        purchase = Purchase(administrator("self"), Grant(None, lifetime))
+        return (await self.issuance.issue(draft, own_id, purchase, issuer)).chain
+
+    async def issue_responder(self, issuer: Authority, key: MemoryKey) -> x509.Certificate:
+        """A certificate for ``key`` to sign ``issuer``'s OCSP answers, recorded like every other."""
+        lifetime = min(RESPONDER_LIFE, OCSP_RESPONDER.lifetime)
+        draft = issuer.draft_responder(key.public_key, self.issuance.now(), lifetime)
+        purchase = Purchase(administrator("self"), Grant(None, lifetime))
+        # What responders' certificates are on record under; they name nobody themselves.
+        spiffe_id = self.issuance.authorities.trust_domain.member("mesh", "ocsp-responder")
+        issued = await self.issuance.issue(draft, spiffe_id, purchase, issuer)
+        return x509.load_der_x509_certificate(issued.der)
+
+
+@frozen(eq=False)
+class WriteOffs:
+    """Resolves what was cut short between its intent and its certificate."""
+
+    issuance: Issuance
+    listener: IRevocationListener
+    """Hears what is revoked by that."""
+
+    async def resolve(self) -> int:
         """Resolve every intent whose signature is not under way any more; how many there were.
 
         What was signed, if anything, never left this process: its serial is revoked, so that it could
@@ -164,8 +213,8 @@ class Issuance:
         resolved = 0
         while abandoned := [
             intent
-            for intent in await self.store.open_intents()
-            if intent.certificate.serial not in self.under_way
+            for intent in await self.issuance.store.open_intents()
+            if intent.certificate.serial not in self.issuance.under_way
         ]:
             for intent in abandoned:
                 resolved += await self._write_off(intent)
@@ -173,15 +222,15 @@ class Issuance:
 
     async def _write_off(self, intent: OpenIntent) -> bool:
         """False for one that got its certificate since it was read."""
-        serial = intent.certificate.serial
-        entry = self._log.entry(
+        serial, issuance = intent.certificate.serial, self.issuance
+        entry = issuance.log.entry(
             Act.WRITE_OFF,
             administrator("self"),
             serial_hex(serial),
             {"spiffe_id": str(intent.certificate.spiffe_id), "tbs": intent.digest.hex()},
         )
         try:
-            revoked = await self.store.apply(WriteOff(intent.id, self._now(), entry))
+            revoked = await issuance.store.apply(WriteOff(intent.id, issuance.now(), entry))
         except Unknown:
             return False
         _log.warn(
@@ -190,7 +239,7 @@ class Issuance:
             serial=serial_pairs(serial),
             spiffe_id=str(intent.certificate.spiffe_id),
         )
-        self._tell([revocation_of(revoked)])
+        self.listener.revoked([revocation_of(revoked)])
         return True
 
 

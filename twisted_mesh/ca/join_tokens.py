@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from attrs import define, frozen
 
@@ -18,6 +17,7 @@ from twisted_mesh.ca.entries import RegistrationEntries, facts_of
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import CreateToken, RevokeToken
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import IssuedToken, StoredEntry
 
 _log = logger("ca")
@@ -42,7 +42,7 @@ class Made:
 class JoinTokens:
     """What administrators do with tokens. What a token buys is decided where certificates are signed."""
 
-    store: Any
+    store: IStore
     log: AuditLog
     now: Now
     entries: RegistrationEntries

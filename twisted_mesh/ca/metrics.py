@@ -6,9 +6,9 @@ from functools import partial
 from prometheus_client import Counter, Gauge
 
 from twisted_mesh.ca.health import CHECKS
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
-from twisted_mesh.ca.service import CertificateAuthority
 
 HEALTH = Gauge(
     "mesh_ca_health", "What /readyz looks at: 0 well, 1 with a warning, 2 failing.", ["check"]
@@ -28,13 +28,17 @@ OCSP_ANSWERS = Counter(
 )
 
 
-def watch(ca: CertificateAuthority) -> None:
+def count_ocsp(status: str) -> None:
+    """An OCSP request is answered with one of :data:`STATUSES`."""
+    OCSP_ANSWERS.labels(status).inc()
+
+
+def watch(ca: CaParts) -> None:
     """Have the gauges show this CA's health, its audit log and what it publishes."""
     for check in CHECKS:
         HEALTH.labels(check).set_function(partial(ca.health.standing, check))
     AUDIT_SIZE.set_function(lambda: ca.log.latest.checkpoint.size if ca.log.latest else 0)
-    UNDER_WAY.set_function(lambda: ca.under_way)
-    ca.responder.counts = lambda status: OCSP_ANSWERS.labels(status).inc()
+    UNDER_WAY.set_function(lambda: len(ca.issuance.under_way))
     for status in STATUSES:
         OCSP_ANSWERS.labels(status)
     served: dict[str, Callable[[], PublishedCrl | None]] = {

@@ -5,13 +5,17 @@ that a thousand revocations in a second cost a few dozen issues, and the more ar
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import islice
 from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from pki.svid.revocation_set import Revocation
+from twisted_mesh.interfaces import IRevocationListener
 
 #: Seconds between two issues at least.
 PAUSE = 0.02
@@ -39,6 +43,7 @@ class _Kept:
     waiting: "list[Deferred[None]]" = field(factory=list)
 
 
+@implementer(IRevocationListener)
 @define(eq=False)
 class Notifier:
     """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller."""
@@ -80,6 +85,10 @@ class Notifier:
         if self._issue is None and not self.is_closed:
             pause = max(0.0, self._not_before - self.clock.seconds())
             self._issue = self.clock.callLater(pause, self._come_out)
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        """Whoever waits is told with the next issue."""
+        self.announce()
 
     async def wait(
         self, seen: int, who: str, seconds: float, gone: "Deferred[Any] | None" = None

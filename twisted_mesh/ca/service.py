@@ -1,55 +1,33 @@
 """The certificate authority: decides by :mod:`pki`, records before and after it signs, and tells who must know."""
 
 import hashlib
-import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from time import monotonic
-from typing import Any
 
 from attrs import define, evolve, field
-from cryptography import x509
 from twisted.internet.defer import Deferred
 
 from pki.audit.log import Act, Entry
-from pki.crl.schedule import RESPONDER_LIFE
 from pki.errors import PkiError, Problem, Refused
-from pki.issuing.authority import Authority
 from pki.issuing.csr import IssuanceRequest
-from pki.issuing.profile import OCSP_RESPONDER
-from pki.issuing.publication import Publication
-from pki.keys import MemoryKey, key_id
+from pki.keys import key_id
 from pki.policy import policy
-from pki.policy.policy import Action, Forbidden, Grant, Lifetimes, Principal, administrator
+from pki.policy.policy import Action, Forbidden, Principal
 from pki.serial import serial_hex, serial_pairs
-from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.revocation_set import Reason, Revocation
-from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities
-from twisted_mesh.ca.connection_reports import ConnectionReports
-from twisted_mesh.ca.entries import RegistrationEntries
-from twisted_mesh.ca.health import Health
+from pki.svid.revocation_set import Reason
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
-from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.join_tokens import JoinTokens
-from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
-from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.stores.commands import (
-    Revoke,
-    RevokeAll,
-)
+from twisted_mesh.stores.commands import Revoke, RevokeAll
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import (
     Conflict,
-    Feed,
     IssuedCertificate,
     IssuedToken,
-    Page,
-    Query,
     Status,
     StoreError,
     TokenSpent,
@@ -61,119 +39,37 @@ _log = logger("ca")
 _JOINING = "join token"
 #: So many names of those that were revoked together stand in the log; the audit log has all.
 _NAMES_TOLD = 3
-#: What the CA's own certificate lives at most.
-OWN_LIFETIME = timedelta(hours=24)
 
 
 @define(eq=False)
 class CertificateAuthority:
-    """What the API does, without HTTP. Every method that a caller reaches asks :mod:`pki.policy.policy` first."""
+    """Signs for callers, and revokes: permit, draft, record, sign, record, notify.
 
-    trust_domain: TrustDomain
-    authorities: Authorities
-    store: Any
-    """An :class:`IStore`."""
-    log: AuditLog
-    lifetimes: Lifetimes
-    now: Now
-    issuance_log: IssuanceLog | None = None
-    on_revocation: list[Callable[[Sequence[Revocation]], None]] = field(factory=list)
-    fair_queue: FairQueue = field(factory=FairQueue, init=False)
+    Every method asks :mod:`pki.policy.policy` first.
+    """
+
+    issuance: Issuance
+    """What is signed and recorded."""
+    publisher: CrlPublisher
+    """What a revocation waits for: a CRL that says so."""
+    listener: IRevocationListener
+    """Hears of each revocation, when it is durable and before it is published."""
+    fair_queue: FairQueue
     """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
-    url: str = field(default="", init=False)
-    """Where callers of other machines reach its TLS port."""
-    entries: RegistrationEntries = field(init=False)
-    issuance: Issuance = field(init=False)
-    """What is signed and recorded."""
-    tokens: JoinTokens = field(init=False)
-    health: Health = field(init=False)
-    publisher: CrlPublisher = field(init=False)
-    responder: OcspResponder = field(init=False)
-    publishes_at: str | None = field(default=None, init=False)
-    """Where others find CRLs, OCSP answers and issuers in plain HTTP; certificates say so."""
-    reports: ConnectionReports = field(init=False)
-    """What endpoints say of their connections."""
-    detach: Callable[[str, str], Awaitable[Any]] | None = field(default=None, init=False)
-    """Takes the root's key away: :meth:`Rotator.detach_root`; None where nothing is kept."""
-    notifier: Notifier | None = field(default=None, init=False)
-    """Who waits for news; without one nobody waits."""
-
-    def __attrs_post_init__(self) -> None:
-        self.entries = RegistrationEntries(self.store, self.log, self.now)
-        self.issuance = Issuance(
-            lambda: self.authorities,
-            self.store,
-            self.log,
-            self.now,
-            self.entries,
-            self._tell,
-            self.issuance_log,
-        )
-        self.tokens = JoinTokens(self.store, self.log, self.now, self.entries)
-        self.publisher = CrlPublisher(
-            lambda: self.authorities, self.store, self.log, self.now, self.lifetimes
-        )
-        self.responder = OcspResponder(
-            lambda: self.authorities,
-            self.store,
-            self.publisher,
-            self.now,
-            self.issue_responder,
-            self.fair_queue,
-        )
-        self.reports = ConnectionReports(monotonic)
-        self.health = Health(lambda: self.authorities, self.store, self.log, self.now)
-        self.health.publishing = self.publisher.waiting
-        self.adopt(self.authorities)
-
-    def adopt(self, authorities: Authorities) -> None:
-        """From now on ``authorities.issuing`` issues."""
-        issuing = authorities.issuing
-        issuing.workload = evolve(
-            issuing.workload,
-            lifetime=self.lifetimes.maximum,
-            publication=self._publication(issuing),
-        )
-        before, self.authorities = self.authorities.bundle(self.trust_domain), authorities
-        if self.notifier is not None and self.bundle() != before:
-            self.notifier.announce()
-
-    def publish_at(self, base: str) -> None:
-        """From now on certificates say that what is published of their issuer is found below ``base``."""
-        self.publishes_at = base
-        self.adopt(self.authorities)
-
-    def _publication(self, issuing: Authority) -> Publication | None:
-        base = self.publishes_at
-        if base is None:
-            return None
-        # Each names its issuer: after a succession there are several.
-        return Publication(
-            f"{base}/crl/{issuing.key_id}", f"{base}/ocsp", f"{base}/issuer/{issuing.key_id}"
-        )
+    @property
+    def authorities(self) -> CurrentAuthorities:
+        return self.issuance.authorities
 
     @property
-    def under_way(self) -> int:
-        """How many certificates are being issued."""
-        return len(self.issuance.under_way)
+    def store(self) -> IStore:
+        return self.issuance.store
 
     @property
-    def own_id(self) -> SpiffeId:
-        return self.trust_domain.member("mesh", "ca")
-
-    @property
-    def responder_id(self) -> SpiffeId:
-        """What responders' certificates are on record under; they name nobody themselves."""
-        return self.trust_domain.member("mesh", "ocsp-responder")
-
-    def bundle(self) -> TrustBundle:
-        return self.authorities.bundle(self.trust_domain)
-
-    def bundles(self) -> BundleSet:
-        return BundleSet.of(self.bundle())
+    def now(self) -> Now:
+        return self.issuance.now
 
     async def sign(
         self,
@@ -204,8 +100,8 @@ class CertificateAuthority:
         elif principal.serial is not None:
             presented: IssuedCertificate | None = await self.store.find(principal.serial)
             principal = evolve(principal, entry=presented.entry if presented else None)
-        entries = self.entries.candidates(principal, only=token.entry if token else None)
-        granted = policy.grant(principal, request, entries, self.lifetimes)
+        entries = self.issuance.entries.candidates(principal, only=token.entry if token else None)
+        granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
         if idempotency_key is None:
             return await self._sign(request, Purchase(principal, granted))
         request_key = _request_key(principal, request, idempotency_key)
@@ -233,7 +129,8 @@ class CertificateAuthority:
             return await self._sign_now(request, purchase)
 
     async def _sign_now(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
-        draft = self.authorities.issuing.draft(
+        issuer = self.authorities.current.issuing
+        draft = issuer.draft(
             request.public_key,
             request.spiffe_id,
             self.now(),
@@ -241,43 +138,19 @@ class CertificateAuthority:
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
         )
-        return await self.issuance.issue(draft, request.spiffe_id, purchase)
+        return await self.issuance.issue(draft, request.spiffe_id, purchase, issuer)
 
     def _signed_before(self, known: IssuedCertificate) -> Issued:
         """The answer to a request that has been answered."""
         status = known.status(self.now())
         if status is Status.PENDING:
             raise StoreError("this request was interrupted and is being resolved: ask again later")
-        issuer = self.authorities.issuer(known.issuer)
+        issuer = self.authorities.current.issuer(known.issuer)
         if status is not Status.VALID or known.der is None or issuer is None:
             raise Conflict(
                 f"the certificate that this request has bought is {status}: use another Idempotency-Key or join token"
             )
         return Issued(known.der, known.serial, known.expires_at, issuer.intermediates)
-
-    async def issue_own(self, key: MemoryKey) -> tuple[x509.Certificate, ...]:
-        """The CA's own TLS certificate: the one name in ``/mesh/**``."""
-
-        addresses = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
-        lifetime = min(OWN_LIFETIME, self.lifetimes.maximum)
-        draft = self.authorities.issuing.draft(
-            key.public_key,
-            self.own_id,
-            self.now(),
-            lifetime,
-            dns_names=["localhost"],
-            ip_addresses=addresses,
-        )
-        purchase = Purchase(administrator("self"), Grant(None, lifetime))
-        return (await self.issuance.issue(draft, self.own_id, purchase)).chain
-
-    async def issue_responder(self, issuer: Authority, key: MemoryKey) -> x509.Certificate:
-        """A certificate for ``key`` to sign ``issuer``'s OCSP answers, recorded like every other."""
-        lifetime = min(RESPONDER_LIFE, OCSP_RESPONDER.lifetime)
-        draft = issuer.draft_responder(key.public_key, self.now(), lifetime)
-        purchase = Purchase(administrator("self"), Grant(None, lifetime))
-        issued = await self.issuance.issue(draft, self.responder_id, purchase, issuer)
-        return x509.load_der_x509_certificate(issued.der)
 
     async def revoke(self, principal: Principal, serial: int, reason: Reason) -> IssuedCertificate:
         """Revoke for good; repeated, the first answer again. Answers once a CRL that says so is served.
@@ -309,7 +182,7 @@ class CertificateAuthority:
                 reason=str(revoked.reason),
                 requester=str(principal),
             )
-        self._tell([revocation_of(revoked)])
+        self.listener.revoked([revocation_of(revoked)])
         await self.publisher.published(revoked.issuer)
         return revoked
 
@@ -346,45 +219,20 @@ class CertificateAuthority:
                 reason=str(reason),
                 requester=str(principal),
             )
-        self._tell([revocation_of(found) for found in revoked])
+        self.listener.revoked([revocation_of(found) for found in revoked])
         for issuer in {found.issuer for found in revoked}:
             await self.publisher.published(issuer)
         return revoked
 
     def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
         facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}
-        return self.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
-
-    async def detach_root(self, principal: Principal, sha256: str) -> Any:
-        """The :class:`Detached` of a CA whose root's key is taken away."""
-        policy.permit(principal, Action.DETACH_ROOT)
-        if self.detach is None:
-            raise Conflict("this CA keeps no keys in files")
-        return await self.detach(sha256, principal.evidence)
-
-    async def certificates(self, query: Query) -> Page:
-        page: Page = await self.store.list(query)
-        return page
-
-    async def revocations(self, after: int, store: str = "") -> Feed:
-        """What was revoked after a position of this store's feed; all of it for another store's position."""
-        feed: Feed = await self.store.feed(after)
-        if store and store != feed.store and after:
-            feed = await self.store.feed(0)
-        return feed
-
-    async def certificate(self, serial: int) -> IssuedCertificate:
-        """Raises :class:`Unknown`."""
-        known: IssuedCertificate | None = await self.store.find(serial)
-        if known is None:
-            raise Unknown(f"no certificate has the serial {serial_hex(serial)}")
-        return known
+        return self.issuance.log.entry(Act.REVOKE, principal, serial_hex(known.serial), facts)
 
     def _request(self, csr: bytes, requested_id: str, ttl: timedelta | None) -> IssuanceRequest:
         """Every rule that the request breaks, the lifetime's among them."""
         problems: list[Problem] = []
         try:
-            self.lifetimes.grant(ttl)
+            self.authorities.lifetimes.grant(ttl)
         except PkiError as error:
             problems += error.problems
         try:
@@ -392,27 +240,14 @@ class CertificateAuthority:
                 csr,
                 requested_id,
                 None if problems else ttl,
-                trust_domain=self.trust_domain,
-                forbidden_keys=self.authorities.forbidden_keys(),
+                trust_domain=self.authorities.trust_domain,
+                forbidden_keys=self.authorities.current.forbidden_keys(),
             )
         except Refused as error:
             raise Refused((*problems, *error.problems)) from None
         if problems:
             raise Refused(problems)
         return request
-
-    async def write_off(self) -> int:
-        """Resolve every intent whose signature is not under way any more; how many there were."""
-        return await self.issuance.write_off()
-
-    def _tell(self, revocations: Sequence[Revocation]) -> None:
-        for call in self.on_revocation:
-            call(revocations)
-        if self.notifier is not None:
-            self.notifier.announce()
-        # Last: a CRL takes a moment, and nobody else is to wait for it.
-        self.responder.told(revocations)
-        self.publisher.told(revocations)
 
 
 async def _turn(waiting: list[Deferred[None]]) -> None:

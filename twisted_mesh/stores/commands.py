@@ -4,6 +4,7 @@ Each command is applied whole, with its preconditions and its row of the audit l
 """
 
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from attrs import frozen
 
@@ -12,9 +13,17 @@ from pki.policy.entry import RegistrationEntry
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate, IssuedToken, LogHead, StoredEntry
 
+R = TypeVar("R")
+
+
+class Returning(Generic[R]):
+    """A command, by what it comes to where it does not raise. There are those of :data:`Command`, and no others."""
+
+    __slots__ = ()
+
 
 @frozen
-class RecordIntent:
+class RecordIntent(Returning[int]):
     """Before a signature: that it is about to be made. Result: the intent's number.
 
     A token is spent by it and by nothing else. Raises :class:`Conflict` for a serial or a
@@ -39,7 +48,7 @@ class RecordIntent:
 
 
 @frozen
-class RecordCertificate:
+class RecordCertificate(Returning[None]):
     """After the signature: the certificate for an intent. Result: None. Raises :class:`Unknown`."""
 
     intent: int
@@ -47,7 +56,7 @@ class RecordCertificate:
 
 
 @frozen
-class WriteOff:
+class WriteOff(Returning[IssuedCertificate]):
     """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
 
     Nobody has got anything for it, so a token that was spent on it is not spent any more. Raises
@@ -60,7 +69,7 @@ class WriteOff:
 
 
 @frozen
-class Revoke:
+class Revoke(Returning[IssuedCertificate]):
     """Revoke a certificate, once and for all. Result: its :class:`IssuedCertificate`.
 
     Repeated, it changes nothing, writes no entry and answers with the first revocation. Raises
@@ -76,7 +85,7 @@ class Revoke:
 
 
 @frozen
-class RevokeAll:
+class RevokeAll(Returning[tuple[IssuedCertificate, ...]]):
     """Revoke many certificates in one step, each as by :class:`Revoke`.
 
     Result: a tuple of the :class:`IssuedCertificate` that there are, in the order of ``acts``; serials
@@ -90,7 +99,7 @@ class RevokeAll:
 
 
 @frozen
-class CreateEntry:
+class CreateEntry(Returning[None]):
     """Make a registration entry. Result: None. Raises :class:`Conflict` where the id is taken."""
 
     entry: RegistrationEntry
@@ -99,7 +108,7 @@ class CreateEntry:
 
 
 @frozen
-class DeleteEntry:
+class DeleteEntry(Returning[None]):
     """Delete a registration entry, its tokens with it. Result: None. Raises :class:`Unknown`.
 
     One that cannot be read is deleted like any other.
@@ -111,7 +120,7 @@ class DeleteEntry:
 
 
 @frozen
-class SettleDefaultEntry:
+class SettleDefaultEntry(Returning[bool]):
     """Make the default entry, or decline it (None), once in the life of a store.
 
     Result: whether this was the first time. Repeated, with the same or with the other, it changes
@@ -124,7 +133,7 @@ class SettleDefaultEntry:
 
 
 @frozen
-class CreateToken:
+class CreateToken(Returning[None]):
     """Keep a new join token, and the entry that is made for it. Result: None.
 
     Raises :class:`Unknown` where its entry is not there, and :class:`Conflict`.
@@ -136,7 +145,7 @@ class CreateToken:
 
 
 @frozen
-class RevokeToken:
+class RevokeToken(Returning[IssuedToken]):
     """Revoke a join token, by its id, once and for all. Result: its :class:`IssuedToken`.
 
     What it has bought stays good. Repeated, it changes nothing, writes no act and answers with the
@@ -149,7 +158,7 @@ class RevokeToken:
 
 
 @frozen
-class TakeCrlNumber:
+class TakeCrlNumber(Returning[int]):
     """Give out the number of an issuer's next CRL. Result: that number.
 
     It is higher than each before it, and ``least`` at least.
@@ -162,19 +171,19 @@ class TakeCrlNumber:
 
 
 @frozen
-class RecordAct:
+class RecordAct(Returning[None]):
     """An act that changes no table. Result: None."""
 
     entry: Entry
 
 
 @frozen
-class ExtendLog:
+class ExtendLog(Returning[LogHead]):
     """Take the acts that were recorded since into the Merkle tree. Result: the :class:`LogHead`."""
 
 
 @frozen
-class SaveCheckpoint:
+class SaveCheckpoint(Returning[None]):
     """Keep a signed checkpoint of the log. Result: None."""
 
     size: int
@@ -183,7 +192,7 @@ class SaveCheckpoint:
 
 
 @frozen
-class Prune:
+class Prune(Returning[int]):
     """Forget certificates and tokens that expired, and the text of acts that happened, before a time.
 
     Of checkpoints from before ``acts_before``, one an hour stays. At most ``limit`` of each. Result:
@@ -201,7 +210,7 @@ class Prune:
 
 
 @frozen
-class Probe:
+class Probe(Returning[None]):
     """Write something, durably, and read it back. Result: None."""
 
     at: datetime

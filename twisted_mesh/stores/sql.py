@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores import entries, log, reading, tokens
-from twisted_mesh.stores.commands import Command
+from twisted_mesh.stores.commands import Command, Returning
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
     Feed,
@@ -45,7 +45,7 @@ class _Question:
     ask: Callable[[Connection], Any]
 
 
-_Work = tuple[Command | _Question, Deferred[Any]]
+_Work = tuple[Returning[Any] | _Question, Deferred[Any]]
 
 
 @implementer(IStore)
@@ -103,7 +103,7 @@ class SqlStore:
             self._hand_over()
         return done
 
-    def apply(self, command: Command) -> Deferred[Any]:
+    def apply(self, command: Returning[T]) -> Deferred[T]:
         if self._writer is None or self._stopping:
             return self._closed()
         if len(self._waiting) >= _WAITING:
@@ -191,7 +191,7 @@ class SqlStore:
         writer = Writer(self._database, engine)
 
         def work(batch: Sequence[_Work]) -> Sequence[Any]:
-            commands = [told for told, _ in batch if not isinstance(told, _Question)]
+            commands = [told for told, _ in batch if isinstance(told, Command)]
             outcomes = iter(writer.apply(commands) if commands else ())
             return [
                 self._ask(engine, told) if isinstance(told, _Question) else next(outcomes)
@@ -221,7 +221,7 @@ class SqlStore:
         self._reader.give(((_Question(ask), answer),))
         return answer
 
-    def _queue(self, told: Command | _Question) -> Deferred[Any]:
+    def _queue(self, told: Returning[Any] | _Question) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
         self._waiting.append((told, answer))
         if not self._busy:

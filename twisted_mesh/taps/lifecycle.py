@@ -5,11 +5,11 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from abc import ABC, abstractmethod
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,7 +29,6 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
 
-T = TypeVar("T")
 _LOG_FORMATS = ("text", "json")
 _DEFAULT_PIDFILE = "twistd.pid"
 
@@ -126,8 +125,12 @@ class ServiceOptions(usage.Options):
         return pipe
 
 
-class MeshService(MultiService):
-    """A service that starts with one sentence when it cannot, and stops gracefully, with status 0."""
+class MeshService(MultiService, ABC):
+    """A service that starts or says in one sentence why not, and stops gracefully, with status 0.
+
+    It may be stopped at any moment of its start: :meth:`drain` and :meth:`close` then find whatever
+    :meth:`start` has come to.
+    """
 
     def __init__(self, options: ServiceOptions, reactor: Any) -> None:
         super().__init__()
@@ -142,12 +145,12 @@ class MeshService(MultiService):
     def understand(self) -> None:
         """What the options mean, before anything is touched. Raises :class:`PkiError`."""
 
-    def start(self) -> None:
-        """Everything that can fail at once: state, locks, ports."""
-        raise NotImplementedError
+    @abstractmethod
+    async def start(self) -> None:
+        """Everything that can keep the service from starting: state, locks, keys, ports. Raises :class:`PkiError`."""
 
     async def run(self) -> None:
-        """What takes a while."""
+        """What takes a while, once all has been taken that can be refused. Raises :class:`PkiError`."""
 
     async def drain(self, seconds: float) -> None:
         """Let what is under way finish, within so many seconds."""
@@ -155,12 +158,21 @@ class MeshService(MultiService):
     def startService(self) -> None:
         globalLogPublisher.addObserver(observe.count)
         self.reactor.callWhenRunning(self._install_signals)
-        try:
-            self.start()
-        except PkiError as error:
-            self._give_up(str(error))
+        starting = Deferred.fromCoroutine(self.start())
+        if starting.called:
+            self._refuse_failed(starting)
+        # Else a key is not in memory: what still fails ends a reactor that runs by then.
         super().startService()
-        self._starting = spawn(self._run(), "starting", self.log)
+        self._starting = spawn(self._run(starting), "starting", self.log)
+
+    def _refuse_failed(self, starting: "Deferred[None]") -> None:
+        """End the process here, before the reactor runs, if a start that is over has failed."""
+        failures: list[Failure] = []
+        _ = starting.addErrback(failures.append)
+        for failure in failures:
+            if failure.check(PkiError):
+                self._give_up(str(failure.value))
+            failure.raiseException()
 
     def stopService(self) -> "Deferred[None]":
         self._stopping = True
@@ -189,8 +201,9 @@ class MeshService(MultiService):
     async def close(self) -> None:
         """Release what :meth:`start` took."""
 
-    async def _run(self) -> None:
+    async def _run(self, starting: "Deferred[None]") -> None:
         try:
+            await starting
             await self.run()
             # What is there now stays: a collection need not look at it again and again.
             gc.collect()
@@ -310,16 +323,6 @@ def result_of(starting: "Deferred[Any]", what: str) -> Any:
             )
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
     return outcome[0]
-
-
-def result_now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that does not wait for anything: signing with a key in memory."""
-    outcome: list[Any] = []
-    _ = Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
-    if isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
-    result: T = outcome[0]
-    return result
 
 
 async def _settled(maybe: Any) -> None:

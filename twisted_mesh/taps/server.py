@@ -182,7 +182,7 @@ class ServerService(MeshService):
             ca_fingerprint=options["ca-fingerprint"],
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
         options, reactor = self.options, self.reactor
         allow = tuple(options["allow"])
         if not allow:

@@ -568,7 +568,7 @@ def test_client_and_ca_mean_the_same(joined: Joined) -> None:
     assert bundle.roots == (joined.ca.home.root.certificate,)
     before = joined.ask(client.trust(0))
     assert before.revocations == ()
-    result_of(joined.ca.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    result_of(joined.ca.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
     after = joined.ask(client.trust(before.position, before.store))
     assert list(after.revocations) == joined.ca.told
 

@@ -8,17 +8,14 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
 
-from pki.audit.log import LogKey
 from pki.keys import KeyAlgorithm
 from pki.policy.policy import Lifetimes
 from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of
-from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import load_or_create
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, load_or_create
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
-from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.records import StoreError
@@ -57,12 +54,16 @@ class Life:
     unrecordable: set[str] = field(factory=set)
     """Steps whose record fails."""
     clock: Clock = field(factory=Clock)
-    ca: CertificateAuthority = field(init=False)
+    current: CurrentAuthorities = field(init=False)
     rotator: Rotator = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.state.prepare()
         self.start()
+
+    @property
+    def authorities(self) -> Authorities:
+        return self.current.current
 
     @property
     def state(self) -> StateDirectory:
@@ -87,10 +88,16 @@ class Life:
             )
         )
         lifetimes = Lifetimes(min(HOUR, self.longest_leaf), self.longest_leaf)
-        log = AuditLog(None, LogKey.generate("test"), lambda: self.time)
-        self.ca = CertificateAuthority(MESH, authorities, None, log, lifetimes, lambda: self.time)
+        self.current = CurrentAuthorities(MESH, lifetimes, authorities)
         rotation_steps = RotationSteps(
-            self.ca, self.state, keys, self.record, P256, self.life, at_once
+            self.current,
+            self.state,
+            keys,
+            self.record,
+            P256,
+            self.life,
+            lambda: self.time,
+            at_once,
         )
         self.clock = Clock()
         self.rotator = Rotator(rotation_steps, self.clock)
@@ -122,7 +129,7 @@ class Life:
     @property
     def generations(self) -> tuple[int, int | None, tuple[int, ...]]:
         """Active, prepared, retired."""
-        line = self.ca.authorities.line
+        line = self.authorities.line
         prepared = line.prepared.generation if line.prepared else None
         return line.active.generation, prepared, tuple(t.generation for t in line.retired)
 
@@ -138,11 +145,11 @@ class Life:
 
     def svid(self) -> X509Svid:
         """A leaf that the active one issues now."""
-        issuing = self.ca.authorities.issuing
-        draft = issuing.draft(key(9).public_key, BACKEND, self.time, self.ca.lifetimes.maximum)
+        issuing = self.authorities.issuing
+        draft = issuing.draft(key(9).public_key, BACKEND, self.time, self.current.lifetimes.maximum)
         return X509Svid.assemble((result_of(issuing.sign(draft)), *issuing.intermediates), key(9))
 
     def assert_all_keys_fit(self) -> None:
         """Each issuing CA that there is can sign."""
-        for authority in self.ca.authorities.every_issuing:
+        for authority in self.authorities.every_issuing:
             assert result_of(authority.key.sign(b"x"))

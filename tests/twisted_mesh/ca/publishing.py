@@ -13,6 +13,7 @@ from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.interfaces import IRevocationListener
 
 
 async def at_once(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -33,21 +34,17 @@ def publishing_rig(**settings: Any) -> Iterator[CaRig]:
 def with_root_key(rig: CaRig) -> None:
     """Bring the root's key."""
     root_key: Any = rig.home.root.key
-    rig.ca.adopt(evolve(rig.ca.authorities, root_key=root_key))
+    rig.ca.current.adopt(evolve(rig.ca.authorities, root_key=root_key))
 
 
 def without_root_key(rig: CaRig) -> None:
-    rig.ca.adopt(evolve(rig.ca.authorities, root_key=None))
+    rig.ca.current.adopt(evolve(rig.ca.authorities, root_key=None))
 
 
-def reborn(rig: CaRig) -> CrlPublisher:
+def reborn(rig: CaRig, earlier: IRevocationListener | None = None) -> CrlPublisher:
     """What publishes after a restart, on the same record."""
-    old = rig.ca.publisher
-    new = CrlPublisher(
-        lambda: rig.ca.authorities, rig.store, rig.log, lambda: rig.time, rig.lifetimes, at_once
-    )
-    new.numbers.path, new.root.path = old.numbers.path, old.root.path
-    rig.ca.publisher = new
+    new = CrlPublisher(rig.ca.current, rig.store, rig.log, rig.now, rig.directory, earlier, at_once)
+    rig.assemble(rig.ca.own, new)
     new.begin()
     return new
 
@@ -70,7 +67,7 @@ def listed(rig: CaRig, found: PublishedCrl | None = None) -> set[int]:
 
 
 def revoke(rig: CaRig, serial: int, reason: Reason = Reason.KEY_COMPROMISE) -> None:
-    result_of(rig.ca.revoke(ADMIN, serial, reason))
+    result_of(rig.ca.certificates.revoke(ADMIN, serial, reason))
 
 
 def revoked(rig: CaRig, ttl: timedelta | None = None) -> int:

@@ -1,6 +1,6 @@
 """A CA in this process: the real store in memory, answered at once, and a signer that the test can break."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pki.audit.log import LogKey
 from pki.issuing.authority import Authority
@@ -25,9 +26,17 @@ from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.registry import Attested, Attestors
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.entries import RegistrationEntries
+from twisted_mesh.ca.housekeeping import Housekeeping
+from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 
@@ -97,6 +106,19 @@ class Signer:
         return self.breaks() if self.breaks is not None else await self.key.sign(data)
 
 
+@implementer(IRevocationListener)
+@define(eq=False)
+class Listener:
+    """An endpoint: notes what it hears, and how much of it each time."""
+
+    told: list[Revocation] = field(factory=list)
+    numbers: list[int] = field(factory=list)
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        self.told += revocations
+        self.numbers.append(len(revocations))
+
+
 @define(eq=False)
 class CaRig:
     """The CA of ``mesh()``, at a time that the test chooses."""
@@ -107,30 +129,60 @@ class CaRig:
     """The steady clock."""
     order: list[str] = field(factory=list)
     """What the store and the signer were asked for."""
-    told: list[Revocation] = field(factory=list)
+    endpoint: Listener = field(factory=Listener)
     home: Mesh = field(factory=mesh)
     lifetimes: Lifetimes = LIFETIMES
+    directory: Path | None = None
+    """Where what is published is kept."""
+    notifier: Notifier | None = None
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
     log: AuditLog = field(init=False)
-    ca: CertificateAuthority = field(init=False)
+    ca: CaParts = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.store = SettledStore(open_store("memory:", Path(), self.calls), self.calls, self.order)
         self.store.start()
+        self.log = AuditLog(self.store, LogKey.generate(f"{MESH}/audit/test"), self.now)
+        self.found()
+
+    def found(self) -> None:
+        """Make the CA anew, of what is here."""
         issuing = self.home.issuing
         self.signer = Signer(issuing.key, self.order)  # type: ignore[arg-type]
         authority = Authority(issuing.certificate, self.signer, issuing.intermediates)
         authorities = Authorities(self.home.root.certificate, None, authority)
-        self.log = AuditLog(self.store, LogKey.generate(f"{MESH}/audit/test"), lambda: self.time)
-        self.ca = CertificateAuthority(
-            MESH, authorities, self.store, self.log, self.lifetimes, lambda: self.time
+        current = CurrentAuthorities(MESH, self.lifetimes, authorities, self.notifier)
+        filed = (entry("file.backend", f"x509:{BACKEND}", BACKEND),)
+        entries = RegistrationEntries(self.store, self.log, self.now, filed)
+        self.assemble(
+            OwnCertificates(Issuance(current, self.store, self.log, self.now, entries)),
+            CrlPublisher(current, self.store, self.log, self.now, self.directory),
         )
-        self.ca.health.seconds = lambda: self.seconds
-        self.ca.on_revocation.append(self.told.extend)
-        self.ca.entries.filed = (entry("file.backend", f"x509:{BACKEND}", BACKEND),)
         result_of(self.ca.entries.load())
         self.order.clear()
+
+    def assemble(self, own: OwnCertificates, publisher: CrlPublisher) -> None:
+        """Make the CA of these."""
+        responder = OcspResponder(
+            own.issuance.authorities,
+            self.store,
+            publisher,
+            self.now,
+            own.issue_responder,
+            FairQueue(),
+        )
+        self.ca = CaParts.assemble(
+            own, responder, publisher, [self.endpoint], seconds=lambda: self.seconds
+        )
+
+    def now(self) -> datetime:
+        return self.time
+
+    @property
+    def told(self) -> list[Revocation]:
+        """What endpoints have heard."""
+        return self.endpoint.told
 
     def log_to(self, path: Path) -> None:
         self.ca.issuance.issuance_log = IssuanceLog(path)
@@ -144,7 +196,20 @@ class CaRig:
     ) -> Any:
         """The chain, leaf first. Raises what the CA raises."""
         csr = build_csr(key(9), spiffe_id, **names)
-        return result_of(self.ca.sign(principal, csr, str(spiffe_id), ttl)).chain
+        return result_of(self.ca.certificates.sign(principal, csr, str(spiffe_id), ttl)).chain
+
+
+def housekeeping(
+    rig: CaRig, clock: Clock, keep_expired: timedelta, keep_acts: timedelta
+) -> Housekeeping:
+    """That of the rig's CA."""
+    ca = rig.ca
+    return Housekeeping(
+        *(ca.store, ca.write_offs, ca.responder, ca.publisher, ca.now),
+        clock,
+        keep_expired,
+        keep_acts,
+    )
 
 
 @define(eq=False)

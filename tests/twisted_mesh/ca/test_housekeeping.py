@@ -8,7 +8,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from tests.authorities import DAY, HOUR
-from tests.twisted_mesh.ca.rigs import CaRig, result_of
+from tests.twisted_mesh.ca.rigs import CaRig, housekeeping, result_of
 from twisted_mesh.ca.housekeeping import TICK, Housekeeping
 from twisted_mesh.stores.records import Query, Status, StoreError
 
@@ -20,7 +20,7 @@ class House:
     keeping: Housekeeping = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.keeping = Housekeeping(self.rig.ca, self.clock, 30 * DAY, 100 * DAY)
+        self.keeping = housekeeping(self.rig, self.clock, 30 * DAY, 100 * DAY)
         self.keeping.start()
 
     def pass_time(self, time: timedelta) -> None:
@@ -29,7 +29,7 @@ class House:
 
     @property
     def statuses(self) -> list[Status]:
-        page = result_of(self.rig.ca.certificates(Query(now=self.rig.time)))
+        page = result_of(self.rig.ca.record.certificates(Query(now=self.rig.time)))
         return [certificate.status(self.rig.time) for certificate in page.certificates]
 
 

@@ -54,7 +54,7 @@ ISSUING = ["RecordIntent", "sign", "RecordCertificate"]
 
 
 def records(rig: CaRig) -> list[IssuedCertificate]:
-    return list(result_of(rig.ca.certificates(Query(now=rig.time))).certificates)
+    return list(result_of(rig.ca.record.certificates(Query(now=rig.time))).certificates)
 
 
 def own(serial: int = 1, spiffe_id: SpiffeId = BACKEND) -> Any:
@@ -77,7 +77,7 @@ def test_the_intent_is_recorded_before_the_signature_and_the_certificate_after(r
 
 
 def test_the_cas_own_certificate_is_recorded_in_the_same_way(rig: CaRig) -> None:
-    leaf, *_ = result_of(rig.ca.issue_own(key("the CA's own")))
+    leaf, *_ = result_of(rig.ca.own.issue_tls(key("the CA's own")))
     assert rig.order == ISSUING
     (record,) = records(rig)
     assert str(record.spiffe_id) == "spiffe://mesh.local/mesh/ca"
@@ -117,7 +117,7 @@ def test_a_signer_that_breaks_leaves_a_record_that_can_be_revoked(rig: CaRig, br
     assert rig.order == ["RecordIntent", "sign"]
     (record,) = records(rig)
     assert record.status(NOW) is Status.PENDING
-    revoked = result_of(rig.ca.revoke(ADMIN, record.serial, Reason.KEY_COMPROMISE))
+    revoked = result_of(rig.ca.certificates.revoke(ADMIN, record.serial, Reason.KEY_COMPROMISE))
     assert revoked.status(NOW) is Status.REVOKED
 
 
@@ -181,7 +181,7 @@ def test_the_maximum_may_be_more_than_a_day(logged: list[LogEvent]) -> None:
     with ca_rig(lifetimes=Lifetimes(HOUR, 7 * DAY)) as rig:
         leaf, *_ = rig.sign(ttl=7 * DAY)
         assert leaf.not_valid_after_utc - NOW == 7 * DAY
-        mine, *_ = result_of(rig.ca.issue_own(key(9)))
+        mine, *_ = result_of(rig.ca.own.issue_tls(key(9)))
         assert mine.not_valid_after_utc - NOW == DAY
 
 
@@ -205,7 +205,7 @@ def test_no_certificate_outlives_the_issuing_ca(rig: CaRig) -> None:
 )
 def test_what_is_no_csr_is_refused(rig: CaRig, csr: bytes, kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
-        result_of(rig.ca.sign(ADMIN, csr, str(BACKEND), None))
+        result_of(rig.ca.certificates.sign(ADMIN, csr, str(BACKEND), None))
     assert rig.order == []
 
 
@@ -219,7 +219,7 @@ def test_the_cas_own_key_is_not_certified_for_anybody() -> None:
     with ca_rig() as rig:
         csr = build_csr(rig.signer.key, BACKEND)
         with pytest.raises(Refused, match="forbidden-key"):
-            result_of(rig.ca.sign(ADMIN, csr, str(BACKEND), None))
+            result_of(rig.ca.certificates.sign(ADMIN, csr, str(BACKEND), None))
 
 
 # Who may.
@@ -249,7 +249,9 @@ def test_a_workload_gets_no_host_name_that_it_did_not_have(rig: CaRig) -> None:
 
 def test_a_revocation_is_told_with_its_issuer(rig: CaRig, logged: list[LogEvent]) -> None:
     leaf, *_ = rig.sign()
-    revoked = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    revoked = result_of(
+        rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE)
+    )
     (told,) = rig.told
     assert (told.issuer, told.serial) == (rig.home.issuing.key_id, leaf.serial_number)
     assert told.reason is revoked.reason is Reason.KEY_COMPROMISE
@@ -263,9 +265,9 @@ def test_revoking_again_answers_as_the_first_time_and_tells_again(
     rig: CaRig, logged: list[LogEvent]
 ) -> None:
     leaf, *_ = rig.sign()
-    first = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
+    first = result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
     rig.time += HOUR
-    again = result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    again = result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     assert again == first
     assert rig.told[0] == rig.told[1]
     assert [e.get("event") for e in logged].count("certificate-revoked") == 1
@@ -273,23 +275,22 @@ def test_revoking_again_answers_as_the_first_time_and_tells_again(
 
 def test_an_unknown_serial_is_unknown_to_an_administrator_only(rig: CaRig) -> None:
     with pytest.raises(Unknown, match="serial 2a"):
-        result_of(rig.ca.revoke(ADMIN, 42, Reason.UNSPECIFIED))
+        result_of(rig.ca.certificates.revoke(ADMIN, 42, Reason.UNSPECIFIED))
     with pytest.raises(Forbidden):
-        result_of(rig.ca.revoke(own(), 42, Reason.UNSPECIFIED))
+        result_of(rig.ca.certificates.revoke(own(), 42, Reason.UNSPECIFIED))
     with pytest.raises(NoProof):
-        result_of(rig.ca.revoke(anonymous("x"), 42, Reason.UNSPECIFIED))
+        result_of(rig.ca.certificates.revoke(anonymous("x"), 42, Reason.UNSPECIFIED))
     assert rig.told == []
 
 
 def test_many_are_revoked_in_one_step_and_told_at_once(rig: CaRig, logged: list[LogEvent]) -> None:
     leaves = [rig.sign(MESH.member("service", f"s{n}"))[0].serial_number for n in range(5)]
-    result_of(rig.ca.revoke(ADMIN, leaves[0], Reason.KEY_COMPROMISE))
-    calls: list[int] = []
-    rig.ca.on_revocation.append(lambda revocations: calls.append(len(revocations)))
+    result_of(rig.ca.certificates.revoke(ADMIN, leaves[0], Reason.KEY_COMPROMISE))
+    rig.endpoint.numbers.clear()
     rig.order.clear()
-    revoked = result_of(rig.ca.revoke_all(ADMIN, [*leaves, 42], Reason.SUPERSEDED))
+    revoked = result_of(rig.ca.certificates.revoke_all(ADMIN, [*leaves, 42], Reason.SUPERSEDED))
     assert rig.order == ["find_all", "RevokeAll"]
-    assert calls == [5], "all are told again, as by one revocation that is repeated"
+    assert rig.endpoint.numbers == [5], "all are told again, as by one revocation that is repeated"
     reasons = [found.reason for found in revoked]
     assert reasons.count(Reason.SUPERSEDED) == 4
     (event,) = [e for e in logged if e.get("event") == "certificates-revoked"]
@@ -305,9 +306,9 @@ def test_many_are_revoked_in_one_step_and_told_at_once(rig: CaRig, logged: list[
 def test_a_workload_revokes_its_own_certificates_and_no_others(rig: CaRig) -> None:
     mine, *_ = rig.sign()
     other, *_ = rig.sign(MESH.member("service", "other"))
-    result_of(rig.ca.revoke(own(), mine.serial_number, Reason.SUPERSEDED))
+    result_of(rig.ca.certificates.revoke(own(), mine.serial_number, Reason.SUPERSEDED))
     with pytest.raises(Forbidden, match="own-certificate-only"):
-        result_of(rig.ca.revoke(own(), other.serial_number, Reason.SUPERSEDED))
+        result_of(rig.ca.certificates.revoke(own(), other.serial_number, Reason.SUPERSEDED))
     assert [r.serial for r in rig.told] == [mine.serial_number]
 
 
@@ -315,18 +316,18 @@ def test_a_revocation_that_is_not_stored_is_not_told(rig: CaRig) -> None:
     leaf, *_ = rig.sign()
     rig.store.broken = {"Revoke"}
     with pytest.raises(StoreError):
-        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
+        result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
     assert rig.told == []
 
 
 def test_the_feed_begins_anew_for_a_position_of_another_store(rig: CaRig) -> None:
     leaf, *_ = rig.sign()
-    result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
-    feed = result_of(rig.ca.revocations(0))
+    result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.UNSPECIFIED))
+    feed = result_of(rig.ca.record.revocations(0))
     assert [r.serial for r in feed.revocations] == [leaf.serial_number]
-    assert result_of(rig.ca.revocations(feed.position, feed.store)).revocations == ()
-    assert result_of(rig.ca.revocations(feed.position)).revocations == ()
-    anew = result_of(rig.ca.revocations(feed.position, "another store"))
+    assert result_of(rig.ca.record.revocations(feed.position, feed.store)).revocations == ()
+    assert result_of(rig.ca.record.revocations(feed.position)).revocations == ()
+    anew = result_of(rig.ca.record.revocations(feed.position, "another store"))
     assert anew == feed
 
 
@@ -383,7 +384,7 @@ def test_a_certificate_that_cannot_be_logged_does_not_leave(rig: CaRig, tmp_path
         rig.sign()
     (record,) = records(rig)
     assert record.status(NOW) is Status.VALID
-    result_of(rig.ca.revoke(ADMIN, record.serial, Reason.SUPERSEDED))
+    result_of(rig.ca.certificates.revoke(ADMIN, record.serial, Reason.SUPERSEDED))
 
 
 def test_a_full_disk_tears_no_line_of_the_issuance_log(rig: CaRig, tmp_path: Path) -> None:
@@ -407,7 +408,7 @@ def test_a_full_disk_tears_no_line_of_the_issuance_log(rig: CaRig, tmp_path: Pat
 
 def test_listing_asks_the_store(rig: CaRig) -> None:
     rig.sign()
-    page = result_of(rig.ca.certificates(Query(now=NOW, spiffe_id=MESH.member("nobody"))))
+    page = result_of(rig.ca.record.certificates(Query(now=NOW, spiffe_id=MESH.member("nobody"))))
     assert page.certificates == ()
     rig.store.broken = {"list"}
     with pytest.raises(StoreError):
@@ -448,7 +449,7 @@ def test_a_renewal_says_by_which_certificate(rig: CaRig) -> None:
 def test_a_revocation_is_in_the_log_once(rig: CaRig) -> None:
     leaf, *_ = rig.sign()
     for _ in range(2):
-        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+        result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     _, revoked = entries(rig)
     assert (revoked["act"], revoked["object"]) == ("revoke", serial_hex(leaf.serial_number))
     assert revoked["facts"] == {"spiffe_id": str(BACKEND), "reason": "superseded"}
@@ -467,7 +468,7 @@ def test_what_is_refused_by_the_store_is_not_in_the_log(rig: CaRig) -> None:
 
 def test_whoever_was_revoked_a_moment_ago_renews_nothing(rig: CaRig) -> None:
     first, *_ = rig.sign()
-    result_of(rig.ca.revoke(ADMIN, first.serial_number, Reason.KEY_COMPROMISE))
+    result_of(rig.ca.certificates.revoke(ADMIN, first.serial_number, Reason.KEY_COMPROMISE))
     rig.order.clear()
     with pytest.raises(Revoked, match="revoked meanwhile"):
         rig.sign(principal=own(first.serial_number))
@@ -480,7 +481,7 @@ def test_whoever_was_revoked_a_moment_ago_renews_nothing(rig: CaRig) -> None:
 
 def again(rig: CaRig, key: str = "once", principal: Any = ADMIN, csr: bytes | None = None) -> Any:
     csr = csr or REPEATED
-    return result_of(rig.ca.sign(principal, csr, str(BACKEND), None, key)).chain
+    return result_of(rig.ca.certificates.sign(principal, csr, str(BACKEND), None, key)).chain
 
 
 REPEATED = build_csr(key(9), BACKEND)
@@ -512,7 +513,7 @@ def test_a_caller_that_renewed_meanwhile_is_still_the_same_caller(rig: CaRig) ->
 def test_a_repeated_request_is_not_answered_with_what_is_over(rig: CaRig, over: str) -> None:
     leaf, *_ = again(rig)
     if over == "revoked":
-        result_of(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+        result_of(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     else:
         rig.time += 2 * HOUR
     with pytest.raises(Conflict, match=f"is {over}: use another"):
@@ -524,7 +525,9 @@ def test_a_request_repeated_while_it_is_under_way_waits_for_its_outcome(rig: CaR
     signing = rig.signer.held = Deferred()
     for _ in range(3):
         asked.append(
-            Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None, "once"))
+            Deferred.fromCoroutine(
+                rig.ca.certificates.sign(ADMIN, REPEATED, str(BACKEND), None, "once")
+            )
         )
     assert not any(deferred.called for deferred in asked)
     signing.callback(None)
@@ -553,32 +556,32 @@ def test_an_intent_without_a_certificate_is_written_off_and_revoked(
     rig.store.broken = set()
     with pytest.raises(StoreError, match="is being resolved"):
         again(rig)
-    assert result_of(rig.ca.write_off()) == 1
+    assert result_of(rig.ca.write_offs.resolve()) == 1
     (record,) = records(rig)
     assert record.status(NOW) is Status.REVOKED
     assert [revocation.serial for revocation in rig.told] == [record.serial]
     assert [entry["act"] for entry in entries(rig)] == ["issue", "write-off"]
     assert "intent-written-off" in [event.get("event") for event in logged]
-    assert result_of(rig.ca.write_off()) == 0
+    assert result_of(rig.ca.write_offs.resolve()) == 0
     leaf, *_ = again(rig)
     assert leaf.serial_number != record.serial
 
 
 def test_an_intent_whose_signature_is_under_way_is_left_alone(rig: CaRig) -> None:
     signing = rig.signer.held = Deferred()
-    asked = Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None))
-    assert result_of(rig.ca.write_off()) == 0
+    asked = Deferred.fromCoroutine(rig.ca.certificates.sign(ADMIN, REPEATED, str(BACKEND), None))
+    assert result_of(rig.ca.write_offs.resolve()) == 0
     signing.errback(SigningFailed("the token is gone"))
     with pytest.raises(SigningFailed):
         result_of(settled(asked))
-    assert result_of(rig.ca.write_off()) == 1
+    assert result_of(rig.ca.write_offs.resolve()) == 1
 
 
 def test_a_written_off_intent_takes_no_certificate_any_more(rig: CaRig) -> None:
     signing = rig.signer.held = Deferred()
-    asked = Deferred.fromCoroutine(rig.ca.sign(ADMIN, REPEATED, str(BACKEND), None))
+    asked = Deferred.fromCoroutine(rig.ca.certificates.sign(ADMIN, REPEATED, str(BACKEND), None))
     rig.ca.issuance.under_way.clear()  # as another process would see it
-    assert result_of(rig.ca.write_off()) == 1
+    assert result_of(rig.ca.write_offs.resolve()) == 1
     signing.callback(None)
     with pytest.raises(Unknown):
         result_of(settled(asked))
@@ -600,7 +603,7 @@ def test_an_intent_that_got_its_certificate_meanwhile_stops_no_write_off(rig: Ca
         return succeed((first, second))
 
     rig.store.store.open_intents = too_late
-    assert result_of(rig.ca.write_off()) == 1
+    assert result_of(rig.ca.write_offs.resolve()) == 1
     statuses = {record.serial: record.status(NOW) for record in records(rig)}
     assert statuses == {
         first.certificate.serial: Status.VALID,
@@ -616,7 +619,7 @@ def test_every_intent_is_resolved_however_many_there_are(rig: CaRig) -> None:
     rig.store.broken = set()
     ask = rig.store.store.open_intents
     rig.store.store.open_intents = lambda limit=1000: ask(2)
-    assert result_of(rig.ca.write_off()) == 5
+    assert result_of(rig.ca.write_offs.resolve()) == 5
     assert {record.status(NOW) for record in records(rig)} == {Status.REVOKED}
 
 
@@ -636,15 +639,15 @@ def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
         right = entry(DEFAULT_ENTRY, "unix:uid:0", f"spiffe://{MESH}/other/**")
         result_of(entries.settle_default(right))
         caller = administrator("unix:uid:0", frozenset({Selector("unix:uid", "0")}))
-    rig.ca.fair_queue.most = 1
-    result_of(rig.ca.fair_queue.acquire("somebody else"))
+    rig.ca.certificates.fair_queue.most = 1
+    result_of(rig.ca.certificates.fair_queue.acquire("somebody else"))
     outcome: list[Any] = []
     csr = build_csr(key(9), BACKEND)
-    signing = rig.ca.sign(caller, csr, str(BACKEND), None)
+    signing = rig.ca.certificates.sign(caller, csr, str(BACKEND), None)
     Deferred.fromCoroutine(signing).addBoth(outcome.append)
     assert outcome == []
     result_of(entries.delete(ADMIN, right.id, ""))
-    rig.ca.fair_queue.release("somebody else")
+    rig.ca.certificates.fair_queue.release("somebody else")
     (failure,) = outcome
     assert failure.check(EntryGone), failure
     assert "sign" not in rig.order

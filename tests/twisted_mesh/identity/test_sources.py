@@ -290,7 +290,7 @@ def test_under_a_fresh_identity_no_connection_of_the_last_one_is_kept(rig: Rig) 
 
 def test_the_ca_issues_to_itself() -> None:
     with ca_rig() as rig:
-        source = OwnSource(rig.ca.issue_own, rig.ca.bundles, lambda: NOW)
+        source = OwnSource(rig.ca.own.issue_tls, rig.ca.bundles, lambda: NOW)
         identity = result_of(source.obtain(P256))
         assert str(identity.svid.spiffe_id) == "spiffe://mesh.local/mesh/ca"
         assert identity.bundles.get(MESH) == rig.ca.bundle()

@@ -1,19 +1,26 @@
 """IRevocationListener: what holds for every implementation, and the order in which they hear."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from attrs import define, field
+from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, NOW
+from tests.twisted_mesh.ca.rigs import CaRig, ca_rig
+from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.revocation.listeners import RevocationListeners
+from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
+from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.trust.store import TrustStore
 
 LOG = logger("test")
 GONE = Revocation("0" * 64, 7, NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
@@ -34,16 +41,43 @@ class Listener:
             raise RuntimeError("a bug")
 
 
-LISTENERS: dict[str, Callable[[], IRevocationListener]] = {
-    "several": lambda: RevocationListeners([Listener(), Listener()], LOG),
-    "one of which is broken": lambda: RevocationListeners([Listener(broken=True)], LOG),
-    "none": lambda: RevocationListeners([], LOG),
+def of_an_endpoint(rig: CaRig) -> Stapler:
+    async def ask(request: bytes) -> bytes:
+        raise AssertionError("it has no certificate to ask about")
+
+    return Stapler(ask, Staples(rig.now), Clock(), rig.now, LOG)
+
+
+def trust_store(rig: CaRig) -> TrustStore:
+    return own_trust_store(rig.ca.current, Clock(), rig.now, LOG)
+
+
+def of_the_ca_itself(rig: CaRig) -> CaEndpoint:
+    return CaEndpoint.of(rig.ca.own, rig.ca.responder, trust_store(rig), Clock(), LOG)
+
+
+LISTENERS: dict[str, Callable[[CaRig], Any]] = {
+    "several": lambda rig: RevocationListeners([Listener(), Listener()], LOG),
+    "one of which is broken": lambda rig: RevocationListeners([Listener(broken=True)], LOG),
+    "none": lambda rig: RevocationListeners([], LOG),
+    "stapler": of_an_endpoint,
+    "trust store": trust_store,
+    "the CA's own endpoint": of_the_ca_itself,
+    "notifier": lambda rig: rig.ca.notifier,
+    "OCSP responder": lambda rig: rig.ca.responder,
+    "CRL publisher": lambda rig: rig.ca.publisher,
 }
 
 
+@pytest.fixture
+def rig() -> Iterator[CaRig]:
+    with ca_rig(notifier=Notifier(Clock())) as made:
+        yield made
+
+
 @pytest.fixture(params=LISTENERS.values(), ids=LISTENERS)
-def listener(request: Any) -> IRevocationListener:
-    made: IRevocationListener = request.param()
+def listener(request: Any, rig: CaRig) -> IRevocationListener:
+    made: IRevocationListener = request.param(rig)
     return made
 
 

@@ -30,7 +30,6 @@ from tests.twisted_mesh.stores.certificates import (
     write_off,
 )
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.interfaces import IStore
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.commands import (
     Command,
@@ -40,6 +39,7 @@ from twisted_mesh.stores.commands import (
     RecordCertificate,
     TakeCrlNumber,
 )
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import (
     Conflict,
     LastCrl,

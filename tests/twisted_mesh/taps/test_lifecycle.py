@@ -31,7 +31,6 @@ from twisted_mesh.taps.lifecycle import (
     ServiceOptions,
     StartError,
     listening_endpoint,
-    result_now,
     result_of,
     service_of,
 )
@@ -179,17 +178,6 @@ def test_a_listen_that_takes_its_time_is_not_waited_for() -> None:
         result_of(Deferred(), "the address")
 
 
-def test_the_result_of_a_coroutine_that_waits_for_nothing() -> None:
-    async def work(error: Exception | None) -> int:
-        if error:
-            raise error
-        return 5
-
-    assert result_now(work(None)) == 5
-    with pytest.raises(Malformed):
-        result_now(work(Malformed("no")))
-
-
 # Starting and stopping.
 
 
@@ -239,14 +227,18 @@ class Service(MeshService):
     """A service that starts, runs and drains as the test says."""
 
     starting: Exception | None = None
+    waits_for: "Deferred[None] | None" = None
     runs: Any = None
 
     def understand(self) -> None:
         self.log = RecordingLog()
         self.steps: list[str] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         self.steps.append("start")
+        if self.waits_for is not None:
+            await self.waits_for
+            self.steps.append("start to its end")
         if self.starting:
             raise self.starting
 
@@ -455,7 +447,7 @@ def test_the_cas_doors_drain_side_by_side(exits: list[Any]) -> None:
     service = CaService(options, MemoryReactorClock())
     service.log = RecordingLog()
     sites = [Site() for _ in range(3)]
-    service.sites = sites  # type: ignore[assignment]
+    service.listeners.sites[:] = sites  # type: ignore[assignment]
     done: list[Any] = []
     Deferred.fromCoroutine(service.drain(10)).addBoth(done.append)
     assert [site.asked for site in sites] == [[10], [10], [10]]

@@ -39,15 +39,13 @@ from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.api.status import status_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.health import Standing
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import BadRequest, parse_json, problem_body
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.limits.rate_limit import RateLimited, TryLater
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import spawn
-from twisted_mesh.stores.records import (
-    IssuedCertificate,
-)
+from twisted_mesh.stores.records import Conflict, IssuedCertificate
 
 _log = logger("ca")
 _RETRY_AFTER = "5"
@@ -105,7 +103,7 @@ class CaApi(resource.Resource):
 
     def __init__(
         self,
-        ca: CertificateAuthority,
+        ca: CaParts,
         authenticator: Authenticator,
         attestors: Attestors,
         *,
@@ -198,7 +196,7 @@ class CaApi(resource.Resource):
         asked = call.read(SignRequest)
         ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
         csr = asked.csr.encode("utf-8", "replace")
-        issued = await self.ca.sign(
+        issued = await self.ca.certificates.sign(
             call.principal,
             csr,
             asked.requested_id,
@@ -246,7 +244,9 @@ class CaApi(resource.Resource):
             return await self._revoke_all(call.principal, asked.serials, reason)
         serial = parse_serial(asked.serial or "")
         return Answer(
-            msgspec.json.encode(_revoked(await self.ca.revoke(call.principal, serial, reason)))
+            msgspec.json.encode(
+                _revoked(await self.ca.certificates.revoke(call.principal, serial, reason))
+            )
         )
 
     async def _revoke_all(
@@ -255,7 +255,7 @@ class CaApi(resource.Resource):
         if not 0 < len(given) <= MAX_PAGE:
             raise Malformed(f"serials is a list of 1 to {MAX_PAGE} serials")
         serials = list(dict.fromkeys(map(parse_serial, given)))
-        revoked = await self.ca.revoke_all(principal, serials, reason)
+        revoked = await self.ca.certificates.revoke_all(principal, serials, reason)
         unknown = set(serials) - {found.serial for found in revoked}
         told = {
             "revoked": [_revoked(found) for found in revoked],
@@ -264,12 +264,12 @@ class CaApi(resource.Resource):
         return Answer(msgspec.json.encode(told))
 
     async def certificates(self, call: Call) -> Answer:
-        page = await self.ca.certificates(certificate_query(call.query, self.ca.now()))
+        page = await self.ca.record.certificates(certificate_query(call.query, self.ca.now()))
         listed = self._listed(page.certificates)
         return Answer(msgspec.json.encode({"certificates": listed, "next": page.next}))
 
     async def certificate(self, call: Call) -> Answer:
-        known = await self.ca.certificate(parse_serial(call.rest))
+        known = await self.ca.record.certificate(parse_serial(call.rest))
         pem = None
         if known.der is not None:
             pem = certificates_pem([x509.load_der_x509_certificate(known.der)]).decode()
@@ -291,7 +291,9 @@ class CaApi(resource.Resource):
 
     async def detach_root(self, call: Call) -> Answer:
         asked = parse_json(call.body, DetachRequest)
-        detached = await self.ca.detach_root(call.principal, asked.sha256)
+        if self.ca.rotator is None:
+            raise Conflict("this CA keeps no keys in files")
+        detached = await self.ca.rotator.detach_root(call.principal, asked.sha256)
         told = {
             "prepared": detached.prepared,
             "wanted_at": rfc3339(detached.wanted_at),
@@ -341,9 +343,7 @@ def _revoked(certificate: IssuedCertificate) -> dict[str, Any]:
     }
 
 
-def _elsewhere(
-    action: Action, handler: Callable[[CertificateAuthority, Call], Awaitable[Answer]]
-) -> Route:
+def _elsewhere(action: Action, handler: Callable[[CaParts, Call], Awaitable[Answer]]) -> Route:
     """A route whose handler stands in another module."""
     return Route(action, lambda api, call: handler(api.ca, call))
 

@@ -4,10 +4,10 @@ import msgspec
 
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 
 
-async def checkpoint(ca: CertificateAuthority, call: Call) -> Answer:
+async def checkpoint(ca: CaParts, call: Call) -> Answer:
     log = ca.log
     signed = log.latest or await log.extend()
     note = signed.note if signed else None
@@ -15,7 +15,7 @@ async def checkpoint(ca: CertificateAuthority, call: Call) -> Answer:
     return Answer(msgspec.json.encode(told))
 
 
-async def checkpoints(ca: CertificateAuthority, call: Call) -> Answer:
+async def checkpoints(ca: CaParts, call: Call) -> Answer:
     start, limit = call.page()
     found = await ca.store.checkpoints(start, limit + 1)
     following = found[limit][0] if len(found) > limit else None
@@ -23,7 +23,7 @@ async def checkpoints(ca: CertificateAuthority, call: Call) -> Answer:
     return Answer(msgspec.json.encode({"checkpoints": notes, "next": following}))
 
 
-async def entries(ca: CertificateAuthority, call: Call) -> Answer:
+async def entries(ca: CaParts, call: Call) -> Answer:
     start, limit = call.page()
     listed, size = await ca.store.log_entries(start, limit)
     following = start + len(listed)
@@ -42,7 +42,7 @@ async def entries(ca: CertificateAuthority, call: Call) -> Answer:
     return Answer(msgspec.json.encode(told))
 
 
-async def proof(ca: CertificateAuthority, call: Call) -> Answer:
+async def proof(ca: CaParts, call: Call) -> Answer:
     """Of an entry's place (``position``, ``size``), or that one tree extends another (``from``, ``to``)."""
     store = ca.store
     size = (await store.log_head()).size

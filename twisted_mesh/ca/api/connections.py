@@ -10,7 +10,7 @@ from pki.validity import format_duration
 from twisted_mesh.ca.api.request import MAX_PAGE, Call, key_digest
 from twisted_mesh.ca.api.response import Answer, told
 from twisted_mesh.ca.connection_reports import Credential
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import parse_json
 
 _LONGEST_NAME = 64
@@ -26,7 +26,7 @@ class ReportRequest(msgspec.Struct):
     goes_on: bool = False
 
 
-async def tell(ca: CertificateAuthority, call: Call) -> Answer:
+async def tell(ca: CaParts, call: Call) -> Answer:
     asked = parse_json(call.body, ReportRequest)
     if not (0 < len(asked.instance) <= _LONGEST_NAME and asked.instance.isalnum()):
         raise Malformed(f"instance is a name of 1 to {_LONGEST_NAME} letters and digits")
@@ -43,7 +43,7 @@ async def tell(ca: CertificateAuthority, call: Call) -> Answer:
     return told({"again_after": _spoken(ca.reports.pace)})
 
 
-async def read(ca: CertificateAuthority, call: Call) -> Answer:
+async def read(ca: CaParts, call: Call) -> Answer:
     reports = ca.reports.all()
     own = ca.reports.own
     listed = [

@@ -14,23 +14,23 @@ from twisted_mesh.api.admin_client import NewRegistration, NewToken
 from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, told
 from twisted_mesh.ca.entries import Registered, new_entry_id
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.stores.records import IssuedToken
 
 _LONGEST_REASON = 200
 
 
-async def list_entries(ca: CertificateAuthority, call: Call) -> Answer:
+async def list_entries(ca: CaParts, call: Call) -> Answer:
     entries = [_entry(known) for known in ca.entries.all()]
     return told({"entries": entries, "max_ttl": format_duration(ca.lifetimes.maximum)})
 
 
-async def show_entry(ca: CertificateAuthority, call: Call) -> Answer:
+async def show_entry(ca: CaParts, call: Call) -> Answer:
     return told(_entry(ca.entries.find(call.rest)))
 
 
-async def create_entry(ca: CertificateAuthority, call: Call) -> Answer:
+async def create_entry(ca: CaParts, call: Call) -> Answer:
     asked = parse_json(call.body, NewRegistration)
     reason = _reason(asked.reason)
     entry = read_entry(
@@ -49,19 +49,19 @@ async def create_entry(ca: CertificateAuthority, call: Call) -> Answer:
     return told(_entry(made), HTTPStatus.CREATED)
 
 
-async def delete_entry(ca: CertificateAuthority, call: Call) -> Answer:
+async def delete_entry(ca: CaParts, call: Call) -> Answer:
     reason = _reason(call.query.get("reason", ""))
     at = await ca.entries.delete(call.principal, call.rest, reason)
     return told({"id": call.rest, "deleted_at": rfc3339(at)})
 
 
-async def list_tokens(ca: CertificateAuthority, call: Call) -> Answer:
+async def list_tokens(ca: CaParts, call: Call) -> Answer:
     bought = {known.entry.id: str(known.entry.spiffe_id) for known in ca.entries.all()}
     tokens = await ca.tokens.all()
     return told({"tokens": [_token(t, bought.get(t.entry), ca.now()) for t in tokens]})
 
 
-async def create_token(ca: CertificateAuthority, call: Call) -> Answer:
+async def create_token(ca: CaParts, call: Call) -> Answer:
     asked = parse_json(call.body, NewToken)
     life: timedelta = parse_duration(asked.ttl) if asked.ttl is not None else LIFETIME
     made = await ca.tokens.create(
@@ -76,20 +76,20 @@ async def create_token(ca: CertificateAuthority, call: Call) -> Answer:
         "id": made.token.id,
         "entry": made.entry.id,
         "spiffe_id": str(made.entry.spiffe_id),
-        "ca_url": ca.url,
+        "ca_url": str(ca.url),
         "fingerprint": ca.authorities.fingerprint,
         "expires_at": rfc3339(made.expires_at),
     }
     return told(facts, HTTPStatus.CREATED)
 
 
-async def revoke_token(ca: CertificateAuthority, call: Call) -> Answer:
+async def revoke_token(ca: CaParts, call: Call) -> Answer:
     reason = _reason(call.query.get("reason", ""))
     revoked = await ca.tokens.revoke(call.principal, call.rest, reason)
     return told({"id": revoked.id, "revoked_at": _time(revoked.revoked_at)})
 
 
-def _entry_for(ca: CertificateAuthority, asked: NewToken) -> RegistrationEntry:
+def _entry_for(ca: CaParts, asked: NewToken) -> RegistrationEntry:
     if (asked.entry is None) == (asked.spiffe_id is None):
         raise Malformed("a token is for an entry or for a spiffe_id: give one of them")
     if asked.entry is not None:

@@ -11,7 +11,7 @@ from twisted_mesh.ca.api import published
 from twisted_mesh.ca.api.request import path_of, refuse_other_media, unless_held
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.api.status import status_of
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import BadRequest, problem_body
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, TryLater, address_key
@@ -31,7 +31,7 @@ class PublicSite(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, ca: CertificateAuthority, rate: Rate, clock: Any) -> None:
+    def __init__(self, ca: CaParts, rate: Rate, clock: Any) -> None:
         super().__init__()
         self.ca = ca
         self._buckets = TokenBuckets(rate, clock.seconds)

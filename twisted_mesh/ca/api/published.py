@@ -10,9 +10,9 @@ from pki.errors import Malformed
 from pki.ocsp.request import decode_get
 from twisted_mesh.ca.api.request import key_digest
 from twisted_mesh.ca.api.response import Answer, http_date
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import OcspReply
-from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.stores.records import Unknown
 
 OCSP_REQUEST = "application/ocsp-request"
@@ -24,7 +24,7 @@ _OCSP_RESPONSE = "application/ocsp-response"
 _MAX_AGE = timedelta(minutes=1)
 
 
-async def crl(ca: CertificateAuthority, issuer: str | None) -> Answer:
+async def crl(ca: CaParts, issuer: str | None) -> Answer:
     """The CRL of ``root``, of an issuing CA by its key id, or of the one that issues now (None).
 
     Raises :class:`Malformed`, :class:`Unknown` and :class:`NotPublished`.
@@ -38,13 +38,13 @@ async def crl(ca: CertificateAuthority, issuer: str | None) -> Answer:
     return Answer(found.der, HTTPStatus.OK, _CRL, headers, is_by_date=_is_by_date(found))
 
 
-async def ocsp(ca: CertificateAuthority, request: bytes, who: str) -> Answer:
+async def ocsp(ca: CaParts, request: bytes, who: str) -> Answer:
     """The answer to a request by POST. It is always one of OCSP's own (RFC 6960 section 4.2.1)."""
     reply = await ca.responder.answer(request, who)
     return Answer(reply.der, content_type=_OCSP_RESPONSE)
 
 
-async def ocsp_in_path(ca: CertificateAuthority, path: str, who: str) -> Answer:
+async def ocsp_in_path(ca: CaParts, path: str, who: str) -> Answer:
     """The answer to a request by GET, which caches may give again (RFC 5019 section 6)."""
     try:
         request = decode_get(path.lstrip("/").encode("ascii", "replace"))
@@ -54,7 +54,7 @@ async def ocsp_in_path(ca: CertificateAuthority, path: str, who: str) -> Answer:
     return Answer(reply.der, HTTPStatus.OK, _OCSP_RESPONSE, _of_reply(ca, reply))
 
 
-async def issuer(ca: CertificateAuthority, key_id: str | None) -> Answer:
+async def issuer(ca: CaParts, key_id: str | None) -> Answer:
     """The certificate of an issuing CA, in DER. Raises :class:`Malformed` and :class:`Unknown`."""
     found = ca.authorities.issuer(_key_id(ca, key_id))
     if found is None:
@@ -64,7 +64,7 @@ async def issuer(ca: CertificateAuthority, key_id: str | None) -> Answer:
     return Answer(der, HTTPStatus.OK, _CERTIFICATE, headers)
 
 
-def _key_id(ca: CertificateAuthority, issuer: str | None) -> str:
+def _key_id(ca: CaParts, issuer: str | None) -> str:
     if issuer is None:
         return ca.authorities.issuing.key_id
     if issuer == ROOT:
@@ -76,7 +76,7 @@ def _is_by_date(crl: PublishedCrl) -> bool:
     return not crl.shares_its_second
 
 
-def _of_reply(ca: CertificateAuthority, reply: OcspReply) -> dict[str, str]:
+def _of_reply(ca: CaParts, reply: OcspReply) -> dict[str, str]:
     if reply.span is None:
         return {}
     return {
@@ -86,7 +86,7 @@ def _of_reply(ca: CertificateAuthority, reply: OcspReply) -> dict[str, str]:
     }
 
 
-def _cached(ca: CertificateAuthority, span: Span) -> dict[str, str]:
+def _cached(ca: CaParts, span: Span) -> dict[str, str]:
     left = min(_MAX_AGE, span.next_update - ca.now())
     seconds = max(0, int(left.total_seconds()))
     return {

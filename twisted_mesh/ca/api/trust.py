@@ -12,7 +12,7 @@ from pki.validity import parse_duration, rfc3339
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.notifier import Notifier
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import Feed
 
 #: Seconds that a caller may wait.
@@ -27,8 +27,8 @@ class _Told:
     revocations: msgspec.Raw
 
     @classmethod
-    async def read(cls, ca: CertificateAuthority, after: int, store: str) -> "_Told":
-        feed = await ca.revocations(after, store)
+    async def read(cls, ca: CaParts, after: int, store: str) -> "_Told":
+        feed = await ca.record.revocations(after, store)
         return cls(feed, msgspec.Raw(msgspec.json.encode([*map(_shown, feed.revocations)])))
 
     def has_news(self, after: int, store: str) -> bool:
@@ -37,7 +37,7 @@ class _Told:
         return feed.position != after or store not in ("", feed.store) or bool(feed.revocations)
 
 
-async def trust(ca: CertificateAuthority, call: Call) -> Answer:
+async def trust(ca: CaParts, call: Call) -> Answer:
     """What is new since ``after``. With ``wait`` that is worth waiting for, if there is nothing.
 
     The audit log moves with each certificate that is issued, and nobody is woken for that: it is told with
@@ -65,9 +65,7 @@ async def trust(ca: CertificateAuthority, call: Call) -> Answer:
     return Answer(msgspec.json.encode(news))
 
 
-async def _news(
-    ca: CertificateAuthority, notifier: Notifier, call: Call, wait: float
-) -> tuple[_Told, float]:
+async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tuple[_Told, float]:
     """The feed once there is news in it, and for how long that was waited for; at the end of the wait in any case."""
     after, store = call.number("after", 0), call.query.get("store", "")
     read = partial(_Told.read, ca, after, store)
@@ -118,9 +116,7 @@ def _shown(revoked: Any) -> dict[str, str]:
     }
 
 
-async def _log_since(
-    ca: CertificateAuthority, size: int, *, is_ours: bool
-) -> dict[str, Any] | None:
+async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> dict[str, Any] | None:
     """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
     log = ca.log
     if log.latest is None or (is_ours and log.latest.checkpoint.size == size):

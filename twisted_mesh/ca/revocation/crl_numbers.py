@@ -3,7 +3,6 @@
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from attrs import define, field
@@ -11,6 +10,7 @@ from attrs import define, field
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import TakeCrlNumber
+from twisted_mesh.stores.interface import IStore
 
 _log = logger("ca")
 _MILLISECONDS = 1000
@@ -25,8 +25,7 @@ class CrlNumbers:
     whose disk was lost where to go on.
     """
 
-    store: Any
-    """An :class:`IStore`."""
+    store: IStore
     now: Now
     path: Path | None = None
     """The file; None for a CA that keeps nothing."""

@@ -7,24 +7,26 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
+from zope.interface import implementer
 
 from pki.codes import Code
 from pki.crl.schedule import list_life
 from pki.errors import PkiError, Problem
 from pki.keys import MemoryKey
-from pki.policy.policy import Lifetimes
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.revocation.crl import IssuingCrl, NotPublished, PublishedCrl
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.ca.revocation.root_crl import RootCrl
+from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.runtime.tasks import spawn
-from twisted_mesh.stores.records import Feed, LastCrl, Unknown
+from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.stores.interface import IStore
+from twisted_mesh.stores.records import Unknown
 
 _log = logger("ca")
 #: Seconds between two looks at what is due.
@@ -32,9 +34,8 @@ TICK = 1.0
 #: Seconds until the root's CRL is tried again.
 _ROOT_AGAIN = 30.0
 
-Hears = Callable[[Sequence[Revocation]], None]
 
-
+@implementer(IRevocationListener)
 @define(eq=False)
 class CrlPublisher:
     """Keeps the CRLs up with what is revoked and with the clock.
@@ -42,16 +43,16 @@ class CrlPublisher:
     Nobody waits for it before :meth:`begin`: a CA in a test, which publishes nothing, revokes at once.
     """
 
-    authorities: Callable[[], Authorities]
-    store: Any
-    """An :class:`IStore`."""
+    authorities: CurrentAuthorities
+    store: IStore
     log: AuditLog
     now: Now
-    lifetimes: Lifetimes
+    directory: Path | None = None
+    """Where the numbers and the root's CRL are kept; None for a CA that keeps nothing."""
+    earlier: IRevocationListener | None = None
+    """Hears at the start what was revoked in earlier lives."""
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what takes long, off the reactor."""
-    hears: list[Hears] = field(factory=list, init=False)
-    """Who else wants to know, at the start, what was revoked in earlier lives."""
     numbers: CrlNumbers = field(init=False)
     root: RootCrl = field(init=False)
     _lists: dict[str, IssuingCrl] = field(factory=dict, init=False)
@@ -62,16 +63,18 @@ class CrlPublisher:
     """What was revoked before the record was read."""
     _root_again_at: float = field(default=0.0, init=False)
     _is_attending: bool = field(default=False, init=False)
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.numbers = CrlNumbers(self.store, self.now)
-        self.root = RootCrl(self.authorities().root, self.numbers, self.log, self.now)
-
-    def keep_in(self, directory: Path) -> None:
-        """Where the numbers and the root's CRL are kept."""
-        self.numbers.path = directory / "crl-numbers"
-        self.root.path = directory / "root.crl"
+        kept = self.directory
+        self.numbers = CrlNumbers(self.store, self.now, kept / "crl-numbers" if kept else None)
+        self.root = RootCrl(
+            self.authorities.current.root,
+            self.numbers,
+            self.log,
+            self.now,
+            kept / "root.crl" if kept else None,
+        )
 
     def begin(self) -> None:
         """From now on whoever revokes waits until that is published."""
@@ -98,27 +101,27 @@ class CrlPublisher:
         self.root.recall()
         self._follow()
         for known in self._lists.values():
-            last: LastCrl | None = await self.store.last_crl(known.key_id)
+            last = await self.store.last_crl(known.key_id)
             known.recall(last.served if last is not None else None)
-        feed: Feed = await self.store.feed(0)
+        feed = await self.store.feed(0)
         while feed.revocations:
             self._add(feed.revocations)
-            for hear in self.hears:
-                hear(feed.revocations)
+            if self.earlier is not None:
+                self.earlier.revoked(feed.revocations)
             feed = await self.store.feed(feed.position)
         self._is_ready = True
         self._add(self._early)
         self._early.clear()
 
-    def start(self, clock: Any) -> None:
+    def start(self, clock: IReactorTime) -> None:
         """Look each second what is due, on ``clock``."""
-        self._loop = LoopingCall(lambda: self._tick(clock))
-        self._loop.clock = clock
-        _ = self._loop.start(TICK, now=True)
+        self._ticker = Ticker(clock, TICK, lambda: self._tick(clock), "publishing", _log)
+        self._ticker.start()
 
     def stop(self) -> None:
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        """Look no more. May be said more than once, and before it was started."""
+        if self._ticker is not None:
+            self._ticker.stop()
 
     # What is asked by others.
 
@@ -151,7 +154,7 @@ class CrlPublisher:
         known = self._lists.get(issuer)
         return known.find(serial) if known is not None else None
 
-    def told(self, revocations: Sequence[Revocation]) -> None:
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
         """These are revoked, and that is durable: a CRL that says so is on its way when this returns."""
         if not self._is_ready:
             if self._has_begun or self._getting_ready is not None:
@@ -190,7 +193,7 @@ class CrlPublisher:
                 return Problem(
                     Code.CRL_STALE, detail, "see to that first; it is tried again each second"
                 )
-        return self.root.waiting(has_key=self.authorities().root_key is not None)
+        return self.root.waiting(has_key=self.authorities.current.root_key is not None)
 
     # What is done.
 
@@ -200,7 +203,7 @@ class CrlPublisher:
         self._follow()
         for known in self._lists.values():
             known.build()
-        key = self.authorities().root_key
+        key = self.authorities.current.root_key
         if key is None:
             self._root_again_at = 0.0
         elif self.root.is_due() and seconds >= self._root_again_at:
@@ -208,7 +211,7 @@ class CrlPublisher:
             await self.root.sign(key, self._root_until())
             self._root_again_at = 0.0
 
-    def _tick(self, clock: Any) -> None:
+    def _tick(self, clock: IReactorTime) -> None:
         if not self._is_attending:
             self._is_attending = True
             _ = spawn(self._attend(clock.seconds()), "publishing", _log)
@@ -223,11 +226,13 @@ class CrlPublisher:
 
     def _follow(self) -> None:
         """The issuing CAs come and go."""
-        there = {authority.key_id: authority for authority in self.authorities().every_issuing}
+        there = {
+            authority.key_id: authority for authority in self.authorities.current.every_issuing
+        }
         for key_id in self._lists.keys() - there.keys():
             del self._lists[key_id]
         for key_id in there.keys() - self._lists.keys():
-            life = list_life(self.lifetimes.default)
+            life = list_life(self.authorities.lifetimes.default)
             self._lists[key_id] = IssuingCrl(
                 there[key_id], self.numbers, self.now, life, self.aside
             )
@@ -239,7 +244,7 @@ class CrlPublisher:
                 known.add(r for r in revocations if r.issuer == issuer)
 
     async def _roots(self) -> PublishedCrl:
-        key = self.authorities().root_key
+        key = self.authorities.current.root_key
         if self.root.current is None and key is not None:
             await self.sign_root(key)
         if self.root.current is None:
@@ -250,5 +255,5 @@ class CrlPublisher:
 
     def _root_until(self) -> datetime:
         """The last issuing CA's end: by then at the latest the root's key is needed anyway."""
-        line = self.authorities().line
+        line = self.authorities.current.line
         return (line.prepared or line.active).ends_at

@@ -8,11 +8,11 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from attrs import define, field, frozen
 from cryptography import x509
 from twisted.internet.defer import CancelledError, DeferredLock
+from zope.interface import implementer
 
 from pki.crl.schedule import ANSWER_LIFE, Span, is_worth_renewing
 from pki.errors import Malformed, PkiError
@@ -29,12 +29,14 @@ from pki.ocsp.sign import (
     single_responses,
 )
 from pki.svid.revocation_set import Revocation
-from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger, reasons
+from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import IssuedCertificate
 
 _log = logger("ca")
@@ -90,19 +92,19 @@ class _Delegate:
     """Whether it has signed anything since it was certified."""
 
 
+@implementer(IRevocationListener)
 @define(eq=False)
 class OcspResponder:
     """Answers for every issuing CA that has its key here."""
 
-    authorities: Callable[[], Authorities]
-    store: Any
-    """An :class:`IStore`."""
+    authorities: CurrentAuthorities
+    store: IStore
     publisher: CrlPublisher
     now: Now
     certify: Certify
     fair_queue: FairQueue
     """What is signed, with all else that the CA signs for callers, each in turn."""
-    counts: Callable[[str], object] = field(default=lambda status: None, init=False)
+    counts: Callable[[str], object] = lambda status: None
     """Is told each of :data:`STATUSES` as it is answered."""
     _is_failing: bool = field(default=False, init=False)
     _delegates: dict[str, _Delegate] = field(factory=dict, init=False)
@@ -136,7 +138,7 @@ class OcspResponder:
             _log.failure("an OCSP request could not be answered", event="request-broke")
             return self._refusal(ErrorStatus.INTERNAL_ERROR)
 
-    def told(self, revocations: Sequence[Revocation]) -> None:
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
         """These are revoked: what was answered about them is not answered again."""
         for revocation in revocations:
             certificate = revocation.issuer, revocation.serial
@@ -266,7 +268,7 @@ class OcspResponder:
 
     def _follow(self) -> None:
         """The issuing CAs come and go."""
-        there = self.authorities().every_issuing
+        there = self.authorities.current.every_issuing
         if [a.key_id for a in there] == list(self._delegates):
             return
         former, self._delegates = self._delegates, {}

@@ -12,7 +12,6 @@ from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 
 from pki import renewal
 from pki.codes import Code
@@ -20,11 +19,13 @@ from pki.errors import PkiError, Problem, printable
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
 from pki.issuing.rotation import Step, Term
+from pki.policy import policy
+from pki.policy.policy import Action, Principal
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.tasks import Ticker, spawn
 
 _log = logger("ca")
 #: Seconds between two looks at the clock.
@@ -55,18 +56,18 @@ class Rotator(Service):
     """When a generation was first seen as ended."""
     _working: "Deferred[None] | None" = field(default=None, init=False)
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
-    _loop: LoopingCall | None = field(default=None, init=False)
+    _ticker: Ticker = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._ticker = Ticker(self.clock, TICK, self._tick, "the succession", _log)
 
     def startService(self) -> None:
         super().startService()
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = self.clock
-        _ = self._loop.start(TICK, now=True)
+        self._ticker.start()
 
     def stopService(self) -> "Deferred[None] | None":
         super().stopService()
-        if self._loop is not None and self._loop.running:
-            self._loop.stop()
+        self._ticker.stop()
         return self._working  # half a step is no harm, but nobody else may own the files meanwhile
 
     # What is asked by others.
@@ -85,7 +86,7 @@ class Rotator(Service):
             if authority is None:
                 return 0.0
             ends_at = authority.certificate.not_valid_after_utc
-        return (ends_at - self.rotation_steps.ca.now()).total_seconds()
+        return (ends_at - self.rotation_steps.now()).total_seconds()
 
     def waiting(self) -> Problem | None:
         """What is due and cannot be done, because the root's key is away."""
@@ -94,7 +95,7 @@ class Rotator(Service):
             or self.rotation_steps.next_step() is not Step.PREPARE
         ):
             return None
-        left = self.authorities.line.active.ends_at - self.rotation_steps.ca.now()
+        left = self.authorities.line.active.ends_at - self.rotation_steps.now()
         path = self.rotation_steps.keys.path("root.key")
         how_long = (
             f"certificates can be issued for {spoken_duration(left)} more"
@@ -123,24 +124,22 @@ class Rotator(Service):
         else:
             self._failures, self._retry_at, self.last_problem = 0, 0.0, None
 
-    async def detach_root(self, sha256: str, by: str) -> Detached:
-        """:meth:`RotationSteps.detach_root`, when nothing else is being done."""
+    async def detach_root(self, principal: Principal, sha256: str) -> Detached:
+        """:meth:`RotationSteps.detach_root`, when nothing else is being done. Raises refusals besides."""
+        policy.permit(principal, Action.DETACH_ROOT)
         await self._lock.acquire()
         try:
-            return await self.rotation_steps.detach_root(sha256, by)
+            return await self.rotation_steps.detach_root(sha256, principal.evidence)
         finally:
             self._lock.release()
 
     # The loop.
 
     def _tick(self) -> None:
-        try:
-            self._remind()
-            idle = self._working is None or self._working.called
-            if idle and self.clock.seconds() >= self._retry_at and self._is_due():
-                self._working = spawn(self.attend(), "succession", _log)
-        except Exception:  # a LoopingCall that fails once never runs again
-            _log.failure("a tick of the succession broke", event="tick-broke")
+        self._remind()
+        idle = self._working is None or self._working.called
+        if idle and self.clock.seconds() >= self._retry_at and self._is_due():
+            self._working = spawn(self.attend(), "succession", _log)
 
     def _is_due(self) -> bool:
         attachable = self.authorities.root_key is None and self.rotation_steps.keys.exists(
@@ -159,7 +158,7 @@ class Rotator(Service):
             return
         if self._remind_at is not None and self.clock.seconds() < self._remind_at:
             return
-        left = self.authorities.line.active.ends_at - self.rotation_steps.ca.now()
+        left = self.authorities.line.active.ends_at - self.rotation_steps.now()
         self._remind_at = self.clock.seconds() + rotation.reminder_pause(left).total_seconds()
         _log.warn(
             "{reasons}",
@@ -182,7 +181,7 @@ class Rotator(Service):
                 return  # nothing is due, or _remind says what waits
 
     def _forgettable(self) -> list[Authority]:
-        now, steady = self.rotation_steps.ca.now(), self.clock.seconds()
+        now, steady = self.rotation_steps.now(), self.clock.seconds()
         found = []
         for retired in self.authorities.retired:
             term = Term.of(retired.certificate)

@@ -20,9 +20,14 @@ from pki.issuing.rotation import Rules, Step, Term
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.validity import rfc3339, spoken_time
-from twisted_mesh.ca.authorities import Authorities, load_root_key, tell_generating
+from twisted_mesh.ca.authorities import (
+    Authorities,
+    CurrentAuthorities,
+    load_root_key,
+    tell_generating,
+)
 from twisted_mesh.ca.issuing_files import IssuingFiles
-from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
@@ -65,9 +70,10 @@ class Detached:
 
 @define(eq=False)
 class RotationSteps:
-    """Does what :mod:`pki.issuing.rotation` says is due, to a CA and its files. One caller at a time."""
+    """Does what :mod:`pki.issuing.rotation` says is due, to the authorities and their files. One caller at a time."""
 
-    ca: CertificateAuthority
+    current: CurrentAuthorities
+    """Takes up what each step has changed."""
     state: StateDirectory
     keys: KeyFiles
     record: Record
@@ -75,6 +81,7 @@ class RotationSteps:
     """Of the issuing CAs that are made from now on."""
     life: timedelta
     """Theirs."""
+    now: Now
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what writes files or makes keys, off the reactor."""
     farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
@@ -86,19 +93,19 @@ class RotationSteps:
 
     @property
     def authorities(self) -> Authorities:
-        return self.ca.authorities
+        return self.current.current
 
     @property
     def rules(self) -> Rules:
         root = self.authorities.root
-        return Rules(self.ca.lifetimes.maximum, self.life, root.not_valid_after_utc)
+        return Rules(self.current.lifetimes.maximum, self.life, root.not_valid_after_utc)
 
     @property
     def _files(self) -> IssuingFiles:
         return IssuingFiles(self.state, self.keys, self.authorities.root)
 
     def next_step(self) -> Step:
-        return rotation.next_step(self.authorities.line, self.rules, self.ca.now())
+        return rotation.next_step(self.authorities.line, self.rules, self.now())
 
     async def prepare(self, root_key: MemoryKey) -> None:
         """Make the next issuing CA. It exists once its certificate is kept; nobody sees it sooner."""
@@ -115,9 +122,9 @@ class RotationSteps:
         )
         await self.aside(self._files.keep_certificate, made)
         self._made = None
-        self.ca.adopt(authorities.with_prepared(made))
+        self.current.adopt(authorities.with_prepared(made))
         self._done("prepared")
-        active_until = authorities.line.active.activate_at(self.ca.lifetimes.maximum)
+        active_until = authorities.line.active.activate_at(self.current.lifetimes.maximum)
         _tell(
             "The next issuing CA is prepared, and takes over at {when}",
             made,
@@ -130,7 +137,7 @@ class RotationSteps:
         key = await self._key_for(generation)
         root = Authority(self.authorities.root, root_key)
         return await root.create_issuing(
-            key, self.ca.trust_domain, self.ca.now(), generation, self.life
+            key, self.current.trust_domain, self.now(), generation, self.life
         )
 
     async def _key_for(self, generation: int) -> MemoryKey:
@@ -161,7 +168,7 @@ class RotationSteps:
             **_facts(replaced),
         )
         await self.aside(self._files.switch, replaced, successor)
-        self.ca.adopt(authorities.with_active(successor))
+        self.current.adopt(authorities.with_active(successor))
         self._done(step, "retired")
         if step == "resumed":
             _tell(
@@ -180,7 +187,7 @@ class RotationSteps:
 
     async def resume(self) -> None:
         """Go back to a retired one that is valid, after a time in which the clock was ahead."""
-        term = rotation.resumable(self.authorities.line.retired, self.ca.now())
+        term = rotation.resumable(self.authorities.line.retired, self.now())
         for retired in self.authorities.retired:
             if Term.of(retired.certificate) == term:
                 await self.activate(retired, "resumed")
@@ -190,7 +197,7 @@ class RotationSteps:
         """Delete the key of one that has ended."""
         await self._record_once("rotate", retired.key_id, step="forgotten", **_facts(retired))
         await self.aside(self._files.forget, retired)
-        self.ca.adopt(self.authorities.without(retired))
+        self.current.adopt(self.authorities.without(retired))
         self._done("forgotten")
         _tell(
             "A retired issuing CA has ended, and its key is deleted",
@@ -204,7 +211,7 @@ class RotationSteps:
             return
         root_key = await self.aside(load_root_key, self.keys, self.authorities.root)
         await self.aside(self.keys.seal)
-        self.ca.adopt(evolve(self.authorities, root_key=root_key))
+        self.current.adopt(evolve(self.authorities, root_key=root_key))
         _log.info(
             "The root's key is back, in {path}",
             event="root-attached",
@@ -220,7 +227,7 @@ class RotationSteps:
         and whatever keeps the act from being recorded or the file from being removed.
         """
         root_key = await self._held_root_key(sha256)
-        if rotation.is_worth_preparing(self.authorities.line, self.rules, self.ca.now()):
+        if rotation.is_worth_preparing(self.authorities.line, self.rules, self.now()):
             await self.prepare(root_key)
         if self.farewell is not None:
             await self.farewell(root_key)
@@ -228,7 +235,7 @@ class RotationSteps:
             "administer", key_id(self.authorities.root.public_key()), step="root-detached", by=by
         )
         await self.aside(self.keys.remove, "root.key")
-        self.ca.adopt(evolve(self.authorities, root_key=None))
+        self.current.adopt(evolve(self.authorities, root_key=None))
         self._done("root-detached")
         detached = self._without_root()
         _log.info(
@@ -262,7 +269,7 @@ class RotationSteps:
         return Detached(line.prepared is not None, last.prepare_at, last.ends_at)
 
     async def _prove(self, candidate: Authority) -> None:
-        await rotation.prove(candidate, self.ca.bundle(), self.ca.now())
+        await rotation.prove(candidate, self.current.bundle(), self.now())
 
     async def _record_once(self, act: str, target: str, *, step: str, **facts: str) -> None:
         if (step, target) not in self._recorded:

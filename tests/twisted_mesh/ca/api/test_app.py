@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from cryptography import x509
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -38,6 +38,7 @@ from twisted_mesh.ca.api.app import ROUTES, CaApi
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.status import status_of
 from twisted_mesh.ca.api.throttle import Throttle
+from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.rate_limit import Rate
@@ -68,6 +69,10 @@ class Api:
         attestors = attestors_of(self.rig)
         api = CaApi(self.rig.ca, self, attestors, guards_browsers=self.guards_browsers)
         self.site = BoundedSite(api, self.clock)
+
+    def read_from(self, store: Any) -> None:
+        """From now on the record is what this store says."""
+        self.site.resource.ca = evolve(self.rig.ca, record=CertificateRecord(store))
 
     def account(self, transport: object) -> Account:
         """It is the authenticator, too."""
@@ -410,7 +415,7 @@ def test_a_listed_certificate_has_its_facts(api: Api) -> None:
         "entry": None,
         "connections": 0,
     }
-    result_of(api.rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    result_of(api.rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     (listed,) = api.certificates()["certificates"]
     assert (listed["status"], listed["reason"]) == ("revoked", "superseded")
     assert listed["revoked_at"] == "2026-11-23T10:00:00Z"
@@ -679,7 +684,7 @@ def test_a_bug_is_a_500_without_details_and_a_traceback_in_the_log(
     if where == "attest":
         api.site.resource.attestors = SimpleNamespace(attest=broken)
     else:
-        api.rig.ca.store = SimpleNamespace(list=broken)
+        api.read_from(SimpleNamespace(list=broken))
     answer = api.ask("GET", "/api/v1/certificates")
     assert answer.status == 500
     document = problem(answer)
@@ -696,7 +701,7 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
         waiting.append(Deferred())
         return waiting[-1]
 
-    api.rig.ca.store = SimpleNamespace(list=listed)
+    api.read_from(SimpleNamespace(list=listed))
     talk = Talk(api.site, api.clock)
     talk.say(b"GET /api/v1/certificates HTTP/1.1\r\nHost: localhost\r\n\r\n")
     talk.wire.lose(ConnectionError())

@@ -33,7 +33,8 @@ class Api:
     site: BoundedSite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.notifier = self.rig.ca.notifier = Notifier(self.clock)
+        self.notifier = self.rig.notifier = Notifier(self.clock)
+        self.rig.found()
         self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
     def account(self, transport: object) -> Account:
@@ -56,7 +57,7 @@ class Api:
     def revoke(self, number: int = 1) -> list[int]:
         serials = [self.rig.sign()[0].serial_number for _ in range(number)]
         for serial in serials:
-            result_of(self.rig.ca.revoke(ADMIN, serial, Reason.UNSPECIFIED))
+            result_of(self.rig.ca.certificates.revoke(ADMIN, serial, Reason.UNSPECIFIED))
         return serials
 
     def at(self) -> str:
@@ -125,10 +126,10 @@ def test_a_wait_that_is_none_is_refused(api: Api, wait: str) -> None:
 def test_a_bundle_that_changes_is_told(api: Api) -> None:
     talk = api.ask(f"{api.at()}&wait=25s")
     ca = api.rig.ca
-    ca.adopt(ca.authorities)
+    ca.current.adopt(ca.authorities)
     api.clock.advance(1)
     assert talk.answers == []
-    ca.adopt(evolve(ca.authorities, root=mesh(root_key=key(7)).root.certificate))
+    ca.current.adopt(evolve(ca.authorities, root=mesh(root_key=key(7)).root.certificate))
     api.clock.advance(0)
     assert only(talk).json["bundles"] == {"mesh.local": ca.bundle().to_jwks_object()}
 

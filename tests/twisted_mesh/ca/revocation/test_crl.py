@@ -91,7 +91,7 @@ def test_what_is_written_off_is_on_the_crl_too(rig: CaRig) -> None:
     with pytest.raises(Exception, match="disk is full"):
         rig.sign()
     rig.store.broken = set()
-    assert result_of(rig.ca.write_off()) == 1
+    assert result_of(rig.ca.write_offs.resolve()) == 1
     assert len(listed(rig, list_of(rig).current)) == 1
 
 
@@ -130,7 +130,9 @@ def test_a_thousand_at_once_take_two_builds_and_nobody_is_answered_too_soon(rig:
     rig.order.clear()
     gate, answered = held(rig), []
     for serial in serials:
-        outcome = Deferred.fromCoroutine(rig.ca.revoke(ADMIN, serial, Reason.SUPERSEDED))
+        outcome = Deferred.fromCoroutine(
+            rig.ca.certificates.revoke(ADMIN, serial, Reason.SUPERSEDED)
+        )
         outcome.addCallback(lambda known: answered.append(known.serial))
     assert len(rig.told) == len(serials), "endpoints do not wait for the CRL"
     assert (answered, crls(rig)) == ([], 1)
@@ -149,7 +151,7 @@ def test_a_thousand_at_once_take_two_builds_and_nobody_is_answered_too_soon(rig:
 def test_what_is_there_is_served_while_the_next_is_made(rig: CaRig) -> None:
     first, (leaf, *_) = served(rig), rig.sign()
     gate = held(rig)
-    Deferred.fromCoroutine(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    Deferred.fromCoroutine(rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
     assert served(rig) is first
     gate.callback(None)
     assert served(rig) is not first

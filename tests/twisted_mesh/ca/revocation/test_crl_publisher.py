@@ -23,8 +23,7 @@ from tests.twisted_mesh.ca.publishing import (
     revoked,
     served,
 )
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, result_of
-from twisted_mesh.ca.housekeeping import Housekeeping
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, Listener, ca_rig, housekeeping, result_of
 from twisted_mesh.ca.revocation.crl_publisher import TICK
 from twisted_mesh.stores.records import StoreError, Unknown
 
@@ -72,11 +71,11 @@ def test_what_was_revoked_in_earlier_lives_is_on_the_first_crl(rig: CaRig) -> No
 
 def test_others_hear_at_the_start_what_was_revoked(rig: CaRig) -> None:
     serial = revoked(rig)
-    heard: list[int] = []
-    reborn(rig).hears.append(lambda news: heard.extend(r.serial for r in news))
+    earlier = Listener()
+    reborn(rig, earlier)
     result_of(rig.ca.publisher.ready())
     result_of(rig.ca.publisher.ready())
-    assert heard == [serial]
+    assert [revocation.serial for revocation in earlier.told] == [serial]
 
 
 def test_who_revokes_while_the_record_is_read_waits_for_the_crl_too(rig: CaRig) -> None:
@@ -86,7 +85,9 @@ def test_who_revokes_while_the_record_is_read_waits_for_the_crl_too(rig: CaRig) 
     reborn(rig).store = SlowFeed(rig.store, gate)
     reading = Deferred.fromCoroutine(rig.ca.publisher.ready())
     answered: list[Any] = []
-    outcome = Deferred.fromCoroutine(rig.ca.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED))
+    outcome = Deferred.fromCoroutine(
+        rig.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.SUPERSEDED)
+    )
     outcome.addCallback(answered.append)
     assert not answered
     gate.callback(None)
@@ -121,10 +122,10 @@ def test_a_ca_that_publishes_nothing_revokes_at_once() -> None:
 def test_each_issuing_ca_has_its_own_with_what_it_issued(rig: CaRig) -> None:
     first, by_first = rig.ca.authorities.issuing, revoked(rig)
     successor = next_issuing(rig)
-    rig.ca.adopt(rig.ca.authorities.with_prepared(successor))
+    rig.ca.current.adopt(rig.ca.authorities.with_prepared(successor))
     result_of(rig.ca.publisher.attend())
     assert relied_on(rig, served(rig, successor.key_id), successor.certificate).number is not None
-    rig.ca.adopt(rig.ca.authorities.with_active(successor))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(successor))
     by_second = revoked(rig)
     assert listed(rig) == {by_second}
     told = relied_on(rig, served(rig, first.key_id), first.certificate)
@@ -137,7 +138,7 @@ def test_each_issuing_ca_has_its_own_with_what_it_issued(rig: CaRig) -> None:
 def test_a_leaf_of_a_retired_ca_is_revoked_on_that_cas_crl(rig: CaRig) -> None:
     first = rig.ca.authorities.issuing
     leaf, *_ = rig.sign()
-    rig.ca.adopt(rig.ca.authorities.with_active(next_issuing(rig)))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(next_issuing(rig)))
     revoke(rig, leaf.serial_number)
     told = relied_on(rig, served(rig, first.key_id), first.certificate)
     assert {r.serial for r in told} == {leaf.serial_number}
@@ -146,15 +147,15 @@ def test_a_leaf_of_a_retired_ca_is_revoked_on_that_cas_crl(rig: CaRig) -> None:
 
 def test_one_that_was_activated_at_once_has_one_before_it_is_asked_for(rig: CaRig) -> None:
     successor = next_issuing(rig)
-    rig.ca.adopt(rig.ca.authorities.with_active(successor))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(successor))
     serial = revoked(rig)
     assert listed(rig, rig.ca.publisher.current(successor.key_id)) == {serial}
 
 
 def test_one_that_is_forgotten_has_none(rig: CaRig) -> None:
     first = rig.ca.authorities.issuing
-    rig.ca.adopt(rig.ca.authorities.with_active(next_issuing(rig)))
-    rig.ca.adopt(rig.ca.authorities.without(first))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(next_issuing(rig)))
+    rig.ca.current.adopt(rig.ca.authorities.without(first))
     result_of(rig.ca.publisher.attend())
     with pytest.raises(Unknown):
         served(rig, first.key_id)
@@ -196,14 +197,15 @@ def test_a_tick_that_fails_is_not_the_last(rig: CaRig) -> None:
 
 
 def test_what_a_crl_lists_is_not_pruned(rig: CaRig) -> None:
-    keeping = Housekeeping(rig.ca, Clock(), timedelta(), 100 * DAY)
+    keeping = housekeeping(rig, Clock(), timedelta(), 100 * DAY)
     serial = revoked(rig, ttl=10 * MINUTE)
     leaf, *_ = rig.sign(ttl=10 * MINUTE)
     rig.time += 20 * MINUTE
     assert result_of(keeping.prune()) >= 1
     with pytest.raises(Unknown):
-        result_of(rig.ca.certificate(leaf.serial_number))
+        result_of(rig.ca.record.certificate(leaf.serial_number))
     reborn(rig)
+    keeping = housekeeping(rig, Clock(), timedelta(), 100 * DAY)
     assert listed(rig) == {serial}
     for _ in range(6):
         rig.time += 35 * MINUTE
@@ -211,13 +213,13 @@ def test_what_a_crl_lists_is_not_pruned(rig: CaRig) -> None:
     assert listed(rig) == set()
     assert result_of(keeping.prune()) >= 1
     with pytest.raises(Unknown):
-        result_of(rig.ca.certificate(serial))
+        result_of(rig.ca.record.certificate(serial))
 
 
 def test_certificates_say_where_it_is_once_that_is_known(rig: CaRig) -> None:
     issuing = rig.ca.authorities.issuing
     bare, *_ = rig.sign()
-    rig.ca.publish_at("http://ca.example:8080")
+    rig.ca.current.publish_at("http://ca.example:8080")
     leaf, *_ = rig.sign()
     names = [extension.oid._name for extension in leaf.extensions]
     assert {"cRLDistributionPoints", "authorityInfoAccess"} <= set(names)
@@ -228,6 +230,6 @@ def test_certificates_say_where_it_is_once_that_is_known(rig: CaRig) -> None:
     for url in (f"/crl/{issuing.key_id}", "/ocsp", f"/issuer/{issuing.key_id}"):
         assert f"http://ca.example:8080{url}".encode() in text
     successor = next_issuing(rig)
-    rig.ca.adopt(rig.ca.authorities.with_active(successor))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(successor))
     leaf, *_ = rig.sign()
     assert f"/crl/{successor.key_id}".encode() in leaf.public_bytes(_DER)

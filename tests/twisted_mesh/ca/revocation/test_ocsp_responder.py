@@ -113,7 +113,7 @@ def test_what_is_only_intended_is_unknown_and_what_is_written_off_revoked(rig: C
     (pending,) = rig.calls.result(rig.store.store.open_intents())
     serial = pending.certificate.serial
     assert standings(ask(rig, serial)) == ["unknown"]
-    result_of(rig.ca.write_off())
+    result_of(rig.ca.write_offs.resolve())
     assert standings(ask(rig, serial)) == ["revoked"]
 
 
@@ -161,7 +161,7 @@ def test_the_delegate_is_recorded_and_audited_like_every_certificate(rig: CaRig)
     rig.order.clear()
     delegate = delegate_of(ask(rig, leaf.serial_number))
     assert rig.order == ["RecordIntent", "sign", "RecordCertificate", "find_all"]
-    page = result_of(rig.ca.certificates(Query(now=rig.time)))
+    page = result_of(rig.ca.record.certificates(Query(now=rig.time)))
     record = page.certificates[0]
     assert record.serial == delegate.serial_number
     assert str(record.spiffe_id) == "spiffe://mesh.local/mesh/ocsp-responder"
@@ -219,7 +219,7 @@ def test_one_that_cannot_be_replaced_signs_on_while_it_is_valid(rig: CaRig) -> N
 def test_each_issuing_ca_has_its_own_delegate(rig: CaRig) -> None:
     old, (leaf, *_) = issuing(rig), rig.sign()
     made = rig.home.root.create_issuing(key("generation 2"), MESH, rig.time, 2)
-    rig.ca.adopt(rig.ca.authorities.with_active(asyncio.run(made)))
+    rig.ca.current.adopt(rig.ca.authorities.with_active(asyncio.run(made)))
     other, *_ = rig.sign()
     by_old = reply(rig, request(old, leaf.serial_number))
     assert judge_answer(by_old.der, leaf, old.certificate, now=rig.time) == ()
@@ -234,7 +234,7 @@ def test_each_issuing_ca_has_its_own_delegate(rig: CaRig) -> None:
     )
     assert standings(reply(rig, both.to_der())) == ["good", "unknown"]
     assert len(rig.ca.responder) == 2
-    rig.ca.adopt(rig.ca.authorities.without(old))
+    rig.ca.current.adopt(rig.ca.authorities.without(old))
     assert standings(reply(rig, request(old, leaf.serial_number))) == ["unauthorized"]
     assert len(rig.ca.responder) == 1
 

@@ -28,8 +28,7 @@ from twisted_mesh.stores.records import StoreError
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[CaRig]:
-    with publishing_rig() as made:
-        made.ca.publisher.keep_in(tmp_path)
+    with publishing_rig(directory=tmp_path) as made:
         with_root_key(made)
         yield made
 
@@ -219,7 +218,7 @@ def test_what_the_root_has_revoked_is_told_once_its_key_is_here(rig: CaRig) -> N
     attend(rig)
     without_root_key(rig)
     gone = Revocation(root_id(rig), 0xAB, NOW, Reason.CA_COMPROMISE, NOW + HOUR)
-    rig.ca.publisher.told([gone])
+    rig.ca.publisher.revoked([gone])
     problem = rig.ca.publisher.waiting()
     assert problem is not None
     assert "has revoked what its CRL does not say" in problem.detail

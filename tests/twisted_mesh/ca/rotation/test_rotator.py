@@ -18,7 +18,7 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid
 from tests.authorities import DAY, HOUR, MESH, key
 from tests.twisted_mesh.ca.lives import YEAR, Life
-from tests.twisted_mesh.ca.rigs import result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh import observe
 from twisted_mesh.ca.rotation import steps as handover_module
@@ -44,7 +44,7 @@ def names(logged: Sequence[LogEvent]) -> list[str]:
 
 def is_believed(svid: X509Svid, life: Life) -> bool:
     """As any peer would judge it, which holds the root alone."""
-    bundles = BundleSet.of(life.ca.authorities.bundle(MESH))
+    bundles = BundleSet.of(life.authorities.bundle(MESH))
     none = RevocationSet()
     return judge(svid.chain, bundles, none, now=life.time, purpose=Purpose.ANY).ok
 
@@ -95,11 +95,11 @@ def test_ten_years_leave_one_root_and_two_pairs(life: Life) -> None:
 
 def test_the_record_says_which_ca_and_until_when(life: Life) -> None:
     act = prepared(life).acts[0]
-    made = life.ca.authorities.prepared
+    made = life.authorities.prepared
     assert made is not None
     assert act.target == made.key_id
     assert set(act.facts) == {"step", "generation", "serial", "not_after", "replaces"}
-    assert act.facts["replaces"] == life.ca.authorities.issuing.key_id
+    assert act.facts["replaces"] == life.authorities.issuing.key_id
     assert act.facts["serial"] == f"{made.certificate.serial_number:x}"
 
 
@@ -124,7 +124,7 @@ def test_the_longest_life_of_leaves_goes_on_to_the_next_ca(tmp_path: Path) -> No
 def test_the_retired_one_can_sign_and_no_ones_key_is_certified(life: Life) -> None:
     activated(life)
     life.assert_all_keys_fit()
-    authorities = life.ca.authorities
+    authorities = life.authorities
     certificates = [authorities.root, *(ca.certificate for ca in authorities.every_issuing)]
     assert authorities.forbidden_keys() == {spki_der(c.public_key()) for c in certificates}
     assert len(authorities.forbidden_keys()) == 3
@@ -136,10 +136,10 @@ def test_all_of_it_is_found_again_after_a_restart(life: Life) -> None:
             life.pass_time(YEAR / 3)
         else:
             prepared(life)
-        before = [ca.certificate for ca in life.ca.authorities.every_issuing]
+        before = [ca.certificate for ca in life.authorities.every_issuing]
         life.start()
         assert life.generations == generations
-        assert [ca.certificate for ca in life.ca.authorities.every_issuing] == before
+        assert [ca.certificate for ca in life.authorities.every_issuing] == before
         life.assert_all_keys_fit()
         life.run()
 
@@ -214,7 +214,7 @@ def test_a_step_that_is_recorded_and_fails_is_not_recorded_again(
     life.pass_time(HOUR, steps=60)
     assert life.generations == (1, 2, ())
     assert life.steps == ["prepared 2"]
-    made = life.ca.authorities.prepared
+    made = life.authorities.prepared
     assert made is not None
     assert life.acts[0].facts["serial"] == f"{made.certificate.serial_number:x}", "the same one"
 
@@ -239,9 +239,9 @@ def test_a_bug_does_not_end_the_loop(
 def test_one_that_fails_its_proof_is_not_put_to_use(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Life(life.home / "other").ca.authorities
+    other = Life(life.home / "other").authorities
     prepared(life)
-    made = life.ca.authorities.prepared
+    made = life.authorities.prepared
     assert made is not None
     with monkeypatch.context() as patch:
         patch.setattr(made, "intermediates", (other.issuing.certificate,))
@@ -334,7 +334,7 @@ def test_killed_while_preparing(life: Life, monkeypatch: pytest.MonkeyPatch, num
 @pytest.mark.parametrize("number", range(len(SWITCHING)))
 def test_killed_while_activating(life: Life, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     prepared(life)
-    before = [ca.certificate for ca in life.ca.authorities.every_issuing]
+    before = [ca.certificate for ca in life.authorities.every_issuing]
     life.time += YEAR / 3
     killed(life, number, SWITCHING, monkeypatch)
     life.start()
@@ -342,7 +342,7 @@ def test_killed_while_activating(life: Life, monkeypatch: pytest.MonkeyPatch, nu
     life.assert_all_keys_fit()
     life.run()
     assert life.generations == (2, None, (1,))
-    assert [ca.certificate for ca in life.ca.authorities.every_issuing] == before[::-1]
+    assert [ca.certificate for ca in life.authorities.every_issuing] == before[::-1]
     assert set(life.files()) == {*ALWAYS, "issuing-1.crt", "issuing-1.key"}
     life.start()
     life.assert_all_keys_fit()
@@ -483,7 +483,7 @@ def test_it_is_repeated_daily_and_in_the_last_week_hourly(
 
     life.pass_time(YEAR / 2 + HOUR)
     assert reminders(10 * DAY, 10 * 24 * 6) == 10
-    life.go_to(life.ca.authorities.line.active.ends_at - 6 * DAY)
+    life.go_to(life.authorities.line.active.ends_at - 6 * DAY)
     assert reminders(DAY, 24 * 6) == 24
 
 
@@ -519,7 +519,7 @@ def test_a_file_that_is_not_the_roots_key_is_told_and_holds_nothing_up(
     life.pass_time(YEAR / 3)
     life.pass_time(HOUR, steps=60)
     assert life.generations == (2, None, (1,)), "the prepared one needs no root"
-    assert life.ca.authorities.root_key is None
+    assert life.authorities.root_key is None
     warned = [e for e in logged if e["event"] == "succession-failed"]
     assert "root.key" in event_text(warned[0])
 
@@ -557,15 +557,15 @@ def test_the_gauges_show_the_lives(life: Life) -> None:
 
 def detach(life: Life, sha256: str | None = None) -> Detached:
     held = hashlib.sha256(life.root_key.read_bytes()).hexdigest() if sha256 is None else sha256
-    found: Detached = result_of(life.rotator.detach_root(held, "unix:uid:0"))
+    found: Detached = result_of(life.rotator.detach_root(ADMIN, held))
     return found
 
 
 def test_the_roots_key_goes_once_a_copy_is_held(life: Life, logged: list[LogEvent]) -> None:
     detached = detach(life)
     assert not life.root_key.exists()
-    assert life.ca.authorities.root_key is None
-    ends_at = life.ca.authorities.line.active.ends_at
+    assert life.authorities.root_key is None
+    ends_at = life.authorities.line.active.ends_at
     assert detached == Detached(False, ends_at - YEAR / 2, ends_at)
     assert life.steps == ["root-detached"]
     assert life.acts[0].name == "administer"
@@ -591,7 +591,7 @@ def test_without_a_copy_nothing_goes(life: Life, sha256: str) -> None:
     with pytest.raises(NoCopy, match="read the copy back"):
         detach(life, sha256)
     assert life.root_key.exists()
-    assert life.ca.authorities.root_key is not None
+    assert life.authorities.root_key is not None
     assert life.acts == []
 
 
@@ -599,7 +599,7 @@ def test_a_copy_of_something_else_is_no_copy_of_the_root(life: Life) -> None:
     life.root_key.write_bytes(b"garbage")
     with pytest.raises(StateError, match="no private key"):
         detach(life)
-    assert life.ca.authorities.root_key is not None
+    assert life.authorities.root_key is not None
 
 
 def test_a_key_that_is_away_cannot_be_taken_away(life: Life) -> None:
@@ -613,7 +613,7 @@ def test_what_cannot_be_recorded_takes_no_key_away(life: Life) -> None:
     with pytest.raises(PkiError, match="disk is full"):
         detach(life)
     assert life.root_key.exists()
-    assert life.ca.authorities.root_key is not None
+    assert life.authorities.root_key is not None
     life.unrecordable.clear()
     detach(life)
 

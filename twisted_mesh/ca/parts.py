@@ -1,0 +1,153 @@
+"""The parts of a CA, and how they belong together: each is given those that it needs when it is made."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+
+from attrs import define, field, frozen
+
+from pki.policy.policy import Lifetimes
+from pki.spiffe import TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.connection_reports import ConnectionReports
+from twisted_mesh.ca.entries import RegistrationEntries
+from twisted_mesh.ca.health import Health
+from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
+from twisted_mesh.ca.join_tokens import JoinTokens
+from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.record import CertificateRecord
+from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.rotation.rotator import Rotator
+from twisted_mesh.ca.service import CertificateAuthority
+from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.revocation.listeners import RevocationListeners
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.stores.interface import IStore
+from twisted_mesh.trust.connections import ConnectionRegistry
+
+_log = logger("ca")
+
+
+@define(eq=False)
+class CaUrl:
+    """Where callers of other machines reach the CA's TLS port. It is known once that port is bound."""
+
+    text: str = field(default="", init=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def settle(self, text: str) -> None:
+        """The port is bound, and this is where."""
+        self.text = text
+
+
+@frozen(eq=False)
+class CaParts:
+    """All that a running CA consists of, for whoever serves it: its API, its public site, its loops, its metrics."""
+
+    certificates: CertificateAuthority
+    """Signs for callers, and revokes."""
+    record: CertificateRecord
+    current: CurrentAuthorities
+    entries: RegistrationEntries
+    tokens: JoinTokens
+    issuance: Issuance
+    own: OwnCertificates
+    write_offs: WriteOffs
+    log: AuditLog
+    publisher: CrlPublisher
+    responder: OcspResponder
+    health: Health
+    reports: ConnectionReports
+    """What endpoints say of their connections."""
+    notifier: Notifier | None
+    """Who waits for news; without one nobody waits."""
+    rotator: Rotator | None
+    """Replaces issuing CAs, and takes the root's key away; None where no keys are kept in files."""
+    url: CaUrl = field(factory=CaUrl)
+
+    @classmethod
+    def assemble(
+        cls,
+        own: OwnCertificates,
+        responder: OcspResponder,
+        publisher: CrlPublisher,
+        endpoints: Sequence[IRevocationListener] = (),
+        *,
+        rotator: Rotator | None = None,
+        directory: Path | None = None,
+        connections: ConnectionRegistry | None = None,
+        seconds: Callable[[], float] = monotonic,
+    ) -> "CaParts":
+        """A CA around what it issues with and what it publishes.
+
+        ``endpoints`` are the first to hear what is revoked; then whoever waits for news is told, OCSP
+        answers are made anew, and the CRL is the last: it takes a moment, and nobody else is to wait
+        for it. ``directory`` is where the state lives, for one that is kept; ``connections`` are those
+        of its own TLS port; ``seconds`` is a clock that does not go back.
+        """
+        issuance = own.issuance
+        current, store, log, now = issuance.authorities, issuance.store, issuance.log, issuance.now
+        notifier = current.notifier
+        told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
+        listener = RevocationListeners(told, _log)
+        return cls(
+            certificates=CertificateAuthority(issuance, publisher, listener, responder.fair_queue),
+            record=CertificateRecord(store),
+            current=current,
+            entries=issuance.entries,
+            tokens=JoinTokens(store, log, now, issuance.entries),
+            issuance=issuance,
+            own=own,
+            write_offs=WriteOffs(issuance, listener),
+            log=log,
+            publisher=publisher,
+            responder=responder,
+            health=Health(
+                current,
+                store,
+                log,
+                now,
+                directory,
+                rotator.waiting if rotator is not None else lambda: None,
+                publisher.waiting,
+                seconds,
+            ),
+            reports=ConnectionReports(seconds, connections),
+            notifier=notifier,
+            rotator=rotator,
+        )
+
+    @property
+    def authorities(self) -> Authorities:
+        """Those of the moment."""
+        return self.current.current
+
+    @property
+    def trust_domain(self) -> TrustDomain:
+        return self.current.trust_domain
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        return self.current.lifetimes
+
+    @property
+    def store(self) -> IStore:
+        return self.issuance.store
+
+    @property
+    def now(self) -> Now:
+        return self.issuance.now
+
+    def bundle(self) -> TrustBundle:
+        """What members of the trust domain are believed by."""
+        return self.current.bundle()
+
+    def bundles(self) -> BundleSet:
+        """The same, as all that is believed here."""
+        return self.current.bundles()

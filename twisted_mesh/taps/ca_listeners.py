@@ -1,0 +1,212 @@
+"""Where a CA is called: its TLS port, its socket, and the plaintext and CRL ports where they are asked for."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from twisted_mesh.attest.interface import Means
+from twisted_mesh.attest.registry import Attestors
+from twisted_mesh.ca.api.app import CaApi
+from twisted_mesh.ca.api.authentication import (
+    Authenticator,
+    PlaintextAuthenticator,
+    SocketAuthenticator,
+    TlsAuthenticator,
+    of_process,
+)
+from twisted_mesh.ca.api.public_site import PublicSite
+from twisted_mesh.ca.api.throttle import Throttle
+from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.taps import default_entry, publication
+from twisted_mesh.taps.ca_endpoint import CaEndpoint
+from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.taps.lifecycle import StartError, listening_endpoint
+from twisted_mesh.tls import endpoints
+from twisted_mesh.tls.security import Security
+
+#: What sun_path holds on every platform: 104 bytes on macOS, 108 on Linux.
+_MAX_SOCKET_PATH = 103
+
+Listening = Callable[[Deferred[IListeningPort], str], IListeningPort]
+"""The port of an endpoint's ``listen``, by what it is called. Raises :class:`StartError`."""
+
+
+@define(eq=False)
+class CaListeners:
+    """All of them have one throttle, and each has a bound of its own on its connections."""
+
+    options: Options
+    reactor: Any
+    log: Logger
+    listening: Listening
+    socket: Path
+    tls_endpoint: IStreamServerEndpoint
+    plain_endpoint: IStreamServerEndpoint | None
+    crl_endpoint: IStreamServerEndpoint | None
+    sites: list[BoundedSite] = field(factory=list, init=False)
+    """What is served, by now."""
+
+    @classmethod
+    def parse(
+        cls, options: Options, default_socket: Path, reactor: Any, log: Logger, listening: Listening
+    ) -> "CaListeners":
+        """What the options say of them; nothing is bound yet. Raises :class:`StartError`."""
+        path = Path(options["socket"]) if options["socket"] else default_socket
+        tls_endpoint = listening_endpoint(reactor, options["listen"], "127.0.0.1")
+        if len(str(path).encode()) > _MAX_SOCKET_PATH:
+            raise StartError(
+                f"the socket's path {path} is too long for a unix socket: choose a shorter --socket"
+            )
+        plain, crl = options["insecure-http"], options["crl-http"]
+        return cls(
+            options,
+            reactor,
+            log,
+            listening,
+            path,
+            tls_endpoint,
+            listening_endpoint(reactor, f"127.0.0.1:{plain}") if plain is not None else None,
+            listening_endpoint(reactor, crl, "127.0.0.1") if crl is not None else None,
+        )
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many connections each of them holds."""
+        most = self.options["max-connections"]
+        if most:
+            return Capacity.of(most)
+        asked_for = (self.plain_endpoint, self.crl_endpoint)
+        return Capacity.of_system(2 + sum(endpoint is not None for endpoint in asked_for))
+
+    def open(self, ca: CaParts, own: CaEndpoint, capacity: Capacity) -> IAddress:
+        """Bind at once, so that a taken port ends the start; where the TLS port is.
+
+        TLS hangs up until there is a certificate. Raises :class:`StartError`.
+        """
+        means = Means(self.reactor, ca.store.find_token, ca.entries.entry_of, ca.now)
+        shared = _Shared(
+            ca,
+            Attestors.registered(means),
+            Throttle(self.reactor, self.options["rate-limit"]),
+            capacity,
+        )
+        address = self._open_tls(shared, own)
+        self._open_socket(shared)
+        if self.plain_endpoint is not None:
+            self._open_plaintext(self.plain_endpoint, shared)
+        if self.crl_endpoint is not None:
+            self._open_crls(self.crl_endpoint, shared)
+        return address
+
+    async def drain(self, seconds: float) -> int:
+        """Let all that is under way finish, side by side; how many requests were cut off."""
+        return sum(
+            await gatherResults(Deferred.fromCoroutine(site.drain(seconds)) for site in self.sites)
+        )
+
+    def _open_tls(self, shared: "_Shared", own: CaEndpoint) -> IAddress:
+        api = shared.api(TlsAuthenticator(self.options["admin"]))
+        site = self._served(BoundedSite(api, self.reactor))
+        security = Security(
+            own.contexts,
+            own.trust_store.judge,
+            self.reactor,
+            own.trust_store.registry,
+            self.log,
+            connection_limit=self._limit(shared, "the TLS port"),
+        )
+        port = self.listening(
+            endpoints.listen(self.tls_endpoint, site, security),
+            f"the TLS address {self.options['listen']}",
+        )
+        address: IAddress = port.getHost()
+        shared.ca.url.settle(default_entry.reached_at(address, self.options["public-url"]))
+        return address
+
+    def _open_socket(self, shared: "_Shared") -> None:
+        path = self.socket
+        if path.is_socket():
+            if _is_answered(path):
+                raise StartError(f"the socket {path} is another program's: choose another --socket")
+            path.unlink()  # of a CA that was killed
+        api = shared.api(SocketAuthenticator(shared.ca.entries))
+        limit = self._limit(shared, "the socket")
+        site = BoundedSite(api, self.reactor, connection_limit=limit, caller_key=of_process)
+        endpoint = UNIXServerEndpoint(self.reactor, str(path), backlog=1024, mode=0o666)
+        self.listening(endpoint.listen(self._served(site)), f"the socket {path}")
+
+    def _open_plaintext(self, endpoint: IStreamServerEndpoint, shared: "_Shared") -> None:
+        api = shared.api(PlaintextAuthenticator(), guards_browsers=True)
+        limit = self._limit(shared, "the plaintext port")
+        site = self._served(BoundedSite(api, self.reactor, connection_limit=limit))
+        port = self.listening(
+            endpoint.listen(site), f"the plaintext port {self.options['insecure-http']}"
+        )
+        address: Any = port.getHost()
+        self.log.warn(
+            "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
+            "at http://localhost:{port}. Never where anything matters.",
+            event="insecure-http",
+            port=address.port,
+        )
+
+    def _open_crls(self, endpoint: IStreamServerEndpoint, shared: "_Shared") -> None:
+        resource = PublicSite(shared.ca, self.options["rate-limit"], self.reactor)
+        limit = self._limit(shared, "the CRL port")
+        site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
+        port = self.listening(endpoint.listen(site), f"the CRL address {self.options['crl-http']}")
+        address: Any = port.getHost()
+        url = publication.url(address, self.options["public-url"])
+        shared.ca.current.publish_at(url)
+        self.log.info(
+            "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
+            event="publishing-at",
+            url=url,
+            port=address.port,
+        )
+
+    def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:
+        return ConnectionLimit(shared.capacity, self.reactor, name, self.log)
+
+    def _served(self, site: BoundedSite) -> BoundedSite:
+        self.sites.append(site)
+        return site
+
+
+@frozen(eq=False)
+class _Shared:
+    """What all listeners of a CA have in common."""
+
+    ca: CaParts
+    attestors: Attestors
+    throttle: Throttle
+    capacity: Capacity
+    """Of each."""
+
+    def api(self, authenticator: Authenticator, *, guards_browsers: bool = False) -> CaApi:
+        return CaApi(
+            self.ca,
+            authenticator,
+            self.attestors,
+            guards_browsers=guards_browsers,
+            throttle=self.throttle,
+        )
+
+
+def _is_answered(path: Path) -> bool:
+    """Whether somebody listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
