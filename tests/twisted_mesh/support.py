@@ -32,6 +32,10 @@ class ThreadCalls:
         for _ in range(self._calls.qsize()):
             self._calls.get()()
 
+    def wait(self) -> None:
+        """Until a thread has handed something over; that is run."""
+        self._calls.get(timeout=PATIENCE)()
+
     def result(self, deferred: Deferred[T]) -> T:
         """What ``deferred`` fires with, once it does; raises what it errs with."""
         answers: list[Any] = []

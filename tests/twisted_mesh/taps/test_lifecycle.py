@@ -324,6 +324,59 @@ def test_a_bug_in_starting_is_no_sentence(service: Service) -> None:
         service.startService()
 
 
+def test_a_start_that_has_to_wait_is_waited_for_and_then_the_service_runs(service: Service) -> None:
+    service.waits_for = Deferred()
+    service.startService()
+    service.reactor.run()
+    assert service.steps == ["start"]
+    service.waits_for.callback(None)
+    assert service.steps == ["start", "start to its end", "run"]
+    assert service.log.events == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (StartError("the port is taken"), "the port is taken"),
+        (RuntimeError("x"), "a bug of its own"),
+    ],
+    ids=["refused", "a bug"],
+)
+def test_a_start_that_fails_once_it_has_waited_ends_the_reactor_with_a_status_that_is_not_0(
+    service: Service,
+    stderr: Callable[[], str],
+    exits: list[Any],
+    error: Exception,
+    words: str,
+) -> None:
+    service.starting, service.waits_for = error, Deferred()
+    service.startService()
+    service.reactor.run()
+    assert (service.reactor.stopped, exits, stderr()) == (0, [], "")
+    service.waits_for.callback(None)
+    assert service.reactor.stopped == 1
+    assert exits == [lifecycle._exit_with_failure]
+    (sentence,) = stderr().splitlines()
+    assert sentence.startswith("mesh-test: ")
+    assert words in sentence
+    assert "run" not in service.steps
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_service_that_is_stopped_while_its_start_waits_starts_no_further(
+    service: Service, exits: list[Any], is_late: bool
+) -> None:
+    service.waits_for = waiting = Deferred()
+    service.startService()
+    service.reactor.run()
+    service.stopService()
+    assert service.steps == ["start", "drain 5.0", "close"]
+    if is_late:
+        waiting.callback(None)
+    assert "run" not in service.steps
+    assert exits == [], "and its status is 0"
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_service_that_cannot_run_ends_with_a_status_that_is_not_0(
     service: Service, stderr: Callable[[], str], exits: list[Any], early: bool
