@@ -16,10 +16,10 @@ from twisted.internet.testing import MemoryReactorClock
 from pki.errors import PkiError
 from pki.issuing.csr import build_csr
 from pki.keys import MemoryKey
+from pki.keys.signature import SigningFailed
 from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import read_answer
 from pki.policy.policy import administrator
-from pki.signature import SigningFailed
 from pki.svid.revocation_set import Reason
 from tests.authorities import key
 from tests.twisted_mesh.recording import RecordingLog
