@@ -1,6 +1,6 @@
 """A thousand open connections, and one peer after the other is revoked: when is it refused, when is it cut?
 
-From the moment at which the server's ``revoke`` has returned. The way from the CA to the server is
+From the moment at which the server's ``revoked`` has returned. The way from the CA to the server is
 not in it.
 """
 
