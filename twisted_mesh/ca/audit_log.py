@@ -137,7 +137,7 @@ class AuditLog:
         note: str = signed[1]
         try:
             checkpoint = self.key.verifier.open(note)
-            head: LogHead = await self.store.log_head()
+            head = await self.store.log_head()
             proof: Sequence[bytes] = ()
             if 0 < checkpoint.size < head.size:
                 proof = await self.store.consistency_proof(checkpoint.size, head.size)
@@ -158,9 +158,9 @@ class AuditLog:
         """Take every recorded act into the tree and sign where it stands. None for an empty log."""
         self._behind = False
         try:
-            head: LogHead = await self.store.apply(ExtendLog())
+            head = await self.store.apply(ExtendLog())
             while True:
-                more: LogHead = await self.store.apply(ExtendLog())
+                more = await self.store.apply(ExtendLog())
                 if more == head:
                     break
                 head = more
@@ -181,7 +181,5 @@ class AuditLog:
         """The proof that the latest checkpoint extends the tree of size ``since``."""
         if self.latest is None or not 0 < since <= self.latest.checkpoint.size:
             return ()
-        proof: Sequence[bytes] = await self.store.consistency_proof(
-            since, self.latest.checkpoint.size
-        )
+        proof = await self.store.consistency_proof(since, self.latest.checkpoint.size)
         return proof

@@ -60,6 +60,7 @@ class Authorities:
 
     @property
     def every_issuing(self) -> tuple[Authority, ...]:
+        """The active one, the prepared one, and those that are retired."""
         return (self.issuing, *((self.prepared,) if self.prepared else ()), *self.retired)
 
     @property
@@ -81,6 +82,7 @@ class Authorities:
         return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
+        """What members of that trust domain are believed by: the root."""
         return TrustBundle(trust_domain, (self.root,), sequence=1, refresh_hint=300)
 
     def with_issuing(self, active: Authority, others: tuple[Authority, ...]) -> Self:
@@ -91,12 +93,15 @@ class Authorities:
         return evolve(self, issuing=active, prepared=None, retired=others)
 
     def with_prepared(self, prepared: Authority) -> Self:
+        """The same, with the next one; one that was prepared before is retired."""
         return self.with_issuing(self.issuing, (prepared, *self.every_issuing[1:]))
 
     def with_active(self, active: Authority) -> Self:
+        """The same, with ``active``, which is one of them, in the place of the one that issued."""
         return self.with_issuing(active, tuple(ca for ca in self.every_issuing if ca is not active))
 
     def without(self, forgotten: Authority) -> Self:
+        """The same, without one of the retired."""
         return evolve(self, retired=tuple(ca for ca in self.retired if ca is not forgotten))
 
 
@@ -289,6 +294,7 @@ def load_root_key(keys: KeyFiles, root: x509.Certificate) -> MemoryKey | None:
 
 
 def tell_generating(algorithm: KeyAlgorithm) -> None:
+    """Say that a key is being made: one of RSA takes a moment."""
     _log.info(
         "Generating issuing CA key pair ({algorithm})...",
         event="issuing-generating",

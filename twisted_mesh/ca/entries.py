@@ -5,11 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from attrs import define, field, frozen
 
-from pki.audit.log import Act
+from pki.audit.log import Act, Entry
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
@@ -80,7 +79,7 @@ class RegistrationEntries:
             f"entry {DEFAULT_ENTRY}",
             {"did": "declined"} if entry is None else {"did": "create-entry", **facts_of(entry)},
         )
-        first: bool = await self.store.apply(SettleDefaultEntry(entry, self.now(), act))
+        first = await self.store.apply(SettleDefaultEntry(entry, self.now(), act))
         await self.load()
         return first
 
@@ -98,6 +97,7 @@ class RegistrationEntries:
         raise Unknown(f"there is no registration entry {entry_id[:80]!r}: see mesh-ctl entry list")
 
     def is_known(self, entry_id: str) -> bool:
+        """Whether there is an entry of that id, whether it counts or not."""
         return any(known.entry.id == entry_id for known in self.all())
 
     @property
@@ -189,7 +189,7 @@ class RegistrationEntries:
 
     def _act(
         self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]
-    ) -> Any:
+    ) -> Entry:
         told = {"did": did, **facts} | ({"reason": reason} if reason else {})
         return self.log.entry(Act.ADMINISTER, principal, f"entry {entry_id}", told)
 

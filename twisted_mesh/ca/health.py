@@ -57,6 +57,7 @@ class Standing(IntEnum):
 
     @property
     def word(self) -> str:
+        """As the API writes it."""
         return self.name.lower()
 
 
@@ -72,9 +73,11 @@ class Check:
 
     @property
     def problem(self) -> Problem:
+        """The same, as a reason why the CA is not ready."""
         return Problem(_CODES[self.name], self.detail, self.remedy)
 
     def to_dict(self) -> dict[str, str]:
+        """As ``GET /api/v1/health`` shows it."""
         return {
             "name": self.name,
             "status": self.standing.word,

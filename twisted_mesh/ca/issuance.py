@@ -129,7 +129,7 @@ class Issuance:
         )
         self.under_way.add(draft.serial)
         try:
-            intent: int = await self.store.apply(intent_of)
+            intent = await self.store.apply(intent_of)
             der = await issuing.sign_der(draft)
             await self.store.apply(RecordCertificate(intent, der))
         finally:

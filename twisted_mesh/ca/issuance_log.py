@@ -28,6 +28,7 @@ class IssuanceLog:
         self._append(b"")
 
     def record(self, certificate: IssuedCertificate) -> None:
+        """Add a line of JSON for a certificate, whole or not at all. Raises :class:`StateError`."""
         line = {
             "time": rfc3339(certificate.issued_at),
             "serial": serial_hex(certificate.serial),

@@ -78,6 +78,7 @@ class IssuingFiles:
         return key if key.algorithm is algorithm else None
 
     def keep_key(self, generation: int, key: MemoryKey) -> None:
+        """Keep the key of a generation that is about to be made. Raises :class:`StateError`."""
         self.keys.write(f"{ACTIVE}-{generation}.key", key)
 
     def keep_certificate(self, prepared: Authority) -> None:

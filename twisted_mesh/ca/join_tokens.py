@@ -100,14 +100,13 @@ class JoinTokens:
 
     async def all(self) -> Sequence[IssuedToken]:
         """The newest first."""
-        found: Sequence[IssuedToken] = await self.store.tokens()
-        return found
+        return await self.store.tokens()
 
     async def revoke(self, principal: Principal, id: str, reason: str) -> IssuedToken:
         """From now on it buys nothing; repeated, the first answer again. Raises :class:`Unknown`."""
         facts = {"did": "revoke-token"} | ({"reason": reason} if reason else {})
         act = self.log.entry(Act.ADMINISTER, principal, f"token {id}", facts)
-        revoked: IssuedToken = await self.store.apply(RevokeToken(id, self.now(), act))
+        revoked = await self.store.apply(RevokeToken(id, self.now(), act))
         _log.info(
             "Join token revoked: {token}\n  By: {requester}",
             event="token-revoked",

@@ -7,7 +7,7 @@ that a thousand revocations in a second cost a few dozen issues, and the more ar
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -16,6 +16,8 @@ from zope.interface import implementer
 
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.interfaces import IRevocationListener
+
+T = TypeVar("T")
 
 #: Seconds between two issues at least.
 PAUSE = 0.02
@@ -39,6 +41,7 @@ class _Kept:
     """An answer that is being made, or was."""
 
     value: Any = None
+    """Whatever the key stands for."""
     is_made: bool = False
     waiting: "list[Deferred[None]]" = field(factory=list)
 
@@ -91,7 +94,7 @@ class Notifier:
         self.announce()
 
     async def wait(
-        self, seen: int, who: str, seconds: float, gone: "Deferred[Any] | None" = None
+        self, seen: int, who: str, seconds: float, gone: "Deferred[None] | None" = None
     ) -> bool:
         """Until there is an issue after the one ``seen``; False after so many seconds without any.
 
@@ -110,7 +113,7 @@ class Notifier:
         await waiter.woken
         return self.number != seen or self.is_closed
 
-    async def shared(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> Any:
+    async def shared(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
         """What ``make`` comes to: made once for all who ask for ``key`` until the next issue."""
         kept = self._kept.get(key)
         if kept is None:
@@ -130,7 +133,10 @@ class Notifier:
             turn: Deferred[None] = Deferred()
             kept.waiting.append(turn)
             await turn
-        return kept.value if kept.is_made else await make()
+        if not kept.is_made:
+            return await make()
+        value: T = kept.value
+        return value
 
     def close(self) -> None:
         """Let everybody go, and from now on nobody wait."""

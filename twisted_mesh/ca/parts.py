@@ -130,18 +130,22 @@ class CaParts:
 
     @property
     def trust_domain(self) -> TrustDomain:
+        """Whose CA it is."""
         return self.current.trust_domain
 
     @property
     def lifetimes(self) -> Lifetimes:
+        """How long a caller's certificate lives by default, and at most."""
         return self.current.lifetimes
 
     @property
     def store(self) -> IStore:
+        """Where all is kept."""
         return self.issuance.store
 
     @property
     def now(self) -> Now:
+        """The wall clock."""
         return self.issuance.now
 
     def bundle(self) -> TrustBundle:

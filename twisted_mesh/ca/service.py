@@ -61,14 +61,17 @@ class CertificateAuthority:
 
     @property
     def authorities(self) -> CurrentAuthorities:
+        """Who issues now."""
         return self.issuance.authorities
 
     @property
     def store(self) -> IStore:
+        """Where all is kept."""
         return self.issuance.store
 
     @property
     def now(self) -> Now:
+        """The wall clock."""
         return self.issuance.now
 
     async def sign(
@@ -98,7 +101,7 @@ class CertificateAuthority:
             idempotency_key = _JOINING
             _refuse_other_key(token, request)
         elif principal.serial is not None:
-            presented: IssuedCertificate | None = await self.store.find(principal.serial)
+            presented = await self.store.find(principal.serial)
             principal = evolve(principal, entry=presented.entry if presented else None)
         entries = self.issuance.entries.candidates(principal, only=token.entry if token else None)
         granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
@@ -158,12 +161,12 @@ class CertificateAuthority:
         Raises :class:`Unknown` and refusals, and :class:`NotPublished` where it is revoked, endpoints
         hear of it, and there can be no CRL now.
         """
-        known: IssuedCertificate | None = await self.store.find(serial)
+        known = await self.store.find(serial)
         target = policy.Certificate(serial, known.spiffe_id if known else None)
         policy.permit(principal, Action.REVOKE, target)
         if known is None:
             raise Unknown(f"no certificate has the serial {serial_hex(serial)}")
-        revoked: IssuedCertificate = await self.store.apply(
+        revoked = await self.store.apply(
             Revoke(
                 serial,
                 self.now(),
@@ -205,9 +208,7 @@ class CertificateAuthority:
             for serial in serials
             if serial in known
         )
-        revoked: tuple[IssuedCertificate, ...] = await self.store.apply(
-            RevokeAll(acts, self.now(), reason)
-        )
+        revoked = await self.store.apply(RevokeAll(acts, self.now(), reason))
         new = [found for found in revoked if known[found.serial].revoked_at is None]
         if new:
             names = list(dict.fromkeys(str(found.spiffe_id) for found in new))

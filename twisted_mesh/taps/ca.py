@@ -66,6 +66,7 @@ class CaService(MeshService):
     """None until the start has come to it."""
 
     def understand(self) -> None:
+        """The listeners, the passphrase and the store, as the options have them. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
         self.state = StateDirectory(options["state-dir"])
         self.listeners = CaListeners.parse(
@@ -81,6 +82,7 @@ class CaService(MeshService):
         self.store = open_store(options["store"], self.state.root, reactor)
 
     async def start(self) -> None:
+        """Take the state, make or load the keys, assemble the CA and bind its ports. Raises :class:`PkiError`."""
         options = self.options
         self.state.prepare()
         self.state.lock()
@@ -204,6 +206,7 @@ class CaService(MeshService):
         await self.audit.record(Act(act), target, facts)
 
     async def run(self) -> None:
+        """Settle what is left of earlier lives, then get the TLS port its certificate. Raises :class:`PkiError`."""
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
         await log.recall()
@@ -272,12 +275,14 @@ class CaService(MeshService):
             )
 
     async def drain(self, seconds: float) -> None:
+        """Let whoever waits for news go, and requests finish within so many seconds."""
         if self.parts is not None and self.parts.notifier is not None:
             self.parts.notifier.close()
         if late := await self.listeners.drain(seconds):
             self.cut_off(late, seconds)
 
     async def close(self) -> None:
+        """Stop what watches the clock, record the stop, and give back the store and the lock."""
         if self.parts is not None:
             self.endpoint.stapler.stop()
             self.housekeeping.stop()
@@ -304,4 +309,5 @@ class CaService(MeshService):
 
 
 def makeService(options: Options) -> IService:
+    """What ``twistd mesh-ca`` starts."""
     return cast(IService, service_of(CaService, options))

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -25,6 +24,7 @@ from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
@@ -45,7 +45,7 @@ class CaListeners:
     """All of them have one throttle, and each has a bound of its own on its connections."""
 
     options: Options
-    reactor: Any
+    reactor: IReactor
     log: Logger
     listening: Listening
     socket: Path
@@ -57,7 +57,12 @@ class CaListeners:
 
     @classmethod
     def parse(
-        cls, options: Options, default_socket: Path, reactor: Any, log: Logger, listening: Listening
+        cls,
+        options: Options,
+        default_socket: Path,
+        reactor: IReactor,
+        log: Logger,
+        listening: Listening,
     ) -> "CaListeners":
         """What the options say of them; nothing is bound yet. Raises :class:`StartError`."""
         path = Path(options["socket"]) if options["socket"] else default_socket
@@ -151,12 +156,12 @@ class CaListeners:
         port = self.listening(
             endpoint.listen(site), f"the plaintext port {self.options['insecure-http']}"
         )
-        address: Any = port.getHost()
+        address = port.getHost()
         self.log.warn(
             "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
             "at http://localhost:{port}. Never where anything matters.",
             event="insecure-http",
-            port=address.port,
+            port=default_entry.port_of(address),
         )
 
     def _open_crls(self, endpoint: IStreamServerEndpoint, shared: "_Shared") -> None:
@@ -164,14 +169,14 @@ class CaListeners:
         limit = self._limit(shared, "the CRL port")
         site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
         port = self.listening(endpoint.listen(site), f"the CRL address {self.options['crl-http']}")
-        address: Any = port.getHost()
+        address = port.getHost()
         url = publication.url(address, self.options["public-url"])
         shared.ca.current.publish_at(url)
         self.log.info(
             "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
             event="publishing-at",
             url=url,
-            port=address.port,
+            port=default_entry.port_of(address),
         )
 
     def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:

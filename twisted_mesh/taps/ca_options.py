@@ -93,6 +93,7 @@ class Options(ServiceOptions):
         self["admin"].append(SpiffePattern.parse(pattern))
 
     def postOptions(self) -> None:
+        """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
         if self["port"] is not None and self["listen"] is not None:
             raise Malformed("--port and --listen say the same thing: give one of them")

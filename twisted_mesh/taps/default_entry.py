@@ -2,8 +2,10 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any
+
+from twisted.internet.interfaces import IAddress
 
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
@@ -28,7 +30,7 @@ def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
 async def settle(
     entries: RegistrationEntries,
     trust_domain: TrustDomain,
-    addresses: list[Any],
+    addresses: Sequence[IAddress],
     *,
     declined: bool,
     is_lost: bool = False,
@@ -78,7 +80,7 @@ async def settle(
         )
 
 
-def is_loopback(address: Any) -> bool:
+def is_loopback(address: IAddress) -> bool:
     """Whether only this machine reaches a listening ``address`` of Twisted's."""
     host = getattr(address, "host", None)
     if host is None:  # a unix socket
@@ -89,15 +91,21 @@ def is_loopback(address: Any) -> bool:
         return False
 
 
-def reached_at(address: Any, public_url: str | None) -> str:
+def reached_at(address: IAddress, public_url: str | None) -> str:
     """The URL by which callers reach the CA's TLS port, as far as can be known here."""
     if public_url is not None and public_url.startswith("https://"):
         return public_url
     host = reached_host(address)
-    return f"https://{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', 0)}"
+    return f"https://{f'[{host}]' if ':' in host else host}:{port_of(address)}"
 
 
-def reached_host(address: Any) -> str:
+def port_of(address: IAddress) -> int:
+    """The number of the port of a listening ``address``; 0 where it has none, as a unix socket."""
+    number: int = getattr(address, "port", 0)
+    return number
+
+
+def reached_host(address: IAddress) -> str:
     """The name or address by which callers reach a listening ``address``, as far as can be known here."""
     host: str = getattr(address, "host", "localhost")
     if host == "127.0.0.1":

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,11 +24,13 @@ from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
 
+T = TypeVar("T")
 _LOG_FORMATS = ("text", "json")
 _DEFAULT_PIDFILE = "twistd.pid"
 
@@ -55,6 +57,7 @@ class ServiceOptions(usage.Options):
     ]
 
     def parseOptions(self, options: Any = None) -> None:
+        """As Twisted does it; what is wrong ends the process in one sentence, with a status of 1."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -77,10 +80,12 @@ class ServiceOptions(usage.Options):
         raise SystemExit(0)
 
     def parseArgs(self, *stray: str) -> None:
+        """Raises :class:`usage.UsageError`: there are options only."""
         if stray:
             raise usage.UsageError(f"{stray[0]!r} is not an option")
 
     def postOptions(self) -> None:
+        """Turn what all services have into values. Raises :class:`PkiError` and :class:`usage.UsageError`."""
         if self["log-format"] not in _LOG_FORMATS:
             raise usage.UsageError(f"--log-format is one of {', '.join(_LOG_FORMATS)}")
         self["drain"] = parse_duration(self["drain"]).total_seconds()
@@ -109,11 +114,13 @@ class ServiceOptions(usage.Options):
 
     @property
     def logs_to_stdout(self) -> bool:
+        """Whether the log goes to where sentences for the user would go too."""
         twistd = getattr(self, "parent", None) or {}
         return bool(twistd.get("nodaemon")) and twistd.get("logfile") in (None, "", "-")
 
     @property
     def pidfile(self) -> str:
+        """The file of twistd's that has our PID; empty where there is none."""
         twistd = getattr(self, "parent", None) or {}
         return str(twistd.get("pidfile") or "")
 
@@ -132,7 +139,7 @@ class MeshService(MultiService, ABC):
     :meth:`start` has come to.
     """
 
-    def __init__(self, options: ServiceOptions, reactor: Any) -> None:
+    def __init__(self, options: ServiceOptions, reactor: IReactor) -> None:
         super().__init__()
         self.options = options
         self.reactor = reactor
@@ -156,6 +163,7 @@ class MeshService(MultiService, ABC):
         """Let what is under way finish, within so many seconds."""
 
     def startService(self) -> None:
+        """Start now, or begin to; a start that is over and has failed ends the process here."""
         globalLogPublisher.addObserver(observe.count)
         self.reactor.callWhenRunning(self._install_signals)
         starting = Deferred.fromCoroutine(self.start())
@@ -175,6 +183,7 @@ class MeshService(MultiService, ABC):
             failure.raiseException()
 
     def stopService(self) -> "Deferred[None]":
+        """Stop gracefully; fires once all is given back."""
         self._stopping = True
         return Deferred.fromCoroutine(self._stop())
 
@@ -263,7 +272,7 @@ class MeshService(MultiService, ABC):
             signal.signal(number, stop)
 
 
-def service_of(kind: type[MeshService], options: ServiceOptions) -> Any:
+def service_of(kind: type[MeshService], options: ServiceOptions) -> MeshService:
     """What a plugin's ``makeService`` returns; options that cannot be used end it in one sentence."""
     from twisted.internet import reactor
 
@@ -276,7 +285,7 @@ def service_of(kind: type[MeshService], options: ServiceOptions) -> Any:
 
 
 def listening_endpoint(
-    reactor: Any, text: str, default_interface: str = ""
+    reactor: object, text: str, default_interface: str = ""
 ) -> IStreamServerEndpoint:
     """``9443``, ``:9443``, ``host:9443``, ``[::1]:9443`` or a Twisted endpoint string."""
     host, colon, port = text.rpartition(":")
@@ -308,24 +317,25 @@ def is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535
 
 
-def result_of(starting: "Deferred[Any]", what: str) -> Any:
+def result_of(starting: "Deferred[T]", what: str) -> T:
     """The port of a ``listen`` that has already fired, as TCP's and UNIX's do. Raises :class:`StartError`."""
-    outcome: list[Any] = []
+    outcome: list[T | Failure] = []
     _ = starting.addBoth(outcome.append)
     if not outcome:
         raise StartError(f"{what} cannot be listened on: its endpoint takes its time")
-    if isinstance(outcome[0], Failure):
-        error = outcome[0].value
+    (port,) = outcome
+    if isinstance(port, Failure):
+        error = port.value
         if isinstance(error, CannotListenError):
             reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
             raise StartError(
                 f"{what} cannot be listened on ({reason}): stop what uses it, or choose another address"
             )
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
-    return outcome[0]
+    return port
 
 
-async def _settled(maybe: Any) -> None:
+async def _settled(maybe: object) -> None:
     if isinstance(maybe, Deferred):
         await maybe
 

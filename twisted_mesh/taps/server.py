@@ -1,7 +1,7 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
 import ipaddress
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import msgspec
 from prometheus_client import generate_latest
@@ -123,6 +123,7 @@ class Options(ServiceOptions):
         self["ocsp-origin"].append(origin)
 
     def postOptions(self) -> None:
+        """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         trust_domain = self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
@@ -168,6 +169,7 @@ class ServerService(MeshService):
     """The server: its identity, its port, its status."""
 
     def understand(self) -> None:
+        """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
         self.endpoint = listening_endpoint(reactor, options["listen"])
         self.status_endpoint = None
@@ -183,6 +185,7 @@ class ServerService(MeshService):
         )
 
     async def start(self) -> None:
+        """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
         allow = tuple(options["allow"])
         if not allow:
@@ -256,6 +259,7 @@ class ServerService(MeshService):
             )
 
     async def run(self) -> None:
+        """Get an identity, however long that takes, and then say where the server listens."""
         for service in (self.trust_store, self.feed, self.manager):
             self.addService(service)
         svid = await self.manager.ready()
@@ -283,11 +287,13 @@ class ServerService(MeshService):
         )
 
     async def close(self) -> None:
+        """Ask no more, and keep what the next start is to remember."""
         self.stapler.stop()
         self.crls.stop()
         self.witness.remember()
 
     async def drain(self, seconds: float) -> None:
+        """Let requests finish within so many seconds."""
         late = await self.site.drain(seconds)
         if late:
             self.cut_off(late, seconds)
@@ -302,7 +308,8 @@ class HealthResource(resource.Resource):
         super().__init__()
         self._manager = manager
 
-    def render(self, request: BoundedRequest) -> Any:
+    def render(self, request: BoundedRequest) -> int:
+        """Answer at once: nothing is looked up for it."""
         if request.path == b"/livez":
             answer(request, 200, b'{"status":"alive"}')
         elif request.path == b"/readyz":
@@ -314,9 +321,9 @@ class HealthResource(resource.Resource):
             answer(request, 404, b'{"status":"not-found"}')
         return server.NOT_DONE_YET
 
-    def _readiness(self) -> tuple[int, dict[str, Any]]:
+    def _readiness(self) -> tuple[int, dict[str, object]]:
         left, known = self._manager.seconds_left, self._manager.trust_store.freshness
-        told: dict[str, Any] = {"status": "ready", "seconds_to_expiry": int(left)}
+        told: dict[str, object] = {"status": "ready", "seconds_to_expiry": int(left)}
         told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
         if left > 0 and not known.refuses:
             return 200, told
@@ -328,4 +335,5 @@ class HealthResource(resource.Resource):
 
 
 def makeService(options: Options) -> IService:
+    """What ``twistd mesh-server`` starts."""
     return cast(IService, service_of(ServerService, options))

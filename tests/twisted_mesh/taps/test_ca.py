@@ -21,7 +21,7 @@ from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import read_answer
 from pki.policy.policy import administrator
 from pki.svid.revocation_set import Reason
-from tests.authorities import key
+from tests.authorities import BACKEND, key
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.ca.parts import CaParts
@@ -29,6 +29,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.taps import lifecycle
 from twisted_mesh.taps.ca import CaService
 from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.tls.contexts import ContextFactory
 
 ADMIN = administrator("unix:uid:0")
 HOUR = timedelta(hours=1)
@@ -90,7 +91,8 @@ class House:
             if happened():
                 return
             self.vault.turn()
-            if self.service.store._busy or self.service.store._stopping:
+            store = self.service.store
+            if store._busy or store._asking or store._stopping:
                 self.reactor.threads.wait()
             self.reactor.threads.turn()
             self.reactor.advance(0.01)
@@ -116,20 +118,36 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     gc.unfreeze()
 
 
+@define(eq=False)
+class Site:
+    """A state directory, and the service on it from start to start."""
+
+    directory: Path
+    vault: Vault
+
+    def house(self, store: str = "memory:") -> House:
+        reactor, options = Reactor(), Options()
+        options.parseOptions(
+            [
+                *("--state-dir", str(self.directory), "--store", store, "--root-key", "ec-p256"),
+                *("--listen", "tcp:9443:interface=127.0.0.1", "--drain", "1s"),
+            ]
+        )
+        service = CaService(options, reactor)
+        service.log = RecordingLog()
+        return House(service, reactor, self.vault)
+
+
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: list[Any]) -> House:
-    vault, reactor = Vault(), Reactor()
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: list[Any]) -> Site:
+    vault = Vault()
     monkeypatch.setattr(MemoryKey, "sign", vault.signing)
-    options = Options()
-    options.parseOptions(
-        [
-            *("--state-dir", str(tmp_path), "--store", "memory:", "--root-key", "ec-p256"),
-            *("--listen", "tcp:9443:interface=127.0.0.1", "--drain", "1s"),
-        ]
-    )
-    service = CaService(options, reactor)
-    service.log = RecordingLog()
-    return House(service, reactor, vault)
+    return Site(tmp_path, vault)
+
+
+@pytest.fixture
+def house(site: Site) -> House:
+    return site.house()
 
 
 def stop(house: House) -> None:
@@ -160,11 +178,9 @@ def test_a_ca_whose_keys_are_elsewhere_issues_revokes_and_publishes(house: House
     ca, certificates = house.ca, house.ca.certificates
     root_key, issuer = ca.authorities.root_key, ca.authorities.issuing
     assert root_key in house.vault.signed, "its CRL is signed at the start"
-    csr = build_csr(key(9), ca.trust_domain.member("service", "x"))
+    csr = build_csr(key(9), BACKEND)
     house.vault.signed.clear()
-    issued = house.result(
-        certificates.sign(ADMIN, csr, f"spiffe://{ca.trust_domain}/service/x", HOUR)
-    )
+    issued = house.result(certificates.sign(ADMIN, csr, str(BACKEND), HOUR))
     assert house.vault.signed == [issuer.key]
     house.vault.signed.clear()
     house.result(certificates.revoke(ADMIN, issued.serial, Reason.KEY_COMPROMISE))
@@ -182,6 +198,33 @@ def test_a_ca_whose_keys_are_elsewhere_issues_revokes_and_publishes(house: House
     assert house.vault.signed, "by a delegate's key"
     assert issuer.key not in house.vault.signed
     stop(house)
+
+
+def test_what_was_revoked_in_earlier_lives_is_believed_before_the_first_handshake(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = site.house("sqlite")
+    first.service.startService()
+    first.until(lambda: first.service.log.count("ready"))
+    csr = build_csr(key(9), BACKEND)
+    issued = first.result(first.ca.certificates.sign(ADMIN, csr, str(BACKEND), HOUR))
+    first.result(first.ca.certificates.revoke(ADMIN, issued.serial, Reason.KEY_COMPROMISE))
+    issuer = first.ca.authorities.issuing.key_id
+    stop(first)
+    second = site.house("sqlite")
+    believed: list[bool] = []
+    use = ContextFactory.use
+
+    def used(factory: ContextFactory, context: Any) -> None:
+        revocations = second.service.endpoint.trust_store.trust.revocations
+        believed.append(revocations.find(issuer, issued.serial) is not None)
+        use(factory, context)
+
+    monkeypatch.setattr(ContextFactory, "use", used)
+    second.service.startService()
+    second.until(lambda: second.service.log.count("ready"))
+    assert believed == [True]
+    stop(second)
 
 
 def test_a_start_that_is_stopped_while_a_key_is_waited_for_leaves_nothing_behind(

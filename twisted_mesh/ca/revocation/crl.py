@@ -55,6 +55,7 @@ class PublishedCrl:
 
     @property
     def etag(self) -> str:
+        """What tells it from others over HTTP (RFC 9110 section 8.8.3)."""
         return f'"{self.issuer[:16]}-{self.number}"'
 
 
@@ -91,10 +92,12 @@ class IssuingCrl:
 
     @property
     def key_id(self) -> str:
+        """The issuer's :func:`pki.keys.key_id`."""
         return self.issuer.key_id
 
     @property
     def name(self) -> str:
+        """The issuer's subject."""
         return self.issuer.name
 
     def recall(self, served: datetime | None) -> None:
@@ -120,6 +123,7 @@ class IssuingCrl:
             self._added += len(fresh)
 
     def find(self, serial: int) -> Revocation | None:
+        """The revocation of a certificate of this issuer."""
         return self.known.find(self.key_id, serial)
 
     @property

@@ -58,7 +58,7 @@ class CrlNumbers:
     async def take(self, issuer: str, served: datetime | None) -> int:
         """The next one. ``served`` is when the latest CRL was made that was served. Raises StoreError."""
         least = max(self.highest(issuer) + 1, int(self.now().timestamp() * _MILLISECONDS))
-        number: int = await self.store.apply(TakeCrlNumber(issuer, least, served))
+        number = await self.store.apply(TakeCrlNumber(issuer, least, served))
         self.saw(issuer, number)
         self._keep()
         return number

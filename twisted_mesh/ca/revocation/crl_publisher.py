@@ -127,6 +127,7 @@ class CrlPublisher:
 
     @property
     def lists(self) -> Iterator[IssuingCrl]:
+        """Those of the issuing CAs."""
         yield from self._lists.values()
 
     def current(self, issuer: str) -> PublishedCrl | None:

@@ -48,6 +48,7 @@ class RootCrl:
 
     @property
     def key_id(self) -> str:
+        """The root's :func:`pki.keys.key_id`."""
         return key_id(self.root.public_key())
 
     def add(self, revocations: Iterable[Revocation]) -> None:

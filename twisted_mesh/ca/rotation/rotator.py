@@ -6,7 +6,6 @@ A step that fails, or that cannot be recorded, leaves everything as it was; it i
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
@@ -62,10 +61,12 @@ class Rotator(Service):
         self._ticker = Ticker(self.clock, TICK, self._tick, "the succession", _log)
 
     def startService(self) -> None:
+        """Look at once what is due, and each second from then on."""
         super().startService()
         self._ticker.start()
 
     def stopService(self) -> "Deferred[None] | None":
+        """Look no more; fires once a step that is under way is done."""
         super().stopService()
         self._ticker.stop()
         return self._working  # half a step is no harm, but nobody else may own the files meanwhile
@@ -74,6 +75,7 @@ class Rotator(Service):
 
     @property
     def authorities(self) -> Authorities:
+        """Those of the moment."""
         return self.rotation_steps.authorities
 
     def seconds_left(self, of: str) -> float:
@@ -212,7 +214,7 @@ class Rotator(Service):
         )
 
 
-async def _failure_of(part: Callable[[], Awaitable[Any]]) -> PkiError | None:
+async def _failure_of(part: Callable[[], Awaitable[object]]) -> PkiError | None:
     try:
         await part()
     except PkiError as error:

@@ -93,10 +93,12 @@ class RotationSteps:
 
     @property
     def authorities(self) -> Authorities:
+        """Those of the moment."""
         return self.current.current
 
     @property
     def rules(self) -> Rules:
+        """What the lives of issuing CAs are decided by."""
         root = self.authorities.root
         return Rules(self.current.lifetimes.maximum, self.life, root.not_valid_after_utc)
 
@@ -105,6 +107,7 @@ class RotationSteps:
         return IssuingFiles(self.state, self.keys, self.authorities.root)
 
     def next_step(self) -> Step:
+        """What is due now."""
         return rotation.next_step(self.authorities.line, self.rules, self.now())
 
     async def prepare(self, root_key: MemoryKey) -> None:
