@@ -713,7 +713,15 @@ def test_a_caller_that_has_gone_away_is_not_answered(api: Api, logged: Logged) -
 #: Every error that the API's own modules know, and what it is answered with.
 STATUSES = {
     400: {
-        *("Malformed", "BadBundle", "BadEntry", "BadCursor", "NotASpiffeId", "UnusableKey"),
+        *(
+            "Malformed",
+            "BadBundle",
+            "BadEntry",
+            "BadCursor",
+            "NotASpiffeId",
+            "UnusableKey",
+            "PassphraseMismatch",
+        ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
