@@ -1,10 +1,12 @@
 """What comes with a request and could say who asks, and what an attestor makes of it."""
 
 import socket
+from typing import Self
 
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
+from pki.errors import Problem
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
@@ -31,35 +33,49 @@ class AttestationData:
 
 
 @frozen
+class TlsPeer:
+    """Whom the TLS handshake proved, which may be long ago, and what there is to object to it now."""
+
+    proven: Peer
+    is_good: bool = True
+    """Whether it would be let in again."""
+    objections: tuple[Problem, ...] = ()
+    """Why not; none where the connection is ending anyway."""
+
+    @classmethod
+    def of(cls, connection: MeshConnection) -> Self | None:
+        """None where the peer has shown no certificate."""
+        if connection.peer is None:
+            return None
+        is_good = connection.still_good()
+        objections = () if is_good else tuple(connection.objections())
+        return cls(connection.peer, is_good, objections)
+
+
+@frozen
 class Evidence:
     """All that a request brings along and that could say who asks. Its ``repr`` shows no secret."""
 
-    transport: object = None
-    """The connection, as its protocol was given it."""
+    peer: TlsPeer | None = None
+    process: socket.socket | None = None
+    """A unix socket, at whose other end is a process of this machine."""
     token: str | None = field(default=None, repr=False)
     """A join token, as the caller wrote it."""
     headers: Headers = field(factory=Headers, repr=False)
     """Of the request."""
     attestation: AttestationData | None = None
 
-    @property
-    def tls(self) -> MeshConnection | None:
-        """The connection over TLS; None for any other."""
-        return self.transport if isinstance(self.transport, MeshConnection) else None
-
-    @property
-    def peer(self) -> Peer | None:
-        """Whom the TLS handshake proved. Whether that is true now, ``tls.still_good()`` tells."""
-        return None if self.tls is None else self.tls.peer
-
-    @property
-    def process(self) -> socket.socket | None:
-        """The unix socket whose other end is a process of this machine."""
-        # A connection over TLS is somebody else's to attest, whatever carries it.
-        connected = None if self.tls is not None else getattr(self.transport, "socket", None)
+    @classmethod
+    def of(cls, transport: object, headers: Headers | None = None) -> Self:
+        """What the connection of a request shows at this moment, as its protocol was given it, and its headers."""
+        headers = Headers() if headers is None else headers
+        # A connection over TLS is somebody else's than whoever carries it.
+        if isinstance(transport, MeshConnection):
+            return cls(TlsPeer.of(transport), headers=headers)
+        connected = getattr(transport, "socket", None)
         if isinstance(connected, socket.socket) and connected.family == socket.AF_UNIX:
-            return connected
-        return None
+            return cls(process=connected, headers=headers)
+        return cls(headers=headers)
 
     def header(self, name: str) -> bytes | None:
         """The value of the header ``name``, in any case; None where there is none.

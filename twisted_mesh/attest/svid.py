@@ -64,17 +64,17 @@ class SvidAttestor(WithoutChallenge):
 
     @classmethod
     def of(cls, means: Means) -> Self:
-        """It needs nothing: the connection knows all."""
+        """It needs nothing: the evidence says it all."""
         return cls()
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
         """Who the handshake proved. Raises :class:`NoLongerGood` where that would not be let in again."""
-        connection = evidence.tls
-        if connection is None or connection.peer is None:
+        peer = evidence.peer
+        if peer is None:
             return None
-        if not connection.still_good():
-            raise _no_longer_good(connection.objections())
-        return _attestation(connection.peer.spiffe_id, connection.peer.leaf)
+        if not peer.is_good:
+            raise _no_longer_good(peer.objections)
+        return _attestation(peer.proven.spiffe_id, peer.proven.leaf)
 
 
 def _no_longer_good(problems: Sequence[Problem]) -> NoLongerGood:

@@ -73,7 +73,7 @@ class Caller:
     evidence: Evidence = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.evidence = Evidence(Transport(self.connected))
+        self.evidence = Evidence.of(Transport(self.connected))
 
     @property
     def pid(self) -> int:

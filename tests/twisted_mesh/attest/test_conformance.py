@@ -44,14 +44,19 @@ class Case:
     """One attestor with evidence for it."""
 
     attestor: Any
-    good: Evidence
+    gather: Callable[[], Evidence]
+    """What a request brings along now."""
     spoil: Callable[[], Any]
     """Has the good evidence be of no worth any more."""
+
+    @property
+    def good(self) -> Evidence:
+        return self.gather()
 
 
 def a_process(stack: ExitStack) -> Case:
     caller = stack.enter_context(calling())
-    return Case(process_attestor(), caller.evidence, caller.exit)
+    return Case(process_attestor(), lambda: caller.evidence, caller.exit)
 
 
 def an_svid(stack: ExitStack) -> Case:
@@ -61,12 +66,14 @@ def an_svid(stack: ExitStack) -> Case:
     def spoil() -> None:
         server.time += timedelta(hours=2)
 
-    return Case(SvidAttestor(), Evidence(connection), spoil)
+    return Case(SvidAttestor(), partial(Evidence.of, connection), spoil)
 
 
 def a_token(stack: ExitStack) -> Case:
     tokens = Tokens()
-    return Case(tokens.attestor, tokens.evidence, partial(tokens.become, revoked_at=tokens.time))
+    return Case(
+        tokens.attestor, lambda: tokens.evidence, partial(tokens.become, revoked_at=tokens.time)
+    )
 
 
 def a_secret(stack: ExitStack) -> Case:
@@ -76,7 +83,7 @@ def a_secret(stack: ExitStack) -> Case:
     def spoil() -> None:
         attestor.secrets = {NAME: b"another"}
 
-    return Case(attestor, Evidence(headers=headers), spoil)
+    return Case(attestor, lambda: Evidence(headers=headers), spoil)
 
 
 MEANS: Any = Means(Clock(), Tokens().find, {}.get, lambda: NOW)  # type: ignore[arg-type]
@@ -178,13 +185,13 @@ def test_evidence_of_another_kind_is_none(case: Case, stack: ExitStack) -> None:
         other = make(stack)
         if other.attestor.name != case.attestor.name:
             assert outcome(case.attestor.attest(other.good)) is None
-    assert outcome(case.attestor.attest(Evidence(None))) is None
+    assert outcome(case.attestor.attest(Evidence())) is None
 
 
 def test_evidence_of_another_kind_beside_it_changes_nothing(case: Case, stack: ExitStack) -> None:
     alone = outcome(case.attestor.attest(case.good))
     if case.attestor.name == "token":
-        both = evolve(case.good, transport=a_process(stack).good.transport)
+        both = evolve(case.good, process=a_process(stack).good.process)
     else:
         both = evolve(case.good, token=JoinToken.generate().text)
     if case.attestor.name != "secret":
@@ -198,7 +205,7 @@ def test_garbage_attests_nothing_and_raises_nothing_but_our_errors(
 ) -> None:
     for transport in strange_transports(stack):
         for token in (None, "", "mj1_", "\0\n\ud800", "x" * 100_000):
-            got = attempt(case.attestor, Evidence(transport, token))
+            got = attempt(case.attestor, evolve(Evidence.of(transport), token=token))
             assert got is None or isinstance(got, PkiError), (transport, got)
     for values in ([b""], [b"\xff\0"], [b"x" * 100_000], [SECRET, SECRET], ["x"] * 1000):
         evidence = Evidence(headers=Headers({HEADER: values}))
@@ -212,8 +219,8 @@ def test_garbage_attests_nothing_and_raises_nothing_but_our_errors(
 def test_no_text_is_taken_for_a_token(
     make: Callable[[ExitStack], Case], token: str, stack: ExitStack
 ) -> None:
-    case = make(stack) if make is a_token else Case(SvidAttestor(), Evidence(None), print)
-    got = attempt(case.attestor, Evidence(None, token))
+    case = make(stack) if make is a_token else Case(SvidAttestor(), Evidence, print)
+    got = attempt(case.attestor, Evidence(token=token))
     assert isinstance(got, NoProof) if make is a_token else got is None
 
 
@@ -247,7 +254,7 @@ def test_what_was_good_and_is_no_more_is_refused_in_a_sentence(case: Case) -> No
 
 
 def test_nothing_is_left_open(case: Case) -> None:
-    garbage = Evidence(Transport(None), "mj1_")
+    garbage = evolve(Evidence.of(Transport(None)), token="mj1_")
     attempt(case.attestor, case.good)
     before = open_descriptors()
     for _ in range(100):

@@ -280,7 +280,7 @@ def test_nothing_is_remembered_of_a_connection_that_is_gone() -> None:
     for _ in range(50):
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         with ours, theirs:
-            assert outcome(attestor.attest(Evidence(Transport(ours)))) is not None
+            assert outcome(attestor.attest(Evidence.of(Transport(ours)))) is not None
     del ours, theirs
     assert len(attestor._recorded) == 0
 
@@ -319,4 +319,4 @@ def test_a_pid_that_nobody_can_have_is_told_in_a_sentence(pid: int) -> None:
 
 def test_hints_of_what_is_no_process_are_empty() -> None:
     nothing: list[Any] = [None, Transport(None), object()]
-    assert [hints(Evidence(transport)) for transport in nothing] == [{}, {}, {}]
+    assert [hints(Evidence.of(transport)) for transport in nothing] == [{}, {}, {}]

@@ -151,7 +151,7 @@ def test_a_header_counts_once_in_any_case() -> None:
 
 def test_nothing_secret_is_shown() -> None:
     evidence = Evidence(
-        None, "mj1_secret", Headers({"a": [b"secret"]}), AttestationData("tpm", b"secret")
+        None, None, "mj1_secret", Headers({"a": [b"secret"]}), AttestationData("tpm", b"secret")
     )
     assert "secret" not in repr(evidence)
     assert "tpm" in repr(evidence)

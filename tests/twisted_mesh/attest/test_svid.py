@@ -26,7 +26,7 @@ def connection_to(server: End, client: End | None = None) -> MeshConnection:
 
 
 def attest(connection: object) -> Attestation | None:
-    return outcome(SvidAttestor().attest(Evidence(connection)))
+    return outcome(SvidAttestor().attest(Evidence.of(connection)))
 
 
 def test_the_svid_says_who_it_is() -> None:

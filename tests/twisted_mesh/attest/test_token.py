@@ -24,7 +24,7 @@ def tokens() -> Tokens:
 
 
 def attest(tokens: Tokens, text: str | None = None) -> Attestation | None:
-    evidence = tokens.evidence if text is None else Evidence(None, text)
+    evidence = tokens.evidence if text is None else Evidence(token=text)
     return outcome(tokens.attestor.attest(evidence))
 
 

@@ -51,7 +51,7 @@ class Tokens:
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(None, self.token.text)
+        return Evidence(token=self.token.text)
 
     def find(self, digest: bytes) -> Deferred[Issued | None]:
         self.asked.append(digest)

@@ -22,6 +22,7 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
+from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.registry import Attested, Attestors
 from twisted_mesh.ca.api.authentication import Account
@@ -218,7 +219,7 @@ class Door:
 
     caller: Principal
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         return Account(self.caller.proof, self.caller.kind)
 
     def principal(self, attested: Attested) -> Principal:

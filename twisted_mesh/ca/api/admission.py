@@ -7,7 +7,7 @@ step. So no other order can be written, and nothing can be left out.
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from pki.policy.policy import Action, Principal, demand_proof, permit
 from pki.policy.selector import Selector
@@ -34,14 +34,15 @@ class Arrived:
     """A request of which is known on whose connection it came, and no more."""
 
     account: Account
+    _evidence: Evidence = field(repr=False)
     _request: BoundedRequest = field(repr=False)
     _authenticator: Authenticator = field(repr=False)
 
     @classmethod
     def on(cls, request: BoundedRequest, authenticator: Authenticator) -> "Arrived":
         """Raises :class:`NoProof` where the connection has ended meanwhile."""
-        account = authenticator.account(request.channel.transport)
-        return cls(account, request, authenticator)
+        evidence = Evidence.of(request.channel.transport, request.requestHeaders)
+        return cls(authenticator.account(evidence), evidence, request, authenticator)
 
     def charge(self, throttle: Throttle | None, action: Action | None) -> "Charged":
         """Have its caller pay for it. Raises :class:`RateLimited`.
@@ -50,13 +51,14 @@ class Arrived:
         """
         if throttle is not None:
             throttle.charge(self.account, action, self._request.channel.getPeer())
-        return Charged(self._request, self._authenticator)
+        return Charged(self._evidence, self._request, self._authenticator)
 
 
 @frozen
 class Charged:
     """A request that may cost the CA something."""
 
+    _evidence: Evidence = field(repr=False)
     _request: BoundedRequest = field(repr=False)
     _authenticator: Authenticator = field(repr=False)
 
@@ -79,11 +81,7 @@ class Charged:
                 body = parse_json(contents.body, proving)
             except BadRequest as error:
                 unreadable = error
-        evidence = Evidence(
-            request.channel.transport,
-            token=None if body is None else body.token,
-            headers=request.requestHeaders,
-        )
+        evidence = self._evidence if body is None else evolve(self._evidence, token=body.token)
         attested = await attestors.attest(evidence)
         principal = principal_of(
             self._authenticator.principal(attested), attested.attestations, lets_in

@@ -38,8 +38,8 @@ class Account:
 class Authenticator(Protocol):
     """Of one listener: who its callers are."""
 
-    def account(self, transport: object) -> Account:
-        """Whom a request on this connection is charged to. Raises :class:`NoProof` where it has ended."""
+    def account(self, evidence: Evidence) -> Account:
+        """Whom a request is charged to, by its connection. Raises :class:`NoProof` where that has ended."""
 
     def principal(self, attested: Attested) -> Principal:
         """Who asks, by what was attested of the connection; the rest is for :func:`principal_of`."""
@@ -51,12 +51,11 @@ class SocketAuthenticator:
 
     entries: RegistrationEntries
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         """The user who connected. Raises :class:`NoProof` where the connection is gone."""
-        process = Evidence(transport).process
-        if process is None:
+        if evidence.process is None:
             return Account(_UNKNOWN_PROCESS, Kind.ANONYMOUS)
-        uid = Credentials.of_peer(process).uid
+        uid = Credentials.of_peer(evidence.process).uid
         kind = Kind.ADMINISTRATOR if _administers(uid) else Kind.ANONYMOUS
         return Account(f"unix:uid:{uid}", kind)
 
@@ -78,14 +77,13 @@ class TlsAuthenticator:
     admins: Sequence[SpiffePattern] = ()
     """Who is an administrator besides."""
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         """The SVID's ID while it is good."""
-        evidence = Evidence(transport)
-        if evidence.tls is None or evidence.peer is None:
+        if evidence.peer is None:
             return Account(_NO_CERTIFICATE, Kind.ANONYMOUS)
-        if not evidence.tls.still_good():
+        if not evidence.peer.is_good:
             return Account(_NO_LONGER_VALID, Kind.ANONYMOUS)
-        spiffe_id = evidence.peer.spiffe_id
+        spiffe_id = evidence.peer.proven.spiffe_id
         kind = Kind.ADMINISTRATOR if self._administers(spiffe_id) else Kind.WORKLOAD
         return Account(f"x509:{spiffe_id}", kind)
 
@@ -112,7 +110,7 @@ class TlsAuthenticator:
 class PlaintextAuthenticator:
     """The loopback port of ``--insecure-http``: whoever reaches it, on the user's own word."""
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         """One for all."""
         return Account(_INSECURE_HTTP, Kind.ADMINISTRATOR)
 
@@ -124,7 +122,7 @@ class PlaintextAuthenticator:
 def of_process(transport: object) -> tuple[str, bool]:
     """Whose a connection on the socket is before it has said a word, and whether that is an administrator's."""
     try:
-        process = Evidence(transport).process
+        process = Evidence.of(transport).process
         uid = None if process is None else Credentials.of_peer(process).uid
     except NoProof:
         uid = None

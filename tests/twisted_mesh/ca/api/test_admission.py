@@ -80,7 +80,7 @@ class Api:
         api = CaApi(self.rig.ca, self, Attestors(attestors), throttle=throttle)
         self.site = BoundedSite(api, self.clock)
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         self.steps.append("account")
         return Account(self.caller.proof, self.caller.kind)
 

@@ -33,6 +33,7 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, ca_rig, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh import ca
+from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import ROUTES, CaApi
 from twisted_mesh.ca.api.authentication import Account
@@ -74,7 +75,7 @@ class Api:
         """From now on the record is what this store says."""
         self.site.resource.ca = evolve(self.rig.ca, record=CertificateRecord(store))
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         """It is the authenticator, too."""
         return Account(self.caller.proof, self.caller.kind)
 

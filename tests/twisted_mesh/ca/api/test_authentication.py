@@ -172,14 +172,14 @@ def test_all_that_was_attested_together_may_be_what_an_entry_names(rig: CaRig) -
 def test_a_user_is_charged_for_himself_and_root_is_an_administrator(rig: CaRig) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        account = SocketAuthenticator(rig.ca.entries).account(Transport(ours))
+        account = SocketAuthenticator(rig.ca.entries).account(Evidence.of(Transport(ours)))
     assert account == Account(f"unix:uid:{os.geteuid()}", Kind.ADMINISTRATOR)
 
 
 @only_root
 def test_another_user_is_nobody_until_he_is_attested(rig: CaRig) -> None:
     with calling(uid=NOBODY) as caller:
-        account = SocketAuthenticator(rig.ca.entries).account(caller.evidence.transport)
+        account = SocketAuthenticator(rig.ca.entries).account(caller.evidence)
     assert account == Account(f"unix:uid:{NOBODY}", Kind.ANONYMOUS)
 
 
@@ -189,11 +189,13 @@ def test_whose_connection_has_ended_is_refused(rig: CaRig) -> None:
     for each in (ours, theirs):
         each.close()
     for transport in (None, object(), Transport(None)):
-        assert authenticator.account(transport) == Account("unix:unknown", Kind.ANONYMOUS)
+        assert authenticator.account(Evidence.of(transport)) == Account(
+            "unix:unknown", Kind.ANONYMOUS
+        )
         assert of_process(transport) == nobody
     with socket.socket(socket.AF_UNIX) as alone:
         with pytest.raises(NoProof):
-            authenticator.account(Transport(alone))
+            authenticator.account(Evidence.of(Transport(alone)))
         assert of_process(Transport(alone)) == nobody
 
 
@@ -201,12 +203,14 @@ def test_an_svid_is_charged_by_its_id_while_it_is_good() -> None:
     server = End(True)
     connection = converse(End(False), server).served.made[0].transport
     spiffe_id = connection.peer.spiffe_id
-    assert TlsAuthenticator().account(connection) == Account(f"x509:{spiffe_id}", Kind.WORKLOAD)
+    assert TlsAuthenticator().account(Evidence.of(connection)) == Account(
+        f"x509:{spiffe_id}", Kind.WORKLOAD
+    )
     admins = (SpiffePattern.parse(str(spiffe_id)),)
-    account = TlsAuthenticator(admins).account(connection)
+    account = TlsAuthenticator(admins).account(Evidence.of(connection))
     assert account == Account(f"x509:{spiffe_id}", Kind.ADMINISTRATOR)
     server.time += timedelta(hours=2)
-    account = TlsAuthenticator(admins).account(connection)
+    account = TlsAuthenticator(admins).account(Evidence.of(connection))
     assert account == Account("tls:no-longer-valid", Kind.ANONYMOUS)
 
 
@@ -214,13 +218,16 @@ def test_without_an_svid_a_caller_is_a_stranger() -> None:
     server = End(True, demands_certificate=False)
     connection = converse(End(False, svid=None), server).served.made[0].transport
     for transport in (connection, None):
-        account = TlsAuthenticator().account(transport)
+        account = TlsAuthenticator().account(Evidence.of(transport))
         assert account == Account("tls:no-certificate", Kind.ANONYMOUS)
 
 
 def test_an_account_says_of_everybody_what_the_attestors_say_too(rig: CaRig) -> None:
     """So that the audit log's refusals, which are counted by accounts, name nobody otherwise."""
     connection = converse(End(False), End(True)).served.made[0].transport
-    attested = result_of(attestors_of(rig).attest(Evidence(connection)))
+    attested = result_of(attestors_of(rig).attest(Evidence.of(connection)))
     authenticator = TlsAuthenticator()
-    assert authenticator.account(connection).proof == authenticator.principal(attested).proof
+    assert (
+        authenticator.account(Evidence.of(connection)).proof
+        == authenticator.principal(attested).proof
+    )

@@ -13,6 +13,7 @@ from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk
+from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
@@ -37,7 +38,7 @@ class Api:
         self.rig.found()
         self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         return Account(self.caller.proof, self.caller.kind)
 
     def principal(self, attested: Attested) -> Principal:

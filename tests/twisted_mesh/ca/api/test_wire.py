@@ -26,6 +26,7 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration, NewRegistration, NewToken
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import ROUTES, CaApi
 from twisted_mesh.ca.api.authentication import Account
@@ -78,7 +79,7 @@ class Api:
     def __attrs_post_init__(self) -> None:
         self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
-    def account(self, transport: object) -> Account:
+    def account(self, evidence: Evidence) -> Account:
         return Account(self.caller.proof, self.caller.kind)
 
     def principal(self, attested: Attested) -> Principal:
