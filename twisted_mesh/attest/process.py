@@ -32,6 +32,7 @@ class _Recorded:
 
     @classmethod
     def of(cls, connected: socket.socket) -> "_Recorded":
+        """Raises :class:`NoProof` where nobody is connected any more."""
         by = Credentials.of_peer(connected)
         return cls(by.uid, by.pid, f"unix:uid:{by.uid}", _owned(by))
 
