@@ -724,6 +724,7 @@ STATUSES = {
             "PassphraseMismatch",
         ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
+        "PassphraseMismatch",
     },
     401: {"NoProof", "Revoked", "TokenDead"},
     403: {"Forbidden", "EntryGone"},
