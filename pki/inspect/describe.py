@@ -85,7 +85,7 @@ class PublicKeyFacts:
     """A public key as it stands in a certificate or CSR."""
 
     algorithm: str
-    """``EC``, ``RSA``, ``ED25519``; the OID of a kind that is not known here."""
+    """As its OID is called: ``EC``, ``RSA``, ``DSA``; the OID of a kind that is not known here."""
     label: str
     """For people: ``ECDSA P-256``, ``RSA-4096``."""
     bits: int | None
@@ -298,10 +298,12 @@ class _Reader:
             label = f"{algorithm}-{bits}"
         elif isinstance(key, ec.EllipticCurvePublicKey):
             bits, curve = key.key_size, key.curve.name
-            known = KeyAlgorithm.of(key)
-            label = known.label if known else f"ECDSA {curve}"
+            label = f"ECDSA {curve}"
         elif isinstance(key, dsa.DSAPublicKey):
             bits = key.key_size
+        known = KeyAlgorithm.of(key) if key else None
+        if known:
+            label = known.label
         return PublicKeyFacts(algorithm, label, bits, curve, exponent, digest)
 
 
