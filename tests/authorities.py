@@ -10,7 +10,9 @@ from typing import Any
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from pki.issuing.authority import Authority
@@ -175,7 +177,7 @@ def forge(
         if found is not None:
             builder = builder.add_extension(found[0], critical=found[1])
     if issuer is None:
-        hashed = not isinstance(private_key, ed448.Ed448PrivateKey)
+        hashed = not isinstance(private_key, Ed25519PrivateKey | Ed448PrivateKey)
         return builder.sign(private_key, digest or (hashes.SHA256() if hashed else None))
     assert isinstance(issuer.key, MemoryKey)
     return builder.sign(issuer.key.private_key, digest or issuer.key.algorithm.hash)

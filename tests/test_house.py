@@ -139,6 +139,17 @@ def test_the_development_lock_contains_the_core_lock() -> None:
     assert core <= dev
 
 
+def test_a_key_algorithm_is_known_to_the_table_and_its_own_module_alone() -> None:
+    """Ed25519 was added to see what it takes. The audit log's own key is one whatever CAs sign by."""
+    knows = {
+        str(path.relative_to(ROOT))
+        for top in ("pki", "twisted_mesh", "twisted", "bin")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix != ".pyc" and path.is_file() and b"ed25519" in path.read_bytes().lower()
+    }
+    assert knows == {"pki/keys/algorithm.py", "pki/keys/ed25519.py", "pki/audit/log.py"}
+
+
 def test_no_file_depends_on_the_machine_it_was_written_on() -> None:
     # Spelled apart so that this file does not find itself.
     strangers = ["../" + "shared", "/work/" + "main", "pypi" + ".org", "files.python" + "hosted"]

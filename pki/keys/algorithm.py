@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
 )
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
@@ -17,12 +18,13 @@ from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from pki.codes import Code
 from pki.errors import Problem
 from pki.keys.ecdsa import P256, P384
+from pki.keys.ed25519 import Ed25519
 from pki.keys.kind import Hash, KeyKind
 from pki.keys.rsa import Rsa
 
 #: A key class of one row each.
-PublicKey = RSAPublicKey | EllipticCurvePublicKey
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
 class KeyAlgorithm(StrEnum):
@@ -35,6 +37,7 @@ class KeyAlgorithm(StrEnum):
     RSA_4096 = "rsa-4096", Rsa(4096)
     EC_P256 = "ec-p256", P256
     EC_P384 = "ec-p384", P384
+    ED25519 = "ed25519", Ed25519()
 
     def __new__(cls, name: str, *row: KeyKind[Any, Any]) -> Self:
         made = str.__new__(cls, name)

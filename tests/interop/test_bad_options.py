@@ -18,7 +18,7 @@ CA: dict[str, tuple[str, str]] = {
     "--trust-domain Mesh.Local": ("mesh-ca", "lower-case"),
     "--trust-domain spiffe://a/b": ("mesh-ca", "trust domain"),
     "--root-key rsa-1024": ("mesh-ca", "--root-key is one of"),
-    "--issuing-key ed25519": ("mesh-ca", "--issuing-key is one of"),
+    "--issuing-key ed448": ("mesh-ca", "--issuing-key is one of"),
     "--cert-duration 0s": ("mesh-ca", "--cert-duration"),
     "--cert-duration soon": ("mesh-ca", "duration"),
     "--cert-duration 2d": ("mesh-ca", "--max-cert-duration"),

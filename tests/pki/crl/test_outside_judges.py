@@ -32,6 +32,7 @@ WALL = datetime.now(UTC).replace(microsecond=0)
 ALGORITHMS = [
     pytest.param((KeyAlgorithm.RSA_4096, KeyAlgorithm.EC_P256), marks=pytest.mark.interop),
     (KeyAlgorithm.EC_P384, KeyAlgorithm.RSA_2048),
+    (KeyAlgorithm.ED25519, KeyAlgorithm.ED25519),
 ]
 
 

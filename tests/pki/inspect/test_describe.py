@@ -10,7 +10,7 @@ import pytest
 from attrs import asdict
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, padding, rsa
 from cryptography.x509.oid import AttributeOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,7 +126,8 @@ def test_every_kind_of_key_has_a_label() -> None:
         "ECDSA secp256k1",
         256,
     )
-    assert label(ed25519.Ed25519PrivateKey.generate().public_key()) == ("ED25519", "ED25519", None)
+    assert label(key("ed", KeyAlgorithm.ED25519).public_key) == ("ED25519", "Ed25519", None)
+    assert label(ed448.Ed448PrivateKey.generate().public_key()) == ("ED448", "ED448", None)
     assert label(key("rsa", KeyAlgorithm.RSA_2048).public_key) == ("RSA", "RSA-2048", 2048)
     numbers = dsa.DSAParameterNumbers((1 << 1023) + 1, (1 << 159) + 1, 2)
     assert label(dsa.DSAPublicNumbers(4, numbers).public_key()) == ("DSA", "DSA", 1024)

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,9 +224,21 @@ def test_a_weak_key_or_a_curve_of_others_is_refused(
     assert refusals(csr) == ["weak-key"]
 
 
-def test_an_edwards_key_is_refused() -> None:
-    csr = csr_builder().sign(ed25519.Ed25519PrivateKey.generate(), None).public_bytes(PEM)
-    assert "weak-key" in refusals(csr)
+def test_an_edwards_key_of_another_curve_is_refused() -> None:
+    csr = csr_builder().sign(ed448.Ed448PrivateKey.generate(), None).public_bytes(PEM)
+    assert refusals(csr) == ["weak-key", "weak-signature"]
+
+
+def test_a_key_that_signs_without_a_hash_proves_itself_and_no_other() -> None:
+    made = x509.load_pem_x509_csr(build_csr(key("ed", KeyAlgorithm.ED25519), BACKEND))
+    body, signature = made.tbs_certrequest_bytes, bytearray(made.signature)
+    signature[0] ^= 1
+    algorithm = KeyAlgorithm.ED25519.identifier
+    forged = pem(tlv(0x30, body + algorithm + tlv(0x03, b"\0" + signature)), "CERTIFICATE REQUEST")
+    assert refusals(forged) == ["no-possession"]
+    ec_body = x509.load_pem_x509_csr(build_csr(key(), BACKEND)).tbs_certrequest_bytes
+    mixed = tlv(0x30, ec_body + algorithm + tlv(0x03, b"\0" + made.signature))
+    assert refusals(pem(mixed, "CERTIFICATE REQUEST")) in (["no-possession"], ["weak-key"])
 
 
 def rsa_spki(exponent: int) -> bytes:

@@ -6,7 +6,7 @@ import traceback
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +36,9 @@ def test_a_key_reads_back_from_its_pem(algorithm: KeyAlgorithm) -> None:
     assert spki_der(read.public_key) == spki_der(made.public_key)
 
 
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P384])
+@pytest.mark.parametrize(
+    "algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P384, KeyAlgorithm.ED25519]
+)
 def test_an_encrypted_key_reads_back_with_its_passphrase_only(algorithm: KeyAlgorithm) -> None:
     made = key("pem", algorithm)
     sealed = made.to_pem(b"correct horse")
@@ -69,13 +71,14 @@ def test_what_a_key_signs_only_that_key_verifies(algorithm: KeyAlgorithm) -> Non
         (KeyAlgorithm.RSA_4096, "RSA-4096", "sha256"),
         (KeyAlgorithm.EC_P256, "ECDSA P-256", "sha256"),
         (KeyAlgorithm.EC_P384, "ECDSA P-384", "sha384"),
+        (KeyAlgorithm.ED25519, "Ed25519", None),
     ],
 )
 def test_algorithms_have_a_name_for_people_and_a_hash(
-    algorithm: KeyAlgorithm, label: str, digest: str
+    algorithm: KeyAlgorithm, label: str, digest: str | None
 ) -> None:
     assert algorithm.label == label
-    assert algorithm.hash.name == digest
+    assert (algorithm.hash.name if algorithm.hash else None) == digest
 
 
 def test_a_key_id_is_the_hash_of_the_public_key() -> None:
@@ -97,7 +100,7 @@ def test_no_secret_shows_in_a_key_or_in_an_error_about_one() -> None:
 @pytest.mark.parametrize(
     "private_key",
     [
-        ed25519.Ed25519PrivateKey.generate(),
+        ed448.Ed448PrivateKey.generate(),
         x25519.X25519PrivateKey.generate(),
         ec.generate_private_key(ec.SECP521R1()),
         ec.generate_private_key(ec.SECP256K1()),
@@ -107,7 +110,7 @@ def test_no_secret_shows_in_a_key_or_in_an_error_about_one() -> None:
     ids=lambda private_key: f"{type(private_key).__name__}-{getattr(private_key, 'key_size', '')}",
 )
 def test_a_private_key_of_another_kind_is_refused(private_key: PrivateKeyTypes) -> None:
-    with pytest.raises(UnusableKey, match="none of rsa-2048, rsa-4096, ec-p256, ec-p384"):
+    with pytest.raises(UnusableKey, match="none of rsa-2048, rsa-4096, ec-p256, ec-p384, ed25519"):
         MemoryKey.from_pem(pkcs8(private_key))
 
 
@@ -182,7 +185,7 @@ CLOSE = without_small_factors(PRIME + 2)
         (rsa_key(1024, 3).public_key(), ["this one 1024", "this one is 3"]),
         (ec.generate_private_key(ec.SECP521R1()).public_key(), ["kind secp521r1 are not used"]),
         (ec.generate_private_key(ec.SECP256K1()).public_key(), ["kind secp256k1 are not used"]),
-        (ed25519.Ed25519PrivateKey.generate().public_key(), ["kind Ed25519 are not used"]),
+        (ed448.Ed448PrivateKey.generate().public_key(), ["kind Ed448 are not used"]),
         (dsa.generate_private_key(1024).public_key(), ["are not used"]),
     ],
 )
@@ -193,7 +196,7 @@ def test_weak_keys_are_told_by_what_is_weak_in_them(
     assert [problem.code for problem in problems] == ["weak-key"] * len(found)
     for problem, expected in zip(problems, found, strict=True):
         assert expected in problem.detail
-        assert "rsa-2048, rsa-4096, ec-p256, ec-p384" in problem.remedy
+        assert "rsa-2048, rsa-4096, ec-p256, ec-p384, ed25519" in problem.remedy
 
 
 def test_a_modulus_that_fills_a_csr_is_refused_by_its_size_and_not_factored(

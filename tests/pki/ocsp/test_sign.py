@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.issuing.profile import OCSP_RESPONDER
-from pki.keys import KeyAlgorithm, MemoryKey, verify
+from pki.keys import KeyAlgorithm, MemoryKey, is_strong, verify
 from pki.keys.signature import SigningFailed
 from pki.ocsp.request import HASHES, SHA1, SHA256, Issuer, OcspRequest
 from pki.ocsp.sign import (
@@ -157,7 +157,7 @@ def test_keys_of_every_kind_answer(algorithm: KeyAlgorithm, by_name: bool) -> No
     ):
         found = answered(single(), responder=responder)
         signer = (responder.certificate or issuer.certificate).public_key()
-        assert found.signature_hash_algorithm is not None
+        assert is_strong(found)
         verify(  # type: ignore[type-var]
             signer,  # type: ignore[arg-type]
             found.signature,

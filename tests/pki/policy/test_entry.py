@@ -366,7 +366,7 @@ def test_all_problems_of_an_entry_are_told_at_once() -> None:
             ip_addresses=["192.0.2.1", "192.0.2.256", "fe80::1%eth0"],
             ttl="2",
             max_ttl="0s",
-            keys=["ec-p256", "ed25519"],
+            keys=["ec-p256", "ed448"],
             comment="two\nlines",
         )
     found = [(problem.subject, problem.code) for problem in refusal.value.problems]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +56,7 @@ def test_a_bundle_reads_back_from_jwks(bundle: TrustBundle) -> None:
 def test_the_jwks_has_the_members_of_its_specifications() -> None:
     document = json.loads(BUNDLE.to_jwks())
     assert (document["spiffe_sequence"], document["spiffe_refresh_hint"]) == (7, 300)
-    rsa_jwk, _, p256, p384 = document["keys"]
+    rsa_jwk, _, p256, p384, ed = document["keys"]
     assert set(rsa_jwk) == {"use", "kty", "n", "e", "x5c"}
     assert (rsa_jwk["kty"], rsa_jwk["e"]) == ("RSA", "AQAB")
     for jwk, curve, size in ((p256, "P-256", 32), (p384, "P-384", 48)):
@@ -63,6 +64,17 @@ def test_the_jwks_has_the_members_of_its_specifications() -> None:
         assert (jwk["use"], jwk["kty"], jwk["crv"]) == ("x509-svid", "EC", curve)
         assert len(base64.urlsafe_b64decode(jwk["x"] + "==")) == size
     assert base64.b64decode(p256["x5c"][0]) == der(ROOTS[2])
+    assert set(ed) == {"use", "kty", "crv", "x", "x5c"}
+    assert (ed["kty"], ed["crv"], len(ed["x"])) == ("OKP", "Ed25519", 43)
+
+
+def test_a_jwk_is_written_as_rfc_8037_appendix_a_writes_it() -> None:
+    raw = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+    assert jwk_members(Ed25519PublicKey.from_public_bytes(raw)) == {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    }
 
 
 def test_coordinates_keep_their_leading_zeros() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.logger import LogEvent
 
@@ -310,7 +310,7 @@ def a_root_that_cannot_be_decoded(state: StateDirectory) -> None:
     _write(state, "root.crt", certificates_pem([root]))
 
 
-EDWARDS = ed25519.Ed25519PrivateKey.generate().private_bytes(
+EDWARDS = ed448.Ed448PrivateKey.generate().private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
 )
 LOCKED = key(3).to_pem(b"passphrase")

@@ -180,7 +180,7 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-server", ["--ip", "10.0.0.0/8"], "is no IP address"),
         ("mesh-server", ["--allow", "everybody"], "begins with spiffe://"),
         ("mesh-server", ["--allow", "spiffe://*/x"], "lower-case"),
-        ("mesh-server", ["--key", "ed25519"], "--key is one of"),
+        ("mesh-server", ["--key", "ed448"], "--key is one of"),
         ("mesh-server", ["--ttl", "1 hour"], "not a duration"),
         ("mesh-server", ["--rotate-at", "half"], "from 0.1 to 0.9, like 0.5"),
         ("mesh-server", ["--rotate-at", "nan"], "from 0.1 to 0.9"),

@@ -10,6 +10,7 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from pki.errors import Problem
+from pki.keys import KeyAlgorithm
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
 from tests.authorities import (
@@ -22,6 +23,7 @@ from tests.authorities import (
     forge_issuing,
     forge_root,
     key,
+    mesh,
     names,
 )
 from tests.twisted_mesh.tls.wires import (
@@ -172,6 +174,18 @@ def test_a_good_client_talks(exact_alerts: bool) -> None:
     assert str(peer.spiffe_id) == "spiffe://mesh.local/service/backend"
     assert (peer.tls.version, peer.tls.sni, peer.tls.alpn) == ("TLS 1.3", "localhost", "http/1.1")
     assert len(peer.path) == len(peer.tls.chain) == len(peer.tls.serials) == 3
+
+
+def test_a_client_with_another_kind_of_keys_talks() -> None:
+    keys = (key(name, KeyAlgorithm.ED25519) for name in ("root", "issuing", "leaf"))
+    root_key, issuing_key, leaf_key = keys
+    ca = mesh(MESH, root_key, issuing_key, TODAY - HOUR)
+    leaf = ca.leaf(now=TODAY, leaf_key=leaf_key)
+    svid = svid_of(leaf, ca.issuing.intermediates, leaf_key)
+    conversation = converse(End(False, svid, ca), End(True, svid, ca))
+    conversation.calling.made[0].transport.write(b"hello")
+    conversation.pump()
+    assert conversation.served.made[0].heard == b"hello"
 
 
 def next_generation() -> Mesh:
