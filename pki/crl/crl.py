@@ -6,10 +6,11 @@ CRLs, none for some reasons only.
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import cast
 
 from attrs import field, frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
 from cryptography.x509.oid import ExtensionOID
 
 from pki.codes import Code
@@ -20,8 +21,6 @@ from pki.keys import is_strong, key_id
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension, subject_of
 from pki.validity import rfc3339
-
-_E = TypeVar("_E", bound=x509.ExtensionType)
 
 #: A CRL of 1.8 million entries; more is refused before it is parsed.
 MAX_CRL_SIZE = 64 * 1024 * 1024
@@ -70,6 +69,7 @@ class Crl:
         return revocations(self._entries.items(), self.issuer, self.expires_at)
 
     def find(self, serial: int) -> Revocation | None:
+        """The entry about that serial; None where it is not listed."""
         facts = self._entries.get(serial)
         if facts is None:
             return None
@@ -148,7 +148,7 @@ def _load(der: bytes) -> x509.CertificateRevocationList:
 
 
 def _relied_on(crl: x509.CertificateRevocationList, der: bytes, issuer: x509.Certificate) -> Crl:
-    scope = _extension(crl, x509.IssuingDistributionPoint)
+    scope = extension(crl, x509.IssuingDistributionPoint)
     if crl.next_update_utc is None:
         raise AssertionError("a CRL without an end was not refused")
     return Crl(
@@ -225,9 +225,9 @@ def _extension_problems(crl: x509.CertificateRevocationList) -> Iterator[Problem
                 crl,
                 "5.2",
             )
-    if _extension(crl, x509.DeltaCRLIndicator):
+    if extension(crl, x509.DeltaCRLIndicator):
         yield _problem(Code.CRL_DELTA, "it lists changes to another CRL only", crl, "5.2.4")
-    scope = _extension(crl, x509.IssuingDistributionPoint)
+    scope = extension(crl, x509.IssuingDistributionPoint)
     if scope is None:
         return
     limits = {
@@ -251,14 +251,14 @@ def _is_named(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> 
 
 def _is_signed(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     try:
-        key: Any = issuer.public_key()  # of a kind that signs nothing, it raises TypeError
-        return crl.is_signature_valid(key)
+        # For a key of a kind that signs nothing, it raises TypeError.
+        return crl.is_signature_valid(cast(CertificateIssuerPublicKeyTypes, issuer.public_key()))
     except HOSTILE_INPUT:
         return False
 
 
 def _number(crl: x509.CertificateRevocationList) -> int | None:
-    number = _extension(crl, x509.CRLNumber)
+    number = extension(crl, x509.CRLNumber)
     return number.crl_number if number else None
 
 
@@ -291,14 +291,6 @@ def _entries_in(der: bytes) -> bytes:
             return der[start:at]
         is_dated = is_dated or tag in (UTC_TIME, GENERALIZED_TIME)
     return b""
-
-
-def _extension(crl: x509.CertificateRevocationList, kind: type[_E]) -> _E | None:
-    try:
-        found: Any = crl.extensions.get_extension_for_oid(kind.oid)
-        return cast(_E, found.value)
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _problem(

@@ -5,14 +5,13 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.x509.oid import ExtensionOID
 
 from pki.codes import Code
 from pki.der import inside
@@ -20,6 +19,7 @@ from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.names import IPAddress, alternative_names, is_dns_name, subject_for
+from pki.svid.x509svid import extension
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
@@ -287,10 +287,7 @@ def _names(
     csr: x509.CertificateSigningRequest, requested_id: str, problems: list[Problem]
 ) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
     try:
-        found: Any = csr.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-        names = list(found.value)
-    except x509.ExtensionNotFound:
-        return (), ()
+        names = list(extension(csr, x509.SubjectAlternativeName) or ())
     except HOSTILE_INPUT:
         problems.append(
             _problem(

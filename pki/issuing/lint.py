@@ -16,7 +16,7 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.issuing.profile import BACKDATE, Profile
 from pki.issuing.publication import Publication
-from pki.keys import is_strong, weaknesses
+from pki.keys import is_strong, key_identifier, spki_der, weaknesses
 from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.svid.x509svid import Purpose, extension, leaf_problems, subject_of, uri_names, validity_of
 from pki.validity import Validity
@@ -42,6 +42,7 @@ class Draftee:
 
     @property
     def is_root(self) -> bool:
+        """Whether it issues itself."""
         return self.issuer is self.cert
 
     @property
@@ -54,11 +55,19 @@ class AnyDraft(Protocol):
     """What is linted, in full or in part."""
 
     @property
-    def subject(self) -> str: ...
+    def subject(self) -> str:
+        """What problems are about, for people."""
+        ...
+
     @property
-    def profile(self) -> Profile: ...
+    def profile(self) -> Profile:
+        """What it must look like."""
+        ...
+
     @property
-    def now(self) -> datetime: ...
+    def now(self) -> datetime:
+        """When it is made."""
+        ...
 
 
 #: Must be critical / must not be critical (RFC 5280 section 4.2).
@@ -91,19 +100,23 @@ def lint(draftee: Draftee) -> list[Problem]:
 
 
 def broken(draftee: AnyDraft, detail: str, rule: str) -> Problem:
+    """The problem of a draft that breaks ``rule``: a bug of ours."""
     return Problem(Code.LINT, detail, "this is a bug of the CA: report it", rule, draftee.subject)
 
 
 def version(d: Draftee) -> Iterator[Problem]:
+    """RFC 5280 section 4.1.2.1."""
     if d.cert.version is not x509.Version.v3:
         yield broken(d, "a certificate with extensions has version 3", "RFC 5280 section 4.1.2.1")
 
 
 def serial(d: Draftee) -> Iterator[Problem]:
+    """RFC 5280 section 4.1.2.2."""
     yield from serial_problems(d, d.cert.serial_number)
 
 
 def serial_problems(d: AnyDraft, number: int) -> Iterator[Problem]:
+    """Positive, unguessable, and short enough (RFC 5280 section 4.1.2.2, CA/Browser Forum BR section 7.1)."""
     if not 1 << 63 <= number < 1 << 159:
         yield broken(
             d,
@@ -113,6 +126,7 @@ def serial_problems(d: AnyDraft, number: int) -> Iterator[Problem]:
 
 
 def signature_algorithm(d: Draftee) -> Iterator[Problem]:
+    """CA/Browser Forum BR section 7.1.3.2."""
     if not is_strong(d.cert):
         yield broken(
             d, "signatures are made with SHA-256 or better", "CA/Browser Forum BR section 7.1.3.2"
@@ -120,6 +134,7 @@ def signature_algorithm(d: Draftee) -> Iterator[Problem]:
 
 
 def names(d: Draftee) -> Iterator[Problem]:
+    """Issuer and subject (RFC 5280 sections 4.1.2.4 and 4.1.2.6)."""
     if not d.cert.issuer.rdns or d.cert.issuer != d.issuer.subject:
         yield broken(d, "the issuer's name is not the issuer's subject", "RFC 5280 section 4.1.2.4")
     if not d.cert.subject.rdns:
@@ -130,10 +145,12 @@ def names(d: Draftee) -> Iterator[Problem]:
 
 
 def validity(d: Draftee) -> Iterator[Problem]:
+    """RFC 5280 section 4.1.2.5."""
     yield from period_problems(d, validity_of(d.cert), validity_of(d.issuer))
 
 
 def period_problems(d: AnyDraft, period: Validity, issuers: Validity) -> Iterator[Problem]:
+    """Now, within the issuer's own, and no longer than the profile allows (RFC 5280 section 4.1.2.5)."""
     start, end = period.not_before, period.not_after
     rule = "RFC 5280 section 4.1.2.5"
     if not start <= d.now <= end:
@@ -149,6 +166,7 @@ def period_problems(d: AnyDraft, period: Validity, issuers: Validity) -> Iterato
 
 
 def public_key(d: Draftee) -> Iterator[Problem]:
+    """It is not weak, whatever the caller has looked at before."""
     yield from weaknesses(d.cert.public_key())
 
 
@@ -166,7 +184,13 @@ def extensions(d: Draftee) -> Iterator[Problem]:
                 f"extension {oid.dotted_string} must {'' if critical else 'not '}be critical",
                 "RFC 5280 section 4.2.1",
             )
-    if found.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, False) == bool(d.cert.subject.rdns):
+    critical_name = found.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, False)
+    yield from critical_name_problems(d, critical_name, not d.cert.subject.rdns)
+
+
+def critical_name_problems(d: AnyDraft, is_critical: bool, is_nameless: bool) -> Iterator[Problem]:
+    """The alternative name is what names a certificate without a subject (RFC 5280 section 4.2.1.6)."""
+    if is_critical != is_nameless:
         yield broken(
             d,
             "the alternative name is critical exactly when the subject is empty",
@@ -183,6 +207,7 @@ def _wanted(profile: Profile) -> set[ObjectIdentifier]:
 
 
 def publication(d: Draftee) -> Iterator[Problem]:
+    """Just the profile's URLs (RFC 5280 sections 4.2.1.13 and 4.2.2.1)."""
     expected = d.profile.publication or Publication()
     if extension(d.cert, x509.CRLDistributionPoints) != expected.distribution_points:
         yield broken(
@@ -195,12 +220,11 @@ def publication(d: Draftee) -> Iterator[Problem]:
 
 
 def key_identifiers(d: Draftee) -> Iterator[Problem]:
+    """Both name the key that they are of (RFC 5280 sections 4.2.1.1 and 4.2.1.2)."""
     own = extension(d.cert, x509.SubjectKeyIdentifier)
-    expected = x509.SubjectKeyIdentifier.from_public_key(d.cert.public_key())
-    if own is None or own.digest != expected.digest:
-        yield broken(
-            d, "the subject key identifier is not that of the key", "RFC 5280 section 4.2.1.2"
-        )
+    yield from own_identifier_problems(
+        d, own.digest if own else None, spki_der(d.cert.public_key())
+    )
     authority = extension(d.cert, x509.AuthorityKeyIdentifier)
     issuers = extension(d.issuer, x509.SubjectKeyIdentifier)
     if authority is None or issuers is None or authority.key_identifier != issuers.digest:
@@ -209,7 +233,18 @@ def key_identifiers(d: Draftee) -> Iterator[Problem]:
         )
 
 
+def own_identifier_problems(
+    d: AnyDraft, identifier: bytes | None, spki: bytes
+) -> Iterator[Problem]:
+    """The subject key identifier is the SHA-1 of the key's bits (RFC 5280 section 4.2.1.2 (1))."""
+    if identifier != key_identifier(spki):
+        yield broken(
+            d, "the subject key identifier is not that of the key", "RFC 5280 section 4.2.1.2"
+        )
+
+
 def usages(d: Draftee) -> Iterator[Problem]:
+    """Constraints and usages are the profile's (RFC 5280 sections 4.2.1.3, 4.2.1.9 and 4.2.1.12)."""
     if extension(d.cert, x509.BasicConstraints) != d.profile.basic_constraints:
         yield broken(d, "basic constraints are not the profile's", "RFC 5280 section 4.2.1.9")
     if extension(d.cert, x509.KeyUsage) != d.profile.key_usage:
@@ -219,6 +254,7 @@ def usages(d: Draftee) -> Iterator[Problem]:
 
 
 def issuer_may_sign(d: Draftee) -> Iterator[Problem]:
+    """The issuer is a CA that may have such a certificate below it (RFC 5280 section 6.1.4)."""
     constraints = extension(d.issuer, x509.BasicConstraints)
     usage = extension(d.issuer, x509.KeyUsage)
     if not constraints or not constraints.ca or not usage or not usage.key_cert_sign:
@@ -235,6 +271,7 @@ def issuer_may_sign(d: Draftee) -> Iterator[Problem]:
 
 
 def identity(d: Draftee) -> Iterator[Problem]:
+    """A leaf is an SVID; a CA names no workload (X509-SVID sections 2 to 5)."""
     if d.profile.is_responder:
         return  # it has no alternative name at all: `extensions` sees to that
     if not d.profile.is_ca:

@@ -1,4 +1,4 @@
-"""Gaps: the lints for what a template leaves open. They run on every draft; all else passed with its template."""
+"""Lints for what a template leaves open. They run on every draft; all else passed with its template."""
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
@@ -6,10 +6,16 @@ from datetime import datetime
 from attrs import frozen
 
 from pki.errors import Problem
-from pki.issuing.lint import broken, period_problems, serial_problems
+from pki.issuing.lint import (
+    broken,
+    critical_name_problems,
+    own_identifier_problems,
+    period_problems,
+    serial_problems,
+)
 from pki.issuing.profile import Profile
 from pki.issuing.template import Fields
-from pki.keys import PublicKey, key_identifier, weaknesses
+from pki.keys import PublicKey, weaknesses
 from pki.spiffe import SpiffeId
 from pki.svid.names import DNS_NAME, IP_ADDRESS, NAMELESS, URI, IPAddress, subject_der
 from pki.svid.x509svid import uri_problems
@@ -48,36 +54,33 @@ def lint_template(filled: Filled) -> list[Problem]:
 
 
 def serial(d: Filled) -> Iterator[Problem]:
+    """RFC 5280 section 4.1.2.2."""
     return serial_problems(d, d.fields.serial)
 
 
 def validity(d: Filled) -> Iterator[Problem]:
+    """RFC 5280 section 4.1.2.5."""
     return period_problems(d, d.fields.validity, d.issuers)
 
 
 def subject(d: Filled) -> Iterator[Problem]:
+    """That of the SPIFFE ID, and empty where the template is for that (RFC 5280 section 4.1.2.6)."""
     expected = subject_der(d.spiffe_id)
     if d.fields.subject != expected:
         yield broken(d, "the subject is not that of the SPIFFE ID", "RFC 5280 section 4.1.2.6")
-    if d.is_nameless != (d.fields.subject == NAMELESS):
-        yield broken(
-            d,
-            "the alternative name is critical exactly when the subject is empty",
-            "RFC 5280 section 4.2.1.6",
-        )
+    yield from critical_name_problems(d, d.is_nameless, d.fields.subject == NAMELESS)
 
 
 def public_key(d: Filled) -> Iterator[Problem]:
+    """The key that was to be certified, not weak, and its identifier (RFC 5280 section 4.2.1.2)."""
     yield from weaknesses(d.public_key)
     if d.fields.spki != d.spki:
         yield broken(d, "the key is not the one to be certified", "RFC 5280 section 4.1.2.7")
-    elif d.fields.key_identifier != key_identifier(d.fields.spki):
-        yield broken(
-            d, "the subject key identifier is not that of the key", "RFC 5280 section 4.2.1.2"
-        )
+    else:
+        yield from own_identifier_problems(d, d.fields.key_identifier, d.fields.spki)
 
 
-def names(d: Filled) -> Iterator[Problem]:
+def alternative_names(d: Filled) -> Iterator[Problem]:
     """One SPIFFE ID with a path, the one that was granted, and the host names that were, in their order."""
     found: dict[int, list[bytes]] = {URI: [], DNS_NAME: [], IP_ADDRESS: []}
     for tag, content in d.fields.names:
@@ -100,5 +103,5 @@ _RULES: tuple[Callable[[Filled], Iterator[Problem]], ...] = (
     validity,
     subject,
     public_key,
-    names,
+    alternative_names,
 )

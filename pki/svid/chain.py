@@ -61,6 +61,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
+        """Whether the peer is who it claims to be."""
         return not self.problems and self.spiffe_id is not None
 
     def holds_at(self, now: datetime) -> bool:
@@ -309,30 +310,31 @@ def _revoked(
 ) -> Iterator[Problem]:
     if issuer is None or not len(revocations):
         return
-    found = revocations.find(_name_of(issuer), cert.serial_number)
+    found = revocations.find(_key_id_of(issuer), cert.serial_number)
     if found:
         yield found.problem(subject_of(cert))
 
 
-#: Key ids by a certificate's signature, which is found faster than the certificate; each with its key.
-_names: dict[bytes, tuple[object, str]] = {}
-_MOST_NAMES = 64
+#: Keys of issuers and their key ids, by the signature on the issuer's certificate.
+_key_ids: dict[bytes, tuple[object, str]] = {}
+_MOST_KEY_IDS = 64
 
 
-def _name_of(issuer: x509.Certificate) -> str:
-    """What revocations call it. To encode and hash a key takes longer than all else that is asked of them.
+def _key_id_of(issuer: x509.Certificate) -> str:
+    """The issuer's :func:`pki.keys.key_id`, remembered: to encode and hash a key costs more than the look-up.
 
-    Anybody can give a certificate the signature of another one: that the key is the same is what counts.
+    A signature is quick to look up by, and proves nothing: anybody can write the signature of one
+    certificate into another. So a key id is taken from memory only where the key is the same too.
     """
     key = issuer.public_key()
-    known = _names.get(issuer.signature)
+    known = _key_ids.get(issuer.signature)
     if known is not None and known[0] == key:
         return known[1]
-    if len(_names) >= _MOST_NAMES:
-        _names.clear()
-    name = key_id(key)
-    _names[issuer.signature] = key, name
-    return name
+    if len(_key_ids) >= _MOST_KEY_IDS:
+        _key_ids.clear()
+    made = key_id(key)
+    _key_ids[issuer.signature] = key, made
+    return made
 
 
 def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:

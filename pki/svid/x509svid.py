@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Any, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from attrs import field, frozen
 from cryptography import x509
@@ -16,6 +16,15 @@ from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.validity import Validity
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
+
+
+class Carrier(Protocol):
+    """What carries extensions: a certificate, a CSR (those that it asks for) or a CRL."""
+
+    @property
+    def extensions(self) -> x509.Extensions:
+        """All of them."""
+        ...
 
 
 class Purpose(StrEnum):
@@ -56,20 +65,21 @@ def issuer_of(cert: x509.Certificate) -> str:
 
 
 def validity_of(cert: x509.Certificate) -> Validity:
+    """From when to when a certificate holds, in UTC."""
     return Validity(cert.not_valid_before_utc, cert.not_valid_after_utc)
 
 
-def extension(cert: x509.Certificate, kind: type[_E]) -> _E | None:
+def extension(carrier: Carrier, kind: type[_E]) -> _E | None:
     """The extension's value, or None. Raises what hostile DER makes cryptography raise."""
     try:
         # By OID: by class, each look is an isinstance of an abstract class.
-        found: Any = cert.extensions.get_extension_for_oid(kind.oid)
-        return cast(_E, found.value)
+        return cast(_E, carrier.extensions.get_extension_for_oid(kind.oid).value)
     except x509.ExtensionNotFound:
         return None
 
 
 def uri_names(cert: x509.Certificate) -> list[str]:
+    """The URIs among its alternative names, as they stand there. Raises as :func:`extension`."""
     names = extension(cert, x509.SubjectAlternativeName)
     return names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
 
@@ -195,13 +205,16 @@ class X509Svid:
 
     @property
     def validity(self) -> Validity:
+        """That of the leaf."""
         return validity_of(self.leaf)
 
     def chain_pem(self) -> bytes:
+        """:attr:`chain` in PEM, as TLS servers take it."""
         return certificates_pem(self.chain)
 
 
 def certificates_pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    """In PEM, one after the other; :func:`load_certificates` reads them back."""
     return b"".join(cert.public_bytes(serialization.Encoding.PEM) for cert in certificates)
 
 

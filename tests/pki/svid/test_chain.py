@@ -19,7 +19,7 @@ from pki.issuing.profile import ISSUING, WORKLOAD
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.chain import Verdict, _name_of, certificate_problems, issued_by, judge
+from pki.svid.chain import Verdict, _key_id_of, certificate_problems, issued_by, judge
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, extension, load_certificates
 from tests.authorities import (
@@ -533,5 +533,5 @@ def test_the_revocations_of_one_issuer_are_not_those_of_another_with_its_signatu
 
     posing: Any = Posing()
     for _ in range(2):
-        assert _name_of(posing) == key_id(key("posing").public_key)
-        assert _name_of(ISSUER.certificate) == ISSUER.key_id
+        assert _key_id_of(posing) == key_id(key("posing").public_key)
+        assert _key_id_of(ISSUER.certificate) == ISSUER.key_id
