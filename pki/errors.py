@@ -94,4 +94,5 @@ class Refused(PkiError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
+        """Every rule that is broken; at least one."""
         return self._problems

@@ -13,6 +13,8 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.25, 30.0
 
 
 class Action(Enum):
+    """What is to be done about a certificate now."""
+
     WAIT = auto()
     RENEW = auto()
     EXPIRED = auto()

@@ -85,6 +85,7 @@ class SpiffeId:
 
     @property
     def segments(self) -> tuple[str, ...]:
+        """The path's segments; none for a trust domain's own ID."""
         return tuple(self.path.split("/")[1:])
 
     @property
@@ -99,6 +100,7 @@ class SpiffeId:
 
     @property
     def is_ca(self) -> bool:
+        """Whether it is the name that the mesh's CA serves under."""
         return self.path == "/mesh/ca"
 
 
@@ -121,6 +123,7 @@ class SpiffePattern:
         return f"{_SCHEME}{self.trust_domain}" + "".join(f"/{s}" for s in self.segments)
 
     def matches(self, spiffe_id: SpiffeId) -> bool:
+        """Whether that ID is meant."""
         if spiffe_id.trust_domain != self.trust_domain:
             return False
         wanted, found = self.segments, spiffe_id.segments

@@ -22,6 +22,7 @@ class Validity:
     not_after: datetime
 
     def contains(self, now: datetime) -> bool:
+        """Whether ``now`` is in it, both ends included."""
         return self.not_before <= now <= self.not_after
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import msgspec
 from attrs import field, frozen
@@ -186,7 +186,7 @@ def _unbase64(text: str) -> bytes:
     return data
 
 
-def _demand_name(_instance: object, _attribute: Any, name: str) -> None:
+def _demand_name(_instance: object, _attribute: object, name: str) -> None:
     if not _NAME.fullmatch(name) or _FOREIGN.search(name):
         raise BadCheckpoint(
             f"{printable(name, 80)!r} is no name of an audit log: it has no spaces, no + and at most 200 characters"
@@ -222,6 +222,7 @@ class Verifier:
 
     @property
     def key_hash(self) -> bytes:
+        """Four bytes by which a line of a signed note names this key (C2SP signed-note)."""
         named = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
         return hashlib.sha256(named).digest()[:4]
 
@@ -280,6 +281,7 @@ class LogKey:
 
     @classmethod
     def generate(cls, name: str) -> Self:
+        """A fresh key for the log ``name``."""
         return cls(name, Ed25519PrivateKey.generate())
 
     @classmethod
@@ -305,6 +307,7 @@ class LogKey:
 
     @property
     def verifier(self) -> Verifier:
+        """What everybody may have, to verify what this key signs."""
         return Verifier(self.name, self.private_key.public_key().public_bytes_raw())
 
     async def sign(self, checkpoint: Checkpoint) -> str:

@@ -40,10 +40,12 @@ class DamagedTree(PkiError):
 
 
 def leaf_hash(data: bytes) -> bytes:
+    """The hash of an entry, 32 bytes (RFC 6962 section 2.1)."""
     return hashlib.sha256(b"\0" + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
+    """The hash over two subtrees (RFC 6962 section 2.1)."""
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
@@ -195,6 +197,7 @@ class GrowingTree:
     """Roots of the complete subtrees, the largest first."""
 
     def add(self, leaf: bytes) -> None:
+        """One entry more, by its :func:`leaf_hash`."""
         size, top = self.size, leaf
         while size & 1:
             top = node_hash(self._peaks.pop(), top)
@@ -204,6 +207,7 @@ class GrowingTree:
 
     @property
     def root(self) -> bytes:
+        """The root of all that was added (RFC 6962 section 2.1)."""
         if not self._peaks:
             return EMPTY_ROOT
         *rest, top = self._peaks

@@ -32,11 +32,19 @@ class CrlIssuer(Protocol):
     """A CA that signs CRLs: an :class:`pki.issuing.authority.Authority`."""
 
     @property
-    def certificate(self) -> x509.Certificate: ...
+    def certificate(self) -> x509.Certificate:
+        """The CA's own: its subject is the list's issuer."""
+        ...
+
     @property
-    def key(self) -> SigningKey: ...
+    def key(self) -> SigningKey:
+        """The key of that certificate."""
+        ...
+
     @property
-    def key_id(self) -> str: ...
+    def key_id(self) -> str:
+        """The issuer as revocations name it."""
+        ...
 
 
 async def issue_crl(

@@ -31,10 +31,12 @@ class Span:
 
     @classmethod
     def until(cls, now: datetime, end: datetime) -> Self:
+        """From a little before ``now``, as :meth:`starting`, and to ``end``."""
         return cls(now.replace(microsecond=0) - BACKDATE, end.replace(microsecond=0))
 
     @property
     def life(self) -> timedelta:
+        """How long it is believed in all, backdating included."""
         return self.next_update - self.this_update
 
     def is_due(self, now: datetime) -> bool:
@@ -46,6 +48,7 @@ class Span:
         return now > self.next_update - self.life / _LATE
 
     def is_over(self, now: datetime) -> bool:
+        """Whether nobody believes it any more."""
         return now > self.next_update
 
 

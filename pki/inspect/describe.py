@@ -143,6 +143,7 @@ def describe(data: bytes, now: datetime) -> tuple[Description, ...]:
 
 
 def describe_certificate(cert: x509.Certificate, now: datetime) -> Description:
+    """One certificate, as :func:`describe` tells of it in a file."""
     return _Reader(cert.public_bytes(Encoding.DER)).certificate(cert, now)
 
 

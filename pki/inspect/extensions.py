@@ -186,7 +186,7 @@ def _carrier(extension: bytes) -> x509.Certificate:
     )
 
 
-def _facts(value: Any) -> Iterable[str]:
+def _facts(value: x509.ExtensionType) -> Iterable[str]:
     for kind, facts in _DECODERS.items():
         if isinstance(value, kind):
             return facts(value)

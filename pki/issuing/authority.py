@@ -127,6 +127,7 @@ class Authority:
 
     @property
     def name(self) -> str:
+        """Its certificate's subject, for people."""
         return subject_of(self.certificate)
 
     @cached_property
@@ -136,6 +137,7 @@ class Authority:
 
     @cached_property
     def validity(self) -> Validity:
+        """From when to when its certificate holds; nothing that it issues outlives that."""
         return validity_of(self.certificate)
 
     @classmethod

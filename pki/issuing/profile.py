@@ -49,14 +49,17 @@ class Profile:
 
     @property
     def is_ca(self) -> bool:
+        """Whether it may issue certificates."""
         return self.path_length is not None
 
     @property
     def basic_constraints(self) -> x509.BasicConstraints:
+        """The extension of RFC 5280 section 4.2.1.9."""
         return x509.BasicConstraints(ca=self.is_ca, path_length=self.path_length)
 
     @property
     def key_usage(self) -> x509.KeyUsage:
+        """The extension of RFC 5280 section 4.2.1.3."""
         return _key_usage(self.usages)
 
 

@@ -41,6 +41,7 @@ class Publication:
 
     @property
     def distribution_points(self) -> x509.CRLDistributionPoints | None:
+        """The extension of RFC 5280 section 4.2.1.13; None without a CRL's URL."""
         if self.crl_url is None:
             return None
         names = [x509.UniformResourceIdentifier(self.crl_url)]
@@ -48,6 +49,7 @@ class Publication:
 
     @property
     def information_access(self) -> x509.AuthorityInformationAccess | None:
+        """The extension of RFC 5280 section 4.2.2.1; None without a URL for it."""
         places = (
             (AuthorityInformationAccessOID.OCSP, self.ocsp_url),
             (AuthorityInformationAccessOID.CA_ISSUERS, self.issuer_url),

@@ -38,6 +38,8 @@ class ProofFailed(Refused):
 
 
 class Step(Enum):
+    """What may be due in the life of an issuing CA."""
+
     WAIT = auto()
     PREPARE = auto()
     """Make the next generation."""
@@ -56,14 +58,17 @@ class Term:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> "Term":
+        """The term of a CA by its certificate."""
         return cls(generation_of(certificate.subject), validity_of(certificate))
 
     @property
     def ends_at(self) -> datetime:
+        """After that it issues nothing."""
         return self.validity.not_after
 
     @property
     def issued_at(self) -> datetime:
+        """When it was made: its certificate begins a little before that."""
         return min(self.validity.not_before + BACKDATE, self.ends_at)
 
     @property

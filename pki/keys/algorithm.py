@@ -27,10 +27,14 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 
+#: The key classes of a row are its own business.
+_Row = KeyKind[Any, Any]
+
+
 class KeyAlgorithm(StrEnum):
     """What a key is; the value is its name in options and files."""
 
-    kind: KeyKind[Any, Any]
+    kind: _Row
     """All that depends on the algorithm."""
 
     RSA_2048 = "rsa-2048", Rsa(2048)
@@ -39,7 +43,7 @@ class KeyAlgorithm(StrEnum):
     EC_P384 = "ec-p384", P384
     ED25519 = "ed25519", Ed25519()
 
-    def __new__(cls, name: str, *row: KeyKind[Any, Any]) -> Self:
+    def __new__(cls, name: str, *row: _Row) -> Self:
         made = str.__new__(cls, name)
         made._value_ = name
         (made.kind,) = row
@@ -72,7 +76,7 @@ def _rows(kind: type) -> tuple[KeyAlgorithm, ...]:
     return tuple(row for row in KeyAlgorithm if issubclass(kind, row.kind.public_class))
 
 
-def kind_of(key: PublicKeyTypes) -> KeyKind[Any, Any] | None:
+def kind_of(key: PublicKeyTypes) -> _Row | None:
     """Who speaks for a public key of whatever size; None for one that the mesh does not use."""
     for row in _rows(type(key)):
         if row.kind.accepts(key):

@@ -36,15 +36,19 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
 
     @property
     def label(self) -> str:
+        """``ECDSA P-256``."""
         return f"ECDSA {self.crv}"
 
     def generate(self) -> ec.EllipticCurvePrivateKey:
+        """A key on this curve."""
         return ec.generate_private_key(self.curve)
 
     def made(self, key: ec.EllipticCurvePublicKey) -> bool:
+        """Whether it is on this curve."""
         return key.curve.name == self.curve.name
 
     def sign(self, key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
+        """An ECDSA-Sig-Value in DER (RFC 3279 section 2.2.3)."""
         return key.sign(data, _ecdsa(self.hash.name))
 
     def verify(
@@ -54,11 +58,13 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
         data: bytes,
         digest: HashAlgorithm | None,
     ) -> None:
+        """Over SHA-256, SHA-384 or SHA-512, whatever the curve."""
         if digest is None:
             raise InvalidSignature
         key.verify(signature, data, _ecdsa(digest.name))
 
     def jwk(self, key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+        """``kty``, ``crv`` and the point, whose coordinates have the curve's full length."""
         point, size = key.public_numbers(), (key.key_size + 7) // 8
         x, y = (base64url(number.to_bytes(size, "big")) for number in (point.x, point.y))
         return {"kty": "EC", "crv": self.crv, "x": x, "y": y}

@@ -25,20 +25,25 @@ class Ed25519(KeyKind[Ed25519PrivateKey, Ed25519PublicKey]):
     identifier = bytes.fromhex("300506032b6570")
 
     def generate(self) -> Ed25519PrivateKey:
+        """A key, made at once."""
         return Ed25519PrivateKey.generate()
 
     def made(self, key: Ed25519PublicKey) -> bool:
+        """Always: there is one size."""
         return True
 
     def sign(self, key: Ed25519PrivateKey, data: bytes) -> bytes:
+        """64 bytes (RFC 8032 section 5.1.6)."""
         return key.sign(data)
 
     def verify(
         self, key: Ed25519PublicKey, signature: bytes, data: bytes, digest: HashAlgorithm | None
     ) -> None:
+        """Over the data itself: no signature with a hash holds."""
         if digest is not None:
             raise InvalidSignature
         key.verify(signature, data)
 
     def jwk(self, key: Ed25519PublicKey) -> dict[str, str]:
+        """``kty``, ``crv`` and the key's 32 bytes."""
         return {"kty": "OKP", "crv": "Ed25519", "x": base64url(key.public_bytes_raw())}

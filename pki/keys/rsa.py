@@ -43,28 +43,35 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
 
     @property
     def label(self) -> str:
+        """``RSA-4096``."""
         return f"RSA-{self.bits}"
 
     def generate(self) -> rsa.RSAPrivateKey:
+        """A key of this size; a large one may take a second."""
         return rsa.generate_private_key(65537, self.bits)
 
     def made(self, key: rsa.RSAPublicKey) -> bool:
+        """Whether it has this size."""
         return key.key_size == self.bits
 
     def accepts(self, key: rsa.RSAPublicKey) -> bool:
+        """Always: of which sizes keys are weak, :meth:`weaknesses` tells."""
         return True
 
     def sign(self, key: rsa.RSAPrivateKey, data: bytes) -> bytes:
+        """RSASSA-PKCS1-v1_5 over SHA-256."""
         return key.sign(data, _PADDING, _SHA256)
 
     def verify(
         self, key: rsa.RSAPublicKey, signature: bytes, data: bytes, digest: HashAlgorithm | None
     ) -> None:
+        """RSASSA-PKCS1-v1_5; PSS is not known here."""
         if digest is None:
             raise InvalidSignature
         key.verify(signature, data, _PADDING, digest)
 
     def jwk(self, key: rsa.RSAPublicKey) -> dict[str, str]:
+        """``kty``, modulus and exponent."""
         numbers = key.public_numbers()
         return {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
 

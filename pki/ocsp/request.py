@@ -81,6 +81,7 @@ class Issuer:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Self:
+        """By every hash that we know: a request chooses one."""
         key = certificate.public_key()
         hashed = encoded_subject(certificate), key_bits(spki_der(key))
         hashes = {}
@@ -142,6 +143,7 @@ class OcspRequest:
         return cls(cert_ids, nonce)
 
     def to_der(self) -> bytes:
+        """An OCSPRequest without a signature, in DER."""
         listed = b"".join(element(SEQUENCE, cert_id.der) for cert_id in self.cert_ids)
         fields = element(SEQUENCE, listed)
         if self.nonce is not None:

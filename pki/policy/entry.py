@@ -52,6 +52,7 @@ class RegistrationEntry:
     comment: str = ""
 
     def is_met_by(self, selectors: Collection[Selector]) -> bool:
+        """Whether all of its selectors are among ``selectors``."""
         return all(selector in selectors for selector in self.selectors)
 
     def missing(self, selectors: Collection[Selector]) -> tuple[Selector, ...]:
@@ -265,6 +266,7 @@ class Candidate:
 
     @property
     def lets_in(self) -> bool:
+        """Whether nothing is in the way."""
         return not self.missing and not self.shortfalls
 
     @property

@@ -43,6 +43,7 @@ class JoinToken:
 
     @classmethod
     def generate(cls) -> Self:
+        """A fresh token, which nobody guesses."""
         secret = _written(secrets.token_bytes(_SECRET_BYTES))
         return cls(f"{_PREFIX}{secret}{_check(secret)}")
 

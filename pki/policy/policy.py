@@ -268,9 +268,11 @@ def administrator(
 
 
 def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:
+    """Somebody of whom nothing but ``selectors`` is proven, by ``proof``."""
     return Principal(Kind.ANONYMOUS, proof, selectors=selectors)
 
 
 def workload(spiffe_id: SpiffeId, serial: int) -> Principal:
+    """Who has proven ``spiffe_id`` by its certificate with that serial."""
     selector = Selector("x509", str(spiffe_id))
     return Principal(Kind.WORKLOAD, str(selector), spiffe_id, serial, frozenset({selector}))

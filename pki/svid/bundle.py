@@ -48,6 +48,7 @@ class TrustBundle:
         return cls(trust_domain, roots)
 
     def to_pem(self) -> bytes:
+        """The roots one after the other; :meth:`from_pem` reads them back."""
         return certificates_pem(self.roots)
 
     @classmethod
@@ -106,6 +107,7 @@ class BundleSet:
 
     @classmethod
     def of(cls, *bundles: TrustBundle) -> Self:
+        """Each under its own trust domain; of two of one domain the last."""
         return cls({bundle.trust_domain: bundle for bundle in bundles})
 
     def get(self, trust_domain: TrustDomain) -> TrustBundle | None:

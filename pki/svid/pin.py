@@ -47,6 +47,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Self:
+        """The SHA-256 of the certificate in DER."""
         return cls(certificate.fingerprint(hashes.SHA256()))
 
     def __str__(self) -> str:

@@ -50,6 +50,7 @@ class Reason(StrEnum):
 
     @classmethod
     def of(cls, flag: ReasonFlags) -> Self:
+        """By what cryptography calls it; :attr:`flag` is the way back."""
         return cls(flag.value)
 
     @classmethod
@@ -181,6 +182,7 @@ class RevocationSet:
     _size: int = 0
 
     def find(self, issuer: str, serial: int) -> Revocation | None:
+        """How the certificate of ``issuer`` with that serial was revoked; None where it was not."""
         serials = self._ledger.packed.get(issuer)
         packed = serials.get(serial) if serials else None
         if packed is None or packed >> _POSITION_AT >= self._size:
