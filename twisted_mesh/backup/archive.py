@@ -78,10 +78,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def keys(self) -> list[str]:
+        """The names of the key files."""
         return [m.name for m in self.members if m.name.endswith(".key")]
 
     @property
     def plain_keys(self) -> list[str]:
+        """Those of the key files that are not encrypted."""
         return [name for name in self.keys if name not in self.encrypted]
 
     @property
@@ -99,6 +101,7 @@ class Source:
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes) -> "Source":
+        """A file whose content is in memory."""
         return cls(Member(name, len(data), hashlib.sha256(data).hexdigest()), data)
 
     def open(self) -> IO[bytes]:
@@ -109,6 +112,7 @@ class Source:
 
     @classmethod
     def of_file(cls, name: str, path: Path) -> "Source":
+        """A file on the disk, read once for its digest. Raises :class:`OSError`."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(Member(name, path.stat().st_size, digest), path)
@@ -165,6 +169,7 @@ class Archive:
                 raise BadBackup("it holds more than its manifest says")
 
     def close(self) -> None:
+        """Close the file; what was read from it stays."""
         self._file.close()
 
 

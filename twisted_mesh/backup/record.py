@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -38,6 +37,7 @@ class Summary:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
+        """The latest checkpoint; None where there is none, or none that can be read."""
         return checkpoint_of(self.note)
 
     def has_known(self, other: "Summary") -> bool:
@@ -267,7 +267,7 @@ def _attach(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    found: list[Any] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    found: list[tuple[str]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
     if found != [("ok",)]:
         raise StoreError(f"store {path}: it is damaged ({found[0][0]})")
 

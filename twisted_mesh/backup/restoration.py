@@ -116,6 +116,7 @@ class Restoration:
 
     @property
     def manifest(self) -> Manifest:
+        """What the archive says that it holds."""
         return self.archive.manifest
 
     @property
@@ -306,7 +307,7 @@ def _largest(directories: Iterable[Path], backup: Summary) -> Checkpoint | None:
     return max(larger, key=lambda checkpoint: checkpoint.size, default=None)
 
 
-def _told(loss: Loss, manifest: Manifest, by: str, now: datetime, store: str) -> dict[str, Any]:
+def _told(loss: Loss, manifest: Manifest, by: str, now: datetime, store: str) -> dict[str, object]:
     """What the next epoch of the log is to begin with."""
     last = loss.witnessed or loss.backup.checkpoint
     lost = loss.lost or Lost()

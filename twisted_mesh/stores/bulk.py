@@ -7,7 +7,6 @@ a VALUES of 64 rows for 9 ms, and anew for each other number.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from attrs import evolve
 from sqlalchemy import Connection
@@ -26,6 +25,9 @@ from twisted_mesh.stores.schema import (
     time_of,
 )
 
+#: What a column takes.
+_Value = int | str | bytes | None
+
 
 class NotAtOnce(Exception):
     """Some command's precondition does not hold."""
@@ -43,9 +45,9 @@ def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> 
     if required and not _all_there(connection, tuple(required)):
         raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)
-    rows: list[Any] = []
-    digests: list[Any] = []
-    acts: list[Any] = []
+    rows: list[_Value] = []
+    digests: list[_Value] = []
+    acts: list[_Value] = []
     for number, position, command in zip(
         ids, range(last_act - count, last_act), commands, strict=True
     ):
@@ -64,7 +66,7 @@ def record_certificates(connection: Connection, commands: Sequence[RecordCertifi
     statement = f"DELETE FROM intents WHERE certificate IN {_row(mark(connection), len(numbers))}"  # noqa: S608
     if connection.exec_driver_sql(statement, numbers).rowcount != len(numbers):
         raise NotAtOnce
-    rows: list[Any] = []
+    rows: list[_Value] = []
     for command in commands:
         rows += (command.intent, command.der)
     _insert(connection, "bodies (certificate, der)", len(numbers), rows)
@@ -89,8 +91,8 @@ def revoke_all(connection: Connection, command: RevokeAll) -> tuple[IssuedCertif
             f"WHERE id IN {_row(placed, count)}"
         )
         connection.exec_driver_sql(statement, (at, str(command.reason), *numbers))
-        feed: list[Any] = []
-        audit: list[Any] = []
+        feed: list[_Value] = []
+        audit: list[_Value] = []
         for serial, number, position, place in zip(new, numbers, positions, places, strict=True):
             feed += (position, number)
             audit += (place, microseconds(acts[serial].at), acts[serial].to_bytes())
@@ -119,7 +121,7 @@ def _all_there(connection: Connection, entries: tuple[str, ...]) -> bool:
     return connection.exec_driver_sql(statement, entries).scalar() == len(entries)
 
 
-def _insert(connection: Connection, into: str, count: int, values: list[Any]) -> None:
+def _insert(connection: Connection, into: str, count: int, values: list[_Value]) -> None:
     """Insert ``count`` rows, given as one flat list of values."""
     statement = _insert_many(into, mark(connection), count, len(values) // count)
     connection.exec_driver_sql(statement, tuple(values))

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, type_coerce
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select, type_coerce
 from sqlalchemy.types import NullType
 
 from pki.errors import PkiError, printable
@@ -38,6 +37,7 @@ def everything(connection: Connection) -> tuple[StoredEntry, ...]:
 
 
 def create(connection: Connection, command: CreateEntry) -> None:
+    """Make an entry, which is an act. Raises :class:`Conflict` where its id is taken."""
     if not insert(connection, StoredEntry(command.entry, command.at)):
         raise taken(command.entry.id)
     log.record(connection, command.act)
@@ -51,6 +51,10 @@ def remove(connection: Connection, command: DeleteEntry) -> None:
 
 
 def settle_default(connection: Connection, command: SettleDefaultEntry) -> bool:
+    """Once in the life of a store, whether it has the default entry: made, or declined where ``entry`` is None.
+
+    False where that was settled before; then nothing is changed.
+    """
     choice = "declined" if command.entry is None else "made"
     if not _insert(connection, "meta (name, value)", "name", (_SETTLED, choice)):
         return False
@@ -66,7 +70,9 @@ def insert(connection: Connection, stored: StoredEntry) -> bool:
     return _insert(connection, "entries (id, created_at, document)", "id", row)
 
 
-def _insert(connection: Connection, into: str, key: str, row: tuple[Any, ...]) -> bool:
+def _insert(
+    connection: Connection, into: str, key: str, row: tuple[int | str | bytes, ...]
+) -> bool:
     """Of many that insert one key at a time, on any database, one is told True."""
     marks = ", ".join([mark(connection)] * len(row))
     statement = f"INSERT INTO {into} VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"  # noqa: S608
@@ -74,14 +80,17 @@ def _insert(connection: Connection, into: str, key: str, row: tuple[Any, ...]) -
 
 
 def is_there(connection: Connection, entry_id: str) -> bool:
+    """Whether an entry has that id."""
     return connection.execute(_ONE, {"id_": entry_id}).first() is not None
 
 
 def taken(entry_id: str) -> Conflict:
+    """What whoever makes an entry hears where its id has one already."""
     return Conflict(f"there is an entry {printable(entry_id, 60)} already: choose another id")
 
 
 def gone(entry_id: str) -> Unknown:
+    """What whoever names an entry hears where the store has none of that id."""
     return Unknown(
         f"there is no entry {printable(entry_id, 60)} in the store: compare its id with the list of entries"
     )
@@ -95,7 +104,7 @@ def forget_orphans(connection: Connection, ids: Collection[str]) -> int:
     return connection.execute(delete(entries).where(_e.id.in_(orphans))).rowcount
 
 
-def _is_of_token(row: Any) -> bool:
+def _is_of_token(row: Row[tuple[str, int, bytes | str]]) -> bool:
     try:
         return _read(row.id, row.document).is_of_token
     except StoreError:  # to be looked at by people

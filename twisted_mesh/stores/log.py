@@ -42,6 +42,7 @@ def head(connection: Connection) -> LogHead:
 
 
 def record(connection: Connection, entry: Entry) -> None:
+    """Write an act at the next position. It comes into the tree later, by :func:`extend`."""
     (count,) = next_numbers(connection, audit=1)
     row = {"position": count - 1, "at": microseconds(entry.at), "entry": entry.to_bytes()}
     connection.execute(insert(audit), row)
@@ -124,10 +125,18 @@ def latest(connection: Connection) -> tuple[int, str] | None:
 
 
 def inclusion(connection: Connection, position: int, size: int) -> tuple[bytes, ...]:
+    """The hashes that prove the entry at ``position`` in the tree of the first ``size`` (RFC 9162 section 2.1.3).
+
+    Raises :class:`pki.audit.merkle.BadProof` where the position is not below the size.
+    """
     return tuple(merkle.inclusion_proof(position, size, _reader(connection)))
 
 
 def consistency(connection: Connection, first: int, second: int) -> tuple[bytes, ...]:
+    """The hashes that prove that the tree of ``second`` entries extends that of ``first`` (RFC 9162 section 2.1.4).
+
+    Raises :class:`pki.audit.merkle.BadProof` where ``first`` is 0 or above ``second``.
+    """
     return tuple(merkle.consistency_proof(first, second, _reader(connection)))
 
 

@@ -67,6 +67,7 @@ _FEED = (
 
 
 def find(connection: Connection, serial: int) -> IssuedCertificate | None:
+    """The certificate of that serial, its DER with it if it is signed; None if there is none."""
     row = connection.execute(_FIND, {"serial_": serial_text(serial)}).mappings().first()
     return None if row is None else certificate_of(row)
 
@@ -83,6 +84,7 @@ def rows_of(connection: Connection, serials: Collection[str]) -> Sequence[RowMap
 
 
 def last_crl(connection: Connection, issuer: str) -> LastCrl | None:
+    """The number that the issuer's last CRL was given, and when that was served; None before the first."""
     row = connection.execute(select(crls).where(crls.c.issuer == issuer)).first()
     if row is None:
         return None

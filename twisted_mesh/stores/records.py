@@ -48,6 +48,7 @@ class IssuedCertificate:
     """The registration entry that bought it, which may be gone; None where none limited the caller."""
 
     def status(self, now: datetime) -> Status:
+        """How it stands at that time. Revoked outlasts expired: it says more."""
         if self.revoked_at is not None:
             return Status.REVOKED
         if now > self.expires_at:
@@ -107,6 +108,7 @@ class IssuedToken:
         return token_id(self.digest)
 
     def status(self, now: datetime) -> TokenStatus:
+        """What it is good for at that time. Revoked comes before spent, and both before expired."""
         if self.revoked_at is not None:
             return TokenStatus.REVOKED
         if self.spent_at is not None:

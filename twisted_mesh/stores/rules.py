@@ -1,8 +1,16 @@
 """What one command does to the tables, and what must hold for it."""
 
-from typing import Any
-
-from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from pki.audit.log import Entry
 from pki.errors import printable
@@ -161,12 +169,12 @@ def _mark_revoked(
     connection: Connection, number: int, at: int, reason: Reason, entry: Entry
 ) -> IssuedCertificate:
     """The first revocation stays; the entry is written anyway."""
-    row = _known(connection, _c.id == number)
+    row = _numbered(connection, number)
     if row["revoked_at"] is None:
         connection.execute(_REVOKE, {"id_": number, "at_": at, "reason_": reason})
         (position,) = next_numbers(connection, feed=1)
         connection.execute(insert(feed), {"position": position, "certificate": number})
-        row = _known(connection, _c.id == number)
+        row = _numbered(connection, number)
     log.record(connection, entry)
     return certificate_of(row)
 
@@ -215,5 +223,10 @@ def _probe(connection: Connection, command: Probe) -> None:
         )
 
 
-def _known(connection: Connection, condition: Any) -> Any:
+def _known(connection: Connection, condition: ColumnElement[bool]) -> RowMapping | None:
     return connection.execute(ROW.where(condition)).mappings().first()
+
+
+def _numbered(connection: Connection, number: int) -> RowMapping:
+    """The row of a certificate that is known to be there."""
+    return connection.execute(ROW.where(_c.id == number)).mappings().one()

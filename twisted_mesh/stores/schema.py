@@ -272,14 +272,17 @@ def facts(connection: Connection) -> dict[str, str]:
 
 
 def serial_text(serial: int) -> str:
+    """A serial number as the tables have it: 40 digits of hex, so that text sorts like numbers."""
     return f"{serial:040x}"
 
 
 def microseconds(time: datetime) -> int:
+    """A time as the tables have it: whole microseconds since 1970, UTC."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def time_of(microseconds: int) -> datetime:
+    """The time that :func:`microseconds` has written, in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 

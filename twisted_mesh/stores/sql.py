@@ -42,7 +42,7 @@ _ASKING = 256
 
 @frozen(eq=False)
 class _Question:
-    ask: Callable[[Connection], Any]
+    ask: Callable[[Connection], object]
 
 
 _Work = tuple[Returning[Any] | _Question, Deferred[Any]]
@@ -95,6 +95,7 @@ class SqlStore:
             self._reader = self._worker(engines[1], self._answered)
 
     def stop(self) -> Deferred[None]:
+        """Finish what is under way, and close; fires once both threads are gone, at once if there are none."""
         if self._writer is None and not self._stopping:
             return succeed(None)
         done: Deferred[None] = Deferred()
@@ -104,6 +105,11 @@ class SqlStore:
         return done
 
     def apply(self, command: Returning[T]) -> Deferred[T]:
+        """Have the writer do a command; fires with its result once that is on the disk.
+
+        Errs with what the command's preconditions say, and with :class:`StoreError` while the store is closed or
+        does not keep up.
+        """
         if self._writer is None or self._stopping:
             return self._closed()
         if len(self._waiting) >= _WAITING:
@@ -111,54 +117,71 @@ class SqlStore:
         return self._queue(command)
 
     def find(self, serial: int) -> Deferred[IssuedCertificate | None]:
+        """The certificate of that serial, or None."""
         return self._read(lambda connection: reading.find(connection, serial))
 
     def find_all(self, serials: Collection[int]) -> "Deferred[tuple[IssuedCertificate, ...]]":
+        """Those of the serials that there are, without their DER, in no particular order."""
         return self._read(lambda connection: reading.find_all(connection, serials))
 
     def find_request(self, request_key: str) -> Deferred[IssuedCertificate | None]:
+        """The certificate that a request was answered with before, or None."""
         return self._read(lambda connection: reading.find_request(connection, request_key))
 
     def list(self, query: Query) -> Deferred[Page]:
+        """One page of what the query asks for. Errs with :class:`BadCursor`."""
         return self._read(lambda connection: reading.page(connection, query))
 
     def feed(self, after: int) -> Deferred[Feed]:
+        """What was revoked after a position of the feed; everything where there is no such position."""
         return self._read(lambda connection: reading.revocations(connection, self.id, after))
 
     def last_crl(self, issuer: str) -> Deferred[LastCrl | None]:
+        """The issuer's last CRL by number, or None before the first."""
         return self._read(lambda connection: reading.last_crl(connection, issuer))
 
     def open_intents(self, limit: int = 1000) -> "Deferred[tuple[OpenIntent, ...]]":
+        """The oldest signatures of which it is not known whether they were made, at most ``limit``."""
         return self._read(lambda connection: reading.open_intents(connection, limit))
 
     def entries(self) -> "Deferred[tuple[StoredEntry, ...]]":
+        """All registration entries, the oldest first. Errs with :class:`StoreError` where one cannot be read."""
         return self._read(entries.everything)
 
     def tokens(self) -> "Deferred[tuple[IssuedToken, ...]]":
+        """All join tokens, the newest first."""
         return self._read(tokens.everything)
 
     def find_token(self, digest: bytes) -> Deferred[IssuedToken | None]:
+        """The join token with that SHA-256, whatever has become of it, or None."""
         return self._read(lambda connection: tokens.find(connection, digest))
 
     def log_head(self) -> Deferred[LogHead]:
+        """Size and root of the tree over the audit log."""
         return self._read(log.head)
 
     def log_entries(self, start: int, limit: int) -> "Deferred[tuple[Sequence[LoggedEntry], int]]":
+        """At most ``limit`` entries of the tree from position ``start`` on, and the tree's size."""
         return self._read(lambda connection: log.entries(connection, start, limit))
 
     def last_act(self) -> "Deferred[tuple[int, int | None]]":
+        """How many acts are recorded, in the tree or not yet, and when the last was, in microseconds since 1970."""
         return self._read(log.recorded)
 
     def checkpoints(self, start: int, limit: int) -> "Deferred[Sequence[tuple[int, str]]]":
+        """At most ``limit`` signed checkpoints, each with its size, from size ``start`` on."""
         return self._read(lambda connection: log.notes(connection, start, limit))
 
     def last_checkpoint(self) -> "Deferred[tuple[int, str] | None]":
+        """The newest checkpoint with its size, or None before the first."""
         return self._read(log.latest)
 
     def inclusion_proof(self, position: int, size: int) -> "Deferred[tuple[bytes, ...]]":
+        """The hashes that prove an entry's place in the tree of that size (RFC 9162 section 2.1.3)."""
         return self._read(lambda connection: log.inclusion(connection, position, size))
 
     def consistency_proof(self, first: int, second: int) -> "Deferred[tuple[bytes, ...]]":
+        """The hashes that prove that one tree extends the other (RFC 9162 section 2.1.4)."""
         return self._read(lambda connection: log.consistency(connection, first, second))
 
     def _open(self) -> Sequence[Engine]:
@@ -186,11 +209,11 @@ class SqlStore:
         return engines
 
     def _worker(
-        self, engine: Engine, done: Callable[[Sequence[_Work], Sequence[Any]], None]
+        self, engine: Engine, done: Callable[[Sequence[_Work], Sequence[object]], None]
     ) -> Worker[_Work]:
         writer = Writer(self._database, engine)
 
-        def work(batch: Sequence[_Work]) -> Sequence[Any]:
+        def work(batch: Sequence[_Work]) -> Sequence[object]:
             commands = [told for told, _ in batch if isinstance(told, Command)]
             outcomes = iter(writer.apply(commands) if commands else ())
             return [
@@ -200,7 +223,7 @@ class SqlStore:
 
         return Worker(self._reactor, work, done, engine.dispose)
 
-    def _ask(self, engine: Engine, question: _Question) -> Any:
+    def _ask(self, engine: Engine, question: _Question) -> object:
         try:
             with engine.connect() as connection:
                 return question.ask(connection)
@@ -245,7 +268,7 @@ class SqlStore:
             ended = succeed(None) if reader is writer else reader.end()
             _ = ended.addCallback(lambda _: writer.end()).addCallback(self._stopped)
 
-    def _answered(self, batch: Sequence[_Work], outcomes: Sequence[Any]) -> None:
+    def _answered(self, batch: Sequence[_Work], outcomes: Sequence[object]) -> None:
         for (told, answer), outcome in zip(batch, outcomes, strict=True):
             if isinstance(told, _Question):
                 self._asking -= 1
@@ -254,7 +277,7 @@ class SqlStore:
             else:
                 answer.callback(outcome)
 
-    def _wrote(self, batch: Sequence[_Work], outcomes: Sequence[Any]) -> None:
+    def _wrote(self, batch: Sequence[_Work], outcomes: Sequence[object]) -> None:
         self._answered(batch, outcomes)
         self._hand_over()
 

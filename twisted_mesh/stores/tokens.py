@@ -1,9 +1,8 @@
 """Join tokens in their table: kept as a digest, spent once and with the intent that they buy, given back with it."""
 
 import hmac
-from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, insert, select, update
 
 from pki.errors import printable
 from pki.policy.join_token import token_id
@@ -40,7 +39,7 @@ _SPEND = (
 
 def everything(connection: Connection) -> tuple[IssuedToken, ...]:
     """All of them, the newest first."""
-    return tuple(_token(row) for row in connection.execute(_ALL).all())
+    return tuple(_token(row) for row in connection.execute(_ALL).mappings().all())
 
 
 def find(connection: Connection, digest: bytes) -> IssuedToken | None:
@@ -50,6 +49,10 @@ def find(connection: Connection, digest: bytes) -> IssuedToken | None:
 
 
 def create(connection: Connection, command: CreateToken) -> None:
+    """Keep a new token, and the entry that is made for it if there is one.
+
+    Raises :class:`Conflict` where either is there already, :class:`Unknown` where its entry is not.
+    """
     token, made = command.token, command.new_entry
     if made is not None and not entries.insert(connection, made):
         raise entries.taken(made.entry.id)
@@ -62,6 +65,7 @@ def create(connection: Connection, command: CreateToken) -> None:
 
 
 def revoke(connection: Connection, command: RevokeToken) -> IssuedToken:
+    """The token as it stands then; revoked before is no error, and no second act. Raises :class:`Unknown`."""
     changed = connection.execute(
         update(tokens)
         .where(_t.id == command.id, _t.revoked_at.is_(None))
@@ -129,11 +133,11 @@ def prune(connection: Connection, before: int, limit: int) -> list[str]:
 
 
 def _by_id(connection: Connection, name: str) -> IssuedToken | None:
-    row = connection.execute(_ONE, {"id_": name}).first()
+    row = connection.execute(_ONE, {"id_": name}).mappings().first()
     return None if row is None else _token(row)
 
 
-def _row(token: IssuedToken) -> dict[str, Any]:
+def _row(token: IssuedToken) -> dict[str, int | str | bytes | None]:
     return {
         "id": token.id,
         "digest": token.digest,
@@ -144,15 +148,15 @@ def _row(token: IssuedToken) -> dict[str, Any]:
     }
 
 
-def _token(row: Any) -> IssuedToken:
+def _token(row: RowMapping) -> IssuedToken:
     return IssuedToken(
-        digest=bytes(row.digest),
-        entry=row.entry,
-        expires_at=time_of(row.expires_at),
-        created_at=time_of(row.created_at),
-        key=row.key,
-        revoked_at=None if row.revoked_at is None else time_of(row.revoked_at),
-        spent_at=None if row.spent_at is None else time_of(row.spent_at),
-        serial=None if row.serial is None else int(row.serial, 16),
-        request=row.request,
+        digest=bytes(row["digest"]),
+        entry=row["entry"],
+        expires_at=time_of(row["expires_at"]),
+        created_at=time_of(row["created_at"]),
+        key=row["key"],
+        revoked_at=None if row["revoked_at"] is None else time_of(row["revoked_at"]),
+        spent_at=None if row["spent_at"] is None else time_of(row["spent_at"]),
+        serial=None if row["serial"] is None else int(row["serial"], 16),
+        request=row["request"],
     )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -190,8 +190,8 @@ class Worker(Generic[T]):
     def __init__(
         self,
         reactor: IReactorFromThreads,
-        work: Callable[[Sequence[T]], Sequence[Any]],
-        done: Callable[[Sequence[T], Sequence[Any]], None],
+        work: Callable[[Sequence[T]], Sequence[object]],
+        done: Callable[[Sequence[T], Sequence[object]], None],
         close: Callable[[], None],
     ) -> None:
         self._reactor = reactor
@@ -204,6 +204,7 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def give(self, batch: Sequence[T]) -> None:
+        """Have the thread work on a batch, after those that it was given before. Does not wait."""
         self._given.put(batch)
 
     def end(self) -> Deferred[None]:
@@ -221,7 +222,7 @@ class Worker(Generic[T]):
         finally:
             self._reactor.callFromThread(self._end)
 
-    def _outcomes(self, batch: Sequence[T]) -> Sequence[Any]:
+    def _outcomes(self, batch: Sequence[T]) -> Sequence[object]:
         try:
             return self._work(batch)
         except Exception:
