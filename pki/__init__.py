@@ -4,6 +4,7 @@ It decides and never acts: no socket, no file, no thread, no clock. Bytes, keys 
 arguments; :mod:`twisted_mesh` is the side that acts.
 """
 
+from pki.codes import Code
 from pki.crl.crl import Crl, read_crl
 from pki.crl.issue import issue_crl
 from pki.errors import PkiError, Problem
@@ -26,6 +27,7 @@ from pki.validity import Validity
 __all__ = [
     "Authority",
     "BundleSet",
+    "Code",
     "Crl",
     "Draft",
     "IssuanceRequest",
