@@ -249,6 +249,18 @@ def test_the_reference_has_the_catalogue_of_codes() -> None:
     assert told == [(f"`{code}`", code.meaning, code.remedy) for code in Code]
 
 
+def test_the_answers_of_the_api_have_codes_of_the_catalogue() -> None:
+    table = sections(COMMANDS)["The CA's API"].partition("| status | `code` | when |")[2]
+    told = {span for line in table.splitlines() if line.startswith("| ") for span in second(line)}
+    assert len(told) > 20
+    assert told <= set(Code)
+
+
+def second(line: str) -> list[str]:
+    """The code spans in the second column."""
+    return _SPAN.findall(line.split("|")[2])
+
+
 def test_every_code_is_one_that_a_program_can_give() -> None:
     used = {
         node.attr
