@@ -25,7 +25,7 @@ help:
 	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
 	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of what was touched"
 	@echo "make bench   measure handshakes, signatures and start times"
-	@echo "make soak    the tests that take minutes, and the others with many more examples"
+	@echo "make soak    those that take minutes; with ARGS='-m \"\"' all there are, with many more examples"
 	@echo "make cover   the tests with coverage of pki and twisted_mesh"
 	@echo "make lock    resolve requirements/*.lock anew (UPGRADE=--upgrade for newer versions)"
 	@echo "make clean   remove .venv, builds and caches"
@@ -34,7 +34,7 @@ demo: .venv/.core
 	@$(PY) -m twisted_mesh.cli.demo $(ARGS)
 
 test: .venv/.dev
-	$(PYTEST) -m "not interop" $(ARGS)
+	$(PYTEST) -m "not interop and not soak" $(ARGS)
 
 interop: .venv/.dev
 	$(PYTEST) -m interop $(ARGS)
@@ -50,7 +50,7 @@ bench: .venv/.dev
 	@$(PY) -m tests.bench $(ARGS)
 
 soak: .venv/.dev
-	MESH_SOAK=1 $(PYTEST) $(ARGS)
+	MESH_SOAK=1 $(PYTEST) -m soak $(ARGS)
 
 cover: .venv/.dev
 	$(PY) -m coverage erase

@@ -50,6 +50,7 @@ _READ_AT_START = (
 )
 #: But these a child can still follow.
 _FOLLOWED = {"PYTHONUNBUFFERED", "PYTHONPATH"}
+_BIN = Path(sys.executable).parent
 _PROGRAMS = ("mesh-ca", "mesh-client", "mesh-ctl", "mesh-server", "pki-inspect", "twistd")
 #: A statement at the left margin: where from, and (the first of) what.
 _IMPORTED = re.compile(r"^from ([\w.]+) import \(?\s*(\w+)", re.MULTILINE)
@@ -116,12 +117,10 @@ def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
     """Whether this is one of our programs, or of our modules, in an environment that a running Python can take on."""
     if not AVAILABLE:
         return False
-    program, *rest = command
-    if Path(program).parent != Path(sys.executable).parent:
-        return False
-    is_ours = Path(program).name in _PROGRAMS
-    is_module = Path(program).name == "python" and len(rest) > 1 and rest[0] == "-m"
-    return (is_ours or is_module) and _decisive(env) == _decisive(os.environ)
+    ours = [_BIN / name for name in _PROGRAMS] + [CHECKOUT / "bin" / name for name in _PROGRAMS]
+    words = command[1:] if command[0] == str(_BIN / "python") else command
+    is_ours = bool(words) and (words[0] == "-m" or Path(words[0]) in ours)
+    return is_ours and _decisive(env) == _decisive(os.environ)
 
 
 def run(
@@ -232,16 +231,15 @@ class _Request:
                 sys.path.insert(0, place)
 
     def become(self) -> None:
-        program, *arguments = self.command
-        if Path(program).name == "python":
-            _, module, *arguments = arguments
-            sys.argv = [module, *arguments]
+        words = self.command[1:] if Path(self.command[0]).name == "python" else self.command
+        if words[0] == "-m":
+            sys.argv = words[1:]
             sys.path[0] = self.cwd
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
-            sys.argv = self.command
-            sys.path[0] = str(Path(program).parent)
-            runpy.run_path(program, run_name="__main__")
+            sys.argv = words
+            sys.path[0] = str(Path(words[0]).parent)
+            runpy.run_path(words[0], run_name="__main__")
 
 
 def _text(descriptor: int, unbuffered: bool, by_line: bool, errors: str) -> Any:

@@ -4,7 +4,6 @@ import ast
 import configparser
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +14,7 @@ from attrs import frozen
 from prometheus_client import Counter, Gauge
 
 from pki.codes import Code
+from tests.running import run
 from twisted_mesh import observe
 from twisted_mesh.ca import metrics as ca_metrics
 from twisted_mesh.ca.api.app import ROUTES
@@ -63,7 +63,8 @@ FOREIGN = {
 
 @cache
 def options_of(*command: str | Path) -> frozenset[str]:
-    shown = subprocess.run([*map(str, command), "--help"], capture_output=True, text=True)
+    # Each program once as a process of its own.
+    shown = run(*command, "--help", cwd=ROOT, env={}, real=len(command) < 3)
     assert shown.returncode == 0, shown.stderr
     # The options only: examples, before or after them, may call other programs.
     rest = shown.stdout.partition("Options:")[2].partition("Examples:")[0]

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
+from pki.keys import pkcs8
 from tests.twisted_mesh.ca.rigs import CaRig, ca_rig
+
+
+@pytest.fixture(autouse=True)
+def cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are encrypted here are read back at once; what it costs to guess is tested in ``tests/pki``."""
+    monkeypatch.setattr(pkcs8, "_COST", 16)
 
 
 @pytest.fixture
