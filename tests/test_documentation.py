@@ -17,7 +17,7 @@ from pki.codes import Code
 from tests.running import run
 from twisted_mesh import observe
 from twisted_mesh.ca import metrics as ca_metrics
-from twisted_mesh.ca.api.app import ROUTES
+from twisted_mesh.ca.api.routes import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

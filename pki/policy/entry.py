@@ -7,7 +7,7 @@ have been attested; what it buys is told by a template that cannot leave the ent
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from attrs import field, frozen
@@ -30,6 +30,34 @@ _MAX = 64
 _LONGEST_COMMENT = 200
 
 T = TypeVar("T")
+
+
+class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entry says, as people, files, the API and the record write it.
+
+    :func:`read_entry` makes an entry of it, and :meth:`RegistrationEntry.members` is the way back. A struct
+    that says more adds to this one.
+    """
+
+    selectors: list[str]
+    """``unix:uid:1000``; at least one."""
+    spiffe_id: str
+    """An ID, or a template."""
+    dns_names: list[str] = []
+    ip_addresses: list[str] = []
+    ttl: str | None = None
+    """A lifetime: ``30m``."""
+    max_ttl: str | None = None
+    """A lifetime."""
+    keys: list[str] = []
+    """``ec-p256``"""
+    comment: str = ""
+
+
+class EntryDocument(EntryMembers, frozen=True):
+    """The same with the entry's id, which comes first."""
+
+    id: str
 
 
 @frozen
@@ -64,19 +92,19 @@ class RegistrationEntry:
         """Whether it was made together with a join token: nothing but a token of its own lets anybody in."""
         return self.selectors == {Selector("token", self.id)}
 
-    def members(self) -> dict[str, Any]:
-        """Its ``id``, and what :func:`read_entry` takes, as JSON has it."""
-        return {
-            "id": self.id,
-            "selectors": [str(selector) for selector in sorted(self.selectors)],
-            "spiffe_id": str(self.spiffe_id),
-            "dns_names": list(self.dns_names),
-            "ip_addresses": [str(address) for address in self.ip_addresses],
-            "ttl": None if self.ttl is None else format_duration(self.ttl),
-            "max_ttl": None if self.max_ttl is None else format_duration(self.max_ttl),
-            "keys": [str(algorithm) for algorithm in self.keys],
-            "comment": self.comment,
-        }
+    def members(self) -> EntryDocument:
+        """What it says, lists in their order and selectors sorted."""
+        return EntryDocument(
+            self.id,
+            selectors=[str(selector) for selector in sorted(self.selectors)],
+            spiffe_id=str(self.spiffe_id),
+            dns_names=list(self.dns_names),
+            ip_addresses=[str(address) for address in self.ip_addresses],
+            ttl=None if self.ttl is None else format_duration(self.ttl),
+            max_ttl=None if self.max_ttl is None else format_duration(self.max_ttl),
+            keys=[str(algorithm) for algorithm in self.keys],
+            comment=self.comment,
+        )
 
     def to_document(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
@@ -90,9 +118,9 @@ class RegistrationEntry:
         breaks a rule of :func:`read_entry`.
         """
         try:
-            found = msgspec.structs.asdict(_decode(document))
-            authority = found["spiffe_id"].removeprefix("spiffe://").partition("/")[0]
-            entry = read_entry(found.pop("id"), TrustDomain.parse(authority), **found)
+            found = EntryDocument(**msgspec.structs.asdict(_decode(document)))
+            authority = found.spiffe_id.removeprefix("spiffe://").partition("/")[0]
+            entry = read_entry(found.id, TrustDomain.parse(authority), found)
             # A key twice, a name twice, a space: whatever is read is held against what we write.
             canonical = entry.to_document()
         except PkiError as error:
@@ -110,36 +138,21 @@ class BadDocument(Malformed):
     code = Code.BAD_REGISTRATION
 
 
-class _Members(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
-    selectors: list[str]
-    spiffe_id: str
-    dns_names: list[str]
-    ip_addresses: list[str]
-    ttl: str | None
-    max_ttl: str | None
-    keys: list[str]
-    comment: str
-
-
+#: A document leaves nothing out, and says nothing else.
+_Whole = msgspec.defstruct(
+    "_Whole",
+    [(member.name, member.type) for member in msgspec.structs.fields(EntryDocument)],
+    forbid_unknown_fields=True,
+)
 _encode = msgspec.json.Encoder(order="sorted").encode
-_decode = msgspec.json.Decoder(_Members).decode
+_decode = msgspec.json.Decoder(_Whole).decode
 
 
-def read_entry(
-    entry_id: str,
-    trust_domain: TrustDomain,
-    *,
-    selectors: Sequence[str],
-    spiffe_id: str,
-    dns_names: Sequence[str] = (),
-    ip_addresses: Sequence[str] = (),
-    ttl: str | None = None,
-    max_ttl: str | None = None,
-    keys: Sequence[str] = (),
-    comment: str = "",
-) -> RegistrationEntry:
-    """An entry as people, files and the API write it. Raises :class:`Refused` with every rule that it breaks."""
+def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> RegistrationEntry:
+    """What ``said`` means: the entry of that id. Raises :class:`Refused` with every rule that it breaks.
+
+    Names, addresses and algorithms that are said twice are taken once.
+    """
     problems: list[Problem] = []
 
     def each(name: str, texts: Sequence[str], read: Callable[[str], T]) -> list[T]:
@@ -153,18 +166,20 @@ def read_entry(
                 problems.append(_problem(name, str(error), error.code))
         return found
 
-    if not selectors:
+    if not said.selectors:
         problems.append(_problem("selectors", "without a selector it would let everybody in"))
-    seen = each("selectors", selectors, Selector.parse)
-    template = each("spiffe_id", [spiffe_id], lambda text: IdTemplate.parse(text, trust_domain))
-    names = each("dns_names", dns_names, _dns_name)
-    addresses = each("ip_addresses", ip_addresses, _address)
-    life = each("ttl", [ttl] if ttl is not None else [], parse_lifetime)
-    longest = each("max_ttl", [max_ttl] if max_ttl is not None else [], parse_lifetime)
+    seen = each("selectors", said.selectors, Selector.parse)
+    template = each(
+        "spiffe_id", [said.spiffe_id], lambda text: IdTemplate.parse(text, trust_domain)
+    )
+    names = each("dns_names", said.dns_names, _dns_name)
+    addresses = each("ip_addresses", said.ip_addresses, _address)
+    life = each("ttl", [said.ttl] if said.ttl is not None else [], parse_lifetime)
+    longest = each("max_ttl", [said.max_ttl] if said.max_ttl is not None else [], parse_lifetime)
     if life and longest and life > longest:
-        problems.append(_problem("ttl", f"{ttl} is more than max_ttl, {max_ttl}"))
-    algorithms = each("keys", keys, _algorithm)
-    if len(comment) > _LONGEST_COMMENT or not comment.isprintable():
+        problems.append(_problem("ttl", f"{said.ttl} is more than max_ttl, {said.max_ttl}"))
+    algorithms = each("keys", said.keys, _algorithm)
+    if len(said.comment) > _LONGEST_COMMENT or not said.comment.isprintable():
         problems.append(
             _problem("comment", f"it is one line of at most {_LONGEST_COMMENT} characters")
         )
@@ -179,7 +194,7 @@ def read_entry(
         life[0] if life else None,
         longest[0] if longest else None,
         tuple(dict.fromkeys(algorithms)),
-        comment,
+        said.comment,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from cryptography import x509
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -28,6 +28,7 @@ from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_rfc3339
+from twisted_mesh.api.messages import LogNews, RevocationRow, SignAnswer, SignRequest, TrustAnswer
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.runtime.tasks import within
@@ -35,6 +36,8 @@ from twisted_mesh.tls.alerts import Unreachable, as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.log_witness import LogStatement
+
+T = TypeVar("T")
 
 #: Seconds for one request, connecting included.
 REQUEST_TIMEOUT = 10.0
@@ -57,36 +60,8 @@ class CaRefused(PkiError):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
+        """The CA's reasons, or that it gave none."""
         return self._problems
-
-
-class _SignAnswer(msgspec.Struct):
-    certificate: str
-    chain: list[str]
-
-
-class _RevocationAnswer(msgspec.Struct):
-    issuer: str
-    serial: str
-    revoked_at: str
-    reason: str
-    expires_at: str
-
-
-class _LogAnswer(msgspec.Struct):
-    verifier: str
-    checkpoint: str
-    proof: list[str]
-
-
-class _TrustAnswer(msgspec.Struct):
-    store: str
-    generation: int
-    bundles: dict[str, Any]
-    revocations: list[_RevocationAnswer]
-    log: _LogAnswer | None = None
-    more: bool | None = None
-    waited: float = 0.0
 
 
 @frozen
@@ -112,6 +87,7 @@ class CaClient:
     :class:`Unreachable` if there was no answer."""
 
     reactor: Any
+    """An ``IReactorTCP``, ``IReactorUNIX`` and ``IReactorTime``."""
     address: CaAddress
     security: Security | None = None
     """For ``https``: the root or its fingerprint, the demand for ``/mesh/ca``, and our own SVID if there is one."""
@@ -134,7 +110,8 @@ class CaClient:
                 f"{self.address}: whose root to believe is not known: name it with --ca-fingerprint or --ca-file"
             )
 
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """The CA, whatever ``uri`` says: Twisted's agents ask for it."""
         if self.address.scheme == "unix":
             return UNIXClientEndpoint(self.reactor, self.address.path, timeout=self.timeout)
         tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
@@ -180,19 +157,21 @@ class CaClient:
         Asked again with the same CSR and ``idempotency_key``, because the answer was lost, it is the
         same certificate; with the same ``token`` too, which proves the right to it.
         """
-        asked = {"csr": csr.decode("ascii"), "requested_id": str(spiffe_id)}
-        if ttl is not None:
-            asked["ttl"] = format_duration(ttl)
-        if token is not None:
-            asked["token"] = token.text
+        asked = SignRequest(
+            csr.decode("ascii"),
+            str(spiffe_id),
+            None if ttl is None else format_duration(ttl),
+            None if token is None else token.text,
+        )
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
-        answer = await self.ask("POST", "/api/v1/sign", asked, _SignAnswer, headers)
+        answer = await self.ask("POST", "/api/v1/sign", asked, SignAnswer, headers)
         return load_certificates(
             "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
         )
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
-        answer = await self.ask("GET", "/api/v1/bundle", None, dict[str, Any])
+        """The CA's own bundle. Raises :class:`BadBundle` also where it has no root."""
+        answer = await self.ask("GET", "/api/v1/bundle", None, dict[str, object])
         bundle = TrustBundle.from_jwks_object(trust_domain, answer)
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
@@ -211,7 +190,7 @@ class CaClient:
             path += f"&store={quote(store, safe='')}"
         if wait:
             path += f"&wait={wait}s"
-        answer = await self.ask("GET", path, None, _TrustAnswer, wait=wait)
+        answer = await self.ask("GET", path, None, TrustAnswer, wait=wait)
         if not 0 <= answer.generation <= _MOST or not 0 < len(answer.store) <= _LONGEST_STORE:
             raise Malformed(f"what answers at {self.address} says a position that is none")
         bundles = [
@@ -220,7 +199,7 @@ class CaClient:
         ]
         revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
         told = None
-        if answer.log is not None:
+        if isinstance(answer.log, LogNews):
             try:
                 proof = tuple(bytes.fromhex(hash) for hash in answer.log.proof)
             except ValueError:
@@ -249,15 +228,16 @@ class CaClient:
         self,
         method: str,
         path: str,
-        body: object,
-        shape: type[Any],
+        body: msgspec.Struct | None,
+        shape: type[T],
         more: Mapping[str, str] | None = None,
         *,
         wait: int = 0,
-    ) -> Any:
-        """What one route answers, as a ``shape``; ``more`` are headers.
+    ) -> T:
+        """What one route answers to ``body``, as a ``shape``; ``more`` are headers.
 
         It may take ``wait`` seconds longer than others, and its connection is kept for the next such question.
+        Raises :class:`Malformed` for an answer that is no ``shape``.
         """
         content = await self._send(method, path, body, more, wait=wait)
         try:
@@ -269,7 +249,7 @@ class CaClient:
         self,
         method: str,
         path: str,
-        body: object = None,
+        body: msgspec.Struct | bytes | None = None,
         more: Mapping[str, str] | None = None,
         *,
         wait: int = 0,
@@ -302,7 +282,12 @@ class CaClient:
         return content
 
     async def _exchange(
-        self, agent: Agent, method: str, url: str, headers: Headers | None, producer: Any
+        self,
+        agent: Agent,
+        method: str,
+        url: str,
+        headers: Headers | None,
+        producer: FileBodyProducer | None,
     ) -> tuple[int, bytes]:
         response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
         self.date = _date(response)
@@ -342,11 +327,11 @@ def _date(response: IResponse) -> datetime | None:
         return None
 
 
-def _encoded(body: object) -> tuple[str, bytes]:
+def _encoded(body: msgspec.Struct | bytes) -> tuple[str, bytes]:
     """A request's body, and its type: JSON, or an OCSP request that is DER already."""
     if isinstance(body, bytes):
         return "application/ocsp-request", body
-    return "application/json", json.dumps(body).encode()
+    return "application/json", json.dumps(msgspec.to_builtins(body)).encode()
 
 
 def _problems(status: int, content: bytes) -> list[Problem]:
@@ -370,15 +355,15 @@ def _problem(code: str, detail: str, remedy: str = "") -> Problem:
     return Problem(known, detail, remedy)
 
 
-def _revocation(answer: _RevocationAnswer) -> Revocation:
+def _revocation(row: RevocationRow) -> Revocation:
     try:
-        reason = Reason(answer.reason)
+        reason = Reason(row.reason)
     except ValueError:
         reason = Reason.UNSPECIFIED
     return Revocation(
-        answer.issuer,
-        parse_serial(answer.serial),
-        parse_rfc3339(answer.revoked_at),
+        row.issuer,
+        parse_serial(row.serial),
+        parse_rfc3339(row.revoked_at),
         reason,
-        parse_rfc3339(answer.expires_at),
+        parse_rfc3339(row.expires_at),
     )

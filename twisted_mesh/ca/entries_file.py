@@ -19,7 +19,7 @@ from attrs import evolve
 
 from pki.codes import Code
 from pki.errors import Problem, Refused, printable
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.selector import spoken
 from pki.spiffe import TrustDomain
 from twisted_mesh.attest.registry import declare_kinds
@@ -33,15 +33,8 @@ class BadEntriesFile(StateError):
     """The file of entries cannot be used; its text lists what is wrong with which entry."""
 
 
-class _Filed(msgspec.Struct, forbid_unknown_fields=True):
-    selectors: list[str]
-    spiffe_id: str
-    dns_names: list[str] = []
-    ip_addresses: list[str] = []
-    ttl: str | None = None
-    max_ttl: str | None = None
-    keys: list[str] = []
-    comment: str = ""
+class _Filed(EntryMembers, frozen=True, forbid_unknown_fields=True):
+    """One table of the file."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,18 +76,7 @@ def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> Regis
         raise Refused(
             [Problem(Code.MALFORMED, printable(str(error), 200), subject="entry")]
         ) from None
-    read = read_entry(
-        f"file.{name}",
-        trust_domain,
-        selectors=filed.selectors,
-        spiffe_id=filed.spiffe_id,
-        dns_names=filed.dns_names,
-        ip_addresses=filed.ip_addresses,
-        ttl=filed.ttl,
-        max_ttl=filed.max_ttl,
-        keys=filed.keys,
-        comment=filed.comment,
-    )
+    read = read_entry(f"file.{name}", trust_domain, filed)
     return evolve(read, id=f"{read.id}.{_meaning(read)}")
 
 

@@ -17,6 +17,7 @@ from pki.errors import PkiError, Problem
 from pki.keys import verify
 from pki.svid.x509svid import validity_of
 from pki.validity import spoken_duration, spoken_time
+from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.runtime.clock import Now
@@ -45,6 +46,8 @@ _SKEW = timedelta(seconds=60)
 _MANY_INTENTS = 100
 #: The share of its file descriptors from which on it is told.
 _MANY_DESCRIPTORS = 0.8
+#: By :class:`Standing`.
+_WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
 _LITTLE_SPACE = 256 * 1024 * 1024
 
 
@@ -56,9 +59,9 @@ class Standing(IntEnum):
     FAIL = 2
 
     @property
-    def word(self) -> str:
+    def word(self) -> StandingWord:
         """As the API writes it."""
-        return self.name.lower()
+        return _WORDS[self]
 
 
 @frozen
@@ -75,15 +78,6 @@ class Check:
     def problem(self) -> Problem:
         """The same, as a reason why the CA is not ready."""
         return Problem(_CODES[self.name], self.detail, self.remedy)
-
-    def to_dict(self) -> dict[str, str]:
-        """As ``GET /api/v1/health`` shows it."""
-        return {
-            "name": self.name,
-            "status": self.standing.word,
-            "detail": self.detail,
-            "remedy": self.remedy,
-        }
 
 
 @define(eq=False)

@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import NoReturn, TypeVar
 
 import msgspec
-from attrs import asdict
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
@@ -28,18 +27,23 @@ class BadRequest(PkiError):
         super().__init__(detail)
 
 
+class ProblemDocument(msgspec.Struct, frozen=True):
+    """What a refusal says (RFC 9457), with a ``code`` that stays the same."""
+
+    type: str
+    title: str
+    status: int
+    code: Code
+    detail: str
+    problems: list[Problem] | msgspec.UnsetType = msgspec.UNSET
+    """Every reason, where they are known."""
+
+
 def problem_body(status: int, code: Code, detail: str, problems: Sequence[Problem] = ()) -> bytes:
-    """A problem document (RFC 9457), with a ``code`` that stays the same."""
-    body: dict[str, object] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-    }
-    if problems:
-        body["problems"] = [asdict(problem) for problem in problems]
-    return msgspec.json.encode(body)
+    """A :class:`ProblemDocument` as JSON."""
+    title = HTTPStatus(status).phrase
+    reasons = list(problems) or msgspec.UNSET
+    return msgspec.json.encode(ProblemDocument("about:blank", title, status, code, detail, reasons))
 
 
 def parse_json(body: bytes, shape: type[T]) -> T:

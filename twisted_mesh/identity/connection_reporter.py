@@ -3,9 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from heapq import nlargest
-from typing import Any
 
-import msgspec
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -16,6 +14,7 @@ from pki.errors import PkiError
 from pki.serial import serial_hex
 from pki.validity import parse_duration
 from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.messages import ConnectionsReport, ReportTaken
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.trust.connections import ConnectionRegistry
 
@@ -29,10 +28,6 @@ _REFUSED = 300.0
 _MOST, _AT_ONCE = 10_000, 1000
 
 _Row = tuple[tuple[str, int], int]
-
-
-class _Answer(msgspec.Struct):
-    again_after: str
 
 
 @define(eq=False, slots=False)
@@ -102,6 +97,6 @@ class ConnectionReporter(Service):
         told: dict[str, dict[str, int]] = {}
         for (issuer, serial), count in rows:
             told.setdefault(issuer, {})[serial_hex(serial)] = count
-        body = {"instance": self.instance, "connections": told, "goes_on": goes_on}
-        answer: Any = await self.client.ask("POST", "/api/v1/connections", body, _Answer)
+        body = ConnectionsReport(self.instance, told, goes_on)
+        answer = await self.client.ask("POST", "/api/v1/connections", body, ReportTaken)
         return max(PACE, parse_duration(answer.again_after).total_seconds())

@@ -16,7 +16,7 @@ from pki.policy.entry import RegistrationEntry
 from pki.validity import spoken_duration
 from twisted_mesh import observe
 from twisted_mesh.ca import metrics
-from twisted_mesh.ca.api.app import ROUTES
+from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import (
     Authorities,

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from twisted.internet.interfaces import IAddress
 
-from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry, read_entry
+from pki.policy.entry import DEFAULT_ENTRY, EntryMembers, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.runtime.log import logger
@@ -18,13 +18,12 @@ _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - to compare with, not to bind
 
 def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
     """Services of the CA's own user, who could read the CA's key anyway."""
-    return read_entry(
-        DEFAULT_ENTRY,
-        trust_domain,
+    said = EntryMembers(
         selectors=[f"unix:uid:{os.geteuid()}"],
         spiffe_id=f"spiffe://{trust_domain}/service/**",
         comment="services of the CA's own user; counts while the CA listens on loopback only",
     )
+    return read_entry(DEFAULT_ENTRY, trust_domain, said)
 
 
 async def settle(

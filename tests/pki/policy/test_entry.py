@@ -16,6 +16,7 @@ from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
 from pki.policy.entry import (
     CannotFill,
+    EntryMembers,
     RegistrationEntry,
     candidates,
     grants_by_default,
@@ -40,7 +41,7 @@ def template(text: str, trust_domain: TrustDomain = MESH) -> IdTemplate:
 
 def entry(*needed: str, spiffe_id: str = str(BACKEND), **more: Any) -> RegistrationEntry:
     chosen = needed or (str(UID),)
-    return read_entry("e", MESH, selectors=chosen, spiffe_id=spiffe_id, **more)
+    return read_entry("e", MESH, EntryMembers(selectors=chosen, spiffe_id=spiffe_id, **more))
 
 
 def request(
@@ -330,14 +331,16 @@ def test_an_entry_is_read_as_people_write_it() -> None:
     found = read_entry(
         "e1",
         MESH,
-        selectors=["unix:uid:1000", "systemd:unit:api.service", "unix:uid:1000"],
-        spiffe_id="spiffe://{trust_domain}/service/api",
-        dns_names=["api.example", "api.example"],
-        ip_addresses=["192.0.2.1", "2001:db8::1"],
-        ttl="30m",
-        max_ttl="1h",
-        keys=["ec-p256", "ec-p384"],
-        comment="the API",
+        EntryMembers(
+            selectors=["unix:uid:1000", "systemd:unit:api.service", "unix:uid:1000"],
+            spiffe_id="spiffe://{trust_domain}/service/api",
+            dns_names=["api.example", "api.example"],
+            ip_addresses=["192.0.2.1", "2001:db8::1"],
+            ttl="30m",
+            max_ttl="1h",
+            keys=["ec-p256", "ec-p384"],
+            comment="the API",
+        ),
     )
     assert found.selectors == {UID, Selector("systemd:unit", "api.service")}
     assert str(found.spiffe_id) == "spiffe://mesh.local/service/api"
@@ -350,7 +353,7 @@ def test_an_entry_is_read_as_people_write_it() -> None:
 
 def test_an_entry_without_selectors_is_refused() -> None:
     with pytest.raises(Refused, match="without a selector it would let everybody in"):
-        read_entry("e", MESH, selectors=[], spiffe_id=str(BACKEND))
+        read_entry("e", MESH, EntryMembers(selectors=[], spiffe_id=str(BACKEND)))
     with pytest.raises(ValueError, match="selectors"):
         RegistrationEntry("e", frozenset(), template(str(BACKEND)))
 
@@ -360,14 +363,16 @@ def test_all_problems_of_an_entry_are_told_at_once() -> None:
         read_entry(
             "e",
             MESH,
-            selectors=["unix:uid:1000", "uid:7", "unix:user:"],
-            spiffe_id="spiffe://mesh.local/mesh/ca",
-            dns_names=["good.example", "*.example", "UPPER.example"],
-            ip_addresses=["192.0.2.1", "192.0.2.256", "fe80::1%eth0"],
-            ttl="2",
-            max_ttl="0s",
-            keys=["ec-p256", "ed448"],
-            comment="two\nlines",
+            EntryMembers(
+                selectors=["unix:uid:1000", "uid:7", "unix:user:"],
+                spiffe_id="spiffe://mesh.local/mesh/ca",
+                dns_names=["good.example", "*.example", "UPPER.example"],
+                ip_addresses=["192.0.2.1", "192.0.2.256", "fe80::1%eth0"],
+                ttl="2",
+                max_ttl="0s",
+                keys=["ec-p256", "ed448"],
+                comment="two\nlines",
+            ),
         )
     found = [(problem.subject, problem.code) for problem in refusal.value.problems]
     assert found == [
@@ -399,7 +404,7 @@ def test_all_problems_of_an_entry_are_told_at_once() -> None:
 def test_an_entry_beyond_reason_is_refused(more: dict[str, Any], words: str) -> None:
     asked = {"selectors": [str(UID)], "spiffe_id": str(BACKEND), **more}
     with pytest.raises(Refused) as refusal:
-        read_entry("e", MESH, **asked)
+        read_entry("e", MESH, EntryMembers(**asked))
     assert words in str(refusal.value)
 
 
@@ -430,14 +435,16 @@ def test_an_entry_of_any_texts_is_read_or_refused(  # noqa: PLR0917
         read_entry(
             "e",
             MESH,
-            selectors=needed,
-            spiffe_id=spiffe_id,
-            dns_names=dns_names,
-            ip_addresses=ip_addresses,
-            ttl=ttl,
-            max_ttl=max_ttl,
-            keys=keys,
-            comment=comment,
+            EntryMembers(
+                selectors=needed,
+                spiffe_id=spiffe_id,
+                dns_names=dns_names,
+                ip_addresses=ip_addresses,
+                ttl=ttl,
+                max_ttl=max_ttl,
+                keys=keys,
+                comment=comment,
+            ),
         )
 
 

@@ -7,10 +7,11 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from pki.errors import PkiError
 from pki.keys import KeyAlgorithm
-from pki.policy.entry import BadDocument, RegistrationEntry, read_entry
+from pki.policy.entry import BadDocument, EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import RESERVED_SEGMENT, TrustDomain
@@ -51,14 +52,16 @@ def entries(draw: st.DrawFn) -> RegistrationEntry:
 GOOD = read_entry(
     "00112233aabbccdd",
     TrustDomain("mesh.local"),
-    selectors=["unix:uid:1000", "token:web"],
-    spiffe_id="spiffe://{trust_domain}/service/{token}",
-    dns_names=["web.example"],
-    ip_addresses=["2001:db8::1"],
-    ttl="30m",
-    max_ttl="1h",
-    keys=["ec-p256"],
-    comment="für das Netz",
+    EntryMembers(
+        selectors=["unix:uid:1000", "token:web"],
+        spiffe_id="spiffe://{trust_domain}/service/{token}",
+        dns_names=["web.example"],
+        ip_addresses=["2001:db8::1"],
+        ttl="30m",
+        max_ttl="1h",
+        keys=["ec-p256"],
+        comment="für das Netz",
+    ),
 )
 
 
@@ -78,7 +81,7 @@ def test_the_document_is_canonical_json() -> None:
 
 def test_its_members_are_what_an_entry_is_read_from() -> None:
     members = GOOD.members()
-    assert read_entry(members.pop("id"), TrustDomain("mesh.local"), **members) == GOOD
+    assert read_entry(members.id, TrustDomain("mesh.local"), members) == GOOD
 
 
 @given(st.one_of(st.binary(max_size=300), mutated(GOOD.to_document())))
@@ -112,7 +115,7 @@ def test_nothing_else_is_read(document: bytes) -> None:
     ],
 )
 def test_what_breaks_a_rule_is_refused(name: str, value: object) -> None:
-    members = GOOD.members() | {name: value}
+    members = asdict(GOOD.members()) | {name: value}
     document = json.dumps(
         members, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()

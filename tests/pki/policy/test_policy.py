@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pki.errors import PkiError
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
 from pki.policy.policy import (
     Action,
@@ -182,7 +182,7 @@ def entry(
     entry_id: str = "e", spiffe_id: str = str(BACKEND), *needed: str, **more: Any
 ) -> RegistrationEntry:
     chosen = needed or ("unix:uid:1000",)
-    return read_entry(entry_id, MESH, selectors=chosen, spiffe_id=spiffe_id, **more)
+    return read_entry(entry_id, MESH, EntryMembers(selectors=chosen, spiffe_id=spiffe_id, **more))
 
 
 def refused(principal: Principal, asked: IssuanceRequest, *entries: RegistrationEntry) -> Forbidden:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.issuing.csr import IssuanceRequest
-from pki.policy.entry import read_entry
+from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.policy import Lifetimes, anonymous, grant
 from pki.policy.selector import Selector
 from pki.policy.suggest import suggested, telling
@@ -62,10 +62,12 @@ def test_what_is_suggested_can_be_typed(asked: IssuanceRequest, seen: set[Select
         typed = read_entry(
             "",
             asked.spiffe_id.trust_domain,
-            selectors=list(map(str, entry.selectors)),
-            spiffe_id=str(entry.spiffe_id),
-            dns_names=entry.dns_names,
-            ip_addresses=list(map(str, entry.ip_addresses)),
+            EntryMembers(
+                selectors=list(map(str, entry.selectors)),
+                spiffe_id=str(entry.spiffe_id),
+                dns_names=entry.dns_names,
+                ip_addresses=list(map(str, entry.ip_addresses)),
+            ),
         )
         assert typed == entry
 

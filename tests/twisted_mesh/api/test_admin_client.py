@@ -3,13 +3,14 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import define, field
 
 from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT
-from twisted_mesh.api.admin_client import (
-    Administration,
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import (
     Deleted,
     KnownConnections,
     MadeToken,
@@ -17,7 +18,7 @@ from twisted_mesh.api.admin_client import (
     NewToken,
     Registration,
     Registrations,
-    RevokedAll,
+    RevokedMany,
     RevokedToken,
     TokenRows,
 )
@@ -34,7 +35,8 @@ class Client:
     date: None = field(default=None)
 
     async def ask(self, *asked: Any) -> Any:
-        self.asked = asked
+        method, path, body, shape = asked
+        self.asked = method, path, msgspec.to_builtins(body), shape
         return self.answer
 
 
@@ -55,7 +57,7 @@ def sent(call: str, *arguments: Any, answer: Any = None) -> tuple[Any, ...]:
                 "POST",
                 "/api/v1/revoke",
                 {"serials": ["1a", "2b"], "reason": "superseded"},
-                RevokedAll,
+                RevokedMany,
             ),
         ),
         ("connections", (), ("GET", "/api/v1/connections", None, KnownConnections)),
@@ -68,7 +70,7 @@ def sent(call: str, *arguments: Any, answer: Any = None) -> tuple[Any, ...]:
         ),
         (
             "register",
-            (NewRegistration(["unix:uid:1"], "spiffe://m/a"),),
+            (NewRegistration(selectors=["unix:uid:1"], spiffe_id="spiffe://m/a"),),
             (
                 "POST",
                 "/api/v1/entries",

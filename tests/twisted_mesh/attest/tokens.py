@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.join_token import JoinToken
 from tests.authorities import MESH, NOW
 from twisted_mesh.attest.evidence import Evidence
@@ -14,8 +14,10 @@ from twisted_mesh.attest.token import TokenAttestor
 ENTRY = read_entry(
     "00112233445566aa",
     MESH,
-    selectors=["token:web", "token:00112233445566aa", "unix:uid:1000"],
-    spiffe_id="spiffe://mesh.local/service/web",
+    EntryMembers(
+        selectors=["token:web", "token:00112233445566aa", "unix:uid:1000"],
+        spiffe_id="spiffe://mesh.local/service/web",
+    ),
 )
 
 

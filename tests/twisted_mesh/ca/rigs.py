@@ -16,7 +16,7 @@ from pki.audit.log import LogKey
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.policy import Lifetimes, Principal, administrator
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
@@ -233,7 +233,9 @@ def attestors_of(rig: CaRig) -> Attestors:
 
 
 def entry(entry_id: str, selector: str, spiffe_id: object, **more: Any) -> RegistrationEntry:
-    return read_entry(entry_id, MESH, selectors=[selector], spiffe_id=str(spiffe_id), **more)
+    return read_entry(
+        entry_id, MESH, EntryMembers(selectors=[selector], spiffe_id=str(spiffe_id), **more)
+    )
 
 
 def result_of(coroutine: Any) -> Any:

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from pki.errors import Problem
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import ConnectionsReport
 from twisted_mesh.identity import connection_reporter
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.tls.alerts import Unreachable
@@ -68,8 +69,8 @@ def rig() -> Rig:
     return Rig()
 
 
-def report(connections: dict[str, dict[str, int]], *, goes_on: bool = False) -> dict[str, Any]:
-    return {"instance": "i1", "connections": connections, "goes_on": goes_on}
+def report(connections: dict[str, dict[str, int]], *, goes_on: bool = False) -> ConnectionsReport:
+    return ConnectionsReport("i1", connections, goes_on)
 
 
 def test_nobody_connected_is_not_told(rig: Rig) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from pki.audit.log import Act
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from tests.twisted_mesh.stores.certificates import NOW, entry
 from tests.twisted_mesh.support import ThreadCalls
@@ -33,9 +33,11 @@ def entry_of(name: str, *selectors: str) -> RegistrationEntry:
     return read_entry(
         name,
         TrustDomain("mesh.local"),
-        selectors=selectors or [f"token:{name}"],
-        spiffe_id="spiffe://mesh.local/service/**",
-        comment=f"made for {name}",
+        EntryMembers(
+            selectors=selectors or [f"token:{name}"],
+            spiffe_id="spiffe://mesh.local/service/**",
+            comment=f"made for {name}",
+        ),
     )
 
 

@@ -8,20 +8,30 @@ from cryptography.hazmat.primitives import serialization
 from pki.crl.schedule import Span
 from pki.errors import Malformed
 from pki.ocsp.request import decode_get
-from twisted_mesh.ca.api.request import key_digest
+from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, http_date
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import OcspReply
 from twisted_mesh.stores.records import Unknown
 
-OCSP_REQUEST = "application/ocsp-request"
+OCSP_REQUEST, OCSP_RESPONSE = "application/ocsp-request", "application/ocsp-response"
+CRL, PEM = "application/pkix-crl", "application/x-pem-file"
 #: What the root is called where an issuer is asked for.
 ROOT = "root"
-_CRL, _CERTIFICATE = "application/pkix-crl", "application/pkix-cert"
-_OCSP_RESPONSE = "application/ocsp-response"
+_CERTIFICATE = "application/pkix-cert"
 #: For how long a cache between us and others need not ask again.
 _MAX_AGE = timedelta(minutes=1)
+
+
+async def roots(ca: CaParts, call: Call) -> Answer:
+    """The roots of the trust domain, in PEM."""
+    return Answer(ca.bundle().to_pem(), content_type=PEM)
+
+
+async def bundle(ca: CaParts, call: Call) -> Answer:
+    """The SPIFFE bundle of the trust domain, a JWK set."""
+    return Answer(ca.bundle().to_jwks())
 
 
 async def crl(ca: CaParts, issuer: str | None) -> Answer:
@@ -35,13 +45,13 @@ async def crl(ca: CaParts, issuer: str | None) -> Answer:
         "last-modified": http_date(found.made_at),
         **_cached(ca, found.span),
     }
-    return Answer(found.der, HTTPStatus.OK, _CRL, headers, is_by_date=_is_by_date(found))
+    return Answer(found.der, HTTPStatus.OK, CRL, headers, is_by_date=_is_by_date(found))
 
 
 async def ocsp(ca: CaParts, request: bytes, who: str) -> Answer:
     """The answer to a request by POST. It is always one of OCSP's own (RFC 6960 section 4.2.1)."""
     reply = await ca.responder.answer(request, who)
-    return Answer(reply.der, content_type=_OCSP_RESPONSE)
+    return Answer(reply.der, content_type=OCSP_RESPONSE)
 
 
 async def ocsp_in_path(ca: CaParts, path: str, who: str) -> Answer:
@@ -51,7 +61,7 @@ async def ocsp_in_path(ca: CaParts, path: str, who: str) -> Answer:
     except Malformed:
         request = b""  # the responder says so
     reply = await ca.responder.answer(request, who)
-    return Answer(reply.der, HTTPStatus.OK, _OCSP_RESPONSE, _of_reply(ca, reply))
+    return Answer(reply.der, HTTPStatus.OK, OCSP_RESPONSE, _of_reply(ca, reply))
 
 
 async def issuer(ca: CaParts, key_id: str | None) -> Answer:

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -14,6 +14,7 @@ from pki.policy.policy import Kind, Principal
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339
+from twisted_mesh.api.messages import LARGEST_PAGE
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import BoundedRequest
@@ -21,13 +22,12 @@ from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken, Query, Status
 
 T = TypeVar("T")
-#: Rows of one answer at most.
-MAX_PAGE = 1000
 _MAX_KEY = 255
 _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
-_FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
+#: The parameters of a list of certificates.
+FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
 
 
 @frozen
@@ -41,6 +41,12 @@ class Call:
     """What stands in the path where the route has a ``*``, as it came."""
     idempotency_key: str | None = None
     _request: BoundedRequest | None = None
+    address: str = ""
+    """Whose network it comes from, for who has no other name."""
+    token: IssuedToken | None = None
+    """The join token that it was sent with."""
+    _asked: object = None
+    """What the body was read as already."""
 
     @property
     def is_gone(self) -> bool:
@@ -55,12 +61,6 @@ class Call:
         """Close the connection after the answer."""
         if self._request is not None:
             self._request.close_after()
-
-    address: str = ""
-    """Whose network it comes from, for who has no other name."""
-    token: IssuedToken | None = None
-    """The join token that it was sent with."""
-    _asked: object = None
 
     @property
     def who(self) -> str:
@@ -78,14 +78,18 @@ class Call:
 
     def page(self) -> tuple[int, int]:
         """From where on, and how many: ``start`` and ``limit``."""
-        return self.number("start", 0), self.number("limit", 100, 1, MAX_PAGE)
+        return self.number("start", 0), self.number("limit", 100, 1, LARGEST_PAGE)
 
 
 class OtherMedia(BadRequest):
+    """The body is of another type than the route takes."""
+
     code = Code.UNSUPPORTED_MEDIA_TYPE
 
 
 class CrossOrigin(BadRequest):
+    """A web page could have sent it."""
+
     code = Code.CROSS_ORIGIN
 
 
@@ -99,7 +103,10 @@ class Contents:
 
 
 def contents_of(request: BoundedRequest) -> Contents:
-    """Raises :class:`Malformed`. What is in the body is not looked at."""
+    """What ``request`` says. What is in the body is not looked at.
+
+    Raises :class:`Malformed` for a parameter that is given twice and a bad ``Idempotency-Key``.
+    """
     return Contents(_body(request), _query(request), _idempotency_key(request))
 
 
@@ -112,7 +119,7 @@ def call_of(
     token: IssuedToken | None = None,
     asked: object = None,
 ) -> Call:
-    """``asked`` is what the body was read as already."""
+    """``request`` by ``principal``; ``rest`` stands for its route's ``*``, ``asked`` is what the body was read as."""
     return Call(
         principal,
         contents.body,
@@ -127,6 +134,7 @@ def call_of(
 
 
 def path_of(request: BoundedRequest) -> str:
+    """The path, still percent-encoded."""
     return request.path.decode("ascii", "replace")
 
 
@@ -144,10 +152,10 @@ def _idempotency_key(request: BoundedRequest) -> str | None:
 
 def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     """What the parameters of a list ask for. Raises :class:`Malformed`, also for one that there is not."""
-    unknown = set(asked) - _FILTERS
+    unknown = set(asked) - FILTERS
     if unknown:
         raise Malformed(
-            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(_FILTERS))}"
+            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(FILTERS))}"
         )
     status = asked.get("status")
     if status is not None and status not in tuple(Status):
@@ -155,7 +163,9 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
+    times: dict[str, datetime] = {
+        name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked
+    }
     return Query(
         now=now,
         spiffe_id=None if subtree else spiffe_id,
@@ -166,7 +176,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         entry=asked.get("entry"),
         serial=parse_serial(asked["serial"]) if "serial" in asked else None,
         **times,
-        limit=_whole_number(asked.get("limit", "100"), "limit", 1, MAX_PAGE),
+        limit=_whole_number(asked.get("limit", "100"), "limit", 1, LARGEST_PAGE),
         cursor=asked.get("cursor"),
     )
 

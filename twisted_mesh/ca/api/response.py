@@ -1,13 +1,19 @@
 """What the CA's API answers with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from attrs import evolve, field, frozen
+
+from pki.codes import Code
+from pki.errors import Problem
+from pki.validity import rfc3339
+from twisted_mesh.http.json import problem_body
+
+JSON, PROBLEM_JSON = "application/json", "application/problem+json"
 
 
 @frozen
@@ -16,7 +22,7 @@ class Answer:
 
     body: bytes
     status: int = HTTPStatus.OK
-    content_type: str = "application/json"
+    content_type: str = JSON
     headers: Mapping[str, str] = field(factory=dict)
     """What else is said, by lower-case names."""
     is_by_date: bool = True
@@ -44,9 +50,21 @@ class Answer:
         return held_at > made_at or (held_at == made_at and self.is_by_date)
 
 
-def told(facts: Any, status: int = HTTPStatus.OK) -> Answer:
-    """``facts`` as JSON."""
-    return Answer(msgspec.json.encode(facts), status)
+def json_answer(message: msgspec.Struct, status: int = HTTPStatus.OK) -> Answer:
+    """A struct of :mod:`twisted_mesh.api.messages` as JSON."""
+    return Answer(msgspec.json.encode(message), status)
+
+
+def problem_answer(
+    status: int, code: Code, detail: str, problems: Sequence[Problem] = ()
+) -> Answer:
+    """A refusal as a problem document (RFC 9457)."""
+    return Answer(problem_body(status, code, detail, problems), status, PROBLEM_JSON)
+
+
+def optional_time(moment: datetime | None) -> str | None:
+    """RFC 3339, or None."""
+    return None if moment is None else rfc3339(moment)
 
 
 def http_date(moment: datetime) -> str:

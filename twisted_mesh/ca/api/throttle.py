@@ -1,8 +1,7 @@
 """How often the CA's callers may ask: each caller with proof for itself, the others by where they are."""
 
-from typing import Any
-
 from attrs import define, field
+from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pki.policy.policy import Action, Kind
 from twisted_mesh.ca.api.authentication import Account
@@ -18,8 +17,7 @@ class Throttle:
     Users of this machine, and strangers, have a set of their own each: no flood of them costs others a place.
     """
 
-    clock: Any
-    """An ``IReactorTime``."""
+    clock: IReactorTime
     rate: Rate = DEFAULT_RATE
     _known: TokenBuckets = field(init=False)
     _users: TokenBuckets = field(init=False)
@@ -30,7 +28,7 @@ class Throttle:
             TokenBuckets(self.rate, self.clock.seconds) for _ in range(3)
         )
 
-    def charge(self, account: Account, action: Action | None, address: Any) -> None:
+    def charge(self, account: Account, action: Action | None, address: IAddress | None) -> None:
         """Raises :class:`RateLimited`. What administrators do is never limited, but for signing."""
         if account.kind is Kind.ANONYMOUS:
             if account.proof.startswith(_A_USER):

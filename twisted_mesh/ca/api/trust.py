@@ -1,16 +1,18 @@
 """``GET /api/v1/trust``: what is to be believed and what was revoked since, at once or as soon as there is any."""
 
 from functools import partial
-from typing import Any
 
 import msgspec
 from attrs import define
+from msgspec import UNSET, UnsetType
 
 from pki.errors import Malformed, printable
 from pki.serial import serial_hex
+from pki.svid.revocation_set import Revocation
 from pki.validity import parse_duration, rfc3339
+from twisted_mesh.api.messages import LogNews, RevocationRow, WrittenTrust
 from twisted_mesh.ca.api.request import Call
-from twisted_mesh.ca.api.response import Answer
+from twisted_mesh.ca.api.response import Answer, json_answer
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import Feed
@@ -29,7 +31,7 @@ class _Told:
     @classmethod
     async def read(cls, ca: CaParts, after: int, store: str) -> "_Told":
         feed = await ca.record.revocations(after, store)
-        return cls(feed, msgspec.Raw(msgspec.json.encode([*map(_shown, feed.revocations)])))
+        return cls(feed, msgspec.Raw(msgspec.json.encode([*map(_row, feed.revocations)])))
 
     def has_news(self, after: int, store: str) -> bool:
         """For whoever is at that position of that store's feed."""
@@ -51,18 +53,21 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     else:
         told = await _Told.read(ca, after, store)
     feed = told.feed
-    news: dict[str, Any] = {
-        "store": feed.store,
-        "generation": feed.position,
-        "more": feed.more,
-        "waited": round(waited, 3),
-        "bundles": {str(b.trust_domain): b.to_jwks_object() for b in ca.bundles()},
-        "revocations": told.revocations,
-    }
+    log: LogNews | UnsetType | None = UNSET
     if log_size is not None:
         # Who comes from another store may know another log of the same size.
-        news["log"] = await _log_since(ca, log_size, is_ours=store == feed.store)
-    return Answer(msgspec.json.encode(news))
+        log = await _log_since(ca, log_size, is_ours=store == feed.store)
+    return json_answer(
+        WrittenTrust(
+            store=feed.store,
+            generation=feed.position,
+            more=feed.more,
+            waited=round(waited, 3),
+            bundles={str(b.trust_domain): b.to_jwks_object() for b in ca.bundles()},
+            revocations=told.revocations,
+            log=log,
+        )
+    )
 
 
 async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tuple[_Told, float]:
@@ -106,24 +111,20 @@ def _wait(call: Call) -> float:
     return seconds
 
 
-def _shown(revoked: Any) -> dict[str, str]:
-    return {
-        "issuer": revoked.issuer,
-        "serial": serial_hex(revoked.serial),
-        "revoked_at": rfc3339(revoked.revoked_at),
-        "reason": str(revoked.reason),
-        "expires_at": rfc3339(revoked.expires_at),
-    }
+def _row(revoked: Revocation) -> RevocationRow:
+    return RevocationRow(
+        revoked.issuer,
+        serial_hex(revoked.serial),
+        rfc3339(revoked.revoked_at),
+        str(revoked.reason),
+        rfc3339(revoked.expires_at),
+    )
 
 
-async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> dict[str, Any] | None:
+async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> LogNews | None:
     """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
     log = ca.log
     if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
         return None
     proof = await log.consistency(size)
-    return {
-        "verifier": str(log.key.verifier),
-        "checkpoint": log.latest.note,
-        "proof": [hash.hex() for hash in proof],
-    }
+    return LogNews(str(log.key.verifier), log.latest.note, [hash.hex() for hash in proof])

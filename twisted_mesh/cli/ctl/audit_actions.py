@@ -15,7 +15,8 @@ from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.validity import spoken_time
-from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, LogEntry
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import LARGEST_PAGE, LogEntry
 from twisted_mesh.cli.ctl import audit_transcript, output
 from twisted_mesh.cli.ctl.audit_transcript import Header, Transcript
 from twisted_mesh.cli.status import DONE, REFUSED

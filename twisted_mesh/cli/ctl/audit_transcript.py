@@ -13,7 +13,8 @@ from attrs import define, evolve, field
 from pki.audit.auditor import Finding, Row
 from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import Malformed, PkiError
-from twisted_mesh.api.admin_client import Administration, LogEntry
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import LogEntry
 
 T = TypeVar("T")
 

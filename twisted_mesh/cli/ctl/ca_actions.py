@@ -14,8 +14,9 @@ from pki.errors import PkiError, Refused
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
-from twisted_mesh.api.admin_client import Administration, Check, Detached
+from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import Detached, HealthCheck
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.status import DONE, REFUSED
@@ -98,7 +99,7 @@ def _fingerprint(certificate: x509.Certificate) -> str:
     return "sha256:" + certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def _line(check: Check) -> str:
+def _line(check: HealthCheck) -> str:
     advice = f": {check.remedy}" if check.remedy else ""
     return f"{output.status_word(check.status)}: {check.detail}{advice}"
 

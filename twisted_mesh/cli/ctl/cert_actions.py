@@ -12,7 +12,8 @@ import msgspec
 from attrs import frozen
 
 from pki.serial import parse_serial, serial_pairs
-from twisted_mesh.api.admin_client import Administration, Row
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import CertificateRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.status import DONE
 from twisted_mesh.state.directory import writing_whole
@@ -20,13 +21,13 @@ from twisted_mesh.state.directory import writing_whole
 _HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY")
 
 
-def cells(row: Row) -> tuple[str | None, ...]:
+def cells(row: CertificateRow) -> tuple[str | None, ...]:
     """A row of the table."""
     times = row.issued_at, row.expires_at
     return (pairs(row.serial), row.spiffe_id, row.status, *times, row.entry)
 
 
-def connections_on(row: Row) -> int:
+def connections_on(row: CertificateRow) -> int:
     """How many open connections are known to rest on it."""
     return row.connections if isinstance(row.connections, int) else 0
 
@@ -36,7 +37,7 @@ def pairs(serial: str) -> str:
     return serial_pairs(parse_serial(serial))
 
 
-def put_rows(rows: list[Row], *, headed: bool = True, connections: bool = False) -> None:
+def put_rows(rows: list[CertificateRow], *, headed: bool = True, connections: bool = False) -> None:
     """Print the table, or go on with one that was begun."""
     if connections:
         full = [(*cells(row), str(connections_on(row))) for row in rows]

@@ -11,8 +11,9 @@ from pki.errors import PkiError, Problem
 from pki.serial import serial_hex
 from pki.spiffe import RESERVED_SEGMENT, SpiffeId, SpiffePattern
 from pki.svid.revocation_set import Reason
-from twisted_mesh.api.admin_client import LARGEST_PAGE, Administration, Row
+from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import LARGEST_PAGE, CertificateRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import connections_on, pairs, put_rows
 from twisted_mesh.cli.ctl.options import confirmed, confirmed_by_number
@@ -26,7 +27,7 @@ _TOLD = 10
 _NAMING = {"spiffe_id", "key", "entry"}
 
 
-def is_of_ca(row: Row) -> bool:
+def is_of_ca(row: CertificateRow) -> bool:
     """Whether it is one of the CA's own."""
     return SpiffeId.parse(row.spiffe_id).is_reserved
 
@@ -35,8 +36,8 @@ def is_of_ca(row: Row) -> bool:
 class Found:
     """What was found."""
 
-    rows: list[Row]
-    left_out: list[Row] = field(factory=list)
+    rows: list[CertificateRow]
+    left_out: list[CertificateRow] = field(factory=list)
     """The CA's own, which nobody has named."""
 
 
@@ -60,7 +61,7 @@ class Selection:
         """By serial all that there are; else what could still be used: expired ones need no revoking."""
         if self.serials:
             return Found(await self._named(administration))
-        found: dict[str, Row] = {}
+        found: dict[str, CertificateRow] = {}
         # In this order: what gets its signature meanwhile is listed twice, and never not at all.
         for status in ("pending", "valid"):
             async for page in administration.pages({**self.filters, "status": status}, None):
@@ -69,10 +70,10 @@ class Selection:
         left_out = [row for row in found.values() if not self._may_mean(row)]
         return Found(meant, left_out)
 
-    async def _named(self, administration: Administration) -> list[Row]:
-        rows: list[Row] = []
+    async def _named(self, administration: Administration) -> list[CertificateRow]:
+        rows: list[CertificateRow] = []
         for serial in self.serials:
-            row: Row = await administration.certificate(serial)  # or it says that there is none
+            row = await administration.certificate(serial)  # or it says that there is none
             if self.filters:
                 asked = {**self.filters, "serial": serial_hex(serial)}
                 page = await administration.page(asked, 1)
@@ -82,7 +83,7 @@ class Selection:
             rows.append(row)
         return rows
 
-    def _may_mean(self, row: Row) -> bool:
+    def _may_mean(self, row: CertificateRow) -> bool:
         """The CA's own certificates are meant by their ID or key, and by nothing that happens to match.
 
         Whoever sweeps away what was issued before noon still needs a CA that can be reached.
@@ -101,10 +102,10 @@ class Selection:
 class Tally:
     """What became of each certificate."""
 
-    revoked: list[Row] = field(factory=list)
-    already: list[Row] = field(factory=list)
-    failed: list[tuple[Row, PkiError]] = field(factory=list)
-    left_out: list[Row] = field(factory=list)
+    revoked: list[CertificateRow] = field(factory=list)
+    already: list[CertificateRow] = field(factory=list)
+    failed: list[tuple[CertificateRow, PkiError]] = field(factory=list)
+    left_out: list[CertificateRow] = field(factory=list)
     meanwhile: int = 0
     """Issued while we revoked, and still valid."""
 
@@ -137,7 +138,7 @@ class Revoking:
         self._put(tally)
         return REFUSED if tally.failed or tally.meanwhile else DONE
 
-    def _confirmed(self, due: list[Row]) -> bool:
+    def _confirmed(self, due: list[CertificateRow]) -> bool:
         if self.yes:
             return True
         names = list(dict.fromkeys(row.spiffe_id for row in due))
@@ -156,7 +157,7 @@ class Revoking:
         )
 
     async def _revoke(
-        self, administration: Administration, due: Sequence[Row], tally: Tally
+        self, administration: Administration, due: Sequence[CertificateRow], tally: Tally
     ) -> None:
         for start in range(0, len(due), LARGEST_PAGE):
             some = due[start : start + LARGEST_PAGE]
@@ -186,14 +187,14 @@ class Revoking:
                 return
             await self._revoke(administration, more, tally)
 
-    def _say_left_out(self, left_out: list[Row]) -> None:
+    def _say_left_out(self, left_out: list[CertificateRow]) -> None:
         if left_out:
             output.say(
                 f"{output.counted(len(left_out), 'certificate')} of the CA itself left out: name its own by --serial, "
                 f"or --spiffe-id {left_out[0].spiffe_id}"
             )
 
-    async def _put_dry(self, administration: Administration, due: list[Row]) -> None:
+    async def _put_dry(self, administration: Administration, due: list[CertificateRow]) -> None:
         if self.as_json:
             output.put_json([msgspec.to_builtins(row) for row in due])
         elif due:
@@ -231,7 +232,7 @@ _GONE = CaRefused(
 )
 
 
-def _connections(rows: Sequence[Row]) -> int:
+def _connections(rows: Sequence[CertificateRow]) -> int:
     return sum(map(connections_on, rows))
 
 

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from pki.errors import PkiError
 from pki.validity import spoken_duration
-from twisted_mesh.api.admin_client import Administration, Check
+from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import HealthCheck
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import Now, wall_clock
@@ -25,23 +26,25 @@ _ORDER = ("ok", "warn", "fail")
 _LITTLE_SPACE = 64 * 1024 * 1024
 
 
-def of_files(root: Path) -> list[Check]:
+def of_files(root: Path) -> list[HealthCheck]:
     """What is to be seen in the state directory, whether a CA runs or not."""
     try:
         return list(_of_files(StateDirectory(root)))
     except OSError as error:
         detail = f"{error.filename}: {error.strerror}"
-        return [Check("state", "fail", detail, "look as the CA's user, or name its --state-dir")]
+        return [
+            HealthCheck("state", "fail", detail, "look as the CA's user, or name its --state-dir")
+        ]
 
 
-def _of_files(state: StateDirectory) -> Iterator[Check]:
+def _of_files(state: StateDirectory) -> Iterator[HealthCheck]:
     if not os.path.exists(state.ca):
         detail = f"{state.ca} is not there, or not for you to see"
-        yield Check("state", "fail", detail, "start a CA there once, or name its --state-dir")
+        yield HealthCheck("state", "fail", detail, "start a CA there once, or name its --state-dir")
         return
     yield _modes(state)
     if (state.restoring / "plan.json").exists():
-        yield Check(
+        yield HealthCheck(
             "restore",
             "fail",
             f"a backup is half in place in {state.ca}",
@@ -50,10 +53,10 @@ def _of_files(state: StateDirectory) -> Iterator[Check]:
     free = shutil.disk_usage(state.ca).free
     detail = f"{free // (1024 * 1024):,} MiB are free at {state.ca}"
     few = free < _LITTLE_SPACE
-    yield Check("disk", "warn" if few else "ok", detail, "free some space" if few else "")
+    yield HealthCheck("disk", "warn" if few else "ok", detail, "free some space" if few else "")
 
 
-def _modes(state: StateDirectory) -> Check:
+def _modes(state: StateDirectory) -> HealthCheck:
     wrong = []
     for path, most in ((state.root, 0o755), (state.ca, 0o755), (state.private, 0o700)):
         found = path.lstat()
@@ -69,15 +72,15 @@ def _modes(state: StateDirectory) -> Check:
                 wrong.append(f"{path} has mode {mode:04o}: others can read it")
     if wrong:
         remedy = "chmod 711 the directory and its ca, 700 ca/private, 600 the keys"
-        return Check("modes", "fail", "; ".join(wrong), remedy)
-    return Check("modes", "ok", f"{state.root} can be read by those who should")
+        return HealthCheck("modes", "fail", "; ".join(wrong), remedy)
+    return HealthCheck("modes", "ok", f"{state.root} can be read by those who should")
 
 
 @frozen
 class Diagnosis:
     """``doctor``."""
 
-    before: Sequence[Check]
+    before: Sequence[HealthCheck]
     """What was looked at already."""
     as_json: bool
     now: Now = wall_clock
@@ -99,7 +102,7 @@ class Diagnosis:
                     output.put(f"      -> {check.remedy}")
         return REFUSED if failed else DONE
 
-    async def _of_ca(self, administration: Administration) -> list[Check]:
+    async def _of_ca(self, administration: Administration) -> list[HealthCheck]:
         where = administration.client.address
         try:
             health = await administration.health()
@@ -107,20 +110,20 @@ class Diagnosis:
             if isinstance(error, CaRefused) and error.status < 500:
                 raise
             (problem, *_) = error.problems
-            return [Check("ca", "fail", problem.detail, problem.remedy)]
+            return [HealthCheck("ca", "fail", problem.detail, problem.remedy)]
         return [
-            Check("ca", "ok", f"it answers at {where}"),
+            HealthCheck("ca", "ok", f"it answers at {where}"),
             *self._clock(administration),
             *health.checks,
         ]
 
-    def _clock(self, administration: Administration) -> Iterator[Check]:
+    def _clock(self, administration: Administration) -> Iterator[HealthCheck]:
         date = administration.client.date
         if date is None:
             return
         skew = abs(self.now() - date)
         if skew > _SKEW:
             detail = f"this machine's clock and the CA's differ by {spoken_duration(skew)}"
-            yield Check("clocks", "fail", detail, "set both by NTP, then look again")
+            yield HealthCheck("clocks", "fail", detail, "set both by NTP, then look again")
         else:
-            yield Check("clocks", "ok", "this machine's clock and the CA's agree")
+            yield HealthCheck("clocks", "ok", "this machine's clock and the CA's agree")

@@ -1,5 +1,7 @@
 """``mesh-ctl entry``: the command lines about registration entries."""
 
+from typing import Any
+
 import click
 
 from twisted_mesh.cli.ctl.options import (
@@ -58,20 +60,7 @@ def command() -> None:
 @reason_option
 @reaching
 @format_option
-def create(
-    *,
-    reach: Reach,
-    selectors: tuple[str, ...],
-    spiffe_id: str,
-    dns_names: tuple[str, ...],
-    ip_addresses: tuple[str, ...],
-    ttl: str | None,
-    max_ttl: str | None,
-    keys: tuple[str, ...],
-    comment: str,
-    reason: str,
-    format_: str,
-) -> int:
+def create(*, reach: Reach, format_: str, **said: Any) -> int:
     """Let whoever has all the selectors have a certificate of that SPIFFE ID.
 
     Selectors: unix:uid:1000, unix:gid:1000, unix:user:alice, systemd:unit:api.service, token:LABEL and
@@ -88,18 +77,7 @@ def create(
     from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
-    new = entry_actions.understood(
-        reach.trust_domain,
-        selectors=selectors,
-        spiffe_id=spiffe_id,
-        dns_names=dns_names,
-        ip_addresses=ip_addresses,
-        ttl=ttl,
-        max_ttl=max_ttl,
-        keys=keys,
-        comment=comment,
-        reason=reason,
-    )
+    new = entry_actions.understood(reach.trust_domain, said)
     return administer(reach, entry_actions.Creating(new, format_ == "json"))
 
 

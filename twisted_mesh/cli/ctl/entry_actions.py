@@ -1,15 +1,17 @@
 """What ``mesh-ctl entry`` does: create, list, show and delete registration entries."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
 from attrs import frozen
+from msgspec.structs import fields
 
 from pki.errors import PkiError, Refused, printable
-from pki.policy.entry import RegistrationEntry, read_entry
+from pki.policy.entry import EntryDocument, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
-from twisted_mesh.api.admin_client import Administration, NewRegistration, Registration
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import NewRegistration, Registration
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
@@ -17,15 +19,21 @@ from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED
 
 _HEADINGS = ("ENTRY", "SELECTORS", "BUYS", "KEPT IN", "COMMENT")
+#: The options of members that are not named like them.
 _OPTIONS = {
     "selectors": "--selector",
-    "spiffe_id": "--spiffe-id",
     "dns_names": "--dns",
     "ip_addresses": "--ip",
-    "ttl": "--ttl",
-    "max_ttl": "--max-ttl",
     "keys": "--key",
-    "comment": "--comment",
+}
+#: What people read in place of a member's name.
+_LABELS = {
+    "id": "entry",
+    "spiffe_id": "buys",
+    "dns_names": "host names",
+    "ip_addresses": "addresses",
+    "ttl": "lifetime",
+    "max_ttl": "at most",
 }
 _KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
 _NOT_HONOURED = "not honoured: the CA listens beyond loopback"
@@ -40,51 +48,28 @@ def naming_options(others: Mapping[str, str] | None = None) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        told = (f"{options.get(p.subject, p.subject)}: {p.detail}" for p in error.problems)
+        told = (
+            f"{options.get(p.subject) or _option(p.subject)}: {p.detail}" for p in error.problems
+        )
         raise Unusable("; ".join(told)) from None
     except PkiError as error:
         raise Unusable(f"--spiffe-id: {error}") from None
 
 
-def understood(
-    usual_domain: str,
-    *,
-    selectors: Sequence[str],
-    spiffe_id: str,
-    dns_names: Sequence[str],
-    ip_addresses: Sequence[str],
-    ttl: str | None,
-    max_ttl: str | None,
-    keys: Sequence[str],
-    comment: str,
-    reason: str,
-) -> NewRegistration:
-    """What the options ask for. Raises :class:`Unusable` with every option that cannot be used."""
+def _option(member: str) -> str:
+    return f"--{member.replace('_', '-')}"
+
+
+def understood(usual_domain: str, options: Mapping[str, object]) -> NewRegistration:
+    """What the options ask for, which are named like the members of :class:`NewRegistration`.
+
+    Raises :class:`Unusable` with every option that cannot be used.
+    """
+    new = msgspec.convert(options, NewRegistration)
     declare_kinds()
     with naming_options():
-        read_entry(
-            "new",
-            _trust_domain(spiffe_id, usual_domain),
-            selectors=selectors,
-            spiffe_id=spiffe_id,
-            dns_names=dns_names,
-            ip_addresses=ip_addresses,
-            ttl=ttl,
-            max_ttl=max_ttl,
-            keys=keys,
-            comment=comment,
-        )
-    return NewRegistration(
-        list(selectors),
-        spiffe_id,
-        list(dns_names),
-        list(ip_addresses),
-        ttl,
-        max_ttl,
-        list(keys),
-        comment,
-        reason,
-    )
+        read_entry("new", _trust_domain(new.spiffe_id, usual_domain), new)
+    return new
 
 
 def _trust_domain(spiffe_id: str, usual: str) -> TrustDomain:
@@ -98,18 +83,7 @@ def _trust_domain(spiffe_id: str, usual: str) -> TrustDomain:
 def entry_of(row: Registration, trust_domain: TrustDomain) -> RegistrationEntry:
     """What the API tells, as what it means. Raises :class:`Refused`."""
     declare_kinds()
-    return read_entry(
-        row.id,
-        trust_domain,
-        selectors=row.selectors,
-        spiffe_id=row.spiffe_id,
-        dns_names=row.dns_names,
-        ip_addresses=row.ip_addresses,
-        ttl=row.ttl,
-        max_ttl=row.max_ttl,
-        keys=row.keys,
-        comment=row.comment,
-    )
+    return read_entry(row.id, trust_domain, row)
 
 
 def creating_command(entry: RegistrationEntry) -> list[str]:
@@ -177,16 +151,9 @@ def _put(row: Registration, *, as_json: bool) -> None:
     if as_json:
         output.put_json(msgspec.to_builtins(row))
         return
+    said = {member.name: getattr(row, member.name) for member in fields(EntryDocument)}
     facts: output.Facts = {
-        "entry": row.id,
-        "selectors": row.selectors,
-        "buys": row.spiffe_id,
-        "host names": row.dns_names,
-        "addresses": row.ip_addresses,
-        "lifetime": row.ttl,
-        "at most": row.max_ttl,
-        "keys": row.keys,
-        "comment": row.comment,
+        **{_LABELS.get(name, name): value for name, value in said.items()},
         "kept in": _KEPT_IN.get(row.source, row.source),
         "made": row.created_at,
         "honoured": "" if row.honoured else _NOT_HONOURED.replace("not honoured", "no"),

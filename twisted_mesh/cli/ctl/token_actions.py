@@ -11,11 +11,12 @@ from attrs import frozen
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
 from pki.issuing.csr import load_csr
 from pki.keys import key_id
-from pki.policy.entry import read_entry
+from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.join_token import MAX_LIFETIME, JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern
 from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
-from twisted_mesh.api.admin_client import Administration, MadeToken, NewToken, TokenRow
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import MadeToken, NewToken, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.cert_filters import digest_of
@@ -48,15 +49,14 @@ def understood(
     if spiffe_id is not None:
         with naming_options({"max_ttl": "--cert-ttl"}):
             named = SpiffeId.parse(spiffe_id)
-            read_entry(
-                "new",
-                named.trust_domain,
+            said = EntryMembers(
                 selectors=["token:new"],
                 spiffe_id=spiffe_id,
-                dns_names=dns_names,
-                ip_addresses=ip_addresses,
+                dns_names=list(dns_names),
+                ip_addresses=list(ip_addresses),
                 max_ttl=cert_ttl,
             )
+            read_entry("new", named.trust_domain, said)
     if ttl is not None:
         _check_life(ttl)
     return NewToken(

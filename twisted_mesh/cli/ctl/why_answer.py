@@ -17,7 +17,8 @@ from pki.policy.suggest import suggested
 from pki.spiffe import TrustDomain
 from pki.svid.x509svid import uri_names
 from pki.validity import format_duration, parse_lifetime
-from twisted_mesh.api.admin_client import Administration, Registration, TokenRow
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import Registration, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.entry_actions import creating_command, entry_of

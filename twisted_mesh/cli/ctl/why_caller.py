@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 from attrs import frozen
 
 from pki.errors import PkiError, Problem, Refused
 from pki.issuing.csr import IssuanceRequest, build_csr, load_csr
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.policy.entry import read_entry
+from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.validity import parse_duration
+from twisted_mesh.api.messages import SignRequest
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.cli.ctl.entry_actions import naming_options
 from twisted_mesh.cli.program import Unusable
@@ -24,13 +24,6 @@ from twisted_mesh.state.directory import read_file
 
 #: The most that the CA reads of a request.
 _LARGEST = 64 * 1024
-
-
-class _Body(msgspec.Struct):
-    csr: str
-    requested_id: str
-    ttl: str | None = None
-    token: str | None = None
 
 
 @frozen(repr=False)
@@ -68,7 +61,7 @@ def saved_request(name: str) -> Asked:
     if len(data) > _LARGEST:
         raise Unusable(f"--request {name}: the CA reads at most {_LARGEST} bytes of a request")
     try:
-        body = parse_json(data, _Body)
+        body = parse_json(data, SignRequest)
         csr = body.csr.encode("utf-8", "surrogatepass")
         load_csr(csr)
         ttl = None if body.ttl is None else parse_duration(body.ttl)
@@ -83,15 +76,14 @@ def made_up_request(
     """What an endpoint would send for that. Raises :class:`Unusable`."""
     with naming_options():
         wanted = SpiffeId.parse(spiffe_id)
-        named = read_entry(
-            "asked",
-            TrustDomain("x"),
+        said = EntryMembers(
             selectors=["token:x"],
             spiffe_id="spiffe://x/x",
-            dns_names=dns_names,
-            ip_addresses=ip_addresses,
+            dns_names=list(dns_names),
+            ip_addresses=list(ip_addresses),
             ttl=ttl,
         )
+        named = read_entry("asked", TrustDomain("x"), said)
     key = MemoryKey.generate(KeyAlgorithm.EC_P256)
     return Asked(build_csr(key, wanted, named.dns_names, named.ip_addresses), spiffe_id, named.ttl)
 

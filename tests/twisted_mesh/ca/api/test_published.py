@@ -20,8 +20,9 @@ from tests.authorities import HOUR
 from tests.twisted_mesh.ca.publishing import publishing_rig, revoke, revoked, with_root_key
 from tests.twisted_mesh.ca.rigs import CaRig, Door, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
-from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.public_site import PublicSite
+from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.rate_limit import Rate
 

@@ -6,10 +6,12 @@ what is left out are as they are on the wire.
 
 import json
 import re
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
@@ -24,12 +26,14 @@ from tests.authorities import BACKEND, HOUR, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
-from twisted_mesh.api.admin_client import Administration, NewRegistration, NewToken
+from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.messages import NewRegistration, NewToken
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
-from twisted_mesh.ca.api.app import ROUTES, CaApi
+from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.api.routes import ROUTES, Route
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -80,6 +84,7 @@ class Api:
         self.site = BoundedSite(CaApi(self.rig.ca, self, attestors_of(self.rig)), self.clock)
 
     def account(self, evidence: Evidence) -> Account:
+        """It is the authenticator, too."""
         return Account(self.caller.proof, self.caller.kind)
 
     def principal(self, attested: Attested) -> Principal:
@@ -99,10 +104,26 @@ class Api:
         talk.say("\r\n".join((*head, "", "")).encode() + content)
         (answer,) = read_answers(talk.wire.value())
         self.routes.add((method, path))
+        if answer.status < 300:
+            holds(answer, ROUTES[method, path])
         kind = answer.headers["content-type"]
         text = steady(answer.body.decode()) if "json" in kind else "…"
         self.told[f"{name}: {method} {path}"] = f"{answer.status} {kind.partition(';')[0]} {text}"
         return answer
+
+
+def holds(answer: Answer, route: Route) -> None:
+    """The answer is what the table says: nothing is in it that its struct does not have."""
+    assert answer.status == route.status
+    if isinstance(route.answer, str):
+        assert answer.headers["content-type"].startswith(route.answer)
+        return
+    for shape in get_args(route.answer) or (route.answer,):
+        with suppress(msgspec.ValidationError):
+            read = msgspec.json.decode(answer.body, type=shape)
+            assert msgspec.json.encode(read) == answer.body
+            return
+    raise AssertionError(f"{answer.body!r} is no {route.answer}")
 
 
 def test_every_answer_is_what_it_was(rig: CaRig) -> None:
@@ -234,10 +255,18 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.revoke("2a", Reason.KEY_COMPROMISE),
         administration.revoke_all(["2a", "2b"], Reason.UNSPECIFIED),
         administration.detach_root("0" * 64),
-        administration.register(NewRegistration(["unix:uid:7"], str(BACKEND))),
+        administration.register(NewRegistration(selectors=["unix:uid:7"], spiffe_id=str(BACKEND))),
         administration.register(
             NewRegistration(
-                ["unix:uid:7"], "x", ["a"], ["192.0.2.1"], "30m", "1h", ["ec-p256"], "für", "ja"
+                selectors=["unix:uid:7"],
+                spiffe_id="x",
+                dns_names=["a"],
+                ip_addresses=["192.0.2.1"],
+                ttl="30m",
+                max_ttl="1h",
+                keys=["ec-p256"],
+                comment="für",
+                reason="ja",
             )
         ),
         administration.create_token(NewToken(entry="1234")),

@@ -11,22 +11,22 @@ from pki.errors import Problem
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
-from twisted_mesh.api.admin_client import (
+from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import (
+    CertificatePage,
+    CertificateRow,
     Deleted,
     KnownConnections,
     MadeToken,
     NewRegistration,
     NewToken,
-    Page,
     Registration,
     Registrations,
     Revoked,
-    RevokedAll,
+    RevokedMany,
     RevokedToken,
-    Row,
     TokenRow,
 )
-from twisted_mesh.api.client import CaRefused
 
 TIME = "2026-11-23T10:00:00Z"
 
@@ -44,7 +44,8 @@ def registration(entry_id: str, spiffe_id: str, *selectors: str, **more: Any) ->
         "created_at": TIME,
     }
     facts |= more
-    return Registration(entry_id, list(selectors), f"spiffe://{MESH}{spiffe_id}", **facts)
+    whose = f"spiffe://{MESH}{spiffe_id}"
+    return Registration(entry_id, selectors=list(selectors), spiffe_id=whose, **facts)
 
 
 DEFAULT = registration("default", "/service/**", "unix:uid:1000", source="default")
@@ -63,9 +64,9 @@ def token_row(token_id: str, entry: str, status: str = "live", **more: Any) -> T
     return TokenRow(id=token_id, entry=entry, status=status, **{**facts, **more})
 
 
-def certificate(serial: int, spiffe_id: str, entry: str | None) -> Row:
+def certificate(serial: int, spiffe_id: str, entry: str | None) -> CertificateRow:
     named = f"spiffe://{MESH}{spiffe_id}"
-    return Row(serial_hex(serial), "", named, TIME, TIME, "valid", entry=entry)
+    return CertificateRow(serial_hex(serial), "", named, TIME, TIME, "valid", entry=entry)
 
 
 @define
@@ -74,7 +75,7 @@ class Ca:
 
     entries: list[Registration] = field(factory=list)
     rows: list[TokenRow] = field(factory=list)
-    certificates: list[Row] = field(factory=list)
+    certificates: list[CertificateRow] = field(factory=list)
     max_ttl: str | None = None
     acts: list[Any] = field(factory=list)
     asked: list[Mapping[str, str]] = field(factory=list)
@@ -125,7 +126,7 @@ class Ca:
         self.acts.append(("revoke", token_id, reason))
         return RevokedToken(token_id, TIME)
 
-    async def certificate(self, serial: int) -> Row:
+    async def certificate(self, serial: int) -> CertificateRow:
         for row in self.certificates:
             if row.serial == serial_hex(serial):
                 return row
@@ -133,22 +134,26 @@ class Ca:
 
     async def page(
         self, filters: Mapping[str, str], limit: int = 1000, cursor: str | None = None
-    ) -> Page:
+    ) -> CertificatePage:
         self.asked.append(filters)
-        return Page([row for row in self.certificates if row.serial == filters["serial"]], None)
+        return CertificatePage(
+            [row for row in self.certificates if row.serial == filters["serial"]], None
+        )
 
     async def connections(self) -> KnownConnections:
         return KnownConnections(2, "30s", 1)
 
-    async def revoke_all(self, serials: Sequence[str], reason: Reason) -> RevokedAll:
+    async def revoke_all(self, serials: Sequence[str], reason: Reason) -> RevokedMany:
         self.acts.append((*serials, str(reason)))
         if self.broken:
             raise self.broken.pop(0)
         known = {row.serial for row in self.certificates}
         self.certificates = [row for row in self.certificates if row.serial not in serials]
         revoked = [Revoked(serial, TIME, str(reason)) for serial in serials if serial in known]
-        return RevokedAll(revoked, [serial for serial in serials if serial not in known])
+        return RevokedMany(revoked, [serial for serial in serials if serial not in known])
 
-    async def pages(self, filters: Mapping[str, str], most: int | None) -> AsyncIterator[Page]:
+    async def pages(
+        self, filters: Mapping[str, str], most: int | None
+    ) -> AsyncIterator[CertificatePage]:
         self.asked.append(filters)
-        yield Page(self.certificates, None)
+        yield CertificatePage(self.certificates, None)

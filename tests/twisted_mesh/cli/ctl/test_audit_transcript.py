@@ -14,7 +14,7 @@ from pki.audit.log import Act, Checkpoint, Entry, LogKey
 from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
 from tests.authorities import NOW
-from twisted_mesh.api.admin_client import Checkpoints, Entries, Head, LogEntry
+from twisted_mesh.api.messages import Checkpoints, LogEntries, LogEntry, LogHead
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import BadTranscript, Transcript
 
@@ -42,22 +42,22 @@ class Log:
             tree.add(leaf)
         return asyncio.run(KEY.sign(Checkpoint(KEY.name, size, tree.root, NOW)))
 
-    async def head(self) -> Head:
-        return Head(str(KEY.verifier), _notes(self)[-1] if self.size else None)
+    async def head(self) -> LogHead:
+        return LogHead(str(KEY.verifier), _notes(self)[-1] if self.size else None)
 
     async def checkpoints(self, start: int) -> Checkpoints:
         sizes = [n for n in range(1, self.size + 1) if n >= start]
         notes = [_notes(self)[n - 1] for n in sizes[: self.page]]
         return Checkpoints(notes, sizes[self.page] if sizes[self.page :] else None)
 
-    async def entries(self, start: int) -> Entries:
+    async def entries(self, start: int) -> LogEntries:
         # One more than was signed for has come in the meantime.
         found = [
             LogEntry(n, leaf_hash(self.text(n)).hex(), self._kept(n))
             for n in range(start, min(start + self.page, self.size + 1))
         ]
         following = start + len(found)
-        return Entries(found, self.size + 1, following if following <= self.size else None)
+        return LogEntries(found, self.size + 1, following if following <= self.size else None)
 
     def _kept(self, number: int) -> str | None:
         return None if number < self.pruned else self.text(number).decode()

@@ -11,15 +11,15 @@ from attrs import field, frozen
 from pki.errors import PkiError, Problem
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state
-from twisted_mesh.api.admin_client import Check, Health
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import Health, HealthCheck
 from twisted_mesh.cli.ctl import doctor_checks
 from twisted_mesh.cli.ctl.doctor_checks import Diagnosis
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.tls.alerts import Unreachable
 
 SOCKET = CaAddress("unix", "/ca.sock")
-LITTLE_SPACE = Health("ok", [Check("disk", "warn", "little space", "free some")])
+LITTLE_SPACE = Health("ok", [HealthCheck("disk", "warn", "little space", "free some")])
 AWAY = Problem("unreachable", "no CA answers", "start it")
 
 
@@ -43,7 +43,7 @@ class Ca:
 
 
 def diagnosed(
-    ca: Ca, capsys: pytest.CaptureFixture[str], *before: Check, skew: timedelta = timedelta()
+    ca: Ca, capsys: pytest.CaptureFixture[str], *before: HealthCheck, skew: timedelta = timedelta()
 ) -> tuple[int, str]:
     work: Any = Diagnosis(before, False, lambda: NOW + skew)
     return asyncio.run(work(ca)), capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_clocks_that_differ_are_found(hours: int, capsys: pytest.CaptureFixture[
 
 def test_a_ca_that_is_away_or_unwell_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
     for error in (Unreachable(AWAY), CaRefused(503, [AWAY])):
-        status, told = diagnosed(Ca(error), capsys, Check("modes", "ok", "fine"))
+        status, told = diagnosed(Ca(error), capsys, HealthCheck("modes", "ok", "fine"))
         assert status == 1
         assert told == "ok    modes: fine\nfail  ca: no CA answers\n      -> start it\n"
 
@@ -75,7 +75,7 @@ def test_a_caller_who_may_not_ask_learns_nothing(capsys: pytest.CaptureFixture[s
 
 
 def test_the_cas_own_look_at_the_disk_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    _, told = diagnosed(Ca(), capsys, Check("disk", "ok", "by us"))
+    _, told = diagnosed(Ca(), capsys, HealthCheck("disk", "ok", "by us"))
     assert "by us" not in told
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pki.policy.entry import read_entry
+from pki.policy.entry import EntryMembers, read_entry
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.api.admin_client import NewRegistration
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import NewRegistration
 from twisted_mesh.cli.ctl import entry as command_line
 from twisted_mesh.cli.ctl import entry_actions, session
 from twisted_mesh.cli.program import Unusable
@@ -50,15 +50,15 @@ def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.Mon
     assert typed(monkeypatch, ca, *words.split()) == 0
     assert ca.acts == [
         NewRegistration(
-            ["unix:uid:1000", "systemd:unit:api.service"],
-            "spiffe://{trust_domain}/service/api",
-            ["api.example"],
-            ["::1"],
-            "30m",
-            "1h",
-            ["ec-p256", "ec-p384"],
-            "C",
-            "R",
+            selectors=["unix:uid:1000", "systemd:unit:api.service"],
+            spiffe_id="spiffe://{trust_domain}/service/api",
+            dns_names=["api.example"],
+            ip_addresses=["::1"],
+            ttl="30m",
+            max_ttl="1h",
+            keys=["ec-p256", "ec-p384"],
+            comment="C",
+            reason="R",
         )
     ]
 
@@ -67,15 +67,13 @@ def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.Mon
 def test_whose_trust_domain_it_is_is_for_the_ca_to_say(domain: str) -> None:
     new = entry_actions.understood(
         "mesh.local",
-        selectors=["unix:uid:1"],
-        spiffe_id=f"spiffe://{domain}/service/{{unix.user}}",
-        dns_names=(),
-        ip_addresses=(),
-        ttl=None,
-        max_ttl=None,
-        keys=(),
-        comment="",
-        reason="",
+        {
+            "selectors": ("unix:uid:1",),
+            "spiffe_id": f"spiffe://{domain}/service/{{unix.user}}",
+            "dns_names": (),
+            "ttl": None,
+            "comment": "",
+        },
     )
     assert new.spiffe_id == f"spiffe://{domain}/service/{{unix.user}}"
 
@@ -84,17 +82,28 @@ def test_every_option_that_cannot_be_used_is_told_at_once() -> None:
     with pytest.raises(Unusable) as refusal:
         entry_actions.understood(
             "mesh.local",
-            selectors=["uid:1"],
-            spiffe_id="spiffe://mesh.local/mesh/ca",
-            dns_names=["*.example"],
-            ip_addresses=["x"],
-            ttl="0s",
-            max_ttl="x",
-            keys=["x"],
-            comment="\n",
-            reason="",
+            {
+                "selectors": ["uid:1"],
+                "spiffe_id": "spiffe://mesh.local/mesh/ca",
+                "dns_names": ["*.example"],
+                "ip_addresses": ["x"],
+                "ttl": "0s",
+                "max_ttl": "x",
+                "keys": ["x"],
+                "comment": "\n",
+                "reason": "",
+            },
         )
-    for option in ("--selector", "--spiffe-id", "--dns", "--ip", "--ttl", "--max-ttl", "--key"):
+    for option in (
+        "--selector",
+        "--spiffe-id",
+        "--dns",
+        "--ip",
+        "--ttl",
+        "--max-ttl",
+        "--key",
+        "--comment",
+    ):
         assert f"{option}: " in refusal.value.message
 
 
@@ -210,10 +219,12 @@ def test_a_command_that_is_shown_makes_the_same_entry(monkeypatch: pytest.Monkey
     wanted = read_entry(
         "",
         MESH,
-        selectors=["unix:user:DOMAIN\\o'hara;$(x)", "unix:uid:7"],
-        spiffe_id="spiffe://mesh.local/service/api",
-        dns_names=["a.example", "b.example"],
-        ip_addresses=["::1"],
+        EntryMembers(
+            selectors=["unix:user:DOMAIN\\o'hara;$(x)", "unix:uid:7"],
+            spiffe_id="spiffe://mesh.local/service/api",
+            dns_names=["a.example", "b.example"],
+            ip_addresses=["::1"],
+        ),
     )
     program, group, *words = shlex.split(shlex.join(entry_actions.creating_command(wanted)))
     assert (program, group) == ("mesh-ctl", "entry")

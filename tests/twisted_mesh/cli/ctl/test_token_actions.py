@@ -13,8 +13,8 @@ from pki.keys import key_id
 from pki.policy.join_token import JoinToken
 from tests.authorities import BACKEND, key
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
-from twisted_mesh.api.admin_client import NewToken
 from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.messages import NewToken
 from twisted_mesh.cli.ctl import token_actions
 from twisted_mesh.cli.program import Unusable
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from pki.errors import Malformed
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
-from pki.policy.entry import read_entry
+from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.join_token import JoinToken
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
@@ -319,9 +319,11 @@ def test_the_suggested_entry_lets_the_caller_in(seen: set[str], names: list[str]
     made = read_entry(
         "new",
         MESH,
-        selectors=options["--selector"],
-        spiffe_id=options["--spiffe-id"][0],
-        dns_names=options.get("--dns", ()),
+        EntryMembers(
+            selectors=options["--selector"],
+            spiffe_id=options["--spiffe-id"][0],
+            dns_names=options.get("--dns", ()),
+        ),
     )
     row = registration("new", "/service/web", *map(str, made.selectors), dns_names=list(made.dns_names))  # fmt: skip
     assert answer(Ca([row])).lets_in

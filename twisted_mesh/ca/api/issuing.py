@@ -1,0 +1,55 @@
+"""The routes of the CA's keys: certificates are signed, the root's key is detached."""
+
+from functools import lru_cache
+from http import HTTPStatus
+
+from cryptography import x509
+
+from pki.der import CERTIFICATE, pem
+from pki.serial import serial_hex
+from pki.svid.x509svid import certificates_pem
+from pki.validity import parse_duration, rfc3339
+from twisted_mesh.api.messages import Detached, DetachRequest, SignAnswer, SignRequest
+from twisted_mesh.ca.api.request import Call
+from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.stores.records import Conflict
+
+
+async def sign(ca: CaParts, call: Call) -> Answer:
+    """Have a certificate issued: a :class:`SignAnswer`. Raises what ``CertificateAuthority.sign`` raises."""
+    asked = call.read(SignRequest)
+    ttl = parse_duration(asked.ttl) if asked.ttl is not None else None
+    csr = asked.csr.encode("utf-8", "replace")
+    issued = await ca.certificates.sign(
+        call.principal,
+        csr,
+        asked.requested_id,
+        ttl,
+        call.idempotency_key,
+        token=call.token,
+    )
+    answer = SignAnswer(
+        certificate=pem(CERTIFICATE, issued.der).decode("ascii"),
+        chain=[_pem(cert) for cert in issued.intermediates],
+        expires_at=rfc3339(issued.expires_at),
+        serial=serial_hex(issued.serial),
+        spiffe_id=asked.requested_id,
+    )
+    return json_answer(answer, HTTPStatus.CREATED)
+
+
+async def detach_root(ca: CaParts, call: Call) -> Answer:
+    """Delete the root's key, of which a copy is held elsewhere. Raises :class:`CannotDetach`."""
+    asked = call.read(DetachRequest)
+    if ca.rotator is None:
+        raise Conflict("this CA keeps no keys in files")
+    detached = await ca.rotator.detach_root(call.principal, asked.sha256)
+    return json_answer(
+        Detached(detached.prepared, rfc3339(detached.wanted_at), rfc3339(detached.issues_until))
+    )
+
+
+@lru_cache(maxsize=16)
+def _pem(issuer: x509.Certificate) -> str:
+    return certificates_pem([issuer]).decode()

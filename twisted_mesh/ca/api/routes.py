@@ -1,0 +1,253 @@
+"""The table of routes: who may ask what, who answers, and the shapes of both sides."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
+from http import HTTPStatus
+from types import UnionType
+from typing import TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from pki.codes import Code
+from pki.policy.policy import Action
+from twisted_mesh.api import messages
+from twisted_mesh.ca.api import (
+    audit,
+    certificates,
+    connections,
+    entries,
+    health,
+    issuing,
+    published,
+    trust,
+)
+from twisted_mesh.ca.api.admission import ProvingBody
+from twisted_mesh.ca.api.request import FILTERS, Call, path_of, refuse_other_media
+from twisted_mesh.ca.api.response import JSON, Answer
+from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.http.json import BadRequest
+from twisted_mesh.http.request import BoundedRequest
+
+Handler = Callable[[CaParts, Call], Awaitable[Answer]]
+Shape: TypeAlias = str | type[msgspec.Struct] | UnionType
+"""A struct of the API's or several, or the media type of what is none."""
+
+
+@frozen
+class Route:
+    """One thing that can be asked for."""
+
+    action: Action
+    handler: Handler
+    answer: Shape
+    body: Shape | None = None
+    """Of the request."""
+    query: Collection[str] = ()
+    """The parameters that it looks at."""
+    status: HTTPStatus = HTTPStatus.OK
+    rest: str = "id"
+    """What stands in its path for the ``*``."""
+    proving: type[ProvingBody] | None = None
+    """What the body is where it may hold a proof of who asks."""
+    is_deep: bool = False
+    """Whether its ``*`` may have slashes in it."""
+
+    @property
+    def media(self) -> str:
+        """What a body says that it is."""
+        return self.body if isinstance(self.body, str) else JSON
+
+
+async def _crl(ca: CaParts, call: Call) -> Answer:
+    return await published.crl(ca, call.query.get("issuer"))
+
+
+async def _ocsp(ca: CaParts, call: Call) -> Answer:
+    return await published.ocsp(ca, call.body, call.who)
+
+
+async def _ocsp_in_path(ca: CaParts, call: Call) -> Answer:
+    return await published.ocsp_in_path(ca, call.rest, call.who)
+
+
+#: The parameters of what is read in pages.
+_PAGE = ("start", "limit")
+#: Method and path of everything that the CA answers.
+ROUTES: dict[tuple[str, str], Route] = {
+    ("POST", "/api/v1/sign"): Route(
+        Action.SIGN,
+        issuing.sign,
+        messages.SignAnswer,
+        body=messages.SignRequest,
+        status=HTTPStatus.CREATED,
+        proving=messages.SignRequest,
+    ),
+    ("GET", "/api/v1/ca"): Route(Action.READ_CA, published.roots, published.PEM),
+    ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, published.bundle, JSON),
+    ("GET", "/api/v1/crl"): Route(
+        Action.READ_CRL,
+        _crl,
+        published.CRL,
+        query=["issuer"],
+    ),
+    ("POST", "/api/v1/ocsp"): Route(
+        Action.ASK_OCSP,
+        _ocsp,
+        published.OCSP_RESPONSE,
+        body=published.OCSP_REQUEST,
+    ),
+    ("GET", "/api/v1/ocsp/*"): Route(
+        Action.ASK_OCSP,
+        _ocsp_in_path,
+        published.OCSP_RESPONSE,
+        rest="request",
+        is_deep=True,
+    ),
+    ("GET", "/api/v1/trust"): Route(
+        Action.READ_TRUST,
+        trust.trust,
+        messages.TrustAnswer,
+        query=["after", "store", "log", "wait"],
+    ),
+    ("POST", "/api/v1/revoke"): Route(
+        Action.REVOKE,
+        certificates.revoke,
+        messages.Revoked | messages.RevokedMany,
+        body=messages.RevokeRequest,
+    ),
+    ("GET", "/api/v1/certificates"): Route(
+        Action.LIST,
+        certificates.list_certificates,
+        messages.CertificatePage,
+        query=sorted(FILTERS),
+    ),
+    ("GET", "/api/v1/certificates/*"): Route(
+        Action.LIST,
+        certificates.show_certificate,
+        messages.CertificateDetails,
+        rest="serial",
+    ),
+    ("GET", "/api/v1/connections"): Route(
+        Action.READ_CONNECTIONS, connections.read, messages.KnownConnections
+    ),
+    ("POST", "/api/v1/connections"): Route(
+        Action.TELL_CONNECTIONS,
+        connections.tell,
+        messages.ReportTaken,
+        body=messages.ConnectionsReport,
+    ),
+    ("GET", "/api/v1/audit/checkpoint"): Route(
+        Action.READ_CHECKPOINT, audit.checkpoint, messages.LogHead
+    ),
+    ("GET", "/api/v1/audit/checkpoints"): Route(
+        Action.READ_AUDIT, audit.checkpoints, messages.Checkpoints, query=_PAGE
+    ),
+    ("GET", "/api/v1/audit/entries"): Route(
+        Action.READ_AUDIT, audit.entries, messages.LogEntries, query=_PAGE
+    ),
+    ("GET", "/api/v1/audit/proof"): Route(
+        Action.READ_CHECKPOINT,
+        audit.proof,
+        messages.Proof,
+        query=["position", "size", "from", "to"],
+    ),
+    ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, health.health, messages.Health),
+    ("POST", "/api/v1/ca/detach-root"): Route(
+        Action.DETACH_ROOT, issuing.detach_root, messages.Detached, body=messages.DetachRequest
+    ),
+    ("GET", "/api/v1/entries"): Route(
+        Action.READ_ENTRIES, entries.list_entries, messages.Registrations
+    ),
+    ("POST", "/api/v1/entries"): Route(
+        Action.CHANGE_ENTRIES,
+        entries.create_entry,
+        messages.Registration,
+        body=messages.NewRegistration,
+        status=HTTPStatus.CREATED,
+    ),
+    ("GET", "/api/v1/entries/*"): Route(
+        Action.READ_ENTRIES, entries.show_entry, messages.Registration
+    ),
+    ("DELETE", "/api/v1/entries/*"): Route(
+        Action.CHANGE_ENTRIES, entries.delete_entry, messages.Deleted, query=["reason"]
+    ),
+    ("GET", "/api/v1/tokens"): Route(Action.READ_TOKENS, entries.list_tokens, messages.TokenRows),
+    ("POST", "/api/v1/tokens"): Route(
+        Action.CHANGE_TOKENS,
+        entries.create_token,
+        messages.MadeToken,
+        body=messages.NewToken,
+        status=HTTPStatus.CREATED,
+    ),
+    ("DELETE", "/api/v1/tokens/*"): Route(
+        Action.CHANGE_TOKENS, entries.revoke_token, messages.RevokedToken, query=["reason"]
+    ),
+    ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),
+    ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),
+    ("GET", "/metrics"): Route(Action.METRICS, health.metrics, "text/plain"),
+}
+
+
+#: Every path, with its methods.
+_PATHS: dict[str, set[str]] = defaultdict(set)
+for _method, _path in ROUTES:
+    _PATHS[_path].add(_method)
+#: Those whose ``*`` stands for all that follows, slashes too.
+_DEEP = tuple(path for (_, path), route in ROUTES.items() if route.is_deep)
+
+
+class NoSuchRoute(BadRequest):
+    """There is nothing at this path."""
+
+    code = Code.NOT_FOUND
+
+
+class WrongMethod(BadRequest):
+    """The path is known, and this is not done to it."""
+
+    code = Code.METHOD_NOT_ALLOWED
+
+
+def _matched(request: BoundedRequest) -> tuple[str, str, str]:
+    """Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none."""
+    method, path = request.method.decode("ascii", "replace"), path_of(request)
+    above, _, rest = path.rpartition("/")
+    deep = (
+        (known, path.removeprefix(known[:-1])) for known in _DEEP if path.startswith(known[:-1])
+    )
+    for known, found in ((path, ""), (f"{above}/*", rest), *deep):
+        if known in _PATHS and (found or known == path):
+            return "GET" if method == "HEAD" else method, known, found
+    return method, "", ""
+
+
+def methods_of(request: BoundedRequest) -> tuple[str, ...]:
+    """What can be done to its path."""
+    _, path, _ = _matched(request)
+    return tuple(sorted(_PATHS[path])) if path else ()
+
+
+def action_of(request: BoundedRequest) -> Action | None:
+    """What is asked for; None where there is nothing to be asked."""
+    method, path, _ = _matched(request)
+    route = ROUTES.get((method, path))
+    return route.action if route else None
+
+
+def route_of(request: BoundedRequest) -> tuple[Route, str]:
+    """The route, and what its path's ``*`` stands for.
+
+    Raises :class:`NoSuchRoute`, :class:`WrongMethod`, :class:`OtherMedia`.
+    """
+    method, path, rest = _matched(request)
+    if not path:
+        raise NoSuchRoute(
+            HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
+        )
+    route = ROUTES.get((method, path))
+    if route is None:
+        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
+    if method == "POST":
+        refuse_other_media(request, route.media)
+    return route, rest
