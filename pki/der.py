@@ -56,10 +56,10 @@ def blocks(data: bytes) -> tuple[Block, ...]:
     return found
 
 
-def elements(der: bytes, *, strict: bool = False) -> Iterator[Element]:
+def elements(der: bytes) -> Iterator[Element]:
     """The elements that ``der`` is made of, one after the other. Raises :class:`Malformed`.
 
-    ``strict`` wants each length in its shortest form, as DER does (X.690 section 10.1).
+    A length may be longer than it must, which DER forbids (X.690 section 10.1): things are shown as they are.
     """
     position = 0
     while position < len(der):
@@ -73,8 +73,6 @@ def elements(der: bytes, *, strict: bool = False) -> Iterator[Element]:
             position += octets
             if not 1 <= octets <= 4:
                 raise Malformed("its DER is damaged or cut short")
-            if strict and size < max(0x80, 1 << 8 * (octets - 1)):
-                raise Malformed("a length in it is not written as DER wants it")
         end = position + size
         if end > len(der):
             raise Malformed("its DER is damaged or cut short")
@@ -107,14 +105,6 @@ def integer(number: int) -> bytes:
     """An INTEGER."""
     size = (number if number >= 0 else ~number).bit_length() // 8 + 1
     return element(INTEGER, number.to_bytes(size, "big", signed=True))
-
-
-def parse_integer(content: bytes) -> int:
-    """The number in an INTEGER's content, in its shortest form. Raises :class:`Malformed`."""
-    number = int.from_bytes(content, "big", signed=True)
-    if element(INTEGER, content) != integer(number):
-        raise Malformed("a number in it is not written as DER wants it")
-    return number
 
 
 def time(moment: datetime) -> bytes:

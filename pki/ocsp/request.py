@@ -1,33 +1,22 @@
 """OCSP requests: which certificates somebody asks about (RFC 6960 section 4.1, RFC 5019 section 2).
 
-They are read here, since cryptography reads none that ask about several certificates.
+Their types are declared here, since cryptography's own reader takes none that ask about several certificates.
 """
 
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Self
+from collections.abc import Mapping
+from typing import Annotated, Self
 from urllib.parse import quote, unquote_to_bytes
 
 from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat import asn1
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pki.der import (
-    INTEGER,
-    OBJECT_IDENTIFIER,
-    OCTET_STRING,
-    SEQUENCE,
-    Element,
-    element,
-    elements,
-    integer,
-    oid_content,
-    oid_text,
-    parse_integer,
-)
+from pki.der import OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element, oid_content
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.keys import key_bits, key_id, spki_der
 from pki.svid.names import encoded_subject
@@ -48,13 +37,54 @@ HASHES = {
     "2.16.840.1.101.3.4.2.2": "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
-_NONCE = "1.3.6.1.5.5.7.48.1.2"
-_NONCE_ID = element(OBJECT_IDENTIFIER, oid_content(_NONCE))
-_NULL = b"\x05\0"
-_TRUE = b"\xff"
-_BOOLEAN = 0x01
-_SIGNATURE, _REQUESTOR, _EXTENSIONS, _SINGLE_EXTENSIONS = 0xA0, 0xA1, 0xA2, 0xA0
+_NONCE = x509.OCSPNonce.oid
+_NONCE_ID = element(OBJECT_IDENTIFIER, oid_content(_NONCE.dotted_string))
+_EXTENSIONS = 0xA2
 _GET = re.compile(rb"(?:[A-Za-z0-9+/=]|%[0-9A-Fa-f]{2})+")
+
+# The types of RFC 6960 section 4.1.1, under its own names. What stands behind a tag and is not looked at
+# is a list of whatever it holds.
+_Ignored = list[asn1.TLV]
+
+
+@asn1.sequence
+class _AlgorithmIdentifier:
+    algorithm: x509.ObjectIdentifier
+    parameters: asn1.Null | None
+
+
+@asn1.sequence
+class _CertId:
+    hash_algorithm: _AlgorithmIdentifier
+    issuer_name_hash: bytes
+    issuer_key_hash: bytes
+    serial_number: int
+
+
+@asn1.sequence
+class _Extension:
+    oid: x509.ObjectIdentifier
+    critical: Annotated[bool, asn1.Default(False)]
+    value: bytes
+
+
+@asn1.sequence
+class _Request:
+    cert_id: _CertId
+    extensions: Annotated[list[_Extension] | None, asn1.Explicit(0)]
+
+
+@asn1.sequence
+class _TbsRequest:
+    requestor_name: Annotated[_Ignored | None, asn1.Implicit(1)]
+    requests: list[_Request]
+    extensions: Annotated[list[_Extension] | None, asn1.Explicit(2)]
+
+
+@asn1.sequence
+class _OcspRequest:
+    tbs_request: _TbsRequest
+    signature: Annotated[_Ignored | None, asn1.Implicit(0)]
 
 
 @frozen
@@ -99,14 +129,15 @@ class Issuer:
     def cert_id(self, serial: int, algorithm: str = SHA256) -> CertId:
         """The certificate of this CA with that serial; RFC 5019 clients name it by SHA-1."""
         name_hash, key_hash = self.hashes[algorithm]
-        oid = element(OBJECT_IDENTIFIER, oid_content(algorithm))
-        fields = (
-            element(SEQUENCE, oid + _NULL),
-            element(OCTET_STRING, name_hash),
-            element(OCTET_STRING, key_hash),
-            integer(serial),
+        made = _CertId(
+            hash_algorithm=_AlgorithmIdentifier(
+                algorithm=x509.ObjectIdentifier(algorithm), parameters=asn1.Null()
+            ),
+            issuer_name_hash=name_hash,
+            issuer_key_hash=key_hash,
+            serial_number=serial,
         )
-        return CertId(algorithm, name_hash, key_hash, serial, element(SEQUENCE, b"".join(fields)))
+        return _read_cert_id(made)
 
 
 @frozen
@@ -122,25 +153,15 @@ class OcspRequest:
         if len(der) > MAX_REQUEST_SIZE:
             raise Malformed(f"an OCSP request has at most {MAX_REQUEST_SIZE} bytes")
         try:
-            (whole,) = _sequences(der)
-            to_be_signed, *signature = elements(whole.content, strict=True)
-            fields = _inside(to_be_signed)
-            if [part.tag for part in signature] not in ([], [_SIGNATURE]):
-                raise Malformed("an OCSP request has a signature at its end, or nothing")
-            if fields[0].tag == _REQUESTOR:
-                _, *fields = fields
-            listed, *rest = fields
-            cert_ids = tuple(map(_cert_id, _sequences(_content(listed, SEQUENCE))))
-            nonce = None
-            for extensions in rest:
-                if extensions.tag != _EXTENSIONS or len(rest) > 1:
-                    raise Malformed("an OCSP request has a field that is not known")
-                nonce = _read_nonce(_read_extensions(extensions.content))
-        except (ValueError, IndexError):
-            raise Malformed("the OCSP request lacks a field, or has one too many") from None
-        if not 0 < len(cert_ids) <= MAX_CERT_IDS:
+            found = asn1.decode_der(_OcspRequest, der).tbs_request
+        except HOSTILE_INPUT:
+            raise Malformed("the OCSP request is no OCSPRequest in DER") from None
+        if not 0 < len(found.requests) <= MAX_CERT_IDS:
             raise Malformed(f"an OCSP request asks about 1 to {MAX_CERT_IDS} certificates")
-        return cls(cert_ids, nonce)
+        for request in found.requests:
+            _read_extensions(request.extensions)
+        cert_ids = tuple(_read_cert_id(request.cert_id) for request in found.requests)
+        return cls(cert_ids, _read_nonce(_read_extensions(found.extensions)))
 
     def to_der(self) -> bytes:
         """An OCSPRequest without a signature, in DER."""
@@ -196,65 +217,40 @@ def is_delegate(certificate: x509.Certificate, issuer: x509.Certificate) -> bool
     return True
 
 
-def _cert_id(request: Element) -> CertId:
-    reqcert, *rest = _inside(request)
-    for extensions in rest:
-        if extensions.tag != _SINGLE_EXTENSIONS or len(rest) > 1:
-            raise Malformed("an OCSP request has a field that is not known")
-        _read_extensions(extensions.content)
-    identifier, name_hash, key_hash, serial = _inside(reqcert)
-    oid, *parameters = _inside(identifier)
-    if [part.whole for part in parameters] not in ([], [_NULL]):
-        raise Malformed("the hash in an OCSP request has parameters")
+def _read_cert_id(found: _CertId) -> CertId:
+    """DER has one form for each value, so what is written here is what came."""
     return CertId(
-        oid_text(_content(oid, OBJECT_IDENTIFIER)),
-        _content(name_hash, OCTET_STRING),
-        _content(key_hash, OCTET_STRING),
-        parse_integer(_content(serial, INTEGER)),
-        reqcert.whole,
+        found.hash_algorithm.algorithm.dotted_string,
+        found.issuer_name_hash,
+        found.issuer_key_hash,
+        found.serial_number,
+        asn1.encode_der(found),
     )
 
 
-def _read_extensions(wrapped: bytes) -> dict[str, bytes]:
+def _read_extensions(extensions: list[_Extension] | None) -> dict[x509.ObjectIdentifier, bytes]:
     """The values by OID. One that is critical and not a nonce must be understood, and none is."""
-    found: dict[str, bytes] = {}
-    (listed,) = _sequences(wrapped)
-    for each in _sequences(listed.content):
-        oid, *critical, value = _inside(each)
-        name = oid_text(_content(oid, OBJECT_IDENTIFIER))
-        if name in found:
-            raise Malformed("an OCSP request has an extension twice")
-        if [(part.tag, part.content) for part in critical] not in ([], [(_BOOLEAN, _TRUE)]):
-            raise Malformed("an OCSP request has an extension that is damaged")
-        if critical and name != _NONCE:
-            raise Malformed(f"the critical extension {name} of the request is not understood here")
-        found[name] = _content(value, OCTET_STRING)
-    if not found:
+    if extensions is None:
+        return {}
+    if not extensions:
         raise Malformed("an OCSP request has a list of no extensions")
-    return found
+    values = {extension.oid: extension.value for extension in extensions}
+    if len(values) < len(extensions):
+        raise Malformed("an OCSP request has an extension twice")
+    for each in extensions:
+        if each.critical and each.oid != _NONCE:
+            name = each.oid.dotted_string
+            raise Malformed(f"the critical extension {name} of the request is not understood here")
+    return values
 
 
-def _read_nonce(extensions: Mapping[str, bytes]) -> bytes | None:
-    if _NONCE not in extensions:
+def _read_nonce(values: Mapping[x509.ObjectIdentifier, bytes]) -> bytes | None:
+    if _NONCE not in values:
         return None
-    (value,) = elements(extensions[_NONCE], strict=True)
-    nonce = _content(value, OCTET_STRING)
+    try:
+        nonce = asn1.decode_der(bytes, values[_NONCE])
+    except HOSTILE_INPUT:
+        raise Malformed("the nonce of the OCSP request is no OCTET STRING") from None
     if not 1 <= len(nonce) <= MAX_NONCE:
         raise Malformed(f"a nonce has 1 to {MAX_NONCE} bytes, this one {len(nonce)}")
     return nonce
-
-
-def _sequences(der: bytes) -> Iterator[Element]:
-    for part in elements(der, strict=True):
-        _content(part, SEQUENCE)
-        yield part
-
-
-def _inside(sequence: Element) -> list[Element]:
-    return list(elements(_content(sequence, SEQUENCE), strict=True))
-
-
-def _content(part: Element, tag: int) -> bytes:
-    if part.tag != tag:
-        raise Malformed("a field of the OCSP request is of another type than it must be")
-    return part.content
