@@ -16,7 +16,7 @@ from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from pki.policy.policy import Lifetimes
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
-from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import spoken_time
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
@@ -252,6 +252,10 @@ def _load(
             f"{trust_domain.id}: choose another --trust-domain or --state-dir"
         )
     root_key = load_root_key(keys, root)
+    try:
+        TrustBundle(trust_domain, (root,)).to_jwks_object()
+    except BadBundle as error:
+        raise WrongState(f"{state.root_certificate} cannot be told to anybody: {error}") from None
     if not validity_of(root).contains(now):
         raise WrongState(
             f"{subject_of(root)} is valid from {spoken_time(root.not_valid_before_utc)} to "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.logger import LogEvent
 
@@ -310,6 +310,14 @@ def a_root_that_cannot_be_decoded(state: StateDirectory) -> None:
     _write(state, "root.crt", certificates_pem([root]))
 
 
+def a_root_of_another_kind(state: StateDirectory) -> None:
+    """Whose key is kept elsewhere, as it may be."""
+    odd = ec.generate_private_key(ec.SECP521R1())
+    root = forge(None, ROOT, subject_key=odd, end=NOW + DAY)
+    _write(state, "root.crt", certificates_pem([root]))
+    (state.private / "root.key").unlink()
+
+
 EDWARDS = ed448.Ed448PrivateKey.generate().private_bytes(
     Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
 )
@@ -327,6 +335,7 @@ BROKEN: dict[str, tuple[Callable[[StateDirectory], None], str, str]] = {
     "root certificate of another CA": (of_another_ca("root.crt"), "root.key", "not the key of"),
     "root certificate a leaf": (written("root.crt", LEAF), "root.crt", "another --trust-domain"),
     "root that cannot be decoded": (a_root_that_cannot_be_decoded, "root.crt", "decoded"),
+    "root of another kind": (a_root_of_another_kind, "root.crt", "does not use"),
     "root and its key of another CA": (
         of_another_ca("root.crt", "private/root.key"),
         "issuing.crt",
