@@ -22,12 +22,11 @@ from pki.keys.ed25519 import Ed25519
 from pki.keys.kind import Hash, KeyKind
 from pki.keys.rsa import Rsa
 
-#: A key class of one row each.
+#: The key classes of the table.
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
-
-#: The key classes of a row are its own business.
+#: A row, whatever its key classes are: they go with it.
 _Row = KeyKind[Any, Any]
 
 
