@@ -7,6 +7,7 @@ Our own programs are forked from a server that has imported them, where that mak
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 #: How long anything may take on a loaded machine. Nothing waits this long unless it is broken.
 PATIENCE = 30.0
+
+
+def free_port() -> int:
+    """One that nobody listens on, and that nobody is given for a while."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
 
 
 def until(is_so: Callable[[], bool], otherwise: Callable[[], object] = str) -> None:

@@ -1,7 +1,6 @@
 """What a CA publishes: how long ``revoke`` takes until the CRL is served, and OCSP answers over HTTP."""
 
 import http.client
-import json
 import secrets
 import socket
 import sqlite3
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -22,6 +20,7 @@ from pki.spiffe import SpiffeId
 from pki.svid.x509svid import load_certificates
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, Service, Stage, pinned, stage
 from tests.bench.tables import Table, Value, median
+from tests.ca_socket import CaSocket
 from tests.running import BIN, PATIENCE
 
 _LISTED, _REVOCATIONS, _AT_ONCE = 100_000, 200, 1_000
@@ -57,23 +56,6 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
     return Table("publishing", "what a CA publishes, over HTTP", tuple(rows), notes)
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE * 2)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-    def post(self, path: str, body: object) -> Any:
-        self.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        answer = self.getresponse()
-        told = json.loads(answer.read())
-        assert answer.status in (200, 201), told
-        return told
-
-
 class _Ca:
     """A CA that runs, with so many on its CRL."""
 
@@ -95,10 +77,10 @@ class _Ca:
         return ca
 
     @property
-    def connection(self) -> _UnixConnection:
+    def connection(self) -> CaSocket:
         """This thread's."""
         if not hasattr(self.local, "connection"):
-            self.local.connection = _UnixConnection(self.state / "ca" / "ca.sock")
+            self.local.connection = CaSocket(self.state / "ca" / "ca.sock", PATIENCE * 2)
         return self.local.connection  # type: ignore[no-any-return]
 
     def sign(self) -> str:

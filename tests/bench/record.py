@@ -1,9 +1,7 @@
 """A CA that has issued a million certificates: how long it takes to start, what it weighs, how fast it answers."""
 
-import http.client
 import json
 import secrets
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 from pki.audit.merkle import append, leaf_hash
 from tests.bench.tables import Table, Value, median
+from tests.ca_socket import CaSocket
 from tests.running import PATIENCE, Mesh, Running, mesh
 
 _ROWS = 1_000_000
@@ -94,20 +93,10 @@ def _resident_mib(ca: Running) -> float:
     return int((text.partition("VmRSS:")[2].split() or ["0"])[0]) / 1024
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-
 def _times(running: Mesh, query: str, rounds: int) -> list[float]:
     found = []
     for _ in range(rounds * 3):
-        connection = _UnixConnection(running.socket)
+        connection = CaSocket(running.socket)
         start = time.perf_counter()
         connection.request("GET", f"/api/v1/certificates{query}")
         answer = connection.getresponse()

@@ -3,9 +3,7 @@
 The server asks the CA over mutual TLS. In the end all who are connected are revoked in one burst.
 """
 
-import http.client
 import json
-import socket
 import ssl
 import subprocess
 import threading
@@ -14,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 
@@ -26,7 +23,8 @@ from tests.bench.meshes import MeshOnStage
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, stage
 from tests.bench.revocation_live import CLIENT_KEY, Peers, Unanswered, Watch, opened, row
 from tests.bench.tables import Table
-from tests.running import BIN, PATIENCE
+from tests.ca_socket import CaSocket
+from tests.running import BIN
 
 _OPEN = 1000
 _TRIALS = 200
@@ -34,23 +32,8 @@ _CALLERS = 8
 _SERVER = MESH.member("service", "api-server")
 
 
-class _Ca(http.client.HTTPConnection):
-    """The CA's socket, on one connection."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-    def post(self, path: str, body: object) -> Any:
-        self.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = self.getresponse()
-        text = answer.read()
-        assert answer.status < 300, text
-        return json.loads(text)
+class _Ca(CaSocket):
+    """The CA, asked for certificates and to revoke them."""
 
     def certify(self, number: int) -> Sequence[x509.Certificate]:
         name = str(MESH.member("service", f"s{number}"))

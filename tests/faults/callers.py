@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.ca_socket import CaSocket
 from tests.faults.checker import Evidence
 
 _PATIENCE = 10.0
@@ -36,19 +37,6 @@ class Doors:
     plain: Callable[[], int]
     """Its plaintext port. Raises :class:`ConnectionRefusedError` while there is none."""
     tls: Callable[[], int]
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP on a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(str(self._path))
 
 
 class TlsConnection(http.client.HTTPSConnection):
@@ -283,7 +271,7 @@ class Caller:
 
     def _unproven(self, *, is_plain: bool) -> http.client.HTTPConnection:
         if not is_plain:
-            return self._kept("socket", lambda: UnixConnection(self.listeners.socket))
+            return self._kept("socket", lambda: CaSocket(self.listeners.socket, _PATIENCE))
         port = self.listeners.plain()
         return self._kept(
             f"plain {port}",

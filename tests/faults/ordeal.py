@@ -18,8 +18,9 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from tests.ca_socket import CaSocket
 from tests.faults import dying
-from tests.faults.callers import Caller, Doors, Errand, UnixConnection, evidence_of
+from tests.faults.callers import Caller, Doors, Errand, evidence_of
 from tests.faults.checker import Evidence, Record, findings
 from tests.running import BIN, CHECKOUT, PATIENCE, NeverSaid, Running, until
 
@@ -232,7 +233,7 @@ class Ordeal:
 
     def ask(self, path: str, body: object = None) -> Answer:
         """One request of an administrator's, on a connection of its own."""
-        with closing(UnixConnection(self.state / "ca" / "ca.sock")) as connection:
+        with closing(CaSocket(self.state / "ca" / "ca.sock")) as connection:
             if body is None:
                 connection.request("GET", path)
             else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.callers import UnixConnection
+from tests.ca_socket import CaSocket
 from tests.faults.ordeal import READY, Answer, Ordeal
 from tests.faults.tracing import interfered
 from tests.faults.watched import PAUSE
@@ -186,7 +186,7 @@ def test_a_connection_that_waits_for_the_disk_is_answered_in_the_end(under: Orde
     gate = under.home / "gate"
     ca = under.start("tests.faults.watched", str(gate), wait=True)
     gate.write_text(str(SLOW))
-    with closing(UnixConnection(under.state / "ca" / "ca.sock")) as connection:
+    with closing(CaSocket(under.state / "ca" / "ca.sock")) as connection:
         connection.request("GET", "/readyz")
         assert connection.getresponse().status == 200, "slow is not ill"
     gate.unlink()

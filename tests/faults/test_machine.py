@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.faults.callers import UnixConnection
+from tests.ca_socket import CaSocket
 from tests.faults.ordeal import Ordeal
+from tests.flooding import descriptors
 from tests.interop.test_disk_and_clock import skewed
-from tests.running import PATIENCE, Running
+from tests.running import PATIENCE
 
 #: A CA that listens at its three listeners has about 20 open.
 FEW = 64
@@ -30,28 +31,24 @@ def crowd(path: Path, number: int) -> Iterator[None]:
         yield
 
 
-def descriptors(running: Running) -> int:
-    return len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
-
-
 @pytest.mark.slow
 def test_out_of_descriptors_it_serves_who_is_there_and_heals_when_they_go(under: Ordeal) -> None:
     few = ("sh", "-c", f'ulimit -n {FEW}; exec "$@"', "sh")
     # By itself it takes no more connections than it has descriptors for.
     ca = under.start(before=few, wait=True, options=("--max-connections", str(8 * FEW)))
     listener = under.state / "ca" / "ca.sock"
-    with closing(UnixConnection(listener)) as early:
+    with closing(CaSocket(listener)) as early:
         early.request("GET", "/livez")
         assert early.getresponse().read() == b'{"status":"alive"}'
         with crowd(listener, 2 * FEW):
-            under.until(lambda: descriptors(ca) >= FEW - 1)
+            under.until(lambda: descriptors(ca.process.pid) >= FEW - 1)
             for path in ("/livez", "/readyz", "/api/v1/trust", "/api/v1/certificates"):
                 early.request("GET", path)
                 response = early.getresponse()
                 assert (response.status, bool(response.read())) == (200, True), path
             with (
                 under.load(),
-                closing(UnixConnection(listener)) as late,
+                closing(CaSocket(listener)) as late,
                 pytest.raises(OSError, match=r"."),
             ):
                 late.request("GET", "/livez")

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import urllib.request
 from http import HTTPStatus
 from urllib.error import HTTPError
@@ -11,11 +10,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.interop.house import House, hears
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+from tests.running import free_port
 
 
 def asked(port: int, path: str) -> tuple[int, str]:

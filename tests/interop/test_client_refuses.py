@@ -1,6 +1,5 @@
 """What mesh-client says to servers that are not who they should be, and what those get to see: nothing."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.interop import forging
 from tests.interop.forging import API_SERVER, HOUR, forged, present, server_names, usage
 from tests.interop.house import Done, House, Identity, hears
 from tests.interop.wires import impostor, listening, middle, plain, silence
-from tests.running import Running
+from tests.running import Running, free_port
 
 Forgery = Callable[[Path, Authority], Identity]
 
@@ -165,12 +164,6 @@ def test_a_man_in_the_middle_is_refused_by_both_sides(
     assert [c.partition(":")[0] for c in man.complaints] == ["server", "client"]
     assert all("UNKNOWN_CA" in complaint for complaint in man.complaints)
     shared.assert_it_serves()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as closing:
-        port: int = closing.getsockname()[1]
-    return port
 
 
 def test_nobody_listening_is_status_3(shared: House) -> None:

@@ -13,17 +13,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, field
 
+from tests.ca_socket import CaSocket
 from tests.interop.house import HEALTHY, Done, House, Identity, hears
 from tests.interop.test_revoked_clients import REQUEST, revoke
 from tests.interop.test_who_may import csr_for
 from tests.interop.wires import client_context, tls
-from tests.running import BIN, PATIENCE, Running, until
+from tests.running import BIN, PATIENCE, Running, free_port, until
 
 TOO_OLD = r"What has been revoked for .* is not known here"
 FRESH = r"Revocations are fresh again"
@@ -76,8 +76,7 @@ class Status:
 @contextmanager
 def serving(house: House, *options: str) -> Iterator[tuple[Running, int, Status]]:
     """One more server, its port and its status."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        status = Status(free.getsockname()[1])
+    status = Status(free_port())
     with house.serving("--status", f"127.0.0.1:{status.port}", *options) as (server, port):
         yield server, port, status
 
@@ -193,7 +192,7 @@ def _posted(house: House, path: str, bodies: list[dict[str, str]]) -> list[Any]:
     """What the CA answers to each, of many at once."""
 
     def post(some: list[dict[str, str]]) -> list[Any]:
-        with closing(_Socket(house.socket)) as connection:
+        with closing(CaSocket(house.socket)) as connection:
             return [connection.post(path, body) for body in some]
 
     callers = 16
@@ -203,26 +202,6 @@ def _posted(house: House, path: str, bodies: list[dict[str, str]]) -> list[Any]:
             for found in pool.map(post, (bodies[n::callers] for n in range(callers)))
             for a in found
         ]
-
-
-class _Socket(http.client.HTTPConnection):
-    """The CA's socket, on one connection."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(str(self._path))
-
-    def post(self, path: str, body: object) -> Any:
-        self.request("POST", path, json.dumps(body), {"content-type": "application/json"})
-        answer = self.getresponse()
-        text = answer.read()
-        assert answer.status < 300, text
-        return json.loads(text)
 
 
 # Whatever the caller is doing.
