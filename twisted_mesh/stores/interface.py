@@ -31,6 +31,7 @@ class IStore(Interface):
 
     id: str = Attribute("Identifies this store for good, once it has started.")
     is_new: bool = Attribute("Whether ``start`` found nothing and made it.")
+    is_kept: bool = Attribute("Whether what it holds is there again at the next start.")
 
     def start() -> None:
         """Open what is to be opened. Synchronous. Raises StoreError with one sentence."""

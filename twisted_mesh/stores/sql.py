@@ -82,6 +82,11 @@ class SqlStore:
         """Whether :meth:`start` found nothing and made it."""
         return self._tables.is_new
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether what it holds is there again at the next start."""
+        return self._database.path is not None
+
     def start(self) -> None:
         """Open the database, bring its tables up to date, start the threads (twistd has forked by now)."""
         if self._writer is not None or self._stopping:

@@ -107,7 +107,7 @@ class CaService(MeshService):
         capacity = self.listeners.capacity
         parts = self._assemble(authorities, issuance_log, capacity)
         self._tell_authorities(authorities, fresh=fresh)
-        self.record_is_lost = self.store.is_new and not fresh and options["store"] != "memory:"
+        self.record_is_lost = self.store.is_new and not fresh and self.store.is_kept
         if self.record_is_lost:
             self.log.warn(
                 "The record of what was issued is new, although the CA is not: certificates from before cannot be "
@@ -184,7 +184,7 @@ class CaService(MeshService):
     def _log_key(self) -> LogKey:
         """What signs the audit log's checkpoints; its name tells the store, so that no other log fits."""
         name = f"{self.options['trust-domain']}/audit/{self.store.id[:16]}"
-        if self.options["store"] == "memory:":
+        if not self.store.is_kept:
             return LogKey.generate(name)
         if self.keys.exists("audit.key"):
             key = self.keys.load("audit.key", partial(LogKey.from_pem, name))

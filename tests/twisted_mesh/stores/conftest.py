@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.twisted_mesh.stores import scratch
 from tests.twisted_mesh.stores.certificates import intent
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.commands import Command
@@ -23,10 +24,13 @@ def others(request: pytest.FixtureRequest) -> list[Command]:
     return [] if request.param == "alone" else [intent(1000), intent(1001, request_key="other")]
 
 
-@pytest.fixture(params=["memory:", "sqlite"])
+@pytest.fixture(params=["memory:", "sqlite", "scratch:"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, calls: ThreadCalls) -> Iterator[SqlStore]:
-    """An open store of each kind."""
-    store = open_store(request.param, tmp_path, calls)
+    """An open store of each kind, that of the drill among them."""
+    spec = (
+        f"scratch:{tmp_path / 'scratch.db'}" if request.param == scratch.SCHEME else request.param
+    )
+    store = open_store(spec, tmp_path, calls)
     store.start()
     yield store
     calls.result(store.stop())

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.twisted_mesh.stores import scratch
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores.opening import open_store
+from twisted_mesh import stores
+from twisted_mesh.stores.opening import STORES, open_store
 from twisted_mesh.stores.records import StoreError
 
 
@@ -42,3 +44,10 @@ def test_anything_else_is_refused_with_what_there_is(
     with pytest.raises(StoreError, match="sqlite") as raised:
         open_store(spec, tmp_path, calls)
     assert "\n" not in str(raised.value)
+
+
+def test_one_more_kind_of_store_is_one_file_and_a_line() -> None:
+    """That of the drill runs the conformance suite as the others do; nothing of ours knows that it is there."""
+    assert STORES["scratch:"].__module__ == scratch.__name__
+    house = Path(stores.__file__).resolve().parents[1]
+    assert [path for path in house.rglob("*.py") if b"scratch:" in path.read_bytes()] == []
