@@ -18,7 +18,7 @@ from tests.interop.test_who_may import serial_of
 from tests.running import Running
 
 #: Seconds that a commit takes on the slow disk.
-SLOW = 0.7
+SLOW = 1.2
 #: Milliseconds for which the reactor may do nothing, on a machine that other tests use too.
 LONGEST_PAUSE = 400.0
 
