@@ -1,9 +1,8 @@
 """Drills: the runbooks of docs/OPERATIONS.md, command by command, against a real CA."""
 
-import os
 import re
+import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from attrs import define, frozen
 
 from tests.interop.administering import issue, statuses
 from tests.interop.house import House
-from tests.running import BIN, CHECKOUT, PATIENCE
+from tests.running import BIN, CHECKOUT, run
 
 _PAGE = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
 KEPT, REVOKED = (f"spiffe://mesh.local/service/{name}" for name in ("kept", "revoked"))
@@ -55,14 +54,10 @@ class Drill:
 
     def _type(self, step: Step) -> None:
         command = step.command.replace("bin/mesh-ctl", str(BIN / "mesh-ctl"))
-        done = subprocess.run(
-            ["bash", "-c", command.replace("/mnt/backup", str(self.backup))],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE * 2,
-            cwd=self.house.home,
-            env={**os.environ, **self.house.env},
-        )
+        command = command.replace("/mnt/backup", str(self.backup))
+        needs_shell = set(command) & set("|&;<>$*?`(")
+        words = ["bash", "-c", command] if needs_shell else shlex.split(command)
+        done = run(*words, cwd=self.house.home, env=self.house.env)
         said = (done.stdout + done.stderr).replace(str(self.backup), "/mnt/backup")
         assert "Traceback" not in said
         for line in step.shown:

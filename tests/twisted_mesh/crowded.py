@@ -2,9 +2,10 @@
 
 It writes what it needs to be believed (``root.pem``) and what a peer needs to be believed by it
 (``peer.pem``, ``peer_key.pem``) to DIRECTORY, prints its port, and what its connection limit counted whenever
-it is asked by a line; it ends with its standard input.
+it is asked by a line, with how many descriptors it has at that moment; it ends with its standard input.
 """
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from twisted.web import resource, server
 
 from pki.spiffe import SpiffePattern
 from pki.svid.x509svid import certificates_pem
+from tests.flooding import descriptors
 from tests.twisted_mesh.tls.wires import good_svid, home
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
@@ -60,7 +62,7 @@ class Questions(LineReceiver):
         counted = self.connection_limit
         print(
             f"open {len(counted)} unproven {counted.unproven} refused {counted.refused} "
-            f"made-room {counted.made_room}",
+            f"made-room {counted.made_room} descriptors {descriptors(os.getpid())}",
             flush=True,
         )
 
