@@ -502,6 +502,41 @@ class Code(StrEnum):
         "an entry is there twice",
         "compare with a backup or an export to see which it was",
     )
+    LOG_UNVOUCHED = (
+        "log-unvouched",
+        "the record has acts, and nothing that was signed of its log is left, here or in it",
+        "find out who changed the record; restore a backup, or accept the log as it is",
+    )
+    RECORD_UNREVOKED = (
+        "record-unrevoked",
+        "the record does not say that something is revoked, and the log does",
+        "revoke it again, and find out who changed the record",
+    )
+    RECORD_REVOKED = (
+        "record-revoked",
+        "the record says that a certificate is revoked, and the log does not",
+        "find out who changed the record",
+    )
+    RECORD_UNSPENT = (
+        "record-unspent",
+        "the record lets a join token be spent that has bought a certificate by the log",
+        "revoke the token, look what it has bought, and find out who changed the record",
+    )
+    RECORD_UNKNOWN = (
+        "record-unknown",
+        "the record has what the log does not say that it was made, or says that it was deleted",
+        "delete or revoke it, look what it has bought, and find out who changed the record",
+    )
+    RECORD_MISSING = (
+        "record-missing",
+        "the record lacks what was made by the log, and nothing says that it is gone",
+        "restore the last backup: what is not on record cannot be revoked",
+    )
+    RECORD_CHANGED = (
+        "record-changed",
+        "the record says something else of a certificate, an entry or a token than the log",
+        "delete or revoke it and make it anew; find out who changed the record",
+    )
     BAD_ENTRY = (
         "bad-entry",
         "an entry cannot be read, or is not written canonically",

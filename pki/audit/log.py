@@ -88,6 +88,12 @@ class Replaced(LogContradicts):
     code = Code.LOG_REPLACED
 
 
+class Unvouched(LogContradicts):
+    """Nothing that was signed of it is left."""
+
+    code = Code.LOG_UNVOUCHED
+
+
 class _Written(msgspec.Struct):
     # In the order of the alphabet: this is the canonical one.
     act: Act

@@ -1,0 +1,225 @@
+"""What the tables say and the log does not: each falsification is named, and what is honest or pruned is left alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+
+import pytest
+from attrs import evolve, frozen
+
+from pki.audit.auditor import Row
+from pki.audit.log import Act, Entry
+from pki.audit.record_check import (
+    Difference,
+    RecordCheck,
+    RecordedCertificate,
+    RecordedEntry,
+    RecordedToken,
+    differences,
+)
+from pki.validity import rfc3339
+from tests.authorities import NOW
+
+ISSUED, REVOKED, WRITTEN_OFF, BOUGHT = 0x4A01, 0x4A02, 0x4A03, 0x4A04
+MEMBERS = {"selectors": "unix:uid:7", "spiffe_id": "spiffe://mesh.local/web"}
+LATER = NOW + timedelta(hours=1)
+ID = "spiffe://mesh.local/web"
+
+
+def act(kind: Act, object: str, facts: Mapping[str, str], actor: str = "unix:uid:0") -> Entry:
+    return Entry(NOW, kind, actor, object, facts)
+
+
+def issue(serial: int, actor: str = "unix:uid:7") -> Entry:
+    facts = {"spiffe_id": ID, "tbs": f"{serial:064x}", "entry": "web", "expires_at": rfc3339(LATER)}
+    return act(Act.ISSUE, f"{serial:x}", facts, actor)
+
+
+TOKEN_FACTS = {"did": "create-token", "entry": "t1", "expires_at": rfc3339(LATER), "key": "ab"}
+ACTS = (
+    act(Act.START, "mesh.local", {"keep_expired": "30d"}),
+    act(Act.ADMINISTER, "entry web", {"did": "create-entry", **MEMBERS}),
+    act(Act.ADMINISTER, "entry old", {"did": "create-entry", **MEMBERS}),
+    act(Act.ADMINISTER, "entry old", {"did": "delete-entry", **MEMBERS}),
+    act(Act.ADMINISTER, "token t1", {**TOKEN_FACTS, "selectors": "token:t1", "spiffe_id": ID}),
+    act(Act.ADMINISTER, "token t2", {**TOKEN_FACTS, "entry": "web"}),
+    act(Act.ADMINISTER, "token t2", {"did": "revoke-token"}),
+    issue(ISSUED),
+    issue(REVOKED),
+    act(Act.REVOKE, f"{REVOKED:x}", {"spiffe_id": ID, "reason": "keyCompromise"}),
+    issue(WRITTEN_OFF),
+    act(Act.WRITE_OFF, f"{WRITTEN_OFF:x}", {"spiffe_id": ID}),
+    issue(BOUGHT, "token:t1"),
+)
+
+
+def certificate(serial: int, reason: str | None = None) -> RecordedCertificate:
+    revoked_at = NOW if reason else None
+    return RecordedCertificate(serial, ID, NOW, LATER, revoked_at, reason, "web", f"{serial:064x}")
+
+
+@frozen
+class Tables:
+    """An honest record, until a test falsifies it."""
+
+    acts: Sequence[Entry] = ACTS
+    certificates: tuple[RecordedCertificate, ...] = (
+        certificate(ISSUED),
+        certificate(REVOKED, "keyCompromise"),
+        certificate(WRITTEN_OFF, "unspecified"),
+        certificate(BOUGHT),
+    )
+    entries: tuple[RecordedEntry, ...] = (
+        RecordedEntry("web", MEMBERS, NOW),
+        RecordedEntry("t1", {"selectors": "token:t1", "spiffe_id": ID}, NOW),
+    )
+    tokens: tuple[RecordedToken, ...] = (
+        RecordedToken("t1", "t1", LATER, NOW, "ab", spent_at=NOW),
+        RecordedToken("t2", "web", LATER, NOW, "ab", revoked_at=NOW),
+    )
+
+    def differences(self, first: int = 0, days: int = 0) -> list[Difference]:
+        """Where the text of the acts before ``first`` is pruned, so many days later."""
+        rows = [
+            Row(n, None if n < first else entry.to_bytes()) for n, entry in enumerate(self.acts)
+        ]
+        now = NOW + timedelta(days=days)
+        return list(differences(rows, self.certificates, self.entries, self.tokens, now))
+
+
+HONEST = Tables()
+
+
+def test_an_honest_record_says_what_the_log_says() -> None:
+    assert HONEST.differences() == []
+    assert HONEST.differences(days=400) == []
+
+
+def on(number: int, **changes: object) -> Callable[[Tables], Tables]:
+    def change(tables: Tables) -> Tables:
+        rows = list(tables.certificates)
+        rows[number] = evolve(rows[number], **changes)
+        return evolve(tables, certificates=tuple(rows))
+
+    return change
+
+
+def without(kind: str, number: int) -> Callable[[Tables], Tables]:
+    def change(tables: Tables) -> Tables:
+        rows = list(getattr(tables, kind))
+        del rows[number]
+        return evolve(tables, **{kind: tuple(rows)})
+
+    return change
+
+
+def also(kind: str, row: object) -> Callable[[Tables], Tables]:
+    return lambda tables: evolve(tables, **{kind: (*getattr(tables, kind), row)})
+
+
+def token(number: int, **changes: object) -> Callable[[Tables], Tables]:
+    def change(tables: Tables) -> Tables:
+        rows = list(tables.tokens)
+        rows[number] = evolve(rows[number], **changes)
+        return evolve(tables, tokens=tuple(rows))
+
+    return change
+
+
+EVIL = RecordedEntry("evil", {**MEMBERS, "selectors": "unix:uid:666"}, NOW)
+FALSIFIED = {
+    "un-revoked": (on(1, revoked_at=None, reason=None), "record-unrevoked", "4a02", 9),
+    "un-written-off": (on(2, revoked_at=None, reason=None), "record-unrevoked", "4a03", 11),
+    "revoked-later": (on(1, revoked_at=NOW + timedelta(days=9)), "record-changed", "4a02", 9),
+    "other-reason": (on(1, reason="superseded"), "record-changed", "4a02", 9),
+    "revoked-by-hand": (on(0, revoked_at=NOW, reason="superseded"), "record-revoked", "4a01", None),
+    "renamed": (on(0, spiffe_id="spiffe://mesh.local/db"), "record-changed", "4a01", 7),
+    "other-contents": (on(0, tbs="0" * 64), "record-changed", "4a01", 7),
+    "ended-early": (on(0, expires_at=NOW), "record-changed", "4a01", 7),
+    "other-entry": (on(0, entry="default"), "record-changed", "4a01", 7),
+    "deleted-certificate": (without("certificates", 1), "record-missing", "4a02", 8),
+    "added-certificate": (
+        also("certificates", certificate(0x4AFF)),
+        "record-unknown",
+        "4aff",
+        None,
+    ),
+    "added-entry": (also("entries", EVIL), "record-unknown", "evil", None),
+    "undeleted-entry": (also("entries", evolve(EVIL, id="old")), "record-unknown", "old", 3),
+    "widened-entry": (
+        lambda tables: evolve(tables, entries=(evolve(EVIL, id="web"), tables.entries[1])),
+        "record-changed",
+        "web",
+        1,
+    ),
+    "deleted-entry": (without("entries", 0), "record-missing", "web", 1),
+    "un-spent": (token(0, spent_at=None), "record-unspent", "t1", 12),
+    "un-revoked-token": (token(1, revoked_at=None), "record-unrevoked", "t2", 6),
+    "longer-token": (token(0, expires_at=LATER + timedelta(1)), "record-changed", "t1", 4),
+    "any-key-token": (token(0, key=None), "record-changed", "t1", 4),
+    "added-token": (
+        also("tokens", RecordedToken("t9", "web", LATER, NOW)),
+        "record-unknown",
+        "t9",
+        None,
+    ),
+    "deleted-token": (without("tokens", 1), "record-missing", "t2", 5),
+}
+
+
+@pytest.mark.parametrize("how", FALSIFIED)
+def test_each_falsification_is_named(how: str) -> None:
+    change, code, name, position = FALSIFIED[how]
+    (found,) = change(HONEST).differences()
+    assert (str(found.code), found.name, found.position) == (code, name, position)
+    assert name in found.detail
+
+
+def test_what_the_log_cannot_tell_any_more_is_not_judged() -> None:
+    tables = also("entries", EVIL)(also("certificates", certificate(0x4AFF))(HONEST))
+    assert tables.differences(first=len(ACTS) - 1) == []
+    check = RecordCheck(NOW)
+    for position, entry in enumerate(ACTS):
+        check.act(Row(position, entry.to_bytes() if position > 7 else None))
+    for row in tables.certificates:
+        assert list(check.certificate(row)) == []
+    assert (check.judged, check.unjudged) == (3, 2)
+    check.close()
+
+
+def test_what_may_have_been_pruned_is_not_missing() -> None:
+    tables = evolve(HONEST, certificates=(), tokens=())
+    names = {found.name for found in tables.differences(days=29)}
+    assert names == {"4a01", "4a02", "4a03", "4a04", "t1", "t2"}
+    assert tables.differences(days=31) == []
+
+
+def test_a_log_that_does_not_say_how_long_is_kept_makes_nothing_missing() -> None:
+    acts = (act(Act.START, "mesh.local", {}), *ACTS[1:])
+    assert without("certificates", 1)(evolve(HONEST, acts=acts)).differences(days=1) == []
+
+
+def test_what_a_restore_has_carried_over_or_dropped_is_as_it_says() -> None:
+    restore = act(Act.RESTORE, "mesh.local", {"carried_over": "4a01 4aff"})
+    tables = evolve(HONEST, acts=(*ACTS, restore), entries=HONEST.entries[1:], tokens=())
+    carried = (certificate(ISSUED, "superseded"), certificate(0x4AFF, "superseded"))
+    tables = evolve(tables, certificates=(*carried, *HONEST.certificates[1:]))
+    assert tables.differences() == []
+
+
+def test_what_is_newer_than_the_log_that_was_read_is_not_judged() -> None:
+    check = RecordCheck(NOW + timedelta(minutes=3), until=NOW + timedelta(minutes=2))
+    for position, entry in enumerate(ACTS):
+        check.act(Row(position, entry.to_bytes()))
+    new = certificate(0x4AFF)
+    assert [d.code for d in check.certificate(new)] == ["record-unknown"]
+    assert list(check.certificate(evolve(new, issued_at=NOW + timedelta(minutes=3)))) == []
+    future = evolve(new, issued_at=NOW + timedelta(minutes=9))
+    assert [d.code for d in check.certificate(future)] == ["record-unknown"]
+    check.close()
+
+
+def test_what_is_no_entry_or_no_serial_tells_nothing() -> None:
+    bad = act(Act.REVOKE, "not a serial", {})
+    rows = [Row(0, b"rubbish"), Row(1, bad.to_bytes()), Row(2, issue(ISSUED).to_bytes())]
+    found = differences(rows, [certificate(ISSUED)], [], [], NOW)
+    assert list(found) == []
