@@ -1,12 +1,12 @@
 """Who may be connected: at most so many, and those who have proven nothing are the first to make room."""
 
 import resource
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Self
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -17,11 +17,15 @@ from twisted_mesh.runtime.log import logger
 #: Descriptors that are no connections: the record, the log, key files, listening sockets, the reactor's own.
 _OTHER_DESCRIPTORS = 64
 _MOST = 1024
+#: Of a service: what 1 GiB holds, at some 100 kB each.
+_MOST_OF_SERVER = 10_000
 _FEWEST = 8
 #: One over TLS takes some 100 kB as soon as it is there, so this many without proof take 25 MB, whatever the flood.
 _MOST_UNPROVEN = 256
 #: Connections that were hung up on keep their descriptor until the reactor's next turn: so many may.
 _LEAVING = 64
+#: One place in so many of those for the unproven is kept free of proven holders who have more than their share.
+_FOR_NEWCOMERS = 4
 #: Of the log.
 _LINES = Rate(1, 1)
 
@@ -61,6 +65,20 @@ class Capacity:
         each = (soft - _OTHER_DESCRIPTORS) // listeners - _LEAVING
         return cls.of(max(_FEWEST, min(_MOST, each)))
 
+    @classmethod
+    def of_server(cls, most: int | None) -> Self:
+        """Of a service, whose callers may all have one ID, and all come back at once; None for all descriptors.
+
+        Three quarters for any one peer; half for the unproven. Raises :class:`Malformed`.
+        """
+        if most is None:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            unlimited = soft == resource.RLIM_INFINITY
+            left = soft - _OTHER_DESCRIPTORS - _LEAVING
+            most = _MOST_OF_SERVER if unlimited else max(_FEWEST, min(_MOST_OF_SERVER, left))
+        unproven = cls.of(most).most // 2
+        return cls(most, unproven, most * 3 // 4, unproven * 3 // 4)
+
 
 class _State(Enum):
     TAKEN = auto()
@@ -77,6 +95,8 @@ class Place:
     """Whose it is: an address, or what was proven."""
     is_proven: bool
     _admission: "ConnectionLimit"
+    holder: str = field(default=Factory(lambda self: self.key, takes_self=True), init=False)
+    """Who answers for it when room is wanted: the same, unless :meth:`belong` says otherwise."""
     hang_up: Callable[[], object] = field(default=lambda: None, init=False)
     """Ends the connection at once."""
     state: _State = field(default=_State.TAKEN, init=False)
@@ -98,6 +118,11 @@ class Place:
         """The peer has proven to be ``key``. False where that has as many connections as it may."""
         return self.state is _State.TAKEN and self._admission.prove(self, key)
 
+    def belong(self, holder: str) -> None:
+        """Count it with all others of ``holder`` when room is wanted: what let several names in is one."""
+        if self.state is _State.TAKEN and self.is_proven and holder != self.holder:
+            self._admission.belong(self, holder)
+
     def serve(self) -> None:
         """A request is being answered: this is no time to make room."""
         if self.state is _State.TAKEN:
@@ -118,7 +143,7 @@ class Place:
 
 @define(eq=False)
 class _Group:
-    """The places of one key."""
+    """The places of one address, or of one proven holder."""
 
     size: int = 0
     silent: "OrderedDict[Place, None]" = field(factory=OrderedDict)
@@ -148,8 +173,11 @@ class ConnectionLimit:
     Where there is no room a newcomer gets that of an unproven connection: of its own address if that
     has its share, else of the address that has the most; there of the silent or of the others,
     whichever are more; and of these the one that has done nothing for the longest time. So a flood
-    that proves nothing pushes itself out, and whoever proves in a moment who he is gets in. Where
-    nobody can make room the newcomer is refused.
+    that proves nothing pushes itself out, and whoever proves in a moment who he is gets in.
+
+    Where those with proof have taken all, the holder with the most gives one that idles, unless it has
+    no more than its share. A few places are made so for newcomers who have yet to prove something, and
+    a flood of those then turns over these few. Where nobody can make room the newcomer is refused.
     """
 
     capacity: Capacity
@@ -162,7 +190,11 @@ class ConnectionLimit:
     made_room: int = field(default=0, init=False)
     """How many had to make room, since the start."""
     _proven: dict[str, _Group] = field(factory=dict, init=False)
+    """By holder."""
     _unproven: dict[str, _Group] = field(factory=dict, init=False)
+    """By address."""
+    _of_peer: "Counter[str]" = field(factory=Counter, init=False)
+    """Connections of each proven key."""
     _sizes: dict[bool, int] = field(factory=lambda: {True: 0, False: 0}, init=False)
     _leaving: int = field(default=0, init=False)
     _logged: tuple[int, int] = field(default=(0, 0), init=False)
@@ -195,7 +227,7 @@ class ConnectionLimit:
     def _has_room(self, key: str, *, is_proven: bool) -> bool:
         capacity = self.capacity
         if is_proven:
-            enough = self._size(self._proven, key) >= capacity.of_peer
+            enough = self._of_peer[key] >= capacity.of_peer
         else:
             enough = (
                 self._size(self._unproven, key) >= capacity.of_address
@@ -207,13 +239,12 @@ class ConnectionLimit:
         """Whether somebody was hung up on for ``key``."""
         if self._leaving >= _LEAVING:
             return False
-        if is_proven and self._size(self._proven, key) >= self.capacity.of_peer:
+        if is_proven and self._of_peer[key] >= self.capacity.of_peer:
             return False
         if not is_proven and self._size(self._unproven, key) >= self.capacity.of_address:
             group = self._unproven[key]
         else:
-            able = (group for group in self._unproven.values() if group.may_make_room)
-            group = max(able, key=lambda group: group.size, default=_Group())
+            group = self._yielding(is_proven=is_proven)
         if not group.may_make_room:
             return False
         place = group.pop()
@@ -225,14 +256,36 @@ class ConnectionLimit:
         place.hang_up()
         return True
 
+    def _yielding(self, *, is_proven: bool) -> _Group:
+        """Whose connection makes room for a newcomer; an empty group where nobody's does."""
+        unproven = _largest(self._unproven)
+        newcomers = max(1, self.capacity.unproven // _FOR_NEWCOMERS)
+        full = self._sizes[True] + self._sizes[False] >= self.capacity.most
+        yields = not unproven.may_make_room if is_proven else self._sizes[False] < newcomers
+        if full and yields:
+            holder = _largest(self._proven)
+            if holder.size > max(1, self.capacity.most // (len(self._proven) + 1)):
+                return holder
+        return unproven
+
+    def belong(self, place: Place, holder: str) -> None:
+        """See :meth:`Place.belong`."""
+        was = self._proven[place.holder]
+        idles = place in was.idle
+        self._discount(place)
+        place.holder = holder
+        self._count(place)
+        if not idles:
+            self._proven[holder].remove(place)
+
     def prove(self, place: Place, key: str) -> bool:
         """Count it as a connection of ``key`` from now on; see :meth:`Place.prove`."""
-        if self._size(self._proven, key) >= self.capacity.of_peer:
+        if self._of_peer[key] >= self.capacity.of_peer:
             self.refused += 1
             self._log_full(key)
             return False
         self._discount(place)
-        place.key, place.is_proven = key, True
+        place.key, place.holder, place.is_proven = key, key, True
         self._count(place)
         return True
 
@@ -243,23 +296,27 @@ class ConnectionLimit:
             self._discount(place)
 
     def group(self, place: Place) -> _Group:
-        """All places of that one's key."""
-        return (self._proven if place.is_proven else self._unproven)[place.key]
+        """All places that are counted with that one."""
+        return (self._proven if place.is_proven else self._unproven)[place.holder]
 
     def _count(self, place: Place) -> None:
         groups = self._proven if place.is_proven else self._unproven
-        group = groups.setdefault(place.key, _Group())
+        group = groups.setdefault(place.holder, _Group())
         group.size += 1
+        self._of_peer[place.key] += place.is_proven
         (group.idle if place.is_proven else group.silent)[place] = None
         self._sizes[place.is_proven] += 1
 
     def _discount(self, place: Place) -> None:
         groups = self._proven if place.is_proven else self._unproven
-        group = groups[place.key]
+        group = groups[place.holder]
         group.size -= 1
         group.remove(place)
         if not group.size:
-            del groups[place.key]
+            del groups[place.holder]
+        self._of_peer[place.key] -= place.is_proven
+        if not self._of_peer[place.key]:
+            del self._of_peer[place.key]
         self._sizes[place.is_proven] -= 1
 
     @staticmethod
@@ -285,3 +342,9 @@ class ConnectionLimit:
             unproven=self.unproven,
             key=key,
         )
+
+
+def _largest(groups: dict[str, _Group]) -> _Group:
+    """Of those that may make room, the one with most; an empty one where there is none."""
+    able = (group for group in groups.values() if group.may_make_room)
+    return max(able, key=lambda group: group.size, default=_Group())

@@ -22,6 +22,7 @@ from twisted_mesh.ca.api.authentication import (
 )
 from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
+from twisted_mesh.ca.holders import Holders
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
@@ -128,6 +129,7 @@ class CaListeners:
             own.trust_store.registry,
             self.log,
             connection_limit=self._limit(shared, "the TLS port"),
+            holder_of=Holders(shared.ca.store).of,
         )
         port = self.listening(
             endpoints.listen(self.tls_endpoint, site, security),

@@ -20,13 +20,14 @@ from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import CaSource
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
-from twisted_mesh.taps.ca_options import key_algorithm
+from twisted_mesh.taps.ca_options import key_algorithm, max_connections
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -80,6 +81,7 @@ class Options(ServiceOptions):
             None,
             "ask this http: URL about each new peer; aia: whom its certificate names",
         ],
+        ["max-connections", None, None, "open connections (default: what the system allows)"],
         [
             "status",
             None,
@@ -140,6 +142,7 @@ class Options(ServiceOptions):
             self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
         self["key"] = key_algorithm(self["key"], "key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
+        self["max-connections"] = max_connections(self["max-connections"])
         self["rotate-at"] = rotation_share(self["rotate-at"])
         self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
         self["revocation-sources"] = RevocationOptions.parse(
@@ -247,6 +250,9 @@ class ServerService(MeshService):
             reactor,
             self.trust_store.registry,
             self.log,
+            connection_limit=ConnectionLimit(
+                Capacity.of_server(options["max-connections"]), reactor, "the port", self.log
+            ),
             peer_check=sources.checker(self.trust_store, reactor, self.log),
         )
         self.port = self.listening(

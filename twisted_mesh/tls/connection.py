@@ -214,11 +214,20 @@ class MeshConnection(ProtocolWrapper):
                 self._one_too_many = True
                 self.abortConnection()
                 return
+            holder_of = self.factory.security.holder_of
+            if self.place is not None and holder_of is not None:
+                finding = self._find_holder(self.place, holder_of(peer))
+                _ = spawn(finding, "asking who holds a connection", self.factory.security.log)
         self._established = True
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)
         if self.factory.client is not None:
             self.factory.client.established(self.wrappedProtocol)
+
+    async def _find_holder(self, place: Place, asking: Awaitable[str | None]) -> None:
+        """Count it with the other connections of whoever answers for them all."""
+        if (holder := await asking) is not None:
+            place.belong(holder)
 
     def still_good(self) -> bool:
         """Whether the peer would be let in again now: not expired, not revoked, still allowed."""

@@ -1,7 +1,7 @@
 """What a connection is secured by, and who is told about it."""
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from attrs import Factory as Made
@@ -15,7 +15,7 @@ from twisted_mesh.limits.connection_limit import ConnectionLimit
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
-from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.connections import ConnectionRegistry, Peer
 from twisted_mesh.trust.judge import Judge
 
 #: Seconds within which a handshake must be done, whatever trickles in.
@@ -45,6 +45,8 @@ class Security:
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     connection_limit: ConnectionLimit | None = None
     """How many may be connected to what listens; None for no bound."""
+    holder_of: Callable[[Peer], Awaitable[str | None]] | None = None
+    """Who answers for a peer's connections when room is wanted, if not its ID alone. Never raises."""
     requires_staple: bool = False
     """Whether servers must staple an OCSP answer to their certificates."""
     peer_check: PeerCheck | None = None

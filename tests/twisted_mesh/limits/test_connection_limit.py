@@ -199,6 +199,72 @@ def test_one_line_a_second_tells_of_all(authenticator: Door) -> None:
     )
 
 
+# Those with proof, who have taken all.
+
+
+def test_where_two_have_taken_all_the_larger_gives_what_idles_to_a_newcomer() -> None:
+    door = Door(Capacity.of(16))
+    for who in "xy":
+        for _ in range(8):
+            assert door.let_in("a").prove(who)
+    for number in range(5):
+        honest = door.come(f"b{number}")
+        assert honest is not None, "the honest caller gets in"
+        assert honest.prove("honest")
+        honest.serve()
+        door.settle()
+    assert len(door.connection_limit) == 16
+
+
+def test_a_request_of_the_largest_holder_is_not_cut() -> None:
+    door = Door(Capacity.of(16))
+    for who in "xy":
+        for _ in range(8):
+            place = door.let_in("a")
+            assert place.prove(who)
+            place.serve()
+            door.settle()
+    assert door.come("honest") is None
+    place.rest()
+    assert door.come("honest") is not None
+    assert door.hung_up == [place]
+
+
+def test_the_names_that_one_entry_bought_are_one_holder() -> None:
+    door = Door(Capacity.of(16))
+    greedy = []
+    for number in range(14):
+        place = door.let_in("a")
+        assert place.prove(f"name {number}")
+        place.belong("entry:1")
+        greedy.append(place)
+    others = [door.let_in("b") for _ in range(2)]
+    for place in others:
+        assert place.prove("other")
+    assert door.come("c") is not None
+    assert door.hung_up == [greedy[0]]
+    assert not any(place.made_room for place in others)
+    for place in [*greedy, *others]:
+        place.leave()
+    assert len(door.connection_limit._proven) == 0
+
+
+def test_a_flood_without_proof_takes_no_more_than_a_few_places_of_those_with() -> None:
+    door = Door(Capacity.of(16))
+    proven = []
+    for who in "xy":
+        for _ in range(8):
+            place = door.let_in("a")
+            assert place.prove(who)
+            proven.append(place)
+            door.settle()
+    for number in range(100):
+        door.come(f"address {number}")
+        door.settle()
+    assert sum(place.state.name == "GONE" for place in proven) == 2
+    assert door.connection_limit.unproven == 2
+
+
 # Capacities.
 
 
@@ -221,6 +287,18 @@ def test_the_systems_limit_leaves_room_for_all_listeners_and_the_record(
     assert capacity.most == most
     if most == 416:
         assert capacity.of_address >= 100, "a hundred clients of one machine may join at once"
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most"), [(1024, 896), (64, 8), (resource.RLIM_INFINITY, 10_000)]
+)
+def test_a_service_has_what_the_system_allows_and_most_of_it_for_one_caller(
+    descriptors: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    capacity = Capacity.of_server(None)
+    assert (capacity.most, capacity.of_peer) == (most, most * 3 // 4)
+    assert Capacity.of_server(16) == Capacity(16, 8, 12, 6)
 
 
 class Crowd(RuleBasedStateMachine):
