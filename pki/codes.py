@@ -365,6 +365,12 @@ class Code(StrEnum):
         "this caller asks too often; Retry-After says when to come back",
         "ask less often, or raise `--rate-limit`",
     )
+    QUOTA = (
+        "quota",
+        "an ID, or a registration entry, has had as many certificates as it may have an hour; Retry-After says when "
+        "there are more",
+        "look what asks so often, or raise `--quota`",
+    )
     TOO_LARGE = (
         "too-large",
         "the request's body is larger than the message allows",

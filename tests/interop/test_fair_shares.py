@@ -1,14 +1,19 @@
-"""Who has much leaves something to others: connections, on real sockets."""
+"""Who has much leaves something to others: connections, certificates, on real sockets."""
 
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.interop.house import House, Identity
+from tests.interop.house import House, Identity, Reply
 from tests.interop.house import house as inhabited
 from tests.interop.wires import client_context, tls
 from tests.running import PATIENCE
@@ -60,3 +65,26 @@ def test_two_identities_that_have_taken_all_leave_an_honest_caller_in(
             crowd(small, port, name, request, stack)
         honest = small.identity("honest")
         assert [asked(small, port, honest, request) for _ in range(5)] == [200] * 5
+
+
+def test_an_id_has_its_quota_of_certificates_and_not_more_after_a_restart(house: House) -> None:
+    ca = house.start_ca("--quota", "2:100")
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = x509.CertificateSigningRequestBuilder(subject_name=x509.Name([])).sign(key, SHA256())
+    pem = csr.public_bytes(Encoding.PEM).decode()
+
+    def sign(name: str) -> Reply:
+        spiffe_id = f"spiffe://mesh.local/service/{name}"
+        return house.post("socket", "/api/v1/sign", {"csr": pem, "requested_id": spiffe_id})
+
+    begun = datetime.now(UTC).hour
+    assert [sign("greedy").status for _ in range(3)] == [201, 201, 429]
+    refused = sign("greedy")
+    assert refused.code == "quota"
+    assert "has had 2 certificates since" in refused.json["detail"]
+    assert 0 < int(refused.headers["retry-after"]) <= 3600
+    assert sign("modest").status == 201
+    assert ca.stop() == 0
+    house.start_ca("--quota", "2:100")
+    again = sign("greedy").status
+    assert again == 429 or datetime.now(UTC).hour != begun

@@ -23,6 +23,7 @@ from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance, Quota
 from twisted_mesh.revocation.listeners import RevocationListeners
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -82,6 +83,7 @@ class CaParts:
         rotator: Rotator | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
+        allowance: Allowance = DEFAULT_ALLOWANCE,
         seconds: Callable[[], float] = monotonic,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
@@ -89,7 +91,8 @@ class CaParts:
         ``endpoints`` are the first to hear what is revoked; then whoever waits for news is told, OCSP
         answers are made anew, and the CRL is the last: it takes a moment, and nobody else is to wait
         for it. ``directory`` is where the state lives, for one that is kept; ``connections`` are those
-        of its own TLS port; ``seconds`` is a clock that does not go back.
+        of its own TLS port; ``allowance`` is how many certificates callers may have; ``seconds`` is a clock
+        that does not go back.
         """
         issuance = own.issuance
         current, store, log, now = issuance.authorities, issuance.store, issuance.log, issuance.now
@@ -97,7 +100,9 @@ class CaParts:
         told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
         listener = RevocationListeners(told, _log)
         return cls(
-            certificates=CertificateAuthority(issuance, publisher, listener, responder.fair_queue),
+            certificates=CertificateAuthority(
+                issuance, publisher, listener, responder.fair_queue, Quota(now, allowance)
+            ),
             record=CertificateRecord(store),
             current=current,
             entries=issuance.entries,

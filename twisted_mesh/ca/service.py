@@ -20,6 +20,7 @@ from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.limits.quota import Quota
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import Revoke, RevokeAll
@@ -56,6 +57,8 @@ class CertificateAuthority:
     """Hears of each revocation, when it is durable and before it is published."""
     fair_queue: FairQueue
     """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
+    quota: Quota
+    """How many certificates callers have, and may have."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
@@ -127,9 +130,15 @@ class CertificateAuthority:
                 waiting.callback(None)
 
     async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
-        """When it is the caller's turn. Raises :class:`Busy`."""
-        async with self.fair_queue.enter(purchase.principal.proof):
-            return await self._sign_now(request, purchase)
+        """When it is the caller's turn. Raises :class:`QuotaUsedUp`, :class:`Busy`."""
+        charged = str(request.spiffe_id), purchase.grant.entry
+        self.quota.charge(*charged)
+        try:
+            async with self.fair_queue.enter(purchase.principal.proof):
+                return await self._sign_now(request, purchase)
+        except BaseException:  # a caller that hangs up, too
+            self.quota.give_back(*charged)
+            raise
 
     async def _sign_now(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         issuer = self.authorities.current.issuing

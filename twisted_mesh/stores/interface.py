@@ -1,6 +1,7 @@
 """The interface of a store; every implementation runs its conformance suite."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -47,6 +48,9 @@ class IStore(Interface):
 
     def find_all(serials: Collection[int]) -> Deferred[tuple[IssuedCertificate, ...]]:
         """The certificates of these serials that there are, without their ``der``."""
+
+    def issued_since(at: datetime) -> Deferred[tuple[tuple[str, str | None, int], ...]]:
+        """IDs, the entries that bought them, and how many certificates of both there are from that time on."""
 
     def find_request(request_key: str) -> Deferred[IssuedCertificate | None]:
         """The certificate that a request was answered with."""

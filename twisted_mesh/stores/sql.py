@@ -1,6 +1,7 @@
 """The store on SQL: a thread writes, many commands to a commit, another reads; the reactor never waits."""
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -128,6 +129,10 @@ class SqlStore:
     def find_all(self, serials: Collection[int]) -> "Deferred[tuple[IssuedCertificate, ...]]":
         """Those of the serials that there are, without their DER, in no particular order."""
         return self._read(lambda connection: reading.find_all(connection, serials))
+
+    def issued_since(self, at: datetime) -> "Deferred[tuple[tuple[str, str | None, int], ...]]":
+        """How many certificates of each ID and entry were issued from that time on."""
+        return self._read(lambda connection: reading.issued_since(connection, at))
 
     def find_request(self, request_key: str) -> Deferred[IssuedCertificate | None]:
         """The certificate that a request was answered with before, or None."""

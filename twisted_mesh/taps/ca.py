@@ -165,6 +165,7 @@ class CaService(MeshService):
             rotator=self.rotator,
             directory=self.state.ca,
             connections=trust_store.registry,
+            allowance=options["quota"],
         )
         self.housekeeping = Housekeeping(
             store,
@@ -210,6 +211,8 @@ class CaService(MeshService):
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
         await log.recall()
+        quota = parts.certificates.quota
+        quota.recall(await self.store.issued_since(quota.hour))
         await take_note_of_restore(self.state, log, trust_domain)
         await parts.write_offs.resolve()
         await log.record(

@@ -13,6 +13,7 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
+from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
 
@@ -67,6 +68,12 @@ class Options(ServiceOptions):
             f"requests a second of one caller, and how many at once: RATE[:BURST], or off (default {DEFAULT_RATE})",
         ],
         [
+            "quota",
+            None,
+            None,
+            f"certificates an hour of one ID, and of one entry: ID:ENTRY, or off (default {DEFAULT_ALLOWANCE})",
+        ],
+        [
             "max-connections",
             None,
             None,
@@ -109,6 +116,9 @@ class Options(ServiceOptions):
             self["public-url"] = public_url(self["public-url"])
         self["rate-limit"] = (
             Rate.parse(self["rate-limit"]) if self["rate-limit"] is not None else DEFAULT_RATE
+        )
+        self["quota"] = (
+            Allowance.parse(self["quota"]) if self["quota"] is not None else DEFAULT_ALLOWANCE
         )
         self["max-connections"] = max_connections(self["max-connections"])
         for name in ("root-key", "issuing-key"):

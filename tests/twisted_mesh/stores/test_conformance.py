@@ -464,3 +464,16 @@ def test_what_a_crl_still_lists_is_not_forgotten(store: SqlStore, calls: ThreadC
     assert calls.result(store.find(1)).status(over) is Status.REVOKED
     assert calls.result(store.apply(evolve(command, revoked_before=over))) == 1
     assert calls.result(store.find(1)) is None
+
+
+def test_it_counts_what_was_issued_from_a_time_on_by_id_and_entry(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    record(store, calls, issued(1), evolve(issued(2), issued_at=NOW - HOUR))
+    record(store, calls, evolve(issued(3), spiffe_id=WEB), issued(4))
+    counted = calls.result(store.issued_since(NOW))
+    assert dict(((of, entry), n) for of, entry, n in counted) == {
+        (str(WEB), None): 1,
+        (str(issued(1).spiffe_id), None): 2,
+    }
+    assert calls.result(store.issued_since(NOW + HOUR)) == ()

@@ -11,6 +11,7 @@ from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
 from twisted_mesh.ca.rotation.steps import CannotDetach
 from twisted_mesh.http.json import BadRequest
+from twisted_mesh.limits.quota import QuotaUsedUp
 from twisted_mesh.limits.rate_limit import Busy, RateLimited
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.records import (
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (EntryInFile, HTTPStatus.CONFLICT),
     (NotByToken, HTTPStatus.CONFLICT),
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
+    (QuotaUsedUp, HTTPStatus.TOO_MANY_REQUESTS),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
     (BadCursor, HTTPStatus.BAD_REQUEST),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
