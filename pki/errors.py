@@ -14,9 +14,25 @@ from cryptography.x509 import (
 
 from pki.codes import Code
 
+
+def _panics() -> tuple[type[BaseException], ...]:
+    """What a panic of cryptography's Rust arrives as. It is no Exception, and has no module to be imported from.
+
+    PyO3 makes the class while cryptography is imported, which it is above.
+    """
+    return tuple(
+        kind for kind in BaseException.__subclasses__() if kind.__name__ == "PanicException"
+    )
+
+
+#: A panic of cryptography's Rust.
+PANICS = _panics()
+#: What a guard of a callback or of a standing task catches: all that may come of foreign bytes, and no interrupt.
+ANY_ERROR: tuple[type[BaseException], ...] = (Exception, *PANICS)
 #: Everything that cryptography is known to raise on hostile DER. Its own documentation names
-#: ValueError only; a handler that catches just that answers 500.
-HOSTILE_INPUT: tuple[type[Exception], ...] = (
+#: ValueError only; a handler that catches just that answers 500, and a panic is caught by no ``except Exception``.
+HOSTILE_INPUT: tuple[type[BaseException], ...] = (
+    *PANICS,
     ValueError,
     TypeError,
     OverflowError,

@@ -162,7 +162,10 @@ def _public_key(
     try:
         key = csr.public_key()
         digest = csr.signature_hash_algorithm
-        proven = _is_proven(csr, info, key)
+        weak = weaknesses(key)
+        strong = is_strong(csr)
+        # A signature is checked with the stranger's key, at the price that this key sets: only a good one's is.
+        proven = _is_proven(csr, info, key) if strong and not weak else None
     except HOSTILE_INPUT:
         problems.append(
             _problem(
@@ -173,8 +176,8 @@ def _public_key(
             )
         )
         return None
-    problems += weaknesses(key)
-    if not is_strong(csr):
+    problems += weak
+    if not strong:
         problems.append(
             _problem(
                 Code.WEAK_SIGNATURE,
@@ -183,7 +186,7 @@ def _public_key(
                 "csr",
             )
         )
-    elif not proven:
+    elif proven is False:
         problems.append(
             _problem(
                 Code.NO_POSSESSION,

@@ -4,6 +4,8 @@ cryptography reads this, and writes only PBKDF2 with 2,048 rounds, of which a ma
 of passphrases an hour. OpenSSL reads it too: ``openssl pkcs8 -in root.key``.
 """
 
+import binascii
+import re
 import secrets
 
 from cryptography.hazmat.primitives import serialization
@@ -13,11 +15,20 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from pki.codes import Code
-from pki.der import OCTET_STRING, SEQUENCE, element, integer, pem
+from pki.der import INTEGER, OCTET_STRING, SEQUENCE, element, elements, integer, pem
 from pki.errors import HOSTILE_INPUT, Malformed
 
 #: 16 MiB and five passes, about 0.15 s: as much memory as OpenSSL grants a file by default.
 _COST, _BLOCK_SIZE, _PASSES = 2**14, 8, 5
+
+#: The most that a file may have us do before its passphrase is known to be right. About a second each: three times
+#: what is advised for PBKDF2 today, six times what we write ourselves by scrypt, and 32 MiB of memory.
+MOST_ROUNDS = 2_000_000
+MOST_SCRYPT_BYTES = 32 * 1024 * 1024
+_MOST_SCRYPT_WORK = 2**22
+_ENCRYPTED = re.compile(
+    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----([^-]*)-----END ENCRYPTED PRIVATE KEY-----"
+)
 
 _PBES2 = bytes.fromhex("06092a864886f70d01050d")
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")
@@ -39,6 +50,8 @@ def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
 
     A wrong passphrase may by chance, one time in 256, decrypt to something; that is no key either.
     """
+    if passphrase is not None:
+        _refuse_costly(data)
     try:
         return serialization.load_pem_private_key(data, passphrase)
     except TypeError:
@@ -46,13 +59,55 @@ def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
             "the private key's passphrase is missing, or given for a key that has none"
         ) from None
     except HOSTILE_INPUT:
-        pass
-    except BaseException as error:
-        # cryptography's Rust panics on some damaged parameters, and a panic is no Exception.
-        if type(error).__name__ != "PanicException":
-            raise
-    raise UnusableKey(
-        "this is no private key in PEM (damaged, cut short, or a wrong passphrase): restore it from a backup"
+        raise UnusableKey(
+            "this is no private key in PEM (damaged, cut short, or a wrong passphrase): restore it from a backup"
+        ) from None
+
+
+def _refuse_costly(data: bytes) -> None:
+    """Look at the counts that a file of PKCS #8 names, before anything is derived by them. Raises :class:`UnusableKey`.
+
+    PBKDF2 counts rounds (RFC 8018 section 5.2), as the older schemes do (section 6.1); scrypt has a cost, a
+    block size and passes (RFC 7914 section 2). What has no such outline is for the reader to refuse.
+    """
+    for block in _ENCRYPTED.findall(data):
+        try:
+            counts = _counts(binascii.a2b_base64(block))
+        except (Malformed, ValueError, IndexError):
+            continue
+        match counts:
+            case [rounds] if rounds > MOST_ROUNDS:
+                raise _costly(f"{rounds} rounds", f"{MOST_ROUNDS}")
+            case [cost, size, passes] if (
+                128 * cost * size > MOST_SCRYPT_BYTES or cost * size * passes > _MOST_SCRYPT_WORK
+            ):
+                raise _costly(
+                    f"scrypt with N={cost}, r={size}, p={passes}",
+                    f"{MOST_SCRYPT_BYTES >> 20} MiB, and N*r*p of {_MOST_SCRYPT_WORK}",
+                )
+
+
+def _counts(der: bytes) -> list[int]:
+    """One for PBKDF2 and the older schemes; cost, block size and passes for scrypt; else none."""
+    (info,) = elements(der)
+    scheme, *_ = elements(info.content)
+    _, parameters = elements(scheme.content)
+    derivation, *older = elements(parameters.content)
+    if derivation.tag == OCTET_STRING:
+        return [int.from_bytes(older[0].content, "big", signed=True)]
+    _, parameters = elements(derivation.content)
+    _, *rest = elements(parameters.content)
+    numbers = [
+        int.from_bytes(one.content, "big", signed=True) for one in rest if one.tag == INTEGER
+    ]
+    is_scrypt = derivation.content.startswith(_SCRYPT)
+    return numbers[:3] if is_scrypt else numbers[:1]  # PBKDF2 may name a length of the key besides
+
+
+def _costly(found: str, most: str) -> UnusableKey:
+    return UnusableKey(
+        f"the private key's passphrase is stretched by {found[:80]}, and the most here is {most}: the file is damaged, "
+        "or write it anew with less (openssl pkcs8 -topk8)"
     )
 
 

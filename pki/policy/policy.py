@@ -7,7 +7,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest
 from pki.policy.entry import RegistrationEntry, candidates
 from pki.policy.selector import Selector, spoken
@@ -159,6 +159,19 @@ class Grant:
     lifetime: timedelta
 
 
+def demand_entry(
+    principal: Principal, requested_id: str, entries: Iterable[RegistrationEntry]
+) -> None:
+    """Refuse whoever can have nothing signed, whatever the CSR holds: it is not worth a look then.
+
+    It refuses nobody whom :func:`grant` would let in, and says the same. ``requested_id`` is a
+    caller's text. Raises :class:`NoProof`, :class:`Forbidden`.
+    """
+    permit(principal, Action.SIGN)
+    if not principal.issues and not _met(principal, requested_id, entries):
+        raise _no_entry(principal, requested_id)
+
+
 def grant(
     principal: Principal,
     request: IssuanceRequest,
@@ -186,16 +199,15 @@ def _granted(
     entries: Iterable[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
-    renewed = principal.entry if request.spiffe_id == principal.spiffe_id else None
-    met = [
-        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
-    ]
+    requested_id = str(request.spiffe_id)
+    met = _met(principal, requested_id, entries)
     if not met:
-        raise _no_entry(principal, request)
+        raise _no_entry(principal, requested_id)
+    renewed = _renewed(principal, requested_id)
     nearest = candidates(met, request, principal.selectors, renewed)[0]
     if nearest.shortfalls:
         if principal.spiffe_id not in (None, request.spiffe_id):
-            raise _no_entry(principal, request)
+            raise _no_entry(principal, requested_id)
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
@@ -206,9 +218,23 @@ def _granted(
     return Grant(entry.id, min(entry.ttl or lifetimes.default, most))
 
 
-def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
+def _renewed(principal: Principal, requested_id: str) -> str | None:
+    """The entry that bought the caller's own certificate, where it asks for that ID again."""
+    return principal.entry if requested_id == str(principal.spiffe_id) else None
+
+
+def _met(
+    principal: Principal, requested_id: str, entries: Iterable[RegistrationEntry]
+) -> list[RegistrationEntry]:
+    renewed = _renewed(principal, requested_id)
+    return [
+        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
+    ]
+
+
+def _no_entry(principal: Principal, requested_id: str) -> "Forbidden":
     seen = spoken(principal.selectors)
-    if principal.spiffe_id is not None and request.spiffe_id != principal.spiffe_id:
+    if principal.spiffe_id is not None and requested_id != str(principal.spiffe_id):
         return Forbidden(
             "own-identity-only",
             f"{principal} may renew its own ID, and no registration entry lets it have another",
@@ -221,8 +247,9 @@ def _no_entry(principal: Principal, request: IssuanceRequest) -> "Forbidden":
         )
     return Forbidden(
         "no-entry",
-        f"no registration entry lets this caller have {request.spiffe_id}; seen: {seen}. Have an administrator look "
-        "with mesh-ctl why, and make an entry (mesh-ctl entry create) or a token (mesh-ctl token create)",
+        f"no registration entry lets this caller have {printable(requested_id, 200)}; seen: {seen}. "
+        "Have an administrator look with mesh-ctl why, and make an entry (mesh-ctl entry create) or a token "
+        "(mesh-ctl token create)",
     )
 
 

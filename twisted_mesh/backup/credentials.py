@@ -7,7 +7,7 @@ from cryptography import x509
 
 from pki.audit.log import LogKey
 from pki.codes import Code
-from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
+from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem, Refused
 from pki.keys import MemoryKey, spki_der
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.state.key_files import is_encrypted
@@ -78,7 +78,7 @@ def _misfits(
             continue
         try:
             certificate.verify_directly_issued_by(root)
-        except Exception:
+        except ANY_ERROR:
             yield _problem(name, "was not issued by root.crt")
         if name == _ACTIVE and not sealed and spki_der(certificate.public_key()) not in held:
             yield _problem(name, "has no key beside it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import define
 from cryptography import x509
 
-from pki.errors import HOSTILE_INPUT, PkiError
+from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
@@ -127,7 +127,7 @@ class IssuingFiles:
         try:
             certificate.verify_directly_issued_by(self.root)
             return Authority(certificate, key, (certificate,))
-        except Exception:  # a wrong key, another root, a broken signature: one remedy for all
+        except ANY_ERROR:  # a wrong key, another root, a broken signature: one remedy for all
             raise WrongState(
                 f"{path} does not fit {self.keys.path(name)}.key and {self.state.root_certificate}: "
                 "restore all three from one backup"

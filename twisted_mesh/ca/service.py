@@ -92,6 +92,13 @@ class CertificateAuthority:
         The same ``idempotency_key`` from the same caller with the same CSR is answered with the same
         certificate, as long as that is good; so is the same ``token``, which buys only one.
         """
+        if token is None and principal.serial is not None:
+            presented = await self.store.find(principal.serial)
+            principal = evolve(principal, entry=presented.entry if presented else None)
+        entries = tuple(
+            self.issuance.entries.candidates(principal, only=token.entry if token else None)
+        )
+        policy.demand_entry(principal, requested_id, entries)
         request = self._request(csr, requested_id, ttl)
         _log.info(
             "Received CSR:\n  Subject: {subject}\n  Requested SAN: {spiffe_id}\n  From: {requester}",
@@ -103,10 +110,6 @@ class CertificateAuthority:
         if token is not None:
             idempotency_key = _JOINING
             _refuse_other_key(token, request)
-        elif principal.serial is not None:
-            presented = await self.store.find(principal.serial)
-            principal = evolve(principal, entry=presented.entry if presented else None)
-        entries = self.issuance.entries.candidates(principal, only=token.entry if token else None)
         granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
         if idempotency_key is None:
             return await self._sign(request, Purchase(principal, granted))

@@ -16,6 +16,8 @@ T = TypeVar("T")
 _MAX_DEPTH = 32
 #: A string, or one that never ends: it always matches, so that no body makes it look twice.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+#: Half of a pair as an escape, or what looks like one; without it there is none, since UTF-8 has none.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
@@ -57,11 +59,15 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(str(error), 200)}"
         ) from None
+    if _SURROGATE.search(body) and _has_half_a_pair(decoded):
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST, "the body is not JSON: it holds half of a surrogate pair"
+        )
     if not isinstance(decoded, dict):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "the body is JSON, but not an object")
     try:
         return msgspec.convert(decoded, type=shape)
-    except (msgspec.ValidationError, UnicodeError) as error:  # half of a surrogate pair as a key
+    except msgspec.ValidationError as error:
         raise BadRequest(
             HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}"
         ) from None
@@ -74,6 +80,15 @@ def _is_deep(body: bytes) -> bool:
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > _MAX_DEPTH:
             return True
+    return False
+
+
+def _has_half_a_pair(decoded: object) -> bool:
+    """Whether a string in it is none that could be written down (RFC 8259 section 8.2)."""
+    try:
+        json.dumps(decoded, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
     return False
 
 

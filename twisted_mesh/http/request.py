@@ -12,7 +12,7 @@ from twisted.web import server
 from twisted.web.http import NOT_MODIFIED, RESPONSES, datetimeToString
 from zope.interface import implementer
 
-from pki.errors import Problem
+from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.http.json import problem_body
 
 #: Bodies are sent in pieces of so many bytes.
@@ -38,7 +38,7 @@ class BoundedRequest(server.Request):
         self.prepath, self.postpath = [], [*map(unquote, self.path[1:].split(b"/"))]
         try:
             self.render(root)
-        except Exception:
+        except ANY_ERROR:
             self.processingFailed(Failure())
 
     def connectionLost(self, reason: Failure) -> None:

@@ -165,8 +165,17 @@ class BoundedChannel(http.HTTPChannel):
         if self.length is not None and self.length > self.limits.body_bytes:
             self.refuse_body()
             return
+        if not self._names_one_host():
+            self._respondToBadRequestAndDisconnect()
+            return
         self._within(self.limits.body_seconds)
         super().allHeadersReceived()
+
+    def _names_one_host(self) -> bool:
+        """HTTP/1.1 says for which host it asks, exactly once (RFC 9112 section 3.2)."""
+        if self._version != b"HTTP/1.1":
+            return True
+        return len(self.requests[-1].requestHeaders.getRawHeaders(b"host", ())) == 1
 
     def rawDataReceived(self, data: bytes) -> None:
         """A part of a body, unless the caller was refused already."""

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from pki import renewal
 from pki.codes import Code
-from pki.errors import PkiError, Refused, printable
+from pki.errors import ANY_ERROR, PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
 from pki.spiffe import SpiffePattern
@@ -206,7 +206,7 @@ class CertificateManager(Service):
             raise  # we are being stopped
         except PkiError as error:
             self._put_off(error)
-        except Exception as error:
+        except ANY_ERROR as error:
             self.log.failure("the renewal broke", event="renewal-broke")
             self._put_off(RenewalBroke(f"{type(error).__name__}: {printable(str(error))}"))
 

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 
 from pki import renewal
 from pki.codes import Code
-from pki.errors import PkiError, Problem
+from pki.errors import ANY_ERROR, PkiError, Problem
 from pki.ocsp.evidence import ListInForce, lists_from
 from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.validity import rfc3339
@@ -151,7 +151,7 @@ class CrlWatch:
             raise  # we are being stopped
         except PkiError as error:
             self._refuse(watched, error.problems)
-        except Exception:
+        except ANY_ERROR:
             self.log.failure("reading a CRL broke", event="crl-broke")
             self._refuse(watched, (_BROKEN,))
         self._log_if_stale(watched)

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.codes import Code
-from pki.errors import PkiError, Problem, printable
+from pki.errors import ANY_ERROR, PkiError, Problem, printable
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.interfaces import ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
@@ -154,7 +154,7 @@ class Feed(Service):
             is_new = self.believe(update)
         except (PkiError, TimeoutError) as error:
             return self._unanswered(error)
-        except Exception as error:
+        except ANY_ERROR as error:
             if self._is_running and not self._is_superseded:
                 self.log.failure("asking for revocations broke", event="feed-broke")
             return self._unanswered(error)
@@ -191,7 +191,7 @@ class Feed(Service):
             self._has_warned = self._was_stale = False
             self.log.info("Revocations are fresh again", event="revocations-fresh")
 
-    def _unanswered(self, error: Exception) -> float:
+    def _unanswered(self, error: BaseException) -> float:
         """Count a question without an answer, and tell if there have been several."""
         if self._is_superseded or not self._is_running:
             self._is_superseded = False
@@ -222,7 +222,7 @@ class Feed(Service):
         return self.clock.seconds() if seconds is None else seconds()
 
 
-def _problems(error: Exception) -> tuple[Problem, ...]:
+def _problems(error: BaseException) -> tuple[Problem, ...]:
     if isinstance(error, PkiError):
         return tuple(error.problems)
     if isinstance(error, TimeoutError):

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pki.codes import Code
-from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem, Refused
+from pki.errors import ANY_ERROR, HOSTILE_INPUT, Malformed, PkiError, Problem, Refused
 from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import MAX_ANSWER_SIZE, read_answer
 from pki.svid.revocation_set import Revocation
@@ -129,7 +129,7 @@ class OcspChecker:
             )
         except TimeoutError:
             problems = (_unreachable(leaf, "its responder did not answer in time"),)
-        except Exception:
+        except ANY_ERROR:
             self.log.failure("asking about a certificate broke", event="ocsp-broke")
             problems = (_unreachable(leaf, "asking met a bug"),)
         if not problems or self.fails_closed or problems[0].code in _ANSWERS:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from pki import renewal
 from pki.codes import Code
-from pki.errors import PkiError, Problem
+from pki.errors import ANY_ERROR, PkiError, Problem
 from pki.keys import key_id
 from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import read_answer
@@ -106,7 +106,7 @@ class Stapler:
             pause = self._put_off((_SLOW,))
         except PkiError as error:
             pause = self._put_off(error.problems, getattr(error, "status", None))
-        except Exception:
+        except ANY_ERROR:
             self.log.failure("asking for our own OCSP answer broke", event="staple-broke")
             pause = self._put_off((_BROKEN,))
         if self._certificate is leaf:

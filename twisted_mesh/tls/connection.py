@@ -21,7 +21,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
 from pki.codes import Code
-from pki.errors import Problem, printable
+from pki.errors import ANY_ERROR, Problem, printable
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime.log import TlsFacts, codes, reasons
@@ -143,11 +143,11 @@ class MeshConnection(ProtocolWrapper):
             self._establish()
         except PeerRefused:
             self.transport.abortConnection()
-        except Exception as error:
+        except ANY_ERROR as error:
             # What this raises would otherwise leave a connection that delivers unproven data.
             self._drop(error)
 
-    def _drop(self, error: Exception) -> None:
+    def _drop(self, error: BaseException) -> None:
         self.factory.security.log.failure(
             "a connection was dropped: {error}", event="establish-broke", error=str(error)
         )
@@ -203,7 +203,7 @@ class MeshConnection(ProtocolWrapper):
             for data in held:
                 if self.connected:
                     self.dataReceived(data)
-        except Exception as error:
+        except ANY_ERROR as error:
             self._drop(error)
 
     def _admit(self, connection: SSL.Connection, handshake: Handshake, *, presented: bool) -> None:

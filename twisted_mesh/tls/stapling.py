@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 
 from pki.codes import Code
-from pki.errors import Problem
+from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls import verify
@@ -67,7 +67,7 @@ def offer(context: SSL.Context, staples: Staples, leaf: x509.Certificate) -> Non
     def callback(connection: SSL.Connection, data: None) -> bytes:
         try:
             return staples.of_key(key)
-        except Exception:  # no staple is better than no service; a client may insist on one
+        except ANY_ERROR:  # no staple is better than no service; a client may insist on one
             _log.failure("a staple could not be found", event="staple-broke")
             return b""
 
@@ -84,7 +84,7 @@ def expect(context: SSL.Context) -> None:
         # What this raises, pyOpenSSL would keep and raise at some other connection.
         try:
             return verify.handshake_of(connection).judge_staple(answer)
-        except Exception:
+        except ANY_ERROR:
             _log.failure("a staple could not be judged; the peer is refused", event="verify-broke")
             verify.refuse(connection, _BROKEN)
             return False

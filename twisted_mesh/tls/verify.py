@@ -14,7 +14,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from pki.codes import Code
-from pki.errors import Problem
+from pki.errors import ANY_ERROR, Problem
 from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose
@@ -217,7 +217,7 @@ def decide(
         if handshake.decide(presented):
             return 0
         return _X509_ERRORS.get(handshake.problems[0].code, _CERT_REJECTED)
-    except Exception:
+    except ANY_ERROR:
         _log.failure("the verify callback broke; the peer is refused", event="verify-broke")
         return _CERT_REJECTED
 

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from pki.codes import Code
-from pki.errors import Problem
+from pki.errors import ANY_ERROR, Problem
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection
 from twisted_mesh.trust.judge import Judge, Trust
@@ -105,7 +105,7 @@ class Reviewer:
     def _judge(self, connection: LiveConnection) -> None:
         try:
             problems = connection.objections()
-        except Exception:  # a bug shuts the door
+        except ANY_ERROR:  # a bug shuts the door
             self.log.failure("a connection could not be judged again", event="review-broke")
             problems = (_BROKEN,)
         if problems:

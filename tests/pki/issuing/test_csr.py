@@ -9,11 +9,14 @@ from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.der import blocks, elements
 from pki.errors import Malformed, PkiError, Refused
+from pki.issuing import csr as csr_module
 from pki.issuing.csr import (
     MAX_CSR_SIZE,
     IPAddress,
@@ -367,3 +370,47 @@ def test_what_is_no_host_name_is_told(name: str) -> None:
 def test_alternative_names_begin_with_the_one_uri() -> None:
     names = list(alternative_names(BACKEND, ["a", "b"], [IPv4Address("127.0.0.1")]))
     assert [name.value for name in names] == [str(BACKEND), "a", "b", IPv4Address("127.0.0.1")]
+
+
+def with_key(public_key: PublicKeyTypes) -> bytes:
+    """A CSR that names that key, and is signed by another."""
+    info = blocks(CSR)[0].der
+    (whole,) = elements(info)
+    (body, *_) = elements(whole.content)
+    parts = [
+        spki_der_of(public_key) if at == 2 else part.whole
+        for at, part in enumerate(elements(body.content))
+    ]
+    return pem(signed_anew(tlv(0x30, b"".join(parts)), rsa_key()), "CERTIFICATE REQUEST")
+
+
+def spki_der_of(public_key: PublicKeyTypes) -> bytes:
+    return public_key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def odd_rsa(bits: int, exponent: int) -> rsa.RSAPublicKey:
+    """Nobody has to hold its other half."""
+    return rsa.RSAPublicNumbers(exponent, (1 << bits) - 159).public_key()
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        odd_rsa(3072, (1 << 3070) | 1),
+        odd_rsa(8192, (1 << 8190) | 1),
+        odd_rsa(16384, 65537),
+        ec.generate_private_key(ec.SECP521R1()).public_key(),
+    ],
+)
+def test_what_a_check_costs_is_no_strangers_choice(
+    weak: PublicKeyTypes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an exponent as long as its modulus one check takes as long as a hundred others."""
+    checked: list[object] = []
+    monkeypatch.setattr(csr_module, "_is_proven", lambda *given: checked.append(given))
+    assert set(refusals(with_key(weak))) == {"weak-key"}
+    assert checked == []
+    assert parse(with_key(key().public_key))
+    assert len(checked) == 1

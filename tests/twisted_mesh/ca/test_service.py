@@ -7,6 +7,7 @@ import signal
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -652,3 +653,38 @@ def test_a_right_that_ends_while_the_request_waits_its_turn_buys_nothing(
     assert failure.check(EntryGone), failure
     assert "sign" not in rig.order
     assert records(rig) == []
+
+
+# Whose CSR is looked at.
+
+#: Of no entry.
+STRANGER = MESH.member("other", "stranger")
+
+
+@pytest.mark.parametrize(
+    ("principal", "spiffe_id", "rule"),
+    [
+        (anonymous("unix:uid:7", frozenset({Selector("unix:uid", "7")})), BACKEND, "no-entry"),
+        (anonymous("tls:no-certificate"), BACKEND, None),
+        (own(spiffe_id=STRANGER), STRANGER, "no-entry"),
+        (own(spiffe_id=STRANGER), BACKEND, "own-identity-only"),
+        (administrator("unix:uid:0", issues=False), BACKEND, "no-entry"),
+    ],
+)
+def test_a_csr_of_whoever_has_no_right_is_not_even_decoded(
+    rig: CaRig, principal: Principal, spiffe_id: SpiffeId, rule: str | None
+) -> None:
+    refusal = NoProof if rule is None else Forbidden
+    for csr in (build_csr(key(9), spiffe_id), b"nonsense"):
+        with patch("pki.issuing.csr.load_csr") as decode, pytest.raises(refusal) as refused:
+            result_of(rig.ca.certificates.sign(principal, csr, str(spiffe_id), None))
+        assert getattr(refused.value, "rule", None) == rule
+        decode.assert_not_called()
+
+
+def test_whoever_has_a_right_is_told_all_that_is_wrong(rig: CaRig) -> None:
+    csr = build_csr(key(9), MESH.member("service", "other"))
+    with pytest.raises(Refused) as refused:
+        result_of(rig.ca.certificates.sign(ADMIN, csr, "spiffe://mesh.local/mesh/x", 99 * DAY))
+    codes = {problem.code for problem in refused.value.problems}
+    assert codes == {"reserved-id", "wrong-uri", "ttl-out-of-range"}

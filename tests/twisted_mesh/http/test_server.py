@@ -766,3 +766,28 @@ def test_whose_a_connection_is_can_be_known_before_it_says_a_word(rig: Rig) -> N
     rig.clock.advance(0)
     assert all(talk.open for talk in own)
     assert sum(talk.open for talk in flood) == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "answered"),
+    [
+        (b"GET /now HTTP/1.1\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nhost: b\r\n", 400),
+        (b"POST /now HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\n", 200),
+        (b"GET /now HTTP/1.1\r\nHost:\r\n", 200),
+        (b"GET /now HTTP/1.0\r\n", 200),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_request_of_http_1_1_names_one_host(head: bytes, answered: int, size: int) -> None:
+    """RFC 9112 section 3.2: whoever stands in front may have read another one."""
+    rig = Rig()
+    talk = rig.talk()
+    whole = head + b"\r\n"
+    for at in range(0, len(whole), size):
+        talk.say(whole[at : at + size])
+    version = b"HTTP/1.0" if b"HTTP/1.0" in head else b"HTTP/1.1"
+    assert talk.wire.value().startswith(b"%s %d " % (version, answered))
+    assert bool(rig.root.seen) == (answered == 200)

@@ -93,7 +93,7 @@ def test_a_flood_of_nonsense_has_a_bounded_number_of_lines_and_is_counted() -> N
         wire = Wire()
         wire.protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
         wire.protocol.makeConnection(wire)
-        wire.protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        wire.protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         wire.settle()
     assert server.log.count("peer-refused") == 500
     told = [e for e in server.log.events if e["log_level"].name == "warn"]

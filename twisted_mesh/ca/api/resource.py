@@ -7,7 +7,7 @@ from http import HTTPStatus
 from twisted.web import resource, server
 
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import ANY_ERROR, PkiError
 from twisted_mesh.ca.api.request import unless_held
 from twisted_mesh.ca.api.response import Answer, problem_answer
 from twisted_mesh.ca.api.status import status_of
@@ -54,7 +54,7 @@ class AnsweringResource(resource.Resource, ABC):
             elif status == HTTPStatus.SERVICE_UNAVAILABLE:
                 headers["retry-after"] = str(_RETRY_AFTER)
             headers |= self._refused(request, status, error)
-        except Exception:
+        except ANY_ERROR:
             _log.failure("a request could not be answered", event="request-broke")
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             reply = problem_answer(status, Code.INTERNAL, self.bug_text)

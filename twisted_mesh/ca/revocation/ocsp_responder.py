@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, DeferredLock
 from zope.interface import implementer
 
 from pki.crl.schedule import ANSWER_LIFE, Span, is_worth_renewing
-from pki.errors import Malformed, PkiError
+from pki.errors import ANY_ERROR, Malformed, PkiError
 from pki.issuing.authority import Authority, IssuerExpired
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.ocsp.request import CertId, Issuer, OcspRequest
@@ -134,7 +134,7 @@ class OcspResponder:
             return self._refusal(ErrorStatus.TRY_LATER)
         except CancelledError:
             raise  # whoever asked does not wait any more, or the CA stops
-        except Exception:
+        except ANY_ERROR:
             _log.failure("an OCSP request could not be answered", event="request-broke")
             return self._refusal(ErrorStatus.INTERNAL_ERROR)
 
