@@ -19,6 +19,7 @@ from tests.bench import (
     revocation_feed,
     revocation_handshakes,
     revocation_live,
+    revocation_many,
     rotation,
     signatures,
     start,
@@ -35,6 +36,7 @@ _MEASURES = {
     "revocation": revocation.measure,
     "revocation-handshakes": revocation_handshakes.measure,
     "revocation-live": revocation_live.measure,
+    "revocation-many": revocation_many.measure,
     "revocation-feed": revocation_feed.measure,
     "publishing": publishing.measure,
 }

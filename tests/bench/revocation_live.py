@@ -27,7 +27,7 @@ from tests.running import PATIENCE
 _OPEN = 1000
 _TRIALS = 200
 CLIENT_KEY = key(9)
-_REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+REQUEST = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @define(eq=False)
@@ -111,7 +111,7 @@ class Peers:
         plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
         connection = context.wrap_socket(plain)
         try:
-            connection.sendall(_REQUEST)
+            connection.sendall(REQUEST)
             if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
                 raise Unanswered("it was let in, and not answered")
         except BaseException:
@@ -120,7 +120,7 @@ class Peers:
         return connection
 
 
-def _found(home: Path) -> Mesh:
+def found(home: Path) -> Mesh:
     """A CA, and what the server needs of it, in files."""
     now = datetime.now(UTC).replace(microsecond=0)
     ca = mesh(now=now - timedelta(hours=1))
@@ -131,7 +131,7 @@ def _found(home: Path) -> Mesh:
     return ca
 
 
-def _revoke(server: "Popen[bytes]", issuer: str, serial: int) -> float:
+def revoke(server: "Popen[bytes]", issuer: str, serial: int) -> float:
     """When the server had done so."""
     assert server.stdin is not None
     assert server.stdout is not None
@@ -143,7 +143,7 @@ def _revoke(server: "Popen[bytes]", issuer: str, serial: int) -> float:
 def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
     """Once, of many trials: ``rounds`` are for what is slow."""
     home.mkdir(parents=True, exist_ok=True)
-    ca = _found(home)
+    ca = found(home)
     with script("tests.bench.live_server", SERVER_CORE, str(home)) as server:
         assert server.stdout is not None
         now = datetime.now(UTC)
@@ -161,7 +161,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         refused, cut, let_in = [], [], 0
         for _ in range(_TRIALS):
             context, leaf = open_ones.pop(0)
-            done = _revoke(server, ca.issuing.key_id, leaf.serial_number)
+            done = revoke(server, ca.issuing.key_id, leaf.serial_number)
             try:
                 peers.connect(context).close()
                 let_in += 1
@@ -172,7 +172,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
             open_ones.append(opened(peers, watch))
         say(f"{_TRIALS} have been revoked one by one")
         serial = ca.issuing.certificate.serial_number
-        done = _revoke(server, ca.root.key_id, serial)
+        done = revoke(server, ca.root.key_id, serial)
         all_cut = [(watch.wait_for(leaf.serial_number) - done) * 1000 for _, leaf in open_ones]
         watch.stop()
         watcher.join()

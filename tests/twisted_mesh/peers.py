@@ -34,10 +34,14 @@ class Connected:
     objecting: tuple[Problem, ...] = ()
     judged: int = 0
     severed: list[str] = field(factory=list)
+    deaf: list[str] = field(factory=list)
 
     def objections(self) -> Sequence[Problem]:
         self.judged += 1
         return self.objecting
+
+    def hear_no_more(self, problems: Sequence[Problem]) -> None:
+        self.deaf.append(codes(problems))
 
     def sever(self, problems: Sequence[Problem]) -> None:
         self.severed.append(codes(problems))

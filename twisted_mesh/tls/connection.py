@@ -120,6 +120,7 @@ class MeshConnection(ProtocolWrapper):
         self._established = False
         self._timer: IDelayedCall | None = None
         self._severed: Sequence[Problem] = ()
+        self._is_leaving = False
         self._too_slow = False
         self._one_too_many = False
         self._held: list[bytes] | None = None
@@ -251,6 +252,10 @@ class MeshConnection(ProtocolWrapper):
         elif self._established and not self._severed:
             self.wrappedProtocol.dataReceived(data)
 
+    def hear_no_more(self, problems: Sequence[Problem]) -> None:
+        """Drop what the peer says from now on: what its right rested on is gone. :meth:`sever` closes."""
+        self._severed = self._severed or tuple(problems)
+
     def sever(self, problems: Sequence[Problem]) -> None:
         """Hear no more, and close: what the peer's right rested on is gone.
 
@@ -258,17 +263,11 @@ class MeshConnection(ProtocolWrapper):
         :data:`SEVER_GRACE`. The peer is told nothing but goodbye: an alert with the reason cannot be
         sent on an established connection through pyOpenSSL's public API.
         """
-        if self._severed or not self.connected:
+        self.hear_no_more(problems)
+        if self._is_leaving or not self.connected:
             return
-        self._severed = tuple(problems)
-        self.factory.security.log.info(
-            "Connection of {peer} from {address} closed: {reasons}",
-            event="connection-severed",
-            peer=str(self.peer.spiffe_id) if self.peer else "",
-            address=spoken_address(self.getPeer()),
-            codes=codes(problems),
-            reasons=reasons(problems),
-        )
+        self._is_leaving = True
+        peer, address = self.peer, self.getPeer()
         if self.disconnecting:
             self._abort_after(SEVER_CLOSE_TIMEOUT)
         elif IFinishing.providedBy(self.wrappedProtocol):
@@ -280,6 +279,14 @@ class MeshConnection(ProtocolWrapper):
                 self.abortConnection()
         else:
             self.loseConnection()
+        self.factory.security.log.info(
+            "Connection of {peer} from {address} closed: {reasons}",
+            event="connection-severed",
+            peer=str(peer.spiffe_id) if peer else "",
+            address=spoken_address(address),
+            codes=codes(problems),
+            reasons=reasons(problems),
+        )
 
     def loseConnection(self) -> None:
         """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""

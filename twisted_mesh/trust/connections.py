@@ -107,6 +107,9 @@ class LiveConnection(Protocol):
     def objections(self) -> Sequence[Problem]:
         """Judge the peer again: every reason why it would not be let in now."""
 
+    def hear_no_more(self, problems: Sequence[Problem]) -> None:
+        """Take nothing new from the peer from now on, because of ``problems``; :meth:`sever` follows."""
+
     def sever(self, problems: Sequence[Problem]) -> None:
         """Take nothing new from the peer, and close, because of ``problems``."""
 

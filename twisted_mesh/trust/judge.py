@@ -1,8 +1,8 @@
 """What is believed now: an immutable :class:`Trust`, swapped whole, and the judge that asks it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from attrs import define, evolve, field, frozen
@@ -18,10 +18,16 @@ from pki.svid.bundle import BundleSet
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import RevocationSet
-from pki.svid.x509svid import Purpose, subject_of
+from pki.svid.x509svid import Purpose, subject_of, validity_of
 from twisted_mesh.trust.freshness import Freshness
 
 _CACHED_VERDICTS = 4096
+_CACHED_REFUSALS = 4096
+#: Bytes of the longest chain whose refusal is remembered: strangers choose what they send, and all is kept in memory.
+_LONGEST_REFUSED = 8192
+#: A refusal that says how late it is here is remembered for so long.
+_MOMENT = timedelta(seconds=1)
+_ABOUT_THE_CLOCK = {Code.EXPIRED, Code.NOT_YET_VALID}
 _CACHED_ANSWERS = 1024
 _UNREADABLE = Problem(
     Code.MALFORMED,
@@ -72,9 +78,41 @@ class Trust:
         )
 
 
+@frozen
+class _Refusal:
+    """A verdict that is not good, and the span of time in which it is the verdict."""
+
+    verdict: Verdict
+    since: datetime
+    until: datetime
+
+    @classmethod
+    def of(
+        cls, verdict: Verdict, looked_at: Iterable[x509.Certificate], now: datetime
+    ) -> "_Refusal":
+        """Until the next moment at which one of the certificates that were looked at begins or ends.
+
+        Whichever of them is to blame: another path may be the better one then. Raises :class:`ValueError`
+        for dates that are none.
+        """
+        since, until = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        for validity in map(validity_of, looked_at):
+            for begins in (validity.not_before, validity.not_after + datetime.resolution):
+                if begins <= now:
+                    since = max(since, begins)
+                else:
+                    until = min(until, begins - datetime.resolution)
+        if any(problem.code in _ABOUT_THE_CLOCK for problem in verdict.problems):
+            since, until = now, min(until, now + _MOMENT)
+        return cls(verdict, since, until)
+
+
 @define(eq=False)
 class Judge:
-    """Judges peers by the trust of the moment, and remembers good verdicts by the chain's DER.
+    """Judges peers by the trust of the moment, and remembers verdicts by the chain's DER.
+
+    Refusals too, as long as their reason holds: else whoever is refused and comes back at once would cost more
+    than whoever is let in.
 
     Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict.
     """
@@ -84,6 +122,8 @@ class Judge:
     freshness: Freshness = field(factory=Freshness)
     """Of the revocations that are believed: once they are too old nobody may be let in."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
+    _refusals: OrderedDict[tuple[bytes, Purpose], _Refusal] = field(factory=OrderedDict, init=False)
+    """By the chain's SHA-256."""
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
 
@@ -97,6 +137,7 @@ class Judge:
         """Believe it, and forget every verdict. For the reviewer alone: who sets it passes open connections by."""
         self._trust = trust
         self._verdicts.clear()
+        self._refusals.clear()
 
     @property
     def pin(self) -> RootPin | None:
@@ -122,11 +163,17 @@ class Judge:
         """What holds until trust is swapped, or one of the certificates ends."""
         now = self._now()
         # The whole chain: the verdict on a leaf that came without its issuers is another one.
-        key = (b"".join(presented), purpose)
+        whole = b"".join(presented)
+        key = (whole, purpose)
         known = self._verdicts.get(key)
         if known is not None and known.holds_at(now):
             self._verdicts.move_to_end(key)
             return known
+        digest = (sha256(whole).digest(), purpose)
+        refusal = self._refusals.get(digest)
+        if refusal is not None and refusal.since <= now <= refusal.until:
+            self._refusals.move_to_end(digest)
+            return refusal.verdict
         verdict = _judged_by(self._trust, presented, now, purpose)
         if verdict.ok:
             self._verdicts[key] = verdict
@@ -134,7 +181,26 @@ class Judge:
                 self._verdicts.popitem(last=False)
         else:
             self._verdicts.pop(key, None)
+            if 0 < len(whole) <= _LONGEST_REFUSED:
+                self._remember(digest, verdict, presented, now)
         return verdict
+
+    def _remember(
+        self,
+        digest: tuple[bytes, Purpose],
+        refused: Verdict,
+        presented: Sequence[bytes],
+        now: datetime,
+    ) -> None:
+        roots = self._trust.bundles.all_roots
+        try:
+            chain = map(x509.load_der_x509_certificate, presented)
+            self._refusals[digest] = _Refusal.of(refused, (*chain, *roots), now)
+        except HOSTILE_INPUT:
+            return  # to be read again each time, which is soon done
+        self._refusals.move_to_end(digest)
+        if len(self._refusals) > _CACHED_REFUSALS:
+            self._refusals.popitem(last=False)
 
     def objections(
         self, answer: bytes, cert: x509.Certificate, issuer: x509.Certificate

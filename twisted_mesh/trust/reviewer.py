@@ -8,7 +8,6 @@ what changed, not on how many are connected.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,8 +19,9 @@ from pki.svid.revocation_set import Revocation
 from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection
 from twisted_mesh.trust.judge import Judge, Trust
 
-#: How many connections are judged in one turn of the reactor: some ten milliseconds' worth.
-A_TURN = 25
+#: Seconds of one turn of the reactor at least that go to the review; more where others have had more since the last.
+#: Counted in time: what is counted in connections comes to nothing beside those who are cut and come back.
+A_TURN = 0.005
 
 _BROKEN = Problem(
     Code.INTERNAL,
@@ -40,7 +40,11 @@ class Reviewer:
     log: Logger
     _waiting: dict[LiveConnection, None] = field(factory=dict, init=False)
     """To be judged, in that order, each once."""
+    _leaving: dict[LiveConnection, Sequence[Problem]] = field(factory=dict, init=False)
+    """Heard no more, and to be closed, because of these."""
     _turn: IDelayedCall | None = field(default=None, init=False)
+    _left_at: float = field(default=0.0, init=False)
+    """When the last turn was over, on the clock."""
     _was_stale: bool = field(default=False, init=False)
 
     def believe(self, trust: Trust, news: Sequence[Revocation] | None = None) -> None:
@@ -90,16 +94,31 @@ class Reviewer:
     def _review(self, connections: Iterator[LiveConnection]) -> None:
         """Judge them again: the first at once, many of them in turns, so that others are served meanwhile."""
         self._waiting.update(dict.fromkeys(connections))
-        if self._turn is None:
+        if self._turn is None and self._waiting:
+            self._left_at = self.clock.seconds()
             self._take_a_turn()
 
     def _take_a_turn(self) -> None:
+        """Judge, and then close: nobody who has to go is heard while others are said goodbye to.
+
+        As long as others have had since the last turn, which is half of the time where there is much to do.
+        """
         self._turn = None
-        for connection in tuple(islice(self._waiting, A_TURN)):
-            del self._waiting[connection]
-            if connection in self.registry:
-                self._judge(connection)
-        if self._waiting:
+        now = self.clock.seconds()
+        until = now + max(A_TURN, now - self._left_at)
+        while self._waiting or self._leaving:
+            if self._waiting:
+                connection = next(iter(self._waiting))
+                del self._waiting[connection]
+                if connection in self.registry:
+                    self._judge(connection)
+            else:
+                connection = next(iter(self._leaving))
+                self._sever(connection, self._leaving.pop(connection))
+            if self.clock.seconds() >= until:
+                break
+        self._left_at = self.clock.seconds()
+        if self._waiting or self._leaving:
             self._turn = self.clock.callLater(0, self._take_a_turn)
 
     def _judge(self, connection: LiveConnection) -> None:
@@ -110,6 +129,13 @@ class Reviewer:
             problems = (_BROKEN,)
         if problems:
             self.registry.release(connection)
-            connection.sever(problems)
+            connection.hear_no_more(problems)
+            self._leaving[connection] = problems
         else:
             self.registry.add(connection)  # its path may be another one now
+
+    def _sever(self, connection: LiveConnection, problems: Sequence[Problem]) -> None:
+        try:
+            connection.sever(problems)
+        except Exception:  # the others are closed all the same
+            self.log.failure("a connection could not be closed", event="review-broke")

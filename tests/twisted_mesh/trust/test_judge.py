@@ -117,12 +117,79 @@ def test_a_verdict_ends_with_the_issuing_ca_too(rig: Rig) -> None:
     assert set(rig.verdict(presented)) == {"expired"}
 
 
-def test_a_refusal_is_never_remembered(rig: Rig) -> None:
-    presented = chain(now=NOW + 2 * HOUR)
-    assert rig.verdict(presented) == ["not-yet-valid"]
-    rig.time = NOW + 2 * HOUR
+def revoke(rig: Rig, leaf: x509.Certificate) -> None:
+    news = Revocation(CA.issuing.key_id, leaf.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
+    revocations = RevocationSet().merged([news], NOW)
+    rig.judge.trust = rig.trust(evolve(Trust(CA.bundles, allow=ALL), revocations=revocations))
+
+
+def test_a_refusal_is_remembered_until_what_is_believed_changes(rig: Rig) -> None:
+    presented = chain()
+    revoke(rig, presented[0])
+    for _ in range(1000):
+        assert rig.verdict(presented) == ["revoked"]
+    assert len(rig.asked) == 1
+    rig.judge.trust = rig.trust(Trust(CA.bundles, allow=ALL))
     assert rig.verdict(presented) == []
-    assert len(rig.asked) == 2
+
+
+def test_a_refusal_for_the_clocks_sake_ends_with_its_reason(rig: Rig) -> None:
+    presented = chain(now=NOW + 2 * HOUR)
+    begin = presented[0].not_valid_before_utc
+    assert rig.verdict(presented) == ["not-yet-valid"]
+    rig.time = begin - timedelta(microseconds=1)
+    assert rig.verdict(presented) == rig.verdict(presented) == ["not-yet-valid"]
+    rig.time = begin
+    assert rig.verdict(presented) == []
+    assert len(rig.asked) == 3
+
+
+def test_a_refusal_that_says_how_late_it_is_is_made_anew_after_a_second(rig: Rig) -> None:
+    presented = chain(lifetime=HOUR / 2)
+    rig.time = NOW + HOUR
+    for late in (0.0, 0.5, 1.0, 1.5, -0.5):
+        rig.time = NOW + HOUR + timedelta(seconds=late)
+        assert rig.verdict(presented) == ["expired"]
+    assert len(rig.asked) == 3, "the clock was put back, too"
+
+
+@pytest.mark.parametrize("certificate", range(2))
+def test_a_refusal_ends_where_any_certificate_that_was_looked_at_does(
+    rig: Rig, certificate: int
+) -> None:
+    """Another path may be the better one from then on, and there is more to object."""
+    presented = chain()
+    revoke(rig, presented[0])
+    assert rig.verdict(presented) == ["revoked"]
+    rig.time = (*presented, CA.root.certificate)[certificate].not_valid_after_utc
+    assert rig.verdict(presented) == rig.verdict(presented)
+    before = len(rig.asked)
+    rig.time += timedelta(microseconds=1)
+    assert "expired" in rig.verdict(presented)
+    assert len(rig.asked) == before + 1
+
+
+def test_so_many_refusals_are_remembered_and_no_long_ones(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust_module, "_CACHED_REFUSALS", 2)
+    rig.judge.trust = rig.trust(Trust(allow=ALL))
+    first, second, third = (chain(leaf_key=key(n)) for n in range(3))
+    for presented in (
+        first,
+        second,
+        first,
+        third,
+        first,
+        second,
+    ):  # the third pushes the second out
+        assert rig.verdict(presented) == ["unknown-trust-domain"]
+    assert rig.asked == [first, second, third, second]
+    monkeypatch.setattr(trust_module, "_LONGEST_REFUSED", 100)
+    fourth = chain(leaf_key=key(3))
+    for _ in range(2):
+        assert rig.verdict(fourth) == ["unknown-trust-domain"]
+    assert len(rig.asked) == 6
 
 
 def test_a_good_verdict_does_not_vouch_for_the_leaf_alone(rig: Rig) -> None:

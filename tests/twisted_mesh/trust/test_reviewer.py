@@ -1,7 +1,7 @@
 """Whatever is believed anew, whoever rested on the old is judged again, and nobody else is."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,11 @@ class Judged(Connected):
     """A live connection that is judged by a real judge."""
 
     judge: Judge | None = None
+    on_judged: Callable[[], object] = field(default=lambda: None)
 
     def objections(self) -> Sequence[Problem]:
         self.judged += 1
+        self.on_judged()
         assert self.judge is not None
         assert self.peer is not None
         return self.judge.verdict(self.peer.path[:-1], Purpose.CLIENT).problems
@@ -257,19 +259,92 @@ def test_each_swap_is_a_generation_of_its_own(rig: Rig) -> None:
     assert rig.judge.trust.generation == 2
 
 
-def test_many_are_judged_in_turns_and_what_changes_meanwhile_counts(rig: Rig) -> None:
-    connections = rig.connect(2 * A_TURN + 5)
+def slowly(rig: Rig, connections: Sequence[Judged], seconds: float) -> None:
+    """Judging one takes so long from now on, and nothing else takes any time."""
+    for connection in connections:
+        connection.on_judged = lambda: setattr(rig.clock, "rightNow", rig.clock.rightNow + seconds)
+
+
+def turn(rig: Rig, after: float = 0.0) -> None:
+    """One turn of the reactor alone, after others have had so many seconds."""
+    rig.clock.rightNow += after
+    call = rig.clock.calls.pop(0)
+    call.called = 1
+    call.func()
+
+
+def revoke_the_issuing_ca(rig: Rig) -> None:
     serial = CA.issuing.certificate.serial_number
     rig.revoke(Revocation(CA.root.key_id, serial, NOW, Reason.CA_COMPROMISE, NOW + HOUR))
-    assert rig.verdicts == A_TURN
+
+
+def test_many_are_judged_in_turns_and_what_changes_meanwhile_counts(rig: Rig) -> None:
+    connections = rig.connect(25)
+    slowly(rig, connections, A_TURN / 8)
+    revoke_the_issuing_ca(rig)
+    assert rig.verdicts == 8
     gone, again = [connection for connection in connections if not connection.judged][:2]
     rig.registry.discard(gone)
     rig.revoke(revoked(again))
-    rig.clock.advance(0)
-    rig.clock.advance(0)
-    assert rig.clock.getDelayedCalls() == []
-    assert rig.verdicts == 2 * A_TURN + 4, "each once; who is gone is not judged"
+    while rig.clock.getDelayedCalls():
+        rig.clock.advance(0)
+    assert rig.verdicts == 24, "each once; who is gone is not judged"
     assert [connection for connection in connections if not connection.severed] == [gone]
+
+
+def test_a_turn_is_as_long_as_the_others_had_since_the_last(rig: Rig) -> None:
+    """Or those who are cut and come back at once would starve the review."""
+    slowly(rig, rig.connect(200), A_TURN / 5)
+    revoke_the_issuing_ca(rig)
+    assert rig.verdicts in (5, 6)
+    turn(rig, after=0.1)
+    assert rig.verdicts in (105, 106)  # floating point
+    before = rig.verdicts
+    turn(rig, after=0.001)
+    assert rig.verdicts in (before + 5, before + 6), "this much at least"
+
+
+def test_all_that_have_to_go_are_heard_no_more_before_the_first_is_closed(rig: Rig) -> None:
+    connections = rig.connect(30)
+    slowly(rig, connections, A_TURN / 8)
+    revoke_the_issuing_ca(rig)
+    turn(rig)
+    turn(rig)
+    assert sum(len(connection.deaf) for connection in connections) == 24
+    assert rig.severed == {}
+    turn(rig)
+    assert {tuple(connection.deaf) for connection in connections} == {("revoked",)}
+    assert set(rig.severed) == set(range(30))
+
+
+def test_thousands_of_one_certificate_are_one_judgement(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = rig.connect(1)
+    others = [Judged(first.peer, judge=rig.judge) for _ in range(2000)]
+    for other in others:
+        rig.registry.add(other)
+    judged: list[object] = []
+    judge = Trust.judge
+
+    def counting(trust: Trust, *arguments: Any) -> Any:
+        judged.append(arguments)
+        return judge(trust, *arguments)
+
+    monkeypatch.setattr(Trust, "judge", counting)
+    rig.revoke(revoked(first))
+    while rig.clock.getDelayedCalls():
+        rig.clock.advance(0)
+    assert {tuple(connection.severed) for connection in (first, *others)} == {("revoked",)}
+    assert len(judged) == 1
+
+
+def test_one_that_cannot_be_closed_does_not_keep_the_others_open(rig: Rig) -> None:
+    broken, good = rig.connect(2)
+    broken.severed = ()  # type: ignore[assignment]
+    rig.revoke(revoked(broken), revoked(good))
+    assert good.severed == ["revoked"]
+    assert rig.log.count("review-broke") == 1
 
 
 def test_a_bug_shuts_the_door_and_does_not_keep_the_others_open(rig: Rig) -> None:
