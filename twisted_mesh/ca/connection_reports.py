@@ -4,6 +4,7 @@ Whoever may read trust may tell, and nothing proves it true. What is remembered 
 each teller's share of them, and in time.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,8 @@ Credential = tuple[str, int]
 #: So many rows of one endpoint are remembered, and so many in all; of the latter one caller has a quarter at most.
 MOST_EACH = 10_000
 MOST = 200_000
+#: So many instances of one caller are remembered; their names are its own word.
+MOST_INSTANCES = 1000
 _SHARE = 4
 #: Seconds between two reports of an endpoint, while there are few of them.
 PACE = 10.0
@@ -54,17 +57,26 @@ class ConnectionReports:
     _totals: Counter[Credential] = field(factory=Counter, init=False)
     _rows: Counter[str] = field(factory=Counter, init=False)
     """By who told them."""
+    _instances: Counter[str] = field(factory=Counter, init=False)
+    """How many of each caller have told."""
+    _ends: list[tuple[float, tuple[str, str]]] = field(factory=list, init=False)
+    """When to look whether a report has ended, once for each: a heap."""
+    _looked_for: set[tuple[str, str]] = field(factory=set, init=False)
+    """Whose reports stand in it."""
     _all: int = field(default=0, init=False)
 
-    @property
-    def pace(self) -> float:
-        """Seconds until an endpoint is to tell again."""
-        return max(PACE, len(self._reports) / _A_SECOND)
+    def pace(self, who: str) -> float:
+        """Seconds until an instance of ``who`` is to tell again.
+
+        Of the reports that the CA takes in a second each caller has the same share, so that whoever has
+        many instances, or invents them, slows nobody else.
+        """
+        return max(PACE, len(self._instances) * self._instances.get(who, 1) / _A_SECOND)
 
     @property
     def lasts(self) -> float:
-        """Seconds that a report counts."""
-        return _LASTS * self.pace
+        """Seconds that a report counts at most."""
+        return _LASTS * max(map(self.pace, self._instances), default=PACE)
 
     def tell(
         self, who: str, instance: str, counts: Mapping[Credential, int], *, goes_on: bool = False
@@ -78,7 +90,11 @@ class ConnectionReports:
         key = who, instance
         if not goes_on:
             self._drop(key)
-        report = self._reports.get(key) or _Report(0.0)
+        report = self._reports.get(key)
+        if report is None:
+            if self._instances[who] >= MOST_INSTANCES:
+                return
+            report = _Report(0.0)
         for credential, count in counts.items():
             if credential in report.counts:
                 self._totals[credential] -= report.counts[credential]
@@ -90,8 +106,12 @@ class ConnectionReports:
             report.counts[credential] = count
             self._totals[credential] += count
         if report.counts:
+            self._instances[who] += key not in self._reports
             self._reports[key] = report
-            report.until = self.seconds() + self.lasts
+            report.until = self.seconds() + _LASTS * self.pace(who)
+            self._look_for(key, report)
+        elif not self._instances[who]:
+            del self._instances[who]
 
     def now(self) -> Callable[[str, int], int]:
         """How many connections are known to rest on a certificate, by issuer and serial."""
@@ -117,8 +137,21 @@ class ConnectionReports:
 
     def _forget(self) -> None:
         now = self.seconds()
-        for key in [key for key, report in self._reports.items() if report.until < now]:
-            self._drop(key)
+        while self._ends and self._ends[0][0] < now:
+            _, key = heapq.heappop(self._ends)
+            self._looked_for.discard(key)
+            report = self._reports.get(key)
+            if report is None:
+                continue
+            if report.until < now:
+                self._drop(key)
+            else:
+                self._look_for(key, report)
+
+    def _look_for(self, key: tuple[str, str], report: _Report) -> None:
+        if key not in self._looked_for:
+            self._looked_for.add(key)
+            heapq.heappush(self._ends, (report.until, key))
 
     def _drop(self, key: tuple[str, str]) -> None:
         report = self._reports.pop(key, None)
@@ -133,3 +166,6 @@ class ConnectionReports:
         self._all -= len(report.counts)
         if not self._rows[who]:
             del self._rows[who]
+        self._instances[who] -= 1
+        if not self._instances[who]:
+            del self._instances[who]

@@ -65,7 +65,25 @@ def test_the_more_endpoints_tell_the_slower_they_are_to_tell(time: Time) -> None
     told = ConnectionReports(time)
     for number in range(1000):
         told.tell("web", str(number), {(A, number): 1})
-    assert (told.pace, told.lasts) == (100.0, 300.0)
+    assert (told.pace("web"), told.lasts) == (100.0, 300.0)
+
+
+def test_whoever_invents_instances_slows_nobody_else(time: Time) -> None:
+    told = ConnectionReports(time)
+    told.tell("honest", "1", {(A, 1): 1})
+    for number in range(6000):
+        told.tell("greedy", str(number), {(A, 2): 1})
+    assert told.pace("honest") == 10.0
+    assert told.pace("newcomer") == 10.0
+    assert told.pace("greedy") == 200.0
+    assert len(told.all()) == 1 + connection_reports.MOST_INSTANCES
+    time.seconds = 20.0
+    told.tell("honest", "1", {(A, 1): 3})
+    time.seconds = 40.0
+    assert told.now()(A, 1) == 3
+    time.seconds = 10_000.0
+    assert told.all() == []
+    assert not (told._looked_for or told._ends or told._instances or told._rows or told._totals)
 
 
 def test_the_ca_counts_its_own_connections(time: Time) -> None:

@@ -39,7 +39,7 @@ async def tell(ca: CaParts, call: Call) -> Answer:
                 raise Malformed(f"connections are counted from 1 to {_MOST}")
             counts[issuer, parse_serial(serial)] = count
     ca.reports.tell(call.principal.proof, asked.instance, counts, goes_on=asked.goes_on)
-    return json_answer(ReportTaken(_spoken(ca.reports.pace)))
+    return json_answer(ReportTaken(_spoken(ca.reports.pace(call.principal.proof))))
 
 
 async def read(ca: CaParts, call: Call) -> Answer:
