@@ -42,7 +42,11 @@ def test_out_of_descriptors_it_serves_who_is_there_and_heals_when_they_go(under:
         assert early.getresponse().read() == b'{"status":"alive"}'
         with crowd(listener, 2 * FEW):
             under.until(lambda: descriptors(ca.process.pid) >= FEW - 1)
-            for path in ("/livez", "/readyz", "/api/v1/trust", "/api/v1/certificates"):
+            ca.wait_for(r"No file descriptor is left: whoever connects is hung up on")
+            early.request("GET", "/readyz")
+            response = early.getresponse()
+            assert (response.status, b"unhealthy-descriptors" in response.read()) == (503, True)
+            for path in ("/livez", "/api/v1/trust", "/api/v1/certificates"):
                 early.request("GET", path)
                 response = early.getresponse()
                 assert (response.status, bool(response.read())) == (200, True), path

@@ -1,10 +1,13 @@
 """Who has much leaves something to others: connections, certificates, on real sockets."""
 
+import resource
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.interop.house import House, Identity, Reply
 from tests.interop.house import house as inhabited
 from tests.interop.wires import client_context, tls
-from tests.running import PATIENCE
+from tests.running import PATIENCE, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +91,38 @@ def test_an_id_has_its_quota_of_certificates_and_not_more_after_a_restart(house:
     house.start_ca("--quota", "2:100")
     again = sign("greedy").status
     assert again == 429 or datetime.now(UTC).hour != begun
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="cannot lower another's limits")
+def test_a_server_out_of_descriptors_says_so_and_hangs_up_instead_of_letting_wait(
+    house: House,
+) -> None:
+    house.start_ca()
+    status = free_port()
+    server = house.start_server("--status", f"127.0.0.1:{status}")
+    pid = server.process.pid
+    with ExitStack() as stack:
+        early = stack.enter_context(closing(HTTPConnection("127.0.0.1", status, PATIENCE)))
+
+        def ready() -> tuple[int, bytes]:
+            early.request("GET", "/readyz")
+            answer = early.getresponse()
+            return answer.status, answer.read()
+
+        assert ready()[0] == 200
+        few = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()) + 4
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, few))
+        wires = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", house.port), PATIENCE))
+            for _ in range(16)
+        ]
+        server.wait_for(r"ERROR: No file descriptor is left")
+        assert wires[-1].recv(1) == b"", "it is hung up on, and does not wait"
+        code, told = ready()
+        assert (code, b'"code":"unhealthy-descriptors"' in told) == (503, True)
+        for wire in wires:
+            wire.close()
+        deadline = time.monotonic() + PATIENCE
+        while ready()[0] != 200 and time.monotonic() < deadline:
+            pass
+        assert ready()[0] == 200

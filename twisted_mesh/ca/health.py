@@ -94,16 +94,18 @@ class Health:
     """What the CAs' succession waits for."""
     publishing: Callable[[], Problem | None] = lambda: None
     """What cannot be published as it should be."""
+    lacking: Callable[[], Problem | None] = lambda: None
+    """Whether there are no file descriptors left."""
     seconds: Callable[[], float] = time.monotonic
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, when first looked at."""
 
     async def examine(self) -> tuple[Check, ...]:
-        """Every check; answers of the last second are given again."""
+        """Every check; answers of the last second are given again, but for descriptors: they come and go."""
         at = self.seconds()
         if self._last is not None and at - self._last[0] < _FRESH:
-            return self._last[1]
+            return self._with_lack(self._last[1])
         found = []
         for name, look in (
             ("signing", self._signing),
@@ -115,11 +117,19 @@ class Health:
             ("crls", self._crls),
         ):
             found.append(await _looked(name, look))
-        found.append(_descriptors())
+        found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))
         self._last = at, tuple(found)
         return self._last[1]
+
+    def _with_lack(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        """The same checks, unless descriptors have gone or come since."""
+        lack = self.lacking()
+        (before,) = (check for check in checks if check.name == "descriptors")
+        if (lack is not None) == (before.standing is Standing.FAIL):
+            return checks
+        return tuple(_descriptors(lack) if check is before else check for check in checks)
 
     def standing(self, name: str) -> int:
         """How a check came out when it was last looked at; -1 before that."""
@@ -241,8 +251,10 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
         return Check(name, Standing.FAIL, problem.detail, problem.remedy)
 
 
-def _descriptors() -> Check:
-    """A process that has no file descriptor left accepts nobody, and nobody is told."""
+def _descriptors(lack: Problem | None) -> Check:
+    """A process that has no file descriptor left lets nobody in."""
+    if lack is not None:
+        return Check("descriptors", Standing.FAIL, lack.detail, lack.remedy)
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         used = len(os.listdir("/dev/fd"))

@@ -6,6 +6,7 @@ from time import monotonic
 
 from attrs import define, field, frozen
 
+from pki.errors import Problem
 from pki.policy.policy import Lifetimes
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
@@ -84,6 +85,7 @@ class CaParts:
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
+        lacking: Callable[[], Problem | None] = lambda: None,
         seconds: Callable[[], float] = monotonic,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
@@ -91,8 +93,8 @@ class CaParts:
         ``endpoints`` are the first to hear what is revoked; then whoever waits for news is told, OCSP
         answers are made anew, and the CRL is the last: it takes a moment, and nobody else is to wait
         for it. ``directory`` is where the state lives, for one that is kept; ``connections`` are those
-        of its own TLS port; ``allowance`` is how many certificates callers may have; ``seconds`` is a clock
-        that does not go back.
+        of its own TLS port; ``allowance`` is how many certificates callers may have; ``lacking`` says
+        whether descriptors are; ``seconds`` is a clock that does not go back.
         """
         issuance = own.issuance
         current, store, log, now = issuance.authorities, issuance.store, issuance.log, issuance.now
@@ -121,6 +123,7 @@ class CaParts:
                 directory,
                 rotator.waiting if rotator is not None else lambda: None,
                 publisher.waiting,
+                lacking,
                 seconds,
             ),
             reports=ConnectionReports(seconds, connections),

@@ -166,6 +166,7 @@ class CaService(MeshService):
             directory=self.state.ca,
             connections=trust_store.registry,
             allowance=options["quota"],
+            lacking=lambda: self.descriptors.problem,
         )
         self.housekeeping = Housekeeping(
             store,

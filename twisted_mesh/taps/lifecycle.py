@@ -26,6 +26,7 @@ from pki.validity import parse_duration
 from twisted_mesh import observe
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import steady
+from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
@@ -144,6 +145,7 @@ class MeshService(MultiService, ABC):
         self.options = options
         self.reactor = reactor
         self.log = logger(options.program.removeprefix("mesh-"))
+        self.descriptors = Descriptors(reactor.seconds, self.log)
         self.ports: list[IListeningPort] = []
         self._stopping = False
         self._starting: Deferred[None] | None = None
@@ -165,6 +167,7 @@ class MeshService(MultiService, ABC):
     def startService(self) -> None:
         """Start now, or begin to; a start that is over and has failed ends the process here."""
         globalLogPublisher.addObserver(observe.count)
+        globalLogPublisher.addObserver(self.descriptors)
         self.reactor.callWhenRunning(self._install_signals)
         starting = Deferred.fromCoroutine(self.start())
         if starting.called:

@@ -26,6 +26,7 @@ from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.server import site
 from twisted_mesh.taps.ca_options import key_algorithm, max_connections
 from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
@@ -259,7 +260,7 @@ class ServerService(MeshService):
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
         if self.status_endpoint is not None:
-            health = BoundedSite(HealthResource(self.manager), reactor)
+            health = BoundedSite(HealthResource(self.manager, self.descriptors), reactor)
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
@@ -310,9 +311,10 @@ class HealthResource(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, manager: CertificateManager) -> None:
+    def __init__(self, manager: CertificateManager, descriptors: Descriptors) -> None:
         super().__init__()
         self._manager = manager
+        self._descriptors = descriptors
 
     def render(self, request: BoundedRequest) -> int:
         """Answer at once: nothing is looked up for it."""
@@ -331,10 +333,13 @@ class HealthResource(resource.Resource):
         left, known = self._manager.seconds_left, self._manager.trust_store.freshness
         told: dict[str, object] = {"status": "ready", "seconds_to_expiry": int(left)}
         told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
-        if left > 0 and not known.refuses:
+        lack = self._descriptors.problem
+        if left > 0 and not known.refuses and lack is None:
             return 200, told
         code = Code.NO_IDENTITY
-        if left > 0:
+        if lack is not None:
+            code, told["detail"] = lack.code, lack.detail
+        elif left > 0:
             problem = known.problem()
             code, told["detail"] = problem.code, str(problem)
         return 503, {**told, "status": code, "code": code}
