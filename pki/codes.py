@@ -318,6 +318,11 @@ class Code(StrEnum):
         "the process at the other end, or with that PID, may not be looked at, or not from here",
         "run the CA in the same PID namespace and with the right to read `/proc`",
     )
+    FOREIGN_CA = (
+        "foreign-ca",
+        "the directory of the CA's socket, or the process at it, is of a user who is not known to be the CA's",
+        "if it is the CA's all the same, name that user with `--ca-user`",
+    )
     # Of what the CA's API is asked.
     NO_PROOF = (
         "no-proof",

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from attrs import define, field, frozen
 from cryptography import x509
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -28,6 +29,7 @@ from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_rfc3339
+from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import LogNews, RevocationRow, SignAnswer, SignRequest, TrustAnswer
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
@@ -92,6 +94,8 @@ class CaClient:
     security: Security | None = None
     """For ``https``: the root or its fingerprint, the demand for ``/mesh/ca``, and our own SVID if there is one."""
     timeout: float = REQUEST_TIMEOUT
+    ca_user: CaUser = field(factory=CaUser)
+    """Who may be the CA at a unix socket."""
     date: datetime | None = field(default=None, init=False)
     """The CA's clock, as it was in its last answer."""
     _shown: X509Svid | None = field(default=None, init=False)
@@ -113,7 +117,9 @@ class CaClient:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """The CA, whatever ``uri`` says: Twisted's agents ask for it."""
         if self.address.scheme == "unix":
-            return UNIXClientEndpoint(self.reactor, self.address.path, timeout=self.timeout)
+            return LocalCaEndpoint(
+                self.reactor, Path(self.address.path), self.ca_user, self.timeout
+            )
         tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
         if self.security is None:
             return tcp

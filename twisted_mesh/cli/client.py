@@ -37,6 +37,11 @@ Examples:
     help="In its place the root's fingerprint, as the CA prints it at its start.",
 )
 @click.option(
+    "--ca-user",
+    metavar="USER",
+    help="Whose the CA at the socket is, if not root's, ours, or its directory's owner.",
+)
+@click.option(
     "--join-token",
     metavar="TOKEN",
     help="What mesh-ctl token create printed: buys the first certificate.",

@@ -107,6 +107,7 @@ class Session:
                 state,
                 trust_domain,
                 ca_fingerprint=options["ca_fingerprint"],
+                ca_user=options["ca_user"],
                 timeout=timeout,
             ),
             token=token,

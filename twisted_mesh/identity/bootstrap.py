@@ -14,6 +14,7 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint, RootPin
 from pki.svid.x509svid import X509Svid, load_certificates
 from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
+from twisted_mesh.api.local_ca import CaUser
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.interfaces import IReactor
@@ -35,6 +36,7 @@ def ca_client(
     trust_domain: TrustDomain,
     *,
     ca_fingerprint: str | None = None,
+    ca_user: str | None = None,
     timeout: float = REQUEST_TIMEOUT,
 ) -> CaClient:
     """The client for ``--ca-url`` and ``--ca-file`` or ``--ca-fingerprint``; without them, of the socket in the
@@ -49,6 +51,9 @@ def ca_client(
     )
     if ca_file is not None and ca_fingerprint is not None:
         raise Malformed("--ca-fingerprint and --ca-file say the same thing: give one of them")
+    user = CaUser.parse(ca_user)
+    if ca_user is not None and address.scheme != "unix":
+        raise Malformed(f"--ca-user is for a CA at a unix socket, not at {address}")
     security = None
     if address.scheme != "https":
         for option, value in (("--ca-file", ca_file), ("--ca-fingerprint", ca_fingerprint)):
@@ -66,7 +71,7 @@ def ca_client(
             "start, mesh-ctl token create with each token, and openssl x509 -noout -fingerprint -sha256 of the root's "
             "file; or name that file with --ca-file"
         )
-    return CaClient(reactor, address, security, timeout)
+    return CaClient(reactor, address, security, timeout, user)
 
 
 def join_token(
@@ -112,6 +117,7 @@ def administrator_client(
     trust_domain: TrustDomain,
     *,
     ca_fingerprint: str | None = None,
+    ca_user: str | None = None,
     svid: Path | None = None,
     timeout: float = REQUEST_TIMEOUT,
 ) -> CaClient:
@@ -120,7 +126,14 @@ def administrator_client(
     Its trust domain is then the CA's, and its bundle says whose root to believe unless ``ca_file`` or
     ``ca_fingerprint`` does.
     """
-    reach = partial(ca_client, reactor, ca_url, ca_fingerprint=ca_fingerprint, timeout=timeout)
+    reach = partial(
+        ca_client,
+        reactor,
+        ca_url,
+        ca_fingerprint=ca_fingerprint,
+        ca_user=ca_user,
+        timeout=timeout,
+    )
     if svid is None:
         return reach(ca_file, state_dir, trust_domain)
     if ca_url is None or CaAddress.parse(ca_url).scheme != "https":

@@ -57,6 +57,12 @@ class Options(ServiceOptions):
         ["ca-file", None, None, "the root certificate of a CA asked over https"],
         ["ca-fingerprint", None, None, "in its place the root's fingerprint, sha256:HEX"],
         [
+            "ca-user",
+            None,
+            None,
+            "whose the CA at the socket is, if not root's, ours, or its directory's owner",
+        ],
+        [
             "join-token",
             None,
             None,
@@ -186,6 +192,7 @@ class ServerService(MeshService):
             options["state-dir"],
             options["trust-domain"],
             ca_fingerprint=options["ca-fingerprint"],
+            ca_user=options["ca-user"],
         )
 
     async def start(self) -> None:

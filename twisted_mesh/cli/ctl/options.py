@@ -20,6 +20,7 @@ class Reach:
     ca_url: str | None
     ca_file: str | None
     ca_fingerprint: str | None
+    ca_user: str | None
     svid: str | None
     state_dir: str | None
     trust_domain: str
@@ -89,6 +90,11 @@ _REACHING = (
         "--ca-fingerprint",
         metavar="sha256:HEX",
         help="In its place the root's fingerprint, as the CA prints it at its start.",
+    ),
+    click.option(
+        "--ca-user",
+        metavar="USER",
+        help="Whose the CA at the socket is, if not root's, ours, or its directory's owner.",
     ),
     click.option(
         "--svid",

@@ -37,6 +37,7 @@ def _client(reach: Reach) -> CaClient:
         reach.state,
         TrustDomain.parse(reach.trust_domain),
         ca_fingerprint=reach.ca_fingerprint,
+        ca_user=reach.ca_user,
         svid=Path(reach.svid) if reach.svid else None,
         timeout=timeout,
     )
