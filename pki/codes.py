@@ -70,6 +70,23 @@ class Code(StrEnum):
         "known of it",
         "send the intermediates along with the leaf",
     )
+    ISSUER_MISMATCH = (
+        "issuer-mismatch",
+        "the certificate's authority key identifier names another key, or another certificate, than the CA has that "
+        "signed it",
+        "have the certificate issued anew; the identifier is copied from the CA's own certificate",
+    )
+    BAD_SIGNATURE = (
+        "bad-signature",
+        "the issuer's certificate is there, and the signature is not of its key",
+        "fetch or issue the certificate anew: it was damaged, or comes from somebody else",
+    )
+    PROFILE_VIOLATION = (
+        "profile-violation",
+        "the certificate breaks a rule of RFC 5280 that no CA of a mesh breaks: version, serial number, curve, "
+        "identifiers, or an extension that would have to be critical",
+        "have it issued anew, by a CA that keeps to RFC 5280 section 4",
+    )
     WRONG_FINGERPRINT = (
         "wrong-fingerprint",
         "the root that the CA sent is not the one whose fingerprint was given; nothing of ours was sent",

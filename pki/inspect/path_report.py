@@ -6,10 +6,12 @@ from datetime import datetime
 from attrs import frozen
 from cryptography import x509
 
-from pki.errors import HOSTILE_INPUT, Problem
+from pki.errors import Problem
 from pki.inspect.describe import Description, describe_certificate
 from pki.svid.bundle import BundleSet
-from pki.svid.chain import Verdict, certificate_problems, issued_by
+from pki.svid.certificate import certificate_problems, names_match
+from pki.svid.chain import Verdict
+from pki.svid.path import issued_by
 from pki.svid.x509svid import subject_of, validity_of
 
 
@@ -48,8 +50,10 @@ def _links(
         subject = subject_of(cert)
         is_root = any(cert in bundle.roots for bundle in bundles)
         if number + 1 < len(path):
-            signed, detail = True, "ok"
-        elif is_root and not _names(cert, cert):
+            # The verdict takes no trouble over the signature of a key that proves nothing.
+            signed = issued_by(cert, path[number + 1])
+            detail = "ok" if signed else "its signature is not of that issuer's key"
+        elif is_root and not names_match(cert, cert):
             signed, detail = True, "trusted as it is"
         else:
             signed, detail = _last(cert, presented, bundles)
@@ -72,18 +76,11 @@ def _last(
     cert: x509.Certificate, presented: Sequence[x509.Certificate], bundles: BundleSet
 ) -> tuple[bool, str]:
     """Who signed the certificate that the path ends with."""
-    if _names(cert, cert):
+    if names_match(cert, cert):
         return (True, "ok") if issued_by(cert, cert) else (False, "its signature does not verify")
-    named = [c for c in (*presented, *bundles.all_roots) if _names(cert, c)]
+    named = [c for c in (*presented, *bundles.all_roots) if names_match(cert, c)]
     if not named:
         return False, "no certificate of that name was given"
     if not any(issued_by(cert, issuer) for issuer in named):
         return False, "its signature is not of that issuer's key"
     return True, "ok, and that does not lead to a root of the leaf's trust domain"
-
-
-def _names(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        return cert.issuer == issuer.subject
-    except HOSTILE_INPUT:
-        return False

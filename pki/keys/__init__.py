@@ -7,6 +7,7 @@ from pki.keys.algorithm import (
     jwk_members,
     kind_of,
     verify,
+    verify_cost,
     weaknesses,
 )
 from pki.keys.memory_key import MemoryKey
@@ -38,5 +39,6 @@ __all__ = [
     "signature_over",
     "spki_der",
     "verify",
+    "verify_cost",
     "weaknesses",
 ]

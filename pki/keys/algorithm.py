@@ -83,8 +83,12 @@ def kind_of(key: PublicKeyTypes) -> _Row | None:
     return None
 
 
-def weaknesses(key: PublicKeyTypes) -> list[Problem]:
-    """Every reason why no certificate may carry this key; empty when there is none."""
+def weaknesses(key: PublicKeyTypes, *, at_a_glance: bool = False) -> list[Problem]:
+    """Every reason why no certificate may carry this key; empty when there is none.
+
+    ``at_a_glance``: kind, size and exponent alone, which costs nothing. To look for factors takes
+    longer than to verify a signature.
+    """
     kind = kind_of(key)
     if kind is None:
         name = key.curve.name if isinstance(key, EllipticCurvePublicKey) else type(key).__name__
@@ -92,7 +96,7 @@ def weaknesses(key: PublicKeyTypes) -> list[Problem]:
             f"keys of kind {name.removesuffix('PublicKey')} are not used in the mesh"
         ]
     else:
-        found = kind.weaknesses(key)
+        found = kind.glaring(key) if at_a_glance else kind.weaknesses(key)
     return [_weak(detail) for detail in found]
 
 
@@ -105,6 +109,15 @@ def verify(key: PublicKey, signature: bytes, data: bytes, digest: HashAlgorithm 
     if kind is None:
         raise InvalidSignature
     kind.verify(key, signature, data, digest)
+
+
+def verify_cost(key: PublicKeyTypes) -> int | None:
+    """About how many microseconds it takes to verify a signature of ``key``; None where none is to be verified.
+
+    That is so of a key which is weak at a glance: its signature would prove nothing, and may cost anything.
+    """
+    kind = kind_of(key)
+    return None if kind is None or any(kind.glaring(key)) else kind.verify_cost(key)
 
 
 def jwk_members(key: PublicKeyTypes) -> Mapping[str, str] | None:

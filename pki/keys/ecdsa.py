@@ -33,6 +33,8 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
     """The curve's name in a JWK."""
     hash: Hash
     identifier: bytes = field(repr=False)
+    microseconds: int
+    """What it costs to verify a signature."""
 
     @property
     def label(self) -> str:
@@ -63,6 +65,10 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
             raise InvalidSignature
         key.verify(signature, data, _ecdsa(digest.name))
 
+    def verify_cost(self, key: ec.EllipticCurvePublicKey) -> int:
+        """The curve's."""
+        return self.microseconds
+
     def jwk(self, key: ec.EllipticCurvePublicKey) -> dict[str, str]:
         """``kty``, ``crv`` and the point, whose coordinates have the curve's full length."""
         point, size = key.public_numbers(), (key.key_size + 7) // 8
@@ -81,10 +87,12 @@ P256 = Ecdsa(
     crv="P-256",
     hash=_HASHES["sha256"],
     identifier=bytes.fromhex("300a06082a8648ce3d040302"),
+    microseconds=100,
 )
 P384 = Ecdsa(
     curve=ec.SECP384R1(),
     crv="P-384",
     hash=_HASHES["sha384"],
     identifier=bytes.fromhex("300a06082a8648ce3d040303"),
+    microseconds=430,
 )

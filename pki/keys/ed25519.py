@@ -44,6 +44,10 @@ class Ed25519(KeyKind[Ed25519PrivateKey, Ed25519PublicKey]):
             raise InvalidSignature
         key.verify(signature, data)
 
+    def verify_cost(self, key: Ed25519PublicKey) -> int:
+        """The same for all."""
+        return 120
+
     def jwk(self, key: Ed25519PublicKey) -> dict[str, str]:
         """``kty``, ``crv`` and the key's 32 bytes."""
         return {"kty": "OKP", "crv": "Ed25519", "x": base64url(key.public_bytes_raw())}

@@ -10,14 +10,22 @@ from datetime import datetime
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem
-from pki.keys import is_broken, key_id, weaknesses
+from pki.keys import key_id
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.certificate import (
+    certificate_problems,
+    identifier_objection,
+    is_self_issued,
+    issuer_problems,
+    names_the_key,
+    oversized,
+    unidentified_issuer,
+)
+from pki.svid.path import Link, Path, PathSearch
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import (
     Purpose,
@@ -28,25 +36,8 @@ from pki.svid.x509svid import (
     subject_of,
     validity_of,
 )
-from pki.validity import rfc3339, spoken_duration
 
 _MAX_PRESENTED = 10
-_MAX_DEPTH = 6
-_MAX_SIGNATURES = 32
-
-_UNDERSTOOD = {
-    ExtensionOID.BASIC_CONSTRAINTS,
-    ExtensionOID.KEY_USAGE,
-    ExtensionOID.EXTENDED_KEY_USAGE,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER,
-    ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-}
-
-_PEER_EKUS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
-_ANY_EKU = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
-
-Path = tuple[x509.Certificate, ...]
 
 
 @frozen
@@ -88,83 +79,31 @@ def judge(
     if len(presented) > _MAX_PRESENTED:
         detail = f"{len(presented)} certificates were presented, {_MAX_PRESENTED} is the most"
         return Verdict(None, (), (Problem(Code.MALFORMED, detail, "present the chain only"),))
+    if too_large := oversized(presented):
+        return Verdict(None, (), (Problem(Code.MALFORMED, too_large, "present the chain only"),))
     leaf = presented[0]
     problems = leaf_problems(leaf, purpose)
     spiffe_id = spiffe_id_of(leaf)
-    if spiffe_id is None:
-        path: Path = (leaf,)
-    elif (bundle := bundles.get(spiffe_id.trust_domain)) is None:
-        path = (leaf,)
-        problems.append(_unknown_trust_domain(leaf, spiffe_id, bundles))
-    else:
-        path, unanchored = _best_path(presented, bundle, now, known_issuers)
-        problems += unanchored
+    path: Path = (leaf,)
+    anchored = False
+    if spiffe_id is not None:
+        bundle = bundles.get(spiffe_id.trust_domain)
+        if bundle is None:
+            problems.append(_unknown_trust_domain(leaf, spiffe_id, bundles))
+        else:
+            search = PathSearch(presented, bundle.roots)
+            path, anchored, unanchored = _best_path(search, bundle, now, known_issuers)
+            problems += unanchored
+    below = dict(_issuers(path))
     for position, cert in enumerate(path):
         issuer = path[position + 1] if position + 1 < len(path) else None
-        problems += certificate_problems(cert, now)
+        problems += certificate_problems(cert, now, thorough=anchored)
         problems += _revoked(cert, issuer, revocations)
         if position:
-            problems += _issuer_problems(cert, position - 1)
+            problems += issuer_problems(cert, below[cert])
+        if issuer is not None:
+            problems += unidentified_issuer(cert)
     return Verdict(spiffe_id, path, tuple(dict.fromkeys(problems)))
-
-
-def certificate_problems(cert: x509.Certificate, now: datetime) -> list[Problem]:
-    """What is wrong with one certificate by itself: its dates, its key, its signature's hash, its extensions."""
-    problems = list(_dates(cert, now))
-    try:
-        problems += weaknesses(cert.public_key())
-        if is_broken(cert):
-            problems.append(
-                Problem(
-                    Code.WEAK_SIGNATURE,
-                    "it is signed with SHA-1 or MD5",
-                    "issue it anew",
-                    "RFC 9155",
-                    subject_of(cert),
-                )
-            )
-        for found in cert.extensions:
-            if found.critical and found.oid not in _UNDERSTOOD:
-                problems.append(
-                    Problem(
-                        Code.UNKNOWN_EXTENSION,
-                        f"critical extension {found.oid.dotted_string} is not understood here",
-                        "issue it without, or not critical",
-                        "RFC 5280 section 4.2",
-                        subject_of(cert),
-                    )
-                )
-    except HOSTILE_INPUT:
-        problems.append(
-            Problem(
-                Code.MALFORMED,
-                "its key or extensions cannot be decoded",
-                "issue it anew",
-                "RFC 5280",
-                subject_of(cert),
-            )
-        )
-    return problems
-
-
-def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether ``issuer``'s name and key made ``cert``."""
-    if not _names_match(cert, issuer):
-        return False
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except InvalidSignature:
-        return False
-    except HOSTILE_INPUT:
-        return False
-    return True
-
-
-def _names_match(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        return cert.issuer == issuer.subject
-    except HOSTILE_INPUT:
-        return False
 
 
 def _no_certificate() -> Problem:
@@ -191,118 +130,108 @@ def _unknown_trust_domain(
 
 
 def _best_path(
-    presented: Sequence[x509.Certificate],
+    search: PathSearch,
     bundle: TrustBundle,
     now: datetime,
     known_issuers: Collection[bytes],
-) -> tuple[Path, list[Problem]]:
-    """A path to a root with no fault if there is one, else the least faulty, else as far as it goes."""
-    paths = list(_paths(presented, bundle))
-    if not paths:
-        return _unanchored(presented, bundle, known_issuers)
+) -> tuple[Path, bool, list[Problem]]:
+    """A path to a root with no fault if there is one, else the least faulty, else as far as it goes.
 
-    if len(paths) == 1:
-        return paths[0], []
+    With it whether it leads to a root, and if not, why.
+    """
+    paths = search.paths()
+    if not paths:
+        return search.furthest, False, [_unanchored(search, bundle, known_issuers)]
 
     def faults(path: Path) -> int:
         return sum(
-            len(certificate_problems(cert, now)) + len(_issuer_problems(cert, depth))
-            for depth, cert in enumerate(path[1:])
+            len(certificate_problems(cert, now)) + len(issuer_problems(cert, cas_below))
+            for cert, cas_below in _issuers(path)
         )
 
-    return min(paths, key=faults), []
+    return paths[0] if len(paths) == 1 else min(paths, key=faults), True, []
 
 
-def _paths(presented: Sequence[x509.Certificate], bundle: TrustBundle) -> Iterator[Path]:
-    """Every path from the leaf to a root, depth first, within a budget of signature checks."""
-    budget = _MAX_SIGNATURES
-    # The root may be among what was presented, and is no other candidate then.
-    candidates = (*bundle.roots, *(cert for cert in presented[1:] if cert not in bundle.roots))
-    stack: list[Path] = [(presented[0],)]
-    while stack:
-        path = stack.pop()
-        for candidate in candidates:
-            if candidate in path or not _names_match(path[-1], candidate):
-                continue
-            budget -= 1
-            if budget < 0:
-                return
-            if not issued_by(path[-1], candidate):
-                continue
-            if candidate in bundle.roots:
-                yield (*path, candidate)
-            elif len(path) < _MAX_DEPTH:
-                stack.append((*path, candidate))
+def _issuers(path: Path) -> Iterator[tuple[x509.Certificate, int]]:
+    """What stands above the leaf, each with the number of CAs below it that are not self-issued."""
+    cas_below = 0
+    for cert in path[1:]:
+        yield cert, cas_below
+        cas_below += not is_self_issued(cert)
 
 
 def _unanchored(
-    presented: Sequence[x509.Certificate], bundle: TrustBundle, known_issuers: Collection[bytes]
-) -> tuple[Path, list[Problem]]:
-    path: Path = (presented[0],)
-    while len(path) < _MAX_DEPTH:
-        issuer = next((c for c in presented[1:] if c not in path and issued_by(path[-1], c)), None)
-        if issuer is None:
-            break
-        path = (*path, issuer)
+    search: PathSearch, bundle: TrustBundle, known_issuers: Collection[bytes]
+) -> Problem:
+    """Why the furthest path leads to no root."""
+    path = search.furthest
     last = path[-1]
-    if len(path) == 1 and _is_ours(last, bundle, known_issuers):
-        return path, [
-            Problem(
-                Code.INCOMPLETE_CHAIN,
-                f"the peer did not present its issuer {issuer_of(last)}",
-                "send the intermediates along: curl takes them in the --cert file, openssl s_client with -cert_chain",
-                "RFC 8446 section 4.4.2",
+    named = list(search.above(path))
+    for candidate, link in named:
+        if link is Link.FOREIGN and names_the_key(last, candidate):
+            return Problem(
+                Code.BAD_SIGNATURE,
+                f"its signature is not of the key of {subject_of(candidate)}, which it identifies: "
+                "it was damaged, or is forged",
+                "fetch or issue the certificate anew",
+                "RFC 5280 section 6.1.3 (a) (1)",
                 subject_of(last),
             )
-        ]
-    return path, [
-        Problem(
-            Code.UNKNOWN_AUTHORITY,
-            f"the certificate is signed by an unknown authority, {issuer_of(last) or 'without a name'}: "
-            f"it does not lead to a root of {bundle.trust_domain}",
-            "request an SVID from this mesh's CA, or refresh the trust bundle",
-            "RFC 5280 section 6.1",
+        if link is Link.CONTRADICTED and search.is_signed(last, candidate):
+            return Problem(
+                Code.ISSUER_MISMATCH,
+                f"{subject_of(candidate)} signed it, and its authority key identifier names "
+                f"{identifier_objection(last, candidate)}",
+                "have it issued anew, with the identifier of its issuer's certificate",
+                "RFC 5280 section 4.2.1.1",
+                subject_of(last),
+            )
+    if len(path) == 1 and _is_ours(last, bundle, known_issuers, was_sent=bool(named)):
+        return Problem(
+            Code.INCOMPLETE_CHAIN,
+            f"the peer did not present its issuer {issuer_of(last)}",
+            "send the intermediates along: curl takes them in the --cert file, openssl s_client with -cert_chain",
+            "RFC 8446 section 4.4.2",
             subject_of(last),
         )
-    ]
+    return Problem(
+        Code.UNKNOWN_AUTHORITY,
+        f"the certificate is signed by an unknown authority, {issuer_of(last) or 'without a name'}: "
+        f"it does not lead to a root of {bundle.trust_domain}"
+        + (", as far as was looked" if search.is_exhausted else ""),
+        "request an SVID from this mesh's CA, or refresh the trust bundle",
+        "RFC 5280 section 6.1",
+        subject_of(last),
+    )
 
 
-def _is_ours(leaf: x509.Certificate, bundle: TrustBundle, known_issuers: Collection[bytes]) -> bool:
-    """Whether a leaf without its issuer looks like one of this trust domain's. Only words depend on it."""
+def _is_ours(
+    leaf: x509.Certificate,
+    bundle: TrustBundle,
+    known_issuers: Collection[bytes],
+    *,
+    was_sent: bool,
+) -> bool:
+    """Whether a leaf without its issuer looks like one of this trust domain's. Only words depend on it.
+
+    ``was_sent``: there is a certificate of its issuer's name, so by name alone nothing is missing.
+    """
     try:
         if known_issuers:
             identifier = extension(leaf, x509.AuthorityKeyIdentifier)
             return identifier is not None and identifier.key_identifier in known_issuers
         organization = leaf.issuer.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)
-        return bool(organization) and any(
-            root.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME) == organization
-            and root.subject != leaf.issuer
-            for root in bundle.roots
+        return (
+            not was_sent
+            and bool(organization)
+            and any(
+                root.subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME) == organization
+                and root.subject != leaf.issuer
+                for root in bundle.roots
+            )
         )
     except HOSTILE_INPUT:
         return False
-
-
-def _dates(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
-    validity = validity_of(cert)
-    rule = "RFC 5280 section 4.1.2.5"
-    if now > validity.not_after:
-        yield Problem(
-            Code.EXPIRED,
-            f"the certificate expired at {rfc3339(validity.not_after)}, {spoken_duration(now - validity.not_after)} "
-            f"ago; here it is {rfc3339(now)}",
-            "renew it; if it is fresh, compare the two machines' clocks",
-            rule,
-            subject_of(cert),
-        )
-    if now < validity.not_before:
-        yield Problem(
-            Code.NOT_YET_VALID,
-            f"the certificate is valid from {rfc3339(validity.not_before)}, and here it is {rfc3339(now)}",
-            "compare the two machines' clocks",
-            rule,
-            subject_of(cert),
-        )
 
 
 def _revoked(
@@ -335,47 +264,3 @@ def _key_id_of(issuer: x509.Certificate) -> str:
     made = key_id(key)
     _key_ids[issuer.signature] = key, made
     return made
-
-
-def _issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
-    """Whether ``cert`` may issue, with so many CAs between it and the leaf (RFC 5280 section 6.1.4)."""
-
-    def problem(code: Code, detail: str, section: str) -> Problem:
-        return Problem(
-            code,
-            detail,
-            "have the chain issued by a CA of the mesh",
-            f"RFC 5280 section {section}",
-            subject_of(cert),
-        )
-
-    try:
-        constraints = extension(cert, x509.BasicConstraints)
-        usage = extension(cert, x509.KeyUsage)
-        extended = extension(cert, x509.ExtendedKeyUsage)
-    except HOSTILE_INPUT:
-        return [problem(Code.MALFORMED, "its extensions cannot be decoded", "4.2")]
-    problems = []
-    if constraints is None or not constraints.ca:
-        problems.append(problem(Code.NOT_A_CA, "it issued a certificate and is no CA", "4.2.1.9"))
-    elif constraints.path_length is not None and cas_below > constraints.path_length:
-        problems.append(
-            problem(
-                Code.PATH_TOO_LONG,
-                f"{cas_below} CAs stand below it, {constraints.path_length} may",
-                "4.2.1.9",
-            )
-        )
-    if usage is None or not usage.key_cert_sign:
-        problems.append(
-            problem(
-                Code.NOT_A_CA, "its key usage does not allow it to sign certificates", "4.2.1.3"
-            )
-        )
-    if extended is not None and not set(extended) >= _PEER_EKUS and _ANY_EKU not in extended:
-        problems.append(
-            problem(
-                Code.WRONG_USAGE, "its extended key usage rules out mutual TLS below it", "4.2.1.12"
-            )
-        )
-    return problems

@@ -11,7 +11,7 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
-from pki.svid.chain import issued_by
+from pki.svid.path import issued_by
 from pki.svid.x509svid import certificates_pem, issuer_of, subject_of, uri_names
 
 _HEX = re.compile(

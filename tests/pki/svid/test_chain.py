@@ -19,7 +19,9 @@ from pki.issuing.profile import ISSUING, WORKLOAD
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.chain import Verdict, _key_id_of, certificate_problems, issued_by, judge
+from pki.svid.certificate import certificate_problems
+from pki.svid.chain import Verdict, _key_id_of, judge
+from pki.svid.path import issued_by
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, extension, load_certificates
 from tests.authorities import (
@@ -270,9 +272,14 @@ def test_an_unknown_extension_that_is_not_critical_is_passed_over() -> None:
     assert judged(leaf(replace=extra(False))).ok
 
 
-@pytest.mark.parametrize("eku", [[SERVER, CLIENT], [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]])
-def test_an_intermediate_may_be_restricted_to_mutual_tls(eku: list[ObjectIdentifier]) -> None:
-    assert judged(below(replace={x509.ExtendedKeyUsage: (x509.ExtendedKeyUsage(eku), False)})).ok
+def test_an_intermediate_may_be_restricted_to_mutual_tls() -> None:
+    both, any_of_them = (
+        below(replace={x509.ExtendedKeyUsage: (x509.ExtendedKeyUsage(eku), False)})
+        for eku in ([SERVER, CLIENT], [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+    )
+    assert judged(both).ok
+    # OpenSSL wants them named, in the handshake too.
+    assert codes(judged(any_of_them)) == ["wrong-usage"]
 
 
 def test_each_end_is_judged_for_what_it_does() -> None:
@@ -325,7 +332,7 @@ def test_an_unknown_authority_is_named_in_one_printable_line() -> None:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x\n2026 accepted")])
     (problem,) = judged([forge(None, subject=name)]).problems
     assert r"signed by an unknown authority, CN=x\n2026 accepted" in problem.detail
-    (problem,) = judged([forge(None, subject=x509.Name([]))]).problems
+    problem, *_ = judged([forge(None, subject=x509.Name([]))]).problems
     assert "an unknown authority, without a name" in problem.detail
 
 
@@ -417,6 +424,79 @@ def test_a_certificate_is_issued_by_the_name_and_the_key() -> None:
     assert not issued_by(LEAF, ROOT_CA.certificate)
     assert not issued_by(LEAF, forge_issuing(forge_root(70), 71).certificate)
     assert issued_by(ROOT_CA.certificate, ROOT_CA.certificate)
+
+
+def authority_key(**values: Any) -> Extensions:
+    value = {
+        "key_identifier": None,
+        "authority_cert_issuer": None,
+        "authority_cert_serial_number": None,
+    }
+    return {
+        x509.AuthorityKeyIdentifier: (x509.AuthorityKeyIdentifier(**{**value, **values}), False)
+    }
+
+
+def issuer_and_serial(name: x509.Name, serial: int) -> dict[str, Any]:
+    return {
+        "authority_cert_issuer": [x509.DirectoryName(name)],
+        "authority_cert_serial_number": serial,
+    }
+
+
+ISSUER_KEY = extension(ISSUER.certificate, x509.SubjectKeyIdentifier)
+assert ISSUER_KEY is not None
+MISMATCHES = {
+    "key": authority_key(key_identifier=b"another key"),
+    "serial": authority_key(
+        key_identifier=ISSUER_KEY.digest, **issuer_and_serial(ROOT_CA.certificate.subject, 99)
+    ),
+    "issuer": authority_key(
+        key_identifier=ISSUER_KEY.digest,
+        **issuer_and_serial(ISSUER.certificate.subject, ISSUER.certificate.serial_number),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISMATCHES)
+def test_an_identifier_that_names_another_issuer_is_a_mismatch(what: str) -> None:
+    (problem,) = judged(leaf(replace=MISMATCHES[what])).problems
+    assert problem.code == "issuer-mismatch"
+    assert f"signed it, and its authority key identifier names another {what}" in problem.detail
+
+
+def test_an_issuing_ca_that_identifies_another_root_is_a_mismatch() -> None:
+    assert codes(judged(below(replace=authority_key(key_identifier=b"x")))) == ["issuer-mismatch"]
+
+
+def test_an_identifier_may_also_name_issuer_and_serial() -> None:
+    told = issuer_and_serial(ROOT_CA.certificate.subject, ISSUER.certificate.serial_number)
+    assert judged(leaf(replace=authority_key(key_identifier=ISSUER_KEY.digest, **told))).ok
+
+
+def damaged(cert: x509.Certificate) -> x509.Certificate:
+    (made,) = load_certificates(pem(der(cert)[:-1] + bytes((der(cert)[-1] ^ 1,))))
+    return made
+
+
+def test_a_damaged_signature_is_told_from_a_missing_issuer() -> None:
+    (problem,) = judged([damaged(LEAF), ISSUER.certificate]).problems
+    assert problem.code == "bad-signature"
+    assert "not of the key of CN=mtls-mesh-issuing-ca" in problem.detail
+    assert codes(judged([LEAF, damaged(ISSUER.certificate)])) == ["bad-signature"]
+    assert codes(judged([damaged(LEAF)])) == ["incomplete-chain"]
+
+
+def test_cas_that_are_self_issued_do_not_count_in_a_path() -> None:
+    """RFC 5280 section 4.2.1.9: a CA that replaces its own key does not lengthen the path."""
+    new = forge_issuing(ISSUER, 90, subject=ISSUER.certificate.subject)
+    assert judged([forge(new), new.certificate, ISSUER.certificate]).ok
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "another")])
+    other = forge_issuing(ISSUER, 90, subject=name)
+    near, far = judged([forge(other), other.certificate, ISSUER.certificate]).problems
+    assert near.code == far.code == "path-too-long"
+    assert "1 CAs stand below it, 0 may" in near.detail
+    assert "2 CAs stand below it, 1 may" in far.detail
 
 
 def cross_signed(count: int) -> list[x509.Certificate]:

@@ -1,0 +1,148 @@
+"""Paths from a leaf to the roots, found within a budget of time that a stranger cannot stretch.
+
+Names, key identifiers and keys are compared before any signature is verified, and every signature
+is paid for by what it costs (RFC 5280 section 6.1; RFC 4158 on building paths).
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+
+from attrs import define, field
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from pki.errors import HOSTILE_INPUT
+from pki.keys import spki_der, verify_cost
+from pki.svid.certificate import encoded_names, identifier_objection, names_match
+
+_MAX_DEPTH = 6
+_MOST_PATHS = 8
+#: Microseconds of one core, about what a handshake takes. In it are six signatures of P-384, or thirty of P-256.
+BUDGET = 3_000
+#: For a look at one certificate above another.
+_LOOK = 5
+
+Path = tuple[x509.Certificate, ...]
+
+
+class Link(Enum):
+    """How a certificate stands to one that has the name of its issuer."""
+
+    SIGNED = auto()
+    UNPROVEN = auto()
+    """The issuer's key is weak at a glance. It is not verified, and a path with such a key is refused for it."""
+    CONTRADICTED = auto()
+    """The certificate identifies another key, or another certificate of the issuer."""
+    FOREIGN = auto()
+    """The signature is not of the issuer's key."""
+    UNAFFORDABLE = auto()
+    """The budget was spent before."""
+
+
+@define(eq=False)
+class PathSearch:
+    """One search: its budget is for everything that is verified in it."""
+
+    presented: Sequence[x509.Certificate]
+    """Leaf first."""
+    roots: Sequence[x509.Certificate]
+    left: int = BUDGET
+    """Microseconds that may still be spent."""
+    is_exhausted: bool = field(default=False, init=False)
+    furthest: Path = field(init=False)
+    """The longest path that was found, whether or not it leads to a root."""
+    _signed: dict[tuple[int, bytes], bool] = field(factory=dict, init=False)
+    """By certificate and issuer's key: CAs that certify each other in circles have few keys."""
+    _keys: dict[int, tuple[int | None, bytes]] = field(factory=dict, init=False)
+    """Cost and encoding of the key of a certificate, by the certificate's identity."""
+    _encoded: dict[int, tuple[bytes, bytes]] = field(factory=dict, init=False)
+    """Issuer and subject, by the certificate's identity."""
+    _candidates: tuple[x509.Certificate, ...] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.furthest = (self.presented[0],)
+        # The root may be among what was presented, and is no other candidate then.
+        others = (cert for cert in self.presented[1:] if cert not in self.roots)
+        self._candidates = (*self.roots, *dict.fromkeys(others))
+
+    def paths(self) -> list[Path]:
+        """Paths from the leaf to a root, depth first: as many as can be paid for, and no more than a few."""
+        found: list[Path] = []
+        stack: list[Path] = [self.furthest]
+        while stack and len(found) < _MOST_PATHS:
+            path = stack.pop()
+            for candidate, link in reversed(list(self.above(path))):
+                if link not in (Link.SIGNED, Link.UNPROVEN):
+                    continue
+                longer = (*path, candidate)
+                if candidate in self.roots:
+                    found.append(longer)
+                elif len(path) < _MAX_DEPTH:
+                    stack.append(longer)
+                    if len(longer) > len(self.furthest):
+                        self.furthest = longer
+        return found
+
+    def above(self, path: Path) -> Iterator[tuple[x509.Certificate, Link]]:
+        """What has the name of the issuer of the path's end, and how the two stand to each other."""
+        for candidate in self._candidates:
+            if not self._pays(_LOOK):
+                return
+            if candidate not in path and self._names(path[-1])[0] == self._names(candidate)[1]:
+                yield candidate, self._link(path[-1], candidate)
+
+    def is_signed(self, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+        """Whether ``issuer``'s key signed ``cert``; False also where that cannot be paid for."""
+        cost, key = self._key(issuer)
+        return cost is not None and self._verified(cert, issuer, cost, key) is Link.SIGNED
+
+    def _link(self, cert: x509.Certificate, issuer: x509.Certificate) -> Link:
+        if identifier_objection(cert, issuer):
+            return Link.CONTRADICTED
+        cost, key = self._key(issuer)
+        return Link.UNPROVEN if cost is None else self._verified(cert, issuer, cost, key)
+
+    def _verified(
+        self, cert: x509.Certificate, issuer: x509.Certificate, cost: int, key: bytes
+    ) -> Link:
+        asked = id(cert), key
+        if asked not in self._signed:
+            if not self._pays(cost):
+                return Link.UNAFFORDABLE
+            self._signed[asked] = issued_by(cert, issuer)
+        return Link.SIGNED if self._signed[asked] else Link.FOREIGN
+
+    def _key(self, cert: x509.Certificate) -> tuple[int | None, bytes]:
+        if id(cert) not in self._keys:
+            try:
+                key = cert.public_key()
+                cost = verify_cost(key)
+                self._keys[id(cert)] = cost, b"" if cost is None else spki_der(key)
+            except HOSTILE_INPUT:
+                self._keys[id(cert)] = None, b""
+        return self._keys[id(cert)]
+
+    def _names(self, cert: x509.Certificate) -> tuple[bytes, bytes]:
+        if id(cert) not in self._encoded:
+            self._encoded[id(cert)] = encoded_names(cert)
+        return self._encoded[id(cert)]
+
+    def _pays(self, cost: int) -> bool:
+        if cost > self.left:
+            self.is_exhausted = True
+            return False
+        self.left -= cost
+        return True
+
+
+def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether ``issuer``'s name and key made ``cert``, whatever it costs to find out."""
+    if not names_match(cert, issuer):
+        return False
+    try:
+        cert.verify_directly_issued_by(issuer)
+    except InvalidSignature:
+        return False
+    except HOSTILE_INPUT:
+        return False
+    return True
