@@ -6,7 +6,7 @@ Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and R
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from typing import Self, TypeGuard
 
 from attrs import field, frozen
 from cryptography import x509
@@ -55,7 +55,8 @@ class TrustBundle:
     def from_jwks(cls, trust_domain: TrustDomain, document: bytes | str) -> Self:
         """Keys that are of another use, damaged or inconsistent are passed over; the rest stay.
 
-        Raises :class:`BadBundle` where the document as a whole is no bundle.
+        Raises :class:`BadBundle` where the document as a whole is no bundle, where a key has several
+        certificates, and where of keys for X.509 none is left: nobody would be believed, in silence.
         """
         try:
             bundle = json.loads(document)
@@ -78,7 +79,19 @@ class TrustBundle:
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise BadBundle(f"{name} is not a whole number")
-        roots = [root for key in bundle["keys"] for root in _root_of(key)]
+        keys = [key for key in bundle["keys"] if _is_for_x509(key)]
+        for key in keys:
+            chain = key.get("x5c")
+            if isinstance(chain, list) and len(chain) > 1:
+                raise BadBundle(
+                    f"a key of the SPIFFE bundle has {len(chain)} certificates in x5c: a root stands alone, each in a "
+                    "key of its own (X509-SVID section 6.1)"
+                )
+        roots = [root for key in keys for root in _root_of(key)]
+        if keys and not roots:
+            raise BadBundle(
+                f"none of the {len(keys)} keys for X.509 in the SPIFFE bundle holds a root that can be believed"
+            )
         return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint)
 
     def to_jwks_object(self) -> dict[str, object]:
@@ -154,10 +167,12 @@ def _jwk(root: x509.Certificate) -> dict[str, object]:
     return {"use": _X509_SVID, **members, "x5c": [base64.b64encode(der).decode()]}
 
 
-def _root_of(jwk: object) -> Iterator[x509.Certificate]:
+def _is_for_x509(jwk: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(jwk, dict) and jwk.get("use") == _X509_SVID
+
+
+def _root_of(jwk: dict[str, object]) -> Iterator[x509.Certificate]:
     """The root that a JWK holds; nothing where it holds none that can be believed."""
-    if not isinstance(jwk, dict) or jwk.get("use") != _X509_SVID:
-        return
     chain = jwk.get("x5c")
     if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], str):
         return

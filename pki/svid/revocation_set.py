@@ -144,7 +144,7 @@ class _Ledger:
     def is_due(self, now: datetime) -> bool:
         """Whether it is worth while to forget what has expired."""
         return self.earliest < now and (
-            self.size <= _SMALL or not self.swept_at <= now < self.swept_at + _SWEEP_EVERY
+            self.size <= _SMALL or not timedelta(0) <= now - self.swept_at < _SWEEP_EVERY
         )
 
     def swept(self, size: int, now: datetime) -> "_Ledger":

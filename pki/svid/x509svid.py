@@ -170,6 +170,16 @@ def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem
         )
 
 
+def _may_issue(cert: x509.Certificate) -> bool:
+    """Whether it is a CA with keyCertSign (X509-SVID sections 4.1 and 4.3)."""
+    try:
+        constraints = extension(cert, x509.BasicConstraints)
+        usage = extension(cert, x509.KeyUsage)
+    except HOSTILE_INPUT:
+        return False
+    return bool(constraints and constraints.ca and usage and usage.key_cert_sign)
+
+
 @frozen
 class X509Svid:
     """A workload's identity: leaf, intermediates and key, which belong together."""
@@ -181,7 +191,11 @@ class X509Svid:
 
     @classmethod
     def assemble(cls, certificates: Sequence[x509.Certificate], key: MemoryKey) -> "X509Svid":
-        """From a chain, leaf first. Raises :class:`Malformed` unless the leaf is an SVID for ``key``."""
+        """From a chain, leaf first.
+
+        Raises :class:`Malformed` unless the leaf is an SVID for ``key`` and the rest are CAs. Whether
+        they lead to a root, and hold now, is for :func:`pki.svid.chain.judge` to say.
+        """
         if not certificates:
             raise Malformed("an SVID needs a certificate, and there is none")
         leaf, *intermediates = certificates
@@ -196,6 +210,13 @@ class X509Svid:
             ) from None
         if certified != spki_der(key.public_key):
             raise Malformed(f"the certificate for {spiffe_id} was issued for another key")
+        for problem in leaf_problems(leaf, Purpose.ANY):
+            raise Malformed(f"the certificate for {spiffe_id} is no SVID: {problem.detail}")
+        for cert in intermediates:
+            if not _may_issue(cert):
+                raise Malformed(
+                    f"{subject_of(cert)} stands above {spiffe_id} and is no CA that may sign certificates"
+                )
         return cls(leaf, tuple(intermediates), key, spiffe_id)
 
     @property

@@ -88,6 +88,19 @@ def test_coordinates_keep_their_leading_zeros() -> None:
     assert (len(jwk["x"]), len(jwk["y"])) == (43, 43)
 
 
+def test_a_key_with_two_certificates_is_refused_aloud() -> None:
+    two = first_key(x5c=[*first_key()["x5c"], *x5c(ROOTS[3])])
+    for keys in ([two], [first_key(), two]):
+        with pytest.raises(BadBundle, match=r"has 2 certificates in x5c: a root stands alone"):
+            TrustBundle.from_jwks(MESH, jwks(keys=keys))
+
+
+def test_a_bundle_of_which_nothing_is_left_is_not_an_empty_one() -> None:
+    with pytest.raises(BadBundle, match=r"none of the 2 keys for X.509"):
+        TrustBundle.from_jwks(MESH, jwks(keys=[first_key(x5c=["AAAA"]), first_key(x="AAAA")]))
+    assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(use="jwt-svid")])).roots == ()
+
+
 def test_without_a_hint_the_jwks_has_none() -> None:
     assert "spiffe_refresh_hint" not in TrustBundle(MESH, ROOTS).to_jwks_object()
 
@@ -116,7 +129,6 @@ ODD = forge(None, ROOT, subject_key=ec.generate_private_key(ec.SECP521R1()))
         {k: v for k, v in first_key().items() if k != "kty"},
         {k: v for k, v in first_key().items() if k != "x5c"},
         first_key(x5c=[]),
-        first_key(x5c=first_key()["x5c"] * 2),
         first_key(x5c=first_key()["x5c"][0]),
         first_key(x5c=[None]),
         first_key(x5c=["*"]),
@@ -199,7 +211,8 @@ def test_any_document_is_a_bundle_or_refused(document: bytes) -> None:
 @given(mutated(der(ROOTS[2])))
 def test_a_damaged_root_is_read_or_refused_and_nothing_else(data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
-    assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(x5c=[encoded])])) is not None
+    keys = [first_key(x5c=[encoded]), first_key()]
+    assert ROOTS[2] in TrustBundle.from_jwks(MESH, jwks(keys=keys)).roots
     try:
         TrustBundle.from_pem(MESH, pem(data))
     except PkiError as error:

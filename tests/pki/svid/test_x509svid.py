@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
-from pki.issuing.profile import ISSUING
+from pki.issuing.profile import ISSUING, WORKLOAD
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import (
     Purpose,
@@ -156,6 +156,29 @@ def test_an_svid_of_parts_that_do_not_belong_together_is_not_assembled() -> None
         X509Svid.assemble([LEAF], key(1))
     with pytest.raises(Malformed, match="names no SPIFFE ID"):
         X509Svid.assemble([ISSUER.certificate], key(9))
+
+
+@pytest.mark.parametrize(
+    ("replace", "said"),
+    [
+        ({x509.BasicConstraints: (ISSUING.basic_constraints, True)}, "a CA certificate is no work"),
+        ({x509.KeyUsage: (ISSUING.key_usage, True)}, "key usage does not allow digitalSignature"),
+        ({x509.KeyUsage: None}, "key usage does not allow digitalSignature"),
+        (extended(CLIENT), "does not allow serverAuth"),
+    ],
+)
+def test_a_leaf_that_no_svid_may_have_is_not_assembled(replace: Extensions, said: str) -> None:
+    with pytest.raises(Malformed, match=f"is no SVID: .*{said}"):
+        X509Svid.assemble([forge(ISSUER, replace=replace), ISSUER.certificate], key(9))
+
+
+@pytest.mark.parametrize(
+    "above",
+    [LEAF, forge(mesh().root, ISSUING, replace={x509.KeyUsage: (WORKLOAD.key_usage, True)})],
+)
+def test_what_stands_above_a_leaf_may_issue(above: x509.Certificate) -> None:
+    with pytest.raises(Malformed, match="is no CA that may sign certificates"):
+        X509Svid.assemble([LEAF, ISSUER.certificate, above], key(9))
 
 
 def test_certificates_read_back_in_their_order() -> None:

@@ -654,6 +654,17 @@ def test_who_is_on_no_crl_is_valid(here: Path) -> None:
     verify("svid.pem", *by_issuing(here, 5), *by_root(here), status=0)
 
 
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_the_ends_of_time_are_times(here: Path, at: str) -> None:
+    """A minute of tolerance for clocks leads out of the years that there are."""
+    assert "expired" in codes(verify("svid.pem", at=at, status=1)) or at.startswith("0001")
+    for evidence in (by_issuing(here), ("--ocsp", str(here / "good.ocsp"))):
+        answer(here, "good.ocsp", Standing.GOOD)
+        done = run("verify", "svid.pem", "--roots", "root.crt", "--at", at, *evidence)
+        assert done.exit_code == 2, "the evidence does not hold at that time"
+        assert "Overflow" not in repr(done.exception)
+
+
 def test_who_is_on_a_crl_is_revoked(here: Path) -> None:
     verdict = verify("svid.pem", *by_issuing(here, 5, serial(here)), *by_root(here), status=1)
     assert codes(verdict) == ["revoked"]

@@ -233,11 +233,11 @@ def meetings() -> dict[str, Callable[[], Meeting]]:
         "an issuing CA that the root did not sign": lambda: case(
             below(issuing_of(thief(home().root)), root),
             root,
-            "unknown-authority",
+            "bad-signature",
             "bad-certificate",
         ),
         "a leaf that the issuing CA did not sign": lambda: case(
-            below(thief(issuing), root), root, "incomplete-chain"
+            below(thief(issuing), root), root, "bad-signature"
         ),
         "a root of another CA beside the pinned one": lambda: case(
             below(issuing_of(a_root()), a_root().certificate, root), root, "wrong-fingerprint"
