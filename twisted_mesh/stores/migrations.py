@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from pki.errors import HOSTILE_INPUT
 from pki.keys import key_id
+from twisted_mesh.stores.objects import LISTING, foreign
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.schema import (
     COUNTERS,
@@ -27,6 +28,8 @@ from twisted_mesh.stores.schema import (
 
 _log = Logger(namespace="mesh.store")
 _STRIDE = 1000
+#: So many foreign objects are named.
+_TOLD = 5
 
 
 @frozen
@@ -39,9 +42,13 @@ class Tables:
 
 
 def bring_up(connection: Connection, name: str) -> Tables:
-    """Make the tables, or bring them up to date. Raises :class:`StoreError`, with the store's ``name``."""
+    """Make the tables, or bring them up to date; what is not ours among them is refused, by its name.
+
+    Raises :class:`StoreError`, with the store's ``name``.
+    """
     tables = set(inspect(connection).get_table_names())
     if not tables:
+        _refuse_foreign(connection, name, VERSION)
         return Tables(create(connection), is_new=True)
     known = facts(connection) if "meta" in tables else {}
     version = int(known.get("schema", "0"))
@@ -51,6 +58,7 @@ def bring_up(connection: Connection, name: str) -> Tables:
             f"(tables {version}, here {VERSION}): upgrade twisted-mesh"
         )
     if 0 < version < VERSION:
+        _refuse_foreign(connection, name, version)
         _migrate(connection, version)
         _log.info(
             "Store {store} brought from tables {old} to {new}",
@@ -64,7 +72,19 @@ def bring_up(connection: Connection, name: str) -> Tables:
         raise StoreError(
             f"store {name}: its tables are not those of this program: name another file"
         )
+    _refuse_foreign(connection, name, VERSION)
     return Tables(known["store"], is_new=False)
+
+
+def _refuse_foreign(connection: Connection, name: str, version: int) -> None:
+    rows = connection.exec_driver_sql(LISTING).all()
+    found = foreign([(row[0], row[1], row[2], row[3]) for row in rows], version)
+    if found:
+        more = f" and {len(found) - _TOLD} others" if len(found) > _TOLD else ""
+        raise StoreError(
+            f"store {name}: it holds what is not this program's ({'; '.join(found[:_TOLD])}{more}): somebody has "
+            "written to it; keep a copy, find out who, and restore the last backup"
+        )
 
 
 def _migrate(connection: Connection, version: int) -> None:

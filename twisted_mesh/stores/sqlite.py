@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pki.errors import printable
+from twisted_mesh.stores.objects import harden
 from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.reserve import Reserve
 
@@ -109,6 +110,7 @@ class Sqlite:
             cached_statements=256,
         )
         try:
+            harden(connection)
             # FULL: a commit returns when the log is on the disk. WAL alone would leave that to checkpoints.
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
