@@ -638,6 +638,11 @@ class Code(StrEnum):
         "a bundle (SPIFFE's JWK set of roots) cannot be used",
         "fetch it anew from the CA",
     )
+    UNPROVEN_BACKUP = (
+        "unproven-backup",
+        "the backup does not prove that it comes from the CA that it is said to be of",
+        "name the root's `--fingerprint`, or use a backup that is signed",
+    )
     BAD_BACKUP = (
         "bad-backup",
         "the file is no backup, is damaged, or is of a newer version",

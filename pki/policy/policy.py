@@ -33,6 +33,7 @@ class Action(StrEnum):
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
     DETACH_ROOT = "detach-root"
+    SIGN_BACKUP = "sign-backup"
     READ_ENTRIES = "read-entries"
     CHANGE_ENTRIES = "change-entries"
     READ_TOKENS = "read-tokens"

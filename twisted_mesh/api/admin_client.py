@@ -12,6 +12,8 @@ from pki.svid.revocation_set import Reason
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
+    BackupRequest,
+    BackupSignature,
     CertificateDetails,
     CertificatePage,
     Checkpoints,
@@ -122,6 +124,10 @@ class Administration:
     async def detach_root(self, sha256: str) -> Detached:
         """Have the root's key deleted, of which a copy with that SHA-256 is held elsewhere."""
         return await self._post("/api/v1/ca/detach-root", DetachRequest(sha256), Detached)
+
+    async def sign_backup(self, sha256: str) -> BackupSignature:
+        """Have the CA sign a backup of itself, by the digest of the archive's manifest."""
+        return await self._post("/api/v1/ca/sign-backup", BackupRequest(sha256), BackupSignature)
 
     async def head(self) -> LogHead:
         """The audit log's newest checkpoint, and its key."""

@@ -380,6 +380,22 @@ class DetachRequest(Struct, frozen=True):
     """Of the file of the root's key, in hex: who asks has read it."""
 
 
+class BackupRequest(Struct, frozen=True):
+    """``POST /api/v1/ca/sign-backup``."""
+
+    sha256: str
+    """Of the manifest of the archive, in hex."""
+
+
+class BackupSignature(Struct, frozen=True):
+    """What the CA says of a backup of itself."""
+
+    log_key: str
+    """What verifies its audit log (C2SP signed-note); it is signed along."""
+    signature: str
+    """The issuing CA's, in base64."""
+
+
 class Detached(Struct, frozen=True):
     """What a CA can do without its root's key."""
 

@@ -21,13 +21,16 @@ from pki.codes import Code
 from pki.errors import PkiError, printable
 from twisted_mesh.state.directory import StateError, writing_whole
 
-FORMAT = 2
-#: In those of the first format there is no CRL.
-_READABLE = (1, 2)
+FORMAT = 3
+#: In those of the first format there is no CRL, and in those of the second no signature.
+_READABLE = (1, 2, 3)
+_SIGNED_FROM = 3
 DATABASE = "ca/mesh.db"
 ROOT = "ca/root.crt"
+ISSUING = "ca/issuing.crt"
 ROOT_CRL = "ca/root.crl"
 _MANIFEST = "manifest.json"
+_SIGNATURE = "manifest.sig"
 NAME = re.compile(
     r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root\.crl|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
     re.ASCII,
@@ -54,6 +57,15 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     size: int
     sha256: str
+
+
+class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Beside the manifest: what the CA says of it, see :mod:`twisted_mesh.ca.saved_state`."""
+
+    log_key: str
+    """What verifies the CA's audit log (C2SP signed-note); empty where there is none. It is signed along."""
+    signature: str
+    """The issuing CA's, in base64."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,7 +101,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def sha256(self) -> str:
         """Identifies the archive: the manifest has the digest of all the rest."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """What is signed. A manifest that is written otherwise than :meth:`to_bytes` does is no signed one."""
+        return self.sha256
+
+    def to_bytes(self) -> bytes:
+        """As it is in the archive."""
+        return msgspec.json.encode(self)
 
 
 @frozen
@@ -118,14 +139,22 @@ class Source:
         return cls(Member(name, path.stat().st_size, digest), path)
 
 
-def write(path: Path, manifest: Manifest, sources: Mapping[str, Source], mtime: int) -> None:
+def write(
+    path: Path,
+    manifest: Manifest,
+    sources: Mapping[str, Source],
+    mtime: int,
+    signature: Signature | None = None,
+) -> None:
     """Write the archive whole, for its owner alone. Raises :class:`StateError`."""
-    head = Source.of_bytes(_MANIFEST, msgspec.json.encode(manifest))
+    heads = [Source.of_bytes(_MANIFEST, manifest.to_bytes())]
+    if signature is not None:
+        heads.append(Source.of_bytes(_SIGNATURE, msgspec.json.encode(signature)))
     with (
         writing_whole(path, 0o600) as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
-        for source in (head, *(sources[member.name] for member in manifest.members)):
+        for source in (*heads, *(sources[member.name] for member in manifest.members)):
             header = tarfile.TarInfo(source.member.name)
             header.size, header.mtime, header.mode = source.member.size, mtime, 0o600
             with source.open() as content:
@@ -138,6 +167,8 @@ class Archive:
 
     path: Path
     manifest: Manifest
+    signature: Signature | None
+    """What it is signed by; None where it is not, as none was before the third format."""
     _file: IO[bytes]
 
     @classmethod
@@ -149,24 +180,32 @@ class Archive:
             raise StateError(f"the backup {path} cannot be read ({error.strerror})") from None
         try:
             with _telling(path):
-                return cls(path, _manifest(file), file)
+                manifest, data = _manifest(file)
+                signature = _signature(file, manifest, data)
+                return cls(path, manifest, signature, file)
         except BaseException:
             file.close()
             raise
 
-    def read(self, directory: Path | None = None) -> None:
+    def read(self, directory: Path | None = None) -> dict[str, bytes]:
         """Compare every file with the manifest, and write it below ``directory``, if there is one.
+
+        The certificates that a signature is held against are given back.
 
         Raises :class:`BadBackup`, and :class:`StateError` where ``directory`` cannot be written.
         """
+        chain = {}
         with _telling(self.path):
             for member in self.manifest.members:
                 header = _header(self._file)
                 if header is None or (header.name, header.size) != (member.name, member.size):
                     raise BadBackup(f"{member.name} is not where the manifest has it")
-                _copy(self._file, member, directory)
+                data = _copy(self._file, member, directory)
+                if member.name in (ROOT, ISSUING):
+                    chain[member.name] = data
             if _header(self._file) is not None:
                 raise BadBackup("it holds more than its manifest says")
+        return chain
 
     def close(self) -> None:
         """Close the file; what was read from it stays."""
@@ -199,7 +238,27 @@ def _header(file: IO[bytes]) -> tarfile.TarInfo | None:
     return header
 
 
-def _manifest(file: IO[bytes]) -> Manifest:
+def _signature(file: IO[bytes], manifest: Manifest, data: bytes) -> Signature | None:
+    """The next file, if it is a signature; else the archive is not signed."""
+    if manifest.format < _SIGNED_FROM:
+        return None
+    start = file.tell()
+    header = _header(file)
+    if header is None or header.name != _SIGNATURE:
+        file.seek(start)
+        return None
+    if header.size > _LARGEST_FILE:
+        raise BadBackup("its signature is larger than it can be")
+    try:
+        signature = msgspec.json.decode(b"".join(_content(file, header.size)), type=Signature)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):
+        raise BadBackup("its signature is damaged") from None
+    if data != manifest.to_bytes():
+        raise BadBackup("its manifest is not written as it was signed")
+    return signature
+
+
+def _manifest(file: IO[bytes]) -> tuple[Manifest, bytes]:
     header = _header(file)
     if header is None or header.name != _MANIFEST or header.size > _LARGEST_MANIFEST:
         raise BadBackup("its first file is not the manifest")
@@ -212,7 +271,7 @@ def _manifest(file: IO[bytes]) -> Manifest:
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError):
         raise BadBackup("its manifest is damaged") from None
     _demand_sound(manifest, os.fstat(file.fileno()).st_size)
-    return manifest
+    return manifest, data
 
 
 def _demand_sound(manifest: Manifest, room: int) -> None:
@@ -240,12 +299,15 @@ def _content(file: IO[bytes], size: int) -> Iterator[bytes]:
     file.read(-size % tarfile.BLOCKSIZE)
 
 
-def _copy(file: IO[bytes], member: Member, directory: Path | None) -> None:
-    digest = hashlib.sha256()
+def _copy(file: IO[bytes], member: Member, directory: Path | None) -> bytes:
+    """The file's content, unless it is the database, which may be large."""
+    digest, kept = hashlib.sha256(), bytearray()
 
     def content() -> Iterator[bytes]:
         for chunk in _content(file, member.size):
             digest.update(chunk)
+            if member.name != DATABASE:
+                kept.extend(chunk)
             yield chunk
 
     if directory is None:
@@ -258,3 +320,4 @@ def _copy(file: IO[bytes], member: Member, directory: Path | None) -> None:
             target.writelines(content())
     if digest.hexdigest() != member.sha256:
         raise BadBackup(f"{member.name} is not what was saved")
+    return bytes(kept)

@@ -7,12 +7,22 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from attrs import frozen
 from cryptography.hazmat.primitives import hashes
 
 from pki.validity import rfc3339
 from twisted_mesh.backup import credentials, record
-from twisted_mesh.backup.archive import DATABASE, FORMAT, NAME, Manifest, Source, write
+from twisted_mesh.backup.archive import (
+    DATABASE,
+    FORMAT,
+    NAME,
+    Manifest,
+    Signature,
+    Source,
+    write,
+)
 from twisted_mesh.backup.credentials import DoNotFit
+from twisted_mesh.backup.provenance import judge
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.state.key_files import is_encrypted
 
@@ -20,8 +30,25 @@ from twisted_mesh.state.key_files import is_encrypted
 _TRIES = 5
 
 
-def create(state: StateDirectory, path: Path, now: datetime) -> Manifest:
-    """Save all that a CA needs at ``path``. Raises :class:`StateError`, :class:`DoNotFit` and StoreError."""
+#: What signs a manifest: given it, the signature; None where there is nothing to sign with.
+Signer = Callable[[Manifest], Signature | None]
+
+
+@frozen
+class Created:
+    """What was saved, and what proves where it comes from."""
+
+    manifest: Manifest
+    signature: Signature | None
+
+
+def create(
+    state: StateDirectory, path: Path, now: datetime, sign: Signer = lambda _: None
+) -> Created:
+    """Save all that a CA needs at ``path``, signed by ``sign``.
+
+    Raises :class:`StateError`, :class:`DoNotFit` and StoreError, and what ``sign`` raises.
+    """
     database = state.ca / "mesh.db"
     if not os.path.exists(database):
         raise StateError(
@@ -36,8 +63,11 @@ def create(state: StateDirectory, path: Path, now: datetime) -> Manifest:
         sources = {name: Source.of_bytes(name, data) for name, data in sorted(files.items())}
         sources[DATABASE] = Source.of_file(DATABASE, copied)
         manifest = _manifest(files, sources, copied, now)
-        write(path, manifest, sources, int(now.timestamp()))
-    return manifest
+        signature = sign(manifest)
+        if signature is not None:  # of whoever answered: it must be our CA's
+            judge(manifest, signature, files, is_root_known=True)
+        write(path, manifest, sources, int(now.timestamp()), signature)
+    return Created(manifest, signature)
 
 
 def _workshop(path: Path) -> "tempfile.TemporaryDirectory[str]":

@@ -13,7 +13,8 @@ from attrs import field, frozen
 
 from pki.audit.log import Checkpoint
 from pki.errors import PkiError
-from twisted_mesh.backup import rights
+from twisted_mesh.backup import rights, rows
+from twisted_mesh.backup.rows import opened, refuse_foreign
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.sqlite import Sqlite
@@ -77,8 +78,8 @@ def copy(source: Path, target: Path) -> None:
     """Copy a record that may be in use, in one transaction, to a single file. Raises :class:`StoreError`."""
     with (
         _telling(source),
-        closing(_opened(source, "ro")) as present,
-        closing(_opened(target, "rwc")) as copied,
+        closing(opened(source, "ro")) as present,
+        closing(opened(target, "rwc")) as copied,
     ):
         present.backup(copied)
         copied.execute("PRAGMA journal_mode = DELETE")
@@ -87,9 +88,16 @@ def copy(source: Path, target: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raises :class:`StoreError` for a damaged record."""
-    with _telling(path), closing(_opened(path, "ro")) as connection:
+    """Raises :class:`StoreError` for a damaged record, and for one with what is not ours in it."""
+    with _telling(path), closing(opened(path, "ro")) as connection:
+        refuse_foreign(connection, str(path))
         _check(connection, path)
+
+
+def remake(path: Path) -> None:
+    """See :func:`twisted_mesh.backup.rows.remake`. Raises :class:`StoreError`."""
+    with _telling(path):
+        rows.remake(path)
 
 
 def bring_up(path: Path) -> None:
@@ -110,7 +118,7 @@ def bring_up(path: Path) -> None:
 
 def summary(path: Path) -> Summary:
     """Of a record whose tables are up to date. Raises :class:`StoreError`."""
-    with _telling(path), closing(_opened(path, "ro")) as connection:
+    with _telling(path), closing(opened(path, "ro")) as connection:
         ask = connection.execute
         counts = dict(ask("SELECT name, value FROM counters").fetchall())
         note = ask("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
@@ -130,7 +138,7 @@ def summary(path: Path) -> Summary:
 def compare(backup: Path, present: Path, now: datetime) -> Lost:
     """What ``backup`` lacks of ``present``, both up to date. Raises :class:`StoreError`."""
     theirs, ours = summary(backup), summary(present)
-    with _telling(backup), closing(_opened(backup, "ro")) as connection:
+    with _telling(backup), closing(opened(backup, "ro")) as connection:
         _attach(connection, present)
         certificates, living = connection.execute(
             f"SELECT count(*), coalesce(sum(expires_at >= ?), 0) {_NEWER}",
@@ -153,7 +161,7 @@ def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
     Nothing is ever un-revoked, and no number of a CRL is given out again. A certificate that is
     revoked and that the backup does not know comes along with its row. Raises :class:`StoreError`.
     """
-    with _telling(backup), closing(_opened(backup, "rw")) as connection:
+    with _telling(backup), closing(opened(backup, "rw")) as connection:
         _attach(connection, present)
         connection.execute("BEGIN IMMEDIATE")
         for (serial,) in connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall():
@@ -195,7 +203,7 @@ def _revoke(connection: sqlite3.Connection, serial: str) -> None:
 
 def settle_tokens(path: Path, *, keep_live: bool) -> None:
     """See :func:`twisted_mesh.backup.rights.settle`. Raises :class:`StoreError`."""
-    with _telling(path), closing(_opened(path, "rw")) as connection:
+    with _telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("BEGIN IMMEDIATE")
         rights.settle(connection, keep_live=keep_live)
         connection.execute("COMMIT")
@@ -205,7 +213,7 @@ def rename_store(path: Path) -> str:
     """A new id for the record: no position of its old feed means anything any more. Raises :class:`StoreError`."""
     held, store = summary(path), secrets.token_hex(16)
     before = msgspec.json.encode({**held.before, held.store: held.acts}).decode()
-    with _telling(path), closing(_opened(path, "rw")) as connection:
+    with _telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = ? WHERE name = 'store'", (store,))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('before', ?)", (before,))
@@ -215,7 +223,7 @@ def rename_store(path: Path) -> str:
 
 def close(path: Path) -> None:
     """Have all of the record in its one file. Raises :class:`StoreError`."""
-    with _telling(path), closing(_opened(path, "rw")) as connection:
+    with _telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
         _check(connection, path)
 
@@ -251,15 +259,6 @@ def _next(connection: sqlite3.Connection, name: str) -> int:
         "UPDATE main.counters SET value = value + 1 WHERE name = ? RETURNING value", (name,)
     ).fetchone()
     return int(number)
-
-
-def _opened(path: Path, mode: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=5, isolation_level=None
-    )
-    # A file from elsewhere may bring views and triggers along: they run nothing but plain SQL.
-    connection.execute("PRAGMA trusted_schema = OFF")
-    return connection
 
 
 def _attach(connection: sqlite3.Connection, path: Path) -> None:

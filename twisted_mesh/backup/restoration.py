@@ -7,7 +7,7 @@ files are put in place however often that is begun. A CA does not start while a 
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +16,15 @@ from typing import Any
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit.log import Checkpoint
+from pki.audit.log import Checkpoint, LogKey
 from pki.serial import serial_hex
-from pki.validity import rfc3339
-from twisted_mesh.backup import credentials, record
+from pki.svid.pin import Fingerprint
+from pki.validity import parse_rfc3339, rfc3339
+from twisted_mesh.backup import credentials, record, vouching
 from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, ROOT_CRL, Archive, Manifest
+from twisted_mesh.backup.provenance import Provenance, demand_known_root, judge
 from twisted_mesh.backup.record import Lost, Summary
+from twisted_mesh.backup.vouching import Vouched
 from twisted_mesh.state.directory import (
     StateDirectory,
     StateError,
@@ -29,6 +32,7 @@ from twisted_mesh.state.directory import (
     sync_directory,
     write_whole,
 )
+from twisted_mesh.state.key_files import is_encrypted
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.trust.log_witness import LogWitness
 
@@ -110,6 +114,13 @@ class Restoration:
     state: StateDirectory
     archive: Archive
     now: datetime
+    fingerprint: Fingerprint | None = None
+    """Of the root of the CA that is wanted back."""
+    accept_unsigned: bool = False
+    """Whether an archive will do that proves nothing of where it comes from."""
+    provenance: Provenance | None = field(default=None, init=False)
+    vouched: Vouched | None = field(default=None, init=False)
+    """How the archive's record stands against its audit log."""
     loss: Loss | None = field(default=None, init=False)
     aside: Path | None = field(default=None, init=False)
     """Where what was replaced is now."""
@@ -142,7 +153,7 @@ class Restoration:
     def prepare(self, witnesses: Iterable[Path]) -> Loss:
         """Unpack, check and compare; what would be lost. Changes nothing but its own directory.
 
-        ``witnesses`` are directories of what was seen of logs. Raises :class:`BadBackup`,
+        ``witnesses`` are directories of what was seen of logs. Raises :class:`BadBackup`, :class:`NotProven`,
         :class:`StateError`, StoreError and :class:`credentials.DoNotFit`.
         """
         try:
@@ -154,15 +165,25 @@ class Restoration:
             ) from None
         new = self._workshop / _NEW
         self.archive.read(new)
-        credentials.check({name: (new / name).read_bytes() for name in self._names()})
+        files = {name: (new / name).read_bytes() for name in self._names()}
         self._demand_same_ca(new)
+        self.provenance = self._proven(files)
+        credentials.check(files)
         backup = new / DATABASE
         record.check(backup)
         record.bring_up(backup)
+        record.remake(backup)
+        directories = tuple(witnesses)
+        self.vouched = vouching.vouch(
+            backup,
+            self._log_keys(directories, files, self.provenance),
+            parse_rfc3339(self.manifest.created_at),
+            is_authentic=self.provenance.is_signed,
+        )
         lost, why_not = self._compared(backup)
         summary = record.summary(backup)
         is_unreadable = lost is None and (self.state.root / DATABASE).exists()
-        self.loss = Loss(lost, why_not, _largest(witnesses, summary), summary, is_unreadable)
+        self.loss = Loss(lost, why_not, _largest(directories, summary), summary, is_unreadable)
         return self.loss
 
     def perform(self, by: str) -> None:
@@ -199,6 +220,35 @@ class Restoration:
 
     def _names(self) -> list[str]:
         return [m.name for m in self.manifest.members if m.name != DATABASE]
+
+    def _proven(self, files: Mapping[str, bytes]) -> Provenance:
+        root = self.state.root_certificate
+        own = read_file(root, "the root") if root.exists() else None
+        demand_known_root(self.manifest, files[ROOT], self.fingerprint, own)
+        is_known = self.fingerprint is not None or own is not None
+        return judge(
+            self.manifest,
+            self.archive.signature,
+            files,
+            is_root_known=is_known,
+            accept_unsigned=self.accept_unsigned,
+        )
+
+    def _log_keys(
+        self, witnesses: Iterable[Path], files: Mapping[str, bytes], proven: Provenance
+    ) -> list[bytes]:
+        """Public keys of the CA's audit log that are known otherwise than by an archive that proves nothing."""
+        if proven.log_key is not None:
+            return [proven.log_key]
+        found = []
+        own = self.state.private / "audit.key"
+        if own.exists() and not is_encrypted(data := read_file(own, "the key")):
+            found.append(LogKey.from_pem("log", data).verifier.public_bytes)
+        for witness in _witnesses(witnesses):
+            # One machine may have seen the logs of several CAs: none but this one's will fit.
+            if witness.verifier is not None:
+                found.append(witness.verifier.public_bytes)
+        return found
 
     def _demand_same_ca(self, new: Path) -> None:
         root = self.state.root_certificate
@@ -291,18 +341,25 @@ def _name_again(path: Path, second: Path) -> None:
         write_whole(second, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
 
 
+def _witnesses(directories: Iterable[Path]) -> Iterator[LogWitness]:
+    """What was seen of logs."""
+    for directory in directories:
+        for path in sorted(directory.glob("*.json")):
+            witness = LogWitness(path)
+            witness.recall()
+            yield witness
+
+
 def _largest(directories: Iterable[Path], backup: Summary) -> Checkpoint | None:
     """The largest log of that CA that was ever seen, if the backup does not have all of it."""
     ours = backup.checkpoint
     if ours is None:
         return None
-    seen = []
-    for directory in directories:
-        for path in sorted(directory.glob("*.json")):
-            witness = LogWitness(path)
-            witness.recall()
-            if witness.seen is not None and witness.seen.origin == ours.origin:
-                seen.append(witness.seen)
+    seen = [
+        witness.seen
+        for witness in _witnesses(directories)
+        if witness.seen is not None and witness.seen.origin == ours.origin
+    ]
     larger = [checkpoint for checkpoint in seen if checkpoint.size > backup.acts]
     return max(larger, key=lambda checkpoint: checkpoint.size, default=None)
 

@@ -22,8 +22,7 @@ _AUTOMATIC = "sqlite_autoindex_"
 _STATISTICS = ("sqlite_stat1", "sqlite_stat4")
 #: Of the tables before numbers came (version 1), which the migration drops.
 _OLD_INDICES = frozenset(
-    f"certificates_{name}"
-    for name in ("newest", "by_spiffe_id", "by_expiry", "pending", "revoked")
+    f"certificates_{name}" for name in ("newest", "by_spiffe_id", "by_expiry", "pending", "revoked")
 )
 
 Listed = tuple[str, str, str, str | None]

@@ -79,6 +79,7 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READ_AUDIT: "none",
     Action.READ_HEALTH: "none",
     Action.DETACH_ROOT: "none",
+    Action.SIGN_BACKUP: "none",
     Action.READ_ENTRIES: "none",
     Action.CHANGE_ENTRIES: "none",
     Action.READ_TOKENS: "none",

@@ -1,15 +1,25 @@
 """The routes of the CA's keys: certificates are signed, the root's key is detached."""
 
+import base64
 from functools import lru_cache
 from http import HTTPStatus
 
 from cryptography import x509
 
 from pki.der import CERTIFICATE, pem
+from pki.policy import policy
 from pki.serial import serial_hex
 from pki.svid.x509svid import certificates_pem
 from pki.validity import parse_duration, rfc3339
-from twisted_mesh.api.messages import Detached, DetachRequest, SignAnswer, SignRequest
+from twisted_mesh.api.messages import (
+    BackupRequest,
+    BackupSignature,
+    Detached,
+    DetachRequest,
+    SignAnswer,
+    SignRequest,
+)
+from twisted_mesh.ca import saved_state
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer
 from twisted_mesh.ca.parts import CaParts
@@ -48,6 +58,17 @@ async def detach_root(ca: CaParts, call: Call) -> Answer:
     return json_answer(
         Detached(detached.prepared, rfc3339(detached.wanted_at), rfc3339(detached.issues_until))
     )
+
+
+async def sign_backup(ca: CaParts, call: Call) -> Answer:
+    """Sign the digest of a backup's manifest, with the key that verifies our audit log.
+
+    The act is in no audit log: it would be one that the backup lacks.
+    """
+    policy.permit(call.principal, policy.Action.SIGN_BACKUP)
+    asked, log_key = call.read(BackupRequest), str(ca.log.key.verifier)
+    signature = await saved_state.sign_backup(ca.authorities.issuing.key, asked.sha256, log_key)
+    return json_answer(BackupSignature(log_key, base64.b64encode(signature).decode()))
 
 
 @lru_cache(maxsize=16)

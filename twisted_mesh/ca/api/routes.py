@@ -156,6 +156,12 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/ca/detach-root"): Route(
         Action.DETACH_ROOT, issuing.detach_root, messages.Detached, body=messages.DetachRequest
     ),
+    ("POST", "/api/v1/ca/sign-backup"): Route(
+        Action.SIGN_BACKUP,
+        issuing.sign_backup,
+        messages.BackupSignature,
+        body=messages.BackupRequest,
+    ),
     ("GET", "/api/v1/entries"): Route(
         Action.READ_ENTRIES, entries.list_entries, messages.Registrations
     ),

@@ -23,10 +23,20 @@ def command() -> None:
 
 @command.command()
 @click.argument("file")
+@click.option(
+    "--key-passphrase-file",
+    metavar="PATH",
+    help="What opens encrypted keys, to sign the backup while the CA is down.",
+)
 @state_dir_option
 @format_option
-def create(*, file: str, state_dir: str | None, format_: str) -> int:
+def create(
+    *, file: str, key_passphrase_file: str | None, state_dir: str | None, format_: str
+) -> int:
     """Save the CA of the state directory in FILE, whole or not at all. It may go on meanwhile.
+
+    The backup is signed with the issuing CA's key: by the running CA where keys are encrypted, or
+    with the passphrase. Where neither can be had it is not signed, and says so.
 
     \b
     Examples:
@@ -36,7 +46,10 @@ def create(*, file: str, state_dir: str | None, format_: str) -> int:
     from twisted_mesh.cli.ctl import backup_actions
 
     return backup_actions.create(
-        state_path(state_dir), output_file(file), as_json=format_ == "json"
+        state_path(state_dir),
+        output_file(file),
+        Path(key_passphrase_file) if key_passphrase_file else None,
+        as_json=format_ == "json",
     )
 
 
@@ -60,29 +73,56 @@ def show(*, file: str, format_: str) -> int:
 @click.option(
     "--accept-loss", is_flag=True, help="Also if things are known that happened after the backup."
 )
+@click.option(
+    "--fingerprint",
+    metavar="sha256:HEX",
+    help="Of the root of the CA that you want back.  [default: the root that is here]",
+)
+@click.option(
+    "--accept-unsigned", is_flag=True, help="Also if nothing proves who has written the backup."
+)
+@click.option(
+    "--accept-unvouched",
+    is_flag=True,
+    help="Also if the record has what its audit log does not vouch for.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be lost, and restore nothing.")
 @state_dir_option
 @format_option
 def restore(
-    *, file: str, accept_loss: bool, dry_run: bool, state_dir: str | None, format_: str
+    *,
+    file: str,
+    accept_loss: bool,
+    fingerprint: str | None,
+    accept_unsigned: bool,
+    accept_unvouched: bool,
+    dry_run: bool,
+    state_dir: str | None,
+    format_: str,
 ) -> int:
     """Put the CA that FILE holds into the state directory. The CA must be stopped.
 
-    First it says what would be lost: by the record that is there, and by what endpoints and audit
-    verify have seen of the log. Where something is, it refuses, unless you accept that. Whatever is
-    revoked now stays revoked. What is replaced is moved aside. Interrupted, run it again.
+    First the signature is checked, by the root that is here or the one whose fingerprint you name,
+    and the record is held against its audit log. Then it says what would be lost: by the record that
+    is there, and by what endpoints and audit verify have seen of the log. Where something is, it
+    refuses, unless you accept that. Whatever is revoked now stays revoked. What is replaced is moved
+    aside. Interrupted, run it again.
 
     \b
     Examples:
       mesh-ctl backup restore ca.tar --dry-run
       mesh-ctl backup restore ca.tar --accept-loss
+      mesh-ctl backup restore ca.tar --fingerprint sha256:9f86d081…
     """
     from twisted_mesh.cli.ctl import backup_actions
 
     return backup_actions.restore(
         Path(file),
         state_path(state_dir),
-        accept_loss=accept_loss,
+        backup_actions.Accepted(
+            loss=accept_loss, unsigned=accept_unsigned, unvouched=accept_unvouched
+        ),
+        fingerprint=fingerprint,
         dry_run=dry_run,
         as_json=format_ == "json",
     )

@@ -5,23 +5,55 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from attrs import frozen
 
+from pki.errors import PkiError
+from pki.svid.pin import Fingerprint
 from pki.validity import rfc3339, spoken_time
+from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.backup import creation, record
-from twisted_mesh.backup.archive import Archive, Manifest
+from twisted_mesh.backup.archive import ROOT, Archive, Manifest, Signature
+from twisted_mesh.backup.provenance import demand_known_root, judge, sign_here
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import AlreadyRunning, StateDirectory, StateError, user_state_dir
+from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.state.passphrase import read_passphrase
+
+#: So many of the things that the audit log does not vouch for are named.
+_DOUBTS_TOLD = 20
 
 
-def create(state: Path, path: Path, *, as_json: bool) -> int:
+@frozen
+class Accepted:
+    """What is restored all the same."""
+
+    loss: bool = False
+    unsigned: bool = False
+    unvouched: bool = False
+
+
+def create(state: Path, path: Path, passphrase_file: Path | None, *, as_json: bool) -> int:
     """``backup create``; the exit status, as below."""
-    manifest = creation.create(StateDirectory(state), path, wall_clock())
+    passphrase = read_passphrase(passphrase_file)
+    created = creation.create(
+        StateDirectory(state),
+        path,
+        wall_clock(),
+        lambda manifest: _signature(state, manifest, passphrase),
+    )
+    manifest = created.manifest
     _warn(manifest)
+    if created.signature is None:
+        output.say(
+            "WARNING: it is NOT SIGNED: nothing proves later that this CA made it, and a restore wants "
+            "--accept-unsigned; make it while the CA runs, or give --key-passphrase-file"
+        )
     if as_json:
-        output.put_json(_told(manifest))
+        output.put_json({**_told(manifest), "signed": created.signature is not None})
     else:
         output.put(
             f"{path}: {output.counted(manifest.certificates, 'certificate')}, {manifest.revoked:,} revoked, "
@@ -30,13 +62,46 @@ def create(state: Path, path: Path, *, as_json: bool) -> int:
     return DONE
 
 
+def _signature(state: Path, manifest: Manifest, passphrase: bytes | None) -> Signature | None:
+    """With the keys, where they can be read here; else of the running CA."""
+    if passphrase is not None or not manifest.encrypted:
+        checkpoint = record.checkpoint_of(manifest.checkpoint)
+        keys = KeyFiles(StateDirectory(state).private, passphrase)
+        return sign_here(keys, checkpoint.origin if checkpoint else "", manifest.digest)
+    return _asked_for(state, manifest.digest)
+
+
+def _asked_for(state: Path, digest: str) -> Signature | None:
+    from twisted_mesh.cli.ctl.session import administer
+
+    found: list[Signature] = []
+
+    async def ask(administration: Administration) -> int:
+        try:
+            answer = await administration.sign_backup(digest)
+        except PkiError as error:
+            output.say(f"the CA does not sign the backup: {error}")
+        else:
+            found.append(Signature(answer.log_key, answer.signature))
+        return DONE
+
+    reach = Reach(None, None, None, None, str(state), "mesh.local", "10s")
+    try:
+        administer(reach, ask)
+    except PkiError as error:
+        output.say(f"the CA does not sign the backup: {error}")
+    return found[0] if found else None
+
+
 def show(path: Path, *, as_json: bool) -> int:
     """``backup show``."""
     with closing(Archive.open(path)) as archive:
-        archive.read()
-    manifest = archive.manifest
+        chain = archive.read()
+    manifest, signature = archive.manifest, archive.signature
+    demand_known_root(manifest, chain[ROOT], None, None)
+    judge(manifest, signature, chain, is_root_known=True, accept_unsigned=True)
     if as_json:
-        output.put_json(_told(manifest))
+        output.put_json({**_told(manifest), "signed": signature is not None})
         return DONE
     checkpoint = record.checkpoint_of(manifest.checkpoint)
     log = f"{manifest.log_size:,} acts"
@@ -46,6 +111,7 @@ def show(path: Path, *, as_json: bool) -> int:
         {
             "made": f"{manifest.created_at} by twisted-mesh {manifest.version}",
             "root": f"sha256:{manifest.root}",
+            "signed": "by the CA of that root" if signature else "NOT SIGNED",
             "certificates": f"{manifest.certificates:,}, {manifest.revoked:,} of them revoked",
             "audit log": log,
             "files": [
@@ -58,9 +124,18 @@ def show(path: Path, *, as_json: bool) -> int:
     return DONE
 
 
-def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
+def restore(
+    path: Path,
+    state_dir: Path,
+    accepted: Accepted,
+    *,
+    fingerprint: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """``backup restore``."""
     state = StateDirectory(state_dir)
+    named = Fingerprint.parse(fingerprint) if fingerprint else None
     _demand_owner(state)
     with closing(Archive.open(path)) as archive:
         state.prepare()
@@ -70,8 +145,8 @@ def restore(path: Path, state_dir: Path, *, accept_loss: bool, dry_run: bool, as
             output.say(f"{error}; a backup is restored while no CA runs")
             return REFUSED
         try:
-            restoration = Restoration(state, archive, wall_clock())
-            return _restore(restoration, accept_loss=accept_loss, dry_run=dry_run, as_json=as_json)
+            restoration = Restoration(state, archive, wall_clock(), named, accepted.unsigned)
+            return _restore(restoration, accepted, dry_run=dry_run, as_json=as_json)
         finally:
             state.unlock()
 
@@ -86,7 +161,7 @@ def _demand_owner(state: StateDirectory) -> None:
         raise StateError(f"{state.ca} belongs to the user with uid {owner}: restore as that user")
 
 
-def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
+def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_json: bool) -> int:
     state = restoration.state
     if restoration.resume():
         _put(restoration, "restored", as_json=as_json, said="the interrupted restore is finished")
@@ -96,13 +171,13 @@ def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_j
         loss = restoration.prepare(sorted(directories))
         for sentence in _sentences(loss, restoration.manifest):
             output.say(sentence)
-        if dry_run or not (accept_loss or loss.is_bearable):
+        _tell_doubts(restoration)
+        wanted = _words_wanted(restoration, loss, accepted)
+        if dry_run or wanted:
             outcome = "would restore" if dry_run else "refused"
-            said = (
-                "" if dry_run else "nothing was restored: to accept what is lost, add --accept-loss"
-            )
+            said = "" if dry_run else f"nothing was restored: {', and '.join(wanted)}"
             _put(restoration, outcome, as_json=as_json, said=said)
-            return DONE if dry_run and loss.is_bearable else REFUSED
+            return DONE if dry_run and not _words_wanted(restoration, loss, _NOTHING) else REFUSED
         restoration.perform(f"unix:uid:{os.getuid()}")
     finally:
         restoration.abandon()
@@ -113,6 +188,36 @@ def _restore(restoration: Restoration, *, accept_loss: bool, dry_run: bool, as_j
     return DONE
 
 
+#: What is accepted where nothing was said.
+_NOTHING = Accepted()
+
+
+def _words_wanted(restoration: Restoration, loss: Loss, accepted: Accepted) -> list[str]:
+    wanted = []
+    if not (accepted.loss or loss.is_bearable):
+        wanted.append("to accept what is lost, add --accept-loss")
+    vouched = restoration.vouched
+    if vouched is not None and vouched.doubts and not accepted.unvouched:
+        wanted.append("to accept what the audit log does not vouch for, add --accept-unvouched")
+    return wanted
+
+
+def _tell_doubts(restoration: Restoration) -> None:
+    if restoration.provenance is not None and not restoration.provenance.is_signed:
+        output.say("WARNING: the backup is NOT SIGNED: whoever had it in hand may have written it")
+    elif restoration.manifest.plain_keys:
+        output.say(
+            "the backup is signed with a key that lies in it unencrypted: whoever has read it can have changed it"
+        )
+    vouched = restoration.vouched
+    if vouched is None:
+        return
+    for doubt in vouched.doubts[:_DOUBTS_TOLD]:
+        output.say(f"not vouched for: {doubt.detail} ({doubt.code})")
+    if len(vouched.doubts) > _DOUBTS_TOLD:
+        output.say(f"not vouched for: {len(vouched.doubts) - _DOUBTS_TOLD:,} more")
+
+
 def _put(restoration: Restoration, outcome: str, *, as_json: bool, said: str) -> None:
     if as_json:
         output.put_json(
@@ -120,6 +225,13 @@ def _put(restoration: Restoration, outcome: str, *, as_json: bool, said: str) ->
                 "outcome": outcome,
                 "backup": _told(restoration.manifest),
                 "loss": None if restoration.loss is None else _loss(restoration.loss),
+                "signed": restoration.archive.signature is not None,
+                "doubts": []
+                if restoration.vouched is None
+                else [
+                    {"code": doubt.code, "detail": doubt.detail}
+                    for doubt in restoration.vouched.doubts
+                ],
             }
         )
     elif outcome == "restored":

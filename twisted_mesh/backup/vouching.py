@@ -1,0 +1,226 @@
+"""What the audit log of a restored record vouches for, and what it does not: that is listed before a restore."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from attrs import frozen
+
+from pki.audit import merkle
+from pki.audit.auditor import Row, examine
+from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
+from pki.audit.record_check import (
+    Difference,
+    RecordCheck,
+    RecordedCertificate,
+    RecordedEntry,
+    RecordedToken,
+)
+from pki.codes import Code
+from pki.errors import PkiError, printable
+from pki.policy.entry import RegistrationEntry
+from pki.policy.join_token import token_id
+from twisted_mesh.backup.rows import opened
+from twisted_mesh.ca.entries import facts_of
+from twisted_mesh.stores import schema
+from twisted_mesh.stores.records import StoreError
+
+_TAKING = (Act.REVOKE, Act.WRITE_OFF)
+_TAKING_DEEDS = ("delete-entry", "revoke-token")
+
+
+@frozen
+class Doubt:
+    """Something in a record that its log does not vouch for."""
+
+    code: str
+    detail: str
+
+
+@frozen
+class Vouched:
+    """How a record stands against its log."""
+
+    doubts: tuple[Doubt, ...]
+    judged: int
+    """Rows that were held against an act."""
+    unjudged: int
+    """Rows that are older than what the log's text goes back to."""
+    is_signed: bool
+    """Whether a checkpoint of the log was verified with a key that is known otherwise than by the archive."""
+
+
+def vouch(
+    path: Path, keys: Iterable[bytes], created_at: datetime, *, is_authentic: bool
+) -> Vouched:
+    """Hold the tables of a record, which are up to date, against its log.
+
+    ``keys`` are public keys (Ed25519, raw) of the log that are known otherwise than by the record. In a record that
+    is not ``is_authentic`` only acts up to the last checkpoint vouch, and what is too old to be judged is doubtful too.
+    """
+    with closing(opened(path, "ro")) as connection:
+        note, size = _last_note(connection)
+        checkpoint, is_signed = _verified(note, tuple(keys))
+        doubts = list(_log_doubts(connection, note, checkpoint, is_signed))
+        vouching = size if is_authentic else (checkpoint.size if checkpoint else 0)
+        check = RecordCheck(created_at)
+        try:
+            for row in _acts(connection, size):
+                check.act(row if row.position < vouching or _only_takes(row) else _silent(row))
+            doubts += _differences(check, connection)
+        finally:
+            check.close()
+        if check.unjudged and not is_authentic:
+            detail = (
+                f"{check.unjudged:,} rows are older than the text of the log, which says nothing of them: look "
+                "through entries and tokens"
+            )
+            doubts.append(Doubt(str(Code.RECORD_UNKNOWN), detail))
+        return Vouched(tuple(doubts), check.judged, check.unjudged, is_signed)
+
+
+def _last_note(connection: sqlite3.Connection) -> tuple[str | None, int]:
+    """The latest checkpoint's note, and how many acts there are."""
+    (size,) = connection.execute("SELECT value FROM counters WHERE name = 'audit'").fetchone()
+    row = connection.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+    return (row[0] if row else None), size
+
+
+def _verified(note: str | None, keys: tuple[bytes, ...]) -> tuple[Checkpoint | None, bool]:
+    """What the note says, if any of the keys has signed it; without keys, what it says of itself."""
+    if note is None:
+        return None, False
+    name = note.partition("\n")[0]
+    for key in keys:
+        try:
+            return Verifier(name, key).open(note), True
+        except PkiError:
+            continue
+    if keys:
+        return None, False
+    try:
+        return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n"), False
+    except PkiError:
+        return None, False
+
+
+def _log_doubts(
+    connection: sqlite3.Connection, note: str | None, checkpoint: Checkpoint | None, is_signed: bool
+) -> Iterator[Doubt]:
+    (size,) = connection.execute("SELECT value FROM counters WHERE name = 'tree'").fetchone()
+    if checkpoint is None:
+        if note is not None or size:
+            yield Doubt(
+                str(Code.LOG_UNVOUCHED),
+                "the last checkpoint of its audit log is not signed by the log's key that is known here"
+                if note is not None
+                else f"its audit log of {size:,} acts has no checkpoint",
+            )
+    elif not is_signed:
+        yield Doubt(
+            str(Code.LOG_UNVOUCHED),
+            "no key of its audit log is known here: the log is held to itself alone, and whoever wrote the archive may "
+            "have written it",
+        )
+    known = [] if checkpoint is None else [checkpoint]
+    try:
+        for finding in examine(_acts(connection, size), known):
+            if finding.is_breach:
+                yield Doubt(str(finding.code), finding.detail)
+    except merkle.DamagedTree as error:
+        yield Doubt(str(Code.DAMAGED_TREE), str(error))
+
+
+def _acts(connection: sqlite3.Connection, size: int) -> Iterator[Row]:
+    """Every act, those whose text is pruned with their leaf."""
+
+    def read(level: int, number: int) -> bytes:
+        row = connection.execute(
+            "SELECT hashes FROM tiles WHERE level = ? AND number = ?", (level, number)
+        ).fetchone()
+        return bytes(row[0]) if row else b""
+
+    (tree,) = connection.execute("SELECT value FROM counters WHERE name = 'tree'").fetchone()
+    for start in range(0, size, 1024):
+        end = min(start + 1024, size)
+        texts = dict(
+            connection.execute(
+                "SELECT position, entry FROM audit WHERE position >= ? AND position < ?",
+                (start, end),
+            ).fetchall()
+        )
+        hashed = min(end, tree)
+        leaves = list(merkle.leaves(start, hashed, read)) if start < hashed else []
+        for position in range(start, end):
+            leaf = leaves[position - start] if position < hashed else None
+            yield Row(position, texts.get(position), leaf)
+
+
+def _silent(row: Row) -> Row:
+    """The same place in the log, with nothing said there."""
+    return Row(row.position, b"", row.leaf)
+
+
+def _only_takes(row: Row) -> bool:
+    """Whether an act takes rights away, so that it counts whoever has written it."""
+    try:
+        entry = Entry.parse(row.entry or b"")
+    except BadEntry:
+        return False
+    return entry.act in _TAKING or (
+        entry.act is Act.ADMINISTER and entry.facts.get("did") in _TAKING_DEEDS
+    )
+
+
+def _differences(check: RecordCheck, connection: sqlite3.Connection) -> Iterator[Doubt]:
+    for row in connection.execute(
+        "SELECT serial, spiffe_id, issued_at, expires_at, revoked_at, reason, entry FROM certificates"
+    ):
+        with _reading(f"the certificate {printable(row[0], 60)}"):
+            certificate = RecordedCertificate(
+                int(row[0], 16), row[1], _time(row[2]), _time(row[3]), _maybe(row[4]), *row[5:]
+            )
+        yield from map(_doubt, check.certificate(certificate))
+    for name, created_at, document in connection.execute(
+        "SELECT id, created_at, document FROM entries"
+    ):
+        with _reading(f"the entry {printable(name, 60)}"):
+            said = RegistrationEntry.from_document(document)
+            if said.id != name:
+                raise ValueError
+            entry = RecordedEntry(name, facts_of(said), _time(created_at))
+        yield from map(_doubt, check.entry(entry))
+    for row in connection.execute(
+        "SELECT id, digest, entry, expires_at, created_at, key, revoked_at, spent_at FROM tokens"
+    ):
+        with _reading(f"the token {printable(row[0], 60)}"):
+            if token_id(row[1]) != row[0]:
+                raise ValueError
+            times = _time(row[3]), _time(row[4])
+            token = RecordedToken(row[0], row[2], *times, row[5], _maybe(row[6]), _maybe(row[7]))
+        yield from map(_doubt, check.token(token))
+    yield from map(_doubt, check.missing())
+
+
+def _doubt(difference: Difference) -> Doubt:
+    return Doubt(str(difference.code), difference.detail)
+
+
+def _time(microseconds: int) -> datetime:
+    return schema.time_of(microseconds)
+
+
+def _maybe(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else schema.time_of(microseconds)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (PkiError, ValueError, OverflowError):
+        raise StoreError(
+            f"{what} in the backup's record cannot be read: use another backup"
+        ) from None
