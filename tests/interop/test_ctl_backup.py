@@ -38,7 +38,10 @@ def test_a_ca_is_saved_while_it_runs_and_brought_back_elsewhere(
 
     # A lost host: nothing is left but the backup.
     shutil.rmtree(house.state)
-    done = house.ctl("backup", "restore", archive)
+    assert "add --fingerprint sha256:" in told(house.ctl("backup", "restore", archive), 2)
+    other = house.ctl("backup", "restore", archive, "--fingerprint", f"sha256:{'0' * 64}")
+    assert f"and --fingerprint names sha256:{'0' * 64}" in told(other, 2)
+    done = house.ctl("backup", "restore", archive, "--fingerprint", f"sha256:{shown['root']}")
     assert "nobody here has seen a later log of this CA" in told(done, 0)
     assert house.root.read_bytes() == root
     for key in (house.state / "ca" / "private").glob("*.key"):

@@ -112,9 +112,13 @@ def test_it_issues_revokes_and_publishes_as_before(earlier: Earlier) -> None:
 
 
 def test_its_backup_is_restored(earlier: Earlier) -> None:
-    told = earlier.ctl("backup", "restore", earlier.home / "backup.tar", "--dry-run", status=1)
+    restore = ("backup", "restore", earlier.home / "backup.tar")
+    refused = earlier.ctl(*restore, "--accept-loss", status=2)
+    assert "it is not signed, so that anybody may have written it" in refused
+    told = earlier.ctl(*restore, "--dry-run", "--accept-unsigned", status=1)
     assert "1 revocation made since the backup" in told, told
-    earlier.ctl("backup", "restore", earlier.home / "backup.tar", "--accept-loss")
+    assert "not vouched for" not in told, told
+    earlier.ctl(*restore, "--accept-loss", "--accept-unsigned")
     earlier.start_ca()
     status = {row["serial"]: row["status"] for row in earlier.listed("cert", "list")}
     revoked = {row["serial"] for row in earlier.said("list") if row["status"] == "revoked"}

@@ -39,7 +39,7 @@ class Provenance:
 
     is_signed: bool
     log_key: bytes | None = None
-    """The public key of the CA's audit log, by the signature; raw Ed25519."""
+    """The public key of the CA's audit log, by the signature; its raw bytes."""
 
 
 def demand_known_root(

@@ -57,7 +57,7 @@ def vouch(
 ) -> Vouched:
     """Hold the tables of a record, which are up to date, against its log.
 
-    ``keys`` are public keys (Ed25519, raw) of the log that are known otherwise than by the record. In a record that
+    ``keys`` are public keys of the log that are known otherwise than by the record. In a record that
     is not ``is_authentic`` only acts up to the last checkpoint vouch, and what is too old to be judged is doubtful too.
     """
     with closing(opened(path, "ro")) as connection:

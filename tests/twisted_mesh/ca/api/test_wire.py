@@ -167,6 +167,8 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("inclusion", "GET", "/api/v1/audit/proof", rest=f"?position=0&size={size}")
     api.ask("consistency", "GET", "/api/v1/audit/proof", rest=f"?from=1&to={size}")
     api.ask("of a CA without a root key", "POST", "/api/v1/ca/detach-root", {"sha256": "0" * 64})
+    api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})
+    api.ask("no digest", "POST", "/api/v1/ca/sign-backup", {"sha256": "x"})
     _entries_and_tokens(api)
     rig.store.broken = {"Probe"}
     rig.seconds += 2
