@@ -743,6 +743,7 @@ STATUSES = {
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
+        "Unvouched",
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
         *("RotationBroke", "UnfitResponder", "NotPublished"),
