@@ -51,7 +51,7 @@ _VERSION = 0xA0
 #: 20 octets (RFC 5280 section 4.1.2.2), of which the first bit is the sign.
 _SERIAL_BITS = 159
 _ANEW = "issue it anew"
-_UNDECODABLE: tuple[type[Exception], ...] = (*HOSTILE_INPUT, Malformed)
+_UNDECODABLE: tuple[type[BaseException], ...] = (*HOSTILE_INPUT, Malformed)
 
 
 def oversized(presented: Sequence[x509.Certificate]) -> str:

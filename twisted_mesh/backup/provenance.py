@@ -24,7 +24,7 @@ from twisted_mesh.ca.saved_state import statement
 from twisted_mesh.state.key_files import KeyFiles
 
 #: What a forged certificate or signature raises. (binascii.Error is a ValueError.)
-_DAMAGED: tuple[type[Exception], ...] = (PkiError, InvalidSignature, *HOSTILE_INPUT)
+_DAMAGED: tuple[type[BaseException], ...] = (PkiError, InvalidSignature, *HOSTILE_INPUT)
 
 
 class NotProven(PkiError):

@@ -85,7 +85,16 @@ def _asked_for(state: Path, digest: str) -> Signature | None:
             found.append(Signature(answer.log_key, answer.signature))
         return DONE
 
-    reach = Reach(None, None, None, None, str(state), "mesh.local", "10s")
+    reach = Reach(
+        ca_url=None,
+        ca_file=None,
+        ca_fingerprint=None,
+        ca_user=None,
+        svid=None,
+        state_dir=str(state),
+        trust_domain="mesh.local",
+        timeout="10s",
+    )
     try:
         administer(reach, ask)
     except PkiError as error:
