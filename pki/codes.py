@@ -294,6 +294,16 @@ class Code(StrEnum):
         "the handshake was not done within 10 s",
         "look at the network, or at the peer",
     )
+    HANDSHAKE_TOO_LARGE = (
+        "handshake-too-large",
+        "the peer had sent more than 64 KiB and its handshake was not done",
+        "present the chain only; look at the peer if it is none of yours",
+    )
+    HANDSHAKE_PUT_OFF = (
+        "handshake-put-off",
+        "handshakes from this address keep failing and have used up their share of time; this one waited in vain",
+        "look in the log what fails from there, and stop it",
+    )
     TOO_MANY_CONNECTIONS = (
         "too-many-connections",
         "this peer has proved who it is, and has as many connections as one peer may have",

@@ -106,11 +106,11 @@ def test_a_length_that_is_none_ends_the_connection(length: bytes, shared: House)
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
-        b"GET /livez HTTP/1.1\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n",
         b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n",
-        b"POST /api/v1/sign HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
-        b"POST /api/v1/sign HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        b"POST /api/v1/sign HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+        b"POST /api/v1/sign HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
         b"GET /livez HTTP/9.9\r\n\r\n",
         b"\r\n\r\n\r\n",
         b"GET\r\n\r\n",

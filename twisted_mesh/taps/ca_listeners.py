@@ -27,6 +27,7 @@ from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
@@ -130,6 +131,7 @@ class CaListeners:
             self.log,
             connection_limit=self._limit(shared, "the TLS port"),
             holder_of=Holders(shared.ca.store).of,
+            handshake_budget=HandshakeBudget(self.reactor),
         )
         port = self.listening(
             endpoints.listen(self.tls_endpoint, site, security),

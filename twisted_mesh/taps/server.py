@@ -21,6 +21,7 @@ from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
@@ -261,6 +262,7 @@ class ServerService(MeshService):
             connection_limit=ConnectionLimit(
                 Capacity.of_server(options["max-connections"]), reactor, "the port", self.log
             ),
+            handshake_budget=HandshakeBudget(reactor),
             peer_check=sources.checker(self.trust_store, reactor, self.log),
         )
         self.port = self.listening(

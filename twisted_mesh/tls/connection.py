@@ -28,6 +28,7 @@ from twisted_mesh.runtime.log import TlsFacts, codes, reasons
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
+from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
@@ -114,6 +115,10 @@ class MeshConnection(ProtocolWrapper):
     """None where a server took no certificate, and before the handshake."""
     place: Place | None = None
     """Among the connections of a server that bounds them."""
+    meter: HandshakeMeter | None = None
+    """What the handshake costs."""
+    is_secured = False
+    """Whether the TLS handshake is done, whatever became of it."""
 
     def __init__(self, factory: MeshFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
@@ -140,6 +145,7 @@ class MeshConnection(ProtocolWrapper):
 
     def handshakeCompleted(self) -> None:
         """Let the peer in, or find out about it first. Whatever breaks here closes the connection."""
+        self.is_secured = True
         try:
             self._establish()
         except PeerRefused:
@@ -308,6 +314,8 @@ class MeshConnection(ProtocolWrapper):
         """Give everything back, tell the application if it was connected, and log who was refused."""
         self._stop_timer()
         self.connected = 0
+        if self.meter is not None:
+            self.meter.over(succeeded=self._established)
         made_room = self.place is not None and self.place.made_room
         if self.place is not None:
             self.place.leave()
@@ -325,6 +333,8 @@ class MeshConnection(ProtocolWrapper):
         client = self.factory.client
         if client is not None:
             ours = verify.handshake_of(self.transport.getHandle()).problems
+            if self.meter is not None and self.meter.problem is not None:
+                ours = (self.meter.problem,)
             client.failed(PeerRefused(ours) if ours else as_error(reason))
             return
         self.factory.security.refusals.warn(
@@ -336,6 +346,8 @@ class MeshConnection(ProtocolWrapper):
         )
 
     def _why(self, reason: Failure) -> Sequence[Problem]:
+        if self.meter is not None and (problem := self.meter.problem) is not None:
+            return (problem,)
         if self._too_slow:
             seconds = self.factory.security.handshake_timeout
             detail = f"the TLS handshake was not done within {seconds:g} s"

@@ -4,7 +4,7 @@ An application's protocol is connected only after its peer has been judged, so i
 byte from somebody whose identity is not proven. Underneath is Twisted's TLS over memory BIOs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define
@@ -28,6 +28,7 @@ from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import Expectation, MeshFactory, spoken_address
+from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 
@@ -83,29 +84,18 @@ class _GuardedFactory(TLSMemoryBIOFactory):
                 address=spoken_address(addr),
             )
             return None
-        connection_limit = mesh.security.connection_limit
-        if connection_limit is None or mesh.client is not None:
-            return super().buildProtocol(addr)
-        place = connection_limit.admit(address_key(addr))
-        if place is None:
-            return None
-        protocol = super().buildProtocol(addr)
-        connection: Any = protocol.wrappedProtocol
-        connection.place, place.hang_up = place, connection.abortConnection
-        _at_the_first_word(protocol, place.speak)
+        connection_limit, place = mesh.security.connection_limit, None
+        if connection_limit is not None and mesh.client is None:
+            place = connection_limit.admit(address_key(addr))
+            if place is None:
+                return None
+        protocol: Any = super().buildProtocol(addr)
+        connection = protocol.wrappedProtocol
+        if place is not None:
+            connection.place, place.hang_up = place, connection.abortConnection
+        budget = mesh.security.handshake_budget if mesh.client is None else None
+        connection.meter = HandshakeMeter(protocol, connection, budget, address_key(addr), place)
         return protocol
-
-
-def _at_the_first_word(protocol: Any, call: Callable[[], None]) -> None:
-    """Call once the peer has said anything; what it says later takes no detour."""
-    deliver = protocol.dataReceived
-
-    def deliver_first(data: bytes) -> None:
-        del protocol.dataReceived
-        call()
-        deliver(data)
-
-    protocol.dataReceived = deliver_first
 
 
 @implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from pki.errors import Problem
 from twisted_mesh.limits.connection_limit import ConnectionLimit
+from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
@@ -47,6 +48,8 @@ class Security:
     """How many may be connected to what listens; None for no bound."""
     holder_of: Callable[[Peer], Awaitable[str | None]] | None = None
     """Who answers for a peer's connections when room is wanted, if not its ID alone. Never raises."""
+    handshake_budget: HandshakeBudget | None = None
+    """How much of the reactor's time those may have whose handshakes fail; None for no bound."""
     requires_staple: bool = False
     """Whether servers must staple an OCSP answer to their certificates."""
     peer_check: PeerCheck | None = None
