@@ -26,6 +26,11 @@ class Share:
         return self.burst / self.of_time
 
 
+#: Nobody is kept waiting for more seconds than this beyond the burst: what others of its network or of all have
+#: cost at once, before they could be put off, is not for those who come later to pay.
+MOST_WAIT = 2.0
+#: For so many seconds after it has paid, a network stands in line with all others that have failed.
+REMEMBERED = 60.0
 #: A quarter of a second is some 50 refused handshakes of the dearest kind, and some hundred ordinary ones.
 OF_NETWORK = Share(0.1, 0.25)
 #: However many networks there are, three quarters of the reactor are for everybody else.
@@ -84,15 +89,16 @@ class HandshakeBudget:
         """A handshake from there has failed, and took so much of the reactor's time."""
         now = self.clock.seconds()
         account = self._account(network, now)
-        paid_at = max(self._paid_at.get(account, 0.0), now) + seconds / self.of_network.of_time
-        self._paid_at[account] = paid_at
-        self._all_paid_at = max(self._all_paid_at, now) + seconds / self.of_all.of_time
+        self._paid_at[account] = _later(
+            self._paid_at.get(account, 0.0), now, seconds, self.of_network
+        )
+        self._all_paid_at = _later(self._all_paid_at, now, seconds, self.of_all)
 
     def wait(self, network: str) -> float:
         """The seconds until a step of a handshake from there may be taken; 0.0 for now."""
         now = self.clock.seconds()
-        paid_at = self._paid_at.get(self._account(network, now), 0.0)
-        if paid_at <= now:
+        paid_at = self._paid_at.get(self._account(network, now))
+        if paid_at is None or paid_at + REMEMBERED <= now:
             return 0.0
         own = paid_at - now - self.of_network.depth
         others = self._all_paid_at - now - self.of_all.depth
@@ -117,7 +123,7 @@ class HandshakeBudget:
             return network
         for _ in range(min(_LOOKS, len(accounts))):
             known, paid_at = accounts.popitem(last=False)
-            if paid_at <= now and known != _SHARED:
+            if paid_at + REMEMBERED <= now and known != _SHARED:
                 return network
             accounts[known] = paid_at  # to the end: the next look is at another
         return _SHARED
@@ -143,3 +149,7 @@ class HandshakeBudget:
                     self._arm()
                 return
         self._arm()
+
+
+def _later(paid_at: float, now: float, seconds: float, share: Share) -> float:
+    return min(max(paid_at, now) + seconds / share.of_time, now + share.depth + MOST_WAIT)
