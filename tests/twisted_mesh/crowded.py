@@ -23,6 +23,7 @@ from tests.twisted_mesh.tls.wires import good_svid, home
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets, address_key
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -82,7 +83,10 @@ def main(directory: str, most: str) -> None:
     contexts.replace(ours, mesh.bundles.all_roots)
     connection_limit = ConnectionLimit(Capacity.of(int(most)), clock, "the flooded port")
     judge = Judge(lambda: datetime.now(UTC), trust)
-    security = Security(contexts, judge, clock, connection_limit=connection_limit)
+    budget = HandshakeBudget(clock)
+    security = Security(
+        contexts, judge, clock, connection_limit=connection_limit, handshake_budget=budget
+    )
     site = BoundedSite(Root(TokenBuckets(Rate(1, 100), clock.seconds)), clock)
     listening = listen(
         TCP4ServerEndpoint(reactor, 0, backlog=1024, interface="127.0.0.1"), site, security
