@@ -23,6 +23,7 @@ from tests.bench import (
     rotation,
     signatures,
     start,
+    strangers,
 )
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
@@ -39,6 +40,7 @@ _MEASURES = {
     "revocation-many": revocation_many.measure,
     "revocation-feed": revocation_feed.measure,
     "publishing": publishing.measure,
+    "strangers": strangers.measure,
 }
 
 
