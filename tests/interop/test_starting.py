@@ -1,5 +1,6 @@
 """Starts that cannot succeed end with one sentence that names the file or the port, and a status that is not 0."""
 
+import errno
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from tests.authorities import key, mesh
 from tests.interop.forging import MESH, present
 from tests.interop.house import House
 from tests.interop.test_who_may import csr_for, sign
-from tests.running import Running
+from tests.running import Running, free_port, until
 
 
 def assert_it_ended(running: Running, *words: str) -> None:
@@ -267,6 +268,51 @@ def test_servers_wait_for_a_ca_that_is_not_there_yet(house: House) -> None:
     house.start_ca()
     server.wait_for(r"Ready to accept mTLS connections\.")
     assert server.stop() == 0
+
+
+def is_refused(port: int) -> bool:
+    """By the kernel: nobody listens there, which is not the same as being hung up on."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def test_a_server_has_its_port_at_once_and_opens_it_when_it_can_serve(house: House) -> None:
+    port = free_port()
+    server = house.twistd("mesh-server", "--listen", f"127.0.0.1:{port}")
+    server.wait_for("trying again in")
+    assert is_refused(port)
+    second = house.twistd("mesh-server", "--listen", f"127.0.0.1:{port}")
+    assert_it_ended(second, f"the address 127.0.0.1:{port}", "Address already in use")
+    house.start_ca()
+    server.wait_for(r"Ready to accept mTLS connections\.")
+    house.port = port
+    house.assert_it_serves()
+    assert server.stop() == 0
+    assert is_refused(port)
+
+
+def test_of_two_servers_that_start_at_once_one_has_the_port(house: House) -> None:
+    house.start_ca()
+    port = free_port()
+    both = [house.twistd("mesh-server", "--listen", f"127.0.0.1:{port}") for _ in range(2)]
+    until(lambda: any(server.process.poll() is not None for server in both))
+    (loser,) = [server for server in both if server.process.poll() is not None]
+    assert_it_ended(loser, f"the address 127.0.0.1:{port}", "Address already in use")
+    (winner,) = [server for server in both if server is not loser]
+    winner.wait_for(r"Ready to accept mTLS connections\.")
+    house.port = port
+    house.assert_it_serves()
+
+
+def test_whoever_a_ca_lets_in_it_serves(house: House) -> None:
+    house.ca_port, house.plain_port, crls = free_port(), free_port(), free_port()
+    ports = ("--port", str(house.ca_port), "--insecure-http", str(house.plain_port))
+    house.twistd("mesh-ca", *ports, "--crl-http", str(crls), "--root-key", "ec-p256")
+    until(lambda: not is_refused(house.ca_port))
+    assert house.ask("tls", "/livez").status == 200
+    for listener in ("plain", "socket"):
+        assert house.ask(listener, "/readyz").status == 200
+    assert not is_refused(crls)
 
 
 def test_a_server_with_an_id_that_the_ca_refuses_says_so(house: House) -> None:

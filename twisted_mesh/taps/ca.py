@@ -208,7 +208,7 @@ class CaService(MeshService):
         await self.audit.record(Act(act), target, facts)
 
     async def run(self) -> None:
-        """Settle what is left of earlier lives, then get the TLS port its certificate. Raises :class:`PkiError`."""
+        """Settle what is left of earlier lives, then get a certificate, and listen. Raises :class:`PkiError`."""
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
         await log.recall()
@@ -238,6 +238,7 @@ class CaService(MeshService):
         for service in self.endpoint.services:
             self.addService(service)
         await self.endpoint.manager.ready()
+        self.open()
         self._tell_ready()
 
     def _tell_ready(self) -> None:

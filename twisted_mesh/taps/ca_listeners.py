@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -31,7 +32,8 @@ from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
-from twisted_mesh.taps.lifecycle import StartError, listening_endpoint
+from twisted_mesh.taps.early_port import EarlyReactor
+from twisted_mesh.taps.lifecycle import StartError, early_endpoint
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security
 
@@ -68,7 +70,7 @@ class CaListeners:
     ) -> "CaListeners":
         """What the options say of them; nothing is bound yet. Raises :class:`StartError`."""
         path = Path(options["socket"]) if options["socket"] else default_socket
-        tls_endpoint = listening_endpoint(reactor, options["listen"], "127.0.0.1")
+        tls_endpoint = early_endpoint(reactor, options["listen"], "127.0.0.1")
         if len(str(path).encode()) > _MAX_SOCKET_PATH:
             raise StartError(
                 f"the socket's path {path} is too long for a unix socket: choose a shorter --socket"
@@ -81,8 +83,8 @@ class CaListeners:
             listening,
             path,
             tls_endpoint,
-            listening_endpoint(reactor, f"127.0.0.1:{plain}") if plain is not None else None,
-            listening_endpoint(reactor, crl, "127.0.0.1") if crl is not None else None,
+            early_endpoint(reactor, f"127.0.0.1:{plain}") if plain is not None else None,
+            early_endpoint(reactor, crl, "127.0.0.1") if crl is not None else None,
         )
 
     @property
@@ -97,7 +99,7 @@ class CaListeners:
     def open(self, ca: CaParts, own: CaEndpoint, capacity: Capacity) -> IAddress:
         """Bind at once, so that a taken port ends the start; where the TLS port is.
 
-        TLS hangs up until there is a certificate. Raises :class:`StartError`.
+        They are listened on once the CA can serve. Raises :class:`StartError`.
         """
         means = Means(self.reactor, ca.store.find_token, ca.entries.entry_of, ca.now)
         shared = _Shared(
@@ -150,7 +152,8 @@ class CaListeners:
         api = shared.api(SocketAuthenticator(shared.ca.entries))
         limit = self._limit(shared, "the socket")
         site = BoundedSite(api, self.reactor, connection_limit=limit, caller_key=of_process)
-        endpoint = UNIXServerEndpoint(self.reactor, str(path), backlog=1024, mode=0o666)
+        early: Any = EarlyReactor(self.reactor)
+        endpoint = UNIXServerEndpoint(early, str(path), backlog=1024, mode=0o666)
         self.listening(endpoint.listen(self._served(site)), f"the socket {path}")
 
     def _open_plaintext(self, endpoint: IStreamServerEndpoint, shared: "_Shared") -> None:

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -30,6 +30,7 @@ from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
+from twisted_mesh.taps.early_port import EarlyPort, EarlyReactor
 
 T = TypeVar("T")
 _LOG_FORMATS = ("text", "json")
@@ -147,6 +148,7 @@ class MeshService(MultiService, ABC):
         self.log = logger(options.program.removeprefix("mesh-"))
         self.descriptors = Descriptors(reactor.seconds, self.log)
         self.ports: list[IListeningPort] = []
+        self._early: list[tuple[EarlyPort, str]] = []
         self._stopping = False
         self._starting: Deferred[None] | None = None
         self.understand()
@@ -234,7 +236,15 @@ class MeshService(MultiService, ABC):
         """The port of an endpoint's ``listen``. Raises :class:`StartError` in one sentence."""
         port: IListeningPort = result_of(starting, what)
         self.ports.append(port)
+        if isinstance(port, EarlyPort):
+            self._early.append((port, what))
         return port
+
+    def open(self) -> None:
+        """Listen on the ports that have been bound only. Raises :class:`StartError` in one sentence."""
+        early, self._early = self._early, []
+        for port, what in early:
+            result_of(execute(port.startListening), what)
 
     def fail(self, sentence: str) -> None:
         """End the running service with one sentence and a status that is not 0."""
@@ -285,6 +295,13 @@ def service_of(kind: type[MeshService], options: ServiceOptions) -> MeshService:
         return kind(options, steady(reactor))
     except PkiError as error:
         raise SystemExit(f"{options.program}: {error}") from None
+
+
+def early_endpoint(
+    reactor: object, text: str, default_interface: str = ""
+) -> IStreamServerEndpoint:
+    """The same as :func:`listening_endpoint`; it is bound only, until :meth:`MeshService.open` is said."""
+    return listening_endpoint(EarlyReactor(reactor), text, default_interface)
 
 
 def listening_endpoint(

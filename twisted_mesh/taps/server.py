@@ -30,7 +30,13 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.server import site
 from twisted_mesh.taps.ca_options import key_algorithm, max_connections
-from twisted_mesh.taps.lifecycle import MeshService, ServiceOptions, listening_endpoint, service_of
+from twisted_mesh.taps.lifecycle import (
+    MeshService,
+    ServiceOptions,
+    early_endpoint,
+    listening_endpoint,
+    service_of,
+)
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
@@ -182,7 +188,7 @@ class ServerService(MeshService):
     def understand(self) -> None:
         """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
-        self.endpoint = listening_endpoint(reactor, options["listen"])
+        self.endpoint = early_endpoint(reactor, options["listen"])
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
@@ -279,6 +285,7 @@ class ServerService(MeshService):
         for service in (self.trust_store, self.feed, self.manager):
             self.addService(service)
         svid = await self.manager.ready()
+        self.open()
         self.addService(
             ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
         )

@@ -1,6 +1,7 @@
 """A whole CA in this process, whose keys sign elsewhere: each signature is waited for, from the first start on."""
 
 import gc
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -37,12 +38,18 @@ SIGN = MemoryKey.sign
 
 
 class Reactor(MemoryReactorClock):
-    """Binds and connects nothing; what the store's thread hands over is run when the test asks for it."""
+    """Listens nowhere and connects nothing; what the store's thread hands over is run when the test asks for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.threads = ThreadCalls()
         self.callFromThread = self.threads.callFromThread
+
+    def adoptStreamPort(self, fileno: int, addressFamily: int, factory: Any) -> Any:
+        """Unix sockets too."""
+        port = super().adoptStreamPort(fileno, socket.AF_INET, factory)
+        self.adoptedPorts[-1] = (fileno, addressFamily, factory)
+        return port
 
 
 @define(eq=False)
@@ -130,7 +137,7 @@ class Site:
         options.parseOptions(
             [
                 *("--state-dir", str(self.directory), "--store", store, "--root-key", "ec-p256"),
-                *("--listen", "tcp:9443:interface=127.0.0.1", "--drain", "1s"),
+                *("--listen", "tcp:0:interface=127.0.0.1", "--drain", "1s"),
             ]
         )
         service = CaService(options, reactor)
@@ -160,14 +167,16 @@ def stop(house: House) -> None:
 def test_the_first_start_waits_for_each_signature_and_binds_nothing_before(house: House) -> None:
     house.service.startService()
     assert len(house.vault.waiting) == 1, "the root's own"
-    assert house.reactor.tcpServers == house.reactor.unixServers == []
+    assert house.service.ports == []
     house.vault.turn()
     assert len(house.vault.waiting) == 1, "the issuing CA's, by the root"
     assert not house.service.state.root_certificate.exists()
     house.vault.turn()
     assert house.service.state.root_certificate.exists()
-    assert len(house.reactor.tcpServers) == len(house.reactor.unixServers) == 1
+    assert len(house.service.ports) == 2
+    assert house.reactor.adoptedPorts == [], "bound only"
     house.until(lambda: house.service.log.count("ready"))
+    assert len(house.reactor.adoptedPorts) == 2
     assert house.service.endpoint.manager.svid is not None
     stop(house)
 
@@ -234,7 +243,7 @@ def test_a_start_that_is_stopped_while_a_key_is_waited_for_leaves_nothing_behind
     (turn,) = house.vault.waiting
     stop(house)
     assert turn.called, "nobody waits for it any more"
-    assert house.reactor.tcpServers == house.reactor.unixServers == []
+    assert house.service.ports == []
     assert not house.service.state.root_certificate.exists()
     assert exits == [], "and its status is 0"
     house.service.state.lock()  # it is free
