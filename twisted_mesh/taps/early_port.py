@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from zope.interface import implementer
@@ -72,7 +72,8 @@ class EarlyPort:
     def stopListening(self) -> "Deferred[None]":
         """Give the address back."""
         if self._port is not None:
-            return maybeDeferred(self._port.stopListening)
+            stopping: object = self._port.stopListening()
+            return stopping if isinstance(stopping, Deferred) else succeed(None)
         self._socket.close()
         if self._path and self._place == _place(self._path):
             os.unlink(self._path)
