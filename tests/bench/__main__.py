@@ -24,6 +24,7 @@ from tests.bench import (
     signatures,
     start,
     strangers,
+    waiting,
 )
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
@@ -39,6 +40,7 @@ _MEASURES = {
     "revocation-live": revocation_live.measure,
     "revocation-many": revocation_many.measure,
     "revocation-feed": revocation_feed.measure,
+    "waiting": waiting.measure,
     "publishing": publishing.measure,
     "strangers": strangers.measure,
 }

@@ -10,12 +10,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.runtime.tasks import spawn
 
 T = TypeVar("T")
 
@@ -26,7 +28,9 @@ _FOR_EACH = 0.0005
 #: So many are told in one turn of the reactor.
 _A_TURN = 50
 #: So many answers are kept for others who ask the same.
-_MOST_KEPT = 16
+_MOST_KEPT = 64
+#: So many are made at once; whoever asks for others waits for a turn, and the store is not overrun.
+_AT_ONCE = 32
 
 
 @define(eq=False)
@@ -60,6 +64,9 @@ class Notifier:
     _waiting: dict[_Waiter, None] = field(factory=dict, init=False)
     _by_one: "Counter[str]" = field(factory=Counter, init=False)
     _kept: dict[Hashable, _Kept] = field(factory=dict, init=False)
+    _under_way: "dict[Hashable, list[Deferred[Any]]]" = field(factory=dict, init=False)
+    """Who has asked for something new while one was being made, by what they ask for."""
+    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
     _issue: IDelayedCall | None = field(default=None, init=False)
     """Of what has been announced and not told yet."""
     _not_before: float = field(default=0.0, init=False)
@@ -84,7 +91,8 @@ class Notifier:
         )
 
     def announce(self) -> None:
-        """There is something to tell."""
+        """There is something to tell; what is asked for from now on has it."""
+        self._kept.clear()
         if self._issue is None and not self.is_closed:
             pause = max(0.0, self._not_before - self.clock.seconds())
             self._issue = self.clock.callLater(pause, self._come_out)
@@ -117,11 +125,11 @@ class Notifier:
         """What ``make`` comes to: made once for all who ask for ``key`` until the next issue."""
         kept = self._kept.get(key)
         if kept is None:
-            if len(self._kept) >= _MOST_KEPT:
-                return await make()
+            while len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
             kept = self._kept[key] = _Kept()
             try:
-                kept.value = await make()
+                kept.value = await self._made(make)
                 kept.is_made = True
             finally:
                 if not kept.is_made and self._kept.get(key) is kept:
@@ -134,9 +142,47 @@ class Notifier:
             kept.waiting.append(turn)
             await turn
         if not kept.is_made:
-            return await make()
+            return await self._made(make)
         value: T = kept.value
         return value
+
+    async def fresh(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
+        """What ``make`` comes to, begun after this was asked for: once for all who ask while another is being made."""
+        line = self._under_way.get(key)
+        if line is not None:
+            turn: Deferred[T] = Deferred()
+            line.append(turn)
+            return await turn
+        self._under_way[key] = []
+        try:
+            return await self._made(make)
+        finally:
+            self._go_on(key, make)
+
+    def _go_on(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> None:
+        if line := self._under_way.pop(key):
+            self._under_way[key] = []
+            _ = spawn(self._make_for(line, key, make), "making an answer for many")
+
+    async def _make_for(
+        self, line: "list[Deferred[Any]]", key: Hashable, make: Callable[[], Awaitable[Any]]
+    ) -> None:
+        try:
+            outcome: object = await self._made(make)
+        except Exception as error:
+            outcome = Failure(error)
+        finally:
+            self._go_on(key, make)
+        for turn in line:
+            if not turn.called:  # it may have been called off
+                turn.callback(outcome)
+
+    async def _made(self, make: Callable[[], Awaitable[T]]) -> T:
+        await self._turns.acquire()
+        try:
+            return await make()
+        finally:
+            self._turns.release()
 
     def close(self) -> None:
         """Let everybody go, and from now on nobody wait."""

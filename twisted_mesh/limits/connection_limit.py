@@ -16,9 +16,8 @@ from twisted_mesh.runtime.log import logger
 
 #: Descriptors that are no connections: the record, the log, key files, listening sockets, the reactor's own.
 _OTHER_DESCRIPTORS = 64
-_MOST = 1024
-#: Of a service: what 1 GiB holds, at some 100 kB each.
-_MOST_OF_SERVER = 10_000
+#: Of one listener, whatever the system would let it have: what 1 GiB holds.
+_MOST = 10_000
 _FEWEST = 8
 #: One over TLS takes some 100 kB as soon as it is there, so this many without proof take 25 MB, whatever the flood.
 _MOST_UNPROVEN = 256
@@ -58,7 +57,7 @@ class Capacity:
 
     @classmethod
     def of_system(cls, listeners: int) -> Self:
-        """What the limit of file descriptors leaves for each of so many listeners, up to 1024."""
+        """What the limit of file descriptors leaves for each of so many listeners, up to 10,000."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return cls.of(_MOST)
@@ -72,10 +71,7 @@ class Capacity:
         Three quarters for any one peer; half for the unproven. Raises :class:`Malformed`.
         """
         if most is None:
-            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            unlimited = soft == resource.RLIM_INFINITY
-            left = soft - _OTHER_DESCRIPTORS - _LEAVING
-            most = _MOST_OF_SERVER if unlimited else max(_FEWEST, min(_MOST_OF_SERVER, left))
+            most = cls.of_system(1).most
         unproven = cls.of(most).most // 2
         return cls(most, unproven, most * 3 // 4, unproven * 3 // 4)
 

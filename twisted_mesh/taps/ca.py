@@ -122,8 +122,8 @@ class CaService(MeshService):
         """The CA, from what it issues with to what watches it. Raises :class:`StateError`."""
         options, reactor, store = self.options, self.reactor, self.store
         self.audit = log = AuditLog(store, self._log_key(), wall_clock)
-        # Half of the connections, and half of what one caller may have, are for those who do not wait.
-        notifier = Notifier(reactor, capacity.most // 2, capacity.of_peer // 2)
+        # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
+        notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
         current = CurrentAuthorities(
             options["trust-domain"], options["lifetimes"], authorities, notifier
         )

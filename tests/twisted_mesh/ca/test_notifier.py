@@ -187,3 +187,71 @@ def test_not_everything_that_is_asked_for_is_kept(rig: Rig) -> None:
         for key in range(100):
             result_of(rig.notifier.shared(key, make))
     assert len(made) > 150
+
+
+@define(eq=False)
+class Maker:
+    """Makes what the test says, when it says so."""
+
+    making: list["Deferred[Any]"] = field(factory=list)
+    got: list[Any] = field(factory=list)
+
+    async def make(self) -> Any:
+        self.making.append(Deferred())
+        return await self.making[-1]
+
+    def ask(self, rig: Rig, key: object = 1) -> None:
+        Deferred.fromCoroutine(rig.notifier.fresh(key, self.make)).addBoth(self.got.append)
+
+
+def test_what_is_to_be_new_is_made_once_for_all_who_come_meanwhile(rig: Rig) -> None:
+    maker = Maker()
+    for _ in range(1000):
+        maker.ask(rig)
+    assert len(maker.making) == 1
+    maker.making[0].callback("old")
+    assert maker.got == ["old"], "begun before the others asked: it is not theirs"
+    assert len(maker.making) == 2
+    maker.ask(rig)
+    maker.making[1].callback("new")
+    assert maker.got == ["old"] + ["new"] * 999
+    maker.making[2].callback("newest")
+    assert maker.got[-1] == "newest"
+    maker.ask(rig)
+    assert len(maker.making) == 4, "nothing is kept"
+
+
+def test_what_is_to_be_new_and_cannot_be_made_fails_all_who_wait_for_it(rig: Rig) -> None:
+    maker = Maker()
+    for _ in range(3):
+        maker.ask(rig)
+    maker.making[0].callback("one")
+    maker.making[1].errback(ValueError("the disk"))
+    assert maker.got[0] == "one"
+    assert [found.type for found in maker.got[1:]] == [ValueError] * 2
+    maker.ask(rig)
+    maker.making[2].callback("two")
+    assert maker.got[-1] == "two"
+
+
+def test_however_many_things_are_asked_for_few_are_made_at_once(rig: Rig) -> None:
+    maker = Maker()
+    for key in range(1000):
+        maker.ask(rig, key)
+    assert len(maker.making) < 100
+    while len(maker.got) < 1000:
+        maker.making[len(maker.got)].callback(None)
+    assert len(maker.making) == 1000
+
+
+def test_what_is_announced_is_in_what_is_asked_for_then(rig: Rig) -> None:
+    """Though nobody is told of it before the next issue."""
+    made: list[int] = []
+
+    async def make() -> int:
+        made.append(1)
+        return len(made)
+
+    assert result_of(rig.notifier.shared(1, make)) == 1
+    rig.notifier.announce()
+    assert result_of(rig.notifier.shared(1, make)) == 2

@@ -277,7 +277,14 @@ def test_half_is_for_the_unproven_and_most_of_that_for_one_address() -> None:
 
 @pytest.mark.parametrize(
     ("descriptors", "most"),
-    [(1024, 416), (256, 32), (64, 8), (20_000, 1024), (resource.RLIM_INFINITY, 1024)],
+    [
+        (1024, 416),
+        (256, 32),
+        (64, 8),
+        (20_000, 9904),
+        (524_288, 10_000),
+        (resource.RLIM_INFINITY, 10_000),
+    ],
 )
 def test_the_systems_limit_leaves_room_for_all_listeners_and_the_record(
     descriptors: int, most: int, monkeypatch: pytest.MonkeyPatch

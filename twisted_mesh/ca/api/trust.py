@@ -47,11 +47,13 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     """
     after, store, wait = call.number("after", 0), call.query.get("store", ""), _wait(call)
     log_size = call.number("log", 0) if "log" in call.query else None
-    waited = 0.0
-    if wait and ca.notifier is not None:
-        told, waited = await _news(ca, ca.notifier, call, wait)
-    else:
+    waited, notifier = 0.0, ca.notifier
+    if notifier is None:
         told = await _Told.read(ca, after, store)
+    elif wait:
+        told, waited = await _news(ca, notifier, call, wait)
+    else:
+        told = await notifier.fresh((after, store), partial(_Told.read, ca, after, store))
     feed = told.feed
     log: LogNews | UnsetType | None = UNSET
     if log_size is not None:
@@ -80,9 +82,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
     who = call.principal.proof
     seen = notifier.number
     waited = 0.0
-    has_waited_enough = not notifier.has_room(who)
-    if has_waited_enough:
-        call.close_after()
+    has_waited_enough = _may_not_wait(notifier, call)
     while True:
         if notifier.has_news and not has_waited_enough:
             # Of a burst: it is told together.
@@ -90,12 +90,24 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
         seen = notifier.number
         waited = notifier.clock.seconds() - began
         if has_waited_enough:
-            return await read(), waited
+            return await notifier.fresh((after, store), read), waited
         told: _Told = await notifier.shared((after, store), read)
         if told.has_news(after, store) or ca.bundles() != bundles or call.is_gone:
             return told, waited
+        # Again: others have come while that was read.
+        if _may_not_wait(notifier, call):
+            has_waited_enough = True
+            continue
         is_woken = await notifier.wait(seen, who, wait - waited, gone)
         has_waited_enough = not is_woken or notifier.is_closed or call.is_gone
+
+
+def _may_not_wait(notifier: Notifier, call: Call) -> bool:
+    """Whether as many wait already as may; then the caller is to come back on another connection."""
+    is_full = not notifier.has_room(call.principal.proof)
+    if is_full:
+        call.close_after()
+    return is_full
 
 
 def _wait(call: Call) -> float:
@@ -123,8 +135,20 @@ def _row(revoked: Revocation) -> RevocationRow:
 
 async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> LogNews | None:
     """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
-    log = ca.log
-    if log.latest is None or (is_ours and log.latest.checkpoint.size == size):
+    latest = ca.log.latest
+    if latest is None or (is_ours and latest.checkpoint.size == size):
         return None
+    if ca.notifier is None:
+        return await _log_news(ca, size)
+    return await ca.notifier.shared(
+        ("log", size, latest.checkpoint.size), partial(_log_news, ca, size)
+    )
+
+
+async def _log_news(ca: CaParts, size: int) -> LogNews | None:
+    log, latest = ca.log, ca.log.latest
+    if latest is None:
+        return None
+    # The log may grow meanwhile: the proof leads to the checkpoint that comes with it, and to no later one.
     proof = await log.consistency(size)
-    return LogNews(str(log.key.verifier), log.latest.note, [hash.hex() for hash in proof])
+    return LogNews(str(log.key.verifier), latest.note, [hash.hex() for hash in proof])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
@@ -17,7 +18,9 @@ from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.http.server import BoundedSite
 
 WORKLOAD = workload(BACKEND, 1)
@@ -203,6 +206,56 @@ def test_when_too_many_wait_the_next_is_answered_at_once_and_leaves(api: Api) ->
     assert only(crowded).headers["connection"] == "close"
     assert not crowded.open
     assert waiting.answers == []
+
+
+def test_those_who_may_not_wait_are_answered_from_few_readings(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand readings at once are more than the store takes on."""
+    where = api.at()
+    api.notifier.most = 1
+    readings: list[Deferred[None]] = []
+    read = CertificateRecord.revocations
+
+    async def slowly(record: CertificateRecord, after: int, store: str = "") -> Any:
+        readings.append(Deferred())
+        await readings[-1]
+        return await read(record, after, store)
+
+    monkeypatch.setattr(CertificateRecord, "revocations", slowly)
+    talks = [api.ask(f"{where}{wait}") for wait in ("&wait=25s", "") for _ in range(500)]
+    for reading in readings:  # it grows
+        reading.callback(None)
+    assert len(readings) <= 5
+    assert sum(talk.statuses == [200] for talk in talks) == 999
+    assert len(api.notifier) == 1, "though a thousand came before the first of them waited"
+
+
+def test_the_proof_leads_to_the_checkpoint_that_comes_with_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.rig.sign()
+    size = result_of(api.rig.log.extend()).checkpoint.size
+    api.rig.sign()
+    result_of(api.rig.log.extend())
+    proving: list[Deferred[None]] = []
+    prove = AuditLog.consistency
+
+    async def slowly(log: AuditLog, since: int) -> Any:
+        proof = await prove(log, since)
+        proving.append(Deferred())
+        await proving[-1]
+        return proof
+
+    monkeypatch.setattr(AuditLog, "consistency", slowly)
+    talks = [api.ask(f"{api.at()}&log={size}") for _ in range(10)]
+    api.rig.sign()
+    result_of(api.rig.log.extend())
+    for waited in proving:
+        waited.callback(None)
+    assert len(proving) == 1, "for all of them"
+    for talk in talks:
+        assert f"\n{size + 1}\n" in only(talk).json["log"]["checkpoint"]
 
 
 def test_draining_does_not_wait_for_those_who_wait(api: Api) -> None:
