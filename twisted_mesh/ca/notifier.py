@@ -66,6 +66,9 @@ class Notifier:
     _kept: dict[Hashable, _Kept] = field(factory=dict, init=False)
     _under_way: "dict[Hashable, list[Deferred[Any]]]" = field(factory=dict, init=False)
     """Who has asked for something new while one was being made, by what they ask for."""
+    _recent: dict[Hashable, tuple[Any, float]] = field(factory=dict, init=False)
+    """What was made last, and when that was begun."""
+    _announced: int = field(default=0, init=False)
     _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
     _issue: IDelayedCall | None = field(default=None, init=False)
     """Of what has been announced and not told yet."""
@@ -93,6 +96,8 @@ class Notifier:
     def announce(self) -> None:
         """There is something to tell; what is asked for from now on has it."""
         self._kept.clear()
+        self._recent.clear()
+        self._announced += 1
         if self._issue is None and not self.is_closed:
             pause = max(0.0, self._not_before - self.clock.seconds())
             self._issue = self.clock.callLater(pause, self._come_out)
@@ -158,6 +163,28 @@ class Notifier:
             return await self._made(make)
         finally:
             self._go_on(key, make)
+
+    async def recent(
+        self, key: Hashable, make: Callable[[], Awaitable[T]], seconds: float
+    ) -> tuple[T, float]:
+        """What ``make`` comes to, begun so many seconds ago at most; and when it was, on the clock.
+
+        Nothing has been announced since then.
+        """
+        known = self._recent.get(key)
+        if known is not None and self.clock.seconds() - known[1] <= seconds:
+            return known
+
+        async def timed() -> tuple[T, float]:
+            began, announced = self.clock.seconds(), self._announced
+            made = await make(), began
+            if announced == self._announced:
+                while len(self._recent) >= _MOST_KEPT:
+                    del self._recent[next(iter(self._recent))]
+                self._recent[key] = made
+            return made
+
+        return await self.fresh(("recent", key), timed)
 
     def _go_on(self, key: Hashable, make: Callable[[], Awaitable[Any]]) -> None:
         if line := self._under_way.pop(key):

@@ -255,3 +255,38 @@ def test_what_is_announced_is_in_what_is_asked_for_then(rig: Rig) -> None:
     assert result_of(rig.notifier.shared(1, make)) == 1
     rig.notifier.announce()
     assert result_of(rig.notifier.shared(1, make)) == 2
+
+
+def test_what_was_made_a_moment_ago_serves_who_is_told_how_old_it_is(rig: Rig) -> None:
+    made: list[int] = []
+
+    async def make() -> int:
+        made.append(1)
+        return len(made)
+
+    def recent(seconds: float = 1) -> Any:
+        return result_of(rig.notifier.recent(1, make, seconds))
+
+    assert recent() == (1, 0.0)
+    rig.clock.advance(0.5)
+    assert recent() == (1, 0.0)
+    assert recent(0.25) == (2, 0.5)
+    rig.clock.advance(1.25)
+    assert recent() == (3, 1.75)
+    rig.notifier.announce()
+    assert recent() == (4, 1.75), "it is news"
+
+
+def test_what_was_being_made_when_news_came_is_not_kept(rig: Rig) -> None:
+    maker = Maker()
+
+    def ask() -> None:
+        Deferred.fromCoroutine(rig.notifier.recent(1, maker.make, 1)).addBoth(maker.got.append)
+
+    ask()
+    rig.notifier.announce()
+    maker.making[0].callback("old")
+    ask()
+    maker.making[1].callback("new")
+    ask()
+    assert maker.got == [("old", 0.0), ("new", 0.0), ("new", 0.0)]

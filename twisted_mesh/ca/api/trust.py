@@ -1,6 +1,6 @@
 """``GET /api/v1/trust``: what is to be believed and what was revoked since, at once or as soon as there is any."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 from attrs import define
@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from pki.errors import Malformed, printable
 from pki.serial import serial_hex
+from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import Revocation
 from pki.validity import parse_duration, rfc3339
 from twisted_mesh.api.messages import LogNews, RevocationRow, WrittenTrust
@@ -19,6 +20,8 @@ from twisted_mesh.stores.records import Feed
 
 #: Seconds that a caller may wait.
 LEAST_WAIT, MOST_WAIT = 1, 60
+#: Seconds that a reading may be old by which a wait ends without news; the answer says how old it is.
+_RECENT = 1.0
 
 
 @define(eq=False)
@@ -65,7 +68,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
             generation=feed.position,
             more=feed.more,
             waited=round(waited, 3),
-            bundles={str(b.trust_domain): b.to_jwks_object() for b in ca.bundles()},
+            bundles={str(b.trust_domain): _jwks(b) for b in ca.bundles()},
             revocations=told.revocations,
             log=log,
         )
@@ -82,6 +85,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
     who = call.principal.proof
     seen = notifier.number
     waited = 0.0
+    told: _Told
     has_waited_enough = _may_not_wait(notifier, call)
     while True:
         if notifier.has_news and not has_waited_enough:
@@ -90,8 +94,10 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
         seen = notifier.number
         waited = notifier.clock.seconds() - began
         if has_waited_enough:
-            return await notifier.fresh((after, store), read), waited
-        told: _Told = await notifier.shared((after, store), read)
+            told, looked_at = await notifier.recent((after, store), read, min(_RECENT, waited))
+            # Not for longer than until the record was looked at: so old is what the caller knows now.
+            return told, max(0.0, looked_at - began)
+        told = await notifier.shared((after, store), read)
         if told.has_news(after, store) or ca.bundles() != bundles or call.is_gone:
             return told, waited
         # Again: others have come while that was read.
@@ -100,6 +106,12 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
             continue
         is_woken = await notifier.wait(seen, who, wait - waited, gone)
         has_waited_enough = not is_woken or notifier.is_closed or call.is_gone
+
+
+@lru_cache(maxsize=64)
+def _jwks(bundle: TrustBundle) -> msgspec.Raw:
+    """A bundle as it goes out, for all who get it."""
+    return msgspec.Raw(msgspec.json.encode(bundle.to_jwks_object()))
 
 
 def _may_not_wait(notifier: Notifier, call: Call) -> bool:

@@ -208,6 +208,22 @@ def test_when_too_many_wait_the_next_is_answered_at_once_and_leaves(api: Api) ->
     assert waiting.answers == []
 
 
+def test_waits_that_end_together_share_a_reading_and_are_told_how_old_it_is(api: Api) -> None:
+    where = api.at()
+    first = api.ask(f"{where}&wait=25s")
+    api.clock.advance(0.5)
+    second = api.ask(f"{where}&wait=25s")
+    api.clock.advance(1)
+    third = api.ask(f"{where}&wait=25s")
+    api.rig.order.clear()
+    for talk in (first, second, third):
+        talk.pass_time(23.5 if talk is first else 0.5)
+    third.pass_time(1)
+    waited = [only(talk).json["waited"] for talk in (first, second, third)]
+    assert waited == [25, 24.5, 25]
+    assert api.rig.order.count("feed") == 2
+
+
 def test_those_who_may_not_wait_are_answered_from_few_readings(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
