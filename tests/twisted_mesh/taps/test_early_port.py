@@ -31,7 +31,8 @@ class Adopting:
         class Port:
             def stopListening(self) -> None:
                 taken.close()
-                reactor.adopted.remove(taken)
+                if taken in reactor.adopted:
+                    reactor.adopted.remove(taken)
 
         return Port()
 
