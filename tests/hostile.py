@@ -38,11 +38,13 @@ def dear_chain(seed: int = 1, length: int = 10) -> tuple[bytes, ...]:
     """Certificates in DER, leaf first, that take as long as possible to refuse.
 
     One name for all, so that each might have issued each; keys of RSA-3072 with an exponent as long as
-    the modulus, so that a check takes as long as a hundred; an AKI that no SKI answers.
+    the modulus, so that a check takes as long as a hundred; AKIs that lead from each to the next, so
+    that none is signed by itself and OpenSSL puts all of them into the one chain that it builds.
     """
     draw = random.Random(seed)
     name = subject_for(BACKEND)
     start = x509.load_der_x509_certificate(_leaf_of_today()).not_valid_before_utc
+    identifiers = [draw.randbytes(20) for _ in range(length + 1)]
     found = []
     for position in range(length):
         if position:
@@ -56,8 +58,10 @@ def dear_chain(seed: int = 1, length: int = 10) -> tuple[bytes, ...]:
             .serial_number(draw.getrandbits(120) + 1)
             .not_valid_before(start)
             .not_valid_after(start + timedelta(hours=12))
-            .add_extension(x509.AuthorityKeyIdentifier(draw.randbytes(20), None, None), False)
-            .add_extension(x509.SubjectKeyIdentifier(draw.randbytes(20)), False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier(identifiers[position + 1], None, None), False
+            )
+            .add_extension(x509.SubjectKeyIdentifier(identifiers[position]), False)
             .add_extension(x509.BasicConstraints(ca=bool(position), path_length=None), True)
         )
         if not position:
