@@ -76,9 +76,8 @@ def judge(
     """
     if not presented:
         return Verdict(None, (), (_no_certificate(),))
-    if len(presented) > _MAX_PRESENTED:
-        detail = f"{len(presented)} certificates were presented, {_MAX_PRESENTED} is the most"
-        return Verdict(None, (), (Problem(Code.MALFORMED, detail, "present the chain only"),))
+    if (too_many := crowd_problem(len(presented))) is not None:
+        return Verdict(None, (), (too_many,))
     if too_large := oversized(presented):
         return Verdict(None, (), (Problem(Code.MALFORMED, too_large, "present the chain only"),))
     leaf = presented[0]
@@ -104,6 +103,14 @@ def judge(
         if issuer is not None:
             problems += unidentified_issuer(cert)
     return Verdict(spiffe_id, path, tuple(dict.fromkeys(problems)))
+
+
+def crowd_problem(sent: int) -> Problem | None:
+    """What is wrong with so many certificates from one peer, of whatever use they are; None if nothing is."""
+    if sent <= _MAX_PRESENTED:
+        return None
+    detail = f"{sent} certificates were presented, {_MAX_PRESENTED} is the most"
+    return Problem(Code.MALFORMED, detail, "present the chain only")
 
 
 def _no_certificate() -> Problem:

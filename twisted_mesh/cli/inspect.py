@@ -187,8 +187,8 @@ def verify(
     now = _moment(at)
     wanted = _patterns(patterns)
     hosts = (*hostnames, *map(_address, addresses))
-    leaf, *others = _certificates(cert)
-    others += [found for name in intermediates for found in _certificates(name)]
+    leaf, *beside = _certificates(cert)
+    others = [*beside, *(found for name in intermediates for found in _certificates(name))]
     trusted = [_certificates(name) for name in roots]
     try:
         verdict, links = inspect_verify.verify(
@@ -201,6 +201,7 @@ def verify(
             hosts=hosts,
             crls=_files(crls, "CRL"),
             answers=_files(answers, "OCSP response"),
+            sent=1 + len(beside),
         )
     except inspect_verify.UnusableEvidence as error:
         raise Unusable(str(error)) from None

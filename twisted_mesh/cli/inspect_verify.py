@@ -18,9 +18,11 @@ from pki.ocsp.evidence import Evidence, answers_from, crls_from
 from pki.ocsp.response import Answer
 from pki.spiffe import NotASpiffeId, SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.chain import Verdict, judge
+from pki.svid.certificate import names_match
+from pki.svid.chain import Verdict, crowd_problem, judge
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, spiffe_id_of, subject_of, uri_names
+from twisted_mesh.tls.veto import openssl_objection
 
 Certificates = Sequence[x509.Certificate]
 
@@ -50,8 +52,12 @@ def verify(
     hosts: Sequence[str] = (),
     crls: Sequence[File] = (),
     answers: Sequence[File] = (),
+    sent: int = 0,
 ) -> tuple[Verdict, tuple[Link, ...]]:
     """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file.
+
+    ``sent`` is how many certificates its file has, all of which an endpoint would be sent. What OpenSSL
+    objects to is told where we have nothing against the chain: no endpoint would let it in.
 
     Raises :class:`UnusableEvidence` for a CRL or an OCSP answer that cannot be relied on, and nothing else.
     """
@@ -66,7 +72,10 @@ def verify(
         revocations = evidence.revocations(now)
         verdict = judge(presented, bundles, revocations, now=now, purpose=purpose)
         told = evidence.problems(verdict.path)
-    problems = (*verdict.problems, *told, *_name_problems(leaf, patterns, hosts))
+    objections = [crowd] if (crowd := crowd_problem(sent)) else []
+    if verdict.ok and (objection := openssl_objection(presented, bundles.all_roots, now)):
+        objections.append(objection)
+    problems = (*verdict.problems, *objections, *told, *_name_problems(leaf, patterns, hosts))
     verdict = evolve(verdict, problems=problems)
     return verdict, links(verdict, presented, bundles, now)
 
@@ -126,15 +135,8 @@ def _chain(leaf: x509.Certificate, others: Certificates) -> list[x509.Certificat
     """The leaf and those of the others that may stand above it: a file of intermediates can hold many."""
     found = [leaf]
     for below in found:
-        found += [c for c in dict.fromkeys(others) if c not in found and _names(below, c)]
+        found += [c for c in dict.fromkeys(others) if c not in found and names_match(below, c)]
     return found
-
-
-def _names(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        return cert.issuer == issuer.subject
-    except HOSTILE_INPUT:
-        return False
 
 
 def _name_problems(

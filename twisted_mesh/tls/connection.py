@@ -173,6 +173,8 @@ class MeshConnection(ProtocolWrapper):
             if handshake.problems:
                 raise PeerRefused(handshake.problems)
             raise RuntimeError("the handshake ended without a verdict on the peer")
+        if presented and (crowd := verify.refuse_crowd(connection)) is not None:
+            raise PeerRefused((crowd,))
         if handshake.requires_staple and not handshake.is_stapled:
             raise RuntimeError("the handshake ended without a verdict on the staple")
         peer_check = self.factory.security.peer_check

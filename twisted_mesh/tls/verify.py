@@ -15,7 +15,7 @@ from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
-from pki.svid.chain import Verdict
+from pki.svid.chain import Verdict, crowd_problem
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose
 from twisted_mesh.runtime.log import logger
@@ -185,11 +185,26 @@ def judge_again(connection: SSL.Connection) -> Handshake:
     """
     handshake = _handshakes[connection]
     if not handshake.decide(handshake.presented):
-        chain = connection.get_peer_cert_chain() or ()
-        sent = (crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain)
-        if more := [cert for cert in sent if cert not in handshake.presented]:
-            handshake.decide((*handshake.presented, *more))
+        sent = [_der(cert) for cert in connection.get_peer_cert_chain() or ()]
+        if any(cert not in handshake.presented for cert in sent):
+            leaf = handshake.presented[0]
+            handshake.decide((leaf, *(cert for cert in sent if cert != leaf)))
     return handshake
+
+
+def refuse_crowd(connection: SSL.Connection) -> Problem | None:
+    """Refuse a peer that sent more certificates than a chain has, whatever OpenSSL made of them; why, or None.
+
+    The callback sees the chain that OpenSSL built, and what else was sent only once the handshake is done.
+    """
+    handshake = _handshakes[connection]
+    chain = connection.get_peer_cert_chain() or ()
+    # A server's OpenSSL counts without the leaf, a client's with it.
+    has_leaf = bool(chain and handshake.presented and _der(chain[0]) == handshake.presented[0])
+    problem = crowd_problem(len(chain) + (not has_leaf))
+    if problem is not None:
+        handshake.problems = (problem,)
+    return problem
 
 
 def decide(
