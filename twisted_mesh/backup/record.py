@@ -2,8 +2,8 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from attrs import field, frozen
 from pki.audit.log import Checkpoint
 from pki.errors import PkiError
 from twisted_mesh.backup import rights, rows
-from twisted_mesh.backup.rows import opened, refuse_foreign
+from twisted_mesh.backup.rows import opened, refuse_foreign, telling
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.sqlite import Sqlite
@@ -77,7 +77,7 @@ def checkpoint_of(note: str | None) -> Checkpoint | None:
 def copy(source: Path, target: Path) -> None:
     """Copy a record that may be in use, in one transaction, to a single file. Raises :class:`StoreError`."""
     with (
-        _telling(source),
+        telling(source),
         closing(opened(source, "ro")) as present,
         closing(opened(target, "rwc")) as copied,
     ):
@@ -89,14 +89,14 @@ def copy(source: Path, target: Path) -> None:
 
 def check(path: Path) -> None:
     """Raises :class:`StoreError` for a damaged record, and for one with what is not ours in it."""
-    with _telling(path), closing(opened(path, "ro")) as connection:
+    with telling(path), closing(opened(path, "ro")) as connection:
         refuse_foreign(connection, str(path))
         _check(connection, path)
 
 
 def remake(path: Path) -> None:
     """See :func:`twisted_mesh.backup.rows.remake`. Raises :class:`StoreError`."""
-    with _telling(path):
+    with telling(path):
         rows.remake(path)
 
 
@@ -118,7 +118,7 @@ def bring_up(path: Path) -> None:
 
 def summary(path: Path) -> Summary:
     """Of a record whose tables are up to date. Raises :class:`StoreError`."""
-    with _telling(path), closing(opened(path, "ro")) as connection:
+    with telling(path), closing(opened(path, "ro")) as connection:
         ask = connection.execute
         counts = dict(ask("SELECT name, value FROM counters").fetchall())
         note = ask("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
@@ -138,7 +138,7 @@ def summary(path: Path) -> Summary:
 def compare(backup: Path, present: Path, now: datetime) -> Lost:
     """What ``backup`` lacks of ``present``, both up to date. Raises :class:`StoreError`."""
     theirs, ours = summary(backup), summary(present)
-    with _telling(backup), closing(opened(backup, "ro")) as connection:
+    with telling(backup), closing(opened(backup, "ro")) as connection:
         _attach(connection, present)
         certificates, living = connection.execute(
             f"SELECT count(*), coalesce(sum(expires_at >= ?), 0) {_NEWER}",
@@ -161,7 +161,7 @@ def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
     Nothing is ever un-revoked, and no number of a CRL is given out again. A certificate that is
     revoked and that the backup does not know comes along with its row. Raises :class:`StoreError`.
     """
-    with _telling(backup), closing(opened(backup, "rw")) as connection:
+    with telling(backup), closing(opened(backup, "rw")) as connection:
         _attach(connection, present)
         connection.execute("BEGIN IMMEDIATE")
         for (serial,) in connection.execute(f"SELECT p.serial {_REVOKED_SINCE}").fetchall():
@@ -203,7 +203,7 @@ def _revoke(connection: sqlite3.Connection, serial: str) -> None:
 
 def settle_tokens(path: Path, *, keep_live: bool) -> None:
     """See :func:`twisted_mesh.backup.rights.settle`. Raises :class:`StoreError`."""
-    with _telling(path), closing(opened(path, "rw")) as connection:
+    with telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("BEGIN IMMEDIATE")
         rights.settle(connection, keep_live=keep_live)
         connection.execute("COMMIT")
@@ -213,7 +213,7 @@ def rename_store(path: Path) -> str:
     """A new id for the record: no position of its old feed means anything any more. Raises :class:`StoreError`."""
     held, store = summary(path), secrets.token_hex(16)
     before = msgspec.json.encode({**held.before, held.store: held.acts}).decode()
-    with _telling(path), closing(opened(path, "rw")) as connection:
+    with telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = ? WHERE name = 'store'", (store,))
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('before', ?)", (before,))
@@ -223,7 +223,7 @@ def rename_store(path: Path) -> str:
 
 def close(path: Path) -> None:
     """Have all of the record in its one file. Raises :class:`StoreError`."""
-    with _telling(path), closing(opened(path, "rw")) as connection:
+    with telling(path), closing(opened(path, "rw")) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
         _check(connection, path)
 
@@ -269,11 +269,3 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     found: list[tuple[str]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
     if found != [("ok",)]:
         raise StoreError(f"store {path}: it is damaged ({found[0][0]})")
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise Sqlite(path).explain(error) from None

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,6 +39,19 @@ def opened(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """What SQLite says against a record, as :class:`StoreError`."""
+    try:
+        yield
+    except UnicodeDecodeError:  # of SQLite's own words about a damaged schema
+        raise StoreError(
+            f"store {path}: it is damaged: keep a copy of it, and use another backup"
+        ) from None
+    except sqlite3.Error as error:
+        raise Sqlite(path).explain(error) from None
 
 
 def refuse_foreign(connection: sqlite3.Connection, name: str) -> None:

@@ -22,7 +22,7 @@ from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
-from twisted_mesh.backup.rows import opened
+from twisted_mesh.backup.rows import opened, telling
 from twisted_mesh.ca.entries import facts_of
 from twisted_mesh.stores import schema
 from twisted_mesh.stores.records import StoreError
@@ -59,11 +59,19 @@ def vouch(
 
     ``keys`` are public keys of the log that are known otherwise than by the record. In a record that
     is not ``is_authentic`` only acts up to the last checkpoint vouch, and what is too old to be judged is doubtful too.
+    Raises :class:`StoreError`.
     """
+    with telling(path):
+        return _vouch(path, tuple(keys), created_at, is_authentic=is_authentic)
+
+
+def _vouch(
+    path: Path, keys: tuple[bytes, ...], created_at: datetime, *, is_authentic: bool
+) -> Vouched:
     with closing(opened(path, "ro")) as connection:
         note, size = _last_note(connection)
-        checkpoint, is_signed = _verified(note, tuple(keys))
-        doubts = list(_log_doubts(connection, note, checkpoint, is_signed))
+        checkpoint, is_signed = _verified(note, keys)
+        doubts = list(_log_doubts(connection, note, checkpoint, is_signed, is_authentic))
         vouching = size if is_authentic else (checkpoint.size if checkpoint else 0)
         check = RecordCheck(created_at)
         try:
@@ -83,9 +91,14 @@ def vouch(
 
 def _last_note(connection: sqlite3.Connection) -> tuple[str | None, int]:
     """The latest checkpoint's note, and how many acts there are."""
-    (size,) = connection.execute("SELECT value FROM counters WHERE name = 'audit'").fetchone()
+    size = _count(connection, "audit")
     row = connection.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
     return (row[0] if row else None), size
+
+
+def _count(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    return int(value)
 
 
 def _verified(note: str | None, keys: tuple[bytes, ...]) -> tuple[Checkpoint | None, bool]:
@@ -107,16 +120,22 @@ def _verified(note: str | None, keys: tuple[bytes, ...]) -> tuple[Checkpoint | N
 
 
 def _log_doubts(
-    connection: sqlite3.Connection, note: str | None, checkpoint: Checkpoint | None, is_signed: bool
+    connection: sqlite3.Connection,
+    note: str | None,
+    checkpoint: Checkpoint | None,
+    is_signed: bool,
+    is_authentic: bool,
 ) -> Iterator[Doubt]:
-    (size,) = connection.execute("SELECT value FROM counters WHERE name = 'tree'").fetchone()
+    size = _count(connection, "tree")
+    # A log that the CA has only begun has no checkpoint yet.
+    acts = size if is_authentic else _count(connection, "audit")
     if checkpoint is None:
-        if note is not None or size:
+        if note is not None or acts:
             yield Doubt(
                 str(Code.LOG_UNVOUCHED),
                 "the last checkpoint of its audit log is not signed by the log's key that is known here"
                 if note is not None
-                else f"its audit log of {size:,} acts has no checkpoint",
+                else f"its audit log of {acts:,} acts has no checkpoint",
             )
     elif not is_signed:
         yield Doubt(
@@ -142,7 +161,7 @@ def _acts(connection: sqlite3.Connection, size: int) -> Iterator[Row]:
         ).fetchone()
         return bytes(row[0]) if row else b""
 
-    (tree,) = connection.execute("SELECT value FROM counters WHERE name = 'tree'").fetchone()
+    tree = _count(connection, "tree")
     for start in range(0, size, 1024):
         end = min(start + 1024, size)
         texts = dict(
