@@ -22,7 +22,7 @@ from twisted_mesh.backup.archive import (
     write,
 )
 from twisted_mesh.backup.credentials import DoNotFit
-from twisted_mesh.backup.provenance import judge
+from twisted_mesh.backup.provenance import NotProven, judge
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.state.key_files import is_encrypted
 
@@ -65,7 +65,13 @@ def create(
         manifest = _manifest(files, sources, copied, now)
         signature = sign(manifest)
         if signature is not None:  # of whoever answered: it must be our CA's
-            judge(manifest, signature, files, is_root_known=True)
+            try:
+                judge(manifest, signature, files, is_root_known=True)
+            except NotProven:
+                raise StateError(
+                    f"what was to be the CA's signature is not of the CA in {state.ca}: try again, its keys may just "
+                    "be changing; if it stays so, look who answers on its socket"
+                ) from None
         write(path, manifest, sources, int(now.timestamp()), signature)
     return Created(manifest, signature)
 

@@ -8,7 +8,7 @@ from cryptography import x509
 from pki.audit.log import LogKey
 from pki.codes import Code
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem, Refused
-from pki.keys import MemoryKey, spki_der
+from pki.keys import MemoryKey, key_id, spki_der
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.state.key_files import is_encrypted
 
@@ -37,6 +37,16 @@ def check(files: Mapping[str, bytes]) -> list[str]:
 def root_of(files: Mapping[str, bytes]) -> x509.Certificate:
     """Raises :class:`pki.errors.Malformed`."""
     return _certificate(_ROOT, files[_ROOT])
+
+
+def issuers_of(files: Mapping[str, bytes]) -> dict[str, x509.Certificate]:
+    """The issuing CAs, by the id of the key (:func:`pki.keys.key_id`). Raises :class:`pki.errors.Malformed`."""
+    found = [
+        _certificate(name, data)
+        for name, data in files.items()
+        if name.endswith(".crt") and name != _ROOT
+    ]
+    return {key_id(certificate.public_key()): certificate for certificate in found}
 
 
 def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:

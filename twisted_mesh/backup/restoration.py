@@ -177,6 +177,7 @@ class Restoration:
         self.vouched = vouching.vouch(
             backup,
             self._log_keys(directories, files, self.provenance),
+            credentials.issuers_of(files),
             parse_rfc3339(self.manifest.created_at),
             is_authentic=self.provenance.is_signed,
         )

@@ -22,6 +22,11 @@ SELECT e.id FROM main.entries e LEFT JOIN present.entries p
     ON p.id = e.id AND p.document = e.document AND p.created_at = e.created_at
 WHERE p.id IS NULL
 """
+#: A live token with another secret is another one: who wrote the backup chose it.
+_REPLACED = """
+DELETE FROM main.tokens WHERE EXISTS
+    (SELECT 1 FROM present.tokens p WHERE p.id = tokens.id AND p.digest != tokens.digest)
+"""
 _UNUSED = """
 SELECT id, document FROM main.entries e
 WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
@@ -32,6 +37,7 @@ WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
 def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
     """``deletions``: whether ``present`` has known all that is in ``main``, so that it deleted what it lacks."""
     connection.execute(_SPEND)
+    connection.execute(_REPLACED)
     if deletions:
         deleted = connection.execute(_DELETED).fetchall()
         connection.executemany("DELETE FROM main.tokens WHERE entry = ?", deleted)

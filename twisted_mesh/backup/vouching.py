@@ -1,12 +1,15 @@
 """What the audit log of a restored record vouches for, and what it does not: that is listed before a restore."""
 
+import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from pki.audit import merkle
 from pki.audit.auditor import Row, examine
@@ -19,14 +22,17 @@ from pki.audit.record_check import (
     RecordedToken,
 )
 from pki.codes import Code
-from pki.errors import PkiError, printable
+from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
+from pki.serial import serial_hex
 from twisted_mesh.backup.rows import opened, telling
 from twisted_mesh.ca.entries import facts_of
 from twisted_mesh.stores import schema
 from twisted_mesh.stores.records import StoreError
 
+#: What a certificate that is none raises.
+_DAMAGED: tuple[type[BaseException], ...] = (InvalidSignature, *HOSTILE_INPUT)
 _TAKING = (Act.REVOKE, Act.WRITE_OFF)
 _TAKING_DEEDS = ("delete-entry", "revoke-token")
 
@@ -53,20 +59,31 @@ class Vouched:
 
 
 def vouch(
-    path: Path, keys: Iterable[bytes], created_at: datetime, *, is_authentic: bool
+    path: Path,
+    keys: Iterable[bytes],
+    issuers: Mapping[str, x509.Certificate],
+    created_at: datetime,
+    *,
+    is_authentic: bool,
 ) -> Vouched:
     """Hold the tables of a record, which are up to date, against its log.
 
-    ``keys`` are public keys of the log that are known otherwise than by the record. In a record that
+    ``keys`` are public keys of the log that are known otherwise than by the record, ``issuers`` the CA's certificates
+    by the ids of their keys: what is revoked must be what they have signed. In a record that
     is not ``is_authentic`` only acts up to the last checkpoint vouch, and what is too old to be judged is doubtful too.
     Raises :class:`StoreError`.
     """
     with telling(path):
-        return _vouch(path, tuple(keys), created_at, is_authentic=is_authentic)
+        return _vouch(path, tuple(keys), issuers, created_at, is_authentic=is_authentic)
 
 
 def _vouch(
-    path: Path, keys: tuple[bytes, ...], created_at: datetime, *, is_authentic: bool
+    path: Path,
+    keys: tuple[bytes, ...],
+    issuers: Mapping[str, x509.Certificate],
+    created_at: datetime,
+    *,
+    is_authentic: bool,
 ) -> Vouched:
     with closing(opened(path, "ro")) as connection:
         note, size = _last_note(connection)
@@ -77,7 +94,7 @@ def _vouch(
         try:
             for row in _acts(connection, size):
                 check.act(row if row.position < vouching or _only_takes(row) else _silent(row))
-            doubts += _differences(check, connection)
+            doubts += _differences(check, connection, issuers)
         finally:
             check.close()
         if check.unjudged and not is_authentic:
@@ -193,14 +210,28 @@ def _only_takes(row: Row) -> bool:
     )
 
 
-def _differences(check: RecordCheck, connection: sqlite3.Connection) -> Iterator[Doubt]:
-    for row in connection.execute(
-        "SELECT serial, spiffe_id, issued_at, expires_at, revoked_at, reason, entry FROM certificates"
-    ):
+#: The certificates themselves only of what is revoked: nothing else is told of anybody who may still be heard.
+_CERTIFICATES = """
+SELECT c.serial, c.spiffe_id, c.issued_at, c.expires_at, c.revoked_at, c.reason, c.entry, c.issuer,
+    CASE WHEN c.revoked_at IS NULL THEN NULL ELSE b.der END
+FROM certificates c LEFT JOIN bodies b ON b.certificate = c.id
+"""
+
+
+def _differences(
+    check: RecordCheck, connection: sqlite3.Connection, issuers: Mapping[str, x509.Certificate]
+) -> Iterator[Doubt]:
+    for *row, issuer, der in connection.execute(_CERTIFICATES):
         with _reading(f"the certificate {printable(row[0], 60)}"):
             certificate = RecordedCertificate(
                 int(row[0], 16), row[1], _time(row[2]), _time(row[3]), _maybe(row[4]), *row[5:]
             )
+        if certificate.revoked_at is not None:
+            certificate, what = _looked_into(certificate, der, issuers.get(issuer), check.now)
+            if what:
+                name = serial_hex(certificate.serial)
+                detail = f"the certificate {name} is revoked on record, and {what}: others would not know it by that"
+                yield Doubt(str(Code.RECORD_CHANGED), detail)
         yield from map(_doubt, check.certificate(certificate))
     for name, created_at, document in connection.execute(
         "SELECT id, created_at, document FROM entries"
@@ -221,6 +252,33 @@ def _differences(check: RecordCheck, connection: sqlite3.Connection) -> Iterator
             token = RecordedToken(row[0], row[2], *times, row[5], _maybe(row[6]), _maybe(row[7]))
         yield from map(_doubt, check.token(token))
     yield from map(_doubt, check.missing())
+
+
+def _looked_into(
+    row: RecordedCertificate, der: bytes | None, issuer: x509.Certificate | None, now: datetime
+) -> tuple[RecordedCertificate, str]:
+    """A revoked row with the digest of what was signed, and what of it is not as the certificate has it."""
+    is_over = row.expires_at < now
+    if issuer is None and not is_over:
+        return row, "its issuer is none of the CA's"
+    if der is None:
+        # What was written off was never signed, as far as anybody knows.
+        is_missing = not is_over and row.reason != "unspecified"
+        return row, "it is not there itself" if is_missing else ""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        tbs = hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest()
+        is_same = (certificate.serial_number, certificate.not_valid_after_utc) == (
+            row.serial,
+            row.expires_at.replace(microsecond=0),
+        )
+        if issuer is not None:
+            certificate.verify_directly_issued_by(issuer)
+    except _DAMAGED:
+        return row, "it was not issued by the CA that is its issuer there"
+    return evolve(
+        row, tbs=tbs
+    ), "" if is_same else "its serial or its end is not that of the certificate"
 
 
 def _doubt(difference: Difference) -> Doubt:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from attrs import define, field
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki.audit import merkle
 from pki.audit.log import Act, Checkpoint, Entry, LogKey
@@ -22,7 +23,7 @@ from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from pki.validity import rfc3339
-from tests.authorities import DAY, HOUR, MESH, NOW
+from tests.authorities import DAY, HOUR, MESH, NOW, forge, mesh
 from tests.twisted_mesh.backup.states import LOG_KEY, ca_state, tell
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Manifest, Signature
@@ -46,6 +47,12 @@ from twisted_mesh.stores.sqlite import Sqlite
 BY = "unix:uid:0"
 GOOD, REVOKED, BOUGHT = 0x4A01, 0x4A02, 0x4A03
 TOKEN = IssuedToken(hashlib.sha256(b"token").digest(), "joined", NOW + DAY, NOW)
+
+
+LEAVES = {
+    serial: forge(mesh().issuing, serial=serial, end=NOW + HOUR)
+    for serial in (GOOD, REVOKED, BOUGHT)
+}
 
 
 def entry_of(name: str, *selectors: str) -> RegistrationEntry:
@@ -77,7 +84,10 @@ def honest_state(root: Path) -> StateDirectory:
         _issue(GOOD, "web"),
         _issue(REVOKED, "web"),
         _issue(BOUGHT, "joined", TOKEN),
-        *(RecordCertificate(number, b"DER %d" % number) for number in (1, 2, 3)),
+        *(
+            RecordCertificate(number, LEAVES[serial].public_bytes(Encoding.DER))
+            for number, serial in enumerate(LEAVES, 1)
+        ),
         Revoke(
             REVOKED,
             NOW,
@@ -92,7 +102,7 @@ def honest_state(root: Path) -> StateDirectory:
 
 def _issue(serial: int, entry: str, token: IssuedToken | None = None) -> RecordIntent:
     certificate = IssuedCertificate(
-        issuer="ab" * 32,
+        issuer=mesh().issuing.key_id,
         serial=serial,
         spiffe_id=MESH.member("service", "web"),
         subject="CN=web",
@@ -102,7 +112,8 @@ def _issue(serial: int, entry: str, token: IssuedToken | None = None) -> RecordI
         requester=BY,
         entry=entry,
     )
-    facts = {"spiffe_id": str(certificate.spiffe_id), "tbs": "00" * 32, "entry": entry}
+    tbs = hashlib.sha256(LEAVES[serial].tbs_certificate_bytes).hexdigest()
+    facts = {"spiffe_id": str(certificate.spiffe_id), "tbs": tbs, "entry": entry}
     actor = BY if token is None else f"token:{token.id}"
     act = Entry(NOW, Act.ISSUE, actor, serial_hex(serial), facts)
     digest = token.digest if token else None

@@ -295,6 +295,22 @@ UNSIGNED: dict[str, tuple[Change, str]] = {
         "record-unspent",
     ),
     "a certificate that was revoked": (_sql(*UNREVOKE), "record-unrevoked"),
+    "the issuer of a revoked certificate": (
+        _sql(f"UPDATE certificates SET issuer = '{'ab' * 32}'"),
+        "record-changed: .* its issuer is none of the CA's",
+    ),
+    "the end of a revoked certificate": (
+        _sql("UPDATE certificates SET expires_at = expires_at - 3599000000"),
+        "record-changed: .* its serial or its end is not",
+    ),
+    "a revoked certificate in the place of another": (
+        _sql("UPDATE bodies SET der = (SELECT der FROM bodies WHERE certificate = 1)"),
+        "record-changed: .* its serial or its end is not",
+    ),
+    "a revoked certificate itself is gone": (
+        _sql("DELETE FROM bodies"),
+        "record-changed: .* it is not there itself",
+    ),
     "a certificate that is gone": (
         _sql(
             "PRAGMA foreign_keys = ON", f"DELETE FROM certificates WHERE serial = '{0x4A02:040x}'"
@@ -391,7 +407,7 @@ def test_a_signature_of_somebody_else_is_not_put_into_an_archive(
     """Whoever answers on the socket in the CA's place makes no backup that looks signed."""
     state = _like(honest, tmp_path)
     other = Falsified.of(honest.older, tmp_path).signature
-    with pytest.raises(PkiError, match="its signature does not hold"):
+    with pytest.raises(PkiError, match="is not of the CA in"):
         creation.create(state, tmp_path / "forged.tar", NOW, lambda manifest: other)
     assert not (tmp_path / "forged.tar").exists()
 
