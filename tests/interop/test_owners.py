@@ -84,3 +84,21 @@ def test_a_process_of_another_user_at_the_socket_is_told_nothing(
     assert done.returncode != 0
     assert "runs as nobody, and root may be the CA there" in done.stderr
     assert there.wait_for(r"heard (.*)", PATIENCE)[1] == "b''"
+
+
+def test_root_exports_no_key_into_another_users_directory(house: House, tmp_path: Path) -> None:
+    house.start_ca()
+    house.start_server()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, -1)
+    for target, told in (
+        (theirs, "belongs to another user"),
+        (theirs / "below", "theirs is another user's"),
+    ):
+        done = house.client("--export", str(target))
+        assert told in done.stderr
+        assert done.returncode != 0
+        assert not list(theirs.rglob("*.pem"))
+    done = house.client("--export", str(tmp_path / "ours"))
+    assert done.returncode == 0, done.stderr

@@ -33,7 +33,8 @@ from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
-from twisted_mesh.state.directory import default_state_dir, publish
+from twisted_mesh.state.directory import default_state_dir
+from twisted_mesh.state.generation import publish
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security

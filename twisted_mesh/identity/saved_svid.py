@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,11 +26,12 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, load_certificates
 from pki.validity import rfc3339
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.state.directory import StateError, publish
+from twisted_mesh.state.directory import StateError
+from twisted_mesh.state.generation import publish
+from twisted_mesh.state.private import make_private, read_private, refuse_open
 from twisted_mesh.trust.judge import Judge
 
 _log = logger("identity")
-_LARGEST = 256 * 1024
 _CHAIN, _KEY, _BUNDLE = "svid.pem", "svid_key.pem", "svid_bundle.pem"
 
 
@@ -79,7 +79,7 @@ class SavedSvid:
             _BUNDLE: (bundle.to_pem(), 0o644),
         }
         try:
-            _make_private(self.directory)
+            make_private(self.directory)
             with _alone(self.directory):
                 publish(self.directory, files)
             self._has_warned = False
@@ -97,7 +97,7 @@ class SavedSvid:
         if self.directory is None or not os.path.lexists(self.directory):
             return
         try:
-            _refuse_open(self.directory)
+            refuse_open(self.directory)
             shutil.rmtree(self.directory)
         except (OSError, StateError) as error:
             _log.warn("A revoked identity is still kept: {error}", error=str(error))
@@ -106,17 +106,17 @@ class SavedSvid:
 def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle]:
     """What is in ``directory``. Raises :class:`PkiError` where it is not good, or not safe to believe."""
     try:
-        _refuse_open(directory.parent)
-        _refuse_open(directory)
+        refuse_open(directory.parent)
+        refuse_open(directory)
         # One generation, whole, also if it is switched while we read.
         home = (directory / "current").resolve()
     except OSError as error:
         raise StateError(f"{directory} cannot be read ({error.strerror})") from None
-    chain = load_certificates(_file(home / _CHAIN), _CHAIN)
-    svid = X509Svid.assemble(chain, MemoryKey.from_pem(_file(home / _KEY, secret=True)))
+    chain = load_certificates(read_private(home / _CHAIN), _CHAIN)
+    svid = X509Svid.assemble(chain, MemoryKey.from_pem(read_private(home / _KEY, secret=True)))
     if svid.spiffe_id != spiffe_id:
         raise StateError(f"it is that of {svid.spiffe_id} and not of {spiffe_id}")
-    return svid, TrustBundle.from_pem(spiffe_id.trust_domain, _file(home / _BUNDLE))
+    return svid, TrustBundle.from_pem(spiffe_id.trust_domain, read_private(home / _BUNDLE))
 
 
 def identity_path(state_dir: Path, who: str) -> Path:
@@ -133,46 +133,6 @@ def _believed(kept: TrustBundle, ca: Judge) -> BundleSet:
         if ca.pin.objection(der) is None:
             return BundleSet.of(ca.pin.bundle(der))
     raise StateError(f"it is of another root than {ca.pin.fingerprint}")
-
-
-def _make_private(directory: Path) -> None:
-    """The directory and the one above it, for their owner alone. Raises :class:`StateError` and OSError."""
-    directory.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    for path in (directory.parent, directory):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _refuse_open(path)
-
-
-def _refuse_open(path: Path) -> None:
-    """Raises :class:`StateError` for a directory that others may have put something in, or may look into."""
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise StateError(f"{path} is no directory")
-    _refuse_foreign(path, found)
-    if found.st_mode & 0o077:
-        raise StateError(f"{path} is open to others: chmod 700 {path}")
-
-
-def _refuse_foreign(path: Path, found: os.stat_result) -> None:
-    if found.st_uid != os.geteuid():
-        raise StateError(f"{path} belongs to another user: remove it")
-
-
-def _file(path: Path, *, secret: bool = False) -> bytes:
-    """Raises :class:`StateError`."""
-    try:
-        # What is no file is not waited for: a pipe, say.
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(opened, "rb") as file:
-            found = os.fstat(opened)
-            _refuse_foreign(path, found)
-            if secret and found.st_mode & 0o077:
-                raise StateError(
-                    f"{path} can be read by others: remove it, and think about who may have read it"
-                )
-            return file.read(_LARGEST)
-    except OSError as error:
-        raise StateError(f"{path} cannot be read ({error.strerror})") from None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Which numbers of CRLs were seen, so that no older list passes for the current one, also after a restart."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from attrs import define, field
 
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, write_whole
+from twisted_mesh.state.private import make_private_in_state, read_private, refuse_open
 
 _log = logger("crl")
 
@@ -21,20 +23,22 @@ class SeenCrlNumbers:
     """None: remembered in memory only."""
     _seen: dict[str, dict[str, str]] = field(factory=dict, init=False)
     """In hex: a number has up to 20 bytes, and JSON readers take no such integers."""
+    _has_warned: bool = field(default=False, init=False)
 
     def recall(self) -> None:
         """Read what was written. A file that cannot be used is told, and nothing was seen then."""
         if self.path is None:
             return
         try:
-            found = msgspec.json.decode(self.path.read_bytes(), type=dict[str, dict[str, str]])
+            if not os.path.lexists(self.path):
+                return
+            refuse_open(self.path.parent)
+            found = msgspec.json.decode(read_private(self.path), type=dict[str, dict[str, str]])
             for numbers in found.values():
                 for number in numbers.values():
                     int(number, 16)
             self._seen = found
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (OSError, StateError, ValueError, msgspec.MsgspecError) as error:
             _log.warn(
                 "{path} cannot be used, so CRLs are believed whatever came before: {error}",
                 event="crl-memory-lost",
@@ -56,10 +60,16 @@ class SeenCrlNumbers:
         if self.path is None:
             return
         try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_private_in_state(self.path.parent)
             write_whole(self.path, msgspec.json.encode(self._seen), 0o600)
         except (OSError, StateError) as error:
-            _log.debug("numbers of CRLs are kept in memory only: {error}", error=str(error))
+            tell = _log.debug if self._has_warned else _log.warn
+            self._has_warned = True
+            tell(
+                "Numbers of CRLs are kept in memory only: {error}",
+                event="crl-memory-not-kept",
+                error=str(error),
+            )
 
 
 def crl_numbers_path(state_dir: Path, who: str) -> Path:

@@ -4,11 +4,11 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +18,7 @@ from attrs import define, field
 from pki.codes import Code
 from pki.errors import PkiError
 
-_GENERATION = ".generation-"
-#: What :func:`write_whole` has not finished: the target's name and eight characters of tempfile's.
+#: What :func:`write_whole` has not finished: the target's name and eight characters by chance.
 _TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
 
 
@@ -262,69 +261,44 @@ def writing_whole(path: Path, mode: int) -> Iterator[BinaryIO]:
 
     Raises :class:`StateError`.
     """
-    temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Whatever becomes of the names on the way to it meanwhile, this is the directory that is written to.
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _writing_in(directory, path.name, mode) as file:
+                yield file
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror}): free space or mend its directory's permissions"
+        ) from None
+
+
+def write_in(directory: int, name: str, data: bytes, mode: int) -> None:
+    """The same as :func:`write_whole` in a directory that is open. Raises OSError."""
+    with _writing_in(directory, name, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def _writing_in(directory: int, name: str, mode: int) -> Iterator[BinaryIO]:
+    temporary: str | None = f".{name}.{secrets.token_hex(4)}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(str(temporary), flags, 0o600, dir_fd=directory)
+    try:
         with os.fdopen(descriptor, "w+b") as file:
             os.fchmod(descriptor, mode)
             yield file
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
+        os.replace(str(temporary), name, src_dir_fd=directory, dst_dir_fd=directory)
         temporary = None
-        sync_directory(path.parent)
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be written ({error.strerror}): free space or mend its directory's permissions"
-        ) from None
+        os.fsync(directory)
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def publish(directory: Path, files: dict[str, tuple[bytes, int]]) -> None:
-    """Replace all of ``files`` (bytes and mode by name) in ``directory`` by one rename.
-
-    Each name is a link through ``current``, which is switched from one complete generation to the
-    next: a key never stands beside another key's certificate. The generation that was replaced stays
-    until the next time, for whoever is reading it. Raises :class:`StateError`.
-    """
-    try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        current = directory / "current"
-        replaced = current.resolve().name
-        generation = _generation(directory, files)
-        _relink(current, generation.name)
-        for name in files:
-            link = directory / name
-            if not link.is_symlink() or os.readlink(link) != f"current/{name}":
-                _relink(link, f"current/{name}")
-        sync_directory(directory)
-        for old in directory.glob(f"{_GENERATION}*"):
-            if old.name not in (generation.name, replaced):
-                shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise StateError(f"{directory} cannot be written to ({error.strerror})") from None
-
-
-def _generation(directory: Path, files: dict[str, tuple[bytes, int]]) -> Path:
-    """A new directory with all of ``files``; nothing is left of it if one cannot be written."""
-    generation = Path(tempfile.mkdtemp(prefix=_GENERATION, dir=directory))
-    try:
-        generation.chmod(0o755)
-        for name, (data, mode) in files.items():
-            write_whole(generation / name, data, mode)
-    except BaseException:
-        shutil.rmtree(generation, ignore_errors=True)
-        raise
-    return generation
-
-
-def _relink(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
 
 
 def sync_directory(path: Path) -> None:

@@ -15,6 +15,7 @@ from pki.audit.log import Checkpoint, Replaced, Verifier, advance
 from pki.errors import PkiError
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, read_file, write_whole
+from twisted_mesh.state.private import make_private_in_state, read_private, refuse_open
 
 _log = logger("witness")
 #: Seconds between two writes of what was seen.
@@ -47,15 +48,19 @@ class LogWitness:
     """What is wrong with the log; None while it only grows."""
     _note: str = field(default="", init=False)
     _written_at: float | None = field(default=None, init=False)
+    _has_warned: bool = field(default=False, init=False)
     _kept: bool = field(default=False, init=False)
     """Whether the file was there once."""
 
-    def recall(self) -> None:
-        """Read what was seen in an earlier life; what cannot be read is told, and begun anew."""
+    def recall(self, *, is_ours: bool = True) -> None:
+        """Read what was seen in an earlier life; what cannot be read is told, and begun anew.
+
+        What others may have put there is not believed, unless it need not be ours.
+        """
         if self.path is None or not os.path.exists(self.path):
             return
         try:
-            kept = msgspec.json.decode(read_file(self.path, "the witness"), type=_Remembered)
+            kept = msgspec.json.decode(self._read(self.path, is_ours=is_ours), type=_Remembered)
             verifier = Verifier.parse(kept.verifier)
             self.seen, self.verifier = verifier.open(kept.note), verifier
             self._note, self._kept = kept.note, True
@@ -66,6 +71,13 @@ class LogWitness:
                 path=str(self.path),
                 error=str(error),
             )
+
+    @staticmethod
+    def _read(path: Path, *, is_ours: bool) -> bytes:
+        if not is_ours:
+            return read_file(path, "the witness")
+        refuse_open(path.parent)
+        return read_private(path)
 
     @property
     def size(self) -> int:
@@ -111,13 +123,17 @@ class LogWitness:
         if self.path is None or self.verifier is None or self._is_given_up():
             return
         try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_private_in_state(self.path.parent)
             kept = _Remembered(str(self.verifier), self._note)
             write_whole(self.path, msgspec.json.encode(kept), 0o600)
             self._kept = True
         except (OSError, StateError) as error:
-            _log.debug(
-                "what was seen of the CA's log is kept in memory only: {error}", error=str(error)
+            tell = _log.debug if self._has_warned else _log.warn
+            self._has_warned = True
+            tell(
+                "What was seen of the CA's audit log is kept in memory only: {error}",
+                event="witness-not-kept",
+                error=str(error),
             )
 
     def _is_given_up(self) -> bool:
@@ -153,7 +169,7 @@ def witnesses(state_dir: Path, verifier: Verifier) -> list[Checkpoint]:
     found = []
     for path in sorted((state_dir / "witness").glob("*.json")):
         witness = LogWitness(path)
-        witness.recall()
+        witness.recall(is_ours=False)
         if witness.seen is not None and witness.verifier == verifier:
             found.append(witness.seen)
     return found

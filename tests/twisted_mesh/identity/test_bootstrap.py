@@ -22,7 +22,8 @@ from twisted_mesh.identity.bootstrap import (
     join_token,
 )
 from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.state.directory import StateError, publish
+from twisted_mesh.state.directory import StateError
+from twisted_mesh.state.generation import publish
 
 ROOT = certificates_pem([mesh().root.certificate])
 

@@ -5,7 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from errno import EIO, ENOSPC
 from pathlib import Path
@@ -20,13 +19,10 @@ from twisted_mesh.state.directory import (
     StateDirectory,
     StateError,
     default_state_dir,
-    publish,
     read_file,
     refuse_changeable,
     write_whole,
 )
-
-NAMES = ("svid.pem", "svid_key.pem", "svid_bundle.pem")
 
 
 def mode_of(path: Path) -> int:
@@ -43,7 +39,7 @@ def failing(error: int, after: int = 0) -> Callable[..., Any]:
     left = [after]
     real = os.fsync
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **where: int) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise OSError(error, os.strerror(error))
@@ -268,9 +264,9 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_then_the_name(
         order.append(f"fsync {kind}")
         fsync(descriptor)
 
-    def noting_replace(source: str, target: Path) -> None:
+    def noting_replace(source: str, target: str, **where: int) -> None:
         order.append("rename")
-        replace(source, target)
+        replace(source, target, **where)
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "replace", noting_replace)
@@ -294,138 +290,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="gone/file cannot be written"):
         write_whole(tmp_path / "gone" / "file", b"new", 0o644)
-
-
-# IssuingFiles.
-
-
-def generation(number: int) -> dict[str, tuple[bytes, int]]:
-    modes = (0o644, 0o600, 0o644)
-    return {name: (b"%d" % number * 1000, mode) for name, mode in zip(NAMES, modes, strict=True)}
-
-
-def contents(directory: Path) -> set[bytes]:
-    return {(directory / name).read_bytes() for name in NAMES}
-
-
-def generations(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.name.startswith(".generation-")]
-
-
-def test_the_files_are_found_under_their_names_with_their_modes(tmp_path: Path) -> None:
-    directory = tmp_path / "a" / "identity"
-    publish(directory, generation(1))
-    publish(directory, generation(2))
-    assert contents(directory) == {b"2" * 1000}
-    assert [mode_of(directory / name) for name in NAMES] == [0o644, 0o600, 0o644]
-    assert mode_of(directory) == 0o755
-
-
-def test_one_rename_switches_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(tmp_path, generation(1))
-    seen = []
-    real = Path.replace
-
-    def replace(self: Path, target: Path) -> Path:
-        seen.append((target.name, contents(tmp_path)))
-        result = real(self, target)
-        seen.append((target.name, contents(tmp_path)))
-        return result
-
-    monkeypatch.setattr(Path, "replace", replace)
-    publish(tmp_path, generation(2))
-    assert seen == [("current", {b"1" * 1000}), ("current", {b"2" * 1000})]
-
-
-def test_a_reader_that_resolves_once_sees_one_generation_whole(tmp_path: Path) -> None:
-    publish(tmp_path, generation(0))
-    mixed: list[Any] = []
-    reads = 0
-    done = threading.Event()
-    started = threading.Event()
-
-    def read() -> None:
-        nonlocal reads
-        while not done.is_set():
-            try:
-                found = contents((tmp_path / "current").resolve())
-            except FileNotFoundError:
-                continue  # two publications in between: resolve again
-            else:
-                if len(found) != 1:
-                    mixed.append(found)
-            reads += 1
-            started.set()
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    assert started.wait(PATIENCE)
-    for number in range(1, 60):
-        publish(tmp_path, generation(number))
-    done.set()
-    reader.join(PATIENCE)
-    assert reads > 1
-    assert mixed == []
-
-
-def test_a_reader_in_the_middle_of_one_generation_can_finish_it(tmp_path: Path) -> None:
-    publish(tmp_path, generation(1))
-    resolved = (tmp_path / "current").resolve()
-    publish(tmp_path, generation(2))
-    assert contents(resolved) == {b"1" * 1000}
-
-
-def test_old_generations_do_not_pile_up_not_even_after_a_crash(tmp_path: Path) -> None:
-    (tmp_path / ".generation-crashed").mkdir()
-    (tmp_path / ".generation-crashed" / "svid_key.pem").write_text("a key")
-    for number in range(5):
-        publish(tmp_path, generation(number))
-    assert len(generations(tmp_path)) == 2
-    assert len(list(tmp_path.iterdir())) == len(NAMES) + 3
-
-
-def test_a_current_that_was_not_ours_loses_no_files(tmp_path: Path) -> None:
-    (tmp_path / "release-5").mkdir()
-    (tmp_path / "release-5" / "app").write_text("precious")
-    (tmp_path / "current").symlink_to("release-5")
-    publish(tmp_path, generation(1))
-    publish(tmp_path, generation(2))
-    assert (tmp_path / "release-5" / "app").read_text() == "precious"
-
-
-@pytest.mark.parametrize("after", range(7))
-def test_a_publication_that_fails_leaves_the_old_one_and_no_keys_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    publish(tmp_path, generation(1))
-    before = set(tmp_path.iterdir())
-    monkeypatch.setattr(os, "fsync", failing(ENOSPC, after))
-    with pytest.raises(StateError, match="cannot be written"):
-        publish(tmp_path, generation(2))
-    if after < 6:  # two a file; the last one is for the links
-        assert contents(tmp_path) == {b"1" * 1000}
-        assert set(tmp_path.iterdir()) == before
-    else:
-        assert contents(tmp_path) == {b"2" * 1000}
-
-
-def test_plain_files_of_the_same_names_are_replaced_by_links(tmp_path: Path) -> None:
-    (tmp_path / "svid.pem").write_text("from somewhere else")
-    publish(tmp_path, generation(1))
-    publish(tmp_path, generation(2))
-    assert contents(tmp_path) == {b"2" * 1000}
-
-
-def test_leftovers_of_a_crash_between_link_and_rename_do_not_matter(tmp_path: Path) -> None:
-    (tmp_path / ".current.new").symlink_to("nowhere")
-    publish(tmp_path, generation(1))
-    assert contents(tmp_path) == {b"1" * 1000}
-
-
-def test_a_place_that_is_a_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StateError, match="/file cannot be written to"):
-        publish(tmp_path / "file", generation(1))
 
 
 # Files that others may change.
