@@ -722,8 +722,8 @@ class Code(StrEnum):
     )
     UNHEALTHY_AUDIT = (
         "unhealthy-audit",
-        "the audit log could not be signed; acts are recorded all the same",
-        "look in the CA's log; it is signed once that is mended",
+        "the audit log could not be signed, or is not what was signed before; acts are recorded all the same",
+        "look in the CA's log; it is signed once that is mended, and a changed record is restored from a backup",
     )
     UNHEALTHY_CRLS = (
         "unhealthy-crls",

@@ -109,6 +109,8 @@ FILES = {
     r"ca/mesh\.db": SAVED,
     r"ca/mesh\.db-(wal|shm)": "SQLite's own: what is in it is saved with mesh.db",
     r"ca/crl-numbers": "it is kept beside the record because it must not go back with it",
+    r"ca/checkpoints": "it is kept beside the record because it must not go back with it",
+    r"ca/accept-log": "a word to the CA of this machine, gone once it is heard",
     r"ca/lock|ca/ca\.sock": "of the process that runs",
     r"ca/reserve": "empty room, made anew",
     r"witness/.*": "what endpoints saw, kept apart from what a restore puts back",

@@ -121,11 +121,9 @@ class RecordCheck:
     """
 
     now: datetime
-    until: datetime | None = None
-    """Up to when the log is known to be complete, if the rows may be newer than that; they are not judged then."""
     judged: int = field(default=0, init=False)
     unjudged: int = field(default=0, init=False)
-    """Rows of which the log says nothing any more, or nothing yet."""
+    """Rows of which the log says nothing any more, and acts whose rows may have been pruned."""
     _scratch: sqlite3.Connection = field(init=False)
     _issues: list[tuple[str | int | None, ...]] = field(factory=list, init=False)
     _entries: dict[str, _Made] = field(factory=dict, init=False)
@@ -445,12 +443,8 @@ class RecordCheck:
         return end is None or end < self._horizon
 
     def _may_be_untold(self, at: datetime | None) -> bool:
-        """Whether the act of that time may be pruned, or come later than what was read of the log."""
-        if at is None:
-            return self._is_pruned
-        if self.until is not None and self.until < at <= self.now + _SLACK:
-            return True
-        return self._is_pruned and (self._first is None or at <= self._first + _SLACK)
+        """Whether the act of that time may be pruned."""
+        return self._is_pruned and (at is None or self._first is None or at <= self._first + _SLACK)
 
 
 def differences(

@@ -53,6 +53,15 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     """``ec-p256``"""
     comment: str = ""
 
+    def facts(self) -> dict[str, str]:
+        """All of it that is not empty, lists joined, as the audit log has it."""
+        said = {name: getattr(self, name) for name in EntryMembers.__struct_fields__}
+        return {
+            name: value if isinstance(value, str) else ", ".join(map(str, value))
+            for name, value in said.items()
+            if value
+        }
+
 
 class EntryDocument(EntryMembers, frozen=True):
     """The same with the entry's id, which comes first."""

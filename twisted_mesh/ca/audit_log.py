@@ -1,26 +1,43 @@
 """The CA's audit log: what it did, in a Merkle tree whose state it signs.
 
 Each act is written by the store in the act's own transaction. :class:`AuditLog` makes the entries,
-takes them into the tree a moment later, and signs where the tree then stands.
+takes them into the tree a moment later, and signs where the tree then stands: only if it is what was
+signed before, and more.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, field
+from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
-from pki.audit.log import Act, Checkpoint, Entry, LogKey, advance
+from pki.audit.log import (
+    Act,
+    BadCheckpoint,
+    Checkpoint,
+    Entry,
+    LogContradicts,
+    LogKey,
+    Replaced,
+    Unvouched,
+    Verifier,
+    advance,
+)
+from pki.audit.merkle import EMPTY_ROOT, BadProof, DamagedTree
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.policy import Principal, administrator
+from pki.validity import spoken_time
+from twisted_mesh.ca.checkpoint_memory import CheckpointMemory, SignedCheckpoint
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.state.key_files import remove_file
 from twisted_mesh.stores.commands import ExtendLog, RecordAct, SaveCheckpoint
 from twisted_mesh.stores.interface import IStore
-from twisted_mesh.stores.records import LogHead, StoreError
+from twisted_mesh.stores.records import LogCut, LogHead, StoreError
 
 _log = logger("ca")
 #: Seconds between two looks for what is not in the tree yet.
@@ -29,15 +46,17 @@ TICK = 1.0
 SAMPLING = 60.0
 #: So many kinds of refusals are told apart in one entry.
 _KINDS = 50
+#: So many acts may have been recorded and not signed when a CA dies: far more than it does in the seconds between.
+_MOST_UNSIGNED = 100_000
 _OURSELVES = administrator("self")
+#: What says that the log is not what it was, or that there is none to compare.
+_CONTRADICTIONS = (LogContradicts, BadCheckpoint, BadProof, DamagedTree, LogCut)
+#: Beside the remembered checkpoints: whoever may make it accepts the log as it is.
+_ACCEPTED = "accept-log"
 
 
-@frozen
-class SignedCheckpoint:
-    """A checkpoint and the note that carries its signature."""
-
-    checkpoint: Checkpoint
-    note: str
+async def _at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 @define(eq=False)
@@ -47,7 +66,13 @@ class AuditLog:
     store: IStore
     key: LogKey
     now: Now
+    path: Path | None = None
+    """Where the last checkpoints are remembered, apart from the store; None keeps them in memory."""
+    aside: Callable[[Callable[[], None]], Awaitable[None]] = _at_once
+    """How a file is written that the disk has to have: in a thread, where others wait."""
     latest: SignedCheckpoint | None = field(default=None, init=False)
+    contradiction: PkiError | None = field(default=None, init=False)
+    """Why nothing is signed any more: the log is not what was signed before."""
     last_problem: PkiError | None = field(default=None, init=False)
     _behind: bool = field(default=True, init=False)
     """Whether an entry may have been written since the tree was last extended."""
@@ -55,6 +80,12 @@ class AuditLog:
     _sampled_at: float = field(default=0.0, init=False)
     _ticker: Ticker | None = field(default=None, init=False)
     _extending: bool = field(default=False, init=False)
+    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+    """Held by whoever signs: of two that are signed at a time the smaller must not be remembered last."""
+    _memory: CheckpointMemory = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._memory = CheckpointMemory(self.key.verifier, self.path)
 
     def entry(self, act: Act, by: Principal, object: str, facts: Mapping[str, str]) -> Entry:
         """What the log is to say of an act, to be recorded by the command that does it."""
@@ -95,6 +126,9 @@ class AuditLog:
             if clock.seconds() - self._sampled_at >= SAMPLING:
                 self._sampled_at = clock.seconds()
                 await self.tell_refusals()
+            if self.contradiction is not None:
+                await self._accept()
+                return
             if self._behind:
                 await self.extend()
             if self.last_problem is not None:
@@ -129,53 +163,209 @@ class AuditLog:
             raise
         self._behind = True
 
-    async def recall(self) -> None:
-        """Hold the log against what was signed last, in an earlier life; what does not fit is told."""
-        signed = await self.store.last_checkpoint()
-        if signed is None or not signed[1].startswith(f"{self.key.name}\n"):
-            return  # nothing, or what was signed before a backup was restored
-        note: str = signed[1]
+    async def recall(self, *, is_restored: bool = False) -> None:
+        """Hold the log against what was signed last, in an earlier life; where it does not fit, nothing is signed.
+
+        ``is_restored``: whether a backup was restored since, so that the log goes on under another name.
+        Raises :class:`StoreError`, :class:`StateError`.
+        """
+        remembered = self._memory.recall()
         try:
-            checkpoint = self.key.verifier.open(note)
-            head = await self.store.log_head()
-            proof: Sequence[bytes] = ()
-            if 0 < checkpoint.size < head.size:
-                proof = await self.store.consistency_proof(checkpoint.size, head.size)
-            advance(checkpoint, Checkpoint(self.key.name, head.size, head.root, self.now()), proof)
-        except StoreError:
-            raise
-        except PkiError as error:
+            saved = self._opened(await self.store.last_checkpoint(), any_name=is_restored)
+            count, _ = await self.store.last_act()
+            base = self._base(remembered, saved, count, is_restored=is_restored)
+            head = await self._taken_in()
+            await self._compare(base, head)
+            self._bound_tail(base, head)
+        except _CONTRADICTIONS as error:
+            self.latest = remembered
+            self._contradict(error)
+            await self._accept()
+            return
+        if base is not None and base.checkpoint.origin == self.key.name:
+            self.latest = base
+            if remembered is None or remembered.checkpoint != base.checkpoint:
+                await self.aside(lambda: self._memory.keep(base))
+            return
+        # From now on the record alone says nothing, not even that there is no checkpoint yet.
+        if head.size and base is not None:
+            await self._sign(head)
+        else:
+            empty = await self._note(LogHead(0, EMPTY_ROOT))
+            await self.aside(lambda: self._memory.begin_anew(empty))
+
+    def _opened(self, saved: tuple[int, str] | None, *, any_name: bool) -> SignedCheckpoint | None:
+        """What the store has as its last checkpoint; None for one of the time before a restore.
+
+        Raises :class:`BadCheckpoint`.
+        """
+        if saved is None:
+            return None
+        note = saved[1]
+        name = note.partition("\n")[0]
+        if name != self.key.name and not any_name:
+            return None
+        return SignedCheckpoint(Verifier(name, self.key.verifier.public_bytes).open(note), note)
+
+    def _base(
+        self,
+        remembered: SignedCheckpoint | None,
+        saved: SignedCheckpoint | None,
+        count: int,
+        *,
+        is_restored: bool,
+    ) -> SignedCheckpoint | None:
+        """What the log must go on from; None for a log that nobody has signed yet. Raises :class:`LogContradicts`.
+
+        - After a restore: what is remembered of the log that it made, else what the restored record says.
+        - Otherwise what is remembered, or what the record says if that is more.
+        - Where the memory is lost: what the record says, with a word.
+        - Where there is neither: nothing, in a record without acts.
+        """
+        if remembered is not None and remembered.checkpoint.origin != self.key.name:
+            if not is_restored:
+                seen = remembered.checkpoint
+                raise Replaced(
+                    f"the record has the log {self.key.name} of {count} entries, and {self.path} remembers "
+                    f"{seen.origin} of {seen.size}: the record was replaced or begun anew, and no restore says why"
+                )
+            return saved
+        if remembered is not None:
+            larger = saved is not None and saved.checkpoint.size > remembered.checkpoint.size
+            return saved if larger and not is_restored else remembered
+        if saved is not None or is_restored:
+            if not is_restored and self.path is not None:
+                _log.warn(
+                    "{path} is not there, so the audit log is believed as the record has it: {size} entries of {at}",
+                    event="checkpoints-lost",
+                    path=str(self.path),
+                    size=saved.checkpoint.size if saved else 0,
+                    at=spoken_time(saved.checkpoint.at) if saved else "no time",
+                )
+            return saved
+        if count:
+            raise Unvouched(
+                f"the record has {count} acts, and no checkpoint of them is left, in it or in {self.path}"
+            )
+        return None
+
+    async def _taken_in(self) -> LogHead:
+        """The tree once every recorded act is in it."""
+        head = await self.store.apply(ExtendLog())
+        while (more := await self.store.apply(ExtendLog())) != head:
+            head = more
+        return head
+
+    async def _compare(self, base: SignedCheckpoint | None, head: LogHead) -> None:
+        """Raises what says that the log of ``head`` does not go on from ``base``."""
+        if base is None:
+            return
+        seen = base.checkpoint
+        proof: Sequence[bytes] = ()
+        if 0 < seen.size < head.size:
+            proof = await self.store.consistency_proof(seen.size, head.size)
+        advance(seen, Checkpoint(seen.origin, head.size, head.root, self.now()), proof)
+
+    def _bound_tail(self, base: SignedCheckpoint | None, head: LogHead) -> None:
+        """Raises :class:`Unvouched` for more acts after the last that is signed than a CA leaves that dies."""
+        if base is not None and (tail := head.size - base.checkpoint.size) > _MOST_UNSIGNED:
+            raise Unvouched(
+                f"the record has {tail} acts more than the {base.checkpoint.size} that are signed: a CA that dies "
+                f"leaves {_MOST_UNSIGNED} at most"
+            )
+
+    def _contradict(self, error: PkiError) -> None:
+        self.contradiction = error
+        _log.error(
+            "The audit log is not what was signed last, and nothing is signed or issued until somebody has looked "
+            "into it: {error}",
+            event="log-contradicts",
+            code=error.code,
+            error=str(error),
+        )
+
+    def demand_intact(self) -> None:
+        """Raises :class:`StoreError` where the record is not what was signed of it: who is in it then is no reason."""
+        if self.contradiction is not None:
+            raise StoreError(
+                "the CA's record is not what was signed of it: nothing is issued until an administrator has looked "
+                "into it (mesh-ctl doctor)"
+            )
+
+    async def _accept(self) -> None:
+        """Go on from the log as it is, where somebody who owns the CA's files says so. Raises :class:`StoreError`."""
+        problem = self.contradiction
+        word = self.path and self.path.with_name(_ACCEPTED)
+        if problem is None or word is None or not word.exists():
+            return
+        facts = {"did": "accept-log", "code": str(problem.code), "problem": str(problem)}
+        if self.latest is not None:
+            seen = self.latest.checkpoint
+            facts |= {"seen": f"{seen.origin} {seen.size} {seen.root.hex()}"}
+        await self.record(Act.ADMINISTER, "audit log", facts)
+        try:
+            head = await self._taken_in()
+            signed = await self._note(head)
+        except _CONTRADICTIONS as error:
             _log.error(
-                "The audit log is not what was signed last: {error}",
+                "The audit log cannot be accepted, restore a backup: {error}",
                 event="log-contradicts",
                 code=error.code,
                 error=str(error),
             )
-        else:
-            self.latest = SignedCheckpoint(checkpoint, note)
+            remove_file(word)
+            return
+        await self.aside(lambda: self._memory.begin_anew(signed))
+        await self._save(signed)
+        remove_file(word)
+        self.contradiction = None
+        _log.warn(
+            "The audit log is accepted as it is, {size} entries; witnesses of what it was will say so",
+            event="log-accepted",
+            size=head.size,
+        )
 
     async def extend(self) -> SignedCheckpoint | None:
-        """Take every recorded act into the tree and sign where it stands. None for an empty log."""
+        """Take every recorded act into the tree and sign where it stands. None for an empty log.
+
+        Where the log is not what was signed before, the answer stays what it was.
+        """
+        await self._lock.acquire()
+        try:
+            if self.contradiction is None:
+                await self._extend()
+        finally:
+            self._lock.release()
+        return self.latest
+
+    async def _extend(self) -> None:
         self._behind = False
         try:
-            head = await self.store.apply(ExtendLog())
-            while True:
-                more = await self.store.apply(ExtendLog())
-                if more == head:
-                    break
-                head = more
+            head = await self._taken_in()
             if head.size and (self.latest is None or self.latest.checkpoint.size != head.size):
-                self.latest = await self._sign(head, self.now())
+                await self._compare(self.latest, head)
+                await self._sign(head)
+        except _CONTRADICTIONS as error:
+            self._contradict(error)
         except BaseException:
             self._behind = True
             raise
-        return self.latest
 
-    async def _sign(self, head: LogHead, now: datetime) -> SignedCheckpoint:
-        checkpoint = Checkpoint(self.key.name, head.size, head.root, now)
-        note = await self.key.sign(checkpoint)
-        await self.store.apply(SaveCheckpoint(head.size, now, note))
-        return SignedCheckpoint(checkpoint, note)
+    async def _sign(self, head: LogHead) -> None:
+        signed = await self._note(head)
+        # Remembered before anybody can have seen it.
+        await self.aside(lambda: self._memory.keep(signed))
+        await self._save(signed)
+
+    async def _note(self, head: LogHead) -> SignedCheckpoint:
+        checkpoint = Checkpoint(self.key.name, head.size, head.root, self.now())
+        return SignedCheckpoint(checkpoint, await self.key.sign(checkpoint))
+
+    async def _save(self, signed: SignedCheckpoint) -> None:
+        checkpoint = signed.checkpoint
+        if checkpoint.size:
+            await self.store.apply(SaveCheckpoint(checkpoint.size, checkpoint.at, signed.note))
+            self.latest = signed
 
     async def consistency(self, since: int) -> Sequence[bytes]:
         """The proof that the latest checkpoint extends the tree of size ``since``."""

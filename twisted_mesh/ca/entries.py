@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-import msgspec
 from attrs import define, field, frozen
 
 from pki.audit.log import Act, Entry
@@ -219,9 +218,4 @@ def new_entry_id() -> str:
 
 def facts_of(entry: RegistrationEntry) -> dict[str, str]:
     """All that an entry says, for the audit log."""
-    said = msgspec.structs.asdict(entry.members())
-    members = {name: value for name, value in said.items() if value and name != "id"}
-    return {
-        name: value if isinstance(value, str) else ", ".join(map(str, value))
-        for name, value in members.items()
-    }
+    return entry.members().facts()

@@ -213,6 +213,13 @@ class Health:
         return Check("intents", Standing.OK, f"{count} signatures are under way")
 
     async def _audit(self) -> Check:
+        if self.log.contradiction is not None:
+            return Check(
+                "audit",
+                Standing.FAIL,
+                f"the audit log is not what was signed, and nothing is signed or issued: {self.log.contradiction}",
+                "find out who changed the record (mesh-ctl audit verify), and restore a backup; revoking works",
+            )
         if self.log.last_problem is not None:
             return Check(
                 "audit",

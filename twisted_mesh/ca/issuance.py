@@ -108,7 +108,11 @@ class Issuance:
             entry=bought_by,
         )
         digest = hashlib.sha256(draft.tbs)
-        facts = {"spiffe_id": str(spiffe_id), "tbs": digest.hexdigest()}
+        facts = {
+            "spiffe_id": str(spiffe_id),
+            "tbs": digest.hexdigest(),
+            "expires_at": rfc3339(draft.not_after),
+        }
         if bought_by is not None:
             facts["entry"] = bought_by
         act = self.log.entry(

@@ -92,6 +92,7 @@ class CertificateAuthority:
         The same ``idempotency_key`` from the same caller with the same CSR is answered with the same
         certificate, as long as that is good; so is the same ``token``, which buys only one.
         """
+        self.issuance.log.demand_intact()
         if token is None and principal.serial is not None:
             presented = await self.store.find(principal.serial)
             principal = evolve(principal, entry=presented.entry if presented else None)

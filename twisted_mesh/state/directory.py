@@ -86,6 +86,11 @@ class StateDirectory:
         return self.ca / "restored"
 
     @property
+    def checkpoints(self) -> Path:
+        """What was signed last of the audit log, apart from the record."""
+        return self.ca / "checkpoints"
+
+    @property
     def socket(self) -> Path:
         """Where it listens for callers of this machine."""
         return self.ca / "ca.sock"

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 
 from pki.audit import merkle
 from pki.audit.log import Entry
-from twisted_mesh.stores.records import LoggedEntry, LogHead, StoreError
+from twisted_mesh.stores.records import LogCut, LoggedEntry, LogHead
 from twisted_mesh.stores.schema import (
     audit,
     checkpoints,
@@ -49,7 +49,7 @@ def record(connection: Connection, entry: Entry) -> None:
 
 
 def extend(connection: Connection) -> LogHead:
-    """Take what was recorded since into the tree. Raises :class:`StoreError` where some of it is gone."""
+    """Take what was recorded since into the tree. Raises :class:`LogCut` where some of it is gone."""
     size = counter(connection, "tree")
     news = connection.execute(
         select(audit.c.position, audit.c.entry)
@@ -58,7 +58,7 @@ def extend(connection: Connection) -> LogHead:
         .limit(_STRIDE)
     ).all()
     if [row.position for row in news] != list(range(size, size + len(news))):
-        raise StoreError(
+        raise LogCut(
             f"entries of the audit log are missing after the first {size}: somebody deleted them; "
             "keep a copy of the store, and restore the last backup"
         )

@@ -195,6 +195,12 @@ class StoreError(PkiError):
     code = Code.STORE_UNAVAILABLE
 
 
+class LogCut(StoreError):
+    """Acts are missing that are not in the audit log's tree yet."""
+
+    code = Code.LOG_CUT
+
+
 class Unknown(StoreError):
     """Nothing has this serial, number or id."""
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.error import TimeoutError
+from twisted.internet.threads import deferToThread
 
 from pki.audit.log import Act, LogKey
 from pki.errors import PkiError
 from pki.policy.entry import RegistrationEntry
-from pki.validity import spoken_duration
+from pki.validity import format_duration, spoken_duration
 from twisted_mesh import observe
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.api.routes import ROUTES
@@ -39,7 +41,7 @@ from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.state.directory import StateDirectory, refuse_changeable
+from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.stores.opening import open_store
@@ -121,7 +123,8 @@ class CaService(MeshService):
     ) -> CaParts:
         """The CA, from what it issues with to what watches it. Raises :class:`StateError`."""
         options, reactor, store = self.options, self.reactor, self.store
-        self.audit = log = AuditLog(store, self._log_key(), wall_clock)
+        remembered = self.state.checkpoints if store.is_kept else None
+        self.audit = log = AuditLog(store, self._log_key(), wall_clock, remembered, deferToThread)
         # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
         notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
         current = CurrentAuthorities(
@@ -211,7 +214,7 @@ class CaService(MeshService):
         """Settle what is left of earlier lives, then get a certificate, and listen. Raises :class:`PkiError`."""
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
-        await log.recall()
+        await log.recall(is_restored=self.state.restored.exists())
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         await take_note_of_restore(self.state, log, trust_domain)
@@ -219,7 +222,12 @@ class CaService(MeshService):
         await log.record(
             Act.START,
             trust_domain,
-            {"version": version("twisted-mesh"), "issuer": parts.authorities.issuing.key_id},
+            {
+                "version": version("twisted-mesh"),
+                "issuer": parts.authorities.issuing.key_id,
+                # What says later which of what is gone may have been pruned.
+                "keep_expired": format_duration(self.options["keep-expired"]),
+            },
         )
         await default_entry.settle(
             parts.entries,
@@ -228,7 +236,8 @@ class CaService(MeshService):
             declined=bool(self.options["no-default-entry"]),
             is_lost=self.record_is_lost,
         )
-        await log.extend()
+        with suppress(StateError):  # of a full disk; it is told, and tried again, each second
+            await log.extend()
         log.start(self.reactor)
         self.housekeeping.start()
         await parts.publisher.ready()

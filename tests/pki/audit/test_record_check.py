@@ -206,18 +206,6 @@ def test_what_a_restore_has_carried_over_or_dropped_is_as_it_says() -> None:
     assert tables.differences() == []
 
 
-def test_what_is_newer_than_the_log_that_was_read_is_not_judged() -> None:
-    check = RecordCheck(NOW + timedelta(minutes=3), until=NOW + timedelta(minutes=2))
-    for position, entry in enumerate(ACTS):
-        check.act(Row(position, entry.to_bytes()))
-    new = certificate(0x4AFF)
-    assert [d.code for d in check.certificate(new)] == ["record-unknown"]
-    assert list(check.certificate(evolve(new, issued_at=NOW + timedelta(minutes=3)))) == []
-    future = evolve(new, issued_at=NOW + timedelta(minutes=9))
-    assert [d.code for d in check.certificate(future)] == ["record-unknown"]
-    check.close()
-
-
 def test_what_is_no_entry_or_no_serial_tells_nothing() -> None:
     bad = act(Act.REVOKE, "not a serial", {})
     rows = [Row(0, b"rubbish"), Row(1, bad.to_bytes()), Row(2, issue(ISSUED).to_bytes())]

@@ -205,5 +205,16 @@ def test_what_was_signed_under_another_name_is_of_the_time_before_a_restore(
 ) -> None:
     record(rig)
     extended(rig)
-    assert next_life(rig, LogKey.generate("mesh.local/audit/restored")).latest is None
+    renamed = LogKey("mesh.local/audit/restored", rig.log.key.private_key)
+    log = AuditLog(rig.store, renamed, lambda: rig.time)
+    result_of(log.recall(is_restored=True))
+    assert log.latest is not None
+    assert (log.latest.checkpoint.origin, log.latest.checkpoint.size) == (renamed.name, 1)
     assert logged == []
+
+
+def test_another_name_without_a_restore_is_told(rig: CaRig, logged: Any) -> None:
+    record(rig)
+    extended(rig)
+    next_life(rig, LogKey("mesh.local/audit/other", rig.log.key.private_key))
+    assert [event["code"] for event in logged] == ["log-unvouched"]

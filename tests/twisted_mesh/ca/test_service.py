@@ -33,6 +33,7 @@ from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import Purpose, leaf_problems
+from pki.validity import rfc3339
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
 from twisted_mesh.ca.issuance import Purchase
@@ -434,6 +435,7 @@ def test_an_issue_is_in_the_log_with_the_digest_of_what_was_signed(rig: CaRig) -
         "at": entry["at"],
         "object": serial_hex(leaf.serial_number),
         "facts": {
+            "expires_at": rfc3339(leaf.not_valid_after_utc),
             "spiffe_id": str(BACKEND),
             "tbs": hashlib.sha256(leaf.tbs_certificate_bytes).hexdigest(),
         },

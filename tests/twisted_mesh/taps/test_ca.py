@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 from cryptography import x509
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 
 from pki.errors import PkiError
@@ -27,6 +27,7 @@ from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.taps import ca as taps_ca
 from twisted_mesh.taps import lifecycle
 from twisted_mesh.taps.ca import CaService
 from twisted_mesh.taps.ca_options import Options
@@ -149,6 +150,8 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exits: list[Any]) -> Site:
     vault = Vault()
     monkeypatch.setattr(MemoryKey, "sign", vault.signing)
+    # What is put aside on a thread is done at once: the reactor of this house has none of its own for it.
+    monkeypatch.setattr(taps_ca, "deferToThread", maybeDeferred)
     return Site(tmp_path, vault)
 
 

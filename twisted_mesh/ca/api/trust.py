@@ -148,7 +148,9 @@ def _row(revoked: Revocation) -> RevocationRow:
 async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> LogNews | None:
     """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
     latest = ca.log.latest
-    if latest is None or (is_ours and latest.checkpoint.size == size):
+    if latest is None or ca.log.contradiction is not None:
+        return None  # what was signed last leads nowhere: the CA itself says so
+    if is_ours and latest.checkpoint.size == size:
         return None
     if ca.notifier is None:
         return await _log_news(ca, size)

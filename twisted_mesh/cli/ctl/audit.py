@@ -45,10 +45,11 @@ def command() -> None:
 @reaching
 @format_option
 def verify(*, reach: Reach, file: str | None, verifier: str | None, format_: str) -> int:
-    """Look for whatever is cut, edited, reordered or rolled back in the whole log.
+    """Look for whatever is cut, edited, reordered or rolled back in the whole log, and changed in the record.
 
     Every entry is hashed, and the tree is held against every signed checkpoint: the log's own, those
     that endpoints on this machine have seen, and the one that this command saw last and remembers.
+    Every certificate, entry and token on record is compared with what the log says of it.
     Exit status 1 if anything is wrong.
 
     \b

@@ -17,9 +17,11 @@ from pki.errors import Malformed, PkiError
 from pki.validity import spoken_time
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import LARGEST_PAGE, LogEntry
-from twisted_mesh.cli.ctl import audit_transcript, output
+from twisted_mesh.cli.ctl import audit_record, audit_transcript, output
+from twisted_mesh.cli.ctl.audit_record import Compared
 from twisted_mesh.cli.ctl.audit_transcript import Header, Transcript
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.state.directory import read_file, writing_whole
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 
@@ -38,11 +40,14 @@ class Report:
     held: int
     """How many checkpoints the log was held against."""
     pruned: int
+    record: Compared | None = None
+    """The record against it; None where only a log is at hand."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the log; warnings do not."""
-        return not any(finding.is_breach for finding in self.findings)
+        """Whether nothing speaks against the log or the record; warnings do not."""
+        differs = self.record is not None and self.record.differences
+        return not differs and not any(finding.is_breach for finding in self.findings)
 
     def put(self, *, as_json: bool, trusted: str) -> int:
         """Print it; ``trusted`` says where the belief in the log's key comes from."""
@@ -52,6 +57,8 @@ class Report:
         for finding in self.findings:
             word = output.status_word("fail" if finding.is_breach else "warn")
             output.put(f"{word}: {finding.code}: {finding.detail}")
+        for difference in self.record.differences if self.record else ():
+            output.put(f"{output.status_word('fail')}: {difference.code}: {difference.detail}")
         size = self.checkpoint.size if self.checkpoint else 0
         told = [output.counted(size, "entry", "entries")]
         if self.checkpoint is not None:
@@ -59,6 +66,12 @@ class Report:
         told.append(f"{output.counted(self.held, 'checkpoint')} compared")
         if self.pruned:
             told.append(f"{self.pruned:,} only by hash: their text is pruned")
+        if self.record is not None:
+            told.append(
+                f"{output.counted(self.record.judged, 'row')} of the record compared with it"
+            )
+            if self.record.unjudged:
+                told.append(f"{self.record.unjudged:,} not judged: what says so may be pruned")
         if self.seen is not None and self.ok:
             told.append(
                 f"consistent with the {self.seen.size:,} seen at {spoken_time(self.seen.at)}"
@@ -75,6 +88,7 @@ class Report:
             "seen": _told(self.seen),
             "compared": self.held,
             "pruned": self.pruned,
+            "record": _compared(self.record),
             "trust": trusted,
             "findings": [
                 {
@@ -87,6 +101,22 @@ class Report:
                 for finding in self.findings
             ],
         }
+
+
+def _compared(record: Compared | None) -> dict[str, object] | None:
+    if record is None:
+        return None
+    differences = [
+        {
+            "code": found.code,
+            "kind": found.kind,
+            "name": found.name,
+            "detail": found.detail,
+            "entry": found.position,
+        }
+        for found in record.differences
+    ]
+    return {"judged": record.judged, "unjudged": record.unjudged, "differences": differences}
 
 
 def _told(checkpoint: Checkpoint | None) -> dict[str, object] | None:
@@ -129,6 +159,7 @@ class Verifying:
     state: Path
     """Where what was seen is remembered."""
     as_json: bool
+    now: Now = wall_clock
 
     async def __call__(self, administration: Administration) -> int:
         witness = LogWitness(witness_path(self.state, f"{administration.client.address} mesh-ctl"))
@@ -157,6 +188,9 @@ class Verifying:
             return report.put(as_json=self.as_json, trusted="do not trust it")
         others = [c for c in witnesses(self.state, verifier) if c != seen]
         report = inspected(read, verifier, others, seen)
+        found = await audit_record.compared(administration, file, self.now())
+        unsigned = await _unsigned(administration)
+        report = evolve(report, record=found, findings=(*report.findings, *unsigned))
         if report.ok and report.checkpoint is not None:
             problem = await self._remember(administration, witness, read.header, report.checkpoint)
             if problem is not None:
@@ -181,6 +215,16 @@ class Verifying:
             proof = tuple(map(_hash, found.proof))
         witness.compare(LogStatement(header.verifier, header.checkpoint or "", proof), 0.0)
         return witness.problem
+
+
+async def _unsigned(administration: Administration) -> list[Finding]:
+    """What the CA itself says against its log: then it shows what it signed last, and no more."""
+    checks = (await administration.health()).checks
+    return [
+        Finding(Code.UNHEALTHY_AUDIT, 0, 1, f"the CA says: {check.detail}")
+        for check in checks
+        if check.name == "audit" and check.status == "fail"
+    ]
 
 
 def _replaced(read: Transcript, before: Verifier, now: Verifier, path: Path | None) -> str:

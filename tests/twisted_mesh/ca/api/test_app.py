@@ -743,7 +743,7 @@ STATUSES = {
     503: {
         *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
-        "Unvouched",
+        *("Unvouched", "LogCut"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
         *("RotationBroke", "UnfitResponder", "NotPublished"),

@@ -1,0 +1,94 @@
+"""The checkpoints that the CA signed last, in a file beside the record, which can be rewritten without them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from attrs import define, field, frozen
+
+from pki.audit.log import Checkpoint, Verifier
+from pki.errors import PkiError
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import read_file, write_whole
+
+_log = logger("ca")
+#: So many of the newest stay, and of those before them one for each power of two that the log has grown by since.
+_NEWEST = 16
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    checkpoints: list[str]
+    """Signed notes of one log, by size."""
+
+
+@frozen
+class SignedCheckpoint:
+    """A checkpoint and the note that carries its signature."""
+
+    checkpoint: Checkpoint
+    note: str
+
+
+@define(eq=False)
+class CheckpointMemory:
+    """Remembers where one log stood. Nobody without its key can put something else there."""
+
+    verifier: Verifier
+    path: Path | None = None
+    """The file; None for a CA that keeps nothing."""
+    _kept: list[SignedCheckpoint] = field(factory=list, init=False)
+
+    def recall(self) -> SignedCheckpoint | None:
+        """The last one, of whichever log it is that our key has signed; None where there is none that can be read."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            told = msgspec.json.decode(read_file(self.path, "the checkpoints"), type=_File)
+            self._kept = [self._opened(note) for note in told.checkpoints]
+        except (PkiError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            _log.warn(
+                "{path} cannot be used: {error}",
+                event="checkpoints-lost",
+                path=str(self.path),
+                error=str(error),
+            )
+            return None
+        return self._kept[-1] if self._kept else None
+
+    def keep(self, signed: SignedCheckpoint) -> None:
+        """Remember it, whole and flushed to the disk. Of another log or of a smaller one, it is the only one then.
+
+        Raises :class:`StateError`.
+        """
+        checkpoint = signed.checkpoint
+        before = [
+            kept
+            for kept in self._kept
+            if kept.checkpoint.size < checkpoint.size
+            and kept.checkpoint.origin == checkpoint.origin
+        ]
+        self._write([*_thinned(before, checkpoint.size), signed])
+
+    def begin_anew(self, signed: SignedCheckpoint) -> None:
+        """Forget all before this one. Raises :class:`StateError`."""
+        self._write([signed])
+
+    def _write(self, kept: list[SignedCheckpoint]) -> None:
+        if self.path is not None:
+            notes = _File([signed.note for signed in kept])
+            write_whole(self.path, msgspec.json.encode(notes), 0o600)
+        self._kept = kept
+
+    def _opened(self, note: str) -> SignedCheckpoint:
+        """By our key, under the name that the note has: a CA that was restored has another than before."""
+        name = note.partition("\n")[0]
+        return SignedCheckpoint(Verifier(name, self.verifier.public_bytes).open(note), note)
+
+
+def _thinned(kept: Sequence[SignedCheckpoint], size: int) -> list[SignedCheckpoint]:
+    """By size; ``size`` is that of the log now."""
+    old, newest = kept[: 1 - _NEWEST], kept[1 - _NEWEST :]
+    by_age: dict[int, SignedCheckpoint] = {}
+    for signed in old:
+        by_age.setdefault((size - signed.checkpoint.size).bit_length(), signed)
+    return [*by_age.values(), *newest]

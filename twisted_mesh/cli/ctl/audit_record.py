@@ -1,0 +1,121 @@
+"""The CA's record, as it shows it to administrators, against its audit log."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import IO
+
+from attrs import evolve, frozen
+
+from pki.audit.record_check import (
+    Difference,
+    RecordCheck,
+    RecordedCertificate,
+    RecordedEntry,
+    RecordedToken,
+)
+from pki.serial import parse_serial
+from pki.validity import parse_rfc3339
+from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.messages import CertificateRow, Registration, TokenRow
+from twisted_mesh.cli.ctl import audit_transcript
+from twisted_mesh.cli.ctl.audit_transcript import Transcript
+from twisted_mesh.runtime.tasks import sleep
+
+#: Seconds until whatever is recorded now is in the log that is signed.
+_SETTLING = 3.0
+
+
+@frozen
+class Compared:
+    """What of a record was compared with the log."""
+
+    differences: tuple[Difference, ...] = ()
+    judged: int = 0
+    unjudged: int = 0
+    """What the log does not tell of any more."""
+
+
+async def compared(
+    administration: Administration, transcript: IO[bytes], now: datetime
+) -> Compared:
+    """Every row that the CA shows against its log, which was fetched before into ``transcript``.
+
+    The CA goes on meanwhile. So what differs is looked at again a moment later, and is told only if it still does.
+    """
+    first = await _compared(administration, transcript, now)
+    if not first.differences:
+        return first
+    await sleep(administration.client.reactor, _SETTLING)
+    with tempfile.TemporaryFile() as file:
+        await audit_transcript.write(administration, file)
+        second = await _compared(administration, file, now)
+    known = {(found.code, found.kind, found.name) for found in first.differences}
+    return evolve(
+        second,
+        differences=tuple(f for f in second.differences if (f.code, f.kind, f.name) in known),
+    )
+
+
+async def _compared(
+    administration: Administration, transcript: IO[bytes], now: datetime
+) -> Compared:
+    check = RecordCheck(now)
+    try:
+        transcript.seek(0)
+        for row in Transcript.open(transcript).rows():
+            check.act(row)
+        found = [difference async for difference in _differences(administration, check)]
+        return Compared(tuple(found), check.judged, check.unjudged)
+    finally:
+        check.close()
+
+
+async def _differences(
+    administration: Administration, check: RecordCheck
+) -> AsyncIterator[Difference]:
+    async for page in administration.pages({}, None):
+        for certificate in page.certificates:
+            for difference in check.certificate(_certificate(certificate)):
+                yield difference
+    for registration in (await administration.registrations()).entries:
+        if registration.source != "file":  # which is no part of the record
+            for difference in check.entry(_entry(registration)):
+                yield difference
+    for token in await administration.tokens():
+        for difference in check.token(_token(token)):
+            yield difference
+    for difference in check.missing():
+        yield difference
+
+
+def _certificate(row: CertificateRow) -> RecordedCertificate:
+    return RecordedCertificate(
+        parse_serial(row.serial),
+        row.spiffe_id,
+        parse_rfc3339(row.issued_at),
+        parse_rfc3339(row.expires_at),
+        _time(row.revoked_at),
+        row.reason,
+        row.entry,
+    )
+
+
+def _entry(row: Registration) -> RecordedEntry:
+    return RecordedEntry(row.id, row.facts(), _time(row.created_at))
+
+
+def _token(row: TokenRow) -> RecordedToken:
+    return RecordedToken(
+        row.id,
+        row.entry,
+        parse_rfc3339(row.expires_at),
+        parse_rfc3339(row.created_at),
+        row.key,
+        _time(row.revoked_at),
+        _time(row.spent_at),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else parse_rfc3339(text)
