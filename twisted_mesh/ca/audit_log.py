@@ -178,7 +178,8 @@ class AuditLog:
             await self._compare(base, head)
             self._bound_tail(base, head)
         except _CONTRADICTIONS as error:
-            self.latest = remembered
+            if remembered is not None and remembered.checkpoint.origin == self.key.name:
+                self.latest = remembered
             self._contradict(error)
             await self._accept()
             return

@@ -42,7 +42,7 @@ from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
-from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
@@ -101,6 +101,8 @@ class CaService(MeshService):
             issuing_algorithm=options["issuing-key"],
             issuing_life=options["issuing-duration"],
         )
+        if fresh:  # a CA that is begun anew remembers no other
+            remove_file(self.state.checkpoints)
         issuance_log = None
         if options["issuance-log"]:
             issuance_log = IssuanceLog(Path(options["issuance-log"]))

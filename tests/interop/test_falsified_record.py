@@ -1,0 +1,124 @@
+"""Somebody who can write ``mesh.db`` and nothing else: what they change there is found, and named."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from pki.issuing.csr import build_csr
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.spiffe import SpiffeId
+from tests.interop.administering import answer, issue
+from tests.interop.house import House, Reply
+from tests.running import until
+
+ALICE, BOB = "spiffe://mesh.local/people/alice", "spiffe://mesh.local/people/bob"
+
+
+def falsify(house: House, *statements: str) -> None:
+    with closing(sqlite3.connect(house.state / "ca" / "mesh.db")) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def serials(house: House) -> list[str]:
+    """One that is revoked, and one that is not."""
+    revoked, good = issue(house, ALICE), issue(house, BOB)
+    assert house.ctl("cert", "revoke", "--serial", revoked, "--yes").returncode == 0
+    return [serial.replace(":", "").lower() for serial in (revoked, good)]
+
+
+@pytest.mark.interop
+def test_who_changes_the_tables_is_found(house: House) -> None:
+    ca = house.start_ca()
+    revoked, good = serials(house)
+    entry = ("entry", "create", "--selector", "unix:uid:1001", "--spiffe-id", ALICE)
+    made = answer(house, *entry)["id"]
+    token = answer(house, "token", "create", "--spiffe-id", BOB)["id"]
+    assert house.ctl("token", "revoke", token, "--yes").returncode == 0
+    assert ca.stop() == 0
+    ca = house.start_ca()
+    honest = answer(house, "audit", "verify")
+    assert honest["record"]["differences"] == []
+    assert honest["record"]["judged"] >= 6
+    assert honest["record"]["unjudged"] == 0
+    assert ca.stop() == 0
+
+    falsify(
+        house,
+        "DELETE FROM feed",
+        "UPDATE certificates SET revoked_at = NULL, reason = NULL",
+        f"UPDATE certificates SET expires_at = expires_at - 1000000 WHERE serial LIKE '%{good}'",
+        "UPDATE tokens SET revoked_at = NULL",
+        "UPDATE entries SET document = CAST(replace(CAST(document AS TEXT), 'uid:1001', 'uid:1002') AS BLOB)",
+    )
+    house.start_ca()
+    found = answer(house, "audit", "verify", status=1)
+    assert found["findings"] == []
+    named = {(d["code"], d["name"]) for d in found["record"]["differences"]}
+    assert named == {
+        ("record-unrevoked", revoked),
+        ("record-changed", good),
+        ("record-unrevoked", token),
+        ("record-changed", made),
+    }
+    spoken = house.ctl("audit", "verify")
+    assert spoken.returncode == 1
+    assert f"fail: record-unrevoked: the certificate {revoked} for {ALICE} is not" in spoken.stdout
+
+
+def sign(house: House) -> Reply:
+    key = MemoryKey.generate(KeyAlgorithm.EC_P256)
+    csr = build_csr(key, SpiffeId.parse(ALICE)).decode()
+    return house.post("socket", "/api/v1/sign", {"csr": csr, "requested_id": ALICE})
+
+
+def emptied(house: House) -> None:
+    """The revocation is gone from rows and log, and the CA is to sign that."""
+    falsify(
+        house,
+        "DELETE FROM tiles",
+        "DELETE FROM checkpoints",
+        "DELETE FROM feed",
+        "UPDATE certificates SET revoked_at = NULL, reason = NULL",
+        'UPDATE audit SET entry = CAST(replace(CAST(entry AS TEXT), \'"act":"revoke"\', \'"act":"refuse"\') AS BLOB)',
+        "UPDATE counters SET value = 0 WHERE name = 'tree'",
+    )
+
+
+def begun_anew(house: House) -> None:
+    for tail in ("", "-wal", "-shm"):
+        (house.state / "ca" / f"mesh.db{tail}").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [emptied, pytest.param(begun_anew, marks=pytest.mark.interop)],
+    ids=lambda how: how.__name__,
+)
+def test_a_rewritten_log_is_not_signed_and_nothing_is_issued(
+    house: House, how: Callable[[House], None]
+) -> None:
+    ca = house.start_ca()
+    _, good = serials(house)
+    assert ca.stop() == 0
+    how(house)
+    house.start_ca()
+    found = answer(house, "audit", "verify", status=1)
+    assert "unhealthy-audit" in {finding["code"] for finding in found["findings"]}
+    checks = {check["name"]: check for check in answer(house, "doctor", status=1)["checks"]}
+    assert checks["audit"]["status"] == "fail"
+    ready = house.ask("socket", "/readyz")
+    assert ready.status == 503
+    assert "unhealthy-audit" in ready.text
+    assert sign(house).status == 503
+    if how is emptied:
+        done = house.ctl("cert", "revoke", "--serial", good, "--yes")
+        assert done.returncode == 0, done.stderr
+
+    (house.state / "ca" / "accept-log").touch()
+    until(lambda: house.ask("socket", "/readyz").status == 200)
+    # A record that is begun anew has no entry, and lets nobody in by that.
+    assert sign(house).status == (201 if how is emptied else 403)
+    assert not (house.state / "ca" / "accept-log").exists()
