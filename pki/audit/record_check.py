@@ -21,25 +21,29 @@ from pki.validity import parse_duration, parse_rfc3339, rfc3339
 
 #: By how much the time of an act and that in its row may differ: the two are taken one after the other.
 _SLACK = timedelta(minutes=1)
+_DEFAULT = "entry default"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: What an entry says, as the act of its making tells it.
 _MEMBERS = frozenset(
     ("selectors", "spiffe_id", "dns_names", "ip_addresses", "ttl", "max_ttl", "keys", "comment")
 )
+#: So many digits of an issuer's key id are in the act of an issue.
+ISSUER_DIGITS = 16
 #: So many acts are written to the scratch tables at once.
 _BATCH = 1000
 _SCRATCH = """
 CREATE TABLE issued (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, spiffe_id TEXT, entry TEXT,
-    tbs TEXT, expires_at TEXT, token TEXT) WITHOUT ROWID;
+    tbs TEXT, expires_at TEXT, token TEXT, issuer TEXT) WITHOUT ROWID;
 CREATE TABLE revoked (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, reason TEXT) WITHOUT ROWID;
 CREATE TABLE written_off (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE carried_over (serial TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE told (serial TEXT PRIMARY KEY, issuer TEXT) WITHOUT ROWID;
 CREATE TABLE seen (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _TOLD = """
-SELECT i.position, i.spiffe_id, i.entry, i.tbs, i.expires_at, r.position, r.at, r.reason, c.serial
+SELECT i.position, i.spiffe_id, i.entry, i.tbs, i.expires_at, i.issuer, r.position, r.at, r.reason, c.serial, t.issuer
 FROM (SELECT ? AS serial) s LEFT JOIN issued i USING (serial) LEFT JOIN revoked r USING (serial)
-    LEFT JOIN carried_over c USING (serial)
+    LEFT JOIN carried_over c USING (serial) LEFT JOIN told t USING (serial)
 """
 _UNSEEN = """
 SELECT serial, position, at, expires_at FROM issued WHERE serial NOT IN (SELECT serial FROM seen) ORDER BY position
@@ -64,6 +68,8 @@ class RecordedCertificate:
     """The registration entry that bought it."""
     tbs: str | None = None
     """SHA-256 in hex of what is signed in the certificate that is kept; None where that is not looked at."""
+    issuer: str | None = None
+    """:func:`pki.keys.key_id` of its CA; None where that is not looked at."""
 
 
 @frozen
@@ -130,6 +136,8 @@ class RecordCheck:
     _gone: dict[str, int] = field(factory=dict, init=False)
     """Entries that were deleted, and by which act."""
     _tokens: dict[str, _Made] = field(factory=dict, init=False)
+    _settled: list[int] = field(factory=list, init=False)
+    """The acts by which the CA has decided whether there is a default entry."""
     _bound: dict[str, list[str]] = field(factory=lambda: defaultdict(list), init=False)
     """Tokens by the entry that they are bound to."""
     _revoked_tokens: dict[str, int] = field(factory=dict, init=False)
@@ -142,6 +150,7 @@ class RecordCheck:
     """The last act of a restore: what is from before it may lack what was dropped then."""
     _horizon: datetime = field(default=_EPOCH, init=False)
     """What expired before this may have been pruned."""
+    _knows_feed: bool = field(default=False, init=False)
     _kept: timedelta | None = field(default=timedelta(0), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -198,6 +207,7 @@ class RecordCheck:
                 facts.get("tbs"),
                 facts.get("expires_at"),
                 token,
+                facts.get("issuer"),
             )
         )
         if len(self._issues) >= _BATCH:
@@ -216,6 +226,9 @@ class RecordCheck:
     def _administered(self, position: int, entry: Entry) -> None:
         kind, _, name = entry.object.partition(" ")
         made = _Made(position, entry.at, entry.facts)
+        if entry.object == _DEFAULT and entry.actor == "self":
+            # The CA decides that once in the life of a record; made to forget it, it would make the entry again.
+            self._settled.append(position)
         match kind, entry.facts.get("did"):
             case "entry", "create-entry":
                 self._entries[name] = made
@@ -247,14 +260,23 @@ class RecordCheck:
 
     # The tables.
 
+    def revocation(self, serial: int, issuer: str) -> None:
+        """One that endpoints are told of; before the certificates, with :meth:`knows_feed` after the last."""
+        self._many("told", [(f"{serial:040x}", issuer)])
+
+    def knows_feed(self) -> None:
+        """Whatever endpoints are told of was shown, be it nothing: what is revoked must be among it."""
+        self._knows_feed = True
+
     def certificate(self, row: RecordedCertificate) -> Iterator[Difference]:
         """What the log says differently of a certificate."""
         self._flush()
         serial = f"{row.serial:040x}"
         self._scratch.execute("INSERT OR IGNORE INTO seen VALUES (?)", (serial,))
-        position, spiffe_id, entry, tbs, expires_at, ended, ended_at, reason, carried = (
+        (position, spiffe_id, entry, tbs, expires_at, issuer, *of_end, carried, feed) = (
             self._scratch.execute(_TOLD, (serial,)).fetchone()
         )
+        ended, ended_at, reason = of_end
 
         def differs(code: Code, detail: str, act: int | None) -> Difference:
             return Difference(
@@ -278,7 +300,10 @@ class RecordCheck:
                 "entry": (row.entry, entry),
                 "contents": (row.tbs, tbs if row.tbs else None),
                 "end": (rfc3339(row.expires_at), expires_at or rfc3339(row.expires_at)),
+                "issuer": (_digits(row.issuer), issuer if row.issuer else None),
             }
+            if issuer is None:  # the act of an earlier version
+                del told["issuer"]
             for what, (ours, theirs) in told.items():
                 if ours != theirs:
                     yield differs(
@@ -302,6 +327,12 @@ class RecordCheck:
                     f"({reason}) by entry {ended} of the log",
                     ended,
                 )
+        elif carried is not None and row.revoked_at is None:
+            yield differs(
+                Code.RECORD_UNREVOKED,
+                "is not revoked by the record, and was when a backup was restored, by the log",
+                None,
+            )
         elif (
             row.revoked_at is not None
             and carried is None
@@ -310,6 +341,11 @@ class RecordCheck:
             yield differs(
                 Code.RECORD_REVOKED, "is revoked by the record, and the log does not say so", None
             )
+
+        is_in_force = row.revoked_at is not None and row.expires_at >= self.now
+        if self._knows_feed and is_in_force and (feed is None or (row.issuer or feed) != feed):
+            detail = "is revoked, and the record does not tell endpoints so"
+            yield differs(Code.RECORD_UNREVOKED, detail, ended)
 
     def entry(self, row: RecordedEntry) -> Iterator[Difference]:
         """What the log says differently of a registration entry."""
@@ -402,6 +438,15 @@ class RecordCheck:
         """What the log tells of and no row was shown of. Last."""
         self._flush()
         self._pruned_until(self.now)
+        for position in self._settled[1:]:
+            yield Difference(
+                Code.RECORD_CHANGED,
+                "entry",
+                "default",
+                f"the CA decided anew by entry {position} of the log whether there is a default entry, as it does in a "
+                f"new record only; it had by entry {self._settled[0]}",
+                position,
+            )
         for serial, position, at, expires_at in self._scratch.execute(_UNSEEN):
             # Its end is past its issue: without it, what was issued late enough cannot have been pruned.
             end = _time(expires_at) or _EPOCH + timedelta(microseconds=at)
@@ -472,6 +517,10 @@ def differences(
 
 def _named(row: RecordedCertificate) -> str:
     return f"the certificate {serial_hex(row.serial)} for {printable(row.spiffe_id, 200)}"
+
+
+def _digits(issuer: str | None) -> str | None:
+    return None if issuer is None else issuer[:ISSUER_DIGITS]
 
 
 def _said(value: str | None) -> str:

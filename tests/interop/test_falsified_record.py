@@ -68,6 +68,17 @@ def test_who_changes_the_tables_is_found(house: House) -> None:
     assert f"fail: record-unrevoked: the certificate {revoked} for {ALICE} is not" in spoken.stdout
 
 
+@pytest.mark.interop
+def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
+    ca = house.start_ca()
+    revoked, _ = serials(house)
+    assert ca.stop() == 0
+    falsify(house, "DELETE FROM feed")
+    house.start_ca()
+    (found,) = answer(house, "audit", "verify", status=1)["record"]["differences"]
+    assert (found["code"], found["name"]) == ("record-unrevoked", revoked)
+
+
 def sign(house: House) -> Reply:
     key = MemoryKey.generate(KeyAlgorithm.EC_P256)
     csr = build_csr(key, SpiffeId.parse(ALICE)).decode()

@@ -30,12 +30,14 @@ from twisted_mesh.api.messages import (
     Proof,
     Registration,
     Registrations,
+    RevocationRow,
     Revoked,
     RevokedMany,
     RevokedToken,
     RevokeRequest,
     TokenRow,
     TokenRows,
+    TrustAnswer,
 )
 
 T = TypeVar("T")
@@ -69,6 +71,14 @@ class Administration:
                 return
             if left is not None:
                 left -= len(page.certificates)
+
+    async def revocations(self) -> AsyncIterator[Sequence[RevocationRow]]:
+        """What endpoints are told of, part after part."""
+        after: int | None = 0
+        while after is not None:
+            told = await self._get("/api/v1/trust", {"after": str(after)}, TrustAnswer)
+            yield told.revocations
+            after = told.generation if told.more else None
 
     async def certificate(self, serial: int) -> CertificateDetails:
         """One certificate on record. A serial that is not: :class:`CaRefused` with status 404."""

@@ -8,6 +8,7 @@ from attrs import define, field, frozen
 from cryptography import x509
 
 from pki.audit.log import Act
+from pki.audit.record_check import ISSUER_DIGITS
 from pki.crl.schedule import RESPONDER_LIFE
 from pki.issuing.authority import Authority, Draft
 from pki.issuing.profile import OCSP_RESPONDER
@@ -112,6 +113,7 @@ class Issuance:
             "spiffe_id": str(spiffe_id),
             "tbs": digest.hexdigest(),
             "expires_at": rfc3339(draft.not_after),
+            "issuer": issuing.key_id[:ISSUER_DIGITS],
         }
         if bought_by is not None:
             facts["entry"] = bought_by

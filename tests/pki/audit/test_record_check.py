@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 from pki.audit.auditor import Row
 from pki.audit.log import Act, Entry
 from pki.audit.record_check import (
+    ISSUER_DIGITS,
     Difference,
     RecordCheck,
     RecordedCertificate,
@@ -19,6 +20,7 @@ from pki.audit.record_check import (
 from pki.validity import rfc3339
 from tests.authorities import NOW
 
+ISSUER = "ab" * 32
 ISSUED, REVOKED, WRITTEN_OFF, BOUGHT = 0x4A01, 0x4A02, 0x4A03, 0x4A04
 MEMBERS = {"selectors": "unix:uid:7", "spiffe_id": "spiffe://mesh.local/web"}
 LATER = NOW + timedelta(hours=1)
@@ -31,6 +33,7 @@ def act(kind: Act, object: str, facts: Mapping[str, str], actor: str = "unix:uid
 
 def issue(serial: int, actor: str = "unix:uid:7") -> Entry:
     facts = {"spiffe_id": ID, "tbs": f"{serial:064x}", "entry": "web", "expires_at": rfc3339(LATER)}
+    facts["issuer"] = ISSUER[:ISSUER_DIGITS]
     return act(Act.ISSUE, f"{serial:x}", facts, actor)
 
 
@@ -54,7 +57,8 @@ ACTS = (
 
 def certificate(serial: int, reason: str | None = None) -> RecordedCertificate:
     revoked_at = NOW if reason else None
-    return RecordedCertificate(serial, ID, NOW, LATER, revoked_at, reason, "web", f"{serial:064x}")
+    tbs = f"{serial:064x}"
+    return RecordedCertificate(serial, ID, NOW, LATER, revoked_at, reason, "web", tbs, ISSUER)
 
 
 @frozen
@@ -135,6 +139,7 @@ FALSIFIED = {
     "renamed": (on(0, spiffe_id="spiffe://mesh.local/db"), "record-changed", "4a01", 7),
     "other-contents": (on(0, tbs="0" * 64), "record-changed", "4a01", 7),
     "ended-early": (on(0, expires_at=NOW), "record-changed", "4a01", 7),
+    "other-issuer": (on(0, issuer="cd" * 32), "record-changed", "4a01", 7),
     "other-entry": (on(0, entry="default"), "record-changed", "4a01", 7),
     "deleted-certificate": (without("certificates", 1), "record-missing", "4a02", 8),
     "added-certificate": (
@@ -211,3 +216,31 @@ def test_what_is_no_entry_or_no_serial_tells_nothing() -> None:
     rows = [Row(0, b"rubbish"), Row(1, bad.to_bytes()), Row(2, issue(ISSUED).to_bytes())]
     found = differences(rows, [certificate(ISSUED)], [], [], NOW)
     assert list(found) == []
+
+
+def test_what_is_revoked_must_be_what_endpoints_are_told() -> None:
+    def found(*told: tuple[int, str]) -> list[tuple[str, str]]:
+        check = RecordCheck(NOW)
+        for position, entry in enumerate(ACTS):
+            check.act(Row(position, entry.to_bytes()))
+        for serial, issuer in told:
+            check.revocation(serial, issuer)
+        check.knows_feed()
+        rows = [d for row in HONEST.certificates for d in check.certificate(row)]
+        check.close()
+        return [(str(d.code), d.name) for d in rows]
+
+    assert found((REVOKED, ISSUER), (WRITTEN_OFF, ISSUER)) == []
+    assert found((WRITTEN_OFF, ISSUER)) == [("record-unrevoked", "4a02")]
+    both = [("record-unrevoked", "4a02"), ("record-unrevoked", "4a03")]
+    assert found((REVOKED, "cd" * 32)) == both
+    assert found() == both
+
+
+def test_a_default_entry_that_comes_back_is_found() -> None:
+    declined = act(Act.ADMINISTER, "entry default", {"did": "declined"}, "self")
+    made = act(Act.ADMINISTER, "entry default", {"did": "create-entry", **MEMBERS}, "self")
+    tables = also("entries", RecordedEntry("default", MEMBERS, NOW))(HONEST)
+    assert evolve(tables, acts=(*ACTS, made)).differences() == []
+    (found,) = evolve(tables, acts=(*ACTS, declined, made)).differences()
+    assert (str(found.code), found.name) == ("record-changed", "default")

@@ -74,6 +74,10 @@ async def _compared(
 async def _differences(
     administration: Administration, check: RecordCheck
 ) -> AsyncIterator[Difference]:
+    async for revocations in administration.revocations():
+        for revocation in revocations:
+            check.revocation(parse_serial(revocation.serial), revocation.issuer)
+    check.knows_feed()
     async for page in administration.pages({}, None):
         for certificate in page.certificates:
             for difference in check.certificate(_certificate(certificate)):
@@ -98,6 +102,7 @@ def _certificate(row: CertificateRow) -> RecordedCertificate:
         _time(row.revoked_at),
         row.reason,
         row.entry,
+        issuer=row.issuer,
     )
 
 
