@@ -17,8 +17,8 @@ from pki.svid.certificate import encoded_names, identifier_objection, names_matc
 
 _MAX_DEPTH = 6
 _MOST_PATHS = 8
-#: Microseconds of one core, about what a handshake takes. In it are six signatures of P-384, or thirty of P-256.
-BUDGET = 3_000
+#: Microseconds of one core, about what a handshake takes. In it are four signatures of P-384, or twenty of P-256.
+BUDGET = 2_000
 #: For a look at one certificate above another.
 _LOOK = 5
 
