@@ -6,9 +6,31 @@ from attrs import frozen
 
 #: Well below what Twisted takes, so that nothing is read here that it would refuse.
 _MAX_HEAD, _MAX_HEADERS, _MAX_DIGITS = 8 * 1024, 100, 9
+#: What Twisted's channel keeps of a request between its lines, by the methods that use it: all of that is handed
+#: over at once. Most of these names are its own affair, and may change with any release.
+_HANDED_OVER = {
+    "lineReceived": {"requests", "requestFactory", "persistent", "_command", "_path", "_version"},
+    "headerReceived": {"requests", "requestHeaders", "addRawHeader"},
+    "allHeadersReceived": {"requests", "length", "gotLength", "_version"},
+    "allContentReceived": {"requests", "length", "_command", "_path", "_version"},
+    "dataReceived": {"_buffer", "_busyReceiving"},
+}
 _HEAD = re.compile(
     rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t\x20-\x7e]*\r\n)*)\r\n"
 )
+
+
+def can_be_handed_over(channel: type, lines: type) -> bool:
+    """Whether a whole request can be given to a channel of Twisted's, which reads by ``lines``.
+
+    False where a name has changed: then all is read line by line, which is slower and nothing else.
+    """
+    for method, names in _HANDED_OVER.items():
+        owner = lines if method == "dataReceived" else channel
+        code = getattr(getattr(owner, method, None), "__code__", None)
+        if code is None or not names <= {*code.co_names}:
+            return False
+    return True
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from http import HTTPStatus
 from time import time
 from typing import Any
 from urllib.parse import unquote_to_bytes as unquote
@@ -61,7 +62,7 @@ class BoundedRequest(server.Request):
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         """Send one whole answer in one piece, and be done."""
         lines = [
-            b"%s %d %s" % (self.clientproto, status, RESPONSES.get(status, b"Unknown Status")),
+            b"%s %d %s" % (self.clientproto, status, _phrase(status)),
             b"Server: " + server.version,
             b"Date: " + _date(int(time())),
         ]
@@ -148,6 +149,13 @@ def no_longer_accepted(problem: Problem) -> bytes:
         "the certificate of this connection is no longer accepted here: connect with a good one"
     )
     return problem_body(403, problem.code, detail)
+
+
+@lru_cache(maxsize=64)
+def _phrase(status: int) -> bytes:
+    """What a status is called; Twisted does not know all of them."""
+    known = RESPONSES.get(status)
+    return HTTPStatus(status).phrase.encode("ascii") if known is None else bytes(known)
 
 
 @lru_cache(maxsize=4)

@@ -15,13 +15,14 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import Problem
-from twisted_mesh.http.fast_request import read_fast
+from twisted_mesh.http.fast_request import can_be_handed_over, read_fast
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
 from twisted_mesh.interfaces import IFinishing
@@ -30,6 +31,8 @@ from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.runtime.tasks import within
 
 T = TypeVar("T")
+#: Whether whole requests are read at once; else line by line, where Twisted's own names are not those we know.
+reads_whole = can_be_handed_over(http.HTTPChannel, LineReceiver)
 #: Whoever takes fewer bytes a second is not waited for.
 _SLOWEST = 32 * 1024
 
@@ -117,6 +120,8 @@ class BoundedChannel(http.HTTPChannel):
 
         What Twisted does with each of its lines is done with all of them; the rest is Twisted's.
         """
+        if not reads_whole:
+            return False
         if self.requests or self._buffer or self._busyReceiving or not self.persistent:
             return False
         whole = None if self.transport.disconnecting else read_fast(data)
@@ -217,7 +222,9 @@ class BoundedChannel(http.HTTPChannel):
         """
         if self.refused:
             return  # and closing
-        if refusal is not None and self.requests and not self._handlingRequest:
+        # Without that name of Twisted's, what arrives is served like what has arrived.
+        is_served = getattr(self, "_handlingRequest", True)
+        if refusal is not None and self.requests and not is_served:
             body = no_longer_accepted(refusal)
             self._refuse(b"403 Forbidden", _problem_head(body), body)
             return

@@ -1,6 +1,8 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
 import ipaddress
+from collections.abc import Sequence
+from socket import gethostname
 from typing import ClassVar, cast
 
 import msgspec
@@ -14,6 +16,7 @@ from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.names import is_dns_name
 from pki.validity import parse_lifetime, spoken_duration, spoken_time
 from twisted_mesh import observe
+from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, answer
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
@@ -275,7 +278,9 @@ class ServerService(MeshService):
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
         if self.status_endpoint is not None:
-            health = BoundedSite(HealthResource(self.manager, self.descriptors), reactor)
+            health = BoundedSite(
+                HealthResource(self.manager, self.descriptors, options["dns"]), reactor
+            )
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
@@ -327,14 +332,26 @@ class HealthResource(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, manager: CertificateManager, descriptors: Descriptors) -> None:
+    def __init__(
+        self, manager: CertificateManager, descriptors: Descriptors, names: Sequence[str] = ()
+    ) -> None:
+        """``names`` are host names of ours, by which it may be asked for."""
         super().__init__()
+        self._names = {"localhost", gethostname().lower(), *names}
         self._manager = manager
         self._descriptors = descriptors
 
     def render(self, request: BoundedRequest) -> int:
         """Answer at once: nothing is looked up for it."""
-        if request.path == b"/livez":
+        if not self._is_meant(request):
+            detail = "this is asked for by an address, localhost, or a name of --dns, and not by that Host"
+            answer(
+                request,
+                421,
+                problem_body(421, Code.CROSS_ORIGIN, detail),
+                "application/problem+json",
+            )
+        elif request.path == b"/livez":
             answer(request, 200, b'{"status":"alive"}')
         elif request.path == b"/readyz":
             status, body = self._readiness()
@@ -344,6 +361,26 @@ class HealthResource(resource.Resource):
         else:
             answer(request, 404, b'{"status":"not-found"}')
         return server.NOT_DONE_YET
+
+    def _is_meant(self, request: BoundedRequest) -> bool:
+        """Whether it was sent to us by a name of ours.
+
+        A web page can have its own name lead here, and read what is answered to that; never an address.
+        """
+        hosts = request.requestHeaders.getRawHeaders(b"host") or ()
+        return all(self._is_ours(host.decode("ascii", "replace").lower()) for host in hosts)
+
+    def _is_ours(self, host: str) -> bool:
+        name, colon, port = host.rpartition(":")
+        if not (colon and port.isdigit()):
+            name = host
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
 
     def _readiness(self) -> tuple[int, dict[str, object]]:
         left, known = self._manager.seconds_left, self._manager.trust_store.freshness

@@ -12,11 +12,13 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.python.failure import Failure
-from twisted.web._newclient import ParseError  # exported nowhere else
+from twisted.web import _newclient
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 
+#: Exported nowhere else. Where it has gone, what answers with nonsense is unreachable, and no more is said.
+_PARSE_ERROR: type[Exception] | tuple[()] = getattr(_newclient, "ParseError", ())
 _FRESH = "request a fresh certificate, and compare the two machines' clocks"
 
 #: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
@@ -163,7 +165,7 @@ def problem_of(error: BaseException | Failure) -> Problem:
             return Problem(
                 Code.UNREACHABLE, "it did not answer in time", "check the address and the network"
             )
-        if isinstance(cause, ParseError):
+        if isinstance(cause, _PARSE_ERROR):
             return Problem(Code.NOT_HTTP, "what it answered is not HTTP", "check the address")
         if isinstance(cause, ConnectError):
             return Problem(Code.UNREACHABLE, printable(str(cause), 200), "check the address")

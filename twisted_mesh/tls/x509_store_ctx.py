@@ -46,7 +46,8 @@ def install(
     ],
 ) -> None:
     """Replace the context's verify callback by one that answers with an X509_V_ERR code."""
-    if not available:
+    raw = getattr(context, "_context", None)
+    if not available or raw is None:
         _log.warn(
             "pyOpenSSL's cffi layer has changed: refused peers get a generic alert",
             event="alerts-generic",
@@ -74,7 +75,7 @@ def install(
     # A callback that raises answers 0, which refuses; kept alive by the context that uses it.
     compiled = _ffi.callback("int (*)(int, X509_STORE_CTX *)", callback, error=0, onerror=broke)
     context._mesh_verify = compiled  # type: ignore[attr-defined]
-    _lib.SSL_CTX_set_verify(context._context, mode, compiled)
+    _lib.SSL_CTX_set_verify(raw, mode, compiled)
 
 
 def error_text(errno: int) -> str:

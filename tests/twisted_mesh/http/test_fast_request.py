@@ -8,11 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
+from twisted.protocols.basic import LineReceiver
+from twisted.web import http
 
+from pki.codes import Code
+from pki.errors import Problem
 from tests.pki.strategies import mutated
 from tests.twisted_mesh.http.test_server import GET, LATER, Rig, chunked, post
 from twisted_mesh.http import server
-from twisted_mesh.http.fast_request import FastRequest, read_fast
+from twisted_mesh.http.fast_request import FastRequest, can_be_handed_over, read_fast
 
 DATE = re.compile(rb"Date: [^\r\n]*\r\n")
 POST = post(b'{"a": "b"}', b"Content-Type: application/json")
@@ -167,3 +171,69 @@ def test_what_is_out_of_the_ordinary_is_left_to_twisted(data: bytes) -> None:
 def test_no_bytes_break_the_reader(data: bytes) -> None:
     whole = read_fast(data)
     assert whole is None or data.endswith(whole.body)
+
+
+# Names of Twisted's that are its own affair.
+
+
+def test_the_names_of_twisteds_channel_are_those_that_we_know() -> None:
+    """Where this fails Twisted has changed: see what has become of them, or requests are read line by line."""
+    assert server.reads_whole
+    assert can_be_handed_over(http.HTTPChannel, LineReceiver)
+    assert hasattr(http.HTTPChannel(), "_handlingRequest")
+    assert "_respondToBadRequestAndDisconnect" in vars(http.HTTPChannel)
+
+
+@pytest.mark.parametrize(
+    "method", ["lineReceived", "headerReceived", "allHeadersReceived", "allContentReceived"]
+)
+def test_a_channel_whose_names_have_changed_gets_its_requests_line_by_line(method: str) -> None:
+    def changed(self: object, *args: object) -> None:
+        """It keeps what it reads elsewhere."""
+
+    assert not can_be_handed_over(
+        type("Changed", (http.HTTPChannel,), {method: changed}), LineReceiver
+    )
+    compiled = type("Compiled", (http.HTTPChannel,), {method: len})
+    assert not can_be_handed_over(compiled, LineReceiver)
+    assert not can_be_handed_over(http.HTTPChannel, type("Lines", (), {}))
+
+
+def test_without_those_names_the_same_requests_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = [heard([piece], whole=True) for piece in (GET, POST, GET + GET, b"nonsense\r\n\r\n")]
+    monkeypatch.setattr(server, "reads_whole", False)
+    monkeypatch.setattr(server, "read_fast", None)
+    for piece, answered in zip((GET, POST, GET + GET, b"nonsense\r\n\r\n"), expected, strict=True):
+        rig = Rig()
+        talk = rig.talk()
+        talk.say(piece)
+        assert (DATE.sub(b"", talk.wire.value()), rig.root.seen, talk.open) == answered
+        talk.wire.lose(ConnectionDone())
+
+
+def test_without_its_word_for_a_bad_request_twisted_still_refuses_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(server.BoundedChannel, "_respondToBadRequestAndDisconnect")
+    rig = Rig()
+    talk = rig.talk()
+    talk.say(b"nonsense\r\n\r\n")
+    assert talk.wire.value().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert rig.root.seen == []
+
+
+def test_where_it_is_not_known_what_is_served_a_refused_peer_is_served_first() -> None:
+    rig = Rig()
+    talk = rig.talk()
+    talk.say(LATER[:-2])
+    channel: Any = talk.wire.protocol
+    del channel._handlingRequest
+    channel.finish(Problem(Code.REVOKED, "it is revoked"))
+    assert talk.wire.value() == b""
+    channel._handlingRequest = False
+    talk.say(LATER[-2:])
+    rig.root.finish()
+    assert talk.wire.value().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close" in talk.wire.value()

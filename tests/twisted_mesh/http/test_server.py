@@ -1,5 +1,6 @@
 """Every phase of a connection ends in time, and no body is larger than allowed."""
 
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -791,3 +792,25 @@ def test_a_request_of_http_1_1_names_one_host(head: bytes, answered: int, size: 
     version = b"HTTP/1.0" if b"HTTP/1.0" in head else b"HTTP/1.1"
     assert talk.wire.value().startswith(b"%s %d " % (version, answered))
     assert bool(rig.root.seen) == (answered == 200)
+
+
+@pytest.mark.parametrize(
+    "status", [200, 304, 401, 403, 404, 408, 409, 413, 421, 422, 429, 500, 503]
+)
+def test_every_status_has_its_phrase(status: int) -> None:
+    class Answering(resource.Resource):
+        isLeaf = True
+
+        def render(self, request: server.Request) -> int:
+            answer(request, status, b"")
+            return server.NOT_DONE_YET
+
+    rig = Rig()
+    rig.site.resource = Answering()
+    talk = rig.talk()
+    talk.say(GET)
+    line = talk.wire.value().split(b"\r\n")[0]
+    assert line.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Unknown" not in line
+    if status in (421, 422):
+        assert line.split(b" ", 2)[2].decode() == HTTPStatus(status).phrase

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -570,3 +571,27 @@ def test_an_intermediate_without_the_right_to_sign_is_no_issuer() -> None:
 def test_the_cffi_layer_is_there_with_the_pinned_pyopenssl() -> None:
     assert x509_store_ctx.available
     assert x509_store_ctx.error_text(10) == "certificate has expired"
+    # Not of the class: it is there once a context is.
+    assert SSL.Context(SSL.TLS_METHOD)._context is not None
+
+
+@pytest.mark.parametrize("gone", ["cffi", "context"])
+def test_where_pyopenssl_has_changed_a_refused_peer_is_refused_all_the_same(
+    gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the public callback: all that is lost is the alert that fits."""
+    if gone == "cffi":
+        monkeypatch.setattr(x509_store_ctx, "available", False)
+    else:
+        real = x509_store_ctx.install
+
+        class Changed:
+            """A context that keeps its pointer under another name."""
+
+        def install(context: SSL.Context, mode: int, decide: Any) -> None:
+            real(Changed(), mode, decide)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(x509_store_ctx, "install", install)
+    assert converse(End(False), End(True)).served.made[0].connected_times == 1
+    stranger = converse(End(False, good_svid(home(OTHER))), End(True))
+    assert stranger.served.made[0].connected_times == 0
