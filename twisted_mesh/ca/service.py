@@ -138,7 +138,7 @@ class CertificateAuthority:
         charged = str(request.spiffe_id), purchase.grant.entry
         self.quota.charge(*charged)
         try:
-            async with self.fair_queue.enter(purchase.principal.proof):
+            async with self.fair_queue.enter(purchase.principal.proof, charged[1]):
                 return await self._sign_now(request, purchase)
         except BaseException:  # a caller that hangs up, too
             self.quota.give_back(*charged)

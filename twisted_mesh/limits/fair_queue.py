@@ -19,11 +19,28 @@ RETRY_AFTER = 1.0
 
 
 @define(eq=False)
+class _Waiting:
+    """What one holder's callers have in line."""
+
+    callers: "OrderedDict[str, deque[Deferred[None]]]" = field(factory=OrderedDict)
+    size: int = 0
+
+    def of(self, caller: str) -> int:
+        """Pieces of one of them."""
+        return len(self.callers.get(caller, ()))
+
+    def busiest(self) -> str:
+        """Who has most."""
+        return max(self.callers, key=self.of)
+
+
+@define(eq=False)
 class FairQueue:
     """``async with queue.enter(caller):`` does a piece of work when it is its turn.
 
-    Callers take turns, however much each of them brings. When the line is full, a caller who has less
-    in it than another takes the place of that one's newest piece. Raises :class:`Busy`.
+    Callers take turns, however much each of them brings; and those who are of one holder share the
+    turns of one. When the line is full, whoever has less in it than another takes the place of that
+    one's newest piece. Raises :class:`Busy`.
     """
 
     most: int = AT_ONCE
@@ -31,7 +48,8 @@ class FairQueue:
     per_caller: int = OF_ONE_CALLER
     _held: "Counter[str]" = field(factory=Counter, init=False)
     """Pieces of each caller, at work and in line."""
-    _line: "OrderedDict[str, deque[Deferred[None]]]" = field(factory=OrderedDict, init=False)
+    _line: "OrderedDict[str, _Waiting]" = field(factory=OrderedDict, init=False)
+    """By holder; whose turn is next is the first."""
     _inside: int = field(default=0, init=False)
     _waiting: int = field(default=0, init=False)
     _is_letting_in: bool = field(default=False, init=False)
@@ -46,12 +64,13 @@ class FairQueue:
         """Pieces of work that wait."""
         return self._waiting
 
-    def enter(self, caller: str) -> "Turn":
-        """An async context, in which ``caller`` has its turn."""
-        return Turn(self, caller)
+    def enter(self, caller: str, holder: str | None = None) -> "Turn":
+        """An async context, in which ``caller`` has its turn; a ``holder`` has several callers, else it is one."""
+        return Turn(self, caller, holder)
 
-    async def acquire(self, caller: str) -> None:
+    async def acquire(self, caller: str, holder: str | None = None) -> None:
         """Wait for a turn; each must be given back by :meth:`release`. Raises :class:`Busy`."""
+        holder = holder or caller
         if self._held[caller] >= self.per_caller:
             raise Busy(
                 f"you have {self.per_caller} requests under way here: wait for some of them",
@@ -62,9 +81,11 @@ class FairQueue:
             self._held[caller] += 1
             return
         if self._waiting >= self.waiting:
-            self._evict(caller)
-        turn: Deferred[None] = Deferred(lambda deferred: self._give_up(caller, deferred))
-        self._line.setdefault(caller, deque()).append(turn)
+            self._evict(caller, holder)
+        turn: Deferred[None] = Deferred(lambda deferred: self._give_up(caller, holder, deferred))
+        waiting = self._line.setdefault(holder, _Waiting())
+        waiting.callers.setdefault(caller, deque()).append(turn)
+        waiting.size += 1
         self._waiting += 1
         self._held[caller] += 1
         await turn
@@ -84,36 +105,49 @@ class FairQueue:
 
     def _next(self) -> "Deferred[None]":
         """The oldest piece of whoever has waited longest for a turn, now counted as inside."""
-        caller, pieces = self._line.popitem(last=False)
+        holder, waiting = self._line.popitem(last=False)
+        caller, pieces = waiting.callers.popitem(last=False)
         turn = pieces.popleft()
+        waiting.size -= 1
         if pieces:
-            self._line[caller] = pieces
+            waiting.callers[caller] = pieces
+        if waiting.callers:
+            self._line[holder] = waiting
         self._waiting -= 1
         self._inside += 1
         return turn
 
-    def _evict(self, newcomer: str) -> None:
+    def _evict(self, newcomer: str, holder: str) -> None:
         """Make room in a full line. Raises :class:`Busy` where the newcomer has as much in it as anybody."""
         busy = Busy(
             f"{self.waiting} requests are in line here: ask again in {RETRY_AFTER:g} s", RETRY_AFTER
         )
-        caller = max(self._line, key=lambda c: len(self._line[c]), default=newcomer)
-        if len(self._line.get(caller, ())) <= len(self._line.get(newcomer, ())) + 1:
-            raise busy
-        newest = self._line[caller][-1]
-        self._forget(caller, newest)
+        ours = self._line.get(holder, _Waiting())
+        largest = max(self._line, key=lambda name: self._line[name].size, default=holder)
+        if largest == holder or self._line[largest].size <= ours.size + 1:
+            # No other has more: then whoever has more of our own holder.
+            largest = holder
+            if not ours.size or ours.of(ours.busiest()) <= ours.of(newcomer) + 1:
+                raise busy
+        caller = self._line[largest].busiest()
+        newest = self._line[largest].callers[caller][-1]
+        self._forget(caller, largest, newest)
         newest.errback(busy)
 
-    def _give_up(self, caller: str, turn: "Deferred[None]") -> None:
+    def _give_up(self, caller: str, holder: str, turn: "Deferred[None]") -> None:
         """Whoever waited does not any more."""
-        if turn in self._line.get(caller, ()):
-            self._forget(caller, turn)
+        if holder in self._line and turn in self._line[holder].callers.get(caller, ()):
+            self._forget(caller, holder, turn)
 
-    def _forget(self, caller: str, turn: "Deferred[None]") -> None:
-        pieces = self._line[caller]
+    def _forget(self, caller: str, holder: str, turn: "Deferred[None]") -> None:
+        waiting = self._line[holder]
+        pieces = waiting.callers[caller]
         pieces.remove(turn)
+        waiting.size -= 1
         if not pieces:
-            del self._line[caller]
+            del waiting.callers[caller]
+        if not waiting.callers:
+            del self._line[holder]
         self._waiting -= 1
         self._uncount(caller)
 
@@ -129,9 +163,10 @@ class Turn:
 
     fair_queue: FairQueue
     caller: str
+    holder: str | None = None
 
     async def __aenter__(self) -> None:
-        await self.fair_queue.acquire(self.caller)
+        await self.fair_queue.acquire(self.caller, self.holder)
 
     async def __aexit__(
         self,

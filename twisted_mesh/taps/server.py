@@ -50,6 +50,9 @@ from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
 from twisted_mesh.trust.store import TrustStore
 
+#: Connections for those who look whether it is well.
+_MOST_AT_STATUS = 64
+
 
 class Options(ServiceOptions):
     """Options of ``twistd mesh-server``."""
@@ -279,7 +282,11 @@ class ServerService(MeshService):
         )
         if self.status_endpoint is not None:
             health = BoundedSite(
-                HealthResource(self.manager, self.descriptors, options["dns"]), reactor
+                HealthResource(self.manager, self.descriptors, options["dns"]),
+                reactor,
+                connection_limit=ConnectionLimit(
+                    Capacity.of(_MOST_AT_STATUS), reactor, "the status port", self.log
+                ),
             )
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"

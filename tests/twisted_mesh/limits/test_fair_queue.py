@@ -17,6 +17,7 @@ class Job:
 
     fair_queue: FairQueue
     caller: str
+    holder: str | None = None
     is_inside: bool = False
     ended: list[Any] = field(factory=list)
     work: "Deferred[None]" = field(factory=Deferred)
@@ -27,7 +28,7 @@ class Job:
         self.task.addBoth(self.ended.append)
 
     async def _run(self) -> None:
-        async with self.fair_queue.enter(self.caller):
+        async with self.fair_queue.enter(self.caller, self.holder):
             self.is_inside = True
             try:
                 await self.work
@@ -73,6 +74,33 @@ def test_so_many_are_at_work_and_the_others_in_line() -> None:
 def test_callers_take_turns_however_much_each_brings() -> None:
     found = jobs(FairQueue(1, 20, 20), "x" + "a" * 5 + "bb" + "c")
     assert finish_all(found) == "x" + "abc" + "ab" + "aaa"
+
+
+def held(fair_queue: FairQueue, *callers: str) -> list[Job]:
+    """Callers by letters: those in upper case are all of one holder."""
+    return [
+        Job(fair_queue, caller, "H" if caller.isupper() else None) for caller in "".join(callers)
+    ]
+
+
+def test_all_names_of_one_holder_share_the_turns_of_one() -> None:
+    found = held(FairQueue(1, 20, 20), "x", "ABCDEF", "a", "bb")
+    assert finish_all(found) == "x" + "Aab" + "Bb" + "CDEF"
+
+
+def test_in_a_full_line_the_holder_who_has_most_makes_room() -> None:
+    fair_queue = FairQueue(1, 6, 20)
+    found = held(fair_queue, "x", "ABCDE", "a", "b")
+    assert [job.caller for job in found if isinstance(job.error, Busy)] == ["A"]
+    assert finish_all(found) == "x" + "Bab" + "CDE"
+
+
+def test_within_a_holder_callers_are_treated_as_others_are() -> None:
+    fair_queue = FairQueue(1, 6, 20)
+    found = held(fair_queue, "x", "AAAAAA", "B")
+    assert [job.caller for job in found if isinstance(job.error, Busy)] == ["A"]
+    assert finish_all(found) == "x" + "AB" + "AAAA"
+    assert (fair_queue.at_work, fair_queue.in_line, len(fair_queue._line)) == (0, 0, 0)
 
 
 def test_a_full_line_turns_a_newcomer_away_who_has_as_much_in_it() -> None:
@@ -156,7 +184,7 @@ class Comings(RuleBasedStateMachine):
 
     @rule(caller=st.sampled_from("abcd"))
     def come(self, caller: str) -> None:
-        self.found.append(Job(self.fair_queue, caller))
+        self.found.append(Job(self.fair_queue, caller, "h" if caller in "cd" else None))
 
     @precondition(lambda self: any(job.is_inside for job in self.found))
     @rule(number=st.integers(0, 5))
