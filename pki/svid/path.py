@@ -93,18 +93,17 @@ class PathSearch:
 
     def is_signed(self, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
         """Whether ``issuer``'s key signed ``cert``; False also where that cannot be paid for."""
-        cost, key = self._key(issuer)
-        return cost is not None and self._verified(cert, issuer, cost, key) is Link.SIGNED
+        return self._is_decodable(issuer) and self._verified(cert, issuer) is Link.SIGNED
 
     def _link(self, cert: x509.Certificate, issuer: x509.Certificate) -> Link:
         if identifier_objection(cert, issuer):
             return Link.CONTRADICTED
-        cost, key = self._key(issuer)
-        return Link.UNPROVEN if cost is None else self._verified(cert, issuer, cost, key)
+        return self._verified(cert, issuer) if self._is_decodable(issuer) else Link.FOREIGN
 
-    def _verified(
-        self, cert: x509.Certificate, issuer: x509.Certificate, cost: int, key: bytes
-    ) -> Link:
+    def _verified(self, cert: x509.Certificate, issuer: x509.Certificate) -> Link:
+        cost, key = self._keys[id(issuer)]
+        if cost is None:
+            return Link.UNPROVEN
         asked = id(cert), key
         if asked not in self._signed:
             if not self._pays(cost):
@@ -112,15 +111,16 @@ class PathSearch:
             self._signed[asked] = issued_by(cert, issuer)
         return Link.SIGNED if self._signed[asked] else Link.FOREIGN
 
-    def _key(self, cert: x509.Certificate) -> tuple[int | None, bytes]:
+    def _is_decodable(self, cert: x509.Certificate) -> bool:
+        """Whether its key can be read; what it is and costs is then known."""
         if id(cert) not in self._keys:
             try:
                 key = cert.public_key()
                 cost = verify_cost(key)
                 self._keys[id(cert)] = cost, b"" if cost is None else spki_der(key)
             except HOSTILE_INPUT:
-                self._keys[id(cert)] = None, b""
-        return self._keys[id(cert)]
+                return False
+        return True
 
     def _names(self, cert: x509.Certificate) -> tuple[bytes, bytes]:
         if id(cert) not in self._encoded:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509 import ObjectIdentifier
 
 from pki.der import elements, oid_text
-from pki.keys import KeyAlgorithm, verify, weaknesses
+from pki.keys import KeyAlgorithm, verify, verify_cost, weaknesses
 from tests.authorities import key, rsa_key
 
 ALGORITHMS = list(KeyAlgorithm)
@@ -69,6 +69,8 @@ CLOSE = without_small_factors(PRIME + 2)
         (rsa_key(exponent=3).public_key(), ["is odd and at least 65537, this one is 3"]),
         (modulus(GOOD_N, 2**256 + 1), ["this one is huge"]),
         (modulus(GOOD_N, 65539), []),
+        (modulus(GOOD_N, 2**32 - 1), []),
+        (modulus(GOOD_N, 2**32 + 1), ["this one is huge: more than 32 bits"]),
         (modulus(751 * (2**2038 + 1)), ["has a small prime factor"]),
         (modulus(3 * (2**2046 + 3)), ["has a small prime factor"]),
         (modulus(PRIME * CLOSE), ["product of two close primes"]),
@@ -126,3 +128,21 @@ def test_a_signature_over_another_hash_than_is_said_does_not_hold(algorithm: Key
     for name in others:
         with pytest.raises(InvalidSignature):
             verify(signer.public_key, signature, b"data", HASHES.get(name or ""))
+
+
+def test_what_it_costs_to_verify_is_told_of_keys_that_are_worth_it() -> None:
+    assert verify_cost(rsa_key(1024).public_key()) is None
+    assert verify_cost(modulus(GOOD_N, 2**32 + 1)) is None
+    assert verify_cost(ec.generate_private_key(ec.SECP521R1()).public_key()) is None
+    costs = {
+        algorithm: verify_cost(key("pem", algorithm).public_key) or 0 for algorithm in ALGORITHMS
+    }
+    assert all(20 < cost < 1_000 for cost in costs.values()), costs
+    assert (verify_cost(modulus(GOOD_N, 2**32 - 1)) or 0) > costs[KeyAlgorithm.RSA_2048]
+
+
+def test_at_a_glance_no_key_is_searched_for_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pki.keys.rsa._close_primes", lambda n: pytest.fail("factored"))
+    assert weaknesses(modulus(PRIME * CLOSE), at_a_glance=True) == []
+    (problem,) = weaknesses(modulus(GOOD_N, 2**32 + 1), at_a_glance=True)
+    assert "huge" in problem.detail

@@ -17,7 +17,7 @@ from pki.issuing.profile import ISSUING
 from pki.keys import KeyAlgorithm, MemoryKey, verify_cost
 from pki.svid.chain import Verdict, judge
 from pki.svid.path import BUDGET, PathSearch, issued_by
-from pki.svid.revocation_set import RevocationSet
+from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, load_certificates
 from tests.authorities import (
     DAY,
@@ -181,6 +181,28 @@ def test_a_key_that_a_certificate_contradicts_is_not_verified_with_for_the_path(
     assert search.furthest == (chain[0],)
     _, seen = verified_by(chain)
     assert cost_of(seen) <= BUDGET
+
+
+def test_an_issuer_whose_key_cannot_be_read_is_on_no_path() -> None:
+    """It has no name by which its revocations could be looked up."""
+    issuing = mesh().issuing.certificate
+    body = issuing.tbs_certificate_bytes.replace(
+        bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("0607008648ce3d0201")
+    )
+    assert isinstance(mesh().root.key, MemoryKey)
+    (odd,) = load_certificates(pem(signed_anew(body, mesh().root.key.private_key)))  # type: ignore[arg-type]
+    revoked = Revocation(
+        mesh().root.key_id, issuing.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + DAY
+    )
+    verdict = judge(
+        [mesh().leaf(), odd],
+        mesh().bundles,
+        RevocationSet().merged([revoked], NOW),
+        now=NOW,
+        purpose=Purpose.CLIENT,
+    )
+    assert len(verdict.path) == 1
+    assert not verdict.ok
 
 
 def test_a_search_that_ends_before_its_end_says_so() -> None:
