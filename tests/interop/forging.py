@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.issuing.authority import Authority
@@ -142,6 +143,26 @@ def _leaf_alone(directory: Path, ours: Authority) -> Identity:
     return forged(directory, ours, alone=True)
 
 
+def _constrained(directory: Path, ours: Authority) -> Identity:
+    domain = x509.UniformResourceIdentifier("mesh.local")
+    constraints = x509.NameConstraints(permitted_subtrees=[domain], excluded_subtrees=None)
+    return forged(directory, ours, replace={x509.NameConstraints: (constraints, False)})
+
+
+def _misidentified(directory: Path, ours: Authority) -> Identity:
+    identifier = x509.AuthorityKeyIdentifier(b"another key", None, None)
+    return forged(directory, ours, replace={x509.AuthorityKeyIdentifier: (identifier, False)})
+
+
+def _damaged(directory: Path, ours: Authority) -> Identity:
+    identity = forged(directory, ours)
+    leaf, *others = load_certificates(identity.cert.read_bytes())
+    encoded = leaf.public_bytes(serialization.Encoding.DER)
+    broken = x509.load_der_x509_certificate(encoded[:-1] + bytes((encoded[-1] ^ 1,)))
+    identity.cert.write_bytes(certificates_pem([broken, *others]))
+    return identity
+
+
 Forgery = Callable[[Path, Authority], Identity]
 
 #: Forgery, the alert as OpenSSL 3.0 tells a refused client, and the server's code and words.
@@ -194,6 +215,22 @@ FORGERIES: dict[str, tuple[Forgery, str, str]] = {
         _authority,
         "bad certificate",
         r"not-an-svid: a CA certificate is no workload's identity",
+    ),
+    "name-constraints": (
+        _constrained,
+        "bad certificate",
+        r"profile-violation: it has name constraints that are not critical",
+    ),
+    "another-key-identified": (
+        _misidentified,
+        "unknown ca",
+        # OpenSSL leaves out the CA that does not fit; pki-inspect verify, which sees it, says issuer-mismatch.
+        r"unknown-authority: ",
+    ),
+    "damaged-signature": (
+        _damaged,
+        "decrypt error",
+        r"bad-signature: its signature is not of the key of CN=mtls-mesh-issuing-ca",
     ),
     "leaf-only": (
         _leaf_alone,
