@@ -73,7 +73,7 @@ def verify(
         verdict = judge(presented, bundles, revocations, now=now, purpose=purpose)
         told = evidence.problems(verdict.path)
     objections = [crowd] if (crowd := crowd_problem(sent)) else []
-    if verdict.ok and (objection := openssl_objection(presented, bundles.all_roots, now)):
+    if verdict.ok and (objection := openssl_objection((leaf, *others), bundles.all_roots, now)):
         objections.append(objection)
     problems = (*verdict.problems, *objections, *told, *_name_problems(leaf, patterns, hosts))
     verdict = evolve(verdict, problems=problems)
