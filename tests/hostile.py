@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from pki.der import blocks
 from pki.svid.names import subject_for
 from tests.authorities import BACKEND, RSA_WITH, key, names, pem, rsa_key, tlv
 from tests.flooding import garbage, half_a_handshake
@@ -97,10 +98,16 @@ class Stranger:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if presents:
-            context.load_cert_chain(
-                self.directory / "stranger.pem", self.directory / "stranger_key.pem"
-            )
+            context.load_cert_chain(self._anew(), self.directory / "stranger_key.pem")
         return context
+
+    def _anew(self) -> Path:
+        """The chain with another signature on its leaf: refused before, it would be known again."""
+        leaf, *others = blocks((self.directory / "stranger.pem").read_bytes())
+        anew = leaf.der[:-16] + self.draw.randbytes(16)
+        path = self.directory / f"stranger-{threading.get_ident()}.pem"
+        path.write_bytes(b"".join(map(pem, (anew, *(block.der for block in others)))))
+        return path
 
     def chain(self, wire: socket.socket) -> None:
         """A whole handshake with the dearest chain."""
