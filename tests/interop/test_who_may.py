@@ -188,11 +188,16 @@ def test_whoever_is_revoked_is_refused_by_the_ca_itself(shared: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["Host: evil.example", "Host: localhost.evil.example", "Host: 10.0.0.1:80", "Host:"]
+    "header", ["Host: evil.example", "Host: localhost.evil.example", "Host: 10.0.0.1:80", "Host;"]
 )
 def test_another_host_at_the_plaintext_port_is_refused(header: str, shared: House) -> None:
     reply = shared.ask("plain", "/api/v1/certificates", "-H", header)
     assert (reply.status, reply.code) == (403, "cross-origin")
+
+
+@pytest.mark.parametrize("door", ["plain", "socket"])
+def test_whoever_names_no_host_is_not_served(door: str, shared: House) -> None:
+    assert shared.ask(door, "/api/v1/certificates", "-H", "Host:").status == 400
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:8080", "null"])

@@ -1,6 +1,7 @@
 """A handshake has so many bytes, and whoever lets it fail pays for the time it took."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from attrs import evolve
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 
+from pki.errors import PANICS
 from pki.issuing.profile import ISSUING
 from tests.authorities import OTHER, forge, forge_root, names, rsa_key
 from tests.twisted_mesh.tls.wires import Conversation, End, Talkers, Wire, converse, good_svid, home
@@ -17,6 +19,7 @@ from twisted_mesh.limits.handshake_budget import HandshakeBudget, Share
 from twisted_mesh.tls import handshake_meter
 from twisted_mesh.tls.endpoints import _tls_factory
 from twisted_mesh.tls.handshake_meter import MOST_BYTES
+from twisted_mesh.trust.judge import Judge
 
 #: A record of TLS with a part of a handshake message that never ends.
 RECORD = b"\x16\x03\x01\x40\x00" + b"\x01\xff\xff\xff" + bytes(16380)
@@ -192,3 +195,12 @@ def test_whoever_hangs_up_while_it_waits_is_forgotten() -> None:
     waiting.server_wire.protocol.connectionLost(ConnectionDone())
     server.clock.advance(10)
     assert server.clock.getDelayedCalls() == []
+
+
+def test_a_panic_in_the_verify_callback_shuts_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of cryptography's Rust is no Exception, and would leave through OpenSSL's callback."""
+    server = End(True)
+    monkeypatch.setattr(Judge, "verdict_on_der", Mock(side_effect=PANICS[0]("broken")))
+    conversation = converse(End(False), server)
+    assert conversation.served.made[0].connected_times == 0
+    assert server.log.count("peer-refused") == 1
