@@ -31,6 +31,8 @@ IDLE, RETURNING = 9000, 3000
 BELOW_A_CA = 1000
 #: Handshakes that are under way at once while the connections are made.
 _AT_ONCE = 100
+#: So many come back between two looks at those who have been cut.
+_RETURNING_AT_ONCE = 10
 #: Whoever comes back has this address for each so many: an address has some 28,000 ports.
 _OF_ADDRESS = 5000
 
@@ -61,6 +63,7 @@ class Crowd:
     refused: int = 0
     """How many came back and were refused."""
     _answered: int = 0
+    _returning: list[int] = field(factory=list)
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
 
     def connect(self, count: int) -> None:
@@ -89,7 +92,12 @@ class Crowd:
         plain.setblocking(False)
         plain.bind((f"127.0.1.{1 + number // _OF_ADDRESS}", 0))
         plain.connect_ex(("127.0.0.1", self.port))
-        wrapped = self.context_of(number).wrap_socket(plain, do_handshake_on_connect=False)
+        try:
+            wrapped = self.context_of(number).wrap_socket(plain, do_handshake_on_connect=False)
+        except OSError:  # reset before it was connected: it tries again
+            self._returning.append(number)
+            plain.close()
+            return
         client = _Client(wrapped, number, returns)
         self._selector.register(wrapped, selectors.EVENT_WRITE, client)
 
@@ -104,6 +112,11 @@ class Crowd:
                 self._selector.modify(client.connection, selectors.EVENT_WRITE, client)
             except OSError:
                 self._ended(client)
+        # A few at a time: whoever makes connections sees late that others have been cut.
+        returning = self._returning[:_RETURNING_AT_ONCE]
+        del self._returning[:_RETURNING_AT_ONCE]
+        for number in returning:
+            self._begin(number, returns=True)
 
     def _go_on(self, client: _Client) -> None:
         connection = client.connection
@@ -129,7 +142,7 @@ class Crowd:
             assert client.is_done, "it was refused before anything was revoked"
             self.cut[client.number] = time.monotonic()
         if self.comes_back:
-            self._begin(client.number, returns=True)
+            self._returning.append(client.number)
 
 
 @contextmanager

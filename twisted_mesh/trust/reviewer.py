@@ -22,6 +22,8 @@ from twisted_mesh.trust.judge import Judge, Trust
 #: Seconds of one turn of the reactor at least that go to the review; more where others have had more since the last.
 #: Counted in time: what is counted in connections comes to nothing beside those who are cut and come back.
 A_TURN = 0.005
+#: Of the reactor's time the review has three quarters while there is much to do: about a second for thousands.
+_TIMES_THE_OTHERS = 3
 
 _BROKEN = Problem(
     Code.INTERNAL,
@@ -101,11 +103,11 @@ class Reviewer:
     def _take_a_turn(self) -> None:
         """Judge, and then close: nobody who has to go is heard while others are said goodbye to.
 
-        As long as others have had since the last turn, which is half of the time where there is much to do.
+        Its length is by what others have had since the last turn, which grows with those who are cut and come back.
         """
         self._turn = None
         now = self.clock.seconds()
-        until = now + max(A_TURN, now - self._left_at)
+        until = now + max(A_TURN, _TIMES_THE_OTHERS * (now - self._left_at))
         while self._waiting or self._leaving:
             if self._waiting:
                 connection = next(iter(self._waiting))
