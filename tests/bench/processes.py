@@ -21,6 +21,12 @@ SERVER_CORE: int | None = _CORES[0] if len(_CORES) > 1 else None
 LOAD_CORE: int | None = _CORES[-1] if len(_CORES) > 1 else None
 
 
+def cpu_seconds(pid: int) -> float:
+    """A process's processor time so far, user and system. Raises :class:`OSError` where there is no /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
     """What is started in here runs on ``core``, every thread of it."""
@@ -90,11 +96,9 @@ class Service:
     def cpu_seconds(self) -> float | None:
         """Its processor time so far, user and system; None where there is no /proc."""
         try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
+            return cpu_seconds(self.pid)
         except OSError:
             return None
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int | None:
         """How many files and sockets it has open; None where there is no /proc."""

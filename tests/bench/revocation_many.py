@@ -20,7 +20,7 @@ from attrs import define, field
 from cryptography import x509
 
 from tests.authorities import MESH, Mesh
-from tests.bench.processes import SERVER_CORE, script
+from tests.bench.processes import SERVER_CORE, cpu_seconds, script
 from tests.bench.revocation_live import REQUEST, Peers, found, revoke, row
 from tests.bench.tables import Table
 from tests.running import PATIENCE
@@ -62,6 +62,8 @@ class Crowd:
     """How many were answered that had been cut before."""
     refused: int = 0
     """How many came back and were refused."""
+    server_seconds: float = 0.0
+    """The server's processor time until the last was cut."""
     _answered: int = 0
     _returning: list[int] = field(factory=list)
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
@@ -166,8 +168,10 @@ def of_one_certificate(home: Path, count: int, *, comes_back: bool) -> tuple[lis
         context, leaf = peers.new()
         crowd = Crowd(peers.port, lambda _: context, comes_back)
         crowd.connect(count)
+        before = cpu_seconds(server.pid)
         done = revoke(server, ca.issuing.key_id, leaf.serial_number)
         crowd.watch(lambda: len(crowd.cut) == count, PATIENCE)
+        crowd.server_seconds = cpu_seconds(server.pid) - before
         crowd.close()
     assert len(crowd.cut) == count, f"{count - len(crowd.cut)} were never cut"
     return [(moment - done) * 1000 for moment in crowd.cut.values()], crowd
@@ -188,7 +192,7 @@ def below_a_ca(home: Path, count: int) -> list[float]:
 
 def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
     """Once each: ``rounds`` are for what is slow."""
-    idle, _ = of_one_certificate(home / "idle", IDLE, comes_back=False)
+    idle, first = of_one_certificate(home / "idle", IDLE, comes_back=False)
     say(f"{IDLE:,} of one certificate are cut")
     returning, crowd = of_one_certificate(home / "returning", RETURNING, comes_back=True)
     say(f"{RETURNING:,} that come back are cut")
@@ -203,6 +207,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         ),
         (
             "From the moment at which the server's revoke() had returned until the client saw it.",
+            f"The server's processor time until the last was cut: {first.server_seconds:.2f} s, and "
+            f"{crowd.server_seconds:.2f} s where they come back.",
             f"Of those that came back {crowd.refused:,} were refused meanwhile; let in (must be 0): {crowd.let_in}.",
         ),
     )
@@ -213,4 +219,9 @@ if __name__ == "__main__":
     how_many = int(sys.argv[2]) if len(sys.argv) > 2 else IDLE
     for comes_back in (False, True):
         times, seen = of_one_certificate(where, how_many, comes_back=comes_back)
-        print(f"{comes_back=}", row("", times, 0.0), f"{seen.refused=} {seen.let_in=}", flush=True)
+        print(
+            f"{comes_back=}",
+            row("", times, 0.0),
+            f"{seen.refused=} {seen.let_in=} {seen.server_seconds=:.2f}",
+            flush=True,
+        )

@@ -1,0 +1,25 @@
+"""Ten thousand open connections of one certificate end soon after it is revoked, and three thousand that come back."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from tests.bench.revocation_many import of_one_certificate
+
+#: Of the server's processor time, since the test's machine has other work: a second, on a slow one.
+_SECONDS = 2.5
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("count", "comes_back"), [(10_000, False), (3_000, True)])
+def test_all_of_one_certificate_are_cut_and_none_is_let_in_again(
+    tmp_path: Path, count: int, comes_back: bool
+) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count + 500:
+        pytest.skip(f"ulimit -n is {soft}")
+    times, crowd = of_one_certificate(tmp_path, count, comes_back=comes_back)
+    assert len(times) == count
+    assert crowd.let_in == 0
+    assert crowd.server_seconds < _SECONDS
