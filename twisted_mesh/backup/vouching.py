@@ -224,7 +224,13 @@ def _differences(
     for *row, issuer, der in connection.execute(_CERTIFICATES):
         with _reading(f"the certificate {printable(row[0], 60)}"):
             certificate = RecordedCertificate(
-                int(row[0], 16), row[1], _time(row[2]), _time(row[3]), _maybe(row[4]), *row[5:]
+                serial=int(row[0], 16),
+                spiffe_id=row[1],
+                issued_at=_time(row[2]),
+                expires_at=_time(row[3]),
+                revoked_at=_maybe(row[4]),
+                reason=row[5],
+                entry=row[6],
             )
         if certificate.revoked_at is not None:
             certificate, what = _looked_into(certificate, der, issuers.get(issuer), check.now)

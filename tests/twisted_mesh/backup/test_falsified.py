@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+import sqlite3
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from attrs import frozen
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pki.audit.log import LogKey
 from pki.errors import PkiError
@@ -26,11 +29,13 @@ from tests.twisted_mesh.backup.falsifying import (
     honest_state,
     signer,
 )
-from tests.twisted_mesh.backup.states import LOG_KEY, ca_state
+from tests.twisted_mesh.backup.states import LOG_KEY, ca_state, tokens
 from twisted_mesh.backup import creation
-from twisted_mesh.backup.archive import Archive
+from twisted_mesh.backup.archive import Archive, Manifest, Signature
+from twisted_mesh.backup.provenance import NotProven, judge
 from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.state.directory import StateDirectory, write_whole
+from twisted_mesh.stores.records import StoreError
 
 FINGERPRINT = Fingerprint.of(mesh().root.certificate)
 STRANGER = LogKey.generate(LOG_KEY.name)
@@ -425,3 +430,56 @@ def test_a_record_with_other_bytes_ends_in_a_sentence(
     found.files["ca/mesh.db"] = bytes(data)
     # Whatever it is, it is a PkiError or a doubt, or has changed nothing that is read.
     restoring(found.write(), StateDirectory(tmp_path / "bare"), accept_unsigned=True)
+
+
+def test_a_live_token_with_another_secret_does_not_come_back(
+    honest: Honest, tmp_path: Path
+) -> None:
+    """The log knows twelve digits of a token's digest, and who wrote the backup may have found others like it."""
+    states = [honest_state(tmp_path / name) for name in ("state", "saved")]
+    unspent = "UPDATE tokens SET spent_at = NULL, request = NULL, serial = NULL"
+    for state in states:
+        with closing(sqlite3.connect(state.ca / "mesh.db")) as connection, connection:
+            connection.execute(unspent)
+            connection.execute("UPDATE meta SET value = 'one store' WHERE name = 'store'")
+    creation.create(states[1], tmp_path / "ca.tar", NOW, signer(states[1]))
+    found = Falsified.of(tmp_path / "ca.tar", tmp_path)
+    found.signature = None
+    found.sql("UPDATE tokens SET digest = cast(substr(digest, 1, 6) || zeroblob(26) AS BLOB)")
+    with closing(Archive.open(found.write())) as opened:
+        restoration = Restoration(states[0], opened, NOW, accept_unsigned=True)
+        restoration.prepare([])
+        restoration.perform("unix:uid:0")
+    assert tokens(states[0]) == {}
+
+
+def test_a_record_with_a_trigger_is_not_saved(honest: Honest, tmp_path: Path) -> None:
+    state = _like(honest, tmp_path)
+    with closing(sqlite3.connect(state.ca / "mesh.db")) as connection, connection:
+        connection.execute("CREATE TRIGGER undo AFTER UPDATE ON crls BEGIN SELECT 1; END")
+    with pytest.raises(StoreError, match="the trigger 'undo'"):
+        creation.create(state, tmp_path / "ca.tar", NOW, signer(state))
+    assert not (tmp_path / "ca.tar").exists()
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_no_signature_raises_anything_but_a_refusal(log_key: str, signature: str) -> None:
+    chain = {
+        "ca/root.crt": certificates_pem([mesh().root.certificate]),
+        "ca/issuing.crt": certificates_pem([mesh().issuing.certificate]),
+    }
+    manifest = Manifest(
+        format=3,
+        created_at="2026-11-23T10:00:00Z",
+        version="",
+        root="",
+        store="",
+        certificates=0,
+        revoked=0,
+        checkpoint=None,
+        log_size=0,
+        encrypted=[],
+        members=[],
+    )
+    with pytest.raises(NotProven):
+        judge(manifest, Signature(log_key, signature), chain, is_root_known=True)
