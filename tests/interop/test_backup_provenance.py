@@ -36,6 +36,9 @@ def let_in(found: Falsified, uid: int) -> None:
     found.sql(f"INSERT INTO entries VALUES ('anybody', {now}, x'{document.hex()}')")
 
 
+@pytest.mark.interop(
+    "tests/interop/test_backup_provenance.py::test_a_row_and_a_trigger_in_an_archive_give_nothing"
+)
 def test_the_running_ca_signs_or_the_passphrase_does(house: House, passphrase: Path) -> None:
     ca = house.start_ca("--key-passphrase-file", str(passphrase))
     issue(house, SHOP)

@@ -19,6 +19,7 @@ from attrs import define, frozen
 
 from pki.codes import Code
 from pki.errors import PkiError, printable
+from pki.validity import parse_rfc3339
 from twisted_mesh.state.directory import StateError, writing_whole
 
 FORMAT = 3
@@ -35,6 +36,9 @@ NAME = re.compile(
     r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root\.crl|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
     re.ASCII,
 )
+#: People are shown these: nothing else than what we write is in them.
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,60}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LARGEST_MANIFEST = 1024 * 1024
 #: Of everything but the database.
 _LARGEST_FILE = 64 * 1024
@@ -275,6 +279,12 @@ def _manifest(file: IO[bytes]) -> tuple[Manifest, bytes]:
 
 
 def _demand_sound(manifest: Manifest, room: int) -> None:
+    try:
+        parse_rfc3339(manifest.created_at)
+    except PkiError:
+        raise BadBackup("its manifest does not say when it was made") from None
+    if not (_VERSION.fullmatch(manifest.version) and _DIGEST.fullmatch(manifest.root)):
+        raise BadBackup("its manifest does not say by which version it was made, or of which root")
     names = [member.name for member in manifest.members]
     for name in names:
         if not NAME.fullmatch(name):

@@ -164,7 +164,7 @@ def _log_doubts(
     try:
         for finding in examine(_acts(connection, size), known):
             if finding.is_breach:
-                yield Doubt(str(finding.code), finding.detail)
+                yield Doubt(str(finding.code), printable(finding.detail, 1000))
     except merkle.DamagedTree as error:
         yield Doubt(str(Code.DAMAGED_TREE), str(error))
 
@@ -288,7 +288,7 @@ def _looked_into(
 
 
 def _doubt(difference: Difference) -> Doubt:
-    return Doubt(str(difference.code), difference.detail)
+    return Doubt(str(difference.code), printable(difference.detail, 1000))
 
 
 def _time(microseconds: int) -> datetime:
