@@ -79,6 +79,26 @@ def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
     assert (found["code"], found["name"]) == ("record-unrevoked", revoked)
 
 
+@pytest.mark.interop
+def test_who_deletes_what_the_log_said_is_told_of(house: House) -> None:
+    ca = house.start_ca()
+    serials(house)
+    assert ca.stop() == 0
+    ca = house.start_ca()
+    assert ca.stop() == 0
+    falsify(
+        house,
+        "UPDATE certificates SET revoked_at = NULL, reason = NULL",
+        "DELETE FROM feed",
+        "DELETE FROM audit WHERE position < (SELECT max(position) FROM audit)",
+    )
+    house.start_ca()
+    found = answer(house, "audit", "verify")
+    (warning,) = found["findings"]
+    assert (warning["code"], warning["breach"]) == ("log-cut", False)
+    assert found["record"]["unjudged"] >= 3
+
+
 def sign(house: House) -> Reply:
     key = MemoryKey.generate(KeyAlgorithm.EC_P256)
     csr = build_csr(key, SpiffeId.parse(ALICE)).decode()

@@ -305,6 +305,8 @@ class LogHead(Struct, frozen=True):
     verifier: str
     checkpoint: str | None
     """None of an empty log."""
+    keep_audit: str | UnsetType = UNSET
+    """A duration: how long the text of an entry stays."""
 
 
 class Checkpoints(Struct, frozen=True):

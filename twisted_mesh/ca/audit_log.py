@@ -7,6 +7,7 @@ signed before, and more.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from attrs import define, field
@@ -70,9 +71,13 @@ class AuditLog:
     """Where the last checkpoints are remembered, apart from the store; None keeps them in memory."""
     aside: Callable[[Callable[[], None]], Awaitable[None]] = _at_once
     """How a file is written that the disk has to have: in a thread, where others wait."""
+    keep_acts: timedelta | None = None
+    """How long the text of an act stays, for whoever finds one missing; None where that is not known."""
     latest: SignedCheckpoint | None = field(default=None, init=False)
     contradiction: PkiError | None = field(default=None, init=False)
     """Why nothing is signed any more: the log is not what was signed before."""
+    seen_elsewhere: int = field(default=0, init=False)
+    """The most entries that an endpoint says it has seen, where that was more than there are; 0 if none does."""
     last_problem: PkiError | None = field(default=None, init=False)
     _behind: bool = field(default=True, init=False)
     """Whether an entry may have been written since the tree was last extended."""
@@ -274,6 +279,20 @@ class AuditLog:
                 f"the record has {tail} acts more than the {base.checkpoint.size} that are signed: a CA that dies "
                 f"leaves {_MOST_UNSIGNED} at most"
             )
+
+    def was_seen(self, size: int, who: str) -> None:
+        """An endpoint says how large a log it has seen. Nothing proves that: it is told, and stops nothing."""
+        if self.latest is None or size <= max(self.latest.checkpoint.size, self.seen_elsewhere):
+            return
+        self.seen_elsewhere = size
+        _log.warn(
+            "{who} has seen an audit log of {seen} entries, and there are {size}: if that is so, the record and what "
+            "is beside it were put back to an older state",
+            event="log-seen-larger",
+            who=printable(who, 200),
+            seen=size,
+            size=self.latest.checkpoint.size,
+        )
 
     def _contradict(self, error: PkiError) -> None:
         self.contradiction = error

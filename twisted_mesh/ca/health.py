@@ -228,6 +228,13 @@ class Health:
                 "acts are recorded all the same, and are signed once that is mended",
             )
         size = self.log.latest.checkpoint.size if self.log.latest else 0
+        if self.log.seen_elsewhere:
+            return Check(
+                "audit",
+                Standing.WARN,
+                f"an endpoint says that it has seen {self.log.seen_elsewhere} entries, and there were fewer",
+                "look in the CA's log which, and for log-contradicts in that endpoint's: an older state was put back",
+            )
         return Check("audit", Standing.OK, f"the audit log is signed up to entry {size}")
 
     async def _crls(self) -> Check:

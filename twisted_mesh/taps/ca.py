@@ -126,7 +126,9 @@ class CaService(MeshService):
         """The CA, from what it issues with to what watches it. Raises :class:`StateError`."""
         options, reactor, store = self.options, self.reactor, self.store
         remembered = self.state.checkpoints if store.is_kept else None
-        self.audit = log = AuditLog(store, self._log_key(), wall_clock, remembered, deferToThread)
+        self.audit = log = AuditLog(
+            store, self._log_key(), wall_clock, remembered, deferToThread, options["keep-audit"]
+        )
         # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
         notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
         current = CurrentAuthorities(

@@ -218,3 +218,15 @@ def test_another_name_without_a_restore_is_told(rig: CaRig, logged: Any) -> None
     extended(rig)
     next_life(rig, LogKey("mesh.local/audit/other", rig.log.key.private_key))
     assert [event["code"] for event in logged] == ["log-unvouched"]
+
+
+def test_who_has_seen_a_larger_log_is_told_once(rig: CaRig, logged: Any) -> None:
+    rig.log.was_seen(7, "early")
+    record(rig, 3)
+    extended(rig)
+    for size in (2, 3, 5, 5, 4):
+        rig.log.was_seen(size, "x509:spiffe://mesh.local/a")
+    assert [(event["event"], event["seen"], event["size"]) for event in logged] == [
+        ("log-seen-larger", 5, 3)
+    ]
+    assert rig.log.seen_elsewhere == 5

@@ -1,5 +1,8 @@
 """The routes of the audit log: its checkpoints, its entries, and proofs of both."""
 
+from msgspec import UNSET
+
+from pki.validity import format_duration
 from twisted_mesh.api.messages import Checkpoints, LogEntries, LogEntry, LogHead, Proof
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer
@@ -11,7 +14,8 @@ async def checkpoint(ca: CaParts, call: Call) -> Answer:
     log = ca.log
     signed = log.latest or await log.extend()
     note = signed.note if signed else None
-    return json_answer(LogHead(str(log.key.verifier), note))
+    kept = UNSET if log.keep_acts is None else format_duration(log.keep_acts)
+    return json_answer(LogHead(str(log.key.verifier), note, kept))
 
 
 async def checkpoints(ca: CaParts, call: Call) -> Answer:

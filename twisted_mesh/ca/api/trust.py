@@ -61,7 +61,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     log: LogNews | UnsetType | None = UNSET
     if log_size is not None:
         # Who comes from another store may know another log of the same size.
-        log = await _log_since(ca, log_size, is_ours=store == feed.store)
+        log = await _log_since(ca, log_size, call.principal.proof, is_ours=store == feed.store)
     return json_answer(
         WrittenTrust(
             store=feed.store,
@@ -145,11 +145,13 @@ def _row(revoked: Revocation) -> RevocationRow:
     )
 
 
-async def _log_since(ca: CaParts, size: int, *, is_ours: bool) -> LogNews | None:
+async def _log_since(ca: CaParts, size: int, who: str, *, is_ours: bool) -> LogNews | None:
     """The latest checkpoint with the proof that leads there from ``size``; None where that is it."""
     latest = ca.log.latest
     if latest is None or ca.log.contradiction is not None:
         return None  # what was signed last leads nowhere: the CA itself says so
+    if is_ours:
+        ca.log.was_seen(size, who)
     if is_ours and latest.checkpoint.size == size:
         return None
     if ca.notifier is None:

@@ -2,7 +2,8 @@
 
 import binascii
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +15,7 @@ from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
 from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
-from pki.validity import spoken_time
+from pki.validity import parse_duration, spoken_time
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import LARGEST_PAGE, LogEntry
 from twisted_mesh.cli.ctl import audit_record, audit_transcript, output
@@ -25,6 +26,8 @@ from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.state.directory import read_file, writing_whole
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 
+#: By how much clocks may differ.
+_SLACK = timedelta(minutes=10)
 _HEADINGS = ("ENTRY", "TIME", "ACT", "OBJECT", "ACTOR", "FACTS")
 
 
@@ -190,6 +193,11 @@ class Verifying:
         report = inspected(read, verifier, others, seen)
         found = await audit_record.compared(administration, file, self.now())
         unsigned = await _unsigned(administration)
+        kept = (await administration.head()).keep_audit
+        if isinstance(kept, str):
+            oldest = self.now() - parse_duration(kept)
+            signed, _ = read.checkpoints(verifier)
+            unsigned += _young_and_gone(signed, read.pruned, oldest)
         report = evolve(report, record=found, findings=(*report.findings, *unsigned))
         if report.ok and report.checkpoint is not None:
             problem = await self._remember(administration, witness, read.header, report.checkpoint)
@@ -225,6 +233,23 @@ async def _unsigned(administration: Administration) -> list[Finding]:
         for check in checks
         if check.name == "audit" and check.status == "fail"
     ]
+
+
+def _young_and_gone(
+    signed: Sequence[Checkpoint], pruned: int, oldest: datetime
+) -> Iterator[Finding]:
+    """That text is gone of which a checkpoint shows that it is not old enough to be pruned."""
+    before = [c for c in signed if c.size < pruned and c.at > oldest + _SLACK]
+    if before:
+        first = min(before, key=lambda checkpoint: checkpoint.size)
+        yield Finding(
+            Code.LOG_CUT,
+            first.size,
+            pruned,
+            f"the text of entries {first.size} to {pruned - 1} is gone, which are from after {spoken_time(first.at)}: "
+            "somebody has deleted it, or --keep-audit was shorter once; what it said is not judged",
+            is_breach=False,
+        )
 
 
 def _replaced(read: Transcript, before: Verifier, now: Verifier, path: Path | None) -> str:
