@@ -102,3 +102,18 @@ def test_root_exports_no_key_into_another_users_directory(house: House, tmp_path
         assert not list(theirs.rglob("*.pem"))
     done = house.client("--export", str(tmp_path / "ours"))
     assert done.returncode == 0, done.stderr
+
+
+def test_root_makes_no_backup_where_another_user_could_take_its_place(
+    house: House, tmp_path: Path
+) -> None:
+    house.start_ca()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, -1)
+    done = house.run(BIN / "mesh-ctl", "backup", "create", theirs / "mesh.backup")
+    assert done.returncode != 0
+    assert "belongs to another user" in done.stderr
+    assert not list(theirs.iterdir())
+    done = house.run(BIN / "mesh-ctl", "backup", "create", tmp_path / "mesh.backup")
+    assert done.returncode == 0, done.stderr

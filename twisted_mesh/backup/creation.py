@@ -25,6 +25,7 @@ from twisted_mesh.backup.credentials import DoNotFit
 from twisted_mesh.backup.provenance import NotProven, judge
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.state.key_files import is_encrypted
+from twisted_mesh.state.private import refuse_swappable
 
 #: How often keys and certificates are read anew, where a CA is just replacing one of them.
 _TRIES = 5
@@ -78,6 +79,7 @@ def create(
 
 def _workshop(path: Path) -> "tempfile.TemporaryDirectory[str]":
     try:
+        refuse_swappable(path.parent)  # there are keys in it
         return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise StateError(f"{path} cannot be written ({error.strerror})") from None

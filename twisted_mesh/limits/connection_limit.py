@@ -18,6 +18,8 @@ from twisted_mesh.runtime.log import logger
 _OTHER_DESCRIPTORS = 64
 #: Of one listener, whatever the system would let it have: what 1 GiB holds.
 _MOST = 10_000
+#: Of a service: what 2 GiB hold, at some 100 kB each.
+_MOST_OF_SERVER = 20_000
 _FEWEST = 8
 #: One over TLS takes some 100 kB as soon as it is there, so this many without proof take 25 MB, whatever the flood.
 _MOST_UNPROVEN = 256
@@ -56,13 +58,13 @@ class Capacity:
         return cls(most, unproven, most // 2, unproven * 3 // 4)
 
     @classmethod
-    def of_system(cls, listeners: int) -> Self:
-        """What the limit of file descriptors leaves for each of so many listeners, up to 10,000."""
+    def of_system(cls, listeners: int, at_most: int = _MOST) -> Self:
+        """What the limit of file descriptors leaves for each of so many listeners, up to ``at_most``."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
-            return cls.of(_MOST)
+            return cls.of(at_most)
         each = (soft - _OTHER_DESCRIPTORS) // listeners - _LEAVING
-        return cls.of(max(_FEWEST, min(_MOST, each)))
+        return cls.of(max(_FEWEST, min(at_most, each)))
 
     @classmethod
     def of_server(cls, most: int | None) -> Self:
@@ -71,7 +73,7 @@ class Capacity:
         Three quarters for any one peer; half for the unproven. Raises :class:`Malformed`.
         """
         if most is None:
-            most = cls.of_system(1).most
+            most = cls.of_system(1, _MOST_OF_SERVER).most
         unproven = cls.of(most).most // 2
         return cls(most, unproven, most * 3 // 4, unproven * 3 // 4)
 

@@ -65,6 +65,25 @@ def refuse_shared(path: Path, found: os.stat_result) -> None:
         )
     if _others_write(found):
         raise StateError(f"{path} can be changed by others: chmod go-w {path}, or {_REMEDY}")
+    _refuse_way(path)
+
+
+def refuse_swappable(path: Path) -> None:
+    """Raises :class:`StateError` for a directory in which others could put something in the place of ours.
+
+    In a sticky one, like ``/tmp``, they cannot. Raises OSError where it is not to be looked at.
+    """
+    found = path.stat()
+    if found.st_uid not in (os.geteuid(), _ROOT):
+        raise StateError(
+            f"{path} belongs to another user, who could change what is written there: {_REMEDY}"
+        )
+    if _others_write(found) and not found.st_mode & stat.S_ISVTX:
+        raise StateError(f"{path} can be changed by others: chmod go-w {path}, or {_REMEDY}")
+    _refuse_way(path)
+
+
+def _refuse_way(path: Path) -> None:
     if os.geteuid() == _ROOT:
         for above in _on_the_way(path):
             way = above.lstat()

@@ -297,7 +297,7 @@ def test_the_systems_limit_leaves_room_for_all_listeners_and_the_record(
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "most"), [(1024, 896), (64, 8), (resource.RLIM_INFINITY, 10_000)]
+    ("descriptors", "most"), [(1024, 896), (64, 8), (resource.RLIM_INFINITY, 20_000)]
 )
 def test_a_service_has_what_the_system_allows_and_most_of_it_for_one_caller(
     descriptors: int, most: int, monkeypatch: pytest.MonkeyPatch

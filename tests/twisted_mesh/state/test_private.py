@@ -9,7 +9,12 @@ import pytest
 from pki.audit.log import LogKey
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers, crl_numbers_path
 from twisted_mesh.state.directory import StateError
-from twisted_mesh.state.private import make_private_in_state, read_private, refuse_open
+from twisted_mesh.state.private import (
+    make_private_in_state,
+    read_private,
+    refuse_open,
+    refuse_swappable,
+)
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -82,3 +87,21 @@ def test_a_file_is_not_read_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"link cannot be read"):
         read_private(tmp_path / "link")
     assert read_private(tmp_path / "file") == b"of somebody"
+
+
+def test_in_a_sticky_directory_nobody_takes_our_place(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    refuse_swappable(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(StateError, match=r"can be changed by others"):
+        refuse_swappable(tmp_path)
+
+
+@needs_root
+def test_in_another_users_directory_or_below_it_somebody_may(tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    os.chown(tmp_path, NOBODY, -1)
+    for path in (tmp_path, below):
+        with pytest.raises(StateError, match=r"another user"):
+            refuse_swappable(path)
