@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from attrs import define, field, frozen
 from cryptography import x509
 
+from pki.audit.acts import ISSUER_DIGITS
 from pki.audit.log import Act
-from pki.audit.record_check import ISSUER_DIGITS
 from pki.crl.schedule import RESPONDER_LIFE
 from pki.issuing.authority import Authority, Draft
 from pki.issuing.profile import OCSP_RESPONDER

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from attrs import evolve, frozen
 
+from pki.audit.acts import ISSUER_DIGITS
 from pki.audit.auditor import Row
 from pki.audit.log import Act, Entry
 from pki.audit.record_check import (
-    ISSUER_DIGITS,
     Difference,
     RecordCheck,
     RecordedCertificate,
