@@ -2,8 +2,7 @@
 
 import binascii
 import tempfile
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,8 +25,6 @@ from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.state.directory import read_file, writing_whole
 from twisted_mesh.trust.log_witness import LogStatement, LogWitness, witness_path, witnesses
 
-#: By how much clocks may differ.
-_SLACK = timedelta(minutes=10)
 _HEADINGS = ("ENTRY", "TIME", "ACT", "OBJECT", "ACTOR", "FACTS")
 
 
@@ -192,12 +189,12 @@ class Verifying:
         others = [c for c in witnesses(self.state, verifier) if c != seen]
         report = inspected(read, verifier, others, seen)
         found = await audit_record.compared(administration, file, self.now())
-        unsigned = await _unsigned(administration)
+        unsigned = await audit_record.refused(administration)
         kept = (await administration.head()).keep_audit
         if isinstance(kept, str):
             oldest = self.now() - parse_duration(kept)
             signed, _ = read.checkpoints(verifier)
-            unsigned += _young_and_gone(signed, read.pruned, oldest)
+            unsigned += audit_record.young_and_gone(signed, read.pruned, oldest)
         report = evolve(report, record=found, findings=(*report.findings, *unsigned))
         if report.ok and report.checkpoint is not None:
             problem = await self._remember(administration, witness, read.header, report.checkpoint)
@@ -223,33 +220,6 @@ class Verifying:
             proof = tuple(map(_hash, found.proof))
         witness.compare(LogStatement(header.verifier, header.checkpoint or "", proof), 0.0)
         return witness.problem
-
-
-async def _unsigned(administration: Administration) -> list[Finding]:
-    """What the CA itself says against its log: then it shows what it signed last, and no more."""
-    checks = (await administration.health()).checks
-    return [
-        Finding(Code.UNHEALTHY_AUDIT, 0, 1, f"the CA says: {check.detail}")
-        for check in checks
-        if check.name == "audit" and check.status == "fail"
-    ]
-
-
-def _young_and_gone(
-    signed: Sequence[Checkpoint], pruned: int, oldest: datetime
-) -> Iterator[Finding]:
-    """That text is gone of which a checkpoint shows that it is not old enough to be pruned."""
-    before = [c for c in signed if c.size < pruned and c.at > oldest + _SLACK]
-    if before:
-        first = min(before, key=lambda checkpoint: checkpoint.size)
-        yield Finding(
-            Code.LOG_CUT,
-            first.size,
-            pruned,
-            f"the text of entries {first.size} to {pruned - 1} is gone, which are from after {spoken_time(first.at)}: "
-            "somebody has deleted it, or --keep-audit was shorter once; what it said is not judged",
-            is_breach=False,
-        )
 
 
 def _replaced(read: Transcript, before: Verifier, now: Verifier, path: Path | None) -> str:

@@ -1,12 +1,14 @@
 """The CA's record, as it shows it to administrators, against its audit log."""
 
 import tempfile
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import IO
 
 from attrs import evolve, frozen
 
+from pki.audit.auditor import Finding
+from pki.audit.log import Checkpoint
 from pki.audit.record_check import (
     Difference,
     RecordCheck,
@@ -14,14 +16,17 @@ from pki.audit.record_check import (
     RecordedEntry,
     RecordedToken,
 )
+from pki.codes import Code
 from pki.serial import parse_serial
-from pki.validity import parse_rfc3339
+from pki.validity import parse_rfc3339, spoken_time
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import CertificateRow, Registration, TokenRow
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import Transcript
 from twisted_mesh.runtime.tasks import sleep
 
+#: By how much clocks may differ.
+_SLACK = timedelta(minutes=10)
 #: Seconds until whatever is recorded now is in the log that is signed.
 _SETTLING = 3.0
 
@@ -124,3 +129,30 @@ def _token(row: TokenRow) -> RecordedToken:
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else parse_rfc3339(text)
+
+
+async def refused(administration: Administration) -> list[Finding]:
+    """What the CA itself says against its log: then it shows what it signed last, and no more."""
+    checks = (await administration.health()).checks
+    return [
+        Finding(Code.UNHEALTHY_AUDIT, 0, 1, f"the CA says: {check.detail}")
+        for check in checks
+        if check.name == "audit" and check.status == "fail"
+    ]
+
+
+def young_and_gone(
+    signed: Sequence[Checkpoint], pruned: int, oldest: datetime
+) -> Iterator[Finding]:
+    """That text is gone of which a checkpoint shows that it is not old enough to be pruned."""
+    before = [c for c in signed if c.size < pruned and c.at > oldest + _SLACK]
+    if before:
+        first = min(before, key=lambda checkpoint: checkpoint.size)
+        yield Finding(
+            Code.LOG_CUT,
+            first.size,
+            pruned,
+            f"the text of entries {first.size} to {pruned - 1} is gone, which are from after {spoken_time(first.at)}: "
+            "somebody has deleted it, or --keep-audit was shorter once; what it said is not judged",
+            is_breach=False,
+        )
