@@ -217,11 +217,14 @@ class Acts:
         self._flush()
         text = f"{serial:040x}"
         self._scratch.execute("INSERT OR IGNORE INTO seen VALUES (?)", (text,))
-        found = OfCertificate(*self._scratch.execute(_OF_ONE, (text,)).fetchone())
-        at = found.ended_at
-        return found._replace(
-            ended_at=None if at is None else _of_microseconds(at),
-            is_carried_over=found.is_carried_over is not None,
+        row = self._scratch.execute(_OF_ONE, (text,)).fetchone()
+        issued, spiffe_id, entry, tbs, expires_at, issuer, ended, at, reason, carried, told = row
+        return OfCertificate(
+            *(issued, spiffe_id, entry, tbs, expires_at, issuer, ended),
+            None if at is None else _of_microseconds(at),
+            reason,
+            carried is not None,
+            told,
         )
 
     def unseen(self) -> Iterator[Unseen]:
