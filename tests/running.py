@@ -4,10 +4,12 @@ Our own programs are forked from a server that has imported them, where that mak
 ``real=True`` starts them as a shell does.
 """
 
+import hashlib
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -178,6 +180,12 @@ class Mesh:
     @property
     def root(self) -> Path:
         return self.state / "ca" / "root.crt"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the root, as whoever has written it down knows it."""
+        der = ssl.PEM_cert_to_DER_cert(self.root.read_text())
+        return f"sha256:{hashlib.sha256(der).hexdigest()}"
 
     @property
     def env(self) -> dict[str, str]:

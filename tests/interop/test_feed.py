@@ -368,9 +368,10 @@ def test_a_ca_that_was_restored_begins_its_feed_anew(house: House) -> None:
     assert house.ctl("backup", "create", archive).returncode == 0
     revoke(house, first)
     until(lambda: "alert certificate revoked" in call(house, first, house.port).stderr)
+    fingerprint = house.fingerprint
     assert ca.stop() == 0
     shutil.rmtree(house.state / "ca")
-    restored = house.ctl("backup", "restore", archive)
+    restored = house.ctl("backup", "restore", archive, "--fingerprint", fingerprint)
     assert restored.returncode == 0, restored.stderr
     house.start_ca()
     with tls(house.port, house.root, second) as connection:

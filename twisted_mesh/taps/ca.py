@@ -250,6 +250,8 @@ class CaService(MeshService):
         self.addService(self.rotator)
         for service in self.endpoint.services:
             self.addService(service)
+        # With a full disk the CA gets no certificate, and whoever is revoked by its socket is revoked all the same.
+        self.open(later=self.listeners.tls_port)
         await self.endpoint.manager.ready()
         self.open()
         self._tell_ready()

@@ -58,6 +58,8 @@ class CaListeners:
     crl_endpoint: IStreamServerEndpoint | None
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
+    tls_port: IListeningPort | None = field(default=None, init=False)
+    """The only one that serves nobody before the CA has a certificate of its own."""
 
     @classmethod
     def parse(
@@ -135,7 +137,7 @@ class CaListeners:
             holder_of=Holders(shared.ca.store).of,
             handshake_budget=HandshakeBudget(self.reactor),
         )
-        port = self.listening(
+        self.tls_port = port = self.listening(
             endpoints.listen(self.tls_endpoint, site, security),
             f"the TLS address {self.options['listen']}",
         )

@@ -240,9 +240,10 @@ class MeshService(MultiService, ABC):
             self._early.append((port, what))
         return port
 
-    def open(self) -> None:
-        """Listen on the ports that have been bound only. Raises :class:`StartError` in one sentence."""
-        early, self._early = self._early, []
+    def open(self, *, later: object = None) -> None:
+        """Listen on the ports that have been bound only, ``later`` not yet. Raises :class:`StartError`."""
+        early = [(port, what) for port, what in self._early if port is not later]
+        self._early = [(port, what) for port, what in self._early if port is later]
         for port, what in early:
             result_of(execute(port.startListening), what)
 
