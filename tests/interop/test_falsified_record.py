@@ -29,7 +29,7 @@ def serials(house: House) -> list[str]:
     return [serial.replace(":", "").lower() for serial in (revoked, good)]
 
 
-@pytest.mark.interop
+@pytest.mark.interop("tests/pki/audit/test_record_check.py::test_each_falsification_is_named")
 def test_who_changes_the_tables_is_found(house: House) -> None:
     ca = house.start_ca()
     revoked, good = serials(house)
@@ -68,7 +68,9 @@ def test_who_changes_the_tables_is_found(house: House) -> None:
     assert f"fail: record-unrevoked: the certificate {revoked} for {ALICE} is not" in spoken.stdout
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/pki/audit/test_record_check.py::test_what_is_revoked_must_be_what_endpoints_are_told"
+)
 def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
     ca = house.start_ca()
     revoked, _ = serials(house)
@@ -79,7 +81,9 @@ def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
     assert (found["code"], found["name"]) == ("record-unrevoked", revoked)
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/pki/audit/test_record_check.py::test_what_the_log_cannot_tell_any_more_is_not_judged"
+)
 def test_who_deletes_what_the_log_said_is_told_of(house: House) -> None:
     ca = house.start_ca()
     serials(house)

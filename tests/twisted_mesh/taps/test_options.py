@@ -14,7 +14,7 @@ from pki.policy.policy import Lifetimes
 from twisted_mesh import observe
 from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.lifecycle import ServiceOptions
-from twisted_mesh.taps.server import Options as ServerOptions
+from twisted_mesh.taps.server_options import Options as ServerOptions
 
 HOUR = timedelta(hours=1)
 KINDS: dict[str, type[ServiceOptions]] = {"mesh-ca": CaOptions, "mesh-server": ServerOptions}

@@ -65,7 +65,9 @@ def test_strangers_of_all_kinds_starve_nobody(
     record_property(*held(server, "mixed", tmp_path, 2.0, seed=1))
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/twisted_mesh/tls/test_strangers.py::test_strangers_of_all_kinds_starve_nobody"
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_strangers_of_each_kind_starve_nobody(
     kind: str, server: Server, tmp_path: Path, record_property: Callable[[str, object], None]
@@ -73,7 +75,9 @@ def test_strangers_of_each_kind_starve_nobody(
     record_property(*held(server, kind, tmp_path, 6.0, seed=2))
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/twisted_mesh/limits/test_handshake_budget.py::test_an_honest_peer_behind_an_attackers_address_gets_its_turn"
+)
 def test_an_honest_peer_behind_the_strangers_address_gets_in(
     server: Server, tmp_path: Path
 ) -> None:

@@ -218,7 +218,9 @@ def test_what_earlier_versions_issued_is_still_valid(version: str, tmp_path: Pat
         assert verdict.problems == ()
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/twisted_mesh/tls/test_veto.py::test_what_we_call_valid_is_let_in_and_is_valid_to_openssl"
+)
 @pytest.mark.parametrize("vector", VECTORS, ids=str)
 def test_what_we_call_valid_is_valid_to_the_program_openssl(vector: Vector, tmp_path: Path) -> None:
     """Of whatever version it is: 3.0 does not refuse all that 4.0 refuses, and the other way round."""
