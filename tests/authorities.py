@@ -267,10 +267,15 @@ def tlv(tag: int, value: bytes) -> bytes:
 RSA_WITH = {
     "md5": bytes.fromhex("300d06092a864886f70d0101040500"),
     "sha1": bytes.fromhex("300d06092a864886f70d0101050500"),
+    "sha224": bytes.fromhex("300d06092a864886f70d01010e0500"),
     "sha256": bytes.fromhex("300d06092a864886f70d01010b0500"),
 }
 ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
-_OLD: dict[str, hashes.HashAlgorithm] = {"md5": hashes.MD5(), "sha1": hashes.SHA1()}
+_OLD: dict[str, hashes.HashAlgorithm] = {
+    "md5": hashes.MD5(),
+    "sha1": hashes.SHA1(),
+    "sha224": hashes.SHA224(),
+}
 
 
 def signed_anew(
@@ -278,7 +283,7 @@ def signed_anew(
 ) -> bytes:
     """``body`` (a TBSCertificate or CertificationRequestInfo, however broken) with a valid signature.
 
-    ``old_hash`` is ``md5`` or ``sha1``, for an RSA key: cryptography's builders refuse both.
+    ``old_hash`` is ``md5``, ``sha1`` or ``sha224``, for an RSA key: cryptography's builders refuse the first two.
     """
     if isinstance(private_key, ec.EllipticCurvePrivateKey):
         algorithm = ECDSA_WITH_SHA256

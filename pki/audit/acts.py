@@ -14,8 +14,6 @@ from pki.errors import Malformed, PkiError
 from pki.serial import parse_serial
 from pki.validity import parse_duration, parse_rfc3339
 
-#: So many digits of an issuer's key id are in the act of an issue.
-ISSUER_DIGITS = 16
 #: By how much the time of an act and that in its row may differ: the two are taken one after the other.
 SLACK = timedelta(minutes=1)
 _DEFAULT = "entry default"

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from attrs import define, field, frozen
 
-from pki.audit.acts import ISSUER_DIGITS, SLACK, Acts, Made, OfCertificate, time_of
+from pki.audit.acts import SLACK, Acts, Made, OfCertificate, time_of
 from pki.audit.auditor import Row
 from pki.codes import Code
 from pki.errors import printable
@@ -142,7 +142,7 @@ class RecordCheck:
         if acts.expires_at is not None:
             told["end"] = (rfc3339(row.expires_at), acts.expires_at)
         if acts.issuer is not None and row.issuer is not None:
-            told["issuer"] = (row.issuer[:ISSUER_DIGITS], acts.issuer)
+            told["issuer"] = (row.issuer, acts.issuer)
         for what, (ours, theirs) in told.items():
             if ours != theirs:
                 detail = (

@@ -166,9 +166,11 @@ def name_of(label: str) -> str:
 
 def _describe(block: Block, now: datetime) -> Description:
     if block.label == CERTIFICATE:
-        return _Reader(block.der).certificate(_certificate(block.der), now)
+        certificate = _certificate(block.der)  # first: what is none has no fields to read
+        return _Reader(block.der).certificate(certificate, now)
     if block.label == REQUEST:
-        return _Reader(block.der).request(_request(block.der))
+        request = _request(block.der)
+        return _Reader(block.der).request(request)
     if block.label == CRL:
         return Description(name_of(CRL), facts=crl_facts(block.der))
     if block.label == ANSWER:

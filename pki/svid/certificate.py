@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, PublicKeyAl
 from pki.codes import Code
 from pki.der import OBJECT_IDENTIFIER, SEQUENCE, Element, elements
 from pki.errors import HOSTILE_INPUT, Malformed, Problem
-from pki.keys import is_broken, weaknesses
+from pki.keys import is_broken, is_strong, weaknesses
 from pki.svid.x509svid import extension, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
 
@@ -110,11 +110,13 @@ def certificate_problems(
     try:
         problems += _form_problems(cert)
         problems += weaknesses(cert.public_key(), at_a_glance=not thorough)
-        if is_broken(cert):
+        if not is_strong(cert):
             problems.append(
                 Problem(
                     Code.WEAK_SIGNATURE,
-                    "it is signed with SHA-1 or MD5",
+                    "it is signed with SHA-1 or MD5"
+                    if is_broken(cert)
+                    else "it is signed by another algorithm than an SVID may be",
                     _ANEW,
                     "RFC 9155",
                     subject_of(cert),

@@ -7,6 +7,7 @@ than the archive itself has, and each file's SHA-256 is compared.
 import hashlib
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -179,9 +180,13 @@ class Archive:
     def open(cls, path: Path) -> "Archive":
         """Raises :class:`BadBackup`, and :class:`StateError` for a file that cannot be read."""
         try:
-            file = path.open("rb")
+            # Not to be kept waiting by a pipe that somebody has put in its place.
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         except OSError as error:
             raise StateError(f"the backup {path} cannot be read ({error.strerror})") from None
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise StateError(f"the backup {path} is no regular file: name the archive itself")
         try:
             with _telling(path):
                 manifest, data = _manifest(file)

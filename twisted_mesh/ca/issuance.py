@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from attrs import define, field, frozen
 from cryptography import x509
 
-from pki.audit.acts import ISSUER_DIGITS
 from pki.audit.log import Act
 from pki.crl.schedule import RESPONDER_LIFE
 from pki.issuing.authority import Authority, Draft
@@ -113,7 +112,7 @@ class Issuance:
             "spiffe_id": str(spiffe_id),
             "tbs": digest.hexdigest(),
             "expires_at": rfc3339(draft.not_after),
-            "issuer": issuing.key_id[:ISSUER_DIGITS],
+            "issuer": issuing.key_id,
         }
         if bought_by is not None:
             facts["entry"] = bought_by

@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 from attrs import evolve, frozen
 
-from pki.audit.acts import ISSUER_DIGITS
 from pki.audit.auditor import Row
 from pki.audit.log import Act, Entry
 from pki.audit.record_check import (
@@ -33,7 +32,7 @@ def act(kind: Act, object: str, facts: Mapping[str, str], actor: str = "unix:uid
 
 def issue(serial: int, actor: str = "unix:uid:7") -> Entry:
     facts = {"spiffe_id": ID, "tbs": f"{serial:064x}", "entry": "web", "expires_at": rfc3339(LATER)}
-    facts["issuer"] = ISSUER[:ISSUER_DIGITS]
+    facts["issuer"] = ISSUER
     return act(Act.ISSUE, f"{serial:x}", facts, actor)
 
 
@@ -140,6 +139,7 @@ FALSIFIED = {
     "other-contents": (on(0, tbs="0" * 64), "record-changed", "4a01", 7),
     "ended-early": (on(0, expires_at=NOW), "record-changed", "4a01", 7),
     "other-issuer": (on(0, issuer="cd" * 32), "record-changed", "4a01", 7),
+    "end of the issuer": (on(0, issuer=ISSUER[:16] + "0" * 48), "record-changed", "4a01", 7),
     "other-entry": (on(0, entry="default"), "record-changed", "4a01", 7),
     "deleted-certificate": (without("certificates", 1), "record-missing", "4a02", 8),
     "added-certificate": (

@@ -15,15 +15,16 @@ from cryptography.x509.oid import AttributeOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki.der import element, elements
+from pki.der import element, elements, pem
 from pki.errors import Malformed, PkiError
 from pki.inspect.describe import Description, certificates, describe, describe_certificate
 from pki.inspect.extensions import hex_pairs
+from pki.issuing.csr import build_csr, load_csr
 from pki.issuing.profile import ROOT
 from pki.keys import KeyAlgorithm, spki_der
 from pki.serial import serial_hex
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import HOUR, NOW, csr_builder, forge, key, mesh, names
+from tests.authorities import BACKEND, HOUR, NOW, csr_builder, forge, key, mesh, names
 from tests.tools import require_tool
 
 DER = serialization.Encoding.DER
@@ -309,6 +310,19 @@ def test_mutated_certificates_and_csrs_are_described_or_malformed(
     texts = [shown.subject, shown.issuer or "", *shown.spiffe_ids, *shown.remarks]
     texts += [value for extension in shown.extensions for value in extension.values]
     assert all(text.isprintable() for text in texts)
+
+
+@pytest.mark.parametrize("label", ["CERTIFICATE", "CERTIFICATE REQUEST"])
+@pytest.mark.parametrize("tail", [b"\0\0", b"\x30\0"])
+def test_what_follows_inside_a_block_is_told_in_a_sentence(label: str, tail: bytes) -> None:
+    der = {
+        "CERTIFICATE": mesh().leaf().public_bytes(serialization.Encoding.DER),
+        "CERTIFICATE REQUEST": load_csr(build_csr(key(9), BACKEND)).public_bytes(
+            serialization.Encoding.DER
+        ),
+    }[label]
+    with pytest.raises(Malformed, match="cannot be decoded"):
+        describe(pem(label, der + tail), NOW)
 
 
 def test_a_certificate_can_be_cut_anywhere() -> None:

@@ -409,7 +409,7 @@ def test_a_weak_key_in_a_ca_is_told() -> None:
     assert "1024" in problem.detail
 
 
-@pytest.mark.parametrize("old_hash", ["sha1", "md5"])
+@pytest.mark.parametrize("old_hash", ["sha1", "md5", "sha224"])
 def test_a_signature_over_an_old_hash_is_not_believed(old_hash: str) -> None:
     signer = MemoryKey(rsa_key(), KeyAlgorithm.RSA_2048)
     issuer = Authority(forge(ROOT_CA, ISSUING, subject_key=signer, end=NOW + DAY), signer)

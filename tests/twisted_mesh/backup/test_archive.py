@@ -1,6 +1,7 @@
 """An archive is read as if a stranger had written it."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -181,3 +182,9 @@ def _sample() -> bytes:
 
 
 _SAMPLE = _sample()
+
+
+def test_a_pipe_in_the_place_of_an_archive_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca.tar")
+    with pytest.raises(StateError, match="is no regular file"):
+        Archive.open(tmp_path / "ca.tar")

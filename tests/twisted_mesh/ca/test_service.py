@@ -436,7 +436,7 @@ def test_an_issue_is_in_the_log_with_the_digest_of_what_was_signed(rig: CaRig) -
         "object": serial_hex(leaf.serial_number),
         "facts": {
             "expires_at": rfc3339(leaf.not_valid_after_utc),
-            "issuer": rig.ca.authorities.issuing.key_id[:16],
+            "issuer": rig.ca.authorities.issuing.key_id,
             "spiffe_id": str(BACKEND),
             "tbs": hashlib.sha256(leaf.tbs_certificate_bytes).hexdigest(),
         },
