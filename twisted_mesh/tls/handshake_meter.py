@@ -99,12 +99,13 @@ class HandshakeMeter:
             self._deliver(data[:most])
         finally:
             self._spent += self.seconds() - started
-        if self._is_ending:
-            self._charge()
-        elif self.connection.is_secured:
+        # First of all whether it is in: the request may have come along, and be answered and over by now.
+        if self.connection.is_secured:
             del self.protocol.dataReceived
             if data[most:]:
                 self._deliver(data[most:])
+        elif self._is_ending:
+            self._charge()
         elif data[most:]:
             self.is_too_large = True
             self._charge()
