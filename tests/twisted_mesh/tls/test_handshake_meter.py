@@ -14,7 +14,16 @@ from twisted.internet.error import ConnectionDone
 from pki.errors import PANICS
 from pki.issuing.profile import ISSUING
 from tests.authorities import OTHER, forge, forge_root, names, rsa_key
-from tests.twisted_mesh.tls.wires import Conversation, End, Talkers, Wire, converse, good_svid, home
+from tests.twisted_mesh.tls.wires import (
+    Conversation,
+    End,
+    Talker,
+    Talkers,
+    Wire,
+    converse,
+    good_svid,
+    home,
+)
 from twisted_mesh.limits.handshake_budget import HandshakeBudget, Share
 from twisted_mesh.tls import handshake_meter
 from twisted_mesh.tls.endpoints import _tls_factory
@@ -173,6 +182,26 @@ def test_whoever_gets_in_pays_nothing() -> None:
         converse(End(False), server)
     assert budget_of(server).wait("address:local") == 0.0
     assert budget_of(server).put_off == 0
+
+
+def test_nor_does_whoever_is_answered_at_once_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request came in one piece with the end of the handshake, and all is over when the meter looks."""
+
+    class AtOnce(Conversation):
+        def pump(self) -> None:
+            self._carry(self.client_wire, self.server_wire)
+            self._carry(self.server_wire, self.client_wire)
+            self.calling.made[0].transport.write(b"GET")
+            super().pump()
+
+    def answered(talker: Talker, data: bytes) -> None:
+        talker.transport.loseConnection()
+
+    server = paying()
+    monkeypatch.setattr(Talker, "dataReceived", answered)
+    for _ in range(5):
+        AtOnce(End(False), server).connect()
+        assert budget_of(server)._paid_at == {}
 
 
 def test_whoever_waits_in_vain_is_told_so_in_the_log() -> None:
