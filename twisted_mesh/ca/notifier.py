@@ -111,7 +111,7 @@ class Notifier:
     ) -> bool:
         """Until there is an issue after the one ``seen``; False after so many seconds without any.
 
-        Once ``gone`` has failed nobody waits any more.
+        Once ``gone`` has fired nobody waits any more; one such may see several waits to their end.
         """
         if self.number != seen or self.is_closed:
             return True
@@ -122,7 +122,7 @@ class Notifier:
         self._by_one[who] += 1
         waiter.timer = self.clock.callLater(seconds, self._wake, waiter)
         if gone is not None:
-            _ = gone.addErrback(lambda _: self._wake(waiter))
+            _ = gone.addCallback(lambda _: self._wake(waiter))
         await waiter.woken
         return self.number != seen or self.is_closed
 

@@ -104,9 +104,18 @@ def test_the_more_are_told_the_rarer_and_never_all_in_one_turn(rig: Rig) -> None
 def test_who_hangs_up_is_forgotten(rig: Rig) -> None:
     gone: Deferred[None] = Deferred()
     rig.wait("a", gone=gone)
-    gone.errback(ConnectionError())
+    gone.callback(None)
     assert len(rig.notifier) == 0
     assert rig.clock.getDelayedCalls() == []
+
+
+def test_who_hangs_up_in_a_later_wait_is_forgotten_too(rig: Rig) -> None:
+    gone: Deferred[None] = Deferred()
+    rig.wait("a", 1, gone=gone)
+    rig.clock.advance(1)
+    rig.wait("a", gone=gone)
+    gone.callback(None)
+    assert len(rig.notifier) == 0
 
 
 def test_so_many_may_wait_and_so_many_of_one(rig: Rig) -> None:

@@ -53,9 +53,11 @@ class Call:
         """Whether the caller hung up."""
         return self._request is not None and self._request.is_gone
 
-    def lost(self) -> "Deferred[None] | None":
-        """What fails when the caller hangs up."""
-        return self._request.notifyFinish() if self._request is not None else None
+    def gone(self) -> "Deferred[None] | None":
+        """What fires once the caller has hung up or was answered; it never fails, so that it may be forgotten."""
+        if self._request is None:
+            return None
+        return self._request.notifyFinish().addErrback(lambda _: None)
 
     def close_after(self) -> None:
         """Close the connection after the answer."""

@@ -80,7 +80,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
     after, store = call.number("after", 0), call.query.get("store", "")
     read = partial(_Told.read, ca, after, store)
     began = notifier.clock.seconds()
-    gone = call.lost()
+    gone = call.gone()
     bundles = ca.bundles()
     who = call.principal.proof
     seen = notifier.number

@@ -1,5 +1,6 @@
 """``/api/v1/trust`` with ``wait``: at once what there is, soon what comes, and nothing too often."""
 
+import gc
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
 
 from pki.policy.policy import Principal, workload
 from pki.svid.revocation_set import Reason
@@ -170,6 +172,29 @@ def test_who_hangs_up_is_forgotten(api: Api) -> None:
     assert len(api.notifier) == 0
     api.revoke()
     api.clock.advance(1)
+
+
+def test_who_hangs_up_while_the_record_is_read_leaves_no_error_behind(
+    api: Api, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    where = api.at()
+    reading: Deferred[None] = Deferred()
+    read = CertificateRecord.revocations
+
+    async def slowly(record: CertificateRecord, after: int, store: str = "") -> Any:
+        await reading
+        return await read(record, after, store)
+
+    monkeypatch.setattr(CertificateRecord, "revocations", slowly)
+    errors: list[LogEvent] = []
+    globalLogPublisher.addObserver(errors.append)
+    request.addfinalizer(lambda: globalLogPublisher.removeObserver(errors.append))
+    talk = api.ask(f"{where}&wait=25s")
+    talk.wire.lose(ConnectionLost())
+    reading.callback(None)
+    del talk
+    gc.collect()  # the error of a Deferred that nobody asked is logged at its end
+    assert [event for event in errors if "log_failure" in event] == []
 
 
 def test_a_burst_reaches_everybody_in_few_answers_from_few_readings(api: Api) -> None:
