@@ -322,7 +322,7 @@ class Code(StrEnum):
     UNREACHABLE = (
         "unreachable",
         "nobody listens, the name is unknown, or no answer came in time",
-        "start it, or check the address and the network",
+        "the message says which: start it where nobody listens, else check the address and the network",
     )
     REFUSED_BY_PEER = (
         "refused-by-peer",

@@ -12,10 +12,11 @@ from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
-from twisted_mesh.http.address import server_name, split_url
+from twisted_mesh.http.address import names_port, server_name, split_url
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import MeshConnection
@@ -34,6 +35,8 @@ class ServerUrl:
 
     host: str
     port: int
+    is_usual_port: bool = field(default=False, eq=False)
+    """Whether nobody has written the port."""
 
     @classmethod
     def parse(cls, text: str) -> "ServerUrl":
@@ -44,7 +47,7 @@ class ServerUrl:
                 f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
             )
         _, host, port = url
-        return cls(host, port)
+        return cls(host, port, not names_port(text))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -78,11 +81,18 @@ class MeshHttpClient:
     on_peer: Callable[[Peer], None] = field(default=lambda peer: None)
     """Called with the server's proven identity, before anything is sent to it."""
     _met: list[Peer] = field(factory=list, init=False)
+    _reach: Reach = field(init=False)
     _agent: Agent = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         pool = HTTPConnectionPool(self.reactor, persistent=False)
         self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
+        self._reach = Reach(
+            self.server.url,
+            host=self.server.host,
+            is_usual_port=self.server.is_usual_port,
+            seconds=self.timeout,
+        )
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """For twisted.web's agent: the one server, over mutual TLS, by its host name."""
@@ -90,7 +100,8 @@ class MeshHttpClient:
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
         leaf_checks = (lambda leaf: hostname_problem(leaf, host),)
         return _Watched(
-            MeshClientEndpoint(tcp, self.security, server_name(host), leaf_checks), self._meet
+            MeshClientEndpoint(tcp, self.security, server_name(host), leaf_checks, self._reach),
+            self._meet,
         )
 
     def _meet(self, peer: Peer) -> None:
@@ -104,7 +115,7 @@ class MeshHttpClient:
         except PkiError:
             raise
         except Exception as error:
-            raise as_error(error) from None
+            raise as_error(error, self._reach) from None
 
     async def _get(self, path: str) -> Reply:
         self._met.clear()

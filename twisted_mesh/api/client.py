@@ -1,6 +1,5 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
-import errno
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from cryptography import x509
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -33,8 +33,9 @@ from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import LogNews, RevocationRow, SignAnswer, SignRequest, TrustAnswer
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.alerts import Unreachable, as_error
+from twisted_mesh.tls.alerts import RefusedByPeer, as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.log_witness import LogStatement
@@ -47,6 +48,8 @@ REQUEST_TIMEOUT = 10.0
 _KEPT_OPEN = 10
 #: The largest position, and the longest id of a store, that can be asked from.
 _MOST, _LONGEST_STORE = 2**62, 200
+#: What a port of ours tells who speaks TLS where plain HTTP is spoken, or the other way round.
+_OTHER_PROTOCOLS = (Code.NOT_TLS, Code.NOT_HTTP)
 _MAX_ANSWER = 32 * 1024 * 1024
 
 
@@ -84,9 +87,21 @@ class TrustNews:
 
 @implementer(IAgentEndpointFactory)
 @define(eq=False)
+class _Route:
+    """To the CA, and how far it came."""
+
+    client: "CaClient"
+    reach: Reach
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """The CA, whatever ``uri`` says: Twisted's agents ask for it."""
+        return self.client.endpoint(self.reach)
+
+
+@define(eq=False)
 class CaClient:
     """Asks one CA. Whatever goes wrong is a :class:`PkiError`: :class:`CaRefused` if it said no itself,
-    :class:`Unreachable` if there was no answer."""
+    :class:`~twisted_mesh.tls.alerts.Unreachable` if there was no answer."""
 
     reactor: Any
     """An ``IReactorTCP``, ``IReactorUNIX`` and ``IReactorTime``."""
@@ -101,31 +116,53 @@ class CaClient:
     _shown: X509Svid | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
     """Of the trust whose roots are in the context of the moment."""
-    _agent: Agent = field(init=False)
     _pool: HTTPConnectionPool = field(init=False)
+    _reach: Reach = field(init=False)
+    """Of the request that was sent last."""
+    _waiting_reach: Reach = field(init=False)
+    """Of the connection that is kept."""
     _waiting_pool: HTTPConnectionPool | None = field(default=None, init=False)
     """Its connection stays for the next question; it was made under the identity that is shown now."""
 
     def __attrs_post_init__(self) -> None:
         self._pool = HTTPConnectionPool(self.reactor, persistent=False)
-        self._agent = Agent.usingEndpointFactory(self.reactor, self, self._pool)
+        self._reach = self._waiting_reach = self._new_reach(self.timeout)
         if self.address.scheme == "https" and self.security is None:
             raise BadCaUrl(
                 f"{self.address}: whose root to believe is not known: name it with --ca-fingerprint or --ca-file"
             )
 
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """The CA, whatever ``uri`` says: Twisted's agents ask for it."""
+    def endpoint(self, reach: Reach) -> IStreamClientEndpoint:
+        """The CA, as it is reached now; ``reach`` hears how far that comes."""
         if self.address.scheme == "unix":
-            return LocalCaEndpoint(
-                self.reactor, Path(self.address.path), self.ca_user, self.timeout
+            return reach.watch(
+                LocalCaEndpoint(self.reactor, Path(self.address.path), self.ca_user, self.timeout)
             )
         tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
         if self.security is None:
-            return tcp
+            return reach.watch(tcp)
         if self._generation != self.security.judge.trust.generation:
             self.present(self._shown)  # the root was met: from now on OpenSSL holds it too
-        return MeshClientEndpoint(tcp, self.security, server_name(self.address.host))
+        return MeshClientEndpoint(tcp, self.security, server_name(self.address.host), (), reach)
+
+    def _new_reach(self, seconds: float) -> Reach:
+        address = self.address
+        start = "start it (twistd -n mesh-ca) there, or check --ca-url"
+        if address.scheme == "unix":
+            start = "start it (twistd -n mesh-ca) with the same state directory, or name its socket with --ca-url"
+        return Reach(
+            str(address),
+            address.host,
+            address.path,
+            "CA",
+            start,
+            address.is_usual_port,
+            seconds,
+        )
+
+    def too_slow(self) -> PkiError:
+        """What is to be said of a CA for whose answer nobody waits any longer."""
+        return as_error(TimeoutError(), self._reach)
 
     def present(self, svid: X509Svid | None) -> None:
         """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
@@ -147,7 +184,11 @@ class CaClient:
         if self._waiting_pool is None:
             pool = self._waiting_pool = HTTPConnectionPool(self.reactor, persistent=True)
             pool.maxPersistentPerHost, pool.cachedConnectionTimeout = 1, _KEPT_OPEN
-        agent: Agent = Agent.usingEndpointFactory(self.reactor, self, self._waiting_pool)
+            self._waiting_reach = self._new_reach(0.0)
+        return self._agent(self._waiting_pool, self._waiting_reach)
+
+    def _agent(self, pool: HTTPConnectionPool, reach: Reach) -> Agent:
+        agent: Agent = Agent.usingEndpointFactory(self.reactor, _Route(self, reach), pool)
         return agent
 
     async def sign(
@@ -271,7 +312,11 @@ class CaClient:
             headers = Headers({"content-type": [kind]})
             for name, value in (more or {}).items():
                 headers.setRawHeaders(name, [value])
-        agent = self._waiting_agent() if wait else self._agent
+        if wait:
+            agent, reach = self._waiting_agent(), self._waiting_reach
+        else:
+            reach = self._reach = self._new_reach(self.timeout)
+            agent = self._agent(self._pool, reach)
         url = f"{scheme}://{host}{port}{path}"
         try:
             status, content = await within(
@@ -282,9 +327,14 @@ class CaClient:
         except PkiError:
             raise
         except Exception as error:
-            raise self._failed(error) from None
+            raise as_error(error, reach) from None
         if status >= 400:
-            raise CaRefused(status, _problems(status, content))
+            problems = _problems(status, content)
+            if problems[0].code in _OTHER_PROTOCOLS:
+                raise RefusedByPeer(
+                    evolve(problems[0], detail=f"{self.address}: {problems[0].detail}")
+                )
+            raise CaRefused(status, problems)
         return content
 
     async def _exchange(
@@ -298,30 +348,6 @@ class CaClient:
         response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
         self.date = _date(response)
         return response.code, await read_body(response, _MAX_ANSWER)
-
-    def _failed(self, error: Exception) -> PkiError:
-        if self.address.scheme == "unix" and not isinstance(error, PkiError):
-            if getattr(error, "osError", None) == errno.EACCES:
-                return Unreachable(
-                    Problem(
-                        Code.UNREACHABLE,
-                        f"this user may not use {self.address}",
-                        "have every directory on the way to it opened (chmod o+x), or ask over TLS with a join token",
-                    )
-                )
-            return Unreachable(
-                Problem(
-                    Code.UNREACHABLE,
-                    f"no CA answers at {self.address}",
-                    "start it (twistd -n mesh-ca) with the same state directory",
-                )
-            )
-        ours = as_error(error)
-        problem = ours.problems[0]
-        if isinstance(ours, Unreachable):
-            detail = f"no CA answers at {self.address}: {problem.detail}"
-            return Unreachable(Problem(Code.UNREACHABLE, detail, "start it, or check --ca-url"))
-        return ours
 
 
 def _date(response: IResponse) -> datetime | None:

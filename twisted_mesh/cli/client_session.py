@@ -11,8 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 
-from pki.codes import Code
-from pki.errors import Malformed, PkiError, Problem, printable
+from pki.errors import Malformed, PkiError, printable
 from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
@@ -35,7 +34,6 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.directory import default_state_dir
 from twisted_mesh.state.generation import publish
-from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
@@ -173,6 +171,7 @@ async def _converse(session: Session) -> int:
     source.recall()
     numbers = crl_numbers_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
     crls = session.sources.watch(trust, reactor, _log, numbers)
+    deadline = reactor.seconds() + session.timeout
     feed = Feed(source, trust.update, judge.freshness, reactor, wall_clock, _log)
     manager = CertificateManager(
         source,
@@ -185,6 +184,7 @@ async def _converse(session: Session) -> int:
         session.rotate_at,
         feed,
         [crls.prepare],
+        retries=lambda error, pause: _is_asked_again(manager, error, deadline - pause),
     )
     services = MultiService()
     for service in (trust, feed, manager):
@@ -230,12 +230,14 @@ async def _first_certificate(manager: CertificateManager, session: Session) -> X
     try:
         return await within(reactor, session.timeout, _or_refusal(manager, waiting))
     except TimeoutError:
-        slow = Problem(
-            Code.UNREACHABLE,
-            "the CA took too long to answer",
-            "look at its log, or raise --timeout",
-        )
-        raise manager.last_problem or Unreachable(slow) from None
+        raise manager.last_problem or session.client.too_slow() from None
+
+
+def _is_asked_again(manager: CertificateManager, error: PkiError, latest: float) -> bool:
+    """Whether a CA that gave no certificate is asked for another attempt, which begins at ``latest`` at the latest."""
+    if manager.svid is not None:
+        return True
+    return status_of(error) == UNREACHABLE and reactor.seconds() < latest
 
 
 async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]") -> X509Svid:

@@ -3,11 +3,13 @@
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pki.errors import Malformed, printable
+from twisted_mesh.runtime.reach import too_long
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
 
@@ -24,12 +26,19 @@ class CaAddress:
     path: str = ""
     host: str = ""
     port: int = 0
+    is_usual_port: bool = field(default=False, eq=False)
+    """Whether nobody has written the port."""
 
     @classmethod
     def parse(cls, text: str) -> "CaAddress":
         """Raises :class:`BadCaUrl`."""
         if text.startswith(("unix:", "/")) and text != "unix:":
-            return cls("unix", path=text.removeprefix("unix:"))
+            path = text.removeprefix("unix:")
+            if (objection := too_long(Path(path))) is not None:
+                raise BadCaUrl(
+                    f"{printable(objection, 400)}: name it by a shorter path, or a symbolic link"
+                )
+            return cls("unix", path=path)
         url = split_url(text, {"https": 443, "http": 80})
         if url is None:
             raise BadCaUrl(
@@ -40,7 +49,7 @@ class CaAddress:
             raise BadCaUrl(
                 f"{printable(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
             )
-        return cls(scheme, host=host, port=port)
+        return cls(scheme, host=host, port=port, is_usual_port=not names_port(text))
 
     def __str__(self) -> str:
         if self.scheme == "unix":
@@ -64,6 +73,11 @@ def split_url(text: str, ports: Mapping[str, int]) -> tuple[str, str, int] | Non
     whole = f"{url.scheme}://{url.netloc}".lower() == text.removesuffix("/").lower()
     usable = whole and port and "@" not in url.netloc and _HOST.fullmatch(host)
     return (url.scheme, host, port) if usable else None
+
+
+def names_port(text: str) -> bool:
+    """Whether a URL that :func:`split_url` takes has a port written in it."""
+    return urlsplit(text).port is not None
 
 
 def server_name(host: str) -> str | None:

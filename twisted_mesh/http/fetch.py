@@ -9,6 +9,7 @@ from io import BytesIO
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -22,6 +23,7 @@ from pki.errors import Malformed, PkiError, printable
 from twisted_mesh.http.address import split_url
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
 
@@ -70,22 +72,31 @@ class HttpUrl:
 
 @implementer(IAgentEndpointFactory)
 @define(eq=False)
+class _Route:
+    """To the host itself, never to a proxy; and how far it came."""
+
+    reactor: IReactor
+    timeout: float
+    reach: Reach
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """For twisted.web's agent."""
+        host = uri.host.decode("ascii").strip("[]")
+        self.reach.host = host
+        return self.reach.watch(HostnameEndpoint(self.reactor, host, uri.port, self.timeout))
+
+
+@define(eq=False)
 class Fetcher:
     """Asks by HTTP/1.1, each time over a connection of its own. Whatever goes wrong is a :class:`PkiError`."""
 
     reactor: IReactor
     timeout: float
     """Seconds for one request, connecting included."""
-    _agent: Agent = field(init=False)
+    _pool: HTTPConnectionPool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        pool = HTTPConnectionPool(self.reactor, persistent=False)
-        self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """For twisted.web's agent: the host itself, never a proxy."""
-        host = uri.host.decode("ascii").strip("[]")
-        return HostnameEndpoint(self.reactor, host, uri.port, self.timeout)
+        self._pool = HTTPConnectionPool(self.reactor, persistent=False)
 
     async def post(self, url: HttpUrl, body: bytes, kind: str, limit: int) -> bytes:
         """What is answered to ``body``, which is of that media type; at most ``limit`` bytes."""
@@ -96,7 +107,12 @@ class Fetcher:
     async def _ask(
         self, method: bytes, url: HttpUrl, headers: Headers, body: bytes | None, limit: int
     ) -> tuple[int, Headers, bytes]:
-        exchange = self._exchange(method, url, headers, body, limit)
+        reach = Reach(str(url), who="web server", seconds=self.timeout)
+        route = _Route(self.reactor, self.timeout, reach)
+        agent = Agent.usingEndpointFactory(self.reactor, route, self._pool)
+        producer = None if body is None else FileBodyProducer(BytesIO(body))
+        asking = agent.request(method, url.text.encode("ascii"), headers, producer)
+        exchange = self._exchange(url, asking, limit)
         try:
             return await within(self.reactor, self.timeout, exchange)
         except PkiError:
@@ -104,15 +120,12 @@ class Fetcher:
         except ConnectionAborted:
             raise NotServed(f"{url} answers with more than {limit} bytes") from None
         except Exception as error:
-            raise as_error(error) from None
+            raise as_error(error, reach) from None
 
     async def _exchange(
-        self, method: bytes, url: HttpUrl, headers: Headers, body: bytes | None, limit: int
+        self, url: HttpUrl, asking: "Deferred[IResponse]", limit: int
     ) -> tuple[int, Headers, bytes]:
-        producer = None if body is None else FileBodyProducer(BytesIO(body))
-        response: IResponse = await self._agent.request(
-            method, url.text.encode("ascii"), headers, producer
-        )
+        response = await asking
         # Of what is refused only the status is of use.
         limit = limit if response.code == _OK else min(limit, 64 * 1024)
         if response.length is not UNKNOWN_LENGTH and response.length > limit:

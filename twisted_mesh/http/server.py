@@ -27,14 +27,24 @@ from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import ConnectionLimit, Place
-from twisted_mesh.limits.rate_limit import address_key
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate, address_key
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.reach import spoken_in
 from twisted_mesh.runtime.tasks import within
+from twisted_mesh.tls.connection import spoken_address
 
 T = TypeVar("T")
 #: Whether whole requests are read at once; else line by line, where Twisted's own names are not those we know.
 reads_whole = can_be_handed_over(http.HTTPChannel, LineReceiver)
 #: Whoever takes fewer bytes a second is not waited for.
 _SLOWEST = 32 * 1024
+#: Lines of the log for those who speak something else: they must not be able to fill the disk.
+_LOGGED = Rate(1, 10)
+_TLS_HERE = Problem(
+    Code.NOT_HTTP,
+    "this port speaks plain HTTP, and the caller began with TLS",
+    "write http://, or call the port that speaks TLS",
+)
 
 
 @frozen
@@ -112,6 +122,9 @@ class BoundedChannel(http.HTTPChannel):
             self._has_spoken = True
             if self._place is not None:
                 self._place.speak()
+            if spoken_in(data) == "TLS" and not ISSLTransport.providedBy(self.transport):
+                self._refuse_tls()
+                return
         if not self._received_whole(data):
             super().dataReceived(data)
 
@@ -234,6 +247,12 @@ class BoundedChannel(http.HTTPChannel):
         if not self.requests:
             self.loseConnection()
 
+    def _refuse_tls(self) -> None:
+        """Answer 400 to a ClientHello, which has no end of a line to be waited for."""
+        self.site.log_tls(self.getPeer())
+        body = problem_body(400, _TLS_HERE.code, _TLS_HERE.detail, [_TLS_HERE])
+        self._refuse(b"400 Bad Request", _problem_head(body), body)
+
     def refuse_body(self) -> None:
         """Answer 413 now, and use no more of what comes."""
         limit = self.limits.body_bytes
@@ -347,6 +366,16 @@ class BoundedSite(server.Site):
         self.channels: set[BoundedChannel] = set()
         self.draining = False
         self._drained: list[Deferred[None]] = []
+        self._strangers = LimitedLog(logger("http"), _LOGGED, reactor.seconds)
+
+    def log_tls(self, address: IAddress) -> None:
+        """Say that somebody speaks TLS here, where nobody else does."""
+        self._strangers.warn(
+            "Connection from {address} refused: it speaks TLS, and this port plain HTTP: it should call the port that "
+            "speaks TLS, or write http://",
+            event="tls-on-plain-port",
+            address=spoken_address(address),
+        )
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A channel within our limits, not Twisted's."""

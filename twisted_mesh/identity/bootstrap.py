@@ -19,6 +19,7 @@ from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
@@ -51,6 +52,10 @@ def ca_client(
     )
     if ca_file is not None and ca_fingerprint is not None:
         raise Malformed("--ca-fingerprint and --ca-file say the same thing: give one of them")
+    if not ca_url and (objection := too_long(Path(address.path))) is not None:
+        raise Malformed(
+            f"{printable(objection, 400)}: choose a shorter --state-dir, or name the CA's socket with --ca-url"
+        )
     user = CaUser.parse(ca_user)
     if ca_user is not None and address.scheme != "unix":
         raise Malformed(f"--ca-user is for a CA at a unix socket, not at {address}")

@@ -69,6 +69,8 @@ class CertificateManager(Service):
     preparations: Sequence[Preparation] = ()
     """Each in its turn, once the feed is filled."""
     draw: random.Random = field(factory=random.SystemRandom)
+    retries: Callable[[PkiError, float], bool] = lambda error, pause: True
+    """Whether there will be another attempt after that error, in so many seconds: else nobody says so."""
     announce: bool = True
     """Whether the log tells of certificates that come as they should."""
     svid: X509Svid | None = field(default=None, init=False)
@@ -262,6 +264,7 @@ class CertificateManager(Service):
         self._retry_at = self.clock.seconds() + pause.total_seconds()
         # The same trouble is logged again only once the pauses are long.
         is_loud = is_other or self._failures > _LONG_TROUBLE
+        is_loud = is_loud and self.retries(error, pause.total_seconds())
         self._rotation_log.failed(error, pause, left, is_loud=is_loud)
 
 

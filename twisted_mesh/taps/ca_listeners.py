@@ -29,6 +29,7 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
+from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
@@ -36,9 +37,6 @@ from twisted_mesh.taps.early_port import EarlyReactor
 from twisted_mesh.taps.lifecycle import StartError, early_endpoint
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security
-
-#: What sun_path holds on every platform: 104 bytes on macOS, 108 on Linux.
-_MAX_SOCKET_PATH = 103
 
 Listening = Callable[[Deferred[IListeningPort], str], IListeningPort]
 """The port of an endpoint's ``listen``, by what it is called. Raises :class:`StartError`."""
@@ -73,10 +71,8 @@ class CaListeners:
         """What the options say of them; nothing is bound yet. Raises :class:`StartError`."""
         path = Path(options["socket"]) if options["socket"] else default_socket
         tls_endpoint = early_endpoint(reactor, options["listen"], "127.0.0.1")
-        if len(str(path).encode()) > _MAX_SOCKET_PATH:
-            raise StartError(
-                f"the socket's path {path} is too long for a unix socket: choose a shorter --socket"
-            )
+        if (objection := too_long(path)) is not None:
+            raise StartError(f"the socket's path {objection}: choose a shorter --socket")
         plain, crl = options["insecure-http"], options["crl-http"]
         return cls(
             options,

@@ -1,6 +1,6 @@
 """What a broken TLS connection means: OpenSSL's errors and the peer's alerts as problems with a remedy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from OpenSSL import SSL
 from twisted.internet.error import (
@@ -16,6 +16,7 @@ from twisted.web import _newclient
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
+from twisted_mesh.runtime.reach import Reach
 
 #: Exported nowhere else. Where it has gone, what answers with nonsense is unreachable, and no more is said.
 _PARSE_ERROR: type[Exception] | tuple[()] = getattr(_newclient, "ParseError", ())
@@ -148,8 +149,10 @@ class Unreachable(RefusedByPeer):
     """There was nobody to talk to, or they did not answer in time."""
 
 
-def problem_of(error: BaseException | Failure) -> Problem:
-    """What a connection's end means. Never raises."""
+def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Problem:
+    """What a connection's end means; ``reach`` knows where it led, and how far. Never raises."""
+    if reach is not None and (known := _of_attempt(error, reach)) is not None:
+        return known
     for cause in _causes(error):
         if isinstance(cause, SSL.Error):
             return _from_openssl(cause)
@@ -157,7 +160,9 @@ def problem_of(error: BaseException | Failure) -> Problem:
             return cause.problems[0]
         if isinstance(cause, ConnectionRefusedError):
             return Problem(
-                Code.UNREACHABLE, "nobody listens there", "start it, or check the address"
+                Code.UNREACHABLE,
+                "nobody listens there",
+                "start it, or check the address and the port",
             )
         if isinstance(cause, DNSLookupError):
             return Problem(Code.UNREACHABLE, "the host name is unknown", "check the address")
@@ -176,12 +181,66 @@ def problem_of(error: BaseException | Failure) -> Problem:
     return Problem(Code.INTERRUPTED, words, "look at the other side's log")
 
 
-def as_error(error: BaseException | Failure) -> PkiError:
+def _of_attempt(error: BaseException | Failure, reach: Reach) -> Problem | None:
+    """What is known better than from ``error`` alone by whoever has watched the attempt."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, PkiError) for cause in causes):
+        return None
+    has_tls_error = any(isinstance(cause, SSL.Error) for cause in causes)
+    speaks, where = reach.speaks, reach.where
+    if has_tls_error and speaks not in (None, "TLS"):
+        return Problem(
+            Code.NOT_TLS,
+            f"what answers at {where} speaks {speaks}, and no TLS",
+            "name the port where it speaks TLS",
+        )
+    if speaks == "TLS" and where.startswith("http://"):
+        return Problem(
+            Code.NOT_HTTP,
+            f"what answers at {where} speaks TLS, and no plain HTTP",
+            "write https://, or name the port where it speaks plain HTTP",
+        )
+    if not has_tls_error:
+        for cause in causes:
+            if (why := reach.why(cause)) is not None:
+                detail, remedy = why
+                return Problem(
+                    Code.UNREACHABLE, f"no {reach.who} answers at {where}: {detail}", remedy
+                )
+        if any(isinstance(cause, _PARSE_ERROR) for cause in causes):
+            spoken = speaks or "something else"
+            return Problem(
+                Code.NOT_HTTP,
+                f"what answers at {where} is not HTTP but {spoken}",
+                "check the address",
+            )
+    gone = any(isinstance(cause, ConnectionDone | ConnectionLost) for cause in causes)
+    if reach.is_connected and (gone or _went_away(causes)):
+        how = "closed it" if reach.heard else "closed it without a word"
+        return Problem(
+            Code.INTERRUPTED,
+            f"{where} took the connection and {how}",
+            "it runs, or something before it does: its log has the reason",
+        )
+    return None
+
+
+def _went_away(causes: Sequence[BaseException]) -> bool:
+    """Whether all that OpenSSL objects to is that the other side is gone."""
+    return any(
+        reason == "unexpected eof while reading"
+        for cause in causes
+        if isinstance(cause, SSL.Error)
+        for reason in _reasons(cause)
+    )
+
+
+def as_error(error: BaseException | Failure, reach: Reach | None = None) -> PkiError:
     """``error`` as one of ours: a refusal of ours as it is, else what :func:`problem_of` makes of it."""
     for cause in _causes(error):
         if isinstance(cause, PkiError):
             return cause
-    problem = problem_of(error)
+    problem = problem_of(error, reach)
     return Unreachable(problem) if problem.code == Code.UNREACHABLE else RefusedByPeer(problem)
 
 

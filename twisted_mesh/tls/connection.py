@@ -25,6 +25,7 @@ from pki.errors import ANY_ERROR, Problem, printable
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime.log import TlsFacts, codes, reasons
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
@@ -48,6 +49,8 @@ class Expectation:
 
     server_name: str | None
     leaf_checks: Sequence[LeafCheck]
+    reach: Reach | None = None
+    """Where it leads, and how far it came."""
     attempt: "Deferred[IProtocol] | None" = None
     connection: "MeshConnection | None" = None
     outcome: "Deferred[IProtocol]" = field(init=False)
@@ -337,7 +340,7 @@ class MeshConnection(ProtocolWrapper):
             ours = verify.handshake_of(self.transport.getHandle()).problems
             if self.meter is not None and self.meter.problem is not None:
                 ours = (self.meter.problem,)
-            client.failed(PeerRefused(ours) if ours else as_error(reason))
+            client.failed(PeerRefused(ours) if ours else as_error(reason, client.reach))
             return
         self.factory.security.refusals.warn(
             "Connection from {address} refused: {reasons}",

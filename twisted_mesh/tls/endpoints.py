@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from pki.svid.x509svid import Purpose
 from twisted_mesh.limits.rate_limit import address_key
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import Expectation, MeshFactory, spoken_address
@@ -54,13 +55,16 @@ class MeshClientEndpoint:
     """For SNI: the host name; None for an IP address."""
     leaf_checks: Sequence[LeafCheck] = ()
     """What the server's certificate must satisfy besides."""
+    reach: Reach | None = None
+    """Where it leads. It watches ``endpoint``."""
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, and prove each other. Fires with the protocol; fails with a :class:`PkiError`."""
-        expectation = Expectation(self.server_name, self.leaf_checks)
-        attempt = self.endpoint.connect(_tls_factory(factory, self.security, expectation))
+        expectation = Expectation(self.server_name, self.leaf_checks, self.reach)
+        endpoint = self.endpoint if self.reach is None else self.reach.watch(self.endpoint)
+        attempt = endpoint.connect(_tls_factory(factory, self.security, expectation))
         expectation.attempt = attempt
-        _ = attempt.addErrback(lambda failure: expectation.failed(as_error(failure)))
+        _ = attempt.addErrback(lambda failure: expectation.failed(as_error(failure, self.reach)))
         return expectation.outcome
 
 
@@ -94,7 +98,9 @@ class _GuardedFactory(TLSMemoryBIOFactory):
         if place is not None:
             connection.place, place.hang_up = place, connection.abortConnection
         budget = mesh.security.handshake_budget if mesh.client is None else None
-        connection.meter = HandshakeMeter(protocol, connection, budget, address_key(addr), place)
+        connection.meter = HandshakeMeter(
+            protocol, connection, budget, address_key(addr), place, serves=mesh.client is None
+        )
         return protocol
 
 

@@ -1,5 +1,7 @@
 """What a handshake may cost: its bytes are counted, and its time is charged to whoever lets it fail."""
 
+import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +27,29 @@ PUT_OFF = Problem(
     "handshakes from this address keep failing, and this one did not get its turn in time",
     "look in this log what fails from there",
 )
+SPEAKS_HTTP = Problem(Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port")
+_HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
+_HTTP_HERE = Problem(
+    Code.NOT_TLS, "this port speaks TLS, and the caller began with plain HTTP", "write https://"
+)
+
+
+def _plain_answer() -> bytes:
+    """What a caller is told who begins with plain HTTP. It is no secret that this port speaks TLS."""
+    problem = {
+        "code": _HTTP_HERE.code,
+        "detail": _HTTP_HERE.detail,
+        "remedy": _HTTP_HERE.remedy,
+    }
+    document = {"type": "about:blank", "title": "Bad Request", "status": 400, **problem}
+    body = json.dumps({**document, "problems": [problem]}).encode()
+    return (
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+
+_PLAIN_ANSWER = _plain_answer()
 
 
 @define(eq=False)
@@ -41,7 +66,10 @@ class HandshakeMeter:
     place: Place | None = None
     """Hears of the peer's first word."""
     seconds: Callable[[], float] = time.thread_time
+    serves: bool = False
+    """Whether the peer is the one that connects."""
     is_too_large: bool = field(default=False, init=False)
+    is_plain_http: bool = field(default=False, init=False)
     _deliver: Callable[[bytes], None] = field(init=False)
     _bytes: int = field(default=0, init=False)
     _spent: float = field(default=0.0, init=False)
@@ -58,12 +86,19 @@ class HandshakeMeter:
         """Why this has ended the handshake, if it has."""
         if self.is_too_large:
             return TOO_LARGE
+        if self.is_plain_http:
+            return SPEAKS_HTTP
         return None if self._turn is None else PUT_OFF
 
     def receive(self, data: bytes) -> None:
         """Pass on what a peer says, if it is its turn; else keep it, and hear no more until it is."""
-        if not self._bytes and self.place is not None:
-            self.place.speak()
+        if not self._bytes:
+            if self.place is not None:
+                self.place.speak()
+            if self.serves and _HTTP_REQUEST.match(data):
+                # OpenSSL sends no alert, and its error knows but some of the methods.
+                self.is_plain_http = True
+                self.protocol.transport.write(_PLAIN_ANSWER)
         if self._turn is not None:
             self._held += data  # was on its way when the reading stopped
             return

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
 from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -32,6 +32,7 @@ from tests.twisted_mesh.talking import Wire
 from twisted_mesh.api import client as ca_client_module
 from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.ca.api.app import CaApi
+from twisted_mesh.cli.status import UNREACHABLE, status_of
 from twisted_mesh.http.address import BadCaUrl, CaAddress
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.server import BoundedSite
@@ -455,7 +456,9 @@ def test_a_socket_that_is_not_for_this_user_is_told_apart() -> None:
     _, factory, *_ = rig.reactor.unixClients[-1]
     factory.clientConnectionFailed(None, Failure(ConnectError(errno.EACCES, "Permission denied")))
     assert isinstance(rig.result, Unreachable)
-    assert "this user may not use unix:/run/ca.sock" in str(rig.result)
+    assert str(rig.result).startswith(
+        "no CA answers at unix:/run/ca.sock: this user may not use the socket (have it opened"
+    )
 
 
 @pytest.mark.parametrize(
@@ -477,10 +480,14 @@ def test_the_cas_clock_is_read_from_its_answers(date: str, clock: datetime | Non
     assert rig.result == (mesh().root.certificate,)
 
 
-def test_a_ca_that_hangs_up_is_not_there() -> None:
+def test_a_ca_that_hangs_up_is_not_told_to_be_started() -> None:
     rig = signing()
     rig.wire.lose(ConnectionLost())
-    assert isinstance(rig.result, Unreachable)
+    assert isinstance(rig.result, RefusedByPeer)
+    assert rig.result.problems[0].code == Code.INTERRUPTED
+    assert status_of(rig.result) == UNREACHABLE
+    assert "unix:/run/ca.sock took the connection and closed it without a word" in str(rig.result)
+    assert "start it" not in str(rig.result)
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n{"])
@@ -504,12 +511,15 @@ def test_a_ca_that_does_not_take_the_connection_is_given_up_too() -> None:
 
 
 def test_over_tcp_the_reason_is_told_too() -> None:
-    client = CaClient(MemoryReactorClock(), CaAddress.parse("http://localhost:1"))
-    found = client._failed(ConnectError(string="no route"))
-    assert isinstance(found, Unreachable)
-    assert str(found).startswith("no CA answers at http://localhost:1: ")
-    assert "no route" in str(found)
-    assert type(client._failed(ConnectionLost())) is RefusedByPeer
+    rig = Rig(CaAddress.parse("http://127.0.0.1:1"))
+    rig.ask(rig.client.bundle(MESH))
+    _, _, factory, *_ = rig.reactor.tcpClients[-1]
+    factory.clientConnectionFailed(None, Failure(NoRouteError(errno.EHOSTUNREACH, "no route")))
+    rig.reactor.pump([0.1] * 10)
+    assert isinstance(rig.result, Unreachable)
+    assert str(rig.result).startswith(
+        "no CA answers at http://127.0.0.1:1: no way leads there from here (No route to host)"
+    )
 
 
 KEYS = st.sampled_from(

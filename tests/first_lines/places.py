@@ -1,0 +1,245 @@
+"""Places that cannot be reached, or where something else is spoken: what a client of ours says of them."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.first_lines.row import FirstLine
+from tests.running import BIN, free_port, run
+
+#: Whatever root it names: no row here comes so far.
+_PIN = ("--ca-fingerprint", "sha256:" + "ab" * 32)
+NEVER_START = r"start it"
+
+
+def ctl(directory: Path, *options: str) -> str:
+    """The first words of mesh-ctl, which asks the CA there."""
+    env = {"MESH_STATE_DIR": str(directory / "state"), "NO_COLOR": "1"}
+    done = run(BIN / "mesh-ctl", "ca", "show", *options, cwd=directory, env=env)
+    assert done.returncode in (2, 3), done
+    return done.stderr
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port where every caller is answered by ``answer``, and then hung up on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    caller, _ = listening.accept()
+                except OSError:
+                    return
+                with closing(caller):
+                    answer(caller)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def said(words: bytes) -> Callable[[socket.socket], None]:
+    def answer(caller: socket.socket) -> None:
+        caller.recv(4096)
+        caller.sendall(words)
+
+    return answer
+
+
+def hang_up(caller: socket.socket) -> None:
+    caller.recv(4096)
+
+
+def stay_silent(caller: socket.socket) -> None:
+    while caller.recv(4096):
+        pass
+
+
+def speak_tls(caller: socket.socket) -> None:
+    caller.recv(4096)
+    caller.sendall(b"\x15\x03\x03\x00\x02\x02\x46")  # the alert protocol_version
+
+
+def asked(answer: Callable[[socket.socket], None], scheme: str = "https") -> Callable[[Path], str]:
+    def say(directory: Path) -> str:
+        with answering(answer) as port:
+            pin = _PIN if scheme == "https" else ()
+            return ctl(
+                directory, "--ca-url", f"{scheme}://127.0.0.1:{port}", "--timeout", "1s", *pin
+            )
+
+    return say
+
+
+def nobody_listens(directory: Path) -> str:
+    return ctl(directory, "--ca-url", f"https://127.0.0.1:{free_port()}", *_PIN)
+
+
+def port_left_out(directory: Path) -> str:
+    return ctl(directory, "--ca-url", "https://127.0.0.1", *_PIN)
+
+
+def unknown_name(directory: Path) -> str:
+    return ctl(directory, "--ca-url", "https://no-such-host.invalid:8443", *_PIN)
+
+
+def no_state(directory: Path) -> str:
+    return ctl(directory)
+
+
+def no_socket(directory: Path) -> str:
+    (directory / "state" / "ca").mkdir(parents=True)
+    return ctl(directory)
+
+
+def left_behind(directory: Path) -> str:
+    (directory / "state" / "ca").mkdir(parents=True)
+    with closing(socket.socket(socket.AF_UNIX)) as old:
+        old.bind(str(directory / "state" / "ca" / "ca.sock"))
+    return ctl(directory)
+
+
+def a_file(directory: Path) -> str:
+    (directory / "file").write_text("")
+    return ctl(directory, "--ca-url", f"unix:{directory}/file")
+
+
+def silent_socket(directory: Path) -> str:
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind(str(directory / "s"))
+        listening.listen()
+        return ctl(directory, "--ca-url", f"unix:{directory}/s", "--timeout", "1s")
+
+
+def too_long(directory: Path) -> str:
+    return ctl(directory, "--ca-url", f"unix:/tmp/{'x' * 120}")
+
+
+def too_long_a_state(directory: Path) -> str:
+    return ctl(directory, "--state-dir", f"/tmp/{'x' * 120}")
+
+
+ROWS = (
+    FirstLine(
+        "nobody listens at the port",
+        "client",
+        r"https://127\.0\.0\.1:\d+: nobody listens there",
+        r"start it .*or check --ca-url",
+        nobody_listens,
+    ),
+    FirstLine(
+        "the port was left out",
+        "client",
+        r"https://127\.0\.0\.1:443: nobody listens there, on the port that is meant where none is written",
+        r"write the port: https://127\.0\.0\.1:PORT",
+        port_left_out,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "nobody has the name",
+        "client",
+        r"the name no-such-host\.invalid cannot be looked up",
+        r"check how it is spelt",
+        unknown_name,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "the CA takes connections and says nothing",
+        "client",
+        r"https://127\.0\.0\.1:\d+: it takes connections, and did not answer within 1 s",
+        r"it runs: look in its log",
+        asked(stay_silent),
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "the CA hangs up",
+        "client",
+        r"https://127\.0\.0\.1:\d+ took the connection and closed it without a word",
+        r"its log has the reason",
+        asked(hang_up),
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "plain HTTP where TLS is expected",
+        "client",
+        r"https://127\.0\.0\.1:\d+ speaks plain HTTP, and no TLS",
+        r"name the port where it speaks TLS",
+        asked(said(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "SSH where TLS is expected",
+        "client",
+        r"https://127\.0\.0\.1:\d+ speaks SSH, and no TLS",
+        r"name the port where it speaks TLS",
+        asked(said(b"SSH-2.0-OpenSSH_9.2\r\n")),
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "TLS where plain HTTP is expected",
+        "client",
+        r"http://127\.0\.0\.1:\d+ speaks TLS, and no plain HTTP",
+        r"write https://",
+        asked(speak_tls, "http"),
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "there is no state directory",
+        "client",
+        r"unix:\S+/state/ca/ca\.sock: there is no directory \S+/state",
+        r"--ca-url",
+        no_state,
+    ),
+    FirstLine(
+        "no CA has been started",
+        "client",
+        r"unix:\S+/ca\.sock: no socket is there",
+        r"start it \(twistd -n mesh-ca\) with the same state directory",
+        no_socket,
+    ),
+    FirstLine(
+        "a CA was killed",
+        "client",
+        r"unix:\S+/ca\.sock: nobody listens at the socket any more: it was left behind",
+        r"start it",
+        left_behind,
+    ),
+    FirstLine(
+        "a file is named as the socket",
+        "client",
+        r"unix:\S+/file: what is there is no socket",
+        r"check the path",
+        a_file,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "a socket where nobody answers",
+        "client",
+        r"unix:\S+/s: it takes connections, and did not answer within 1 s",
+        r"it runs: look in its log",
+        silent_socket,
+        never=NEVER_START,
+        starts_processes=True,
+    ),
+    FirstLine(
+        "a socket's path is too long",
+        "client",
+        r"/tmp/x+ is too long for a unix socket: 125 bytes, and 103 are the most",
+        r"a shorter path, or a symbolic link",
+        too_long,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "a state directory's path is too long",
+        "client",
+        r"/tmp/x+/ca/ca\.sock is too long for a unix socket: 136 bytes, and 103 are the most",
+        r"a shorter --state-dir",
+        too_long_a_state,
+        never=NEVER_START,
+    ),
+)
