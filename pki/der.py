@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 
 from attrs import field, frozen
 
-from pki.errors import Malformed, printable
-
-CERTIFICATE = "CERTIFICATE"
-REQUEST = "CERTIFICATE REQUEST"
-PRIVATE_KEY = "PRIVATE KEY"
-CRL = "X509 CRL"
-ANSWER = "OCSP RESPONSE"
-
-_SYNONYMS = {"X509 CERTIFICATE": CERTIFICATE, "NEW CERTIFICATE REQUEST": REQUEST}
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BEGIN, _END, _TAIL = b"-----BEGIN ", b"-----END ", b"-----"
+from pki.errors import Malformed
+from pki.pem import (
+    ANSWER,
+    CERTIFICATE,
+    CRL,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    REQUEST,
+    Section,
+    resemblance,
+    sections,
+)
 
 SEQUENCE = 0x30
 INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, ENUMERATED = 0x02, 0x03, 0x04, 0x06, 0x0A
@@ -47,12 +48,20 @@ def blocks(data: bytes) -> tuple[Block, ...]:
     """What is in a PEM or DER file, in its order, at least one. Raises :class:`Malformed`."""
     if not data.strip():
         raise Malformed("there is nothing in it")
-    label = _der_label(data)
-    if label is not None:
-        return (Block(label, b"" if label == PRIVATE_KEY else data),)
-    found = tuple(_pem_blocks(data.removeprefix(_BYTE_ORDER_MARK)))
+    labels = der_labels(data)
+    if labels:
+        parts = tuple(elements(data)) if len(labels) > 1 else ()
+        wholes = [part.whole for part in parts] or [data]
+        return tuple(
+            Block(label, b"" if label == PRIVATE_KEY else whole)
+            for label, whole in zip(labels, wholes, strict=True)
+        )
+    found = tuple(map(_block, sections(data)))
     if not found:
-        raise Malformed("it is neither PEM nor DER, or is damaged: give a certificate or a CSR")
+        seen = resemblance(data)
+        raise Malformed(
+            f"it is neither PEM nor DER, or is damaged{f' ({seen})' if seen else ''}: give a certificate or a CSR"
+        )
     return found
 
 
@@ -165,46 +174,31 @@ def oid_text(content: bytes) -> str:
     return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
 
 
-def _pem_blocks(data: bytes) -> Iterator[Block]:
-    label: str | None = None
-    body: list[bytes] = []
-    for line in map(bytes.strip, data.splitlines()):
-        if line.startswith(_BEGIN) and line.endswith(_TAIL):
-            if label is not None:
-                break
-            label, body = _label(line.removeprefix(_BEGIN)), []
-        elif label is not None and line.startswith(_END):
-            if _label(line.removeprefix(_END)) != label:
-                break
-            yield Block(label, b"" if label.endswith(PRIVATE_KEY) else _base64(label, body))
-            label = None
-        elif label is not None:
-            body.append(line)
-    if label is not None:
-        raise Malformed(f"its PEM block {label} has no end: the file is damaged or cut short")
+def _block(section: Section) -> Block:
+    secret = section.label.endswith(PRIVATE_KEY)
+    return Block(section.label, b"" if secret else section.der())
 
 
-def _label(rest: bytes) -> str:
-    label = printable(rest.removesuffix(_TAIL).decode("ascii", "replace"), 40)
-    return _SYNONYMS.get(label, label)
-
-
-def _base64(label: str, lines: list[bytes]) -> bytes:
+def der_labels(data: bytes) -> tuple[str, ...]:
+    """What stands in a DER file, one thing after the other, told by its outline alone; nothing where it is no DER."""
+    if data[:1] != bytes((SEQUENCE,)):
+        return ()
     try:
-        return binascii.a2b_base64(b"".join(lines), strict_mode=True)
-    except binascii.Error:
-        raise Malformed(f"the base64 of its PEM block {label} is damaged") from None
+        found = tuple(elements(data))
+    except Malformed:
+        return ()
+    if any(part.tag != SEQUENCE for part in found):
+        return ()
+    labels = [_der_label(part.content) for part in found]
+    return () if None in labels else tuple(label for label in labels if label is not None)
 
 
-def _der_label(data: bytes) -> str | None:
-    """What a DER file is, told by its outline alone; None where it is no DER."""
-    if data[0] != SEQUENCE:
-        return None
+def _der_label(content: bytes) -> str | None:
+    """What a SEQUENCE is, told by its outline alone; None where it is damaged."""
     try:
-        (outer,) = elements(data)
-        inner = tuple(elements(outer.content))
+        inner = tuple(elements(content))
         first = tuple(elements(inner[0].content)) if inner and inner[0].tag == SEQUENCE else ()
-    except (Malformed, ValueError):
+    except Malformed:
         return None
     match [part.tag for part in inner]:
         case [0x30, 0x30, 0x03]:
@@ -216,7 +210,7 @@ def _der_label(data: bytes) -> str | None:
         case [0x02, 0x02, 0x02, 0x02, *_]:  # PKCS #1, and DSA's
             return PRIVATE_KEY
         case [0x30, 0x03]:
-            return "PUBLIC KEY"
+            return PUBLIC_KEY
         case [0x06, 0xA0]:
             return "PKCS7"
         case [0x0A, 0xA0] | [0x0A]:

@@ -22,7 +22,7 @@ from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from pki.keys import UnusableKey
-from pki.keys.pkcs8 import PassphraseMismatch, read_pem, write_pem
+from pki.keys.pkcs8 import read_pem, write_pem
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
@@ -295,14 +295,8 @@ class LogKey:
         """Raises :class:`UnusableKey`, never with key material in it."""
         try:
             key = read_pem(pem, passphrase)
-        except PassphraseMismatch:
-            raise UnusableKey(
-                "the audit log's key: its passphrase is missing, or given for a key that has none"
-            ) from None
-        except UnusableKey:
-            raise UnusableKey(
-                "the audit log's key is damaged, or the passphrase is wrong: restore it from a backup"
-            ) from None
+        except UnusableKey as error:
+            raise type(error)(f"the audit log's key: {error}") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise UnusableKey("the audit log's key is an Ed25519 key, and this is another kind")
         return cls(name, key)

@@ -15,15 +15,18 @@ from cryptography.x509.oid import ExtensionOID
 
 from pki.codes import Code
 from pki.crl.entries import Facts, UnknownEntry, decode_entries, revocations
-from pki.der import CRL, GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, inside
+from pki.der import GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, der_labels, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import is_strong, key_id
+from pki.pem import CRL, is_pem, listed
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import extension, subject_of
 from pki.validity import rfc3339
 
 #: A CRL of 1.8 million entries; more is refused before it is parsed.
 MAX_CRL_SIZE = 64 * 1024 * 1024
+#: Where PEM that happens to begin as DER does must have its first BEGIN line.
+_LEAD = 64 * 1024
 #: How far an issuer's clock may be ahead of ours.
 _AHEAD = timedelta(minutes=1)
 
@@ -90,11 +93,14 @@ def crls_in(data: bytes) -> tuple[bytes, ...]:
     """The CRLs in a PEM or DER file, each in DER, at least one. Raises :class:`Malformed`."""
     if len(data) > MAX_CRL_SIZE:
         raise Malformed(f"a CRL has at most {MAX_CRL_SIZE} bytes here, this one {len(data)}")
-    if data[:1] == bytes((SEQUENCE,)):
+    if data[:1] == bytes((SEQUENCE,)) and not is_pem(data[:_LEAD]):
         return (data,)
-    found = tuple(block.der for block in blocks(data) if block.label == CRL)
+    held = blocks(data)
+    found = tuple(block.der for block in held if block.label == CRL)
     if not found:
-        raise Malformed("it holds no CRL: give one in PEM or DER")
+        raise Malformed(
+            f"it holds no CRL but {listed(block.label for block in held)}: give one in PEM or DER"
+        )
     return found
 
 
@@ -144,6 +150,11 @@ def _load(der: bytes) -> x509.CertificateRevocationList:
     try:
         return x509.load_der_x509_crl(der)
     except HOSTILE_INPUT:
+        others = [label for label in der_labels(der) if label not in (CRL, "ASN.1")]
+        if others:
+            raise Malformed(
+                f"it is no CRL but {listed(others)}: give a CRL in PEM or DER"
+            ) from None
         raise Malformed("the CRL cannot be decoded: it is damaged or cut short") from None
 
 

@@ -21,23 +21,12 @@ from cryptography.x509.oid import (
     SignatureAlgorithmOID,
 )
 
-from pki.der import (
-    ANSWER,
-    CERTIFICATE,
-    CRL,
-    PRIVATE_KEY,
-    REQUEST,
-    SEQUENCE,
-    Block,
-    blocks,
-    element,
-    elements,
-    oid_text,
-)
+from pki.der import SEQUENCE, Block, blocks, element, elements, oid_text
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.inspect.crl_ocsp_facts import Facts, answer_facts, crl_facts
 from pki.inspect.extensions import Extension, damaged_extension, name_text, read_extensions
 from pki.keys import KeyAlgorithm
+from pki.pem import ANSWER, CERTIFICATE, CRL, PRIVATE_KEY, REQUEST
 from pki.svid.x509svid import spiffe_id_of, validity_of
 from pki.validity import Validity
 

@@ -1,7 +1,6 @@
 """Certificate signing requests: what a caller asks for, once its proof of possession has held."""
 
 import hashlib
-import re
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
@@ -14,9 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from pki.codes import Code
-from pki.der import inside
+from pki.der import blocks, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
+from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.names import IPAddress, alternative_names, is_dns_name, subject_for
 from pki.svid.x509svid import extension
@@ -24,7 +24,6 @@ from pki.svid.x509svid import extension
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LONGEST_REMEMBERED = 1024
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
 @frozen
@@ -89,17 +88,28 @@ def load_csr(pem: bytes) -> x509.CertificateSigningRequest:
     """The one CSR in ``pem``, unchecked. Raises :class:`Malformed`."""
     if len(pem) > MAX_CSR_SIZE:
         raise Malformed(f"a CSR has at most {MAX_CSR_SIZE} bytes, this one {len(pem)}")
-    blocks = _BLOCK.findall(pem)
-    if len(blocks) != 1 or blocks[0] not in (b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST"):
-        raise Malformed(
-            "the CSR is not exactly one PEM block of CERTIFICATE REQUEST: send what `openssl req` writes"
-        )
+    der = _der_of(pem)
     try:
-        return x509.load_pem_x509_csr(pem)
+        return x509.load_der_x509_csr(der)
     except HOSTILE_INPUT:
         raise Malformed(
             "the CSR cannot be decoded: its PEM or DER is damaged or cut short"
         ) from None
+
+
+def _der_of(data: bytes) -> bytes:
+    """The one CSR of a file in PEM or DER. Raises :class:`Malformed`."""
+    try:
+        held = blocks(data)
+    except Malformed as error:
+        raise Malformed(f"the CSR cannot be read: {error}") from None
+    labels = [block.label for block in held]
+    if labels == [REQUEST]:
+        return held[0].der
+    found = listed(labels) if REQUEST not in labels else f"{len(labels)} things, {listed(labels)}"
+    raise Malformed(
+        f"the CSR is not exactly one PEM block of CERTIFICATE REQUEST but {found}: send what `openssl req` writes"
+    )
 
 
 def build_csr(

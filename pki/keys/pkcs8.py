@@ -4,7 +4,6 @@ cryptography reads this, and writes only PBKDF2 with 2,048 rounds, of which a ma
 of passphrases an hour. OpenSSL reads it too: ``openssl pkcs8 -in root.key``.
 """
 
-import binascii
 import re
 import secrets
 
@@ -15,8 +14,18 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from pki.codes import Code
-from pki.der import INTEGER, OCTET_STRING, SEQUENCE, element, elements, integer, pem
+from pki.der import (
+    INTEGER,
+    OCTET_STRING,
+    SEQUENCE,
+    der_labels,
+    element,
+    elements,
+    integer,
+    pem,
+)
 from pki.errors import HOSTILE_INPUT, Malformed
+from pki.pem import ENCRYPTED_KEY, PRIVATE_KEY, Section, listed, resemblance, sections
 
 #: 16 MiB and five passes, about 0.15 s: as much memory as OpenSSL grants a file by default.
 _COST, _BLOCK_SIZE, _PASSES = 2**14, 8, 5
@@ -26,9 +35,10 @@ _COST, _BLOCK_SIZE, _PASSES = 2**14, 8, 5
 MOST_ROUNDS = 2_000_000
 MOST_SCRYPT_BYTES = 32 * 1024 * 1024
 _MOST_SCRYPT_WORK = 2**22
-_ENCRYPTED = re.compile(
-    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----([^-]*)-----END ENCRYPTED PRIVATE KEY-----"
+_SAYS_ENCRYPTED = re.compile(
+    rb"-----BEGIN *ENCRYPTED *PRIVATE *KEY *-----|Proc-Type: *4, *ENCRYPTED"
 )
+_OPENSSH = "OPENSSH PRIVATE KEY"
 
 _PBES2 = bytes.fromhex("06092a864886f70d01050d")
 _SCRYPT = bytes.fromhex("06092b06010401da47040b")
@@ -45,46 +55,114 @@ class PassphraseMismatch(UnusableKey):
     """It is encrypted and no passphrase was given, or the other way round."""
 
 
+class Undecryptable(UnusableKey):
+    """It is whole as far as can be seen, and the passphrase does not open it."""
+
+
 def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
-    """A PKCS #8 or traditional PEM key of any kind. Raises :class:`UnusableKey`, never with key material in it.
+    """The first private key in a file: PKCS #8 or traditional, of any kind, in PEM or DER.
 
-    A wrong passphrase may by chance, one time in 256, decrypt to something; that is no key either.
+    Raises :class:`UnusableKey`, never with key material in it. A wrong passphrase may by chance, one time in 256,
+    decrypt to something; that is no key either.
     """
-    if passphrase is not None:
-        _refuse_costly(data)
-    try:
-        return serialization.load_pem_private_key(data, passphrase)
-    except TypeError:
+    section = _key_section(data)
+    der = b"" if section is None else _der(section)
+    encrypted = _is_encrypted(section, der or data)
+    if encrypted and passphrase is None:
         raise PassphraseMismatch(
-            "the private key's passphrase is missing, or given for a key that has none"
-        ) from None
+            "the private key is encrypted and its passphrase is missing: give it, or decrypt the key with "
+            "openssl pkey -in FILE -out NEW"
+        )
+    if not encrypted and passphrase is not None:
+        raise PassphraseMismatch("the private key's passphrase is given for a key that has none")
+    if encrypted:
+        _refuse_costly(der or data)
+    try:
+        if section is None:
+            return serialization.load_der_private_key(data, passphrase)
+        return serialization.load_pem_private_key(section.pem(), passphrase)
     except HOSTILE_INPUT:
+        if encrypted:
+            raise Undecryptable(
+                "the private key cannot be decrypted: this is a wrong passphrase, or the file is damaged"
+            ) from None
         raise UnusableKey(
-            "this is no private key in PEM (damaged, cut short, or a wrong passphrase): restore it from a backup"
+            "this is no private key that can be decoded: it is damaged or cut short; restore it from a backup"
         ) from None
 
 
-def _refuse_costly(data: bytes) -> None:
-    """Look at the counts that a file of PKCS #8 names, before anything is derived by them. Raises :class:`UnusableKey`.
+def is_encrypted(data: bytes) -> bool:
+    """Whether a key's file says that it is: PKCS #8 (RFC 7468 section 11) or OpenSSL's older way. Never raises."""
+    try:
+        section = _key_section(data)
+    except UnusableKey:
+        return _SAYS_ENCRYPTED.search(data) is not None
+    return _is_encrypted(section, data)
+
+
+def _is_encrypted(section: Section | None, der: bytes) -> bool:
+    if section is not None:
+        return section.label == ENCRYPTED_KEY or any(b"ENCRYPTED" in h for h in section.headers)
+    (info,) = elements(der)
+    return [part.tag for part in elements(info.content)] == [SEQUENCE, OCTET_STRING]
+
+
+def _key_section(data: bytes) -> Section | None:
+    """The first private key in PEM; None where the file is one in DER. Raises :class:`UnusableKey`."""
+    if not data.strip():
+        raise UnusableKey(
+            "this is no private key in PEM or DER: there is nothing in it; restore it from a backup"
+        )
+    labels = der_labels(data)
+    if labels == (PRIVATE_KEY,):
+        return None
+    try:
+        found = sections(data)
+    except Malformed as error:
+        raise UnusableKey(f"this is no private key in PEM: {error}") from None
+    for section in found:
+        if section.label == _OPENSSH:
+            raise UnusableKey(
+                "this is a private key in OpenSSH's format: write it as PKCS #8 (ssh-keygen -p -m PKCS8 -f COPY)"
+            )
+        if section.label.endswith(PRIVATE_KEY):
+            return section
+    held = labels or tuple(section.label for section in found)
+    if held:
+        raise UnusableKey(f"this is no private key but {listed(held)}: name the file with the key")
+    seen = resemblance(data)
+    raise UnusableKey(
+        f"this is no private key in PEM or DER{f' ({seen})' if seen else ''}: restore it from a backup"
+    )
+
+
+def _der(section: Section) -> bytes:
+    try:
+        return section.der()
+    except Malformed as error:
+        raise UnusableKey(f"this is no private key in PEM: {error}") from None
+
+
+def _refuse_costly(der: bytes) -> None:
+    """Look at the counts that a key of PKCS #8 names, before anything is derived by them. Raises :class:`UnusableKey`.
 
     PBKDF2 counts rounds (RFC 8018 section 5.2), as the older schemes do (section 6.1); scrypt has a cost, a
     block size and passes (RFC 7914 section 2). What has no such outline is for the reader to refuse.
     """
-    for block in _ENCRYPTED.findall(data):
-        try:
-            counts = _counts(binascii.a2b_base64(block))
-        except (Malformed, ValueError, IndexError):
-            continue
-        match counts:
-            case [rounds] if rounds > MOST_ROUNDS:
-                raise _costly(f"{rounds} rounds", f"{MOST_ROUNDS}")
-            case [cost, size, passes] if (
-                128 * cost * size > MOST_SCRYPT_BYTES or cost * size * passes > _MOST_SCRYPT_WORK
-            ):
-                raise _costly(
-                    f"scrypt with N={cost}, r={size}, p={passes}",
-                    f"{MOST_SCRYPT_BYTES >> 20} MiB, and N*r*p of {_MOST_SCRYPT_WORK}",
-                )
+    try:
+        counts = _counts(der)
+    except (Malformed, ValueError, IndexError):
+        return
+    match counts:
+        case [rounds] if rounds > MOST_ROUNDS:
+            raise _costly(f"{rounds} rounds", f"{MOST_ROUNDS}")
+        case [cost, size, passes] if (
+            128 * cost * size > MOST_SCRYPT_BYTES or cost * size * passes > _MOST_SCRYPT_WORK
+        ):
+            raise _costly(
+                f"scrypt with N={cost}, r={size}, p={passes}",
+                f"{MOST_SCRYPT_BYTES >> 20} MiB, and N*r*p of {_MOST_SCRYPT_WORK}",
+            )
 
 
 def _counts(der: bytes) -> list[int]:

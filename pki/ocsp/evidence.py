@@ -9,10 +9,11 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.crl.crl import BadCrl, Crl, crls_in, find_issuer, issuer_name, read_crl
-from pki.der import ANSWER, SEQUENCE, blocks
+from pki.der import SEQUENCE, blocks
 from pki.errors import Malformed, Problem
 from pki.keys import key_id
 from pki.ocsp.response import Answer, is_about, read_answer
+from pki.pem import ANSWER, is_pem, listed
 from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.svid.x509svid import subject_of
 
@@ -115,7 +116,8 @@ def answers_from(
 
     Raises :class:`Malformed` and :class:`pki.ocsp.response.BadAnswer`.
     """
-    ders = (data,) if data[:1] == bytes((SEQUENCE,)) else _answers_in(data)
+    in_der = data[:1] == bytes((SEQUENCE,)) and not is_pem(data)
+    ders = (data,) if in_der else _answers_in(data)
     found = {}
     for der in ders:
         about = [pair for pair in pairwise(path) if is_about(der, *pair)]
@@ -127,9 +129,12 @@ def answers_from(
 
 
 def _answers_in(data: bytes) -> tuple[bytes, ...]:
-    found = tuple(block.der for block in blocks(data) if block.label == ANSWER)
+    held = blocks(data)
+    found = tuple(block.der for block in held if block.label == ANSWER)
     if not found:
-        raise Malformed("it holds no OCSP response: give one in DER")
+        raise Malformed(
+            f"it holds no OCSP response but {listed(block.label for block in held)}: give one in DER"
+        )
     return found
 
 

@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.codes import Code
+from pki.der import blocks
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
 from pki.keys import MemoryKey, spki_der
+from pki.pem import CERTIFICATE, REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.validity import Validity
 
@@ -239,11 +241,36 @@ def certificates_pem(certificates: Sequence[x509.Certificate]) -> bytes:
     return b"".join(cert.public_bytes(serialization.Encoding.PEM) for cert in certificates)
 
 
-def load_certificates(pem: bytes, what: str = "the file") -> tuple[x509.Certificate, ...]:
-    """Every certificate in ``pem``, at least one. Raises :class:`Malformed`."""
+def load_certificates(data: bytes, what: str = "the file") -> tuple[x509.Certificate, ...]:
+    """Every certificate in a PEM or DER file, at least one. Raises :class:`Malformed`, which names what is there."""
     try:
-        return tuple(x509.load_pem_x509_certificates(pem))
-    except HOSTILE_INPUT:
+        held = blocks(data)
+    except Malformed as error:
         raise Malformed(
-            f"{what} holds no certificates in PEM, or a damaged one: look for -----BEGIN CERTIFICATE-----"
+            f"{what} holds no certificates in PEM or DER that can be read: {error}"
         ) from None
+    found = [block.der for block in held if block.label == CERTIFICATE]
+    if not found:
+        labels = [block.label for block in held]
+        cure = next((_CURES[label] for label in labels if label in _CURES), _CURE)
+        raise Malformed(f"{what} holds no certificates but {listed(labels)}: {cure}")
+    return tuple(_certificate(der, what, at, len(found)) for at, der in enumerate(found, 1))
+
+
+def _certificate(der: bytes, what: str, at: int, of: int) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except HOSTILE_INPUT:
+        which = f"the certificate {at} of {of}" if of > 1 else "the certificate"
+        raise Malformed(
+            f"{what} is damaged: {which} in it cannot be decoded; copy the file anew"
+        ) from None
+
+
+_CURE = "name the file with the certificate"
+_CURES = {
+    "TRUSTED CERTIFICATE": "write it as a plain one (openssl x509 -in FILE -out NEW)",
+    "PKCS7": "take the certificates out of it (openssl pkcs7 -print_certs -in FILE -out NEW)",
+    "PKCS12": "take the certificates out of it (openssl pkcs12 -nokeys -in FILE -out NEW)",
+    REQUEST: "name the file with the certificate that a CA has made of it",
+}

@@ -10,6 +10,7 @@ from pathlib import Path
 from attrs import frozen
 from cryptography.hazmat.primitives import hashes
 
+from pki.keys.pkcs8 import is_encrypted
 from pki.validity import rfc3339
 from twisted_mesh.backup import credentials, record
 from twisted_mesh.backup.archive import (
@@ -24,7 +25,6 @@ from twisted_mesh.backup.archive import (
 from twisted_mesh.backup.credentials import DoNotFit
 from twisted_mesh.backup.provenance import NotProven, judge
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
-from twisted_mesh.state.key_files import is_encrypted
 from twisted_mesh.state.private import refuse_swappable
 
 #: How often keys and certificates are read anew, where a CA is just replacing one of them.

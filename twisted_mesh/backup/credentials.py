@@ -9,8 +9,8 @@ from pki.audit.log import LogKey
 from pki.codes import Code
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem, Refused
 from pki.keys import MemoryKey, key_id, spki_der
+from pki.keys.pkcs8 import is_encrypted
 from pki.svid.x509svid import load_certificates
-from twisted_mesh.state.key_files import is_encrypted
 
 _ROOT = "ca/root.crt"
 _ACTIVE = "ca/issuing.crt"

@@ -17,6 +17,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from pki.audit.log import Checkpoint, LogKey
+from pki.keys.pkcs8 import is_encrypted
 from pki.serial import serial_hex
 from pki.svid.pin import Fingerprint
 from pki.validity import parse_rfc3339, rfc3339
@@ -32,7 +33,6 @@ from twisted_mesh.state.directory import (
     sync_directory,
     write_whole,
 )
-from twisted_mesh.state.key_files import is_encrypted
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.trust.log_witness import LogWitness
 

@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 from attrs import define, field, frozen
 
 from pki.errors import PkiError
+from pki.keys.pkcs8 import Undecryptable, is_encrypted
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, sync_directory, write_whole
 
 _log = logger("ca")
 _LARGEST = 64 * 1024
-_ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 _OPTIONS = "--key-passphrase-file or --key-passphrase-fd"
 
 
@@ -68,7 +68,7 @@ class KeyFiles:
         try:
             key = from_pem(pem, self.passphrase if encrypted else None)
         except PkiError as error:
-            if encrypted:
+            if isinstance(error, Undecryptable):
                 raise StateError(
                     f"{path} cannot be decrypted: {_OPTIONS} gave a wrong passphrase, or the file is damaged"
                 ) from None
@@ -106,11 +106,6 @@ class KeyFiles:
                 refuse_readable(path, path.stat())
             except OSError as error:
                 raise StateError(f"the key {path} cannot be read ({error.strerror})") from None
-
-
-def is_encrypted(pem: bytes) -> bool:
-    """Whether a PEM key says that it is encrypted: PKCS #8 (RFC 7468 section 11) or OpenSSL's older way."""
-    return any(mark in pem for mark in _ENCRYPTED)
 
 
 def refuse_readable(path: Path, found: os.stat_result) -> None:

@@ -306,13 +306,16 @@ def info(extensions: bytes | None, subject: bytes = b"\x30\0") -> bytes:
         CSR[: len(CSR) // 2],
         pem(b"", "CERTIFICATE REQUEST"),
         pem(der(load_csr(CSR)) + b"\0", "CERTIFICATE REQUEST"),
-        der(load_csr(CSR)),
         b" " * MAX_CSR_SIZE + CSR,
     ],
 )
 def test_what_is_no_csr_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed, match="CSR"):
         load_csr(data)
+
+
+def test_a_csr_is_read_in_der_too() -> None:
+    assert load_csr(der(load_csr(CSR))) == load_csr(CSR)
 
 
 def test_the_old_label_of_a_csr_is_read_too() -> None:

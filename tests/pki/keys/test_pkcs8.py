@@ -142,7 +142,7 @@ def test_a_panic_is_a_damaged_key_and_an_interrupt_is_none(monkeypatch: pytest.M
     for raised, seen in ((PANICS[0], UnusableKey), (KeyboardInterrupt, KeyboardInterrupt)):
         monkeypatch.setattr(serialization, "load_pem_private_key", Mock(side_effect=raised))
         with pytest.raises(seen):
-            read_pem(b"")
+            read_pem(write_pem(KEYS["EC"]))
 
 
 def test_the_same_key_is_never_encrypted_twice_to_the_same_bytes() -> None:

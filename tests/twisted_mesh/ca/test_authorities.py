@@ -17,6 +17,7 @@ from twisted.logger import LogEvent
 from pki.errors import Malformed
 from pki.issuing.profile import ROOT
 from pki.keys import KeyAlgorithm, spki_der
+from pki.keys.pkcs8 import is_encrypted
 from pki.spiffe import TrustDomain
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge, key, mesh
@@ -25,7 +26,7 @@ from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import Authorities, load_or_create
 from twisted_mesh.observe import event_text
 from twisted_mesh.state.directory import StateDirectory, StateError
-from twisted_mesh.state.key_files import KeyFiles, is_encrypted
+from twisted_mesh.state.key_files import KeyFiles
 
 P256, P384 = KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384
 FILES = ("private/root.key", "private/issuing.key", "issuing.crt", "root.crt")

@@ -6,7 +6,8 @@ from http import HTTPStatus
 
 from cryptography import x509
 
-from pki.der import CERTIFICATE, pem
+from pki.der import pem
+from pki.pem import CERTIFICATE
 from pki.policy import policy
 from pki.serial import serial_hex
 from pki.svid.x509svid import certificates_pem

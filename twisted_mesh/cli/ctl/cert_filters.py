@@ -10,9 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from pki.der import CERTIFICATE, REQUEST, blocks
+from pki.der import blocks
 from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.keys import key_id
+from pki.pem import CERTIFICATE, PUBLIC_KEY, REQUEST
 from pki.serial import parse_serial, serial_hex
 from pki.spiffe import SpiffePattern
 from pki.svid.x509svid import extension
@@ -121,7 +122,7 @@ def _blocks(option: str, name: str) -> list[tuple[str, bytes]]:
 _KEYS: dict[str, Callable[[bytes], PublicKeyTypes]] = {
     CERTIFICATE: lambda der: x509.load_der_x509_certificate(der).public_key(),
     REQUEST: lambda der: x509.load_der_x509_csr(der).public_key(),
-    "PUBLIC KEY": load_der_public_key,
+    PUBLIC_KEY: load_der_public_key,
 }
 
 _READERS: dict[str, Callable[[str], str]] = {

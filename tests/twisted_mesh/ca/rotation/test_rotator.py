@@ -12,6 +12,7 @@ from twisted.logger import LogEvent
 
 from pki.errors import PkiError
 from pki.keys import spki_der
+from pki.keys.pkcs8 import is_encrypted
 from pki.svid.bundle import BundleSet
 from pki.svid.chain import judge
 from pki.svid.revocation_set import RevocationSet
@@ -25,7 +26,6 @@ from twisted_mesh.ca.rotation import steps as handover_module
 from twisted_mesh.ca.rotation.steps import Detached, NoCopy, NoRootKey
 from twisted_mesh.observe import event_text
 from twisted_mesh.state.directory import StateError
-from twisted_mesh.state.key_files import is_encrypted
 
 SECOND = timedelta(seconds=1)
 ALWAYS = ["issuing.crt", "issuing.key", "root.crt", "root.key"]
