@@ -1,17 +1,20 @@
 """Observers of the log: lines for people, JSON for programs, counters for Prometheus."""
 
+import atexit
 import json
 import re
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import StringIO
 from math import nan
 from string import Formatter
-from typing import Any, TextIO
+from time import time
+from typing import Any, Protocol
 
+from attrs import define
 from prometheus_client import Counter, Gauge
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
-from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 from zope.interface import implementer, provider
 
@@ -19,6 +22,8 @@ from pki.errors import printable
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.runtime.log import NAMESPACE
+from twisted_mesh.runtime.log_file import LogFile
+from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost, Output
 
 _SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
@@ -32,6 +37,10 @@ SEVERED = Counter(
     "mesh_connections_severed",
     "Open connections that were closed because their peers would not be let in any more, by code.",
     ["code"],
+)
+LINES_LOST = Counter(
+    "mesh_log_lines_lost",
+    "Lines of the log that could not be written, or had no room to wait until they were.",
 )
 #: The events that say, under ``codes``, why somebody was turned away.
 _BY_CODE = {
@@ -141,19 +150,34 @@ def _prefix(level: Any, subsystem: str | None) -> str:
     return prefix + "WARNING: " if level >= LogLevel.warn else prefix
 
 
+class Out(Protocol):
+    """Of a file, what an observer needs."""
+
+    def write(self, text: str, /) -> object:
+        """Lines, each with its end."""
+
+    def flush(self) -> None:
+        """Have them seen."""
+
+
 @implementer(ILogObserver)
 class TextObserver:
     """``2026-11-23T10:00:00Z [SERVER] Certificate issued:`` with indented facts below."""
 
-    def __init__(self, out: TextIO, *, timestamps: bool = True) -> None:
+    def __init__(self, out: Out, *, timestamps: bool = True) -> None:
         self._out = out
         self._timestamps = timestamps
 
     def __call__(self, event: LogEvent) -> None:
+        if line := self.line(event):
+            _write(self._out, line)
+
+    def line(self, event: LogEvent) -> str:
+        """What is written of an event: nothing of chatter."""
         level = event.get("log_level", LogLevel.info)
         subsystem = _subsystem(event)
         if _is_chatter(level, subsystem):
-            return
+            return ""
         text = event_text(event)
         if "log_failure" in event:
             text += "\n" + _traceback(event)
@@ -165,21 +189,26 @@ class TextObserver:
             prefix + first,
             *[line if line.startswith(" ") else prefix + line for line in rest],
         ]
-        _write(self._out, "\n".join(lines) + "\n")
+        return "\n".join(lines) + "\n"
 
 
 @implementer(ILogObserver)
 class JsonObserver:
     """One JSON object a line: time, level, system, event, message, and every fact under its name."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
+        if line := self.line(event):
+            _write(self._out, line)
+
+    def line(self, event: LogEvent) -> str:
+        """What is written of an event: nothing of chatter."""
         level = event.get("log_level", LogLevel.info)
         subsystem = _subsystem(event)
         if _is_chatter(level, subsystem):
-            return
+            return ""
         line: dict[str, Any] = {
             "time": f"{_when(event):%Y-%m-%dT%H:%M:%S.%fZ}",
             "level": level.name,
@@ -196,7 +225,7 @@ class JsonObserver:
             line |= facts
         if "log_failure" in event:
             line["traceback"] = _traceback(event)
-        _write(self._out, json.dumps(line) + "\n")
+        return json.dumps(line) + "\n"
 
 
 def _as_json(value: object) -> object:
@@ -241,7 +270,7 @@ def _second(moment: int) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _write(out: TextIO, text: str) -> None:
+def _write(out: Out, text: str) -> None:
     try:
         try:
             out.write(text)
@@ -252,16 +281,109 @@ def _write(out: TextIO, text: str) -> None:
         pass  # nobody reads any more; a service does not stop for that
 
 
-_choice: list[tuple[str, str | None]] = []
+@define
+class _Choice:
+    """What :func:`chosen` shall make, and what it made."""
+
+    program: str
+    log_format: str
+    path: str | None
+    writer: LogWriter | None = None
 
 
-def choose(log_format: str, path: str | None = None) -> None:
+_choice: list[_Choice] = []
+
+
+def choose(program: str, log_format: str, path: str | None = None) -> None:
     """What :func:`chosen` shall make: ``text`` or ``json``, into a file or on standard output."""
-    _choice[:] = [(log_format, path)]
+    _choice[:] = [_Choice(program, log_format, path)]
 
 
 def chosen() -> ILogObserver:
-    """The observer that the options asked for. twistd takes a logger by its dotted name only: this one."""
-    ((log_format, path),) = _choice
-    out: Any = LogFile.fromFullPath(path, rotateLength=16 * 1024 * 1024) if path else sys.stdout
+    """The observer that the options asked for. twistd takes a logger by its dotted name only: this one.
+
+    It writes once :func:`start_writing` is said, or at the end. Raises :class:`SystemExit` with a sentence where the
+    file cannot be opened.
+    """
+    (choice,) = _choice
+    output: Output
+    encoding = "utf-8"
+    if choice.path is not None:
+        try:
+            output = LogFile(choice.path)
+        except OSError as error:
+            raise SystemExit(
+                f"{choice.program}: the log {printable(choice.path, 300)} cannot be opened ({error.strerror}): make "
+                "its directory and let us write there, or give another with --logfile"
+            ) from None
+    else:
+        try:
+            output = Descriptor(sys.stdout.fileno())
+            encoding = sys.stdout.encoding
+        except (AttributeError, OSError, ValueError):  # closed by the shell, or not a file at all
+            return _observer(choice.log_format, sys.stdout or StringIO())
+    writer = LogWriter(output, lambda lost: observer.line(_lost(lost)), LINES_LOST.inc, encoding)
+    observer = _observer(choice.log_format, writer)
+    choice.writer = writer
+    atexit.register(writer.finish)
+    return observer
+
+
+def _observer(log_format: str, out: Out) -> "TextObserver | JsonObserver":
     return JsonObserver(out) if log_format == "json" else TextObserver(out)
+
+
+def start_writing() -> None:
+    """From now on what is logged is written, off the reactor's thread: no fork may follow."""
+    if writer := _writer():
+        writer.start()
+
+
+def finish_writing() -> None:
+    """Before an end that no interpreter hears of: write what is logged, unless that takes too long."""
+    if writer := _writer():
+        writer.finish()
+
+
+def reopen() -> None:
+    """Go on in whatever has the log file's name now; a line in it says so."""
+    if (writer := _writer()) is not None:
+        log_format = _choice[0].log_format
+        line = _observer(log_format, writer).line
+        writer.reopen(lambda error: line(_reopened(error)))
+
+
+def _writer() -> LogWriter | None:
+    return _choice[0].writer if _choice else None
+
+
+def _event(level: Any, text: str, **facts: object) -> LogEvent:
+    return {
+        "log_level": level,
+        "log_namespace": f"{NAMESPACE}.log",
+        "log_format": text,
+        "log_time": time(),
+        **facts,
+    }
+
+
+def _lost(lost: Lost) -> LogEvent:
+    return _event(
+        LogLevel.warn,
+        "{lines} lines are missing here, from {since} on: {reason}",
+        event="log-lines-lost",
+        lines=lost.lines,
+        since=_second(int(lost.since)),
+        reason=lost.reason,
+    )
+
+
+def _reopened(error: OSError | None) -> LogEvent:
+    if error is None:
+        return _event(LogLevel.info, "Log reopened", event="log-reopened")
+    return _event(
+        LogLevel.error,
+        "The log cannot be reopened ({reason}): it goes on in the file that is open",
+        event="log-not-reopened",
+        reason=error.strerror,
+    )

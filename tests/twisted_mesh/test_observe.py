@@ -334,19 +334,51 @@ def test_the_gauges_show_the_manager_that_is_watched() -> None:
 def test_the_chosen_observer_writes_where_it_was_told(
     tmp_path: Path, name: str, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    observe.choose(name, str(tmp_path / "log"))
+    observe.choose("mesh-ca", name, str(tmp_path / "log"))
     to_file: Any = observe.chosen()
     to_file(made("Zoë {a}", a="\ud800"))
     assert isinstance(to_file, kind)
+    assert (tmp_path / "log").read_bytes() == b"", "it may be that the process forks yet"
+    observe.finish_writing()
     assert b"[SERVER]" in (tmp_path / "log").read_bytes() or name == "json"
     assert (tmp_path / "log").read_bytes().count(b"\n") == 1
-    to_file._out.close()
+    to_file._out.output.close()
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
-    observe.choose(name)
+    observe.choose("mesh-ca", name)
     to_stdout: Any = observe.chosen()
     to_stdout(made("Hello"))
     assert "Hello" in out.getvalue()
+
+
+def test_a_log_in_a_directory_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
+    observe.choose("mesh-ca", "text", str(tmp_path / "missing" / "log"))
+    with pytest.raises(SystemExit) as ended:
+        observe.chosen()
+    assert "mesh-ca: the log " in str(ended.value)
+    assert "(No such file or directory): make its directory" in str(ended.value)
+
+
+@pytest.mark.parametrize("name", ["text", "json"])
+def test_the_log_says_that_it_was_reopened_and_what_is_lost(tmp_path: Path, name: str) -> None:
+    log = tmp_path / "log"
+    observe.choose("mesh-ca", name, str(log))
+    observer: Any = observe.chosen()
+    observer(made("before"))
+    log.rename(tmp_path / "log.1")
+    observe.reopen()
+    observer._out.most = 10
+    observer(made("this does not fit"))
+    observer(made("nor this"))
+    observe.finish_writing()
+    observer._out.output.close()
+    assert "before" in (tmp_path / "log.1").read_text()
+    reopened, lost = log.read_text().splitlines()
+    assert "Log reopened" in reopened
+    assert "2 lines are missing here, from 20" in lost
+    if name == "json":
+        assert json.loads(lost)["event"] == "log-lines-lost"
+        assert json.loads(lost)["lines"] == 2
 
 
 # What the events hold.

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.log_writer import AT_THE_END, can_write
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
 from twisted_mesh.taps.early_port import EarlyPort, EarlyReactor
@@ -103,10 +105,12 @@ class ServiceOptions(usage.Options):
         if not twistd.get("logger") and not twistd.get("syslog"):
             logfile = twistd.get("logfile")
             if self.logs_to_stdout:
-                observe.choose(self["log-format"])
+                observe.choose(self.program, self["log-format"])
             elif logfile != "-":
                 observe.choose(
-                    self["log-format"], os.path.abspath(logfile or f"{self.program}.log")
+                    self.program,
+                    self["log-format"],
+                    os.path.abspath(logfile or f"{self.program}.log"),
                 )
             if logfile != "-" or foreground:
                 twistd["logger"] = f"{observe.__name__}.{observe.chosen.__name__}"
@@ -165,6 +169,11 @@ class MeshService(MultiService, ABC):
 
     async def drain(self, seconds: float) -> None:
         """Let what is under way finish, within so many seconds."""
+
+    def privilegedStartService(self) -> None:
+        """After twistd's fork, and before it sheds rights."""
+        observe.start_writing()
+        super().privilegedStartService()
 
     def startService(self) -> None:
         """Start now, or begin to; a start that is over and has failed ends the process here."""
@@ -266,11 +275,10 @@ class MeshService(MultiService, ABC):
 
     def _say(self, sentence: str) -> None:
         """On the standard error that twistd took over for its log; and in the log, if that is elsewhere."""
-        if sys.__stderr__ is not None:
-            sys.__stderr__.write(f"{self.options.program}: {sentence}\n")
-            sys.__stderr__.flush()
         if not self.options.logs_to_stdout:
             self.log.error("{sentence}", event="failed", sentence=sentence)
+        observe.finish_writing()  # it is the last that is read
+        say_at_the_end(f"{self.options.program}: {sentence}\n")
 
     def _install_signals(self) -> None:
         """twistd re-raises SIGTERM on itself and ends with -15; a graceful stop ends with 0."""
@@ -361,7 +369,21 @@ async def _settled(maybe: object) -> None:
         await maybe
 
 
+def say_at_the_end(text: str) -> None:
+    """On the real standard error, unless it is closed, or nobody reads it."""
+    out = sys.__stderr__
+    if out is None:
+        return
+    try:
+        descriptor = out.fileno()
+    except (OSError, ValueError):  # not a file at all
+        out.write(text)
+        return
+    with suppress(OSError):
+        if can_write(descriptor, AT_THE_END):
+            os.write(descriptor, text.encode(out.encoding, "backslashreplace"))
+
+
 def _exit_with_failure() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    observe.finish_writing()
     os._exit(1)

@@ -252,7 +252,7 @@ def test_in_the_foreground_the_log_goes_to_standard_output(
 ) -> None:
     twistd = {"nodaemon": 1, "logfile": logfile, "pidfile": "twistd.pid"}
     options = parsed("mesh-ca", "--log-format", "json", parent=twistd)
-    assert chosen == [("json",)]
+    assert chosen == [("mesh-ca", "json")]
     assert twistd["logger"] == OURS
     assert twistd["pidfile"] == options.pidfile == ""
     assert options.logs_to_stdout
@@ -261,7 +261,7 @@ def test_in_the_foreground_the_log_goes_to_standard_output(
 def test_as_a_daemon_it_has_files_named_after_it(chosen: list[Any]) -> None:
     twistd = {"nodaemon": 0, "logfile": None, "pidfile": "twistd.pid"}
     options = parsed("mesh-server", parent=twistd)
-    assert chosen == [("text", str(Path.cwd() / "mesh-server.log"))]
+    assert chosen == [("mesh-server", "text", str(Path.cwd() / "mesh-server.log"))]
     assert twistd["logger"] == OURS
     assert options.pidfile == "mesh-server.pid"
     assert not options.logs_to_stdout
@@ -270,7 +270,7 @@ def test_as_a_daemon_it_has_files_named_after_it(chosen: list[Any]) -> None:
 def test_a_logfile_and_a_pidfile_of_the_users_own_are_kept(chosen: list[Any]) -> None:
     twistd = {"nodaemon": 1, "logfile": "/var/log/mesh", "pidfile": "/run/mesh.pid"}
     options = parsed("mesh-ca", parent=twistd)
-    assert chosen == [("text", "/var/log/mesh")]
+    assert chosen == [("mesh-ca", "text", "/var/log/mesh")]
     assert options.pidfile == "/run/mesh.pid"
 
 

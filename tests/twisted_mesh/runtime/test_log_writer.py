@@ -1,0 +1,188 @@
+"""Whoever logs goes on, whatever becomes of the lines; and of each line it is known what became of it."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attrs import define
+
+from tests.running import PATIENCE, until
+from twisted_mesh.runtime import log_writer
+from twisted_mesh.runtime.log_file import LogFile
+from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost
+
+
+def told(lost: Lost) -> str:
+    return f"({lost.lines} lost: {lost.reason})\n"
+
+
+@define
+class Pipe:
+    """Whose reader a test is; it holds a page."""
+
+    reader: int
+    writer: int
+
+    def read(self, size: int = 65536) -> str:
+        return os.read(self.reader, size).decode()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield Pipe(reader, writer)
+    for descriptor in (reader, writer):
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            assert error.errno == errno.EBADF
+
+
+def read_until(pipe: Pipe, end: str) -> str:
+    text = ""
+    while not text.endswith(end):
+        text += pipe.read()
+    return text
+
+
+def test_nothing_is_written_before_it_starts_since_a_daemon_forks_yet(pipe: Pipe) -> None:
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.write("before\n")
+    child = os.fork()
+    if child == 0:  # what twistd's foreground process does
+        os._exit(0)
+    os.waitpid(child, 0)
+    writer.start()
+    writer.start()
+    writer.write("after\n")
+    assert writer.finish()
+    assert pipe.read() == "before\nafter\n"
+
+
+def test_a_process_that_never_started_it_writes_at_its_end(pipe: Pipe) -> None:
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.write("a line\n" * 100)
+    assert writer.finish()
+    assert pipe.read() == "a line\n" * 100
+
+
+def test_a_reader_that_stalls_holds_up_nobody_and_hears_what_it_missed(pipe: Pipe) -> None:
+    counted: list[int] = []
+    writer = LogWriter(Descriptor(pipe.writer), told, counted.append, most=20_000)
+    writer.start()
+    lines = [f"line {number:06}\n" for number in range(5000)]
+    began = time.monotonic()
+    for line in lines:
+        writer.write(line)
+    assert time.monotonic() - began < 5
+    lost = sum(counted)
+    assert 2000 < lost < 4500
+    text = pipe.read()
+    until(lambda: not writer._queue or text.count("\n") > 0)
+    text += read_until(pipe, ")\n")
+    before, _, _ = text.rpartition("(")
+    assert before == "".join(lines[: 5000 - lost]), "what came before is whole and in order"
+    assert text.endswith(f"({lost} lost: whoever reads the log has not kept up)\n")
+    writer.write("again\n")
+    assert read_until(pipe, "again\n") == "again\n"
+
+
+def test_the_end_waits_for_a_stalled_reader_and_not_for_ever(pipe: Pipe) -> None:
+    for starts in (False, True):
+        writer = LogWriter(Descriptor(pipe.writer), told)
+        writer.write("x" * 10_000 + "\n")
+        writer.write("y\n")
+        if starts:
+            writer.start()
+        began = time.monotonic()
+        assert not writer.finish(0.1)
+        assert time.monotonic() - began < 5
+    while not writer.finish(0.01):
+        pipe.read()
+
+
+def test_lines_that_no_disk_takes_are_counted_and_told_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = LogFile(str(tmp_path / "log"))
+    counted: list[int] = []
+    writer = LogWriter(file, told, counted.append)
+    full = True
+    written = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not full:
+            return written(descriptor, data)
+        if len(data) > 3:
+            return written(descriptor, data[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(log_writer.os, "write", write)
+    writer.start()
+    writer.write("one\ntwo")  # its first bytes find room
+    writer.write(" and three\n")
+    until(lambda: sum(counted) == 2 and writer.finish(0))
+    full = False
+    writer.write("four\n")
+    assert writer.finish(PATIENCE)
+    file.close()
+    text = (tmp_path / "log").read_text()
+    assert text.endswith("\n(2 lost: No space left on device)\nfour\n")
+
+
+def test_nobody_is_told_of_a_reader_that_is_gone(pipe: Pipe) -> None:
+    counted: list[int] = []
+    writer = LogWriter(Descriptor(pipe.writer), told, counted.append)
+    os.close(pipe.reader)
+    writer.start()
+    for _ in range(10):
+        writer.write("x\n")
+    assert writer.finish(PATIENCE)
+    assert sum(counted) == 10
+
+
+def test_a_pipe_that_somebody_has_made_nonblocking_loses_nothing(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer, False)
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.start()
+    writer.write("y" * 50_000 + "\n")
+    writer.write("end\n")
+    assert read_until(pipe, "end\n") == "y" * 50_000 + "\nend\n"
+
+
+def test_it_is_reopened_between_two_lines_even_if_they_are_written_later(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = LogFile(str(path))
+    writer = LogWriter(file, told)
+    writer.write("before\n")
+    path.rename(tmp_path / "old")
+    writer.reopen(lambda error: f"reopened {error}\n")
+    writer.write("after\n")
+    writer.start()
+    assert writer.finish(PATIENCE)
+    file.close()
+    assert (tmp_path / "old").read_text() == "before\n"
+    assert path.read_text() == "reopened None\nafter\n"
+
+
+def test_what_cannot_be_reopened_goes_on_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    file = LogFile(str(tmp_path / "logs" / "log"))
+    writer = LogWriter(file, told)
+    (tmp_path / "logs").rename(tmp_path / "old")
+    writer.reopen(lambda error: f"not reopened: {error and error.strerror}\n")
+    assert writer.finish()
+    file.close()
+    assert (tmp_path / "old" / "log").read_text() == "not reopened: No such file or directory\n"
+
+
+def test_letters_that_an_encoding_lacks_are_escaped(pipe: Pipe) -> None:
+    writer = LogWriter(Descriptor(pipe.writer), told, encoding="ascii")
+    writer.write("Zoë \ud800\n")
+    assert writer.finish()
+    assert pipe.read() == "Zo\\xeb \\ud800\n"
