@@ -22,17 +22,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 1000
 _SCRATCH = """
 CREATE TABLE issued (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, spiffe_id TEXT, entry TEXT,
-    tbs TEXT, expires_at TEXT, token TEXT, issuer TEXT) WITHOUT ROWID;
-CREATE TABLE revoked (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, reason TEXT) WITHOUT ROWID;
+    tbs TEXT, expires_at TEXT, token TEXT, issuer TEXT, actor TEXT) WITHOUT ROWID;
+CREATE TABLE revoked (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, reason TEXT, era INTEGER,
+    place INTEGER) WITHOUT ROWID;
 CREATE TABLE written_off (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE carried_over (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE told (serial TEXT PRIMARY KEY, issuer TEXT) WITHOUT ROWID;
 CREATE TABLE seen (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _OF_ONE = """
-SELECT i.position, i.spiffe_id, i.entry, i.tbs, i.expires_at, i.issuer, r.position, r.at, r.reason, c.serial, t.issuer
+SELECT i.position, i.at, i.actor, i.spiffe_id, i.entry, i.tbs, i.expires_at, i.issuer, r.position, r.at, r.reason,
+    r.era, r.place, w.serial, c.serial, t.issuer
 FROM (SELECT ? AS serial) s LEFT JOIN issued i USING (serial) LEFT JOIN revoked r USING (serial)
-    LEFT JOIN carried_over c USING (serial) LEFT JOIN told t USING (serial)
+    LEFT JOIN written_off w USING (serial) LEFT JOIN carried_over c USING (serial) LEFT JOIN told t USING (serial)
 """
 _UNSEEN = """
 SELECT serial, position, at, expires_at FROM issued WHERE serial NOT IN (SELECT serial FROM seen) ORDER BY position
@@ -54,6 +56,8 @@ class OfCertificate(NamedTuple):
     """What is said of one serial. Positions are those of acts; None where there is no such act."""
 
     issued: int | None
+    issued_at: datetime | None
+    actor: str | None
     spiffe_id: str | None
     entry: str | None
     tbs: str | None
@@ -63,6 +67,9 @@ class OfCertificate(NamedTuple):
     ended: int | None
     ended_at: datetime | None
     reason: str | None
+    place: tuple[int, int] | None
+    """After how many restores it was revoked, and as the how manieth since the text of the log begins."""
+    is_written_off: bool
     is_carried_over: bool
     """Whether a restore has revoked it."""
     told: str | None
@@ -100,6 +107,10 @@ class Acts:
     _first: datetime | None = field(default=None, init=False)
     """When the oldest act was whose text is left."""
     _is_pruned: bool = field(default=False, init=False)
+    _era: int = field(default=0, init=False)
+    """How many restores there were."""
+    _ended: int = field(default=0, init=False)
+    """How many certificates were revoked by an act."""
     _horizon: datetime = field(default=_EPOCH, init=False)
     """What expired before this may have been pruned."""
     _kept: timedelta | None = field(default=None, init=False)
@@ -138,6 +149,7 @@ class Acts:
                 self._kept = _duration(entry.facts.get("keep_expired"))
             case Act.RESTORE:
                 self.restored = row.position
+                self._era += 1
                 serials = map(_serial, entry.facts.get("carried_over", "").split())
                 self._many("carried_over", [(serial,) for serial in serials if serial is not None])
 
@@ -158,6 +170,7 @@ class Acts:
                 facts.get("expires_at"),
                 token,
                 facts.get("issuer"),
+                entry.actor,
             )
         )
         if len(self._issues) >= _BATCH:
@@ -169,7 +182,8 @@ class Acts:
             return
         reason = entry.facts.get("reason", "unspecified")
         # The first revocation is the one that counts.
-        self._many("revoked", [(serial, position, _microseconds(entry.at), reason)])
+        row = (serial, position, _microseconds(entry.at), reason, self._era, self._ended)
+        self._ended += self._many("revoked", [row])
         if entry.act is Act.WRITE_OFF:
             self._many("written_off", [(serial,)])
 
@@ -199,10 +213,13 @@ class Acts:
         """In one life of the CA, all that had expired for so long at its end may have been pruned."""
         self._horizon = max(self._horizon, end if self._kept is None else end - self._kept)
 
-    def _many(self, table: str, rows: list[tuple[str | int | None, ...]]) -> None:
-        if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self._scratch.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)  # noqa: S608
+    def _many(self, table: str, rows: list[tuple[str | int | None, ...]]) -> int:
+        """How many of the rows are new."""
+        if not rows:
+            return 0
+        marks = ", ".join("?" * len(rows[0]))
+        statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"  # noqa: S608
+        return self._scratch.executemany(statement, rows).rowcount
 
     def _flush(self) -> None:
         self._many("issued", self._issues)
@@ -216,11 +233,17 @@ class Acts:
         text = f"{serial:040x}"
         self._scratch.execute("INSERT OR IGNORE INTO seen VALUES (?)", (text,))
         row = self._scratch.execute(_OF_ONE, (text,)).fetchone()
-        issued, spiffe_id, entry, tbs, expires_at, issuer, ended, at, reason, carried, told = row
+        issued, issued_at, actor, spiffe_id, entry, tbs, expires_at, issuer = row[:8]
+        ended, at, reason, era, place, written_off, carried, told = row[8:]
         return OfCertificate(
-            *(issued, spiffe_id, entry, tbs, expires_at, issuer, ended),
+            issued,
+            None if issued_at is None else _of_microseconds(issued_at),
+            actor,
+            *(spiffe_id, entry, tbs, expires_at, issuer, ended),
             None if at is None else _of_microseconds(at),
             reason,
+            None if place is None else (era, place),
+            written_off is not None,
             carried is not None,
             told,
         )

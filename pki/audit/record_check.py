@@ -4,6 +4,7 @@ The log says what was done, in a tree that is signed; certificates, entries and 
 believed by nothing but themselves. What the log cannot tell any more, since it was pruned, is not judged.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
@@ -38,6 +39,12 @@ class RecordedCertificate:
     """SHA-256 in hex of what is signed in the certificate that is kept; None where that is not looked at."""
     issuer: str | None = None
     """:func:`pki.keys.key_id` of its CA; None where that is not looked at."""
+    requester: str | None = None
+    """Who asked for it; None where that is not looked at."""
+    position: int | None = None
+    """Its place among what endpoints are told; None where it has none, or where that is not looked at."""
+    is_without_body: bool = False
+    """Whether it was signed by the record, and is not kept."""
 
 
 @frozen
@@ -61,6 +68,8 @@ class RecordedToken:
     key: str | None = None
     revoked_at: datetime | None = None
     spent_at: datetime | None = None
+    serial: int | None = None
+    """What it has bought; None where that is not known."""
 
 
 @frozen
@@ -92,6 +101,10 @@ class RecordCheck:
     """Rows of which the log says nothing any more, and acts whose rows may have been pruned."""
     _acts: Acts = field(factory=Acts, init=False)
     _knows_feed: bool = field(default=False, init=False)
+    _offsets: dict[int, Counter[int]] = field(factory=lambda: defaultdict(Counter), init=False)
+    """By how many restores there were before: how far places in the feed are from those in the log, and how often."""
+    _moved: dict[tuple[int, int], str] = field(factory=dict, init=False)
+    """Which certificate is so far from its place; one of them is enough."""
     _entries_seen: set[str] = field(factory=set, init=False)
     _tokens_seen: set[str] = field(factory=set, init=False)
 
@@ -123,7 +136,12 @@ class RecordCheck:
             yield _of(row, Code.RECORD_UNKNOWN, detail, None)
         if acts.issued is not None:
             yield from self._changed(row, acts, acts.issued)
+        is_unsigned = acts.is_written_off or (acts.issued is None and row.reason == "unspecified")
+        if row.is_without_body and not is_unsigned:
+            detail = "is on record without the certificate itself, which was signed"
+            yield _of(row, Code.RECORD_MISSING, detail, acts.issued)
         yield from self._ended(row, acts)
+        self._place(row, acts)
         is_in_force = row.revoked_at is not None and row.expires_at >= self.now
         is_told = acts.told is not None and row.issuer in (None, acts.told)
         if self._knows_feed and is_in_force and not is_told:
@@ -139,6 +157,10 @@ class RecordCheck:
             "entry": (row.entry, acts.entry),
             "contents": (row.tbs, acts.tbs if row.tbs else None),
         }
+        if row.requester is not None:
+            told["requester"] = (row.requester, acts.actor)
+        if acts.issued_at is not None and abs(row.issued_at - acts.issued_at) > SLACK:
+            told["time of issue"] = (rfc3339(row.issued_at), rfc3339(acts.issued_at))
         if acts.expires_at is not None:
             told["end"] = (rfc3339(row.expires_at), acts.expires_at)
         if acts.issuer is not None and row.issuer is not None:
@@ -173,6 +195,30 @@ class RecordCheck:
         elif ours is not None and not self._acts.may_be_untold(ours):
             detail = "is revoked by the record, and the log does not say so"
             yield _of(row, Code.RECORD_REVOKED, detail, None)
+
+    def _place(self, row: RecordedCertificate, acts: OfCertificate) -> None:
+        """Where it is in the feed: in the order of the log, each just after the one before, whatever was pruned."""
+        if row.position is None or acts.place is None or acts.is_carried_over:
+            return
+        era, place = acts.place
+        offset = row.position - place
+        self._offsets[era][offset] += 1
+        self._moved.setdefault((era, offset), serial_hex(row.serial))
+
+    def _displaced(self) -> Iterator[Difference]:
+        for era, offsets in self._offsets.items():
+            # Where as many speak for one as for another: in a log that is whole the first is told first.
+            right, *wrong = sorted(offsets, key=lambda found: (offsets[found], found == 1))[::-1]
+            for offset in wrong:
+                name, count = self._moved[era, offset], offsets[offset]
+                also = f", and {count - 1} more" if count > 1 else ""
+                yield Difference(
+                    Code.RECORD_CHANGED,
+                    "certificate",
+                    name,
+                    f"the certificate {name}{also} is told to endpoints {abs(offset - right)} places "
+                    f"{'after' if offset > right else 'before'} where the log revokes it: some may never hear of it",
+                )
 
     def entry(self, row: RecordedEntry) -> Iterator[Difference]:
         """What the log says differently of a registration entry."""
@@ -251,6 +297,13 @@ class RecordCheck:
                 revoked,
             )
         bought = self._acts.bought_with(row.id)
+        if bought is not None and row.serial not in (None, bought[0]) and row.spent_at is not None:
+            yield differs(
+                Code.RECORD_CHANGED,
+                f"has bought {serial_hex(row.serial or 0)} by the record, and {serial_hex(bought[0])} by entry "
+                f"{bought[1]} of the log",
+                bought[1],
+            )
         if bought is not None and row.spent_at is None:
             serial, position = bought
             yield differs(
@@ -263,6 +316,7 @@ class RecordCheck:
     def missing(self) -> Iterator[Difference]:
         """What the log tells of and no row was shown of. Last."""
         self._acts.pruned_until(self.now)
+        yield from self._displaced()
         first, *again = self._acts.settled or (0,)
         for position in again:
             yield Difference(

@@ -82,6 +82,45 @@ def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
 
 
 @pytest.mark.interop(
+    "tests/twisted_mesh/ca/api/test_record.py::test_each_odd_form_is_named",
+    "tests/twisted_mesh/ca/test_rewritten_log.py::test_checkpoints_that_are_gone_from_the_record_are_told",
+)
+def test_what_is_written_in_odd_forms_is_found(house: House) -> None:
+    ca = house.start_ca()
+    _, good = serials(house)
+    others = [issue(house, BOB).replace(":", "").lower() for _ in range(3)]
+    for serial in others[:2]:
+        assert house.ctl("cert", "revoke", "--serial", serial, "--yes").returncode == 0
+    assert ca.stop() == 0
+    of = "WHERE serial LIKE '%{}'"
+    falsify(
+        house,
+        f"UPDATE certificates SET key = '{'ab' * 32}', serial = upper(serial) {of.format(good)}",
+        f"UPDATE certificates SET issued_at = expires_at + 1 {of.format(others[2])}",
+        f"DELETE FROM bodies WHERE certificate = (SELECT id FROM certificates {of.format(others[0])})",
+        "UPDATE feed SET position = 900 - position",
+        "UPDATE feed SET position = 900 - position WHERE position < 899",
+        "UPDATE counters SET value = 900 WHERE name = 'feed'",
+        "DELETE FROM checkpoints",
+    )
+    house.start_ca()
+    found = answer(house, "audit", "verify", status=1)["record"]["differences"]
+    named = {(d["code"], d["kind"], d["name"]) for d in found}
+    assert ("record-missing", "checkpoint") in {(code, kind) for code, kind, _ in named}
+    assert ("record-changed", "certificate", good) in named
+    assert ("record-changed", "certificate", others[2]) in named
+    assert ("record-missing", "certificate", others[0]) in named
+    said = " ".join(d["detail"] for d in found)
+    for words in (
+        "its serial written as",
+        "has the key ab",
+        "after its end",
+        "where the log revokes it",
+    ):
+        assert words in said, said
+
+
+@pytest.mark.interop(
     "tests/pki/audit/test_record_check.py::test_what_the_log_cannot_tell_any_more_is_not_judged"
 )
 def test_who_deletes_what_the_log_said_is_told_of(house: House) -> None:

@@ -10,24 +10,21 @@ from attrs import frozen
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
     BackupRequest,
     BackupSignature,
     CertificateDetails,
     CertificatePage,
-    Checkpoints,
     Deleted,
     Detached,
     DetachRequest,
     Health,
     KnownConnections,
-    LogEntries,
-    LogHead,
     MadeToken,
     NewRegistration,
     NewToken,
-    Proof,
     Registration,
     Registrations,
     RevocationRow,
@@ -152,6 +149,15 @@ class Administration:
         """Entries of the audit log from the position ``start`` on."""
         asked = {"start": str(start), "limit": str(limit)}
         return await self._get("/api/v1/audit/entries", asked, LogEntries)
+
+    async def record(self) -> AsyncIterator[RecordRows]:
+        """Every certificate as it stands in its table, page after page."""
+        start: int | None = 0
+        while start is not None:
+            asked = {"start": str(start), "limit": str(LARGEST_PAGE)}
+            page = await self._get("/api/v1/audit/record", asked, RecordRows)
+            yield page
+            start = page.next
 
     async def inclusion(self, position: int, size: int) -> Proof:
         """The proof that the entry at ``position`` is in the tree of ``size`` entries."""

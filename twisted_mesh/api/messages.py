@@ -296,51 +296,6 @@ class RevokedToken(Struct, frozen=True):
     revoked_at: str
 
 
-# The audit log
-
-
-class LogHead(Struct, frozen=True):
-    """The log's newest checkpoint, and the key that it is signed with."""
-
-    verifier: str
-    checkpoint: str | None
-    """None of an empty log."""
-    keep_audit: str | UnsetType = UNSET
-    """A duration: how long the text of an entry stays."""
-
-
-class Checkpoints(Struct, frozen=True):
-    """Some checkpoints (signed notes), ascending by size."""
-
-    checkpoints: list[str]
-    next: int | None
-
-
-class LogEntry(Struct, frozen=True):
-    """One entry of the log. Of one that is pruned only the leaf's hash is left."""
-
-    position: int
-    leaf: str
-    entry: str | None
-
-
-class LogEntries(Struct, frozen=True):
-    """Some entries of the log in their order."""
-
-    entries: list[LogEntry]
-    size: int
-    next: int | None
-
-
-class Proof(Struct, frozen=True):
-    """A path of hashes in hex; of an inclusion, with the leaf's hash."""
-
-    proof: list[str]
-    leaf: str | UnsetType | None = UNSET
-    size: int | UnsetType = UNSET
-    """Of the tree that it leads to."""
-
-
 # Health
 
 

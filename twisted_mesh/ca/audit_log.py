@@ -280,6 +280,14 @@ class AuditLog:
                 f"leaves {_MOST_UNSIGNED} at most"
             )
 
+    async def lost_checkpoints(self) -> Sequence[int]:
+        """Sizes of those that are remembered, and that somebody has deleted from the record.
+
+        What is older than the text of acts is kept may have been thinned out.
+        """
+        oldest = None if self.keep_acts is None else self.now() - self.keep_acts
+        return await self.store.lost_checkpoints(self._memory.earlier(oldest))
+
     def was_seen(self, size: int, who: str) -> None:
         """An endpoint says how large a log it has seen. Nothing proves that: it is told, and stops nothing."""
         if self.latest is None or size <= max(self.latest.checkpoint.size, self.seen_elsewhere):

@@ -1,6 +1,7 @@
 """The checkpoints that the CA signed last, in a file beside the record, which can be rewritten without them."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,11 @@ class CheckpointMemory:
             )
             return None
         return self._kept[-1] if self._kept else None
+
+    def earlier(self, since: datetime | None) -> Sequence[int]:
+        """Sizes of those from then on, without the last one, which may not be anywhere else yet."""
+        before = [signed.checkpoint for signed in self._kept[:-1]]
+        return [c.size for c in before if since is None or c.at > since]
 
     def keep(self, signed: SignedCheckpoint) -> None:
         """Remember it, whole and flushed to the disk. Of another log or of a smaller one, it is the only one then.

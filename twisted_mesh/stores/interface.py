@@ -9,12 +9,14 @@ from zope.interface import Attribute, Interface
 
 from twisted_mesh.stores.commands import Returning
 from twisted_mesh.stores.records import (
+    Examined,
     Feed,
     IssuedCertificate,
     IssuedToken,
     LastCrl,
     LoggedEntry,
     LogHead,
+    Oddity,
     OpenIntent,
     Page,
     Query,
@@ -96,3 +98,12 @@ class IStore(Interface):
 
     def consistency_proof(first: int, second: int) -> Deferred[tuple[bytes, ...]]:
         """The hashes that prove that one tree extends the other."""
+
+    def examine(start: int, limit: int) -> Deferred[Examined]:
+        """Certificates as they stand in their table, from a row on."""
+
+    def oddities() -> Deferred[tuple[Oddity, ...]]:
+        """What is odd about the record as a whole."""
+
+    def lost_checkpoints(sizes: Sequence[int]) -> Deferred[tuple[int, ...]]:
+        """Those of the sizes of which a checkpoint should be kept and is not."""

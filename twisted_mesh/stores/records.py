@@ -189,6 +189,41 @@ class LoggedEntry:
     """None once it is pruned."""
 
 
+@frozen
+class ExaminedCertificate:
+    """A row of the certificates' table as it stands there."""
+
+    name: str
+    """Its serial, or what stands in the place of one."""
+    certificate: IssuedCertificate | None
+    """None where that cannot be read."""
+    tbs: str | None
+    """SHA-256 in hex of what is signed in the certificate that is kept."""
+    position: int | None
+    """Its place in the feed."""
+    is_without_body: bool
+    """Whether it is neither kept nor still to be signed."""
+    oddities: tuple[str, ...]
+    """What about it this program has not written so."""
+
+
+@frozen
+class Examined:
+    """Some rows, the oldest first, and the number of the next one."""
+
+    certificates: tuple[ExaminedCertificate, ...]
+    next: int | None
+
+
+@frozen
+class Oddity:
+    """Something in a table that this program has not written so."""
+
+    table: str
+    name: str
+    detail: str
+
+
 class StoreError(PkiError):
     """The store did not do what it was told; nothing of the command has been kept."""
 

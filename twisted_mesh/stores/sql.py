@@ -11,11 +11,12 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from twisted_mesh.stores import entries, log, reading, tokens
+from twisted_mesh.stores import entries, examination, log, reading, tokens
 from twisted_mesh.stores.commands import Command, Returning
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.migrations import Tables, bring_up
 from twisted_mesh.stores.records import (
+    Examined,
     Feed,
     Full,
     IssuedCertificate,
@@ -23,6 +24,7 @@ from twisted_mesh.stores.records import (
     LastCrl,
     LoggedEntry,
     LogHead,
+    Oddity,
     OpenIntent,
     Page,
     Query,
@@ -193,6 +195,18 @@ class SqlStore:
     def consistency_proof(self, first: int, second: int) -> "Deferred[tuple[bytes, ...]]":
         """The hashes that prove that one tree extends the other (RFC 9162 section 2.1.4)."""
         return self._read(lambda connection: log.consistency(connection, first, second))
+
+    def examine(self, start: int, limit: int) -> Deferred[Examined]:
+        """At most ``limit`` certificates as they stand in their table, from the row ``start`` on."""
+        return self._read(lambda connection: examination.examine(connection, start, limit))
+
+    def oddities(self) -> "Deferred[tuple[Oddity, ...]]":
+        """What is odd about the record as a whole, and in its smaller tables."""
+        return self._read(examination.oddities)
+
+    def lost_checkpoints(self, sizes: Sequence[int]) -> "Deferred[tuple[int, ...]]":
+        """Those of the sizes whose checkpoint is gone although the text of the acts before it is kept."""
+        return self._read(lambda connection: examination.lost_checkpoints(connection, sizes))
 
     def _open(self) -> Sequence[Engine]:
         """The writer's engine, and one of the reader's own where it can have that."""

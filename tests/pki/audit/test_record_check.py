@@ -57,7 +57,13 @@ ACTS = (
 def certificate(serial: int, reason: str | None = None) -> RecordedCertificate:
     revoked_at = NOW if reason else None
     tbs = f"{serial:064x}"
-    return RecordedCertificate(serial, ID, NOW, LATER, revoked_at, reason, "web", tbs, ISSUER)
+    requester = "token:t1" if serial == BOUGHT else "unix:uid:7"
+    places = {REVOKED: 1, WRITTEN_OFF: 2}
+    return RecordedCertificate(
+        *(serial, ID, NOW, LATER, revoked_at, reason, "web", tbs, ISSUER, requester),
+        places.get(serial),
+        is_without_body=serial == WRITTEN_OFF,
+    )
 
 
 @frozen
@@ -76,7 +82,7 @@ class Tables:
         RecordedEntry("t1", {"selectors": "token:t1", "spiffe_id": ID}, NOW),
     )
     tokens: tuple[RecordedToken, ...] = (
-        RecordedToken("t1", "t1", LATER, NOW, "ab", spent_at=NOW),
+        RecordedToken("t1", "t1", LATER, NOW, "ab", spent_at=NOW, serial=BOUGHT),
         RecordedToken("t2", "web", LATER, NOW, "ab", revoked_at=NOW),
     )
 
@@ -141,6 +147,11 @@ FALSIFIED = {
     "other-issuer": (on(0, issuer="cd" * 32), "record-changed", "4a01", 7),
     "end of the issuer": (on(0, issuer=ISSUER[:16] + "0" * 48), "record-changed", "4a01", 7),
     "other-entry": (on(0, entry="default"), "record-changed", "4a01", 7),
+    "other-requester": (on(0, requester="unix:uid:0"), "record-changed", "4a01", 7),
+    "issued-later": (on(0, issued_at=LATER), "record-changed", "4a01", 7),
+    "without-body": (on(0, is_without_body=True), "record-missing", "4a01", 7),
+    "told-in-another-place": (on(1, position=9), "record-changed", "4a02", None),
+    "token-for-another": (token(0, serial=ISSUED), "record-changed", "t1", 12),
     "deleted-certificate": (without("certificates", 1), "record-missing", "4a02", 8),
     "added-certificate": (
         also("certificates", certificate(0x4AFF)),

@@ -320,6 +320,22 @@ def test_what_has_no_tree_cannot_be_accepted(lives: Lives, logged: Any) -> None:
     assert "restore a backup" in logged[-1]["log_format"]
 
 
+def test_checkpoints_that_are_gone_from_the_record_are_told(lives: Lives) -> None:
+    for _ in range(3):
+        lives.live(2)
+    assert result_of(lives.begin().lost_checkpoints()) == ()
+    lives.end()
+    lives.rewrite("DELETE FROM checkpoints")
+    log = lives.begin()
+    assert log.contradiction is None
+    # The last one may have been on its way when the CA died.
+    assert result_of(log.lost_checkpoints()) == (2, 4)
+    lives.end()
+    # Where the text of acts is pruned, checkpoints are thinned out.
+    lives.rewrite("DELETE FROM audit WHERE position < 3")
+    assert result_of(lives.begin().lost_checkpoints()) == (4,)
+
+
 # How much is remembered.
 
 

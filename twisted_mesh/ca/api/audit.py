@@ -2,11 +2,21 @@
 
 from msgspec import UNSET
 
-from pki.validity import format_duration
-from twisted_mesh.api.messages import Checkpoints, LogEntries, LogEntry, LogHead, Proof
+from pki.validity import format_duration, rfc3339
+from twisted_mesh.api.log_messages import (
+    Checkpoints,
+    LogEntries,
+    LogEntry,
+    LogHead,
+    Proof,
+    RecordOddity,
+    RecordRow,
+    RecordRows,
+)
 from twisted_mesh.ca.api.request import Call
-from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.stores.records import ExaminedCertificate
 
 
 async def checkpoint(ca: CaParts, call: Call) -> Answer:
@@ -41,6 +51,41 @@ async def entries(ca: CaParts, call: Call) -> Answer:
         for logged in listed
     ]
     return json_answer(LogEntries(found, size, following if listed and following < size else None))
+
+
+async def record(ca: CaParts, call: Call) -> Answer:
+    """Certificates as they stand in their table, from a row on; with the first, what else is odd about the record."""
+    start, limit = call.page()
+    page = await ca.store.examine(start, limit)
+    oddities: list[RecordOddity] = []
+    lost: list[int] = []
+    if not start:
+        found = await ca.store.oddities()
+        oddities = [RecordOddity(oddity.table, oddity.name, oddity.detail) for oddity in found]
+        lost = list(await ca.log.lost_checkpoints())
+    rows = [_record_row(examined) for examined in page.certificates]
+    return json_answer(RecordRows(rows, page.next, oddities, lost))
+
+
+def _record_row(examined: ExaminedCertificate) -> RecordRow:
+    known, oddities = examined.certificate, list(examined.oddities)
+    if known is None:
+        return RecordRow(examined.name, oddities, is_readable=False)
+    return RecordRow(
+        examined.name,
+        oddities,
+        spiffe_id=str(known.spiffe_id),
+        issued_at=rfc3339(known.issued_at),
+        expires_at=rfc3339(known.expires_at),
+        requester=known.requester,
+        revoked_at=optional_time(known.revoked_at),
+        reason=str(known.reason) if known.reason else None,
+        issuer=known.issuer,
+        entry=known.entry,
+        tbs=examined.tbs,
+        position=examined.position,
+        is_without_body=examined.is_without_body,
+    )
 
 
 async def proof(ca: CaParts, call: Call) -> Answer:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.policy.policy import Action
-from twisted_mesh.api import messages
+from twisted_mesh.api import log_messages, messages
 from twisted_mesh.ca.api import (
     audit,
     certificates,
@@ -138,18 +138,21 @@ ROUTES: dict[tuple[str, str], Route] = {
         body=messages.ConnectionsReport,
     ),
     ("GET", "/api/v1/audit/checkpoint"): Route(
-        Action.READ_CHECKPOINT, audit.checkpoint, messages.LogHead
+        Action.READ_CHECKPOINT, audit.checkpoint, log_messages.LogHead
     ),
     ("GET", "/api/v1/audit/checkpoints"): Route(
-        Action.READ_AUDIT, audit.checkpoints, messages.Checkpoints, query=_PAGE
+        Action.READ_AUDIT, audit.checkpoints, log_messages.Checkpoints, query=_PAGE
     ),
     ("GET", "/api/v1/audit/entries"): Route(
-        Action.READ_AUDIT, audit.entries, messages.LogEntries, query=_PAGE
+        Action.READ_AUDIT, audit.entries, log_messages.LogEntries, query=_PAGE
+    ),
+    ("GET", "/api/v1/audit/record"): Route(
+        Action.READ_AUDIT, audit.record, log_messages.RecordRows, query=_PAGE
     ),
     ("GET", "/api/v1/audit/proof"): Route(
         Action.READ_CHECKPOINT,
         audit.proof,
-        messages.Proof,
+        log_messages.Proof,
         query=["position", "size", "from", "to"],
     ),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, health.health, messages.Health),

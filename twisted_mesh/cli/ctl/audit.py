@@ -95,16 +95,16 @@ def show(
       mesh-ctl audit show --act revoke --object 47e8f7f3
       mesh-ctl audit show 17
     """
-    from twisted_mesh.cli.ctl import audit_actions
+    from twisted_mesh.cli.ctl import audit_show
     from twisted_mesh.cli.ctl.session import administer
 
     as_json = format_ == "json"
     if position is not None:
         if (start, act, object_) != (None, None, None):
             raise Unusable("POSITION is one entry: leave --start, --act and --object out")
-        return administer(reach, audit_actions.Showing(position, reach.own_state, as_json))
+        return administer(reach, audit_show.Showing(position, reach.own_state, as_json))
     wanted = object_.replace(":", "") if object_ and "/" not in object_ else object_
-    return administer(reach, audit_actions.Listing(start, limit, act, wanted, as_json))
+    return administer(reach, audit_show.Listing(start, limit, act, wanted, as_json))
 
 
 @command.command()

@@ -17,10 +17,12 @@ from pki.audit.record_check import (
     RecordedToken,
 )
 from pki.codes import Code
+from pki.errors import printable
 from pki.serial import parse_serial
 from pki.validity import parse_rfc3339, spoken_time
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import CertificateRow, Registration, TokenRow
+from twisted_mesh.api.log_messages import RecordRow, RecordRows
+from twisted_mesh.api.messages import Registration, TokenRow
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import Transcript
 from twisted_mesh.runtime.tasks import sleep
@@ -83,9 +85,11 @@ async def _differences(
         for revocation in revocations:
             check.revocation(parse_serial(revocation.serial), revocation.issuer)
     check.knows_feed()
-    async for page in administration.pages({}, None):
+    async for page in administration.record():
+        for difference in _of_the_whole(page):
+            yield difference
         for certificate in page.certificates:
-            for difference in check.certificate(_certificate(certificate)):
+            for difference in _of_certificate(check, certificate):
                 yield difference
     for registration in (await administration.registrations()).entries:
         if registration.source != "file":  # which is no part of the record
@@ -98,7 +102,32 @@ async def _differences(
         yield difference
 
 
-def _certificate(row: CertificateRow) -> RecordedCertificate:
+def _of_the_whole(page: RecordRows) -> Iterator[Difference]:
+    """What is odd about more than a certificate; on the first page."""
+    for oddity in page.oddities:
+        detail = f"{oddity.table} {printable(oddity.name, 80)}: {printable(oddity.detail, 200)}"
+        yield Difference(Code.RECORD_CHANGED, oddity.table, oddity.name, detail)
+    if page.lost_checkpoints:
+        first, last = min(page.lost_checkpoints), max(page.lost_checkpoints)
+        yield Difference(
+            Code.RECORD_MISSING,
+            "checkpoint",
+            str(first),
+            f"{len(page.lost_checkpoints)} of the checkpoints that were signed last, of {first} to {last} entries, are "
+            "not on record, and the CA remembers them beside it: somebody has deleted them",
+            first,
+        )
+
+
+def _of_certificate(check: RecordCheck, row: RecordRow) -> Iterator[Difference]:
+    for oddity in row.oddities:
+        detail = f"the certificate {printable(row.serial, 80)} {printable(oddity, 300)}"
+        yield Difference(Code.RECORD_CHANGED, "certificate", row.serial, detail)
+    if row.is_readable:
+        yield from check.certificate(_certificate(row))
+
+
+def _certificate(row: RecordRow) -> RecordedCertificate:
     return RecordedCertificate(
         parse_serial(row.serial),
         row.spiffe_id,
@@ -107,7 +136,11 @@ def _certificate(row: CertificateRow) -> RecordedCertificate:
         _time(row.revoked_at),
         row.reason,
         row.entry,
-        issuer=row.issuer,
+        row.tbs,
+        row.issuer,
+        row.requester,
+        row.position,
+        row.is_without_body,
     )
 
 
@@ -124,6 +157,7 @@ def _token(row: TokenRow) -> RecordedToken:
         row.key,
         _time(row.revoked_at),
         _time(row.spent_at),
+        None if row.serial is None else parse_serial(row.serial),
     )
 
 

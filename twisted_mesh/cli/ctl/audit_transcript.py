@@ -14,7 +14,7 @@ from pki.audit.auditor import Finding, Row
 from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import Malformed, PkiError
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import LogEntry
+from twisted_mesh.api.log_messages import LogEntry
 
 T = TypeVar("T")
 

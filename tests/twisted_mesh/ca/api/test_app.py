@@ -153,6 +153,7 @@ WHO_MAY = {
     ("GET", "/api/v1/audit/checkpoint"): (401, 200, 200),
     ("GET", "/api/v1/audit/checkpoints"): (401, 403, 200),
     ("GET", "/api/v1/audit/entries"): (401, 403, 200),
+    ("GET", "/api/v1/audit/record"): (401, 403, 200),
     ("GET", "/api/v1/audit/proof"): (401, 200, 200),
     ("GET", "/api/v1/health"): (401, 403, 200),
     ("POST", "/api/v1/ca/detach-root"): (401, 403, 409),

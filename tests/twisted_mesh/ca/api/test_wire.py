@@ -164,6 +164,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("one", "GET", "/api/v1/audit/entries", rest="?limit=1")
     api.ask("the last", "GET", "/api/v1/audit/entries", rest=f"?start={size - 1}")
     api.ask("beyond the last", "GET", "/api/v1/audit/entries", rest=f"?start={size}")
+    api.ask("all of it", "GET", "/api/v1/audit/record", rest="?limit=1")
     api.ask("inclusion", "GET", "/api/v1/audit/proof", rest=f"?position=0&size={size}")
     api.ask("consistency", "GET", "/api/v1/audit/proof", rest=f"?from=1&to={size}")
     api.ask("of a CA without a root key", "POST", "/api/v1/ca/detach-root", {"sha256": "0" * 64})
