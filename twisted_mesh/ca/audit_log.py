@@ -23,7 +23,6 @@ from pki.audit.log import (
     LogKey,
     Replaced,
     Unvouched,
-    Verifier,
     advance,
 )
 from pki.audit.merkle import EMPTY_ROOT, BadProof, DamagedTree
@@ -174,8 +173,9 @@ class AuditLog:
         ``is_restored``: whether a backup was restored since, so that the log goes on under another name.
         Raises :class:`StoreError`, :class:`StateError`.
         """
-        remembered = self._memory.recall()
+        remembered: SignedCheckpoint | None = None
         try:
+            remembered = self._memory.recall()
             saved = self._opened(await self.store.last_checkpoint(), any_name=is_restored)
             count, _ = await self.store.last_act()
             base = self._base(remembered, saved, count, is_restored=is_restored)
@@ -205,13 +205,9 @@ class AuditLog:
 
         Raises :class:`BadCheckpoint`.
         """
-        if saved is None:
+        if saved is None or (saved[1].partition("\n")[0] != self.key.name and not any_name):
             return None
-        note = saved[1]
-        name = note.partition("\n")[0]
-        if name != self.key.name and not any_name:
-            return None
-        return SignedCheckpoint(Verifier(name, self.key.verifier.public_bytes).open(note), note)
+        return self._memory.opened(saved[1])
 
     def _base(
         self,

@@ -1,5 +1,6 @@
 """The checkpoints that the CA signed last, in a file beside the record, which can be rewritten without them."""
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -7,12 +8,10 @@ from pathlib import Path
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit.log import Checkpoint, Verifier
+from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
 from pki.errors import PkiError
-from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import read_file, write_whole
 
-_log = logger("ca")
 #: So many of the newest stay, and of those before them one for each power of two that the log has grown by since.
 _NEWEST = 16
 
@@ -20,6 +19,10 @@ _NEWEST = 16
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     checkpoints: list[str]
     """Signed notes of one log, by size."""
+
+
+class Damaged(BadCheckpoint):
+    """The file is there, and does not say what was signed."""
 
 
 @frozen
@@ -40,21 +43,25 @@ class CheckpointMemory:
     _kept: list[SignedCheckpoint] = field(factory=list, init=False)
 
     def recall(self) -> SignedCheckpoint | None:
-        """The last one, of whichever log it is that our key has signed; None where there is none that can be read."""
-        if self.path is None or not self.path.exists():
+        """The last one, of whichever log it is that our key has signed; None where there is no file.
+
+        Raises :class:`Damaged` for a file that is there and cannot be used: it is replaced whole, so that no crash
+        leaves it so.
+        """
+        if self.path is None or not os.path.lexists(self.path):
             return None
         try:
-            told = msgspec.json.decode(read_file(self.path, "the checkpoints"), type=_File)
-            self._kept = [self._opened(note) for note in told.checkpoints]
+            told = msgspec.json.decode(read_file(self.path, "the file"), type=_File)
+            self._kept = [self.opened(note) for note in told.checkpoints]
+            return self._kept[-1]
+        except IndexError:
+            why = "it holds no checkpoint"
         except (PkiError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            _log.warn(
-                "{path} cannot be used: {error}",
-                event="checkpoints-lost",
-                path=str(self.path),
-                error=str(error),
-            )
-            return None
-        return self._kept[-1] if self._kept else None
+            why = str(error)
+        raise Damaged(
+            f"what was signed last cannot be known, since {self.path} is damaged ({why}): no crash leaves it so, "
+            "somebody or the disk has changed it"
+        )
 
     def earlier(self, since: datetime | None) -> Sequence[int]:
         """Sizes of those from then on, without the last one, which may not be anywhere else yet."""
@@ -85,8 +92,11 @@ class CheckpointMemory:
             write_whole(self.path, msgspec.json.encode(notes), 0o600)
         self._kept = kept
 
-    def _opened(self, note: str) -> SignedCheckpoint:
-        """By our key, under the name that the note has: a CA that was restored has another than before."""
+    def opened(self, note: str) -> SignedCheckpoint:
+        """By our key, under the name that the note has: a CA that was restored has another than before.
+
+        Raises :class:`BadCheckpoint`.
+        """
         name = note.partition("\n")[0]
         return SignedCheckpoint(Verifier(name, self.verifier.public_bytes).open(note), note)
 

@@ -262,11 +262,42 @@ def test_a_lost_memory_and_a_record_without_checkpoints_are_not_believed(
     assert [event["code"] for event in logged] == ["log-unvouched"]
 
 
-def test_a_memory_that_cannot_be_read_is_a_lost_one(lives: Lives, logged: Any) -> None:
+DAMAGED: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda memory: memory.write_bytes(b""),
+    "cut short": lambda memory: memory.write_bytes(memory.read_bytes()[:-20]),
+    "another's": lambda memory: memory.write_bytes(b"{}"),
+    "without checkpoints": lambda memory: memory.write_bytes(b'{"checkpoints":[]}'),
+    "signed by another": lambda memory: memory.write_bytes(
+        memory.read_bytes().replace(b"time 2026", b"time 2027")
+    ),
+    "a directory": lambda memory: (memory.unlink(), memory.mkdir()),
+    "a name of nothing": lambda memory: (memory.unlink(), memory.symlink_to("nowhere")),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_memory_is_no_lost_one(lives: Lives, how: str, logged: Any) -> None:
+    lives.live(4)
+    DAMAGED[how](lives.memory)
+    log = lives.begin()
+    (event,) = logged
+    assert (event["event"], event["code"]) == ("log-contradicts", "bad-checkpoint")
+    assert "is damaged" in event["error"]
+    assert str(lives.memory) in event["error"]
+    with pytest.raises(StoreError, match="nothing is issued"):
+        log.demand_intact()
+    result_of(log.record(Act.REVOKE, "4a", {}, ADMIN))
+    assert result_of(log.extend()) is None
+
+
+def test_a_damaged_memory_is_replaced_where_the_log_is_accepted(lives: Lives, logged: Any) -> None:
     lives.live(4)
     lives.memory.write_bytes(b"{}")
+    (lives.ca / "accept-log").touch()
     assert lives.begin().contradiction is None
-    assert {event["event"] for event in logged} == {"checkpoints-lost"}
+    lives.end()
+    assert lives.begin().contradiction is None
+    assert [event["event"] for event in logged] == ["log-contradicts", "log-accepted"]
 
 
 def test_a_record_under_another_name_is_not_believed(lives: Lives, logged: Any) -> None:
