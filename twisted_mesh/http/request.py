@@ -1,5 +1,6 @@
 """A request with a capped body, and its answer, which is sent whole."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
@@ -11,11 +12,14 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import NOT_MODIFIED, RESPONSES, datetimeToString
+from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.http.json import problem_body
 
+#: A name or an address, perhaps a port; none at all is allowed (RFC 9110 section 7.2).
+_HOST = re.compile(rb"([\w.~%-]*|\[[\w.:%]+\])(:[0-9]*)?", re.ASCII)
 #: Bodies are sent in pieces of so many bytes.
 _PIECE = 64 * 1024
 
@@ -149,6 +153,14 @@ def no_longer_accepted(problem: Problem) -> bytes:
         "the certificate of this connection is no longer accepted here: connect with a good one"
     )
     return problem_body(403, problem.code, detail)
+
+
+def names_one_host(version: bytes, headers: Headers) -> bool:
+    """Whether HTTP/1.1 says its host exactly once, and nobody says another thing (RFC 9112 section 3.2)."""
+    hosts = headers.getRawHeaders(b"host", ())
+    if len(hosts) != 1:
+        return not hosts and version != b"HTTP/1.1"
+    return _HOST.fullmatch(hosts[0]) is not None
 
 
 @lru_cache(maxsize=64)

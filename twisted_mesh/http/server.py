@@ -24,7 +24,7 @@ from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.http.fast_request import can_be_handed_over, read_fast
 from twisted_mesh.http.json import problem_body
-from twisted_mesh.http.request import BoundedRequest, no_longer_accepted
+from twisted_mesh.http.request import BoundedRequest, names_one_host, no_longer_accepted
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import ConnectionLimit, Place
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate, address_key
@@ -165,8 +165,10 @@ class BoundedChannel(http.HTTPChannel):
         return self._peer
 
     def lineReceived(self, line: bytes) -> None:
-        """A line of a head, unless the caller was refused already."""
-        if not self.refused:
+        """A line of a head, unless the caller was refused already. None continues another (RFC 9112 section 5.2)."""
+        if line[:1] in (b" ", b"\t"):
+            self._respondToBadRequestAndDisconnect()
+        elif not self.refused:
             super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
@@ -183,22 +185,25 @@ class BoundedChannel(http.HTTPChannel):
         if self.length is not None and self.length > self.limits.body_bytes:
             self.refuse_body()
             return
-        if not self._names_one_host():
+        if not names_one_host(self._version, self.requests[-1].requestHeaders):
             self._respondToBadRequestAndDisconnect()
             return
         self._within(self.limits.body_seconds)
         super().allHeadersReceived()
 
-    def _names_one_host(self) -> bool:
-        """HTTP/1.1 says for which host it asks, exactly once (RFC 9112 section 3.2)."""
-        if self._version != b"HTTP/1.1":
-            return True
-        return len(self.requests[-1].requestHeaders.getRawHeaders(b"host", ())) == 1
-
     def rawDataReceived(self, data: bytes) -> None:
-        """A part of a body, unless the caller was refused already."""
-        if not self.refused:
-            super().rawDataReceived(data)
+        """A part of a body, unless the caller was refused already, or says itself that more is to come than we take."""
+        if self.refused:
+            return
+        super().rawDataReceived(data)
+        if self._announced() > self.limits.body_bytes and not self.refused:
+            self.refuse_body()
+
+    def _announced(self) -> int:
+        """How much of the present chunk is still to come (RFC 9112 section 7.1). Without these names of Twisted's
+        nobody is refused before it has come."""
+        left: int = getattr(getattr(self, "_transferDecoder", None), "length", None) or 0
+        return left
 
     def allContentReceived(self) -> None:
         """The request is whole: no deadline while it is served, and no time to make room."""

@@ -519,6 +519,19 @@ def test_a_bad_chunk_is_refused(rig: Rig, chunks: bytes, size: int | None) -> No
     assert not talk.wire.connected
 
 
+@pytest.mark.parametrize("digits", [b"F" * 40, b"f" * 16, b"0" * 30 + b"fffff", b"3e9"])
+@pytest.mark.parametrize("before", [b"", b"3\r\nabc\r\n"])
+@pytest.mark.parametrize("size", [None, 1])
+def test_a_chunk_of_more_than_is_taken_is_refused_before_it_comes(
+    rig: Rig, digits: bytes, before: bytes, size: int | None
+) -> None:
+    """RFC 9112 section 7.1: a size may have any number of digits."""
+    talk = rig.talk()
+    talk.say(chunked(end=before + digits + b"\r\n"), size)
+    assert talk.statuses == [413]
+    assert rig.root.seen == []
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -779,6 +792,33 @@ def test_whose_a_connection_is_can_be_known_before_it_says_a_word(rig: Rig) -> N
         (b"GET /now HTTP/1.1\r\nHost: a\r\n", 200),
         (b"GET /now HTTP/1.1\r\nHost:\r\n", 200),
         (b"GET /now HTTP/1.0\r\n", 200),
+        (b"GET /now HTTP/1.0\r\nHost: a\r\n", 200),
+        (b"GET /now HTTP/1.0\r\nHost: a\r\nHost: a\r\n", 400),
+        (b"GET /now HTTP/1.0\r\nHost: a b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a.example:8443\r\n", 200),
+        (b"GET /now HTTP/1.1\r\nHost: [::1]:8443\r\n", 200),
+        (b"GET /now HTTP/1.1\r\nHost: 127.0.0.1\r\n", 200),
+        (b"GET /now HTTP/1.1\r\nHost: a, b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a,b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: me@a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\tb\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: http://a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a/now\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a:b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: ::1\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: \xc3\xa4\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\n b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\n \r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost:\r\n a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nX: y\r\n\tz\r\n", 400),
+        (b"GET /now HTTP/1.1\r\n Host: a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost : a\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\rb\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\0\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n", 400),
+        (b"GET /now HTTP/1.1\r\nHost: a\r\nX : b\r\n", 400),
     ],
 )
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -789,7 +829,7 @@ def test_a_request_of_http_1_1_names_one_host(head: bytes, answered: int, size: 
     whole = head + b"\r\n"
     for at in range(0, len(whole), size):
         talk.say(whole[at : at + size])
-    version = b"HTTP/1.0" if b"HTTP/1.0" in head else b"HTTP/1.1"
+    version = b"HTTP/1.0" if b"HTTP/1.0" in head and answered == 200 else b"HTTP/1.1"
     assert talk.wire.value().startswith(b"%s %d " % (version, answered))
     assert bool(rig.root.seen) == (answered == 200)
 
