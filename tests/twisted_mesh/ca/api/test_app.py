@@ -565,7 +565,6 @@ def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
         ({"host": "evil.example"}, 403),
         ({"host": "evil.example:8080"}, 403),
         ({"host": "localhost.evil.example"}, 403),
-        ({"host": "localhost:80:evil.example"}, 400),
         ({"host": "[::1]:80"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://localhost:8080"}, 403),
