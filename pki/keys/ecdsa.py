@@ -87,12 +87,12 @@ P256 = Ecdsa(
     crv="P-256",
     hash=_HASHES["sha256"],
     identifier=bytes.fromhex("300a06082a8648ce3d040302"),
-    microseconds=100,
+    microseconds=85,
 )
 P384 = Ecdsa(
     curve=ec.SECP384R1(),
     crv="P-384",
     hash=_HASHES["sha384"],
     identifier=bytes.fromhex("300a06082a8648ce3d040303"),
-    microseconds=430,
+    microseconds=400,
 )

@@ -17,10 +17,13 @@ from pki.svid.certificate import encoded_names, identifier_objection, names_matc
 
 _MAX_DEPTH = 6
 _MOST_PATHS = 8
-#: Microseconds of one core, about what a handshake takes. In it are four signatures of P-384, or twenty of P-256.
-BUDGET = 2_000
+#: Microseconds of one core, about what a handshake takes. In it are three signatures of P-384, one more than a path of
+#: the mesh has; or as many of other kinds as a path may have.
+BUDGET = 1_600
 #: For a look at one certificate above another.
-_LOOK = 5
+_LOOK = 2
+#: For what else it costs to verify and judge a certificate, whatever the key: it is decoded, copied and looked through.
+CHECK = 100
 
 Path = tuple[x509.Certificate, ...]
 
@@ -93,6 +96,8 @@ class PathSearch:
 
     def is_signed(self, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
         """Whether ``issuer``'s key signed ``cert``; False also where that cannot be paid for."""
+        if self.is_exhausted:
+            return False  # no key is decoded for nothing
         return self._is_decodable(issuer) and self._verified(cert, issuer) is Link.SIGNED
 
     def _link(self, cert: x509.Certificate, issuer: x509.Certificate) -> Link:
@@ -106,9 +111,9 @@ class PathSearch:
             return Link.UNPROVEN
         asked = id(cert), key
         if asked not in self._signed:
-            if not self._pays(cost):
+            if not self._pays(CHECK + cost):
                 return Link.UNAFFORDABLE
-            self._signed[asked] = issued_by(cert, issuer)
+            self._signed[asked] = signed_by(cert, issuer)
         return Link.SIGNED if self._signed[asked] else Link.FOREIGN
 
     def _is_decodable(self, cert: x509.Certificate) -> bool:
@@ -137,8 +142,11 @@ class PathSearch:
 
 def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s name and key made ``cert``, whatever it costs to find out."""
-    if not names_match(cert, issuer):
-        return False
+    return names_match(cert, issuer) and signed_by(cert, issuer)
+
+
+def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether ``issuer``, which has the name that ``cert`` gives its issuer, has the key that signed it."""
     try:
         cert.verify_directly_issued_by(issuer)
     except InvalidSignature:

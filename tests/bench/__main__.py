@@ -15,6 +15,7 @@ from tests.bench import (
     handshakes,
     publishing,
     record,
+    refusals,
     revocation,
     revocation_feed,
     revocation_handshakes,
@@ -43,6 +44,7 @@ _MEASURES = {
     "waiting": waiting.measure,
     "publishing": publishing.measure,
     "strangers": strangers.measure,
+    "refusals": refusals.measure,
 }
 
 
