@@ -310,12 +310,16 @@ def _name(thing: str) -> str:
 
 def _read(thing: str, what: str = "certificate", limit: int = _MAX_SIZE) -> bytes:
     """A file's bytes, or standard input's; no more than any sensible file has."""
+    from pathlib import Path
+
+    from twisted_mesh.state.reading import open_readable, read_up_to
+
     try:
         if thing == "-":
             data: bytes = sys.stdin.buffer.read(limit + 1) if sys.stdin else b""
         else:
-            with open(thing, "rb") as file:
-                data = file.read(limit + 1)
+            with open(open_readable(Path(thing)), "rb") as file:
+                data = read_up_to(file.fileno(), limit)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise Unusable(

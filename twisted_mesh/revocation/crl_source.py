@@ -16,6 +16,7 @@ from pki.svid.x509svid import load_certificates
 from twisted_mesh.http.fetch import Download, Fetcher, HttpUrl
 from twisted_mesh.runtime.tasks import Defer
 from twisted_mesh.state.directory import StateError, read_file
+from twisted_mesh.state.reading import why_not
 
 
 @frozen
@@ -63,7 +64,9 @@ def crl_issuers(files: Iterable[str]) -> tuple[x509.Certificate, ...]:
     return tuple(
         certificate
         for name in files
-        for certificate in load_certificates(read_file(Path(name), "--crl-issuer"), name)
+        for certificate in load_certificates(
+            read_file(Path(name), "--crl-issuer"), f"--crl-issuer {printable(name, 200)}"
+        )
     )
 
 
@@ -106,7 +109,7 @@ def _read(path: Path, before: tuple[int, ...] | None) -> tuple[tuple[int, ...], 
                 raise StateError(f"--crl {path} is no file that can be read again and again")
             return _stamp(found), file.read(MAX_CRL_SIZE + 1)
     except OSError as error:
-        raise StateError(f"--crl {path} cannot be read ({error.strerror})") from None
+        raise StateError(f"--crl {path} cannot be read ({why_not(path, error)})") from None
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

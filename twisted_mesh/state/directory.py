@@ -16,7 +16,8 @@ import platformdirs
 from attrs import define, field
 
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import PkiError, printable
+from twisted_mesh.state.reading import LARGEST, read_whole, why_not
 
 #: What :func:`write_whole` has not finished: the target's name and eight characters by chance.
 _TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
@@ -237,18 +238,19 @@ def read_trusted(path: Path, what: str, most: int) -> bytes:
             _refuse_others(path, found)
             data = file.read(most + 1)
     except OSError as error:
-        raise StateError(f"{what} {path} cannot be read ({error.strerror})") from None
+        raise StateError(f"{what} {path} cannot be read ({why_not(path, error)})") from None
     if len(data) > most:
         raise StateError(f"{what} {path} has over {most} bytes")
     return data
 
 
-def read_file(path: Path, what: str) -> bytes:
-    """Raises :class:`StateError`, which names the file."""
+def read_file(path: Path, what: str, most: int = LARGEST) -> bytes:
+    """A file, or a pipe, that somebody has named. Raises :class:`StateError`, which names it and what to do."""
     try:
-        return path.read_bytes()
+        return read_whole(path, most)
     except OSError as error:
-        raise StateError(f"{what} {path} cannot be read ({error.strerror})") from None
+        name = printable(str(path), 400)
+        raise StateError(f"{what} {name} cannot be read ({error.strerror})") from None
 
 
 def write_whole(path: Path, data: bytes, mode: int) -> None:

@@ -13,6 +13,7 @@ from pki.errors import PkiError
 from pki.keys.pkcs8 import Undecryptable, is_encrypted
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, sync_directory, write_whole
+from twisted_mesh.state.reading import open_readable, read_up_to, read_whole
 
 _log = logger("ca")
 _LARGEST = 64 * 1024
@@ -50,11 +51,17 @@ class KeyFiles:
         """The file as it is. Raises :class:`StateError`, also if others may look at it."""
         path = self.path(name)
         try:
-            with path.open("rb") as file:
-                refuse_readable(path, os.fstat(file.fileno()))
-                return file.read(_LARGEST)
+            descriptor = open_readable(path)
+            try:
+                refuse_readable(path, os.fstat(descriptor))
+                data = read_up_to(descriptor, _LARGEST)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise StateError(f"the key {path} cannot be read ({error.strerror})") from None
+        if len(data) > _LARGEST:
+            raise StateError(f"the key {path} has over {_LARGEST} bytes: it is no key")
+        return data
 
     def load(self, name: str, from_pem: Callable[[bytes, bytes | None], K]) -> K:
         """The key in a file, by the constructor of its kind. Raises :class:`StateError`.
@@ -70,7 +77,8 @@ class KeyFiles:
         except PkiError as error:
             if isinstance(error, Undecryptable):
                 raise StateError(
-                    f"{path} cannot be decrypted: {_OPTIONS} gave a wrong passphrase, or the file is damaged"
+                    f"{path} cannot be decrypted: {_OPTIONS} gave a wrong passphrase{_oddity(self.passphrase)}, or the "
+                    "file is damaged"
                 ) from None
             raise StateError(f"{path}: {error}") from None
         if not encrypted and self.passphrase is not None:
@@ -106,6 +114,17 @@ class KeyFiles:
                 refuse_readable(path, path.stat())
             except OSError as error:
                 raise StateError(f"the key {path} cannot be read ({error.strerror})") from None
+
+
+def _oddity(passphrase: bytes | None) -> str:
+    """What is uncommon about a passphrase that opens nothing, without a piece of it."""
+    if passphrase is None:
+        return ""
+    if passphrase.startswith(b"\xef\xbb\xbf"):
+        return " (it begins with a byte order mark, as some editors write: save its file without)"
+    if passphrase != passphrase.strip():
+        return " (there are blanks at its beginning or end, which count)"
+    return ""
 
 
 def refuse_readable(path: Path, found: os.stat_result) -> None:
@@ -151,7 +170,7 @@ def copy_out(source: Path, destination: Path, *, state: Path) -> Copy:
             f"{target} is in the state directory: a key that is taken away goes elsewhere, best to another medium"
         )
     try:
-        data = source.read_bytes()
+        data = read_whole(source, _LARGEST)
     except OSError as error:
         raise StateError(f"the key {source} cannot be read ({error.strerror})") from None
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pki.codes import Code
 from pki.errors import PkiError
 from twisted_mesh.state.key_files import refuse_readable
+from twisted_mesh.state.reading import open_readable, read_up_to
 
 #: What OpenSSL takes.
 LONGEST = 1023
@@ -40,7 +41,7 @@ def read_passphrase(
 def _from_file(path: Path, what: str, *, private: bool) -> bytes:
     what = f"{what} {path}"
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened = open_readable(path)
     except OSError as error:
         raise UnusablePassphrase(f"{what} cannot be read ({error.strerror})") from None
     try:
@@ -61,24 +62,26 @@ def _from_descriptor(descriptor: int) -> bytes:
 
 def _read(descriptor: int, what: str) -> bytes:
     """Up to the end, the first newline, or more than a passphrase may be long."""
-    text = b""
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise UnusablePassphrase(f"{what} is a directory")
-        while len(text) <= LONGEST + 2 and not text.endswith(b"\n"):
-            more = os.read(descriptor, LONGEST + 3 - len(text))
-            if not more:
-                break
-            text += more
+        return read_up_to(descriptor, LONGEST + 2, until=b"\n")
     except OSError as error:
         raise UnusablePassphrase(f"{what} cannot be read ({error.strerror})") from None
-    return text
 
 
 def _line(text: bytes, what: str) -> bytes:
     line = text.removesuffix(b"\n").removesuffix(b"\r")
-    if not line:
+    if not text or text == b"\xef\xbb\xbf":
         raise UnusablePassphrase(f"{what} is empty: write the passphrase on its first line")
+    if text.startswith((b"\n", b"\r\n")):
+        raise UnusablePassphrase(
+            f"the first line of {what} is empty: write the passphrase on its first line"
+        )
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in text:
+        raise UnusablePassphrase(
+            f"{what} is in UTF-16, as PowerShell's > writes it, or no text: save it as UTF-8 without a byte order mark"
+        )
     if b"\n" in line:
         raise UnusablePassphrase(f"{what} has more than one line: a passphrase is one line")
     if len(line) > LONGEST:

@@ -458,10 +458,10 @@ def test_unusable_input_is_said_in_one_sentence(here: Path, content: bytes, said
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (".", ". cannot be read (Is a directory): name a certificate's file"),
+        (".", ". cannot be read (Is a directory: name the file in it): name a certificate's file"),
         ("absent", "absent cannot be read (No such file or directory): name a certificate's file"),
         ("a\nb\x1b", "a\\nb\\x1b cannot be read (No such file or directory)"),
-        ("a\0b", "a\\x00b cannot be read (embedded null byte)"),
+        ("a\0b", "a\\x00b cannot be read (no file has such a name)"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(name: str, said: str) -> None:
