@@ -26,7 +26,10 @@ _PREFIX = "mj1_"
 _SECRET_BYTES = 20
 _CHECK_BYTES = 5
 _TOKEN = re.compile(rf"{_PREFIX}([a-z2-7]{{32}})([a-z2-7]{{8}})", re.ASCII)
+_LENGTH = len(_PREFIX) + 32 + 8
+_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _ID_DIGITS = 12
+_ID = re.compile(rf"[0-9a-f]{{{_ID_DIGITS}}}", re.ASCII)
 
 
 class BadToken(Malformed):
@@ -53,8 +56,8 @@ class JoinToken:
         match = _TOKEN.fullmatch(text)
         if match is None or not hmac.compare_digest(_check(match[1]), match[2]):
             raise BadToken(
-                f"this is no whole join token: copy all of it, from {_PREFIX} to its end, as mesh-ctl token create "
-                "printed it"
+                f"this is no whole join token ({_lack(text)}): copy all of it, from {_PREFIX} to its end, as mesh-ctl "
+                "token create printed it"
             )
         return cls(text)
 
@@ -71,6 +74,30 @@ class JoinToken:
     def is_one(self, digest: bytes) -> bool:
         """Whether ``digest`` is of this token, in a time that tells nothing."""
         return hmac.compare_digest(self.digest, digest)
+
+
+def _lack(text: str) -> str:
+    """What keeps ``text`` from being a token, without a piece of it."""
+    if not text:
+        return "there is nothing"
+    if _ID.fullmatch(text):
+        return "it is the id of a token, which anybody may see, and not the token"
+    if not text.startswith(_PREFIX):
+        if text.lower().startswith(_PREFIX):
+            return "its letters have become capitals"
+        where = "it begins elsewhere" if _PREFIX in text else "there is none in it"
+        return f"it does not begin with {_PREFIX}: {where}"
+    if len(text) > _LENGTH:
+        return f"it is {len(text)} characters long and a token has {_LENGTH}"
+    if any(letter.isspace() for letter in text):
+        return "there are blanks in it"
+    if not _ALPHABET.issuperset(text[len(_PREFIX) :]):
+        return "there are characters in it that no token has: only small letters and the digits from 2 to 7"
+    if len(text) < _LENGTH:
+        return f"{len(text)} of {_LENGTH} characters are there"
+    return (
+        f"all {_LENGTH} characters are there, and not all of them are right: its check does not fit"
+    )
 
 
 def token_id(digest: bytes) -> str:

@@ -16,7 +16,14 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.keys import jwk_members
 from pki.spiffe import TrustDomain
-from pki.svid.x509svid import certificates_pem, extension, load_certificates, subject_of
+from pki.svid.x509svid import (
+    certificates_pem,
+    extension,
+    issuer_of,
+    load_certificates,
+    spiffe_id_of,
+    subject_of,
+)
 
 _X509_SVID = "x509-svid"
 
@@ -39,12 +46,25 @@ class TrustBundle:
     """How often to fetch it again, in seconds."""
 
     @classmethod
-    def from_pem(cls, trust_domain: TrustDomain, pem: bytes) -> Self:
-        """Raises :class:`Malformed` or :class:`BadBundle`."""
-        roots = load_certificates(pem, "the trust bundle")
-        for root in roots:
-            if not _is_ca(root):
-                raise BadBundle(f"{subject_of(root)} is no CA certificate, so it cannot be a root")
+    def from_pem(
+        cls, trust_domain: TrustDomain, data: bytes, what: str = "the trust bundle"
+    ) -> Self:
+        """The roots of a PEM or DER file, which ``what`` names.
+
+        An issuing CA that stands beside its root is passed over: it is believed through it. Raises
+        :class:`Malformed` or :class:`BadBundle`, which say what the file is in place of roots.
+        """
+        found = load_certificates(data, what)
+        if objections := [said for said in map(_no_root, found) if said]:
+            raise BadBundle(f"{what}: {objections[0]}: {_NAME_ROOTS}")
+        roots = tuple(cert for cert in found if cert.issuer == cert.subject)
+        names = {root.subject for root in roots}
+        for cert in found:
+            if cert.issuer != cert.subject and cert.issuer not in names:
+                raise BadBundle(
+                    f"{what}: {subject_of(cert)} is an issuing CA, which {issuer_of(cert)} has certified, and no root: "
+                    f"{_NAME_ROOTS}"
+                )
         return cls(trust_domain, roots)
 
     def to_pem(self) -> bytes:
@@ -142,6 +162,27 @@ class BundleSet:
     def all_roots(self) -> Sequence[x509.Certificate]:
         """The union: for OpenSSL's second veto only, never for a verdict."""
         return [root for bundle in self for root in bundle.roots]
+
+
+_NAME_ROOTS = (
+    "name the file with the root, which mesh-ca keeps as ca/root.crt in its state directory"
+)
+
+
+def _no_root(cert: x509.Certificate) -> str:
+    """Why a certificate can be no CA's at all; empty where it can."""
+    try:
+        constraints = extension(cert, x509.BasicConstraints)
+        _ = cert.public_key(), cert.subject, cert.issuer
+    except HOSTILE_INPUT:
+        return (
+            f"{subject_of(cert)} cannot be a root: its names, extensions or key cannot be decoded"
+        )
+    if constraints is not None and constraints.ca:
+        return ""
+    said = f"{subject_of(cert)} is no CA certificate, so it cannot be a root"
+    spiffe_id = spiffe_id_of(cert)
+    return said if spiffe_id is None else f"{said} (it is the workload {spiffe_id}'s)"
 
 
 def _is_ca(cert: x509.Certificate) -> bool:

@@ -29,6 +29,27 @@ class Carrier(Protocol):
         ...
 
 
+class OtherKey(Malformed):
+    """A certificate and a key that do not belong together."""
+
+    def __init__(
+        self, spiffe_id: SpiffeId, key: MemoryKey, others: Sequence[x509.Certificate]
+    ) -> None:
+        of = next((subject_of(cert) for cert in others if is_certified(key, cert)), None)
+        super().__init__(
+            f"the certificate for {spiffe_id} was issued for another key"
+            + (f": this is the key of {of}, which stands behind it" if of else "")
+        )
+
+
+def is_certified(key: MemoryKey, cert: x509.Certificate) -> bool:
+    """Whether a certificate was made for that key. Never raises."""
+    try:
+        return spki_der(cert.public_key()) == spki_der(key.public_key)
+    except HOSTILE_INPUT:
+        return False
+
+
 class Purpose(StrEnum):
     """What a certificate is judged for: which end of a connection presents it."""
 
@@ -211,7 +232,7 @@ class X509Svid:
                 f"the certificate for {spiffe_id} holds a key that cannot be decoded"
             ) from None
         if certified != spki_der(key.public_key):
-            raise Malformed(f"the certificate for {spiffe_id} was issued for another key")
+            raise OtherKey(spiffe_id, key, intermediates)
         for problem in leaf_problems(leaf, Purpose.ANY):
             raise Malformed(f"the certificate for {spiffe_id} is no SVID: {problem.detail}")
         for cert in intermediates:

@@ -73,7 +73,7 @@ def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:
     root = certificates.get(_ROOT)
     if root is not None:
         yield from _misfits(certificates, root, held, sealed=sealed)
-        yield from _wrong_root_key(files, root)
+        yield from _wrong_root_key(files, certificates, root)
 
 
 def _misfits(
@@ -94,13 +94,20 @@ def _misfits(
             yield _problem(name, "has no key beside it")
 
 
-def _wrong_root_key(files: Mapping[str, bytes], root: x509.Certificate) -> Iterator[Problem]:
+def _wrong_root_key(
+    files: Mapping[str, bytes], certificates: Mapping[str, x509.Certificate], root: x509.Certificate
+) -> Iterator[Problem]:
     data = files.get("ca/private/root.key")
     if data is None or is_encrypted(data):
         return
     try:
-        if _public("root.key", data) != {spki_der(root.public_key())}:
-            yield _problem("ca/private/root.key", "is not the key of root.crt")
+        held = _public("root.key", data)
+        if held != {spki_der(root.public_key())}:
+            owner = next(
+                (n for n, c in certificates.items() if held == {spki_der(c.public_key())}), None
+            )
+            what = f" but of {PurePosixPath(owner).name}" if owner else ""
+            yield _problem("ca/private/root.key", f"is not the key of root.crt{what}")
     except PkiError:
         pass  # told already
 

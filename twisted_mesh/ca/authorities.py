@@ -24,6 +24,7 @@ from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, write_whole
 from twisted_mesh.state.key_files import KeyFiles
+from twisted_mesh.state.key_owner import owner_of
 
 _log = logger("ca")
 __all__ = [
@@ -290,9 +291,10 @@ def load_root_key(keys: KeyFiles, root: x509.Certificate) -> MemoryKey | None:
         return None
     key = keys.load("root.key", MemoryKey.from_pem)
     if spki_der(key.public_key) != spki_der(root.public_key()):
+        owner = owner_of(key, keys.directory.parent)
         raise WrongState(
-            f"{keys.path('root.key')} is not the key of {keys.directory.parent / 'root.crt'}: restore both from one "
-            "backup"
+            f"{keys.path('root.key')} is not the key of {keys.directory.parent / 'root.crt'}{owner}: restore both from "
+            "one backup"
         )
     return key
 

@@ -16,11 +16,12 @@ from cryptography import x509
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
-from pki.keys import KeyAlgorithm, MemoryKey, spki_der
-from pki.svid.x509svid import certificates_pem, load_certificates, uri_names
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles, remove_file
+from twisted_mesh.state.key_owner import owner_of
 
 _log = logger("ca")
 _NUMBERED = re.compile(r"issuing-([1-9][0-9]{0,8})\.crt", re.ASCII)
@@ -109,7 +110,9 @@ class IssuingFiles:
         if not self.keys.exists(f"{name}.key") and not (self.state.ca / f"{name}.crt").exists():
             return
         try:
-            if _fits(active.certificate, self.keys.load(f"{ACTIVE}.key", MemoryKey.from_pem)):
+            if is_certified(
+                self.keys.load(f"{ACTIVE}.key", MemoryKey.from_pem), active.certificate
+            ):
                 self._remove(name)
         except StateError:
             pass  # only the copy has the key: the next switch puts that right
@@ -128,8 +131,9 @@ class IssuingFiles:
             certificate.verify_directly_issued_by(self.root)
             return Authority(certificate, key, (certificate,))
         except ANY_ERROR:  # a wrong key, another root, a broken signature: one remedy for all
+            owner = "" if is_certified(key, certificate) else owner_of(key, self.state.ca)
             raise WrongState(
-                f"{path} does not fit {self.keys.path(name)}.key and {self.state.root_certificate}: "
+                f"{path} does not fit {self.keys.path(name)}.key and {self.state.root_certificate}{owner}: "
                 "restore all three from one backup"
             ) from None
 
@@ -138,7 +142,7 @@ class IssuingFiles:
         numbered = f"{ACTIVE}-{generation_of(certificate.subject)}.key"
         try:
             key = self.keys.load(f"{name}.key", MemoryKey.from_pem)
-            if _fits(certificate, key) or not self.keys.exists(numbered):
+            if is_certified(key, certificate) or not self.keys.exists(numbered):
                 return key
         except StateError:
             if not self.keys.exists(numbered):
@@ -168,10 +172,6 @@ def _memory_key(authority: Authority) -> MemoryKey:
     if not isinstance(authority.key, MemoryKey):
         raise WrongState(f"the key of {authority.name} is not kept in a file")
     return authority.key
-
-
-def _fits(certificate: x509.Certificate, key: MemoryKey) -> bool:
-    return spki_der(certificate.public_key()) == spki_der(key.public_key)
 
 
 def _tell_unusable(error: PkiError) -> None:

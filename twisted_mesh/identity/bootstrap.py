@@ -8,11 +8,11 @@ from attrs import evolve
 
 from pki.errors import Malformed, PkiError, printable
 from pki.keys import MemoryKey
-from pki.policy.join_token import JoinToken
+from pki.policy.join_token import BadToken, JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint, RootPin
-from pki.svid.x509svid import X509Svid, load_certificates
+from pki.svid.x509svid import OtherKey, X509Svid, load_certificates
 from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
 from twisted_mesh.api.local_ca import CaUser
 from twisted_mesh.http.address import CaAddress
@@ -21,12 +21,13 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
+from twisted_mesh.state.key_owner import owner_of
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
 
 #: Of a file that holds a token: more is read of none.
-_LONGEST_LINE = 1024
+_LONGEST_LINE = 8 * 1024
 
 
 def ca_client(
@@ -65,7 +66,7 @@ def ca_client(
             if value is not None:
                 raise Malformed(f"{option} is for a CA at https://, not at {address}")
     elif ca_file is not None:
-        bundle = TrustBundle.from_pem(trust_domain, read_file(Path(ca_file), "--ca-file"))
+        bundle = read_roots(trust_domain, Path(ca_file), "--ca-file")
         security = ca_security(reactor, bundle)
     elif ca_fingerprint is not None:
         pin = RootPin(Fingerprint.parse(ca_fingerprint), trust_domain)
@@ -88,23 +89,41 @@ def join_token(
     """
     if text is not None and file is not None:
         raise Malformed("--join-token and --join-token-file say the same thing: give one of them")
-    if file is not None:
-        text = _one_line(file, stdin)
-    return None if text is None else JoinToken.parse(text)
-
-
-def _one_line(name: str, stdin: BinaryIO | None) -> str:
+    if file is None:
+        return None if text is None else JoinToken.parse(text)
+    what = f"--join-token-file {printable(file, 200)}"
     try:
-        if name == "-" and stdin is not None:
+        return JoinToken.parse(_one_line(file, what, stdin))
+    except BadToken as error:
+        raise BadToken(f"{what}: {error}") from None
+
+
+def _one_line(name: str, what: str, stdin: BinaryIO | None) -> str:
+    if name == "-" and stdin is not None:
+        try:
             data = stdin.readline(_LONGEST_LINE)
-        else:
-            with Path(name).open("rb") as file:
-                data = file.read(_LONGEST_LINE)
-    except (OSError, ValueError) as error:  # a NUL in its name, say
-        why = getattr(error, "strerror", None) or "no file has such a name"
-        name = printable(name, 200)
-        raise StateError(f"--join-token-file {name} cannot be read ({why})") from None
-    return data.removesuffix(b"\n").removesuffix(b"\r").decode("ascii", "replace")
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is closed"
+            raise StateError(f"{what} cannot be read ({why})") from None
+    else:
+        data = read_file(Path(name), "--join-token-file", _LONGEST_LINE)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+        raise BadToken(
+            "this is no whole join token (it is in UTF-16, as PowerShell's > writes it, or no text): save it as ASCII"
+        )
+    line = data.removeprefix(b"\xef\xbb\xbf").rstrip(b" \t\r\n")
+    if not line:
+        raise BadToken("this is no whole join token (there is nothing): write it on the first line")
+    if line.startswith((b"\n", b"\r\n")):
+        raise BadToken(
+            "this is no whole join token (the first line is empty): write it on the first line"
+        )
+    if b"\n" in line or b"\r" in line:
+        raise BadToken(
+            f"this is no whole join token (there are {len(line.splitlines())} lines): one line with the token, and "
+            "nothing else"
+        )
+    return line.decode("ascii", "replace")
 
 
 def saved_svid(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> SavedSvid:
@@ -145,6 +164,7 @@ def administrator_client(
         raise Malformed("--svid is for a CA at https://: name it with --ca-url")
     ours, bundle = exported(svid)
     if ca_file is None and ca_fingerprint is None:
+        read_roots(ours.spiffe_id.trust_domain, bundle, "--svid")  # whose name the refusal then has
         ca_file = str(bundle)
     client = reach(ca_file, state_dir, ours.spiffe_id.trust_domain)
     client.present(ours)
@@ -159,12 +179,32 @@ def exported(directory: Path) -> tuple[X509Svid, Path]:
     # One generation, whole, also if it is switched while we read.
     current = directory / "current"
     home = current.resolve() if current.is_symlink() else directory
-    chain = load_certificates(read_file(home / "svid.pem", "--svid"), str(directory / "svid.pem"))
+    if directory.is_file():
+        raise StateError(
+            f"--svid {directory} is a file: name the directory that mesh-client --export has written"
+        )
+    named = f"--svid {printable(str(directory), 400)}"
+    chain = load_certificates(read_file(home / "svid.pem", "--svid"), f"{named}/svid.pem")
+    data = read_file(home / "svid_key.pem", "--svid")
     try:
-        key = MemoryKey.from_pem(read_file(home / "svid_key.pem", "--svid"))
-        return X509Svid.assemble(chain, key), home / "svid_bundle.pem"
+        key = MemoryKey.from_pem(data)
     except PkiError as error:
-        raise Malformed(f"--svid {directory}: {error}") from None
+        raise Malformed(f"{named}/svid_key.pem: {error}") from None
+    try:
+        return X509Svid.assemble(chain, key), home / "svid_bundle.pem"
+    except OtherKey as error:
+        owner = owner_of(key, directory, *directory.glob(".generation-*"))
+        raise Malformed(
+            f"{named}: svid.pem and svid_key.pem do not belong together: {error}{owner}: export both anew"
+        ) from None
+    except PkiError as error:
+        raise Malformed(f"{named}/svid.pem: {error}") from None
+
+
+def read_roots(trust_domain: TrustDomain, path: Path, option: str) -> TrustBundle:
+    """The roots in a file. Raises :class:`PkiError`, which says what it is in place of that."""
+    data = read_file(path, option)
+    return TrustBundle.from_pem(trust_domain, data, f"{option} {printable(str(path), 400)}")
 
 
 def ca_security(reactor: IReactor, bundle: TrustBundle) -> Security:

@@ -12,11 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
+from pki.issuing.csr import build_csr
 from pki.issuing.profile import ROOT
 from pki.keys import KeyAlgorithm, jwk_members
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import MESH, NOW, OTHER, der, forge, forge_root, key, mesh, pem, rsa_key
+from tests.authorities import (
+    BACKEND,
+    MESH,
+    NOW,
+    OTHER,
+    der,
+    forge,
+    forge_root,
+    key,
+    mesh,
+    pem,
+    rsa_key,
+    sign_crl,
+)
 from tests.pki.strategies import mutated
 
 ROOTS = tuple(
@@ -295,3 +309,34 @@ def test_every_algorithm_has_members_of_its_own_in_a_jwk() -> None:
 
 def test_a_forged_root_is_good_for_these_tests() -> None:
     assert forge_root().certificate.not_valid_after_utc > NOW
+
+
+ISSUING, A_ROOT = mesh().issuing.certificate, mesh().root.certificate
+
+
+def test_roots_are_read_in_der_and_beside_what_they_have_certified() -> None:
+    assert TrustBundle.from_pem(MESH, der(A_ROOT)).roots == (A_ROOT,)
+    assert TrustBundle.from_pem(MESH, certificates_pem([ISSUING, A_ROOT])).roots == (A_ROOT,)
+
+
+NO_ROOTS = {
+    "a leaf": (certificates_pem([mesh().leaf()]), r"it is the workload spiffe://.*/backend's"),
+    "an issuing CA": (certificates_pem([ISSUING]), "is an issuing CA, which .* has certified"),
+    "a key": (key().to_pem(), "no certificates but a private key"),
+    "a CSR": (
+        build_csr(key(), BACKEND),
+        "no certificates but a CSR: name the file .* a CA has made",
+    ),
+    "a CRL": (pem(sign_crl(mesh().issuing), "X509 CRL"), "no certificates but a CRL"),
+    "a CRL in DER": (sign_crl(mesh().issuing), "no certificates but a CRL"),
+    "a PKCS #7": (pem(b"0\0", "PKCS7"), "openssl pkcs7 -print_certs"),
+    "nothing": (b"", "there is nothing in it"),
+    "JSON": (b'{"keys": []}', "it is JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ROOTS)
+def test_what_is_no_root_is_told_by_what_it_is(kind: str) -> None:
+    data, words = NO_ROOTS[kind]
+    with pytest.raises(PkiError, match=rf"^--ca-file /x:? ?.*{words}"):
+        TrustBundle.from_pem(MESH, data, "--ca-file /x")

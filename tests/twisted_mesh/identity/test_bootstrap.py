@@ -106,6 +106,46 @@ def test_what_is_no_token_is_refused_and_not_repeated(text: str, tmp_path: Path)
         assert TOKEN.text[:20] not in str(refused.value)
 
 
+T = TOKEN.text
+LACKS: dict[str, tuple[bytes, str]] = {
+    "an empty file": (b"", "there is nothing"),
+    "blanks": (b" \n\n", "there is nothing"),
+    "an empty first line": (f"\n{T}\n".encode(), "the first line is empty"),
+    "half of it": (T[:22].encode(), r"22 of 44 characters are there"),
+    "one too few": (f"{T[:-1]}\n".encode(), "43 of 44 characters are there"),
+    "two": (f"{T}{T}".encode(), "88 characters long and a token has 44"),
+    "two lines": (f"{T}\n{T}\n".encode(), "there are 2 lines"),
+    "mistyped": (f"{T[:-1]}{'a' if T[-1] != 'a' else 'b'}".encode(), "not all of them are right"),
+    "capitals": (T.upper().encode(), "have become capitals"),
+    "without its head": (T[4:].encode(), "does not begin with mj1_: there is none"),
+    "in quotation marks": (f'"{T}"'.encode(), "does not begin with mj1_: it begins elsewhere"),
+    "broken by a blank": (f"{T[:20]} {T[20:-1]}".encode(), "there are blanks in it"),
+    "its id": (TOKEN.id.encode(), "the id of a token, which anybody may see"),
+    "UTF-16": (T.encode("utf-16"), "in UTF-16, as PowerShell"),
+    "UTF-16 without a mark": (T.encode("utf-16-le"), "in UTF-16"),
+}
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_a_token_file_says_how_much_of_it_is_there(lack: str, tmp_path: Path) -> None:
+    data, words = LACKS[lack]
+    (tmp_path / "token").write_bytes(data)
+    with pytest.raises(BadToken, match=words) as refused:
+        join_token(None, str(tmp_path / "token"))
+    said = str(refused.value)
+    assert said.startswith(f"--join-token-file {tmp_path}/token: this is no whole join token (")
+    assert not any(T[at : at + 6] in said for at in range(4, len(T) - 5))
+
+
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("tail", [b"", b"\n", b"\r\n", b" \t\n\n"])
+def test_what_an_editor_adds_to_a_token_is_passed_over(
+    head: bytes, tail: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_bytes(head + T.encode() + tail)
+    assert join_token(None, str(tmp_path / "token")) == TOKEN
+
+
 def test_a_token_comes_from_one_place(tmp_path: Path) -> None:
     with pytest.raises(Malformed, match="--join-token and --join-token-file say the same thing"):
         join_token(TOKEN.text, str(tmp_path))
@@ -214,12 +254,38 @@ def test_files_beside_each_other_will_do_without_links(me: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("svid.pem", b"", "svid.pem holds no certificates"),
-        ("svid_key.pem", b"", "this is no private key in PEM"),
-        ("svid_key.pem", key(8).to_pem(), "was issued for another key"),
+        ("svid.pem", b"", "me/svid.pem holds no certificates"),
+        ("svid.pem", key().to_pem(), "me/svid.pem holds no certificates but a private key"),
+        ("svid.pem", ROOT, "me/svid.pem: .*names no SPIFFE ID with a path"),
+        ("svid_key.pem", b"", "me/svid_key.pem: this is no private key in PEM"),
+        ("svid_key.pem", key().to_pem()[:90], "me/svid_key.pem: .*PRIVATE KEY has no end"),
+        ("svid_key.pem", key().to_pem(b"x"), "me/svid_key.pem: .*encrypted.* openssl pkey"),
+        ("svid_key.pem", key(8).to_pem(), "svid_key.pem do not belong together: .*another key"),
     ],
 )
 def test_files_that_do_not_fit_are_named(name: str, content: bytes, words: str, me: Path) -> None:
     (me / name).write_bytes(content)
     with pytest.raises(Malformed, match=words):
         exported(me)
+
+
+def test_a_key_says_for_whom_it_was_made_where_that_can_be_known(me: Path) -> None:
+    other = mesh().leaf(MESH.member("service", "other"), leaf_key=key(8))
+    (me / "svid_key.pem").write_bytes(key(8).to_pem())
+    (me / "old.crt").write_bytes(certificates_pem([other]))
+    with pytest.raises(
+        Malformed, match=r"the key was made for spiffe://.*/service/other \(.*/me/old.crt\)"
+    ):
+        exported(me)
+
+
+def test_an_identity_is_a_directory(me: Path) -> None:
+    with pytest.raises(StateError, match=r"svid.pem is a file: name the directory"):
+        exported(me / "svid.pem")
+
+
+@pytest.mark.parametrize("content", [b"", key().to_pem(), certificates_pem([mesh().leaf()])])
+def test_a_bundle_that_is_damaged_is_told_of_the_identity(content: bytes, me: Path) -> None:
+    (me / "svid_bundle.pem").write_bytes(content)
+    with pytest.raises(PkiError, match=r"^--svid .*/svid_bundle.pem"):
+        asks_as(me, "https://ca")

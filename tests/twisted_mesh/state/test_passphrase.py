@@ -94,7 +94,7 @@ def test_a_passphrase_for_others_is_refused_like_a_key(file: Path, mode: int) ->
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path / 'nowhere'} cannot be read" in refusal(tmp_path / "nowhere")
-    assert "s a directory" in refusal(tmp_path)
+    assert "Is a directory" in refusal(tmp_path)
 
 
 def test_a_descriptor_that_is_not_open_is_named() -> None:

@@ -30,7 +30,7 @@ def issuing_certificates(state: Path) -> list[tuple[str, x509.Certificate]]:
     found = []
     for path in sorted(StateDirectory(state).ca.glob("issuing*.crt"), key=lambda p: len(p.name)):
         try:
-            (certificate, *_) = load_certificates(read_file(path, "the certificate"))
+            (certificate, *_) = load_certificates(read_file(path, "the certificate"), str(path))
         except PkiError as error:
             output.say(str(error))
         else:
