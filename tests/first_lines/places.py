@@ -1,13 +1,17 @@
 """Places that cannot be reached, or where something else is spoken: what a client of ours says of them."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.first_lines.row import FirstLine
-from tests.running import BIN, free_port, run
+from tests.running import BIN, free_port, mesh, run
+from tests.tools import require_tool
 
 #: Whatever root it names: no row here comes so far.
 _PIN = ("--ca-fingerprint", "sha256:" + "ab" * 32)
@@ -116,6 +120,50 @@ def silent_socket(directory: Path) -> str:
         return ctl(directory, "--ca-url", f"unix:{directory}/s", "--timeout", "1s")
 
 
+def closed_directory(directory: Path) -> str:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    (directory / "closed" / "state" / "ca").mkdir(parents=True)
+    for above in (directory, *directory.parents[:2]):
+        above.chmod(above.stat().st_mode | 0o711)
+    (directory / "closed").chmod(0o700)
+    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    env = {"MESH_STATE_DIR": str(directory / "closed" / "state"), "NO_COLOR": "1", "HOME": "/"}
+    return run(
+        require_tool("setpriv"), *become[1:], BIN / "mesh-ctl", "ca", "show", cwd=Path("/"), env=env
+    ).stderr
+
+
+def tls_at_our_plain_port(directory: Path) -> str:
+    with mesh(directory) as ours:
+        ca = ours.start_ca("--insecure-http", "0")
+        url = f"https://localhost:{ours.plain_port}"
+        # A deadline would be ten seconds away.
+        told = ctl(directory, "--ca-url", url, "--timeout", "3s", *_PIN)
+        ca.wait_for(
+            r"Connection from 127\.0\.0\.1:\d+ refused: it speaks TLS, and this port plain HTTP"
+        )
+    return told
+
+
+def plain_http_at_our_tls_port(directory: Path) -> str:
+    with mesh(directory) as ours:
+        ca = ours.start_ca()
+        told = ctl(directory, "--ca-url", f"http://localhost:{ours.ca_port}", "--timeout", "3s")
+        ca.wait_for("not-tls: the peer speaks plain HTTP")
+    return told
+
+
+def asked_once(directory: Path) -> str:
+    """A CA that says no is not asked again, and nobody says so."""
+    with mesh(directory) as ours:
+        ours.start_ca("--no-default-entry")
+        done = ours.client("--server", "https://localhost:1")
+    assert done.returncode == 1
+    assert "trying again" not in done.stdout + done.stderr
+    return done.stderr
+
+
 def too_long(directory: Path) -> str:
     return ctl(directory, "--ca-url", f"unix:/tmp/{'x' * 120}")
 
@@ -125,6 +173,42 @@ def too_long_a_state(directory: Path) -> str:
 
 
 ROWS = (
+    FirstLine(
+        "a directory on the way is closed to this user",
+        "client",
+        r"unix:\S+/ca\.sock: this user may not go through the directory \S+/closed ",
+        r"chmod o\+x \S+/closed\), or ask over TLS with a join token",
+        closed_directory,
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "TLS at our own port of plain HTTP",
+        "client",
+        r"https://localhost:\d+ speaks plain HTTP, and no TLS",
+        r"name the port where it speaks TLS",
+        tls_at_our_plain_port,
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "plain HTTP at our own TLS port",
+        "client",
+        r"http://localhost:\d+ speaks TLS, and no plain HTTP",
+        r"write https://",
+        plain_http_at_our_tls_port,
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "the CA has no entry for the caller",
+        "client",
+        r"no-entry|forbidden|no registration entry",
+        r"entry",
+        asked_once,
+        starts_processes=True,
+        never=NEVER_START,
+    ),
     FirstLine(
         "nobody listens at the port",
         "client",

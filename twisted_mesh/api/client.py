@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from cryptography import x509
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
@@ -35,7 +35,7 @@ from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.alerts import RefusedByPeer, as_error
+from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.log_witness import LogStatement
@@ -48,8 +48,6 @@ REQUEST_TIMEOUT = 10.0
 _KEPT_OPEN = 10
 #: The largest position, and the longest id of a store, that can be asked from.
 _MOST, _LONGEST_STORE = 2**62, 200
-#: What a port of ours tells who speaks TLS where plain HTTP is spoken, or the other way round.
-_OTHER_PROTOCOLS = (Code.NOT_TLS, Code.NOT_HTTP)
 _MAX_ANSWER = 32 * 1024 * 1024
 
 
@@ -329,12 +327,7 @@ class CaClient:
         except Exception as error:
             raise as_error(error, reach) from None
         if status >= 400:
-            problems = _problems(status, content)
-            if problems[0].code in _OTHER_PROTOCOLS:
-                raise RefusedByPeer(
-                    evolve(problems[0], detail=f"{self.address}: {problems[0].detail}")
-                )
-            raise CaRefused(status, problems)
+            raise CaRefused(status, _problems(status, content))
         return content
 
     async def _exchange(

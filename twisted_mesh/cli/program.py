@@ -80,6 +80,15 @@ def run_program(
         abandon_stdout()
         return REFUSED
     except OSError as error:
+        if isinstance(error.filename, str | bytes):
+            from pki.errors import printable
+
+            name = printable(os.fsdecode(error.filename), 200)
+            say(
+                program,
+                f"{name} cannot be used ({error.strerror}): look at it, and at its directories",
+            )
+            return UNUSABLE
         abandon_stdout()
         say(program, f"the output cannot be written ({error.strerror}): free some space")
         return UNUSABLE

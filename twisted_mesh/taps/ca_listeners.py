@@ -30,6 +30,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.reach import too_long
+from twisted_mesh.runtime.socket_owner import listener_at
 from twisted_mesh.taps import default_entry, publication
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
@@ -145,7 +146,10 @@ class CaListeners:
         path = self.socket
         if path.is_socket():
             if _is_answered(path):
-                raise StartError(f"the socket {path} is another program's: choose another --socket")
+                owner = listener_at(str(path)) or "who it is, root sees with ss -lxp"
+                raise StartError(
+                    f"the socket {path} is another program's ({owner}): stop that, or choose another --socket"
+                )
             path.unlink()  # of a CA that was killed
         api = shared.api(SocketAuthenticator(shared.ca.entries))
         limit = self._limit(shared, "the socket")

@@ -32,6 +32,7 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.log_writer import AT_THE_END, can_write
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
+from twisted_mesh.taps.bind_error import why_not_bound
 from twisted_mesh.taps.early_port import EarlyPort, EarlyReactor
 
 T = TypeVar("T")
@@ -356,10 +357,7 @@ def result_of(starting: "Deferred[T]", what: str) -> T:
     if isinstance(port, Failure):
         error = port.value
         if isinstance(error, CannotListenError):
-            reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
-            raise StartError(
-                f"{what} cannot be listened on ({reason}): stop what uses it, or choose another address"
-            )
+            raise StartError(f"{what} cannot be listened on {why_not_bound(error)}")
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
     return port
 

@@ -1,6 +1,5 @@
 """What a handshake may cost: its bytes are counted, and its time is charged to whoever lets it fail."""
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -29,27 +28,8 @@ PUT_OFF = Problem(
 )
 SPEAKS_HTTP = Problem(Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port")
 _HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
-_HTTP_HERE = Problem(
-    Code.NOT_TLS, "this port speaks TLS, and the caller began with plain HTTP", "write https://"
-)
-
-
-def _plain_answer() -> bytes:
-    """What a caller is told who begins with plain HTTP. It is no secret that this port speaks TLS."""
-    problem = {
-        "code": _HTTP_HERE.code,
-        "detail": _HTTP_HERE.detail,
-        "remedy": _HTTP_HERE.remedy,
-    }
-    document = {"type": "about:blank", "title": "Bad Request", "status": 400, **problem}
-    body = json.dumps({**document, "problems": [problem]}).encode()
-    return (
-        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-    )
-
-
-_PLAIN_ANSWER = _plain_answer()
+#: The alert protocol_version (RFC 8446 section 6): a caller who reads it knows that TLS is spoken here.
+_TLS_IS_SPOKEN = bytes.fromhex("15030300020246")
 
 
 @define(eq=False)
@@ -98,7 +78,7 @@ class HandshakeMeter:
             if self.serves and _HTTP_REQUEST.match(data):
                 # OpenSSL sends no alert, and its error knows but some of the methods.
                 self.is_plain_http = True
-                self.protocol.transport.write(_PLAIN_ANSWER)
+                self.protocol.transport.write(_TLS_IS_SPOKEN)
         if self._turn is not None:
             self._held += data  # was on its way when the reading stopped
             return

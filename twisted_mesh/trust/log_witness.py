@@ -167,7 +167,11 @@ def witness_path(state_dir: Path, who: str) -> Path:
 def witnesses(state_dir: Path, verifier: Verifier) -> list[Checkpoint]:
     """What all the witnesses of a state directory have seen of one log. Never raises."""
     found = []
-    for path in sorted((state_dir / "witness").glob("*.json")):
+    try:
+        paths = sorted((state_dir / "witness").glob("*.json"))
+    except OSError:
+        return []
+    for path in paths:
         witness = LogWitness(path)
         witness.recall(is_ours=False)
         if witness.seen is not None and witness.verifier == verifier:

@@ -55,6 +55,8 @@ def test_every_command_shows_its_options(
         (click.Abort(), 130, ""),
         (OSError(28, "No space left on device"), 2,
          "x: the output cannot be written (No space left on device): free some space\n"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2,
+         "x: /a/b cannot be used (Permission denied): look at it, and at its directories\n"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )  # fmt: skip

@@ -133,6 +133,21 @@ def test_a_header_line_a_second_does_not_put_off_the_headers_deadline(talk: Talk
     assert not talk.open
 
 
+#: The beginning of a ClientHello, which has no end of a line in it.
+CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(20)
+
+
+@pytest.mark.parametrize("size", [2, 5, len(CLIENT_HELLO)])
+def test_who_begins_with_tls_is_told_at_once_that_plain_http_is_spoken(
+    size: int, talk: Talk
+) -> None:
+    talk.say(CLIENT_HELLO, size)
+    (answer,) = talk.answers
+    assert answer.status == 400
+    assert answer.json["code"] == "not-http"
+    assert not talk.wire.connected
+
+
 @pytest.mark.parametrize("first", [b"\r\n", b"GET /now HTTP/1.1\r\n"])
 def test_a_late_first_line_does_not_put_off_the_headers_deadline(talk: Talk, first: bytes) -> None:
     talk.pass_time(9)

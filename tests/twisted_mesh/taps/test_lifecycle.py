@@ -148,7 +148,7 @@ def test_the_port_of_a_listen_that_has_fired_is_handed_on() -> None:
         ),
         (
             CannotListenError("", 80, OSError(errno.EACCES, "Permission denied")),
-            "(Permission denied)",
+            "(Permission denied): ports below",
         ),
         (CannotListenError("x", 80, socket.gaierror(-2, "Name or service not known")), "not known"),
         (CannotListenError(None, "/x", "Cannot acquire lock"), "(Cannot acquire lock)"),
@@ -169,7 +169,9 @@ def test_a_real_port_in_use_is_told_in_one_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         text = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(StartError, match=r"in use\): stop what uses it"):
+        with pytest.raises(
+            StartError, match=r"in use\): (PID \d+ .* listens there: stop that|stop what uses it)"
+        ):
             result_of(listening_endpoint(reactor, text).listen(Factory()), f"the address {text}")
 
 

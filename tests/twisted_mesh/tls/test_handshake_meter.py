@@ -64,6 +64,20 @@ def test_a_handshake_has_so_many_bytes(size: int, monkeypatch: pytest.MonkeyPatc
     assert refusal(server)["codes"] == "handshake-too-large"
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "PATCH", "PRI"])
+def test_who_begins_with_plain_http_hears_that_tls_is_spoken_and_so_does_the_log(
+    method: str,
+) -> None:
+    server = End(True)
+    wire = server_wire(server)
+    wire.protocol.dataReceived(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert wire.value().startswith(b"\x15\x03\x03")
+    wire.settle()
+    assert refusal(server)["reasons"] == (
+        "not-tls: the peer speaks plain HTTP (use https:// on this port)"
+    )
+
+
 def test_openssl_is_given_no_more_and_the_rest_is_heard_by_nobody() -> None:
     server = End(True)
     wire = server_wire(server)

@@ -28,7 +28,11 @@ from twisted_mesh.state.key_files import Copy, copy_out, remove_file
 def issuing_certificates(state: Path) -> list[tuple[str, x509.Certificate]]:
     """What the state directory has of issuing CAs, the active one first; those that can be read."""
     found = []
-    for path in sorted(StateDirectory(state).ca.glob("issuing*.crt"), key=lambda p: len(p.name)):
+    try:
+        paths = sorted(StateDirectory(state).ca.glob("issuing*.crt"), key=lambda p: len(p.name))
+    except OSError:  # a directory on the way is closed: the CA is asked all the same
+        paths = []
+    for path in paths:
         try:
             (certificate, *_) = load_certificates(read_file(path, "the certificate"), str(path))
         except PkiError as error:
