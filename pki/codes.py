@@ -385,7 +385,7 @@ class Code(StrEnum):
     ENTRY_IN_FILE = (
         "entry-in-file",
         "the entry comes from the file of `--entries`, and is changed only there",
-        "edit that file, and restart the CA",
+        "edit that file, and send the CA SIGHUP",
     )
     NOT_BY_TOKEN = (
         "not-by-token",

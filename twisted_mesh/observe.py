@@ -135,10 +135,27 @@ def _subsystem_of(namespace: str) -> str | None:
     return match[1] if match else None
 
 
+#: What ``--log-level`` may say, and from which level on our own events and Twisted's are told then.
+LEVELS = {
+    "debug": (LogLevel.debug, LogLevel.info),
+    "info": (LogLevel.info, LogLevel.warn),
+    "warn": (LogLevel.warn, LogLevel.warn),
+    "error": (LogLevel.error, LogLevel.error),
+}
+_least = [LEVELS["info"]]
+
+
+def set_level(name: str) -> None:
+    """Log from now on what is at least that important: a key of :data:`LEVELS`."""
+    _least[:] = [LEVELS[name]]
+    _is_chatter.cache_clear()
+
+
 @lru_cache(maxsize=512)
 def _is_chatter(level: Any, subsystem: str | None) -> bool:
-    """Our own debugging, and what Twisted has to say that is no warning."""
-    return bool(level < (LogLevel.info if subsystem else LogLevel.warn))
+    """What is told to nobody: by default our own debugging, and what Twisted has to say that is no warning."""
+    ours, twisteds = _least[0]
+    return bool(level < (ours if subsystem else twisteds))
 
 
 @lru_cache(maxsize=512)

@@ -154,7 +154,7 @@ class RegistrationEntries:
         known = self.find(entry_id)
         if known.source is Source.FILE:
             raise EntryInFile(
-                f"the entry {entry_id} is in the file of --entries: take it out there, and restart the CA"
+                f"the entry {entry_id} is in the file of --entries: take it out there, and send the CA SIGHUP"
             )
         act = self._act(principal, "delete-entry", entry_id, reason, facts_of(known.entry))
         at = self.now()
@@ -186,6 +186,22 @@ class RegistrationEntries:
         """The CA listens beyond loopback: the default entry counts no more."""
         self.is_exposed = True
         self._index()
+
+    async def replace_filed(self, filed: Sequence[RegistrationEntry]) -> str:
+        """Have these be the entries of the file from now on; what has changed, in words. Raises :class:`StoreError`."""
+        old, new = ({entry.id: entry for entry in entries} for entries in (self.filed, filed))
+        told = {
+            "new": sorted(new.keys() - old.keys()),
+            "gone": sorted(old.keys() - new.keys()),
+            "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
+        }
+        facts = {what: ", ".join(names) for what, names in told.items() if names}
+        if facts:
+            act = {"did": "reread-entries"} | {what: text[:500] for what, text in facts.items()}
+            await self.log.record(Act.ADMINISTER, "entries of the file", act)
+            self.filed = filed
+            self._index()
+        return "; ".join(f"{what}: {names}" for what, names in facts.items())
 
     def _act(
         self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]

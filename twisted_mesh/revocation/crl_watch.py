@@ -113,6 +113,15 @@ class CrlWatch:
             if watched.task is not None:
                 watched.task.cancel()
 
+    def look_anew(self, issuers: Sequence[x509.Certificate]) -> None:
+        """Take each list for one that was never read, at the next look, and of these issuers.
+
+        What is believed stays.
+        """
+        self.issuers = issuers
+        for watched in self._watched:
+            watched.content.forget()
+
     def doubt(self) -> Problem | None:
         """Why it may not be known who is revoked: a list is stale, or there never was one."""
         if not self._watched and self.sources:

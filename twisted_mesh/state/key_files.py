@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from attrs import define, field, frozen
 
 from pki.errors import PkiError
-from pki.keys.pkcs8 import Undecryptable, is_encrypted
+from pki.keys.pkcs8 import Undecryptable, is_encrypted, read_pem
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, sync_directory, write_whole
 from twisted_mesh.state.reading import open_readable, read_up_to, read_whole
@@ -96,6 +96,27 @@ class KeyFiles:
                 event="key-encrypted",
                 path=str(self.path(name)),
             )
+
+    def replace_passphrase(self, passphrase: bytes | None) -> bool:
+        """Have the next keys encrypted with this one; whether it is another than before.
+
+        It must open every encrypted key that is there, or the next start would not. Raises :class:`StateError`; then
+        the one before stays in force.
+        """
+        if passphrase is None or passphrase == self.passphrase:
+            return False
+        for path in sorted(self.directory.glob("*.key")):
+            pem = self.read(path.name)
+            if is_encrypted(pem):
+                try:
+                    read_pem(pem, passphrase)
+                except PkiError:
+                    raise StateError(
+                        f"it does not open {path}: encrypt the keys with it first (openssl pkcs8 -topk8 -scrypt), or "
+                        "put the one before back"
+                    ) from None
+        self.passphrase = passphrase
+        return True
 
     def write(self, name: str, key: WritesPem) -> None:
         """Keep ``key``, in place of what was there. Raises :class:`StateError`."""

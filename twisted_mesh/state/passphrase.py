@@ -38,6 +38,15 @@ def read_passphrase(
     return None
 
 
+def passphrase_file(file: Path | None, credentials: str | None) -> Path | None:
+    """The file that :func:`read_passphrase` reads, which can be read again; None where there is none."""
+    if file is not None:
+        return file
+    if credentials and (path := Path(credentials) / CREDENTIAL).exists():
+        return path
+    return None
+
+
 def _from_file(path: Path, what: str, *, private: bool) -> bytes:
     what = f"{what} {path}"
     try:

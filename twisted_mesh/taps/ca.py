@@ -43,13 +43,14 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
 from twisted_mesh.state.key_files import KeyFiles, remove_file
-from twisted_mesh.state.passphrase import read_passphrase
+from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
 from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
+from twisted_mesh.taps.reread import Reread
 
 _SUMMARY = {
     "POST /api/v1/sign": "Submit CSR, receive signed certificate",
@@ -78,7 +79,7 @@ class CaService(MeshService):
         passphrase = read_passphrase(
             options["key-passphrase-file"],
             options["key-passphrase-fd"],
-            os.environ.get("CREDENTIALS_DIRECTORY"),
+            _credentials(),
         )
         self.keys = KeyFiles(self.state.private, passphrase)
         self.store = open_store(options["store"], self.state.root, reactor)
@@ -294,6 +295,30 @@ class CaService(MeshService):
                 private=str(self.state.private),
             )
 
+    def rereads(self) -> list[Reread]:
+        """The log level, the entries of a file, and the passphrase of the keys to come."""
+        found = super().rereads()
+        options, parts = self.options, self.parts
+        if parts is None:
+            return found
+        if (path := options["entries"]) is not None:
+
+            async def entries() -> str:
+                filed = read_entries(path, options["trust-domain"])
+                return await parts.entries.replace_filed(filed)
+
+            found.append(Reread(f"--entries {path}", entries))
+        source = passphrase_file(options["key-passphrase-file"], _credentials())
+        if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
+
+            async def passphrase() -> str:
+                new = read_passphrase(options["key-passphrase-file"], None, _credentials())
+                changed: bool = await deferToThread(self.keys.replace_passphrase, new)
+                return "the keys are encrypted with it, and so are the next ones" if changed else ""
+
+            found.append(Reread(f"the passphrase in {source}", passphrase))
+        return found
+
     async def drain(self, seconds: float) -> None:
         """Let whoever waits for news go, and requests finish within so many seconds."""
         if self.parts is not None and self.parts.notifier is not None:
@@ -326,6 +351,11 @@ class CaService(MeshService):
         await self.audit.tell_refusals()
         await self.audit.record(Act.STOP, str(self.options["trust-domain"]), {})
         await self.audit.extend()
+
+
+def _credentials() -> str | None:
+    """systemd's directory of them."""
+    return os.environ.get("CREDENTIALS_DIRECTORY")
 
 
 def makeService(options: Options) -> IService:

@@ -3,17 +3,16 @@
 import atexit
 import gc
 import os
-import signal
 import sys
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+from attrs import evolve
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred, execute
+from twisted.internet.defer import CancelledError, Deferred, execute, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -34,6 +33,10 @@ from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.state.directory import default_state_dir
 from twisted_mesh.taps.bind_error import why_not_bound
 from twisted_mesh.taps.early_port import EarlyPort, EarlyReactor
+from twisted_mesh.taps.log_level import LevelOption
+from twisted_mesh.taps.pid_file import PidFile
+from twisted_mesh.taps.reread import Reread, reread_all
+from twisted_mesh.taps.signals import Signals, before_the_start
 
 T = TypeVar("T")
 _LOG_FORMATS = ("text", "json")
@@ -50,6 +53,8 @@ class ServiceOptions(usage.Options):
     """Options of every service, and errors in one sentence."""
 
     program: str
+    pidfile = ""
+    """The file that is to have our PID; empty where there is none."""
     optParameters: ClassVar = [
         [
             "state-dir",
@@ -58,6 +63,12 @@ class ServiceOptions(usage.Options):
             "where state lives (default $MESH_STATE_DIR, else the user's state directory)",
         ],
         ["log-format", None, "text", "text for people, json for one object a line"],
+        [
+            "log-level",
+            None,
+            "info",
+            "debug, info, warn or error; @FILE: what that file says, read again at SIGHUP",
+        ],
         ["drain", None, "10s", "how long requests may go on after SIGTERM"],
     ]
 
@@ -93,6 +104,7 @@ class ServiceOptions(usage.Options):
         """Turn what all services have into values. Raises :class:`PkiError` and :class:`usage.UsageError`."""
         if self["log-format"] not in _LOG_FORMATS:
             raise usage.UsageError(f"--log-format is one of {', '.join(_LOG_FORMATS)}")
+        self["log-level"] = LevelOption.parse(self["log-level"])
         self["drain"] = parse_duration(self["drain"]).total_seconds()
         self["state-dir"] = Path(self["state-dir"]) if self["state-dir"] else default_state_dir()
         self._settle_with_twistd()
@@ -103,6 +115,7 @@ class ServiceOptions(usage.Options):
         if twistd is None:
             return
         foreground = twistd.get("nodaemon")
+        observe.set_level(self["log-level"].level)
         if not twistd.get("logger") and not twistd.get("syslog"):
             logfile = twistd.get("logfile")
             if self.logs_to_stdout:
@@ -115,21 +128,19 @@ class ServiceOptions(usage.Options):
                 )
             if logfile != "-" or foreground:
                 twistd["logger"] = f"{observe.__name__}.{observe.chosen.__name__}"
-        if twistd.get("pidfile") == _DEFAULT_PIDFILE:
+        path = str(twistd.get("pidfile") or "")
+        if path == _DEFAULT_PIDFILE:
             # With twistd's default, two services could not be started in one directory.
-            twistd["pidfile"] = "" if foreground else f"{self.program}.pid"
+            path = "" if foreground else f"{self.program}.pid"
+        # twistd refuses to start beside a file that was left behind, where its number is another process's by now.
+        twistd["pidfile"] = ""
+        self.pidfile = os.path.abspath(path) if path else ""
 
     @property
     def logs_to_stdout(self) -> bool:
         """Whether the log goes to where sentences for the user would go too."""
         twistd = getattr(self, "parent", None) or {}
         return bool(twistd.get("nodaemon")) and twistd.get("logfile") in (None, "", "-")
-
-    @property
-    def pidfile(self) -> str:
-        """The file of twistd's that has our PID; empty where there is none."""
-        twistd = getattr(self, "parent", None) or {}
-        return str(twistd.get("pidfile") or "")
 
     @property
     def status_pipe(self) -> int | None:
@@ -154,9 +165,11 @@ class MeshService(MultiService, ABC):
         self.descriptors = Descriptors(reactor.seconds, self.log)
         self.ports: list[IListeningPort] = []
         self._early: list[tuple[EarlyPort, str]] = []
-        self._stopping = False
+        self.pid_file = PidFile(options.pidfile) if options.pidfile else None
+        self._rereading: Deferred[None] | None = None
         self._starting: Deferred[None] | None = None
         self.understand()
+        self.signals = Signals(reactor, self.log, self._reread)
 
     def understand(self) -> None:
         """What the options mean, before anything is touched. Raises :class:`PkiError`."""
@@ -174,13 +187,19 @@ class MeshService(MultiService, ABC):
     def privilegedStartService(self) -> None:
         """After twistd's fork, and before it sheds rights."""
         observe.start_writing()
+        if self.pid_file is not None:
+            try:
+                self.pid_file.take(self.options.program)
+            except PkiError as error:
+                self._give_up(str(error))
         super().privilegedStartService()
 
     def startService(self) -> None:
         """Start now, or begin to; a start that is over and has failed ends the process here."""
         globalLogPublisher.addObserver(observe.count)
         globalLogPublisher.addObserver(self.descriptors)
-        self.reactor.callWhenRunning(self._install_signals)
+        self.signals.install_first()
+        self.reactor.callWhenRunning(self.signals.install)
         starting = Deferred.fromCoroutine(self.start())
         if starting.called:
             self._refuse_failed(starting)
@@ -199,7 +218,7 @@ class MeshService(MultiService, ABC):
 
     def stopService(self) -> "Deferred[None]":
         """Stop gracefully; fires once all is given back."""
-        self._stopping = True
+        self.signals.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -211,6 +230,7 @@ class MeshService(MultiService, ABC):
         await self.drain(self.options["drain"])
         await _settled(super().stopService())
         await self.close()
+        self._remove_pid_file()
         self.log.info("Stopped", event="stopped")
 
     def cut_off(self, late: int, seconds: float) -> None:
@@ -262,17 +282,44 @@ class MeshService(MultiService, ABC):
         self._say(sentence)
         # twistd has no way to end a running reactor with a status.
         atexit.register(_exit_with_failure)
-        if not self._stopping:
+        if not self.signals.is_stopping:
             self.reactor.callWhenRunning(self.reactor.stop)
 
     def _give_up(self, sentence: str) -> NoReturn:
         """The same before the reactor runs. twistd would print a traceback for an exception."""
         self._say(sentence)
-        if self.options.pidfile and os.path.exists(self.options.pidfile):
-            os.unlink(self.options.pidfile)
+        self._remove_pid_file()
         if (pipe := self.options.status_pipe) is not None:
             os.write(pipe, b"1 " + sentence.encode()[:98])
         raise SystemExit(1)
+
+    def _remove_pid_file(self) -> None:
+        if self.pid_file is not None:
+            self.pid_file.remove()
+
+    def rereads(self) -> "list[Reread]":
+        """What is read again at SIGHUP; what :meth:`start` has not come to yet is not among it."""
+        level = self.options["log-level"]
+        if level.file is None:
+            return []
+
+        async def again() -> str:
+            before, new = self.options["log-level"].level, level.again()
+            observe.set_level(new)
+            self.options["log-level"] = evolve(level, level=new)
+            return f"{new}, and it was {before}" if new != before else ""
+
+        return [Reread(f"--log-level @{level.file}", again)]
+
+    def _reread(self) -> None:
+        """Once this is done that goes on, where a signal comes while another is heeded."""
+        before = self._rereading or succeed(None)
+
+        async def in_turn() -> None:
+            await before
+            await reread_all(self.rereads(), self.log)
+
+        self._rereading = spawn(in_turn(), "rereading", self.log)
 
     def _say(self, sentence: str) -> None:
         """On the standard error that twistd took over for its log; and in the log, if that is elsewhere."""
@@ -281,26 +328,12 @@ class MeshService(MultiService, ABC):
         observe.finish_writing()  # it is the last that is read
         say_at_the_end(f"{self.options.program}: {sentence}\n")
 
-    def _install_signals(self) -> None:
-        """twistd re-raises SIGTERM on itself and ends with -15; a graceful stop ends with 0."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stopping and number == signal.SIGINT:
-                os._exit(130)  # a second Ctrl-C means it
-            if not self._stopping:
-                self._stopping = True
-                self.reactor.callFromThread(self.reactor.stop)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-
 
 def service_of(kind: type[MeshService], options: ServiceOptions) -> MeshService:
     """What a plugin's ``makeService`` returns; options that cannot be used end it in one sentence."""
     from twisted.internet import reactor
 
-    # Until the reactor runs Ctrl-C just ends the process: there is nothing to stop yet.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before_the_start()
     try:
         return kind(options, steady(reactor))
     except PkiError as error:

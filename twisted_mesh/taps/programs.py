@@ -15,6 +15,7 @@ from twisted.python.usage import Options, UsageError
 from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
 
 from pki.errors import printable
+from twisted_mesh.taps.signals import before_the_start
 
 #: What of twistd loads an application of the caller's, or is answered by the service.
 _NOT_HERE = {"file", "python", "source", "encrypted", "no_save", "help", "version"}
@@ -164,6 +165,8 @@ def _help(process: ProcessOptions, service: Options) -> str:
 
 
 def _run(plugin: str, words: Sequence[str] | None) -> int:
+    if words is None:
+        before_the_start()
     maker: ServiceMaker = namedAny(f"twisted.plugins.mesh_plugins.{plugin}")
     process = ProcessOptions(maker)
     try:

@@ -24,18 +24,21 @@ from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
+from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.server import site
+from twisted_mesh.taps.allow_file import read_allowed
 from twisted_mesh.taps.lifecycle import (
     MeshService,
     early_endpoint,
     listening_endpoint,
     service_of,
 )
+from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -77,6 +80,8 @@ class ServerService(MeshService):
         """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
         allow = tuple(options["allow"])
+        if options["allow-file"] is not None:
+            allow += read_allowed(options["allow-file"])
         if not allow:
             allow = (SpiffePattern.parse(f"{options['trust-domain'].id}/**"),)
             self.log.warn(
@@ -184,6 +189,30 @@ class ServerService(MeshService):
             event="ready",
             next_rotation=spoken_time(rotation),
             wait=spoken_duration(rotation - wall_clock()),
+        )
+
+    def rereads(self) -> list[Reread]:
+        """The log level, who may connect, and whose lists of revoked certificates are heeded."""
+        found = super().rereads()
+        if self.options["allow-file"] is not None:
+            found.append(Reread(f"--allow-file {self.options['allow-file']}", self._reread_allowed))
+        if self.crls.sources:
+            places = ", ".join(map(str, self.crls.sources))
+            found.append(Reread(f"--crl {places}", self._reread_crls))
+        return found
+
+    async def _reread_allowed(self) -> str:
+        before = set(self.trust_store.trust.allow)
+        patterns = (*self.options["allow"], *read_allowed(self.options["allow-file"]))
+        self.trust_store.allow(patterns)
+        return difference(map(str, before), map(str, patterns))
+
+    async def _reread_crls(self) -> str:
+        before = self.crls.issuers
+        self.crls.look_anew(crl_issuers(self.options["crl-issuer"]))
+        changed = ", and --crl-issuer has changed" if self.crls.issuers != before else ""
+        return (
+            f"each is read as if it were new within a second, or asked for when it is due{changed}"
         )
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """The options of ``mesh-server``."""
 
 import ipaddress
+from pathlib import Path
 from typing import ClassVar
 
 from pki.errors import Malformed, printable
@@ -44,6 +45,7 @@ class Options(ServiceOptions):
             "what mesh-ctl token create printed: buys the first certificate",
         ],
         ["join-token-file", None, None, "the same from a file of one line"],
+        ["allow-file", None, None, "a file of more of --allow, one a line, read again at SIGHUP"],
         ["trust-domain", None, "mesh.local", "our trust domain"],
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/api-server)"],
         ["key", None, "ec-p256", "the kind of our keys"],
@@ -109,6 +111,7 @@ class Options(ServiceOptions):
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
+        self["allow-file"] = Path(self["allow-file"]) if self["allow-file"] else None
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         trust_domain = self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
         self["spiffe-id"] = (

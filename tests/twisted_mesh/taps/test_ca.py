@@ -121,7 +121,8 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What was left to do at the end of the process."""
     left: list[Any] = []
     monkeypatch.setattr(lifecycle.atexit, "register", left.append)
-    monkeypatch.setattr(lifecycle.MeshService, "_install_signals", lambda self: None)
+    for install in ("install_first", "install"):
+        monkeypatch.setattr(lifecycle.Signals, install, lambda self: None)
     yield left
     gc.unfreeze()
 

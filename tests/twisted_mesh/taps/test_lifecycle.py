@@ -23,7 +23,8 @@ from twisted.internet.testing import MemoryReactorClock
 
 from pki.errors import Malformed, PkiError
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.taps import lifecycle
+from twisted_mesh import observe
+from twisted_mesh.taps import lifecycle, signals
 from twisted_mesh.taps.ca import CaService
 from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.lifecycle import (
@@ -34,6 +35,11 @@ from twisted_mesh.taps.lifecycle import (
     result_of,
     service_of,
 )
+from twisted_mesh.taps.pid_file import PidFile
+from twisted_mesh.taps.reread import Reread
+from twisted_mesh.taps.signals import STOPPING, before_the_start
+
+HEEDED = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 # Where to listen.
 
@@ -264,7 +270,7 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What was left to do at the end of the process."""
     left: list[Any] = []
     monkeypatch.setattr(lifecycle.atexit, "register", left.append)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in HEEDED}
     yield left
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -308,9 +314,11 @@ def test_a_daemon_that_cannot_start_tells_twistd_and_leaves_no_pidfile(
     service: Service, stderr: Callable[[], str], tmp_path: Path
 ) -> None:
     pidfile = tmp_path / "mesh.pid"
-    pidfile.write_text("1")
     reads, writes = os.pipe()
-    service.options.parent = {"pidfile": str(pidfile), "statusPipe": writes}
+    service.options.parent = {"statusPipe": writes}
+    service.pid_file = PidFile(str(pidfile))
+    service.privilegedStartService()
+    assert pidfile.exists()
     service.starting = StartError("the port is taken, " + "é" * 200)
     with pytest.raises(SystemExit):
         service.startService()
@@ -460,8 +468,123 @@ def test_one_signal_stops_gracefully_and_once(
         service.reactor.advance(0)
     assert service.reactor.stopped == 1
     assert ends == []
+    assert "SIGTERM: it is stopping already" in service.log.text("signal")
     os.kill(os.getpid(), signal.SIGINT)
     assert ends == [130]
+
+
+def test_a_stop_before_the_reactor_runs_waits_for_it(service: Service) -> None:
+    service.startService()
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert service.reactor.stopped == 0
+    service.reactor.run()
+    service.reactor.advance(0)
+    assert service.reactor.stopped == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_no_other_signal_ends_it_early_or_late(
+    service: Service, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopened: list[int] = []
+    monkeypatch.setattr(signals.observe, "reopen", lambda: reopened.append(number))
+    before_the_start()
+    os.kill(os.getpid(), number)
+    service.startService()
+    service.reactor.run()
+    service.reactor.advance(0)
+    os.kill(os.getpid(), number)
+    service.reactor.advance(0)
+    assert reopened == ([] if number == signal.SIGUSR2 else [number] * 2), (
+        "one that came early counts"
+    )
+    assert service.reactor.stopped == 0
+    if number == signal.SIGHUP:
+        assert service.log.count("reread-done") == 2
+        assert "SIGHUP: 0 of 0 things" in service.log.text("reread-done")
+
+
+def test_whoever_has_a_handler_of_their_own_keeps_it(service: Service) -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(number))
+    before_the_start()
+    service.startService()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert heard == [signal.SIGUSR2]
+
+
+def test_before_anything_is_taken_a_stop_is_the_end(
+    exits: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+    monkeypatch.setattr(os, "_exit", ends.append)
+    before_the_start()
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGQUIT)
+    assert ends == [0, 0]
+
+
+def test_what_is_broken_keeps_what_there_was_and_the_others_are_read(service: Service) -> None:
+    async def refused() -> str:
+        raise Malformed("line 3 is no pattern")
+
+    async def broken() -> str:
+        raise ZeroDivisionError
+
+    async def new() -> str:
+        return "new: spiffe://a/b"
+
+    async def old() -> str:
+        return ""
+
+    things = [
+        Reread(name, again)
+        for name, again in (("--a", refused), ("--b", broken), ("--c", new), ("--d", old))
+    ]
+    service.rereads = lambda: things
+    service.startService()
+    service.reactor.run()
+    os.kill(os.getpid(), signal.SIGHUP)
+    service.reactor.advance(0)
+    log = service.log
+    assert log.text("reread-failed") == (
+        "SIGHUP: --a is not taken up, and what was read before stays in force: line 3 is no pattern"
+    )
+    assert log.count("reread-broke") == 1
+    assert log.count("reread") == 2
+    assert log.text("reread-done") == "SIGHUP: 1 of 4 things that are read again have changed"
+
+
+def test_a_level_is_read_again_from_its_file(tmp_path: Path, exits: list[Any]) -> None:
+    file = tmp_path / "level"
+    file.write_text("warn\nremarks\n")
+    options = Options()
+    options.parseOptions(["--log-level", f"@{file}"])
+    service = Service(options, Reactor())
+    service.startService()
+    service.reactor.run()
+    try:
+        for word in ("debug", "debug", "loud"):
+            file.write_text(word)
+            os.kill(os.getpid(), signal.SIGHUP)
+            service.reactor.advance(0)
+    finally:
+        observe.set_level("info")
+    events = [event for event in service.log.events if event["event"].startswith("reread")]
+    assert [event.get("change") for event in events] == [
+        "debug, and it was warn",
+        None,
+        "nothing has changed",
+        None,
+        None,
+        None,
+    ]
+    assert "says 'loud': write debug, info, warn, error" in service.log.text("reread-failed")
+    with pytest.raises(SystemExit, match="loud"):
+        Options().parseOptions(["--log-level", f"@{file}"])
+    with pytest.raises(SystemExit, match="No such file"):
+        Options().parseOptions(["--log-level", f"@{tmp_path / 'missing'}"])
 
 
 def test_ports_that_listen_are_remembered(service: Service) -> None:
@@ -477,6 +600,7 @@ def test_what_was_cut_off_is_told(service: Service) -> None:
     assert service.log.text("cut-off") == "3 requests were cut off after 5.0 s"
 
 
+@pytest.mark.usefixtures("exits")
 def test_options_that_mean_nothing_end_it_before_anything_is_touched() -> None:
     class Picky(Service):
         def understand(self) -> None:

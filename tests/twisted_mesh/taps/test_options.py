@@ -263,7 +263,8 @@ def test_as_a_daemon_it_has_files_named_after_it(chosen: list[Any]) -> None:
     options = parsed("mesh-server", parent=twistd)
     assert chosen == [("mesh-server", "text", str(Path.cwd() / "mesh-server.log"))]
     assert twistd["logger"] == OURS
-    assert options.pidfile == "mesh-server.pid"
+    assert options.pidfile == str(Path.cwd() / "mesh-server.pid")
+    assert twistd["pidfile"] == "", "twistd would not start beside one that was left behind"
     assert not options.logs_to_stdout
 
 

@@ -65,7 +65,7 @@ def test_each_option_goes_to_whom_it_belongs(words: str, process: str, service: 
         ("--logfile", "option --logfile requires argument"),
         ("--port 0 -l", "option --logfile requires argument"),
         ("--port", "option --port requires argument"),
-        ("--log json", "--log may be any of --log-format, --logfile, --logger"),
+        ("--log json", "--log may be any of --log-format, --log-level, --logfile, --logger"),
     ],
 )
 def test_what_cannot_be_told_apart_is_said(words: str, said: str) -> None:
@@ -126,7 +126,7 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
     assert MAINS[program](words) == 0
     (config,) = started
     assert config["nodaemon"]
-    assert config["pidfile"].endswith("/x.pid")
+    assert config.subOptions.pidfile.endswith("/x.pid")
     assert config.subCommand == program
     assert config.loadedPlugins[program] is MAKERS[program]
     assert config.subOptions["state-dir"] == tmp_path
@@ -177,7 +177,10 @@ def test_it_says_its_version(program: str, capsys: pytest.CaptureFixture[str]) -
         ("--python x.py", "option --python not recognized; see mesh-ca --help"),
         ("stray", "'stray' is not an option; see mesh-ca --help"),
         ("--port 1 --listen 2", "--port and --listen say the same thing"),
-        ("--log json", "--log may be any of --log-format, --logfile, --logger; see mesh-ca --help"),
+        (
+            "--log json",
+            "--log may be any of --log-format, --log-level, --logfile, --logger; see mesh-ca --help",
+        ),
         ("--umask 9", "with base 8: '9'; see mesh-ca --help"),
         ("--uid nobody-of-that-name", "name not found: 'nobody-of-that-name'"),
         ("--reactor none", "The specified reactor does not exist: 'none'."),
