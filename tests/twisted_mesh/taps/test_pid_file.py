@@ -14,6 +14,7 @@ from twisted_mesh.taps.pid_file import PidFile
 @pytest.mark.parametrize(
     "left",
     ["", "\n", "\0\0\0\0", "1", f"{os.getpid()}", f"{os.getppid()}\n", "999999999", " 7 "],
+    ids=["empty", "newline", "zeros", "init", "ours", "the parent's", "nobody's", "spaces"],
 )
 def test_what_was_left_behind_is_replaced_whosever_number_it_is(tmp_path: Path, left: str) -> None:
     path = tmp_path / "mesh.pid"

@@ -727,6 +727,7 @@ STATUSES = {
             "NotASpiffeId",
             "UnusableKey",
             "Undecryptable",
+            "OtherKey",
             "PassphraseMismatch",
         ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),

@@ -14,7 +14,7 @@ from pki.audit.log import Act, Checkpoint, Entry, LogKey
 from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
 from tests.authorities import NOW
-from twisted_mesh.api.messages import Checkpoints, LogEntries, LogEntry, LogHead
+from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogEntry, LogHead
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import BadTranscript, Transcript
 
