@@ -6,14 +6,13 @@ nobody else who looks at the chain finds a reason that we have passed over.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, PublicKeyAlgorithmOID
 
 from pki.codes import Code
-from pki.der import OBJECT_IDENTIFIER, SEQUENCE, Element, elements
+from pki.der import OBJECT_IDENTIFIER, SEQUENCE, elements, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem
 from pki.keys import is_broken, is_strong, weaknesses
 from pki.svid.x509svid import extension, subject_of, validity_of
@@ -106,9 +105,14 @@ def certificate_problems(
     Without ``thorough`` no key is searched for factors: that is worth its time only for a
     certificate that a root vouches for.
     """
-    problems = list(_dates(cert, now))
+    return [*date_problems(cert, now), *lasting_problems(cert, thorough=thorough)]
+
+
+def lasting_problems(cert: x509.Certificate, *, thorough: bool = True) -> list[Problem]:
+    """Those of :func:`certificate_problems` that no time heals or brings."""
+    problems = []
     try:
-        problems += _form_problems(cert)
+        problems += list(_form_problems(cert))
         problems += weaknesses(cert.public_key(), at_a_glance=not thorough)
         if not is_strong(cert):
             problems.append(
@@ -138,19 +142,20 @@ def certificate_problems(
 
 def is_self_issued(cert: x509.Certificate) -> bool:
     """Whether it has its issuer's name; of such CAs no path length counts (RFC 5280 section 4.2.1.9)."""
-    issuer, subject = encoded_names(cert)
+    issuer, subject, _ = encoded_parts(cert)
     return issuer == subject
 
 
 def names_match(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``cert`` names ``issuer`` as its issuer, in the same bytes."""
-    return encoded_names(cert)[0] == encoded_names(issuer)[1]
+    return encoded_parts(cert)[0] == encoded_parts(issuer)[1]
 
 
-def encoded_names(cert: x509.Certificate) -> tuple[bytes, bytes]:
-    """Issuer and subject in DER: to compare them nothing has to be decoded, however long they are."""
-    fields = _fields(next(elements(cert.tbs_certificate_bytes)))
-    return fields[2].whole, fields[4].whole
+def encoded_parts(cert: x509.Certificate) -> tuple[bytes, bytes, bytes]:
+    """Issuer, subject and key in DER: to compare them nothing has to be decoded, however long they are."""
+    body = cert.tbs_certificate_bytes
+    ends = _field_ends(body, 0)
+    return body[ends[1] : ends[2]], body[ends[3] : ends[4]], body[ends[4] : ends[5]]
 
 
 def identifier_objection(cert: x509.Certificate, issuer: x509.Certificate) -> str:
@@ -279,29 +284,33 @@ def _form_problems(cert: x509.Certificate) -> Iterator[Problem]:
         )
     if not cert.issuer.rdns:
         yield _violation(cert, "it names no issuer", "4.1.2.4")
-    whole = _inside(cert.public_bytes(serialization.Encoding.DER))
-    body, algorithm = next(whole), next(whole)
-    fields = _fields(body)
-    if fields[1].whole != algorithm.whole:
+    whole = cert.public_bytes(serialization.Encoding.DER)
+    body, _ = inside(whole, 0)
+    _, after = inside(whole, body)
+    ends = _field_ends(whole, body)
+    if whole[ends[0] : ends[1]] != whole[after : inside(whole, after)[1]]:
         yield _violation(cert, "it names two signature algorithms", "4.1.1.2")
     if cert.public_key_algorithm_oid == PublicKeyAlgorithmOID.EC_PUBLIC_KEY:
-        parameters = list(_content(next(_content(fields[5]))))[1:]
+        at, _ = inside(whole, ends[4])
+        algorithm, end = inside(whole, at)
+        parameters = list(elements(whole[algorithm:end]))[1:]
         if [parameter.tag for parameter in parameters] != [OBJECT_IDENTIFIER]:
             yield _violation(cert, "its key spells out a curve instead of naming one", "4.1.2.7")
 
 
-def _fields(body: Element) -> list[Element]:
-    """Of a TBSCertificate, without the version: serial, signature, issuer, validity, subject, key."""
-    found = list(islice(elements(body.content), 7))
-    return found[1:] if found[0].tag == _VERSION else found
+def _field_ends(der: bytes, body: int) -> list[int]:
+    """Where serial, signature, issuer, validity, subject and key end in the TBSCertificate at ``body``.
 
-
-def _inside(der: bytes) -> Iterator[Element]:
-    return _content(next(elements(der)))
-
-
-def _content(outer: Element) -> Iterator[Element]:
-    return elements(outer.content)
+    Whoever has loaded the certificate has found all of them there.
+    """
+    at, _ = inside(der, body)
+    if der[at] == _VERSION:
+        _, at = inside(der, at)
+    ends = []
+    for _ in range(6):
+        _, at = inside(der, at)
+        ends.append(at)
+    return ends
 
 
 def _extension_problems(cert: x509.Certificate) -> Iterator[Problem]:
@@ -332,7 +341,8 @@ def _extension_problems(cert: x509.Certificate) -> Iterator[Problem]:
             yield _violation(cert, detail, "4.2.1.6")
 
 
-def _dates(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
+def date_problems(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
+    """Those of :func:`certificate_problems` that depend on the time."""
     validity = validity_of(cert)
     rule = "RFC 5280 section 4.1.2.5"
     if now > validity.not_after:

@@ -7,6 +7,7 @@ path validation by RFC 5280 section 6).
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from attrs import frozen
 from cryptography import x509
@@ -18,9 +19,11 @@ from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.certificate import (
     certificate_problems,
+    date_problems,
     identifier_objection,
     is_self_issued,
     issuer_problems,
+    lasting_problems,
     names_the_key,
     oversized,
     unidentified_issuer,
@@ -96,13 +99,29 @@ def judge(
     below = dict(_issuers(path))
     for position, cert in enumerate(path):
         issuer = path[position + 1] if position + 1 < len(path) else None
-        problems += certificate_problems(cert, now, thorough=anchored)
+        problems += date_problems(cert, now)
+        if position and anchored:
+            lasting, about_issuing = _judged_as_issuer(cert, below[cert])
+        else:
+            lasting = tuple(lasting_problems(cert, thorough=anchored))
+            about_issuing = tuple(issuer_problems(cert, below[cert])) if position else ()
+        problems += lasting
         problems += _revoked(cert, issuer, revocations)
-        if position:
-            problems += issuer_problems(cert, below[cert])
+        problems += about_issuing
         if issuer is not None:
             problems += unidentified_issuer(cert)
     return Verdict(spiffe_id, path, tuple(dict.fromkeys(problems)))
+
+
+@lru_cache(maxsize=64)
+def _judged_as_issuer(
+    cert: x509.Certificate, cas_below: int
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """What is wrong with a CA by itself, dates aside, and as an issuer.
+
+    Remembered: all leaves stand below the same few CAs, and only those are asked about that a root vouches for.
+    """
+    return tuple(lasting_problems(cert)), tuple(issuer_problems(cert, cas_below))
 
 
 def crowd_problem(sent: int) -> Problem | None:

@@ -6,14 +6,15 @@ is paid for by what it costs (RFC 5280 section 6.1; RFC 4158 on building paths).
 
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
+from functools import lru_cache
 
 from attrs import define, field
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from pki.errors import HOSTILE_INPUT
-from pki.keys import spki_der, verify_cost
-from pki.svid.certificate import encoded_names, identifier_objection, names_match
+from pki.keys import verify_cost
+from pki.svid.certificate import encoded_parts, identifier_objection, names_match
 
 _MAX_DEPTH = 6
 _MOST_PATHS = 8
@@ -56,10 +57,10 @@ class PathSearch:
     """The longest path that was found, whether or not it leads to a root."""
     _signed: dict[tuple[int, bytes], bool] = field(factory=dict, init=False)
     """By certificate and issuer's key: CAs that certify each other in circles have few keys."""
-    _keys: dict[int, tuple[int | None, bytes]] = field(factory=dict, init=False)
-    """Cost and encoding of the key of a certificate, by the certificate's identity."""
-    _encoded: dict[int, tuple[bytes, bytes]] = field(factory=dict, init=False)
-    """Issuer and subject, by the certificate's identity."""
+    _costs: dict[int, int | None] = field(factory=dict, init=False)
+    """What it costs to verify with the key of a certificate, by the certificate's identity."""
+    _encoded: dict[int, tuple[bytes, bytes, bytes]] = field(factory=dict, init=False)
+    """Issuer, subject and key, by the certificate's identity."""
     _candidates: tuple[x509.Certificate, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -91,7 +92,7 @@ class PathSearch:
         for candidate in self._candidates:
             if not self._pays(_LOOK):
                 return
-            if candidate not in path and self._names(path[-1])[0] == self._names(candidate)[1]:
+            if candidate not in path and self._parts(path[-1])[0] == self._parts(candidate)[1]:
                 yield candidate, self._link(path[-1], candidate)
 
     def is_signed(self, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -106,30 +107,30 @@ class PathSearch:
         return self._verified(cert, issuer) if self._is_decodable(issuer) else Link.FOREIGN
 
     def _verified(self, cert: x509.Certificate, issuer: x509.Certificate) -> Link:
-        cost, key = self._keys[id(issuer)]
+        cost = self._costs[id(issuer)]
         if cost is None:
             return Link.UNPROVEN
-        asked = id(cert), key
+        asked = id(cert), self._parts(issuer)[2]
         if asked not in self._signed:
+            # It is paid for also where it is known: a verdict does not depend on what was asked before.
             if not self._pays(CHECK + cost):
                 return Link.UNAFFORDABLE
-            self._signed[asked] = signed_by(cert, issuer)
+            is_below_a_root = issuer in self.roots and cert is not self.presented[0]
+            self._signed[asked] = (_is_certified if is_below_a_root else signed_by)(cert, issuer)
         return Link.SIGNED if self._signed[asked] else Link.FOREIGN
 
     def _is_decodable(self, cert: x509.Certificate) -> bool:
         """Whether its key can be read; what it is and costs is then known."""
-        if id(cert) not in self._keys:
+        if id(cert) not in self._costs:
             try:
-                key = cert.public_key()
-                cost = verify_cost(key)
-                self._keys[id(cert)] = cost, b"" if cost is None else spki_der(key)
+                self._costs[id(cert)] = verify_cost(cert.public_key())
             except HOSTILE_INPUT:
                 return False
         return True
 
-    def _names(self, cert: x509.Certificate) -> tuple[bytes, bytes]:
+    def _parts(self, cert: x509.Certificate) -> tuple[bytes, bytes, bytes]:
         if id(cert) not in self._encoded:
-            self._encoded[id(cert)] = encoded_names(cert)
+            self._encoded[id(cert)] = encoded_parts(cert)
         return self._encoded[id(cert)]
 
     def _pays(self, cost: int) -> bool:
@@ -143,6 +144,22 @@ class PathSearch:
 def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s name and key made ``cert``, whatever it costs to find out."""
     return names_match(cert, issuer) and signed_by(cert, issuer)
+
+
+def _is_certified(cert: x509.Certificate, root: x509.Certificate) -> bool:
+    """:func:`signed_by`, remembered where it is so: below a root that is believed there are few such CAs."""
+    try:
+        _demand_certified(cert, root)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _demand_certified(cert: x509.Certificate, root: x509.Certificate) -> None:
+    """Raises InvalidSignature, which is not remembered, so that no stranger pushes out what is known."""
+    if not signed_by(cert, root):
+        raise InvalidSignature
 
 
 def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:

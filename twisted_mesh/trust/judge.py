@@ -35,6 +35,7 @@ _UNREADABLE = Problem(
     "issue it anew",
     "RFC 5280 section 4.1",
 )
+_UNREADABLE_CHAIN = Verdict(None, (), (_UNREADABLE,))
 
 
 @frozen
@@ -174,7 +175,10 @@ class Judge:
         if refusal is not None and refusal.since <= now <= refusal.until:
             self._refusals.move_to_end(digest)
             return refusal.verdict
-        verdict = _judged_by(self._trust, presented, now, purpose)
+        chain = _loaded(presented)
+        if chain is None:
+            return _UNREADABLE_CHAIN  # to be read again each time, which is soon done
+        verdict = self._trust.judge(chain, now, purpose)
         if verdict.ok:
             self._verdicts[key] = verdict
             if len(self._verdicts) > _CACHED_VERDICTS:
@@ -182,22 +186,21 @@ class Judge:
         else:
             self._verdicts.pop(key, None)
             if 0 < len(whole) <= _LONGEST_REFUSED:
-                self._remember(digest, verdict, presented, now)
+                self._remember(digest, verdict, chain, now)
         return verdict
 
     def _remember(
         self,
         digest: tuple[bytes, Purpose],
         refused: Verdict,
-        presented: Sequence[bytes],
+        chain: Sequence[x509.Certificate],
         now: datetime,
     ) -> None:
         roots = self._trust.bundles.all_roots
         try:
-            chain = map(x509.load_der_x509_certificate, presented)
             self._refusals[digest] = _Refusal.of(refused, (*chain, *roots), now)
         except HOSTILE_INPUT:
-            return  # to be read again each time, which is soon done
+            return  # its dates are none
         self._refusals.move_to_end(digest)
         if len(self._refusals) > _CACHED_REFUSALS:
             self._refusals.popitem(last=False)
@@ -225,15 +228,12 @@ class Judge:
         return ()
 
 
-def _judged_by(
-    trust: Trust, presented: Sequence[bytes], now: datetime, purpose: Purpose
-) -> Verdict:
-    """The verdict of ``trust`` on a chain in DER, leaf first."""
+def _loaded(presented: Sequence[bytes]) -> list[x509.Certificate] | None:
+    """Certificates of what is in DER; None where one cannot be decoded."""
     try:
-        chain = [x509.load_der_x509_certificate(der) for der in presented]
+        return [x509.load_der_x509_certificate(der) for der in presented]
     except HOSTILE_INPUT:
-        return Verdict(None, (), (_UNREADABLE,))
-    return trust.judge(chain, now, purpose)
+        return None
 
 
 @define(eq=False)
@@ -262,7 +262,10 @@ class PinnedJudge(Judge):
             return Verdict(None, (), error.problems)
         trust = self.trust
         met = evolve(trust, bundles=BundleSet.of(bundle), generation=trust.generation + 1)
-        verdict = self._unless_stale(_judged_by(met, presented, self._now(), purpose))
+        chain = _loaded(presented)
+        if chain is None:
+            return _UNREADABLE_CHAIN
+        verdict = self._unless_stale(met.judge(chain, self._now(), purpose))
         if verdict.ok:
             self._pin = None
             # Past the reviewer, which nobody needs here: without a root nobody can be connected yet.

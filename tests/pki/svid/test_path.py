@@ -222,9 +222,24 @@ def test_a_search_that_ends_before_its_end_says_so() -> None:
 
 
 def test_a_good_chain_is_cheap() -> None:
-    verdict, seen = verified_by([mesh().leaf(), mesh().issuing.certificate])
-    assert verdict.ok
-    assert len(seen) == 2
+    below = [forge_issuing(mesh().root, "cheap")]
+    for leaves, verified in enumerate((2, 1, 1)):
+        verdict, seen = verified_by([forge(below[0], serial=leaves + 1), below[0].certificate])
+        assert verdict.ok
+        assert len(seen) == verified, "what its root has signed is verified once"
+
+
+def test_what_no_root_has_signed_is_verified_each_time() -> None:
+    root = mesh().root.certificate
+    other = forge_root("no root", subject=root.subject)
+    replaced = x509.AuthorityKeyIdentifier.from_issuer_public_key(mesh().root.key.public_key)  # type: ignore[arg-type]
+    forged = forge_issuing(
+        other, "forged", replace={x509.AuthorityKeyIdentifier: (replaced, False)}
+    )
+    for _ in range(2):
+        verdict, seen = verified_by([forge(forged), forged.certificate])
+        assert not verdict.ok
+        assert len(seen) == 2
 
 
 def below(root: KeyAlgorithm, above: KeyAlgorithm, issuing: int) -> tuple[Authority, Chain]:
