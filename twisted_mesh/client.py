@@ -14,11 +14,12 @@ from pki.errors import Malformed, PkiError, printable
 from pki.spiffe import SpiffeId
 from twisted_mesh.http.address import names_port, server_name, split_url
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
-from twisted_mesh.tls.alerts import as_error
+from twisted_mesh.tls.alerts import RefusedByPeer, as_error, not_http
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.hostname import hostname_problem
@@ -99,10 +100,9 @@ class MeshHttpClient:
         host = self.server.host
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
         leaf_checks = (lambda leaf: hostname_problem(leaf, host),)
-        return _Watched(
-            MeshClientEndpoint(tcp, self.security, server_name(host), leaf_checks, self._reach),
-            self._meet,
-        )
+        name = server_name(host)
+        mesh = MeshClientEndpoint(tcp, self.security, name, leaf_checks, self._reach)
+        return BoundedHeads(_Watched(mesh, self._meet))
 
     def _meet(self, peer: Peer) -> None:
         self._met.append(peer)
@@ -120,7 +120,9 @@ class MeshHttpClient:
     async def _get(self, path: str) -> Reply:
         self._met.clear()
         response = await self._agent.request(b"GET", f"{self.server.url}{path}".encode())
-        body = await read_body(response, _MAX_ANSWER)
+        body = await read_body(response, _MAX_ANSWER, self.server.url)
+        if not 100 <= response.code < 600:  # RFC 9110 section 15
+            raise RefusedByPeer(not_http(self.server.url, "TLS"))
         (peer,) = self._met
         return Reply(response.code, response.phrase.decode("ascii", "replace"), body, peer)
 

@@ -212,13 +212,14 @@ def test_what_does_not_speak_tls_is_status_3(answer: bytes, words: str, shared: 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "what it answered is not HTTP (check the address)"),
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal",
-            "the other side closed the connection",
-        ),
-        (b"\x00" * 100, "the other side closed the connection"),
-        (b"", "the other side closed the connection"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", " is not HTTP (check the address)"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhal", " is not HTTP"),
+        (b"HTTP/1.1 0 OK\r\nContent-Length: 0\r\n\r\n", " is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\nhal", " is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40000, " is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhal", " took the connection and closed it"),
+        (b"\x00" * 100, " took the connection and closed it"),
+        (b"", " took the connection and closed it"),
     ],
 )
 def test_what_does_not_speak_http_inside_tls_is_an_error_in_words(

@@ -112,7 +112,14 @@ NO_CA: dict[str, tuple[bytes, str, int]] = {
     ),
     "a bare refusal": (_answer("403 Forbidden", b"nope"), "the CA answered 403", 1),
     "a bare failure": (_answer("502 Bad Gateway", b"oops"), "the CA answered 502", 3),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "what it answered is not HTTP", 3),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "is not HTTP", 3),
+    "a negative length": (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "is not HTTP", 3),
+    "headers without end": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40000, "is not HTTP", 3),
+    "a length of gigabytes": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\nx",
+        "answers with more than",
+        1,
+    ),
 }
 
 
@@ -123,3 +130,20 @@ def test_a_plaintext_port_that_is_no_ca_ends_in_words(what: str, shared: House) 
         url = f"http://localhost:{fake.port}"
         done = shared.client("--ca-url", url, "--timeout", "2s")
     assert_refused(done, words, status)
+    assert "Failure" not in done.stderr
+    if "not HTTP" in words:
+        assert f"what answers at {url}" in done.stderr
+
+
+@pytest.mark.parametrize("length", [b"-1", b"+5", b"0x10", b"5\r\nContent-Length: 6", b"9" * 40])
+def test_a_length_that_is_none_is_told_to_administrators_in_words(
+    length: bytes, shared: House
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\nhello"
+    with listening(plain(answer)) as fake:
+        url = f"http://localhost:{fake.port}"
+        done = shared.ctl("cert", "list", "--ca-url", url)
+    assert done.returncode == (1 if length[0:1] == b"9" else 3), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert url in line
+    assert "Failure" not in line

@@ -33,6 +33,7 @@ from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import LogNews, RevocationRow, SignAnswer, SignRequest, TrustAnswer
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
@@ -133,15 +134,16 @@ class CaClient:
     def endpoint(self, reach: Reach) -> IStreamClientEndpoint:
         """The CA, as it is reached now; ``reach`` hears how far that comes."""
         if self.address.scheme == "unix":
-            return reach.watch(
-                LocalCaEndpoint(self.reactor, Path(self.address.path), self.ca_user, self.timeout)
-            )
+            path = Path(self.address.path)
+            local = LocalCaEndpoint(self.reactor, path, self.ca_user, self.timeout)
+            return reach.watch(BoundedHeads(local))
         tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
         if self.security is None:
-            return reach.watch(tcp)
+            return reach.watch(BoundedHeads(tcp))
         if self._generation != self.security.judge.trust.generation:
             self.present(self._shown)  # the root was met: from now on OpenSSL holds it too
-        return MeshClientEndpoint(tcp, self.security, server_name(self.address.host), (), reach)
+        name = server_name(self.address.host)
+        return BoundedHeads(MeshClientEndpoint(tcp, self.security, name, (), reach))
 
     def _new_reach(self, seconds: float) -> Reach:
         address = self.address
@@ -340,7 +342,7 @@ class CaClient:
     ) -> tuple[int, bytes]:
         response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
         self.date = _date(response)
-        return response.code, await read_body(response, _MAX_ANSWER)
+        return response.code, await read_body(response, _MAX_ANSWER, str(self.address))
 
 
 def _date(response: IResponse) -> datetime | None:

@@ -11,17 +11,17 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
 from twisted_mesh.http.address import split_url
 from twisted_mesh.http.response_body import read_body
+from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
@@ -83,7 +83,8 @@ class _Route:
         """For twisted.web's agent."""
         host = uri.host.decode("ascii").strip("[]")
         self.reach.host = host
-        return self.reach.watch(HostnameEndpoint(self.reactor, host, uri.port, self.timeout))
+        tcp = HostnameEndpoint(self.reactor, host, uri.port, self.timeout)
+        return self.reach.watch(BoundedHeads(tcp))
 
 
 @define(eq=False)
@@ -117,8 +118,6 @@ class Fetcher:
             return await within(self.reactor, self.timeout, exchange)
         except PkiError:
             raise
-        except ConnectionAborted:
-            raise NotServed(f"{url} answers with more than {limit} bytes") from None
         except Exception as error:
             raise as_error(error, reach) from None
 
@@ -128,11 +127,7 @@ class Fetcher:
         response = await asking
         # Of what is refused only the status is of use.
         limit = limit if response.code == _OK else min(limit, 64 * 1024)
-        if response.length is not UNKNOWN_LENGTH and response.length > limit:
-            raise NotServed(
-                f"{url} answers {response.code} with {response.length} bytes: at most {limit} are taken"
-            )
-        return response.code, response.headers, await read_body(response, limit)
+        return response.code, response.headers, await read_body(response, limit, str(url))
 
 
 @define(eq=False)

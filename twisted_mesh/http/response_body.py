@@ -8,29 +8,47 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.client import ResponseDone
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+
+from pki.codes import Code
+from pki.errors import PkiError
 
 
-def read_body(response: IResponse, limit: int) -> "Deferred[bytes]":
-    """A client's view of a response: its whole body, at most ``limit`` bytes."""
-    collector = _BodyCollector(limit)
+class AnswerTooLong(PkiError):
+    """What is answered is more than is taken."""
+
+    code = Code.NOT_SERVED
+
+
+def read_body(response: IResponse, limit: int, address: str) -> "Deferred[bytes]":
+    """A client's view of a response: its whole body, at most ``limit`` bytes.
+
+    Errs with :class:`AnswerTooLong`, which names the ``address``, before more has come, and at once where the answer
+    says itself how long it is.
+    """
+    collector = _BodyCollector(limit, f"{address} answers with more than {limit} bytes")
     response.deliverBody(collector)
+    if response.length is not UNKNOWN_LENGTH and response.length > limit:
+        collector.refuse()
     return collector.done
 
 
 class _BodyCollector(Protocol):
     transport: Any
 
-    def __init__(self, limit: int) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+    def __init__(self, limit: int, too_long: str) -> None:
+        self.done: Deferred[bytes] = Deferred(
+            lambda _: self._abort(ConnectionAborted("the answer came too late"))
+        )
         self._limit = limit
+        self._too_long = too_long
         self._chunks: list[bytes] = []
         self._size = 0
 
     def dataReceived(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limit:
-            self._abort()
+            self.refuse()
         else:
             self._chunks.append(data)
 
@@ -42,8 +60,13 @@ class _BodyCollector(Protocol):
         else:
             self.done.errback(reason)
 
-    def _abort(self) -> None:
+    def refuse(self) -> None:
+        """Take no more of it."""
+        self._abort(AnswerTooLong(self._too_long))
+
+    def _abort(self, error: Exception) -> None:
         if not self.done.called:
-            self.done.errback(ConnectionAborted("the answer was too long, or came too late"))
+            self._chunks.clear()
+            self.done.errback(error)
         if self.transport is not None:
             self.transport.loseConnection()  # what twisted.web hands out here cannot abort

@@ -12,14 +12,12 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.python.failure import Failure
-from twisted.web import _newclient
+from twisted.web.client import ResponseFailed
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 from twisted_mesh.runtime.reach import Reach
 
-#: Exported nowhere else. Where it has gone, what answers with nonsense is unreachable, and no more is said.
-_PARSE_ERROR: type[Exception] | tuple[()] = getattr(_newclient, "ParseError", ())
 _FRESH = "request a fresh certificate, and compare the two machines' clocks"
 
 #: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
@@ -170,14 +168,14 @@ def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Pr
             return Problem(
                 Code.UNREACHABLE, "it did not answer in time", "check the address and the network"
             )
-        if isinstance(cause, _PARSE_ERROR):
-            return Problem(Code.NOT_HTTP, "what it answered is not HTTP", "check the address")
         if isinstance(cause, ConnectError):
             return Problem(Code.UNREACHABLE, printable(str(cause), 200), "check the address")
     causes = list(_causes(error))
+    if _is_unread(error):
+        return Problem(Code.NOT_HTTP, "what it answered is not HTTP", "check the address")
     if any(isinstance(cause, ConnectionDone | ConnectionLost) for cause in causes):
         return Problem(Code.INTERRUPTED, "the other side closed the connection", "look at its log")
-    words = printable(f"{type(causes[0]).__name__}: {causes[0]}", 200)
+    words = printable(f"{type(causes[-1]).__name__}: {causes[-1]}", 200)
     return Problem(Code.INTERRUPTED, words, "look at the other side's log")
 
 
@@ -207,13 +205,8 @@ def _of_attempt(error: BaseException | Failure, reach: Reach) -> Problem | None:
                 return Problem(
                     Code.UNREACHABLE, f"no {reach.who} answers at {where}: {detail}", remedy
                 )
-        if any(isinstance(cause, _PARSE_ERROR) for cause in causes):
-            spoken = speaks or "something else"
-            return Problem(
-                Code.NOT_HTTP,
-                f"what answers at {where} is not HTTP but {spoken}",
-                "check the address",
-            )
+        if _is_unread(error):
+            return not_http(where, speaks)
     gone = any(isinstance(cause, ConnectionDone | ConnectionLost) for cause in causes)
     if reach.is_connected and (gone or _went_away(causes)):
         how = "closed it" if reach.heard else "closed it without a word"
@@ -223,6 +216,26 @@ def _of_attempt(error: BaseException | Failure, reach: Reach) -> Problem | None:
             "it runs, or something before it does: its log has the reason",
         )
     return None
+
+
+def not_http(where: str, speaks: str | None = None) -> Problem:
+    """Whoever answers at ``where`` and ``speaks`` so does not speak HTTP, or not to its end."""
+    told = {
+        "TLS": "",  # and what inside, the first bytes do not say
+        "plain HTTP": " throughout: a header, a length or a chunk is none",
+    }.get(speaks or "", f" but {speaks or 'something else'}")
+    detail = f"what answers at {where} is not HTTP{told}"
+    return Problem(Code.NOT_HTTP, detail, "check the address")
+
+
+def _is_unread(error: BaseException | Failure) -> bool:
+    """Whether an answer came to nothing by how it was written, whatever is raised by reading it."""
+    value = error.value if isinstance(error, Failure) else error
+    if not isinstance(value, ResponseFailed):
+        return False
+    # The first is what happened; others follow from it.
+    first = next((cause for cause in _causes(value) if not getattr(cause, "reasons", None)), value)
+    return not isinstance(first, ConnectionDone | ConnectionLost | SSL.Error | PkiError)
 
 
 def _went_away(causes: Sequence[BaseException]) -> bool:

@@ -103,7 +103,7 @@ def test_what_has_not_changed_is_not_sent_again_unless_it_is_forgotten(places: H
             response(status=302, headers={"Location": "http://169.254.169.254/"}),
             "redirections are not followed",
         ),
-        (response(b"a" * 101), "at most 100"),
+        (response(b"a" * 101), "more than 100"),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n"
             + b"a" * 101
@@ -112,6 +112,22 @@ def test_what_has_not_changed_is_not_sent_again_unless_it_is_forgotten(places: H
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", "interrupted|closed|cut"),
         (b"what is this\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "what answers at http://.* is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello", "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello", "is not HTTP"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+            "is not HTTP",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n", "more than 100"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\nx", "not HTTP"),
+        (b"HTTP/1.1 one OK\r\n\r\n", "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n: x\r\n\r\n", "is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000, "is not HTTP"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, "is not HTTP"),
+        (b"HTTP/1.1 200 OK\nX: " + b"y\nX: " * 20000, "is not HTTP"),
     ],
 )
 def test_whatever_else_is_answered_is_an_error_of_ours(

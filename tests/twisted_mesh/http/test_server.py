@@ -15,11 +15,12 @@ from twisted.python.failure import Failure
 from twisted.web import resource, server
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import UNKNOWN_LENGTH
 
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
 from twisted_mesh.http.request import answer
-from twisted_mesh.http.response_body import read_body
+from twisted_mesh.http.response_body import AnswerTooLong, read_body
 from twisted_mesh.http.server import BoundedSite, Limits, address_of_peer
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 
@@ -689,6 +690,7 @@ def test_draining_nobody_is_done_at_once(rig: Rig) -> None:
 class Body:
     """A response whose body the test delivers."""
 
+    length: Any = UNKNOWN_LENGTH
     wire: Wire = field(factory=lambda: Wire(Clock()))
     reader: Any = None
 
@@ -697,10 +699,12 @@ class Body:
         self.wire.join(protocol)
 
 
-def reading(limit: int = 10) -> tuple[Body, "Deferred[bytes]", list[Any]]:
-    body = Body()
+def reading(
+    limit: int = 10, length: Any = UNKNOWN_LENGTH
+) -> tuple[Body, "Deferred[bytes]", list[Any]]:
+    body = Body(length)
     outcome: list[Any] = []
-    done = read_body(body, limit)  # type: ignore[arg-type]
+    done = read_body(body, limit, "http://a")  # type: ignore[arg-type]
     done.addBoth(outcome.append)
     return body, done, outcome
 
@@ -717,9 +721,19 @@ def test_an_answer_of_just_the_limit_is_read(end: Exception) -> None:
 def test_an_answer_over_the_limit_is_cut_off() -> None:
     body, _, outcome = reading()
     body.reader.dataReceived(b"0" * 11)
-    assert outcome[0].check(ConnectionAborted)
+    assert outcome[0].check(AnswerTooLong)
+    assert str(outcome[0].value) == "http://a answers with more than 10 bytes"
     assert body.wire.disconnecting
     body.wire.clock.advance(0)
+
+
+def test_an_answer_that_says_itself_that_it_is_too_long_is_not_waited_for() -> None:
+    body, _, outcome = reading(length=11)
+    assert outcome[0].check(AnswerTooLong)
+    assert body.wire.disconnecting
+    body.wire.clock.advance(0)
+    _, _, outcome = reading(length=10)
+    assert outcome == []
 
 
 def test_an_answer_that_breaks_off_is_no_answer() -> None:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from pki.errors import Malformed, Problem
+from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.tls.alerts import (
     _ALERTS,
     _ERRORS,
@@ -142,6 +143,19 @@ def test_twisted_webs_wrapping_hides_nothing(wrap: Any, inner: Exception, code: 
     wrapped = wrap([Failure(inner)])
     assert problem_of(wrapped).code == code
     assert problem_of(wrap([Failure(ConnectionDone()), Failure(wrapped)])).code == code
+
+
+@pytest.mark.parametrize("wrap", [ResponseNeverReceived, ResponseFailed])
+def test_what_is_read_and_is_no_http_is_said_to_be_none(wrap: Any) -> None:
+    reach = Reach("http://a:1")
+    reach.heard = b"HTTP/1.1 200 OK"
+    for cause in (ValueError("Invalid Content-Length: b'-1'"), KeyError(b"gzip"), OverflowError()):
+        problem = problem_of(wrap([Failure(cause)]))
+        assert (problem.code, problem.detail) == ("not-http", "what it answered is not HTTP")
+        detail = problem_of(wrap([Failure(cause)]), reach).detail
+        assert detail.startswith("what answers at http://a:1 is not HTTP throughout")
+    cut = wrap([Failure(ConnectionLost()), Failure(KeyError())])
+    assert "closed the connection" in problem_of(cut).detail
 
 
 def test_our_own_refusal_stays_what_it_is() -> None:
