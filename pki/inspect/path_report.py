@@ -8,11 +8,14 @@ from cryptography import x509
 
 from pki.errors import Problem
 from pki.inspect.describe import Description, describe_certificate
+from pki.inspect.own_signature import check_certificate
 from pki.svid.bundle import BundleSet
 from pki.svid.certificate import certificate_problems, names_match
 from pki.svid.chain import Verdict
 from pki.svid.path import issued_by
 from pki.svid.x509svid import subject_of, validity_of
+
+_ANOTHER_KEY = "its signature is not of that issuer's key"
 
 
 @frozen
@@ -20,10 +23,10 @@ class Link:
     """One certificate of the path, with its issuer's signature."""
 
     certificate: Description
-    signed: bool
-    """Whether the issuer that the certificate names has signed it, as far as that can be seen."""
+    signed: bool | None
+    """Whether the issuer that the certificate names has signed it, as far as that can be seen; None: not checked."""
     detail: str
-    """What was found about that: ``ok``, or why not."""
+    """What was found about that: ``ok``, or why not, or why it was not checked."""
     is_root: bool
     """Whether the certificate is a root that was given as trusted."""
     dates_ok: bool
@@ -51,8 +54,7 @@ def _links(
         is_root = any(cert in bundle.roots for bundle in bundles)
         if number + 1 < len(path):
             # The verdict takes no trouble over the signature of a key that proves nothing.
-            signed = issued_by(cert, path[number + 1])
-            detail = "ok" if signed else "its signature is not of that issuer's key"
+            signed, detail = _signed(cert, path[number + 1], _ANOTHER_KEY)
         elif is_root and not names_match(cert, cert):
             signed, detail = True, "trusted as it is"
         else:
@@ -74,13 +76,26 @@ def _links(
 
 def _last(
     cert: x509.Certificate, presented: Sequence[x509.Certificate], bundles: BundleSet
-) -> tuple[bool, str]:
+) -> tuple[bool | None, str]:
     """Who signed the certificate that the path ends with."""
     if names_match(cert, cert):
-        return (True, "ok") if issued_by(cert, cert) else (False, "its signature does not verify")
+        return _signed(cert, cert, "its signature does not verify")
     named = [c for c in (*presented, *bundles.all_roots) if names_match(cert, c)]
     if not named:
         return False, "no certificate of that name was given"
-    if not any(issued_by(cert, issuer) for issuer in named):
-        return False, "its signature is not of that issuer's key"
-    return True, "ok, and that does not lead to a root of the leaf's trust domain"
+    answers = [_signed(cert, issuer, _ANOTHER_KEY) for issuer in named]
+    if any(signed for signed, _ in answers):
+        return True, "ok, and that does not lead to a root of the leaf's trust domain"
+    return next((answer for answer in answers if answer[0] is None), answers[0])
+
+
+def _signed(
+    cert: x509.Certificate, issuer: x509.Certificate, otherwise: str
+) -> tuple[bool | None, str]:
+    """Whether ``issuer`` has signed it, and what to say of that; ``otherwise`` where its key surely has not."""
+    if issued_by(cert, issuer):
+        return True, "ok"
+    checked = check_certificate(cert, issuer)
+    if checked.holds is False:
+        return False, otherwise
+    return None, f"not checked: {checked.why or 'it is signed, and its form is not judged'}"

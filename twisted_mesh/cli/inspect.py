@@ -17,6 +17,7 @@ from twisted_mesh.cli.program import (
     Unusable,
     abandon_stdout,
     run_program,
+    say,
     with_version,
 )
 from twisted_mesh.cli.status import DONE, REFUSED
@@ -48,7 +49,8 @@ _AT = click.option(
 def cli() -> None:
     """Show certificates and CSRs, verify chains, and explain codes.
 
-    Exit status: 0 shown or valid; 1 invalid; 2 the input or the options cannot be used.
+    Exit status: 0 shown or valid; 1 invalid; 2 the input or the options cannot be used, or not all of
+    the input could be read: the rest is shown.
 
     \b
     Examples:
@@ -81,20 +83,33 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
 
     now = _moment(at)
     found: list[tuple[str, Description]] = []
+    lost: list[str] = []
     for thing in things:
+        name = _name(thing)
         try:
             held = describe(_read(thing), now)
         except PkiError as error:
-            raise Unusable(f"{_name(thing)}: {error}") from None
-        if not any(description.is_shown for description in held):
+            lost.append(f"{name}: {error}")
+            continue
+        except Unusable as error:
+            lost.append(error.message)
+            continue
+        if any(description.is_shown for description in held):
+            lost += inspect_output.losses(name, held)
+        else:
             kinds = ", ".join(dict.fromkeys(description.what for description in held))
-            raise Unusable(
-                f"{_name(thing)} holds only what is not shown: {kinds}; give a certificate or a CSR"
+            lost.append(
+                f"{name} holds only what is not shown: {kinds}; give a certificate or a CSR"
             )
-        found += ((_name(thing), description) for description in held)
-    _print(
-        inspect_output.shown_json(found) if format_ == "json" else inspect_output.shown_text(found)
-    )
+            continue
+        found += ((name, description) for description in held)
+    if found:
+        as_json = format_ == "json"
+        _print(inspect_output.shown_json(found) if as_json else inspect_output.shown_text(found))
+    for sentence in lost[:-1]:
+        say("pki-inspect", sentence)
+    if lost:
+        raise Unusable(lost[-1])
     return DONE
 
 
@@ -188,8 +203,9 @@ def verify(
     wanted = _patterns(patterns)
     hosts = (*hostnames, *map(_address, addresses))
     leaf, *beside = _certificates(cert)
-    others = [*beside, *(found for name in intermediates for found in _certificates(name))]
-    trusted = [_certificates(name) for name in roots]
+    lost: list[str] = []
+    others = [*beside, *(found for name in intermediates for found in _readable(name, lost))]
+    trusted = [_readable(name, lost) for name in roots]
     try:
         verdict, links = inspect_verify.verify(
             leaf,
@@ -206,9 +222,11 @@ def verify(
     except inspect_verify.UnusableEvidence as error:
         raise Unusable(str(error)) from None
     if format_ == "json":
-        _print(inspect_output.verdict_json(verdict, links))
+        _print(inspect_output.verdict_json(verdict, links, lost))
     else:
         _print(inspect_output.verdict_text(verdict, links, purpose, now))
+    for sentence in lost:
+        say("pki-inspect", f"{sentence}; it was left out")
     return DONE if verdict.ok else REFUSED
 
 
@@ -294,6 +312,19 @@ def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
         return certificates(_read(name))
     except PkiError as error:
         raise Unusable(f"{_name(name)}: {error}") from None
+
+
+def _readable(name: str, lost: list[str]) -> "tuple[x509.Certificate, ...]":
+    """Those that can be judged by, at least one; why the others cannot is added to ``lost``."""
+    from pki.errors import PkiError
+    from pki.inspect.describe import readable_certificates
+
+    try:
+        found, others = readable_certificates(_read(name))
+    except PkiError as error:
+        raise Unusable(f"{_name(name)}: {error}") from None
+    lost += (f"{_name(name)}: {why}" for why in others)
+    return found
 
 
 def _files(names: Sequence[str], what: str) -> "list[File]":

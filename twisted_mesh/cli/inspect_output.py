@@ -1,6 +1,7 @@
 """What ``pki-inspect`` prints: descriptions and verdicts as text for people and JSON for programs."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -9,7 +10,8 @@ import click
 from pki.codes import Code
 from pki.errors import Problem
 from pki.inspect.describe import Description
-from pki.inspect.extensions import Extension, hex_pairs
+from pki.inspect.extensions import Extension
+from pki.inspect.name_text import hex_pairs
 from pki.inspect.path_report import Link
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.chain import Verdict
@@ -18,6 +20,7 @@ from pki.validity import rfc3339, spoken_duration
 #: How much of a list or of an unknown value is shown to people; JSON has all of it.
 _MOST_VALUES = 50
 _MOST_BYTES = 128
+_UNREADABLE = "(cannot be decoded)"
 
 #: A label and the lines beside it.
 Row = tuple[str, Sequence[str]]
@@ -25,11 +28,12 @@ Row = tuple[str, Sequence[str]]
 
 def shown_text(found: Sequence[tuple[str, Description]]) -> str:
     """``show`` for people: a section for each thing that was found, with the name of where."""
+    totals, seen = Counter(source for source, _ in found), Counter[str]()
     width = 0
     sections: list[tuple[str, list[Row]]] = []
-    for number, (source, description) in enumerate(found):
-        of_source = [i for i, (other, _) in enumerate(found) if other == source]
-        place = f" ({of_source.index(number) + 1} of {len(of_source)})" if of_source[1:] else ""
+    for source, description in found:
+        seen[source] += 1
+        place = f" ({seen[source]} of {totals[source]})" if totals[source] > 1 else ""
         heading = f"{click.style(description.what, bold=True)}  {source}{place}"
         rows = list(_rows(description))
         width = max(width, *(len(label) for label, _ in rows), 0) if rows else width
@@ -40,6 +44,17 @@ def shown_text(found: Sequence[tuple[str, Description]]) -> str:
 def shown_json(found: Iterable[tuple[str, Description]]) -> str:
     """``show`` for programs: an array of objects, each with its ``source``."""
     return json.dumps([{"source": source, **_described(item)} for source, item in found], indent=2)
+
+
+def losses(source: str, held: Sequence[Description]) -> list[str]:
+    """A sentence for people if something in a file could not be read, with the first place."""
+    lost = [(number, why) for number, item in enumerate(held, 1) for why in item.unreadable]
+    if not lost:
+        return []
+    number, why = lost[0]
+    place = f", block {number} of {len(held)}" if held[1:] else ""
+    more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
+    return [f"{source}{place}: {why}{more}; the rest is shown"]
 
 
 def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: datetime) -> str:
@@ -59,13 +74,17 @@ def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: dat
     return "\n\n".join(sections)
 
 
-def verdict_json(verdict: Verdict, links: Iterable[Link]) -> str:
-    """``verify`` for programs: an object with ``verdict``, ``problems`` and ``chain``."""
+def verdict_json(verdict: Verdict, links: Iterable[Link], unreadable: Sequence[str] = ()) -> str:
+    """``verify`` for programs: an object with ``verdict``, ``problems`` and ``chain``.
+
+    And with ``unreadable``, where something was given beside the leaf that could not be judged by.
+    """
     return json.dumps(
         {
             "verdict": "valid" if verdict.ok else "invalid",
             "problems": [_problem(problem) for problem in verdict.problems],
             "chain": [_link(link) for link in links],
+            **({"unreadable": list(unreadable)} if unreadable else {}),
         },
         indent=2,
     )
@@ -128,40 +147,75 @@ def _rows(item: Description) -> Iterator[Row]:
     if item.facts:
         for name, values in item.facts:
             yield name.replace("_", " "), list(_some(values))
+        yield from _extension_rows(item)
+        yield from _remark_rows(item)
+        return
+    if item.unreadable and not item.is_shown:
+        yield "unreadable", [_bad(why) for why in item.unreadable]
         return
     if not item.is_shown or item.public_key is None:
         yield "shown", ["no: only certificates and CSRs are"]
         return
     if item.spiffe_ids:
         yield "SPIFFE ID", item.spiffe_ids
+    elif item.spiffe_ids is None:
+        yield "SPIFFE ID", [_unread(item, "subjectAltName")]
     yield "subject", [item.subject or "(empty)"]
     if item.issuer is not None:
         yield "issuer", [item.issuer or "(empty)"]
-    if item.serial is not None:
-        yield "serial", [serial_pairs(item.serial)]
-    yield "version", [str(item.version)]
-    if item.validity:
-        yield "valid from", [rfc3339(item.validity.not_before)]
-        yield "valid until", [rfc3339(item.validity.not_after)]
-        yield "time left", [_time_left(item)]
+        yield "serial", [_bad(_UNREADABLE) if item.serial is None else serial_pairs(item.serial)]
+    yield "version", [_bad(_UNREADABLE) if item.version is None else str(item.version)]
     if item.issuer is not None:
-        yield "CA", ["yes" if item.is_ca else "no"]
+        yield "valid from", [_moment(item.not_before)]
+        yield "valid until", [_moment(item.not_after)]
+        yield "time left", [_time_left(item)]
+        yield "CA", [_ca(item)]
         yield "self-issued", [_self_issued(item)]
     else:
-        yield "proof of key", [_good("ok") if item.signed_by_itself else _bad("failed")]
+        yield "proof of key", [_proof(item)]
     yield "signature", [item.signature_algorithm]
     key = item.public_key
     yield "public key", [key.label, *_key_details(item)]
     yield "SPKI SHA-256", [_pairs(key.spki_sha256)]
+    yield from _extension_rows(item)
+    if item.attributes:
+        yield "attributes", list(_some(item.attributes))
+    yield "SHA-256", [_pairs(item.sha256)]
+    yield "SHA-1", [_pairs(item.sha1)]
+    yield from _remark_rows(item)
+
+
+def _extension_rows(item: Description) -> Iterator[Row]:
     for extension in item.extensions:
         critical = " (critical)" if extension.critical else ""
         yield extension.name + critical, list(_extension_lines(extension))
-    if item.attributes:
-        yield "attributes", item.attributes
-    yield "SHA-256", [_pairs(item.sha256)]
-    yield "SHA-1", [_pairs(item.sha1)]
+
+
+def _remark_rows(item: Description) -> Iterator[Row]:
     if item.remarks:
-        yield "remarks", [_bad(remark) for remark in item.remarks]
+        yield "remarks", [_bad(remark) for remark in _some(item.remarks)]
+
+
+def _moment(moment: datetime | None) -> str:
+    return rfc3339(moment) if moment else _bad(_UNREADABLE)
+
+
+def _unread(item: Description, name: str) -> str:
+    """What is told by an extension that cannot be decoded, or by one of which not even the name can."""
+    lost = [e for e in item.extensions if e.damaged and e.name in (name, "unknown")]
+    return _bad(f"cannot be read ({lost[0].why})" if lost else "cannot be read")
+
+
+def _ca(item: Description) -> str:
+    if item.is_ca is None:
+        return _unread(item, "basicConstraints")
+    return "yes" if item.is_ca else "no"
+
+
+def _proof(item: Description) -> str:
+    if item.signed_by_itself is None:
+        return f"not checked: {item.not_checked}"
+    return _good("ok") if item.signed_by_itself else _bad("failed")
 
 
 def _key_details(item: Description) -> Iterator[str]:
@@ -177,11 +231,11 @@ def _key_details(item: Description) -> Iterator[str]:
 def _self_issued(item: Description) -> str:
     if not item.is_self_issued:
         return "no"
-    return (
-        "yes, and signed by its own key"
-        if item.signed_by_itself
-        else "yes, but signed by another key"
-    )
+    if item.signed_by_itself is None:
+        return f"yes; whether its own key signed it was not checked: {item.not_checked}"
+    if item.signed_by_itself:
+        return "yes, and signed by its own key"
+    return "yes, but signed by another key, or changed since"
 
 
 def _time_left(item: Description) -> str:
@@ -197,8 +251,9 @@ def _time_left(item: Description) -> str:
 def _extension_lines(extension: Extension) -> Iterator[str]:
     yield from _some(extension.values)
     if extension.damaged:
-        yield _bad("cannot be decoded; its bytes:")
-    if not extension.values:
+        rest = "the rest " if extension.values else ""
+        yield _bad(f"{rest}cannot be decoded; its bytes:")
+    if extension.damaged or not extension.values:
         value = extension.value
         for start in range(0, min(len(value), _MOST_BYTES), 32):
             yield hex_pairs(value[start : min(start + 32, _MOST_BYTES)])
@@ -217,9 +272,13 @@ def _pairs(digits: str) -> str:
 
 
 def _described(item: Description) -> dict[str, object]:
-    key, validity = item.public_key, item.validity
+    key = item.public_key
     if key is None:
-        return {"what": item.what, **dict(item.facts)}
+        told = {"extensions": _extensions(item)} if item.facts else {}
+        remarked = {"remarks": item.remarks, "damaged": True} if item.unreadable else {}
+        if item.facts:
+            remarked = {"remarks": item.remarks, "damaged": bool(item.unreadable)}
+        return {"what": item.what, **dict(item.facts), **told, **remarked}
     return {
         "what": item.what,
         "spiffe_ids": item.spiffe_ids,
@@ -227,12 +286,13 @@ def _described(item: Description) -> dict[str, object]:
         "issuer": item.issuer,
         "version": item.version,
         "serial": None if item.serial is None else serial_hex(item.serial),
-        "not_before": validity and rfc3339(validity.not_before),
-        "not_after": validity and rfc3339(validity.not_after),
+        "not_before": item.not_before and rfc3339(item.not_before),
+        "not_after": item.not_after and rfc3339(item.not_after),
         "seconds_left": None if item.time_left is None else int(item.time_left.total_seconds()),
         "is_ca": item.is_ca,
         "is_self_issued": item.is_self_issued,
         "signed_by_itself": item.signed_by_itself,
+        "not_checked": item.not_checked or None,
         "signature_algorithm": item.signature_algorithm,
         "public_key": {
             "algorithm": key.algorithm,
@@ -242,22 +302,27 @@ def _described(item: Description) -> dict[str, object]:
             "exponent": key.exponent,
             "spki_sha256": key.spki_sha256,
         },
-        "extensions": [
-            {
-                "oid": extension.oid,
-                "name": extension.name,
-                "critical": extension.critical,
-                "values": extension.values,
-                "hex": extension.value.hex(),
-                "damaged": extension.damaged,
-            }
-            for extension in item.extensions
-        ],
+        "extensions": _extensions(item),
         "attributes": item.attributes,
         "sha256": item.sha256,
         "sha1": item.sha1,
         "remarks": item.remarks,
+        "damaged": bool(item.unreadable),
     }
+
+
+def _extensions(item: Description) -> list[dict[str, object]]:
+    return [
+        {
+            "oid": extension.oid,
+            "name": extension.name,
+            "critical": extension.critical,
+            "values": extension.values,
+            "hex": extension.value.hex(),
+            "damaged": extension.damaged,
+        }
+        for extension in item.extensions
+    ]
 
 
 def _heading(number: int, link: Link) -> str:
@@ -270,7 +335,10 @@ def _link_rows(link: Link) -> Iterator[Row]:
     if item.spiffe_ids:
         yield "SPIFFE ID", item.spiffe_ids
     yield "serial", [serial_pairs(item.serial or 0)]
-    detail = _good(link.detail) if link.signed else _bad(f"failed: {link.detail}")
+    if link.signed is None:
+        detail = link.detail
+    else:
+        detail = _good(link.detail) if link.signed else _bad(f"failed: {link.detail}")
     yield "signed by", [f"{item.issuer or '(empty name)'}: {detail}"]
     yield (
         "dates",
@@ -309,8 +377,8 @@ def _link(link: Link) -> dict[str, object]:
         "subject": item.subject,
         "spiffe_ids": item.spiffe_ids,
         "serial": serial_hex(item.serial or 0),
-        "not_before": item.validity and rfc3339(item.validity.not_before),
-        "not_after": item.validity and rfc3339(item.validity.not_after),
+        "not_before": item.not_before and rfc3339(item.not_before),
+        "not_after": item.not_after and rfc3339(item.not_after),
         "sha256": item.sha256,
         "signed_by": {"issuer": item.issuer, "ok": link.signed, "detail": link.detail},
         "dates_ok": link.dates_ok,
