@@ -7,8 +7,8 @@ from attrs import frozen
 
 from pki.der import SEQUENCE, Block, blocks
 from pki.errors import Malformed
-from pki.pem import ANSWER, CERTIFICATE, CRL, PRIVATE_KEY, REQUEST
 from pki.inspect.ber import Node, definite, nodes
+from pki.pem import ANSWER, CERTIFICATE, CRL, PRIVATE_KEY, REQUEST
 
 _BEGIN = re.compile(rb"(?=-----BEGIN)")
 _LABEL = re.compile(rb"-----BEGIN[ \t]*([A-Z0-9 ]{1,64}?)[ \t]*-----")
@@ -39,7 +39,7 @@ def held(data: bytes) -> tuple[Held, ...]:
     except Malformed as error:
         is_der = data[:1] == bytes((SEQUENCE,))
         found = tuple(_from_der(data) if is_der else _from_pem(data))
-        if len(found) < 2 or (is_der and not any(part.label in _SHOWN for part in found)):
+        if not any(part.label in _SHOWN for part in found) if is_der else len(found) < 2:
             raise error from None
         return found
 

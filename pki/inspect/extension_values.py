@@ -6,7 +6,15 @@ Names of fields are RFC 5280's. A decoder yields what it has read before it rais
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from pki.der import BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE
+from pki.der import (
+    BIT_STRING,
+    GENERALIZED_TIME,
+    INTEGER,
+    OBJECT_IDENTIFIER,
+    OCTET_STRING,
+    SEQUENCE,
+    UTC_TIME,
+)
 from pki.errors import Malformed, printable
 from pki.inspect.ber import Node, bits_of, damage, expect, first, integer_of, oid_of, time_of
 from pki.inspect.name_text import (
@@ -29,6 +37,7 @@ BOOLEAN = 0x01
 TRUE = b"\xff"
 #: Numbers that are longer are shown in hex: Python takes long to write them in decimal, or does not.
 _LONGEST_NUMBER = 128
+_DEEPEST = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _KEY_USAGES = (
@@ -100,6 +109,8 @@ def _basic_constraints(root: Node, note: Note) -> Iterator[str]:
         note("its CA flag is not written as DER has it: FF")
     if length is not None:
         yield f"path length: {number_text(length)}"
+        if flag is None or flag.content == bytes(1):
+            note("only a CA has a path length (RFC 5280 section 4.2.1.9)")
 
 
 def _key_usage(root: Node, note: Note) -> Iterator[str]:
@@ -128,6 +139,7 @@ def _key_identifier(root: Node, note: Note) -> Iterator[str]:
 
 
 def _authority_key_identifier(root: Node, note: Note) -> Iterator[str]:
+    tags: set[int] = set()
     for part in expect(root, SEQUENCE, "value", root.at).children:
         if part.tag == 0x80:
             yield hex_pairs(part.content)
@@ -138,6 +150,9 @@ def _authority_key_identifier(root: Node, note: Note) -> Iterator[str]:
             yield f"serial: {serial_pairs(integer_of(part))}"
         else:
             raise damage(part.at, "there is something in it that does not belong there")
+        tags.add(part.tag)
+    if (0xA1 in tags) != (0x82 in tags):
+        note("an issuer and a serial number go together (RFC 5280 section 4.2.1.1)")
 
 
 def _name_constraints(root: Node, note: Note) -> Iterator[str]:
@@ -147,7 +162,12 @@ def _name_constraints(root: Node, note: Note) -> Iterator[str]:
             raise damage(part.at, "there is something in it that does not belong there")
         for subtree in part.children:
             base, *limits = subtree.children
-            yield f"{kind} {general_name_text(base, note)}"
+            text = general_name_text(base, note, masked=True)
+            yield f"{kind} {text}"
+            if "*" in text:
+                note(
+                    f"{text} has a wildcard, and in constraints there is none (RFC 5280 section 4.2.1.10)"
+                )
             if limits:
                 note(
                     f"the subtree at byte {subtree.at} has limits (RFC 5280 section 4.2.1.10: none)"
@@ -173,6 +193,8 @@ def _qualifier(policy: str, node: Node, note: Note) -> Iterator[str]:
         yield printable(f"{policy} CPS: {text}", LONGEST)
         return
     if label != "notice" or value.tag != SEQUENCE:
+        if label in QUALIFIERS.values():
+            note(f"the {label} at byte {value.at} is of another type than it must be")
         yield f"{policy} {label}: {hex_pairs(value.whole[:64])}"
         return
     reference = ""
@@ -200,6 +222,12 @@ def _policy_constraints(root: Node, note: Note) -> Iterator[str]:
         if part.tag not in said:
             raise damage(part.at, "there is something in it that does not belong there")
         yield f"{said[part.tag]} after {number_text(part)} certificates"
+
+
+def _inhibit_any_policy(root: Node, note: Note) -> Iterator[str]:
+    yield f"after {number_text(root)} certificates"
+    if integer_of(root) < 0:
+        note("a number of certificates is not negative (RFC 5280 section 4.2.1.14)")
 
 
 def _distribution_points(root: Node, note: Note) -> Iterator[str]:
@@ -288,9 +316,8 @@ def _usage_period(root: Node, note: Note) -> Iterator[str]:
 
 def _template(root: Node, note: Note) -> Iterator[str]:
     oid, *numbers = expect(root, SEQUENCE, "value", root.at).children
-    if len(numbers) != 2:
-        raise damage(root.at, "it has no version")
-    yield f"{oid_of(oid)} version {'.'.join(map(number_text, numbers))}"
+    version = ".".join(map(number_text, numbers))
+    yield f"{oid_of(oid)} version {version}" if version else oid_of(oid)
 
 
 def _tls_feature(root: Node, note: Note) -> Iterator[str]:
@@ -327,9 +354,24 @@ def _text(root: Node, note: Note) -> Iterator[str]:
     yield printable(text, LONGEST)
 
 
-def _oids(root: Node, note: Note) -> Iterator[str]:
-    for part in expect(root, SEQUENCE, "value", root.at).children:
-        yield oid_of(first(part.content, part.inner))
+def _leaves(root: Node, note: Note, depth: int = 0) -> Iterator[str]:
+    """The identifiers, texts, times and numbers in it, of what has too many forms to be told apart here."""
+    if depth > _DEEPEST:
+        raise damage(root.at, "it is nested too deep")
+    if root.tag & 0x20:
+        for part in root.children:
+            yield from _leaves(part, note, depth + 1)
+    elif root.tag == OBJECT_IDENTIFIER:
+        oid = oid_of(root)
+        yield USAGES.get(oid, oid)
+    elif root.tag in (UTC_TIME, GENERALIZED_TIME):
+        yield rfc3339(time_of(root)[0])
+    elif root.tag == INTEGER:
+        yield number_text(root)
+    elif (text := string_text(root, note, "its text")) is not None:
+        yield printable(text, LONGEST)
+    else:
+        yield hex_pairs(root.content[:64])
 
 
 def _says(text: str) -> Decoder:
@@ -357,10 +399,16 @@ DECODERS: dict[str, Decoder] = {
     "2.5.29.36": _policy_constraints,
     "2.5.29.37": _extended_key_usage,
     "2.5.29.46": _distribution_points,
-    "2.5.29.54": lambda root, note: (f"after {number_text(root)} certificates",),
+    "2.5.29.54": _inhibit_any_policy,
     "2.5.29.60": _time,
     "1.3.6.1.5.5.7.1.1": _access,
-    "1.3.6.1.5.5.7.1.3": _oids,
+    "1.2.840.113549.1.9.15": _leaves,
+    "1.2.840.113533.7.65.0": _leaves,
+    "1.3.36.8.3.3": _leaves,
+    "1.3.6.1.4.1.311.21.10": _leaves,
+    "1.3.6.1.5.5.7.1.3": _leaves,
+    "1.3.6.1.5.5.7.1.14": _leaves,
+    "2.5.29.9": _leaves,
     "1.3.6.1.5.5.7.1.11": _access,
     "1.3.6.1.5.5.7.1.24": _tls_feature,
     "1.3.6.1.5.5.7.48.1.2": _key_identifier,

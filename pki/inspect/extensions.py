@@ -100,6 +100,8 @@ def _decode(oid: str, value: bytes, at: int, values: list[str], remarks: list[st
         return str(error)
     except ValueError:  # as many elements as belong there are not there
         return f"its DER is damaged or cut short, at byte {at}"
+    if not values and not remarks:
+        remarks.append("nothing is in it")
     if rest := len(value) - len(root.whole):
         remarks.append(f"{rest} bytes follow its value, at byte {at + len(root.whole)}")
     return ""

@@ -4,7 +4,7 @@ What is odd or cannot be read is told to ``note``, with its place, and hides not
 """
 
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from pki.errors import Malformed, printable
 from pki.inspect.ber import Node, damage, first, leading, oid_of, only
@@ -34,7 +34,6 @@ _STRINGS = {
 }
 _ESCAPED = str.maketrans({c: f"\\{c}" for c in '\\"+,;<>'} | {"\0": "\\00"})
 _HOST_NAMES = {0x81: "email", 0x82: "DNS", 0x86: "URI"}
-_ADDRESSES = {4: 4, 16: 16}
 
 
 def hex_pairs(data: bytes) -> str:
@@ -124,7 +123,7 @@ def _escaped(text: str) -> str:
     return value
 
 
-def general_name_text(name: Node, note: Note, what: str = "name") -> str:
+def general_name_text(name: Node, note: Note, what: str = "name", *, masked: bool = False) -> str:
     """A name with its kind before it: ``DNS:localhost``, ``URI:spiffe://…``. Raises :class:`Malformed`."""
     tag = name.tag
     if tag in _HOST_NAMES:
@@ -135,7 +134,7 @@ def general_name_text(name: Node, note: Note, what: str = "name") -> str:
             text = _guessed(name.content, note, f"the {kind} name at byte {name.at} is not ASCII")
         return printable(f"{kind}:{text}", LONGEST)
     if tag == 0x87:
-        return f"IP:{_address(name, note)}"
+        return f"IP:{_address(name, note, masked=masked)}"
     if tag == 0xA4:
         return f"dirName:{name_text(only(name), note, what)}"
     if tag == 0x88:
@@ -148,22 +147,26 @@ def general_name_text(name: Node, note: Note, what: str = "name") -> str:
     return f"{kinds.get(tag, 'other')}:{hex_pairs(name.whole[:64])}"
 
 
-def _address(name: Node, note: Note) -> str:
-    """An address, or one with a mask, as name constraints have it (RFC 5280 section 4.2.1.10)."""
+def _address(name: Node, note: Note, *, masked: bool) -> str:
+    """An address; one with a mask in name constraints (RFC 5280 section 4.2.1.10)."""
     octets = name.content
-    half = len(octets) // 2
+    sizes = (8, 32) if masked else (4, 16)
+    if len(octets) not in sizes:
+        note(
+            f"the IP address at byte {name.at} has {len(octets)} bytes, and must have "
+            f"{sizes[0]} or {sizes[1]}"
+        )
     if len(octets) in (4, 16):
         return str(ip_address(octets))
-    if len(octets) in (8, 32):
-        address, mask = ip_address(octets[:half]), octets[half:]
-        bits = f"{int.from_bytes(mask, 'big'):0{half * 8}b}"
-        if "01" in bits:
-            return f"{address}/{ip_address(mask)}"
-        return str(ip_network((octets[:half], bits.count("1")), strict=False))
-    note(
-        f"the IP address at byte {name.at} has {len(octets)} bytes, and 4 or 16 it must have: its bytes are shown"
-    )
-    return f"#{hex_pairs(octets[:64])}"
+    if not masked or len(octets) not in sizes:
+        return f"#{hex_pairs(octets[:64])}"
+    half = len(octets) // 2
+    address, mask = ip_address(octets[:half]), octets[half:]
+    bits = f"{int.from_bytes(mask, 'big'):0{half * 8}b}"
+    if "01" in bits:
+        note(f"the mask of the IP address at byte {name.at} has gaps")
+        return f"{address}/{ip_address(mask)}"
+    return f"{address}/{bits.count('1')}"
 
 
 def _other_name(name: Node, note: Note) -> str:

@@ -25,6 +25,9 @@ def _names(oids: type) -> dict[str, str]:
 SIGNATURES = {
     "1.2.840.113549.1.1.2": "RSA with MD2",
     "1.2.840.113549.1.1.3": "RSA with MD4",
+    "1.3.14.3.2.3": "RSA with MD5",
+    "1.3.14.3.2.27": "DSA with SHA-1",
+    "1.3.14.3.2.29": "RSA with SHA-1",
     "1.2.840.10045.4.1": "ECDSA with SHA-1",
     "1.2.156.10197.1.501": "SM2 with SM3",
     "1.2.643.2.2.3": "GOST R 34.10-2001",
@@ -158,6 +161,7 @@ EXTENSIONS = {
     "2.5.29.46": "freshestCRL",
     "2.5.29.54": "inhibitAnyPolicy",
     "2.5.29.60": "expiredCertsOnCRL",
+    "1.3.36.8.3.3": "admission",
     "1.3.6.1.5.5.7.1.1": "authorityInfoAccess",
     "1.3.6.1.5.5.7.1.3": "qcStatements",
     "1.3.6.1.5.5.7.1.7": "ipAddrBlocks",

@@ -41,6 +41,7 @@ _ECDSA = dict(
 _DSA = dict(zip((f"2.16.840.1.101.3.4.3.{n}" for n in (1, 2, 3, 4)), _SHA2, strict=True))
 _UNDECODABLE: tuple[type[BaseException], ...] = (Malformed, *HOSTILE_INPUT)
 _PSS = "1.2.840.113549.1.1.10"
+_MGF1 = "1.2.840.113549.1.1.8"
 _ED448 = "1.3.101.113"
 #: What the mesh's own keys sign by.
 _OURS = {oid.dotted_string for row in KeyAlgorithm for oid in row.kind.verifiable}
@@ -78,10 +79,11 @@ def check(key: PublicKeyTypes | None, algorithm: Node, signature: bytes, data: b
     """Whether ``key`` signed ``data`` by what an AlgorithmIdentifier says. Raises nothing."""
     try:
         oid = oid_of(first(algorithm.content, algorithm.inner))
+        broken = pss_hash(algorithm) if oid == _PSS else _BROKEN.get(oid)
     except Malformed:
         return Checked(None, "its signature algorithm cannot be decoded")
-    if oid in _BROKEN:
-        return Checked(None, f"a signature over {_BROKEN[oid]} proves nothing")
+    if broken in _BROKEN.values():
+        return Checked(None, f"a signature over {broken} proves nothing")
     if key is None:
         return Checked(None, "its key cannot be used here")
     if getattr(key, "key_size", 0) > _MOST_BITS:
@@ -147,14 +149,16 @@ def _check(
 
 
 def _pss(algorithm: Node) -> tuple[padding.PSS, hashes.HashAlgorithm] | None:
-    """RFC 4055 section 3.1; None where there is something in them that is not known, or SHA-1, the default."""
+    """RFC 4055 section 3.1; None where there is something in them that is not known."""
     try:
         parts = {part.tag: only(part) for part in tuple(algorithm.children)[1].children}
         digest = _PSS_HASHES[pss_hash(algorithm)]
-        generator = tuple(parts[0xA1].children)[1]
+        function, generator = parts[0xA1].children
+        if oid_of(function) != _MGF1:
+            return None
         inner = _PSS_HASHES[HASHES[oid_of(first(generator.content, generator.inner))]]
         salt = integer_of(parts[0xA2]) if 0xA2 in parts else 20
-    except (Malformed, LookupError):
+    except (Malformed, ValueError, LookupError):
         return None
     if not 0 <= salt <= _MOST_BITS:
         return None
@@ -176,4 +180,4 @@ def algorithm_text(algorithm: Node) -> str:
     """What a signature algorithm is called: ``ECDSA with SHA-256``. Raises :class:`Malformed`."""
     oid = oid_of(first(algorithm.content, algorithm.inner))
     name = SIGNATURES.get(oid, oid)
-    return f"{name} with {pss_hash(algorithm).replace('SHA-', 'SHA')}" if oid == _PSS else name
+    return f"{name} with {pss_hash(algorithm)}" if oid == _PSS else name

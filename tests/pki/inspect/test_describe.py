@@ -146,7 +146,7 @@ def test_rsa_pss_names_its_hash() -> None:
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     signed = builder.sign(private_key, hashes.SHA384(), rsa_padding=padding_)
     (shown,) = describe(signed.public_bytes(DER), NOW)
-    assert shown.signature_algorithm == "RSASSA-PSS with SHA384"
+    assert shown.signature_algorithm == "RSASSA-PSS with SHA-384"
 
 
 def test_a_csr_is_described_with_what_it_asks_for() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -45,6 +46,7 @@ from tests.authorities import (
     pem,
     sign_crl,
 )
+from tests.pki.inspect.oddities import ODDITIES, certificate, oid, seq
 from twisted_mesh.cli import inspect_verify
 from twisted_mesh.cli.inspect import Unusable, cli
 
@@ -488,7 +490,91 @@ def test_an_option_that_cannot_be_used_is_named(option: str, value: str, said: s
     assert refused("verify", "svid.pem", "--roots", "root.crt", option, value).startswith(said)
 
 
+# What is damaged, or odd
+
+
+def bundle(here: Path, *ders: bytes) -> None:
+    (here / "bundle.pem").write_bytes(b"".join(pem(der) for der in ders))
+
+
+def test_what_cannot_be_read_is_named_and_hides_nothing(here: Path) -> None:
+    leaf = mesh().leaf().public_bytes(DER)
+    bundle(here, leaf, b"\x30\0", leaf)
+    result = run("show", "bundle.pem", "leaf.pem")
+    assert result.exit_code == 2
+    assert result.stdout.count("valid from") == 3
+    assert "certificate  bundle.pem (2 of 3)\n  unreadable" in result.stdout
+    assert "X.509-SVID  leaf.pem" in result.stdout
+    assert result.stderr == (
+        "bundle.pem, block 2 of 3: a certificate in it cannot be decoded: it is an empty SEQUENCE, "
+        "at byte 0; the rest is shown"
+    )
+    encoded = run("show", "bundle.pem", "--format", "json")
+    assert encoded.exit_code == 2
+    first, second, third = json.loads(encoded.stdout)
+    assert (first["damaged"], second["damaged"], third["damaged"]) == (False, True, False)
+    assert second["what"] == "certificate"
+
+
+def test_one_file_of_several_hides_no_other(here: Path) -> None:
+    (here / "bad").write_bytes(b"hello")
+    result = run("show", "bad", "leaf.pem", "absent", "key.pem")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("X.509-SVID  leaf.pem\n")
+    assert result.stderr.startswith("key.pem holds only what is not shown")
+
+
+def test_an_odd_certificate_is_shown_with_status_0(here: Path) -> None:
+    bundle(here, ODDITIES["version 4"].der)
+    result = run("show", "bundle.pem")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "it is of version 4" in result.stdout
+    said = refused("verify", "bundle.pem", "--roots", "root.crt")
+    assert said.startswith(
+        "bundle.pem: the form of a certificate in it is one that is not judged (it is of version 4"
+    )
+
+
+def test_a_root_that_cannot_be_judged_by_is_left_out_and_said(here: Path) -> None:
+    odd, root = ODDITIES["version 4"].der, mesh().root.certificate.public_bytes(DER)
+    bundle(here, odd, root)
+    common = ("verify", "svid.pem", "--roots", "bundle.pem", "--at", AT)
+    result = run(*common)
+    assert result.exit_code == 0
+    encoded = run(*common, "--format", "json")
+    (lost,) = json.loads(encoded.stdout)["unreadable"]
+    assert lost.startswith("bundle.pem: block 1 of 2: the form of a certificate in it")
+    assert refused("verify", "bundle.pem", "--roots", "root.crt").startswith(
+        "bundle.pem: block 1 of 2: "
+    )
+
+
+def test_a_link_that_was_not_checked_is_not_told_as_failed(here: Path) -> None:
+    """Whose signature is over SHA-1 was perhaps made by that key; whoever judges does not ask."""
+    broken = certificate(algorithm=seq(oid("1.2.840.10045.4.1")))
+    bundle(here, broken)
+    verdict = verify("bundle.pem", status=1, roots="bundle.pem")
+    (link,) = verdict["chain"]
+    assert link["signed_by"]["ok"] is None
+    assert link["signed_by"]["detail"] == "not checked: a signature over SHA-1 proves nothing"
+    assert "failed" not in run("verify", "bundle.pem", "--roots", "bundle.pem", "--at", AT).stdout
+
+
 # The program itself
+
+
+@pytest.mark.parametrize("der", [b"", b"\x30\0", b"\x30\0\x30\0"])
+@pytest.mark.parametrize("label", ["CERTIFICATE", "CERTIFICATE REQUEST"])
+def test_the_program_says_in_one_sentence_that_there_is_nothing_to_show(
+    here: Path, label: str, der: bytes
+) -> None:
+    (here / "nothing.pem").write_bytes(pem(der, label))
+    shown = program("show", "nothing.pem")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert re.fullmatch(
+        r"pki-inspect: nothing\.pem: a (certificate|CSR) in it cannot be decoded: [^\n]+\n",
+        shown.stderr,
+    )
 
 
 def test_the_program_shows_and_verifies() -> None:
