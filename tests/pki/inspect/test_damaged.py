@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import cache
 
 import pytest
@@ -75,7 +76,7 @@ def look(data: bytes) -> tuple[Description, ...]:
     return found
 
 
-@settings(deadline=2000)
+@settings(deadline=timedelta(seconds=20))  # of a busy machine; it takes milliseconds
 @given(st.data())
 def test_damage_along_the_structure_is_shown_or_refused_in_a_sentence(data: st.DataObject) -> None:
     label, der = data.draw(st.sampled_from(specimens()))
