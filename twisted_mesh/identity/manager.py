@@ -11,6 +11,7 @@ from datetime import datetime
 
 from attrs import define, evolve, field
 from cryptography import x509
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -30,6 +31,7 @@ from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.rehearsal import CannotShakeHands, rehearse, words_of
 from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK, TrustStore
 
@@ -151,9 +153,22 @@ class CertificateManager(Service):
             return None
         return self._built(self.svid, trust)
 
-    def _built(self, svid: X509Svid, trust: Trust) -> Callable[[], None]:
-        """Contexts for these, all of them, or ``SSL.Error``; what is returned swaps them in."""
-        contexts = [factory.build(svid, trust.bundles.all_roots) for factory in self.contexts]
+    def _built(
+        self, svid: X509Svid, trust: Trust, *, rehearsed: bool = False
+    ) -> Callable[[], None]:
+        """Contexts for these, all of them, or ``SSL.Error``; what is returned swaps them in.
+
+        ``rehearsed``: each has shaken hands with ourselves. Raises :class:`CannotShakeHands`.
+        """
+        try:
+            contexts = [factory.build(svid, trust.bundles.all_roots) for factory in self.contexts]
+        except SSL.Error as error:
+            if rehearsed:
+                raise CannotShakeHands(words_of(error)) from None
+            raise
+        if rehearsed:
+            for factory, context in zip(self.contexts, contexts, strict=True):
+                rehearse(context, factory.role, svid)
 
         def swap() -> None:
             for factory, context in zip(self.contexts, contexts, strict=True):
@@ -219,7 +234,7 @@ class CertificateManager(Service):
         verdict = self._judge_ourselves(trust, svid)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
-        swap = self._built(svid, trust)
+        swap = self._built(svid, trust, rehearsed=True)
         self._rotation_log.issued(svid, first=first)
         swap()
         self.trust_store.believe(trust, by=self)

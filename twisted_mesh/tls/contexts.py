@@ -42,6 +42,8 @@ def build_context(
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD if role.serves else SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    # Said too, or a machine's openssl.cnf may say something lower.
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
     context.set_mode(_NO_AUTO_CHAIN | SSL.MODE_RELEASE_BUFFERS)
     # A resumed session skips the callback, and only the two together prevent it.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
