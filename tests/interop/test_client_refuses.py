@@ -173,13 +173,13 @@ def test_nobody_listening_is_status_3(shared: House) -> None:
 
 def test_an_unknown_host_is_status_3(shared: House) -> None:
     done = shared.client("--server", "https://nowhere.invalid:9443", "--timeout", "5s")
-    assert_refused(done, "the host name is unknown", status=3)
+    assert_refused(done, "the name nowhere.invalid cannot be looked up", status=3)
 
 
 def test_a_black_hole_is_status_3_in_the_time_that_was_given(shared: House) -> None:
     with listening(silence) as hole:
         done = shared.client("--server", hole.url, "--timeout", "1s")
-    assert_refused(done, "did not answer in time", status=3)
+    assert_refused(done, "did not answer within 1 s", status=3)
     assert hole.callers == 1
 
 
@@ -198,9 +198,9 @@ def test_a_server_that_shakes_hands_and_never_answers_is_status_3(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "what the peer sent is not TLS"),
-        (b"\x16\x03\x03", "the other side closed the connection"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what the peer sent is not TLS"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "speaks SSH, and no TLS"),
+        (b"\x16\x03\x03", "took the connection and closed it"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks plain HTTP, and no TLS"),
     ],
 )
 def test_what_does_not_speak_tls_is_status_3(answer: bytes, words: str, shared: House) -> None:

@@ -99,7 +99,10 @@ SERIAL = "1f2e"
         ),
         ("cert revoke --reason superseded --yes", "say which certificates: --serial, --spiffe-id"),
         ("cert revoke --issued-before noon --yes", "--issued-before: 'noon' is not a time"),
-        ("cert revoke --key /dev/null --yes", "--key /dev/null cannot be read (it is a device or a socket"),
+        (
+            "cert revoke --key /dev/null --yes",
+            "--key /dev/null cannot be read (it is a device or a socket",
+        ),
         (f"cert revoke --serial {SERIAL} --yes --reason certificateHold", "is not one of"),
         (f"cert revoke --serial {SERIAL}", "no terminal to ask for confirmation at: add --yes"),
         (f"cert revoke --serial {SERIAL} --yes --reason why", "'why' is not one of"),
