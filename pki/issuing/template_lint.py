@@ -86,7 +86,7 @@ def alternative_names(d: Filled) -> Iterator[Problem]:
     for tag, content in d.fields.names:
         found.setdefault(tag, []).append(content)
     uris = [uri.decode("ascii", "replace") for uri in found.pop(URI)]
-    yield from uri_problems(uris, d.subject)
+    yield from uri_problems(uris, lambda: d.subject)
     rule = "RFC 5280 section 4.2.1.6"
     if uris != [d.subject]:
         yield broken(d, "the URI name is not the SPIFFE ID that was granted", rule)

@@ -6,8 +6,8 @@ path validation by RFC 5280 section 6).
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
-from functools import lru_cache
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 
 from attrs import frozen
 from cryptography import x509
@@ -39,8 +39,10 @@ from pki.svid.x509svid import (
     subject_of,
     validity_of,
 )
+from pki.validity import Validity
 
 _MAX_PRESENTED = 10
+_ALWAYS = Validity(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
 @frozen
@@ -60,7 +62,16 @@ class Verdict:
 
     def holds_at(self, now: datetime) -> bool:
         """Whether the verdict, once good, is still good as far as the clock is concerned."""
-        return all(validity_of(cert).contains(now) for cert in self.path)
+        return self._validity.contains(now)
+
+    @cached_property
+    def _validity(self) -> Validity:
+        """While all certificates of the path are valid."""
+        spans = [validity_of(cert) for cert in self.path]
+        return Validity(
+            max((span.not_before for span in spans), default=_ALWAYS.not_before),
+            min((span.not_after for span in spans), default=_ALWAYS.not_after),
+        )
 
 
 def judge(

@@ -1,7 +1,8 @@
 """X.509-SVIDs: the rules that make a certificate the identity of a workload, and one with its key."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Protocol, TypeVar, cast
 
 from attrs import field, frozen
@@ -135,11 +136,11 @@ def leaf_problems(cert: x509.Certificate, purpose: Purpose) -> list[Problem]:
         ]
 
 
-def uri_problems(uris: Sequence[str], subject: str) -> Iterator[Problem]:
-    """What keeps the URI names of ``subject`` from being one workload's SPIFFE ID."""
+def uri_problems(uris: Sequence[str], subject: Callable[[], str]) -> Iterator[Problem]:
+    """What keeps URI names from being one workload's SPIFFE ID; ``subject`` says whose they are."""
 
     def problem(detail: str, rule: str) -> Problem:
-        return Problem(Code.NOT_AN_SVID, detail, _ANEW, rule, subject)
+        return Problem(Code.NOT_AN_SVID, detail, _ANEW, rule, subject())
 
     if len(uris) != 1:
         yield problem(
@@ -157,12 +158,10 @@ def uri_problems(uris: Sequence[str], subject: str) -> Iterator[Problem]:
 
 
 def _leaf_problems(cert: x509.Certificate, purpose: Purpose) -> Iterator[Problem]:
-    subject = subject_of(cert)
-
     def problem(code: Code, detail: str, rule: str) -> Problem:
-        return Problem(code, detail, _ANEW, rule, subject)
+        return Problem(code, detail, _ANEW, rule, subject_of(cert))
 
-    yield from uri_problems(uri_names(cert), subject)
+    yield from uri_problems(uri_names(cert), partial(subject_of, cert))
     constraints = extension(cert, x509.BasicConstraints)
     if constraints and constraints.ca:
         yield problem(

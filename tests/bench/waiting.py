@@ -26,9 +26,11 @@ from tests.bench.revocation_live import CLIENT_KEY
 from tests.bench.tables import Table
 from tests.ca_socket import CaSocket
 from tests.running import PATIENCE
+from twisted_mesh.revocation.feed import WAIT
 
 _WAITING = 1000
-_SECONDS = 60.0
+#: Whole rounds of questions: after each answer they come back together.
+_SECONDS = 2.0 * WAIT
 
 
 @define(eq=False)
@@ -80,7 +82,7 @@ class Waiters:
             log = told.get("log")
             size = f"&log={log['checkpoint'].splitlines()[1]}" if log else "&log=0"
             where = f"after={told['generation']}&store={told['store']}{size}"
-            _ask(connection, f"{where}&wait=25s")
+            _ask(connection, f"{where}&wait={WAIT}s")
 
 
 def _ask(connection: Any, query: str) -> None:

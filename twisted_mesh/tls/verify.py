@@ -95,6 +95,8 @@ class Handshake:
     presented: Sequence[bytes] = field(default=(), init=False)
     generation: int = field(default=0, init=False)
     """Of the trust that the verdict was given under."""
+    _changes: int = field(default=0, init=False)
+    """How often the judge's trust had been swapped by then."""
     _pin: RootPin | None = field(init=False)
     """As it was when the connection began, and its context was built."""
 
@@ -111,9 +113,20 @@ class Handshake:
         """Whether the peer was judged, and nothing was found against it."""
         return self.verdict is not None and self.verdict.ok and not self.problems
 
+    @property
+    def holds(self) -> bool:
+        """Whether the peer was accepted, and nothing has changed since that could have it refused now."""
+        verdict = self.verdict
+        return (
+            verdict is not None
+            and not self.problems
+            and self.judge.still_holds(verdict, self._changes)
+        )
+
     def decide(self, presented: Sequence[bytes]) -> bool:
         """Judge the whole chain, in DER, leaf first."""
         self.presented, self.generation = presented, self.judge.trust.generation
+        self._changes = self.judge.changes
         self.verdict = self.judge.verdict_on_der(presented, self.purpose)
         unmet = [check(self.verdict.path[0]) for check in self.leaf_checks if self.verdict.path]
         self.problems = (*self.verdict.problems, *filter(None, unmet))

@@ -122,6 +122,8 @@ class Judge:
     _trust: Trust = field(factory=Trust)
     freshness: Freshness = field(factory=Freshness)
     """Of the revocations that are believed: once they are too old nobody may be let in."""
+    changes: int = field(default=0, init=False)
+    """How often trust was swapped."""
     _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
     _refusals: OrderedDict[tuple[bytes, Purpose], _Refusal] = field(factory=OrderedDict, init=False)
     """By the chain's SHA-256."""
@@ -137,6 +139,7 @@ class Judge:
     def trust(self, trust: Trust) -> None:
         """Believe it, and forget every verdict. For the reviewer alone: who sets it passes open connections by."""
         self._trust = trust
+        self.changes += 1
         self._verdicts.clear()
         self._refusals.clear()
 
@@ -154,6 +157,15 @@ class Judge:
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
         return self._unless_stale(self._lasting_verdict(presented, purpose))
+
+    def still_holds(self, verdict: Verdict, changes: int) -> bool:
+        """Whether a verdict is good, was given after so many :attr:`changes`, and would be given again now."""
+        return (
+            verdict.ok
+            and changes == self.changes
+            and not self.freshness.refuses
+            and verdict.holds_at(self._now())
+        )
 
     def _unless_stale(self, verdict: Verdict) -> Verdict:
         if self.freshness.refuses:

@@ -12,7 +12,7 @@ from twisted_mesh.ca.api.authentication import Authenticator
 from twisted_mesh.ca.api.request import refuse_browsers
 from twisted_mesh.ca.api.resource import AnsweringResource
 from twisted_mesh.ca.api.response import Answer
-from twisted_mesh.ca.api.routes import action_of, methods_of, route_of
+from twisted_mesh.ca.api.routes import action_of, matched, methods_of, route_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.request import BoundedRequest
@@ -55,10 +55,11 @@ class CaApi(AnsweringResource):
         if self.guards_browsers:
             refuse_browsers(request)
         arrived = Arrived.on(request, self.authenticator)
+        found = matched(request)
         try:
             # Before anything else: also whoever asks for what there is not can ask too often.
-            charged = arrived.charge(self.throttle, action_of(request))
-            route, rest = route_of(request)
+            charged = arrived.charge(self.throttle, action_of(found))
+            route, rest = route_of(request, found)
             known = await charged.attest(self.attestors, self.ca.entries.lets_in, route.proving)
             call = known.permit(route.action).read(rest)
             return await route.handler(self.ca, call)

@@ -218,8 +218,12 @@ class WrongMethod(BadRequest):
     code = Code.METHOD_NOT_ALLOWED
 
 
-def _matched(request: BoundedRequest) -> tuple[str, str, str]:
-    """Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none."""
+#: Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none.
+Matched = tuple[str, str, str]
+
+
+def matched(request: BoundedRequest) -> Matched:
+    """What is asked for."""
     method, path = request.method.decode("ascii", "replace"), path_of(request)
     above, _, rest = path.rpartition("/")
     deep = (
@@ -233,23 +237,23 @@ def _matched(request: BoundedRequest) -> tuple[str, str, str]:
 
 def methods_of(request: BoundedRequest) -> tuple[str, ...]:
     """What can be done to its path."""
-    _, path, _ = _matched(request)
+    _, path, _ = matched(request)
     return tuple(sorted(_PATHS[path])) if path else ()
 
 
-def action_of(request: BoundedRequest) -> Action | None:
-    """What is asked for; None where there is nothing to be asked."""
-    method, path, _ = _matched(request)
+def action_of(found: Matched) -> Action | None:
+    """What would be done; None where there is nothing to be asked."""
+    method, path, _ = found
     route = ROUTES.get((method, path))
     return route.action if route else None
 
 
-def route_of(request: BoundedRequest) -> tuple[Route, str]:
-    """The route, and what its path's ``*`` stands for.
+def route_of(request: BoundedRequest, found: Matched) -> tuple[Route, str]:
+    """The route of ``request``, and what its path's ``*`` stands for.
 
     Raises :class:`NoSuchRoute`, :class:`WrongMethod`, :class:`OtherMedia`.
     """
-    method, path, rest = _matched(request)
+    method, path, rest = found
     if not path:
         raise NoSuchRoute(
             HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
