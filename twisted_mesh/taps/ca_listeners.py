@@ -31,7 +31,7 @@ from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.runtime.socket_owner import listener_at
-from twisted_mesh.taps import default_entry, publication
+from twisted_mesh.taps import own_address
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.early_port import EarlyReactor
@@ -139,7 +139,7 @@ class CaListeners:
             f"the TLS address {self.options['listen']}",
         )
         address: IAddress = port.getHost()
-        shared.ca.url.settle(default_entry.reached_at(address, self.options["public-url"]))
+        shared.ca.url.settle(own_address.reached_at(address, self.options["public-url"]))
         return address
 
     def _open_socket(self, shared: "_Shared") -> None:
@@ -170,7 +170,7 @@ class CaListeners:
             "--insecure-http is on: every process of this machine is an administrator of this CA, without proof, "
             "at http://localhost:{port}. Never where anything matters.",
             event="insecure-http",
-            port=default_entry.port_of(address),
+            port=own_address.port_of(address),
         )
 
     def _open_crls(self, endpoint: IStreamServerEndpoint, shared: "_Shared") -> None:
@@ -179,13 +179,13 @@ class CaListeners:
         site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
         port = self.listening(endpoint.listen(site), f"the CRL address {self.options['crl-http']}")
         address = port.getHost()
-        url = publication.url(address, self.options["public-url"])
+        url = own_address.published_at(address, self.options["public-url"])
         shared.ca.current.publish_at(url)
         self.log.info(
             "CRLs, OCSP answers and the issuing CA's certificate are at {url}, and certificates say so",
             event="publishing-at",
             url=url,
-            port=default_entry.port_of(address),
+            port=own_address.port_of(address),
         )
 
     def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:

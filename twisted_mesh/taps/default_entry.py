@@ -1,9 +1,7 @@
-"""What ``mesh-ca`` does about registration at its start: the file of entries, the default entry, its own address."""
+"""What ``mesh-ca`` does about registration at its start: the file of entries, the default entry."""
 
 import os
-import socket
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from twisted.internet.interfaces import IAddress
 
@@ -11,9 +9,9 @@ from pki.policy.entry import DEFAULT_ENTRY, EntryMembers, RegistrationEntry, rea
 from pki.spiffe import TrustDomain
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.taps.own_address import is_loopback
 
 _log = logger("ca")
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - to compare with, not to bind
 
 
 def default_entry(trust_domain: TrustDomain) -> RegistrationEntry:
@@ -77,36 +75,3 @@ async def settle(
             event="no-entries",
             by_hand=by_hand,
         )
-
-
-def is_loopback(address: IAddress) -> bool:
-    """Whether only this machine reaches a listening ``address`` of Twisted's."""
-    host = getattr(address, "host", None)
-    if host is None:  # a unix socket
-        return hasattr(address, "name")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def reached_at(address: IAddress, public_url: str | None) -> str:
-    """The URL by which callers reach the CA's TLS port, as far as can be known here."""
-    if public_url is not None and public_url.startswith("https://"):
-        return public_url
-    host = reached_host(address)
-    return f"https://{f'[{host}]' if ':' in host else host}:{port_of(address)}"
-
-
-def port_of(address: IAddress) -> int:
-    """The number of the port of a listening ``address``; 0 where it has none, as a unix socket."""
-    number: int = getattr(address, "port", 0)
-    return number
-
-
-def reached_host(address: IAddress) -> str:
-    """The name or address by which callers reach a listening ``address``, as far as can be known here."""
-    host: str = getattr(address, "host", "localhost")
-    if host == "127.0.0.1":
-        return "localhost"
-    return socket.gethostname() if host in _EVERYWHERE else host

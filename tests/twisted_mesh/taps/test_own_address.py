@@ -5,7 +5,7 @@ import socket
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from twisted_mesh.taps import publication
+from twisted_mesh.taps import own_address
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8080)
 EVERYWHERE = IPv4Address("TCP", "0.0.0.0", 8080)
@@ -34,4 +34,4 @@ HERE = socket.gethostname()
 def test_it_is_plain_http_at_a_host_that_is_reached(
     address: object, public_url: str | None, url: str
 ) -> None:
-    assert publication.url(address, public_url) == url
+    assert own_address.published_at(address, public_url) == url
