@@ -70,6 +70,27 @@ def test_two_identities_that_have_taken_all_leave_an_honest_caller_in(
         assert [asked(small, port, honest, request) for _ in range(5)] == [200] * 5
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/api/test_throttle.py::test_what_lets_many_ids_in_has_a_share_of_its_own"
+)
+def test_all_ids_of_one_entry_share_a_rate(house: House) -> None:
+    house.start_ca("--rate-limit", "1:20")
+    house.start_server()
+    identities = [house.identity(f"of-many-{number}") for number in range(14)]
+    with ExitStack() as stack:
+        wires = [stack.enter_context(tls(house.ca_port, house.root, i)) for i in identities]
+
+        def statuses() -> list[int]:
+            for wire in wires:
+                wire.sendall(TRUST)
+            return [int(wire.recv(65536).split()[1]) for wire in wires]
+
+        # Each of them may ask twenty times; all of them two hundred times, and a little more by the clock.
+        told = [status for _ in range(19) for status in statuses()]
+    assert set(told) == {200, 429}
+    assert 100 <= told.count(200) <= 230
+
+
 def test_an_id_has_its_quota_of_certificates_and_not_more_after_a_restart(house: House) -> None:
     ca = house.start_ca("--quota", "2:100")
     key = ec.generate_private_key(ec.SECP256R1())

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.limits.holder_queue import HolderQueue
 from twisted_mesh.runtime.tasks import spawn
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ _AT_ONCE = 32
 @define(eq=False)
 class _Waiter:
     who: str
+    holder: str
     woken: "Deferred[None]" = field(factory=Deferred)
     timer: IDelayedCall | None = None
 
@@ -53,7 +55,11 @@ class _Kept:
 @implementer(IRevocationListener)
 @define(eq=False)
 class Notifier:
-    """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller."""
+    """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller.
+
+    Where as many wait as may, a newcomer takes the place of whoever of the largest holder has waited longest,
+    unless its own holder has as many: what let several IDs in is one.
+    """
 
     clock: IReactorTime
     most: int = 512
@@ -63,6 +69,7 @@ class Notifier:
     is_closed: bool = field(default=False, init=False)
     _waiting: dict[_Waiter, None] = field(factory=dict, init=False)
     _by_one: "Counter[str]" = field(factory=Counter, init=False)
+    _by_holder: HolderQueue[_Waiter] = field(factory=HolderQueue, init=False)
     _kept: dict[Hashable, _Kept] = field(factory=dict, init=False)
     _under_way: "dict[Hashable, list[Deferred[Any]]]" = field(factory=dict, init=False)
     """Who has asked for something new while one was being made, by what they ask for."""
@@ -85,13 +92,12 @@ class Notifier:
         """Whether something has been announced that the next issue will tell, in a moment."""
         return self._issue is not None
 
-    def has_room(self, who: str) -> bool:
+    def has_room(self, who: str, holder: str | None = None) -> bool:
         """Whether ``who`` may wait too. A connection that waits is one that nobody else can have."""
-        return (
-            not self.is_closed
-            and len(self._waiting) < self.most
-            and self._by_one[who] < self.most_of_one
-        )
+        if self.is_closed or self._by_one[who] >= self.most_of_one:
+            return False
+        queue = self._by_holder
+        return len(self._waiting) < self.most or queue.largest > queue.size_of(holder or who) + 1
 
     def announce(self) -> None:
         """There is something to tell; what is asked for from now on has it."""
@@ -107,7 +113,12 @@ class Notifier:
         self.announce()
 
     async def wait(
-        self, seen: int, who: str, seconds: float, gone: "Deferred[None] | None" = None
+        self,
+        seen: int,
+        who: str,
+        seconds: float,
+        gone: "Deferred[None] | None" = None,
+        holder: str | None = None,
     ) -> bool:
         """Until there is an issue after the one ``seen``; False after so many seconds without any.
 
@@ -117,8 +128,11 @@ class Notifier:
             return True
         if seconds <= 0:
             return False
-        waiter = _Waiter(who)
+        waiter = _Waiter(who, holder or who)
+        if len(self._waiting) >= self.most and self._waiting:
+            self._wake(self._by_holder.first_of_largest())
         self._waiting[waiter] = None
+        self._by_holder.add(waiter.holder, waiter)
         self._by_one[who] += 1
         waiter.timer = self.clock.callLater(seconds, self._wake, waiter)
         if gone is not None:
@@ -247,6 +261,7 @@ class Notifier:
         if waiter not in self._waiting:
             return  # it has been
         del self._waiting[waiter]
+        self._by_holder.remove(waiter.holder, waiter)
         self._by_one[waiter.who] -= 1
         if not self._by_one[waiter.who]:
             del self._by_one[waiter.who]

@@ -21,9 +21,13 @@ class Rig:
         self.notifier = Notifier(self.clock, most=2000, most_of_one=1500)
 
     def wait(
-        self, who: str = "a", seconds: float = 25, gone: "Deferred[Any] | None" = None
+        self,
+        who: str = "a",
+        seconds: float = 25,
+        gone: "Deferred[Any] | None" = None,
+        holder: str | None = None,
     ) -> None:
-        waiting = self.notifier.wait(self.notifier.number, who, seconds, gone)
+        waiting = self.notifier.wait(self.notifier.number, who, seconds, gone, holder)
         Deferred.fromCoroutine(waiting).addCallback(lambda news: self.woken.append((who, news)))
 
     def turns(self) -> None:
@@ -126,9 +130,29 @@ def test_so_many_may_wait_and_so_many_of_one(rig: Rig) -> None:
     assert not rig.notifier.has_room("a")
     assert rig.notifier.has_room("b")
     rig.wait("b")
-    assert not rig.notifier.has_room("c")
+    assert not rig.notifier.has_room("b")
     rig.clock.advance(5)
     assert rig.notifier.has_room("a")
+
+
+def test_where_all_places_are_taken_whoever_holds_most_makes_room(rig: Rig) -> None:
+    rig.notifier.most = 6
+    for number in range(5):
+        rig.wait(f"many-{number}", holder="entry:any")
+    rig.wait("b")
+    assert rig.woken == []
+    assert not rig.notifier.has_room("many-9", "entry:any")
+    assert rig.notifier.has_room("c"), "one ID, and one holder"
+    rig.wait("c")
+    assert rig.woken == [("many-0", False)]
+    rig.wait("c")
+    assert rig.woken == [("many-0", False), ("many-1", False)]
+    assert not rig.notifier.has_room("c"), "which has as many as there are to share"
+    assert len(rig.notifier) == 6
+    rig.notifier.announce()
+    rig.turns()
+    assert len(rig.woken) == 8
+    assert rig.notifier.has_room("many-9", "entry:any")
 
 
 def test_closing_lets_everybody_go_and_nobody_wait(rig: Rig) -> None:

@@ -14,7 +14,7 @@ from pki.policy.selector import Selector
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.authentication import Account, Authenticator, principal_of
-from twisted_mesh.ca.api.request import Call, Contents, call_of, contents_of
+from twisted_mesh.ca.api.request import Call, Contents, call_of, contents_of, holder_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import BoundedRequest
@@ -50,7 +50,13 @@ class Arrived:
         ``action`` is None for what there is not: whoever asks for that can ask too often as well.
         """
         if throttle is not None:
-            throttle.charge(self.account, action, self._request.channel.getPeer())
+            request = self._request
+            throttle.charge(
+                self.account,
+                action,
+                request.channel.getPeer(),
+                holder_of(request.channel.transport),
+            )
         return Charged(self._evidence, self._request, self._authenticator)
 
 

@@ -18,6 +18,7 @@ from twisted_mesh.api.messages import LARGEST_PAGE
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken, Query, Status
 
@@ -68,6 +69,13 @@ class Call:
     def who(self) -> str:
         """Who takes turns with others: whoever has proven nothing, by their network."""
         return self.address if self.principal.kind is Kind.ANONYMOUS else self.principal.proof
+
+    @property
+    def holder(self) -> str:
+        """Who answers for the caller where room is wanted: what let several IDs in, or the caller itself."""
+        request = self._request
+        held = None if request is None else holder_of(request.channel.transport)
+        return held or self.who
 
     def read(self, shape: type[T]) -> T:
         """The body as a ``shape``. Raises :class:`BadRequest`."""
@@ -133,6 +141,12 @@ def call_of(
         token,
         asked,
     )
+
+
+def holder_of(transport: object) -> str | None:
+    """What bought the certificate of a connection and perhaps others, as ``entry:ID``; None where it is not known."""
+    place: Place | None = getattr(transport, "place", None)
+    return None if place is None or place.holder == place.key else place.holder
 
 
 def path_of(request: BoundedRequest) -> str:

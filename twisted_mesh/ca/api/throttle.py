@@ -8,6 +8,8 @@ from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, address_key
 
 _A_USER = "unix:uid:"
+#: An entry with a ``*`` buys as many IDs as its holder likes: together they may ask as often as so many.
+_IDS = 10
 
 
 @define(eq=False)
@@ -19,6 +21,8 @@ class Throttle:
 
     clock: IReactorTime
     rate: Rate = DEFAULT_RATE
+    """Of one caller."""
+    _held: TokenBuckets = field(init=False)
     _known: TokenBuckets = field(init=False)
     _users: TokenBuckets = field(init=False)
     _strangers: TokenBuckets = field(init=False)
@@ -27,9 +31,20 @@ class Throttle:
         self._known, self._users, self._strangers = (
             TokenBuckets(self.rate, self.clock.seconds) for _ in range(3)
         )
+        of_holder = Rate(self.rate.per_second * _IDS, self.rate.burst * _IDS)
+        self._held = TokenBuckets(of_holder, self.clock.seconds)
 
-    def charge(self, account: Account, action: Action | None, address: IAddress | None) -> None:
-        """Raises :class:`RateLimited`. What administrators do is never limited, but for signing."""
+    def charge(
+        self,
+        account: Account,
+        action: Action | None,
+        address: IAddress | None,
+        holder: str | None = None,
+    ) -> None:
+        """Raises :class:`RateLimited`. What administrators do is never limited, but for signing.
+
+        ``holder`` is who has several names, and answers for all of them, where that is known.
+        """
         if account.kind is Kind.ANONYMOUS:
             if account.proof.startswith(_A_USER):
                 self._users.charge(account.proof)
@@ -37,3 +52,5 @@ class Throttle:
                 self._strangers.charge(address_key(address))
         elif account.kind is not Kind.ADMINISTRATOR or action is Action.SIGN:
             self._known.charge(account.proof)
+            if holder is not None:
+                self._held.charge(holder)

@@ -90,7 +90,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
     while True:
         if notifier.has_news and not has_waited_enough:
             # Of a burst: it is told together.
-            await notifier.wait(seen, who, wait, gone)
+            await notifier.wait(seen, who, wait, gone, call.holder)
         seen = notifier.number
         waited = notifier.clock.seconds() - began
         if has_waited_enough:
@@ -104,7 +104,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
         if _may_not_wait(notifier, call):
             has_waited_enough = True
             continue
-        is_woken = await notifier.wait(seen, who, wait - waited, gone)
+        is_woken = await notifier.wait(seen, who, wait - waited, gone, call.holder)
         has_waited_enough = not is_woken or notifier.is_closed or call.is_gone
 
 
@@ -116,7 +116,7 @@ def _jwks(bundle: TrustBundle) -> msgspec.Raw:
 
 def _may_not_wait(notifier: Notifier, call: Call) -> bool:
     """Whether as many wait already as may; then the caller is to come back on another connection."""
-    is_full = not notifier.has_room(call.principal.proof)
+    is_full = not notifier.has_room(call.principal.proof, call.holder)
     if is_full:
         call.close_after()
     return is_full

@@ -57,9 +57,15 @@ class NotingThrottle(Throttle):
 
     steps: list[str]
 
-    def charge(self, account: Account, action: Action | None, address: Any) -> None:
+    def charge(
+        self,
+        account: Account,
+        action: Action | None,
+        address: Any,
+        holder: str | None = None,
+    ) -> None:
         self.steps.append("charge")
-        super().charge(account, action, address)
+        super().charge(account, action, address, holder)
 
 
 @define(eq=False)

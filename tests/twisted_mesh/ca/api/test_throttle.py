@@ -72,3 +72,19 @@ def test_what_administrators_do_is_never_limited_but_for_signing(action: Action)
     assert all(gate.passes(ADMINISTRATOR, action=action) for _ in range(10))
     assert gate.passes(ADMINISTRATOR)
     assert not gate.passes(ADMINISTRATOR)
+
+
+def test_what_lets_many_ids_in_has_a_share_of_its_own() -> None:
+    throttle = Throttle(Clock(), Rate(1, 1))
+
+    def passes(number: int, holder: str | None) -> bool:
+        who = Account(f"x509:spiffe://mesh.local/{number}", Kind.WORKLOAD)
+        try:
+            throttle.charge(who, Action.READ_TRUST, HERE, holder)
+        except RateLimited:
+            return False
+        return True
+
+    assert [passes(number, "entry:any") for number in range(12)] == [True] * 10 + [False] * 2
+    assert passes(20, "entry:other")
+    assert passes(21, None)
