@@ -1,45 +1,45 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, field
 from cryptography import x509
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.threads import deferToThread
 from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, Problem, printable
+from pki.errors import PkiError, Problem, printable
 from pki.policy.join_token import JoinToken
-from pki.serial import parse_serial
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
-from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
-from pki.validity import format_duration, parse_rfc3339
+from pki.validity import format_duration
 from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
-from twisted_mesh.api.messages import LogNews, RevocationRow, SignAnswer, SignRequest, TrustAnswer
+from twisted_mesh.api.messages import SignAnswer, SignRequest
+from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.runtime.reach import Reach
-from twisted_mesh.runtime.tasks import within
+from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.log_witness import LogStatement
 
 T = TypeVar("T")
 
@@ -47,9 +47,9 @@ T = TypeVar("T")
 REQUEST_TIMEOUT = 10.0
 #: Seconds that a connection is kept for the next question of who waits for news.
 _KEPT_OPEN = 10
-#: The largest position, and the longest id of a store, that can be asked from.
-_MOST, _LONGEST_STORE = 2**62, 200
 _MAX_ANSWER = 32 * 1024 * 1024
+#: Bytes that are read in a few milliseconds.
+_READ_AT_ONCE = 128 * 1024
 
 
 class CaRefused(PkiError):
@@ -66,22 +66,6 @@ class CaRefused(PkiError):
     def problems(self) -> tuple[Problem, ...]:
         """The CA's reasons, or that it gave none."""
         return self._problems
-
-
-@frozen
-class TrustNews:
-    """What the CA says is to be believed, and what it has revoked since the position asked for."""
-
-    store: str
-    position: int
-    bundles: BundleSet
-    revocations: tuple[Revocation, ...]
-    log: LogStatement | None = None
-    """Of the CA's audit log, where that has moved on."""
-    more: bool = False
-    """Whether there may be others already."""
-    waited: float = 0.0
-    """For how many seconds the CA had waited before it looked for the last time."""
 
 
 @implementer(IAgentEndpointFactory)
@@ -110,6 +94,8 @@ class CaClient:
     timeout: float = REQUEST_TIMEOUT
     ca_user: CaUser = field(factory=CaUser)
     """Who may be the CA at a unix socket."""
+    defer: Defer = deferToThread
+    """Has a long answer read somewhere else."""
     date: datetime | None = field(default=None, init=False)
     """The CA's clock, as it was in its last answer."""
     _shown: X509Svid | None = field(default=None, init=False)
@@ -218,8 +204,8 @@ class CaClient:
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         """The CA's own bundle. Raises :class:`BadBundle` also where it has no root."""
-        answer = await self.ask("GET", "/api/v1/bundle", None, dict[str, object])
-        bundle = TrustBundle.from_jwks_object(trust_domain, answer)
+        content = await self._send("GET", "/api/v1/bundle")
+        bundle = await self._read(content, partial(read_bundle, str(self.address), trust_domain))
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
         return bundle
@@ -237,31 +223,8 @@ class CaClient:
             path += f"&store={quote(store, safe='')}"
         if wait:
             path += f"&wait={wait}s"
-        answer = await self.ask("GET", path, None, TrustAnswer, wait=wait)
-        if not 0 <= answer.generation <= _MOST or not 0 < len(answer.store) <= _LONGEST_STORE:
-            raise Malformed(f"what answers at {self.address} says a position that is none")
-        bundles = [
-            TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
-            for name, jwks in answer.bundles.items()
-        ]
-        revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
-        told = None
-        if isinstance(answer.log, LogNews):
-            try:
-                proof = tuple(bytes.fromhex(hash) for hash in answer.log.proof)
-            except ValueError:
-                raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
-            told = LogStatement(answer.log.verifier, answer.log.checkpoint, proof)
-        return TrustNews(
-            answer.store,
-            answer.generation,
-            BundleSet.of(*bundles),
-            revocations,
-            told,
-            # Before a CA said so, it was known only once nothing came.
-            bool(revocations) if answer.more is None else answer.more,
-            answer.waited,
-        )
+        content = await self._send("GET", path, wait=wait)
+        return await self._read(content, partial(read_news, str(self.address)))
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """The roots of the CA's trust domain."""
@@ -287,10 +250,13 @@ class CaClient:
         Raises :class:`Malformed` for an answer that is no ``shape``.
         """
         content = await self._send(method, path, body, more, wait=wait)
-        try:
-            return msgspec.json.decode(content, type=shape)
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-            raise Malformed(f"what answers at {self.address} is no CA of the mesh") from None
+        return await self._read(content, partial(read_shape, str(self.address), shape))
+
+    async def _read(self, content: bytes, read: Callable[[bytes], T]) -> T:
+        """What ``read`` makes of an answer: on a thread, where that would keep everybody else waiting."""
+        if len(content) <= _READ_AT_ONCE:
+            return read(content)
+        return await self.defer(read, content)
 
     async def _send(
         self,
@@ -380,17 +346,3 @@ def _problem(code: str, detail: str, remedy: str = "") -> Problem:
     if known is None:
         return Problem(Code.CA_REFUSED, f"{code}: {detail}", remedy)
     return Problem(known, detail, remedy)
-
-
-def _revocation(row: RevocationRow) -> Revocation:
-    try:
-        reason = Reason(row.reason)
-    except ValueError:
-        reason = Reason.UNSPECIFIED
-    return Revocation(
-        row.issuer,
-        parse_serial(row.serial),
-        parse_rfc3339(row.revoked_at),
-        reason,
-        parse_rfc3339(row.expires_at),
-    )

@@ -12,7 +12,7 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
 from twisted.internet.task import Cooperator
 from twisted.internet.testing import MemoryReactorClock
@@ -418,6 +418,22 @@ def test_what_is_no_ca_is_said_to_be_none(body: bytes) -> None:
     error = signing().reply(200, body)
     assert isinstance(error, Malformed)
     assert str(error) == "what answers at unix:/run/ca.sock is no CA of the mesh"
+
+
+def test_a_long_answer_is_read_somewhere_else() -> None:
+    """It comes from a CA that has proven who it is, and may be 32 MiB of whatever."""
+    for size, times in ((1000, 0), (200_000, 1)):
+        for asked in (bundle_asked, signing, trust_asked):
+            rig = asked()
+            elsewhere: list[int] = []
+
+            def defer(call: Any, data: bytes, noted: list[int] = elsewhere) -> "Deferred[Any]":
+                noted.append(len(data))
+                return maybeDeferred(call, data)
+
+            rig.client.defer = defer
+            assert isinstance(rig.reply(200, b" " * size + b"[]"), Malformed)
+            assert len(elsewhere) == times
 
 
 @pytest.mark.parametrize("pem", ["", "nonsense", "-----BEGIN CERTIFICATE-----\n"])
