@@ -4,12 +4,17 @@ A reader is here if its bytes come from somebody who has proven nothing, or from
 """
 
 import base64
+import hashlib
 import json
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from io import BytesIO
+from pathlib import Path
 from random import Random
+from tempfile import NamedTemporaryFile
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +38,7 @@ from pki.ocsp.sign import Responder
 from pki.policy.entry import EntryMembers, read_entry
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import Purpose, load_certificates
+from pki.validity import rfc3339
 from tests.answers import answer
 from tests.authorities import (
     BACKEND,
@@ -48,10 +54,14 @@ from tests.authorities import (
     tlv,
 )
 from tests.hostile import dear_chain
+from tests.twisted_mesh.api.test_client import bundle_asked
 from tests.twisted_mesh.http.test_server import Rig
 from tests.twisted_mesh.tls.wires import End
 from twisted_mesh.api.messages import SignRequest
+from twisted_mesh.backup.archive import DATABASE, FORMAT, ROOT, Archive, Manifest, Member
+from twisted_mesh.cli.ctl.why_caller import saved_request
 from twisted_mesh.http.json import parse_json
+from twisted_mesh.http.response_head import LARGEST_HEAD
 from twisted_mesh.trust.judge import Judge
 
 _KIB = 1024
@@ -275,6 +285,56 @@ def _head(size: int) -> bytes:
     return b"GET /now HTTP/1.1\r\nHost: a\r\n" + b"x:y\r\n" * (size // 5) + b"\r\n"
 
 
+def _answer_head(size: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\n" + b"x:y\r\n" * (size // 5 - 8)
+
+
+def _read_answer_head(data: bytes) -> object:
+    rig = bundle_asked()
+    for at in range(0, len(data), 16 * _KIB):
+        rig.wire.protocol.dataReceived(data[at : at + 16 * _KIB])
+    return rig.outcome
+
+
+def _saved_request(size: int) -> bytes:
+    csr = _csr_of_names(size * 9 // 10).decode()
+    return json.dumps({"csr": csr, "requested_id": str(BACKEND)}).encode()
+
+
+def _explain(data: bytes) -> object:
+    with NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return saved_request(file.name).judged(MESH)
+
+
+def _archive(size: int) -> bytes:
+    """As many files of no bytes as fit."""
+    names = [ROOT, DATABASE, *(f"ca/{number}.crt" for number in range(max(1, size // 670)))]
+    nothing = hashlib.sha256().hexdigest()
+    members = [Member(name, 0, nothing) for name in names]
+    said = (FORMAT, rfc3339(NOW), "1", nothing, "", 0, 0, None, 0, [], members)
+    manifest = Manifest(*said)
+    target = BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in (("manifest.json", manifest.to_bytes()), *((n, b"") for n in names)):
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, BytesIO(content))
+    return target.getvalue()
+
+
+def _read_archive(data: bytes) -> object:
+    with NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        archive = Archive.open(Path(file.name))
+        try:
+            return archive.read()
+        finally:
+            archive.close()
+
+
 def _chunks(size: int) -> bytes:
     """A byte in each chunk."""
     head = b"POST /now HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -349,6 +409,29 @@ READERS = (
     Reader("JSON, one string", "pairs of surrogates, escaped", _BODY, _strings, _read_json),
     Reader("HTTP head", "lines of five bytes", 16 * _KIB, _head, _read_http),
     Reader("HTTP body", "a byte in each chunk", 384 * _KIB, _chunks, _read_http, largest=96 * _KIB),
+    Reader(
+        "HTTP head of a server",
+        "lines of five bytes, without an end",
+        LARGEST_HEAD + 16 * _KIB,
+        _answer_head,
+        _read_answer_head,
+    ),
+    Reader(
+        "saved request, for `why`",
+        "names without end",
+        30 * _KIB,
+        _saved_request,
+        _explain,
+        checks=1,
+    ),
+    Reader(
+        "backup archive",
+        "files of no bytes, as many as a manifest can name",
+        5 * 1024 * _KIB,
+        _archive,
+        _read_archive,
+        largest=512 * _KIB,
+    ),
     Reader(
         "signed note of a log", "signatures of others without end", 128 * _KIB, _note, _read_note
     ),
