@@ -21,7 +21,6 @@ from pki.audit.log import (
     Entry,
     LogContradicts,
     LogKey,
-    Replaced,
     Unvouched,
     advance,
 )
@@ -29,7 +28,6 @@ from pki.audit.merkle import EMPTY_ROOT, BadProof, DamagedTree
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.policy.policy import Principal, administrator
-from pki.validity import spoken_time
 from twisted_mesh.ca.checkpoint_memory import CheckpointMemory, SignedCheckpoint
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -87,6 +85,8 @@ class AuditLog:
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
     """Held by whoever signs: of two that are signed at a time the smaller must not be remembered last."""
     _memory: CheckpointMemory = field(init=False)
+    _unsaved: list[SignedCheckpoint] = field(factory=list, init=False)
+    """Those that are remembered, and not in the record yet."""
 
     def __attrs_post_init__(self) -> None:
         self._memory = CheckpointMemory(self.key.verifier, self.path)
@@ -178,7 +178,7 @@ class AuditLog:
             remembered = self._memory.recall()
             saved = self._opened(await self.store.last_checkpoint(), any_name=is_restored)
             count, _ = await self.store.last_act()
-            base = self._base(remembered, saved, count, is_restored=is_restored)
+            base = self._memory.base(remembered, saved, count, is_restored=is_restored)
             head = await self._taken_in()
             await self._compare(base, head)
             self._bound_tail(base, head)
@@ -192,6 +192,8 @@ class AuditLog:
             self.latest = base
             if remembered is None or remembered.checkpoint != base.checkpoint:
                 await self.aside(lambda: self._memory.keep(base))
+            if base is remembered and (saved is None or base.checkpoint != saved.checkpoint):
+                self._unsaved.append(base)  # which a crash has kept from it
             return
         # From now on the record alone says nothing, not even that there is no checkpoint yet.
         if head.size and base is not None:
@@ -208,48 +210,6 @@ class AuditLog:
         if saved is None or (saved[1].partition("\n")[0] != self.key.name and not any_name):
             return None
         return self._memory.opened(saved[1])
-
-    def _base(
-        self,
-        remembered: SignedCheckpoint | None,
-        saved: SignedCheckpoint | None,
-        count: int,
-        *,
-        is_restored: bool,
-    ) -> SignedCheckpoint | None:
-        """What the log must go on from; None for a log that nobody has signed yet. Raises :class:`LogContradicts`.
-
-        - After a restore: what is remembered of the log that it made, else what the restored record says.
-        - Otherwise what is remembered, or what the record says if that is more.
-        - Where the memory is lost: what the record says, with a word.
-        - Where there is neither: nothing, in a record without acts.
-        """
-        if remembered is not None and remembered.checkpoint.origin != self.key.name:
-            if not is_restored:
-                seen = remembered.checkpoint
-                raise Replaced(
-                    f"the record has the log {self.key.name} of {count} entries, and {self.path} remembers "
-                    f"{seen.origin} of {seen.size}: the record was replaced or begun anew, and no restore says why"
-                )
-            return saved
-        if remembered is not None:
-            larger = saved is not None and saved.checkpoint.size > remembered.checkpoint.size
-            return saved if larger and not is_restored else remembered
-        if saved is not None or is_restored:
-            if not is_restored and self.path is not None:
-                _log.warn(
-                    "{path} is not there, so the audit log is believed as the record has it: {size} entries of {at}",
-                    event="checkpoints-lost",
-                    path=str(self.path),
-                    size=saved.checkpoint.size if saved else 0,
-                    at=spoken_time(saved.checkpoint.at) if saved else "no time",
-                )
-            return saved
-        if count:
-            raise Unvouched(
-                f"the record has {count} acts, and no checkpoint of them is left, in it or in {self.path}"
-            )
-        return None
 
     async def _taken_in(self) -> LogHead:
         """The tree once every recorded act is in it."""
@@ -379,7 +339,14 @@ class AuditLog:
         signed = await self._note(head)
         # Remembered before anybody can have seen it.
         await self.aside(lambda: self._memory.keep(signed))
-        await self._save(signed)
+        self._unsaved.append(signed)
+        await self._save_all()
+
+    async def _save_all(self) -> None:
+        """Have the record take what is remembered, in the order in which it was signed."""
+        while self._unsaved:
+            await self._save(self._unsaved[0])
+            del self._unsaved[0]
 
     async def _note(self, head: LogHead) -> SignedCheckpoint:
         checkpoint = Checkpoint(self.key.name, head.size, head.root, self.now())

@@ -8,10 +8,13 @@ from pathlib import Path
 import msgspec
 from attrs import define, field, frozen
 
-from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
+from pki.audit.log import BadCheckpoint, Checkpoint, Replaced, Unvouched, Verifier
 from pki.errors import PkiError
+from pki.validity import spoken_time
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import read_file, write_whole
 
+_log = logger("ca")
 #: So many of the newest stay, and of those before them one for each power of two that the log has grown by since.
 _NEWEST = 16
 
@@ -62,6 +65,48 @@ class CheckpointMemory:
             f"what was signed last cannot be known, since {self.path} is damaged ({why}): no crash leaves it so, "
             "somebody or the disk has changed it"
         )
+
+    def base(
+        self,
+        remembered: SignedCheckpoint | None,
+        saved: SignedCheckpoint | None,
+        count: int,
+        *,
+        is_restored: bool,
+    ) -> SignedCheckpoint | None:
+        """What the log must go on from; None for a log that nobody has signed yet. Raises :class:`LogContradicts`.
+
+        - After a restore: what is remembered of the log that it made, else what the restored record says.
+        - Otherwise what is remembered, or what the record says if that is more.
+        - Where the memory is lost: what the record says, with a word.
+        - Where there is neither: nothing, in a record without acts.
+        """
+        if remembered is not None and remembered.checkpoint.origin != self.verifier.name:
+            if not is_restored:
+                seen = remembered.checkpoint
+                raise Replaced(
+                    f"the record has the log {self.verifier.name} of {count} entries, and {self.path} remembers "
+                    f"{seen.origin} of {seen.size}: the record was replaced or begun anew, and no restore says why"
+                )
+            return saved
+        if remembered is not None:
+            larger = saved is not None and saved.checkpoint.size > remembered.checkpoint.size
+            return saved if larger and not is_restored else remembered
+        if saved is not None or is_restored:
+            if not is_restored and self.path is not None:
+                _log.warn(
+                    "{path} is not there, so the audit log is believed as the record has it: {size} entries of {at}",
+                    event="checkpoints-lost",
+                    path=str(self.path),
+                    size=saved.checkpoint.size if saved else 0,
+                    at=spoken_time(saved.checkpoint.at) if saved else "no time",
+                )
+            return saved
+        if count:
+            raise Unvouched(
+                f"the record has {count} acts, and no checkpoint of them is left, in it or in {self.path}"
+            )
+        return None
 
     def earlier(self, since: datetime | None) -> Sequence[int]:
         """Sizes of those from then on, without the last one, which may not be anywhere else yet."""

@@ -367,6 +367,34 @@ def test_checkpoints_that_are_gone_from_the_record_are_told(lives: Lives) -> Non
     assert result_of(lives.begin().lost_checkpoints()) == (4,)
 
 
+def test_a_checkpoint_that_a_crash_kept_out_of_the_record_is_not_missed(lives: Lives) -> None:
+    """It is remembered first, and recorded then."""
+    lives.live(2)
+    log = lives.begin()
+    result_of(log.record(Act.ADMINISTER, "3", {}, ADMIN))
+    lives.store.broken = {"SaveCheckpoint"}
+    with pytest.raises(StoreError):
+        result_of(log.extend())
+    lives.end()
+    lives.live(1)
+    assert result_of(lives.begin().lost_checkpoints()) == ()
+
+
+def test_a_checkpoint_that_the_store_did_not_take_is_recorded_with_the_next(lives: Lives) -> None:
+    log = lives.begin()
+    for number in range(3):
+        result_of(log.record(Act.ADMINISTER, str(number), {}, ADMIN))
+        lives.store.broken = {"SaveCheckpoint"} if number == 1 else set()
+        if number == 1:
+            with pytest.raises(StoreError):
+                result_of(log.extend())
+        else:
+            result_of(log.extend())
+    assert result_of(log.lost_checkpoints()) == ()
+    found = result_of(settled(lives.store.checkpoints(0, 10)))
+    assert [size for size, _ in found] == [1, 2, 3]
+
+
 # How much is remembered.
 
 
