@@ -1,5 +1,6 @@
 """What can be wrong, as data: a :class:`Problem` is one reason, a :class:`PkiError` carries them all."""
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -46,6 +47,20 @@ HOSTILE_INPUT: tuple[type[BaseException], ...] = (
 )
 
 
+#: A line or more of base64, and letters and digits in one run, as names seldom have them.
+_BASE64 = re.compile(
+    r"(?<![A-Za-z0-9+/])(?=[A-Za-z+/]*[0-9])(?=[a-z0-9+/]*[A-Z])[A-Za-z0-9+/]{24,}={0,2}"
+)
+_RUN = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{12,}")
+#: What is left of it between other characters, where one such run was seen.
+_PIECE = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])|(?=[A-Za-z0-9]*[a-z][A-Z]))[A-Za-z0-9]{6,}"
+)
+#: A name and a password before the host of a URL.
+_USER_INFO = re.compile(r"//[^/@\s]+@")
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
 def printable(text: str, limit: int = 400) -> str:
     """``text`` as one line that is safe to show or log: no control characters, at most ``limit`` long.
 
@@ -57,6 +72,25 @@ def printable(text: str, limit: int = 400) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def discreet(text: str, limit: int = 400) -> str:
+    """:func:`printable`, without what may be a secret that was put where something else belongs.
+
+    A token, a passphrase or a piece of a key is a long run of letters and digits; few names are. What is hex is
+    shown: the serials, hashes and ids here are, and no secret is; and so are SPIFFE IDs, which the mesh tells anybody.
+    """
+    if text.startswith("spiffe://"):
+        return printable(text, limit)
+    text = _USER_INFO.sub("//(not shown)@", text.replace("\0", ""))
+    if not ("PRIVATE KEY" in text or _BASE64.search(text) or _RUN.search(text)):
+        return printable(text, limit)
+    return printable(_PIECE.sub(_hidden, _RUN.sub(_hidden, _BASE64.sub(_hidden, text))), limit)
+
+
+def _hidden(run: re.Match[str]) -> str:
+    found = run[0]
+    return found if _HEX.issuperset(found) else f"({len(found)} characters, not shown)"
 
 
 @frozen

@@ -3,7 +3,7 @@
 import re
 import secrets
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 
 _HEX = re.compile(r"[0-9a-f]{1,40}", re.ASCII)
 
@@ -38,6 +38,6 @@ def parse_serial(text: str) -> int:
         digits = "".join(pairs) if all(len(pair) == 2 for pair in pairs) else ""
     if not _HEX.fullmatch(digits):
         raise Malformed(
-            f"{printable(text, 60)!r} is not a serial number: write it in hex, like 1a2b3c or 1A:2B:3C"
+            f"{discreet(text, 60)!r} is not a serial number: write it in hex, like 1a2b3c or 1A:2B:3C"
         )
     return int(digits, 16)

@@ -11,7 +11,7 @@ from typing import Self
 from attrs import frozen
 
 from pki.codes import Code
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 
 _SCHEME = "spiffe://"
 _MAX_ID = 2048
@@ -30,7 +30,7 @@ class NotASpiffeId(Malformed):
 
     def __init__(self, text: str, rule: str) -> None:
         self.rule = rule
-        super().__init__(f"{printable(text, 120)!r} is not a SPIFFE ID: {rule}")
+        super().__init__(f"{discreet(text, 120)!r} is not a SPIFFE ID: {rule}")
 
 
 @frozen(order=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import frozen
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: How long ``2026-11-23T10:00:00`` is: fractions and the offset come after.
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not match:
         raise Malformed(
-            f"{printable(text, 40)!r} is not a duration: write a whole number and one of s, m, h, d, like 90s or 1h"
+            f"{discreet(text, 40)!r} is not a duration: write a whole number and one of s, m, h, d, like 90s or 1h"
         )
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
@@ -90,7 +90,7 @@ def parse_rfc3339(text: str) -> datetime:
     except (ValueError, OverflowError):  # an offset can lead out of the years 1 to 9999
         pass
     raise Malformed(
-        f"{printable(text, 40)!r} is not a time: write it like 2026-11-23T10:00:00Z (RFC 3339)"
+        f"{discreet(text, 40)!r} is not a time: write it like 2026-11-23T10:00:00Z (RFC 3339)"
     )
 
 

@@ -10,7 +10,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet
 from pki.spiffe import SpiffeId
 from twisted_mesh.http.address import names_port, server_name, split_url
 from twisted_mesh.http.response_body import read_body
@@ -45,7 +45,7 @@ class ServerUrl:
         url = split_url(text, {"https": 443})
         if url is None:
             raise Malformed(
-                f"{printable(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
+                f"{discreet(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
             )
         _, host, port = url
         return cls(host, port, not names_port(text))

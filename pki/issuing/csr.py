@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from pki.codes import Code
 from pki.der import blocks, inside
-from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, discreet, printable
 from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
 from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
@@ -331,7 +331,7 @@ def _names(
                     _problem(
                         Code.WRONG_URI,
                         f"the CSR names the URI {printable(str(value), 120)!r}, "
-                        f"and {printable(requested_id, 120)!r} was requested",
+                        f"and {discreet(requested_id, 120)!r} was requested",
                         "let the CSR carry the requested ID as its only URI, or none",
                         "csr",
                     )
@@ -343,7 +343,7 @@ def _names(
                 problems.append(
                     _problem(
                         Code.MALFORMED_DNS_NAME,
-                        f"{printable(name.value, 120)!r} is not a host name in lower case without wildcards",
+                        f"{discreet(name.value, 120)!r} is not a host name in lower case without wildcards",
                         "",
                         "csr",
                     )

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from attrs.validators import min_len
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, Problem, Refused, printable
+from pki.errors import Malformed, PkiError, Problem, Refused, discreet
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
 from pki.policy.id_template import CannotFill, IdTemplate
@@ -323,7 +323,7 @@ def candidates(
 
 def _dns_name(text: str) -> str:
     if not is_dns_name(text):
-        raise Malformed(f"{printable(text, 80)!r} is no host name in lower case without wildcards")
+        raise Malformed(f"{discreet(text, 80)!r} is no host name in lower case without wildcards")
     return text
 
 
@@ -333,7 +333,7 @@ def _address(text: str) -> IPAddress:
             return ip_address(text)
     except ValueError:
         pass
-    raise Malformed(f"{printable(text, 80)!r} is no IP address")
+    raise Malformed(f"{discreet(text, 80)!r} is no IP address")
 
 
 def _algorithm(text: str) -> KeyAlgorithm:
@@ -341,7 +341,7 @@ def _algorithm(text: str) -> KeyAlgorithm:
         return KeyAlgorithm(text)
     except ValueError:
         known = ", ".join(KeyAlgorithm)
-        raise Malformed(f"{printable(text, 40)!r} is none of {known}") from None
+        raise Malformed(f"{discreet(text, 40)!r} is none of {known}") from None
 
 
 def _problem(name: str, detail: str, code: Code = Code.MALFORMED) -> Problem:

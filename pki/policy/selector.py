@@ -9,7 +9,7 @@ from typing import Self
 from attrs import frozen
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet
 from pki.spiffe import SpiffeId
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -54,7 +54,7 @@ class Selector:
                 value = text[len(kind.name) + 1 :]
                 if not kind.is_value(value):
                     raise UnknownSelector(
-                        f"{printable(text, 120)!r} is no selector: write it like {kind.example}"
+                        f"{discreet(text, 120)!r} is no selector: write it like {kind.example}"
                     )
                 return cls(kind.name, value)
         name, is_x509, _ = text.partition(":spiffe://")
@@ -62,7 +62,7 @@ class Selector:
         remedy = f"did you mean {KINDS[likely[0]].example}? " if likely else ""
         examples = ", ".join(kind.example for kind in KINDS.values())
         raise UnknownSelector(
-            f"{printable(text, 120)!r} is no selector: {remedy}there are {examples}"
+            f"{discreet(text, 120)!r} is no selector: {remedy}there are {examples}"
         )
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.codes import Code
-from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
+from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, discreet, printable
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.path import issued_by
@@ -40,7 +40,7 @@ class Fingerprint:
         match = _HEX.fullmatch(text)
         if match is None:
             raise BadFingerprint(
-                f"{printable(text, 100)!r} is no SHA-256 fingerprint: write sha256: and 64 digits of hex, as the CA "
+                f"{discreet(text, 100)!r} is no SHA-256 fingerprint: write sha256: and 64 digits of hex, as the CA "
                 "prints it at its start"
             )
         return cls(bytes.fromhex(match[2].replace(":", "")))

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from zope.interface import implementer
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet, printable
 from twisted_mesh.attest.credentials import peer_uid
 
 _ROOT = 0
@@ -48,7 +48,7 @@ class CaUser:
             return cls(pwd.getpwnam(text).pw_uid)
         except (KeyError, ValueError):
             raise Malformed(
-                f"--ca-user {printable(text, 60)!r} is no user of this machine: write a name or a number"
+                f"--ca-user {discreet(text, 60)!r} is no user of this machine: write a name or a number"
             ) from None
 
     @property

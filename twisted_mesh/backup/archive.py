@@ -19,7 +19,7 @@ import msgspec
 from attrs import define, frozen
 
 from pki.codes import Code
-from pki.errors import PkiError, printable
+from pki.errors import PkiError, discreet
 from pki.validity import parse_rfc3339
 from twisted_mesh.state.directory import StateError, writing_whole
 
@@ -243,7 +243,7 @@ def _header(file: IO[bytes]) -> tarfile.TarInfo | None:
     except (tarfile.HeaderError, ValueError, OverflowError):
         raise BadBackup("it is no tar archive, or is cut short") from None
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
-        raise BadBackup(f"{printable(header.name, 60)!r} is something else than a plain file")
+        raise BadBackup(f"{discreet(header.name, 60)!r} is something else than a plain file")
     return header
 
 
@@ -293,7 +293,7 @@ def _demand_sound(manifest: Manifest, room: int) -> None:
     names = [member.name for member in manifest.members]
     for name in names:
         if not NAME.fullmatch(name):
-            raise BadBackup(f"{printable(name, 60)!r} is no file of a CA")
+            raise BadBackup(f"{discreet(name, 60)!r} is no file of a CA")
     if len(set(names)) != len(names) or not {ROOT, DATABASE} <= set(names):
         raise BadBackup("its manifest has a file twice, or lacks the root or the record")
     for member in manifest.members:

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pki.audit.log import Act, Entry
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import PkiError, discreet
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 from pki.policy.policy import Principal, administrator
 from pki.policy.selector import Selector, spoken
@@ -94,7 +94,9 @@ class RegistrationEntries:
         for known in self.all():
             if known.entry.id == entry_id:
                 return known
-        raise Unknown(f"there is no registration entry {entry_id[:80]!r}: see mesh-ctl entry list")
+        raise Unknown(
+            f"there is no registration entry {discreet(entry_id, 80)!r}: see mesh-ctl entry list"
+        )
 
     def is_known(self, entry_id: str) -> bool:
         """Whether there is an entry of that id, whether it counts or not."""

@@ -18,7 +18,7 @@ import msgspec
 from attrs import evolve
 
 from pki.codes import Code
-from pki.errors import Problem, Refused, printable
+from pki.errors import Problem, Refused, discreet
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.selector import spoken
 from pki.spiffe import TrustDomain
@@ -48,13 +48,13 @@ def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEnt
     try:
         file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
     except (ValueError, RecursionError) as error:  # TOML's, msgspec's and Unicode's are ValueErrors
-        raise BadEntriesFile(f"--entries {path}: {printable(str(error), 300)}") from None
+        raise BadEntriesFile(f"--entries {path}: {discreet(str(error), 300)}") from None
     found, wrong = [], []
     for name, facts in file.entries.items():
         try:
             found.append(_entry(name, facts, trust_domain))
         except Refused as error:
-            wrong += [f"{printable(name, 80)}: {p.subject}: {p.detail}" for p in error.problems]
+            wrong += [f"{discreet(name, 80)}: {p.subject}: {p.detail}" for p in error.problems]
     if wrong:
         raise BadEntriesFile(f"--entries {path}: {'; '.join(wrong)}")
     return tuple(found)
@@ -74,7 +74,7 @@ def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> Regis
         filed = msgspec.convert(facts, _Filed)
     except msgspec.ValidationError as error:
         raise Refused(
-            [Problem(Code.MALFORMED, printable(str(error), 200), subject="entry")]
+            [Problem(Code.MALFORMED, discreet(str(error), 200), subject="entry")]
         ) from None
     read = read_entry(f"file.{name}", trust_domain, filed)
     return evolve(read, id=f"{read.id}.{_meaning(read)}")

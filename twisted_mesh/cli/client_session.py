@@ -11,7 +11,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet
 from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
@@ -80,7 +80,7 @@ class Session:
         path = options["path"]
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
             raise Malformed(
-                f"{printable(path, 80)!r} is no path: it begins with / and has no spaces"
+                f"{discreet(path, 80)!r} is no path: it begins with / and has no spaces"
             )
         try:
             algorithm = KeyAlgorithm(options["key"])

@@ -69,7 +69,9 @@ def run_program(
         return UNUSABLE
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else program
-        say(program, f"{error.format_message().rstrip('.')} (see {path} --help)")
+        from pki.errors import discreet
+
+        say(program, f"{discreet(error.format_message().rstrip('.'), 2000)} (see {path} --help)")
         return UNUSABLE
     except click.ClickException as error:
         say(program, error.message)

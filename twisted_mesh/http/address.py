@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet, printable
 from twisted_mesh.runtime.reach import too_long
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
@@ -42,12 +42,12 @@ class CaAddress:
         url = split_url(text, {"https": 443, "http": 80})
         if url is None:
             raise BadCaUrl(
-                f"{printable(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
+                f"{discreet(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
             )
         scheme, host, port = url
         if scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
             raise BadCaUrl(
-                f"{printable(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
+                f"{discreet(text, 100)}: a CA is asked over plain HTTP on this machine only (--insecure-http); use https://"
             )
         return cls(scheme, host=host, port=port, is_usual_port=not names_port(text))
 

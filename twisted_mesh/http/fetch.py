@@ -18,7 +18,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet
 from twisted_mesh.http.address import split_url
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
@@ -48,7 +48,7 @@ class HttpUrl:
     @classmethod
     def parse(cls, text: str, what: str) -> "HttpUrl":
         """Raises :class:`Malformed`, which names the option ``what``."""
-        shown = printable(text, 100)
+        shown = discreet(text, 100)
         if text.lower().startswith("https:"):
             raise Malformed(
                 f"{what} {shown}: over plain http only, since what is fetched there is signed by its issuer; "

@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from pki.codes import Code
-from pki.errors import PkiError, Problem, printable
+from pki.errors import PkiError, Problem, discreet
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         decoded = _JSON.decode(body.decode("utf-8"))
     except ValueError as error:
         raise BadRequest(
-            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {printable(str(error), 200)}"
+            HTTPStatus.BAD_REQUEST, f"the body is not JSON: {discreet(str(error), 200)}"
         ) from None
     if _SURROGATE.search(body) and _has_half_a_pair(decoded):
         raise BadRequest(
@@ -69,7 +69,7 @@ def parse_json(body: bytes, shape: type[T]) -> T:
         return msgspec.convert(decoded, type=shape)
     except msgspec.ValidationError as error:
         raise BadRequest(
-            HTTPStatus.BAD_REQUEST, f"the body does not fit: {printable(str(error), 200)}"
+            HTTPStatus.BAD_REQUEST, f"the body does not fit: {discreet(str(error), 200)}"
         ) from None
 
 

@@ -22,6 +22,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
 from twisted_mesh.state.key_owner import owner_of
+from twisted_mesh.state.reading import named, read_whole
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
@@ -91,7 +92,7 @@ def join_token(
         raise Malformed("--join-token and --join-token-file say the same thing: give one of them")
     if file is None:
         return None if text is None else JoinToken.parse(text)
-    what = f"--join-token-file {printable(file, 200)}"
+    what = f"--join-token-file {named(Path(file), secret=True)}"
     try:
         return JoinToken.parse(_one_line(file, what, stdin))
     except BadToken as error:
@@ -106,7 +107,10 @@ def _one_line(name: str, what: str, stdin: BinaryIO | None) -> str:
             why = getattr(error, "strerror", None) or "it is closed"
             raise StateError(f"{what} cannot be read ({why})") from None
     else:
-        data = read_file(Path(name), "--join-token-file", _LONGEST_LINE)
+        try:
+            data = read_whole(Path(name), _LONGEST_LINE)
+        except OSError as error:
+            raise StateError(f"{what} cannot be read ({error.strerror})") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
         raise BadToken(
             "this is no whole join token (it is in UTF-16, as PowerShell's > writes it, or no text): save it as ASCII"

@@ -9,7 +9,7 @@ from typing import Self
 from attrs import define, field, frozen
 
 from pki.codes import Code
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.clock import Now
 
@@ -44,7 +44,7 @@ class Allowance:
             if 1 <= of_id <= of_entry <= _LARGEST:
                 return cls(of_id, of_entry)
         raise Malformed(
-            f"{printable(text, 40)!r} is no quota: write certificates an hour for one ID and for all of one entry, "
+            f"{discreet(text, 40)!r} is no quota: write certificates an hour for one ID and for all of one entry, "
             f"like {DEFAULT_ALLOWANCE}, each from 1 to {_LARGEST}, or off"
         )
 

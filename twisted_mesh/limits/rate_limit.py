@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import Malformed, PkiError, discreet, printable
 
 #: Buckets of one set at most. Each is some 200 bytes, so a full set has about 2 MB.
 MOST_BUCKETS = 8192
@@ -68,7 +68,7 @@ class Rate:
             if 1 <= per_second <= _LARGEST and 1 <= burst <= _LARGEST:
                 return cls(per_second, burst)
         raise Malformed(
-            f"{printable(text, 40)!r} is no rate: write requests a second and a burst, like 200:1000, "
+            f"{discreet(text, 40)!r} is no rate: write requests a second and a burst, like 200:1000, "
             f"each from 1 to {_LARGEST}, or off"
         )
 

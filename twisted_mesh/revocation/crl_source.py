@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from cryptography import x509
 
 from pki.crl.crl import MAX_CRL_SIZE
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet, printable
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.http.fetch import Download, Fetcher, HttpUrl
 from twisted_mesh.runtime.tasks import Defer
@@ -37,12 +37,12 @@ class CrlSource:
             name = _file_name(name, text)
         elif "://" in text:
             raise Malformed(
-                f"--crl {printable(text, 100)} is neither a file nor an http: or file: URL"
+                f"--crl {discreet(text, 100)} is neither a file nor an http: or file: URL"
             )
         else:
             name = text
         if not name or "\0" in name:
-            raise Malformed(f"--crl {printable(text, 100)!r} names no file")
+            raise Malformed(f"--crl {discreet(text, 100)!r} names no file")
         return cls(text, path=Path(name))
 
     def __str__(self) -> str:

@@ -16,8 +16,8 @@ import platformdirs
 from attrs import define, field
 
 from pki.codes import Code
-from pki.errors import PkiError, printable
-from twisted_mesh.state.reading import LARGEST, read_whole, why_not
+from pki.errors import PkiError
+from twisted_mesh.state.reading import LARGEST, named, read_whole, why_not
 
 #: What :func:`write_whole` has not finished: the target's name and eight characters by chance.
 _TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
@@ -249,8 +249,7 @@ def read_file(path: Path, what: str, most: int = LARGEST) -> bytes:
     try:
         return read_whole(path, most)
     except OSError as error:
-        name = printable(str(path), 400)
-        raise StateError(f"{what} {name} cannot be read ({error.strerror})") from None
+        raise StateError(f"{what} {named(path)} cannot be read ({error.strerror})") from None
 
 
 def write_whole(path: Path, data: bytes, mode: int) -> None:

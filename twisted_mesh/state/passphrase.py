@@ -7,7 +7,7 @@ from pathlib import Path
 from pki.codes import Code
 from pki.errors import PkiError
 from twisted_mesh.state.key_files import refuse_readable
-from twisted_mesh.state.reading import open_readable, read_up_to
+from twisted_mesh.state.reading import named, open_readable, read_up_to
 
 #: What OpenSSL takes.
 LONGEST = 1023
@@ -48,7 +48,7 @@ def passphrase_file(file: Path | None, credentials: str | None) -> Path | None:
 
 
 def _from_file(path: Path, what: str, *, private: bool) -> bytes:
-    what = f"{what} {path}"
+    what = f"{what} {named(path, secret=True)}"
     try:
         opened = open_readable(path)
     except OSError as error:

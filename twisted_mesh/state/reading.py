@@ -11,7 +11,7 @@ import select
 import stat
 from pathlib import Path
 
-from pki.errors import printable
+from pki.errors import discreet, printable
 
 #: More is in no certificate, key, bundle or list of ours that is read whole.
 LARGEST = 64 * 1024 * 1024
@@ -38,8 +38,9 @@ def open_readable(path: Path) -> int:
         raise Unreadable(error.errno or 0, why_not(path, error)) from None
     except ValueError:
         raise Unreadable(errno.EINVAL, "no file has such a name") from None
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+    found = os.fstat(descriptor)
+    mode = found.st_mode
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or os.path.samestat(found, os.stat(os.devnull)):
         return descriptor
     os.close(descriptor)
     if stat.S_ISDIR(mode):
@@ -98,6 +99,23 @@ def read_whole(path: Path, most: int = LARGEST) -> bytes:
     if len(data) > most:
         raise Unreadable(errno.EFBIG, f"it has over {most} bytes: it is another file than is meant")
     return data
+
+
+def named(path: Path, *, secret: bool = False) -> str:
+    """A name as it is shown. What names nothing, and has no directory either, may be the content that was meant:
+    of a ``secret`` nothing of that is shown.
+    """
+    text = str(path)
+    if len(path.parts) > 1 or text in ("", "-") or _is_there(path):
+        return printable(text)
+    return f"(a name of {len(text)} characters, not shown)" if secret else discreet(text)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False
 
 
 def why_not(path: Path, error: OSError) -> str:

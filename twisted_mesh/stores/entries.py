@@ -6,7 +6,7 @@ from functools import lru_cache
 from sqlalchemy import Connection, Row, bindparam, delete, exists, select, type_coerce
 from sqlalchemy.types import NullType
 
-from pki.errors import PkiError, printable
+from pki.errors import PkiError, discreet, printable
 from pki.policy.entry import RegistrationEntry
 from twisted_mesh.stores import log
 from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
@@ -86,13 +86,13 @@ def is_there(connection: Connection, entry_id: str) -> bool:
 
 def taken(entry_id: str) -> Conflict:
     """What whoever makes an entry hears where its id has one already."""
-    return Conflict(f"there is an entry {printable(entry_id, 60)} already: choose another id")
+    return Conflict(f"there is an entry {discreet(entry_id, 60)} already: choose another id")
 
 
 def gone(entry_id: str) -> Unknown:
     """What whoever names an entry hears where the store has none of that id."""
     return Unknown(
-        f"there is no entry {printable(entry_id, 60)} in the store: compare its id with the list of entries"
+        f"there is no entry {discreet(entry_id, 60)} in the store: compare its id with the list of entries"
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from twisted.internet.interfaces import IReactorFromThreads
 
-from pki.errors import printable
+from pki.errors import discreet
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.sql import SqlStore
@@ -49,6 +49,6 @@ def open_store(spec: str, state_dir: Path, reactor: IReactorFromThreads) -> ISto
     make = STORES.get(scheme + colon)
     if make is None or (rest and make is _in_memory):
         raise StoreError(
-            f"--store {printable(spec, 60)} is no store: it is sqlite (the default) or memory:"
+            f"--store {discreet(spec, 60)} is no store: it is sqlite (the default) or memory:"
         )
     return make(spec, state_dir, reactor)

@@ -17,7 +17,7 @@ from sqlalchemy import (
     select,
 )
 
-from pki.errors import printable
+from pki.errors import discreet
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason, Revocation
 from twisted_mesh.stores.records import (
@@ -278,6 +278,6 @@ def _position(cursor: str) -> int:
         if _encoded(packed) == cursor and number < 1 << 63:
             return int(number)
     raise BadCursor(
-        f"{printable(cursor, 60)!r} is not a cursor: give the `next` of the page before, "
+        f"{discreet(cursor, 60)!r} is not a cursor: give the `next` of the page before, "
         "or none for the first page"
     )

@@ -4,7 +4,7 @@ import hmac
 
 from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, insert, select, update
 
-from pki.errors import printable
+from pki.errors import discreet
 from pki.policy.join_token import token_id
 from pki.validity import spoken_time
 from twisted_mesh.stores import entries, log
@@ -74,7 +74,7 @@ def revoke(connection: Connection, command: RevokeToken) -> IssuedToken:
     token = _by_id(connection, command.id)
     if token is None:
         raise Unknown(
-            f"there is no token {printable(command.id, 60)}: compare its id with the list of tokens"
+            f"there is no token {discreet(command.id, 60)}: compare its id with the list of tokens"
         )
     if changed.rowcount:
         log.record(connection, command.act)

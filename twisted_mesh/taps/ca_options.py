@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 from pki.issuing.profile import ISSUING
 from pki.issuing.rotation import LEAST_LIVES
 from pki.keys import KeyAlgorithm
@@ -164,7 +164,7 @@ def public_url(text: str) -> str:
     """``--public-url``, without a slash at its end. Raises :class:`Malformed`."""
     if split_url(text, {"https": 443, "http": 80}) is None:
         raise Malformed(
-            f"--public-url {printable(text, 100)} is no URL: write https://HOST:PORT, without a path"
+            f"--public-url {discreet(text, 100)} is no URL: write https://HOST:PORT, without a path"
         )
     return text.removesuffix("/")
 

@@ -21,7 +21,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pki.codes import Code
-from pki.errors import PkiError, printable
+from pki.errors import PkiError, discreet, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
 from twisted_mesh.interfaces import IReactor
@@ -98,7 +98,7 @@ class ServiceOptions(usage.Options):
     def parseArgs(self, *stray: str) -> None:
         """Raises :class:`usage.UsageError`: there are options only."""
         if stray:
-            raise usage.UsageError(f"{stray[0]!r} is not an option")
+            raise usage.UsageError(f"{discreet(stray[0])!r} is not an option")
 
     def postOptions(self) -> None:
         """Turn what all services have into values. Raises :class:`PkiError` and :class:`usage.UsageError`."""
@@ -362,7 +362,7 @@ def listening_endpoint(
         and host not in ("tcp", "tcp6", "unix", "systemd")
     ):
         if not is_port(port):
-            raise StartError(f"{printable(text, 80)!r}: a port is at most 65535")
+            raise StartError(f"{discreet(text, 80)!r}: a port is at most 65535")
         host = host.strip("[]").replace(":", "\\:")
         kind = "tcp6" if "\\:" in host else "tcp"
         text = f"{kind}:{port}:interface={host}:backlog=1024"
@@ -371,7 +371,7 @@ def listening_endpoint(
         return endpoint
     except Exception:  # each endpoint parser raises what it likes
         raise StartError(
-            f"{printable(text, 80)!r} is no address to listen on: write 9443, host:9443 or a Twisted endpoint string"
+            f"{discreet(text, 80)!r} is no address to listen on: write 9443, host:9443 or a Twisted endpoint string"
         ) from None
 
 

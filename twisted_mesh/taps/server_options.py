@@ -4,7 +4,7 @@ import ipaddress
 from pathlib import Path
 from typing import ClassVar
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.names import is_dns_name
 from pki.validity import parse_lifetime
@@ -82,7 +82,7 @@ class Options(ServiceOptions):
     def opt_dns(self, name: str) -> None:
         """a DNS name that our certificate carries (repeatable; default localhost)"""
         if not is_dns_name(name):
-            raise Malformed(f"--dns {printable(name, 80)!r} is no host name in lower case")
+            raise Malformed(f"--dns {discreet(name, 80)!r} is no host name in lower case")
         self["dns"].append(name)
 
     def opt_ip(self, address: str) -> None:
@@ -90,7 +90,7 @@ class Options(ServiceOptions):
         try:
             self["ip"].append(ipaddress.ip_address(address))
         except ValueError:
-            raise Malformed(f"--ip {printable(address, 80)!r} is no IP address") from None
+            raise Malformed(f"--ip {discreet(address, 80)!r} is no IP address") from None
 
     def opt_allow(self, pattern: str) -> None:
         """who may connect: a SPIFFE ID, * for one segment, ** for any rest (repeatable)"""

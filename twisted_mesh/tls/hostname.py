@@ -11,7 +11,7 @@ from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern, IPAddress_ID, IPAddressPattern, ServiceID
 
 from pki.codes import Code
-from pki.errors import HOSTILE_INPUT, Problem, printable
+from pki.errors import HOSTILE_INPUT, Problem, discreet, printable
 from pki.svid.x509svid import extension, subject_of
 
 _SHOWN = 10
@@ -25,7 +25,7 @@ def hostname_problem(cert: x509.Certificate, host: str) -> Problem | None:
         names = None
     wanted = _service_id(host)
     if wanted is None:
-        return _mismatch(cert, f"{printable(host, 120)!r} is neither a host name nor an IP address")
+        return _mismatch(cert, f"{discreet(host, 120)!r} is neither a host name nor an IP address")
     if any(wanted.verify(pattern) for pattern in _patterns(names or ())):
         return None
     listed = list(_host_names(names or ()))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from pki.errors import PkiError
+from pki.errors import PkiError, discreet
 from pki.policy.policy import Forbidden, NoProof
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.admission import Arrived
@@ -74,7 +74,7 @@ class CaApi(AnsweringResource):
             "{method} {path} answered {status}: {reasons}",
             event="request-refused",
             method=request.method.decode("ascii", "replace"),
-            path=request.path.decode("ascii", "replace")[:200],
+            path=discreet(request.path.decode("ascii", "replace"), 200),
             status=int(status),
             codes=error.code,
             reasons=reasons(error.problems),

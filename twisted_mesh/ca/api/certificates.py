@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 from cryptography import x509
 
-from pki.errors import Malformed
+from pki.errors import Malformed, discreet
 from pki.policy.policy import Principal
 from pki.serial import parse_serial, serial_hex
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
@@ -52,7 +52,7 @@ async def revoke(ca: CaParts, call: Call) -> Answer:
         raise Malformed("the body does not fit: it has either serial or serials")
     if asked.reason not in GIVEN_REASONS:
         raise Malformed(
-            f"{asked.reason[:60]!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
+            f"{discreet(asked.reason, 60)!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
         )
     reason = Reason(asked.reason)
     if asked.serials is not None:

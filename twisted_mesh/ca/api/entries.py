@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.join_token import LIFETIME
 from pki.policy.selector import Selector
@@ -120,7 +120,7 @@ def _entry_for(ca: CaParts, asked: NewToken) -> RegistrationEntry:
 def _reason(text: str) -> str:
     if len(text) > _LONGEST_REASON or not text.isprintable():
         raise Malformed(
-            f"reason {printable(text, 40)!r}… is one line of at most {_LONGEST_REASON} characters"
+            f"reason {discreet(text, 40)!r}… is one line of at most {_LONGEST_REASON} characters"
         )
     return text
 

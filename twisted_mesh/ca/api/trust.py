@@ -6,7 +6,7 @@ import msgspec
 from attrs import define
 from msgspec import UNSET, UnsetType
 
-from pki.errors import Malformed, printable
+from pki.errors import Malformed, discreet
 from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import Revocation
@@ -130,7 +130,7 @@ def _wait(call: Call) -> float:
     seconds = parse_duration(text).total_seconds()
     if not LEAST_WAIT <= seconds <= MOST_WAIT:
         raise Malformed(
-            f"the parameter wait is from {LEAST_WAIT}s to {MOST_WAIT}s, and not {printable(text, 20)}"
+            f"the parameter wait is from {LEAST_WAIT}s to {MOST_WAIT}s, and not {discreet(text, 20)}"
         )
     return seconds
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pki.der import blocks
-from pki.errors import HOSTILE_INPUT, PkiError, printable
+from pki.errors import HOSTILE_INPUT, PkiError, discreet
 from pki.keys import key_id
 from pki.pem import CERTIFICATE, PUBLIC_KEY, REQUEST
 from pki.serial import parse_serial, serial_hex
@@ -49,7 +49,7 @@ def digest_of(text: str, who_takes: str) -> str:
     """A SHA-256, as people copy it from somewhere. Raises :class:`Unusable`."""
     digest = digest_in(text)
     if digest is None:
-        raise Unusable(f"{printable(text, 80)!r} is no SHA-256: {who_takes} 64 digits of hex")
+        raise Unusable(f"{discreet(text, 80)!r} is no SHA-256: {who_takes} 64 digits of hex")
     return digest
 
 
@@ -77,9 +77,9 @@ def key_meant(text: str) -> str:
             try:
                 return key_id(_KEYS[label](der))
             except HOSTILE_INPUT:
-                raise Unusable(f"--key {printable(text)}: its {label} cannot be read") from None
+                raise Unusable(f"--key {discreet(text)}: its {label} cannot be read") from None
     raise Unusable(
-        f"--key {printable(text)}: there is no certificate, CSR or public key in it (of a private key: "
+        f"--key {discreet(text)}: there is no certificate, CSR or public key in it (of a private key: "
         "openssl pkey -pubout)"
     )
 
@@ -88,7 +88,7 @@ def issuer_meant(text: str) -> str:
     """``--issuer``: the SHA-256 of an issuing CA's key, or a file with its certificate. Raises :class:`Unusable`."""
     if (digest := digest_in(text)) is not None:
         return digest
-    named = f"--issuer {printable(text)}"
+    named = f"--issuer {discreet(text)}"
     for label, der in _blocks("--issuer", text):
         if label == CERTIFICATE:
             try:
@@ -116,7 +116,7 @@ def _blocks(option: str, name: str) -> list[tuple[str, bytes]]:
             f"{error}; and it is no SHA-256, which has {_DIGITS} digits of hex"
         ) from None
     except PkiError as error:
-        raise Unusable(f"{option} {printable(name)}: {error}") from None
+        raise Unusable(f"{option} {discreet(name)}: {error}") from None
 
 
 _KEYS: dict[str, Callable[[bytes], PublicKeyTypes]] = {
