@@ -82,19 +82,33 @@ def decode_entries(der: bytes) -> dict[int, Facts]:
     """
     found: dict[int, Facts] = {}
     reader = _Reader()
-    at, end = 0, len(der)
+    begin, at, end = 0, 0, len(der)
     try:
         while at < end:
+            begin = at
             start, at = inside(der, at)
             head, stop = inside(der, start)
             serial = int.from_bytes(der[head:stop], "big", signed=True)
             if serial not in found:
                 found[serial] = reader.facts(der, stop, at)
     except (ValueError, IndexError, OverflowError):
-        raise Malformed("an entry of the CRL is damaged or cut short") from None
+        raise Malformed(f"{_entry_at(der, begin)} is damaged or cut short") from None
+    except UnknownEntry as error:
+        raise UnknownEntry(f"{_entry_at(der, begin)} {error}") from None
+    except Malformed as error:
+        raise Malformed(f"{_entry_at(der, begin)} cannot be relied on: {error}") from None
     if at != end:
-        raise Malformed("an entry of the CRL is damaged or cut short")
+        raise Malformed(f"{_entry_at(der, begin)} is damaged or cut short")
     return found
+
+
+def _entry_at(der: bytes, begin: int) -> str:
+    """Which entry it is that begins there, counted from 1; for the few lists that have a bad one."""
+    number, at = 1, 0
+    while at < begin:
+        _, at = inside(der, at)
+        number += 1
+    return f"entry {number} of the CRL"
 
 
 @define(eq=False)
@@ -138,8 +152,7 @@ def _reason_in(rest: bytes) -> int:
                 reason = Reason.numbered(int.from_bytes(code.content, "big"))
             elif critical and name not in _HARMLESS:
                 raise UnknownEntry(
-                    f"an entry of the CRL has the critical extension {name}, "
-                    "which is not understood here"
+                    f"has the critical extension {name}, which is not understood here"
                 )
     return reason.number
 

@@ -4,7 +4,7 @@ what CRLs and OCSP answers say.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 
 from attrs import evolve, field, frozen
@@ -12,7 +12,8 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.crl.crl import Crl
-from pki.errors import HOSTILE_INPUT, PkiError, Problem
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
+from pki.inspect.describe import describe
 from pki.inspect.path_report import Link, links
 from pki.ocsp.evidence import Evidence, answers_from, crls_from
 from pki.ocsp.response import Answer
@@ -23,6 +24,9 @@ from pki.svid.chain import Verdict, crowd_problem, judge
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, spiffe_id_of, subject_of, uri_names
 from twisted_mesh.tls.veto import openssl_objection
+
+#: Nothing that is asked for depends on it.
+_ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 Certificates = Sequence[x509.Certificate]
 
@@ -103,7 +107,17 @@ def _naming(file: File) -> Iterator[None]:
     try:
         yield
     except PkiError as error:
-        raise UnusableEvidence(f"{file.name}: {error}") from None
+        seen = _seen_in(file.data) if isinstance(error, Malformed) else ""
+        raise UnusableEvidence(f"{file.name}: {error}{seen}") from None
+
+
+def _seen_in(data: bytes) -> str:
+    """What is odd about a CRL or an OCSP answer that a strict library refuses: the first place, in words."""
+    try:
+        remarks = [remark for item in describe(data, _ANY_TIME) for remark in item.remarks]
+    except Malformed:
+        return ""
+    return f" ({remarks[0]})" if remarks else ""
 
 
 def bundles_of(files: Sequence[Certificates], leaf_id: SpiffeId | None) -> BundleSet:

@@ -141,3 +141,18 @@ def test_damage_is_malformed(bad: bytes) -> None:
 def test_bytes_break_only_as_malformed(data: bytes) -> None:
     with contextlib.suppress(PkiError):
         list(revocations(decode_entries(data).items(), "a", END))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (entry()[:-1], "entry 3 of the CRL is damaged or cut short"),
+        (b"\x30", "entry 3 of the CRL is damaged or cut short"),
+        (entry("300a0603551d1504030a0107"), "entry 3 of the CRL cannot be relied on: there is no"),
+        (entry("300d0603551d1d0101ff04030a0106"), "entry 3 of the CRL has the critical extension"),
+    ],
+)
+def test_the_bad_entry_is_named(bad: bytes, said: str) -> None:
+    others = encode_entries(Revocation("a", n, END, Reason.UNSPECIFIED, END) for n in (1, 2))
+    with pytest.raises(Malformed, match=said):
+        decode_entries(others + bad)

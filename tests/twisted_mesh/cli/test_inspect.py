@@ -549,6 +549,13 @@ def test_a_root_that_cannot_be_judged_by_is_left_out_and_said(here: Path) -> Non
     )
 
 
+def test_a_crl_that_is_refused_is_refused_with_the_place(here: Path) -> None:
+    (here / "bad.crl").write_bytes(pem(ODDITIES["CRL with a damaged entry"].der, "X509 CRL"))
+    said = refused("verify", "svid.pem", "--roots", "root.crt", "--at", AT, "--crl", "bad.crl")
+    assert said.startswith("bad.crl: ")
+    assert "entry 2 at byte 92 cannot be decoded: 'x' is no time" in said
+
+
 def test_a_link_that_was_not_checked_is_not_told_as_failed(here: Path) -> None:
     """Whose signature is over SHA-1 was perhaps made by that key; whoever judges does not ask."""
     broken = certificate(algorithm=seq(oid("1.2.840.10045.4.1")))
