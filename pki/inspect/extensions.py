@@ -9,9 +9,12 @@ from attrs import field, frozen
 
 from pki.der import OBJECT_IDENTIFIER, OCTET_STRING
 from pki.errors import Malformed
-from pki.inspect.ber import Node, expect, first, nodes, oid_of
+from pki.inspect.ber import Node, damage, expect, first, nodes, oid_of
 from pki.inspect.extension_values import BOOLEAN, DECODERS, TRUE
 from pki.inspect.oid_names import EXTENSIONS
+
+#: Of extensions in one place, and of remarks on each: a file of 10 MB could hold millions.
+_MOST = 1000
 
 
 @frozen
@@ -52,8 +55,10 @@ def damaged_extension(oid: str, value: bytes, at: int = 0, why: str = "") -> Ext
 def _read_all(content: bytes, at: int) -> Iterator[Extension]:
     place = at
     try:
-        for part in nodes(content, at):
+        for number, part in enumerate(nodes(content, at)):
             place = part.at
+            if number >= _MOST:
+                raise damage(place, f"there are more than {_MOST}, and no more are read")
             yield _read(part)
             place += len(part.whole)
     except Malformed as error:
@@ -92,9 +97,14 @@ def _decode(oid: str, value: bytes, at: int, values: list[str], remarks: list[st
     decode = DECODERS.get(oid)
     if decode is None:
         return ""
+
+    def note(remark: str) -> None:
+        if len(remarks) < _MOST:
+            remarks.append(remark)
+
     try:
         root = first(value, at)
-        for text in decode(root, remarks.append):
+        for text in decode(root, note):
             values.append(text)  # one by one: those before the damage are kept
     except Malformed as error:
         return str(error)

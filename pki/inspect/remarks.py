@@ -15,6 +15,9 @@ _T = TypeVar("_T")
 
 #: Stands where a part cannot be read.
 UNREADABLE = "(cannot be decoded)"
+#: More are not kept: a file of 10 MB could cause millions.
+_MOST = 1000
+_MORE = f"there are more than {_MOST} remarks: the others are not told"
 
 
 @define
@@ -32,7 +35,10 @@ class Remarks:
 
     def note(self, text: str) -> None:
         """Something is odd, and was read nevertheless."""
-        self._found[text] = None
+        if len(self._found) < _MOST:
+            self._found[text] = None
+        else:
+            self._found[_MORE] = None
 
     def lose(self, what: str, why: object) -> None:
         """Something cannot be read."""
@@ -40,8 +46,9 @@ class Remarks:
 
     def hide(self, text: str) -> None:
         """Something is there that is not shown."""
-        self._found[text] = None
-        self.unreadable.append(text)
+        self.note(text)
+        if len(self.unreadable) < _MOST:
+            self.unreadable.append(text)
 
     def follows(self, what: str, at: int, end: int) -> None:
         """Something comes after ``what``, and is none of it."""

@@ -13,14 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pki.crl.issue import issue_crl
-from pki.der import ANSWER, CERTIFICATE, CRL, REQUEST, pem
+from pki.der import ANSWER, CERTIFICATE, CRL, REQUEST, element, pem
 from pki.errors import Malformed
 from pki.inspect.describe import Description, describe
 from pki.ocsp.sign import Responder, SingleResponse
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, NOW, csr_builder, forge, key, mesh
 from tests.pki.inspect.damaging import Change, Tree, changed, damaged, parse, places
-from tests.pki.inspect.oddities import ID, ODDITIES, Oddity, certificate, oid, request, seq
+from tests.pki.inspect.oddities import (
+    ID,
+    ODDITIES,
+    Oddity,
+    alternative_names,
+    certificate,
+    crl,
+    oid,
+    request,
+    seq,
+)
 from tests.pki.inspect.test_extensions import CASES
 from twisted_mesh.cli.inspect_output import losses, shown_json, shown_text
 
@@ -206,3 +216,20 @@ def test_a_block_with_next_to_nothing_in_it_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(Malformed, match="cannot be decoded: "):
         describe(pem(label, der), NOW)
+
+
+def test_of_very_many_damaged_parts_no_more_is_told_than_anybody_reads() -> None:
+    """Else 10 MB of two bytes each would be told in gigabytes."""
+    many = 3000
+    for der, label in (
+        (certificate(extensions=(b"\x30\0",) * many), CERTIFICATE),
+        (crl(b"\x30\0" * many), CRL),
+        (
+            certificate(extensions=(alternative_names(*[element(0x82, b"\xff")] * many),)),
+            CERTIFICATE,
+        ),
+    ):
+        (shown,) = look(pem(label, der))
+        assert len(shown.remarks) <= 1001
+        assert len(shown.unreadable) <= 1000
+        assert len(shown.extensions) <= 1001
