@@ -433,6 +433,11 @@ class Code(StrEnum):
         "the CA cannot issue now: its own certificate is not valid, or ends too soon",
         "check the CA's clock; bring the root's key back, so that a new issuing CA can be made",
     )
+    CLOCK_BEHIND = (
+        "clock-behind",
+        "the CA's clock is behind its own record by so much that what it issues would have ended already",
+        "set the CA's clock right; it issues again by itself. If it is right, start the CA with `--trust-clock`",
+    )
     SIGNING_FAILED = (
         "signing-failed",
         "the signer answered with something that is not a signature of its key",
@@ -708,7 +713,7 @@ class Code(StrEnum):
     UNHEALTHY_CLOCK = (
         "unhealthy-clock",
         "the clock is behind the last act on record, or was moved since the start",
-        "set this machine's clock right, then restart the CA",
+        "set this machine's clock right; where it was moved since the start, restart the CA then",
     )
     UNHEALTHY_ISSUER = (
         "unhealthy-issuer",

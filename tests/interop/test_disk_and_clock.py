@@ -11,7 +11,7 @@ import pytest
 from tests.interop.house import House, hears
 from tests.interop.test_client_refuses import assert_refused
 from tests.interop.test_who_may import sign
-from tests.running import BIN, Running
+from tests.running import BIN, Running, until
 from tests.tools import require_tool
 
 SERVICE = "spiffe://mesh.local/service/x"
@@ -191,6 +191,55 @@ def test_a_server_with_another_clock_serves_nobody_and_says_why(
     )
     assert "Ready" not in server.text
     assert server.stop() == 0
+
+
+def test_no_root_is_made_by_a_clock_that_cannot_be_right(house: House) -> None:
+    began = ("mesh-ca", "--port", "0", "--root-key", "ec-p256")
+    ca = twistd_elsewhen(house, "-20000d", *began)
+    assert ca.wait() == 1
+    assert re.search(
+        r"mesh-ca: here it is 19\d\d-.*, and this program came out on 20\d\d-\d\d-\d\d: no root is made",
+        ca.text,
+    )
+    assert "set this machine's clock" in ca.text
+    assert not house.root.exists()
+    assert house.start_ca().stop() == 0
+
+
+def test_a_ca_behind_its_own_record_is_not_ready_and_heals_with_its_clock(
+    house: House, tmp_path: Path
+) -> None:
+    began = ("mesh-ca", "--port", "0", "--root-key", "ec-p256", "--cert-duration", "5m")
+    first = house.start_ca("--cert-duration", "5m")
+    assert first.stop() == 0
+    ahead = twistd_elsewhen(house, "+2d", *began)
+    ahead.wait_for(r"Ready to issue certificates\.")
+    assert ahead.stop() == 0
+    # The clock comes right while it runs: faketime reads the file anew each time.
+    hand = tmp_path / "hand"
+    hand.write_text("+0d")
+    environment = {**house.env, **skewed("+0d"), "FAKETIME_NO_CACHE": "1"}
+    del environment["FAKETIME"]
+    environment["FAKETIME_TIMESTAMP_FILE"] = str(hand)
+    ca = Running.start(BIN / "twistd", "-n", *began, cwd=house.home, env=environment)
+    house.processes.append(ca)
+    ca.wait_for(
+        r"This machine's clock is (1 days 23h|2 days).* behind the record: .*set this machine's clock right"
+    )
+    ca.wait_for("clock-behind: the CA's clock is behind its own record")
+    until(house.socket.is_socket)
+    assert house.ask("socket", "/readyz").status == 503
+    reply = sign(house, "socket", SERVICE)
+    assert (reply.status, reply.json["code"]) == (503, "clock-behind")
+    assert "Ready to issue" not in ca.text
+    hand.write_text("+2d")
+    ca.wait_for(r"Ready to issue certificates\.")
+    ca.wait_for("This machine's clock is not behind the record any more")
+    assert sign(house, "socket", SERVICE).status == 201
+    assert house.ask("socket", "/readyz").status == 200
+    assert ca.stop() == 0
+    # Where the clock was ahead and is right now, somebody has to say so.
+    assert house.start_ca("--trust-clock").stop() == 0
 
 
 def test_identities_of_a_ca_an_hour_ahead_are_not_yet_valid_here(house: House) -> None:

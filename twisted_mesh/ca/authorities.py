@@ -21,6 +21,7 @@ from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_
 from pki.validity import spoken_time
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
 from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.runtime.clock import RELEASE
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, write_whole
 from twisted_mesh.state.key_files import KeyFiles
@@ -234,6 +235,11 @@ async def _create(
     issuing_life: timedelta,
 ) -> None:
     """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
+    if now < RELEASE.at:
+        raise WrongState(
+            f"here it is {spoken_time(now)}, and this program came out on {RELEASE.at:%Y-%m-%d}: no root is made by a "
+            "clock that cannot be right; set this machine's clock, and start again"
+        )
     _log.info(
         "Generating Root CA key pair ({algorithm})...",
         event="root-generating",

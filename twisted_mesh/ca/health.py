@@ -97,6 +97,8 @@ class Health:
     lacking: Callable[[], Problem | None] = lambda: None
     """Whether there are no file descriptors left."""
     seconds: Callable[[], float] = time.monotonic
+    behind: Callable[[], Problem | None] = lambda: None
+    """Whether the clock is behind what earlier lives have recorded."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, when first looked at."""
@@ -156,6 +158,8 @@ class Health:
 
     async def _clock(self) -> Check:
         now = self.now()
+        if (problem := self.behind()) is not None:
+            return Check("clock", Standing.FAIL, problem.detail, problem.remedy)
         _, last = await self.store.last_act()
         if last is not None:
             behind = datetime.fromtimestamp(last / 1e6, UTC) - now

@@ -22,6 +22,7 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -79,8 +80,13 @@ class Issuance:
     now: Now
     entries: RegistrationEntries
     issuance_log: IssuanceLog | None = None
+    record_clock: RecordClock = field(init=False)
+    """What time it is at least."""
     under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
+
+    def __attrs_post_init__(self) -> None:
+        self.record_clock = RecordClock(self.now)
 
     async def issue(
         self,
@@ -91,8 +97,10 @@ class Issuance:
     ) -> Issued:
         """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
 
-        ``issuer`` is who has drafted it; None is the one that issues. Raises what the store and the signer raise.
+        ``issuer`` is who has drafted it; None is the one that issues. Raises what the store and the signer raise, and
+        :class:`ClockBehind` for what would be dead on arrival.
         """
+        self.record_clock.demand_life(draft.not_after)
         issuing = issuer or self.authorities.current.issuing
         principal = purchase.principal
         bought_by = purchase.grant.entry

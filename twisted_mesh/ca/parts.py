@@ -125,6 +125,7 @@ class CaParts:
                 publisher.waiting,
                 lacking,
                 seconds,
+                behind=issuance.record_clock.problem,
             ),
             reports=ConnectionReports(seconds, connections),
             notifier=notifier,

@@ -135,6 +135,10 @@ class CertificateManager(Service):
         if self._plan is not None:
             self._plan = evolve(self._plan, renew_at=self.now())
 
+    def retry_now(self) -> None:
+        """Ask again at the next tick: what kept the source from answering is over."""
+        self._retry_at = 0.0
+
     def prepare(self, trust: Trust) -> Callable[[], None] | None:
         """Be ready for ``trust``: contexts that let OpenSSL believe its roots; what is returned swaps them in.
 
@@ -184,7 +188,7 @@ class CertificateManager(Service):
     def _retry_if_withdrawn(self) -> None:
         """Who serves nobody does not wait any longer once the CA answers again."""
         if self._withdrawn:
-            self._retry_at = 0.0
+            self.retry_now()
 
     def _look(self) -> None:
         """Ask what is to be done now, and begin it."""

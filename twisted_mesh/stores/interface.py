@@ -81,6 +81,9 @@ class IStore(Interface):
     def last_act() -> Deferred[tuple[int, int | None]]:
         """How many acts are recorded, and the last one's time in microseconds."""
 
+    def latest_act() -> Deferred[int | None]:
+        """The latest time of any act, in microseconds: the clock may have been put back since. None without one."""
+
     def log_head() -> Deferred[LogHead]:
         """What of the audit log is in its Merkle tree."""
 

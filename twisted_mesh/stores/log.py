@@ -19,6 +19,8 @@ from twisted_mesh.stores.schema import (
 
 #: How many acts are taken into the tree by one command.
 _STRIDE = 5000
+#: Among how many of the newest acts the latest time is looked for: with more, a start would take its time.
+_LOOKED_AT = 1_000_000
 #: Of the checkpoints of so many microseconds one is kept, once the acts of that time are pruned.
 _HOUR = 3600 * 10**6
 
@@ -144,6 +146,13 @@ def recorded(connection: Connection) -> tuple[int, int | None]:
     """How many acts there are, in the tree or not yet, and when the last was, in microseconds."""
     newest = select(audit.c.at).order_by(audit.c.position.desc()).limit(1)
     return counter(connection, "audit"), connection.execute(newest).scalar()
+
+
+def latest_time(connection: Connection) -> int | None:
+    """The latest time of an act, in microseconds, of those that are not pruned; None where there is none."""
+    newest = select(audit.c.at).order_by(audit.c.position.desc()).limit(_LOOKED_AT).subquery()
+    at: int | None = connection.execute(select(func.max(newest.c.at))).scalar()
+    return at
 
 
 def prune(connection: Connection, before: int, limit: int) -> int:

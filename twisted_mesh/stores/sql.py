@@ -180,6 +180,10 @@ class SqlStore:
         """How many acts are recorded, in the tree or not yet, and when the last was, in microseconds since 1970."""
         return self._read(log.recorded)
 
+    def latest_act(self) -> "Deferred[int | None]":
+        """The latest time of any act, in microseconds since 1970, whichever was recorded last."""
+        return self._read(log.latest_time)
+
     def checkpoints(self, start: int, limit: int) -> "Deferred[Sequence[tuple[int, str]]]":
         """At most ``limit`` signed checkpoints, each with its size, from size ``start`` on."""
         return self._read(lambda connection: log.notes(connection, start, limit))

@@ -33,14 +33,15 @@ from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
-from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.runtime.tasks import within
+from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
+from twisted_mesh.runtime.tasks import Ticker, within
 from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
 from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
@@ -67,6 +68,8 @@ class CaService(MeshService):
     options: Options
     parts: CaParts | None = None
     """None until the start has come to it."""
+    _clock_ticker: Ticker | None = None
+    """Looks at a clock that is behind the record."""
 
     def understand(self) -> None:
         """The listeners, the passphrase and the store, as the options have them. Raises :class:`PkiError`."""
@@ -91,6 +94,12 @@ class CaService(MeshService):
         self.state.lock()
         self.state.refuse_half_restored()
         fresh = not self.state.root_certificate.exists()
+        if is_unsynchronised():
+            self.log.warn(
+                "The kernel says that nothing keeps this machine's clock right: certificates are dated by it. Start a "
+                "time service (chronyd, systemd-timesyncd)",
+                event="clock-unsynchronised",
+            )
         records = (self.state.ca / f"mesh.db{tail}" for tail in ("", "-wal", "-shm"))
         refuse_changeable(*records, *map(Path, filter(None, [options["issuance-log"]])))
         authorities = await load_or_create(
@@ -219,6 +228,9 @@ class CaService(MeshService):
         """Settle what is left of earlier lives, then get a certificate, and listen. Raises :class:`PkiError`."""
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
+        if not self.options["trust-clock"]:
+            await parts.issuance.record_clock.recall(self.store)
+            self._watch_clock(parts.issuance.record_clock)
         await log.recall(is_restored=self.state.restored.exists())
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
@@ -256,6 +268,23 @@ class CaService(MeshService):
         await self.endpoint.manager.ready()
         self.open()
         self._tell_ready()
+
+    def _watch_clock(self, clock: RecordClock) -> None:
+        """Have our own certificate as soon as the clock is right, where it is not."""
+
+        def look() -> None:
+            if clock.is_right():
+                self._stop_watching()
+                self.endpoint.manager.retry_now()
+
+        if clock.behind is not None:
+            self._clock_ticker = Ticker(self.reactor, 1.0, look, "the clock", self.log)
+            self._clock_ticker.start()
+
+    def _stop_watching(self) -> None:
+        if self._clock_ticker is not None:
+            self._clock_ticker.stop()
+            self._clock_ticker = None
 
     def _tell_ready(self) -> None:
         address: Any = self.address
@@ -328,6 +357,7 @@ class CaService(MeshService):
 
     async def close(self) -> None:
         """Stop what watches the clock, record the stop, and give back the store and the lock."""
+        self._stop_watching()
         if self.parts is not None:
             self.endpoint.stapler.stop()
             self.housekeeping.stop()

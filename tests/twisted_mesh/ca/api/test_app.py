@@ -743,7 +743,7 @@ STATUSES = {
     422: {"Refused", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
-        *("PkiError", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
+        *("PkiError", "ClockBehind", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("Unvouched", "LogCut", "Damaged"),
         "DamagedTree",
