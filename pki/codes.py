@@ -436,7 +436,7 @@ class Code(StrEnum):
     CLOCK_BEHIND = (
         "clock-behind",
         "the CA's clock is behind its own record by so much that what it issues would have ended already",
-        "set the CA's clock right; it issues again by itself. If it is right, start the CA with `--trust-clock`",
+        "set the CA's clock right; it issues again by itself. If it is right, start the CA with `--clock-is-right`",
     )
     SIGNING_FAILED = (
         "signing-failed",

@@ -239,7 +239,7 @@ def test_a_ca_behind_its_own_record_is_not_ready_and_heals_with_its_clock(
     assert house.ask("socket", "/readyz").status == 200
     assert ca.stop() == 0
     # Where the clock was ahead and is right now, somebody has to say so.
-    assert house.start_ca("--trust-clock").stop() == 0
+    assert house.start_ca("--clock-is-right").stop() == 0
 
 
 def test_identities_of_a_ca_an_hour_ahead_are_not_yet_valid_here(house: House) -> None:

@@ -18,7 +18,7 @@ from twisted_mesh.stores.interface import IStore
 _log = logger("ca")
 #: What two clocks, or one that is slewed, may differ by.
 SKEW = timedelta(seconds=60)
-_CURE = "set this machine's clock right; if it is right, and was ahead in an earlier life, start with --trust-clock"
+_CURE = "set this machine's clock right; if it is right, and was ahead in an earlier life, start with --clock-is-right"
 
 
 class ClockBehind(PkiError):

@@ -228,7 +228,7 @@ class CaService(MeshService):
         """Settle what is left of earlier lives, then get a certificate, and listen. Raises :class:`PkiError`."""
         parts, log = self._assembled, self.audit
         trust_domain = str(parts.trust_domain)
-        if not self.options["trust-clock"]:
+        if not self.options["clock-is-right"]:
             await parts.issuance.record_clock.recall(self.store)
             self._watch_clock(parts.issuance.record_clock)
         await log.recall(is_restored=self.state.restored.exists())

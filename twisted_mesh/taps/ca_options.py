@@ -89,7 +89,11 @@ class Options(ServiceOptions):
 
     optFlags: ClassVar = [
         ["no-default-entry", None, "at the first start: make no entry for the CA's own user"],
-        ["trust-clock", None, "this machine's clock is right, although later times are on record"],
+        [
+            "clock-is-right",
+            None,
+            "this machine's clock is right, although later times are on record",
+        ],
     ]
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ def clock(rig: CaRig) -> Check:
 def test_it_warns_at_once_with_both_times_and_the_cure(behind: CaRig, log: RecordingLog) -> None:
     (told,) = [event for event in log.events if event["event"] == "clock-behind"]
     assert told["behind"] == "2 days"
-    assert "--trust-clock" in told["cure"]
+    assert "--clock-is-right" in told["cure"]
     assert "2026-11-23" in told["now"]
     assert "2026-11-25" in told["latest"]
 
