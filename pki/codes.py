@@ -745,3 +745,8 @@ class Code(StrEnum):
         "little space is left where the state is, or it cannot be looked at",
         "free some space before it is used up",
     )
+    UNHEALTHY_MEMORIES = (
+        "unhealthy-memories",
+        "a file that is remembered in cannot be written",
+        "do what the message says; it is tried again by itself",
+    )

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from prometheus_client import Counter, Gauge
 
 from pki.audit.log import Act
 from tests.earlier import LEFT, unpack
-from twisted_mesh import observe
+from tests.measuring import MEASURED
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Restoration
-from twisted_mesh.ca import metrics
 from twisted_mesh.ca.health import CHECKS
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.stores import schema
@@ -153,20 +151,11 @@ def files(state: StateDirectory) -> Iterator[str]:
             yield str(path.relative_to(state.root))
 
 
-def measured() -> set[str]:
-    return {
-        family.name + ("_total" if family.type == "counter" else "")
-        for metric in (*vars(observe).values(), *vars(metrics).values())
-        if isinstance(metric, Counter | Gauge)
-        for family in metric.collect()
-    }
-
-
 def test_every_table_is_looked_after() -> None:
     assert set(TABLES) == set(schema.metadata.tables)
     for name, table in TABLES.items():
         assert set(table.checks) <= {*CHECKS, *DOCTORS}, name
-        assert set(table.metrics) <= measured(), name
+        assert set(table.metrics) <= MEASURED, name
         missing = [part for part in (table.acts, table.checks, table.metrics) if not part]
         assert bool(missing) == bool(table.because), name
 

@@ -1,4 +1,4 @@
-"""Observers of the log: lines for people, JSON for programs, counters for Prometheus."""
+"""Observers of the log: lines for people, JSON for programs."""
 
 import atexit
 import json
@@ -7,20 +7,17 @@ import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
-from math import nan
 from string import Formatter
 from time import time
 from typing import Any, Protocol
 
 from attrs import define
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_str
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
 from pki.errors import printable
-from twisted_mesh.ca.rotation.rotator import Rotator
-from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.runtime.log import NAMESPACE
 from twisted_mesh.runtime.log_file import LogFile
 from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost, Output
@@ -28,68 +25,10 @@ from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost, Output
 _SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
 
-EVENTS = Counter("mesh_events", "Log events, by name.", ["event"])
-REFUSALS = Counter("mesh_peers_refused", "Connections refused, by code.", ["code"])
-API_REFUSALS = Counter(
-    "mesh_api_refused", "Requests to the CA's API that were refused, by code.", ["code"]
-)
-SEVERED = Counter(
-    "mesh_connections_severed",
-    "Open connections that were closed because their peers would not be let in any more, by code.",
-    ["code"],
-)
 LINES_LOST = Counter(
     "mesh_log_lines_lost",
     "Lines of the log that could not be written, or had no room to wait until they were.",
 )
-#: The events that say, under ``codes``, why somebody was turned away.
-_BY_CODE = {
-    "peer-refused": REFUSALS,
-    "request-refused": API_REFUSALS,
-    "connection-severed": SEVERED,
-}
-EXPIRY = Gauge("mesh_certificate_expiry_seconds", "Seconds until our own certificate expires.")
-CONNECTIONS = Gauge("mesh_connections", "Open TLS connections.")
-ROTATIONS = Gauge("mesh_certificate_rotations", "Rotations of our own certificate since the start.")
-REVOCATION_AGE = Gauge(
-    "mesh_revocation_age_seconds",
-    "Seconds since the moment up to which all that was revoked is known; NaN before the first answer.",
-)
-REVOCATION_STALE = Gauge("mesh_revocation_stale", "1 while that is longer ago than it may be.")
-REVOCATIONS = Gauge("mesh_revocations_known", "Revoked certificates that are known and refused.")
-
-ISSUING_EXPIRY = Gauge(
-    "mesh_ca_issuing_expiry_seconds", "Seconds until the active issuing CA ends."
-)
-PREPARED_EXPIRY = Gauge(
-    "mesh_ca_prepared_expiry_seconds",
-    "Seconds until the prepared issuing CA ends; 0 while there is none.",
-)
-ROOT_EXPIRY = Gauge("mesh_ca_root_expiry_seconds", "Seconds until the root ends.")
-SUCCESSION_WAITS = Gauge(
-    "mesh_ca_succession_waits", "1 while a new issuing CA is due and the root's key is not here."
-)
-
-
-def watch(manager: CertificateManager) -> None:
-    """Have the gauges show this manager's certificate and connections."""
-    EXPIRY.set_function(lambda: manager.seconds_left)
-    ROTATIONS.set_function(lambda: manager.rotations)
-    CONNECTIONS.set_function(lambda: len(manager.trust_store.registry))
-    judge = manager.trust_store.judge
-    REVOCATION_AGE.set_function(lambda: nan if judge.freshness.age is None else judge.freshness.age)
-    REVOCATION_STALE.set_function(
-        lambda: judge.freshness.is_stale or judge.freshness.doubt is not None
-    )
-    REVOCATIONS.set_function(lambda: len(judge.trust.revocations))
-
-
-def watch_rotation(rotator: Rotator) -> None:
-    """Have the gauges show the lives of this CA's own certificates."""
-    ISSUING_EXPIRY.set_function(lambda: rotator.seconds_left("issuing"))
-    PREPARED_EXPIRY.set_function(lambda: rotator.seconds_left("prepared"))
-    ROOT_EXPIRY.set_function(lambda: rotator.seconds_left("root"))
-    SUCCESSION_WAITS.set_function(lambda: rotator.waiting() is not None)
 
 
 @lru_cache(maxsize=512)
@@ -252,24 +191,6 @@ def _as_json(value: object) -> object:
     except (TypeError, ValueError, RecursionError):
         return printable(safe_str(value), 4000)
     return value
-
-
-@lru_cache(maxsize=512)
-def _counter(name: str) -> Counter:
-    return EVENTS.labels(name)
-
-
-@provider(ILogObserver)
-def count(event: LogEvent) -> None:
-    """Prometheus counters of what happened."""
-    name = event.get("event")
-    if not name or _subsystem(event) is None:
-        return
-    _counter(name).inc()
-    counter = _BY_CODE.get(name)
-    if counter is not None:
-        for code in str(event.get("codes", "")).split(", "):
-            counter.labels(code).inc()
 
 
 def _traceback(event: LogEvent) -> str:

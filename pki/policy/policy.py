@@ -67,6 +67,8 @@ class Principal:
     """The registration entry that bought the SVID, or that the join token is bound to."""
     issues: bool = False
     """Whether it may have signed what no entry lets it have."""
+    monitors: bool = False
+    """Whether it may read how the CA is, and for that be no administrator."""
 
     @property
     def evidence(self) -> str:
@@ -123,6 +125,9 @@ _WORKLOADS = _WITHOUT_PROOF | {
     Action.TELL_CONNECTIONS,
 }
 
+#: How the CA is: nothing of whom it knows, or of what it has signed.
+MONITORING = frozenset({Action.LIVENESS, Action.READINESS, Action.METRICS, Action.READ_HEALTH})
+
 
 def demand_proof(principal: Principal, action: Action) -> None:
     """Raises :class:`NoProof` for somebody whom no registration entry knows."""
@@ -142,12 +147,14 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     if action is Action.SIGN and principal.selectors:
         return
     demand_proof(principal, action)
-    if action in _WORKLOADS:
+    if action in _WORKLOADS or (principal.monitors and action in MONITORING):
         return
     if action is Action.REVOKE:
         return _permit_revocation(principal, target)
+    others = " and whoever a --monitor of the CA names" if action in MONITORING else ""
     raise Forbidden(
-        "administrators-only", f"{principal} may not do {action}: that is for administrators"
+        "administrators-only",
+        f"{principal} may not do {action}: that is for administrators{others}",
     )
 
 

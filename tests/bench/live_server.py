@@ -22,7 +22,7 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid, load_certificates
-from twisted_mesh import observe
+from twisted_mesh import monitoring, observe
 from twisted_mesh.http.server import Limits
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.interfaces import Identity, TrustUpdate
@@ -83,7 +83,7 @@ def main() -> None:
     steady(reactor)
     out = (home / "server.log").open("w")
     globalLogBeginner.beginLoggingTo(
-        [observe.TextObserver(out), observe.count], redirectStandardIO=False
+        [observe.TextObserver(out), monitoring.count], redirectStandardIO=False
     )
     log, registry = logger("server"), ConnectionRegistry()
     judge = Judge(wall_clock, Trust(allow=(SpiffePattern.parse(f"{trust_domain.id}/**"),)))

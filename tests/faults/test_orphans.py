@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 import urllib.request
 from http import HTTPStatus
 from urllib.error import HTTPError
@@ -27,8 +28,10 @@ def seconds_left(port: int) -> tuple[float, float]:
     status, ready = asked(port, "/readyz")
     assert status == HTTPStatus.OK, ready
     _, metrics = asked(port, "/metrics")
-    (gauge,) = re.findall(r"^mesh_certificate_expiry_seconds (\S+)$", metrics, re.MULTILINE)
-    return json.loads(ready)["seconds_to_expiry"], float(gauge)
+    (gauge,) = re.findall(
+        r"^mesh_certificate_expiry_timestamp_seconds (\S+)$", metrics, re.MULTILINE
+    )
+    return json.loads(ready)["seconds_to_expiry"], float(gauge) - time.time()
 
 
 @pytest.mark.slow

@@ -2,9 +2,8 @@
 
 import io
 import json
-import math
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,13 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
 from pki.errors import Problem
-from pki.svid.revocation_set import Reason, Revocation, RevocationSet
-from tests.authorities import NOW
 from twisted_mesh import observe
-from twisted_mesh.observe import JsonObserver, TextObserver, count, event_text
+from twisted_mesh.observe import JsonObserver, TextObserver, event_text
 from twisted_mesh.runtime.log import codes, logger, reasons
-from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
 
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 250000, tzinfo=UTC).timestamp()
 
@@ -271,60 +265,6 @@ def test_twisteds_warnings_in_json_have_no_facts_of_theirs() -> None:
     out = io.StringIO()
     JsonObserver(out)(made("a", namespace="twisted.web"))
     assert out.getvalue() == ""
-
-
-# For Prometheus.
-
-
-def sample(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-def test_events_are_counted_by_their_names() -> None:
-    before = sample("mesh_events_total", event="test-event")
-    count(made(event="test-event"))
-    count(made(event="test-event", namespace="twisted.web"))
-    count(made())
-    assert sample("mesh_events_total", event="test-event") == before + 1
-
-
-@pytest.mark.parametrize(
-    ("event", "counter"),
-    [
-        ("peer-refused", "mesh_peers_refused_total"),
-        ("request-refused", "mesh_api_refused_total"),
-        ("connection-severed", "mesh_connections_severed_total"),
-    ],
-)
-def test_refusals_are_counted_by_each_of_their_codes(event: str, counter: str) -> None:
-    before = [sample(counter, code=code) for code in ("test-a", "test-b")]
-    count(made(event=event, codes="test-a, test-b"))
-    count(made(event=event, codes="test-b"))
-    after = [sample(counter, code=code) for code in ("test-a", "test-b")]
-    assert after == [before[0] + 1, before[1] + 2]
-
-
-def test_the_gauges_show_the_manager_that_is_watched() -> None:
-    class Store:
-        registry = (1, 2)
-        judge = Judge(lambda: NOW, freshness=Freshness(timedelta(seconds=5), seconds=lambda: 9.0))
-
-    class Manager:
-        seconds_left, rotations, trust_store = 12.5, 3, Store
-
-    judge = Store.judge
-    revocation = Revocation("ab", 1, NOW, Reason.UNSPECIFIED, NOW)
-    judge.trust = Trust(revocations=RevocationSet().merged([revocation], NOW))
-    observe.watch(Manager())  # type: ignore[arg-type]
-    assert sample("mesh_certificate_expiry_seconds") == 12.5
-    assert sample("mesh_certificate_rotations") == 3
-    assert sample("mesh_connections") == 2
-    assert sample("mesh_revocations_known") == 1
-    assert math.isnan(sample("mesh_revocation_age_seconds"))
-    judge.freshness.refresh(6.0, NOW)
-    assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (3, 0)
-    judge.freshness.seconds = lambda: 12.0
-    assert (sample("mesh_revocation_age_seconds"), sample("mesh_revocation_stale")) == (6, 1)
 
 
 # Chosen by the options.

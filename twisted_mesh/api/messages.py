@@ -325,6 +325,8 @@ class Ready(Struct, frozen=True):
     """``GET /readyz``, where the CA is."""
 
     status: Literal["ready"] = "ready"
+    degraded: list[HealthCheck] | UnsetType = UNSET
+    """The checks that came out with a warning; left out where there is none."""
 
 
 # The root's key

@@ -33,6 +33,7 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.state.key_files import remove_file
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import ExtendLog, RecordAct, SaveCheckpoint
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import LogCut, LogHead, StoreError
@@ -90,6 +91,11 @@ class AuditLog:
 
     def __attrs_post_init__(self) -> None:
         self._memory = CheckpointMemory(self.key.verifier, self.path)
+
+    @property
+    def memory(self) -> Memory:
+        """Whether the last checkpoints can be remembered."""
+        return self._memory.memory
 
     def entry(self, act: Act, by: Principal, object: str, facts: Mapping[str, str]) -> Entry:
         """What the log is to say of an act, to be recorded by the command that does it."""

@@ -13,6 +13,7 @@ from pki.errors import PkiError
 from pki.validity import spoken_time
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import read_file, write_whole
+from twisted_mesh.state.memory import Memory
 
 _log = logger("ca")
 #: So many of the newest stay, and of those before them one for each power of two that the log has grown by since.
@@ -43,7 +44,18 @@ class CheckpointMemory:
     verifier: Verifier
     path: Path | None = None
     """The file; None for a CA that keeps nothing."""
+    memory: Memory = field(init=False)
+    """Whether that can be written. Whoever signs the log tries again each second."""
     _kept: list[SignedCheckpoint] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "checkpoints",
+            self.path,
+            "The audit log is not signed, since no checkpoint is shown that is not remembered",
+            event="checkpoints-not-kept",
+            log=_log,
+        )
 
     def recall(self) -> SignedCheckpoint | None:
         """The last one, of whichever log it is that our key has signed; None where there is no file.
@@ -134,7 +146,8 @@ class CheckpointMemory:
     def _write(self, kept: list[SignedCheckpoint]) -> None:
         if self.path is not None:
             notes = _File([signed.note for signed in kept])
-            write_whole(self.path, msgspec.json.encode(notes), 0o600)
+            with self.memory.watched():
+                write_whole(self.path, msgspec.json.encode(notes), 0o600)
         self._kept = kept
 
     def opened(self, note: str) -> SignedCheckpoint:

@@ -4,7 +4,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.runtime.clock import Now
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import Probe
 from twisted_mesh.stores.interface import IStore
 
@@ -35,6 +36,7 @@ _CODES = {
     "crls": Code.UNHEALTHY_CRLS,
     "descriptors": Code.UNHEALTHY_DESCRIPTORS,
     "disk": Code.UNHEALTHY_DISK,
+    "memories": Code.UNHEALTHY_MEMORIES,
 }
 CHECKS = tuple(_CODES)
 
@@ -96,6 +98,8 @@ class Health:
     """What cannot be published as it should be."""
     lacking: Callable[[], Problem | None] = lambda: None
     """Whether there are no file descriptors left."""
+    memories: Sequence[Memory] = ()
+    """What is remembered in files beside the record."""
     seconds: Callable[[], float] = time.monotonic
     behind: Callable[[], Problem | None] = lambda: None
     """Whether the clock is behind what earlier lives have recorded."""
@@ -122,6 +126,7 @@ class Health:
         found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))
+        found.append(_memories(self.memories))
         self._last = at, tuple(found)
         return self._last[1]
 
@@ -133,10 +138,10 @@ class Health:
             return checks
         return tuple(_descriptors(lack) if check is before else check for check in checks)
 
-    def standing(self, name: str) -> int:
-        """How a check came out when it was last looked at; -1 before that."""
-        checks = self._last[1] if self._last else ()
-        return next((int(check.standing) for check in checks if check.name == name), -1)
+    @property
+    def last(self) -> tuple[Check, ...]:
+        """How each check came out when it was last looked at; none before that."""
+        return self._last[1] if self._last else ()
 
     async def _signing(self) -> Check:
         key = self.authorities.current.issuing.key
@@ -267,6 +272,24 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
     except PkiError as error:
         problem = error.problems[0]
         return Check(name, Standing.FAIL, problem.detail, problem.remedy)
+
+
+def _memories(memories: Sequence[Memory]) -> Check:
+    """What a CA remembers beside its record: it goes on without most of that, until the next start."""
+    lost = [memory for memory in memories if memory.problem is not None]
+    if not lost:
+        return Check("memories", Standing.OK, "what is remembered in files is up to date")
+    problems = [memory.problem for memory in lost if memory.problem is not None]
+    needed = any(memory.is_needed for memory in lost)
+    return Check(
+        "memories",
+        Standing.FAIL if needed else Standing.WARN,
+        "; ".join(
+            f"{memory.name}: {problem.detail}"
+            for memory, problem in zip(lost, problems, strict=True)
+        ),
+        "; ".join(dict.fromkeys(problem.remedy for problem in problems if problem.remedy)),
+    )
 
 
 def _descriptors(lack: Problem | None) -> Check:

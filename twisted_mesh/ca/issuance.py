@@ -2,7 +2,9 @@
 
 import hashlib
 import ipaddress
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from time import monotonic
 
 from attrs import define, field, frozen
 from cryptography import x509
@@ -82,6 +84,9 @@ class Issuance:
     issuance_log: IssuanceLog | None = None
     record_clock: RecordClock = field(init=False)
     """What time it is at least."""
+    signed: Callable[[float], None] = lambda seconds: None
+    """Hears how long each took, from its intent to its certificate on record."""
+    seconds: Callable[[], float] = monotonic
     under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
 
@@ -141,12 +146,14 @@ class Issuance:
             at=self.now(),
         )
         self.under_way.add(draft.serial)
+        began = self.seconds()
         try:
             intent = await self.store.apply(intent_of)
             der = await issuing.sign_der(draft)
             await self.store.apply(RecordCertificate(intent, der))
         finally:
             self.under_way.discard(draft.serial)
+        self.signed(self.seconds() - began)
         if self.issuance_log is not None:
             self.issuance_log.record(intended)
         _log.info(

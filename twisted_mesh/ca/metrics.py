@@ -1,31 +1,74 @@
-"""What Prometheus can ask of the CA, besides the counters of events."""
+"""What Prometheus reads of a CA, and of nobody else."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Histogram
 
-from twisted_mesh.ca.health import CHECKS
+from pki.codes import Code
+from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
+from twisted_mesh.runtime.meters import Reading, Readings, show
+from twisted_mesh.state.memory import reading_of
 
-HEALTH = Gauge(
-    "mesh_ca_health", "What /readyz looks at: 0 well, 1 with a warning, 2 failing.", ["check"]
+#: Why a request may be refused. Others count as ``other``.
+REQUEST_CODES = (
+    Code.NO_PROOF,
+    Code.NOT_AUTHORIZED,
+    Code.REVOKED,
+    Code.MALFORMED,
+    Code.NOT_FOUND,
+    Code.METHOD_NOT_ALLOWED,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.CROSS_ORIGIN,
+    Code.CONFLICT,
+    Code.ENTRY_IN_FILE,
+    Code.NOT_BY_TOKEN,
+    Code.RATE_LIMITED,
+    Code.QUOTA,
+    Code.TOO_LARGE,
+    Code.BUSY,
+    Code.REFUSED,
+    Code.NOT_PUBLISHED,
+    Code.STORE_UNAVAILABLE,
+    Code.ISSUER_EXPIRED,
+    Code.SIGNING_FAILED,
+    Code.TTL_OUT_OF_RANGE,
+    Code.BAD_TOKEN,
+    Code.STATE,
+    Code.INTERNAL,
 )
-AUDIT_SIZE = Gauge("mesh_ca_audit_entries", "Entries of the audit log that are signed.")
-UNDER_WAY = Gauge("mesh_ca_signatures_under_way", "Certificates that are being issued.")
-CRL_NUMBER = Gauge("mesh_ca_crl_number", "The number of the CRL that is served.", ["issuer"])
-CRL_AGE = Gauge("mesh_ca_crl_age_seconds", "Seconds since that CRL was made.", ["issuer"])
-CRL_LEFT = Gauge(
-    "mesh_ca_crl_seconds_left", "Seconds until nobody believes that CRL any more.", ["issuer"]
+_OTHER = "other"
+
+REFUSALS = Counter(
+    "mesh_ca_requests_refused",
+    "Requests to the API that were refused, by code.",
+    ["code"],
+    registry=None,
 )
-CRL_ENTRIES = Gauge("mesh_ca_crl_entries", "Certificates on that CRL.", ["issuer"])
 OCSP_ANSWERS = Counter(
     "mesh_ca_ocsp_answers",
     "OCSP answers: how certificates stand, and why a request was not answered.",
     ["status"],
+    registry=None,
 )
+SIGNATURES = Histogram(
+    "mesh_ca_sign_seconds",
+    "From the intent on record to the certificate on record: the store's time and the key's.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=None,
+)
+for _code in (*REQUEST_CODES, _OTHER):
+    REFUSALS.labels(_code)
+for _status in STATUSES:
+    OCSP_ANSWERS.labels(_status)
+
+
+def count_refused(code: str) -> None:
+    """A request is refused."""
+    REFUSALS.labels(code if code in REQUEST_CODES else _OTHER).inc()
 
 
 def count_ocsp(status: str) -> None:
@@ -33,30 +76,101 @@ def count_ocsp(status: str) -> None:
     OCSP_ANSWERS.labels(status).inc()
 
 
-def watch(ca: CaParts) -> None:
-    """Have the gauges show this CA's health, its audit log and what it publishes."""
-    for check in CHECKS:
-        HEALTH.labels(check).set_function(partial(ca.health.standing, check))
-    AUDIT_SIZE.set_function(lambda: ca.log.latest.checkpoint.size if ca.log.latest else 0)
-    UNDER_WAY.set_function(lambda: len(ca.issuance.under_way))
-    for status in STATUSES:
-        OCSP_ANSWERS.labels(status)
-    served: dict[str, Callable[[], PublishedCrl | None]] = {
-        "issuing": lambda: ca.publisher.current(ca.authorities.issuing.key_id),
-        "root": lambda: ca.publisher.root.current,
+def took_to_sign(seconds: float) -> None:
+    """A certificate is signed and on record."""
+    SIGNATURES.observe(seconds)
+
+
+def _of_crls(tell: Callable[[PublishedCrl], float]) -> Callable[[CaParts], Mapping[str, float]]:
+    """What is told of each CRL that is served; 0 where there is none."""
+
+    def read(ca: CaParts) -> Mapping[str, float]:
+        served = {
+            "issuing": ca.publisher.current(ca.authorities.issuing.key_id),
+            "root": ca.publisher.root.current,
+        }
+        return {name: 0.0 if crl is None else tell(crl) for name, crl in served.items()}
+
+    return read
+
+
+def ends(of: Authorities) -> Mapping[str, float]:
+    """When each of the CA's own certificates ends, as a POSIX time."""
+    certificates = {"root": of.root, "issuing": of.issuing.certificate}
+    if of.prepared is not None:
+        certificates["prepared"] = of.prepared.certificate
+    return {
+        name: certificate.not_valid_after_utc.timestamp()
+        for name, certificate in certificates.items()
     }
-    for issuer, crl in served.items():
-        CRL_NUMBER.labels(issuer).set_function(partial(_of, crl, lambda c: c.number))
-        CRL_ENTRIES.labels(issuer).set_function(partial(_of, crl, lambda c: c.entries))
-        CRL_AGE.labels(issuer).set_function(
-            partial(_of, crl, lambda c: (ca.now() - c.made_at).total_seconds())
-        )
-        CRL_LEFT.labels(issuer).set_function(
-            partial(_of, crl, lambda c: (c.span.next_update - ca.now()).total_seconds())
-        )
 
 
-def _of(crl: Callable[[], PublishedCrl | None], tell: Callable[[PublishedCrl], float]) -> float:
-    """What is told of a CRL; 0 while there is none."""
-    found = crl()
-    return 0.0 if found is None else tell(found)
+def _standings(ca: CaParts) -> Mapping[str, float]:
+    return {check.name: float(check.standing) for check in ca.health.last}
+
+
+def _is_ready(ca: CaParts) -> float:
+    checks = ca.health.last
+    return float(bool(checks) and all(check.standing < Standing.FAIL for check in checks))
+
+
+def _last_act(ca: CaParts) -> float:
+    return ca.log.latest.checkpoint.size if ca.log.latest else 0
+
+
+READINGS: tuple[Reading[CaParts], ...] = (
+    Reading("mesh_ready", "1 while /readyz says so.", _is_ready),
+    Reading(
+        "mesh_ca_health",
+        "What /readyz looks at: 0 well, 1 with a warning, 2 failing.",
+        _standings,
+        "check",
+    ),
+    Reading("mesh_ca_audit_entries", "Entries of the audit log that are signed.", _last_act),
+    Reading(
+        "mesh_ca_signatures_under_way",
+        "Certificates that are being issued.",
+        lambda ca: len(ca.issuance.under_way),
+    ),
+    Reading(
+        "mesh_ca_crl_number",
+        "The number of the CRL that is served; 0 while there is none.",
+        _of_crls(lambda crl: crl.number),
+        "issuer",
+    ),
+    Reading(
+        "mesh_ca_crl_entries",
+        "Certificates on that CRL.",
+        _of_crls(lambda crl: crl.entries),
+        "issuer",
+    ),
+    Reading(
+        "mesh_ca_crl_made_timestamp_seconds",
+        "When that CRL was made.",
+        _of_crls(lambda crl: crl.made_at.timestamp()),
+        "issuer",
+    ),
+    Reading(
+        "mesh_ca_crl_expiry_timestamp_seconds",
+        "From when on nobody believes that CRL any more.",
+        _of_crls(lambda crl: crl.span.next_update.timestamp()),
+        "issuer",
+    ),
+    Reading(
+        "mesh_ca_issuer_expiry_timestamp_seconds",
+        "When the CA's own certificates end; the prepared one's is there while there is one.",
+        lambda ca: ends(ca.authorities),
+        "issuer",
+    ),
+    Reading(
+        "mesh_ca_succession_waits",
+        "1 while a new issuing CA is due and the root's key is not here.",
+        lambda ca: float(ca.rotator is not None and ca.rotator.waiting() is not None),
+    ),
+)
+
+
+def watch(ca: CaParts) -> None:
+    """Have ``/metrics`` of this process tell of this CA, and of no other."""
+    readings = (*READINGS, reading_of(ca.health.memories))
+    show("status", Readings(ca, readings, (REFUSALS, OCSP_ANSWERS, SIGNATURES)))

@@ -98,6 +98,9 @@ class CaParts:
         """
         issuance = own.issuance
         current, store, log, now = issuance.authorities, issuance.store, issuance.log, issuance.now
+        memories = [log.memory, publisher.numbers.memory, publisher.root.memory]
+        if issuance.issuance_log is not None:
+            memories.append(issuance.issuance_log.memory)
         notifier = current.notifier
         told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
         listener = RevocationListeners(told, _log)
@@ -124,6 +127,7 @@ class CaParts:
                 rotator.waiting if rotator is not None else lambda: None,
                 publisher.waiting,
                 lacking,
+                memories,
                 seconds,
                 behind=issuance.record_clock.problem,
             ),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 from cryptography.hazmat.primitives import serialization
 
 from pki.errors import PkiError, Refused
@@ -28,6 +28,7 @@ from pki.validity import rfc3339
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.generation import publish
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.state.private import make_private, read_private, refuse_open
 from twisted_mesh.trust.judge import Judge
 
@@ -41,7 +42,22 @@ class SavedSvid:
 
     directory: Path | None
     """None keeps nothing."""
-    _has_warned: bool = False
+    memory: Memory = field(init=False)
+    """Whether it can be written."""
+    _latest: tuple[X509Svid, TrustBundle] | None = field(default=None, init=False, repr=False)
+    """What is to be kept, and None once it is or is not to be any more."""
+    _must_go: bool = field(default=False, init=False)
+    """Whether what is kept is revoked."""
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "identity",
+            self.directory,
+            "The identity cannot be kept, so that a restart will need a new join token",
+            event="identity-not-kept",
+            again=self._again,
+            log=_log,
+        )
 
     def recall(self, spiffe_id: SpiffeId, ca: Judge, now: datetime) -> X509Svid | None:
         """What was kept, if ``ca`` believes its root and it is still good; else None, and the log says why."""
@@ -70,37 +86,39 @@ class SavedSvid:
         return svid
 
     def keep(self, svid: X509Svid, bundle: TrustBundle) -> None:
-        """Replace what is kept; an endpoint does not stop because it cannot, and says so once."""
+        """Replace what is kept; an endpoint does not stop because it cannot, says so, and tries again."""
+        self._latest, self._must_go = (svid, bundle), False
+        self._again()
+
+    def _again(self) -> None:
         if self.directory is None:
             return
+        if self._must_go:
+            self.forget()
+        if self._latest is None:
+            return
+        svid, bundle = self._latest
         files = {
             _CHAIN: (svid.chain_pem(), 0o644),
             _KEY: (svid.key.to_pem(), 0o600),
             _BUNDLE: (bundle.to_pem(), 0o644),
         }
-        try:
+        with self.memory.writing():
             make_private(self.directory)
             with _alone(self.directory):
                 publish(self.directory, files)
-            self._has_warned = False
-        except (OSError, StateError) as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _log.warn(
-                    "The identity cannot be kept, so that a restart will need a new join token: {error}",
-                    event="identity-not-kept",
-                    error=str(error),
-                )
+            self._latest = None
 
     def forget(self) -> None:
         """Keep it no longer: it is revoked."""
+        self._latest = None
         if self.directory is None or not os.path.lexists(self.directory):
             return
-        try:
+        self._must_go = True
+        with self.memory.writing("A revoked identity is still kept"):
             refuse_open(self.directory)
             shutil.rmtree(self.directory)
-        except (OSError, StateError) as error:
-            _log.warn("A revoked identity is still kept: {error}", error=str(error))
+            self._must_go = False
 
 
 def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle]:

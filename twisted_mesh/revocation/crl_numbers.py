@@ -10,6 +10,7 @@ from attrs import define, field
 
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, write_whole
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.state.private import make_private_in_state, read_private, refuse_open
 
 _log = logger("crl")
@@ -23,7 +24,18 @@ class SeenCrlNumbers:
     """None: remembered in memory only."""
     _seen: dict[str, dict[str, str]] = field(factory=dict, init=False)
     """In hex: a number has up to 20 bytes, and JSON readers take no such integers."""
-    _has_warned: bool = field(default=False, init=False)
+    memory: Memory = field(init=False)
+    """Whether the file can be written."""
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "crls",
+            self.path,
+            "Numbers of CRLs are kept in memory only",
+            event="crl-memory-not-kept",
+            again=self._write,
+            log=_log,
+        )
 
     def recall(self) -> None:
         """Read what was written. A file that cannot be used is told, and nothing was seen then."""
@@ -57,19 +69,14 @@ class SeenCrlNumbers:
         if before | higher == before:
             return
         before.update(higher)
+        self._write()
+
+    def _write(self) -> None:
         if self.path is None:
             return
-        try:
+        with self.memory.writing():
             make_private_in_state(self.path.parent)
             write_whole(self.path, msgspec.json.encode(self._seen), 0o600)
-        except (OSError, StateError) as error:
-            tell = _log.debug if self._has_warned else _log.warn
-            self._has_warned = True
-            tell(
-                "Numbers of CRLs are kept in memory only: {error}",
-                event="crl-memory-not-kept",
-                error=str(error),
-            )
 
 
 def crl_numbers_path(state_dir: Path, who: str) -> Path:

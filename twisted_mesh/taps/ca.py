@@ -16,7 +16,6 @@ from pki.audit.log import Act, LogKey
 from pki.errors import PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
-from twisted_mesh import observe
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.audit_log import AuditLog
@@ -40,10 +39,13 @@ from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
+from twisted_mesh.runtime.meters import Readings, show
 from twisted_mesh.runtime.tasks import Ticker, within
 from twisted_mesh.state.directory import StateDirectory, StateError, refuse_changeable
 from twisted_mesh.state.key_files import KeyFiles, remove_file
+from twisted_mesh.state.memory import Memories
 from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
@@ -148,7 +150,9 @@ class CaService(MeshService):
         if options["entries"] is not None:
             filed = read_entries(options["entries"], options["trust-domain"])
         entries = RegistrationEntries(store, log, wall_clock, filed)
-        own = OwnCertificates(Issuance(current, store, log, wall_clock, entries, issuance_log))
+        own = OwnCertificates(
+            Issuance(current, store, log, wall_clock, entries, issuance_log, metrics.took_to_sign)
+        )
         trust_store = own_trust_store(current, reactor, wall_clock, self.log)
         # Who was revoked in earlier lives is refused before the first handshake.
         publisher = CrlPublisher(current, store, log, wall_clock, self.state.ca, trust_store)
@@ -195,9 +199,9 @@ class CaService(MeshService):
             options["keep-expired"],
             options["keep-audit"],
         )
-        observe.watch_rotation(self.rotator)
-        observe.watch(self.endpoint.manager)
+        show("identity", Readings(self.endpoint.manager, OF_IDENTITY))
         metrics.watch(parts)
+        self.addService(Memories(reactor, parts.health.memories))
         return parts
 
     def _log_key(self) -> LogKey:

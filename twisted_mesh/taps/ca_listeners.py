@@ -1,6 +1,5 @@
 """Where a CA is called: its TLS port, its socket, and the plaintext and CRL ports where they are asked for."""
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.registry import Attestors
+from twisted_mesh.ca.api import health
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import (
     Authenticator,
@@ -34,8 +34,9 @@ from twisted_mesh.runtime.socket_owner import listener_at
 from twisted_mesh.taps import own_address
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
-from twisted_mesh.taps.early_port import EarlyReactor
+from twisted_mesh.taps.early_port import EarlyReactor, is_answered
 from twisted_mesh.taps.lifecycle import StartError, early_endpoint
+from twisted_mesh.taps.status_port import clear_way, refuse_public, status_site
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security
 
@@ -55,6 +56,7 @@ class CaListeners:
     tls_endpoint: IStreamServerEndpoint
     plain_endpoint: IStreamServerEndpoint | None
     crl_endpoint: IStreamServerEndpoint | None
+    status_endpoint: IStreamServerEndpoint | None
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
     tls_port: IListeningPort | None = field(default=None, init=False)
@@ -74,7 +76,7 @@ class CaListeners:
         tls_endpoint = early_endpoint(reactor, options["listen"], "127.0.0.1")
         if (objection := too_long(path)) is not None:
             raise StartError(f"the socket's path {objection}: choose a shorter --socket")
-        plain, crl = options["insecure-http"], options["crl-http"]
+        plain, crl, status = (options[n] for n in ("insecure-http", "crl-http", "status"))
         return cls(
             options,
             reactor,
@@ -84,6 +86,7 @@ class CaListeners:
             tls_endpoint,
             early_endpoint(reactor, f"127.0.0.1:{plain}") if plain is not None else None,
             early_endpoint(reactor, crl, "127.0.0.1") if crl is not None else None,
+            early_endpoint(reactor, status, "127.0.0.1") if status is not None else None,
         )
 
     @property
@@ -113,6 +116,8 @@ class CaListeners:
             self._open_plaintext(self.plain_endpoint, shared)
         if self.crl_endpoint is not None:
             self._open_crls(self.crl_endpoint, shared)
+        if self.status_endpoint is not None:
+            self._open_status(self.status_endpoint, ca)
         return address
 
     async def drain(self, seconds: float) -> int:
@@ -122,7 +127,7 @@ class CaListeners:
         )
 
     def _open_tls(self, shared: "_Shared", own: CaEndpoint) -> IAddress:
-        api = shared.api(TlsAuthenticator(self.options["admin"]))
+        api = shared.api(TlsAuthenticator(self.options["admin"], self.options["monitor"]))
         site = self._served(BoundedSite(api, self.reactor))
         security = Security(
             own.contexts,
@@ -145,7 +150,7 @@ class CaListeners:
     def _open_socket(self, shared: "_Shared") -> None:
         path = self.socket
         if path.is_socket():
-            if _is_answered(path):
+            if is_answered(path):
                 owner = listener_at(str(path)) or "who it is, root sees with ss -lxp"
                 raise StartError(
                     f"the socket {path} is another program's ({owner}): stop that, or choose another --socket"
@@ -188,6 +193,13 @@ class CaListeners:
             port=own_address.port_of(address),
         )
 
+    def _open_status(self, endpoint: IStreamServerEndpoint, ca: CaParts) -> None:
+        address = self.options["status"]
+        clear_way(address)
+        site = self._served(status_site(health.questions(ca), (), self.reactor, self.log))
+        port = self.listening(endpoint.listen(site), f"the status address {address}")
+        refuse_public(port.getHost(), address)
+
     def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:
         return ConnectionLimit(shared.capacity, self.reactor, name, self.log)
 
@@ -214,13 +226,3 @@ class _Shared:
             guards_browsers=guards_browsers,
             throttle=self.throttle,
         )
-
-
-def _is_answered(path: Path) -> bool:
-    """Whether somebody listens on a unix socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

@@ -80,6 +80,12 @@ class Options(ServiceOptions):
             "open connections at each door (default: what the system allows)",
         ],
         [
+            "status",
+            None,
+            None,
+            "serve health and metrics, and nothing else, in plaintext here: loopback, or unix:PATH",
+        ],
+        [
             "insecure-http",
             None,
             None,
@@ -98,11 +104,15 @@ class Options(ServiceOptions):
 
     def __init__(self) -> None:
         super().__init__()
-        self["admin"] = []
+        self["admin"], self["monitor"] = [], []
 
     def opt_admin(self, pattern: str) -> None:
         """who is an administrator over mutual TLS: a SPIFFE ID or pattern (repeatable)"""
         self["admin"].append(SpiffePattern.parse(pattern))
+
+    def opt_monitor(self, pattern: str) -> None:
+        """who may read health and metrics over mutual TLS, and no more: a SPIFFE ID or pattern (repeatable)"""
+        self["monitor"].append(SpiffePattern.parse(pattern))
 
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
@@ -111,11 +121,12 @@ class Options(ServiceOptions):
             raise Malformed("--port and --listen say the same thing: give one of them")
         self["listen"] = self["listen"] or self["port"] or "8443"
         self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
-        for pattern in self["admin"]:
-            if pattern.trust_domain != self["trust-domain"]:
-                raise Malformed(
-                    f"--admin {pattern} is not of --trust-domain {self['trust-domain']}"
-                )
+        for option in ("admin", "monitor"):
+            for pattern in self[option]:
+                if pattern.trust_domain != self["trust-domain"]:
+                    raise Malformed(
+                        f"--{option} {pattern} is not of --trust-domain {self['trust-domain']}"
+                    )
         self["entries"] = Path(self["entries"]) if self["entries"] else None
         if self["public-url"] is not None:
             self["public-url"] = public_url(self["public-url"])

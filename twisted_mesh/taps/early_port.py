@@ -6,6 +6,7 @@ ready is refused by the kernel, as everywhere where nobody serves: not let in an
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -120,6 +121,16 @@ class EarlyReactor:
             bound.close()
             raise CannotListenError(None, address, error) from None
         return EarlyPort(self._reactor, factory, bound, backlog, address, _place(address))
+
+
+def is_answered(path: Path) -> bool:
+    """Whether somebody listens on a unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _bound(port: int, interface: str) -> socket.socket:

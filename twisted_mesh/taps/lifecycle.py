@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from pki.codes import Code
 from pki.errors import PkiError, discreet, printable
 from pki.validity import parse_duration
-from twisted_mesh import observe
+from twisted_mesh import monitoring, observe
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
@@ -196,7 +196,7 @@ class MeshService(MultiService, ABC):
 
     def startService(self) -> None:
         """Start now, or begin to; a start that is over and has failed ends the process here."""
-        globalLogPublisher.addObserver(observe.count)
+        globalLogPublisher.addObserver(monitoring.count)
         globalLogPublisher.addObserver(self.descriptors)
         self.signals.install_first()
         self.reactor.callWhenRunning(self.signals.install)

@@ -1,36 +1,26 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
-import ipaddress
-from collections.abc import Sequence
-from socket import gethostname
 from typing import cast
 
-import msgspec
-from prometheus_client import generate_latest
 from twisted.application.service import IService
-from twisted.web import resource, server
 
-from pki.codes import Code
 from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration, spoken_time
-from twisted_mesh import observe
-from twisted_mesh.http.json import problem_body
-from twisted_mesh.http.request import BoundedRequest, answer
-from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
+from twisted_mesh.monitoring import EndpointStatus
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.server import site
+from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.allow_file import read_allowed
 from twisted_mesh.taps.lifecycle import (
     MeshService,
@@ -40,6 +30,7 @@ from twisted_mesh.taps.lifecycle import (
 )
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
+from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
@@ -48,10 +39,6 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
 from twisted_mesh.trust.store import TrustStore
-
-#: Connections for those who look whether it is well.
-_MOST_AT_STATUS = 64
-
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to bind
 
@@ -133,7 +120,12 @@ class ServerService(MeshService):
             self.feed,
             [self.stapler.prepare, self.crls.prepare],
         )
-        observe.watch(self.manager)
+        memories = Memories(
+            reactor, [self.witness.memory, source.kept.memory, self.crls.numbers.memory]
+        )
+        self.addService(memories)
+        self.status = EndpointStatus(self.manager, self.descriptors, memories)
+        self.status.show()
         self.site = site(reactor)
         security = Security(
             contexts,
@@ -151,13 +143,8 @@ class ServerService(MeshService):
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
         )
         if self.status_endpoint is not None:
-            health = BoundedSite(
-                HealthResource(self.manager, self.descriptors, options["dns"]),
-                reactor,
-                connection_limit=ConnectionLimit(
-                    Capacity.of(_MOST_AT_STATUS), reactor, "the status port", self.log
-                ),
-            )
+            clear_way(options["status"])
+            health = status_site(self.status.questions, options["dns"], reactor, self.log)
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
@@ -226,77 +213,6 @@ class ServerService(MeshService):
         late = await self.site.drain(seconds)
         if late:
             self.cut_off(late, seconds)
-
-
-class HealthResource(resource.Resource):
-    """``/livez``, ``/readyz``, ``/metrics`` of an endpoint."""
-
-    isLeaf = True
-
-    def __init__(
-        self, manager: CertificateManager, descriptors: Descriptors, names: Sequence[str] = ()
-    ) -> None:
-        """``names`` are host names of ours, by which it may be asked for."""
-        super().__init__()
-        self._names = {"localhost", gethostname().lower(), *names}
-        self._manager = manager
-        self._descriptors = descriptors
-
-    def render(self, request: BoundedRequest) -> int:
-        """Answer at once: nothing is looked up for it."""
-        if not self._is_meant(request):
-            detail = "this is asked for by an address, localhost, or a name of --dns, and not by that Host"
-            answer(
-                request,
-                421,
-                problem_body(421, Code.CROSS_ORIGIN, detail),
-                "application/problem+json",
-            )
-        elif request.path == b"/livez":
-            answer(request, 200, b'{"status":"alive"}')
-        elif request.path == b"/readyz":
-            status, body = self._readiness()
-            answer(request, status, msgspec.json.encode(body))
-        elif request.path == b"/metrics":
-            answer(request, 200, generate_latest(), "text/plain; version=0.0.4")
-        else:
-            answer(request, 404, b'{"status":"not-found"}')
-        return server.NOT_DONE_YET
-
-    def _is_meant(self, request: BoundedRequest) -> bool:
-        """Whether it was sent to us by a name of ours.
-
-        A web page can have its own name lead here, and read what is answered to that; never an address.
-        """
-        hosts = request.requestHeaders.getRawHeaders(b"host") or ()
-        return all(self._is_ours(host.decode("ascii", "replace").lower()) for host in hosts)
-
-    def _is_ours(self, host: str) -> bool:
-        name, colon, port = host.rpartition(":")
-        if not (colon and port.isdigit()):
-            name = host
-        if name in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            return False
-        return True
-
-    def _readiness(self) -> tuple[int, dict[str, object]]:
-        left, known = self._manager.seconds_left, self._manager.trust_store.freshness
-        told: dict[str, object] = {"status": "ready", "seconds_to_expiry": int(left)}
-        told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
-        lack = self._descriptors.problem
-        if left > 0 and not known.refuses and lack is None:
-            return 200, told
-        code = Code.NO_IDENTITY
-        if lack is not None:
-            code, told["detail"] = lack.code, lack.detail
-        elif left > 0:
-            problem = known.problem()
-            code, told["detail"] = problem.code, str(problem)
-        return 503, {**told, "status": code, "code": code}
 
 
 def makeService(options: Options) -> IService:

@@ -24,6 +24,7 @@ from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem, printable
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
+from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.log import TlsFacts, codes, reasons
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import spawn
@@ -126,6 +127,7 @@ class MeshConnection(ProtocolWrapper):
     def __init__(self, factory: MeshFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
         self._established = False
+        self._began = factory.security.clock.seconds()
         self._timer: IDelayedCall | None = None
         self._severed: Sequence[Problem] = ()
         self._is_leaving = False
@@ -231,6 +233,7 @@ class MeshConnection(ProtocolWrapper):
                 finding = self._find_holder(self.place, holder_of(peer))
                 _ = spawn(finding, "asking who holds a connection", self.factory.security.log)
         self._established = True
+        meters.ACCEPTED(self.factory.security.clock.seconds() - self._began)
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)
         if self.factory.client is not None:
@@ -333,6 +336,7 @@ class MeshConnection(ProtocolWrapper):
             severed = Failure(PeerRefused(self._severed)) if self._severed else reason
             self.wrappedProtocol.connectionLost(severed)
         elif not made_room:  # of those one line tells in total
+            meters.REFUSED(self.factory.security.clock.seconds() - self._began)
             self._refused(reason)
         self.wrappedProtocol = None
 

@@ -14,7 +14,8 @@ from attrs import define, field, frozen
 from pki.audit.log import Checkpoint, Replaced, Verifier, advance
 from pki.errors import PkiError
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.state.directory import StateError, read_file, write_whole
+from twisted_mesh.state.directory import read_file, write_whole
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.state.private import make_private_in_state, read_private, refuse_open
 
 _log = logger("witness")
@@ -48,9 +49,20 @@ class LogWitness:
     """What is wrong with the log; None while it only grows."""
     _note: str = field(default="", init=False)
     _written_at: float | None = field(default=None, init=False)
-    _has_warned: bool = field(default=False, init=False)
+    memory: Memory = field(init=False)
+    """Whether that can be written."""
     _kept: bool = field(default=False, init=False)
     """Whether the file was there once."""
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "witness",
+            self.path,
+            "What was seen of the CA's audit log is kept in memory only",
+            event="witness-not-kept",
+            again=self.remember,
+            log=_log,
+        )
 
     def recall(self, *, is_ours: bool = True) -> None:
         """Read what was seen in an earlier life; what cannot be read is told, and begun anew.
@@ -122,19 +134,11 @@ class LogWitness:
         """Write what was seen; a service does not stop because it cannot."""
         if self.path is None or self.verifier is None or self._is_given_up():
             return
-        try:
+        with self.memory.writing():
             make_private_in_state(self.path.parent)
             kept = _Remembered(str(self.verifier), self._note)
             write_whole(self.path, msgspec.json.encode(kept), 0o600)
             self._kept = True
-        except (OSError, StateError) as error:
-            tell = _log.debug if self._has_warned else _log.warn
-            self._has_warned = True
-            tell(
-                "What was seen of the CA's audit log is kept in memory only: {error}",
-                event="witness-not-kept",
-                error=str(error),
-            )
 
     def _is_given_up(self) -> bool:
         """Whether the log does not fit, and the file that says so was removed."""

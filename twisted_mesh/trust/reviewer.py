@@ -16,7 +16,9 @@ from twisted.logger import Logger
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
 from pki.svid.revocation_set import Revocation
-from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection
+from twisted_mesh.runtime import meters
+from twisted_mesh.runtime.clock import Now, wall_clock
+from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection, Peer
 from twisted_mesh.trust.judge import Judge, Trust
 
 #: Seconds of one turn of the reactor at least that go to the review; more where others have had more since the last.
@@ -40,6 +42,7 @@ class Reviewer:
     registry: ConnectionRegistry
     clock: IReactorTime
     log: Logger
+    now: Now = wall_clock
     _waiting: dict[LiveConnection, None] = field(factory=dict, init=False)
     """To be judged, in that order, each once."""
     _leaving: dict[LiveConnection, Sequence[Problem]] = field(factory=dict, init=False)
@@ -141,3 +144,16 @@ class Reviewer:
             connection.sever(problems)
         except Exception:  # the others are closed all the same
             self.log.failure("a connection could not be closed", event="review-broke")
+        if connection.peer is not None and any(
+            problem.code == Code.REVOKED for problem in problems
+        ):
+            self._measure(connection.peer)
+
+    def _measure(self, peer: Peer) -> None:
+        """How long it took from the revocation to here."""
+        revocations = self.judge.trust.revocations
+        for issuer, serial in peer.credentials():
+            revoked = revocations.find(issuer, serial)
+            if revoked is not None:
+                meters.cut(revoked.revoked_at, self.now())
+                return

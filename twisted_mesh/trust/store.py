@@ -63,7 +63,7 @@ class TrustStore(Service):
     _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._reviewer = Reviewer(self.judge, self.registry, self.clock, self.log)
+        self._reviewer = Reviewer(self.judge, self.registry, self.clock, self.log, self.now)
         self._ticker = Ticker(self.clock, TICK, self._look_at_the_clock, "the review", self.log)
 
     def startService(self) -> None:

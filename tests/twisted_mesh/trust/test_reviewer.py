@@ -376,7 +376,7 @@ def test_with_ten_thousand_connections_each_of_a_thousand_revocations_costs_one_
         )
 
     monkeypatch.setattr(IndexKeys, "of", made)
-    objection = Problem("revoked", "in this test")
+    objection = Problem("expired", "in this test")
     connections = [Connected(number, (objection,)) for number in range(1, 10_001)]  # type: ignore[arg-type]
     for connection in connections:
         rig.registry.add(connection)

@@ -76,6 +76,8 @@ class TlsAuthenticator:
 
     admins: Sequence[SpiffePattern] = ()
     """Who is an administrator besides."""
+    monitors: Sequence[SpiffePattern] = ()
+    """Who may read how the CA is, and be a workload like any other for the rest."""
 
     def account(self, evidence: Evidence) -> Account:
         """The SVID's ID while it is good."""
@@ -99,11 +101,15 @@ class TlsAuthenticator:
                 caller = workload(seen.spiffe_id, seen.serial)
                 if self._administers(seen.spiffe_id):
                     return evolve(caller, kind=Kind.ADMINISTRATOR)
-                return caller
+                return evolve(caller, monitors=_any_matches(self.monitors, seen.spiffe_id))
         return anonymous(_NO_CERTIFICATE)
 
     def _administers(self, spiffe_id: SpiffeId) -> bool:
-        return any(pattern.matches(spiffe_id) for pattern in self.admins)
+        return _any_matches(self.admins, spiffe_id)
+
+
+def _any_matches(patterns: Sequence[SpiffePattern], spiffe_id: SpiffeId) -> bool:
+    return any(pattern.matches(spiffe_id) for pattern in patterns)
 
 
 @define(eq=False)
@@ -167,6 +173,7 @@ def with_token(principal: Principal, seen: Attestation) -> Principal:
         selectors=principal.selectors | seen.selectors,
         entry=seen.entry,
         issues=False,
+        monitors=False,
     )
 
 

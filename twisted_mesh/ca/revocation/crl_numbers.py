@@ -9,6 +9,7 @@ from attrs import define, field
 
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import TakeCrlNumber
 from twisted_mesh.stores.interface import IStore
 
@@ -29,7 +30,19 @@ class CrlNumbers:
     now: Now
     path: Path | None = None
     """The file; None for a CA that keeps nothing."""
+    memory: Memory = field(init=False)
+    """Whether that can be written."""
     _highest: dict[str, int] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "crl-numbers",
+            self.path,
+            "The numbers of CRLs are in the record only, and go back with it if it is restored",
+            event="crl-numbers-not-kept",
+            again=self._keep,
+            log=_log,
+        )
 
     def recall(self) -> None:
         """Read the file. What is in one that is damaged is lost, and the other two go on."""
@@ -68,12 +81,10 @@ class CrlNumbers:
         if self.path is None:
             return
         temporary = self.path.with_name(f".{self.path.name}.new")
-        try:
+        with self.memory.writing():
             with open(
                 os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600),
                 "wb",
             ) as file:
                 file.write(msgspec.json.encode(self._highest))
             temporary.replace(self.path)
-        except OSError as error:
-            _log.debug("{path} stays as it is: {error}", path=str(self.path), error=str(error))

@@ -24,6 +24,7 @@ from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.state.directory import read_file, write_whole
+from twisted_mesh.state.memory import Memory
 
 _log = logger("ca")
 _LEAST = timedelta(days=1)
@@ -44,7 +45,18 @@ class RootCrl:
     """Why the last attempt to sign one failed."""
     _revoked: dict[int, Revocation] = field(factory=dict, init=False)
     _is_behind: bool = field(default=False, init=False)
+    memory: Memory = field(init=False)
+    """Whether the file can be written. Whoever publishes tries again twice a minute while the key is here."""
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.memory = Memory(
+            "root-crl",
+            self.path,
+            "The root's CRL cannot be kept, so that none is signed",
+            event="root-crl-not-kept",
+            log=_log,
+        )
 
     @property
     def key_id(self) -> str:
@@ -122,7 +134,8 @@ class RootCrl:
                 next_update=span.next_update,
             )
             if self.path is not None:
-                write_whole(self.path, der, 0o644)
+                with self.memory.watched():
+                    write_whole(self.path, der, 0o644)
         except BaseException:
             self._is_behind = True
             raise

@@ -21,7 +21,7 @@ from tests.authorities import DAY, HOUR, MESH, key
 from tests.twisted_mesh.ca.lives import YEAR, Life
 from tests.twisted_mesh.ca.rigs import ADMIN, result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
-from twisted_mesh import observe
+from twisted_mesh.ca import metrics
 from twisted_mesh.ca.rotation import steps as handover_module
 from twisted_mesh.ca.rotation.steps import Detached, NoCopy, NoRootKey
 from twisted_mesh.observe import event_text
@@ -531,25 +531,21 @@ def test_an_ended_one_without_a_successor_and_without_the_root_ends_the_start(li
         life.start()
 
 
-def test_the_gauges_show_the_lives(life: Life) -> None:
-    observe.watch_rotation(life.rotator)
+def test_the_metrics_show_the_lives(life: Life) -> None:
+    def left(name: str) -> float:
+        return metrics.ends(life.authorities)[name] - life.time.timestamp()
 
-    def shown(gauge: Any) -> float:
-        ((sample,),) = [metric.samples for metric in gauge.collect()]
-        return float(sample.value)
-
-    assert shown(observe.ISSUING_EXPIRY) == YEAR.total_seconds()
-    assert shown(observe.ROOT_EXPIRY) == 10 * YEAR.total_seconds()
-    assert shown(observe.PREPARED_EXPIRY) == 0
+    assert set(metrics.ends(life.authorities)) == {"root", "issuing"}
+    assert left("issuing") == YEAR.total_seconds()
+    assert left("root") == 10 * YEAR.total_seconds()
     prepared(life)
-    assert shown(observe.PREPARED_EXPIRY) == pytest.approx(YEAR.total_seconds(), abs=3600)
-    assert shown(observe.SUCCESSION_WAITS) == 0
+    assert left("prepared") == pytest.approx(YEAR.total_seconds(), abs=3600)
+    assert life.rotator.waiting() is None
     life.root_key.unlink()
     life.start()
-    observe.watch_rotation(life.rotator)
     life.run()
     life.pass_time(YEAR)
-    assert shown(observe.SUCCESSION_WAITS) == 1
+    assert life.rotator.waiting() is not None
 
 
 # The root's key taken away by a command.

@@ -1,0 +1,53 @@
+"""``--status``: health and metrics in plaintext, at the CA and at an endpoint, in one way."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.http.status_site import Question, StatusSite
+from twisted_mesh.interfaces import IReactor
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.taps.early_port import is_answered
+from twisted_mesh.taps.lifecycle import StartError
+
+#: Connections for those who look whether it is well.
+_MOST = 64
+_UNIX = "unix:"
+
+
+def status_site(
+    questions: Mapping[str, Question], names: Sequence[str], reactor: IReactor, log: Logger
+) -> BoundedSite:
+    """The site that answers ``questions``; ``names`` are host names of ours."""
+    limit = ConnectionLimit(Capacity.of(_MOST), reactor, "the status port", log)
+    return BoundedSite(StatusSite(questions, names), reactor, connection_limit=limit)
+
+
+def clear_way(address: str) -> None:
+    """Remove the socket of a process that was killed, where ``address`` is one that nobody answers at."""
+    if address.startswith(_UNIX):
+        path = Path(address.removeprefix(_UNIX).partition(":")[0])
+        if path.is_socket() and not is_answered(path):
+            path.unlink()
+
+
+def refuse_public(address: IAddress, text: str) -> None:
+    """Raises :class:`StartError` where ``address``, which ``--status`` was given as ``text``, is not this machine's."""
+    if isinstance(address, UNIXAddress) or _is_loopback(getattr(address, "host", "")):
+        return
+    raise StartError(
+        f"--status {text} can be reached from other machines, and whoever asks there needs no proof: write "
+        "127.0.0.1:PORT, [::1]:PORT or unix:PATH, and give those of other machines an SVID and --monitor"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
