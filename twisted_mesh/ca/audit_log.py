@@ -197,7 +197,7 @@ class AuditLog:
         if base is not None and base.checkpoint.origin == self.key.name:
             self.latest = base
             if remembered is None or remembered.checkpoint != base.checkpoint:
-                await self.aside(lambda: self._memory.keep(base))
+                await self._remember(lambda: self._memory.keep(base))
             if base is remembered and (saved is None or base.checkpoint != saved.checkpoint):
                 self._unsaved.append(base)  # which a crash has kept from it
             return
@@ -206,7 +206,12 @@ class AuditLog:
             await self._sign(head)
         else:
             empty = await self._note(LogHead(0, EMPTY_ROOT))
-            await self.aside(lambda: self._memory.begin_anew(empty))
+            await self._remember(lambda: self._memory.begin_anew(empty))
+
+    async def _remember(self, write: Callable[[], None]) -> None:
+        """Have ``write`` done, and told where it cannot be. Raises :class:`StateError`."""
+        with self.memory.watched():
+            await self.aside(write)
 
     def _opened(self, saved: tuple[int, str] | None, *, any_name: bool) -> SignedCheckpoint | None:
         """What the store has as its last checkpoint; None for one of the time before a restore.
@@ -305,7 +310,7 @@ class AuditLog:
             )
             remove_file(word)
             return
-        await self.aside(lambda: self._memory.begin_anew(signed))
+        await self._remember(lambda: self._memory.begin_anew(signed))
         await self._save(signed)
         remove_file(word)
         self.contradiction = None
@@ -344,7 +349,7 @@ class AuditLog:
     async def _sign(self, head: LogHead) -> None:
         signed = await self._note(head)
         # Remembered before anybody can have seen it.
-        await self.aside(lambda: self._memory.keep(signed))
+        await self._remember(lambda: self._memory.keep(signed))
         self._unsaved.append(signed)
         await self._save_all()
 

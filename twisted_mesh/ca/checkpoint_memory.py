@@ -45,7 +45,7 @@ class CheckpointMemory:
     path: Path | None = None
     """The file; None for a CA that keeps nothing."""
     memory: Memory = field(init=False)
-    """Whether that can be written. Whoever signs the log tries again each second."""
+    """Whether that can be written, by whoever has it written. The log is signed again each second."""
     _kept: list[SignedCheckpoint] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -146,8 +146,7 @@ class CheckpointMemory:
     def _write(self, kept: list[SignedCheckpoint]) -> None:
         if self.path is not None:
             notes = _File([signed.note for signed in kept])
-            with self.memory.watched():
-                write_whole(self.path, msgspec.json.encode(notes), 0o600)
+            write_whole(self.path, msgspec.json.encode(notes), 0o600)
         self._kept = kept
 
     def opened(self, note: str) -> SignedCheckpoint:

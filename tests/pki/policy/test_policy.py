@@ -15,6 +15,7 @@ from pki.keys import KeyAlgorithm
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
 from pki.policy.policy import (
+    MONITORING,
     Action,
     Certificate,
     Forbidden,
@@ -121,6 +122,27 @@ def test_a_caller_without_proof_may_read_what_is_public(
     with pytest.raises(NoProof, match=f"{action} needs proof of who you are") as refusal:
         permit(asking, action, TARGETS[target])
     assert refusal.value.code == "no-proof"
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_monitor_may_read_how_the_ca_is_and_else_what_each_workload_may(action: Action) -> None:
+    caller = evolve(workload(BACKEND, 1), monitors=True)
+    if action in MONITORING or WORKLOADS_MAY[action] == "all" or action is Action.REVOKE:
+        permit(caller, action)
+        return
+    with pytest.raises(Forbidden):
+        permit(caller, action)
+
+
+def test_what_a_monitor_may_read_is_four_things() -> None:
+    assert {
+        Action.LIVENESS,
+        Action.READINESS,
+        Action.METRICS,
+        Action.READ_HEALTH,
+    } == MONITORING
+    with pytest.raises(Forbidden, match="for administrators and whoever a --monitor"):
+        permit(workload(BACKEND, 1), Action.METRICS)
 
 
 @pytest.mark.parametrize("target", TARGETS)

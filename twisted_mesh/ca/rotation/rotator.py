@@ -78,18 +78,6 @@ class Rotator(Service):
         """Those of the moment."""
         return self.rotation_steps.authorities
 
-    def seconds_left(self, of: str) -> float:
-        """Until ``issuing``, ``prepared`` or ``root`` ends; 0 for a prepared one that is not there."""
-        authorities = self.authorities
-        if of == "root":
-            ends_at = authorities.root.not_valid_after_utc
-        else:
-            authority = authorities.prepared if of == "prepared" else authorities.issuing
-            if authority is None:
-                return 0.0
-            ends_at = authority.certificate.not_valid_after_utc
-        return (ends_at - self.rotation_steps.now()).total_seconds()
-
     def waiting(self) -> Problem | None:
         """What is due and cannot be done, because the root's key is away."""
         if (
@@ -202,7 +190,8 @@ class Rotator(Service):
     def _put_off(self, error: PkiError) -> None:
         news = self.last_problem is None or str(self.last_problem) != str(error)
         self.last_problem = error
-        left = timedelta(seconds=self.seconds_left("issuing"))
+        ends_at = self.authorities.issuing.certificate.not_valid_after_utc
+        left = ends_at - self.rotation_steps.now()
         pause = renewal.backoff(self._failures, self.draw, left).total_seconds()
         self._failures += 1
         self._retry_at = self.clock.seconds() + pause

@@ -105,6 +105,20 @@ def test_over_tls_a_pattern_makes_an_administrator_who_issues_nothing_without_an
     assert by(other, rig, svid()).kind is Kind.WORKLOAD
 
 
+def test_over_tls_a_pattern_makes_a_monitor_who_is_a_workload_for_the_rest(rig: CaRig) -> None:
+    ops = SpiffePattern.parse(f"spiffe://{MESH}/ops/*")
+    services = SpiffePattern.parse(f"spiffe://{MESH}/service/*")
+    principal = by(TlsAuthenticator((), (ops, services)), rig, svid())
+    assert (principal.kind, principal.monitors) == (Kind.WORKLOAD, True)
+    assert not by(TlsAuthenticator((), (ops,)), rig, svid()).monitors
+    assert not by(TlsAuthenticator((), (services,)), rig).monitors
+    assert not by(TlsAuthenticator((), (services,)), rig, has_lapsed=True).monitors
+    # Whoever is both is an administrator.
+    assert by(TlsAuthenticator((services,), (services,)), rig, svid()).kind is Kind.ADMINISTRATOR
+    # With a token it is the token that counts.
+    assert not by(TlsAuthenticator((), (services,)), rig, svid(), TOKEN).monitors
+
+
 def test_over_tls_without_an_svid_there_is_nobody(rig: CaRig) -> None:
     assert by(TlsAuthenticator(), rig) == anonymous("tls:no-certificate")
 
