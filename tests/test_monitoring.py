@@ -142,6 +142,17 @@ def test_status_of_the_ca_is_refused_where_others_can_reach_it(
         assert "--monitor" in line
 
 
+@pytest.mark.parametrize("program", ["mesh-ca", "mesh-server"])
+def test_a_status_socket_whose_path_is_too_long_is_refused(tmp_path: Path, program: str) -> None:
+    address = f"unix:{tmp_path}/{'long' * 30}"
+    with mesh(tmp_path) as running:
+        start = running.start_ca if program == "mesh-ca" else running.start_server
+        started = start("--status", address, wait=False)
+        assert started.wait() == 1
+        (line,) = [line for line in started.text.splitlines() if line.startswith(program)]
+        assert "is too long for a unix socket" in line and "choose a shorter --status" in line
+
+
 def test_a_socket_that_a_killed_ca_left_is_no_hindrance(tmp_path: Path) -> None:
     left = tmp_path / "status.sock"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -370,6 +381,30 @@ def test_an_endpoint_whose_memory_cannot_be_written_says_so_at_once_and_heals(
         assert "degraded" not in by_socket(status, "/readyz")[1]
         found = scrape_of(by_socket(status, "/metrics")[1], "server")
         assert not firing(rule("MeshMemoryUnwritten"), found, found)
+
+
+def fired(scrape: Scrape) -> set[str]:
+    """What fires by what is, and not by what has become of it since."""
+    return {rule.name for rule in RULES if firing(rule, scrape, scrape)}
+
+
+def test_a_record_that_is_lost_and_a_door_that_is_open_fire(tmp_path: Path) -> None:
+    status = tmp_path / "status.sock"
+    with mesh(tmp_path) as running:
+        ca = running.start_ca()
+        assert ca.stop() == 0
+        for left in (running.state / "ca").glob("mesh.db*"):
+            left.unlink()
+        running.start_ca("--status", f"unix:{status}", "--insecure-http", "0", wait=False).wait_for(
+            "does not go on from what was signed|is not what was signed|log-contradicts"
+        )
+        until(lambda: status.is_socket() and by_socket(status, "/readyz")[0] == 503)
+        found = scrape_of(by_socket(status, "/metrics")[1], "ca")
+        assert {"MeshNotReady", "MeshCaUnwell", "MeshCaRecordInDoubt", "MeshDoorOpen"} <= fired(
+            found
+        )
+        assert "MeshCaGone" not in fired(found)
+        assert fired({}) == {"MeshCaGone"}
 
 
 def test_a_ca_that_may_not_write_its_issuance_log_is_not_ready_until_it_may(

@@ -17,9 +17,6 @@ from prometheus_client.registry import Collector
 
 T = TypeVar("T")
 
-# A second series beside each counter, which says when this process began to count: nobody asks for it.
-disable_created_metrics()
-
 _HANDSHAKES = Histogram(
     "mesh_handshake_seconds",
     "From TCP to a peer that is let in, or is not: the network's time and the peer's too.",
@@ -92,6 +89,14 @@ class Readings(Collector, Generic[T]):
     def describe(self) -> Iterator[Metric]:
         """Nothing: a registry that is told nothing does not look all of it up beforehand."""
         return iter(())
+
+
+def begin() -> None:
+    """Have this process, which is one of our programs, show no second series beside each counter.
+
+    It would say since when is counted, and nobody asks. In somebody else's process that is theirs to say.
+    """
+    disable_created_metrics()
 
 
 _shown: dict[str, Collector] = {}

@@ -25,6 +25,7 @@ from pki.errors import PkiError, discreet, printable
 from pki.validity import parse_duration
 from twisted_mesh import monitoring, observe
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
@@ -196,6 +197,7 @@ class MeshService(MultiService, ABC):
 
     def startService(self) -> None:
         """Start now, or begin to; a start that is over and has failed ends the process here."""
+        meters.begin()
         globalLogPublisher.addObserver(monitoring.count)
         globalLogPublisher.addObserver(self.descriptors)
         self.signals.install_first()

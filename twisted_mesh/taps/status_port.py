@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.address import UNIXAddress
@@ -12,6 +13,7 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.http.status_site import Question, StatusSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.taps.early_port import is_answered
 from twisted_mesh.taps.lifecycle import StartError
 
@@ -29,9 +31,16 @@ def status_site(
 
 
 def clear_way(address: str) -> None:
-    """Remove the socket of a process that was killed, where ``address`` is one that nobody answers at."""
-    if address.startswith(_UNIX):
-        path = Path(address.removeprefix(_UNIX).partition(":")[0])
+    """Remove the socket of a process that was killed, where ``address`` is one that nobody answers at.
+
+    Raises :class:`StartError` where there can be no socket of that name.
+    """
+    if not address.startswith(_UNIX):
+        return
+    path = Path(address.removeprefix(_UNIX).partition(":")[0])
+    if (objection := too_long(path)) is not None:
+        raise StartError(f"the socket's path {objection}: choose a shorter --status")
+    with suppress(OSError):  # whoever binds there says what is wrong
         if path.is_socket() and not is_answered(path):
             path.unlink()
 
