@@ -124,7 +124,7 @@ class CaParts:
                 log,
                 now,
                 directory,
-                rotator.waiting if rotator is not None else lambda: None,
+                rotator.trouble if rotator is not None else lambda: None,
                 publisher.waiting,
                 lacking,
                 memories,

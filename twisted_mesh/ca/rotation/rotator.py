@@ -99,6 +99,18 @@ class Rotator(Service):
             subject=self.authorities.issuing.name,
         )
 
+    def trouble(self) -> Problem | None:
+        """What keeps the succession: :meth:`waiting`, or what has failed and is tried again."""
+        waits = self.waiting()
+        if waits is not None or self.last_problem is None:
+            return waits
+        failed = self.last_problem.problems[0]
+        return Problem(
+            Code.UNHEALTHY_ISSUER,
+            f"the succession of the issuing CA has to wait: {failed.detail}",
+            failed.remedy or "it is tried again by itself",
+        )
+
     # What is done.
 
     async def attend(self) -> None:

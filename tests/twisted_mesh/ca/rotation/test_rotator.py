@@ -192,10 +192,14 @@ def test_what_cannot_be_recorded_is_not_done_until_it_can(
     assert "the disk is full" in event_text(warnings[0])
     assert len(warnings) < 7200 / 10, "not at each tick"
     assert isinstance(life.rotator.last_problem, PkiError)
+    trouble = life.rotator.trouble()
+    assert trouble is not None and "the disk is full" in trouble.detail
+    assert trouble.remedy
     life.unrecordable.clear()
     life.pass_time(2 * HOUR, steps=240)
     assert life.generations == (2, 3, ())
     assert life.rotator.last_problem is None
+    assert life.rotator.trouble() is None
     assert sorted(life.steps) == sorted(set(life.steps)), "each step is recorded once"
 
 
