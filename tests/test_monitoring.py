@@ -260,6 +260,7 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
     ],
     "MeshNoDescriptors": [("mesh_events_total", {"instance": "ca", "event": "no-descriptors"}, 1)],
     "MeshLogLinesLost": [("mesh_log_lines_lost_total", {"instance": "server"}, 1)],
+    "MeshRereadFailed": [("mesh_events_total", {"instance": "ca", "event": "reread-failed"}, 1)],
     "MeshDoorOpen": [("mesh_events_total", {"instance": "ca", "event": "insecure-http"}, 1)],
     "MeshBug": [("mesh_events_total", {"instance": "ca", "event": "request-broke"}, 1)],
     "MeshCaGone": [("mesh_ca_audit_entries", {"instance": "ca"}, None)],

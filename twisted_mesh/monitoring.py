@@ -31,6 +31,7 @@ WORTH_AN_ALARM = (
     "renewal-failed",
     "own-certificate-revoked",
     "no-descriptors",
+    "reread-failed",
     "refusals-untold",
     "intent-written-off",
     "verify-broke",
