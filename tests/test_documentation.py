@@ -16,6 +16,7 @@ from pki.codes import Code
 from tests.measuring import MEASURED
 from tests.running import run
 from twisted_mesh.ca.api.routes import ROUTES
+from twisted_mesh.ca.metrics import REQUEST_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -253,6 +254,8 @@ def test_the_answers_of_the_api_have_codes_of_the_catalogue() -> None:
     told = {span for line in table.splitlines() if line.startswith("| ") for span in second(line)}
     assert len(told) > 20
     assert told <= set(Code)
+    # All but the answer of /readyz, which is no refusal, are told apart in the CA's metrics.
+    assert told - {Code.NOT_READY} <= set(REQUEST_CODES)
 
 
 def second(line: str) -> list[str]:

@@ -17,6 +17,10 @@ from attrs import frozen
 from tests.measuring import MEASURED
 from tests.promql import Labels, Query, Rule, Scrape, rules_in, scrape_of, together
 from tests.running import PATIENCE, Mesh, mesh, until
+from twisted_mesh.ca.health import CHECKS
+from twisted_mesh.ca.metrics import REQUEST_CODES
+from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
+from twisted_mesh.monitoring import PEER_CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = rules_in((ROOT / "docs" / "alerts.yml").read_text())
@@ -201,6 +205,30 @@ def test_what_happens_is_measured(watched: Watched) -> None:
         assert value(found, "mesh_memory_unwritten", "ca", memory=name) == 0
 
 
+def test_every_value_of_a_label_is_there_before_it_is_met(watched: Watched) -> None:
+    found = watched.scrape()
+    for metric, instance, label, values in (
+        ("mesh_peers_refused_total", "server", "code", (*PEER_CODES, "other")),
+        ("mesh_connections_severed_total", "server", "code", (*PEER_CODES, "other")),
+        ("mesh_ca_requests_refused_total", "ca", "code", (*REQUEST_CODES, "other")),
+        ("mesh_ca_ocsp_answers_total", "ca", "status", STATUSES),
+        ("mesh_handshake_seconds_count", "ca", "outcome", ("accepted", "refused")),
+        ("mesh_ca_health", "ca", "check", CHECKS),
+    ):
+        there = {dict(k)[label] for k in found[metric] if ("instance", instance) in k}
+        assert there == {str(one) for one in values}, metric
+
+
+def test_a_refused_request_is_counted_by_its_code(watched: Watched) -> None:
+    before = watched.scrape()
+    watched.by_tls("/api/v1/tokens", watched.prometheus)
+    watched.by_tls("/api/v1/nothing-here", watched.prometheus)
+    after = watched.scrape()
+    for code in ("not-authorized", "not-found"):
+        name, labels = "mesh_ca_requests_refused_total", {"code": code}
+        assert value(after, name, "ca", **labels) == value(before, name, "ca", **labels) + 1
+
+
 def value(scrape: Scrape, metric: str, instance: str, **labels: str) -> float:
     return scrape[metric][frozenset({**labels, "instance": instance}.items())]
 
@@ -347,6 +375,7 @@ def test_a_revoked_peer_that_comes_back_fires_and_the_cut_is_measured(watched: W
     assert value(after, "mesh_revocation_cut_seconds_count", "server") == 1
     assert value(after, "mesh_revocation_cut_seconds_sum", "server") < PATIENCE
     assert value(after, "mesh_connections_severed_total", "server", code="revoked") == 1
+    assert value(after, "mesh_handshake_seconds_count", "server", outcome="refused") >= 1
     assert not firing(rule("MeshRevocationCutSlowly"), before, after)
 
 
