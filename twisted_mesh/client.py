@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, discreet
 from pki.spiffe import SpiffeId
-from twisted_mesh.http.address import names_port, server_name, split_url
+from twisted_mesh.http.address import as_https, names_port, server_name, split_url
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
@@ -44,8 +44,10 @@ class ServerUrl:
         """Raises :class:`Malformed`."""
         url = split_url(text, {"https": 443})
         if url is None:
+            whole = as_https(text)
+            meant = f", here {discreet(whole, 100)}" if whole else ""
             raise Malformed(
-                f"{discreet(text, 100)!r} is no server: write https://HOST:PORT; the mesh speaks TLS only"
+                f"{discreet(text, 100)!r} is no server: write https://HOST:PORT{meant}; the mesh speaks TLS only"
             )
         _, host, port = url
         return cls(host, port, not names_port(text))

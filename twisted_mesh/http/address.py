@@ -41,6 +41,8 @@ class CaAddress:
             return cls("unix", path=path)
         url = split_url(text, {"https": 443, "http": 80})
         if url is None:
+            if meant := as_https(text):
+                raise BadCaUrl(f"{printable(text, 100)!r} is no CA address: write {meant}")
             raise BadCaUrl(
                 f"{discreet(text, 100)!r} is no CA address: write unix:PATH, https://HOST:PORT or http://localhost:PORT"
             )
@@ -75,9 +77,20 @@ def split_url(text: str, ports: Mapping[str, int]) -> tuple[str, str, int] | Non
     return (url.scheme, host, port) if usable else None
 
 
+def as_https(text: str) -> str | None:
+    """The URL that is meant where somebody has written ``host:port`` alone; None where that is no such thing."""
+    if "//" in text or not names_port(f"https://{text}"):
+        return None
+    url = split_url(f"https://{text}", {"https": 443})
+    return None if url is None else f"https://{text}"
+
+
 def names_port(text: str) -> bool:
     """Whether a URL that :func:`split_url` takes has a port written in it."""
-    return urlsplit(text).port is not None
+    try:
+        return urlsplit(text).port is not None
+    except ValueError:
+        return False
 
 
 def server_name(host: str) -> str | None:

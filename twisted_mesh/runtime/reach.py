@@ -73,6 +73,8 @@ class Reach:
                 f"the name {printable(self.host, 100)} cannot be looked up: nobody has it, or no name server answers",
                 "check how it is spelt, and this machine's name servers",
             )
+        if isinstance(error, OSError) and error.errno in _DESCRIPTORS:
+            return _no_descriptors()
         if not isinstance(error, ConnectError):
             return None
         number = error.osError if isinstance(error.osError, int) else 0

@@ -1,10 +1,14 @@
 """Addresses of a CA: read, told, refused."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
+from pki.errors import PkiError
+from twisted_mesh.client import ServerUrl
+from twisted_mesh.http.address import BadCaUrl, CaAddress, as_https, server_name
 
 
 @pytest.mark.parametrize(
@@ -87,3 +91,23 @@ def test_an_address_is_refused_or_read_back_as_it_is_told(text: str) -> None:
 )
 def test_an_ip_address_is_not_sent_as_a_server_name(host: str, name: str | None) -> None:
     assert server_name(host) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("localhost:9443", "https://localhost:9443"),
+        ("[::1]:9443", "https://[::1]:9443"),
+        ("localhost", None),
+        ("http://localhost:1", None),
+        ("a b:1", None),
+        ("x:99999", None),
+        ("user@host:1", None),
+    ],
+)
+def test_who_leaves_the_scheme_out_is_told_what_to_write(text: str, meant: str | None) -> None:
+    assert as_https(text) == meant
+    with pytest.raises(
+        PkiError, match=re.escape(f"https://HOST:PORT{f', here {meant};' if meant else ';'}")
+    ):
+        ServerUrl.parse(text)
