@@ -1,8 +1,9 @@
 """mesh-client: calls a service, sees who answers, and says what both sides proved."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -10,9 +11,10 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from pki.errors import Malformed, PkiError, discreet
+from pki.errors import Malformed, PkiError, Problem, discreet
 from pki.spiffe import SpiffeId
 from twisted_mesh.http.address import as_https, names_port, server_name, split_url
+from twisted_mesh.http.json import PROBLEM_TYPE, read_problem
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
@@ -70,6 +72,8 @@ class Reply:
     phrase: str
     body: bytes
     peer: Peer
+    refusal: Problem | None = None
+    """Why we may not, where it says so in a problem document (403), whatever we have asked."""
 
 
 @implementer(IAgentEndpointFactory)
@@ -126,7 +130,19 @@ class MeshHttpClient:
         if not 100 <= response.code < 600:  # RFC 9110 section 15
             raise RefusedByPeer(not_http(self.server.url, "TLS"))
         (peer,) = self._met
-        return Reply(response.code, response.phrase.decode("ascii", "replace"), body, peer)
+        phrase = response.phrase.decode("ascii", "replace")
+        (kind, *_) = response.headers.getRawHeaders("content-type") or [""]
+        refusal = None
+        if response.code == HTTPStatus.FORBIDDEN and kind == PROBLEM_TYPE:
+            refusal = self._refusal(body)
+        return Reply(response.code, phrase, body, peer, refusal)
+
+    def _refusal(self, body: bytes) -> Problem | None:
+        """What a document says that has one of our codes; that of another program is its own matter."""
+        problem = read_problem(body)
+        if problem is None:
+            return None
+        return evolve(problem, detail=f"{self.server.url} refused us: {problem.detail}")
 
 
 @implementer(IStreamClientEndpoint)

@@ -128,8 +128,9 @@ def test_who_is_not_allowed_is_told_apart_from_who_is_not_known(
     )
     with hears(server, REFUSED + words):
         done = shared.curl(shared.status_url(port), *stranger.for_curl)
-    assert done.returncode == 56
-    assert "alert bad certificate" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "spiffe://mesh.local/service/billing has proven who it is" in done.stdout
+    assert "payment-worker" not in done.stdout, "who may is none of its business"
     shared.assert_it_serves(port)
     with hears(server, REFUSED + words):
         refused = shared.client(
@@ -139,6 +140,22 @@ def test_who_is_not_allowed_is_told_apart_from_who_is_not_known(
             "spiffe://mesh.local/service/billing",
         )
     assert refused.returncode == 1
-    assert "mesh-client: the other side refused us" in refused.stderr
-    assert "not allowed there" in refused.stderr
+    assert f"mesh-client: https://localhost:{port} refused us: spiffe://" in refused.stderr
+    assert "add --allow spiffe://mesh.local/service/billing where the server" in refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert "Connection established" not in refused.stdout
+
+
+@pytest.mark.parametrize("size", [0, 40_000, 3_000_000])
+def test_an_upload_of_who_is_not_allowed_hears_why(
+    size: int, shared: House, choosy: tuple[Running, int], tmp_path: Path
+) -> None:
+    _, port = choosy
+    sent = tmp_path / "upload"
+    sent.write_bytes(b"x" * size)
+    stranger = shared.identity("billing")
+    done = shared.curl(
+        shared.status_url(port), *stranger.for_curl, "-T", sent, "-w", "%{http_code}"
+    )
+    assert done.stdout.endswith("403"), done
+    assert "is not among those that may connect" in done.stdout

@@ -127,7 +127,8 @@ class CaClient:
         if self.security is None:
             return reach.watch(BoundedHeads(tcp))
         if self._generation != self.security.judge.trust.generation:
-            self.present(self._shown)  # the root was met: from now on OpenSSL holds it too
+            # The root was met: from now on OpenSSL holds it too.
+            self.present(self._shown, self.security.contexts.origin)
         name = server_name(self.address.host)
         return BoundedHeads(MeshClientEndpoint(tcp, self.security, name, (), reach))
 
@@ -150,14 +151,18 @@ class CaClient:
         """What is to be said of a CA for whose answer nobody waits any longer."""
         return as_error(TimeoutError(), self._reach)
 
-    def present(self, svid: X509Svid | None) -> None:
-        """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS."""
+    def present(self, svid: X509Svid | None, origin: str = "") -> None:
+        """Prove ourselves by ``svid`` from the next request on, where the CA is asked over TLS.
+
+        ``origin`` says where it comes from, for people.
+        """
         if svid is not self._shown:
             self.hang_up()
         self._shown = svid
         if self.security is not None:
             trust = self.security.judge.trust
             self.security.contexts.replace(svid, trust.bundles.all_roots)
+            self.security.contexts.origin = origin
             self._generation = trust.generation
 
     def hang_up(self) -> None:

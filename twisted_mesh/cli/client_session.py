@@ -34,6 +34,7 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.directory import default_state_dir
 from twisted_mesh.state.generation import publish
+from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
@@ -254,6 +255,8 @@ async def _ask(http: MeshHttpClient, session: Session) -> int:
         "Initiating mTLS connection to {server}...", event="connecting", server=str(session.server)
     )
     reply = await http.get(session.path)
+    if reply.refusal is not None:
+        raise RefusedByPeer(reply.refusal)
     _log.info("Connection established! Server verified our identity.", event="connected")
     _log.info("Sending request: GET {path}", event="request", path=session.path)
     body = reply.body.decode("utf-8", "replace")

@@ -9,10 +9,12 @@ from typing import NoReturn, TypeVar
 import msgspec
 
 from pki.codes import Code
-from pki.errors import PkiError, Problem, discreet
+from pki.errors import PkiError, Problem, discreet, printable
 
 T = TypeVar("T")
 
+#: The media type of a problem document.
+PROBLEM_TYPE = "application/problem+json"
 _MAX_DEPTH = 32
 #: A string, or one that never ends: it always matches, so that no body makes it look twice.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
@@ -46,6 +48,16 @@ def problem_body(status: int, code: Code, detail: str, problems: Sequence[Proble
     title = HTTPStatus(status).phrase
     reasons = list(problems) or msgspec.UNSET
     return msgspec.json.encode(ProblemDocument("about:blank", title, status, code, detail, reasons))
+
+
+def read_problem(body: bytes) -> Problem | None:
+    """What a problem document says, in one line that is safe to show; None where it is none with a code of ours."""
+    try:
+        document = json.loads(body)
+        code, detail = Code.parse(str(document["code"])), printable(str(document["detail"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return None if code is None else Problem(code, detail)
 
 
 def parse_json(body: bytes, shape: type[T]) -> T:

@@ -171,7 +171,7 @@ def administrator_client(
         read_roots(ours.spiffe_id.trust_domain, bundle, "--svid")  # whose name the refusal then has
         ca_file = str(bundle)
     client = reach(ca_file, state_dir, ours.spiffe_id.trust_domain)
-    client.present(ours)
+    client.present(ours, f"--svid {svid}")
     return client
 
 

@@ -176,7 +176,7 @@ class CertificateManager(Service):
 
         def swap() -> None:
             for factory, context in zip(self.contexts, contexts, strict=True):
-                factory.use(context)
+                factory.use(context, svid)
 
         return swap
 

@@ -23,7 +23,7 @@ from twisted_mesh.api.client import CaClient, CaRefused
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
-from twisted_mesh.tls.alerts import RefusedByPeer
+from twisted_mesh.tls.alerts import OwnChainRefused, RefusedByPeer
 from twisted_mesh.trust.log_witness import LogWitness
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
@@ -189,6 +189,8 @@ def _disowns(error: PkiError) -> bool:
     """Whether the CA says that the certificate that we showed is no proof to it."""
     if isinstance(error, CaRefused):
         return error.status in _NO_PROOF
+    if isinstance(error, OwnChainRefused):
+        return True
     return isinstance(error, RefusedByPeer) and error.problems[0].code in _OURS_REFUSED
 
 

@@ -25,6 +25,7 @@ from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.holders import Holders
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
@@ -138,6 +139,7 @@ class CaListeners:
             connection_limit=self._limit(shared, "the TLS port"),
             holder_of=Holders(shared.ca.store).of,
             handshake_budget=HandshakeBudget(self.reactor),
+            explain=HttpRefusal,
         )
         self.tls_port = port = self.listening(
             endpoints.listen(self.tls_endpoint, site, security),

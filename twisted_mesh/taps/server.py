@@ -6,6 +6,7 @@ from twisted.application.service import IService
 
 from pki.spiffe import SpiffePattern
 from pki.validity import spoken_duration, spoken_time
+from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.identity.manager import CertificateManager
@@ -137,6 +138,7 @@ class ServerService(MeshService):
                 Capacity.of_server(options["max-connections"]), reactor, "the port", self.log
             ),
             handshake_budget=HandshakeBudget(reactor),
+            explain=HttpRefusal,
             peer_check=sources.checker(self.trust_store, reactor, self.log),
         )
         self.port = self.listening(

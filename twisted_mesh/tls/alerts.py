@@ -143,6 +143,10 @@ class RefusedByPeer(PkiError):
         return (self._problem,)
 
 
+class OwnChainRefused(RefusedByPeer):
+    """The certificate that we show is to blame, as we can see ourselves: anybody would refuse it."""
+
+
 class Unreachable(RefusedByPeer):
     """There was nobody to talk to, or they did not answer in time."""
 
@@ -177,6 +181,15 @@ def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Pr
         return Problem(Code.INTERRUPTED, "the other side closed the connection", "look at its log")
     words = printable(f"{type(causes[-1]).__name__}: {causes[-1]}", 200)
     return Problem(Code.INTERRUPTED, words, "look at the other side's log")
+
+
+def alert_of(error: BaseException | Failure) -> str | None:
+    """The alert by which the other side ended it, in OpenSSL's words; None where it sent none that we know."""
+    for cause in _causes(error):
+        if isinstance(cause, SSL.Error):
+            found = (_alert_in(reason) for reason in _reasons(cause))
+            return next((alert for alert in found if alert in _ALERTS), None)
+    return None
 
 
 def _of_attempt(error: BaseException | Failure, reach: Reach) -> Problem | None:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -31,7 +31,9 @@ from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
+from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.turned_away import TurnedAway
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
 
@@ -123,6 +125,8 @@ class MeshConnection(ProtocolWrapper):
     """What the handshake costs."""
     is_secured = False
     """Whether the TLS handshake is done, whatever became of it."""
+    turned_away: TurnedAway | None = None
+    """The peer, where it is good and may not connect; then the application is never connected."""
 
     def __init__(self, factory: MeshFactory, wrapped: IProtocol) -> None:
         super().__init__(factory, wrapped)
@@ -175,6 +179,8 @@ class MeshConnection(ProtocolWrapper):
         presented = connection.get_peer_certificate() is not None
         demanded = self.factory.security.contexts.role.demands_certificate
         if (presented or demanded) and not handshake.accepted:
+            if presented and self._turn_away(connection, handshake):
+                return
             if handshake.problems:
                 raise PeerRefused(handshake.problems)
             raise RuntimeError("the handshake ended without a verdict on the peer")
@@ -193,6 +199,19 @@ class MeshConnection(ProtocolWrapper):
         if not task.called:
             self._is_paused = True
             self.transport.pauseProducing()
+
+    def _turn_away(self, connection: SSL.Connection, handshake: Handshake) -> bool:
+        """Tell a peer that is merely not allowed so, and nothing else; False where it is not one, or not told here."""
+        explain = self.factory.security.explain
+        if explain is None or not handshake.turn_away():
+            return False
+        if verify.refuse_crowd(connection) is not None:
+            return False
+        peer = _peer(connection, handshake)
+        self.turned_away = TurnedAway(peer, explain(peer), _Door(self))
+        self.factory.security.registry.turned_away.add(self.turned_away)
+        self._log_refusal(handshake.problems)
+        return True
 
     async def _check_peer(self, asking: Awaitable[Sequence[Problem]]) -> None:
         """Let the peer in, or drop it, once it is known what there is to object."""
@@ -264,10 +283,19 @@ class MeshConnection(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what an admitted peer says; keep it while the peer is checked; drop all else."""
-        if self._held is not None:
+        if self.turned_away is not None:
+            self._tell(data)
+        elif self._held is not None:
             self._held.append(data)
         elif self._established and not self._severed:
             self.wrappedProtocol.dataReceived(data)
+
+    def _tell(self, data: bytes) -> None:
+        try:
+            if self.turned_away is not None:
+                self.turned_away.hear(data)
+        except ANY_ERROR as error:
+            self._drop(error)
 
     def hear_no_more(self, problems: Sequence[Problem]) -> None:
         """Drop what the peer says from now on: what its right rested on is gone. :meth:`sever` closes."""
@@ -333,8 +361,13 @@ class MeshConnection(ProtocolWrapper):
         self.factory.unregisterProtocol(self)
         if self._established:
             self.factory.security.registry.discard(self)
-            severed = Failure(PeerRefused(self._severed)) if self._severed else reason
-            self.wrappedProtocol.connectionLost(severed)
+            if self._severed:
+                reason = Failure(PeerRefused(self._severed))
+            elif self.factory.client is not None:
+                reason = explained(reason, self.factory.security)
+            self.wrappedProtocol.connectionLost(reason)
+        elif self.turned_away is not None:  # which was logged when it was
+            self.factory.security.registry.turned_away.discard(self.turned_away)
         elif not made_room:  # of those one line tells in total
             meters.REFUSED(self.factory.security.clock.seconds() - self._began)
             self._refused(reason)
@@ -347,8 +380,12 @@ class MeshConnection(ProtocolWrapper):
             ours = verify.handshake_of(self.transport.getHandle()).problems
             if self.meter is not None and self.meter.problem is not None:
                 ours = (self.meter.problem,)
-            client.failed(PeerRefused(ours) if ours else as_error(reason, client.reach))
+            told = explained(reason, self.factory.security)
+            client.failed(PeerRefused(ours) if ours else as_error(told, client.reach))
             return
+        self._log_refusal(problems)
+
+    def _log_refusal(self, problems: Sequence[Problem]) -> None:
         self.factory.security.refusals.warn(
             "Connection from {address} refused: {reasons}",
             event="peer-refused",
@@ -372,6 +409,8 @@ class MeshConnection(ProtocolWrapper):
 
     def _out_of_time(self) -> None:
         self._timer = None
+        if self.turned_away is not None and self.turned_away.out_of_time():
+            return
         self._too_slow = True
         self.abortConnection()
 
@@ -379,6 +418,31 @@ class MeshConnection(ProtocolWrapper):
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
+
+
+@frozen
+class _Door:
+    """What a peer that is turned away has of its connection."""
+
+    connection: MeshConnection
+
+    def write(self, data: bytes) -> None:
+        self.connection.write(data)
+
+    def loseConnection(self) -> None:
+        self.connection.loseConnection()
+
+    def abortConnection(self) -> None:
+        self.connection.abortConnection()
+
+    def hear_no_more(self, problems: Sequence[Problem]) -> None:
+        self.connection.hear_no_more(problems)
+
+    def objections(self) -> Sequence[Problem]:
+        if not self.connection.connected:
+            return ()
+        handshake = verify.judge_again(self.connection.transport.getHandle())
+        return () if handshake.is_merely_not_allowed else handshake.problems
 
 
 def _peer(connection: SSL.Connection, handshake: Handshake) -> Peer:

@@ -85,6 +85,10 @@ class ContextFactory:
     role: Role
     staples: Staples | None = None
     """What a server staples to its certificates."""
+    shown: X509Svid | None = field(default=None, init=False)
+    """What the context of the moment presents."""
+    origin: str = field(default="", init=False)
+    """Where that comes from, for people: an option and its directory."""
     _context: SSL.Context | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
 
@@ -92,14 +96,14 @@ class ContextFactory:
         """A context for these, not in use yet. Raises ``SSL.Error`` where they do not fit."""
         return build_context(svid, roots, self.role, self.staples)
 
-    def use(self, context: SSL.Context) -> None:
-        """Use it from the next connection on."""
-        self._context = context
+    def use(self, context: SSL.Context, svid: X509Svid | None) -> None:
+        """Use it, which presents ``svid``, from the next connection on."""
+        self._context, self.shown = context, svid
         self._generation += 1
 
     def replace(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> None:
         """:meth:`build` and :meth:`use`. If it cannot be built, the old one stays."""
-        self.use(self.build(svid, roots))
+        self.use(self.build(svid, roots), svid)
 
     def withdraw(self) -> None:
         """Have no identity: new connections are refused until the next :meth:`replace`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -30,6 +30,7 @@ from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import Expectation, MeshFactory, spoken_address
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
+from twisted_mesh.tls.own_chain import refused_beforehand
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 
@@ -60,6 +61,8 @@ class MeshClientEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, and prove each other. Fires with the protocol; fails with a :class:`PkiError`."""
+        if (ours := refused_beforehand(self.security)) is not None:
+            return fail(ours)
         expectation = Expectation(self.server_name, self.leaf_checks, self.reach)
         endpoint = self.endpoint if self.reach is None else self.reach.watch(self.endpoint)
         attempt = endpoint.connect(_tls_factory(factory, self.security, expectation))
@@ -128,6 +131,7 @@ class _ConnectionCreator:
         security, client = self.security, self.client
         leaf_checks = client.leaf_checks if client else ()
         must_staple = security.requires_staple and client is not None
-        handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple)
+        explains = security.explain is not None and client is None
+        handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple, explains)
         verify.begin(connection, handshake)
         return connection

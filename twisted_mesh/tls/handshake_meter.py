@@ -117,6 +117,8 @@ class HandshakeMeter:
         # First of all whether it is in: the request may have come along, and be answered and over by now.
         if self.connection.is_secured:
             del self.protocol.dataReceived
+            if self.connection.turned_away is not None:
+                self._charge()
             if data[most:]:
                 self._deliver(data[most:])
         elif self._is_ending:

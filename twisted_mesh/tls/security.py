@@ -16,6 +16,7 @@ from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.turned_away import Explain
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
 from twisted_mesh.trust.judge import Judge
 
@@ -52,6 +53,10 @@ class Security:
     """How much of the reactor's time those may have whose handshakes fail; None for no bound."""
     requires_staple: bool = False
     """Whether servers must staple an OCSP answer to their certificates."""
+    looks_first: bool = True
+    """Whether who connects judges its own chain before it shows it."""
+    explain: Explain | None = None
+    """How a caller that is merely not allowed is told so inside TLS; None sends it an alert."""
     peer_check: PeerCheck | None = None
     """What is to be found out about a peer whose certificate is good, before it gets in."""
     refusals: LimitedLog = field(

@@ -89,6 +89,10 @@ class Handshake:
     leaf_checks: Sequence[LeafCheck] = ()
     requires_staple: bool = False
     """Whether a server must staple its CA's word that it is not revoked."""
+    explains: bool = False
+    """Whether a peer that is good and merely not allowed is told so inside TLS, and not by an alert."""
+    is_turned_away: bool = field(default=False, init=False)
+    """Whether its handshake goes on for that alone: it is not accepted any more, whatever changes."""
     is_stapled: bool = field(default=False, init=False)
     verdict: Verdict | None = field(default=None, init=False)
     problems: tuple[Problem, ...] = field(default=(), init=False)
@@ -105,12 +109,20 @@ class Handshake:
 
     def renew(self) -> None:
         """Judge again if what is believed has changed since: a peer may take its time to finish."""
-        if self.accepted and self.generation != self.judge.trust.generation:
+        before = self.verdict, self.problems
+        is_open = self.accepted or self.is_merely_not_allowed
+        if is_open and self.generation != self.judge.trust.generation:
             self.decide(self.presented)
+        if self.is_turned_away and not self.problems:
+            self.verdict, self.problems = before  # who may by now has to come again
 
     @property
     def accepted(self) -> bool:
         """Whether the peer was judged, and nothing was found against it."""
+        return self._is_good and not self.is_turned_away
+
+    @property
+    def _is_good(self) -> bool:
         return self.verdict is not None and self.verdict.ok and not self.problems
 
     @property
@@ -118,19 +130,34 @@ class Handshake:
         """Whether the peer was accepted, and nothing has changed since that could have it refused now."""
         verdict = self.verdict
         return (
-            verdict is not None
-            and not self.problems
-            and self.judge.still_holds(verdict, self._changes)
+            verdict is not None and self.accepted and self.judge.still_holds(verdict, self._changes)
         )
 
+    @property
+    def is_merely_not_allowed(self) -> bool:
+        """Whether the peer is who it says, and nothing is wrong but that it is not among those that may."""
+        return (
+            self.verdict is not None
+            and self.verdict.spiffe_id is not None
+            and [problem.code for problem in self.verdict.problems] == [Code.NOT_AUTHORIZED]
+            and self.problems == self.verdict.problems
+        )
+
+    def turn_away(self) -> bool:
+        """Go on with a peer that is merely not allowed, to tell it so; whether it is one, and is told here."""
+        if not self.explains or not self.is_merely_not_allowed:
+            return False
+        self.is_turned_away = True
+        return True
+
     def decide(self, presented: Sequence[bytes]) -> bool:
-        """Judge the whole chain, in DER, leaf first."""
+        """Judge the whole chain, in DER, leaf first; whether nothing is found against it."""
         self.presented, self.generation = presented, self.judge.trust.generation
         self._changes = self.judge.changes
         self.verdict = self.judge.verdict_on_der(presented, self.purpose)
         unmet = [check(self.verdict.path[0]) for check in self.leaf_checks if self.verdict.path]
         self.problems = (*self.verdict.problems, *filter(None, unmet))
-        return self.accepted
+        return self._is_good
 
     def judge_staple(self, answer: bytes) -> bool:
         """Judge what the server has stapled to a certificate that is good so far; empty is nothing."""
@@ -197,7 +224,7 @@ def judge_again(connection: SSL.Connection) -> Handshake:
     peer sent is looked at: there may be a path to another root in it.
     """
     handshake = _handshakes[connection]
-    if not handshake.decide(handshake.presented):
+    if not handshake.decide(handshake.presented) and not handshake.is_merely_not_allowed:
         sent = [_der(cert) for cert in connection.get_peer_cert_chain() or ()]
         if any(cert not in handshake.presented for cert in sent):
             leaf = handshake.presented[0]
@@ -244,7 +271,7 @@ def decide(
                 return 0
             handshake.refused_by_openssl(errno, presented, shown)
             return errno or _CERT_REJECTED
-        if handshake.decide(presented):
+        if handshake.decide(presented) or handshake.turn_away():
             return 0
         return _X509_ERRORS.get(handshake.problems[0].code, _CERT_REJECTED)
     except ANY_ERROR:

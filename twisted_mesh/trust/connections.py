@@ -154,7 +154,7 @@ class _Index(Generic[K]):
 
 
 @define(eq=False)
-class ConnectionRegistry:
+class ConnectionIndex:
     """Live connections, found by what they rest on."""
 
     _live: dict[LiveConnection, IndexKeys | None] = field(factory=dict, init=False)
@@ -270,3 +270,10 @@ class ConnectionRegistry:
             self._when_empty.append(call)
         else:
             call()
+
+
+@define(eq=False)
+class ConnectionRegistry(ConnectionIndex):
+    """Who is connected, and beside them those who are only told why they are not: nobody counts these."""
+
+    turned_away: ConnectionIndex = field(factory=ConnectionIndex, init=False)

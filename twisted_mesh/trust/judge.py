@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
 from pki.ocsp.response import read_answer
-from pki.spiffe import SpiffePattern
+from pki.spiffe import SpiffeId, SpiffePattern
 from pki.svid.bundle import BundleSet
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
@@ -62,10 +62,10 @@ class Trust:
             purpose=purpose,
             known_issuers=self.known_issuers,
         )
-        refusal = self._not_allowed(verdict)
+        refusal = self._not_allowed(verdict, purpose)
         return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
 
-    def _not_allowed(self, verdict: Verdict) -> Problem | None:
+    def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:
         spiffe_id = verdict.spiffe_id
         if spiffe_id is None or any(pattern.matches(spiffe_id) for pattern in self.allow):
             return None
@@ -73,10 +73,20 @@ class Trust:
         return Problem(
             Code.NOT_AUTHORIZED,
             f"{spiffe_id} is not among those that may: {allowed}",
-            "connect as another service, or extend the patterns that allow peers here",
+            self._how_to_allow(spiffe_id, purpose),
             "--allow, --server-id",
             str(spiffe_id),
         )
+
+    def _how_to_allow(self, spiffe_id: SpiffeId, purpose: Purpose) -> str:
+        """What to change, and on which side. ``purpose`` tells whether we have called it, or it us."""
+        if purpose is not Purpose.SERVER:
+            return f"to let it in, add --allow {spiffe_id} here; else have it call as one of these (--spiffe-id)"
+        if [str(pattern).partition(f"{spiffe_id.trust_domain}")[2] for pattern in self.allow] == [
+            "/mesh/ca"
+        ]:
+            return "that is a service and not the CA: check the port in --ca-url"
+        return f"to accept it, call with --server-id {spiffe_id}; else check --server, which leads to another service"
 
 
 @frozen
@@ -129,6 +139,9 @@ class Judge:
     """By the chain's SHA-256."""
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
+    _of_ours: tuple[Trust, Sequence[x509.Certificate], Verdict] | None = field(
+        default=None, init=False
+    )
 
     @property
     def trust(self) -> Trust:
@@ -147,6 +160,30 @@ class Judge:
     def pin(self) -> RootPin | None:
         """The root that is known by its fingerprint only; None where nothing is believed unseen."""
         return None
+
+    @property
+    def now(self) -> datetime:
+        """By the clock that everything is judged by."""
+        return self._now()
+
+    def on_ours(self, chain: Sequence[x509.Certificate]) -> Verdict:
+        """What another side that knows what we know would say of our own chain, leaf first; not whether we may."""
+        now = self._now()
+        known = self._of_ours
+        if known is None or known[0] is not self._trust or known[1] != chain or not known[2].ok:
+            known = None
+        if known is None or not known[2].holds_at(now):
+            trust = self._trust
+            verdict = judge(
+                chain,
+                trust.bundles,
+                trust.revocations,
+                now=now,
+                purpose=Purpose.ANY,
+                known_issuers=trust.known_issuers,
+            )
+            self._of_ours = known = (trust, chain, verdict)
+        return known[2]
 
     def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
         """The verdict on a chain, leaf first."""

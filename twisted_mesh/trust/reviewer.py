@@ -18,7 +18,7 @@ from pki.errors import ANY_ERROR, Problem
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.clock import Now, wall_clock
-from twisted_mesh.trust.connections import ConnectionRegistry, LiveConnection, Peer
+from twisted_mesh.trust.connections import ConnectionIndex, ConnectionRegistry, LiveConnection, Peer
 from twisted_mesh.trust.judge import Judge, Trust
 
 #: Seconds of one turn of the reactor at least that go to the review; more where others have had more since the last.
@@ -64,37 +64,24 @@ class Reviewer:
 
     def look_at_the_clock(self, now: datetime) -> None:
         """Review whoever rests on a certificate that has ended; everybody once revocations are too old."""
-        self._review(iter(self.registry.ended(now)))
+        for index in self._indexes:
+            self._review(iter(index.ended(now)))
         was_stale, self._was_stale = self._was_stale, self.judge.freshness.refuses
         if self._was_stale and not was_stale:
             # As another generation, so that those are judged again too whose handshake is under way.
             self.believe(self.judge.trust)
-            self._review(iter(self.registry.all()))
+            for index in self._indexes:
+                self._review(iter(index.all()))
+
+    @property
+    def _indexes(self) -> Sequence[ConnectionIndex]:
+        return self.registry, self.registry.turned_away
 
     def _concerned(
         self, old: Trust, new: Trust, news: Sequence[Revocation] | None
     ) -> Iterator[LiveConnection]:
-        registry = self.registry
-        if new.revocations is not old.revocations:
-            if news is not None and len(news) <= registry.credential_count:
-                for revocation in news:
-                    yield from registry.resting_on(revocation.issuer, revocation.serial)
-            else:
-                for issuer, serial in registry.credentials:
-                    if new.revocations.find(issuer, serial):
-                        yield from registry.resting_on(issuer, serial)
-        if new.bundles is not old.bundles:
-            held = {(bundle.trust_domain, root) for bundle in new.bundles for root in bundle.roots}
-            for bundle in old.bundles:
-                for root in bundle.roots:
-                    if (bundle.trust_domain, root) not in held:
-                        yield from registry.ending_in(root)
-        if withdrawn := set(old.allow) - set(new.allow):
-            for spiffe_id in registry.spiffe_ids:
-                if any(pattern.matches(spiffe_id) for pattern in withdrawn) and not any(
-                    pattern.matches(spiffe_id) for pattern in new.allow
-                ):
-                    yield from registry.of(spiffe_id)
+        for index in self._indexes:
+            yield from _concerned(index, old, new, news)
 
     def _review(self, connections: Iterator[LiveConnection]) -> None:
         """Judge them again: the first at once, many of them in turns, so that others are served meanwhile."""
@@ -115,8 +102,9 @@ class Reviewer:
             if self._waiting:
                 connection = next(iter(self._waiting))
                 del self._waiting[connection]
-                if connection in self.registry:
-                    self._judge(connection)
+                for index in self._indexes:
+                    if connection in index:
+                        self._judge(connection, index)
             else:
                 connection = next(iter(self._leaving))
                 self._sever(connection, self._leaving.pop(connection))
@@ -126,18 +114,18 @@ class Reviewer:
         if self._waiting or self._leaving:
             self._turn = self.clock.callLater(0, self._take_a_turn)
 
-    def _judge(self, connection: LiveConnection) -> None:
+    def _judge(self, connection: LiveConnection, index: ConnectionIndex) -> None:
         try:
             problems = connection.objections()
         except ANY_ERROR:  # a bug shuts the door
             self.log.failure("a connection could not be judged again", event="review-broke")
             problems = (_BROKEN,)
         if problems:
-            self.registry.release(connection)
+            index.release(connection)
             connection.hear_no_more(problems)
             self._leaving[connection] = problems
         else:
-            self.registry.add(connection)  # its path may be another one now
+            index.add(connection)  # its path may be another one now
 
     def _sever(self, connection: LiveConnection, problems: Sequence[Problem]) -> None:
         try:
@@ -157,3 +145,29 @@ class Reviewer:
             if revoked is not None:
                 meters.cut(revoked.revoked_at, self.now())
                 return
+
+
+def _concerned(
+    registry: ConnectionIndex, old: Trust, new: Trust, news: Sequence[Revocation] | None
+) -> Iterator[LiveConnection]:
+    """Those whose right to be connected may rest on what is in ``old`` and not in ``new``."""
+    if new.revocations is not old.revocations:
+        if news is not None and len(news) <= registry.credential_count:
+            for revocation in news:
+                yield from registry.resting_on(revocation.issuer, revocation.serial)
+        else:
+            for issuer, serial in registry.credentials:
+                if new.revocations.find(issuer, serial):
+                    yield from registry.resting_on(issuer, serial)
+    if new.bundles is not old.bundles:
+        held = {(bundle.trust_domain, root) for bundle in new.bundles for root in bundle.roots}
+        for bundle in old.bundles:
+            for root in bundle.roots:
+                if (bundle.trust_domain, root) not in held:
+                    yield from registry.ending_in(root)
+    if withdrawn := set(old.allow) - set(new.allow):
+        for spiffe_id in registry.spiffe_ids:
+            if any(pattern.matches(spiffe_id) for pattern in withdrawn) and not any(
+                pattern.matches(spiffe_id) for pattern in new.allow
+            ):
+                yield from registry.of(spiffe_id)

@@ -228,10 +228,10 @@ def test_what_was_revoked_in_earlier_lives_is_believed_before_the_first_handshak
     believed: list[bool] = []
     use = ContextFactory.use
 
-    def used(factory: ContextFactory, context: Any) -> None:
+    def used(factory: ContextFactory, *given: Any) -> None:
         revocations = second.service.endpoint.trust_store.trust.revocations
         believed.append(revocations.find(issuer, issued.serial) is not None)
-        use(factory, context)
+        use(factory, *given)
 
     monkeypatch.setattr(ContextFactory, "use", used)
     second.service.startService()

@@ -25,6 +25,7 @@ from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.tls.turned_away import Explain
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
 
@@ -129,6 +130,9 @@ class End:
     log: RecordingLog = field(factory=RecordingLog)
     registry: ConnectionRegistry = field(factory=ConnectionRegistry)
     requires_staple: bool = False
+    looks_first: bool = False
+    """Most clients here show what they know to be bad: it is the other side that is tried."""
+    explain: Explain | None = None
     staples: Staples = field(init=False)
     judge: Judge = field(init=False)
     contexts: ContextFactory = field(init=False)
@@ -159,6 +163,8 @@ class End:
             self.log,
             handshake_timeout=10.0,
             requires_staple=self.requires_staple,
+            looks_first=self.looks_first,
+            explain=self.explain,
         )
 
 

@@ -1,0 +1,55 @@
+"""What a caller reads who is known here and may not connect: one answer, whatever it asks."""
+
+from time import time
+
+from twisted.web import server
+from twisted.web.http import datetimeToString
+
+from pki.codes import Code
+from pki.spiffe import SpiffeId
+from twisted_mesh.http.json import PROBLEM_TYPE, problem_body
+from twisted_mesh.trust.connections import Peer
+
+#: A head that is longer is answered before its end.
+_LONGEST_HEAD = 16 * 1024
+
+
+class HttpRefusal:
+    """403 to the first request, which is not even read: its method says whether a body follows the answer."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._body = problem_body(403, Code.NOT_AUTHORIZED, not_among(peer.spiffe_id))
+        self._head = b""
+
+    def hear(self, data: bytes) -> bytes:
+        """The answer, once the head of the request is whole; what it asks for makes no difference."""
+        # Empty lines before a request are passed over (RFC 9112 section 2.2).
+        self._head = (self._head + data).lstrip(b"\r\n")
+        is_whole = b"\r\n\r\n" in self._head or b"\n\n" in self._head
+        return self._answer() if is_whole or len(self._head) > _LONGEST_HEAD else b""
+
+    def out_of_time(self) -> bytes:
+        """The same, unasked: whoever asks later finds it."""
+        return self._answer()
+
+    def _answer(self) -> bytes:
+        lines = (
+            b"HTTP/1.1 403 Forbidden",
+            b"Server: " + server.version,
+            b"Date: " + datetimeToString(int(time())),
+            b"Cache-Control: no-store",
+            b"Connection: close",
+            b"Content-Type: " + PROBLEM_TYPE.encode("ascii"),
+            b"Content-Length: %d" % len(self._body),
+            b"\r\n",
+        )
+        head = b"\r\n".join(lines)
+        return head if self._head.startswith(b"HEAD ") else head + self._body
+
+
+def not_among(spiffe_id: SpiffeId) -> str:
+    """What is told to one who is not among those that may; who they are is none of its business."""
+    return (
+        f"{spiffe_id} has proven who it is, and is not among those that may connect: add --allow {spiffe_id} where the "
+        "server is started, or call as a service that may (--spiffe-id)"
+    )

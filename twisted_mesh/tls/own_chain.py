@@ -1,0 +1,108 @@
+"""Our own chain as the other side would judge it: looked at before it is shown, and whenever it is refused.
+
+An alert is one of a few words, and of those that a certificate can earn most say next to nothing. What we find in
+our own chain is said in their place; where we find nothing, what we know is said beside them.
+"""
+
+from attrs import evolve
+from cryptography.hazmat.primitives.hashes import SHA256
+from twisted.python.failure import Failure
+
+from pki.codes import Code
+from pki.errors import ANY_ERROR, Problem
+from pki.serial import serial_pairs
+from pki.svid.x509svid import X509Svid, issuer_of, subject_of
+from pki.validity import rfc3339, spoken_duration
+from twisted_mesh.tls.alerts import OwnChainRefused, RefusedByPeer, alert_of, problem_of
+from twisted_mesh.tls.security import Security
+
+#: What depends on the roots that the other side holds, and not on those that we do.
+_NOT_OURS_TO_SAY = {Code.UNKNOWN_AUTHORITY, Code.UNKNOWN_TRUST_DOMAIN}
+_FRESH = "request a fresh one; if this one is fresh, compare the two machines' clocks"
+_CURES = {
+    Code.EXPIRED: _FRESH,
+    Code.NOT_YET_VALID: "compare the two machines' clocks",
+    Code.REVOKED: "ask an administrator why; if it was in error, request a new one",
+    Code.INCOMPLETE_CHAIN: "put the issuing CA's certificate behind the leaf, as mesh-client --export writes them",
+}
+
+
+def own_problem(security: Security) -> Problem | None:
+    """What any other side would object to the certificate that we show, by all that we know; None if nothing."""
+    shown = security.contexts.shown
+    if shown is None:
+        return None
+    verdict = security.judge.on_ours(shown.chain)
+    ours = (problem for problem in verdict.problems if problem.code not in _NOT_OURS_TO_SAY)
+    problem = next(ours, None)
+    return None if problem is None else _told(problem, shown, security.contexts.origin)
+
+
+def refused_beforehand(security: Security) -> OwnChainRefused | None:
+    """Why it is no use to show our certificate to anybody; None where there is nothing against it."""
+    problem = own_problem(security) if security.looks_first else None
+    if problem is None:
+        return None
+    return OwnChainRefused(
+        evolve(problem, detail=f"our own certificate is no good to show: {problem.detail}")
+    )
+
+
+def explained(reason: Failure, security: Security) -> Failure:
+    """What ended a connection of ours; where it was an alert, by what we find in our own chain. Never raises."""
+    try:
+        alert = alert_of(reason)
+        if alert is None or security.contexts.shown is None:
+            return reason
+        problem = own_problem(security)
+        if problem is not None:
+            told = f"the other side refused us (alert {alert}): {problem.detail}"
+            return Failure(OwnChainRefused(evolve(problem, detail=told)))
+        return Failure(RefusedByPeer(_beside(alert, problem_of(reason), security)))
+    except ANY_ERROR:
+        security.log.failure("our own chain could not be judged", event="own-chain-broke")
+        return reason
+
+
+def _told(problem: Problem, shown: X509Svid, origin: str) -> Problem:
+    """In words about ourselves."""
+    detail, remedy = problem.detail, _CURES.get(problem.code, problem.remedy)
+    if problem.code == Code.INCOMPLETE_CHAIN:
+        last = shown.chain[-1]
+        detail = f"the certificate of its issuer {issuer_of(last)} is missing from the chain"
+    about = f"{shown.spiffe_id}, {origin}" if origin else str(shown.spiffe_id)
+    return evolve(problem, detail=f"{detail} ({about})", remedy=remedy)
+
+
+def _beside(alert: str, problem: Problem, security: Security) -> Problem:
+    """What an alert says, with what we know of the matter: our clock, our dates, our root."""
+    shown, now = security.contexts.shown, security.judge.now
+    if shown is None:
+        return problem
+    verdict = security.judge.on_ours(shown.chain)
+    begins = max(cert.not_valid_before_utc for cert in shown.chain)
+    ends = min(cert.not_valid_after_utc for cert in shown.chain)
+    fact = remedy = ""
+    if alert == "certificate expired":
+        fact = (
+            f"it is valid until {rfc3339(ends)}, and here it is {rfc3339(now)}: if it is right, its clock is "
+            f"{spoken_duration(ends - now)} or more ahead of ours"
+        )
+        remedy = "compare the two machines' clocks"
+    elif alert == "bad certificate":
+        fact = (
+            f"we find no fault in it; it is valid from {rfc3339(begins)}, and here it is {rfc3339(now)}, so a clock "
+            f"there that is {spoken_duration(now - begins)} behind ours would be a reason"
+        )
+    elif alert == "certificate revoked":
+        fact = f"serial {serial_pairs(shown.leaf.serial_number)}, which we have not heard of"
+    elif alert == "unknown ca":
+        top = verdict.path[-1] if verdict.ok else shown.chain[-1]
+        name = subject_of(top) if verdict.ok else issuer_of(top)
+        fact = f"our chain leads to {name}"
+        if verdict.ok:
+            fact += f" (sha256:{top.fingerprint(SHA256()).hex()})"
+        remedy = "compare that with the roots that it holds, and use a certificate of its mesh"
+    if not fact:
+        return problem
+    return evolve(problem, detail=f"{problem.detail}; {fact}", remedy=remedy or problem.remedy)
