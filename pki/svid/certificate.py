@@ -190,6 +190,15 @@ def names_the_key(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     return told is not None and its is not None and told.key_identifier == its.digest
 
 
+def named_key(cert: x509.Certificate) -> bytes | None:
+    """The key identifier of its issuer in ``cert``; None where there is none that can be decoded."""
+    try:
+        told = extension(cert, x509.AuthorityKeyIdentifier)
+    except HOSTILE_INPUT:
+        return None
+    return told.key_identifier if told is not None else None
+
+
 def issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
     """Whether ``cert`` may issue, with so many CAs between it and the leaf (RFC 5280 section 6.1.4).
 
@@ -341,14 +350,19 @@ def _extension_problems(cert: x509.Certificate) -> Iterator[Problem]:
             yield _violation(cert, detail, "4.2.1.6")
 
 
-def date_problems(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
-    """Those of :func:`certificate_problems` that depend on the time."""
+def date_problems(
+    cert: x509.Certificate, now: datetime, *, is_issuer: bool = False
+) -> Iterator[Problem]:
+    """Those of :func:`certificate_problems` that depend on the time; of an issuer its name is in them."""
     validity = validity_of(cert)
+    if validity.contains(now):
+        return
+    what = f"the certificate of its issuer {subject_of(cert)}" if is_issuer else "the certificate"
     rule = "RFC 5280 section 4.1.2.5"
     if now > validity.not_after:
         yield Problem(
             Code.EXPIRED,
-            f"the certificate expired at {rfc3339(validity.not_after)}, {spoken_duration(now - validity.not_after)} "
+            f"{what} expired at {rfc3339(validity.not_after)}, {spoken_duration(now - validity.not_after)} "
             f"ago; here it is {rfc3339(now)}",
             "renew it; if it is fresh, compare the two machines' clocks",
             rule,
@@ -357,7 +371,8 @@ def date_problems(cert: x509.Certificate, now: datetime) -> Iterator[Problem]:
     if now < validity.not_before:
         yield Problem(
             Code.NOT_YET_VALID,
-            f"the certificate is valid from {rfc3339(validity.not_before)}, and here it is {rfc3339(now)}",
+            f"{what} is valid from {rfc3339(validity.not_before)}, in {spoken_duration(validity.not_before - now)}; "
+            f"here it is {rfc3339(now)}",
             "compare the two machines' clocks",
             rule,
             subject_of(cert),

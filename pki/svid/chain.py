@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem
@@ -24,6 +25,7 @@ from pki.svid.certificate import (
     is_self_issued,
     issuer_problems,
     lasting_problems,
+    named_key,
     names_the_key,
     oversized,
     unidentified_issuer,
@@ -110,14 +112,14 @@ def judge(
     below = dict(_issuers(path))
     for position, cert in enumerate(path):
         issuer = path[position + 1] if position + 1 < len(path) else None
-        problems += date_problems(cert, now)
+        problems += date_problems(cert, now, is_issuer=position > 0)
         if position and anchored:
             lasting, about_issuing = _judged_as_issuer(cert, below[cert])
         else:
             lasting = tuple(lasting_problems(cert, thorough=anchored))
             about_issuing = tuple(issuer_problems(cert, below[cert])) if position else ()
         problems += lasting
-        problems += _revoked(cert, issuer, revocations)
+        problems += _revoked(cert, issuer, revocations, is_issuer=position > 0)
         problems += about_issuing
         if issuer is not None:
             problems += unidentified_issuer(cert)
@@ -231,6 +233,9 @@ def _unanchored(
             "RFC 8446 section 4.4.2",
             subject_of(last),
         )
+    for candidate, link in named:
+        if link in (Link.FOREIGN, Link.CONTRADICTED) and not search.is_exhausted:
+            return _namesake(last, candidate, bundle)
     return Problem(
         Code.UNKNOWN_AUTHORITY,
         f"the certificate is signed by an unknown authority, {issuer_of(last) or 'without a name'}: "
@@ -240,6 +245,28 @@ def _unanchored(
         "RFC 5280 section 6.1",
         subject_of(last),
     )
+
+
+def _namesake(last: x509.Certificate, candidate: x509.Certificate, bundle: TrustBundle) -> Problem:
+    """That a path ends at a CA of a name that is known, and with another key: only keys tell the two apart."""
+    where = "held here" if candidate in bundle.roots else "that was sent along"
+    if is_self_issued(last):
+        which = f"the other one is sha256:{_fingerprint(last)}"
+    else:
+        named = named_key(last)
+        which = f"it names the key {named.hex()}" if named else "it names no key"
+    return Problem(
+        Code.UNKNOWN_AUTHORITY,
+        f"the certificate is signed by an unknown authority, of the name {issuer_of(last)} and another key than the "
+        f"one {where}, which is sha256:{_fingerprint(candidate)}; {which}",
+        "compare the fingerprints with what each CA prints at its start, and use certificates and roots of one mesh",
+        "RFC 5280 section 6.1",
+        subject_of(last),
+    )
+
+
+def _fingerprint(cert: x509.Certificate) -> str:
+    return cert.fingerprint(SHA256()).hex()
 
 
 def _is_ours(
@@ -272,13 +299,17 @@ def _is_ours(
 
 
 def _revoked(
-    cert: x509.Certificate, issuer: x509.Certificate | None, revocations: RevocationSet
+    cert: x509.Certificate,
+    issuer: x509.Certificate | None,
+    revocations: RevocationSet,
+    *,
+    is_issuer: bool,
 ) -> Iterator[Problem]:
     if issuer is None or not len(revocations):
         return
     found = revocations.find(_key_id_of(issuer), cert.serial_number)
     if found:
-        yield found.problem(subject_of(cert))
+        yield found.problem(subject_of(cert), is_issuer=is_issuer)
 
 
 #: Keys of issuers and their key ids, by the signature on the issuer's certificate.

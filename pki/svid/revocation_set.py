@@ -89,12 +89,16 @@ class Revocation:
     expires_at: datetime
     """When the certificate would have ended; after that nobody needs to know."""
 
-    def problem(self, subject: str) -> Problem:
-        """What is wrong with the certificate, whose subject that is."""
+    def problem(self, subject: str, *, is_issuer: bool = False) -> Problem:
+        """What is wrong with the certificate, whose subject that is: the one that is judged, or one above it."""
+        serial = f"serial {serial_pairs(self.serial)}"
+        what = f"its issuer {subject}, {serial}," if is_issuer else serial
         return Problem(
             Code.REVOKED,
-            f"serial {serial_pairs(self.serial)} was revoked at {rfc3339(self.revoked_at)} ({self.reason})",
-            "request a new certificate, if you still may",
+            f"{what} was revoked at {rfc3339(self.revoked_at)} ({self.reason})",
+            "request a new certificate, which another issuer signs"
+            if is_issuer
+            else "request a new certificate, if you still may",
             "RFC 5280 section 6.3",
             subject,
         )

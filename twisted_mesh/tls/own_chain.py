@@ -35,7 +35,7 @@ def own_problem(security: Security) -> Problem | None:
     verdict = security.judge.on_ours(shown.chain)
     ours = (problem for problem in verdict.problems if problem.code not in _NOT_OURS_TO_SAY)
     problem = next(ours, None)
-    return None if problem is None else _told(problem, shown, security.contexts.origin)
+    return None if problem is None else _about_ours(problem, shown)
 
 
 def refused_beforehand(security: Security) -> OwnChainRefused | None:
@@ -43,9 +43,8 @@ def refused_beforehand(security: Security) -> OwnChainRefused | None:
     problem = own_problem(security) if security.looks_first else None
     if problem is None:
         return None
-    return OwnChainRefused(
-        evolve(problem, detail=f"our own certificate is no good to show: {problem.detail}")
-    )
+    told = f"our own certificate, {_whose(security)}, would be refused: {problem.detail}"
+    return OwnChainRefused(evolve(problem, detail=told))
 
 
 def explained(reason: Failure, security: Security) -> Failure:
@@ -56,22 +55,29 @@ def explained(reason: Failure, security: Security) -> Failure:
             return reason
         problem = own_problem(security)
         if problem is not None:
-            told = f"the other side refused us (alert {alert}): {problem.detail}"
-            return Failure(OwnChainRefused(evolve(problem, detail=told)))
+            told = f"the other side refused us: our certificate, {_whose(security)}, is no good: {problem.detail}"
+            rule = f"TLS alert: {alert}; {problem.rule}"
+            return Failure(OwnChainRefused(evolve(problem, detail=told, rule=rule)))
         return Failure(RefusedByPeer(_beside(alert, problem_of(reason), security)))
     except ANY_ERROR:
         security.log.failure("our own chain could not be judged", event="own-chain-broke")
         return reason
 
 
-def _told(problem: Problem, shown: X509Svid, origin: str) -> Problem:
+def _whose(security: Security) -> str:
+    """Which certificate of ours it is about: who we say we are, and where that was read."""
+    shown, origin = security.contexts.shown, security.contexts.origin
+    named = "" if shown is None else f"that of {shown.spiffe_id}"
+    return f"{named} in {origin}" if origin else named
+
+
+def _about_ours(problem: Problem, shown: X509Svid) -> Problem:
     """In words about ourselves."""
     detail, remedy = problem.detail, _CURES.get(problem.code, problem.remedy)
     if problem.code == Code.INCOMPLETE_CHAIN:
         last = shown.chain[-1]
         detail = f"the certificate of its issuer {issuer_of(last)} is missing from the chain"
-    about = f"{shown.spiffe_id}, {origin}" if origin else str(shown.spiffe_id)
-    return evolve(problem, detail=f"{detail} ({about})", remedy=remedy)
+    return evolve(problem, detail=detail, remedy=remedy)
 
 
 def _beside(alert: str, problem: Problem, security: Security) -> Problem:
