@@ -11,6 +11,8 @@ from pki.errors import Malformed, discreet
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: How long ``2026-11-23T10:00:00`` is: fractions and the offset come after.
 _SECONDS = 19
+#: Clocks that are no further apart agree, as far as an answer's Date can tell.
+_ALIKE = timedelta(seconds=15)
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 
 
@@ -64,6 +66,15 @@ def spoken_duration(duration: timedelta) -> str:
     if hours:
         return f"{hours}h {minutes}m"
     return f"{minutes}m {seconds}s" if minutes else f"{seconds}s"
+
+
+def compared(theirs: datetime, ours: datetime, whose: str) -> str:
+    """What two clocks say at the same moment, for people. ``theirs`` has whole seconds and came over a network."""
+    apart = abs(theirs - ours)
+    if apart < _ALIKE:
+        return f"{whose} agrees with ours"
+    how = "ahead of" if theirs > ours else "behind"
+    return f"{whose} is {spoken_duration(apart)} {how} ours: it says {rfc3339(theirs)}"
 
 
 def rfc3339(moment: datetime) -> str:

@@ -50,6 +50,8 @@ class Identity:
     bundles: BundleSet
     issued_at: datetime
     """When it was asked for, by our own clock: what its life is counted from."""
+    clocks: str = ""
+    """How the clock of whoever issued it was to ours, for people; empty where that is not known."""
 
 
 @frozen

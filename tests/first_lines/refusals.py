@@ -5,19 +5,22 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from pki.keys import key_id
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
+from pki.validity import compared
 from tests.authorities import DAY, HOUR, MESH, OTHER, Mesh, forge, forge_issuing, key, mesh, names
 from tests.first_lines.row import FirstLine
+from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import (
     TODAY,
     Conversation,
@@ -29,9 +32,14 @@ from tests.twisted_mesh.tls.wires import (
 )
 from twisted_mesh.http.json import read_problem
 from twisted_mesh.http.refusal import HttpRefusal
-from twisted_mesh.tls.alerts import as_error
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.interfaces import Identity
+from twisted_mesh.tls.alerts import as_error, with_clocks
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
+from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.store import TrustStore
 
 PAYMENT = "spiffe://mesh.local/service/payment-worker"
 BACKEND = "spiffe://mesh.local/service/backend"
@@ -198,6 +206,38 @@ def stale() -> End:
     return end
 
 
+def expired_there_and_the_ca_agrees(directory: Path) -> str:
+    error = as_error(converse(End(False), End(True, expired())).client_error)
+    return str(with_clocks(error, compared(TODAY, TODAY, "the CA's clock")))
+
+
+@define
+class Issued:
+    """A source that has one identity to give."""
+
+    identity: Identity
+    where: str = "https://ca.test:8443"
+
+    async def obtain(self, algorithm: object) -> Identity:
+        return self.identity
+
+
+def renewing_by_a_slow_clock(directory: Path) -> str:
+    """What a service logs whose clock is behind that of the CA, which has told its own with the certificate."""
+    there = TODAY + HOUR
+    svid = good_svid(mesh(MESH, now=TODAY - HOUR))
+    fresh = forge(home().issuing, start=there, end=there + HOUR)
+    early = X509Svid(fresh, svid.intermediates, key(9), svid.spiffe_id)
+    identity = Identity(early, home().bundles, TODAY, compared(there, TODAY, "the CA's clock"))
+    clock, log = Clock(), RecordingLog()
+    store = TrustStore(Judge(lambda: TODAY), ConnectionRegistry(), clock, lambda: TODAY, log)
+    source: Any = Issued(identity)
+    manager = CertificateManager(source, store, [], clock, lambda: TODAY, log)
+    manager.startService()
+    manager.stopService()
+    return str(manager.last_problem)
+
+
 FRESH = "request a fresh one; if this one is fresh, compare the two machines' clocks"
 CLOCKS = "compare the two machines' clocks"
 ANEW = "present an SVID of this mesh: curl takes --cert and --key"
@@ -207,6 +247,20 @@ OURS = r"our own certificate, that of \S+, would be refused: "
 REFUSED_US = r"the other side refused us: our certificate, that of \S+, is no good: "
 
 ROWS = (
+    FirstLine(
+        "the CA's clock is an hour ahead of a service's",
+        "service",
+        rf"not-yet-valid: the certificate is {BOTH_STARTS}; the CA's clock is 1h 0m ahead of ours: it says {TIME}",
+        CLOCKS,
+        renewing_by_a_slow_clock,
+    ),
+    FirstLine(
+        "the server's certificate has expired, and the CA's clock is known",
+        "client",
+        f"expired: the certificate {BOTH_DATES}; the CA's clock agrees with ours",
+        CLOCKS,
+        expired_there_and_the_ca_agrees,
+    ),
     FirstLine(
         "the caller has no certificate",
         "server",

@@ -14,7 +14,7 @@ class FirstLine:
     setup: str
     """What is broken, in words: the name of the test."""
     side: str
-    """Who says it: ``client``, ``server``, ``ca``, ``ctl``, ``inspector``."""
+    """Who says it: ``client``, ``server``, ``ca``, ``ctl``, ``service``, ``inspector``."""
     cause: str
     """A pattern of the cause, with the address, file, time or name that is to blame."""
     cure: str

@@ -28,18 +28,20 @@ from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
-from pki.validity import format_duration
+from pki.validity import compared, format_duration
 from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import SignAnswer, SignRequest
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
+from twisted_mesh.trust.judge import Judge
 
 T = TypeVar("T")
 
@@ -98,6 +100,8 @@ class CaClient:
     """Has a long answer read somewhere else."""
     date: datetime | None = field(default=None, init=False)
     """The CA's clock, as it was in its last answer."""
+    _dated_at: datetime | None = field(default=None, init=False)
+    """Ours, then."""
     _shown: X509Svid | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
     """Of the trust whose roots are in the context of the moment."""
@@ -165,6 +169,11 @@ class CaClient:
             self.security.contexts.origin = origin
             self._generation = trust.generation
 
+    def heed(self, judge: Judge) -> None:
+        """Look at what ``judge`` has heard of revocations before our own certificate is shown."""
+        if self.security is not None:
+            self.security.judge.told_by = judge
+
     def hang_up(self) -> None:
         """Keep no connection for another question. One that is being answered is not kept for long."""
         pool, self._waiting_pool = self._waiting_pool, None
@@ -181,6 +190,12 @@ class CaClient:
     def _agent(self, pool: HTTPConnectionPool, reach: Reach) -> Agent:
         agent: Agent = Agent.usingEndpointFactory(self.reactor, _Route(self, reach), pool)
         return agent
+
+    def compared_clocks(self) -> str:
+        """How the CA's clock was to ours at its last answer, for people; empty where there was none."""
+        if self.date is None or self._dated_at is None:
+            return ""
+        return compared(self.date, self._dated_at, "the CA's clock")
 
     async def sign(
         self,
@@ -312,7 +327,7 @@ class CaClient:
         producer: FileBodyProducer | None,
     ) -> tuple[int, bytes]:
         response: IResponse = await agent.request(method.encode(), url.encode(), headers, producer)
-        self.date = _date(response)
+        self.date, self._dated_at = _date(response), wall_clock()
         return response.code, await read_body(response, _MAX_ANSWER, str(self.address))
 
 

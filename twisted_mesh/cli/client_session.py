@@ -34,7 +34,7 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.directory import default_state_dir
 from twisted_mesh.state.generation import publish
-from twisted_mesh.tls.alerts import RefusedByPeer
+from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry, Peer
@@ -153,6 +153,7 @@ async def _told(session: Session) -> int:
 
 async def _converse(session: Session) -> int:
     judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
+    session.client.heed(judge)
     contexts = ContextFactory(Role(serves=False))
     trust = TrustStore(judge, ConnectionRegistry(), reactor, wall_clock, _log)
     witness = LogWitness(
@@ -254,7 +255,10 @@ async def _ask(http: MeshHttpClient, session: Session) -> int:
     _log.info(
         "Initiating mTLS connection to {server}...", event="connecting", server=str(session.server)
     )
-    reply = await http.get(session.path)
+    try:
+        reply = await http.get(session.path)
+    except PkiError as error:
+        raise with_clocks(error, session.client.compared_clocks()) from None
     if reply.refusal is not None:
         raise RefusedByPeer(reply.refusal)
     _log.info("Connection established! Server verified our identity.", event="connected")

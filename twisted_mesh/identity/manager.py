@@ -30,6 +30,7 @@ from twisted_mesh.interfaces import Identity, ISource
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.tls.alerts import with_clocks
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.tls.rehearsal import CannotShakeHands, rehearse, words_of
 from twisted_mesh.trust.judge import Trust
@@ -237,7 +238,7 @@ class CertificateManager(Service):
         trust = self._trust_with(identity)
         verdict = self._judge_ourselves(trust, svid)
         if not verdict.ok:
-            raise OwnCertificateRefused(verdict.problems)
+            raise with_clocks(OwnCertificateRefused(verdict.problems), identity.clocks)
         swap = self._built(svid, trust, rehearsed=True)
         self._rotation_log.issued(svid, first=first)
         swap()

@@ -101,7 +101,7 @@ class CaSource:
         self._asking, self._svid, self.token = None, svid, None
         self._present()
         self.kept.keep(svid, bundle)
-        return Identity(svid, BundleSet.of(bundle), issued_at)
+        return Identity(svid, BundleSet.of(bundle), issued_at, self.client.compared_clocks())
 
     async def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
         """The certificate, by the proof that we have: our SVID, else the join token."""

@@ -78,6 +78,7 @@ class ServerService(MeshService):
                 trust_domain=str(options["trust-domain"]),
             )
         judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
+        self.client.heed(judge)
         staples = Staples(wall_clock)
         contexts = ContextFactory(Role(serves=True), staples)
         self.witness = LogWitness(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.error import (
     ConnectError,
@@ -18,6 +19,7 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 from twisted_mesh.runtime.reach import Reach
 
+_DATES = {Code.EXPIRED, Code.NOT_YET_VALID}
 _FRESH = "request a fresh certificate, and compare the two machines' clocks"
 
 #: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
@@ -145,6 +147,21 @@ class RefusedByPeer(PkiError):
 
 class OwnChainRefused(RefusedByPeer):
     """The certificate that we show is to blame, as we can see ourselves: anybody would refuse it."""
+
+
+def with_clocks(error: PkiError, compared: str) -> PkiError:
+    """``error`` with what is known of another clock, where it is about dates."""
+    if not compared or not any(problem.code in _DATES for problem in error.problems):
+        return error
+    problems = [
+        evolve(problem, detail=f"{problem.detail}; {compared}")
+        if problem.code in _DATES
+        else problem
+        for problem in error.problems
+    ]
+    if isinstance(error, RefusedByPeer):
+        return type(error)(problems[0])
+    return type(error)(problems) if isinstance(error, Refused) else error
 
 
 class Unreachable(RefusedByPeer):

@@ -118,6 +118,19 @@ class _Refusal:
         return cls(verdict, since, until)
 
 
+@frozen
+class _OnOurs:
+    """That our own chain is good, and by what it was judged."""
+
+    trust: Trust
+    told: RevocationSet
+    chain: Sequence[x509.Certificate]
+    verdict: Verdict
+
+    def is_of(self, trust: Trust, told: RevocationSet, chain: Sequence[x509.Certificate]) -> bool:
+        return self.trust is trust and self.told is told and self.chain == chain
+
+
 @define(eq=False)
 class Judge:
     """Judges peers by the trust of the moment, and remembers verdicts by the chain's DER.
@@ -139,9 +152,9 @@ class Judge:
     """By the chain's SHA-256."""
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
-    _of_ours: tuple[Trust, Sequence[x509.Certificate], Verdict] | None = field(
-        default=None, init=False
-    )
+    told_by: "Judge | None" = field(default=None, init=False)
+    """Another judge of this program, who hears of revocations where this one does not: of our own, say."""
+    _of_ours: "_OnOurs | None" = field(default=None, init=False)
 
     @property
     def trust(self) -> Trust:
@@ -169,21 +182,20 @@ class Judge:
     def on_ours(self, chain: Sequence[x509.Certificate]) -> Verdict:
         """What another side that knows what we know would say of our own chain, leaf first; not whether we may."""
         now = self._now()
+        trust, told = self._trust, (self.told_by or self).trust.revocations
         known = self._of_ours
-        if known is None or known[0] is not self._trust or known[1] != chain or not known[2].ok:
-            known = None
-        if known is None or not known[2].holds_at(now):
-            trust = self._trust
-            verdict = judge(
-                chain,
-                trust.bundles,
-                trust.revocations,
-                now=now,
-                purpose=Purpose.ANY,
-                known_issuers=trust.known_issuers,
-            )
-            self._of_ours = known = (trust, chain, verdict)
-        return known[2]
+        if known is not None and known.is_of(trust, told, chain) and known.verdict.holds_at(now):
+            return known.verdict
+        verdict = judge(
+            chain,
+            trust.bundles,
+            told,
+            now=now,
+            purpose=Purpose.ANY,
+            known_issuers=trust.known_issuers,
+        )
+        self._of_ours = _OnOurs(trust, told, chain, verdict) if verdict.ok else None
+        return verdict
 
     def verdict(self, presented: Sequence[x509.Certificate], purpose: Purpose) -> Verdict:
         """The verdict on a chain, leaf first."""
