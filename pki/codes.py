@@ -156,7 +156,8 @@ class Code(StrEnum):
     NOT_AUTHORIZED = (
         "not-authorized",
         "a good identity that is not among those allowed; or no entry buys what was asked for",
-        "add it to `--allow`, or make an entry for it; `mesh-ctl why` says what is missing",
+        "add it to `--allow` where it is to be let in, or call with `--server-id`; for a certificate make an entry; "
+        "`mesh-ctl why` says what is missing",
     )
     # Of CRLs.
     BAD_CRL = (

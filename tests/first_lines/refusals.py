@@ -330,9 +330,18 @@ ROWS = (
     FirstLine(
         "the clock of the server is two hours behind",
         "client",
-        rf"we find no fault in it; it is valid from {TIME}, and here it is {TIME}, so a clock there that is .* behind",
-        "its log has the reason",
+        rf"in which we find no fault: it is not allowed there, or a clock there is .+ or more behind ours "
+        rf"\(it is valid from {TIME}, and here it is {TIME}\)",
+        f"its log has the reason: have it allow {BACKEND}, or compare the two machines' clocks",
         said(of_client, server=at_another_time(-2 * HOUR)),
+    ),
+    FirstLine(
+        "the caller is not allowed, at a port that does not speak HTTP",
+        "client",
+        "it refuses our certificate, in which we find no fault: it is not allowed there, or a clock there is",
+        f"its log has the reason: have it allow {BACKEND}",
+        not_allowed(of_client),
+        never=f"{PAYMENT}|it is not an SVID",
     ),
     FirstLine(
         "the caller leaves out its issuing CA",

@@ -6,19 +6,28 @@ from twisted.web import server
 from twisted.web.http import datetimeToString
 
 from pki.codes import Code
-from pki.spiffe import SpiffeId
 from twisted_mesh.http.json import PROBLEM_TYPE, problem_body
 from twisted_mesh.trust.connections import Peer
 
 #: A head that is longer is answered before its end.
 _LONGEST_HEAD = 16 * 1024
+OF_SERVER = (
+    "add --allow {} where the server is started, or call as a service that may (--spiffe-id)"
+)
+OF_CA = "call the CA as a member of its own trust domain"
 
 
 class HttpRefusal:
     """403 to the first request, which is not even read: its method says whether a body follows the answer."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._body = problem_body(403, Code.NOT_AUTHORIZED, not_among(peer.spiffe_id))
+    def __init__(self, peer: Peer, cure: str = OF_SERVER) -> None:
+        """``cure`` says what to change, ``{}`` in it is the caller's ID."""
+        detail = (
+            f"{peer.spiffe_id} has proven who it is, and is not among those that may connect: "
+            f"{cure.format(peer.spiffe_id)}"
+        )
+        # Who they are is none of its business.
+        self._body = problem_body(403, Code.NOT_AUTHORIZED, detail)
         self._head = b""
 
     def hear(self, data: bytes) -> bytes:
@@ -45,11 +54,3 @@ class HttpRefusal:
         )
         head = b"\r\n".join(lines)
         return head if self._head.startswith(b"HEAD ") else head + self._body
-
-
-def not_among(spiffe_id: SpiffeId) -> str:
-    """What is told to one who is not among those that may; who they are is none of its business."""
-    return (
-        f"{spiffe_id} has proven who it is, and is not among those that may connect: add --allow {spiffe_id} where the "
-        "server is started, or call as a service that may (--spiffe-id)"
-    )

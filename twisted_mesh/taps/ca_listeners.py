@@ -1,6 +1,7 @@
 """Where a CA is called: its TLS port, its socket, and the plaintext and CRL ports where they are asked for."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.holders import Holders
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.http.refusal import HttpRefusal
+from twisted_mesh.http.refusal import OF_CA, HttpRefusal
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
@@ -139,7 +140,7 @@ class CaListeners:
             connection_limit=self._limit(shared, "the TLS port"),
             holder_of=Holders(shared.ca.store).of,
             handshake_budget=HandshakeBudget(self.reactor),
-            explain=HttpRefusal,
+            explain=partial(HttpRefusal, cure=OF_CA),
         )
         self.tls_port = port = self.listening(
             endpoints.listen(self.tls_endpoint, site, security),

@@ -96,10 +96,13 @@ def _beside(alert: str, problem: Problem, security: Security) -> Problem:
         )
         remedy = "compare the two machines' clocks"
     elif alert == "bad certificate":
-        fact = (
-            f"we find no fault in it; it is valid from {rfc3339(begins)}, and here it is {rfc3339(now)}, so a clock "
-            f"there that is {spoken_duration(now - begins)} behind ours would be a reason"
+        told = (
+            "the other side refused us: it refuses our certificate, in which we find no fault: it is not allowed "
+            f"there, or a clock there is {spoken_duration(now - begins)} or more behind ours (it is valid from "
+            f"{rfc3339(begins)}, and here it is {rfc3339(now)})"
         )
+        cure = f"its log has the reason: have it allow {shown.spiffe_id}, or compare the two machines' clocks"
+        return evolve(problem, detail=told, remedy=cure)
     elif alert == "certificate revoked":
         fact = f"serial {serial_pairs(shown.leaf.serial_number)}, which we have not heard of"
     elif alert == "unknown ca":
