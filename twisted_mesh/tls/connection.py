@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -21,11 +21,11 @@ from zope.interface import directlyProvides, implementer, providedBy
 from zope.interface.declarations import Provides
 
 from pki.codes import Code
-from pki.errors import ANY_ERROR, Problem, printable
+from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime import meters
-from twisted_mesh.runtime.log import TlsFacts, codes, reasons
+from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
@@ -207,8 +207,8 @@ class MeshConnection(ProtocolWrapper):
             return False
         if verify.refuse_crowd(connection) is not None:
             return False
-        peer = _peer(connection, handshake)
-        self.turned_away = TurnedAway(peer, explain(peer), _Door(self))
+        peer = verify.peer_of(connection, handshake)
+        self.turned_away = TurnedAway(peer, explain(peer), self)
         self.factory.security.registry.turned_away.add(self.turned_away)
         self._log_refusal(handshake.problems)
         return True
@@ -242,7 +242,7 @@ class MeshConnection(ProtocolWrapper):
     def _admit(self, connection: SSL.Connection, handshake: Handshake, *, presented: bool) -> None:
         self._stop_timer()
         if presented and handshake.verdict is not None:
-            self.peer = peer = _peer(connection, handshake)
+            self.peer = peer = verify.peer_of(connection, handshake)
             if self.place is not None and not self.place.prove(str(peer.spiffe_id)):
                 self._one_too_many = True
                 self.abortConnection()
@@ -278,8 +278,17 @@ class MeshConnection(ProtocolWrapper):
         handshake = verify.judge_again(connection)
         verdict = handshake.verdict
         if self.peer and verdict and handshake.accepted and verdict.path != self.peer.path:
-            self.peer = _peer(connection, handshake)  # a root went, another vouches for it too
+            self.peer = verify.peer_of(
+                connection, handshake
+            )  # a root went, another vouches for it too
         return handshake.problems
+
+    def objections_besides(self) -> Sequence[Problem]:
+        """The same of a peer that is turned away: every reason but that it is not among those that may."""
+        if not self.connected:
+            return ()
+        handshake = verify.judge_again(self.transport.getHandle())
+        return () if handshake.is_merely_not_allowed else handshake.problems
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what an admitted peer says; keep it while the peer is checked; drop all else."""
@@ -418,48 +427,6 @@ class MeshConnection(ProtocolWrapper):
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
-
-
-@frozen
-class _Door:
-    """What a peer that is turned away has of its connection."""
-
-    connection: MeshConnection
-
-    def write(self, data: bytes) -> None:
-        self.connection.write(data)
-
-    def loseConnection(self) -> None:
-        self.connection.loseConnection()
-
-    def abortConnection(self) -> None:
-        self.connection.abortConnection()
-
-    def hear_no_more(self, problems: Sequence[Problem]) -> None:
-        self.connection.hear_no_more(problems)
-
-    def objections(self) -> Sequence[Problem]:
-        if not self.connection.connected:
-            return ()
-        handshake = verify.judge_again(self.connection.transport.getHandle())
-        return () if handshake.is_merely_not_allowed else handshake.problems
-
-
-def _peer(connection: SSL.Connection, handshake: Handshake) -> Peer:
-    verdict = handshake.verdict
-    if verdict is None or verdict.spiffe_id is None:
-        raise RuntimeError("a peer was accepted without a name")
-    chain, serials = TlsFacts.chain_of(verdict.path)
-    facts = TlsFacts(
-        version=connection.get_protocol_version_name().replace("TLSv", "TLS "),
-        cipher=connection.get_cipher_name() or "",
-        group=connection.get_group_name() or "",
-        sni=printable((connection.get_servername() or b"").decode("ascii", "replace")),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
-        chain=chain,
-        serials=serials,
-    )
-    return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
 
 
 def spoken_address(address: object) -> str:

@@ -44,7 +44,7 @@ class Door(typing.Protocol):
     def hear_no_more(self, problems: Sequence[Problem]) -> None:
         """Have :meth:`loseConnection` take no longer than it does where a right has ended."""
 
-    def objections(self) -> Sequence[Problem]:
+    def objections_besides(self) -> Sequence[Problem]:
         """Judge the peer again: what there is to object besides that it may not connect."""
 
 
@@ -77,7 +77,7 @@ class TurnedAway:
 
     def objections(self) -> Sequence[Problem]:
         """What has come up since: its revocation, say. Who may connect by now has to come again."""
-        return self.door.objections()
+        return self.door.objections_besides()
 
     def hear_no_more(self, problems: Sequence[Problem]) -> None:
         """Say nothing either: what it is told is for those whose certificate is good."""

@@ -14,12 +14,13 @@ from OpenSSL import SSL, crypto
 from OpenSSL.SSL import X509VerificationCodes as Codes
 
 from pki.codes import Code
-from pki.errors import ANY_ERROR, Problem
+from pki.errors import ANY_ERROR, Problem, printable
 from pki.svid.chain import Verdict, crowd_problem
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose
-from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.log import TlsFacts, logger
 from twisted_mesh.tls import x509_store_ctx
+from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.judge import Judge
 
 _log = logger("tls")
@@ -215,6 +216,24 @@ def refuse(connection: SSL.Connection, problem: Problem) -> None:
     handshake = _handshakes.get(connection)
     if handshake is not None:
         handshake.problems = (problem,)
+
+
+def peer_of(connection: SSL.Connection, handshake: Handshake) -> Peer:
+    """Who has proven itself, and how."""
+    verdict = handshake.verdict
+    if verdict is None or verdict.spiffe_id is None:
+        raise RuntimeError("a peer was accepted without a name")
+    chain, serials = TlsFacts.chain_of(verdict.path)
+    facts = TlsFacts(
+        version=connection.get_protocol_version_name().replace("TLSv", "TLS "),
+        cipher=connection.get_cipher_name() or "",
+        group=connection.get_group_name() or "",
+        sni=printable((connection.get_servername() or b"").decode("ascii", "replace")),
+        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
+        chain=chain,
+        serials=serials,
+    )
+    return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
 
 
 def judge_again(connection: SSL.Connection) -> Handshake:
