@@ -4,7 +4,9 @@ The first line says whose log it is and where it stood, then come its checkpoint
 """
 
 import binascii
+import shutil
 from collections.abc import Callable, Iterator
+from tempfile import TemporaryFile
 from typing import IO, BinaryIO, TypeVar
 
 import msgspec
@@ -47,29 +49,33 @@ class BadTranscript(Malformed):
 
 async def write(administration: Administration, file: BinaryIO) -> int:
     """Fetch the whole log by pages; the number of its entries. What comes meanwhile is left out."""
-
-    def line(value: object) -> None:
-        file.write(msgspec.json.encode(value) + b"\n")
-
-    head = await administration.head()
-    line(Header(_VERSION, head.verifier, head.checkpoint))
-    if head.checkpoint is None:
-        return 0
+    with TemporaryFile() as notes:
+        start: int | None = 0
+        while start is not None:
+            page = await administration.checkpoints(start)
+            for note in page.checkpoints:
+                notes.write(_line(_Note(note)))
+            start = page.next
+        # After all of them: one that is signed meanwhile and larger would say that this one was rolled back.
+        head = await administration.head()
+        file.write(_line(Header(_VERSION, head.verifier, head.checkpoint)))
+        if head.checkpoint is None:
+            return 0
+        notes.seek(0)
+        shutil.copyfileobj(notes, file)
     size = Verifier.parse(head.verifier).open(head.checkpoint).size
-    start: int | None = 0
-    while start is not None:
-        notes = await administration.checkpoints(start)
-        for note in notes.checkpoints:
-            line(_Note(note))
-        start = notes.next
     position: int | None = 0
     while position is not None and position < size:
-        page = await administration.entries(position)
-        for entry in page.entries:
+        entries = await administration.entries(position)
+        for entry in entries.entries:
             if entry.position < size:
-                line(entry)
-        position = page.next
+                file.write(_line(entry))
+        position = entries.next
     return size
+
+
+def _line(value: object) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
 
 
 @define(eq=False)

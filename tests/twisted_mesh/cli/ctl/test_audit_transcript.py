@@ -5,7 +5,7 @@ import io
 from datetime import timedelta
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -61,6 +61,20 @@ class Log:
 
     def _kept(self, number: int) -> str | None:
         return None if number < self.pruned else self.text(number).decode()
+
+
+@frozen
+class Growing(Log):
+    """It is signed anew while it is fetched."""
+
+    asked: list[int] = field(factory=list, eq=False)
+
+    async def head(self) -> LogHead:
+        return LogHead(str(KEY.verifier), _notes(self)[-1 if self.asked else -3])
+
+    async def checkpoints(self, start: int) -> Checkpoints:
+        self.asked.append(start)
+        return await Log.checkpoints(self, start)
 
 
 _made: dict[Log, list[str]] = {}
@@ -119,3 +133,10 @@ def test_damage_is_told_with_its_line(at: int, noise: bytes, gone: int) -> None:
         assert "line " in str(error) or "version" in str(error)
     except PkiError:
         raise AssertionError("only one kind of error is for a damaged file") from None
+
+
+def test_a_log_that_is_signed_anew_meanwhile_was_not_rolled_back() -> None:
+    read = Transcript.open(io.BytesIO(written(Growing(7))))
+    signed, wrong = read.checkpoints(KEY.verifier)
+    assert wrong == []
+    assert list(examine(read.rows(), signed)) == []
