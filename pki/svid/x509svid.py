@@ -263,6 +263,10 @@ def certificates_pem(certificates: Sequence[x509.Certificate]) -> bytes:
 
 def load_certificates(data: bytes, what: str = "the file") -> tuple[x509.Certificate, ...]:
     """Every certificate in a PEM or DER file, at least one. Raises :class:`Malformed`, which names what is there."""
+    if not data.strip():
+        raise Malformed(
+            f"{what} holds no certificates: there is nothing in it; copy the file anew, or name another"
+        )
     try:
         held = blocks(data)
     except Malformed as error:

@@ -132,13 +132,13 @@ def _blamed(path: Path, number: int) -> str:
     above = [*reversed(Path(os.path.abspath(path)).parents)]
     match number:
         case errno.ENOENT if path.is_symlink():
-            return f"it is a link to {printable(os.readlink(path), 200)}, which is not there"
+            return f"it is a link to {printable(os.readlink(path), 200)}, which is not there: mend the link"
         case errno.ENOENT if not os.path.lexists(path.parent):
             first = next(one for one in above if not os.path.lexists(one))
-            return f"there is no directory {printable(str(first), 200)}"
+            return f"there is no directory {printable(str(first), 200)}: correct the name"
         case errno.ENOTDIR:
             first = next(one for one in above if not one.is_dir())
-            return f"{printable(str(first), 200)} is a file and no directory"
+            return f"{printable(str(first), 200)} is a file and no directory: correct the name"
         case errno.EACCES:
             return _closed(path, above)
         case errno.ENXIO:
