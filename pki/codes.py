@@ -642,7 +642,7 @@ class Code(StrEnum):
     UNUSABLE_KEY = (
         "unusable-key",
         "a private key cannot be read",
-        "check that the file is a key in PEM, whole, and the passphrase if it is encrypted",
+        "check that the file is a key in PEM or DER, whole, and the passphrase if it is encrypted",
     )
     UNUSABLE_PASSPHRASE = (
         "unusable-passphrase",

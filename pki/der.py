@@ -1,6 +1,7 @@
 """What a file holds before anyone trusts it: PEM blocks (RFC 7468) and elements of DER (X.690)."""
 
 import binascii
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -22,6 +23,19 @@ from pki.pem import (
 SEQUENCE = 0x30
 INTEGER, BIT_STRING, OCTET_STRING, OBJECT_IDENTIFIER, ENUMERATED = 0x02, 0x03, 0x04, 0x06, 0x0A
 UTC_TIME, GENERALIZED_TIME = 0x17, 0x18
+
+#: How cryptography's parser names the place where it stopped.
+_WORD = re.compile(r'"([A-Za-z_:]{1,60})"')
+_PLACES = {
+    "Certificate::signature_alg": "signature algorithm",
+    "TbsCertificate::signature_alg": "signature algorithm",
+    "AttributeTypeValue::value": "names",
+    "TbsCertificate::subject": "subject",
+    "TbsCertificate::issuer": "issuer",
+    "TbsCertificate::validity": "validity",
+    "TbsCertificate::version": "version",
+    "TbsCertificate::serial": "serial number",
+}
 
 
 @frozen
@@ -63,6 +77,18 @@ def blocks(data: bytes) -> tuple[Block, ...]:
             f"it is neither PEM nor DER, or is damaged{f' ({seen})' if seen else ''}: give a certificate or a CSR"
         )
     return found
+
+
+def flaw(label: str, der: bytes, error: BaseException) -> str:
+    """What is wrong with something that cryptography does not decode, as a predicate.
+
+    It is stricter than most: what is whole is not called damaged. Of its own words only the place is taken.
+    """
+    if der_labels(der) != (label,):
+        return "cannot be decoded: it is damaged or cut short; copy it anew"
+    places = [_PLACES[name] for name in _WORD.findall(str(error)) if name in _PLACES]
+    where = f" (in its {places[-1]})" if places else ""
+    return f"is whole, but breaks a rule of its encoding{where}: have it made anew"
 
 
 def elements(der: bytes) -> Iterator[Element]:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from pki.codes import Code
 from pki.crl.entries import Facts, UnknownEntry, decode_entries, revocations
-from pki.der import GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, der_labels, inside
+from pki.der import GENERALIZED_TIME, SEQUENCE, UTC_TIME, blocks, der_labels, flaw, inside
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.keys import is_strong, key_id
 from pki.pem import CRL, is_pem, listed
@@ -149,13 +149,13 @@ def read_crl(
 def _load(der: bytes) -> x509.CertificateRevocationList:
     try:
         return x509.load_der_x509_crl(der)
-    except HOSTILE_INPUT:
+    except HOSTILE_INPUT as error:
         others = [label for label in der_labels(der) if label not in (CRL, "ASN.1")]
         if others:
             raise Malformed(
                 f"it is no CRL but {listed(others)}: give a CRL in PEM or DER"
             ) from None
-        raise Malformed("the CRL cannot be decoded: it is damaged or cut short") from None
+        raise Malformed(f"the CRL {flaw(CRL, der, error)}") from None
 
 
 def _relied_on(crl: x509.CertificateRevocationList, der: bytes, issuer: x509.Certificate) -> Crl:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.codes import Code
-from pki.der import blocks
+from pki.der import blocks, flaw
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
 from pki.keys import MemoryKey, spki_der
 from pki.pem import CERTIFICATE, REQUEST, listed
@@ -284,11 +284,9 @@ def load_certificates(data: bytes, what: str = "the file") -> tuple[x509.Certifi
 def _certificate(der: bytes, what: str, at: int, of: int) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except HOSTILE_INPUT:
+    except HOSTILE_INPUT as error:
         which = f"the certificate {at} of {of}" if of > 1 else "the certificate"
-        raise Malformed(
-            f"{what} is damaged: {which} in it cannot be decoded; copy the file anew"
-        ) from None
+        raise Malformed(f"{what}: {which} in it {flaw(CERTIFICATE, der, error)}") from None
 
 
 _CURE = "name the file with the certificate"

@@ -201,8 +201,8 @@ ROWS = (
     FirstLine(
         "one damaged root",
         "client",
-        "ca.pem is damaged: the certificate 2 of 2",
-        "copy the file anew",
+        "ca.pem: the certificate 2 of 2 in it cannot be decoded",
+        "copy it anew",
         roots(ROOT + pem(b"0\x03\x02\x01\x01")),
     ),
     FirstLine(

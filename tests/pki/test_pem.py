@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pki.crl.crl import crls_in
+from pki.der import SEQUENCE, element, elements
 from pki.errors import Malformed, PkiError
 from pki.issuing.csr import build_csr, load_csr
 from pki.keys import MemoryKey, UnusableKey, spki_der
@@ -181,7 +182,9 @@ def test_a_key_of_openssh_is_told_with_the_cure() -> None:
 
 def test_of_many_certificates_the_damaged_one_is_named() -> None:
     damaged = pem(b"0\x03\x02\x01\x01")
-    with pytest.raises(Malformed, match=r"roots\.pem is damaged: the certificate 2 of 3"):
+    with pytest.raises(
+        Malformed, match=r"roots\.pem: the certificate 2 of 3 in it cannot be decoded"
+    ):
         load_certificates(
             certificates_pem([LEAF]) + damaged + certificates_pem([LEAF]), "roots.pem"
         )
@@ -212,3 +215,42 @@ def test_a_list_of_kinds_is_a_phrase() -> None:
         "a certificate, a CRL and a private key"
     )
     assert listed(["THING"]) == "something of the kind THING"
+
+
+#: Certificates that openssl shows, and a strict reader does not take: each breaks one rule.
+STRICT = {
+    # ECDSA's algorithm with a NULL beside it (RFC 5480 section 2.1.1).
+    "signature algorithm": (
+        b"\x30\x0a\x06\x08*\x86H\xce=\x04\x03\x02",
+        b"\x30\x0c\x06\x08*\x86H\xce=\x04\x03\x02\x05\x00",
+    ),
+    # A PrintableString with an @ in it (X.680 section 41.4).
+    "names": (b"\x0c\x07backend", b"\x13\x07back@nd"),
+}
+
+
+def with_lengths(parts: list[bytes]) -> bytes:
+    return element(SEQUENCE, b"".join(parts))
+
+
+@pytest.mark.parametrize("place", STRICT)
+def test_what_is_whole_is_not_called_damaged(place: str) -> None:
+    old, new = STRICT[place]
+    (outer,) = elements(LEAF.public_bytes(Encoding.DER))
+    signed, algorithm, signature = elements(outer.content)
+    fields = list(elements(signed.content))
+    changed = [
+        element(field.tag, field.content.replace(old, new))
+        if field.tag != SEQUENCE
+        else field.whole
+        for field in fields
+    ]
+    for at, part in enumerate(fields):
+        if old == part.whole:
+            changed[at] = new
+        elif old in part.content and part.tag == SEQUENCE and old[0] != SEQUENCE:
+            changed[at] = part.whole.replace(old, new)
+    der = with_lengths([with_lengths(changed), algorithm.whole, signature.whole])
+    with pytest.raises(Malformed, match=rf"the certificate in it is whole.*its {place}") as refused:
+        load_certificates(pem(der))
+    assert "damaged" not in str(refused.value)

@@ -66,7 +66,10 @@ KINDS: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda home: home / "no" / "such" / "root.crt",
         "there is no directory {}/no: correct the name)",
     ),
-    "a link to nothing": (link_to_nothing, "it is a link to gone.pem, which is not there: mend the link"),
+    "a link to nothing": (
+        link_to_nothing,
+        "it is a link to gone.pem, which is not there: mend the link",
+    ),
     "a directory": (lambda home: home, "Is a directory: name the file in it"),
     "below a file": (below_a_file, "{}/file is a file and no directory"),
     "a device without end": (lambda home: Path("/dev/zero"), "a device or a socket: name a file"),
