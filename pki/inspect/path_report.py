@@ -7,7 +7,8 @@ from attrs import frozen
 from cryptography import x509
 
 from pki.errors import Problem
-from pki.inspect.describe import Description, describe_certificate
+from pki.inspect.describe import describe_certificate
+from pki.inspect.description import Description
 from pki.inspect.own_signature import check_certificate
 from pki.svid.bundle import BundleSet
 from pki.svid.certificate import certificate_problems, names_match

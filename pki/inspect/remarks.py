@@ -52,8 +52,9 @@ class Remarks:
 
     def follows(self, what: str, at: int, end: int) -> None:
         """Something comes after ``what``, and is none of it."""
+        size = f"{end - at} byte{'s' if end - at > 1 else ''}"
         self.hide(
-            f"what follows {what} at byte {at} does not belong there, and is not shown ({end - at} bytes)"
+            f"what follows {what} at byte {at} does not belong there, and is not shown ({size})"
         )
 
     def attempt(self, what: str, read: Callable[[], _T]) -> _T | None:

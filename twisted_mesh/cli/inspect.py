@@ -78,7 +78,8 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
       curl -s http://localhost:8080/api/v1/ca | pki-inspect show -
     """
     from pki.errors import PkiError
-    from pki.inspect.describe import Description, describe
+    from pki.inspect.describe import describe
+    from pki.inspect.description import Description
     from twisted_mesh.cli import inspect_output
 
     now = _moment(at)

@@ -9,7 +9,7 @@ import click
 
 from pki.codes import Code
 from pki.errors import Problem
-from pki.inspect.describe import Description
+from pki.inspect.description import Description
 from pki.inspect.extensions import Extension
 from pki.inspect.name_text import hex_pairs
 from pki.inspect.path_report import Link
@@ -145,9 +145,11 @@ def _aligned(rows: Iterable[Row], width: int) -> Iterator[str]:
 
 def _rows(item: Description) -> Iterator[Row]:
     if item.facts:
-        for name, values in item.facts:
+        # Its digest comes last, as a certificate's does.
+        for name, values in item.facts[:-1]:
             yield name.replace("_", " "), list(_some(values))
         yield from _extension_rows(item)
+        yield item.facts[-1]
         yield from _remark_rows(item)
         return
     if item.unreadable and not item.is_shown:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pki.crl.issue import issue_crl
 from pki.der import ANSWER, CERTIFICATE, CRL, REQUEST, element, pem
 from pki.errors import Malformed
-from pki.inspect.describe import Description, describe
+from pki.inspect.describe import describe
+from pki.inspect.description import Description
 from pki.ocsp.sign import Responder, SingleResponse
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, NOW, csr_builder, forge, key, mesh

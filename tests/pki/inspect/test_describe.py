@@ -17,13 +17,9 @@ from hypothesis import strategies as st
 
 from pki.der import element, elements, pem
 from pki.errors import Malformed, PkiError
-from pki.inspect.describe import (
-    Description,
-    certificates,
-    describe,
-    describe_certificate,
-    name_of,
-)
+from pki.inspect.certificate_reader import name_of
+from pki.inspect.describe import certificates, describe, describe_certificate
+from pki.inspect.description import Description
 from pki.inspect.name_text import hex_pairs
 from pki.issuing.csr import build_csr, load_csr
 from pki.issuing.profile import ROOT

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pki.der import blocks
-from pki.inspect.describe import Description, describe
+from pki.inspect.describe import describe
+from pki.inspect.description import Description
 from pki.inspect.name_text import hex_pairs
 from pki.pem import CERTIFICATE
 from pki.serial import serial_hex
