@@ -18,7 +18,7 @@ from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, discreet, pri
 from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
 from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
-from pki.svid.names import IPAddress, alternative_names, is_dns_name, subject_for
+from pki.svid.names import BadDnsName, IPAddress, alternative_names, dns_name, subject_for
 from pki.svid.x509svid import extension
 
 MAX_CSR_SIZE = 32 * 1024
@@ -337,17 +337,10 @@ def _names(
                     )
                 )
         elif isinstance(name, x509.DNSName):
-            if is_dns_name(name.value):
-                dns_names.append(name.value)
-            else:
-                problems.append(
-                    _problem(
-                        Code.MALFORMED_DNS_NAME,
-                        f"{discreet(name.value, 120)!r} is not a host name in lower case without wildcards",
-                        "",
-                        "csr",
-                    )
-                )
+            try:
+                dns_names.append(dns_name(name.value))
+            except BadDnsName as bad:
+                problems.append(_problem(bad.code, bad.detail, bad.remedy, "csr"))
         elif isinstance(value, IPAddress):
             ip_addresses.append(value)
         else:

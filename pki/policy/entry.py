@@ -6,7 +6,6 @@ have been attested; what it buys is told by a template that cannot leave the ent
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
-from ipaddress import ip_address
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from pki.keys import KeyAlgorithm
 from pki.policy.id_template import CannotFill, IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.names import IPAddress, is_dns_name
+from pki.svid.names import IPAddress, address, dns_name
 from pki.validity import format_duration, parse_lifetime
 
 #: The entry that lets services of the CA's own user in, while the CA listens on loopback only.
@@ -181,8 +180,8 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
     template = each(
         "spiffe_id", [said.spiffe_id], lambda text: IdTemplate.parse(text, trust_domain)
     )
-    names = each("dns_names", said.dns_names, _dns_name)
-    addresses = each("ip_addresses", said.ip_addresses, _address)
+    names = each("dns_names", said.dns_names, dns_name)
+    addresses = each("ip_addresses", said.ip_addresses, address)
     life = each("ttl", [said.ttl] if said.ttl is not None else [], parse_lifetime)
     longest = each("max_ttl", [said.max_ttl] if said.max_ttl is not None else [], parse_lifetime)
     if life and longest and life > longest:
@@ -319,21 +318,6 @@ def candidates(
         reasons = tuple(shortfalls(entry, request, selectors, renews=renews))
         found.append(Candidate(entry, missing, reasons))
     return sorted(found, key=lambda candidate: candidate.distance)
-
-
-def _dns_name(text: str) -> str:
-    if not is_dns_name(text):
-        raise Malformed(f"{discreet(text, 80)!r} is no host name in lower case without wildcards")
-    return text
-
-
-def _address(text: str) -> IPAddress:
-    try:
-        if "%" not in text:  # a scope has no place in a certificate
-            return ip_address(text)
-    except ValueError:
-        pass
-    raise Malformed(f"{discreet(text, 80)!r} is no IP address")
 
 
 def _algorithm(text: str) -> KeyAlgorithm:

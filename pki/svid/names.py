@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
 
+from pki.codes import Code
 from pki.der import SEQUENCE, element, inside
+from pki.errors import Malformed, discreet
 from pki.spiffe import SpiffeId
 
 IPAddress = IPv4Address | IPv6Address
@@ -80,6 +82,16 @@ def general_names(
     )
 
 
+class BadDnsName(Malformed):
+    """A text that no certificate here carries as a DNS name; it says what to write in its place."""
+
+    code = Code.MALFORMED_DNS_NAME
+
+    def __init__(self, name: str, rule: str, remedy: str) -> None:
+        super().__init__(f"{discreet(name, 120)!r} {rule}: {remedy}")
+        self.detail, self.remedy = f"{discreet(name, 120)!r} {rule}", remedy
+
+
 def is_dns_name(name: str) -> bool:
     """Whether ``name`` is a host name in lower-case letters, digits and dashes, without wildcards."""
     labels = name.split(".")
@@ -89,3 +101,61 @@ def is_dns_name(name: str) -> bool:
         and all(map(_LABEL.fullmatch, labels))
         and not _NUMBER.fullmatch(labels[-1])
     )
+
+
+def dns_name(name: str) -> str:
+    """``name``, where :func:`is_dns_name` says so. Raises :class:`BadDnsName` with the rule that it breaks."""
+    if not is_dns_name(name):
+        raise BadDnsName(name, *_why_no_dns_name(name))
+    return name
+
+
+def _why_no_dns_name(name: str) -> tuple[str, str]:
+    """The rule that it breaks, and what to do."""
+    plain = name.lower().rstrip(".")
+    if not name:
+        return "is an empty DNS name", "leave it out, or write the host's name"
+    if _is_address(name):
+        return "is an IP address and no DNS name", "ask for it as an IP address (IP:, --ip)"
+    if "://" in name:
+        return "is a URI and no DNS name", "ask for it as a URI, or write only its host"
+    if "*" in name:
+        return "has a wildcard, which no SVID carries", "name each host"
+    if not name.isascii():
+        return "has letters beyond ASCII", "write the name in its xn-- form (IDNA)"
+    if name.endswith(".") and is_dns_name(plain):
+        return "ends with a dot", f"write {plain}"
+    if is_dns_name(plain):
+        return "has capital letters", f"write {plain}"
+    if "_" in name:
+        return "has an underscore, which no host name has", "use a dash, or another name (RFC 1123)"
+    host, colon, port = name.rpartition(":")
+    if colon and port.isdigit() and is_dns_name(host):
+        return "has a port", f"write {host}"
+    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
+        return (
+            "is too long",
+            "a host name has at most 253 characters, and 63 between dots (RFC 1035)",
+        )
+    return (
+        "is no host name",
+        "write letters, digits and dashes with dots between, no dash first or last, and no number last",
+    )
+
+
+def address(text: str) -> IPAddress:
+    """The IP address that ``text`` is. Raises :class:`Malformed`."""
+    try:
+        if "%" not in text:  # a scope has no place in a certificate
+            return ip_address(text)
+    except ValueError:
+        pass
+    raise Malformed(f"{discreet(text, 80)!r} is no IP address")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

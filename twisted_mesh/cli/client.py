@@ -52,6 +52,18 @@ Examples:
     help="The same from a file of one line, which other users do not see; - is standard input.",
 )
 @click.option("--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]")
+@click.option(
+    "--dns",
+    metavar="NAME",
+    multiple=True,
+    help="A DNS name that our certificate carries; repeatable.  [default: none]",
+)
+@click.option(
+    "--ip",
+    metavar="ADDRESS",
+    multiple=True,
+    help="An IP address that it carries; repeatable.  [default: none]",
+)
 @click.option("--key", default="ec-p256", show_default=True, help="The kind of our key.")
 @click.option("--ttl", help="How long our certificate lives.  [default: what the CA gives]")
 @click.option(

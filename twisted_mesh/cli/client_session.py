@@ -15,6 +15,7 @@ from pki.errors import Malformed, PkiError, discreet
 from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
@@ -24,6 +25,7 @@ from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
 from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
+from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
@@ -56,6 +58,8 @@ class Session:
     spiffe_id: SpiffeId
     client: CaClient
     token: JoinToken | None
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPAddress, ...]
     state_dir: Path
     algorithm: KeyAlgorithm
     ttl: timedelta | None
@@ -111,6 +115,8 @@ class Session:
                 timeout=timeout,
             ),
             token=token,
+            dns_names=tuple(map(dns_option, options["dns"])),
+            ip_addresses=tuple(map(ip_option, options["ip"])),
             state_dir=state,
             algorithm=algorithm,
             ttl=parse_lifetime(options["ttl"]) if options["ttl"] else None,
@@ -165,7 +171,9 @@ async def _converse(session: Session) -> int:
         session.spiffe_id,
         wall_clock,
         _log,
-        ttl=session.ttl,
+        session.dns_names,
+        session.ip_addresses,
+        session.ttl,
         witness=witness,
         token=session.token,
         kept=saved_svid(session.client, session.state_dir, session.spiffe_id),

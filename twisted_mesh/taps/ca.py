@@ -17,7 +17,6 @@ from pki.errors import PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
-from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import (
     Authorities,
@@ -55,6 +54,7 @@ from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
+#: The routes that most callers need; docs/COMMANDS.md has all.
 _SUMMARY = {
     "POST /api/v1/sign": "Submit CSR, receive signed certificate",
     "GET /api/v1/ca": "Download CA root certificate",
@@ -299,9 +299,8 @@ class CaService(MeshService):
             port=address.port,
             socket=str(self.listeners.socket),
         )
-        told = [f"{m} {p}" for m, p in ROUTES if p.startswith("/api/")]
-        width = max(map(len, told))
-        lines = [f"  {route:<{width}} {_SUMMARY.get(route, '')}".rstrip() for route in told]
+        width = max(map(len, _SUMMARY))
+        lines = [f"  {route:<{width}} {does}" for route, does in _SUMMARY.items()]
         self.log.info("Endpoints:\n" + "\n".join(lines), event="endpoints")
         self.log.info("Ready to issue certificates.", event="ready")
 

@@ -77,6 +77,15 @@ class ServerService(MeshService):
                 event="allow-all",
                 trust_domain=str(options["trust-domain"]),
             )
+        for pattern in allow:
+            if pattern.trust_domain != options["trust-domain"]:
+                self.log.warn(
+                    "--allow {pattern} lets nobody in: this server holds the roots of {trust_domain} only, and "
+                    "nobody of another trust domain can prove who they are here; see --trust-domain",
+                    event="allow-unheld",
+                    pattern=str(pattern),
+                    trust_domain=str(options["trust-domain"]),
+                )
         judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
         self.client.heed(judge)
         staples = Staples(wall_clock)

@@ -4,11 +4,11 @@ import ipaddress
 from pathlib import Path
 from typing import ClassVar
 
-from pki.errors import Malformed, discreet
+from pki.errors import Malformed
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid.names import is_dns_name
 from pki.validity import parse_lifetime
 from twisted_mesh.identity.bootstrap import join_token
+from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm, max_connections
 from twisted_mesh.taps.lifecycle import (
@@ -81,16 +81,11 @@ class Options(ServiceOptions):
 
     def opt_dns(self, name: str) -> None:
         """a DNS name that our certificate carries (repeatable; default localhost)"""
-        if not is_dns_name(name):
-            raise Malformed(f"--dns {discreet(name, 80)!r} is no host name in lower case")
-        self["dns"].append(name)
+        self["dns"].append(dns_option(name))
 
     def opt_ip(self, address: str) -> None:
         """an IP address that our certificate carries (repeatable; default 127.0.0.1)"""
-        try:
-            self["ip"].append(ipaddress.ip_address(address))
-        except ValueError:
-            raise Malformed(f"--ip {discreet(address, 80)!r} is no IP address") from None
+        self["ip"].append(ip_option(address))
 
     def opt_allow(self, pattern: str) -> None:
         """who may connect: a SPIFFE ID, * for one segment, ** for any rest (repeatable)"""

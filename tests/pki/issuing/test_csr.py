@@ -23,7 +23,6 @@ from pki.issuing.csr import (
     IssuanceRequest,
     alternative_names,
     build_csr,
-    is_dns_name,
     load_csr,
 )
 from pki.issuing.profile import ISSUING
@@ -352,22 +351,6 @@ def test_any_requested_id_and_lifetime_are_granted_or_refused(
         parse(CSR, requested_id, ttl)
     except Refused as error:
         assert str(error).isprintable()
-
-
-@pytest.mark.parametrize(
-    "name", ["localhost", "a.b", "xn--bcher-kva.example", "1a.2b", "a" * 63, "a." * 126 + "a"]
-)
-def test_host_names_are_told(name: str) -> None:
-    assert is_dns_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "a.", ".a", "a..b", "-a", "a-", "A", "a_b", "*", "*.a", "a b", "a\n", "\u00e9", "a" * 64,
-     "a." * 126 + "ab"],
-)  # fmt: skip
-def test_what_is_no_host_name_is_told(name: str) -> None:
-    assert not is_dns_name(name)
 
 
 def test_alternative_names_begin_with_the_one_uri() -> None:

@@ -394,7 +394,9 @@ def test_whoever_waits_for_a_revoked_servers_answer_reads_why_there_is_none(begu
     path = b"/long" if begun else b"/later"
     request = Request(b"GET", path, Headers({"host": ["a"]}), None)
     errors: list[Any] = []
-    protocol.request(request).addCallback(read_body, 2_000_000, "the server").addErrback(errors.append)
+    protocol.request(request).addCallback(read_body, 2_000_000, "the server").addErrback(
+        errors.append
+    )
     conversation.pump()
     assert len(root.waiting) == 1
     revoke(client, server.svid)

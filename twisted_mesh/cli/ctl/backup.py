@@ -28,10 +28,16 @@ def command() -> None:
     metavar="PATH",
     help="What opens encrypted keys, to sign the backup while the CA is down.",
 )
+@click.option("--overwrite", is_flag=True, help="Also if FILE is there; it is replaced whole.")
 @state_dir_option
 @format_option
 def create(
-    *, file: str, key_passphrase_file: str | None, state_dir: str | None, format_: str
+    *,
+    file: str,
+    key_passphrase_file: str | None,
+    overwrite: bool,
+    state_dir: str | None,
+    format_: str,
 ) -> int:
     """Save the CA of the state directory in FILE, whole or not at all. It may go on meanwhile.
 
@@ -41,13 +47,13 @@ def create(
     \b
     Examples:
       mesh-ctl backup create /mnt/safe/ca.tar
-      mesh-ctl backup create ca.tar --state-dir /var/lib/mesh
+      mesh-ctl backup create ca.tar --state-dir /var/lib/mesh --overwrite
     """
     from twisted_mesh.cli.ctl import backup_actions
 
     return backup_actions.create(
         state_path(state_dir),
-        output_file(file),
+        output_file(file, overwrite=overwrite),
         Path(key_passphrase_file) if key_passphrase_file else None,
         as_json=format_ == "json",
     )

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -12,12 +13,21 @@ import msgspec
 from attrs import frozen
 
 from pki.serial import parse_serial, serial_pairs
+from pki.validity import parse_rfc3339, spoken_duration
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import CertificateRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.status import DONE
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import writing_whole
 
+#: What a whole row takes with an ID of some length; where a terminal has less, a row says less.
+_WHOLE_WIDTH = 160
+_BRIEF_HEADINGS = ("SERIAL", "STATUS", "LEFT", "SPIFFE ID")
+#: What is taken by all of a brief row but the ID: a serial in hex, a status, a short time.
+_BRIEF_WIDTH = 32 + 2 + 7 + 2 + 5 + 2
+#: More of an ID than that says nothing in one line.
+_LONGEST_TAIL = 76
 _HEADINGS = ("SERIAL", "SPIFFE ID", "STATUS", "ISSUED", "EXPIRES", "ENTRY")
 
 
@@ -25,6 +35,18 @@ def cells(row: CertificateRow) -> tuple[str | None, ...]:
     """A row of the table."""
     times = row.issued_at, row.expires_at
     return (pairs(row.serial), row.spiffe_id, row.status, *times, row.entry)
+
+
+def _brief_cells(row: CertificateRow, width: int, now: datetime) -> tuple[str | None, ...]:
+    """The same in one line of a terminal: the serial as a double click takes it whole, the ID's end."""
+    left = parse_rfc3339(row.expires_at) - now
+    lasts = left > timedelta(0) and row.status == "valid"
+    return (
+        row.serial,
+        row.status,
+        spoken_duration(left).replace(" days", "d").split()[0] if lasts else None,
+        output.tail(row.spiffe_id, min(max(width - _BRIEF_WIDTH, 14), _LONGEST_TAIL)),
+    )
 
 
 def connections_on(row: CertificateRow) -> int:
@@ -42,6 +64,12 @@ def put_rows(rows: list[CertificateRow], *, headed: bool = True, connections: bo
     if connections:
         full = [(*cells(row), str(connections_on(row))) for row in rows]
         output.put_table((*_HEADINGS, "CONNECTIONS"), full, headed=headed)
+        return
+    width = output.terminal_width()
+    if width is not None and width < _WHOLE_WIDTH:
+        now = wall_clock()
+        brief = [_brief_cells(row, width, now) for row in rows]
+        output.put_table(_BRIEF_HEADINGS, brief, headed=headed)
         return
     output.put_table(_HEADINGS, map(cells, rows), headed=headed)
 

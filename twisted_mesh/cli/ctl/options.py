@@ -162,9 +162,11 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def output_file(name: str) -> Path:
+def output_file(name: str, *, overwrite: bool = True) -> Path:
     """A path that can be written whole: not that of a device or a directory."""
     path = Path(name)
+    if path.is_file() and not overwrite:
+        raise Unusable(f"{name} is there already: name another file, or say --overwrite")
     if path.exists() and not path.is_file():
         raise Unusable(f"{name} is not a file: name one that is, or a new one")
     return path

@@ -45,6 +45,18 @@ def say(sentence: str) -> None:
     program.say("mesh-ctl", sentence)
 
 
+def terminal_width() -> int | None:
+    """How many characters a line has where somebody looks; None where nobody does."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def tail(text: str, width: int) -> str:
+    """The end of ``text``, in so many characters."""
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
 def put_table(
     headings: Sequence[str], rows: Iterable[Sequence[str | None]], *, headed: bool = True
 ) -> None:
@@ -61,11 +73,10 @@ def put_table(
     for row in rows:
         cells = [printable(cell) if cell else "-" for cell in row]
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-    seen = sys.stdout is not None and sys.stdout.isatty()
     written = StringIO()
     console = Console(
         file=written,
-        width=shutil.get_terminal_size().columns if seen else _UNFOLDED,
+        width=terminal_width() or _UNFOLDED,
         force_terminal=has_colour(),
         color_system="standard" if has_colour() else None,
         legacy_windows=False,

@@ -107,6 +107,10 @@ SERIAL = "1f2e"
         (f"cert revoke --serial {SERIAL}", "no terminal to ask for confirmation at: add --yes"),
         (f"cert revoke --serial {SERIAL} --yes --reason why", "'why' is not one of"),
         ("cert export /dev/null", "/dev/null is not a file"),
+        (
+            "backup create /etc/passwd",
+            "/etc/passwd is there already: name another file, or say --overwrite",
+        ),
         ("audit verify --verifier x", "--verifier goes with --file"),
         ("audit show -1", "No such option '-1'"),
         ("audit show 1 --act start", "POSITION is one entry"),
@@ -123,7 +127,7 @@ SERIAL = "1f2e"
         ("token create --spiffe-id spiffe://m/mesh/ca", "names the mesh itself"),
         (
             "token create --spiffe-id spiffe://m/a --dns A --ip 1 --cert-ttl 0s",
-            "--dns: 'A' is no host name in lower case without wildcards; --ip: '1' is no IP address; "
+            "--dns: 'A' has capital letters: write a; --ip: '1' is no IP address; "
             "--cert-ttl: a certificate lives at least 1s",
         ),
         ("token create --entry e --ttl 8d", "--ttl: a token lives from 1s to 7d"),
