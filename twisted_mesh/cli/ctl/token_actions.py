@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,14 +13,15 @@ from pki.issuing.csr import load_csr
 from pki.keys import key_id
 from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.join_token import MAX_LIFETIME, JoinToken
-from pki.spiffe import SpiffeId, SpiffePattern
+from pki.spiffe import SpiffeId
 from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import MadeToken, NewToken, TokenRow
+from twisted_mesh.api.messages import NewToken, TokenRow
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.cert_filters import digest_of
 from twisted_mesh.cli.ctl.entry_actions import naming_options
+from twisted_mesh.cli.ctl.joining import Joining, reaching_options
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED
@@ -28,10 +29,6 @@ from twisted_mesh.state.directory import read_file
 
 _HEADINGS = ("TOKEN", "SPIFFE ID", "STATUS", "CREATED", "EXPIRES", "ENTRY", "BOUGHT")
 _ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
-#: What whoever copies a line has to replace.
-_ANY = "NAME"
-#: The trust domain that programs take unless they are told otherwise.
-_USUAL_DOMAIN = "mesh.local"
 
 
 def understood(
@@ -128,47 +125,8 @@ class Creating:
             )
             output.put(f"  {shlex.join(reaching_options(made))}")
             return DONE
-        line = shlex.join(joining_command(made, self.new))
-        change = f", with a name in place of {_ANY}" if _ANY in line else ""
-        output.put(
-            f"\nTo be run on the new machine{change}; mesh-client takes these options too, but no --dns or --ip. "
-            "The token is shown this once:\n"
-        )
-        output.put(f"  {line}")
+        output.put(f"\n{Joining.of(made, self.new).told()}")
         return DONE
-
-
-def reaching_options(made: MadeToken) -> list[str]:
-    """All that a new machine has to know."""
-    return [
-        *("--ca-url", printable(made.ca_url)),
-        *("--ca-fingerprint", printable(made.fingerprint)),
-        *("--join-token", printable(made.token)),
-    ]
-
-
-def joining_command(made: MadeToken, new: NewToken) -> list[str]:
-    """The line to copy: a server that joins by that token."""
-    whose = SpiffePattern.parse(new.spiffe_id or _example(made.spiffe_id))
-    line = ["mesh-server"]
-    if str(whose.trust_domain) != _USUAL_DOMAIN:
-        line += ["--trust-domain", str(whose.trust_domain)]
-    line += ["--spiffe-id", str(whose)]
-    if new.dns_names or new.ip_addresses:
-        # With any of them the server takes none by itself.
-        line += _repeated("--dns", ["localhost", *new.dns_names])
-        line += _repeated("--ip", ["127.0.0.1", *new.ip_addresses])
-    return [*line, *reaching_options(made)]
-
-
-def _repeated(option: str, values: Collection[str]) -> list[str]:
-    return [word for value in dict.fromkeys(values) for word in (option, value)]
-
-
-def _example(template: str) -> str:
-    """An ID that an entry's template may stand for, to be changed by whoever copies it."""
-    words = [re.sub(r"\{[^{}]*\}|\*+", _ANY, segment) for segment in template.split("/")]
-    return "/".join(words)
 
 
 @frozen

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pki.issuing.csr import build_csr
 from pki.keys import key_id
 from pki.policy.join_token import JoinToken
 from tests.authorities import BACKEND, key
-from tests.twisted_mesh.cli.ctl.registered import Ca, certificate, token_row
+from tests.twisted_mesh.cli.ctl.registered import TIME, Ca, certificate, token_row
 from twisted_mesh.api.client import CaRefused
-from twisted_mesh.api.messages import NewToken
-from twisted_mesh.cli.ctl import token_actions
+from twisted_mesh.api.messages import MadeToken, NewToken
+from twisted_mesh.cli.ctl import joining, token_actions
+from twisted_mesh.cli.ctl.joining import Joining
 from twisted_mesh.cli.program import Unusable
 
 WEB = "spiffe://mesh.local/service/web"
@@ -74,6 +76,35 @@ def test_the_line_asks_for_the_names_that_are_bought(capsys: pytest.CaptureFixtu
     assert line[1:3] == ["--trust-domain", "td.example"]
     assert [line[n + 1] for n, word in enumerate(line) if word == "--dns"] == ["localhost", "www.example"]  # fmt: skip
     assert [line[n + 1] for n, word in enumerate(line) if word == "--ip"] == ["127.0.0.1", "192.0.2.1"]  # fmt: skip
+
+
+def joined(ca_url: str, **options: Any) -> Joining:
+    made = MadeToken("mj1_secret", "01" * 6, "e", WEB, ca_url, "sha256:" + "ab" * 32, TIME)
+    return Joining.of(made, understood(spiffe_id=WEB, **options))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_where_only_this_machine_reaches_the_ca_the_line_is_for_here(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with socket.create_server(("", 0)) as taken:
+        monkeypatch.setattr(joining, "_USUAL_PORT", taken.getsockname()[1])
+        here = joined(f"https://{host}:8443")
+        program, listen, port, *_ = here.line()
+    assert Path(program).name == "mesh-server"
+    assert Path(program).is_file(), "where it is installed"
+    assert (listen, int(port) > joining._USUAL_PORT) == ("--listen", True), "that one is taken"
+    assert here.call()[1:] == ["--server", f"https://localhost:{port}", "--server-id", WEB]
+    assert "start mesh-ca with --listen :8443" in here.told()
+
+
+def test_where_others_reach_the_ca_the_line_is_for_anywhere() -> None:
+    there = joined("https://ca.example:8443", dns_names=("www.example",))
+    assert there.line()[0] == "mesh-server"
+    assert "--listen" not in there.line()
+    assert there.call()[:3] == ["mesh-client", "--server", "https://www.example:9443"]
+    assert "--public-url" not in there.told()
 
 
 def test_an_entry_that_buys_many_ids_leaves_the_name_open(
