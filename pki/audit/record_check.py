@@ -19,7 +19,17 @@ from pki.validity import rfc3339
 
 #: What an entry says, as the act of its making tells it.
 _MEMBERS = frozenset(
-    ("selectors", "spiffe_id", "dns_names", "ip_addresses", "ttl", "max_ttl", "keys", "comment")
+    (
+        "selectors",
+        "spiffe_id",
+        "dns_names",
+        "ip_addresses",
+        "ttl",
+        "max_ttl",
+        "keys",
+        "comment",
+        "common_name",
+    )
 )
 
 

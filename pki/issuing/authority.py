@@ -221,14 +221,17 @@ class Authority:
         *,
         dns_names: Collection[str] = (),
         ip_addresses: Collection[IPAddress] = (),
+        common_name: str = "",
     ) -> Draft:
         """An SVID that lives ``lifetime`` from ``now``, shortened to the issuer's own end.
 
+        Without a ``common_name`` its subject has the ID's last path segment.
         Raises :class:`LintFailed` and :class:`IssuerExpired`.
         """
         period = _period(self, now, lifetime)
-        subject, spki = subject_der(spiffe_id), spki_der(public_key)
-        shape = self._shape(subject == NAMELESS, spiffe_id, period, now)
+        subject, spki = subject_der(spiffe_id, common_name), spki_der(public_key)
+        named = subject_for(spiffe_id, common_name)
+        shape = self._shape(subject == NAMELESS, named, spiffe_id, period, now)
         template = shape.template
         fields = Fields(
             new_serial(),
@@ -253,6 +256,7 @@ class Authority:
             spiffe_id,
             dns_names,
             ip_addresses,
+            common_name,
         )
         if problems := lint_template(filled):
             raise LintFailed(problems)
@@ -266,14 +270,21 @@ class Authority:
             tbs,
             template.algorithm,
             fields.serial,
-            f"serial {fields.serial:x}" if template.is_nameless else f"CN={spiffe_id.name}",
+            f"serial {fields.serial:x}"
+            if template.is_nameless
+            else f"CN={common_name or spiffe_id.name}",
             period.not_after,
             spki,
             self._seal,
         )
 
     def _shape(
-        self, is_nameless: bool, spiffe_id: SpiffeId, period: Validity, now: datetime
+        self,
+        is_nameless: bool,
+        subject: x509.Name,
+        spiffe_id: SpiffeId,
+        period: Validity,
+        now: datetime,
     ) -> _Shape:
         """Remembered by profile and kind of subject; a new one is cut out of a draft for a throwaway key."""
         shape = self._shapes.get(is_nameless)
@@ -282,7 +293,7 @@ class Authority:
                 self.workload,
                 self.certificate,
                 self.key,
-                subject=subject_for(spiffe_id),
+                subject=subject,
                 public_key=MemoryKey.generate(KeyAlgorithm.EC_P256).public_key,
                 names=alternative_names(spiffe_id),
                 period=period,

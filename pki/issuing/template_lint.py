@@ -38,6 +38,8 @@ class Filled:
     spiffe_id: SpiffeId
     dns_names: Collection[str] = ()
     ip_addresses: Collection[IPAddress] = ()
+    common_name: str = ""
+    """What the subject has in place of the ID's last path segment."""
 
     @property
     def subject(self) -> str:
@@ -65,9 +67,8 @@ def validity(d: Filled) -> Iterator[Problem]:
 
 def subject(d: Filled) -> Iterator[Problem]:
     """That of the SPIFFE ID, and empty where the template is for that (RFC 5280 section 4.1.2.6)."""
-    expected = subject_der(d.spiffe_id)
-    if d.fields.subject != expected:
-        yield broken(d, "the subject is not that of the SPIFFE ID", "RFC 5280 section 4.1.2.6")
+    if d.fields.subject != subject_der(d.spiffe_id, d.common_name):
+        yield broken(d, "the subject is not the one that was granted", "RFC 5280 section 4.1.2.6")
     yield from critical_name_problems(d, d.is_nameless, d.fields.subject == NAMELESS)
 
 

@@ -19,7 +19,7 @@ from pki.keys import KeyAlgorithm
 from pki.policy.id_template import CannotFill, IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.names import IPAddress, address, dns_name
+from pki.svid.names import MOST_OF_COMMON_NAME, IPAddress, address, dns_name, is_common_name
 from pki.validity import format_duration, parse_lifetime
 
 #: The entry that lets services of the CA's own user in, while the CA listens on loopback only.
@@ -51,6 +51,8 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[str] = []
     """``ec-p256``"""
     comment: str = ""
+    common_name: str | msgspec.UnsetType = msgspec.UNSET
+    """What the subject has in place of the ID's last path segment; no other entry has it. Unset for none."""
 
     def facts(self) -> dict[str, str]:
         """All of it that is not empty, lists joined, as the audit log has it."""
@@ -86,6 +88,8 @@ class RegistrationEntry:
     keys: tuple[KeyAlgorithm, ...] = ()
     """The algorithms that a key may have; empty for all that the CA takes."""
     comment: str = ""
+    common_name: str = ""
+    """What the subject has; empty for the ID's last path segment, which many IDs may share."""
 
     def is_met_by(self, selectors: Collection[Selector]) -> bool:
         """Whether all of its selectors are among ``selectors``."""
@@ -112,6 +116,7 @@ class RegistrationEntry:
             max_ttl=None if self.max_ttl is None else format_duration(self.max_ttl),
             keys=[str(algorithm) for algorithm in self.keys],
             comment=self.comment,
+            common_name=self.common_name or msgspec.UNSET,
         )
 
     def to_document(self) -> bytes:
@@ -146,11 +151,17 @@ class BadDocument(Malformed):
     code = Code.BAD_REGISTRATION
 
 
-#: A document leaves nothing out, and says nothing else.
+#: A document leaves nothing out but what came to be later, and says nothing else.
 _Whole = msgspec.defstruct(
     "_Whole",
-    [(member.name, member.type) for member in msgspec.structs.fields(EntryDocument)],
+    [
+        (member.name, member.type)
+        if member.default is not msgspec.UNSET
+        else (member.name, member.type, msgspec.UNSET)
+        for member in msgspec.structs.fields(EntryDocument)
+    ],
     forbid_unknown_fields=True,
+    kw_only=True,
 )
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(_Whole).decode
@@ -191,6 +202,18 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         problems.append(
             _problem("comment", f"it is one line of at most {_LONGEST_COMMENT} characters")
         )
+    common_name = said.common_name or ""
+    if common_name and not is_common_name(common_name):
+        rule = (
+            f"it is 1 to {MOST_OF_COMMON_NAME} letters, digits, spaces and . _ @ : / -, "
+            "a letter or digit first and last"
+        )
+        problems.append(_problem("common_name", rule))
+    if common_name and template and not template[0].is_literal:
+        rule = (
+            "it is for an entry that buys one ID: many IDs with one name cannot be told apart by it"
+        )
+        problems.append(_problem("common_name", rule))
     if problems:
         raise Refused(problems)
     return RegistrationEntry(
@@ -203,6 +226,7 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         longest[0] if longest else None,
         tuple(dict.fromkeys(algorithms)),
         said.comment,
+        common_name,
     )
 
 

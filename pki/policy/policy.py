@@ -165,6 +165,8 @@ class Grant:
     entry: str | None
     """The registration entry that buys it; None where the caller needs none."""
     lifetime: timedelta
+    common_name: str = ""
+    """What the subject has in place of the ID's last path segment."""
 
 
 def demand_entry(
@@ -221,9 +223,9 @@ def _granted(
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
     entry = nearest.entry
     if request.ttl is not None:
-        return Grant(entry.id, lifetimes.grant(request.ttl))
+        return Grant(entry.id, lifetimes.grant(request.ttl), entry.common_name)
     most = min(entry.max_ttl or lifetimes.maximum, lifetimes.maximum)
-    return Grant(entry.id, min(entry.ttl or lifetimes.default, most))
+    return Grant(entry.id, min(entry.ttl or lifetimes.default, most), entry.common_name)
 
 
 def _renewed(principal: Principal, requested_id: str) -> str | None:

@@ -17,17 +17,29 @@ IPAddress = IPv4Address | IPv6Address
 DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
 #: The empty Name, in DER.
 NAMELESS = element(SEQUENCE, b"")
+#: Characters that a common name has at most (RFC 5280 ub-common-name).
+MOST_OF_COMMON_NAME = 64
 _VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
+_COMMON = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@:/-]*[A-Za-z0-9])?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 
 
-def subject_for(spiffe_id: SpiffeId) -> x509.Name:
-    """``CN=<last path segment>``, or an empty name where that would not fit (RFC 5280 ub-common-name)."""
-    if not 0 < len(spiffe_id.name) <= 64:
+def is_common_name(text: str) -> bool:
+    """Whether a subject may have ``text``: 1 to 64 characters that no way of writing names escapes (RFC 4514)."""
+    return len(text) <= MOST_OF_COMMON_NAME and _COMMON.fullmatch(text) is not None
+
+
+def subject_for(spiffe_id: SpiffeId, common_name: str = "") -> x509.Name:
+    """``CN=<common name>``, by default that of the last path segment, which many IDs may share.
+
+    It is empty where that would not fit (RFC 5280 ub-common-name).
+    """
+    name = common_name or spiffe_id.name
+    if not 0 < len(name) <= MOST_OF_COMMON_NAME:
         return x509.Name([])
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, spiffe_id.name)])
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
 
 
 def alternative_names(
@@ -43,11 +55,11 @@ def alternative_names(
     )
 
 
-def subject_der(spiffe_id: SpiffeId) -> bytes:
+def subject_der(spiffe_id: SpiffeId, common_name: str = "") -> bytes:
     """The same as :func:`subject_for`, in DER."""
-    name = spiffe_id.name.encode("ascii")
+    name = (common_name or spiffe_id.name).encode("ascii")
     size = len(name)
-    if not 0 < size <= 64:
+    if not 0 < size <= MOST_OF_COMMON_NAME:
         return NAMELESS
     # A SEQUENCE of a SET of a SEQUENCE of an OID and a UTF8String; every length fits into one octet.
     return b"\x30%c\x31%c\x30%c%b\x0c%c%b" % (

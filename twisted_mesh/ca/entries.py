@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pki.audit.log import Act, Entry
 from pki.codes import Code
-from pki.errors import PkiError, discreet
+from pki.errors import PkiError, Problem, Refused, discreet
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 from pki.policy.policy import Principal, administrator
 from pki.policy.selector import Selector, spoken
@@ -31,6 +31,16 @@ class Source(StrEnum):
     FILE = "file"
     DEFAULT = "default"
     """Made by the CA itself, for services of its own user; in the store like the others."""
+
+
+class NameTaken(Refused):
+    """Another entry has the common name already."""
+
+    @classmethod
+    def by(cls, entry: RegistrationEntry, other: str) -> "NameTaken":
+        """``entry`` wants the name of the entry ``other``."""
+        detail = f"{discreet(entry.common_name, 80)!r} is the common name of the entry {other} already: take another"
+        return cls([Problem(Code.MALFORMED, detail, subject="common_name")])
 
 
 class EntryInFile(PkiError):
@@ -61,6 +71,8 @@ class RegistrationEntries:
     is_exposed: bool = False
     """Whether the CA listens beyond loopback: then the default entry does not count."""
     _loaded: bool = field(default=False, init=False)
+    _being_made: set[str] = field(factory=set, init=False)
+    """Common names of entries that are on their way into the store."""
     _stored: dict[str, StoredEntry] = field(factory=dict, init=False)
     _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
     _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
@@ -68,6 +80,7 @@ class RegistrationEntries:
     async def load(self) -> None:
         """Read the entries of the store. Raises :class:`StoreError`."""
         self._stored = {stored.entry.id: stored for stored in await self.store.entries()}
+        self._refuse_taken(self.filed)
         self._loaded = True
         self._index()
 
@@ -144,7 +157,19 @@ class RegistrationEntries:
     async def create(
         self, principal: Principal, entry: RegistrationEntry, reason: str
     ) -> Registered:
-        """Add an entry. Raises :class:`StoreError`."""
+        """Add an entry. Raises :class:`StoreError`, :class:`NameTaken`."""
+        if other := self._owner(entry.common_name):
+            raise NameTaken.by(entry, other)
+        if entry.common_name:
+            self._being_made.add(entry.common_name)
+        try:
+            return await self._create(principal, entry, reason)
+        finally:
+            self._being_made.discard(entry.common_name)
+
+    async def _create(
+        self, principal: Principal, entry: RegistrationEntry, reason: str
+    ) -> Registered:
         act = self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
         stored = StoredEntry(entry, self.now())
         await self.store.apply(CreateEntry(entry, stored.created_at, act))
@@ -190,7 +215,11 @@ class RegistrationEntries:
         self._index()
 
     async def replace_filed(self, filed: Sequence[RegistrationEntry]) -> str:
-        """Have these be the entries of the file from now on; what has changed, in words. Raises :class:`StoreError`."""
+        """Have these be the entries of the file from now on; what has changed, in words.
+
+        Raises :class:`StoreError`, :class:`NameTaken`.
+        """
+        self._refuse_taken(filed)
         old, new = ({entry.id: entry for entry in entries} for entries in (self.filed, filed))
         told = {
             "new": sorted(new.keys() - old.keys()),
@@ -204,6 +233,22 @@ class RegistrationEntries:
             self.filed = filed
             self._index()
         return "; ".join(f"{what}: {names}" for what, names in facts.items())
+
+    def _owner(self, common_name: str) -> str | None:
+        """The entry that has a common name, or is just getting it."""
+        if not common_name:
+            return None
+        if common_name in self._being_made:
+            return "that is being made"
+        return next((k.entry.id for k in self.all() if k.entry.common_name == common_name), None)
+
+    def _refuse_taken(self, filed: Sequence[RegistrationEntry]) -> None:
+        """Raises :class:`NameTaken` where one of ``filed`` has the common name of another, or of one in the store."""
+        owners = {s.entry.common_name: s.entry.id for s in self._stored.values()}
+        for entry in filed:
+            other = owners.setdefault(entry.common_name, entry.id)
+            if entry.common_name and other != entry.id:
+                raise NameTaken.by(entry, other)
 
     def _act(
         self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]

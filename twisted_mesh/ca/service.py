@@ -153,6 +153,7 @@ class CertificateAuthority:
             purchase.grant.lifetime,
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
+            common_name=purchase.grant.common_name,
         )
         return await self.issuance.issue(draft, request.spiffe_id, purchase, issuer)
 

@@ -90,12 +90,12 @@ def test_a_period_outside_the_issuers_is_told() -> None:
 
 def test_a_subject_of_another_id_is_told() -> None:
     other = subject_der(MESH.member("service", "other"))
-    assert broken(subject=other) == {"the subject is not that of the SPIFFE ID"}
+    assert broken(subject=other) == {"the subject is not the one that was granted"}
 
 
 def test_an_empty_subject_goes_with_a_critical_name_and_no_other() -> None:
     rule = "the alternative name is critical exactly when the subject is empty"
-    assert broken(subject=NAMELESS) == {"the subject is not that of the SPIFFE ID", rule}
+    assert broken(subject=NAMELESS) == {"the subject is not the one that was granted", rule}
     assert said(evolve(GOOD, is_nameless=True)) == {rule}
 
 

@@ -607,3 +607,41 @@ def test_names_that_come_without_anybodys_say_so(path: str, name: str, granted: 
     is_address = name[0].isdigit() or ":" in name
     wanted = ip_address(name) if is_address else name
     assert grants_by_default(SpiffeId(MESH, path), wanted) is granted
+
+
+def test_an_entry_may_name_the_subject_of_the_one_id_that_it_buys() -> None:
+    members = EntryMembers(
+        selectors=["unix:uid:1"], spiffe_id=f"spiffe://{MESH}/service/db", common_name="db.main"
+    )
+    named = read_entry("e", MESH, members)
+    assert named.common_name == "db.main"
+    assert RegistrationEntry.from_document(named.to_document()) == named
+    assert named.members().facts()["common_name"] == "db.main"
+
+
+def test_documents_from_before_there_were_common_names_are_read() -> None:
+    members = EntryMembers(selectors=["unix:uid:1"], spiffe_id=f"spiffe://{MESH}/service/db")
+    entry = read_entry("e", MESH, members)
+    assert b"common_name" not in entry.to_document()
+    assert RegistrationEntry.from_document(entry.to_document()) == entry
+
+
+@pytest.mark.parametrize(
+    ("common_name", "path"),
+    [
+        ("x" * 65, "service/db"),
+        (" db", "service/db"),
+        ("db\n", "service/db"),
+        ("a,CN=b", "service/db"),
+        ("d\u00e9", "service/db"),
+        ("db", "service/*"),
+        ("db", "user/{unix.user}"),
+    ],
+)
+def test_a_common_name_that_none_can_have_is_refused(common_name: str, path: str) -> None:
+    members = EntryMembers(
+        selectors=["unix:uid:1"], spiffe_id=f"spiffe://{MESH}/{path}", common_name=common_name
+    )
+    with pytest.raises(Refused) as caught:
+        read_entry("e", MESH, members)
+    assert [problem.subject for problem in caught.value.problems] == ["common_name"]

@@ -4,10 +4,10 @@ import json
 from datetime import timedelta
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import asdict
 
 from pki.errors import PkiError
 from pki.keys import KeyAlgorithm
@@ -115,7 +115,7 @@ def test_nothing_else_is_read(document: bytes) -> None:
     ],
 )
 def test_what_breaks_a_rule_is_refused(name: str, value: object) -> None:
-    members = asdict(GOOD.members()) | {name: value}
+    members = msgspec.to_builtins(GOOD.members()) | {name: value}
     document = json.dumps(
         members, sort_keys=True, separators=(",", ":"), ensure_ascii=False
     ).encode()

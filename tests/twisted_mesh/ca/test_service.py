@@ -10,13 +10,14 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent
 
 from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.authority import IssuerExpired, SigningFailed
 from pki.issuing.csr import build_csr
-from pki.policy.entry import DEFAULT_ENTRY
+from pki.policy.entry import DEFAULT_ENTRY, EntryMembers, RegistrationEntry, read_entry
 from pki.policy.policy import (
     Forbidden,
     Grant,
@@ -36,6 +37,7 @@ from pki.svid.x509svid import Purpose, leaf_problems
 from pki.validity import rfc3339
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
+from twisted_mesh.ca.entries import NameTaken
 from twisted_mesh.ca.issuance import Purchase
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.observe import event_text
@@ -200,8 +202,8 @@ def test_no_certificate_outlives_the_issuing_ca(rig: CaRig) -> None:
 @pytest.mark.parametrize(
     ("csr", "kind", "words"),
     [
-        (b"", Malformed, "PEM"),
-        (b"-----BEGIN CERTIFICATE REQUEST-----\n-----END", Malformed, "decoded"),
+        (b"", Malformed, "nothing in it"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----\n-----END", Malformed, "has no end"),
         (b"x" * 40000, Malformed, "at most"),
     ],
 )
@@ -691,3 +693,37 @@ def test_whoever_has_a_right_is_told_all_that_is_wrong(rig: CaRig) -> None:
         result_of(rig.ca.certificates.sign(ADMIN, csr, "spiffe://mesh.local/mesh/x", 99 * DAY))
     codes = {problem.code for problem in refused.value.problems}
     assert codes == {"reserved-id", "wrong-uri", "ttl-out-of-range"}
+
+
+def named(entry_id: str, common_name: str, path: str = "db") -> RegistrationEntry:
+    members = EntryMembers(
+        selectors=["unix:uid:7"],
+        spiffe_id=f"spiffe://{MESH}/service/{path}",
+        common_name=common_name,
+    )
+    return read_entry(entry_id, MESH, members)
+
+
+def test_a_common_name_is_one_entrys(rig: CaRig) -> None:
+    rig.found()
+    entries = rig.ca.entries
+    result_of(entries.create(ADMIN, named("a", "db.main"), ""))
+    with pytest.raises(NameTaken, match="common name of the entry a already"):
+        result_of(entries.create(ADMIN, named("b", "db.main", "other"), ""))
+    with pytest.raises(NameTaken, match="entry a already"):
+        result_of(entries.replace_filed([named("file.c", "db.main", "third")]))
+    with pytest.raises(NameTaken, match=r"entry file\.d already"):
+        result_of(entries.replace_filed([named("file.d", "x"), named("file.e", "x", "third")]))
+    result_of(entries.delete(ADMIN, "a", ""))
+    result_of(entries.create(ADMIN, named("b", "db.main", "other"), ""))
+
+
+def test_an_entrys_common_name_is_the_subject(rig: CaRig) -> None:
+    rig.found()
+    spiffe_id = SpiffeId.parse(f"spiffe://{MESH}/service/db")
+    made = result_of(rig.ca.entries.create(ADMIN, named("a", "db.main"), ""))
+    caller = evolve(workload(spiffe_id, 1), entry=made.entry.id, selectors=made.entry.selectors)
+    leaf = rig.sign(spiffe_id, caller)[0]
+    assert leaf.subject.rfc4514_string() == "CN=db.main"
+    (kept,) = [known for known in records(rig) if known.entry == "a"]
+    assert kept.subject == "CN=db.main"

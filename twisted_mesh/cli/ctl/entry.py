@@ -56,6 +56,11 @@ def command() -> None:
     metavar="ALGORITHM",
     help="A kind of key that they may have, like ec-p256. Repeatable.",
 )
+@click.option(
+    "--common-name",
+    metavar="NAME",
+    help="What the subject has in place of the ID's last segment; no other entry has it.",
+)
 @click.option("--comment", metavar="TEXT", default="", help="For whoever reads it: one line.")
 @reason_option
 @reaching

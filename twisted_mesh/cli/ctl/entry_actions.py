@@ -34,6 +34,7 @@ _LABELS = {
     "ip_addresses": "addresses",
     "ttl": "lifetime",
     "max_ttl": "at most",
+    "common_name": "common name",
 }
 _KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
 _NOT_HONOURED = "not honoured: the CA listens beyond loopback"
@@ -65,7 +66,8 @@ def understood(usual_domain: str, options: Mapping[str, object]) -> NewRegistrat
 
     Raises :class:`Unusable` with every option that cannot be used.
     """
-    new = msgspec.convert(options, NewRegistration)
+    said = {name: value for name, value in options.items() if value is not None}
+    new = msgspec.convert(said, NewRegistration)
     declare_kinds()
     with naming_options():
         read_entry("new", _trust_domain(new.spiffe_id, usual_domain), new)

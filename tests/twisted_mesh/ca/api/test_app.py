@@ -728,6 +728,7 @@ STATUSES = {
             "UnusableKey",
             "Undecryptable",
             "OtherKey",
+            "BadDnsName",
             "PassphraseMismatch",
         ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
@@ -740,7 +741,7 @@ STATUSES = {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
         *("TokenSpent", "NotByToken", "EntryInFile"),
     },
-    422: {"Refused", "TtlOutOfRange", "BadCrl", "BadAnswer"},
+    422: {"Refused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("PkiError", "ClockBehind", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
