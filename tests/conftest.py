@@ -20,15 +20,25 @@ settings.register_profile("soak", max_examples=2000, **_shared)
 settings.load_profile("soak" if SOAK else "ci" if IN_CI else "dev")
 
 
+#: Tests that only ``make interop`` runs, though none like them is in ``make test``.
+_LONELY: pytest.StashKey[str] = pytest.StashKey()
+
+
 @pytest.hookimpl(tryfirst=True)  # while those are here that -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if lonely := _without_sibling(items):
-        raise pytest.UsageError("make test needs a small sibling of: " + ", ".join(lonely))
+        items[0].config.stash[_LONELY] = ", ".join(lonely)
     if SOAK:
         return
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make soak runs it"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where a rule of the suite is broken no test passes: what is said while collecting, xdist does not show."""
+    if lonely := item.config.stash.get(_LONELY, ""):
+        pytest.fail(f"make test needs a small sibling of: {lonely}", pytrace=False)
 
 
 def _without_sibling(items: list[pytest.Item]) -> list[str]:
