@@ -50,6 +50,7 @@ _HEADERS = re.compile(
 _BLANK = re.compile(rb"\xef\xbb\xbf|\xc2\xa0|\xe2\x80\x8b")
 #: A line break that was written as two characters.
 _ESCAPED = re.compile(rb"\\r|\\n")
+_SPACES = b" \t\n\r\f\v"
 _NOT_BASE64 = re.compile(rb"\s+|%b|%b" % (_BLANK.pattern, _ESCAPED.pattern))
 _WIDE = ((b"\xff\xfe", b"\xfe\xff"), (b"-\0-\0-\0-", b"\0-\0-\0-"), (b"-\0\0\0-\0\0\0",))
 
@@ -98,9 +99,11 @@ class Section:
 
 def sections(data: bytes) -> tuple[Section, ...]:
     """The PEM blocks in ``data``, in their order; none where there is no sign of PEM. Raises :class:`Malformed`."""
-    if any(mark in data[:4096] for mark in _WIDE[2]):
+    head = data[:4096]
+    has_null = b"\0" in head
+    if has_null and any(mark in head for mark in _WIDE[2]):
         raise Malformed(_wide("UTF-32"))
-    if data.startswith(_WIDE[0]) or any(mark in data[:4096] for mark in _WIDE[1]):
+    if data.startswith(_WIDE[0]) or (has_null and any(mark in head for mark in _WIDE[1])):
         raise Malformed(_wide("UTF-16"))
     return tuple(_sections(data))
 
@@ -196,4 +199,6 @@ def _section(label: str, body: bytes) -> Section:
             body = body[legacy.end() :]
         elif (other := _HEADERS.match(body.lstrip())) is not None:
             body = body.lstrip()[other.end() :]
-    return Section(label, _NOT_BASE64.sub(b"", body), headers)
+    is_plain = body.isascii() and b"\\" not in body
+    text = body.translate(None, _SPACES) if is_plain else _NOT_BASE64.sub(b"", body)
+    return Section(label, text, headers)

@@ -19,6 +19,8 @@ from attrs import define, field
 MOST = 8 * 1024 * 1024
 #: Bytes that are written at once.
 _BATCH = 256 * 1024
+#: Seconds from one batch to the next: to wake the thread for each line would cost whoever logs more than the line.
+_PAUSE = 0.01
 #: Seconds that the end of the process may wait for what is not yet written.
 AT_THE_END = 2.0
 
@@ -89,6 +91,8 @@ class LogWriter:
     _torn: bool = field(default=False, init=False)
     """Whether what was written last ends within a line."""
     _busy: bool = field(default=False, init=False)
+    _hurries: bool = field(default=False, init=False)
+    """Whether somebody waits until all is written."""
     _thread: threading.Thread | None = field(default=None, init=False)
     # Of a lock that the same thread may take again: a signal's handler may log while it is held.
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
@@ -133,7 +137,11 @@ class LogWriter:
         if self._thread is None:
             return self._finish_here(deadline)
         with self._changed:
-            return self._changed.wait_for(self._is_idle, seconds)
+            self._hurries = True
+            self._changed.notify_all()
+            is_done = self._changed.wait_for(self._is_idle, seconds)
+            self._hurries = False
+            return is_done
 
     def _is_idle(self) -> bool:
         return not self._queue and not self._busy
@@ -146,8 +154,11 @@ class LogWriter:
                 while not self._queue:
                     self._changed.wait()
                 self._busy = True
-            # What comes meanwhile is written together.
             self._step(self._put)
+            with self._changed:
+                # What comes meanwhile is written together, and has woken nobody.
+                if not self._hurries:
+                    self._changed.wait(_PAUSE)
 
     def _finish_here(self, deadline: float) -> bool:
         """Without the thread, in pieces that a pipe takes or does not take."""

@@ -87,7 +87,9 @@ class Charged:
                 body = parse_json(contents.body, proving)
             except BadRequest as error:
                 unreadable = error
-        evidence = self._evidence if body is None else evolve(self._evidence, token=body.token)
+        evidence = self._evidence
+        if body is not None and body.token is not None:
+            evidence = evolve(evidence, token=body.token)
         attested = await attestors.attest(evidence)
         principal = principal_of(
             self._authenticator.principal(attested), attested.attestations, lets_in

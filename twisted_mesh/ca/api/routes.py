@@ -225,12 +225,14 @@ Matched = tuple[str, str, str]
 def matched(request: BoundedRequest) -> Matched:
     """What is asked for."""
     method, path = request.method.decode("ascii", "replace"), path_of(request)
+    if path in _PATHS:
+        return "GET" if method == "HEAD" else method, path, ""
     above, _, rest = path.rpartition("/")
     deep = (
         (known, path.removeprefix(known[:-1])) for known in _DEEP if path.startswith(known[:-1])
     )
-    for known, found in ((path, ""), (f"{above}/*", rest), *deep):
-        if known in _PATHS and (found or known == path):
+    for known, found in ((f"{above}/*", rest), *deep):
+        if known in _PATHS and found:
             return "GET" if method == "HEAD" else method, known, found
     return method, "", ""
 
