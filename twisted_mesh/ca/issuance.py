@@ -121,10 +121,11 @@ class Issuance:
             entry=bought_by,
         )
         digest = hashlib.sha256(draft.tbs)
+        expires_at = rfc3339(draft.not_after)
         facts = {
             "spiffe_id": str(spiffe_id),
             "tbs": digest.hexdigest(),
-            "expires_at": rfc3339(draft.not_after),
+            "expires_at": expires_at,
             "issuer": issuing.key_id,
         }
         if bought_by is not None:
@@ -163,7 +164,7 @@ class Issuance:
             serial=serial_pairs(draft.serial),
             subject=intended.subject,
             spiffe_id=str(spiffe_id),
-            expires_at=rfc3339(intended.expires_at),
+            expires_at=expires_at,
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
 
