@@ -45,10 +45,14 @@ class Waiters:
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
 
     def connect(self, count: int) -> None:
+        """Each asks once, since a connection on which nothing is said is dropped, and is answered."""
         for _ in range(count):
             plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
             connection = self.context.wrap_socket(plain)
             self._selector.register(connection, selectors.EVENT_READ, bytearray())
+            _ask(connection, "after=0")
+        self.go_on(PATIENCE, lambda: self.statuses.total() >= count)
+        self.statuses.clear()
 
     def ask_all(self, query: str) -> None:
         for key in tuple(self._selector.get_map().values()):
@@ -107,9 +111,9 @@ def measured(home: Path, count: int, say: Callable[[str], None]) -> tuple[float,
         context.load_cert_chain(home / "client.pem", home / "client.key")
         with pinned(LOAD_CORE):
             waiters = Waiters(port, context)
+            waiters.is_asking = False
             waiters.connect(count)
             say(f"{count:,} are connected")
-            waiters.is_asking = False
             waiters.ask_all("after=0&log=0&wait=1s")
             waiters.go_on(PATIENCE, lambda: waiters.statuses.total() >= count)
             burst, waiters.statuses = waiters.statuses, Counter()
