@@ -42,21 +42,20 @@ class _BodyCollector(Protocol):
         )
         self._limit = limit
         self._too_long = too_long
-        self._chunks: list[bytes] = []
-        self._size = 0
+        # In one piece: how many it comes in is the server's choice.
+        self._body = bytearray()
 
     def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
+        if len(self._body) + len(data) > self._limit:
             self.refuse()
         else:
-            self._chunks.append(data)
+            self._body += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
             return
         if reason.check(ResponseDone, http.PotentialDataLoss):
-            self.done.callback(b"".join(self._chunks))
+            self.done.callback(bytes(self._body))
         else:
             self.done.errback(reason)
 
@@ -66,7 +65,7 @@ class _BodyCollector(Protocol):
 
     def _abort(self, error: Exception) -> None:
         if not self.done.called:
-            self._chunks.clear()
+            self._body.clear()
             self.done.errback(error)
         if self.transport is not None:
             self.transport.loseConnection()  # what twisted.web hands out here cannot abort

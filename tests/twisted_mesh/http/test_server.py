@@ -1,5 +1,6 @@
 """Every phase of a connection ends in time, and no body is larger than allowed."""
 
+import tracemalloc
 from http import HTTPStatus
 from typing import Any
 
@@ -734,6 +735,20 @@ def test_an_answer_that_says_itself_that_it_is_too_long_is_not_waited_for() -> N
     body.wire.clock.advance(0)
     _, _, outcome = reading(length=10)
     assert outcome == []
+
+
+def test_an_answer_in_crumbs_takes_no_more_memory_than_one_in_a_piece() -> None:
+    body, _, outcome = reading(200_000)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            body.reader.dataReceived(b"%02d" % (number % 100))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    body.reader.connectionLost(Failure(ResponseDone()))
+    assert len(outcome[0]) == 200_000
+    assert most < 1_000_000
 
 
 def test_an_answer_that_breaks_off_is_no_answer() -> None:
