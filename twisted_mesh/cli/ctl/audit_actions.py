@@ -1,6 +1,5 @@
 """What ``mesh-ctl audit`` does with a whole log: verify it, and the record against it; export it."""
 
-import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -39,9 +38,7 @@ class Verifying:
             raise Malformed(
                 f"{path} is damaged, and it holds what was seen of the log: remove it to trust the log from now on"
             )
-        with tempfile.TemporaryFile() as file:
-            await audit_transcript.write(administration, file)
-            file.seek(0)
+        with await audit_transcript.fetched(administration) as file:
             return await self._judge(administration, witness, file)
 
     async def _judge(

@@ -1,7 +1,7 @@
 """The CA's record, as it shows it to administrators, against its audit log."""
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import IO
 
@@ -54,8 +54,7 @@ async def compared(
     if not first.differences:
         return first
     await sleep(administration.client.reactor, _SETTLING)
-    with tempfile.TemporaryFile() as file:
-        await audit_transcript.write(administration, file)
+    with await audit_transcript.fetched(administration) as file:
         second = await _compared(administration, file, now)
     known = {(found.code, found.kind, found.name) for found in first.differences}
     return evolve(
@@ -67,15 +66,12 @@ async def compared(
 async def _compared(
     administration: Administration, transcript: IO[bytes], now: datetime
 ) -> Compared:
-    check = RecordCheck(now)
-    try:
+    with audit_transcript.telling_scratch(), closing(RecordCheck(now)) as check:
         transcript.seek(0)
         for row in Transcript.open(transcript).rows():
             check.act(row)
         found = [difference async for difference in _differences(administration, check)]
         return Compared(tuple(found), check.judged, check.unjudged)
-    finally:
-        check.close()
 
 
 async def _differences(

@@ -5,8 +5,10 @@ The first line says whose log it is and where it stood, then come its checkpoint
 
 import binascii
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from tempfile import TemporaryFile
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile, TemporaryFile
 from typing import IO, BinaryIO, TypeVar
 
 import msgspec
@@ -14,13 +16,16 @@ from attrs import define, evolve, field
 
 from pki.audit.auditor import Finding, Row
 from pki.audit.log import BadCheckpoint, Checkpoint, Verifier
-from pki.errors import Malformed, PkiError
+from pki.errors import Malformed, PkiError, printable
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import LogEntry
+from twisted_mesh.state.directory import StateError
 
 T = TypeVar("T")
 
 _VERSION = 1
+#: Bytes of checkpoints beyond which they are in a file while the log is fetched.
+_IN_MEMORY = 4 * 1024 * 1024
 #: The longest line that is read: an entry is some hundred bytes.
 _LONGEST = 1024 * 1024
 
@@ -47,9 +52,34 @@ class BadTranscript(Malformed):
     """The file is no export of an audit log, or a damaged one."""
 
 
+async def fetched(administration: Administration) -> IO[bytes]:
+    """The whole log in a file without a name, for whoever closes it. Raises :class:`StateError`."""
+    with telling_scratch():
+        file = TemporaryFile()  # noqa: SIM115 - closed by whoever asked for it
+        try:
+            await write(administration, file)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+@contextmanager
+def telling_scratch() -> Iterator[None]:
+    """That there is no room for what is only needed meanwhile, as :class:`StateError`."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise StateError(
+            f"what is fetched cannot be put aside ({printable(why, 200)}): set TMPDIR to a directory with room"
+        ) from None
+
+
 async def write(administration: Administration, file: BinaryIO) -> int:
     """Fetch the whole log by pages; the number of its entries. What comes meanwhile is left out."""
-    with TemporaryFile() as notes:
+    with SpooledTemporaryFile(_IN_MEMORY) as notes:
         start: int | None = 0
         while start is not None:
             page = await administration.checkpoints(start)

@@ -1,7 +1,9 @@
 """A log in a file: read back whatever was written, and nothing but our own errors for the rest."""
 
 import asyncio
+import errno
 import io
+import sqlite3
 from datetime import timedelta
 
 import pytest
@@ -17,6 +19,7 @@ from tests.authorities import NOW
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogEntry, LogHead
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import BadTranscript, Transcript
+from twisted_mesh.state.directory import StateError
 
 KEY = LogKey.generate("mesh.local/audit/test")
 
@@ -140,3 +143,16 @@ def test_a_log_that_is_signed_anew_meanwhile_was_not_rolled_back() -> None:
     signed, wrong = read.checkpoints(KEY.verifier)
     assert wrong == []
     assert list(examine(read.rows(), signed)) == []
+
+
+def test_where_nothing_can_be_put_aside_is_told_with_a_cure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(audit_transcript, "TemporaryFile", full)
+    with pytest.raises(StateError, match=r"No space left on device.*set TMPDIR"):
+        asyncio.run(audit_transcript.fetched(Log(1)))  # type: ignore[arg-type]
+    with pytest.raises(StateError, match=r"full.*set TMPDIR"), audit_transcript.telling_scratch():
+        raise sqlite3.OperationalError("database or disk is full")
