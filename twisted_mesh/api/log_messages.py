@@ -86,5 +86,7 @@ class RecordRows(Struct, frozen=True):
     certificates: list[RecordRow]
     next: int | None
     oddities: list[RecordOddity] = []
+    acts: int = 0
+    """How many the record has, be they signed yet or not."""
     lost_checkpoints: list[int] = []
     """Sizes of those that were signed, and are not in the record any more."""

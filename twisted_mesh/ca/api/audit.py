@@ -59,12 +59,14 @@ async def record(ca: CaParts, call: Call) -> Answer:
     page = await ca.store.examine(start, limit)
     oddities: list[RecordOddity] = []
     lost: list[int] = []
+    acts = 0
     if not start:
         found = await ca.store.oddities()
         oddities = [RecordOddity(oddity.table, oddity.name, oddity.detail) for oddity in found]
         lost = list(await ca.log.lost_checkpoints())
+        acts, _ = await ca.store.last_act()
     rows = [_record_row(examined) for examined in page.certificates]
-    return json_answer(RecordRows(rows, page.next, oddities, lost))
+    return json_answer(RecordRows(rows, page.next, oddities, acts, lost))
 
 
 def _record_row(examined: ExaminedCertificate) -> RecordRow:

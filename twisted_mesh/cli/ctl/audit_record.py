@@ -31,6 +31,8 @@ from twisted_mesh.runtime.tasks import sleep
 _SLACK = timedelta(minutes=10)
 #: Seconds until whatever is recorded now is in the log that is signed.
 _SETTLING = 3.0
+#: What is said of a row that the log does not tell of.
+_UNTOLD = (Code.RECORD_UNKNOWN, Code.RECORD_REVOKED)
 
 
 @frozen
@@ -41,6 +43,12 @@ class Compared:
     judged: int = 0
     unjudged: int = 0
     """What the log does not tell of any more."""
+    acts: int = 0
+    """How many were recorded, in the log that is signed or not yet."""
+    signed: int = 0
+    """How many of them the log had that was compared."""
+    unsigned: int = 0
+    """How many should be signed by now, and are not: what only they say was not compared."""
 
 
 async def compared(
@@ -57,9 +65,16 @@ async def compared(
     with await audit_transcript.fetched(administration) as file:
         second = await _compared(administration, file, now)
     known = {(found.code, found.kind, found.name) for found in first.differences}
+    unsigned = max(0, first.acts - second.signed)
+    untold = _UNTOLD if unsigned else ()
     return evolve(
         second,
-        differences=tuple(f for f in second.differences if (f.code, f.kind, f.name) in known),
+        differences=tuple(
+            found
+            for found in second.differences
+            if (found.code, found.kind, found.name) in known and found.code not in untold
+        ),
+        unsigned=unsigned,
     )
 
 
@@ -68,20 +83,23 @@ async def _compared(
 ) -> Compared:
     with audit_transcript.telling_scratch(), closing(RecordCheck(now)) as check:
         transcript.seek(0)
-        for row in Transcript.open(transcript).rows():
+        read = Transcript.open(transcript)
+        for row in read.rows():
             check.act(row)
-        found = [difference async for difference in _differences(administration, check)]
-        return Compared(tuple(found), check.judged, check.unjudged)
+        acts: list[int] = []
+        found = [difference async for difference in _differences(administration, check, acts)]
+        return Compared(tuple(found), check.judged, check.unjudged, sum(acts), read.size)
 
 
 async def _differences(
-    administration: Administration, check: RecordCheck
+    administration: Administration, check: RecordCheck, acts: list[int]
 ) -> AsyncIterator[Difference]:
     async for revocations in administration.revocations():
         for revocation in revocations:
             check.revocation(parse_serial(revocation.serial), revocation.issuer)
     check.knows_feed()
     async for page in administration.record():
+        acts.append(page.acts)
         for difference in _of_the_whole(page):
             yield difference
         for certificate in page.certificates:
@@ -169,6 +187,18 @@ async def refused(administration: Administration) -> list[Finding]:
         for check in checks
         if check.name == "audit" and check.status == "fail"
     ]
+
+
+def unsigned(found: Compared) -> Iterator[Finding]:
+    """That the CA has not signed for a while what it has done."""
+    if found.unsigned:
+        yield Finding(
+            Code.UNHEALTHY_AUDIT,
+            found.signed,
+            found.signed + found.unsigned,
+            f"{found.unsigned:,} acts are recorded, and the CA has not signed them for some seconds: what only they "
+            "tell is not judged (mesh-ctl doctor says what is wrong)",
+        )
 
 
 def young_and_gone(

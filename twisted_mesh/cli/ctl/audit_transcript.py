@@ -119,6 +119,8 @@ class Transcript:
     """The line after the checkpoints."""
     pruned: int = field(default=0, init=False)
     """How many entries were met whose text is gone."""
+    size: int = field(default=0, init=False)
+    """How many were met at all."""
 
     @classmethod
     def open(cls, file: IO[bytes]) -> "Transcript":
@@ -168,6 +170,7 @@ class Transcript:
         except ValueError:
             raise _damaged(number) from None
         self.pruned += found.entry is None
+        self.size += 1
         text = None if found.entry is None else found.entry.encode("utf-8", "surrogatepass")
         return Row(found.position, text, leaf)
 

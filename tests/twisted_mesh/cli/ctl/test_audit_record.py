@@ -1,0 +1,75 @@
+"""A record against a log that the CA cannot sign now: nobody is accused by what is not signed yet."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from pki.codes import Code
+from pki.validity import rfc3339
+from tests.authorities import NOW
+from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
+from twisted_mesh.api.log_messages import RecordRow, RecordRows
+from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
+from twisted_mesh.cli.ctl import audit_record
+from twisted_mesh.cli.ctl.audit_record import Compared, compared, unsigned
+
+UNKNOWN = RecordRow(
+    "aa",
+    [],
+    spiffe_id="spiffe://mesh.local/x",
+    issued_at=rfc3339(NOW),
+    expires_at=rfc3339(NOW + timedelta(hours=1)),
+    requester="unix:uid:0",
+)
+
+
+@frozen
+class Ca(Log):
+    """Has a certificate of which its log says nothing, and perhaps acts that are not signed."""
+
+    acts: int = 0
+
+    @property
+    def client(self) -> Any:
+        return SimpleNamespace(reactor=None)
+
+    async def revocations(self) -> AsyncIterator[Sequence[RevocationRow]]:
+        yield []
+
+    async def record(self) -> AsyncIterator[RecordRows]:
+        yield RecordRows([UNKNOWN], None, acts=self.acts)
+
+    async def registrations(self) -> Registrations:
+        return Registrations([])
+
+    async def tokens(self) -> list[TokenRow]:
+        return []
+
+
+async def _at_once(*_: object) -> None:
+    """No time passes."""
+
+
+def found(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> Compared:
+    monkeypatch.setattr(audit_record, "sleep", _at_once)
+    return asyncio.run(compared(ca, io.BytesIO(written(ca)), NOW))  # type: ignore[arg-type]
+
+
+def test_what_the_whole_log_does_not_tell_of_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = found(Ca(3, acts=3), monkeypatch)
+    assert (Code.RECORD_UNKNOWN, "aa") in {(d.code, d.name) for d in result.differences}
+    assert list(unsigned(result)) == []
+
+
+def test_what_only_unsigned_acts_may_tell_of_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = found(Ca(3, acts=5), monkeypatch)
+    assert Code.RECORD_UNKNOWN not in {d.code for d in result.differences}
+    (finding,) = unsigned(result)
+    assert (finding.code, finding.start, finding.end) == (Code.UNHEALTHY_AUDIT, 3, 5)
+    assert finding.is_breach, "and nobody says that all is well"
