@@ -216,22 +216,11 @@ def _shown(value: object) -> str:
     return printable(value if isinstance(value, str) else repr(value), 80)
 
 
-def has_act(connection: Connection, position: int) -> bool:
-    """Whether the text of that act is kept."""
-    statement = "SELECT 1 FROM audit WHERE position = ?"
-    return connection.exec_driver_sql(statement, (position,)).first() is not None
-
-
 def lost_checkpoints(connection: Connection, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Those of the sizes of which no checkpoint is kept, though the text of their last act is.
-
-    Pruning thins checkpoints out only where it has taken that text.
-    """
+    """Those of the sizes of which no checkpoint is kept."""
     ask = connection.exec_driver_sql
     return tuple(
         size
         for size in sizes
-        if size > 0
-        and ask("SELECT 1 FROM checkpoints WHERE size = ?", (size,)).first() is None
-        and has_act(connection, size - 1)
+        if size > 0 and ask("SELECT 1 FROM checkpoints WHERE size = ?", (size,)).first() is None
     )

@@ -109,4 +109,4 @@ class IStore(Interface):
         """What is odd about the record as a whole."""
 
     def lost_checkpoints(sizes: Sequence[int]) -> Deferred[tuple[int, ...]]:
-        """Those of the sizes of which a checkpoint should be kept and is not."""
+        """Those of the sizes of which no checkpoint is kept."""

@@ -209,7 +209,7 @@ class SqlStore:
         return self._read(examination.oddities)
 
     def lost_checkpoints(self, sizes: Sequence[int]) -> "Deferred[tuple[int, ...]]":
-        """Those of the sizes whose checkpoint is gone although the text of the acts before it is kept."""
+        """Those of the sizes of which no checkpoint is kept."""
         return self._read(lambda connection: examination.lost_checkpoints(connection, sizes))
 
     def _open(self) -> Sequence[Engine]:

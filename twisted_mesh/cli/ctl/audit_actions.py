@@ -57,7 +57,7 @@ class Verifying:
         report = inspected(read, verifier, others, seen)
         found = await audit_record.compared(administration, file, self.now())
         unsigned = await audit_record.refused(administration)
-        unsigned += audit_record.unsigned(found)
+        unsigned += audit_record.undecided(found)
         kept = (await administration.head()).keep_audit
         if isinstance(kept, str):
             oldest = self.now() - parse_duration(kept)

@@ -5,6 +5,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from typing import IO
 
+import msgspec
 from attrs import evolve, frozen
 
 from pki.audit.auditor import Finding
@@ -49,6 +50,8 @@ class Compared:
     """How many of them the log had that was compared."""
     unsigned: int = 0
     """How many should be signed by now, and are not: what only they say was not compared."""
+    cut: int = 0
+    """How many checkpoints of the last time are gone together with the text of the acts before them."""
 
 
 async def compared(
@@ -86,20 +89,29 @@ async def _compared(
         read = Transcript.open(transcript)
         for row in read.rows():
             check.act(row)
-        acts: list[int] = []
-        found = [difference async for difference in _differences(administration, check, acts)]
-        return Compared(tuple(found), check.judged, check.unjudged, sum(acts), read.size)
+        pages: list[RecordRows] = []
+        found = [difference async for difference in _differences(administration, check, pages)]
+        first = pages[0]
+        kept = [size for size in first.lost_checkpoints if size > read.pruned]
+        return Compared(
+            (*found, *_lost(kept)),
+            check.judged,
+            check.unjudged,
+            first.acts,
+            read.size,
+            cut=len(first.lost_checkpoints) - len(kept),
+        )
 
 
 async def _differences(
-    administration: Administration, check: RecordCheck, acts: list[int]
+    administration: Administration, check: RecordCheck, pages: list[RecordRows]
 ) -> AsyncIterator[Difference]:
     async for revocations in administration.revocations():
         for revocation in revocations:
             check.revocation(parse_serial(revocation.serial), revocation.issuer)
     check.knows_feed()
     async for page in administration.record():
-        acts.append(page.acts)
+        pages.append(msgspec.structs.replace(page, certificates=[]))
         for difference in _of_the_whole(page):
             yield difference
         for certificate in page.certificates:
@@ -121,13 +133,17 @@ def _of_the_whole(page: RecordRows) -> Iterator[Difference]:
     for oddity in page.oddities:
         detail = f"{oddity.table} {printable(oddity.name, 80)}: {printable(oddity.detail, 200)}"
         yield Difference(Code.RECORD_CHANGED, oddity.table, oddity.name, detail)
-    if page.lost_checkpoints:
-        first, last = min(page.lost_checkpoints), max(page.lost_checkpoints)
+
+
+def _lost(sizes: Sequence[int]) -> Iterator[Difference]:
+    """Checkpoints that are gone although the text of the acts before them is kept: no pruning does that."""
+    if sizes:
+        first, last = min(sizes), max(sizes)
         yield Difference(
             Code.RECORD_MISSING,
             "checkpoint",
             str(first),
-            f"{len(page.lost_checkpoints)} of the checkpoints that were signed last, of {first} to {last} entries, are "
+            f"{len(sizes)} of the checkpoints that were signed last, of {first} to {last} entries, are "
             "not on record, and the CA remembers them beside it: somebody has deleted them",
             first,
         )
@@ -189,8 +205,17 @@ async def refused(administration: Administration) -> list[Finding]:
     ]
 
 
-def unsigned(found: Compared) -> Iterator[Finding]:
-    """That the CA has not signed for a while what it has done."""
+def undecided(found: Compared) -> Iterator[Finding]:
+    """That the CA has not signed for a while what it has done; that text and checkpoints are gone together."""
+    if found.cut:
+        yield Finding(
+            Code.LOG_CUT,
+            0,
+            1,
+            f"{found.cut} of the checkpoints that were signed last are gone with the text of the acts before them: "
+            "somebody has deleted both, or --keep-audit was shorter once; what was said there is not judged",
+            is_breach=False,
+        )
     if found.unsigned:
         yield Finding(
             Code.UNHEALTHY_AUDIT,

@@ -17,7 +17,7 @@ from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
 from twisted_mesh.cli.ctl import audit_record
-from twisted_mesh.cli.ctl.audit_record import Compared, compared, unsigned
+from twisted_mesh.cli.ctl.audit_record import Compared, compared, undecided
 
 UNKNOWN = RecordRow(
     "aa",
@@ -34,6 +34,7 @@ class Ca(Log):
     """Has a certificate of which its log says nothing, and perhaps acts that are not signed."""
 
     acts: int = 0
+    lost: tuple[int, ...] = ()
 
     @property
     def client(self) -> Any:
@@ -43,7 +44,7 @@ class Ca(Log):
         yield []
 
     async def record(self) -> AsyncIterator[RecordRows]:
-        yield RecordRows([UNKNOWN], None, acts=self.acts)
+        yield RecordRows([UNKNOWN], None, acts=self.acts, lost_checkpoints=list(self.lost))
 
     async def registrations(self) -> Registrations:
         return Registrations([])
@@ -64,12 +65,22 @@ def found(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> Compared:
 def test_what_the_whole_log_does_not_tell_of_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     result = found(Ca(3, acts=3), monkeypatch)
     assert (Code.RECORD_UNKNOWN, "aa") in {(d.code, d.name) for d in result.differences}
-    assert list(unsigned(result)) == []
+    assert list(undecided(result)) == []
 
 
 def test_what_only_unsigned_acts_may_tell_of_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     result = found(Ca(3, acts=5), monkeypatch)
     assert Code.RECORD_UNKNOWN not in {d.code for d in result.differences}
-    (finding,) = unsigned(result)
+    (finding,) = undecided(result)
     assert (finding.code, finding.start, finding.end) == (Code.UNHEALTHY_AUDIT, 3, 5)
     assert finding.is_breach, "and nobody says that all is well"
+
+
+def test_checkpoints_are_missed_where_pruning_cannot_have_thinned_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = found(Ca(5, pruned=3, acts=5, lost=(2, 4)), monkeypatch)
+    (missing,) = [d for d in result.differences if d.kind == "checkpoint"]
+    assert (missing.code, missing.name) == (Code.RECORD_MISSING, "4")
+    (warning,) = undecided(result)
+    assert (warning.code, warning.is_breach) == (Code.LOG_CUT, False)
