@@ -6,6 +6,7 @@ import msgspec
 from twisted.web import resource, server
 
 from pki.codes import Code
+from pki.errors import discreet
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import BoundedRequest, answer, no_longer_accepted
 from twisted_mesh.http.server import BoundedChannel, BoundedSite
@@ -51,8 +52,9 @@ class StatusResource(resource.Resource):
             answer(request, 403, no_longer_accepted(problems[0]), "application/problem+json")
             return server.NOT_DONE_YET
         path = request.path.decode("ascii", "replace")
+        shown = discreet(path, 200)
         method = request.method.decode("ascii", "replace")
-        _log.info("Handling request: {method} {path}", event="request", method=method, path=path)
+        _log.info("Handling request: {method} {path}", event="request", method=method, path=shown)
         if path != "/api/status":
             status, body = (
                 404,

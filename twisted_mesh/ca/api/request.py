@@ -9,7 +9,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from pki.codes import Code
-from pki.errors import Malformed
+from pki.errors import Malformed, discreet
 from pki.policy.policy import Kind, Principal
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
@@ -171,11 +171,11 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     unknown = set(asked) - FILTERS
     if unknown:
         raise Malformed(
-            f"{min(unknown)[:40]!r} is no parameter here: there are {', '.join(sorted(FILTERS))}"
+            f"{discreet(min(unknown), 40)!r} is no parameter here: there are {', '.join(sorted(FILTERS))}"
         )
     status = asked.get("status")
     if status is not None and status not in tuple(Status):
-        raise Malformed(f"{status[:40]!r} is no status: choose one of {', '.join(Status)}")
+        raise Malformed(f"{discreet(status, 40)!r} is no status: choose one of {', '.join(Status)}")
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
@@ -232,7 +232,7 @@ def _query(request: BoundedRequest) -> dict[str, str]:
     for name, values in (request.args or {}).items():
         if len(values) != 1:
             raise Malformed(
-                f"the parameter {name.decode('utf-8', 'replace')[:40]!r} is given {len(values)} times"
+                f"the parameter {discreet(name.decode('utf-8', 'replace'), 40)!r} is given {len(values)} times"
             )
         found[name.decode("utf-8", "replace")] = values[0].decode("utf-8", "replace")
     return found

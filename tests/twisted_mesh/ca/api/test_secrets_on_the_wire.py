@@ -15,6 +15,7 @@ from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.api.request import FILTERS
 from twisted_mesh.http.server import BoundedSite
 
 SECRETS = {
@@ -79,8 +80,24 @@ def requests(secret: bytes) -> list[bytes]:
         b"/api/v1/certificates?serial=%b",
         b"/api/v1/tokens/%b",
         b"/api/v1/ocsp/%b",
+        b"/api/v1/entries/%b",
+        *(b"/api/v1/certificates?%b=%%b" % name.encode() for name in sorted(FILTERS)),
+        b"/api/v1/certificates?%b=1",
+        b"/api/v1/certificates?%b=1&%b=2",
+        b"/api/v1/trust?after=%b",
+        b"/api/v1/trust?after=0&wait=%b",
+        b"/api/v1/trust?after=0&log=%b",
+        b"/api/v1/connections?%b=%b",
+        b"/api/v1/audit/entries?start=%b",
+        b"/api/v1/audit/checkpoints?limit=%b",
+        b"/api/v1/audit/proof?position=%b&size=%b",
+        b"/api/v1/audit/record?cursor=%b&limit=%b",
+        b"/api/v1/tokens?%b=%b",
     ):
-        found.append(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % (path % secret))
+        for method in (b"GET", b"DELETE"):
+            found.append(
+                b"%b %b HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path.replace(b"%b", secret))
+            )
     found += [b"GET / HTTP/1.1\r\nhost: %b\r\n\r\n" % secret, secret + b"\r\n\r\n"]
     return found
 
