@@ -19,6 +19,7 @@ from attrs import evolve
 
 from pki.codes import Code
 from pki.errors import Problem, Refused, discreet
+from pki.pem import is_pem, resemblance
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.selector import spoken
 from pki.spiffe import TrustDomain
@@ -26,6 +27,7 @@ from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.state.directory import StateError, read_trusted
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_SIZE = 4 * 1024 * 1024
 
 
@@ -46,9 +48,11 @@ def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEnt
     declare_kinds()
     data = read_trusted(path, "--entries", _MAX_SIZE)
     try:
-        file = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
+        text = data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
+        file = msgspec.convert(tomllib.loads(text), _File)
     except (ValueError, RecursionError) as error:  # TOML's, msgspec's and Unicode's are ValueErrors
-        raise BadEntriesFile(f"--entries {path}: {discreet(str(error), 300)}") from None
+        told = _kind(data) or discreet(str(error), 300)
+        raise BadEntriesFile(f"--entries {path}: {told}") from None
     found, wrong = [], []
     for name, facts in file.entries.items():
         try:
@@ -58,6 +62,14 @@ def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEnt
     if wrong:
         raise BadEntriesFile(f"--entries {path}: {'; '.join(wrong)}")
     return tuple(found)
+
+
+def _kind(data: bytes) -> str:
+    """What a file that is no TOML is in its place, and what to do; empty where that cannot be seen."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+        return "it is text in UTF-16, as PowerShell's > writes it, or no text: save it as UTF-8"
+    seen = "it is PEM" if is_pem(data) else resemblance(data)
+    return f"{seen}, and entries are written in TOML: name another file" if seen else ""
 
 
 def _entry(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> RegistrationEntry:

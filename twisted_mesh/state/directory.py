@@ -110,8 +110,9 @@ class StateDirectory:
                 if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
                     path.chmod(mode)
             except OSError as error:
+                why = why_not(path, error)
                 raise StateError(
-                    f"the state directory {path} cannot be used ({error.strerror}): choose another with --state-dir"
+                    f"the state directory {path} cannot be used ({why}): choose another with --state-dir"
                 ) from None
         if not os.access(self.ca, os.W_OK | os.X_OK):
             raise StateError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from twisted_mesh.state.directory import StateError, write_in
 from twisted_mesh.state.private import refuse_shared
+from twisted_mesh.state.reading import why_not
 
 _GENERATION = ".generation-"
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -34,7 +35,9 @@ def publish(directory: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise StateError(f"{directory} cannot be written to ({error.strerror})") from None
+        raise StateError(
+            f"{directory} cannot be written to ({why_not(directory, error)})"
+        ) from None
 
 
 def _publish(directory: int, files: Mapping[str, tuple[bytes, int]]) -> None:

@@ -136,6 +136,8 @@ def _blamed(path: Path, number: int) -> str:
         case errno.ENOENT if not os.path.lexists(path.parent):
             first = next(one for one in above if not os.path.lexists(one))
             return f"there is no directory {printable(str(first), 200)}: correct the name"
+        case errno.EEXIST if not path.is_dir():
+            return "it is a file, and a directory is meant: name another"
         case errno.ENOTDIR:
             first = next(one for one in above if not one.is_dir())
             return f"{printable(str(first), 200)} is a file and no directory: correct the name"
@@ -153,6 +155,10 @@ def _closed(path: Path, above: list[Path]) -> str:
                 f"{_us()} may not enter the directory {printable(str(directory), 200)} "
                 f"({_owned(directory)}): have its owner run chmod o+x on it, or name a file elsewhere"
             )
+    if not path.exists():
+        return (
+            f"{_us()} may not make it in {printable(str(path.parent), 200)} ({_owned(path.parent)})"
+        )
     return f"{_us()} may not read it ({_owned(path)}): let its owner run chown or chmod, or run this as that user"
 
 

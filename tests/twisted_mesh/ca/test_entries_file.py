@@ -150,3 +150,22 @@ def test_no_file_raises_anything_but_our_own_errors(tmp_path: Path, data: bytes 
         read_entries(written(tmp_path, text), MESH)
     except PkiError as error:
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"entries": {}}', "it is JSON, and entries are written in TOML"),
+        (b"-----BEGIN CERTIFICATE-----\n", "it is PEM, and entries are written in TOML"),
+        ("[entries]".encode("utf-16"), "text in UTF-16, as PowerShell"),
+    ],
+)
+def test_what_is_no_toml_is_told_by_what_it_is(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "entries.toml").write_bytes(data)
+    with pytest.raises(BadEntriesFile, match=words):
+        read_entries(tmp_path / "entries.toml", MESH)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "entries.toml").write_bytes(b"\xef\xbb\xbf[entries]\n")
+    assert read_entries(tmp_path / "entries.toml", MESH) == ()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from twisted_mesh.state import reading
-from twisted_mesh.state.directory import StateError, read_file
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file
+from twisted_mesh.state.generation import publish
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.state.reading import read_whole
@@ -100,6 +101,10 @@ def test_the_component_without_rights_is_named(tmp_path: Path) -> None:
         assert f"may not enter the directory {closed} (mode 0700, of root)" in said
         assert "chmod o+x" in said
         assert "may not read it (mode 0600, of root)" in told(secret)
+        with pytest.raises(
+            StateError, match=rf"may not make it in {tmp_path} \(mode 0\d+, of root"
+        ):
+            StateDirectory(tmp_path / "state").prepare()
 
 
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
@@ -137,3 +142,14 @@ def test_a_key_that_is_huge_is_no_key(tmp_path: Path) -> None:
     (tmp_path / "root.key").chmod(0o600)
     with pytest.raises(StateError, match="over 65536 bytes: it is no key"):
         KeyFiles(tmp_path).read("root.key")
+
+
+def test_a_file_in_a_directorys_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    meant = r"\(File exists: it is a file, and a directory is meant: name another\)"
+    with pytest.raises(StateError, match=meant):
+        StateDirectory(tmp_path / "state").prepare()
+    with pytest.raises(StateError, match=meant):
+        publish(tmp_path / "state", {"a": (b"", 0o600)})
+    with pytest.raises(StateError, match="/state is a file and no directory"):
+        StateDirectory(tmp_path / "state" / "below").prepare()
