@@ -58,6 +58,9 @@ _PIECE = re.compile(
 )
 #: A name and a password before the host of a URL.
 _USER_INFO = re.compile(r"//[^/@\s]+@")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/="
+#: More of a text is not even looked at.
+_LONGEST = 4000
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -82,6 +85,8 @@ def discreet(text: str, limit: int = 400) -> str:
     """
     if text.startswith("spiffe://"):
         return printable(text, limit)
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rstrip(_ALPHABET) + "…"
     text = _USER_INFO.sub("//(not shown)@", text.replace("\0", ""))
     if not ("PRIVATE KEY" in text or _BASE64.search(text) or _RUN.search(text)):
         return printable(text, limit)

@@ -20,24 +20,27 @@ PUBLIC_KEY = "PUBLIC KEY"
 CRL = "X509 CRL"
 ANSWER = "OCSP RESPONSE"
 
-_SYNONYMS = {"X509 CERTIFICATE": CERTIFICATE, "NEW CERTIFICATE REQUEST": REQUEST}
-#: Between the words of a label there are spaces, as long as nobody has taken out all of them.
-_SQUEEZED = {
-    label.replace(" ", ""): label
-    for label in (
-        CERTIFICATE,
-        REQUEST,
-        "NEW CERTIFICATE REQUEST",
-        PRIVATE_KEY,
-        ENCRYPTED_KEY,
-        "RSA PRIVATE KEY",
-        "EC PRIVATE KEY",
-        PUBLIC_KEY,
-        CRL,
-        ANSWER,
-    )
+#: What else a label is called; and of its words that there are spaces between them, as long as nobody has taken
+#: them out.
+_LABELS = {
+    "X509 CERTIFICATE": CERTIFICATE,
+    "NEW CERTIFICATE REQUEST": REQUEST,
+    "NEWCERTIFICATEREQUEST": REQUEST,
+    **{
+        label.replace(" ", ""): label
+        for label in (
+            REQUEST,
+            PRIVATE_KEY,
+            ENCRYPTED_KEY,
+            "RSA PRIVATE KEY",
+            "EC PRIVATE KEY",
+            PUBLIC_KEY,
+            CRL,
+            ANSWER,
+        )
+    },
 }
-_BOUNDARY = re.compile(rb"-----(BEGIN|END)[ \t]*([A-Z0-9 \t]{0,64})-----")
+_BOUNDARY = re.compile(rb"-----(BEGIN|END)[ \t]{0,8}([A-Z0-9 \t]{0,64})-----")
 #: RFC 1421's header lines, and those of a key that OpenSSL has encrypted in its old way, on however many lines.
 _LEGACY = re.compile(
     rb"\s*Proc-Type:\s*4,\s*ENCRYPTED\s*DEK-Info:\s*"
@@ -186,8 +189,7 @@ def _sections(data: bytes) -> Iterator[Section]:
 
 def _label(text: bytes) -> str:
     label = " ".join(text.decode("ascii").split())
-    label = _SQUEEZED.get(label, label)
-    return _SYNONYMS.get(label, label)
+    return _LABELS.get(label, label)
 
 
 def _section(label: str, body: bytes) -> Section:
