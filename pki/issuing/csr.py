@@ -102,7 +102,7 @@ def _der_of(data: bytes) -> bytes:
     try:
         held = blocks(data)
     except Malformed as error:
-        raise Malformed(f"the CSR cannot be read: {error}") from None
+        raise Malformed(f"the CSR cannot be read as PEM: {error}") from None
     labels = [block.label for block in held]
     if labels == [REQUEST]:
         return held[0].der

@@ -265,7 +265,7 @@ def load_certificates(data: bytes, what: str = "the file") -> tuple[x509.Certifi
     """Every certificate in a PEM or DER file, at least one. Raises :class:`Malformed`, which names what is there."""
     if not data.strip():
         raise Malformed(
-            f"{what} holds no certificates: there is nothing in it; copy the file anew, or name another"
+            f"{what} holds no certificates in PEM or DER: there is nothing in it; copy the file anew, or name another"
         )
     try:
         held = blocks(data)
