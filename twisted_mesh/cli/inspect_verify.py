@@ -158,10 +158,15 @@ def _name_problems(
 ) -> list[Problem]:
     """Every name that was demanded and that the certificate is not valid for."""
     spiffe_id = spiffe_id_of(leaf)
+    said = f"certificate is valid for {spiffe_id or 'no SPIFFE ID'}, not {{}}"
+    try:
+        uri_names(leaf)
+    except HOSTILE_INPUT:
+        said = "the names in the certificate cannot be decoded: {} may be one"
     problems = [
         Problem(
             Code.NAME_MISMATCH,
-            f"certificate is valid for {spiffe_id or 'no SPIFFE ID'}, not {pattern}",
+            said.format(pattern),
             "find out who presented it, or ask for the ID that is meant",
             "X509-SVID section 5.2",
             subject_of(leaf),

@@ -22,7 +22,8 @@ def hostname_problem(cert: x509.Certificate, host: str) -> Problem | None:
     try:
         names = extension(cert, x509.SubjectAlternativeName)
     except HOSTILE_INPUT:
-        names = None
+        said = f"the names in the certificate cannot be decoded: {printable(host, 120)} may be one"
+        return _mismatch(cert, said)
     wanted = _service_id(host)
     if wanted is None:
         return _mismatch(cert, f"{discreet(host, 120)!r} is neither a host name nor an IP address")

@@ -556,6 +556,17 @@ def test_a_crl_that_is_refused_is_refused_with_the_place(here: Path) -> None:
     assert "entry 2 at byte 92 cannot be decoded: 'x' is no time" in said
 
 
+def test_names_that_cannot_be_decoded_are_not_told_as_missing(here: Path) -> None:
+    bundle(here, ODDITIES["damaged names"].der)
+    wanted = ("--spiffe-id", "spiffe://mesh.local/x", "--hostname", "a.example", "--ip", "::1")
+    verdict = verify("bundle.pem", *wanted, status=1)
+    told = [p["detail"] for p in verdict["problems"] if p["code"] == "name-mismatch"]
+    assert told == [
+        f"the names in the certificate cannot be decoded: {name} may be one"
+        for name in wanted[1::2]
+    ]
+
+
 def test_a_link_that_was_not_checked_is_not_told_as_failed(here: Path) -> None:
     """Whose signature is over SHA-1 was perhaps made by that key; whoever judges does not ask."""
     broken = certificate(algorithm=seq(oid("1.2.840.10045.4.1")))
