@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from attrs import frozen
 
-from pki.der import UTC_TIME, element
+from pki.der import BIT_STRING, UTC_TIME, element
 from pki.errors import Malformed, printable
 
 _CONSTRUCTED = 0x20
@@ -19,6 +19,7 @@ _LONG_TAG = 0x1F
 _DEEPEST = 16
 _LONGEST_ARC = 128
 _LONGEST_OID = 64
+_MOST_BITS = 128
 _UTC_TIME = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?()(Z|[+-]\d{4})?")
 _GENERALIZED_TIME = re.compile(
     rb"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(?:(\d\d)(?:[.,](\d{1,9}))?)?)?(Z|[+-]\d{4})?"
@@ -155,6 +156,16 @@ def bits_of(node: Node) -> bytes:
     if not octets:
         raise damage(node.at, "a bit string has no content")
     return octets[1:]
+
+
+def named_bits(node: Node, names: tuple[str, ...]) -> Iterator[str]:
+    """The names of the bits that are set in a BIT STRING. Raises :class:`Malformed`."""
+    octets = bits_of(expect(node, BIT_STRING, "value", node.at))
+    for number, bit in enumerate(bit for octet in octets for bit in f"{octet:08b}"):
+        if number > _MOST_BITS:
+            raise damage(node.at, "it has more bits than any there is")
+        if bit == "1":
+            yield names[number] if number < len(names) else f"bit {number}"
 
 
 def oid_of(node: Node) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from pki.der import (
-    BIT_STRING,
     GENERALIZED_TIME,
     INTEGER,
     OBJECT_IDENTIFIER,
@@ -16,13 +15,13 @@ from pki.der import (
     UTC_TIME,
 )
 from pki.errors import Malformed, printable
-from pki.inspect.ber import Node, bits_of, damage, expect, first, integer_of, oid_of, time_of
+from pki.inspect.ber import Node, damage, expect, first, integer_of, named_bits, oid_of, time_of
+from pki.inspect.distribution_points import distribution_points, issuing_point
 from pki.inspect.name_text import (
     LONGEST,
     Note,
     general_name_text,
     hex_pairs,
-    relative_name_text,
     string_text,
 )
 from pki.inspect.oid_names import ACCESS, POLICIES, QUALIFIERS, USAGES
@@ -51,17 +50,6 @@ _KEY_USAGES = (
     "encipherOnly",
     "decipherOnly",
 )
-_REASONS = (
-    "unused",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "certificateHold",
-    "privilegeWithdrawn",
-    "aACompromise",
-)
 _NETSCAPE_TYPES = (
     "sslClient",
     "sslServer",
@@ -79,18 +67,6 @@ def number_text(node: Node) -> str:
     """A number in decimal; a very long one in hex. Raises :class:`Malformed`."""
     number = integer_of(node)
     return str(number) if number.bit_length() <= _LONGEST_NUMBER else f"0x{number:x}"
-
-
-def _bits(node: Node, names: tuple[str, ...]) -> Iterator[str]:
-    for number, is_set in enumerate(
-        bit
-        for octet in bits_of(expect(node, BIT_STRING, "value", node.at))
-        for bit in f"{octet:08b}"
-    ):
-        if is_set == "1":
-            yield names[number] if number < len(names) else f"bit {number}"
-        if number > _LONGEST_NUMBER:
-            raise damage(node.at, "it has more bits than any there is")
 
 
 def _basic_constraints(root: Node, note: Note) -> Iterator[str]:
@@ -114,13 +90,15 @@ def _basic_constraints(root: Node, note: Note) -> Iterator[str]:
 
 
 def _key_usage(root: Node, note: Note) -> Iterator[str]:
-    found = tuple(_bits(root, _KEY_USAGES))
+    found: list[str] = []
+    for name in named_bits(root, _KEY_USAGES):
+        found.append(name)
+        yield name
     if not found:
         note("it allows nothing: no bit is set (RFC 5280 section 4.2.1.3)")
     for name in ("encipherOnly", "decipherOnly"):
         if name in found and "keyAgreement" not in found:
             note(f"{name} without keyAgreement has no meaning (RFC 5280 section 4.2.1.3)")
-    yield from found
 
 
 def _extended_key_usage(root: Node, note: Note) -> Iterator[str]:
@@ -228,53 +206,6 @@ def _inhibit_any_policy(root: Node, note: Note) -> Iterator[str]:
     yield f"after {number_text(root)} certificates"
     if integer_of(root) < 0:
         note("a number of certificates is not negative (RFC 5280 section 4.2.1.14)")
-
-
-def _distribution_points(root: Node, note: Note) -> Iterator[str]:
-    for point in expect(root, SEQUENCE, "value", root.at).children:
-        parts = {part.tag: part for part in point.children}
-        if 0xA0 in parts:
-            yield from _point_name(parts[0xA0], note)
-        if 0xA2 in parts:
-            for name in parts[0xA2].children:
-                yield f"CRL issuer: {general_name_text(name, note)}"
-        if 0x81 in parts:
-            yield f"reasons: {', '.join(sorted(_reason_flags(parts[0x81])))}"
-
-
-def _reason_flags(node: Node) -> Iterator[str]:
-    return _bits(Node(BIT_STRING, node.content, node.whole, node.at), _REASONS)
-
-
-def _point_name(named: Node, note: Note) -> Iterator[str]:
-    """A DistributionPointName (RFC 5280 section 4.2.1.13)."""
-    for part in named.children:
-        if part.tag == 0xA0:
-            for name in part.children:
-                yield general_name_text(name, note)
-        else:
-            text = relative_name_text(part, note, "distribution point")
-            yield f"relative name: {printable(text, LONGEST)}"
-
-
-def _issuing_point(root: Node, note: Note) -> Iterator[str]:
-    """RFC 5280 section 5.2.5."""
-    limits = {
-        0x81: "only certificates of users",
-        0x82: "only certificates of CAs",
-        0x84: "other issuers' certificates too",
-        0x85: "only attribute certificates",
-    }
-    for part in expect(root, SEQUENCE, "value", root.at).children:
-        if part.tag == 0xA0:
-            yield from _point_name(part, note)
-        elif part.tag == 0x83:
-            yield f"only reasons: {', '.join(sorted(_reason_flags(part)))}"
-        elif part.tag in limits:
-            if part.content not in (b"", b"\0"):
-                yield limits[part.tag]
-        else:
-            raise damage(part.at, "there is something in it that does not belong there")
 
 
 def _access(root: Node, note: Note) -> Iterator[str]:
@@ -389,16 +320,16 @@ DECODERS: dict[str, Decoder] = {
     "2.5.29.21": _reason,
     "2.5.29.24": _time,
     "2.5.29.27": _number,
-    "2.5.29.28": _issuing_point,
+    "2.5.29.28": issuing_point,
     "2.5.29.29": _general_names,
     "2.5.29.30": _name_constraints,
-    "2.5.29.31": _distribution_points,
+    "2.5.29.31": distribution_points,
     "2.5.29.32": _policies,
     "2.5.29.33": _policy_mappings,
     "2.5.29.35": _authority_key_identifier,
     "2.5.29.36": _policy_constraints,
     "2.5.29.37": _extended_key_usage,
-    "2.5.29.46": _distribution_points,
+    "2.5.29.46": distribution_points,
     "2.5.29.54": _inhibit_any_policy,
     "2.5.29.60": _time,
     "1.3.6.1.5.5.7.1.1": _access,
@@ -421,7 +352,7 @@ DECODERS: dict[str, Decoder] = {
     "1.3.6.1.4.1.311.21.1": _number,
     "1.3.6.1.4.1.311.21.4": _time,
     "1.3.6.1.4.1.311.21.7": _template,
-    "2.16.840.1.113730.1.1": lambda root, note: _bits(root, _NETSCAPE_TYPES),
+    "2.16.840.1.113730.1.1": lambda root, note: named_bits(root, _NETSCAPE_TYPES),
     "2.16.840.1.113730.1.2": _text,
     "2.16.840.1.113730.1.3": _text,
     "2.16.840.1.113730.1.4": _text,
