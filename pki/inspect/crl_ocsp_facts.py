@@ -105,9 +105,9 @@ def answer_statement(der: bytes) -> Statement:
         outer = _outermost(der, "OCSP response", remarks)
         status, holder = leading(outer, 2)
         number = integer_of(expect(status, ENUMERATED, "status", outer.inner))
-        basic = _basic(holder) if holder is not None else None
     except Malformed as error:
         raise Malformed(f"the OCSP response cannot be decoded: {error}") from None
+    basic = remarks.attempt("response", lambda: _basic(holder)) if holder is not None else None
     facts: list[Fact] = [("status", (_STATUSES.get(number, f"number {number}"),))]
     extensions: tuple[Extension, ...] = ()
     if basic is not None:

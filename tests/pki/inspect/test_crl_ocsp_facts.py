@@ -105,3 +105,12 @@ def test_bytes_break_only_as_malformed_and_texts_are_printable(data: bytes) -> N
     for read in (crl_statement, answer_statement):
         with contextlib.suppress(PkiError):
             assert all(value.isprintable() for _, values in read(data).facts for value in values)
+
+
+def test_an_answer_of_another_kind_says_at_least_that() -> None:
+    basic = bytes.fromhex("06092b0601050507300101")
+    other = answer().replace(basic, basic[:-1] + b"\x02", 1)
+    said = answer_statement(other)
+    assert dict(said.facts)["status"] == ("successful",)
+    (lost,) = said.unreadable
+    assert "its kind of response, 1.3.6.1.5.5.7.48.1.2, is not known here" in lost
