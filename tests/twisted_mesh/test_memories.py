@@ -101,15 +101,15 @@ def test_what_cannot_be_written_is_a_warning_at_once_and_heals(
     home.parent.mkdir(mode=0o700)
     case = kind(home / "memory", rig)
     before = failures(case.memory)
+    clock = Clock()
+    memories = Memories(clock, [case.memory])
+    memories.startService()
     home.write_text("no directory")
     case.write()
     (warning,) = warnings(told)
     assert str(home) in warning and "tried again by itself" in warning
     assert case.memory.problem is not None
     assert failures(case.memory) == before + 1
-    clock = Clock()
-    memories = Memories(clock, [case.memory])
-    memories.startService()
     clock.advance(AGAIN)
     assert failures(case.memory) == before + 2
     assert len(warnings(told)) == 1

@@ -59,9 +59,15 @@ class Memory:
     log: Logger = _log
     problem: Problem | None = field(default=None, init=False)
     """Why it is not written; None while it is."""
+    _is_attended: bool = field(default=False, init=False)
+    """Whether somebody tries again."""
 
     def __attrs_post_init__(self) -> None:
         MEMORY_FAILURES.labels(self.name)
+
+    def attend(self) -> None:
+        """Somebody will try again what cannot be written."""
+        self._is_attended = True
 
     @contextmanager
     def writing(self, loss: str = "") -> Iterator[None]:
@@ -86,12 +92,13 @@ class Memory:
         MEMORY_FAILURES.labels(self.name).inc()
         told = self.problem is not None and self.problem.detail
         self.problem = problem = _problem_of(error, self.path)
+        again = ". It is tried again by itself" if self._is_attended else ""
         if told != problem.detail:
             self.log.warn(
-                "{loss}: {error}. It is tried again by itself",
+                "{loss}: {error}",
                 event=self.event,
                 loss=loss,
-                error=f"{problem.detail}: {problem.remedy}" if problem.remedy else problem.detail,
+                error=": ".join(filter(None, (problem.detail, problem.remedy))) + again,
                 memory=self.name,
                 path=str(self.path),
             )
@@ -117,6 +124,8 @@ class Memories(Service):
 
     def __attrs_post_init__(self) -> None:
         self._ticker = Ticker(self.clock, AGAIN, self.retry, "keeping what is remembered", _log)
+        for memory in self.memories:
+            memory.attend()
 
     def startService(self) -> None:
         """Try again from now on."""

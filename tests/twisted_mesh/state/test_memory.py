@@ -43,6 +43,7 @@ def test_a_failure_is_told_at_once_with_the_path_and_what_to_do(
     told = log.text("test-not-kept")
     assert told.startswith("It is lost: ") and str(kept.path) in told
     assert "No such file" in told and "free space or mend" in told
+    assert "again" not in told, "nobody tries again for a command that ends"
     assert failures() == before + 1
     assert reading_of([kept.memory]).read(None) == {"test": 1.0}
 
