@@ -66,7 +66,7 @@ class RecordClock:
         if self._look() is None or self.latest is None or not_after > self.latest:
             return
         raise ClockBehind(
-            f"the CA's clock is behind its own record: what is issued now would have ended by "
+            f"the CA's clock is behind its own record: what is signed now would have ended by "
             f"{spoken_time(self.latest)}, when something was recorded already; {_CURE}"
         )
 
@@ -81,7 +81,7 @@ class RecordClock:
             self._is_told = True
             _log.warn(
                 "This machine's clock is {behind} behind the record: here it is {now}, and something was recorded at "
-                "{latest}. The CA is not ready, and issues nothing that would end before then: {cure}",
+                "{latest}. The CA is not ready, and signs nothing that would end before then: {cure}",
                 event="clock-behind",
                 behind=spoken_duration(behind),
                 now=spoken_time(self.now()),

@@ -155,7 +155,15 @@ class CaService(MeshService):
         )
         trust_store = own_trust_store(current, reactor, wall_clock, self.log)
         # Who was revoked in earlier lives is refused before the first handshake.
-        publisher = CrlPublisher(current, store, log, wall_clock, self.state.ca, trust_store)
+        publisher = CrlPublisher(
+            current,
+            store,
+            log,
+            wall_clock,
+            self.state.ca,
+            trust_store,
+            demand_life=own.issuance.record_clock.demand_life,
+        )
         publisher.begin()
         responder = OcspResponder(
             current,

@@ -7,11 +7,14 @@ import pytest
 
 from pki.audit.log import Act
 from tests.authorities import HOUR
+from tests.twisted_mesh.ca.publishing import at_once
+from tests.twisted_mesh.ca.revocation.test_ocsp_responder import ask, standings
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.ca import record_clock
 from twisted_mesh.ca.health import Check, Standing
 from twisted_mesh.ca.record_clock import ClockBehind
+from twisted_mesh.ca.revocation.crl import NotPublished
 
 
 @pytest.fixture
@@ -59,6 +62,28 @@ def test_what_would_be_dead_on_arrival_is_not_signed(behind: CaRig) -> None:
         behind.sign()
     assert "sign" not in behind.order
     assert "RecordIntent" not in behind.order
+
+
+def test_no_crl_and_no_ocsp_answer_is_dead_on_arrival_and_they_come_with_the_right_time(
+    behind: CaRig,
+) -> None:
+    publisher = behind.ca.publisher
+    publisher.demand_life = behind.ca.issuance.record_clock.demand_life
+    publisher.aside = at_once
+    publisher.begin()
+    issuer = behind.ca.authorities.issuing.key_id
+    behind.order.clear()
+    with pytest.raises(NotPublished, match="behind its own record"):
+        result_of(publisher.crl(issuer))
+    assert standings(ask(behind, 1)) == ["try_later"]
+    assert "sign" not in behind.order
+    problem = publisher.waiting()
+    assert problem is not None
+    assert "behind its own record" in problem.detail
+    behind.time += timedelta(days=2)
+    assert result_of(publisher.crl(issuer)).number
+    assert all(known.problem is None for known in publisher.lists)
+    assert standings(ask(behind, 1)) == ["unknown"]
 
 
 def test_what_outlives_the_record_is_signed(rig: CaRig) -> None:

@@ -74,6 +74,8 @@ class IssuingCrl:
     """Of each CRL."""
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what takes long, off the reactor."""
+    demand_life: Callable[[datetime], None] = lambda next_update: None
+    """Raises :class:`PkiError` for a CRL that would be dead on arrival, by the moment when it ends."""
     current: PublishedCrl | None = field(default=None, init=False)
     problem: PkiError | None = field(default=None, init=False)
     """Why the last attempt to make one failed."""
@@ -196,6 +198,7 @@ class IssuingCrl:
         unwritten, self._unwritten = self._unwritten, []
         try:
             span = Span.starting(now, self.life)
+            self.demand_life(span.next_update)
             before = self.current.span.this_update if self.current is not None else None
             number = await self.numbers.take(self.key_id, before)
             self._on_record = before or self._on_record

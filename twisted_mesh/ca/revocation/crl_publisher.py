@@ -53,6 +53,8 @@ class CrlPublisher:
     """Hears at the start what was revoked in earlier lives."""
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what takes long, off the reactor."""
+    demand_life: Callable[[datetime], None] = lambda next_update: None
+    """Raises :class:`PkiError` for what would be dead on arrival, by the moment when it ends."""
     numbers: CrlNumbers = field(init=False)
     root: RootCrl = field(init=False)
     _lists: dict[str, IssuingCrl] = field(factory=dict, init=False)
@@ -235,7 +237,7 @@ class CrlPublisher:
         for key_id in there.keys() - self._lists.keys():
             life = list_life(self.authorities.lifetimes.default)
             self._lists[key_id] = IssuingCrl(
-                there[key_id], self.numbers, self.now, life, self.aside
+                there[key_id], self.numbers, self.now, life, self.aside, self.demand_life
             )
 
     def _add(self, revocations: Sequence[Revocation]) -> None:

@@ -191,6 +191,7 @@ class OcspResponder:
             delegate.is_used = True
             now = self.now()
             span = _within(Span.starting(now, ANSWER_LIFE), responder)
+            self.publisher.demand_life(span.next_update)
             responses = await self._responses(delegate, asked, span)
             nonce = asked.nonce
             der = await responder.respond(responses, produced_at=now, nonce=nonce)
