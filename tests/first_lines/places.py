@@ -154,6 +154,30 @@ def plain_http_at_our_tls_port(directory: Path) -> str:
     return told
 
 
+def client_of(
+    url: Callable[[int], str], answer: Callable[[socket.socket], None] | None = None
+) -> Callable[[Path], str]:
+    """mesh-client, which has its certificate, at a server that is none."""
+
+    def say(directory: Path) -> str:
+        with mesh(directory) as ours:
+            ours.start_ca()
+            if answer is None:
+                return ours.client("--server", url(free_port())).stderr
+            with answering(answer) as port:
+                return ours.client("--server", url(port), "--timeout", "2s").stderr
+
+    return say
+
+
+def crl_nobody_serves(directory: Path) -> str:
+    with mesh(directory) as ours:
+        ours.start_ca()
+        url = f"http://127.0.0.1:{free_port()}/root.crl"
+        server = ours.start_server("--crl", url, wait=False)
+        return server.wait_for(r"^.*\[SERVER\].*root\.crl.*$")[0]
+
+
 def asked_once(directory: Path) -> str:
     """A CA that says no is not asked again, and nobody says so."""
     with mesh(directory) as ours:
@@ -172,7 +196,51 @@ def too_long_a_state(directory: Path) -> str:
     return ctl(directory, "--state-dir", f"/tmp/{'x' * 120}")
 
 
+_SERVER = "https://127.0.0.1:{}".format
 ROWS = (
+    FirstLine(
+        "nobody listens at the server's port",
+        "client",
+        r"no server answers at https://127\.0\.0\.1:\d+: nobody listens there",
+        r"start it, or check the address and the port",
+        client_of(_SERVER),
+        starts_processes=True,
+    ),
+    FirstLine(
+        "the server speaks plain HTTP",
+        "client",
+        r"https://127\.0\.0\.1:\d+ speaks plain HTTP, and no TLS",
+        r"name the port where it speaks TLS",
+        client_of(_SERVER, said(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "the server takes connections and says nothing",
+        "client",
+        r"https://127\.0\.0\.1:\d+: it takes connections, and did not answer within 2 s",
+        r"it runs: look in its log",
+        client_of(_SERVER, stay_silent),
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "the server's scheme was left out",
+        "client",
+        r"'localhost:\d+' is no server",
+        r"write https://HOST:PORT, here https://localhost:\d+",
+        client_of("localhost:{}".format),
+        starts_processes=True,
+        never=NEVER_START,
+    ),
+    FirstLine(
+        "nobody serves the CRL",
+        "server",
+        r"no web server answers at http://127\.0\.0\.1:\d+/root\.crl: nobody listens there",
+        r"start it, or check the address and the port",
+        crl_nobody_serves,
+        starts_processes=True,
+    ),
     FirstLine(
         "a directory on the way is closed to this user",
         "client",

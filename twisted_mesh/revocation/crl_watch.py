@@ -202,7 +202,8 @@ class CrlWatch:
 
     def _refuse(self, watched: _Watched, problems: tuple[Problem, ...]) -> None:
         """What came is no good, or nothing did: what was good before stays in force."""
-        is_other = codes(watched.problems) != codes(problems)
+        # The first one too, although that it has not been read yet has the same code.
+        is_other = not watched.failures or codes(watched.problems) != codes(problems)
         watched.problems = problems
         watched.again_at = self.clock.seconds() + AGAIN
         watched.failures += 1

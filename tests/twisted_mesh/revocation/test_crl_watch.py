@@ -437,3 +437,16 @@ def test_a_list_of_two_hundred_thousand_is_read_elsewhere_and_believed_bit_by_bi
     assert {len(news) for news in rig.revoked} == {A_TURN}
     assert "for lists_from" in threads
     rig.watch.stop()
+
+
+def test_a_url_that_was_never_there_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = made(tmp_path, monkeypatch, URL)
+    rig.places.is_down = True
+    rig.prepare()
+    (told,) = [e for e in rig.log.events if e["log_level"].name == "warn"]
+    assert (told["event"], told["codes"]) == ("crl-refused", "unreachable")
+    assert told["meanwhile"] == "there was none before"
+    rig.pass_time(600)
+    assert len([e for e in rig.log.events if e["log_level"].name == "warn"]) == 1
