@@ -287,8 +287,8 @@ class Code(StrEnum):
     NOT_TLS = ("not-tls", "the other side does not speak TLS", "use `https://` on this port")
     NOT_HTTP = (
         "not-http",
-        "the other side speaks TLS, and no HTTP inside it",
-        "check the address",
+        "the other side speaks TLS and no HTTP inside it, or TLS where plain HTTP is meant",
+        "check the address and the port, and whether https:// or http:// is written",
     )
     HANDSHAKE_TIMEOUT = (
         "handshake-timeout",

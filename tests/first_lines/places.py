@@ -170,6 +170,19 @@ def client_of(
     return say
 
 
+def no_descriptor_left(directory: Path) -> str:
+    """Just enough for the program to begin, whatever its Python and its reactor open for themselves."""
+    url = f"http://127.0.0.1:{free_port()}"
+    env = {"MESH_STATE_DIR": str(directory / "state"), "NO_COLOR": "1"}
+    told = ""
+    for most in range(12, 5, -1):
+        words = f'ulimit -n {most}; exec "$0" ca show --ca-url {url}'
+        told = run("bash", "-c", words, BIN / "mesh-ctl", cwd=directory, env=env).stderr
+        if "nobody listens there" not in told:
+            break
+    return told
+
+
 def crl_nobody_serves(directory: Path) -> str:
     with mesh(directory) as ours:
         ours.start_ca()
@@ -198,6 +211,15 @@ def too_long_a_state(directory: Path) -> str:
 
 _SERVER = "https://127.0.0.1:{}".format
 ROWS = (
+    FirstLine(
+        "no descriptor is left to connect with",
+        "client",
+        r"http://127\.0\.0\.1:\d+: this process has no file descriptor left to connect with: \d+ are the most",
+        r"raise the limit \(ulimit -n, or LimitNOFILE=\)",
+        no_descriptor_left,
+        starts_processes=True,
+        never=NEVER_START,
+    ),
     FirstLine(
         "nobody listens at the server's port",
         "client",
