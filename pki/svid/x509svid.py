@@ -223,7 +223,8 @@ class X509Svid:
         leaf, *intermediates = certificates
         spiffe_id = spiffe_id_of(leaf)
         if spiffe_id is None:
-            raise Malformed(f"{subject_of(leaf)} names no SPIFFE ID with a path")
+            why = "; ".join(dict.fromkeys(p.detail for p in leaf_problems(leaf, Purpose.ANY)))
+            raise Malformed(f"{subject_of(leaf)} names no SPIFFE ID with a path: {why} ({_ANEW})")
         try:
             certified = spki_der(leaf.public_key())
         except HOSTILE_INPUT:
@@ -233,7 +234,9 @@ class X509Svid:
         if certified != spki_der(key.public_key):
             raise OtherKey(spiffe_id, key, intermediates)
         for problem in leaf_problems(leaf, Purpose.ANY):
-            raise Malformed(f"the certificate for {spiffe_id} is no SVID: {problem.detail}")
+            raise Malformed(
+                f"the certificate for {spiffe_id} is no SVID: {problem.detail} ({_ANEW})"
+            )
         for cert in intermediates:
             if not _may_issue(cert):
                 raise Malformed(

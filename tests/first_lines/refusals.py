@@ -18,6 +18,7 @@ from pki.keys import key_id
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
 from pki.validity import compared
+from tests import running
 from tests.authorities import DAY, HOUR, MESH, OTHER, Mesh, forge, forge_issuing, key, mesh, names
 from tests.first_lines.row import FirstLine
 from tests.twisted_mesh.recording import RecordingLog
@@ -238,6 +239,16 @@ def renewing_by_a_slow_clock(directory: Path) -> str:
     return str(manager.last_problem)
 
 
+def told_by_the_programs(directory: Path) -> str:
+    """The same of whole programs, over sockets."""
+    with running.mesh(directory) as house:
+        house.start_ca()
+        house.start_server("--allow", PAYMENT)
+        done = house.client("--spiffe-id", BACKEND)
+        assert done.returncode == 1
+        return done.stderr.removeprefix("mesh-client: ")
+
+
 FRESH = "request a fresh one; if this one is fresh, compare the two machines' clocks"
 CLOCKS = "compare the two machines' clocks"
 ANEW = "present an SVID of this mesh: curl takes --cert and --key"
@@ -445,6 +456,26 @@ ROWS = (
         said(of_client, server=lambda: End(True, believes=namesake())),
     ),
     FirstLine(
+        "the certificate is of another mesh than the roots that we hold",
+        "client",
+        rf"{REFUSED_US}the certificate is signed by an unknown authority, of the name CN=mtls-mesh-root-ca.* and "
+        rf"another key than the one held here, which is {SHA256}; it names the key [0-9a-f]{{40}}",
+        "use certificates and roots of one mesh",
+        said(of_client, showing(lambda: good_svid(namesake()))),
+    ),
+    FirstLine(
+        "the CA of another trust domain answers",
+        "client",
+        r"unknown-trust-domain: no bundle is held for other\.example \(held: mesh\.local\)",
+        "that is the CA of other.example: check --ca-url, and our trust domain",
+        said(
+            of_client,
+            lambda: End(False, allow="spiffe://mesh.local/mesh/ca"),
+            serving(lambda: good_svid(home(OTHER), "mesh", "ca")),
+        ),
+        never="--server-id",
+    ),
+    FirstLine(
         "the server is of a mesh of the same names",
         "client",
         rf"unknown-authority: .*and another key than the one held here, which is {SHA256}",
@@ -471,6 +502,15 @@ ROWS = (
         f"not-authorized: {BACKEND} has proven who it is, and is not among those that may connect",
         f"add --allow {BACKEND} where the server is started, or call as a service that may",
         told_inside,
+        never=PAYMENT,
+    ),
+    FirstLine(
+        "the caller is not allowed, and both are programs",
+        "client",
+        f"^https://localhost:\\d+ refused us: {BACKEND} has proven who it is, and is not among those that may connect",
+        f"add --allow {BACKEND} where the server is started, or call as a service that may",
+        told_by_the_programs,
+        starts_processes=True,
         never=PAYMENT,
     ),
     FirstLine(

@@ -27,14 +27,17 @@ _CURES = {
 }
 
 
-def own_problem(security: Security) -> Problem | None:
-    """What any other side would object to the certificate that we show, by all that we know; None if nothing."""
+def own_problem(security: Security, *, by_our_roots: bool = False) -> Problem | None:
+    """What any other side would object to the certificate that we show, by all that we know; None if nothing.
+
+    ``by_our_roots``: also that it does not lead to one of those that we hold, whatever the other side does.
+    """
     shown = security.contexts.shown
     if shown is None:
         return None
     verdict = security.judge.on_ours(shown.chain)
-    ours = (problem for problem in verdict.problems if problem.code not in _NOT_OURS_TO_SAY)
-    problem = next(ours, None)
+    passed_over = set() if by_our_roots else _NOT_OURS_TO_SAY
+    problem = next((found for found in verdict.problems if found.code not in passed_over), None)
     return None if problem is None else _about_ours(problem, shown)
 
 
@@ -53,7 +56,9 @@ def explained(reason: Failure, security: Security) -> Failure:
         alert = alert_of(reason)
         if alert is None or security.contexts.shown is None:
             return reason
-        problem = own_problem(security)
+        problem = own_problem(
+            security, by_our_roots=alert == "unknown ca" and _holds_roots(security)
+        )
         if problem is not None:
             told = f"the other side refused us: our certificate, {_whose(security)}, is no good: {problem.detail}"
             rule = f"TLS alert: {alert}; {problem.rule}"
@@ -62,6 +67,14 @@ def explained(reason: Failure, security: Security) -> Failure:
     except ANY_ERROR:
         security.log.failure("our own chain could not be judged", event="own-chain-broke")
         return reason
+
+
+def _holds_roots(security: Security) -> bool:
+    """Whether we hold roots of the trust domain that our certificate is of."""
+    shown = security.contexts.shown
+    return (
+        shown is not None and shown.spiffe_id.trust_domain in security.judge.trust.bundles.bundles
+    )
 
 
 def _whose(security: Security) -> str:

@@ -82,9 +82,9 @@ class Trust:
         """What to change, and on which side. ``purpose`` tells whether we have called it, or it us."""
         if purpose is not Purpose.SERVER:
             return f"to let it in, add --allow {spiffe_id} here; else have it call as one of these (--spiffe-id)"
-        if [str(pattern).partition(f"{spiffe_id.trust_domain}")[2] for pattern in self.allow] == [
-            "/mesh/ca"
-        ]:
+        if len(self.allow) == 1 and str(self.allow[0]).endswith("/mesh/ca"):
+            if spiffe_id.path == "/mesh/ca":
+                return f"that is the CA of {spiffe_id.trust_domain}: check --ca-url, and our trust domain"
             return "that is a service and not the CA: check the port in --ca-url"
         return f"to accept it, call with --server-id {spiffe_id}; else check --server, which leads to another service"
 
