@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from cryptography import x509
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -17,6 +17,7 @@ from pki.keys import KeyAlgorithm, MemoryKey
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet
+from pki.svid.certificate import date_problems
 from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient, CaRefused
@@ -28,6 +29,8 @@ from twisted_mesh.trust.log_witness import LogWitness
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
 _UNPROCESSABLE = 422
+_UNAUTHORIZED = 401
+_REJOIN = "start with a new join token, which mesh-ctl token create prints; if it is fresh, compare the clocks"
 _HOPELESS = (_UNPROCESSABLE, 409)
 #: Those by which it says that a certificate proves nothing to it any more, and what it says of one inside TLS.
 _NO_PROOF = (401, 403)
@@ -119,7 +122,26 @@ class CaSource:
                 )
                 self._svid = None
                 self._present()
-        return await self._sign(asking, self.token)
+        try:
+            return await self._sign(asking, self.token)
+        except CaRefused as error:
+            raise self._because_of_ours(error) from None
+
+    def _because_of_ours(self, error: CaRefused) -> PkiError:
+        """``error``, and first that we have a certificate and could not show it, where that is so."""
+        if self._svid is None or self.client.security is None or error.status != _UNAUTHORIZED:
+            return error
+        about = f"our own certificate, that of {self.spiffe_id}, is not shown to the CA"
+        clocks = self.client.compared_clocks()
+        told = [
+            evolve(
+                problem,
+                detail="; ".join(filter(None, (f"{about}: {problem.detail}", clocks))),
+                remedy=_REJOIN if problem.code == Code.EXPIRED else problem.remedy,
+            )
+            for problem in date_problems(self._svid.leaf, self.now())
+        ]
+        return CaRefused(error.status, (*told, *error.problems))
 
     async def _sign(self, asking: _Question, token: JoinToken | None) -> Sequence[x509.Certificate]:
         return await self.client.sign(

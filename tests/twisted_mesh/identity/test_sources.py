@@ -44,6 +44,7 @@ class Client:
     address: CaAddress = CaAddress("unix", "/run/ca.sock")  # noqa: RUF009 - it is frozen
     asked: list[Any] = field(factory=list)
     idempotency_keys: list[str] = field(factory=list)
+    security: Any = None
     tokens: list[JoinToken | None] = field(factory=list)
     certify: MemoryKey | None = None
     news: list[TrustNews] = field(factory=list)
@@ -190,6 +191,26 @@ def test_what_it_has_it_presents_to_the_ca_until_that_ends(rig: Rig) -> None:
     rig.client.presented.clear()
     result_of(source.obtain(P256))
     assert rig.client.presented[0] is None
+
+
+def test_one_whose_certificate_has_ended_says_so_before_that_it_has_no_proof(rig: Rig) -> None:
+    time = [NOW]
+    client: Any = rig.client
+    client.security = object()  # it is asked over TLS
+    source = CaSource(client, BACKEND, lambda: time[0], rig.log)
+    result_of(source.obtain(P256))
+    time[0] += 2 * HOUR
+    rig.client.away = CaRefused(401, [Problem("no-proof", "no certificate was shown")])
+    with pytest.raises(CaRefused) as refused:
+        result_of(source.obtain(P256))
+    assert refused.value.status == 401
+    first, second = refused.value.problems
+    assert (first.code, second.code) == ("expired", "no-proof")
+    assert first.detail.startswith(
+        f"our own certificate, that of {BACKEND}, is not shown to the CA: the certificate expired at "
+    )
+    assert first.detail.endswith("; the CA's clock agrees with ours")
+    assert "new join token" in first.remedy
 
 
 def test_the_log_tells_the_steps_in_the_guides_words(rig: Rig) -> None:
