@@ -125,3 +125,16 @@ def test_a_revoked_server_is_refused_by_its_clients(shared: House) -> None:
         shared.processes.append(client)
         assert client.wait() == 1
         assert "mesh-client: revoked: serial" in client.text
+
+
+def test_who_was_turned_away_and_is_revoked_then_is_not_even_told(
+    shared: House, choosy: tuple[Running, int]
+) -> None:
+    server, port = choosy
+    gone = shared.identity("revoked-5")
+    with tls(port, shared.root, gone) as connection:
+        server.wait_for(r"refused: not-authorized: spiffe://mesh\.local/service/revoked-5 is not")
+        revoke(shared, gone)
+        began = time.monotonic()
+        assert _rest(connection) == b""
+        assert time.monotonic() - began < 8, "and not after the time for a handshake"
