@@ -44,6 +44,12 @@ def until(is_so: Callable[[], bool], otherwise: Callable[[], object] = str) -> N
         time.sleep(0.02)
 
 
+def is_listening(path: Path) -> bool:
+    """Whether somebody takes connections at a unix socket: it is bound before that."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
 class NeverSaid(AssertionError):
     """A process did not print what was waited for."""
 

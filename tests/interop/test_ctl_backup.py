@@ -170,4 +170,6 @@ def test_what_is_no_backup_is_refused(house: House, archive: Path) -> None:
     archive.write_bytes(b"no tar at all")
     assert "is no backup of a CA, or a damaged one" in told(house.ctl("backup", "show", archive), 2)
     assert "cannot be read (No such file" in told(house.ctl("backup", "restore", "/none"), 2)
-    assert "is not there, or not for you to see" in told(house.ctl("backup", "create", archive), 2)
+    assert "is not there, or not for you to see" in told(
+        house.ctl("backup", "create", archive, "--overwrite"), 2
+    )

@@ -16,6 +16,7 @@ from twisted_mesh.state.memory import reading_of
 #: Why a request may be refused. Others count as ``other``.
 REQUEST_CODES = (
     Code.NO_PROOF,
+    Code.CLOCK_BEHIND,
     Code.NOT_AUTHORIZED,
     Code.REVOKED,
     Code.MALFORMED,

@@ -328,7 +328,7 @@ LEAF = certificates_pem([mesh().leaf()])
 #: What is broken, the file that has to be named, and a word of the rule.
 BROKEN: dict[str, tuple[Callable[[StateDirectory], None], str, str]] = {
     "root certificate gone": (gone("root.crt"), "root.crt", "restore it from a backup"),
-    "root certificate empty": (written("root.crt", b""), "root.crt", "no certificates in PEM"),
+    "root certificate empty": (written("root.crt", b""), "root.crt", "there is nothing in it"),
     "root certificate cut short": (cut_short("root.crt"), "root.crt", "no certificates in PEM"),
     "root certificate twice": (twice("root.crt"), "root.crt", "2 certificates"),
     "root certificate a directory": (a_directory("root.crt"), "root.crt", "cannot be read"),

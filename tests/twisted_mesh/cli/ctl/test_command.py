@@ -101,7 +101,7 @@ SERIAL = "1f2e"
         ("cert revoke --issued-before noon --yes", "--issued-before: 'noon' is not a time"),
         (
             "cert revoke --key /dev/null --yes",
-            "--key /dev/null cannot be read (it is a device or a socket",
+            "--key /dev/null: there is nothing in it",
         ),
         (f"cert revoke --serial {SERIAL} --yes --reason certificateHold", "is not one of"),
         (f"cert revoke --serial {SERIAL}", "no terminal to ask for confirmation at: add --yes"),
