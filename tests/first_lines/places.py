@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -123,15 +124,16 @@ def silent_socket(directory: Path) -> str:
 def closed_directory(directory: Path) -> str:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
-    (directory / "closed" / "state" / "ca").mkdir(parents=True)
-    for above in (directory, *directory.parents[:2]):
-        above.chmod(above.stat().st_mode | 0o711)
-    (directory / "closed").chmod(0o700)
-    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    env = {"MESH_STATE_DIR": str(directory / "closed" / "state"), "NO_COLOR": "1", "HOME": "/"}
-    return run(
-        require_tool("setpriv"), *become[1:], BIN / "mesh-ctl", "ca", "show", cwd=Path("/"), env=env
-    ).stderr
+    # Not below pytest's own directory, which is closed to others itself.
+    with TemporaryDirectory() as reachable:
+        Path(reachable).chmod(0o711)
+        closed = Path(reachable) / "closed"
+        (closed / "state" / "ca").mkdir(parents=True)
+        closed.chmod(0o700)
+        become = ("--reuid=65534", "--regid=65534", "--clear-groups")
+        env = {"MESH_STATE_DIR": str(closed / "state"), "NO_COLOR": "1", "HOME": "/"}
+        words = (require_tool("setpriv"), *become, BIN / "mesh-ctl", "ca", "show")
+        return run(*words, cwd=Path("/"), env=env).stderr
 
 
 def tls_at_our_plain_port(directory: Path) -> str:
