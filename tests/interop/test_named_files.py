@@ -12,7 +12,9 @@ from tests.authorities import key, mesh
 from tests.mangled import MANGLINGS, secret_key
 from tests.running import BIN, PATIENCE
 
-pytestmark = pytest.mark.interop
+pytestmark = pytest.mark.interop(
+    "tests/test_first_lines.py::test_the_first_line_names_the_cause_and_the_cure"
+)
 
 
 @pytest.fixture
