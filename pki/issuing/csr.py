@@ -4,26 +4,49 @@ import hashlib
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import ip_address
+from itertools import islice
 from typing import Self
 
-from attrs import field, frozen
+from attrs import frozen
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from pki.codes import Code
-from pki.der import blocks, inside
-from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, discreet, printable
-from pki.keys import MemoryKey, PublicKey, is_strong, kind_of, spki_der, weaknesses
+from pki.der import SEQUENCE, blocks, der_labels
+from pki.errors import Malformed, Problem, Refused, discreet, printable
+from pki.issuing.certification_request import (
+    BadRequestForm,
+    CertificationRequest,
+    alternative_names_in,
+    read_request,
+    subject_text,
+)
+from pki.issuing.request_key import proven_key
+from pki.keys import MemoryKey, PublicKey
 from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
-from pki.svid.names import BadDnsName, IPAddress, alternative_names, dns_name, subject_for
-from pki.svid.x509svid import extension
+from pki.svid import names
+from pki.svid.names import BadDnsName, IPAddress, alternative_names, subject_for
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
 _LONGEST_REMEMBERED = 1024
+#: GeneralNames that no SVID carries, by their tags (RFC 5280 section 4.2.1.6).
+_OTHER_NAMES = {
+    0xA0: "an otherName",
+    0x81: "an e-mail address",
+    0xA3: "an X.400 address",
+    0xA4: "a directory name",
+    0xA5: "an EDI party's name",
+    0x88: "a registered ID",
+}
+
+
+class _TooMany(BadRequestForm):
+    """More names than anybody needs: none of them is told of."""
+
+    code = Code.TOO_MANY_NAMES
 
 
 @frozen
@@ -63,9 +86,8 @@ class IssuanceRequest:
         csr = load_csr(pem)
         problems: list[Problem] = []
         spiffe_id = _requested_id(requested_id, trust_domain, problems)
-        info = csr.tbs_certrequest_bytes
-        key = _public_key(csr, info, forbidden_keys, problems)
-        named = _named(_encoded_names(csr, info, requested_id))
+        key = proven_key(csr, forbidden_keys, problems)
+        named = _named(_EncodedNames(csr.subject, csr.attributes, requested_id))
         problems += named.problems
         if ttl is not None and ttl < timedelta(seconds=1):
             problems.append(
@@ -80,25 +102,21 @@ class IssuanceRequest:
             ip_addresses=named.ip_addresses,
             ttl=ttl,
             subject=named.subject,
-            digest=hashlib.sha256(csr.public_bytes(serialization.Encoding.DER)).hexdigest(),
+            digest=hashlib.sha256(csr.der).hexdigest(),
         )
 
 
-def load_csr(pem: bytes) -> x509.CertificateSigningRequest:
-    """The one CSR in ``pem``, unchecked. Raises :class:`Malformed`."""
+def load_csr(pem: bytes) -> CertificationRequest:
+    """The one CSR in ``pem``, or in DER, unchecked. Raises :class:`Malformed`."""
     if len(pem) > MAX_CSR_SIZE:
         raise Malformed(f"a CSR has at most {MAX_CSR_SIZE} bytes, this one {len(pem)}")
-    der = _der_of(pem)
-    try:
-        return x509.load_der_x509_csr(der)
-    except HOSTILE_INPUT:
-        raise Malformed(
-            "the CSR cannot be decoded: its PEM or DER is damaged or cut short"
-        ) from None
+    return read_request(_der_of(pem))
 
 
 def _der_of(data: bytes) -> bytes:
     """The one CSR of a file in PEM or DER. Raises :class:`Malformed`."""
+    if data[:1] == bytes((SEQUENCE,)) and not der_labels(data):
+        return data  # whoever reads it says what is wrong
     try:
         held = blocks(data)
     except Malformed as error:
@@ -163,74 +181,6 @@ def _requested_id(
     return spiffe_id
 
 
-def _public_key(
-    csr: x509.CertificateSigningRequest,
-    info: bytes,
-    forbidden: Collection[bytes],
-    problems: list[Problem],
-) -> PublicKey | None:
-    try:
-        key = csr.public_key()
-        digest = csr.signature_hash_algorithm
-        weak = weaknesses(key)
-        strong = is_strong(csr)
-        # A signature is checked with the stranger's key, at the price that this key sets: only a good one's is.
-        proven = _is_proven(csr, info, key) if strong and not weak else None
-    except HOSTILE_INPUT:
-        problems.append(
-            _problem(
-                Code.WEAK_KEY,
-                "the CSR's public key or signature algorithm is unknown or malformed (a point not on its curve, say)",
-                "make a new key and CSR",
-                "csr",
-            )
-        )
-        return None
-    problems += weak
-    if not strong:
-        problems.append(
-            _problem(
-                Code.WEAK_SIGNATURE,
-                f"the CSR is signed with {digest.name if digest else 'an unknown hash'}",
-                "sign it with SHA-256, SHA-384 or SHA-512",
-                "csr",
-            )
-        )
-    elif proven is False:
-        problems.append(
-            _problem(
-                Code.NO_POSSESSION,
-                "the CSR's signature does not match its key: possession of the private key is not proven",
-                "make the CSR anew with the key that it names",
-                "csr",
-            )
-        )
-    if not isinstance(key, PublicKey):
-        return None
-    if spki_der(key) in forbidden:
-        problems.append(
-            _problem(
-                Code.FORBIDDEN_KEY,
-                "this is a certificate authority's own key",
-                "make a key of your own",
-                "csr",
-            )
-        )
-    return key
-
-
-def _is_proven(csr: x509.CertificateSigningRequest, info: bytes, key: PublicKeyTypes) -> bool:
-    """The same as ``csr.is_signature_valid``, which decodes the key once more."""
-    kind, oid = kind_of(key), csr.signature_algorithm_oid
-    if kind is None or oid not in kind.verifiable:
-        return csr.is_signature_valid
-    try:
-        kind.verify(key, csr.signature, info, kind.verifiable[oid])
-    except InvalidSignature:
-        return False
-    return True
-
-
 @frozen
 class _EncodedNames:
     """What a workload's CSRs have in common, whatever the key: who they are for, in DER."""
@@ -238,7 +188,6 @@ class _EncodedNames:
     subject: bytes
     attributes: bytes
     requested_id: str
-    csr: x509.CertificateSigningRequest = field(eq=False)
 
 
 @frozen
@@ -249,17 +198,6 @@ class _Names:
     dns_names: tuple[str, ...]
     ip_addresses: tuple[IPAddress, ...]
     problems: tuple[Problem, ...]
-
-
-def _encoded_names(
-    csr: x509.CertificateSigningRequest, info: bytes, requested_id: str
-) -> _EncodedNames:
-    """``info`` is a CertificationRequestInfo (RFC 2986 section 4.1) that cryptography has parsed."""
-    start, _ = inside(info, 0)
-    _, start = inside(info, start)  # after the version
-    _, end = inside(info, start)
-    _, rest = inside(info, end)  # after the key
-    return _EncodedNames(info[start:end], info[rest:], requested_id, csr)
 
 
 def _named(encoded: _EncodedNames) -> _Names:
@@ -276,83 +214,83 @@ def _remembered(encoded: _EncodedNames) -> _Names:
 
 def _decoded(encoded: _EncodedNames) -> _Names:
     problems: list[Problem] = []
-    dns_names, ip_addresses = _names(encoded.csr, encoded.requested_id, problems)
-    subject = _subject(encoded.csr, problems)
-    return _Names(subject, dns_names, ip_addresses, tuple(problems))
-
-
-def _subject(csr: x509.CertificateSigningRequest, problems: list[Problem]) -> str:
+    dns_names: dict[str, None] = {}
+    ip_addresses: dict[IPAddress, None] = {}
     try:
-        return printable(csr.subject.rfc4514_string())
-    except HOSTILE_INPUT:
-        problems.append(
-            _problem(
-                Code.MALFORMED,
-                "the CSR's subject cannot be decoded",
-                "leave it empty: it is not copied into the certificate",
-                "csr",
+        found = tuple(islice(alternative_names_in(encoded.attributes), _MAX_NAMES + 1))
+        if len(found) > _MAX_NAMES:
+            raise _TooMany(
+                f"names more than {_MAX_NAMES}", "ask for fewer, or for several certificates"
             )
-        )
-        return ""
+        for tag, content in found:
+            match tag:
+                case names.DNS_NAME:
+                    dns_names.update(_dns_name(content, problems))
+                case names.IP_ADDRESS:
+                    ip_addresses.update(_address(content, problems))
+                case names.URI:
+                    _check_uri(_text(content), encoded.requested_id, problems)
+                case _:
+                    what = _OTHER_NAMES.get(tag, "a name of a kind that there is not")
+                    problems.append(_unsupported(f"the CSR carries {what}"))
+    except BadRequestForm as bad:
+        problems.append(_problem(bad.code, bad.detail, bad.remedy, "csr"))
+    subject = subject_text(encoded.subject)
+    return _Names(subject, tuple(dns_names), tuple(ip_addresses), tuple(problems))
 
 
-def _names(
-    csr: x509.CertificateSigningRequest, requested_id: str, problems: list[Problem]
-) -> tuple[tuple[str, ...], tuple[IPAddress, ...]]:
+def _dns_name(content: bytes, problems: list[Problem]) -> dict[str, None]:
     try:
-        names = list(extension(csr, x509.SubjectAlternativeName) or ())
-    except HOSTILE_INPUT:
+        return {names.dns_name(_text(content)): None}
+    except BadDnsName as bad:
+        problems.append(_problem(bad.code, bad.detail, bad.remedy, "csr"))
+        return {}
+
+
+def _check_uri(uri: str, requested_id: str, problems: list[Problem]) -> None:
+    if uri != requested_id:
         problems.append(
             _problem(
-                Code.MALFORMED,
-                "the CSR's extensions cannot be decoded, or one appears twice",
-                "make the CSR anew",
+                Code.WRONG_URI,
+                f"the CSR names the URI {printable(uri, 120)!r}, "
+                f"and {discreet(requested_id, 120)!r} was requested",
+                "let the CSR carry the requested ID as its only URI, or none",
                 "csr",
             )
         )
-        return (), ()
-    if len(names) > _MAX_NAMES:
+
+
+def _address(content: bytes, problems: list[Problem]) -> dict[IPAddress, None]:
+    """An address has 4 or 16 bytes; twice as many are a network, and others mostly its text."""
+    if len(content) in (4, 16):
+        return {ip_address(content): None}
+    try:
+        written = names.address(content.decode("ascii"))
+    except (Malformed, UnicodeDecodeError):
+        what = "a network" if len(content) in (8, 32) else f"an IP address of {len(content)} bytes"
         problems.append(
-            _problem(
-                Code.TOO_MANY_NAMES,
-                f"a CSR names at most {_MAX_NAMES}, this one {len(names)}",
-                "",
-                "csr",
+            _unsupported(f"the CSR carries {what}, and an address has 4 or 16", "name each address")
+        )
+    else:
+        problems.append(
+            _unsupported(
+                f"the CSR carries the IP address {written} as text, and an address has 4 or 16 bytes",
+                f"ask for it as IP:{written} with openssl, or san=ip:{written} with keytool",
             )
         )
-        return (), ()
-    dns_names: list[str] = []
-    ip_addresses: list[IPAddress] = []
-    for name in names:
-        value = name.value
-        if isinstance(name, x509.UniformResourceIdentifier):
-            if value != requested_id:
-                problems.append(
-                    _problem(
-                        Code.WRONG_URI,
-                        f"the CSR names the URI {printable(str(value), 120)!r}, "
-                        f"and {discreet(requested_id, 120)!r} was requested",
-                        "let the CSR carry the requested ID as its only URI, or none",
-                        "csr",
-                    )
-                )
-        elif isinstance(name, x509.DNSName):
-            try:
-                dns_names.append(dns_name(name.value))
-            except BadDnsName as bad:
-                problems.append(_problem(bad.code, bad.detail, bad.remedy, "csr"))
-        elif isinstance(value, IPAddress):
-            ip_addresses.append(value)
-        else:
-            problems.append(
-                _problem(
-                    Code.UNSUPPORTED_NAME,
-                    f"the CSR carries a {type(name).__name__}",
-                    "use URI, DNS and IP names only",
-                    "csr",
-                )
-            )
-    return tuple(dict.fromkeys(dns_names)), tuple(dict.fromkeys(ip_addresses))
+    return {}
+
+
+def _text(content: bytes) -> str:
+    """A name that should be ASCII, as whoever wrote it saw it."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _unsupported(detail: str, remedy: str = "use URI, DNS and IP names only") -> Problem:
+    return _problem(Code.UNSUPPORTED_NAME, detail, remedy, "csr")
 
 
 def _problem(code: Code, detail: str, remedy: str, subject: str = "requested_id") -> Problem:

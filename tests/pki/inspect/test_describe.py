@@ -320,9 +320,7 @@ def test_mutated_certificates_and_csrs_are_described_or_malformed(
 def test_what_follows_inside_a_block_is_told_in_a_sentence(label: str, tail: bytes) -> None:
     der = {
         "CERTIFICATE": mesh().leaf().public_bytes(serialization.Encoding.DER),
-        "CERTIFICATE REQUEST": load_csr(build_csr(key(9), BACKEND)).public_bytes(
-            serialization.Encoding.DER
-        ),
+        "CERTIFICATE REQUEST": load_csr(build_csr(key(9), BACKEND)).der,
     }[label]
     (shown,) = describe(pem(label, der + tail), NOW)
     assert shown.is_shown

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pki.der import blocks
 from pki.errors import HOSTILE_INPUT, PkiError, discreet
+from pki.issuing.certification_request import read_request
 from pki.keys import key_id
 from pki.pem import CERTIFICATE, PUBLIC_KEY, REQUEST
 from pki.serial import parse_serial, serial_hex
@@ -76,6 +77,8 @@ def key_meant(text: str) -> str:
         if label in _KEYS:
             try:
                 return key_id(_KEYS[label](der))
+            except PkiError as error:
+                raise Unusable(f"--key {discreet(text)}: {error}") from None
             except HOSTILE_INPUT:
                 raise Unusable(f"--key {discreet(text)}: its {label} cannot be read") from None
     raise Unusable(
@@ -121,7 +124,7 @@ def _blocks(option: str, name: str) -> list[tuple[str, bytes]]:
 
 _KEYS: dict[str, Callable[[bytes], PublicKeyTypes]] = {
     CERTIFICATE: lambda der: x509.load_der_x509_certificate(der).public_key(),
-    REQUEST: lambda der: x509.load_der_x509_csr(der).public_key(),
+    REQUEST: lambda der: read_request(der).public_key(),
     PUBLIC_KEY: load_der_public_key,
 }
 
