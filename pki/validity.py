@@ -87,11 +87,6 @@ def rfc3339_exactly(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def spoken_time(moment: datetime) -> str:
-    """For people: ``2026-11-23 10:00:00 UTC``."""
-    return rfc3339(moment).replace("T", " ").replace("Z", " UTC")
-
-
 def parse_rfc3339(text: str) -> datetime:
     """A time with its offset, fractions allowed. Raises :class:`Malformed`."""
     try:

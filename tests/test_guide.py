@@ -13,7 +13,7 @@ from attrs import frozen
 from tests.running import Mesh, Running, mesh
 from tests.tools import require_tool
 
-TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 SERIAL = r"([0-9A-F]{2}:){15}[0-9A-F]{2}"
 ISSUER = r"CN=mtls-mesh-issuing-ca,OU=generation 1,O=mesh\.local"
 SERVER_ID = r"spiffe://mesh\.local/service/api-server"

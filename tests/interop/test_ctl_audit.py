@@ -37,7 +37,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def test_the_first_look_trusts_and_the_next_compares(watched: House, tmp_path: Path) -> None:
     first = watched.ctl("audit", "verify")
     assert re.fullmatch(
-        r"ok: \d+ entries, checkpoint of [-0-9: ]+ UTC, \d+ checkpoints compared, "
+        r"ok: \d+ entries, checkpoint of [-0-9:T]+Z, \d+ checkpoints compared, "
         r"\d+ rows of the record compared with it; "
         r"trusted from now on: mesh\.local/audit/\S+\n",
         first.stdout,
@@ -45,7 +45,7 @@ def test_the_first_look_trusts_and_the_next_compares(watched: House, tmp_path: P
     issue(watched, ALICE)
     second = watched.ctl("audit", "verify")
     assert re.search(
-        r"consistent with the \d+ seen at [-0-9: ]+ UTC; signed by mesh", second.stdout
+        r"consistent with the \d+ seen at [-0-9:T]+Z; signed by mesh", second.stdout
     )
     assert (first.returncode, second.returncode) == (0, 0)
 

@@ -18,7 +18,7 @@ from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
-from pki.validity import spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.runtime.clock import RELEASE
@@ -237,7 +237,7 @@ async def _create(
     """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
     if now < RELEASE.at:
         raise WrongState(
-            f"here it is {spoken_time(now)}, and this program came out on {RELEASE.at:%Y-%m-%d}: no root is made by a "
+            f"here it is {rfc3339(now)}, and this program came out on {RELEASE.at:%Y-%m-%d}: no root is made by a "
             "clock that cannot be right; set this machine's clock, and start again"
         )
     _log.info(
@@ -273,8 +273,8 @@ def _load(
         raise WrongState(f"{state.root_certificate} cannot be told to anybody: {error}") from None
     if not validity_of(root).contains(now):
         raise WrongState(
-            f"{subject_of(root)} is valid from {spoken_time(root.not_valid_before_utc)} to "
-            f"{spoken_time(root.not_valid_after_utc)}, and here it is {spoken_time(now)}: check this machine's clock"
+            f"{subject_of(root)} is valid from {rfc3339(root.not_valid_before_utc)} to "
+            f"{rfc3339(root.not_valid_after_utc)}, and here it is {rfc3339(now)}: check this machine's clock"
         )
     active, others = IssuingFiles(state, keys, root).load(now)
     authorities = Authorities(root, root_key, active).with_issuing(active, others)
@@ -287,14 +287,14 @@ def _refuse_ended(authorities: Authorities, keys: KeyFiles, now: datetime) -> No
     line = authorities.line
     if now < line.active.validity.not_before and resumable(line.retired, now) is None:
         raise WrongState(
-            f"the issuing CA is valid from {spoken_time(line.active.validity.not_before)}, and here it is "
-            f"{spoken_time(now)}: check this machine's clock; if that is right now and was ahead at an earlier start, "
+            f"the issuing CA is valid from {rfc3339(line.active.validity.not_before)}, and here it is "
+            f"{rfc3339(now)}: check this machine's clock; if that is right now and was ahead at an earlier start, "
             f"bring back from a backup what was active then, issuing.crt and {keys.path('issuing.key')}"
         )
     successor = line.prepared is not None and line.prepared.validity.contains(now)
     if now > line.active.ends_at and authorities.root_key is None and not successor:
         raise WrongState(
-            f"the issuing CA is not valid at {spoken_time(now)}, and the root's key is not here to make another: "
+            f"the issuing CA is not valid at {rfc3339(now)}, and the root's key is not here to make another: "
             f"check this machine's clock, or bring {keys.path('root.key')} back and start again"
         )
 
@@ -331,6 +331,6 @@ def tell_certificate(title: str, cert: x509.Certificate) -> None:
         title=title,
         subject=subject_of(cert),
         serial=serial_pairs(cert.serial_number),
-        not_before=spoken_time(cert.not_valid_before_utc),
-        not_after=spoken_time(cert.not_valid_after_utc),
+        not_before=rfc3339(cert.not_valid_before_utc),
+        not_after=rfc3339(cert.not_valid_after_utc),
     )

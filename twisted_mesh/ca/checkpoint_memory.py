@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pki.audit.log import BadCheckpoint, Checkpoint, Replaced, Unvouched, Verifier
 from pki.errors import PkiError
-from pki.validity import spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import read_file, write_whole
 from twisted_mesh.state.memory import Memory
@@ -111,7 +111,7 @@ class CheckpointMemory:
                     event="checkpoints-lost",
                     path=str(self.path),
                     size=saved.checkpoint.size if saved else 0,
-                    at=spoken_time(saved.checkpoint.at) if saved else "no time",
+                    at=rfc3339(saved.checkpoint.at) if saved else "no time",
                 )
             return saved
         if count:

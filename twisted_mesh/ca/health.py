@@ -16,7 +16,7 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.keys import verify
 from pki.svid.x509svid import validity_of
-from pki.validity import spoken_duration, spoken_time
+from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
@@ -186,7 +186,7 @@ class Health:
                 f"the clock was moved by {spoken_duration(stepped)} since the start",
                 "compare it with another machine's; restart the CA once it is right",
             )
-        return Check("clock", Standing.OK, f"it is {spoken_time(now)}")
+        return Check("clock", Standing.OK, f"it is {rfc3339(now)}")
 
     async def _issuer(self) -> Check:
         validity, now = validity_of(self.authorities.current.issuing.certificate), self.now()
@@ -194,14 +194,14 @@ class Health:
             return Check(
                 "issuer",
                 Standing.FAIL,
-                f"the issuing CA is not valid yet (from {spoken_time(validity.not_before)})",
+                f"the issuing CA is not valid yet (from {rfc3339(validity.not_before)})",
                 "set this machine's clock right",
             )
         if not validity.contains(now):
             return Check(
                 "issuer",
                 Standing.FAIL,
-                f"the issuing CA has ended ({spoken_time(validity.not_after)})",
+                f"the issuing CA has ended ({rfc3339(validity.not_after)})",
                 "check the clock; bring the root's key back, so that a new one can be made",
             )
         left = f"the issuing CA is good for {spoken_duration(validity.not_after - now)} more"

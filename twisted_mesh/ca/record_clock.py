@@ -10,7 +10,7 @@ from attrs import define, field
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem
-from pki.validity import spoken_duration, spoken_time
+from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.interface import IStore
@@ -57,7 +57,7 @@ class RecordClock:
         return Problem(
             Code.UNHEALTHY_CLOCK,
             f"the clock is {spoken_duration(behind)} behind the latest act on record: here it is "
-            f"{spoken_time(self.now())}, and something was recorded at {spoken_time(self.latest)}",
+            f"{rfc3339(self.now())}, and something was recorded at {rfc3339(self.latest)}",
             _CURE,
         )
 
@@ -67,7 +67,7 @@ class RecordClock:
             return
         raise ClockBehind(
             f"the CA's clock is behind its own record: what is signed now would have ended by "
-            f"{spoken_time(self.latest)}, when something was recorded already; {_CURE}"
+            f"{rfc3339(self.latest)}, when something was recorded already; {_CURE}"
         )
 
     def is_right(self) -> bool:
@@ -84,8 +84,8 @@ class RecordClock:
                 "{latest}. The CA is not ready, and signs nothing that would end before then: {cure}",
                 event="clock-behind",
                 behind=spoken_duration(behind),
-                now=spoken_time(self.now()),
-                latest=spoken_time(self.latest),
+                now=rfc3339(self.now()),
+                latest=rfc3339(self.latest),
                 cure=_CURE,
             )
         elif behind is None and self._is_told:

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from pki.errors import PkiError
 from pki.serial import serial_pairs
 from pki.svid.x509svid import X509Svid, subject_of
-from pki.validity import spoken_duration, spoken_time
+from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 
@@ -46,8 +46,8 @@ class RotationLog:
             issuer=svid.leaf.issuer.rfc4514_string(),
             subject=subject_of(svid.leaf),
             spiffe_id=str(svid.spiffe_id),
-            not_before=spoken_time(validity.not_before),
-            not_after=spoken_time(validity.not_after),
+            not_before=rfc3339(validity.not_before),
+            not_after=rfc3339(validity.not_after),
             expires_in=spoken_duration(validity.not_after - self.now()),
         )
         if not first:
@@ -63,7 +63,7 @@ class RotationLog:
                 event="rotation-complete",
                 connections=connections,
                 serial=serial_pairs(svid.leaf.serial_number),
-                next_rotation=spoken_time(next_rotation),
+                next_rotation=rfc3339(next_rotation),
             )
 
     def failed(

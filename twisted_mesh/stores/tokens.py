@@ -6,7 +6,7 @@ from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, in
 
 from pki.errors import discreet
 from pki.policy.join_token import token_id
-from pki.validity import spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.stores import entries, log
 from twisted_mesh.stores.commands import CreateToken, RecordIntent, RevokeToken
 from twisted_mesh.stores.records import (
@@ -114,7 +114,7 @@ def spend(connection: Connection, command: RecordIntent, digest: bytes) -> None:
     ended = token.expires_at if token.revoked_at is None else token.revoked_at
     happened = "expired" if status is TokenStatus.EXPIRED else "was revoked"
     raise TokenDead(
-        f"the join token {token.id} {happened} at {spoken_time(ended)}: have an administrator make another "
+        f"the join token {token.id} {happened} at {rfc3339(ended)}: have an administrator make another "
         "(mesh-ctl token create)"
     )
 

@@ -5,7 +5,7 @@ from typing import cast
 from twisted.application.service import IService
 
 from pki.spiffe import SpiffePattern
-from pki.validity import spoken_duration, spoken_time
+from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -186,7 +186,7 @@ class ServerService(MeshService):
             "Certificate rotation scheduled:\n  Next rotation: {next_rotation} (in {wait})\n"
             "Ready to accept mTLS connections.",
             event="ready",
-            next_rotation=spoken_time(rotation),
+            next_rotation=rfc3339(rotation),
             wait=spoken_duration(rotation - wall_clock()),
         )
 

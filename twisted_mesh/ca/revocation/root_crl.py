@@ -17,7 +17,7 @@ from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
 from pki.issuing.authority import Authority
 from pki.keys import MemoryKey, key_id
 from pki.svid.revocation_set import Revocation
-from pki.validity import rfc3339, spoken_duration, spoken_time
+from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.revocation.crl import PublishedCrl
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
@@ -144,7 +144,7 @@ class RootCrl:
         _log.info(
             "The root's CRL is signed, and holds until {until}",
             event="root-crl-signed",
-            until=spoken_time(span.next_update),
+            until=rfc3339(span.next_update),
             number=number,
         )
 

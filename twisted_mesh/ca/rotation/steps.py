@@ -19,7 +19,7 @@ from pki.issuing.authority import Authority
 from pki.issuing.rotation import Rules, Step, Term
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.serial import serial_hex, serial_pairs
-from pki.validity import rfc3339, spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import (
     Authorities,
     CurrentAuthorities,
@@ -132,7 +132,7 @@ class RotationSteps:
             "The next issuing CA is prepared, and takes over at {when}",
             made,
             event="issuing-prepared",
-            when=spoken_time(active_until),
+            when=rfc3339(active_until),
         )
 
     async def _make(self, root_key: MemoryKey) -> Authority:
@@ -185,7 +185,7 @@ class RotationSteps:
             "The issuing CA before it is retired, and answers for what it issued until {when}",
             replaced,
             event="issuing-retired",
-            when=spoken_time(replaced.certificate.not_valid_after_utc),
+            when=rfc3339(replaced.certificate.not_valid_after_utc),
         )
 
     async def resume(self) -> None:
@@ -245,8 +245,8 @@ class RotationSteps:
             "The root's key is deleted here. Certificates can be issued until {issues_until}; it is wanted again at "
             "{wanted_at}, to make the next issuing CA",
             event="root-taken-away",
-            issues_until=spoken_time(detached.issues_until),
-            wanted_at=spoken_time(detached.wanted_at),
+            issues_until=rfc3339(detached.issues_until),
+            wanted_at=rfc3339(detached.wanted_at),
         )
         return detached
 
@@ -300,7 +300,7 @@ def _tell(title: str, authority: Authority, *, event: str, **facts: str) -> None
         event=event,
         subject=authority.name,
         serial=serial_pairs(certificate.serial_number),
-        not_before=spoken_time(certificate.not_valid_before_utc),
-        not_after=spoken_time(certificate.not_valid_after_utc),
+        not_before=rfc3339(certificate.not_valid_before_utc),
+        not_after=rfc3339(certificate.not_valid_after_utc),
         **facts,
     )

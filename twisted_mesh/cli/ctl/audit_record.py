@@ -20,7 +20,7 @@ from pki.audit.record_check import (
 from pki.codes import Code
 from pki.errors import printable
 from pki.serial import parse_serial
-from pki.validity import parse_rfc3339, spoken_time
+from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.messages import Registration, TokenRow
@@ -237,7 +237,7 @@ def young_and_gone(
             Code.LOG_CUT,
             first.size,
             pruned,
-            f"the text of entries {first.size} to {pruned - 1} is gone, which are from after {spoken_time(first.at)}: "
+            f"the text of entries {first.size} to {pruned - 1} is gone, which are from after {rfc3339(first.at)}: "
             "somebody has deleted it, or --keep-audit was shorter once; what it said is not judged",
             is_breach=False,
         )

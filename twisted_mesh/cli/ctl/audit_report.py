@@ -7,7 +7,7 @@ from attrs import frozen
 from pki.audit.auditor import Finding, examine
 from pki.audit.log import Checkpoint, Verifier
 from pki.errors import PkiError
-from pki.validity import spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.audit_record import Compared
 from twisted_mesh.cli.ctl.audit_transcript import Transcript
@@ -48,7 +48,7 @@ class Report:
         size = self.checkpoint.size if self.checkpoint else 0
         told = [output.counted(size, "entry", "entries")]
         if self.checkpoint is not None:
-            told.append(f"checkpoint of {spoken_time(self.checkpoint.at)}")
+            told.append(f"checkpoint of {rfc3339(self.checkpoint.at)}")
         told.append(f"{output.counted(self.held, 'checkpoint')} compared")
         if self.pruned:
             told.append(f"{self.pruned:,} only by hash: their text is pruned")
@@ -59,9 +59,7 @@ class Report:
             if self.record.unjudged:
                 told.append(f"{self.record.unjudged:,} not judged: what says so may be pruned")
         if self.seen is not None and self.ok:
-            told.append(
-                f"consistent with the {self.seen.size:,} seen at {spoken_time(self.seen.at)}"
-            )
+            told.append(f"consistent with the {self.seen.size:,} seen at {rfc3339(self.seen.at)}")
         verdict = output.status_word("ok" if self.ok else "fail")
         output.put(f"{verdict}: {', '.join(told)}; {trusted}")
         return DONE if self.ok else REFUSED

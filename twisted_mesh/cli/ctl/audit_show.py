@@ -9,7 +9,7 @@ from attrs import frozen
 from pki.audit.log import BadEntry, Checkpoint, Entry, Verifier
 from pki.audit.merkle import leaf_hash, verify_inclusion
 from pki.errors import Malformed
-from pki.validity import spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import LogEntry
 from twisted_mesh.api.messages import LARGEST_PAGE
@@ -119,12 +119,12 @@ class Showing:
         if read is None:
             facts["text"] = entry.entry or "(pruned: only its hash is left)"
         else:
-            facts |= {"time": spoken_time(read.at), "act": str(read.act), "object": read.object}
+            facts |= {"time": rfc3339(read.at), "act": str(read.act), "object": read.object}
             facts |= {"actor": read.actor}
             facts |= {"facts": [f"{name}={value}" for name, value in read.facts.items()]}
         facts |= {"leaf": leaf.hex(), "proof": [h.hex() for h in proof]}
         facts["included"] = (
-            f"yes, in the log of {checkpoint.size:,} entries of {spoken_time(checkpoint.at)}, "
+            f"yes, in the log of {checkpoint.size:,} entries of {rfc3339(checkpoint.at)}, "
             f"root {checkpoint.root.hex()}"
         )
         output.put_facts(facts)
@@ -159,7 +159,7 @@ def _cells(entry: LogEntry) -> tuple[str, ...]:
     facts = " ".join(f"{name}={value}" for name, value in read.facts.items())
     return (
         str(entry.position),
-        spoken_time(read.at),
+        rfc3339(read.at),
         str(read.act),
         read.object,
         read.actor,

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pki.errors import PkiError
 from pki.svid.pin import Fingerprint
-from pki.validity import rfc3339, spoken_time
+from pki.validity import rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.backup import creation, record
 from twisted_mesh.backup.archive import ROOT, Archive, Manifest, Signature
@@ -115,7 +115,7 @@ def show(path: Path, *, as_json: bool) -> int:
     checkpoint = record.checkpoint_of(manifest.checkpoint)
     log = f"{manifest.log_size:,} acts"
     if checkpoint is not None:
-        log += f", signed up to {checkpoint.size:,} at {spoken_time(checkpoint.at)}"
+        log += f", signed up to {checkpoint.size:,} at {rfc3339(checkpoint.at)}"
     output.put_facts(
         {
             "made": f"{manifest.created_at} by twisted-mesh {manifest.version}",
@@ -271,10 +271,10 @@ def _sentences(loss: Loss, manifest: Manifest) -> list[str]:
             told.append(f"{count} made {since} would be carried over: what is revoked stays so")
     if loss.acts:
         last = loss.backup.checkpoint
-        signed = f", whose log was last signed at {spoken_time(last.at)}" if last else ""
+        signed = f", whose log was last signed at {rfc3339(last.at)}" if last else ""
         witness = ""
         if loss.witnessed is not None:
-            witness = f"; a witness saw {loss.witnessed.size:,} at {spoken_time(loss.witnessed.at)}"
+            witness = f"; a witness saw {loss.witnessed.size:,} at {rfc3339(loss.witnessed.at)}"
         told.append(
             f"{output.counted(loss.acts, 'entry', 'entries')} of the audit log would be lost {since}{signed}{witness}"
         )

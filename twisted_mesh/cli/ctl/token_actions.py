@@ -14,7 +14,7 @@ from pki.keys import key_id
 from pki.policy.entry import EntryMembers, read_entry
 from pki.policy.join_token import MAX_LIFETIME, JoinToken
 from pki.spiffe import SpiffeId
-from pki.validity import format_duration, parse_duration, parse_rfc3339, spoken_time
+from pki.validity import format_duration, parse_duration, parse_rfc3339, rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import NewToken, TokenRow
 from twisted_mesh.cli.ctl import output
@@ -115,7 +115,7 @@ class Creating:
             {
                 "token": made.id,
                 "buys": f"one certificate of {made.spiffe_id}",
-                "until": spoken_time(parse_rfc3339(made.expires_at)),
+                "until": rfc3339(parse_rfc3339(made.expires_at)),
                 "entry": f"{made.entry} (renewals last until it is deleted)",
             }
         )

@@ -63,7 +63,7 @@ def test_one_line_has_all_that_a_new_machine_needs(capsys: pytest.CaptureFixture
     assert shown.count("mj1_secret") == 1
     assert "token  0123456789ab\n" in shown
     assert f"one certificate of {WEB}" in shown
-    assert "2026-11-23 10:00:00 UTC" in shown
+    assert "2026-11-23T10:00:00Z" in shown
 
 
 def test_the_line_asks_for_the_names_that_are_bought(capsys: pytest.CaptureFixture[str]) -> None:
