@@ -148,6 +148,10 @@ class TextObserver:
         return "\n".join(lines) + "\n"
 
 
+#: Facts that are serials.
+_SERIALS = frozenset(("serial", "serials"))
+
+
 @implementer(ILogObserver)
 class JsonObserver:
     """One JSON object a line: time, level, system, event, message, and every fact under its name."""
@@ -174,7 +178,7 @@ class JsonObserver:
         }
         if subsystem:
             facts = {
-                name: _as_json(value)
+                name: _serials(value) if name in _SERIALS else _as_json(value)
                 for name, value in event.items()
                 if not _PRIVATE.fullmatch(name) and name not in line
             }
@@ -182,6 +186,13 @@ class JsonObserver:
         if "log_failure" in event:
             line["traceback"] = _traceback(event)
         return json.dumps(line) + "\n"
+
+
+def _serials(value: object) -> object:
+    """As all JSON of ours has serials: hex in lower case, without the colons that people like."""
+    if isinstance(value, str):
+        return value.replace(":", "").lower()
+    return [*map(_serials, value)] if isinstance(value, list | tuple) else _as_json(value)
 
 
 def _as_json(value: object) -> object:

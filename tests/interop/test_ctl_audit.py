@@ -44,9 +44,7 @@ def test_the_first_look_trusts_and_the_next_compares(watched: House, tmp_path: P
     )
     issue(watched, ALICE)
     second = watched.ctl("audit", "verify")
-    assert re.search(
-        r"consistent with the \d+ seen at [-0-9:T]+Z; signed by mesh", second.stdout
-    )
+    assert re.search(r"consistent with the \d+ seen at [-0-9:T]+Z; signed by mesh", second.stdout)
     assert (first.returncode, second.returncode) == (0, 0)
 
 
