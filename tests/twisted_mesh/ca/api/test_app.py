@@ -729,6 +729,8 @@ STATUSES = {
             "Undecryptable",
             "OtherKey",
             "BadDnsName",
+            "BadRequestForm",
+            "_TooMany",
             "PassphraseMismatch",
         ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
