@@ -126,8 +126,8 @@ def _csr_of_a_dear_key(size: int) -> bytes:
 
 
 def _csr_of_names(size: int) -> bytes:
-    names = [f"{'a' * 50}{number:08d}.example" for number in range(max(1, size // 100))]
-    return build_csr(key(), BACKEND, names)
+    name = "abcdefghijkl1." * max(1, size // 350)
+    return build_csr(key(), BACKEND, [name] * 16)
 
 
 def _read_csr(data: bytes) -> object:
@@ -363,7 +363,14 @@ READERS = (
         _csr_of_a_dear_key,
         _read_csr,
     ),
-    Reader("CSR, its names", "names without end", 28 * _KIB, _csr_of_names, _read_csr, checks=1),
+    Reader(
+        "CSR, its names",
+        "16 long ones that are none",
+        28 * _KIB,
+        _csr_of_names,
+        _read_csr,
+        checks=1,
+    ),
     Reader(
         "certificates in PEM",
         "one after another",
@@ -418,7 +425,7 @@ READERS = (
     ),
     Reader(
         "saved request, for `why`",
-        "names without end",
+        "16 long names that are none",
         30 * _KIB,
         _saved_request,
         _explain,

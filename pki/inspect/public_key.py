@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pki.der import OBJECT_IDENTIFIER
 from pki.errors import HOSTILE_INPUT, Malformed
-from pki.inspect.ber import Node, bits_of, first, integer_of, oid_of
+from pki.inspect.ber import Node, bits_of, definite, first, integer_of, oid_of
 from pki.inspect.oid_names import CURVES, KEYS
 from pki.inspect.remarks import Remarks
 from pki.keys import KeyAlgorithm
@@ -43,7 +43,7 @@ def read_public_key(spki: Node, remarks: Remarks) -> tuple[PublicKeyFacts, Publi
     algorithm = KEYS.get(oid, oid)
     key = None
     try:
-        key = load_der_public_key(spki.whole)
+        key = _load(spki)
     except UnsupportedAlgorithm:
         remarks.note(f"its public key at byte {spki.at} is of a kind that is not used here")
     except HOSTILE_INPUT:
@@ -71,6 +71,20 @@ def read_public_key(spki: Node, remarks: Remarks) -> tuple[PublicKeyFacts, Publi
         PublicKeyFacts(algorithm, known.label if known else label, bits, curve, exponent, digest),
         key,
     )
+
+
+def _load(spki: Node) -> PublicKeyTypes:
+    """The key, however long its lengths are. Raises what cryptography raises."""
+    try:
+        return load_der_public_key(spki.whole)
+    except ValueError:
+        try:
+            shortest = definite(spki)
+        except Malformed:
+            shortest = spki.whole
+        if shortest == spki.whole:
+            raise
+        return load_der_public_key(shortest)
 
 
 def _algorithm(spki: Node) -> str:

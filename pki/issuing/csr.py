@@ -31,6 +31,8 @@ from pki.svid.names import BadDnsName, IPAddress, alternative_names, subject_for
 
 MAX_CSR_SIZE = 32 * 1024
 _MAX_NAMES = 64
+#: Names that are refused and told of: those who see to them come back.
+_MOST_TOLD = 16
 _LONGEST_REMEMBERED = 1024
 #: GeneralNames that no SVID carries, by their tags (RFC 5280 section 4.2.1.6).
 _OTHER_NAMES = {
@@ -41,12 +43,6 @@ _OTHER_NAMES = {
     0xA5: "an EDI party's name",
     0x88: "a registered ID",
 }
-
-
-class _TooMany(BadRequestForm):
-    """More names than anybody needs: none of them is told of."""
-
-    code = Code.TOO_MANY_NAMES
 
 
 @frozen
@@ -219,10 +215,18 @@ def _decoded(encoded: _EncodedNames) -> _Names:
     try:
         found = tuple(islice(alternative_names_in(encoded.attributes), _MAX_NAMES + 1))
         if len(found) > _MAX_NAMES:
-            raise _TooMany(
-                f"names more than {_MAX_NAMES}", "ask for fewer, or for several certificates"
+            problems.append(
+                _problem(
+                    Code.TOO_MANY_NAMES,
+                    f"a CSR names at most {_MAX_NAMES}, and this one more",
+                    "ask for fewer, or for several certificates",
+                    "csr",
+                )
             )
+            found = ()
         for tag, content in found:
+            if len(problems) == _MOST_TOLD:
+                break
             match tag:
                 case names.DNS_NAME:
                     dns_names.update(_dns_name(content, problems))

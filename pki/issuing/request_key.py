@@ -31,6 +31,7 @@ _WEAK = {
         "1.2.840.113549.1.1.14": "SHA-224",
         "1.2.840.10045.4.3.1": "SHA-224",
         "2.16.840.1.101.3.4.3.1": "SHA-224",
+        **{f"2.16.840.1.101.3.4.3.{n}": "SHA-3" for n in range(5, 17)},
     }.items()
 }
 _PSS_KEY = "1.2.840.113549.1.1.10"
@@ -40,6 +41,9 @@ _EC_KEY = "1.2.840.10045.2.1"
 _HOW = (
     "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY, or "
     "keytool -genkeypair -keyalg EC -groupname secp256r1"
+)
+_SIGN = (
+    "openssl req -new -sha256 -key KEY, or keytool -certreq -sigalg SHA256withRSA (SHA256withECDSA)"
 )
 
 
@@ -115,12 +119,15 @@ def _weakness(csr: CertificationRequest) -> Problem | None:
     if algorithm in _VERIFIABLE or algorithm in _STRONG_OF_OTHERS:
         return None
     if algorithm == _PSS:
+        by, remedy = "RSASSA-PSS with parameters that are not used here", "sign it by PKCS #1 v1.5"
         try:
-            if is_strong(x509.load_der_x509_csr(csr.der)):
+            strictly = x509.load_der_x509_csr(csr.der)
+            if is_strong(strictly):
                 return None
+            digest = strictly.signature_hash_algorithm
+            by = f"RSASSA-PSS over {digest.name}" if digest else by
         except HOSTILE_INPUT:
             pass
-        by, remedy = "RSASSA-PSS with parameters that are not used here", "sign it by PKCS #1 v1.5"
     else:
         by = (
             _WEAK.get(algorithm)
@@ -130,7 +137,7 @@ def _weakness(csr: CertificationRequest) -> Problem | None:
     return Problem(
         code=Code.WEAK_SIGNATURE,
         detail=f"the CSR is signed with {by}",
-        remedy=f"{remedy}: openssl req -new -sha256 -key KEY, or keytool -certreq -sigalg SHA256withRSA",
+        remedy=f"{remedy}: {_SIGN}",
         subject="csr",
     )
 

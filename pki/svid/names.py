@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from string import ascii_letters, digits
 
 from cryptography import x509
 
@@ -19,6 +20,8 @@ DNS_NAME, URI, IP_ADDRESS = 0x82, 0x86, 0x87
 NAMELESS = element(SEQUENCE, b"")
 #: Characters that a common name has at most (RFC 5280 ub-common-name).
 MOST_OF_COMMON_NAME = 64
+#: RFC 1035 section 2.3.4, without the root's dot.
+_LONGEST_DNS_NAME = 253
 _VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
@@ -100,8 +103,11 @@ class BadDnsName(Malformed):
     code = Code.MALFORMED_DNS_NAME
 
     def __init__(self, name: str, rule: str, remedy: str) -> None:
-        super().__init__(f"{discreet(name, 120)!r} {rule}: {remedy}")
+        if len(name) > _LONGEST_DNS_NAME:
+            # A run that is cut may be too short to be known as a secret.
+            name = name[:_LONGEST_DNS_NAME].rstrip(ascii_letters + digits + "+/=") + "…"
         self.detail, self.remedy = f"{discreet(name, 120)!r} {rule}", remedy
+        super().__init__(f"{self.detail}: {remedy}")
 
 
 def is_dns_name(name: str) -> bool:
@@ -109,7 +115,7 @@ def is_dns_name(name: str) -> bool:
     labels = name.split(".")
     # A last label that is a number makes it an IP address to whoever parses it (WHATWG URL section 3.5).
     return (
-        len(name) <= 253
+        len(name) <= _LONGEST_DNS_NAME
         and all(map(_LABEL.fullmatch, labels))
         and not _NUMBER.fullmatch(labels[-1])
     )
@@ -144,7 +150,7 @@ def _why_no_dns_name(name: str) -> tuple[str, str]:
     host, colon, port = name.rpartition(":")
     if colon and port.isdigit() and is_dns_name(host):
         return "has a port", f"write {host}"
-    if len(name) > 253 or any(len(label) > 63 for label in name.split(".")):
+    if len(name) > _LONGEST_DNS_NAME or any(len(label) > 63 for label in name.split(".")):
         return (
             "is too long",
             "a host name has at most 253 characters, and 63 between dots (RFC 1035)",
