@@ -22,13 +22,13 @@ from pki.der import (
     oid_text,
 )
 from pki.errors import HOSTILE_INPUT, Malformed, printable
-from pki.pem import REQUEST, named
+from pki.pem import CERTIFICATE, REQUEST, named
 
 #: The elements of one list that are looked at: to walk through all that fits into a CSR takes long.
 _MOST = 64
 #: Of a subject that is shown in words.
 _LONGEST_SUBJECT = 2048
-_ATTRIBUTES = 0xA0
+_ATTRIBUTES = _VERSION = 0xA0
 _CONSTRUCTED = 0x20
 _LONG_TAG = 0x1F
 #: X.509's three: many programs write theirs into CSRs, which have but the first.
@@ -113,9 +113,13 @@ def read_request(der: bytes) -> CertificationRequest:
     """A CSR in DER. Raises :class:`BadRequestForm`."""
     if not der:
         raise BadRequestForm("has nothing between its BEGIN and END lines")
-    tag, start, end = _at(der, 0)
-    if tag != SEQUENCE:
+    if der[0] != SEQUENCE:
         raise BadRequestForm("is no SEQUENCE, and so is none")
+    _, start, end = _header(der, 0)
+    if end > len(der):
+        raise BadRequestForm(
+            f"is cut short: {end - len(der)} bytes are missing", "copy it anew, whole"
+        )
     if end < len(der):
         more = len(der) - end
         raise BadRequestForm(
@@ -254,12 +258,18 @@ def _parts(content: bytes, what: str) -> list[tuple[int, bytes, bytes]]:
 
 def _at(data: bytes, at: int) -> tuple[int, int, int]:
     """The tag of the element at ``at``, where its content begins and where it ends. Raises :class:`BadRequestForm`."""
-    if at + 2 > len(data):
-        raise BadRequestForm("is cut short", "copy it anew, whole")
-    tag, size = data[at], data[at + 1]
-    start = at + 2
+    found = _header(data, at)
+    if found[2] > len(data):
+        raise BadRequestForm("has an element in it that is longer than what it stands in")
+    return found
+
+
+def _header(data: bytes, at: int) -> tuple[int, int, int]:
+    """The same; it may end after all that there is."""
+    tag, start = data[at], at + 2
     if tag & _LONG_TAG == _LONG_TAG:
         raise BadRequestForm("has an element of a kind that no CSR has")
+    size = data[at + 1] if at + 1 < len(data) else 1
     if size >= 0x80:
         octets = size & 0x7F
         if not octets:
@@ -268,10 +278,7 @@ def _at(data: bytes, at: int) -> tuple[int, int, int]:
             )
         size = int.from_bytes(data[start : start + octets], "big")
         start += octets
-    end = start + size
-    if end > len(data):
-        raise BadRequestForm("is cut short, or has a wrong length in it", "copy it anew, whole")
-    return tag, start, end
+    return tag, start, start + size
 
 
 def _first_oid(identifier: bytes, what: str) -> bytes:
@@ -284,11 +291,25 @@ def _first_oid(identifier: bytes, what: str) -> bytes:
 def _none(der: bytes, rule: str) -> BadRequestForm:
     """For something else that stands in a CSR's block, its name."""
     labels = der_labels(der)
-    if labels and labels[0] != REQUEST:
-        return BadRequestForm(
-            f"is none: the block holds {named(labels[0])}", "send what `openssl req -new` writes"
-        )
-    return BadRequestForm(rule)
+    what = labels[0] if labels else REQUEST
+    if what == CERTIFICATE and not _is_certificate(der):
+        what = REQUEST
+    if what == REQUEST:
+        return BadRequestForm(rule)
+    return BadRequestForm(
+        f"is none: the block holds {named(what)}", "send what openssl req -new writes"
+    )
+
+
+def _is_certificate(der: bytes) -> bool:
+    """Whether it has a certificate's outline (RFC 5280 section 4.1)."""
+    try:
+        tags = [tag for tag, _, _ in _list(_list(der)[0][2])]
+    except Malformed:
+        return False
+    return tags[:3] in ([_VERSION, INTEGER, SEQUENCE], [INTEGER, SEQUENCE, SEQUENCE]) and len(
+        tags
+    ) in range(6, 11)
 
 
 def _shortest(der: bytes, depth: int = 0) -> bytes:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 
 from pki.der import pem
@@ -13,9 +14,9 @@ from pki.inspect.describe import describe
 from pki.issuing.csr import IssuanceRequest, build_csr, load_csr
 from pki.keys import spki_der
 from pki.pem import REQUEST
-from tests.authorities import BACKEND, MESH, NOW, key, signed_anew
+from tests.authorities import BACKEND, MESH, NOW, key, mesh, signed_anew
 from tests.pki.inspect.damaging import damaged
-from tests.pki.issuing.odd_csrs import ECDSA, GRANTED, LOCAL, REFUSED, Odd, requested
+from tests.pki.issuing.odd_csrs import ECDSA, GRANTED, LOCAL, REFUSED, Odd, requested, with_names
 from tests.tools import require_tool
 
 ALL = {**dict.fromkeys(GRANTED), **dict.fromkeys(REFUSED)}
@@ -136,6 +137,36 @@ def test_a_cut_is_called_one() -> None:
     for size in range(1, len(whole)):
         with pytest.raises(PkiError, match="cut short"):
             parse(whole[:size])
+
+
+def test_something_else_in_its_block_is_named() -> None:
+    for der, words in (
+        (mesh().leaf().public_bytes(Encoding.DER), "the block holds a certificate"),
+        (spki_der(key().public_key), "the block holds a public key"),
+        (b"", "nothing between its BEGIN and END lines"),
+        (b"\x02\x01\0", "no SEQUENCE"),
+    ):
+        with pytest.raises(PkiError, match=words):
+            parse(der)
+
+
+def test_an_address_has_another_tag_than_its_text() -> None:
+    told = []
+    for content in (b"\x7f\0\0\x01", b"127.0.0.1", b"::1", b"fe80::1%eth0"):
+        try:
+            told.append(str(parse(with_names((0x87, content)).der()).ip_addresses[0]))
+        except PkiError as error:
+            told.append(error.problems[0].detail)
+    assert told[0] == "127.0.0.1"
+    assert "the IP address 127.0.0.1 as text" in told[1]
+    assert "the IP address ::1 as text" in told[2]
+    assert "an IP address of 12 bytes" in told[3]
+
+
+def test_many_bad_names_are_told_of_in_part() -> None:
+    with pytest.raises(PkiError) as refused:
+        parse(with_names(*[(0x82, b"A.")] * 64).der())
+    assert len(refused.value.problems) == 16
 
 
 def test_the_parameters_of_an_algorithm_are_no_part_of_the_proof() -> None:

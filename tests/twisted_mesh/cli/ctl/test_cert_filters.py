@@ -8,10 +8,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.der import pem
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
+from pki.pem import REQUEST
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, key, mesh
+from tests.pki.issuing.odd_csrs import GRANTED, REFUSED
 from twisted_mesh.cli.ctl.cert_filters import digest_in, issuer_meant, key_meant
 from twisted_mesh.cli.program import Unusable
 
@@ -51,6 +54,7 @@ def test_what_is_no_digest_is_none(text: str) -> None:
 def test_a_key_is_found_in_a_csr_a_public_key_and_a_certificate(file: Callable[..., str]) -> None:
     issuing = HOME.issuing.certificate
     assert key_meant(file(build_csr(OURS, BACKEND))) == key_id(OURS.public_key)
+    assert key_meant(file(pem(REQUEST, GRANTED["version 3"].der()))) == key_id(key().public_key)
     assert key_meant(file(spki())) == key_id(OURS.public_key)
     chain = certificates_pem([issuing, HOME.root.certificate])
     assert key_meant(file(chain)) == key_id(issuing.public_key()), "the first counts"
@@ -66,8 +70,16 @@ def test_a_key_is_found_in_a_csr_a_public_key_and_a_certificate(file: Callable[.
         (OURS.to_pem(), "no certificate, CSR or public key in it (of a private key: openssl pkey"),
         (b"-----BEGIN PUBLIC KEY-----\nMAMCAQE=\n-----END PUBLIC KEY-----\n", "cannot be read"),
         (b"-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n", "cannot be read"),
+        (pem(REQUEST, REFUSED["version 8"][0]().der()), "the CSR says that it is of version 8"),
     ],
-    ids=["empty", "nonsense", "private key", "damaged key", "damaged certificate"],
+    ids=[
+        "empty",
+        "nonsense",
+        "private key",
+        "damaged key",
+        "damaged certificate",
+        "CSR of a version",
+    ],
 )
 def test_a_file_without_a_key_is_refused(
     file: Callable[..., str], content: bytes, words: str

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from pki.errors import PkiError
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
 from pki.policy.join_token import JoinToken
 from tests.authorities import BACKEND, key
+from tests.pki.issuing.odd_csrs import GRANTED, REFUSED
 from tests.twisted_mesh.cli.ctl.registered import TIME, Ca, certificate, token_row
 from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import MadeToken, NewToken
@@ -151,6 +153,11 @@ def test_the_key_of_a_csr_is_found(tmp_path: Path) -> None:
     path = tmp_path / "web.csr"
     path.write_bytes(build_csr(key(), BACKEND))
     assert token_actions.key_of(str(path)) == key_id(key().public_key)
+    path.write_bytes(GRANTED["no attributes"].der())
+    assert token_actions.key_of(str(path)) == key_id(key().public_key)
+    path.write_bytes(REFUSED["a byte after its end"][0]().der())
+    with pytest.raises(PkiError, match="the CSR has 1 byte after its end"):
+        token_actions.key_of(str(path))
 
 
 def test_a_token_is_named_by_its_id_or_its_text() -> None:
