@@ -103,14 +103,18 @@ def keytool_csr(home: Path, algorithm: str) -> str:
     return done.stdout.decode()
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/interop/test_odd_csrs.py::test_what_openssl_makes_is_certified_for_its_key"
+)
 def test_what_keytool_makes_is_certified(shared: House, tmp_path: Path) -> None:
     reply = sign(shared, keytool_csr(tmp_path, "EC"))
     assert reply.status == 201, reply
     assert "localhost" in str(load_certificates(reply.json["certificate"].encode())[0].extensions)
 
 
-@pytest.mark.interop
+@pytest.mark.interop(
+    "tests/interop/test_odd_csrs.py::test_what_openssl_makes_and_no_svid_has_is_refused_with_the_cure"
+)
 @pytest.mark.parametrize("algorithm", _KEYTOOL_REFUSED)
 def test_what_keytool_makes_and_no_svid_has_is_refused_with_the_cure(
     algorithm: str, shared: House, tmp_path: Path
