@@ -18,6 +18,7 @@ from pki.policy.join_token import token_id
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import subject_of
+from twisted_mesh.stores import indices
 from twisted_mesh.stores.records import Examined, ExaminedCertificate, Oddity
 from twisted_mesh.stores.schema import (
     COUNTERS,
@@ -62,13 +63,15 @@ def examine(connection: Connection, start: int, limit: int) -> Examined:
     """At most ``limit`` certificates from the row ``start`` on, the oldest first."""
     rows = connection.exec_driver_sql(_ROWS, (start, limit + 1)).all()
     following = rows[limit][0] if len(rows) > limit else None
-    return Examined(tuple(_examined(tuple(row)) for row in rows[:limit]), following)
+    hidden = indices.unfound(connection, start, rows[:limit][-1][0] + 1) if rows else {}
+    found = (_examined(tuple(row), hidden.get(row[0], ())) for row in rows[:limit])
+    return Examined(tuple(found), following)
 
 
-def _examined(row: tuple[Any, ...]) -> ExaminedCertificate:
+def _examined(row: tuple[Any, ...], hidden: Sequence[str]) -> ExaminedCertificate:
     *values, position, intent, der = row
     told = dict(zip((column.name for column in _COLUMNS), values, strict=True))
-    oddities = [*_of_wrong_kind_in(told), *_odd_forms(told)]
+    oddities = [*_of_wrong_kind_in(told), *_odd_forms(told), *_not_found(hidden)]
     serial = told["serial"]
     name = printable(serial if isinstance(serial, str) else repr(serial), 80)
     try:
@@ -99,6 +102,14 @@ def _examined(row: tuple[Any, ...]) -> ExaminedCertificate:
         is_without_body=der is None and intent is None,
         oddities=tuple(oddities),
     )
+
+
+def _not_found(hidden: Sequence[str]) -> Iterator[str]:
+    if hidden:
+        yield (
+            f"is not found by {', '.join(hidden)}, so that it may not be revoked, or listed where it is looked for: "
+            "the file's pages were changed"
+        )
 
 
 def _of_body(der: object, told: dict[str, Any], serial: int) -> tuple[str | None, list[str]]:
@@ -153,6 +164,7 @@ def oddities(connection: Connection) -> tuple[Oddity, ...]:
         *_of_counters(connection),
         *_of_orphans(connection),
         *_of_tokens(connection),
+        *(Oddity(table, "indices", told) for table, told in indices.damaged(connection)),
     )
 
 

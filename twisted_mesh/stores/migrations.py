@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from pki.errors import HOSTILE_INPUT
 from pki.keys import key_id
+from twisted_mesh.stores.indices import miscounted
 from twisted_mesh.stores.objects import LISTING, foreign
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.stores.schema import (
@@ -73,6 +74,11 @@ def bring_up(connection: Connection, name: str) -> Tables:
             f"store {name}: its tables are not those of this program: name another file"
         )
     _refuse_foreign(connection, name, VERSION)
+    if found := miscounted(connection):
+        raise StoreError(
+            f"store {name}: it is damaged, or somebody has written to its pages: not all that is on record is found by "
+            f"{', '.join(found[:_TOLD])}; keep a copy, and restore the last backup"
+        )
     return Tables(known["store"], is_new=False)
 
 

@@ -4,6 +4,7 @@ Whoever can write the file, and nothing else, could otherwise leave a trigger in
 a view that says what no row says, or a column that is computed.
 """
 
+import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,9 @@ _STATISTICS = ("sqlite_stat1", "sqlite_stat4")
 _OLD_INDICES = frozenset(
     f"certificates_{name}" for name in ("newest", "by_spiffe_id", "by_expiry", "pending", "revoked")
 )
+
+_BLANK = " \t\n\f\r"
+_BLANKS = re.compile(f"[{_BLANK}]+")
 
 Listed = tuple[str, str, str, str | None]
 
@@ -81,7 +85,8 @@ def _ours() -> Mapping[tuple[str, str], tuple[str, str]]:
 
 def _canonical(sql: str) -> str:
     """A statement without what differs by the way that made it: blanks, and where a later column stands."""
-    text = " ".join(sql.split())
+    # What else is a blank to Python is part of a name to SQLite.
+    text = _BLANKS.sub(" ", sql.strip(_BLANK))
     head, _, rest = text.partition("(")
     if not head.startswith("CREATE TABLE "):
         return text
@@ -89,8 +94,8 @@ def _canonical(sql: str) -> str:
     for i, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")
         if (letter == "," and not depth) or depth < 0:
-            parts.append(rest[start:i].strip())
+            parts.append(rest[start:i].strip(_BLANK))
             start = i + 1
         if depth < 0:
             break
-    return f"{head.strip()} ({', '.join(sorted(parts))}){rest[start:].strip()}"
+    return f"{head.strip(_BLANK)} ({', '.join(sorted(parts))}){rest[start:].strip(_BLANK)}"

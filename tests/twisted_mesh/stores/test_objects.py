@@ -80,3 +80,13 @@ def test_what_poses_as_sqlites_own_is_named() -> None:
     assert objects.foreign([("trigger", "sqlite_stat1", "sqlite_stat1", UNDO)])
     assert objects.foreign([("index", "sqlite_autoindex_mine_1", "mine", None)])
     assert not objects.foreign([("index", "sqlite_autoindex_meta_1", "meta", None)])
+
+
+def test_what_is_a_blank_to_python_only_is_no_blank() -> None:
+    """SQLite takes it as part of a name: so a constraint becomes the name of a type."""
+    written = "CREATE TABLE meta (name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name))"
+    assert not objects.foreign([("table", "meta", "meta", written.replace(" ", "\n\t "))])
+    for blank in ("\N{NO-BREAK SPACE}", "\N{EM SPACE}", "\x1c"):
+        changed = written.replace("NOT NULL", f"NOT{blank}NULL")
+        assert objects.foreign([("table", "meta", "meta", changed)])
+        assert objects.foreign([("table", "meta", "meta", f"{written[:19]}{blank}{written[19:]}")])
