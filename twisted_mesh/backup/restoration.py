@@ -23,7 +23,7 @@ from pki.svid.pin import Fingerprint
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.backup import credentials, record, vouching
 from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, ROOT_CRL, Archive, Manifest
-from twisted_mesh.backup.provenance import Provenance, demand_known_root, judge
+from twisted_mesh.backup.provenance import NotProven, Provenance, demand_known_root, judge
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.backup.vouching import Vouched
 from twisted_mesh.state.directory import (
@@ -134,8 +134,12 @@ class Restoration:
     def _workshop(self) -> Path:
         return self.state.restoring
 
-    def resume(self) -> bool:
-        """Finish what an earlier run has decided, if it has. Raises :class:`StateError`."""
+    def resume(self, *, only_look: bool = False) -> bool:
+        """Finish what an earlier run has decided, if it has.
+
+        ``only_look`` changes nothing. Raises :class:`StateError`, and :class:`NotProven` where ``fingerprint`` is of
+        another root.
+        """
         path = self._workshop / _PLAN
         if not path.exists():
             return False
@@ -147,7 +151,13 @@ class Restoration:
             raise StateError(
                 f"another backup was being restored to {self.state.root} and is half in place: restore that one first"
             )
-        self._carry_out(plan)
+        if self.fingerprint is not None and self.fingerprint.digest.hex() != self.manifest.root:
+            raise NotProven(
+                f"{self.archive.path}, which is half in place in {self.state.root}, is of another root than "
+                "--fingerprint names: finish that restore first, without it"
+            )
+        if not only_look:
+            self._carry_out(plan)
         return True
 
     def prepare(self, witnesses: Iterable[Path]) -> Loss:

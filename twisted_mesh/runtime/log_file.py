@@ -13,6 +13,8 @@ from contextlib import suppress
 
 from attrs import define, field
 
+from twisted_mesh.runtime.planted import open_own
+
 #: Bytes after which a file is put aside, and how many of those are kept.
 MOST = 16 * 1024 * 1024
 KEPT = 9
@@ -95,10 +97,8 @@ class LogFile:
 def _opened(path: str) -> int:
     # Not to wait for whoever is to read a FIFO: one that nobody reads is refused (ENXIO).
     flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError:
-        descriptor = os.open(path, flags | os.O_CREAT, MODE)
+    descriptor, is_new = open_own(path, flags, MODE)
+    if is_new:
         with suppress(OSError):  # of a file system without modes
             os.fchmod(descriptor, MODE)
     os.set_blocking(descriptor, True)

@@ -43,10 +43,16 @@ def default_state_dir() -> Path:
 
 
 def user_state_dir() -> Path:
-    """The user's own, whatever ``$MESH_STATE_DIR`` says."""
+    """The user's own, whatever ``$MESH_STATE_DIR`` says. Raises :class:`StateError` for a user without a home."""
     if base := os.environ.get("XDG_STATE_HOME"):
         return Path(base) / "twisted-mesh"
-    return platformdirs.user_state_path("twisted-mesh")
+    try:
+        return platformdirs.user_state_path("twisted-mesh")
+    except RuntimeError:  # neither $HOME nor an entry among the users
+        raise StateError(
+            f"the user with uid {os.geteuid()} has no home directory to keep state in: set MESH_STATE_DIR, or HOME, to "
+            "an absolute path"
+        ) from None
 
 
 @define

@@ -12,6 +12,7 @@ from contextlib import suppress
 from attrs import define, field
 
 from pki.errors import printable
+from twisted_mesh.runtime.planted import open_own
 from twisted_mesh.state.directory import StateError
 
 #: What a PID file holds, and what may be left of it when the power was: nothing, spaces, zeros.
@@ -64,7 +65,9 @@ class PidFile:
 
     def _opened(self) -> int:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            # Whoever owns the file says which process is stopped by it.
+            flags = os.O_RDWR | os.O_CLOEXEC
+            return open_own(self.path, flags, 0o644, may_be_link=False)[0]
         except OSError as error:
             raise StateError(
                 f"--pidfile {self.path} cannot be written ({error.strerror}): make its directory and let us write "

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from attrs import define
 
+from pki.svid.pin import Fingerprint
 from tests.authorities import NOW, OTHER, mesh
 from tests.twisted_mesh.backup.states import (
     ca_state,
@@ -23,8 +24,11 @@ from tests.twisted_mesh.backup.states import (
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
+from twisted_mesh.backup.provenance import NotProven
 from twisted_mesh.backup.record import Lost
 from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.cli.ctl.backup_actions import Accepted, restore
+from twisted_mesh.cli.status import DONE
 from twisted_mesh.state.directory import StateDirectory, StateError
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.commands import TakeCrlNumber
@@ -304,3 +308,41 @@ def test_a_restore_that_is_half_done_is_not_continued_with_another_backup(
     with restoring(state, saved) as second:
         assert second.resume()
     assert os.path.exists(state.private / "issuing.key")
+
+
+@pytest.fixture
+def half_done(state: StateDirectory, saved: Path) -> StateDirectory:
+    """With a restore that was decided and then interrupted."""
+    (state.private / "issuing.key").unlink()
+    with breaking_after(9), restoring(state, saved) as first, pytest.raises(Interrupted):
+        first.prepare([])
+        first.perform("unix:uid:0")
+    assert (state.restoring / "plan.json").exists()
+    return state
+
+
+def test_a_dry_run_does_not_finish_what_was_interrupted(
+    half_done: StateDirectory, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(half_done)
+    for accepted in (Accepted(), Accepted(loss=True, unsigned=True, unvouched=True)):
+        status = restore(
+            saved, half_done.root, accepted, fingerprint=None, dry_run=True, as_json=False
+        )
+        assert status == DONE
+        assert "run the same without --dry-run" in capsys.readouterr().err
+        assert everything(half_done) == before
+    assert not restore(
+        saved, half_done.root, Accepted(), fingerprint=None, dry_run=False, as_json=False
+    )
+    assert "the interrupted restore is finished" in capsys.readouterr().out
+
+
+def test_what_is_half_done_is_not_finished_for_another_root(
+    half_done: StateDirectory, saved: Path
+) -> None:
+    before = everything(half_done)
+    other = str(Fingerprint.of(mesh(OTHER).root.certificate))
+    with pytest.raises(NotProven, match="is of another root than --fingerprint names"):
+        restore(saved, half_done.root, Accepted(), fingerprint=other, dry_run=False, as_json=False)
+    assert everything(half_done) == before

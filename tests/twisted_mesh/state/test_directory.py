@@ -61,6 +61,19 @@ def test_the_state_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert default_state_dir().name == "twisted-mesh"
 
 
+def test_a_user_without_a_home_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(_: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_state_path", homeless)
+    for name in ("XDG_STATE_HOME", "MESH_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        StateError, match="has no home directory to keep state in: set MESH_STATE_DIR"
+    ):
+        default_state_dir()
+
+
 # Who may enter.
 
 

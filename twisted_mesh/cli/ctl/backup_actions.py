@@ -1,7 +1,7 @@
 """What ``mesh-ctl backup`` does. No CA is asked: it works on files."""
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -172,12 +172,15 @@ def _demand_owner(state: StateDirectory) -> None:
 
 def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_json: bool) -> int:
     state = restoration.state
-    if restoration.resume():
+    if restoration.resume(only_look=dry_run):
+        if dry_run:
+            said = "this backup is half in place already: run the same without --dry-run, which finishes it"
+            _put(restoration, "would restore", as_json=as_json, said=said)
+            return DONE
         _put(restoration, "restored", as_json=as_json, said="the interrupted restore is finished")
         return DONE
     try:
-        directories = {home / "witness" for home in (state.root, user_state_dir())}
-        loss = restoration.prepare(sorted(directories))
+        loss = restoration.prepare(sorted({home / "witness" for home in (state.root, *_home())}))
         for sentence in _sentences(loss, restoration.manifest):
             output.say(sentence)
         _tell_doubts(restoration)
@@ -195,6 +198,13 @@ def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_
         said = f"restored; what was there before is in {restoration.aside}; start the CA now"
     _put(restoration, "restored", as_json=as_json, said=said)
     return DONE
+
+
+def _home() -> list[Path]:
+    """Where the user's own state is; nowhere for a user without a home."""
+    with suppress(StateError):
+        return [user_state_dir()]
+    return []
 
 
 #: What is accepted where nothing was said.
