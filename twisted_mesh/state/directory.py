@@ -18,6 +18,7 @@ from attrs import define, field
 from pki.codes import Code
 from pki.errors import PkiError
 from twisted_mesh.state.reading import LARGEST, named, read_whole, why_not
+from twisted_mesh.state.way import open_to_all
 
 #: What :func:`write_whole` has not finished: the target's name and eight characters by chance.
 _TEMPORARY = re.compile(r"\.[\w-]+(\.(key|crt))?\.[a-z0-9_]{8}", re.ASCII)
@@ -107,6 +108,11 @@ class StateDirectory:
 
         Raises :class:`StateError`.
         """
+        if (above := open_to_all(self.root)) is not None:
+            raise StateError(
+                f"everybody can rename what is in {above}, and put another directory in the place of {self.root}: "
+                f"chmod o-w {above}, or choose another with --state-dir"
+            )
         for path, mode in ((self.root, 0o711), (self.ca, 0o711), (self.private, 0o700)):
             try:
                 path.mkdir(mode=mode, parents=path == self.root, exist_ok=True)

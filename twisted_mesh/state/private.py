@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from twisted_mesh.state.directory import StateError
+from twisted_mesh.state.way import on_the_way
 
 _LARGEST = 1024 * 1024
 _ROOT = 0
@@ -85,7 +86,7 @@ def refuse_swappable(path: Path) -> None:
 
 def _refuse_way(path: Path) -> None:
     if os.geteuid() == _ROOT:
-        for above in _on_the_way(path):
+        for above in on_the_way(path):
             way = above.lstat()
             shared = _others_write(way) and not way.st_mode & stat.S_ISVTX
             if way.st_uid != _ROOT or (shared and not stat.S_ISLNK(way.st_mode)):
@@ -95,12 +96,6 @@ def _refuse_way(path: Path) -> None:
 
 
 _REMEDY = "name a directory of your own"
-
-
-def _on_the_way(path: Path) -> list[Path]:
-    """All that leads there, by its name and where its links lead."""
-    named = Path(os.path.abspath(path))
-    return [named, *named.parents, *path.resolve().parents]
 
 
 def _others_write(found: os.stat_result) -> bool:

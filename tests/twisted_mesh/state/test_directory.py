@@ -77,6 +77,23 @@ def test_a_user_without_a_home_is_told_in_a_sentence(monkeypatch: pytest.MonkeyP
 # Who may enter.
 
 
+@pytest.mark.parametrize("by", ["its name", "a link"])
+def test_nobody_else_may_put_another_directory_in_its_place(tmp_path: Path, by: str) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    root = shared / "more" / "state"
+    if by == "a link":
+        root.mkdir(parents=True)
+        root = tmp_path / "link"
+        root.symlink_to(shared / "more" / "state")
+    with pytest.raises(StateError, match=f"everybody can rename what is in {shared}, and put"):
+        StateDirectory(root).prepare()
+    assert not (root / "ca").exists()
+    shared.chmod(0o1777)
+    StateDirectory(root).prepare()
+
+
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
 def test_others_may_pass_through_to_the_socket_and_not_to_the_keys(
     state: StateDirectory, umask: int
