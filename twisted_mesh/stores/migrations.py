@@ -1,10 +1,11 @@
 """From whatever tables there are to those of this version, forwards only, in the start's own transaction."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from attrs import frozen
 from cryptography import x509
-from sqlalchemy import Connection, insert, inspect, text, update
+from sqlalchemy import Connection, insert, inspect, select, text, update
 from twisted.logger import Logger
 
 from pki.errors import HOSTILE_INPUT
@@ -29,6 +30,8 @@ from twisted_mesh.stores.schema import (
 
 _log = Logger(namespace="mesh.store")
 _STRIDE = 1000
+_VERSION = re.compile(r"[1-9]\d{0,3}", re.ASCII)
+_STORE = re.compile(r"[\w.-]{1,100}", re.ASCII)
 #: So many foreign objects are named.
 _TOLD = 5
 
@@ -52,7 +55,7 @@ def bring_up(connection: Connection, name: str) -> Tables:
         _refuse_foreign(connection, name, VERSION)
         return Tables(create(connection), is_new=True)
     known = facts(connection) if "meta" in tables else {}
-    version = int(known.get("schema", "0"))
+    version = _version(known.get("schema"))
     if version > VERSION:
         raise StoreError(
             f"store {name}: it was written by a later version of this program "
@@ -74,12 +77,32 @@ def bring_up(connection: Connection, name: str) -> Tables:
             f"store {name}: its tables are not those of this program: name another file"
         )
     _refuse_foreign(connection, name, VERSION)
+    _demand_facts(connection, name, known)
     if found := miscounted(connection):
         raise StoreError(
             f"store {name}: it is damaged, or somebody has written to its pages: not all that is on record is found by "
             f"{', '.join(found[:_TOLD])}; keep a copy, and restore the last backup"
         )
     return Tables(known["store"], is_new=False)
+
+
+def _version(told: object) -> int:
+    """0 for what is none."""
+    return int(told) if isinstance(told, str) and _VERSION.fullmatch(told) else 0
+
+
+def _demand_facts(connection: Connection, name: str, known: Mapping[str, object]) -> None:
+    """What every record has had since it was made: without it the CA would break at its first act."""
+    store = known.get("store")
+    counted = {row.name: row.value for row in connection.execute(select(counters))}
+    missing = [counter for counter in COUNTERS if type(counted.get(counter)) is not int]
+    if not (isinstance(store, str) and _STORE.fullmatch(store)):
+        missing.append("id")
+    if missing:
+        raise StoreError(
+            f"store {name}: it is damaged, or somebody has written to it: it has no {', no '.join(missing)} any more; "
+            "keep a copy, and restore the last backup"
+        )
 
 
 def _refuse_foreign(connection: Connection, name: str, version: int) -> None:

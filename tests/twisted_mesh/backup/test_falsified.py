@@ -441,7 +441,7 @@ def test_a_live_token_with_another_secret_does_not_come_back(
     for state in states:
         with closing(sqlite3.connect(state.ca / "mesh.db")) as connection, connection:
             connection.execute(unspent)
-            connection.execute("UPDATE meta SET value = 'one store' WHERE name = 'store'")
+            connection.execute("UPDATE meta SET value = 'one-store' WHERE name = 'store'")
     creation.create(states[1], tmp_path / "ca.tar", NOW, signer(states[1]))
     found = Falsified.of(tmp_path / "ca.tar", tmp_path)
     found.signature = None

@@ -65,6 +65,30 @@ def test_a_start_names_what_is_not_ours(
     assert path.read_bytes()[100:] == before[100:], "nothing was written"
 
 
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("UPDATE meta SET value = 'abc' WHERE name = 'schema'", "its tables are not those of"),
+        ("UPDATE meta SET value = '-1' WHERE name = 'schema'", "its tables are not those of"),
+        (
+            "UPDATE meta SET value = replace(hex(zeroblob(2500)), '0', '9') WHERE name = 'schema'",
+            "its tables are not those of",
+        ),
+        ("DELETE FROM meta WHERE name = 'store'", "it has no id any more"),
+        ("UPDATE meta SET value = char(27) WHERE name = 'store'", "it has no id any more"),
+        ("DELETE FROM counters WHERE name = 'feed'", "it has no feed any more"),
+        ("UPDATE counters SET value = 'x' WHERE name = 'audit'", "it has no audit any more"),
+    ],
+    ids=["no number", "negative", "long", "no id", "odd id", "no counter", "odd counter"],
+)
+def test_a_record_without_what_each_has_is_refused_in_a_sentence(
+    path: Path, calls: ThreadCalls, statement: str, told: str
+) -> None:
+    change(path, statement)
+    with pytest.raises(StoreError, match=told):
+        start(path, calls)
+
+
 def test_an_older_record_with_a_trigger_is_not_brought_up(path: Path, calls: ThreadCalls) -> None:
     change(path, UNDO, "UPDATE meta SET value = '3' WHERE name = 'schema'")
     with pytest.raises(StoreError, match="the trigger 'undo'"):
