@@ -12,6 +12,7 @@ from pki.spiffe import SpiffeId
 from tests.interop.administering import answer, issue
 from tests.interop.house import House, Reply
 from tests.running import until
+from tests.twisted_mesh.stores.test_indices import SERIALS, empty, page_of
 
 ALICE, BOB = "spiffe://mesh.local/people/alice", "spiffe://mesh.local/people/bob"
 
@@ -79,6 +80,40 @@ def test_who_keeps_a_revocation_from_endpoints_is_found(house: House) -> None:
     house.start_ca()
     (found,) = answer(house, "audit", "verify", status=1)["record"]["differences"]
     assert (found["code"], found["name"]) == ("record-unrevoked", revoked)
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/stores/test_indices.py::test_who_is_filed_under_another_serial_is_named",
+    "tests/twisted_mesh/stores/test_indices.py::test_no_start_on_an_index_that_hides_rows",
+)
+def test_who_hides_a_certificate_from_revoke_is_found(house: House) -> None:
+    ca = house.start_ca()
+    _, good = serials(house)
+    last = issue(house, BOB).replace(":", "").lower()
+    assert ca.stop() == 0
+    path = house.state / "ca" / "mesh.db"
+    falsify(house)  # which leaves all of the record in the one file
+    data, page = bytearray(path.read_bytes()), page_of(path, SERIALS)
+    honest = bytes(data)
+    numbers = sorted({f"{int(s, 16):040x}" for s in (good, last)})
+    hidden = numbers[0]
+    other = f"{int(hidden, 16) + 1:040x}"
+    data[page] = bytes(data[page]).replace(hidden.encode(), other.encode())
+    path.write_bytes(data)
+    ca = house.start_ca()
+    refused = house.ctl("cert", "revoke", "--serial", hidden, "--yes")
+    assert "no certificate has the serial" in refused.stderr
+    (found,) = answer(house, "audit", "verify", status=1)["record"]["differences"]
+    assert found["code"] == "record-changed"
+    assert f"{int(hidden, 16):X}" in found["name"].replace(":", "").upper()
+    assert f"is not found by {SERIALS}" in found["detail"]
+    assert ca.stop() == 0
+
+    path.write_bytes(honest)
+    empty(path, SERIALS)
+    refusing = house.start_ca(wait=False)
+    refusing.wait_for(f"not all that is on record is found by {SERIALS}")
+    assert refusing.wait() == 1
 
 
 @pytest.mark.interop(
