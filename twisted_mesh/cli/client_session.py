@@ -21,6 +21,7 @@ from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.cli import running
+from twisted_mesh.cli.program import OutputLost, put
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
@@ -34,7 +35,7 @@ from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
-from twisted_mesh.state.directory import default_state_dir
+from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.state.generation import publish
 from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
 from twisted_mesh.tls.contexts import ContextFactory, Role
@@ -150,7 +151,7 @@ async def _told(session: Session) -> int:
     """A bug is in the log with all that is known of it, and the user is spared a traceback."""
     try:
         return await _converse(session)
-    except (PkiError, CancelledError):
+    except (PkiError, CancelledError, OutputLost):
         raise
     except Exception:
         _log.failure("mesh-client has met a bug of its own")
@@ -283,8 +284,7 @@ async def _ask(http: MeshHttpClient, session: Session) -> int:
     if good:
         _log.info("mTLS mesh communication successful!", event="success")
     if session.as_json:
-        sys.stdout.write(json.dumps(_as_json(reply, session)) + "\n")
-        sys.stdout.flush()
+        put(json.dumps(_as_json(reply, session)) + "\n")
     return DONE if good else REFUSED
 
 

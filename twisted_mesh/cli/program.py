@@ -1,9 +1,11 @@
 """What our programs share: how a command line is run, and how its failure becomes one sentence and a status."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import TextIO
 
 import click
 
@@ -11,6 +13,17 @@ from twisted_mesh.cli.status import DONE, INTERRUPTED, REFUSED, UNUSABLE
 
 #: For the outermost command of a program; those below it take it over.
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+
+class OutputLost(Exception):
+    """The result cannot be written, or nobody reads it any more."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Unusable(click.ClickException):
@@ -46,10 +59,21 @@ def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -
         context.exit()
 
 
+def refuse_tildes(words: Sequence[str]) -> None:
+    """Raises :class:`pki.errors.PkiError`; what it takes is imported where there is a ~ only."""
+    if any("~" in word for word in words):
+        from twisted_mesh.state import environment
+
+        environment.refuse_tildes(words)
+
+
 def say(program: str, sentence: str) -> None:
     """What is not the result: on stderr, under the program's name."""
     if sys.stderr is not None:  # as it is where the shell closed it: 2>&-
-        click.echo(f"{program}: {sentence}", file=sys.stderr)
+        try:
+            click.echo(f"{program}: {sentence}", file=sys.stderr)
+        except OSError:  # the status tells what nobody can read
+            _abandon(sys.stderr)
 
 
 def run_program(
@@ -63,6 +87,7 @@ def run_program(
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        refuse_tildes(sys.argv[1:] if arguments is None else arguments)
         return int(command.main(arguments, prog_name=program, standalone_mode=False) or DONE)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -78,11 +103,10 @@ def run_program(
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        abandon_stdout()
-        return REFUSED
+    except OutputLost as lost:
+        return not_written(program, lost.error)
     except OSError as error:
-        if isinstance(error.filename, str | bytes):
+        if error.errno not in _DESCRIPTORS and isinstance(error.filename, str | bytes):
             from pki.errors import printable
 
             name = printable(os.fsdecode(error.filename), 200)
@@ -91,9 +115,7 @@ def run_program(
                 f"{name} cannot be used ({error.strerror}): look at it, and at its directories",
             )
             return UNUSABLE
-        abandon_stdout()
-        say(program, f"the output cannot be written ({error.strerror}): free some space")
-        return UNUSABLE
+        return not_written(program, error)
     except Exception as error:
         from pki.errors import PkiError
 
@@ -103,7 +125,33 @@ def run_program(
         return UNUSABLE
 
 
+def put(text: str) -> None:
+    """Text of the result on stdout, now, where there is one. Raises :class:`OutputLost`."""
+    if sys.stdout is not None:  # as it is where the shell closed it: >&-
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            raise OutputLost(error) from None
+
+
+def not_written(program: str, error: OSError) -> int:
+    """Say that the result is lost, unless whoever read it has had enough; the exit status."""
+    abandon_stdout()
+    if isinstance(error, BrokenPipeError):  # whoever read has had enough, as head has
+        return REFUSED
+    if error.errno in _DESCRIPTORS:
+        say(program, "no file descriptor is left: raise the limit (ulimit -n)")
+    else:
+        say(program, f"the output cannot be written ({error.strerror}): free some space")
+    return UNUSABLE
+
+
 def abandon_stdout() -> None:
     """So that what is still buffered does not fail again when Python closes the stream."""
     if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout)
+
+
+def _abandon(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

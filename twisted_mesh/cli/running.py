@@ -10,9 +10,12 @@ from twisted.logger import ILogObserver, globalLogBeginner
 
 from pki.errors import PkiError
 from twisted_mesh.cli.program import say
-from twisted_mesh.cli.status import status_of
+from twisted_mesh.cli.status import UNUSABLE, status_of
 from twisted_mesh.runtime.clock import steady
+from twisted_mesh.runtime.open_files import too_few
 
+#: The reactor's, a few connections, and a file at a time.
+LEAST_OPEN_FILES = 24
 reactor: Any = steady(_reactor)
 
 
@@ -24,6 +27,9 @@ def run(
     Such an error is told on stderr under the name of ``program``; any other is raised. Once: a reactor
     does not run again. Raises :class:`click.Abort` where a signal was quicker.
     """
+    if lack := too_few(LEAST_OPEN_FILES):
+        say(program, lack)
+        return UNUSABLE
     outcome: list[int | BaseException] = []
     tasks: list[Deferred[None]] = []
     ending: list[bool] = []

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
 from attrs import define, field
 
 from pki.codes import Code
@@ -34,26 +33,6 @@ class AlreadyRunning(StateError):
     """Another CA owns this state directory."""
 
     code = Code.ALREADY_RUNNING
-
-
-def default_state_dir() -> Path:
-    """``$MESH_STATE_DIR``, else ``$XDG_STATE_HOME/twisted-mesh`` or what this platform has for it."""
-    if chosen := os.environ.get("MESH_STATE_DIR"):
-        return Path(chosen)
-    return user_state_dir()
-
-
-def user_state_dir() -> Path:
-    """The user's own, whatever ``$MESH_STATE_DIR`` says. Raises :class:`StateError` for a user without a home."""
-    if base := os.environ.get("XDG_STATE_HOME"):
-        return Path(base) / "twisted-mesh"
-    try:
-        return platformdirs.user_state_path("twisted-mesh")
-    except RuntimeError:  # neither $HOME nor an entry among the users
-        raise StateError(
-            f"the user with uid {os.geteuid()} has no home directory to keep state in: set MESH_STATE_DIR, or HOME, to "
-            "an absolute path"
-        ) from None
 
 
 @define

@@ -24,14 +24,16 @@ from pki.codes import Code
 from pki.errors import PkiError, discreet, printable
 from pki.validity import parse_duration
 from twisted_mesh import monitoring, observe
+from twisted_mesh.cli.program import OutputLost, not_written, put
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.log_writer import AT_THE_END, can_write
+from twisted_mesh.runtime.open_files import hold_the_standard_ones, too_few
 from twisted_mesh.runtime.tasks import spawn
-from twisted_mesh.state.directory import default_state_dir
+from twisted_mesh.state.environment import default_state_dir, refuse_tilde, refuse_tildes
 from twisted_mesh.taps.bind_error import why_not_bound
 from twisted_mesh.taps.early_port import EarlyPort, EarlyReactor
 from twisted_mesh.taps.log_level import LevelOption
@@ -40,6 +42,8 @@ from twisted_mesh.taps.reread import Reread, reread_all
 from twisted_mesh.taps.signals import Signals, before_the_start
 
 T = TypeVar("T")
+#: The reactor's, the store's, the doors', and some callers'.
+LEAST_OPEN_FILES = 32
 _LOG_FORMATS = ("text", "json")
 _DEFAULT_PIDFILE = "twistd.pid"
 
@@ -75,7 +79,11 @@ class ServiceOptions(usage.Options):
 
     def parseOptions(self, options: Any = None) -> None:
         """As Twisted does it; what is wrong ends the process in one sentence, with a status of 1."""
+        hold_the_standard_ones()
+        if lack := too_few(LEAST_OPEN_FILES):
+            raise SystemExit(f"{self.program}: {lack}")
         try:
+            refuse_tildes(sys.argv[1:] if options is None else options)
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(
@@ -93,7 +101,10 @@ class ServiceOptions(usage.Options):
 
     def opt_version(self) -> None:
         """print the version of twisted-mesh and exit"""
-        print(f"twisted-mesh {version('twisted-mesh')}")
+        try:
+            put(f"twisted-mesh {version('twisted-mesh')}\n")
+        except OutputLost as lost:
+            raise SystemExit(not_written(self.program, lost.error)) from None
         raise SystemExit(0)
 
     def parseArgs(self, *stray: str) -> None:
@@ -107,7 +118,10 @@ class ServiceOptions(usage.Options):
             raise usage.UsageError(f"--log-format is one of {', '.join(_LOG_FORMATS)}")
         self["log-level"] = LevelOption.parse(self["log-level"])
         self["drain"] = parse_duration(self["drain"]).total_seconds()
-        self["state-dir"] = Path(self["state-dir"]) if self["state-dir"] else default_state_dir()
+        refuse_tilde(self["state-dir"] or "", "--state-dir")
+        state = Path(self["state-dir"]) if self["state-dir"] else default_state_dir()
+        # What is relative is meant from here, and not from where twistd goes.
+        self["state-dir"] = self._from_here(state) if self._goes_elsewhere else state
         self._settle_with_twistd()
 
     def _settle_with_twistd(self) -> None:
@@ -122,11 +136,8 @@ class ServiceOptions(usage.Options):
             if self.logs_to_stdout:
                 observe.choose(self.program, self["log-format"])
             elif logfile != "-":
-                observe.choose(
-                    self.program,
-                    self["log-format"],
-                    os.path.abspath(logfile or f"{self.program}.log"),
-                )
+                logfile = self._from_here(logfile or f"{self.program}.log", "--logfile")
+                observe.choose(self.program, self["log-format"], str(logfile))
             if logfile != "-" or foreground:
                 twistd["logger"] = f"{observe.__name__}.{observe.chosen.__name__}"
         path = str(twistd.get("pidfile") or "")
@@ -135,7 +146,24 @@ class ServiceOptions(usage.Options):
             path = "" if foreground else f"{self.program}.pid"
         # twistd refuses to start beside a file that was left behind, where its number is another process's by now.
         twistd["pidfile"] = ""
-        self.pidfile = os.path.abspath(path) if path else ""
+        self.pidfile = str(self._from_here(path, "--pidfile")) if path else ""
+
+    @property
+    def _goes_elsewhere(self) -> bool:
+        """Whether twistd works in another directory than this one (``--rundir``)."""
+        return (getattr(self, "parent", None) or {}).get("rundir") not in (None, "", ".")
+
+    @staticmethod
+    def _from_here(path: str | Path, option: str = "--state-dir") -> Path:
+        """The whole of a path. Raises :class:`StartError` where this directory is gone, and :class:`PkiError`."""
+        refuse_tilde(str(path), option)
+        try:
+            return Path(os.path.abspath(path))
+        except FileNotFoundError:
+            raise StartError(
+                f"{option} {path} is meant from the directory that we were started in, and that has been removed: "
+                "give a whole path, or start elsewhere"
+            ) from None
 
     @property
     def logs_to_stdout(self) -> bool:

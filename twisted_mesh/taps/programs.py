@@ -15,6 +15,7 @@ from twisted.python.usage import Options, UsageError
 from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
 
 from pki.errors import printable
+from twisted_mesh.cli.program import OutputLost, not_written, put
 from twisted_mesh.taps.signals import before_the_start
 
 #: What of twistd loads an application of the caller's, or is answered by the service.
@@ -173,7 +174,7 @@ def _run(plugin: str, words: Sequence[str] | None) -> int:
         service = maker.options()
         line = CommandLine.read(sys.argv[1:] if words is None else words, process, service)
         if line.wants_help:
-            sys.stdout.write(_help(process, service))
+            put(_help(process, service))
             return 0
         process.parseOptions(["--nodaemon", *line.process, maker.tapname, *line.service])
         runApp(process)
@@ -181,6 +182,8 @@ def _run(plugin: str, words: Sequence[str] | None) -> int:
         return _failed(process, f"{printable(str(error))}; see {process.typed} --help")
     except KeyError as error:  # of --uid and --gid
         return _failed(process, printable(str(error.args[0])))
+    except OutputLost as lost:  # of --help
+        return not_written(process.typed, lost.error)
     except OSError as error:  # of --rundir, --chroot, --pidfile, --uid
         where = f" ({printable(str(error.filename))})" if error.filename else ""
         return _failed(process, f"{error.strerror}{where}")

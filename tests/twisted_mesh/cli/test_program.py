@@ -10,7 +10,7 @@ import pytest
 
 from twisted_mesh.cli import client, inspect
 from twisted_mesh.cli.ctl import command as ctl
-from twisted_mesh.cli.program import run_program
+from twisted_mesh.cli.program import OutputLost, run_program
 
 Main = Callable[[Sequence[str]], int]
 
@@ -55,6 +55,11 @@ def test_every_command_shows_its_options(
         (click.Abort(), 130, ""),
         (OSError(28, "No space left on device"), 2,
          "x: the output cannot be written (No space left on device): free some space\n"),
+        (OutputLost(OSError(28, "No space left on device")), 2,
+         "x: the output cannot be written (No space left on device): free some space\n"),
+        (OutputLost(BrokenPipeError(32, "Broken pipe")), 1, ""),
+        (OSError(24, "Too many open files", "/a/b"), 2,
+         "x: no file descriptor is left: raise the limit (ulimit -n)\n"),
         (PermissionError(13, "Permission denied", "/a/b"), 2,
          "x: /a/b cannot be used (Permission denied): look at it, and at its directories\n"),
     ],

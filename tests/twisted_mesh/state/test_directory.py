@@ -18,7 +18,6 @@ from twisted_mesh.state.directory import (
     AlreadyRunning,
     StateDirectory,
     StateError,
-    default_state_dir,
     read_file,
     refuse_changeable,
     write_whole,
@@ -46,32 +45,6 @@ def failing(error: int, after: int = 0) -> Callable[..., Any]:
         return real(*arguments)
 
     return call
-
-
-# Where it is.
-
-
-def test_the_state_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", "/x")
-    monkeypatch.setenv("MESH_STATE_DIR", "/m")
-    assert default_state_dir() == Path("/m")
-    monkeypatch.setenv("MESH_STATE_DIR", "")
-    assert default_state_dir() == Path("/x/twisted-mesh")
-    monkeypatch.delenv("XDG_STATE_HOME")
-    assert default_state_dir().name == "twisted-mesh"
-
-
-def test_a_user_without_a_home_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(_: str) -> Path:
-        raise RuntimeError("could not determine the home directory")
-
-    monkeypatch.setattr("platformdirs.user_state_path", homeless)
-    for name in ("XDG_STATE_HOME", "MESH_STATE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(
-        StateError, match="has no home directory to keep state in: set MESH_STATE_DIR"
-    ):
-        default_state_dir()
 
 
 # Who may enter.

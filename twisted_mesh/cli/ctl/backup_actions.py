@@ -19,7 +19,8 @@ from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.state.directory import AlreadyRunning, StateDirectory, StateError, user_state_dir
+from twisted_mesh.state.directory import AlreadyRunning, StateDirectory, StateError
+from twisted_mesh.state.environment import BadEnvironment, user_state_dir
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.state.passphrase import read_passphrase
 
@@ -202,7 +203,7 @@ def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_
 
 def _home() -> list[Path]:
     """Where the user's own state is; nowhere for a user without a home."""
-    with suppress(StateError):
+    with suppress(BadEnvironment):
         return [user_state_dir()]
     return []
 

@@ -41,17 +41,22 @@ class Reach:
         """A state directory of the caller's own, to remember things in: that one, else the user's."""
         import os
 
-        from twisted_mesh.state.directory import user_state_dir
+        from twisted_mesh.state.environment import BadEnvironment, user_state_dir
 
         try:
-            return self.state if self.state.stat().st_uid == os.geteuid() else user_state_dir()
+            if self.state.stat().st_uid == os.geteuid():
+                return self.state
         except OSError:
+            pass
+        try:
             return user_state_dir()
+        except BadEnvironment:  # nowhere: what cannot be kept is said where that is tried
+            return self.state
 
 
 def state_path(state_dir: str | None) -> Path:
     """What ``--state-dir`` says, else where state is by default."""
-    from twisted_mesh.state.directory import default_state_dir
+    from twisted_mesh.state.environment import default_state_dir
 
     return Path(state_dir) if state_dir else default_state_dir()
 
