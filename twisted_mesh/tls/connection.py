@@ -123,6 +123,8 @@ class MeshConnection(ProtocolWrapper):
     """Among the connections of a server that bounds them."""
     meter: HandshakeMeter | None = None
     """What the handshake costs."""
+    bytes_heard = 0
+    """What TLS has delivered."""
     is_secured = False
     """Whether the TLS handshake is done, whatever became of it."""
     turned_away: TurnedAway | None = None
@@ -292,6 +294,7 @@ class MeshConnection(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what an admitted peer says; keep it while the peer is checked; drop all else."""
+        self.bytes_heard += len(data)
         if self.turned_away is not None:
             self._tell(data)
         elif self._held is not None:
@@ -357,6 +360,12 @@ class MeshConnection(ProtocolWrapper):
         """Close at once, without a goodbye."""
         if self.connected:
             self.transport.abortConnection()
+
+    def drop_for(self, problem: Problem) -> None:
+        """Close at once, and log why."""
+        if self.connected:
+            self._log_refusal((problem,))
+            self.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give everything back, tell the application if it was connected, and log who was refused."""

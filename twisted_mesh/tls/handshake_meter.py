@@ -16,6 +16,11 @@ from twisted_mesh.limits.handshake_budget import HandshakeBudget, Turn
 #: RSA-8192 (3 kB each). With its ClientHello and its signature a peer needs less than 48 KiB. OpenSSL's own bound is
 #: 100 KiB for one message of certificates, and pyOpenSSL has no way to lower it.
 MOST_BYTES = 64 * 1024
+#: What a peer may say in TLS without a word for the application in it: keys that are renewed, padding. A record has
+#: 16 KiB at most, and a new key is dear: it costs as much as many KiB of data, and asks for one of ours.
+MOST_SILENT = 32 * 1024
+#: A byte in a record of its own takes 23.
+_FOR_EACH_BYTE = 24
 TOO_LARGE = Problem(
     Code.HANDSHAKE_TOO_LARGE,
     f"the handshake was not done after {MOST_BYTES >> 10} KiB of the peer's",
@@ -26,6 +31,11 @@ PUT_OFF = Problem(
     "handshakes from this address keep failing, and this one did not get its turn in time",
     "look in this log what fails from there",
 )
+SAYS_NOTHING = Problem(
+    Code.TLS_ERROR,
+    f"the peer sent more than {MOST_SILENT >> 10} KiB for TLS alone (new keys, padding) and no data",
+    "look at the peer",
+)
 SPEAKS_HTTP = Problem(Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port")
 _HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
 #: The alert protocol_version (RFC 8446 section 6): a caller who reads it knows that TLS is spoken here.
@@ -34,7 +44,7 @@ _TLS_IS_SPOKEN = bytes.fromhex("15030300020246")
 
 @define(eq=False)
 class HandshakeMeter:
-    """Stands between TCP and TLS until the handshake is over; then it takes itself away."""
+    """Stands between TCP and TLS. Behind the handshake it bounds what the peer says to TLS alone."""
 
     protocol: Any
     """Twisted's TLS over memory BIOs. What TCP delivers to it comes here first."""
@@ -52,6 +62,8 @@ class HandshakeMeter:
     is_plain_http: bool = field(default=False, init=False)
     _deliver: Callable[[bytes], None] = field(init=False)
     _bytes: int = field(default=0, init=False)
+    _silent: int = field(default=0, init=False)
+    """What was said since to TLS alone."""
     _spent: float = field(default=0.0, init=False)
     """What has not been charged yet."""
     _held: bytes = field(default=b"", init=False)
@@ -92,6 +104,7 @@ class HandshakeMeter:
 
     def over(self, *, succeeded: bool) -> None:
         """The connection is lost. Whoever did not get in is charged."""
+        vars(self.protocol).pop("dataReceived", None)
         if self._turn is not None and self.budget is not None:
             self.budget.forget(self._turn)
         if not succeeded:
@@ -116,17 +129,36 @@ class HandshakeMeter:
             self._spent += self.seconds() - started
         # First of all whether it is in: the request may have come along, and be answered and over by now.
         if self.connection.is_secured:
-            del self.protocol.dataReceived
+            self.protocol.dataReceived = self._listen
             if self.connection.turned_away is not None:
                 self._charge()
+            else:
+                self._spent = 0.0
             if data[most:]:
-                self._deliver(data[most:])
+                self._listen(data[most:])
         elif self._is_ending:
             self._charge()
         elif data[most:]:
             self.is_too_large = True
             self._charge()
             self.connection.abortConnection()
+
+    def _listen(self, data: bytes) -> None:
+        """Pass on what comes behind the handshake; a peer that only keeps TLS busy is dropped, and charged for it."""
+        for begin in range(0, len(data), MOST_SILENT):
+            piece = data[begin : begin + MOST_SILENT]
+            heard, started = self.connection.bytes_heard, self.seconds()
+            self._deliver(piece)
+            said = _FOR_EACH_BYTE * (self.connection.bytes_heard - heard)
+            if said >= len(piece):
+                self._silent = max(0, self._silent - said)
+                continue
+            self._spent += 0.0 if said else self.seconds() - started
+            self._silent += len(piece) - said
+            if self._silent > MOST_SILENT:
+                self._charge()
+                self.connection.drop_for(SAYS_NOTHING)
+                return
 
     @property
     def _is_ending(self) -> bool:

@@ -89,12 +89,12 @@ def test_openssl_is_given_no_more_and_the_rest_is_heard_by_nobody() -> None:
     assert refusal(server)["codes"] in {"handshake-too-large", "tls-error"}
 
 
-def test_what_comes_behind_a_handshake_is_not_counted() -> None:
+def test_data_behind_a_handshake_is_not_counted() -> None:
     conversation = converse(End(False), End(True))
     conversation.calling.made[0].transport.write(b"x" * 4 * MOST_BYTES)
     conversation.pump()
     assert len(conversation.served.made[0].heard) == 4 * MOST_BYTES
-    assert "dataReceived" not in vars(conversation.server_wire.protocol)
+    assert not conversation.served.made[0].lost
 
 
 def test_a_handshake_and_what_follows_may_come_in_one_piece(
