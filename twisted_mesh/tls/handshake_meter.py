@@ -21,9 +21,13 @@ MOST_BYTES = 64 * 1024
 MOST_SILENT = 32 * 1024
 #: A byte in a record of its own takes 23.
 _FOR_EACH_BYTE = 24
+#: What a client may say before it speaks encrypted: its hello, at times twice, which takes 2 KiB each with
+#: post-quantum key shares. Whoever reads the protocols in it (ALPN) copies the rest for each, in pyOpenSSL.
+MOST_HELLO = 12 * 1024
 TOO_LARGE = Problem(
     Code.HANDSHAKE_TOO_LARGE,
-    f"the handshake was not done after {MOST_BYTES >> 10} KiB of the peer's",
+    f"the handshake was not done after {MOST_BYTES >> 10} KiB of the peer's, or began with a hello of more than "
+    f"{MOST_HELLO >> 10} KiB",
     "present the chain only",
 )
 PUT_OFF = Problem(
@@ -37,6 +41,7 @@ SAYS_NOTHING = Problem(
     "look at the peer",
 )
 SPEAKS_HTTP = Problem(Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port")
+_ENCRYPTED = b"\x17"
 _HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
 #: The alert protocol_version (RFC 8446 section 6): a caller who reads it knows that TLS is spoken here.
 _TLS_IS_SPOKEN = bytes.fromhex("15030300020246")
@@ -62,6 +67,11 @@ class HandshakeMeter:
     is_plain_http: bool = field(default=False, init=False)
     _deliver: Callable[[bytes], None] = field(init=False)
     _bytes: int = field(default=0, init=False)
+    _hello: int = field(default=0, init=False)
+    _header: bytes = field(default=b"", init=False)
+    """Of the record that is being read."""
+    _rest: int = field(default=0, init=False)
+    """Bytes of that record which are still to come."""
     _silent: int = field(default=0, init=False)
     """What was said since to TLS alone."""
     _spent: float = field(default=0.0, init=False)
@@ -121,10 +131,13 @@ class HandshakeMeter:
     def _pass(self, data: bytes) -> None:
         """No more than a handshake may have; behind its end there may be as much as there is."""
         most = MOST_BYTES - self._bytes
+        if self.serves and self._has_too_long_a_hello(data):
+            most = 0
         self._bytes += len(data)
         started = self.seconds()
         try:
-            self._deliver(data[:most])
+            if most:  # OpenSSL takes no bytes for an error
+                self._deliver(data[:most])
         finally:
             self._spent += self.seconds() - started
         # First of all whether it is in: the request may have come along, and be answered and over by now.
@@ -142,6 +155,22 @@ class HandshakeMeter:
             self.is_too_large = True
             self._charge()
             self.connection.abortConnection()
+
+    def _has_too_long_a_hello(self, data: bytes) -> bool:
+        """Follow the records up to the first that is encrypted (RFC 8446 section 5.1)."""
+        while data and not self._header.startswith(_ENCRYPTED):
+            taken = min(self._rest or 5 - len(self._header), len(data))
+            self._hello += taken
+            if self._rest:
+                self._rest -= taken
+                self._header = self._header if self._rest else b""
+            else:
+                self._header += data[:taken]
+                if len(self._header) == 5:
+                    self._rest = int.from_bytes(self._header[3:])
+                    self._header = self._header if self._rest else b""
+            data = data[taken:]
+        return self._hello > MOST_HELLO
 
     def _listen(self, data: bytes) -> None:
         """Pass on what comes behind the handshake; a peer that only keeps TLS busy is dropped, and charged for it."""

@@ -1,6 +1,7 @@
-"""Real sockets: new keys without end, which any stranger may ask for, are no work without end."""
+"""Real sockets: what any stranger may ask of TLS is no work without end: new keys, protocols."""
 
 import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -61,3 +62,21 @@ def test_a_new_key_now_and_then_and_bytes_one_by_one_are_not(server: Server) -> 
         wire.sendall(b"".join(writer.record(bytes([byte])) for byte in b"X-A: b\r\n" * 400))
         wire.sendall(writer.record(b"\r\n"))
         assert wire.recv(65536)
+
+
+def _protocols(server: Server, count: int) -> None:
+    context = server.context(proves=True)
+    context.set_alpn_protocols(["a"] * count)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as wire,
+        context.wrap_socket(wire) as secured,
+    ):
+        secured.sendall(GET)
+        assert secured.recv(65536)
+
+
+def test_a_hello_with_protocols_without_end_is_not_read(server: Server) -> None:
+    """pyOpenSSL copies the rest of the list for each of them."""
+    _protocols(server, 1000)
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        _protocols(server, 15000)
