@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.first_lines.row import FirstLine
 from tests.running import BIN, run
@@ -39,7 +40,8 @@ def _started(directory: Path, command: list[str | Path], environ: Mapping[str, s
 def few_files(program: str) -> Callable[[Path], str]:
     def say(directory: Path) -> str:
         command = ["sh", "-c", 'ulimit -n 7; exec "$@"', "sh", BIN / program, *_BEGIN[program]]
-        return _started(directory, command, {"HOME": str(directory)})
+        with TemporaryDirectory() as home:  # pytest's own is too long for a socket in it
+            return _started(directory, command, {"HOME": home})
 
     return say
 

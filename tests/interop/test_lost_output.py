@@ -84,5 +84,9 @@ def test_whoever_has_read_enough_hears_nothing_more(house: House, program: str) 
 def test_lost_results_have_their_status(
     shared: House, command: str, where: str, status: int
 ) -> None:
+    assert (
+        shared.ctl("token", "create", "--spiffe-id", "spiffe://mesh.local/service/any").returncode
+        == 0
+    )
     done = shell(f"{command} {where}", shared)
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr

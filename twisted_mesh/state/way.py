@@ -7,8 +7,13 @@ from pathlib import Path
 
 def on_the_way(path: Path) -> list[Path]:
     """All that leads there, by its name and where its links lead."""
-    named = Path(os.path.abspath(path))
-    return [named, *named.parents, *path.resolve().parents]
+    try:
+        named = Path(os.path.abspath(path))
+        return [named, *named.parents, *path.resolve().parents]
+    except (
+        FileNotFoundError
+    ):  # the directory that we were started in is gone: whoever uses the path says so
+        return [path, *path.parents]
 
 
 def open_to_all(path: Path) -> Path | None:
