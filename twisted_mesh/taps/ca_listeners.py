@@ -37,7 +37,8 @@ from twisted_mesh.taps import own_address
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.early_port import EarlyReactor, is_answered
-from twisted_mesh.taps.lifecycle import StartError, early_endpoint
+from twisted_mesh.taps.listening import early_endpoint
+from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, refuse_public, status_site
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security

@@ -15,7 +15,8 @@ from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
-from twisted_mesh.taps.lifecycle import ServiceOptions, is_port
+from twisted_mesh.taps.listening import is_port
+from twisted_mesh.taps.service_options import ServiceOptions
 
 _MAX_LIFE = timedelta(days=365)
 _MAX_ISSUING_LIFE = timedelta(days=1825)

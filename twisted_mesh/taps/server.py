@@ -23,12 +23,8 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
 from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.allow_file import read_allowed
-from twisted_mesh.taps.lifecycle import (
-    MeshService,
-    early_endpoint,
-    listening_endpoint,
-    service_of,
-)
+from twisted_mesh.taps.lifecycle import MeshService, service_of
+from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.status_port import clear_way, status_site

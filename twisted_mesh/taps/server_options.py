@@ -11,9 +11,7 @@ from twisted_mesh.identity.bootstrap import join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm, max_connections
-from twisted_mesh.taps.lifecycle import (
-    ServiceOptions,
-)
+from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.trust.freshness import freshness
 
 

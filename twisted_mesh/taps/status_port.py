@@ -15,7 +15,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.taps.early_port import is_answered
-from twisted_mesh.taps.lifecycle import StartError
+from twisted_mesh.taps.service_options import StartError
 
 #: Connections for those who look whether it is well.
 _MOST = 64

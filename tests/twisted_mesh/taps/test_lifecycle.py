@@ -27,16 +27,11 @@ from twisted_mesh import observe
 from twisted_mesh.taps import lifecycle, signals
 from twisted_mesh.taps.ca import CaService
 from twisted_mesh.taps.ca_options import Options as CaOptions
-from twisted_mesh.taps.lifecycle import (
-    MeshService,
-    ServiceOptions,
-    StartError,
-    listening_endpoint,
-    result_of,
-    service_of,
-)
+from twisted_mesh.taps.lifecycle import MeshService, service_of
+from twisted_mesh.taps.listening import listening_endpoint, result_of
 from twisted_mesh.taps.pid_file import PidFile
 from twisted_mesh.taps.reread import Reread
+from twisted_mesh.taps.service_options import ServiceOptions, StartError
 from twisted_mesh.taps.signals import STOPPING, before_the_start
 
 HEEDED = (*STOPPING, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -1,5 +1,6 @@
 """What the options of mesh-ca and mesh-server mean, and one sentence for each that cannot be used."""
 
+import os
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,8 +14,8 @@ from pki.keys import KeyAlgorithm
 from pki.policy.policy import Lifetimes
 from twisted_mesh import observe
 from twisted_mesh.taps.ca_options import Options as CaOptions
-from twisted_mesh.taps.lifecycle import ServiceOptions
 from twisted_mesh.taps.server_options import Options as ServerOptions
+from twisted_mesh.taps.service_options import ServiceOptions
 
 HOUR = timedelta(hours=1)
 KINDS: dict[str, type[ServiceOptions]] = {"mesh-ca": CaOptions, "mesh-server": ServerOptions}
@@ -292,3 +293,15 @@ def test_without_twistd_nothing_of_it_is_touched(chosen: list[Any]) -> None:
     assert chosen == []
     assert options.pidfile == ""
     assert options.status_pipe is None
+
+
+def test_a_umask_never_takes_rights_from_the_owner() -> None:
+    # Else the next start cannot open what this one made, for any user but root.
+    before = os.umask(0o777)
+    try:
+        parsed("mesh-ca")
+        assert os.umask(0o027) == 0o077
+        parsed("mesh-ca")
+        assert os.umask(0) == 0o027
+    finally:
+        os.umask(before)
