@@ -77,7 +77,11 @@ def test_whoever_has_read_enough_hears_nothing_more(house: House, program: str) 
     "command",
     [
         *("mesh-ctl ca show", "mesh-ctl ca show --format json", "mesh-ctl cert list"),
-        *("mesh-ctl doctor --format json", "mesh-ctl token list", "mesh-ctl entry list"),
+        *(
+            "mesh-ctl doctor --format json",
+            "mesh-ctl token list --format json",
+            "mesh-ctl entry list",
+        ),
         *("pki-inspect show state/ca/root.crt", "pki-inspect show --format json state/ca/root.crt"),
     ],
 )
@@ -90,3 +94,33 @@ def test_lost_results_have_their_status(
     )
     done = shell(f"{command} {where}", shared)
     assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
+@pytest.mark.interop(_BELOW)
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        pytest.param("--format json >&-", 0, id="JSON, closed"),
+        pytest.param("--format json >/dev/full", 2, id="JSON, full"),
+        pytest.param("--format json >/dev/full 2>/dev/full", 2, id="JSON, both full"),
+        # What it tells people is its log: the status is of the request.
+        pytest.param(">/dev/full", 0, id="text, full"),
+        pytest.param(">&- 2>&-", 0, id="text, both closed"),
+    ],
+)
+def test_a_client_that_nobody_hears_has_asked(shared: House, options: str, status: int) -> None:
+    done = shell(f"mesh-client --server {shared.server_url} {options}", shared)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+
+
+@pytest.mark.interop(_BELOW)
+@pytest.mark.parametrize(
+    "where", [pytest.param(">&- 2>&-", id="closed"), pytest.param(">/dev/full 2>&1", id="full")]
+)
+def test_a_service_that_nobody_hears_serves(house: House, where: str) -> None:
+    line = f"mesh-ca --port 0 --root-key ec-p256 {where} & ca=$!; "
+    # The shell waits for no more than its child: either it answers, or it has ended.
+    line += "until mesh-ctl ca show >shown 2>&1; do kill -0 $ca || exit 9; done; kill $ca; wait $ca"
+    done = shell(f"{line}; exit $?", house)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (house.home / "shown").read_text()
