@@ -193,8 +193,8 @@ ROWS = (
     _row(
         "a state directory meant from a directory that is gone",
         "mesh-ca",
-        r"the state directory x cannot be used \(No such file or directory\)",
-        r"choose another with --state-dir$",
+        r"--state-dir x is meant from the directory that we were started in, and that has been removed",
+        r"give a whole path, or start elsewhere$",
         nowhere("mesh-ca", "--state-dir", "x"),
     ),
 )

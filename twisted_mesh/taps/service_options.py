@@ -98,7 +98,8 @@ class ServiceOptions(usage.Options):
         refuse_tilde(self["state-dir"] or "", "--state-dir")
         state = Path(self["state-dir"]) if self["state-dir"] else default_state_dir()
         # What is relative is meant from here, and not from where twistd goes.
-        self["state-dir"] = self._from_here(state) if self._goes_elsewhere else state
+        whole = self._from_here(state)
+        self["state-dir"] = whole if self._goes_elsewhere else state
         self._settle_with_twistd()
 
     def _settle_with_twistd(self) -> None:
