@@ -80,7 +80,7 @@ def nowhere(program: str, *words: str) -> Callable[[Path], str]:
 
 
 def unknown_user(directory: Path) -> str:
-    # An outside program may not be there, nor the right to become somebody else: a user namespace needs neither.
+    # Neither the right to become somebody else nor a program for it may be there: the answer is changed in its place.
     code = (
         "import pwd, sys\n"
         "def unknown(uid): raise KeyError(uid)\n"

@@ -226,8 +226,8 @@ ROWS = (
     FirstLine(
         "no descriptor is left to connect with",
         "client",
-        r"this process may have \d+ files open at most, and needs \d+",
-        r"raise the limit \(ulimit -n 1024, or LimitNOFILE= of a unit\)",
+        r"http://127\.0\.0\.1:\d+: this process has no file descriptor left to connect with: \d+ are the most",
+        r"raise the limit \(ulimit -n, or LimitNOFILE=\)",
         no_descriptor_left,
         starts_processes=True,
         never=NEVER_START,
