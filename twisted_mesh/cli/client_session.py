@@ -2,20 +2,16 @@
 
 import json
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import TimeoutError
 
 from pki.errors import Malformed, PkiError, discreet
 from pki.keys import KeyAlgorithm
-from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
@@ -25,25 +21,18 @@ from twisted_mesh.cli.program import OutputLost, put
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
-from twisted_mesh.identity.bootstrap import ca_client, join_token, saved_svid
+from twisted_mesh.identity.agent import Agent, Wanted
+from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.sources import CaSource
-from twisted_mesh.revocation.crl_numbers import crl_numbers_path
-from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.options import RevocationOptions
-from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.state.generation import publish
 from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
-from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.connections import ConnectionRegistry, Peer
-from twisted_mesh.trust.freshness import Freshness, freshness
-from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.log_witness import LogWitness, witness_path
+from twisted_mesh.trust.connections import Peer
+from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.store import TrustStore
 
 _log = logger("client")
@@ -56,19 +45,10 @@ class Session:
     path: str
     server: ServerUrl
     server_id: SpiffePattern
-    spiffe_id: SpiffeId
+    wanted: Wanted
     client: CaClient
-    token: JoinToken | None
-    dns_names: tuple[str, ...]
-    ip_addresses: tuple[IPAddress, ...]
-    state_dir: Path
-    algorithm: KeyAlgorithm
-    ttl: timedelta | None
     repeat: int
     interval: float
-    rotate_at: float
-    freshness: Freshness
-    sources: RevocationOptions
     requires_staple: bool
     timeout: float
     export: Path | None
@@ -104,7 +84,24 @@ class Session:
             path=path,
             server=ServerUrl.parse(options["server"]),
             server_id=SpiffePattern.parse(theirs),
-            spiffe_id=SpiffeId.parse(ours),
+            wanted=Wanted(
+                SpiffeId.parse(ours),
+                state,
+                tuple(map(dns_option, options["dns"])),
+                tuple(map(ip_option, options["ip"])),
+                parse_lifetime(options["ttl"]) if options["ttl"] else None,
+                algorithm,
+                rotate_at,
+                token,
+                freshness(options["revocation_max_age"], options["on_stale"]),
+                RevocationOptions.parse(
+                    options["crl"],
+                    options["crl_issuer"],
+                    options["ocsp"],
+                    options["ocsp_origin"],
+                    options.get("on_stale"),
+                ),
+            ),
             client=ca_client(
                 reactor,
                 options["ca_url"],
@@ -115,23 +112,8 @@ class Session:
                 ca_user=options["ca_user"],
                 timeout=timeout,
             ),
-            token=token,
-            dns_names=tuple(map(dns_option, options["dns"])),
-            ip_addresses=tuple(map(ip_option, options["ip"])),
-            state_dir=state,
-            algorithm=algorithm,
-            ttl=parse_lifetime(options["ttl"]) if options["ttl"] else None,
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),
-            rotate_at=rotate_at,
-            freshness=freshness(options["revocation_max_age"], options["on_stale"]),
-            sources=RevocationOptions.parse(
-                options["crl"],
-                options["crl_issuer"],
-                options["ocsp"],
-                options["ocsp_origin"],
-                options.get("on_stale"),
-            ),
             requires_staple=options["require_staple"],
             timeout=timeout,
             export=Path(options["export"]) if options["export"] else None,
@@ -159,65 +141,27 @@ async def _told(session: Session) -> int:
 
 
 async def _converse(session: Session) -> int:
-    judge = Judge(wall_clock, Trust(allow=(session.server_id,)), session.freshness)
-    session.client.heed(judge)
-    contexts = ContextFactory(Role(serves=False))
-    trust = TrustStore(judge, ConnectionRegistry(), reactor, wall_clock, _log)
-    witness = LogWitness(
-        witness_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
-    )
-    witness.recall()
-    source = CaSource(
-        session.client,
-        session.spiffe_id,
-        wall_clock,
-        _log,
-        session.dns_names,
-        session.ip_addresses,
-        session.ttl,
-        witness=witness,
-        token=session.token,
-        kept=saved_svid(session.client, session.state_dir, session.spiffe_id),
-    )
-    source.recall()
-    numbers = crl_numbers_path(session.state_dir, f"{session.client.address} {session.spiffe_id}")
-    crls = session.sources.watch(trust, reactor, _log, numbers)
     deadline = reactor.seconds() + session.timeout
-    feed = Feed(source, trust.update, judge.freshness, reactor, wall_clock, _log)
-    manager = CertificateManager(
-        source,
-        trust,
-        [contexts],
+    agent = Agent(
+        session.client,
+        session.wanted,
         reactor,
-        wall_clock,
-        _log,
-        session.algorithm,
-        session.rotate_at,
-        feed,
-        [crls.prepare],
-        retries=lambda error, pause: _is_asked_again(manager, error, deadline - pause),
+        (session.server_id,),
+        serves=False,
+        log=_log,
+        retries=lambda error, pause: _is_asked_again(agent.manager, error, deadline - pause),
     )
-    services = MultiService()
-    for service in (trust, feed, manager):
-        service.setServiceParent(services)
-    services.startService()
+    manager = agent.manager
+    agent.start()
     try:
         await _first_certificate(manager, session)
-        security = Security(
-            contexts,
-            judge,
-            reactor,
-            trust.registry,
-            _log,
-            requires_staple=session.requires_staple,
-            peer_check=session.sources.checker(trust, reactor, _log),
-        )
+        security = agent.security(serves=False, requires_staple=session.requires_staple)
         http = MeshHttpClient(
             reactor,
             session.server,
             security,
             session.timeout,
-            lambda peer: log_handshake(peer, session.spiffe_id),
+            lambda peer: log_handshake(peer, session.wanted.spiffe_id),
         )
         status = DONE
         exported = None
@@ -226,13 +170,11 @@ async def _converse(session: Session) -> int:
                 await sleep(reactor, session.interval)
             if session.export and manager.svid is not exported and manager.svid is not None:
                 exported = manager.svid
-                _export(session.export, exported, trust)
+                _export(session.export, exported, agent.trust_store)
             status = max(status, await _ask(http, session))
-        witness.remember()
         return status
     finally:
-        await services.stopService()
-        crls.stop()
+        await agent.stop()
 
 
 async def _first_certificate(manager: CertificateManager, session: Session) -> X509Svid:
@@ -299,7 +241,7 @@ def _as_json(reply: Reply, session: Session) -> dict[str, object]:
         "status": reply.status,
         "body": body,
         "server_id": str(peer.spiffe_id),
-        "our_id": str(session.spiffe_id),
+        "our_id": str(session.wanted.spiffe_id),
         "tls": {
             "version": peer.tls.version,
             "cipher": peer.tls.cipher,

@@ -7,18 +7,13 @@ from twisted.application.service import IService
 from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.http.refusal import HttpRefusal
-from twisted_mesh.identity.bootstrap import ca_client, saved_svid
+from twisted_mesh.identity.agent import Agent, Wanted
+from twisted_mesh.identity.bootstrap import ca_client
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
-from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.monitoring import EndpointStatus
-from twisted_mesh.revocation.crl_numbers import crl_numbers_path
 from twisted_mesh.revocation.crl_source import crl_issuers
-from twisted_mesh.revocation.feed import Feed
-from twisted_mesh.revocation.options import RevocationOptions
-from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.server import site
 from twisted_mesh.state.memory import Memories
@@ -29,13 +24,6 @@ from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.tls import endpoints
-from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.stapling import Staples
-from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.log_witness import LogWitness, witness_path
-from twisted_mesh.trust.store import TrustStore
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to bind
 
@@ -82,70 +70,38 @@ class ServerService(MeshService):
                     pattern=str(pattern),
                     trust_domain=str(options["trust-domain"]),
                 )
-        judge = Judge(wall_clock, Trust(allow=allow), options["freshness"])
-        self.client.heed(judge)
-        staples = Staples(wall_clock)
-        contexts = ContextFactory(Role(serves=True), staples)
-        self.witness = LogWitness(
-            witness_path(options["state-dir"], f"{self.client.address} {options['spiffe-id']}")
-        )
-        self.witness.recall()
-        source = CaSource(
+        self.agent = Agent(
             self.client,
-            options["spiffe-id"],
-            wall_clock,
-            self.log,
-            options["dns"],
-            options["ip"],
-            options["ttl"],
-            self.witness,
-            options.pop("join-token"),
-            saved_svid(self.client, options["state-dir"], options["spiffe-id"]),
-        )
-        source.recall()
-        self.stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, self.log)
-        self.trust_store = TrustStore(
-            judge, ConnectionRegistry(), reactor, wall_clock, self.log, [self.stapler]
-        )
-        sources: RevocationOptions = options["revocation-sources"]
-        numbers = crl_numbers_path(
-            options["state-dir"], f"{self.client.address} {options['spiffe-id']}"
-        )
-        self.crls = sources.watch(self.trust_store, reactor, self.log, numbers)
-        self.feed = Feed(
-            source, self.trust_store.update, judge.freshness, reactor, wall_clock, self.log
-        )
-        self.manager = CertificateManager(
-            source,
-            self.trust_store,
-            [contexts],
+            Wanted(
+                options["spiffe-id"],
+                options["state-dir"],
+                tuple(options["dns"]),
+                tuple(options["ip"]),
+                options["ttl"],
+                options["key"],
+                options["rotate-at"],
+                options.pop("join-token"),
+                options["freshness"],
+                options["revocation-sources"],
+            ),
             reactor,
-            wall_clock,
-            self.log,
-            options["key"],
-            options["rotate-at"],
-            self.feed,
-            [self.stapler.prepare, self.crls.prepare],
+            allow,
+            connects=False,
+            log=self.log,
         )
-        memories = Memories(
-            reactor, [self.witness.memory, source.kept.memory, self.crls.numbers.memory]
-        )
+        self.trust_store, self.manager = self.agent.trust_store, self.agent.manager
+        memories = Memories(reactor, self.agent.memories)
         self.addService(memories)
         self.status = EndpointStatus(self.manager, self.descriptors, memories)
         self.status.show()
         self.site = site(reactor)
-        security = Security(
-            contexts,
-            judge,
-            reactor,
-            self.trust_store.registry,
-            self.log,
+        security = self.agent.security(
+            serves=True,
             connection_limit=ConnectionLimit(
                 Capacity.of_server(options["max-connections"]), reactor, "the port", self.log
             ),
             handshake_budget=HandshakeBudget(reactor),
             explain=HttpRefusal,
-            peer_check=sources.checker(self.trust_store, reactor, self.log),
         )
         self.port = self.listening(
             endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
@@ -159,7 +115,7 @@ class ServerService(MeshService):
 
     async def run(self) -> None:
         """Get an identity, however long that takes, and then say where the server listens."""
-        for service in (self.trust_store, self.feed, self.manager):
+        for service in self.agent.services:
             self.addService(service)
         svid = await self.manager.ready()
         self.open()
@@ -191,8 +147,8 @@ class ServerService(MeshService):
         found = super().rereads()
         if self.options["allow-file"] is not None:
             found.append(Reread(f"--allow-file {self.options['allow-file']}", self._reread_allowed))
-        if self.crls.sources:
-            places = ", ".join(map(str, self.crls.sources))
+        if self.agent.crls.sources:
+            places = ", ".join(map(str, self.agent.crls.sources))
             found.append(Reread(f"--crl {places}", self._reread_crls))
         return found
 
@@ -203,18 +159,17 @@ class ServerService(MeshService):
         return difference(map(str, before), map(str, patterns))
 
     async def _reread_crls(self) -> str:
-        before = self.crls.issuers
-        self.crls.look_anew(crl_issuers(self.options["crl-issuer"]))
-        changed = ", and --crl-issuer has changed" if self.crls.issuers != before else ""
+        before = self.agent.crls.issuers
+        self.agent.crls.look_anew(crl_issuers(self.options["crl-issuer"]))
+        changed = ", and --crl-issuer has changed" if self.agent.crls.issuers != before else ""
         return (
             f"each is read as if it were new within a second, or asked for when it is due{changed}"
         )
 
     async def close(self) -> None:
         """Ask no more, and keep what the next start is to remember."""
-        self.stapler.stop()
-        self.crls.stop()
-        self.witness.remember()
+        self.agent.close()
+        self.agent.witness.remember()
 
     async def drain(self, seconds: float) -> None:
         """Let requests finish within so many seconds."""

@@ -1,0 +1,201 @@
+"""An agent: one identity of this process, kept fresh, with what is believed and what is revoked.
+
+The one place where source, trust store, feed, manager and contexts are put together: mesh-server,
+mesh-client and the ``mesh:`` endpoints differ in the :class:`Wanted` that they give.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.application.service import MultiService, Service
+from twisted.internet.error import TimeoutError
+from twisted.logger import Logger
+
+from pki.errors import PkiError
+from pki.keys import KeyAlgorithm
+from pki.policy.join_token import JoinToken
+from pki.spiffe import SpiffeId, SpiffePattern
+from pki.svid.names import IPAddress
+from pki.svid.x509svid import X509Svid
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.identity.bootstrap import saved_svid
+from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.sources import CaSource
+from twisted_mesh.interfaces import IReactor
+from twisted_mesh.revocation.crl_numbers import crl_numbers_path
+from twisted_mesh.revocation.crl_watch import CrlWatch
+from twisted_mesh.revocation.feed import Feed
+from twisted_mesh.revocation.options import RevocationOptions
+from twisted_mesh.revocation.stapler import Stapler
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import within
+from twisted_mesh.state.memory import Memory
+from twisted_mesh.tls.contexts import ContextFactory, Role
+from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.log_witness import LogWitness, witness_path
+from twisted_mesh.trust.store import TrustStore
+
+
+@frozen
+class Wanted:
+    """Which identity is asked for, and how it is kept."""
+
+    spiffe_id: SpiffeId
+    state_dir: Path
+    """Where what must outlive the process is kept."""
+    dns_names: tuple[str, ...] = ()
+    ip_addresses: tuple[IPAddress, ...] = ()
+    ttl: timedelta | None = None
+    """How long certificates live; None for what the CA gives."""
+    algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
+    rotate_at: float = 0.5
+    """The share of a certificate's life after which it is renewed."""
+    token: JoinToken | None = field(default=None, repr=False)
+    """What buys the first certificate."""
+    freshness: Freshness = field(factory=Freshness)
+    revocation: RevocationOptions = field(factory=RevocationOptions)
+    """Who is heard about revocation besides the CA."""
+
+
+@define(eq=False)
+class Agent:
+    """Obtains, renews and presents one identity, and judges whoever it meets.
+
+    ``client`` reaches the CA. ``allow`` is the widest that anybody may be who connects; a
+    :meth:`security` may be narrower. Nothing is asked before :meth:`start`.
+    """
+
+    client: CaClient
+    wanted: Wanted
+    reactor: IReactor
+    allow: tuple[SpiffePattern, ...]
+    serves: bool = True
+    connects: bool = True
+    log: Logger = field(factory=lambda: logger("agent"))
+    retries: Callable[[PkiError, float], bool] = lambda error, pause: True
+    """As :attr:`CertificateManager.retries`."""
+    trust_store: TrustStore = field(init=False)
+    feed: Feed = field(init=False)
+    manager: CertificateManager = field(init=False)
+    witness: LogWitness = field(init=False)
+    """Of the CA's audit log."""
+    crls: CrlWatch = field(init=False)
+    memories: list[Memory] = field(init=False)
+    """What it remembers in files."""
+    _contexts: dict[bool, ContextFactory] = field(init=False)
+    """By whether they are a server's."""
+    _stapler: Stapler | None = field(default=None, init=False)
+    _services: MultiService | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        wanted, reactor, log = self.wanted, self.reactor, self.log
+        judge = Judge(wall_clock, Trust(allow=self.allow), wanted.freshness)
+        self.client.heed(judge)
+        who = f"{self.client.address} {wanted.spiffe_id}"
+        self.witness = LogWitness(witness_path(wanted.state_dir, who))
+        self.witness.recall()
+        source = CaSource(
+            self.client,
+            wanted.spiffe_id,
+            wall_clock,
+            log,
+            wanted.dns_names,
+            wanted.ip_addresses,
+            wanted.ttl,
+            self.witness,
+            wanted.token,
+            saved_svid(self.client, wanted.state_dir, wanted.spiffe_id),
+        )
+        source.recall()
+        self._contexts = {}
+        if self.connects:
+            self._contexts[False] = ContextFactory(Role(serves=False))
+        if self.serves:
+            staples = Staples(wall_clock)
+            self._contexts[True] = ContextFactory(Role(serves=True), staples)
+            self._stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, log)
+        staplers = [self._stapler] if self._stapler else []
+        self.trust_store = TrustStore(
+            judge, ConnectionRegistry(), reactor, wall_clock, log, staplers
+        )
+        numbers = crl_numbers_path(wanted.state_dir, who)
+        self.crls = wanted.revocation.watch(self.trust_store, reactor, log, numbers)
+        self.feed = Feed(source, self.trust_store.update, judge.freshness, reactor, wall_clock, log)
+        self.manager = CertificateManager(
+            source,
+            self.trust_store,
+            list(self._contexts.values()),
+            reactor,
+            wall_clock,
+            log,
+            wanted.algorithm,
+            wanted.rotate_at,
+            self.feed,
+            [*(stapler.prepare for stapler in staplers), self.crls.prepare],
+            retries=self.retries,
+        )
+        self.memories = [self.witness.memory, source.kept.memory, self.crls.numbers.memory]
+
+    @property
+    def svid(self) -> X509Svid | None:
+        """The certificate of the moment, with its key; None before the first."""
+        return self.manager.svid
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """What runs, in the order in which it starts: for a service of Twisted that has it for children."""
+        return self.trust_store, self.feed, self.manager
+
+    def security(self, *, serves: bool, **more: Any) -> Security:
+        """What a listener's connections (``serves``) or a client's are secured by; ``more`` as its fields."""
+        return Security(
+            self._contexts[serves],
+            self.trust_store.judge,
+            self.reactor,
+            self.trust_store.registry,
+            self.log,
+            peer_check=self.wanted.revocation.checker(self.trust_store, self.reactor, self.log),
+            **more,
+        )
+
+    def start(self) -> None:
+        """Ask for the first certificate, and look after it from now on, where it is nobody's child."""
+        if self._services is None:
+            self._services = MultiService()
+            for service in self.services:
+                service.setServiceParent(self._services)
+            self._services.startService()
+
+    async def ready(self, seconds: float | None = None) -> X509Svid:
+        """The first certificate, however long that takes, or within so many seconds.
+
+        Raises :class:`PkiError`: why there was none in that time.
+        """
+        if seconds is None:
+            return await self.manager.ready()
+        try:
+            return await within(self.reactor, seconds, self.manager.ready())
+        except TimeoutError:
+            raise self.manager.last_problem or self.client.too_slow() from None
+
+    async def stop(self) -> None:
+        """Ask no more, and keep what the next start is to remember. Open connections are not judged again."""
+        services, self._services = self._services, None
+        if services is not None:
+            await services.stopService()
+        self.close()
+        self.witness.remember()
+
+    def close(self) -> None:
+        """Stop what is no service: staples and CRLs."""
+        if self._stapler is not None:
+            self._stapler.stop()
+        self.crls.stop()
