@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from twisted_mesh.identity.agent import Agent, Wanted
     from twisted_mesh.identity.manager import CertificateManager
     from twisted_mesh.revocation.feed import Feed
     from twisted_mesh.tls.contexts import ContextFactory
@@ -16,21 +17,25 @@ if TYPE_CHECKING:
     from twisted_mesh.trust.store import TrustStore
 
 _HOMES = {
+    "Agent": "twisted_mesh.identity.agent",
     "CertificateManager": "twisted_mesh.identity.manager",
     "ConnectionRegistry": "twisted_mesh.trust.connections",
     "ContextFactory": "twisted_mesh.tls.contexts",
     "Feed": "twisted_mesh.revocation.feed",
     "Trust": "twisted_mesh.trust.judge",
     "TrustStore": "twisted_mesh.trust.store",
+    "Wanted": "twisted_mesh.identity.agent",
 }
 
 __all__ = [
+    "Agent",
     "CertificateManager",
     "ConnectionRegistry",
     "ContextFactory",
     "Feed",
     "Trust",
     "TrustStore",
+    "Wanted",
 ]
 
 

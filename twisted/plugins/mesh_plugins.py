@@ -1,6 +1,12 @@
-"""``twistd mesh-ca`` and ``twistd mesh-server``: only names, so other twistds stay fast."""
+"""``twistd mesh-ca``, ``twistd mesh-server`` and endpoint strings ``mesh:``: only names, so other twistds stay fast."""
 
 from twisted.application.service import ServiceMaker
+from twisted.internet.interfaces import (
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
 
 meshCA = ServiceMaker(
     "mesh-ca",
@@ -15,3 +21,31 @@ meshServer = ServiceMaker(
     "A service in a mesh: mutual TLS on both sides, with an identity that renews itself.",
     "mesh-server",
 )
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class _MeshServer:
+    """``mesh:PORT`` for whoever listens; what it means is loaded when it is used."""
+
+    prefix = "mesh"
+
+    def parseStreamServer(self, reactor, *args, **kwargs):
+        from twisted_mesh.endpoints import server_endpoint
+
+        return server_endpoint(reactor, *args, **kwargs)
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class _MeshClient:
+    """``mesh:HOST:PORT:peer=ID`` for whoever connects."""
+
+    prefix = "mesh"
+
+    def parseStreamClient(self, reactor, *args, **kwargs):
+        from twisted_mesh.endpoints import client_endpoint
+
+        return client_endpoint(reactor, *args, **kwargs)
+
+
+meshServerEndpoint = _MeshServer()
+meshClientEndpoint = _MeshClient()

@@ -129,7 +129,7 @@ class _ConnectionCreator:
             raise RuntimeError("there is no identity")
         connection = SSL.Connection(current[0], None)
         security, client = self.security, self.client
-        leaf_checks = client.leaf_checks if client else ()
+        leaf_checks = client.leaf_checks if client else security.leaf_checks
         must_staple = security.requires_staple and client is not None
         explains = security.explain is not None and client is None
         handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple, explains)

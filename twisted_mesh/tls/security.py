@@ -57,6 +57,8 @@ class Security:
     """Whether who connects judges its own chain before it shows it."""
     explain: Explain | None = None
     """How a caller that is merely not allowed is told so inside TLS; None sends it an alert."""
+    leaf_checks: Sequence[Callable[[x509.Certificate], Problem | None]] = ()
+    """What the certificates of those who call must satisfy besides."""
     peer_check: PeerCheck | None = None
     """What is to be found out about a peer whose certificate is good, before it gets in."""
     refusals: LimitedLog = field(

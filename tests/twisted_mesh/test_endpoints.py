@@ -1,0 +1,191 @@
+"""Endpoint strings ``mesh:``: what they mean, what is refused, and a twistd web that is a server of the mesh."""
+
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.testing import MemoryReactorClock
+
+from pki.spiffe import SpiffePattern
+from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh
+from twisted_mesh import endpoints
+from twisted_mesh.endpoints import BadEndpoint
+
+ID = "spiffe-id=spiffe\\://mesh.local/service/web"
+LIBRARY = CHECKOUT / "docs" / "LIBRARY.md"
+SHOP = "spiffe\\://mesh.local/service/shop"
+
+
+class Reactor(MemoryReactorClock):
+    """One that forgets triggers, too."""
+
+    def removeSystemEventTrigger(self, trigger: object) -> None:
+        """There is no shutdown here."""
+
+
+@pytest.fixture
+def reactor() -> MemoryReactorClock:
+    return Reactor()
+
+
+def test_a_server_is_understood(reactor: MemoryReactorClock, tmp_path: Path) -> None:
+    text = f"mesh:0:interface=127.0.0.1:{ID}:dns=a.example,b.example:state-dir={tmp_path}:allow={SHOP},{SHOP}2"
+    server = serverFromString(reactor, text)
+    assert isinstance(server, endpoints.MeshServerEndpoint)
+    assert [str(pattern) for pattern in server.allow] == [
+        "spiffe://mesh.local/service/shop",
+        "spiffe://mesh.local/service/shop2",
+    ]
+    assert server.asked.wanted.dns_names == ("a.example", "b.example")
+    assert reactor.tcpServers == []  # nothing before it is listened on
+
+
+def test_a_client_is_understood(reactor: MemoryReactorClock, tmp_path: Path) -> None:
+    client = clientFromString(
+        reactor, f"mesh:example.org:9443:peer={SHOP}:{ID}:state-dir={tmp_path}"
+    )
+    assert isinstance(client, endpoints.MeshClientEndpoint)
+    assert client.peer == SpiffePattern.parse("spiffe://mesh.local/service/shop")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (f"mesh:9443:{ID}:alow={SHOP}", "alow= is no option of it: did you mean allow=?"),
+        ("mesh:9443:spiffe-id=spiffe://mesh.local/service/web", "is one too many: a colon"),
+        ("mesh:9443", "spiffe-id= is missing"),
+        (f"mesh:http:{ID}", "http is no port"),
+        (f"mesh:{ID}", "something is missing"),
+        (f"mesh:9443:{ID}:key=rsa-512", "key= is one of"),
+        (f"mesh:9443:{ID}:trust-domain=other.example", "is not of trust-domain=other.example"),
+        (f"mesh:9443:{ID}:allow=spiffe\\://mesh.local/", "SPIFFE ID"),
+    ],
+    ids=["misspelt", "colon", "no-id", "port", "no-port", "key", "domain", "allow"],
+)
+def test_a_server_that_cannot_be_meant_is_refused(
+    text: str, said: str, reactor: MemoryReactorClock
+) -> None:
+    with pytest.raises(BadEndpoint) as refused:
+        serverFromString(reactor, text)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (ID, "peer= is missing"),
+        (f"{ID}:peer=spiffe\\://other.example/x", "can prove nothing to us"),
+        (f"{ID}:peer={SHOP}:allow={SHOP}", "allow= is no option of it"),
+    ],
+    ids=["no-peer", "elsewhere", "allow"],
+)
+def test_a_client_that_cannot_be_meant_is_refused(
+    options: str, said: str, reactor: MemoryReactorClock
+) -> None:
+    with pytest.raises(BadEndpoint, match=said):
+        clientFromString(reactor, f"mesh:host:9443:{options}")
+
+
+def test_one_identity_asked_for_in_two_ways_is_refused(
+    reactor: MemoryReactorClock, tmp_path: Path
+) -> None:
+    first = serverFromString(reactor, f"mesh:0:{ID}:state-dir={tmp_path}")
+    again = serverFromString(reactor, f"mesh:0:{ID}:state-dir={tmp_path}")
+    other = serverFromString(reactor, f"mesh:0:{ID}:state-dir={tmp_path}:ttl=5m")
+    waiting = [first.listen(None), again.listen(None)]
+    failed = other.listen(None)
+    problems: list[str] = []
+    failed.addErrback(lambda failure: problems.append(str(failure.value)))
+    assert "with other values of ttl: give both the same" in problems[0]
+    for deferred in waiting:
+        deferred.addErrback(lambda failure: None)
+        deferred.cancel()
+    assert not endpoints._agents[reactor]  # with the last of them
+    assert not [call for call in reactor.getDelayedCalls() if call.active()]
+
+
+def test_listing_plugins_loads_no_reactor_and_none_of_ours() -> None:
+    code = (
+        "import sys\n"
+        "from twisted.internet.interfaces import IStreamServerEndpointStringParser as P\n"
+        "from twisted.plugin import getPlugins\n"
+        "assert 'mesh' in [p.prefix for p in getPlugins(P)]\n"
+        "import twisted.plugins.mesh_plugins\n"
+        "sys.exit('twisted_mesh' in sys.modules or 'twisted_mesh.endpoints' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def start_web(house: Mesh) -> int:
+    """twistd web over ``mesh:``, with one file to serve."""
+    (house.home / "site").mkdir()
+    (house.home / "site" / "hello.txt").write_text("hello over the mesh\n")
+    port = free_port()
+    listen = (
+        f"mesh:{port}:interface=127.0.0.1:spiffe-id=spiffe\\://mesh.local/service/api-server"
+        ":dns=localhost:ip=127.0.0.1:allow=spiffe\\://mesh.local/service/payment-worker"
+    )
+    web = house.twistd("web", "--listen", listen, "--path", str(house.home / "site"))
+    web.wait_for(r"Site .*starting on")
+    return port
+
+
+def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> None:
+    with mesh(tmp_path / "house") as house:
+        house.start_ca()
+        house.port = start_web(house)
+        web = house.processes[-1]
+
+        def asked(*options: str) -> "subprocess.CompletedProcess[str]":
+            return house.client("/hello.txt", *options)
+
+        assert "hello over the mesh" in asked().stdout
+        other = "spiffe://mesh.local/service/other"
+        assert asked("--spiffe-id", other).returncode != 0
+        if curl := shutil.which("curl"):
+            files = house.export("/hello.txt")
+            done = house.run(
+                *(curl, "-sS", "--cert", files / "svid.pem", "--key", files / "svid_key.pem"),
+                *(
+                    "--cacert",
+                    files / "svid_bundle.pem",
+                    f"https://localhost:{house.port}/hello.txt",
+                ),
+            )
+            assert done.stdout == "hello over the mesh\n", done.stderr
+        script = re.search(
+            r"^```python script\n(.*?)^```$", LIBRARY.read_text(), re.MULTILINE | re.DOTALL
+        )
+        assert script
+        (house.home / "ask.py").write_text(script[1])
+        url = f"https://127.0.0.1:{house.port}/hello.txt"
+        done = house.run(sys.executable, house.home / "ask.py", url)
+        assert (done.returncode, done.stdout) == (0, "hello over the mesh\n\n"), done.stderr
+        files = house.export("/hello.txt")
+        ours = ssl.create_default_context(cafile=str(files / "svid_bundle.pem"))
+        ours.load_cert_chain(files / "svid.pem", files / "svid_key.pem")
+        address = ("127.0.0.1", house.port)
+        with ours.wrap_socket(
+            socket.create_connection(address), server_hostname="localhost"
+        ) as open_one:
+            open_one.settimeout(PATIENCE)
+            open_one.sendall(b"GET /hello.txt HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            heard = b""
+            while b"hello over the mesh" not in heard:
+                heard += open_one.recv(4096)
+            leaf = x509.load_pem_x509_certificate((files / "svid.pem").read_bytes())
+            revoked = house.ctl("cert", "revoke", "--serial", f"{leaf.serial_number:x}", "--yes")
+            assert revoked.returncode == 0, revoked.stderr
+            with suppress(ConnectionError, ssl.SSLError):  # cut, too
+                assert open_one.recv(4096) == b""
+        assert web.stop() in (0, -15)
+        assert "Traceback" not in web.text
