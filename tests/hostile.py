@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pki.der import blocks
 from pki.svid.names import subject_for
-from tests.authorities import BACKEND, RSA_WITH, key, names, pem, rsa_key, tlv
+from tests.authorities import BACKEND, RSA_WITH, key, pem, rsa_key, tlv
 from tests.flooding import garbage, half_a_handshake
 from tests.running import CHECKOUT, PATIENCE
+from twisted_mesh.testing import names
 
 #: Seconds that a stranger waits for an answer before it tries the next connection.
 _WAITS = 15.0

@@ -19,7 +19,7 @@ from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
 from pki.validity import compared
 from tests import running
-from tests.authorities import DAY, HOUR, MESH, OTHER, Mesh, forge, forge_issuing, key, mesh, names
+from tests.authorities import DAY, HOUR, MESH, OTHER, Mesh, forge, forge_issuing, key, mesh
 from tests.first_lines.row import FirstLine
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import (
@@ -35,6 +35,7 @@ from twisted_mesh.http.json import read_problem
 from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.interfaces import Identity
+from twisted_mesh.testing import names
 from twisted_mesh.tls.alerts import as_error, with_clocks
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.trust.connections import ConnectionRegistry

@@ -26,7 +26,6 @@ from tests.authorities import (
     HOUR,
     NOW,
     RSA_WITH,
-    Extensions,
     forge,
     forge_issuing,
     key,
@@ -37,6 +36,7 @@ from tests.authorities import (
     tlv,
 )
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions
 
 ROOT_CA, CA = mesh().root, mesh().issuing
 GOOD = sign_crl(CA)

@@ -22,7 +22,8 @@ from pki.keys import KeyAlgorithm, MemoryKey
 from pki.keys.signature import SigningFailed
 from pki.serial import new_serial
 from pki.svid.revocation_set import GIVEN_REASONS, Reason, Revocation
-from tests.authorities import DAY, HOUR, NOW, Extensions, forge_issuing, key, mesh, tlv
+from tests.authorities import DAY, HOUR, NOW, forge_issuing, key, mesh, tlv
+from twisted_mesh.testing import Extensions
 
 CA = mesh().issuing
 SECOND = timedelta(seconds=1)

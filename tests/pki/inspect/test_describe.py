@@ -26,8 +26,9 @@ from pki.issuing.profile import ROOT
 from pki.keys import KeyAlgorithm, spki_der
 from pki.serial import serial_hex
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import BACKEND, HOUR, NOW, csr_builder, forge, key, mesh, names
+from tests.authorities import BACKEND, HOUR, NOW, csr_builder, forge, key, mesh
 from tests.tools import require_tool
+from twisted_mesh.testing import names
 
 DER = serialization.Encoding.DER
 PEM = serialization.Encoding.PEM

@@ -18,19 +18,18 @@ from tests.authorities import (
     DAY,
     HOUR,
     NOW,
-    Extensions,
     der,
     forge,
     forge_issuing,
     forge_root,
     key,
     mesh,
-    names,
     rsa_key,
     signed_anew,
     tlv,
 )
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions, names
 
 ISSUER = mesh().issuing
 ROOT_CA = mesh().root

@@ -15,8 +15,9 @@ from pki.issuing.profile import ISSUING, ROOT, WORKLOAD, Profile
 from pki.issuing.template import Fields, Template
 from pki.keys import KeyAlgorithm, key_identifier, spki_der
 from pki.validity import Validity
-from tests.authorities import BACKEND, Extensions, forge, key, mesh, names
+from tests.authorities import BACKEND, forge, key, mesh
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions, names
 
 ISSUER = mesh().issuing
 LEAF = forge(ISSUER)

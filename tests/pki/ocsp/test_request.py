@@ -28,8 +28,9 @@ from pki.ocsp.request import (
     encode_get,
     is_delegate,
 )
-from tests.authorities import DAY, Extensions, forge, key, mesh, tlv
+from tests.authorities import DAY, forge, key, mesh, tlv
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions
 
 ROOT_CA, CA, LEAF = mesh().root, mesh().issuing, mesh().leaf()
 ISSUER = Issuer.of(CA.certificate)

@@ -31,7 +31,6 @@ from tests.authorities import (
     MESH,
     NOW,
     OTHER,
-    Extensions,
     der,
     forge,
     forge_issuing,
@@ -43,6 +42,7 @@ from tests.authorities import (
     signed_anew,
 )
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions
 
 Chain = Sequence[x509.Certificate]
 

@@ -24,7 +24,6 @@ from tests.authorities import (
     DAY,
     MESH,
     NOW,
-    Extensions,
     der,
     forge,
     forge_issuing,
@@ -36,6 +35,7 @@ from tests.authorities import (
     signed_anew,
 )
 from tests.pki.strategies import mutated
+from twisted_mesh.testing import Extensions
 
 Chain = Sequence[x509.Certificate]
 Seen = list[tuple[x509.Certificate, x509.Certificate]]

@@ -22,19 +22,9 @@ from pki.svid.x509svid import (
     subject_of,
 )
 from pki.validity import Validity
-from tests.authorities import (
-    BACKEND,
-    HOUR,
-    NOW,
-    Extensions,
-    der,
-    forge,
-    key,
-    mesh,
-    pem,
-    signed_anew,
-)
+from tests.authorities import BACKEND, HOUR, NOW, der, forge, key, mesh, pem, signed_anew
 from tests.pki.strategies import mutated, spiffe_ids
+from twisted_mesh.testing import Extensions
 
 ISSUER = mesh().issuing
 LEAF = mesh().leaf()

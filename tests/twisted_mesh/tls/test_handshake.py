@@ -25,7 +25,6 @@ from tests.authorities import (
     forge_root,
     key,
     mesh,
-    names,
 )
 from tests.twisted_mesh.tls.wires import (
     TODAY,
@@ -37,6 +36,7 @@ from tests.twisted_mesh.tls.wires import (
     home,
     svid_of,
 )
+from twisted_mesh.testing import names
 from twisted_mesh.tls import verify, x509_store_ctx
 from twisted_mesh.tls.alerts import PeerRefused, problem_of
 from twisted_mesh.tls.connection import CLOSE_TIMEOUT

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone
 
 from pki.errors import PANICS
 from pki.issuing.profile import ISSUING
-from tests.authorities import OTHER, forge, forge_root, names, rsa_key
+from tests.authorities import OTHER, forge, forge_root, rsa_key
 from tests.twisted_mesh.tls.wires import (
     Conversation,
     End,
@@ -25,6 +25,7 @@ from tests.twisted_mesh.tls.wires import (
     home,
 )
 from twisted_mesh.limits.handshake_budget import HandshakeBudget, Share
+from twisted_mesh.testing import names
 from twisted_mesh.tls import handshake_meter
 from twisted_mesh.tls.endpoints import _tls_factory
 from twisted_mesh.tls.handshake_meter import MOST_BYTES
