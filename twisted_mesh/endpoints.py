@@ -40,6 +40,7 @@ from twisted_mesh.identity.agent import Agent, Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
@@ -238,6 +239,9 @@ class MeshServerEndpoint:
             security = shared.agent.security(
                 serves=True,
                 leaf_checks=(partial(_not_among, self.allow, "allow="),),
+                connection_limit=ConnectionLimit(
+                    Capacity.of_server(None), self.reactor, "the port", _log
+                ),
                 handshake_budget=HandshakeBudget(self.reactor),
             )
             port = await endpoints.listen(self.endpoint, factory, security)

@@ -125,7 +125,7 @@ def test_listing_plugins_loads_no_reactor_and_none_of_ours() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def start_web(house: Mesh) -> int:
+def start_web(house: Mesh, *options: str) -> int:
     """twistd web over ``mesh:``, with one file to serve."""
     (house.home / "site").mkdir()
     (house.home / "site" / "hello.txt").write_text("hello over the mesh\n")
@@ -134,6 +134,7 @@ def start_web(house: Mesh) -> int:
         f"mesh:{port}:interface=127.0.0.1:spiffe-id=spiffe\\://mesh.local/service/api-server"
         ":dns=localhost:ip=127.0.0.1:allow=spiffe\\://mesh.local/service/payment-worker"
     )
+    listen = ":".join((listen, *options))
     web = house.twistd("web", "--listen", listen, "--path", str(house.home / "site"))
     web.wait_for(r"Site .*starting on")
     return port
@@ -189,3 +190,57 @@ def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> N
                 assert open_one.recv(4096) == b""
         assert web.stop() in (0, -15)
         assert "Traceback" not in web.text
+
+
+LOAD = """
+import sys
+from twisted.internet.task import react
+from twisted.web.client import HTTPConnectionPool, readBody
+from twisted_mesh import endpoints
+
+async def main(reactor, url):
+    agent = endpoints.web_agent(
+        reactor,
+        pool=HTTPConnectionPool(reactor),
+        peer="spiffe://mesh.local/service/api-server",
+        spiffe_id="spiffe://mesh.local/service/payment-worker",
+        ttl="4s",
+    )
+    method = b"GET"
+    if sys.argv[2:]:
+        import treq.client
+        method = "GET"
+        agent = treq.client.HTTPClient(agent)
+    served, rotations = 0, 0
+    while rotations < 2:
+        response = await agent.request(method, url.encode())
+        assert await readBody(response) == b"hello over the mesh\\n"
+        served += 1
+        (shared,) = endpoints._agents[reactor].values()
+        rotations = shared.agent.manager.rotations
+    assert served > 20
+    await endpoints.leave(reactor)
+    print("served")
+
+react(main, sys.argv[1:2])
+"""
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/test_endpoints.py::test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked"
+)
+@pytest.mark.parametrize("by", ["agent", "treq"])
+def test_no_request_fails_while_both_ends_rotate(by: str, tmp_path: Path) -> None:
+    if by == "treq":
+        pytest.importorskip("treq")
+    with mesh(tmp_path / "house") as house:
+        house.start_ca()
+        port = start_web(house, "ttl=4s")
+        web = house.processes[-1]
+        (house.home / "load.py").write_text(LOAD)
+        words = [by] if by == "treq" else []
+        url = f"https://127.0.0.1:{port}/hello.txt"
+        done = house.run(sys.executable, house.home / "load.py", url, *words)
+        assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
+        web.wait_for("[Rr]otation complete")
+        assert web.stop() in (0, -15)
