@@ -10,14 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactorClock
 
+from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffePattern
 from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh
 from twisted_mesh import endpoints
 from twisted_mesh.endpoints import BadEndpoint
+from twisted_mesh.identity.agent import Agent
 
 ID = "spiffe-id=spiffe\\://mesh.local/service/web"
 LIBRARY = CHECKOUT / "docs" / "LIBRARY.md"
@@ -111,6 +114,14 @@ def test_one_identity_asked_for_in_two_ways_is_refused(
         deferred.cancel()
     assert not endpoints._agents[reactor]  # with the last of them
     assert not [call for call in reactor.getDelayedCalls() if call.active()]
+
+
+def test_an_agent_keeps_no_token_that_its_source_forgets(
+    reactor: MemoryReactorClock, tmp_path: Path
+) -> None:
+    server = serverFromString(reactor, f"mesh:0:{ID}:state-dir={tmp_path}")
+    wanted = evolve(server.asked.wanted, token=JoinToken.generate())
+    assert Agent(server.asked.client, wanted, reactor, ()).wanted.token is None
 
 
 def test_listing_plugins_loads_no_reactor_and_none_of_ours() -> None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.application.service import MultiService, Service
 from twisted.internet.error import TimeoutError
 from twisted.logger import Logger
@@ -115,6 +115,7 @@ class Agent:
             saved_svid(self.client, wanted.state_dir, wanted.spiffe_id),
         )
         source.recall()
+        self.wanted = evolve(wanted, token=None)  # the source forgets it once it is spent
         self._contexts = {}
         if self.connects:
             self._contexts[False] = ContextFactory(Role(serves=False))
