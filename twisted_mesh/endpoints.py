@@ -55,6 +55,8 @@ _IDENTITY = (
     *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
     *("join-token-file", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
 )
+#: The trust domain that programs take unless they are told otherwise.
+_USUAL_DOMAIN = TrustDomain.parse("mesh.local")
 _SERVER = (*_IDENTITY, "interface", "allow", "backlog", "drain")
 _CLIENT = (*_IDENTITY, "peer", "timeout")
 
@@ -72,19 +74,16 @@ class _Asked:
     wanted: Wanted = field(eq=False)
 
     @classmethod
-    def of(cls, reactor: IReactor, given: Mapping[str, str]) -> "_Asked":
-        """Raises :class:`PkiError`."""
+    def of(
+        cls, reactor: IReactor, given: Mapping[str, str], service: str, usual: TrustDomain
+    ) -> "_Asked":
+        """Where nothing else is said we are that ``service`` of the ``usual`` domain. Raises :class:`PkiError`."""
         words = {name: text for name, text in given.items() if name in _IDENTITY}
-        domain = words.get("trust-domain")
-        named = words.get("spiffe-id")
-        if named is None:
-            raise Malformed(
-                "spiffe-id= is missing: say who we are, spiffe-id=spiffe\\://TD/service/x"
-            )
-        spiffe_id = SpiffeId.parse(named)
-        trust_domain = TrustDomain.parse(domain) if domain else spiffe_id.trust_domain
-        if spiffe_id.trust_domain != trust_domain:
-            raise Malformed(f"spiffe-id={spiffe_id} is not of trust-domain={trust_domain}")
+        spiffe_id = _who(words, service, usual)
+        trust_domain = spiffe_id.trust_domain
+        words |= {"spiffe-id": str(spiffe_id), "trust-domain": str(trust_domain)}
+        if not words.keys() & {"dns", "ip"}:
+            words |= {"dns": "localhost", "ip": "127.0.0.1"}
         state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
         algorithm = words.get("key", KeyAlgorithm.EC_P256)
         if algorithm not in list(KeyAlgorithm):
@@ -111,6 +110,18 @@ class _Asked:
             ca_user=words.get("ca-user"),
         )
         return cls(tuple(sorted(words.items())), client, wanted)
+
+
+def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId:
+    """Raises :class:`PkiError`."""
+    domain, named = words.get("trust-domain"), words.get("spiffe-id")
+    trust_domain = TrustDomain.parse(domain) if domain else None
+    if named is None:
+        return (trust_domain or usual).member("service", service)
+    spiffe_id = SpiffeId.parse(named)
+    if trust_domain not in (None, spiffe_id.trust_domain):
+        raise Malformed(f"spiffe-id={spiffe_id} is not of trust-domain={trust_domain}")
+    return spiffe_id
 
 
 @define(eq=False)
@@ -376,7 +387,7 @@ def _understood(
 
 
 def _server(reactor: IReactor, port: str, options: Mapping[str, str]) -> MeshServerEndpoint:
-    asked = _Asked.of(reactor, options)
+    asked = _Asked.of(reactor, options, "api-server", _USUAL_DOMAIN)
     trust_domain = asked.wanted.spiffe_id.trust_domain
     allow = tuple(map(SpiffePattern.parse, _several(options.get("allow"))))
     if not allow:
@@ -401,7 +412,7 @@ def _client(
     if "peer" not in options:
         raise Malformed("peer= is missing: say who must answer, peer=spiffe\\://TD/service/x")
     peer = SpiffePattern.parse(options["peer"])
-    asked = _Asked.of(reactor, options)
+    asked = _Asked.of(reactor, options, "payment-worker", peer.trust_domain)
     if peer.trust_domain != asked.wanted.spiffe_id.trust_domain:
         raise Malformed(
             f"peer={peer} can prove nothing to us: only roots of {asked.wanted.spiffe_id.trust_domain} are held here"

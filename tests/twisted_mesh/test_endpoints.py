@@ -59,19 +59,38 @@ def test_a_client_is_understood(reactor: MemoryReactorClock, tmp_path: Path) -> 
     assert client.peer == SpiffePattern.parse("spiffe://mesh.local/service/shop")
 
 
+def test_who_says_nothing_is_who_the_commands_are(
+    reactor: MemoryReactorClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESH_STATE_DIR", str(tmp_path))
+    server = serverFromString(reactor, "mesh:9443")
+    client = clientFromString(reactor, "mesh:h:9443:peer=spiffe\\://td.example/service/x")
+    other = serverFromString(reactor, "mesh:9443:trust-domain=td.example:dns=a.example")
+    asked = [endpoint.asked.wanted for endpoint in (server, client, other)]
+    assert [str(wanted.spiffe_id) for wanted in asked] == [
+        "spiffe://mesh.local/service/api-server",
+        "spiffe://td.example/service/payment-worker",
+        "spiffe://td.example/service/api-server",
+    ]
+    assert [wanted.dns_names for wanted in asked] == [
+        ("localhost",),
+        ("localhost",),
+        ("a.example",),
+    ]
+
+
 @pytest.mark.parametrize(
     "text, said",
     [
         (f"mesh:9443:{ID}:alow={SHOP}", "alow= is no option of it: did you mean allow=?"),
         ("mesh:9443:spiffe-id=spiffe://mesh.local/service/web", "is one too many: a colon"),
-        ("mesh:9443", "spiffe-id= is missing"),
         (f"mesh:http:{ID}", "http is no port"),
         (f"mesh:{ID}", "something is missing"),
         (f"mesh:9443:{ID}:key=rsa-512", "key= is one of"),
         (f"mesh:9443:{ID}:trust-domain=other.example", "is not of trust-domain=other.example"),
         (f"mesh:9443:{ID}:allow=spiffe\\://mesh.local/", "SPIFFE ID"),
     ],
-    ids=["misspelt", "colon", "no-id", "port", "no-port", "key", "domain", "allow"],
+    ids=["misspelt", "colon", "port", "no-port", "key", "domain", "allow"],
 )
 def test_a_server_that_cannot_be_meant_is_refused(
     text: str, said: str, reactor: MemoryReactorClock
