@@ -37,17 +37,22 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.names import address, subject_for
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, extension
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.generation import publish
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.contexts import Role, build_context
 from twisted_mesh.tls.verify import Handshake
+from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.reviewer import Reviewer
 
 T = TypeVar("T")
 Extensions = Mapping[type[x509.ExtensionType], tuple[x509.ExtensionType, bool] | None]
 #: Longer than a TLS record.
 _RECORD = 1 << 16
 _TURNS = 20
+
+_log = logger("testing")
 
 
 class Clock(TwistedClock):
@@ -144,7 +149,8 @@ class MemoryCa:
         )
         self.revoked = self.revoked.merged([revocation], now)
         for member in self._members:
-            member.judge.trust = evolve(member.judge.trust, revocations=self.revoked)
+            reviewer = Reviewer(member.judge, ConnectionRegistry(), self.clock, _log)
+            reviewer.believe(evolve(member.judge.trust, revocations=self.revoked), [revocation])
 
     def forged(self, what: str, name: str = "shop") -> X509Svid:
         """An identity that must be refused, by what is wrong with it: one of :data:`FORGERIES`."""

@@ -206,8 +206,13 @@ def large(count: int) -> bytes:
     return asyncio.run(made)
 
 
+def broken(der: bytes) -> bytes:
+    """The same with another last bit, whatever it was."""
+    return der[:-1] + bytes((der[-1] ^ 1,))
+
+
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a wrong signature": (lambda: of_number(3, 6)[:-1] + b"\0", "crl-bad-signature"),
+    "a wrong signature": (lambda: broken(of_number(3, 6)), "crl-bad-signature"),
     "one signed by a CA of the same name": (
         lambda: sign_crl(another("posing"), serials=[6], number=3),
         "crl-bad-signature",
