@@ -7,8 +7,9 @@ import pytest
 
 from tests.bench.revocation_many import of_one_certificate
 
-#: Of the server's processor time, since the test's machine has other work: a second, on a slow one.
-_SECONDS = 2.5
+#: Of the server's processor time, which the other work of the test's machine stretches too: 2.7 s were seen beside
+#: it, and more than 10 while each verdict was made anew. What it takes alone is for the bench to say.
+_SECONDS = 5.0
 
 
 # A socket that is reset while the standard library wraps it is left to the collector by it.
