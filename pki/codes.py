@@ -454,6 +454,11 @@ class Code(StrEnum):
         "a bug here",
         "report it, with the traceback that is in the log",
     )
+    FILES_BEHIND = (
+        "files-behind",
+        "an identity's files are not up to date, or whoever uses them could not be told",
+        "do what the message says; it is tried again by itself",
+    )
     # Of signing requests, in `problems` of a 422.
     WRONG_TRUST_DOMAIN = (
         "wrong-trust-domain",

@@ -51,7 +51,15 @@ _READ_AT_START = (
 #: But these a child can still follow.
 _FOLLOWED = {"PYTHONUNBUFFERED", "PYTHONPATH"}
 _BIN = Path(sys.executable).parent
-_PROGRAMS = ("mesh-ca", "mesh-client", "mesh-ctl", "mesh-server", "pki-inspect", "twistd")
+_PROGRAMS = (
+    "mesh-agent",
+    "mesh-ca",
+    "mesh-client",
+    "mesh-ctl",
+    "mesh-server",
+    "pki-inspect",
+    "twistd",
+)
 #: A statement at the left margin: where from, and (the first of) what.
 _IMPORTED = re.compile(r"^from ([\w.]+) import \(?\s*(\w+)", re.MULTILINE)
 

@@ -20,6 +20,11 @@ _OURS = (
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def mesh_agent() -> int:
+    """The program ``mesh-agent``; its exit status."""
+    return _run("mesh-agent", "twisted_mesh.taps.programs", "mesh_agent", 1)
+
+
 def mesh_ca() -> int:
     """The program ``mesh-ca``; its exit status."""
     return _run("mesh-ca", "twisted_mesh.taps.programs", "mesh_ca", 1)

@@ -1,6 +1,6 @@
 """Monitoring: what is counted of the log's events, what an endpoint shows Prometheus, and whether it is ready."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -28,6 +28,7 @@ WORTH_AN_ALARM = (
     "witness-lost",
     "crl-refused",
     "identity-expired",
+    "files-behind",
     "renewal-failed",
     "own-certificate-revoked",
     "no-descriptors",
@@ -170,6 +171,10 @@ class EndpointStatus:
     manager: CertificateManager
     descriptors: Descriptors
     memories: Memories
+    troubles: Callable[[], Sequence[tuple[str, Problem]]] = lambda: ()
+    """What else keeps failing, by name, while it serves all the same."""
+    lack: Callable[[], Problem | None] = lambda: None
+    """What else there must be before it is ready."""
 
     def show(self) -> None:
         """Have ``/metrics`` of this process tell of it."""
@@ -192,7 +197,9 @@ class EndpointStatus:
             return (lack,)
         if self.manager.seconds_left <= 0:
             return (Problem(Code.NO_IDENTITY, "", ""),)
-        return (known.problem(),) if known.refuses else ()
+        if known.refuses:
+            return (known.problem(),)
+        return tuple(filter(None, [self.lack()]))
 
     async def readiness(self) -> Page:
         """Whether it serves; with what it is the worse for, and serves all the same."""
@@ -200,10 +207,14 @@ class EndpointStatus:
         told: dict[str, object] = {"status": "ready"}
         told["seconds_to_expiry"] = int(self.manager.seconds_left)
         told["revocation_age_seconds"] = None if known.age is None else round(known.age, 1)
-        degraded = [
-            {"name": lost.name, "detail": lost.problem.detail, "remedy": lost.problem.remedy}
+        unwritten = [
+            (lost.name, lost.problem)
             for lost in self.memories.unwritten
             if lost.problem is not None
+        ]
+        degraded = [
+            {"name": name, "detail": problem.detail, "remedy": problem.remedy}
+            for name, problem in (*unwritten, *self.troubles())
         ]
         if degraded:
             told["degraded"] = degraded

@@ -1,4 +1,4 @@
-"""``twistd mesh-ca``, ``twistd mesh-server`` and endpoint strings ``mesh:``: only names, so other twistds stay fast."""
+"""``twistd mesh-ca`` and its like, and endpoint strings ``mesh:``: only names, so that other twistds stay fast."""
 
 from twisted.application.service import ServiceMaker
 from twisted.internet.interfaces import (
@@ -13,6 +13,13 @@ meshCA = ServiceMaker(
     "twisted_mesh.taps.ca",
     "The certificate authority of a mesh: issues, revokes and lists short-lived SPIFFE identities.",
     "mesh-ca",
+)
+
+meshAgent = ServiceMaker(
+    "mesh-agent",
+    "twisted_mesh.taps.agent",
+    "Keeps an identity of a mesh as files, for programs that know nothing of it.",
+    "mesh-agent",
 )
 
 meshServer = ServiceMaker(

@@ -30,7 +30,7 @@ from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
 from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
-from twisted_mesh.api.messages import SignAnswer, SignRequest
+from twisted_mesh.api.messages import PublishedCrls, SignAnswer, SignRequest
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
@@ -249,6 +249,11 @@ class CaClient:
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """The roots of the CA's trust domain."""
         return load_certificates(await self._send("GET", "/api/v1/ca"), "the CA's answer")
+
+    async def crls(self) -> PublishedCrls:
+        """The CRLs of the root and of every issuing CA, as they came: nothing of them is checked."""
+        content = await self._send("GET", "/api/v1/crls")
+        return await self._read(content, partial(read_shape, str(self.address), PublishedCrls))
 
     async def ocsp(self, request: bytes) -> bytes:
         """The CA's answer to an OCSPRequest, as it came; both are DER."""

@@ -164,6 +164,24 @@ class WrittenTrust(_Trust[msgspec.Raw], frozen=True):
     """The same as the CA writes it: its revocations are JSON already, once for all who get the same."""
 
 
+# CRLs
+
+
+class IssuerCrl(Struct, frozen=True):
+    """The CRL of one CA."""
+
+    issuer: str
+    """Its certificate, PEM."""
+    crl: bytes
+    """DER, in base64."""
+
+
+class PublishedCrls(Struct, frozen=True):
+    """``GET /api/v1/crls``: all of them at one moment, the root's first."""
+
+    crls: list[IssuerCrl]
+
+
 # Connections
 
 

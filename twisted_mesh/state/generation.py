@@ -16,7 +16,8 @@ from twisted_mesh.state.private import refuse_shared
 from twisted_mesh.state.reading import why_not
 
 _GENERATION = ".generation-"
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: How a directory is opened that is written to.
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def publish(directory: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
@@ -28,16 +29,21 @@ def publish(directory: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
     """
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(directory, _OPEN)
+        descriptor = os.open(directory, OPEN_DIRECTORY)
         try:
-            refuse_shared(directory, os.fstat(descriptor))
-            _publish(descriptor, files)
+            publish_in(descriptor, directory, files)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise StateError(
             f"{directory} cannot be written to ({why_not(directory, error)})"
         ) from None
+
+
+def publish_in(descriptor: int, directory: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """The same in a directory that is open, and was opened as ``directory``. Raises OSError too."""
+    refuse_shared(directory, os.fstat(descriptor))
+    _publish(descriptor, files)
 
 
 def _publish(directory: int, files: Mapping[str, tuple[bytes, int]]) -> None:
@@ -58,7 +64,7 @@ def _generation(directory: int, files: Mapping[str, tuple[bytes, int]]) -> str:
     name = _GENERATION + secrets.token_hex(4)
     os.mkdir(name, 0o700, dir_fd=directory)
     try:
-        made = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=directory)
+        made = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
             os.fchmod(made, 0o755)
             for file, (data, mode) in files.items():

@@ -148,6 +148,11 @@ class Memories(Service):
         return [memory for memory in self.memories if memory.problem is not None]
 
 
+def cure_of(number: int) -> str:
+    """What to do where a file cannot be written, by the kernel's number for why."""
+    return _CURES.get(number, _CURE)
+
+
 def unwritten(memories: Sequence[Memory]) -> dict[str, float]:
     """By name: 1 for each whose last write has failed, else 0."""
     return {memory.name: float(memory.problem is not None) for memory in memories}
@@ -172,5 +177,5 @@ def _problem_of(error: OSError | StateError, path: Path | None) -> Problem:
     return Problem(
         Code.UNHEALTHY_MEMORIES,
         f"{error.filename or path} cannot be written ({reason})",
-        _CURES.get(number, _CURE),
+        cure_of(number),
     )

@@ -1,4 +1,4 @@
-"""``mesh-ca`` and ``mesh-server`` as programs of their own: ``mesh-ca …`` is ``twistd -n mesh-ca …``.
+"""``mesh-ca``, ``mesh-server`` and ``mesh-agent`` as programs of their own: ``mesh-ca …`` is ``twistd -n mesh-ca …``.
 
 pipx and uv show the programs of a package, and not those of what it needs: there is no twistd then. What twistd
 itself understands (``--logfile``, ``--pidfile``, ``--uid``, …) is understood here too, before or after our options.
@@ -202,6 +202,14 @@ def mesh_ca(words: Sequence[str] | None = None) -> int:
     Raises :class:`SystemExit` with a sentence where the CA cannot start.
     """
     return _run("meshCA", words)
+
+
+def mesh_agent(words: Sequence[str] | None = None) -> int:
+    """The program ``mesh-agent``: keeps files until it is told to stop; its exit status.
+
+    Raises :class:`SystemExit` with a sentence where it cannot start.
+    """
+    return _run("meshAgent", words)
 
 
 def mesh_server(words: Sequence[str] | None = None) -> int:

@@ -7,8 +7,7 @@ from twisted.application.service import IService
 from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.http.refusal import HttpRefusal
-from twisted_mesh.identity.agent import Agent, Wanted
-from twisted_mesh.identity.bootstrap import ca_client
+from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
@@ -31,6 +30,8 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to b
 class ServerService(MeshService):
     """The server: its identity, its port, its status."""
 
+    options: Options
+
     def understand(self) -> None:
         """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
@@ -38,15 +39,7 @@ class ServerService(MeshService):
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
-        self.client = ca_client(
-            reactor,
-            options["ca-url"],
-            options["ca-file"],
-            options["state-dir"],
-            options["trust-domain"],
-            ca_fingerprint=options["ca-fingerprint"],
-            ca_user=options["ca-user"],
-        )
+        self.client = options.ca_client(reactor)
 
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
@@ -72,18 +65,7 @@ class ServerService(MeshService):
                 )
         self.agent = Agent(
             self.client,
-            Wanted(
-                options["spiffe-id"],
-                options["state-dir"],
-                tuple(options["dns"]),
-                tuple(options["ip"]),
-                options["ttl"],
-                options["key"],
-                options["rotate-at"],
-                options.pop("join-token"),
-                options["freshness"],
-                options["revocation-sources"],
-            ),
+            options.wanted(),
             reactor,
             allow,
             connects=False,

@@ -1,5 +1,6 @@
 """What anybody may have of the CA: signed data, as whoever checks certificates asks for it."""
 
+from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -7,11 +8,14 @@ from cryptography.hazmat.primitives import serialization
 
 from pki.crl.schedule import Span
 from pki.errors import Malformed
+from pki.keys import key_id
 from pki.ocsp.request import decode_get
+from pki.svid.x509svid import certificates_pem
+from twisted_mesh.api.messages import IssuerCrl, PublishedCrls
 from twisted_mesh.ca.api.request import Call, key_digest
-from twisted_mesh.ca.api.response import Answer, http_date
+from twisted_mesh.ca.api.response import Answer, http_date, json_answer
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.ca.revocation.crl import PublishedCrl
+from twisted_mesh.ca.revocation.crl import NotPublished, PublishedCrl
 from twisted_mesh.ca.revocation.ocsp_responder import OcspReply
 from twisted_mesh.stores.records import Unknown
 
@@ -48,6 +52,21 @@ async def crl(ca: CaParts, issuer: str | None) -> Answer:
     return Answer(found.der, HTTPStatus.OK, CRL, headers, is_by_date=_is_by_date(found))
 
 
+async def crls(ca: CaParts, call: Call) -> Answer:
+    """The CRLs of the root and of all issuing CAs, for programs that want one for each CA of a chain.
+
+    Also of the one that issues next: who fetches them now and then has its CRL before it issues anything.
+    One that cannot be made now is left out, and whoever needs it says so.
+    """
+    issuers = [ca.authorities.root, *(one.certificate for one in ca.authorities.every_issuing)]
+    rows = []
+    for certificate in issuers:
+        with suppress(NotPublished):
+            found = await ca.publisher.crl(key_id(certificate.public_key()))
+            rows.append(IssuerCrl(certificates_pem([certificate]).decode(), found.der))
+    return json_answer(PublishedCrls(rows))
+
+
 async def ocsp(ca: CaParts, request: bytes, who: str) -> Answer:
     """The answer to a request by POST. It is always one of OCSP's own (RFC 6960 section 4.2.1)."""
     reply = await ca.responder.answer(request, who)
@@ -64,9 +83,9 @@ async def ocsp_in_path(ca: CaParts, path: str, who: str) -> Answer:
     return Answer(reply.der, HTTPStatus.OK, OCSP_RESPONSE, _of_reply(ca, reply))
 
 
-async def issuer(ca: CaParts, key_id: str | None) -> Answer:
+async def issuer(ca: CaParts, name: str | None) -> Answer:
     """The certificate of an issuing CA, in DER. Raises :class:`Malformed` and :class:`Unknown`."""
-    found = ca.authorities.issuer(_key_id(ca, key_id))
+    found = ca.authorities.issuer(_key_id(ca, name))
     if found is None:
         raise Unknown("no issuing CA here has this key id")
     der = found.certificate.public_bytes(serialization.Encoding.DER)

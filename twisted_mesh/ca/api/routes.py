@@ -91,6 +91,11 @@ ROUTES: dict[tuple[str, str], Route] = {
         published.CRL,
         query=["issuer"],
     ),
+    ("GET", "/api/v1/crls"): Route(
+        Action.READ_CRL,
+        published.crls,
+        messages.PublishedCrls,
+    ),
     ("POST", "/api/v1/ocsp"): Route(
         Action.ASK_OCSP,
         _ocsp,

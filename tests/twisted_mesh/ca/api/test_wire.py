@@ -135,7 +135,15 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     other = api.ask("signed for a while", "POST", "/api/v1/sign", asked | {"ttl": "30m"}).json
     api.ask("refused for many reasons", "POST", "/api/v1/sign", asked | {"ttl": "25h"})
     api.ask("malformed", "POST", "/api/v1/sign", {})
-    for path in ("/api/v1/ca", "/api/v1/crl", "/api/v1/bundle", "/metrics", "/livez", "/readyz"):
+    for path in (
+        "/api/v1/ca",
+        "/api/v1/crl",
+        "/api/v1/crls",
+        "/api/v1/bundle",
+        "/metrics",
+        "/livez",
+        "/readyz",
+    ):
         api.ask("read", "GET", path)
     api.ask("nonsense", "POST", "/api/v1/ocsp", media="application/ocsp-request")
     api.ask("nonsense", "GET", "/api/v1/ocsp/*", rest="AA")
