@@ -4,6 +4,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from twisted_mesh import monitoring, observe
 from twisted_mesh.ca import metrics
+from twisted_mesh.files import keeper, tellers
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
 from twisted_mesh.state.memory import reading_of
@@ -11,11 +12,12 @@ from twisted_mesh.state.memory import reading_of
 _LOOKED_UP: tuple[Reading[object], ...] = (
     *metrics.READINGS,  # type: ignore[arg-type]
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
+    *keeper.READINGS,  # type: ignore[arg-type]
     reading_of([]),
 )
 MEASURED = {reading.name for reading in _LOOKED_UP} | {
     family.name + ("_total" if family.type == "counter" else "")
-    for module in (meters, monitoring, metrics, observe)
+    for module in (meters, monitoring, metrics, observe, keeper, tellers)
     for metric in vars(module).values()
     if isinstance(metric, MetricWrapperBase)
     for family in metric.collect()

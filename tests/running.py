@@ -221,6 +221,16 @@ class Mesh:
             self.port = int(server.wait_for(r"Starting mTLS server on \S*:(\d+)")[1])
         return server
 
+    def start_agent(self, directory: Path, *options: str | Path, wait: bool = True) -> Running:
+        """mesh-agent that keeps files in ``directory``."""
+        words = ("mesh-agent", "--write", directory, *options)
+        if "--spiffe-id" not in options:
+            words = (*words, "--spiffe-id", "spiffe://mesh.local/service/web")
+        agent = self.twistd(*map(str, words))
+        if wait:
+            agent.wait_for(r"Files in \S+ are new: svid, bundle, crl")
+        return agent
+
     @property
     def server_url(self) -> str:
         return f"https://localhost:{self.port}"

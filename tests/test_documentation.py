@@ -28,12 +28,13 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 
-FRONTS = "mesh-ca, mesh-server"
+FRONTS = "mesh-ca, mesh-server, mesh-agent"
 #: How each program is asked for its options, and the section of COMMANDS.md that explains them.
 PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
     "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
     "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
-    FRONTS: ([BIN / "mesh-ca"], [BIN / "mesh-server"]),
+    "twistd mesh-agent": ([BIN / "twistd", "mesh-agent"],),
+    FRONTS: ([BIN / "mesh-ca"], [BIN / "mesh-server"], [BIN / "mesh-agent"]),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(
         [sys.executable, ROOT / "bin" / "mesh-ctl", *command.split()]
@@ -73,7 +74,8 @@ def options_of(*command: str | Path) -> frozenset[str]:
 def options(program: str) -> frozenset[str]:
     if program == FRONTS:  # what they have besides
         named = frozenset[str]().union(*(options_of(*command) for command in PROGRAMS[FRONTS]))
-        return named - options("twistd mesh-ca") - options("twistd mesh-server")
+        theirs = (options(program) for program in PROGRAMS if program.startswith("twistd "))
+        return named.difference(*theirs)
     return frozenset().union(*(options_of(*command) for command in PROGRAMS[program]))
 
 

@@ -12,6 +12,7 @@ Examples:
   mesh-client
   mesh-client /api/status --server https://localhost:9443 --format json
   mesh-client --repeat 100 --interval 100ms
+  mesh-client --export ./me --follow --spiffe-id spiffe://mesh.local/service/me
   mesh-client --export ./me && curl --cacert me/svid_bundle.pem \\
       --cert me/svid.pem --key me/svid_key.pem https://localhost:9443/api/status
 """
@@ -124,6 +125,11 @@ Examples:
     "--export",
     metavar="DIR",
     help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.",
+)
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Call nobody: keep what --export publishes fresh, with crl.pem beside it, until interrupted.",
 )
 @click.option(
     "--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True

@@ -21,6 +21,8 @@ from twisted_mesh.cli.program import OutputLost, put
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
+from twisted_mesh.files.keeper import FilesKeeper
+from twisted_mesh.files.writer import FilesWriter, InUse
 from twisted_mesh.identity.agent import Agent, Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
@@ -29,13 +31,14 @@ from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.environment import default_state_dir
-from twisted_mesh.state.generation import publish
 from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.store import TrustStore
 
 _log = logger("client")
+#: How often, and after how many seconds each time, a directory that another writes to is looked at.
+_LOOKS, _MOMENT = 20, 0.05
 
 
 @frozen
@@ -53,6 +56,8 @@ class Session:
     timeout: float
     export: Path | None
     as_json: bool
+    follow: bool = False
+    """Whether to keep what is exported fresh, and call nobody."""
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> "Session":
@@ -62,6 +67,8 @@ class Session:
         )
         trust_domain = TrustDomain.parse(options["trust_domain"])
         timeout = _seconds(options["timeout"])
+        if options["follow"] and not options["export"]:
+            raise Malformed("--follow keeps files fresh: say with --export in which directory")
         state = Path(options["state_dir"]) if options["state_dir"] else default_state_dir()
         path = options["path"]
         if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
@@ -118,6 +125,7 @@ class Session:
             timeout=timeout,
             export=Path(options["export"]) if options["export"] else None,
             as_json=options["output"] == "json",
+            follow=options["follow"],
         )
 
 
@@ -141,6 +149,8 @@ async def _told(session: Session) -> int:
 
 
 async def _converse(session: Session) -> int:
+    if session.follow and session.export is not None:
+        return await _follow(session, session.export)
     deadline = reactor.seconds() + session.timeout
     agent = Agent(
         session.client,
@@ -170,10 +180,37 @@ async def _converse(session: Session) -> int:
                 await sleep(reactor, session.interval)
             if session.export and manager.svid is not exported and manager.svid is not None:
                 exported = manager.svid
-                _export(session.export, exported, agent.trust_store)
+                await _export(session.export, exported, agent.trust_store)
             status = max(status, await _ask(http, session))
         return status
     finally:
+        await agent.stop()
+
+
+async def _follow(session: Session, directory: Path) -> int:
+    """Keep the files until a signal ends it."""
+    writer = FilesWriter(directory)
+    writer.take()
+    deadline = reactor.seconds() + session.timeout
+    agent = Agent(
+        session.client,
+        session.wanted,
+        reactor,
+        (),
+        serves=False,
+        connects=False,
+        log=_log,
+        retries=lambda error, pause: _is_asked_again(agent.manager, error, deadline - pause),
+    )
+    keeper = FilesKeeper(agent, writer, (), reactor, _log)
+    agent.start()
+    try:
+        await _first_certificate(agent.manager, session)
+        keeper.startService()
+        await Deferred()
+        return DONE
+    finally:
+        await keeper.stopService()
         await agent.stop()
 
 
@@ -253,16 +290,33 @@ def _as_json(reply: Reply, session: Session) -> dict[str, object]:
     }
 
 
-def _export(directory: Path, svid: X509Svid, store: TrustStore) -> None:
+async def _taken(directory: Path) -> FilesWriter:
+    """Another export takes a moment; who keeps files there goes on. Raises :class:`InUse`, and StateError."""
+    writer = FilesWriter(directory)
+    for _ in range(_LOOKS):
+        try:
+            writer.take()
+        except InUse:
+            await sleep(reactor, _MOMENT)
+        else:
+            return writer
+    writer.take()
+    return writer
+
+
+async def _export(directory: Path, svid: X509Svid, store: TrustStore) -> None:
     bundle = store.trust.bundles.get(svid.spiffe_id.trust_domain)
-    publish(
-        directory,
-        {
-            "svid.pem": (svid.chain_pem(), 0o644),
-            "svid_key.pem": (svid.key.to_pem(), 0o600),
-            "svid_bundle.pem": (bundle.to_pem() if bundle else b"", 0o644),
-        },
-    )
+    writer = await _taken(directory)
+    try:
+        writer.write(
+            {
+                "svid.pem": (svid.chain_pem(), 0o644),
+                "svid_key.pem": (svid.key.to_pem(), 0o600),
+                "svid_bundle.pem": (bundle.to_pem() if bundle else b"", 0o644),
+            }
+        )
+    finally:
+        writer.release()
     _log.info("Identity exported to {directory}", event="exported", directory=str(directory))
 
 

@@ -27,7 +27,7 @@ from pki.svid.x509svid import X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.files.command import Stop
 from twisted_mesh.files.crls import CrlSet, read_crls
-from twisted_mesh.files.tellers import Part, Teller
+from twisted_mesh.files.tellers import FAILURES, Part, Teller
 from twisted_mesh.files.writer import FilesWriter
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.runtime.clock import Now, wall_clock
@@ -45,8 +45,13 @@ _MOMENTS = 5
 #: Seconds that a command may go on once we are stopped.
 _DRAIN = 10.0
 
-WRITTEN = Counter("mesh_files_written", "Generations of files that were written.")
-TOLD = Counter("mesh_files_told", "Commands and processes that were told of new files.", ["part"])
+WRITTEN = Counter("mesh_files_written", "Generations of files that were written.", registry=None)
+TOLD = Counter(
+    "mesh_files_told",
+    "Commands and processes that were told of new files.",
+    ["part"],
+    registry=None,
+)
 
 
 class KeepingBroke(PkiError):
@@ -176,25 +181,7 @@ class FilesKeeper(Service):
 
     def show(self) -> None:
         """Have ``/metrics`` of this process tell of it."""
-        readings: Sequence[Reading[FilesKeeper]] = (
-            Reading(
-                "mesh_files_behind",
-                "1 while the last attempt of that part has failed.",
-                lambda k: {part.name: float(part.problem is not None) for part in k.parts},
-                "part",
-            ),
-            Reading(
-                "mesh_files_expiry_timestamp_seconds",
-                "When the certificate in the files expires; 0 while there is none.",
-                lambda k: k.written.svid.validity.not_after.timestamp() if k.written else 0.0,
-            ),
-            Reading(
-                "mesh_files_crl_expiry_timestamp_seconds",
-                "When the first of the CRLs in the files ends; 0 while there is none.",
-                lambda k: k.written.crls.next_update.timestamp() if k.written else 0.0,
-            ),
-        )
-        show("files", Readings(self, readings))
+        show("files", Readings(self, READINGS, (WRITTEN, TOLD, FAILURES)))
 
     # The loop.
 
@@ -329,3 +316,24 @@ class FilesKeeper(Service):
             changes=", ".join(changes),
             seconds=round(self.clock.seconds() - began, 3),
         )
+
+
+#: What Prometheus reads of it.
+READINGS: tuple[Reading[FilesKeeper], ...] = (
+    Reading(
+        "mesh_files_behind",
+        "1 while the last attempt of that part has failed.",
+        lambda k: {part.name: float(part.problem is not None) for part in k.parts},
+        "part",
+    ),
+    Reading(
+        "mesh_files_expiry_timestamp_seconds",
+        "When the certificate in the files expires; 0 while there is none.",
+        lambda k: k.written.svid.validity.not_after.timestamp() if k.written else 0.0,
+    ),
+    Reading(
+        "mesh_files_crl_expiry_timestamp_seconds",
+        "When the first of the CRLs in the files ends; 0 while there is none.",
+        lambda k: k.written.crls.next_update.timestamp() if k.written else 0.0,
+    ),
+)

@@ -22,6 +22,7 @@ FAILURES = Counter(
     "mesh_files_failures",
     "Attempts that have failed to fetch CRLs, to write the files, or to tell who uses them.",
     ["part"],
+    registry=None,  # of the agent alone
 )
 
 

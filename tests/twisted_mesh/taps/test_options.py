@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 from pki.keys import KeyAlgorithm
 from pki.policy.policy import Lifetimes
 from twisted_mesh import observe
+from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.ca_options import Options as CaOptions
 from twisted_mesh.taps.server_options import Options as ServerOptions
 from twisted_mesh.taps.service_options import ServiceOptions
 
 HOUR = timedelta(hours=1)
-KINDS: dict[str, type[ServiceOptions]] = {"mesh-ca": CaOptions, "mesh-server": ServerOptions}
+KINDS: dict[str, type[ServiceOptions]] = {
+    "mesh-agent": AgentOptions,
+    "mesh-ca": CaOptions,
+    "mesh-server": ServerOptions,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +136,7 @@ def test_two_services_do_not_share_their_lists() -> None:
     [
         (["--nonsense"], "--nonsense not recognized; see twistd {} --help"),
         (["stray"], "'stray' is not an option"),
-        (["--listen"], "--listen requires argument"),
+        (["--state-dir"], "--state-dir requires argument"),
         (["--log-format", "xml"], "--log-format is one of text, json"),
         (["--drain", "soon"], "'soon' is not a duration"),
         (["--drain", "-1s"], "not a duration"),
@@ -173,6 +178,22 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-ca", ["--insecure-http", "65536"], "takes a port number"),
         ("mesh-ca", ["--insecure-http", "9" * 5000], "takes a port number"),
         ("mesh-ca", ["--insecure-http", "\u0661"], "takes a port number"),
+        ("mesh-agent", ["--write", "x"], "--spiffe-id is needed: who the files are for, like"),
+        (
+            "mesh-agent",
+            ["--spiffe-id", "spiffe://mesh.local/x"],
+            "--write is needed: the directory",
+        ),
+        (
+            "mesh-agent",
+            ["--write", "x", "--spiffe-id", "spiffe://mesh.local/x", "--on-update", "no-such"],
+            "there is no program 'no-such' in PATH",
+        ),
+        (
+            "mesh-agent",
+            ["--write", "x", "--spiffe-id", "spiffe://mesh.local/x", "--on-update-timeout", "9"],
+            "not a duration",
+        ),
         ("mesh-server", ["--spiffe-id", "spiffe://other/x"], "is not of --trust-domain mesh.local"),
         ("mesh-server", ["--spiffe-id", "api-server"], "begins with spiffe://"),
         (

@@ -14,10 +14,14 @@ from twisted.python.usage import UsageError
 
 from twisted.plugins import mesh_plugins  # type: ignore[attr-defined]
 from twisted_mesh.taps import programs
-from twisted_mesh.taps.programs import CommandLine, ProcessOptions, mesh_ca, mesh_server
+from twisted_mesh.taps.programs import CommandLine, ProcessOptions, mesh_agent, mesh_ca, mesh_server
 
-MAKERS = {"mesh-ca": mesh_plugins.meshCA, "mesh-server": mesh_plugins.meshServer}
-MAINS = {"mesh-ca": mesh_ca, "mesh-server": mesh_server}
+MAKERS = {
+    "mesh-agent": mesh_plugins.meshAgent,
+    "mesh-ca": mesh_plugins.meshCA,
+    "mesh-server": mesh_plugins.meshServer,
+}
+MAINS = {"mesh-agent": mesh_agent, "mesh-ca": mesh_ca, "mesh-server": mesh_server}
 
 
 def read(*words: str, program: str = "mesh-ca") -> CommandLine:
@@ -122,7 +126,9 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
 
     monkeypatch.setattr("twisted.plugin.getPlugins", look)
     monkeypatch.setattr("twisted.application.app.ServerOptions._getPlugins", staticmethod(look))
-    words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid", "--listen", "127.0.0.1:0"]
+    words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid", "--trust-domain", "mesh.test"]
+    if program == "mesh-agent":
+        words += ["--write", "files", "--spiffe-id", "spiffe://mesh.test/service/web"]
     assert MAINS[program](words) == 0
     (config,) = started
     assert config["nodaemon"]
@@ -130,7 +136,7 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
     assert config.subCommand == program
     assert config.loadedPlugins[program] is MAKERS[program]
     assert config.subOptions["state-dir"] == tmp_path
-    assert config.subOptions["listen"] == "127.0.0.1:0"
+    assert str(config.subOptions["trust-domain"]) == "mesh.test"
 
 
 @pytest.mark.parametrize("program", MAKERS)
