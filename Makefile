@@ -16,13 +16,14 @@ PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
 
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal --durations 20
 
-.PHONY: help demo test interop check bench soak lock cover clean
+.PHONY: help demo test interop recipes check bench soak lock cover clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    watch two services prove to each other who they are"
 	@echo "make test    run the tests, and say which took longest"
 	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
+	@echo "make recipes those of docs/recipes/: frameworks and servers of others, which it installs into .venv"
 	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of what was touched"
 	@echo "make bench   measure handshakes, signatures and start times"
 	@echo "make soak    those that take minutes; with ARGS='-m \"\"' all there are, with many more examples"
@@ -34,17 +35,20 @@ demo: .venv/.core
 	@$(PY) -m twisted_mesh.cli.demo $(ARGS)
 
 test: .venv/.dev
-	$(PYTEST) -m "not interop and not soak" $(ARGS)
+	$(PYTEST) -m "not interop and not soak and not recipes" $(ARGS)
 
 interop: .venv/.dev
-	$(PYTEST) -m interop $(ARGS)
+	$(PYTEST) -m "interop and not recipes" $(ARGS)
+
+recipes: .venv/.recipes
+	$(PYTEST) -m recipes $(ARGS)
 
 check: .venv/.dev
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
-	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not interop" $$(sh .ci/touched) $(ARGS)
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not interop and not recipes" $$(sh .ci/touched) $(ARGS)
 
 bench: .venv/.dev
 	@$(PY) -m tests.bench $(ARGS)
@@ -54,7 +58,7 @@ soak: .venv/.dev
 
 cover: .venv/.dev
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	$(PY) -m coverage run -m pytest -q -n $(WORKERS) --dist worksteal -m "not recipes" $(ARGS)
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 
@@ -79,3 +83,7 @@ clean:
 .venv/.dev: .venv/bin/python requirements/dev.lock $(PACKAGING)
 	@$(SETUP) dev
 	@touch .venv/.core $@
+
+.venv/.recipes: .venv/.dev requirements/recipes.lock
+	@$(SETUP) recipes
+	@touch $@

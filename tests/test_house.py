@@ -118,7 +118,7 @@ def test_twistd_knows(tapname: str) -> None:
     assert re.search(rf"^\s+{tapname}\s", listing.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["core", "dev"])
+@pytest.mark.parametrize("name", ["core", "dev", "recipes"])
 def test_every_locked_package_is_pinned_with_hashes(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.lock").read_text().replace("\\\n", " ")
     pins = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
