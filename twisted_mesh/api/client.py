@@ -1,7 +1,7 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -22,8 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from pki.codes import Code
-from pki.errors import PkiError, Problem, printable
+from pki.errors import PkiError
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
@@ -31,6 +30,7 @@ from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
 from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import PublishedCrls, SignAnswer, SignRequest
+from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.response_body import read_body
@@ -52,22 +52,6 @@ _KEPT_OPEN = 10
 _MAX_ANSWER = 32 * 1024 * 1024
 #: Bytes that are read in a few milliseconds.
 _READ_AT_ONCE = 128 * 1024
-
-
-class CaRefused(PkiError):
-    """The CA answered no; ``problems`` are its reasons and ``status`` the HTTP status."""
-
-    code = Code.CA_REFUSED
-
-    def __init__(self, status: int, problems: Sequence[Problem]) -> None:
-        self.status = status
-        self._problems = tuple(problems)
-        super().__init__("; ".join(str(problem) for problem in problems))
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """The CA's reasons, or that it gave none."""
-        return self._problems
 
 
 @implementer(IAgentEndpointFactory)
@@ -320,7 +304,7 @@ class CaClient:
         except Exception as error:
             raise as_error(error, reach) from None
         if status >= 400:
-            raise CaRefused(status, _problems(status, content))
+            raise CaRefused(status, told_problems(status, content))
         return content
 
     async def _exchange(
@@ -350,24 +334,3 @@ def _encoded(body: msgspec.Struct | bytes) -> tuple[str, bytes]:
     if isinstance(body, bytes):
         return "application/ocsp-request", body
     return "application/json", json.dumps(msgspec.to_builtins(body)).encode()
-
-
-def _problems(status: int, content: bytes) -> list[Problem]:
-    """The reasons in a problem document, or what can be said without one."""
-    try:
-        document = json.loads(content)
-        found = [
-            _problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
-            for p in document.get("problems", ())
-        ]
-        return found or [_problem(*(printable(str(document[name])) for name in ("code", "detail")))]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return [Problem(Code.CA_REFUSED, f"the CA answered {status}")]
-
-
-def _problem(code: str, detail: str, remedy: str = "") -> Problem:
-    """What a problem document says; a code of another version's begins the detail, and so stays to be read."""
-    known = Code.parse(code)
-    if known is None:
-        return Problem(Code.CA_REFUSED, f"{code}: {detail}", remedy)
-    return Problem(known, detail, remedy)

@@ -20,7 +20,7 @@ INTERRUPTED = 130
 def status_of(error: "PkiError") -> int:
     """What an error means once the CA or a server has been asked."""
     from pki.codes import Code
-    from twisted_mesh.api.client import CaRefused
+    from twisted_mesh.api.refusal import CaRefused
     from twisted_mesh.state.directory import StateError
     from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 

@@ -13,8 +13,9 @@ from twisted.logger import Logger
 from pki.errors import PkiError
 from pki.serial import serial_hex
 from pki.validity import parse_duration
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import ConnectionsReport, ReportTaken
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.trust.connections import ConnectionRegistry
 

@@ -20,7 +20,8 @@ from pki.svid.bundle import BundleSet
 from pki.svid.certificate import date_problems
 from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now

@@ -30,7 +30,8 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, Door, attestors_of, ca_rig, result_of
 from tests.twisted_mesh.talking import Wire
 from twisted_mesh.api import client as ca_client_module
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.cli.status import UNREACHABLE, status_of
 from twisted_mesh.http.address import BadCaUrl, CaAddress

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from click import Abort
 from twisted.internet.defer import Deferred
 from pki.errors import Malformed, Problem
-from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli import running
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.tls.alerts import Unreachable

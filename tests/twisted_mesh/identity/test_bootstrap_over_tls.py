@@ -16,7 +16,8 @@ from tests.authorities import BACKEND, HOUR, MESH, OTHER
 from tests.twisted_mesh.fake_ca import HUNG_UP, FakeCa, reach, refused
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import TODAY, good_svid, home
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.identity import saved_svid as kept_identity_module
 from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.sources import CaSource

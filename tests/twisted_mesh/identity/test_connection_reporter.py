@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from pki.errors import Problem
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import ConnectionsReport
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.identity import connection_reporter
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.tls.alerts import Unreachable

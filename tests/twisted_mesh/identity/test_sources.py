@@ -24,7 +24,7 @@ from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.ca.rigs import ca_rig, result_of
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity import sources as sources_module

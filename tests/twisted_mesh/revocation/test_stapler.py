@@ -21,7 +21,8 @@ from tests.twisted_mesh.fake_ca import FakeCa, reach
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.tls.wires import TODAY, home
 from tests.twisted_mesh.tls.wires import good_svid as svid_of_today
-from twisted_mesh.api.client import CaClient, CaRefused
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.bootstrap import ca_security
 from twisted_mesh.interfaces import Identity

@@ -15,8 +15,8 @@ from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import Detached, HealthCheck
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.status import DONE, REFUSED

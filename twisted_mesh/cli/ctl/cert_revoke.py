@@ -12,8 +12,8 @@ from pki.serial import serial_hex
 from pki.spiffe import RESERVED_SEGMENT, SpiffeId, SpiffePattern
 from pki.svid.revocation_set import Reason
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import LARGEST_PAGE, CertificateRow
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import connections_on, pairs, put_rows
 from twisted_mesh.cli.ctl.options import confirmed, confirmed_by_number

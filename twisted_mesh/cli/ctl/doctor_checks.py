@@ -13,8 +13,8 @@ from attrs import frozen
 from pki.errors import PkiError
 from pki.validity import spoken_duration
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import HealthCheck
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import Now, wall_clock

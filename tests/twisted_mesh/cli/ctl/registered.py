@@ -11,7 +11,6 @@ from pki.errors import Problem
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import (
     CertificatePage,
     CertificateRow,
@@ -27,6 +26,7 @@ from twisted_mesh.api.messages import (
     RevokedToken,
     TokenRow,
 )
+from twisted_mesh.api.refusal import CaRefused
 
 TIME = "2026-11-23T10:00:00Z"
 

@@ -11,7 +11,7 @@ from pki.errors import Problem
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import Ca, certificate
-from twisted_mesh.api.client import CaRefused
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import options
 from twisted_mesh.cli.ctl.cert_revoke import Revoking, Selection
 from twisted_mesh.tls.alerts import Unreachable

@@ -11,8 +11,8 @@ from attrs import field, frozen
 from pki.errors import PkiError, Problem
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import Health, HealthCheck
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import doctor_checks
 from twisted_mesh.cli.ctl.doctor_checks import Diagnosis
 from twisted_mesh.http.address import CaAddress

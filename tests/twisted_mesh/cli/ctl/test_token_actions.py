@@ -16,8 +16,8 @@ from pki.policy.join_token import JoinToken
 from tests.authorities import BACKEND, key
 from tests.pki.issuing.odd_csrs import GRANTED, REFUSED
 from tests.twisted_mesh.cli.ctl.registered import TIME, Ca, certificate, token_row
-from twisted_mesh.api.client import CaRefused
 from twisted_mesh.api.messages import MadeToken, NewToken
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import joining, token_actions
 from twisted_mesh.cli.ctl.joining import Joining
 from twisted_mesh.cli.program import Unusable

@@ -1,0 +1,44 @@
+"""What a CA says no with: a problem document, and the error that is made of it."""
+
+import json
+from collections.abc import Sequence
+
+from pki.codes import Code
+from pki.errors import PkiError, Problem, printable
+
+
+class CaRefused(PkiError):
+    """The CA answered no; ``problems`` are its reasons and ``status`` the HTTP status."""
+
+    code = Code.CA_REFUSED
+
+    def __init__(self, status: int, problems: Sequence[Problem]) -> None:
+        self.status = status
+        self._problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in problems))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The CA's reasons, or that it gave none."""
+        return self._problems
+
+
+def told_problems(status: int, content: bytes) -> list[Problem]:
+    """The reasons in a problem document, or what can be said without one."""
+    try:
+        document = json.loads(content)
+        found = [
+            _problem(*(printable(str(p[name])) for name in ("code", "detail", "remedy")))
+            for p in document.get("problems", ())
+        ]
+        return found or [_problem(*(printable(str(document[name])) for name in ("code", "detail")))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [Problem(Code.CA_REFUSED, f"the CA answered {status}")]
+
+
+def _problem(code: str, detail: str, remedy: str = "") -> Problem:
+    """What a problem document says; a code of another version's begins the detail, and so stays to be read."""
+    known = Code.parse(code)
+    if known is None:
+        return Problem(Code.CA_REFUSED, f"{code}: {detail}", remedy)
+    return Problem(known, detail, remedy)

@@ -1,0 +1,468 @@
+"""One identity of this process, for programs on the standard library's ssl: kept fresh by one thread of its own.
+
+The thread blocks in questions to the CA and nowhere else. It renews at a share of each certificate's life, and hears
+what is revoked by a question that the CA leaves open. There is no reactor, and no event loop is touched.
+"""
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from attrs import define, evolve, field
+from cryptography import x509
+
+from pki import renewal
+from pki.codes import Code
+from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printable
+from pki.renewal import RenewalPlan
+from pki.spiffe import SpiffePattern
+from pki.svid.bundle import BundleSet
+from pki.svid.x509svid import Purpose, X509Svid, extension
+from pki.validity import rfc3339
+from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_news import TrustNews
+from twisted_mesh.interfaces import Identity
+from twisted_mesh.runtime.clock import Now, wall_clock
+from twisted_mesh.stdlib.context import MeshContext, Moment
+from twisted_mesh.stdlib.guard import Guard
+from twisted_mesh.stdlib.log import log
+from twisted_mesh.stdlib.refusals import NoIdentity
+from twisted_mesh.stdlib.source import BlockingSource
+from twisted_mesh.trust.judge import Trust
+
+#: Seconds for which the CA may wait for news, and from one question to the next where it does not.
+WAIT, POLL = 45, 1.0
+#: Seconds between two attempts at most while there is no answer.
+LONGEST_PAUSE = 3.0
+_MOST_PAGES = 100
+#: Seconds that a thread is waited for which has been told to end.
+_FAREWELL = 5.0
+#: Refusals of the CA that may be others a moment later.
+_PASSING = (408, 425, 429)
+
+_CLOSED = Problem(
+    Code.STATE, "the identity was closed", "call join again, and close it when all is done"
+)
+
+
+class OwnCertificateRefused(Refused):
+    """The CA gave us a certificate that our own peers would refuse."""
+
+
+@define(eq=False)
+class JoinedIdentity:
+    """What :func:`twisted_mesh.stdlib.join` returns: who this process is in the mesh, until it is closed.
+
+    It survives ``os.fork``: a child goes on under the identity of that moment, with a thread of its own, and renews
+    it with a key of its own.
+    """
+
+    _source: BlockingSource
+    _now: Now = wall_clock
+    _rotate_at: float = 0.5
+    _require_pq: bool = False
+    _draw: random.Random = field(factory=random.SystemRandom)
+    rotations: int = field(default=0, init=False)
+    """How often the certificate was replaced."""
+    last_problem: PkiError | None = field(default=None, init=False)
+    """Why there is no fresh certificate, or no news of what is revoked; None while there are both."""
+    lock: "threading.RLock" = field(factory=threading.RLock, init=False)
+    """See :class:`twisted_mesh.stdlib.context.Holder`."""
+    _moment: Moment | None = field(default=None, init=False)
+    _ends: float = field(default=0.0, init=False)
+    """When our certificate does, in seconds since the epoch."""
+    _plan: RenewalPlan | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
+    _missed: int = field(default=0, init=False)
+    """Questions for news in a row that got no answer."""
+    _retry_at: float = field(default=0.0, init=False)
+    _is_closed: bool = field(default=False, init=False)
+    _wake: threading.Event = field(factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _guards: "weakref.WeakSet[Guard]" = field(factory=weakref.WeakSet, init=False)
+
+    # what a program uses
+
+    @property
+    def spiffe_id(self) -> str:
+        """Who we are."""
+        return str(self._source.spiffe_id)
+
+    @property
+    def svid(self) -> X509Svid:
+        """The certificate of the moment, with its key. Raises :class:`NoIdentity`."""
+        svid = self.moment().svid
+        if svid is None:
+            raise AssertionError("joined without a certificate")
+        return svid
+
+    @property
+    def bundles(self) -> BundleSet:
+        """Whose roots are believed now. Raises :class:`NoIdentity`."""
+        return self.moment().trust.bundles
+
+    def server_context(self, allow: str | Iterable[str]) -> MeshContext:
+        """For a server: it lets in whoever proves an ID that one of the patterns matches. Raises :class:`PkiError`."""
+        return MeshContext(
+            self, _patterns("allow", allow), serves=True, require_pq=self._require_pq
+        )
+
+    def client_context(
+        self, server_id: str | Iterable[str], *, check_hostname: bool = True
+    ) -> MeshContext:
+        """For a client: it goes on with a server that proves an ID that ``server_id`` matches, and the name called.
+
+        Without ``check_hostname`` the ID alone counts, whatever name or address it was reached by. Raises
+        :class:`PkiError`.
+        """
+        return MeshContext(
+            self,
+            _patterns("server_id", server_id),
+            serves=False,
+            check_hostname=check_hostname,
+            require_pq=self._require_pq,
+        )
+
+    def close(self) -> None:
+        """Have no identity any more: no handshake succeeds from now on, and what is open is cut.
+
+        For nobody would hear any more that a peer was revoked. May be said again.
+        """
+        with self.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            thread, self._thread = self._thread, None
+        self._wake.set()
+        self._source.ca.interrupt()
+        for guard in self._open():
+            guard.end((_CLOSED,), closing=True)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_FAREWELL)
+        _living.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # what contexts ask
+
+    def moment(self) -> Moment:
+        """What is shown and believed now. Raises :class:`NoIdentity`."""
+        moment = self._moment
+        if self._is_closed or moment is None:
+            raise NoIdentity(_CLOSED)
+        if self._ends < time.time():
+            raise NoIdentity(self._lapsed())
+        return moment
+
+    def admit(self, guard: Guard) -> None:
+        """A peer was let in: it is judged again whenever what is believed changes."""
+        with self.lock:
+            self._guards.add(guard)
+
+    def tell_refused(self, problems: Sequence[Problem]) -> None:
+        """Say so in the log: whoever serves sees no more than a handshake that failed."""
+        log.warning("Peer refused: %s", "; ".join(map(str, problems)))
+
+    # the first certificate
+
+    def start(self, timeout: float | None) -> None:
+        """Obtain the first certificate, and look after it from then on. Raises :class:`PkiError`: why there is none."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                self._renew()
+                break
+            except PkiError as error:
+                pause = renewal.backoff(self._failures, self._draw).total_seconds()
+                self._failures += 1
+                is_late = deadline is not None and time.monotonic() + pause > deadline
+                if is_late or not _passes(error):
+                    raise
+                time.sleep(pause)
+        self._begin()
+        _living.add(self)
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="twisted-mesh", daemon=True)
+        self._thread.start()
+
+    # the thread
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            try:
+                pause = self._step()
+            except ANY_ERROR as error:
+                log.exception("looking after the identity broke")
+                self.last_problem = Malformed(f"{type(error).__name__}: {printable(str(error))}")
+                pause = LONGEST_PAUSE
+            if pause > 0:
+                self._wake.wait(pause)
+
+    def _step(self) -> float:
+        """What is to be done now; the seconds until the next."""
+        now = time.time()
+        if self._ends < now:
+            problem = self._lapsed()
+            for guard in self._open():
+                guard.end((problem,))
+        if self._is_due() and self._retry_at <= time.monotonic():
+            self._rotate()
+        until = self._until_next()
+        started = time.monotonic()
+        wait = 0 if self._missed else max(0, min(WAIT, int(until)))
+        try:
+            news = self._source.news(wait)
+        except PkiError as error:
+            if self._is_closed:
+                return 0.0
+            return min(self._unanswered(error), until)
+        is_new = self._believe(news)
+        self._review_late()
+        if self._missed:
+            self._missed = 0
+            log.info("What is revoked is heard again from the CA at %s", self._source.ca.address)
+            if self._failures:
+                self._retry_at = 0.0  # who has no certificate does not wait any longer
+                return 0.0
+            self.last_problem = None
+        took = time.monotonic() - started
+        if is_new or news.more or (wait and took >= wait / 2):
+            return 0.0
+        return min(POLL * self._draw.uniform(0.8, 1.0), self._until_next())
+
+    def _is_due(self) -> bool:
+        return renewal.next_action(self._plan, self._now()) is not renewal.Action.WAIT
+
+    def _until_next(self) -> float:
+        """Seconds until something has to be done: the renewal, or the end of a certificate."""
+        moments = [guard.ends for guard in self._open()]
+        if self._ends > time.time():
+            moments.append(self._ends)
+        now = time.time()
+        until = min((moment - now for moment in moments), default=float(WAIT))
+        if self._is_due():
+            renewal_in = self._retry_at - time.monotonic()
+        elif self._plan is not None:
+            renewal_in = (self._plan.renew_at - self._now()).total_seconds()
+        else:
+            renewal_in = 0.0
+        return max(0.01, min(until, renewal_in))
+
+    def _rotate(self) -> None:
+        try:
+            self._renew()
+        except PkiError as error:
+            if self._is_closed:
+                return
+            self.last_problem = error
+            left = None if self._plan is None else self._plan.expires_at - self._now()
+            pause = renewal.backoff(self._failures, self._draw, left)
+            self._failures += 1
+            self._retry_at = time.monotonic() + pause.total_seconds()
+            log.warning("The certificate of %s could not be renewed: %s", self.spiffe_id, error)
+            return
+        self.rotations += 1
+        log.info(
+            "The certificate of %s was renewed: it is valid until %s",
+            self.spiffe_id,
+            rfc3339(self.svid.validity.not_after),
+        )
+
+    def _renew(self) -> None:
+        """Another certificate, judged as a peer would, and all that is revoked. All of it, or nothing."""
+        identity = self._source.obtain()
+        before = Trust() if self._moment is None else self._moment.trust
+        trust = evolve(
+            before,
+            bundles=_merged(before.bundles, identity.bundles),
+            known_issuers=before.known_issuers | _issuers(identity.svid),
+        )
+        self._source.ca.believe(trust.bundles)
+        for _ in range(_MOST_PAGES):
+            news = self._source.news()
+            trust = _with_news(trust, news, self._now)
+            if not news.more:
+                break
+        own = evolve(trust, allow=(SpiffePattern.parse(self.spiffe_id),))
+        verdict = own.judge(identity.svid.chain, self._now(), Purpose.ANY)
+        if not verdict.ok:
+            raise OwnCertificateRefused(verdict.problems)
+        self._adopt(identity, trust)
+
+    def _adopt(self, identity: Identity, trust: Trust) -> None:
+        svid = identity.svid
+        with self.lock:
+            self._moment = Moment(svid, trust)
+            self._ends = svid.validity.not_after.timestamp()
+            self._plan = renewal.plan(
+                identity.issued_at, svid.validity.not_after, self._rotate_at, self._draw
+            )
+        self._failures, self._retry_at, self.last_problem = 0, 0.0, None
+        self._review()
+
+    def _believe(self, news: TrustNews) -> bool:
+        """Believe what the CA says now; whether anything in it was new."""
+        moment = self._moment
+        if moment is None:
+            return False
+        trust = _with_news(moment.trust, news, self._now)
+        if trust is moment.trust:
+            return False
+        self._source.ca.believe(trust.bundles)
+        with self.lock:
+            self._moment = Moment(moment.svid, trust)
+        self._review()
+        return True
+
+    def _unanswered(self, error: PkiError) -> float:
+        self._missed += 1
+        if self._missed == 3:
+            log.warning("What is revoked is not heard from the CA: %s", error)
+        self.last_problem = error
+        return min(LONGEST_PAUSE, POLL * 2.0 ** min(self._missed - 1, 8)) * self._draw.uniform(
+            0.5, 1
+        )
+
+    def _review(self) -> None:
+        """Judge all again who are connected."""
+        for guard in self._open():
+            guard.review()
+
+    def _review_late(self) -> None:
+        """Judge those again whose certificates have ended meanwhile."""
+        now = time.time()
+        for guard in self._open():
+            if guard.ends < now:
+                guard.review()
+
+    def _open(self) -> list[Guard]:
+        with self.lock:
+            return list(self._guards)
+
+    def _lapsed(self) -> Problem:
+        moment = self._moment
+        svid = None if moment is None else moment.svid
+        why = "" if self.last_problem is None else f", and there is no other: {self.last_problem}"
+        return Problem(
+            Code.EXPIRED,
+            f"our own certificate, that of {self.spiffe_id}, has ended"
+            + ("" if svid is None else f" at {rfc3339(svid.validity.not_after)}")
+            + why,
+            f"restore the connection to the CA at {self._source.ca.address}",
+        )
+
+    # forks
+
+    def before_fork(self) -> None:
+        """Let nobody be in the middle of anything."""
+        self.lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on by ourselves: the thread is the parent's, and so are its locks and its connection to the CA."""
+        self.lock = threading.RLock()
+        self._wake = threading.Event()
+        self._thread = None
+        for guard in list(self._guards):
+            guard.inherit()
+        if self._is_closed:
+            return
+        self._source.renew_after_fork()
+        if self._moment is not None:
+            # Another object, so that nobody uses what was made under the parent's locks.
+            self._moment = Moment(self._moment.svid, self._moment.trust)
+        if self._plan is not None:
+            # Not all workers at the moment that was drawn for the parent.
+            left = self._plan.renew_at - self._now()
+            if left.total_seconds() > 0:
+                share = self._draw.uniform(0.8, 1.0)
+                self._plan = evolve(self._plan, renew_at=self._now() + left * share)
+        self._begin()
+
+
+def _patterns(name: str, given: str | Iterable[str]) -> tuple[SpiffePattern, ...]:
+    """Raises :class:`Malformed`, also where there is none: then nobody could ever be let in."""
+    texts = [given] if isinstance(given, str) else list(given)
+    if not texts:
+        raise Malformed(f"{name} is empty, so nobody could connect: name at least one SPIFFE ID")
+    try:
+        return tuple(SpiffePattern.parse(text) for text in texts)
+    except Malformed as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _passes(error: PkiError) -> bool:
+    """Whether the same question may be answered a moment later."""
+    if isinstance(error, CaRefused):
+        return error.status in _PASSING or error.status >= 500
+    return all(problem.code == Code.UNREACHABLE for problem in error.problems)
+
+
+def _issuers(svid: X509Svid) -> set[bytes]:
+    found = (extension(cert, x509.SubjectKeyIdentifier) for cert in svid.intermediates)
+    return {identifier.digest for identifier in found if identifier is not None}
+
+
+def _merged(before: BundleSet, bundles: BundleSet) -> BundleSet:
+    for bundle in bundles:
+        before = before.with_bundle(bundle)
+    return before
+
+
+def _with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
+    """What is believed with what the CA says now; the same object where nothing of it is new."""
+    revocations = trust.revocations.merged(news.revocations, now())
+    bundles = trust.bundles if news.bundles == trust.bundles else news.bundles
+    if revocations is trust.revocations and bundles is trust.bundles:
+        return trust
+    return evolve(trust, revocations=revocations, bundles=bundles)
+
+
+#: Those that a fork must hear of.
+_living: "weakref.WeakSet[JoinedIdentity]" = weakref.WeakSet()
+_forking: list[JoinedIdentity] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_living)
+    for identity in _forking:
+        identity.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for identity in _forking:
+        identity.after_fork_in_parent()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    for identity in _forking:
+        with suppress(*ANY_ERROR):
+            identity.after_fork_in_child()
+    _forking.clear()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
