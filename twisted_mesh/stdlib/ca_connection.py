@@ -189,8 +189,7 @@ class CaConnection:
         self._live = connection
         is_kept = False
         try:
-            if self._is_closed:
-                raise CaUnreachable(f"the CA at {self.address} is not asked any more")
+            self._unless_closed()
             if connection.sock is not None:
                 connection.sock.settimeout(seconds)
             else:
@@ -209,11 +208,14 @@ class CaConnection:
             if not is_kept:
                 connection.close()
 
+    def _unless_closed(self) -> None:
+        if self._is_closed:
+            raise CaUnreachable(f"the CA at {self.address} is not asked any more")
+
     def _connection(self) -> "_Connection":
         if self.pin is not None:
             self._meet_root(self.pin)
-        host = self.address.host or "localhost"
-        return _Connection(host, self.address.port or 80, self.timeout, self._opened)
+        return _Connection(self.address, self.timeout, self._opened, self._unless_closed)
 
     def _opened(self, seconds: float) -> socket.socket:
         """A connection to whoever proves to be the CA."""
@@ -282,14 +284,20 @@ class _Connection(http.client.HTTPConnection):
     """One to a CA, wherever that is."""
 
     def __init__(
-        self, host: str, port: int, timeout: float, opened: Callable[[float], socket.socket]
+        self,
+        address: CaAddress,
+        timeout: float,
+        opened: Callable[[float], socket.socket],
+        refuse_late: Callable[[], None],
     ) -> None:
-        super().__init__(host, port, timeout=timeout)
+        super().__init__(address.host or "localhost", address.port or 80, timeout=timeout)
         self._opened = opened
+        self._refuse_late = refuse_late
 
     def connect(self) -> None:
         """As the address wants it."""
         self.sock = self._opened(self.timeout or 0.0)
+        self._refuse_late()
 
 
 def _read(response: http.client.HTTPResponse, deadline: float, address: CaAddress) -> bytes:

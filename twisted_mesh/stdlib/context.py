@@ -377,6 +377,7 @@ def _demand(
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = check_hostname
+    context.hostname_checks_common_name = False  # it is no name of a host, and not unique
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
     if serves:

@@ -43,6 +43,8 @@ LONGEST_PAUSE = 3.0
 _MOST_PAGES = 100
 #: Seconds that a thread is waited for which has been told to end.
 _FAREWELL = 5.0
+#: After so many failures in a row the pauses between attempts have reached their longest.
+_LONG_TROUBLE = 7
 #: Refusals of the CA that may be others a moment later.
 _PASSING = (408, 425, 429)
 
@@ -270,12 +272,15 @@ class JoinedIdentity:
         except PkiError as error:
             if self._is_closed:
                 return
+            is_other = str(self.last_problem) != str(error)
             self.last_problem = error
             left = None if self._plan is None else self._plan.expires_at - self._now()
             pause = renewal.backoff(self._failures, self._draw, left)
             self._failures += 1
             self._retry_at = time.monotonic() + pause.total_seconds()
-            log.warning("The certificate of %s could not be renewed: %s", self.spiffe_id, error)
+            # The same trouble is logged again only once the pauses are long.
+            if is_other or self._failures > _LONG_TROUBLE:
+                log.warning("The certificate of %s could not be renewed: %s", self.spiffe_id, error)
             return
         self.rotations += 1
         log.info(
@@ -407,7 +412,7 @@ def _patterns(name: str, given: str | Iterable[str]) -> tuple[SpiffePattern, ...
     try:
         return tuple(SpiffePattern.parse(text) for text in texts)
     except Malformed as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise Malformed(f"{name}: {error}") from None
 
 
 def _passes(error: PkiError) -> bool:
