@@ -57,9 +57,11 @@ def echoing(context: ssl.SSLContext, **options: Any) -> Iterator[int]:
                 connected.sendall(peer_id(connected).encode() + b" says " + said)
 
     def serve(listening: socket.socket) -> None:
-        while not stop.is_set():
+        while True:
             plain, _ = listening.accept()
             with contextlib.suppress(OSError), plain:
+                if stop.is_set():
+                    return
                 plain.settimeout(PATIENCE)
                 connected = context.wrap_socket(plain, server_side=True, **options)
                 threading.Thread(target=one, args=(connected,), daemon=True).start()
