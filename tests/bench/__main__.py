@@ -24,6 +24,7 @@ from tests.bench import (
     rotation,
     signatures,
     start,
+    stdlib,
     strangers,
     waiting,
 )
@@ -45,6 +46,7 @@ _MEASURES = {
     "publishing": publishing.measure,
     "strangers": strangers.measure,
     "refusals": refusals.measure,
+    "stdlib": stdlib.measure,
 }
 
 
