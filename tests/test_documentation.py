@@ -56,8 +56,9 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
 }
 #: Options of other programs that the documents speak of.
 FOREIGN = {
-    "twistd": {"--logfile", "--pidfile"},
+    "twistd": {"--logfile", "--pidfile", "--path"},
     "curl": {"--cacert", "--cert", "--key", "--json", "--unix-socket"},
+    "step": {"--daemon"},
 }
 
 

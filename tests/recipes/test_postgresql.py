@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from tests.recipes.estate import (
     run_shell,
     seconds_to_refusal,
 )
+from tests.recipes.pages import need
+from tests.recipes.pages import program as page_program
 from tests.running import PATIENCE, free_port, until
 from tests.tools import IN_CI, require_tool
 
@@ -167,3 +170,23 @@ def test_who_is_revoked_is_refused_at_its_reload(postgres: Postgres) -> None:
         postgres.ask(shop.directory)
     assert took < PATIENCE
     assert postgres.ask(postgres.estate.identity("shop").directory) == "1"
+
+
+def test_psycopg_goes_by_the_same_files(postgres: Postgres) -> None:
+    need("psycopg")
+    made = postgres.estate
+    script = made.home / "psycopg-client.py"
+
+    def ask(identity: Identity) -> str:
+        text = page_program("psycopg.md", "client", postgres.port)
+        script.write_text(adapted(text, {"/srv/shop/mesh": identity.directory}))
+        return run_shell(f"exec {sys.executable} {script}")
+
+    shop = made.identity("shop")
+    assert "'app'" in ask(shop)
+    with pytest.raises(PermissionError, match="certificate authentication failed"):
+        ask(made.identity("other"))
+    took = seconds_to_refusal(lambda: ask(shop), made.revoke(shop))
+    print(f"refused {took:.2f} s after the revocation")
+    with pytest.raises(PermissionError, match="certificate revoked"):
+        ask(shop)

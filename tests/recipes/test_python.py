@@ -102,14 +102,16 @@ PYTHON = {
     "django.md",
     "fastapi.md",
     "flask.md",
+    "grpcio.md",  # by files, as psycopg.md: tried in modules of their own
     "http-client.md",
     "httpx.md",
+    "psycopg.md",
     "redis-py.md",
     "requests.md",
 }
 
 
-def test_every_page_with_a_program_of_pythons_is_run_here() -> None:
+def test_every_page_with_a_program_of_pythons_is_run() -> None:
     assert {page.name for page in PAGES.glob("*.md") if "```python" in page.read_text()} == PYTHON
 
 

@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffePattern
+from tests.recipes.pages import need
 from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh
 from twisted_mesh import endpoints
 from twisted_mesh.endpoints import BadEndpoint
@@ -259,10 +260,10 @@ react(main, sys.argv[1:2])
 @pytest.mark.interop(
     "tests/twisted_mesh/test_endpoints.py::test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked"
 )
-@pytest.mark.parametrize("by", ["agent", "treq"])
+@pytest.mark.parametrize("by", ["agent", pytest.param("treq", marks=pytest.mark.recipes)])
 def test_no_request_fails_while_both_ends_rotate(by: str, tmp_path: Path) -> None:
     if by == "treq":
-        pytest.importorskip("treq")
+        need("treq")
     with mesh(tmp_path / "house") as house:
         house.start_ca()
         port = start_web(house, "ttl=4s")

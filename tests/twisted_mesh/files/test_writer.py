@@ -4,8 +4,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -97,6 +100,30 @@ def test_a_kill_at_any_step_leaves_a_whole_generation(
             return
         assert os.WTERMSIG(status) == signal.SIGKILL
     raise AssertionError("it was never done")
+
+
+def test_who_goes_through_current_once_never_reads_a_torn_pair(tmp_path: Path) -> None:
+    writer = taken(tmp_path)
+    writer.write(generation(0))
+    done = Event()
+    seen: set[frozenset[bytes]] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            home = (tmp_path / "current").resolve()
+            with suppress(FileNotFoundError):  # two more were written meanwhile
+                seen.add(frozenset((home / name).read_bytes() for name in NAMES))
+
+    with ThreadPoolExecutor(2) as readers:
+        reading = [readers.submit(read) for _ in range(2)]
+        for number in range(1, 60):
+            writer.write(generation(number))
+        done.set()
+        for one in reading:
+            one.result()
+    assert len(seen) > 1
+    assert all(len(contents) == 1 for contents in seen)
+    writer.release()
 
 
 def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:

@@ -238,6 +238,26 @@ def test_a_ca_that_is_away_is_waited_for_as_long_as_is_said(tmp_path: Path) -> N
         ca.join()
 
 
+def test_a_ca_that_goes_away_for_less_than_a_life_is_noticed_and_refuses_nobody(
+    tmp_path: Path,
+) -> None:
+    with mesh(tmp_path) as away:
+        ca = away.start_ca()
+        me = join(WEB, state_dir=away.state, dns="localhost")
+        other = join(CALLER, state_dir=away.state)
+        with me, other, echoing(me.server_context(CALLER)) as port:
+            context = other.client_context(WEB)
+            with connect(port, context) as held:
+                ca.stop()
+                until(lambda: me.last_problem is not None)
+                held.sendall(b"hello")
+                assert held.recv(1000), "what is open stays"
+            assert asked(port, context) == CALLER.encode() + b" says hello"
+            away.start_ca()
+            until(lambda: me.last_problem is None)
+            assert asked(port, context) == CALLER.encode() + b" says hello"
+
+
 @pytest.mark.slow
 def test_a_ca_that_is_away_for_longer_than_a_life_ends_it_until_it_is_back(tmp_path: Path) -> None:
     with mesh(tmp_path) as away:
