@@ -67,7 +67,7 @@ def test_files_are_kept_up_with_renewals_and_revocations(running: Mesh, tmp_path
     told, health = tmp_path / "told", tmp_path / "status"
     command = f"sh -c 'echo $MESH_CHANGED >> {told}'"
     agent = running.start_agent(
-        *(tmp_path / "web", "--ttl", "4s", "--on-update", command, "--status", f"unix:{health}")
+        *(tmp_path / "web", "--ttl", "2s", "--on-update", command, "--status", f"unix:{health}")
     )
     first = pair(tmp_path / "web")
     agent.wait_for(r"Files in \S+ are new: svid", count=2)
@@ -93,7 +93,7 @@ def test_a_process_is_signalled_each_time(running: Mesh, tmp_path: Path) -> None
     try:
         until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
         option = f"HUP:{tmp_path / 'pid'}"
-        agent = running.start_agent(tmp_path / "web", "--ttl", "4s", "--on-update-signal", option)
+        agent = running.start_agent(tmp_path / "web", "--ttl", "2s", "--on-update-signal", option)
         agent.wait_for(rf"HUP was sent to PID {service.pid} \(\S+\) for new files", count=2)
         until(lambda: (tmp_path / "got").read_text().count("x") == 2)
         assert agent.stop() == 0
@@ -135,7 +135,7 @@ def test_a_command_that_keeps_failing_is_in_readyz_and_the_files_go_on(
 ) -> None:
     health = tmp_path / "status"
     agent = running.start_agent(
-        *(tmp_path / "web", "--ttl", "8s", "--status", f"unix:{health}"),
+        *(tmp_path / "web", "--ttl", "4s", "--status", f"unix:{health}"),
         *("--on-update", "sh -c 'echo no such service; exit 5'"),
     )
     until(lambda: "degraded" in status(health)[1])
@@ -154,7 +154,7 @@ def test_a_command_that_hangs_is_ended_when_the_agent_is_stopped(
 ) -> None:
     pid = tmp_path / "pid"
     agent = running.start_agent(
-        *(tmp_path / "web", "--drain", "1s", "--on-update", f"sh -c 'echo $$ > {pid}; sleep 600'")
+        *(tmp_path / "web", "--drain", "0s", "--on-update", f"sh -c 'echo $$ > {pid}; sleep 600'")
     )
     until(lambda: pid.exists() and pid.read_text() != "")
     assert agent.stop() == 0
@@ -162,7 +162,7 @@ def test_a_command_that_hangs_is_ended_when_the_agent_is_stopped(
 
 
 def test_a_directory_that_vanishes_comes_back(running: Mesh, tmp_path: Path) -> None:
-    agent = running.start_agent(tmp_path / "web", "--ttl", "4s")
+    agent = running.start_agent(tmp_path / "web", "--ttl", "2s")
     shutil.rmtree(tmp_path / "web")
     agent.wait_for(r"Files in \S+ are new", count=2)
     assert pair(tmp_path / "web")
@@ -194,7 +194,7 @@ def test_an_agent_waits_for_its_ca_and_says_so_in_readyz(tmp_path: Path) -> None
 
 def test_a_client_follows_without_a_server(running: Mesh, tmp_path: Path) -> None:
     client = Running.start(
-        *(BIN / "mesh-client", "--export", tmp_path / "me", "--follow", "--ttl", "4s"),
+        *(BIN / "mesh-client", "--export", tmp_path / "me", "--follow", "--ttl", "2s"),
         cwd=running.home,
         env=running.env,
     )
