@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
-from attrs import define, field, frozen
+from attrs import define, field
 from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
@@ -34,16 +33,15 @@ from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.x509svid import spiffe_id_of
 from pki.validity import parse_duration, parse_lifetime
-from twisted_mesh.api.client import CaClient
 from twisted_mesh.http.address import server_name
-from twisted_mesh.identity.agent import Agent, Wanted
+from twisted_mesh.identity.agent import Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
+from twisted_mesh.identity.shared import Asked, OtherWords, SharedAgent, stop_all
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.runtime.tasks import within
 from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.connection import MeshConnection
@@ -65,51 +63,38 @@ class BadEndpoint(Malformed, ValueError):
     """An endpoint string that cannot be used; a ``ValueError`` too, as Twisted's own raise."""
 
 
-@frozen
-class _Asked:
-    """An identity as a string asks for it: who asks in the same words shares it."""
-
-    words: tuple[tuple[str, str], ...]
-    client: CaClient = field(eq=False)
-    wanted: Wanted = field(eq=False)
-
-    @classmethod
-    def of(
-        cls, reactor: IReactor, given: Mapping[str, str], service: str, usual: TrustDomain
-    ) -> "_Asked":
-        """Where nothing else is said we are that ``service`` of the ``usual`` domain. Raises :class:`PkiError`."""
-        words = {name: text for name, text in given.items() if name in _IDENTITY}
-        spiffe_id = _who(words, service, usual)
-        trust_domain = spiffe_id.trust_domain
-        words |= {"spiffe-id": str(spiffe_id), "trust-domain": str(trust_domain)}
-        if not words.keys() & {"dns", "ip"}:
-            words |= {"dns": "localhost", "ip": "127.0.0.1"}
-        state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
-        algorithm = words.get("key", KeyAlgorithm.EC_P256)
-        if algorithm not in list(KeyAlgorithm):
-            raise Malformed(f"key= is one of {', '.join(KeyAlgorithm)}")
-        wanted = Wanted(
-            spiffe_id,
-            state_dir,
-            tuple(map(dns_option, _several(words.get("dns")))),
-            tuple(map(ip_option, _several(words.get("ip")))),
-            parse_lifetime(words["ttl"]) if "ttl" in words else None,
-            KeyAlgorithm(algorithm),
-            token=join_token(None, words.get("join-token-file")),
-            freshness=freshness(
-                words.get("revocation-max-age"), words.get("on-stale", "fail-closed")
-            ),
-        )
-        client = ca_client(
-            reactor,
-            words.get("ca-url"),
-            words.get("ca-file"),
-            state_dir,
-            trust_domain,
-            ca_fingerprint=words.get("ca-fingerprint"),
-            ca_user=words.get("ca-user"),
-        )
-        return cls(tuple(sorted(words.items())), client, wanted)
+def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: TrustDomain) -> Asked:
+    """Where nothing else is said we are that ``service`` of the ``usual`` domain. Raises :class:`PkiError`."""
+    words = {name: text for name, text in given.items() if name in _IDENTITY}
+    spiffe_id = _who(words, service, usual)
+    trust_domain = spiffe_id.trust_domain
+    words |= {"spiffe-id": str(spiffe_id), "trust-domain": str(trust_domain)}
+    if not words.keys() & {"dns", "ip"}:
+        words |= {"dns": "localhost", "ip": "127.0.0.1"}
+    state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
+    algorithm = words.get("key", KeyAlgorithm.EC_P256)
+    if algorithm not in list(KeyAlgorithm):
+        raise Malformed(f"key= is one of {', '.join(KeyAlgorithm)}")
+    wanted = Wanted(
+        spiffe_id,
+        state_dir,
+        tuple(map(dns_option, _several(words.get("dns")))),
+        tuple(map(ip_option, _several(words.get("ip")))),
+        parse_lifetime(words["ttl"]) if "ttl" in words else None,
+        KeyAlgorithm(algorithm),
+        token=join_token(None, words.get("join-token-file")),
+        freshness=freshness(words.get("revocation-max-age"), words.get("on-stale", "fail-closed")),
+    )
+    client = ca_client(
+        reactor,
+        words.get("ca-url"),
+        words.get("ca-file"),
+        state_dir,
+        trust_domain,
+        ca_fingerprint=words.get("ca-fingerprint"),
+        ca_user=words.get("ca-user"),
+    )
+    return Asked(tuple(sorted(words.items())), client, wanted)
 
 
 def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId:
@@ -124,93 +109,17 @@ def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId
     return spiffe_id
 
 
-@define(eq=False)
-class _Shared:
-    """An agent, and how many use it; it stops with the last of them, or with the reactor."""
-
-    reactor: IReactor
-    asked: _Asked
-    agent: Agent = field(init=False)
-    has_clients: bool = False
-    _users: int = field(default=0, init=False)
-    _trigger: Any = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        wanted = self.asked.wanted
-        everybody = SpiffePattern.parse(f"{wanted.spiffe_id.trust_domain.id}/**")
-        self.agent = Agent(self.asked.client, wanted, self.reactor, (everybody,), log=_log)
-        self.agent.start()
-        # After all that is stopped before: listeners drain while connections are still judged again.
-        self._trigger = self.reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
-
-    @classmethod
-    def of(cls, reactor: IReactor, asked: _Asked) -> "_Shared":
-        """The one of that identity. Raises :class:`BadEndpoint` where it is there already, in other words."""
-        known = _agents.setdefault(reactor, {})
-        who = (str(asked.wanted.state_dir), str(asked.client.address), asked.wanted.spiffe_id)
-        shared = known.get(who)
-        if shared is None:
-            shared = known[who] = cls(reactor, asked)
-        elif shared.asked != asked:
-            differing = dict(set(shared.asked.words) ^ set(asked.words))
-            raise BadEndpoint(
-                f"another mesh: endpoint of this process asks for {asked.wanted.spiffe_id} with other values of "
-                f"{', '.join(sorted(differing))}: give both the same"
-            )
-        return shared
-
-    def use(self) -> None:
-        """Run for one more user."""
-        self._users += 1
-
-    def use_for_clients(self) -> None:
-        """Run until the reactor stops, or until :func:`leave`: who connects does not say when it is over."""
-        if not self.has_clients:
-            self.has_clients = True
-            self.use()
-
-    async def release(self, drain: float = 0.0) -> None:
-        """One user fewer; with the last, connections have ``drain`` seconds, and then nothing is left."""
-        self._users -= 1
-        if self._users > 0:
-            return
-        registry = self.agent.trust_store.registry
-        if len(registry) and drain:
-            empty: Deferred[None] = Deferred()
-            registry.when_empty(lambda: None if empty.called else empty.callback(None))
-            try:
-                await within(self.reactor, drain, empty)
-            except Exception:
-                _log.warn("{count} connections were cut off", event="cut-off", count=len(registry))
-        if self._users > 0:
-            return  # somebody has come meanwhile
-        for connection in registry.all():
-            if isinstance(connection, MeshConnection):
-                connection.abortConnection()
-        await self.end()
-
-    async def end(self) -> None:
-        """Stop, whoever uses it."""
-        known = _agents.get(self.reactor, {})
-        for who in [who for who, shared in known.items() if shared is self]:
-            del known[who]
-            await self.agent.stop()
-            self.reactor.removeSystemEventTrigger(self._trigger)
-
-    def _shut_down(self) -> "Deferred[None]":
-        known = _agents.get(self.reactor, {})
-        for who in [who for who, shared in known.items() if shared is self]:
-            del known[who]
-        return Deferred.fromCoroutine(self.agent.stop())
-
-
-_agents: "WeakKeyDictionary[Any, dict[tuple[str, str, SpiffeId], _Shared]]" = WeakKeyDictionary()
+def _shared(reactor: IReactor, asked: Asked) -> SharedAgent:
+    """Raises :class:`BadEndpoint` where it is there already, in other words."""
+    try:
+        return SharedAgent.of(reactor, asked)
+    except OtherWords as error:
+        raise BadEndpoint(str(error)) from None
 
 
 async def leave(reactor: IReactor) -> None:
     """Stop every identity of the ``mesh:`` endpoints of ``reactor`` now: for tests, and for programs that go on."""
-    for shared in list(_agents.get(reactor, {}).values()):
-        await shared.end()
+    await stop_all(reactor)
 
 
 def peer_id(connection: Any) -> SpiffeId:
@@ -234,7 +143,7 @@ class MeshServerEndpoint:
 
     reactor: IReactor
     endpoint: IStreamServerEndpoint
-    asked: _Asked
+    asked: Asked
     allow: tuple[SpiffePattern, ...]
     drain: float
 
@@ -243,7 +152,7 @@ class MeshServerEndpoint:
         return Deferred.fromCoroutine(self._listen(factory))
 
     async def _listen(self, factory: IProtocolFactory) -> IListeningPort:
-        shared = _Shared.of(self.reactor, self.asked)
+        shared = _shared(self.reactor, self.asked)
         shared.use()
         try:
             await shared.agent.ready()
@@ -268,7 +177,7 @@ class _Port:
     """A port that stops its identity too, where it was the last to use it."""
 
     port: IListeningPort
-    shared: _Shared
+    shared: SharedAgent
     drain: float
     _is_listening: bool = field(default=True, init=False)
 
@@ -302,7 +211,7 @@ class MeshClientEndpoint:
     reactor: IReactor
     host: str
     port: int
-    asked: _Asked
+    asked: Asked
     peer: SpiffePattern
     timeout: float
 
@@ -311,7 +220,7 @@ class MeshClientEndpoint:
         return Deferred.fromCoroutine(self._connect(factory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        shared = _Shared.of(self.reactor, self.asked)
+        shared = _shared(self.reactor, self.asked)
         shared.use_for_clients()
         await shared.agent.ready(self.timeout)
         mesh = endpoints.MeshClientEndpoint(
@@ -387,7 +296,7 @@ def _understood(
 
 
 def _server(reactor: IReactor, port: str, options: Mapping[str, str]) -> MeshServerEndpoint:
-    asked = _Asked.of(reactor, options, "api-server", _USUAL_DOMAIN)
+    asked = _asked(reactor, options, "api-server", _USUAL_DOMAIN)
     trust_domain = asked.wanted.spiffe_id.trust_domain
     allow = tuple(map(SpiffePattern.parse, _several(options.get("allow"))))
     if not allow:
@@ -412,7 +321,7 @@ def _client(
     if "peer" not in options:
         raise Malformed("peer= is missing: say who must answer, peer=spiffe\\://TD/service/x")
     peer = SpiffePattern.parse(options["peer"])
-    asked = _Asked.of(reactor, options, "payment-worker", peer.trust_domain)
+    asked = _asked(reactor, options, "payment-worker", peer.trust_domain)
     if peer.trust_domain != asked.wanted.spiffe_id.trust_domain:
         raise Malformed(
             f"peer={peer} can prove nothing to us: only roots of {asked.wanted.spiffe_id.trust_domain} are held here"

@@ -22,6 +22,7 @@ from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh
 from twisted_mesh import endpoints
 from twisted_mesh.endpoints import BadEndpoint
 from twisted_mesh.identity.agent import Agent
+from twisted_mesh.identity.shared import AGENTS
 
 ID = "spiffe-id=spiffe\\://mesh.local/service/web"
 LIBRARY = CHECKOUT / "docs" / "LIBRARY.md"
@@ -132,7 +133,7 @@ def test_one_identity_asked_for_in_two_ways_is_refused(
     for deferred in waiting:
         deferred.addErrback(lambda failure: None)
         deferred.cancel()
-    assert not endpoints._agents[reactor]  # with the last of them
+    assert not AGENTS[reactor]  # with the last of them
     assert not [call for call in reactor.getDelayedCalls() if call.active()]
 
 
@@ -228,6 +229,7 @@ import sys
 from twisted.internet.task import react
 from twisted.web.client import HTTPConnectionPool, readBody
 from twisted_mesh import endpoints
+from twisted_mesh.identity.shared import AGENTS
 
 async def main(reactor, url):
     agent = endpoints.web_agent(
@@ -247,7 +249,7 @@ async def main(reactor, url):
         response = await agent.request(method, url.encode())
         assert await readBody(response) == b"hello over the mesh\\n"
         served += 1
-        (shared,) = endpoints._agents[reactor].values()
+        (shared,) = AGENTS[reactor].values()
         rotations = shared.agent.manager.rotations
     assert served > 20
     await endpoints.leave(reactor)

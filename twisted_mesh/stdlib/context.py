@@ -5,32 +5,26 @@ own: it hands each connection a whole context that was built for the identity an
 one context in place, while it serves, fails handshakes that are under way.
 """
 
-import os
-import secrets
 import socket
 import ssl
-import tempfile
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Protocol, Self
 
 from attrs import evolve, frozen
-from cryptography.hazmat.primitives import serialization
 
-from pki.errors import Problem
+from pki.errors import Malformed, Problem
 from pki.spiffe import SpiffePattern
 from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose, X509Svid, certificates_pem
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib.guard import Guard, JudgedSocket
-from twisted_mesh.stdlib.refusals import ContextSealed, MeshSSLError, NoHybridGroup
+from twisted_mesh.stdlib.refusals import MeshSSLError
+from twisted_mesh.stdlib.sealed import Sealed
+from twisted_mesh.stdlib.settings import demand, present
 from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
-
-#: The one hybrid group that every OpenSSL with any of them has (RFC 9794, draft-ietf-tls-ecdhe-mlkem).
-HYBRID_GROUP = "X25519MLKEM768"
 
 
 @frozen(eq=False)
@@ -75,74 +69,7 @@ class _Current:
     alpn: tuple[str, ...] | None
 
 
-class _Sealed(ssl.SSLContext):
-    """A context of which nothing can be changed once it is sealed."""
-
-    _is_sealed = False
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not self._is_sealed or name in self._own:
-            super().__setattr__(name, value)
-            return
-        if name == "options":
-            # Every library adds some. None can be taken away; what is added has no effect.
-            if value & self.options == self.options:
-                return
-        elif (name == "post_handshake_auth" and not value) or getattr(
-            self, name, _NOTHING
-        ) == value:
-            return
-        raise ContextSealed(
-            f"{name} of a context of the mesh cannot be changed: it stands for TLS 1.3, a certificate on both sides "
-            "and the mesh's judgement"
-        )
-
-    def __delattr__(self, name: str) -> None:
-        raise ContextSealed(f"{name} of a context of the mesh cannot be removed")
-
-    _own: frozenset[str] = frozenset()
-
-    def load_verify_locations(self, *_: Any, **__: Any) -> None:
-        """Without effect, as requests says it of every context: whom it believes the mesh says."""
-
-    def load_default_certs(self, *_: Any, **__: Any) -> None:
-        """Without effect."""
-
-    def set_default_verify_paths(self) -> None:
-        """Without effect."""
-
-
-_NOTHING = object()
-
-
-def _refusing(name: str) -> Any:
-    def refuse(self: ssl.SSLContext, *_: Any, **__: Any) -> Any:
-        raise ContextSealed(f"{name}: a context of the mesh is the mesh's to configure")
-
-    refuse.__name__ = name
-    refuse.__doc__ = "Refused."
-    return refuse
-
-
-for _name in (
-    "load_cert_chain",
-    "load_dh_params",
-    "set_ciphers",
-    "set_ciphersuites",
-    "set_ecdh_curve",
-    "set_groups",
-    "set_npn_protocols",
-    "set_psk_client_callback",
-    "set_psk_server_callback",
-    "set_client_sigalgs",
-    "set_server_sigalgs",
-    "set_servername_callback",
-):
-    # Also what this Python does not know yet.
-    setattr(_Sealed, _name, _refusing(_name))
-
-
-class JudgingContext(_Sealed):
+class JudgingContext(Sealed):
     """One whole context, for one certificate and one set of roots. Its connections have guards."""
 
     mesh: "MeshContext"
@@ -190,7 +117,7 @@ def _without_session(named: dict[str, Any]) -> dict[str, Any]:
     return named
 
 
-class MeshContext(_Sealed):
+class MeshContext(Sealed):
     """For servers or clients: whoever connects proves an ID that ``allow`` matches, or is refused.
 
     Taken for a context by whatever bypasses its methods it has no certificate and believes nobody.
@@ -220,7 +147,7 @@ class MeshContext(_Sealed):
         self._requires_pq = require_pq
         self._alpn: tuple[str, ...] | None = None
         self._current: _Current | None = None
-        _demand(self, serves=serves, check_hostname=check_hostname, require_pq=require_pq)
+        demand(self, serves=serves, check_hostname=check_hostname, require_pq=require_pq)
         self._is_sealed = True
 
     def wrap_socket(  # noqa: PLR0917 - as the standard library has it
@@ -334,7 +261,7 @@ class MeshContext(_Sealed):
     def _built(self, moment: Moment, alpn: tuple[str, ...] | None) -> JudgingContext:
         protocol = ssl.PROTOCOL_TLS_SERVER if self._serves else ssl.PROTOCOL_TLS_CLIENT
         inner = JudgingContext(protocol)
-        _demand(
+        demand(
             inner,
             serves=self._serves,
             check_hostname=self._checks_hostname,
@@ -347,7 +274,7 @@ class MeshContext(_Sealed):
                 inner, cadata=certificates_pem(roots).decode("ascii")
             )
         if moment.svid is not None:
-            _show(inner, moment.svid)
+            present(inner, moment.svid)
         if self._serves:
             inner.sni_callback = self._switch
         if alpn is not None:
@@ -369,67 +296,12 @@ class MeshContext(_Sealed):
         return None
 
 
-def _demand(
-    context: ssl.SSLContext, *, serves: bool, check_hostname: bool, require_pq: bool
-) -> None:
-    """Demand what every context of the mesh does."""
-    # Both: a machine's openssl.cnf may say something lower.
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = check_hostname
-    context.hostname_checks_common_name = False  # it is no name of a host, and not unique
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
-    if serves:
-        context.num_tickets = 0
-    if require_pq:
-        insist_on_hybrid(context)
-
-
-def insist_on_hybrid(context: ssl.SSLContext) -> None:
-    """Offer and take no other key exchange. Raises :class:`NoHybridGroup`."""
-    set_groups = getattr(ssl.SSLContext, "set_groups", None)
+def patterns(name: str, given: str | Iterable[str]) -> tuple[SpiffePattern, ...]:
+    """What ``allow`` or ``server_id`` says. Raises :class:`Malformed`, also where that is nobody."""
+    texts = [given] if isinstance(given, str) else list(given)
+    if not texts:
+        raise Malformed(f"{name} is empty, so nobody could connect: name at least one SPIFFE ID")
     try:
-        if set_groups is None:
-            raise NoHybridGroup(
-                "require_pq: this Python's ssl cannot be told which groups to take (that of Python 3.15 can), and "
-                f"{ssl.OPENSSL_VERSION} does not insist on {HYBRID_GROUP} by itself: use Python 3.15, or go without"
-            )
-        set_groups(context, HYBRID_GROUP)
-    except ssl.SSLError as error:
-        if isinstance(error, NoHybridGroup):
-            raise
-        raise NoHybridGroup(
-            f"require_pq: {ssl.OPENSSL_VERSION} has no {HYBRID_GROUP}: use a Python with OpenSSL 3.5 or later"
-        ) from None
-
-
-def _show(context: ssl.SSLContext, svid: X509Svid) -> None:
-    """Present ``svid``. The standard library takes a certificate and its key from files alone."""
-    password = secrets.token_hex(32)
-    with _as_file(svid, password) as path:
-        ssl.SSLContext.load_cert_chain(context, path, password=password)
-
-
-@contextmanager
-def _as_file(svid: X509Svid, password: str) -> Any:
-    """Chain and key as a file: one in memory where there are such; else one whose key is encrypted, gone at once."""
-    key = svid.key.private_key
-    pem = serialization.Encoding.PEM
-    form = serialization.PrivateFormat.PKCS8
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("mesh", os.MFD_CLOEXEC)
-        try:
-            path = Path(f"/proc/self/fd/{descriptor}")
-            if path.exists():
-                plain = key.private_bytes(pem, form, serialization.NoEncryption())
-                os.write(descriptor, svid.chain_pem() + plain)
-                yield path
-                return
-        finally:
-            os.close(descriptor)
-    sealed = key.private_bytes(pem, form, serialization.BestAvailableEncryption(password.encode()))
-    with tempfile.NamedTemporaryFile(prefix="mesh-") as file:
-        file.write(svid.chain_pem() + sealed)
-        file.flush()
-        yield Path(file.name)
+        return tuple(SpiffePattern.parse(text) for text in texts)
+    except Malformed as error:
+        raise Malformed(f"{name}: {error}") from None

@@ -4,18 +4,15 @@ The thread blocks in questions to the CA and nowhere else. It renews at a share 
 what is revoked by a question that the CA leaves open. There is no reactor, and no event loop is touched.
 """
 
-import os
 import random
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from attrs import define, evolve, field
-from cryptography import x509
 
 from pki import renewal
 from pki.codes import Code
@@ -23,17 +20,18 @@ from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printab
 from pki.renewal import RenewalPlan
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
-from pki.svid.x509svid import Purpose, X509Svid, extension
+from pki.svid.x509svid import Purpose, X509Svid
 from pki.validity import rfc3339
-from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now, wall_clock
-from twisted_mesh.stdlib.context import MeshContext, Moment
+from twisted_mesh.stdlib.beliefs import with_identity, with_news
+from twisted_mesh.stdlib.context import MeshContext, Moment, patterns
+from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.log import log
 from twisted_mesh.stdlib.refusals import NoIdentity
-from twisted_mesh.stdlib.source import BlockingSource
+from twisted_mesh.stdlib.source import BlockingSource, passes
 from twisted_mesh.trust.judge import Trust
 
 #: Seconds for which the CA may wait for news, and from one question to the next where it does not.
@@ -45,8 +43,6 @@ _MOST_PAGES = 100
 _FAREWELL = 5.0
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
-#: Refusals of the CA that may be others a moment later.
-_PASSING = (408, 425, 429)
 
 _CLOSED = Problem(
     Code.STATE, "the identity was closed", "call join again, and close it when all is done"
@@ -111,9 +107,7 @@ class JoinedIdentity:
 
     def server_context(self, allow: str | Iterable[str]) -> MeshContext:
         """For a server: it lets in whoever proves an ID that one of the patterns matches. Raises :class:`PkiError`."""
-        return MeshContext(
-            self, _patterns("allow", allow), serves=True, require_pq=self._require_pq
-        )
+        return MeshContext(self, patterns("allow", allow), serves=True, require_pq=self._require_pq)
 
     def client_context(
         self, server_id: str | Iterable[str], *, check_hostname: bool = True
@@ -125,7 +119,7 @@ class JoinedIdentity:
         """
         return MeshContext(
             self,
-            _patterns("server_id", server_id),
+            patterns("server_id", server_id),
             serves=False,
             check_hostname=check_hostname,
             require_pq=self._require_pq,
@@ -147,7 +141,7 @@ class JoinedIdentity:
             guard.end((_CLOSED,), closing=True)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_FAREWELL)
-        _living.discard(self)
+        tell_no_more(self)
 
     def __enter__(self) -> Self:
         return self
@@ -193,11 +187,11 @@ class JoinedIdentity:
                 pause = renewal.backoff(self._failures, self._draw).total_seconds()
                 self._failures += 1
                 is_late = deadline is not None and time.monotonic() + pause > deadline
-                if is_late or not _passes(error):
+                if is_late or not passes(error):
                     raise
                 time.sleep(pause)
         self._begin()
-        _living.add(self)
+        tell_of_forks(self)
 
     def _begin(self) -> None:
         self._thread = threading.Thread(target=self._run, name="twisted-mesh", daemon=True)
@@ -293,15 +287,11 @@ class JoinedIdentity:
         """Another certificate, judged as a peer would, and all that is revoked. All of it, or nothing."""
         identity = self._source.obtain()
         before = Trust() if self._moment is None else self._moment.trust
-        trust = evolve(
-            before,
-            bundles=_merged(before.bundles, identity.bundles),
-            known_issuers=before.known_issuers | _issuers(identity.svid),
-        )
+        trust = with_identity(before, identity)
         self._source.ca.believe(trust.bundles)
         for _ in range(_MOST_PAGES):
             news = self._source.news()
-            trust = _with_news(trust, news, self._now)
+            trust = with_news(trust, news, self._now)
             if not news.more:
                 break
         own = evolve(trust, allow=(SpiffePattern.parse(self.spiffe_id),))
@@ -326,7 +316,7 @@ class JoinedIdentity:
         moment = self._moment
         if moment is None:
             return False
-        trust = _with_news(moment.trust, news, self._now)
+        trust = with_news(moment.trust, news, self._now)
         if trust is moment.trust:
             return False
         self._source.ca.believe(trust.bundles)
@@ -402,72 +392,3 @@ class JoinedIdentity:
                 share = self._draw.uniform(0.8, 1.0)
                 self._plan = evolve(self._plan, renew_at=self._now() + left * share)
         self._begin()
-
-
-def _patterns(name: str, given: str | Iterable[str]) -> tuple[SpiffePattern, ...]:
-    """Raises :class:`Malformed`, also where there is none: then nobody could ever be let in."""
-    texts = [given] if isinstance(given, str) else list(given)
-    if not texts:
-        raise Malformed(f"{name} is empty, so nobody could connect: name at least one SPIFFE ID")
-    try:
-        return tuple(SpiffePattern.parse(text) for text in texts)
-    except Malformed as error:
-        raise Malformed(f"{name}: {error}") from None
-
-
-def _passes(error: PkiError) -> bool:
-    """Whether the same question may be answered a moment later."""
-    if isinstance(error, CaRefused):
-        return error.status in _PASSING or error.status >= 500
-    return all(problem.code == Code.UNREACHABLE for problem in error.problems)
-
-
-def _issuers(svid: X509Svid) -> set[bytes]:
-    found = (extension(cert, x509.SubjectKeyIdentifier) for cert in svid.intermediates)
-    return {identifier.digest for identifier in found if identifier is not None}
-
-
-def _merged(before: BundleSet, bundles: BundleSet) -> BundleSet:
-    for bundle in bundles:
-        before = before.with_bundle(bundle)
-    return before
-
-
-def _with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
-    """What is believed with what the CA says now; the same object where nothing of it is new."""
-    revocations = trust.revocations.merged(news.revocations, now())
-    bundles = trust.bundles if news.bundles == trust.bundles else news.bundles
-    if revocations is trust.revocations and bundles is trust.bundles:
-        return trust
-    return evolve(trust, revocations=revocations, bundles=bundles)
-
-
-#: Those that a fork must hear of.
-_living: "weakref.WeakSet[JoinedIdentity]" = weakref.WeakSet()
-_forking: list[JoinedIdentity] = []
-
-
-def _before_fork() -> None:
-    _forking[:] = list(_living)
-    for identity in _forking:
-        identity.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for identity in _forking:
-        identity.after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for identity in _forking:
-        with suppress(*ANY_ERROR):
-            identity.after_fork_in_child()
-    _forking.clear()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)

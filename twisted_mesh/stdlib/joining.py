@@ -20,8 +20,8 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, read_file
 from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.stdlib.ca_connection import CaConnection
-from twisted_mesh.stdlib.context import insist_on_hybrid
 from twisted_mesh.stdlib.identity import JoinedIdentity
+from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.stdlib.source import BlockingSource
 
 #: Seconds for one request to the CA.

@@ -30,6 +30,8 @@ from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
 _UNPROCESSABLE, _CONFLICT = 422, 409
 #: By these the CA says that what we showed is no proof to it.
 _NO_PROOF = (401, 403)
+#: Refusals of the CA that may be others a moment later.
+_PASSING = (408, 425, 429)
 
 
 @define(eq=False)
@@ -164,3 +166,10 @@ class BlockingSource:
 def _disowns(error: PkiError) -> bool:
     """Whether the CA says that the certificate that we showed is no proof to it."""
     return isinstance(error, CaRefused) and error.status in _NO_PROOF
+
+
+def passes(error: PkiError) -> bool:
+    """Whether the same question may be answered a moment later."""
+    if isinstance(error, CaRefused):
+        return error.status in _PASSING or error.status >= 500
+    return all(problem.code == Code.UNREACHABLE for problem in error.problems)

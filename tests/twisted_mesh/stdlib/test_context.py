@@ -20,8 +20,9 @@ from tests.twisted_mesh.stdlib.standing import (
     standing,
 )
 from twisted_mesh.stdlib import ContextSealed, MeshSSLError, NoHybridGroup, NoIdentity, PeerRefused
-from twisted_mesh.stdlib.context import MeshContext, insist_on_hybrid
+from twisted_mesh.stdlib.context import MeshContext
 from twisted_mesh.stdlib.peers import peer_id
+from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.testing import FORGERIES, MemoryCa
 from twisted_mesh.trust.judge import Trust
 
