@@ -137,6 +137,7 @@ READERS_OF_KEYS: dict[str, Reader] = {
     "mesh-ctl backup verify": _ctl("backup", "verify", "FILE"),
     "pki-inspect show": _inspect("show", "FILE"),
     "pki-inspect show as JSON": _inspect("show", "FILE", "--format", "json"),
+    "pki-inspect lint": _inspect("lint", "FILE"),
     "pki-inspect verify": _inspect("verify", "FILE", "--roots", "FILE"),
     "pki-inspect verify --crl": _inspect("verify", "FILE", "--roots", "FILE", "--crl", "FILE"),
 }

@@ -27,7 +27,7 @@ def describe(data: bytes, now: datetime) -> tuple[Description, ...]:
     lost: list[Malformed] = []
     for part in held(data):
         try:
-            found.append(_describe(part, now))
+            found.append(describe_part(part, now))
         except Malformed as error:
             lost.append(error)
             found.append(
@@ -78,7 +78,8 @@ def readable_certificates(
     return tuple(found), tuple(lost)
 
 
-def _describe(part: Held, now: datetime) -> Description:
+def describe_part(part: Held, now: datetime) -> Description:
+    """One thing of a file. Raises :class:`Malformed`."""
     if part.why:
         raise Malformed(part.why)
     name = name_of(part.label)

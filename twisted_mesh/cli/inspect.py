@@ -1,21 +1,31 @@
-"""``pki-inspect``: shows certificates and judges chains.
+"""``pki-inspect``: shows certificates, judges chains and lints.
 
 Nothing is imported here but click: a command loads cryptography when it runs, so ``--help`` is quick.
 """
 
-import os
-import sys
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from twisted_mesh.cli.inspect_input import (
+    AT,
+    FORMAT,
+    address_text,
+    certificates_to_judge,
+    judged_certificates,
+    moment_of,
+    named_files,
+    print_result,
+    read,
+    source_name,
+    spiffe_patterns,
+)
+from twisted_mesh.cli.inspect_lint import lint
 from twisted_mesh.cli.program import (
     CONTEXT,
     Unusable,
-    abandon_stdout,
     run_program,
     say,
     with_version,
@@ -23,48 +33,30 @@ from twisted_mesh.cli.program import (
 from twisted_mesh.cli.status import DONE, REFUSED
 
 if TYPE_CHECKING:
-    from cryptography import x509
-
     from pki.codes import Code
-    from pki.spiffe import SpiffePattern
-    from twisted_mesh.cli.inspect_verify import File
-
-_MAX_SIZE = 10 * 1024 * 1024
-_MAX_CRL_SIZE = 64 * 1024 * 1024
-
-_FORMAT = click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Text for people, or JSON for programs.",
-    show_default=True,
-)
-_AT = click.option(
-    "--at", metavar="TIME", help="Judge as of that time, like 2026-11-23T10:00:00Z; else now."
-)
 
 
 @click.group(context_settings=CONTEXT)
 def cli() -> None:
-    """Show certificates and CSRs, verify chains, and explain codes.
+    """Show certificates and CSRs, verify chains, lint, and explain codes.
 
-    Exit status: 0 shown or valid; 1 invalid; 2 the input or the options cannot be used, or not all of
-    the input could be read: the rest is shown.
+    Exit status: 0 shown, valid or without findings; 1 invalid, or findings; 2 the input or the options
+    cannot be used, or not all of the input could be read: the rest is shown.
 
     \b
     Examples:
       pki-inspect show svid.pem
       openssl s_client -connect localhost:9443 -showcerts </dev/null | pki-inspect show -
       pki-inspect verify svid.pem --roots root.crt
+      pki-inspect lint svid.pem root.crt
       pki-inspect explain unknown-authority
     """
 
 
 @cli.command()
 @click.argument("things", metavar="THING...", nargs=-1, required=True)
-@_AT
-@_FORMAT
+@AT
+@FORMAT
 def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     """Show everything that is in certificates and CSRs, and what CRLs and OCSP responses say.
 
@@ -82,13 +74,13 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     from pki.inspect.description import Description
     from twisted_mesh.cli import inspect_output
 
-    now = _moment(at)
+    now = moment_of(at)
     found: list[tuple[str, Description]] = []
     lost: list[str] = []
     for thing in things:
-        name = _name(thing)
+        name = source_name(thing)
         try:
-            held = describe(_read(thing), now)
+            held = describe(read(thing), now)
         except PkiError as error:
             lost.append(f"{name}: {error}")
             continue
@@ -106,7 +98,9 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
         found += ((name, description) for description in held)
     if found:
         as_json = format_ == "json"
-        _print(inspect_output.shown_json(found) if as_json else inspect_output.shown_text(found))
+        print_result(
+            inspect_output.shown_json(found) if as_json else inspect_output.shown_text(found)
+        )
     for sentence in lost[:-1]:
         say("pki-inspect", sentence)
     if lost:
@@ -168,8 +162,8 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     metavar="FILE",
     help="OCSP responses about it or its issuing CAs. Repeatable.",
 )
-@_AT
-@_FORMAT
+@AT
+@FORMAT
 def verify(
     *,
     cert: str,
@@ -200,13 +194,16 @@ def verify(
     from pki.svid.x509svid import Purpose
     from twisted_mesh.cli import inspect_output, inspect_verify
 
-    now = _moment(at)
-    wanted = _patterns(patterns)
-    hosts = (*hostnames, *map(_address, addresses))
-    leaf, *beside = _certificates(cert)
+    now = moment_of(at)
+    wanted = spiffe_patterns(patterns)
+    hosts = (*hostnames, *map(address_text, addresses))
+    leaf, *beside = judged_certificates(cert)
     lost: list[str] = []
-    others = [*beside, *(found for name in intermediates for found in _readable(name, lost))]
-    trusted = [_readable(name, lost) for name in roots]
+    others = [
+        *beside,
+        *(found for name in intermediates for found in certificates_to_judge(name, lost)),
+    ]
+    trusted = [certificates_to_judge(name, lost) for name in roots]
     try:
         verdict, links = inspect_verify.verify(
             leaf,
@@ -216,16 +213,16 @@ def verify(
             purpose=Purpose(purpose),
             patterns=wanted,
             hosts=hosts,
-            crls=_files(crls, "CRL"),
-            answers=_files(answers, "OCSP response"),
+            crls=named_files(crls, "CRL"),
+            answers=named_files(answers, "OCSP response"),
             sent=1 + len(beside),
         )
     except inspect_verify.UnusableEvidence as error:
         raise Unusable(str(error)) from None
     if format_ == "json":
-        _print(inspect_output.verdict_json(verdict, links, lost))
+        print_result(inspect_output.verdict_json(verdict, links, lost))
     else:
-        _print(inspect_output.verdict_text(verdict, links, purpose, now))
+        print_result(inspect_output.verdict_text(verdict, links, purpose, now))
     for sentence in lost:
         say("pki-inspect", f"{sentence}; it was left out")
     return DONE if verdict.ok else REFUSED
@@ -233,7 +230,7 @@ def verify(
 
 @cli.command()
 @click.argument("codes", metavar="[CODE]...", nargs=-1)
-@_FORMAT
+@FORMAT
 def explain(codes: tuple[str, ...], format_: str) -> int:
     """Say what a code means, and what to do about it; without CODE, list all.
 
@@ -249,9 +246,9 @@ def explain(codes: tuple[str, ...], format_: str) -> int:
 
     found = [_code(text) for text in codes]
     if format_ == "json":
-        _print(inspect_output.codes_json(found or Code))
+        print_result(inspect_output.codes_json(found or Code))
     else:
-        _print(inspect_output.codes_text(found) if found else inspect_output.codes_list(Code))
+        print_result(inspect_output.codes_text(found) if found else inspect_output.codes_list(Code))
     return DONE
 
 
@@ -269,113 +266,7 @@ def _code(text: str) -> "Code":
     return known
 
 
-def _moment(at: str | None) -> datetime:
-    from pki.errors import PkiError
-    from pki.validity import parse_rfc3339
-    from twisted_mesh.runtime.clock import wall_clock
-
-    if at is None:
-        return wall_clock()
-    try:
-        return parse_rfc3339(at)
-    except PkiError as error:
-        raise Unusable(f"--at: {error}") from None
-
-
-def _patterns(texts: Sequence[str]) -> "list[SpiffePattern]":
-    from pki.errors import PkiError
-    from pki.spiffe import SpiffePattern
-
-    try:
-        return [SpiffePattern.parse(text) for text in texts]
-    except PkiError as error:
-        raise Unusable(f"--spiffe-id: {error}") from None
-
-
-def _address(text: str) -> str:
-    from ipaddress import ip_address
-
-    from pki.errors import printable
-
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        raise Unusable(
-            f"--ip: {printable(text, 60)!r} is no IP address: write it like 127.0.0.1 or ::1"
-        ) from None
-
-
-def _certificates(name: str) -> "tuple[x509.Certificate, ...]":
-    from pki.errors import PkiError
-    from pki.inspect.describe import certificates
-
-    try:
-        return certificates(_read(name))
-    except PkiError as error:
-        raise Unusable(f"{_name(name)}: {error}") from None
-
-
-def _readable(name: str, lost: list[str]) -> "tuple[x509.Certificate, ...]":
-    """Those that can be judged by, at least one; why the others cannot is added to ``lost``."""
-    from pki.errors import PkiError
-    from pki.inspect.describe import readable_certificates
-
-    try:
-        found, others = readable_certificates(_read(name))
-    except PkiError as error:
-        raise Unusable(f"{_name(name)}: {error}") from None
-    lost += (f"{_name(name)}: {why}" for why in others)
-    return found
-
-
-def _files(names: Sequence[str], what: str) -> "list[File]":
-    from twisted_mesh.cli.inspect_verify import File
-
-    return [File(_name(name), _read(name, what, _MAX_CRL_SIZE)) for name in names]
-
-
-def _name(thing: str) -> str:
-    from pki.errors import printable
-
-    return "standard input" if thing == "-" else printable(thing)
-
-
-def _read(thing: str, what: str = "certificate", limit: int = _MAX_SIZE) -> bytes:
-    """A file's bytes, or standard input's; no more than any sensible file has."""
-    from pathlib import Path
-
-    from twisted_mesh.state.reading import open_readable, read_up_to
-
-    try:
-        if thing == "-":
-            data: bytes = sys.stdin.buffer.read(limit + 1) if sys.stdin else b""
-        else:
-            with open(open_readable(Path(thing)), "rb") as file:
-                data = read_up_to(file.fileno(), limit)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise Unusable(
-            f"{_name(thing)} cannot be read ({reason or error}): name a {what}'s file"
-        ) from None
-    if len(data) > limit:
-        raise Unusable(
-            f"{_name(thing)} is larger than {limit // 1024 // 1024} MB: give the {what}s only"
-        )
-    return data
-
-
-def _print(text: str) -> None:
-    """All of the output at once. A reader that has gone is no failure of ours."""
-    if sys.stdout is None:
-        return
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    try:
-        click.echo(text, file=sys.stdout, color=colour)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        abandon_stdout()
-
-
+cli.add_command(lint)
 with_version(cli)
 
 

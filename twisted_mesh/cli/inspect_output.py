@@ -38,7 +38,7 @@ def shown_text(found: Sequence[tuple[str, Description]]) -> str:
         rows = list(_rows(description))
         width = max(width, *(len(label) for label, _ in rows), 0) if rows else width
         sections.append((heading, rows))
-    return "\n\n".join("\n".join((heading, *_aligned(rows, width))) for heading, rows in sections)
+    return "\n\n".join("\n".join((heading, *aligned(rows, width))) for heading, rows in sections)
 
 
 def shown_json(found: Iterable[tuple[str, Description]]) -> str:
@@ -60,17 +60,17 @@ def losses(source: str, held: Sequence[Description]) -> list[str]:
 def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: datetime) -> str:
     """``verify`` for people: a section for each certificate of the chain, then the verdict and each problem."""
     sections = [
-        "\n".join((_heading(number, link), *_aligned(_link_rows(link), 12)))
+        "\n".join((_heading(number, link), *aligned(_link_rows(link), 12)))
         for number, link in enumerate(links)
     ]
     as_of = f"as {purpose} at {rfc3339(now)}"
     if verdict.ok:
-        sections.append(f"verdict: {_good('valid')} {as_of}")
+        sections.append(f"verdict: {good('valid')} {as_of}")
     else:
         count = len(verdict.problems)
         problems = f"{count} problem{'s' if count > 1 else ''}"
-        sections.append(f"verdict: {_bad('invalid')} {as_of}, {problems}")
-        sections += map(_problem_text, verdict.problems)
+        sections.append(f"verdict: {bad('invalid')} {as_of}, {problems}")
+        sections += map(problem_text, verdict.problems)
     return "\n\n".join(sections)
 
 
@@ -82,7 +82,7 @@ def verdict_json(verdict: Verdict, links: Iterable[Link], unreadable: Sequence[s
     return json.dumps(
         {
             "verdict": "valid" if verdict.ok else "invalid",
-            "problems": [_problem(problem) for problem in verdict.problems],
+            "problems": [problem_json(problem) for problem in verdict.problems],
             "chain": [_link(link) for link in links],
             **({"unreadable": list(unreadable)} if unreadable else {}),
         },
@@ -96,7 +96,7 @@ def codes_text(codes: Sequence[Code]) -> str:
         "\n".join(
             (
                 click.style(code, bold=True),
-                *_aligned(
+                *aligned(
                     [("meaning", [_plain(code.meaning)]), ("remedy", [_plain(code.remedy)])], 7
                 ),
             )
@@ -108,7 +108,7 @@ def codes_text(codes: Sequence[Code]) -> str:
 def codes_list(codes: Iterable[Code]) -> str:
     """``explain`` of nothing for people: a line for each code, with its meaning."""
     rows = [(str(code), [_plain(code.meaning)]) for code in codes]
-    return "\n".join(_aligned(rows, max(len(label) for label, _ in rows)))
+    return "\n".join(aligned(rows, max(len(label) for label, _ in rows)))
 
 
 def codes_json(codes: Iterable[Code]) -> str:
@@ -127,15 +127,18 @@ def _plain(text: str) -> str:
     return text.replace("`", "")
 
 
-def _good(text: str) -> str:
+def good(text: str) -> str:
+    """On a terminal in green."""
     return click.style(text, fg="green")
 
 
-def _bad(text: str) -> str:
+def bad(text: str) -> str:
+    """On a terminal in red."""
     return click.style(text, fg="red")
 
 
-def _aligned(rows: Iterable[Row], width: int) -> Iterator[str]:
+def aligned(rows: Iterable[Row], width: int) -> Iterator[str]:
+    """Rows as lines, their labels in a column of ``width``."""
     for label, values in rows:
         for number, value in enumerate(values or ("",)):
             # Padded first: the colour's codes have no width.
@@ -153,7 +156,7 @@ def _rows(item: Description) -> Iterator[Row]:
         yield from _remark_rows(item)
         return
     if item.unreadable and not item.is_shown:
-        yield "unreadable", [_bad(why) for why in item.unreadable]
+        yield "unreadable", [bad(why) for why in item.unreadable]
         return
     if not item.is_shown or item.public_key is None:
         yield "shown", ["no: only certificates and CSRs are"]
@@ -165,8 +168,8 @@ def _rows(item: Description) -> Iterator[Row]:
     yield "subject", [item.subject or "(empty)"]
     if item.issuer is not None:
         yield "issuer", [item.issuer or "(empty)"]
-        yield "serial", [_bad(_UNREADABLE) if item.serial is None else serial_pairs(item.serial)]
-    yield "version", [_bad(_UNREADABLE) if item.version is None else str(item.version)]
+        yield "serial", [bad(_UNREADABLE) if item.serial is None else serial_pairs(item.serial)]
+    yield "version", [bad(_UNREADABLE) if item.version is None else str(item.version)]
     if item.issuer is not None:
         yield "valid from", [_moment(item.not_before)]
         yield "valid until", [_moment(item.not_after)]
@@ -195,17 +198,17 @@ def _extension_rows(item: Description) -> Iterator[Row]:
 
 def _remark_rows(item: Description) -> Iterator[Row]:
     if item.remarks:
-        yield "remarks", [_bad(remark) for remark in _some(item.remarks)]
+        yield "remarks", [bad(remark) for remark in _some(item.remarks)]
 
 
 def _moment(moment: datetime | None) -> str:
-    return rfc3339(moment) if moment else _bad(_UNREADABLE)
+    return rfc3339(moment) if moment else bad(_UNREADABLE)
 
 
 def _unread(item: Description, name: str) -> str:
     """What is told by an extension that cannot be decoded, or by one of which not even the name can."""
     lost = [e for e in item.extensions if e.damaged and e.name in (name, "unknown")]
-    return _bad(f"cannot be read ({lost[0].why})" if lost else "cannot be read")
+    return bad(f"cannot be read ({lost[0].why})" if lost else "cannot be read")
 
 
 def _ca(item: Description) -> str:
@@ -217,7 +220,7 @@ def _ca(item: Description) -> str:
 def _proof(item: Description) -> str:
     if item.signed_by_itself is None:
         return f"not checked: {item.not_checked}"
-    return _good("ok") if item.signed_by_itself else _bad("failed")
+    return good("ok") if item.signed_by_itself else bad("failed")
 
 
 def _key_details(item: Description) -> Iterator[str]:
@@ -242,19 +245,19 @@ def _self_issued(item: Description) -> str:
 
 def _time_left(item: Description) -> str:
     if item.until_valid is not None:
-        return _bad(f"begins in {spoken_duration(item.until_valid)}")
+        return bad(f"begins in {spoken_duration(item.until_valid)}")
     if item.time_left is None:
-        return _bad("unknown")
+        return bad("unknown")
     if item.time_left < timedelta(0):
-        return _bad(f"expired {spoken_duration(-item.time_left)} ago")
-    return _good(spoken_duration(item.time_left))
+        return bad(f"expired {spoken_duration(-item.time_left)} ago")
+    return good(spoken_duration(item.time_left))
 
 
 def _extension_lines(extension: Extension) -> Iterator[str]:
     yield from _some(extension.values)
     if extension.damaged:
         rest = "the rest " if extension.values else ""
-        yield _bad(f"{rest}cannot be decoded; its bytes:")
+        yield bad(f"{rest}cannot be decoded; its bytes:")
     if extension.damaged or not extension.values:
         value = extension.value
         for start in range(0, min(len(value), _MOST_BYTES), 32):
@@ -337,32 +340,33 @@ def _link_rows(link: Link) -> Iterator[Row]:
     if item.spiffe_ids:
         yield "SPIFFE ID", item.spiffe_ids
     yield "serial", [serial_pairs(item.serial or 0)]
-    if link.signed is None:
-        detail = link.detail
-    else:
-        detail = _good(link.detail) if link.signed else _bad(f"failed: {link.detail}")
+    detail = link.detail
+    if link.signed is not None:
+        detail = good(detail) if link.signed else bad(f"failed: {detail}")
     yield "signed by", [f"{item.issuer or '(empty name)'}: {detail}"]
     yield (
         "dates",
-        [f"{_good('ok')}, {_time_left(item)} left" if link.dates_ok else _time_left(item)],
+        [f"{good('ok')}, {_time_left(item)} left" if link.dates_ok else _time_left(item)],
     )
     if link.is_root:
         yield "trusted", ["as a root that was given"]
     codes = dict.fromkeys(problem.code for problem in link.problems)
-    yield "problems", [_bad(", ".join(codes)) if codes else _good("none")]
+    yield "problems", [bad(", ".join(codes)) if codes else good("none")]
 
 
-def _problem_text(problem: Problem) -> str:
+def problem_text(problem: Problem) -> str:
+    """One problem for people, with its rule and its remedy."""
     rows = [("subject", [problem.subject]), ("rule", [problem.rule]), ("remedy", [problem.remedy])]
     return "\n".join(
         (
-            f"{_bad(problem.code)}: {problem.detail}",
-            *_aligned([row for row in rows if row[1][0]], 12),
+            f"{bad(problem.code)}: {problem.detail}",
+            *aligned([row for row in rows if row[1][0]], 12),
         )
     )
 
 
-def _problem(problem: Problem) -> dict[str, str]:
+def problem_json(problem: Problem) -> dict[str, str]:
+    """One problem for programs."""
     return {
         "code": problem.code,
         "subject": problem.subject,
