@@ -94,7 +94,11 @@ class Refusal:
     problem: PkiError
     """Its text says which selectors were seen, which entry came nearest, and the ``mesh-ctl why`` command."""
     is_final: bool
-    """Whether the caller is to stop asking (PERMISSION_DENIED), or to come back (UNAVAILABLE)."""
+    """Whether, by all that is known, nothing is this caller's: no entry is met, its entry went, the agent was banned.
+
+    It is told PERMISSION_DENIED, as the Workload API's specification has it where no identity is issued: it stops
+    using what it had, and asks again with a backoff. Else nothing can be said or signed just now: UNAVAILABLE.
+    """
 
 
 @frozen
