@@ -1,17 +1,14 @@
 """One call as the side sees it that serves: what it asked, and what it is answered, once or again and again."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from twisted_mesh.grpc.connection import GrpcConnection
 from twisted_mesh.grpc.status import GrpcError, Status, encode_message
 from twisted_mesh.grpc.stream import Headers, Inlet, Outlet
-
-if TYPE_CHECKING:
-    from twisted_mesh.grpc.server import ServerConnection
 
 _HEAD: Headers = [
     (b":status", b"200"),
@@ -25,7 +22,8 @@ class Call:
 
     def __init__(
         self,
-        connection: "ServerConnection",
+        connection: GrpcConnection,
+        gone: Callable[["Call"], object],
         stream_id: int,
         path: str,
         metadata: tuple[tuple[str, str], ...],
@@ -45,10 +43,13 @@ class Call:
         """Whether the caller has said that there are no more."""
         self.opened_at = connection.reactor.seconds()
         self.deadline: IDelayedCall | None = None
+        self.over_at: float | None = None
+        """When it ended; its last answer may not have been read yet."""
         self.released: Callable[[], None] | None = None
         """Gives back its place among its caller's calls."""
         self.task: Deferred[None] | None = None
         self._connection = connection
+        self._tell_gone = gone
         self._outlet = Outlet()
         self._has_begun = False
         self._over: list[Deferred[None]] = []
@@ -105,14 +106,16 @@ class Call:
         self._end(Status.OK, "")
 
     def fail(self, error: GrpcError) -> None:
-        """End it with that status; what waits and was not begun is not sent."""
+        """End it with that status now. What waits is not sent any more, and what is sent in part is cut short."""
         if not self.is_over:
-            self._outlet.drop()
+            self._outlet.cut()
             self._end(error.status, error.text)
 
     def lost(self) -> None:
-        """The caller has taken it back, or is gone."""
+        """The caller has taken it back, or is gone, or reads nothing."""
         self._close(GrpcError(Status.CANCELLED, "the caller is gone"))
+        self._outlet.cut()
+        self._gone()
 
     def _end(self, status: Status, text: str) -> None:
         if self.is_over:
@@ -142,31 +145,42 @@ class Call:
         self._drained()
 
     def _drained(self) -> None:
-        if self.is_over and not self.is_heard:
-            # It need not send the rest of what it asks (RFC 9113 section 8.1).
-            self._connection.reset(self.stream_id, ErrorCodes.NO_ERROR)
-        waiting, self._sent = self._sent, []
-        for deferred in waiting:
-            if not deferred.called:
-                deferred.callback(None)
+        if self.is_over:
+            if not self.is_heard:
+                # It need not send the rest of what it asks (RFC 9113 section 8.1).
+                self._connection.reset(self.stream_id, ErrorCodes.NO_ERROR)
+            self._gone()
+        else:
+            _fire(self._sent)
 
     def _close(self, error: GrpcError) -> None:
         if self.is_over:
             return
         self.is_over = True
-        self._connection.closed(self)
+        self.over_at = self._connection.reactor.seconds()
         self.inlet.end(error)
         if self.deadline is not None and self.deadline.active():
             self.deadline.cancel()
-        if self.released is not None:
-            self.released()
-        waiting, self._over = self._over, []
-        for deferred in waiting:
-            if not deferred.called:
-                deferred.callback(None)
+        _fire(self._sent)
+        _fire(self._over)
         if self.task is not None:
             # Not now: it may be the handler itself that ends its call.
             self._connection.reactor.callLater(0, self.task.cancel)
 
+    def _gone(self) -> None:
+        """Nothing of it is left: its place is another's."""
+        released, self.released = self.released, None
+        if released is not None:
+            released()
+        self._tell_gone(self)
+
     def _credit(self, size: int) -> None:
         self._connection.credit(self.stream_id, size)
+
+
+def _fire(waiting: list[Deferred[None]]) -> None:
+    fired = waiting.copy()
+    waiting.clear()
+    for deferred in fired:
+        if not deferred.called:
+            deferred.callback(None)

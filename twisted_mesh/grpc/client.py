@@ -27,7 +27,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.exceptions import H2Error
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -326,8 +326,6 @@ class GrpcChannel:
             timer = self._reactor.callLater(seconds, _give_up, waiting, _late(seconds))
         try:
             return await waiting
-        except CancelledError:
-            raise GrpcError(Status.CANCELLED, "the call was given up") from None
         finally:
             if timer is not None and timer.active():
                 timer.cancel()

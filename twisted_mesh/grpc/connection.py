@@ -7,15 +7,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
     Event,
-    PingAckReceived,
-    PingReceived,
-    PriorityUpdated,
     RemoteSettingsChanged,
     StreamReset,
-    UnknownFrameReceived,
     WindowUpdated,
 )
 from h2.exceptions import H2Error, NoSuchStreamError, ProtocolError, StreamClosedError
@@ -25,12 +19,16 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pki.errors import ANY_ERROR
+from twisted_mesh.grpc.frame_guard import BadFrame, FrameGuard
 from twisted_mesh.grpc.stream import Headers, Outlet
 from twisted_mesh.runtime.log import logger
 
 log = logger("grpc")
 #: Of the whole connection, in bytes: one stream that nobody reads must not stop the others.
 _WINDOW = 1024 * 1024
+#: The bytes with which a client begins (RFC 9113 section 3.4).
+_PREFACE = 24
 #: For the last words of a connection to be read.
 _LEAVE_SECONDS = 5
 
@@ -76,6 +74,8 @@ class GrpcConnection(Protocol):
     transport: Any
     client_side: ClassVar[bool]
     is_lost = False
+    has_spoken = False
+    """Whether a frame has come."""
 
     def __init__(self, reactor: IReactorTime, limits: Limits) -> None:
         self.reactor = reactor
@@ -96,8 +96,9 @@ class GrpcConnection(Protocol):
         self._is_full = False
         self.full_since: float | None = None
         """Since when the peer has read nothing while there was much for it."""
-        self._second = 0
-        self._idle_frames = 0
+        self._guard = FrameGuard(
+            0 if self.client_side else _PREFACE, limits.header_bytes, limits.idle_frames
+        )
         self._is_pumping = False
         self._abort: IDelayedCall | None = None
 
@@ -113,12 +114,16 @@ class GrpcConnection(Protocol):
         if self.is_lost:
             return
         try:
+            self._guard.feed(data, self.reactor.seconds())
             for event in self.h2.receive_data(data):
                 if not self._note(event):
                     return
+        except BadFrame as error:
+            log.debug("a gRPC peer goes too far: {error}", event="grpc-limit", error=str(error))
+            self.close(error.code)
         except H2Error as error:
             self.broken(error)
-        except Exception:
+        except ANY_ERROR:
             log.failure("a gRPC connection broke", event="grpc-broke")
             self.abort()
         else:
@@ -126,10 +131,8 @@ class GrpcConnection(Protocol):
 
     def _note(self, event: Event) -> bool:
         """Whether there is still a connection after it."""
-        is_idle = isinstance(event, _IDLE) or (isinstance(event, DataReceived) and not event.data)
-        if is_idle and self._is_too_much():
-            self.close(ErrorCodes.ENHANCE_YOUR_CALM)
-        elif isinstance(event, WindowUpdated):
+        self.has_spoken = True
+        if isinstance(event, WindowUpdated):
             if event.stream_id:
                 if outlet := self._blocked.pop(event.stream_id, None):
                     self._ready[event.stream_id] = outlet
@@ -147,14 +150,6 @@ class GrpcConnection(Protocol):
         self._ready.update(self._blocked)
         self._blocked.clear()
 
-    def _is_too_much(self) -> bool:
-        """Count a frame that carries nothing."""
-        second = int(self.reactor.seconds())
-        if second != self._second:
-            self._second, self._idle_frames = second, 0
-        self._idle_frames += 1
-        return self._idle_frames > self.limits.idle_frames
-
     def broken(self, error: H2Error) -> None:
         """The peer broke the protocol; h2 has its GOAWAY ready where it is to be told."""
         log.debug("a gRPC peer broke HTTP/2: {error}", event="grpc-protocol", error=str(error))
@@ -170,6 +165,7 @@ class GrpcConnection(Protocol):
 
     def headers(self, stream_id: int, headers: Headers, *, end: bool = False) -> bool:
         """Send headers now. False where the stream is over already."""
+        self._guard.earn()
         try:
             self.h2.send_headers(stream_id, headers, end_stream=end)
         except (StreamClosedError, NoSuchStreamError, ProtocolError):
@@ -236,6 +232,7 @@ class GrpcConnection(Protocol):
                 is_more = outlet.has_more
                 last = outlet.is_closing and not is_more
                 self.h2.send_data(stream_id, chunk, end_stream=last)
+                self._guard.earn()
                 if is_more:
                     return
             elif outlet.trailers is not None:
@@ -308,14 +305,3 @@ class GrpcConnection(Protocol):
             self._ready.clear()
             self._blocked.clear()
             self.ended()
-
-
-_IDLE = (
-    PingReceived,
-    PingAckReceived,
-    StreamReset,
-    RemoteSettingsChanged,
-    PriorityUpdated,
-    UnknownFrameReceived,
-)
-__all__ = ["ConnectionTerminated", "GrpcConnection", "Limits"]

@@ -132,6 +132,11 @@ class Outlet:
         self._messages.clear()
         self._size = 0
 
+    def cut(self) -> None:
+        """Forget everything, also the rest of the message that is under way."""
+        self.drop()
+        self._begun = memoryview(b"")
+
     def take(self, most: int) -> bytes:
         """Up to so many bytes of the message that is under way, or of the next one."""
         if not self._begun:
