@@ -611,6 +611,42 @@ class Code(StrEnum):
         "the stored tree has fewer hashes than entries",
         "restore the record from a backup",
     )
+    # Of JWT-SVIDs.
+    BAD_JWT = (
+        "bad-jwt",
+        "the text is no JWT-SVID: its form, its header or a claim breaks the specification",
+        "send the token whole, as the Workload API or the CA gave it",
+    )
+    JWT_EXPIRED = (
+        "jwt-expired",
+        "the token is not good any more; the message has both clocks",
+        "request a new token, and compare the two machines' clocks",
+    )
+    JWT_NOT_YET_VALID = (
+        "jwt-not-yet-valid",
+        "the token is not good yet; the message has both clocks",
+        "compare the two machines' clocks",
+    )
+    JWT_WRONG_AUDIENCE = (
+        "jwt-wrong-audience",
+        "the token is for somebody else",
+        "request a token for the audience that the message names",
+    )
+    JWT_UNKNOWN_KEY = (
+        "jwt-unknown-key",
+        "no JWT key of that name is in the trust domain's bundle, or at the CA",
+        "fetch the bundle anew; where the key was retired, request a new token",
+    )
+    JWT_BAD_SIGNATURE = (
+        "jwt-bad-signature",
+        "the token is not signed by the key that it names",
+        "request a new token",
+    )
+    BAD_AUDIENCE = (
+        "bad-audience",
+        "no token can be made for that audience, or none is named",
+        "name whom the token is for: one short name",
+    )
     # Of options, entries and tokens.
     BAD_FINGERPRINT = (
         "bad-fingerprint",
