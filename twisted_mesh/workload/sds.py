@@ -5,7 +5,7 @@ changes what is wanted; FetchSecrets, which is answered once. See xds_protocol o
 """
 
 from collections.abc import Callable, Mapping
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -16,7 +16,7 @@ from twisted_mesh.grpc.server import Method, bidirectional, unary
 from twisted_mesh.grpc.status import GrpcError, Status
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
-from twisted_mesh.workload.interface import ICaller, IWorkloads, Refusal, Snapshot
+from twisted_mesh.workload.interface import ICaller, IWorkloads, Snapshot
 from twisted_mesh.workload.sds_messages import (
     DELTA_SECRETS,
     FETCH_SECRETS,
@@ -26,6 +26,7 @@ from twisted_mesh.workload.sds_messages import (
 )
 from twisted_mesh.workload.sds_offer import Offer
 from twisted_mesh.workload.sds_stream import DeltaStream, Heard, Outcome, WholeStream
+from twisted_mesh.workload.workload_api import caller_of, refused
 
 log = logger("sds")
 _R = TypeVar("_R", bound="_Asks")
@@ -78,11 +79,13 @@ class SecretService:
             stream.ask(Request.parse(data))
         except Malformed as error:
             raise GrpcError(Status.INVALID_ARGUMENT, str(error)) from None
-        snapshot = await self._first(cast(ICaller, call.caller))
+        caller = caller_of(call)
+        snapshot = await self._first(caller)
+        _demand_presence(caller)
         offer = Offer.of(snapshot)
         missing = sorted(name for name in stream.names if offer.get(name) is None)
         if snapshot.refusal is not None and (missing or not stream.names):
-            raise _end_of(snapshot.refusal)
+            raise refused(snapshot.refusal)
         if missing:
             names = ", ".join(printable(name, 200) for name in missing[:8])
             raise GrpcError(Status.NOT_FOUND, f"there is no secret {names} here: there is {offer}")
@@ -103,9 +106,12 @@ class SecretService:
             following.stop()
 
 
-def _end_of(refusal: Refusal) -> GrpcError:
-    status = Status.PERMISSION_DENIED if refusal.is_final else Status.UNAVAILABLE
-    return GrpcError(status, str(refusal.problem))
+def _demand_presence(caller: ICaller) -> None:
+    if caller.has_gone():
+        raise GrpcError(
+            Status.PERMISSION_DENIED,
+            "the process that connected has ended, or has become another program: connect anew",
+        )
 
 
 class _Session(Generic[_R]):
@@ -113,7 +119,7 @@ class _Session(Generic[_R]):
 
     def __init__(self, call: Call, stream: _IStream[_R], parse: Callable[[bytes], _R]) -> None:
         self._call = call
-        self._caller = cast(ICaller, call.caller)
+        self._caller = caller_of(call)
         self._stream = stream
         self._parse = parse
         self._offer = Offer()
@@ -135,6 +141,7 @@ class _Session(Generic[_R]):
             following.stop()
 
     def _hear(self, data: bytes) -> None:
+        _demand_presence(self._caller)
         try:
             request = self._parse(data)
             heard = self._stream.ask(request)
@@ -154,8 +161,15 @@ class _Session(Generic[_R]):
         self._tell()
 
     def _follow(self, snapshot: Snapshot) -> None:
+        if self._call.is_over:
+            return
         if snapshot.refusal is not None and snapshot.refusal.is_final:
-            self._call.fail(_end_of(snapshot.refusal))
+            self._call.fail(refused(snapshot.refusal))
+            return
+        try:
+            _demand_presence(self._caller)
+        except GrpcError as error:
+            self._call.fail(error)
             return
         self._note(snapshot)
         self._offer = Offer.of(snapshot)
