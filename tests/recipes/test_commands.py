@@ -1,5 +1,6 @@
 """What the recipes tell people to type is understood by mesh-agent, also where none of the programs is installed."""
 
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.recipes.estate import DOCUMENTS, blocks
+from tests.recipes.pages import program
 from twisted_mesh.taps.agent_options import Options
 
 
@@ -32,3 +34,8 @@ def test_the_agent_understands_what_a_recipe_says(
     assert (
         options["command"] or options["signal"] or document == "envoy"
     )  # which watches the files itself
+
+
+def test_an_application_of_fastapi_needs_three_lines() -> None:
+    lines = program("fastapi.md", "server").splitlines()
+    assert len([line for line in lines if re.search(r"\b(join|for_uvicorn|me)\b", line)]) == 3

@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from errno import ENOSPC
@@ -193,6 +194,35 @@ def test_a_disk_that_is_full_leaves_the_last_generation_and_says_what_to_do(
     assert contents(tmp_path) == {b"1" * 100}
     writer.write(generation(3))
     assert contents(tmp_path) == {b"3" * 100}
+    writer.release()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for a few generations."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ("mount", "-t", "tmpfs", "-o", "size=128k,mode=755", "none", str(place))
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(words).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_real_disk_that_fills_keeps_what_is_there_until_there_is_room(small_disk: Path) -> None:
+    writer = taken(small_disk / "files")
+    writer.write(generation(1))
+    with suppress(OSError), (small_disk / "log").open("wb", buffering=0) as log:
+        while log.write(b"x" * 4096):
+            pass
+    for number in (2, 3):
+        with pytest.raises(StateError, match=r"No space left on device\): free some space there"):
+            writer.write(generation(number))
+        assert contents(small_disk / "files") == {b"1" * 100}
+        assert all((small_disk / "files" / name).exists() for name in NAMES)
+    (small_disk / "log").unlink()
+    writer.write(generation(4))
+    assert contents(small_disk / "files") == {b"4" * 100}
     writer.release()
 
 
