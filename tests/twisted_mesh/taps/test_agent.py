@@ -87,6 +87,9 @@ def test_files_are_kept_up_with_renewals_and_revocations(running: Mesh, tmp_path
     assert agent.stop() == 0
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/files/test_pid_signal.py::test_the_process_is_signalled_and_named"
+)
 def test_a_process_is_signalled_each_time(running: Mesh, tmp_path: Path) -> None:
     script = f"trap 'echo x >> {tmp_path}/got' HUP; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done"
     service = subprocess.Popen(["sh", "-c", script])
@@ -130,6 +133,9 @@ def test_one_that_was_killed_leaves_its_files_and_the_next_one_goes_on(
     assert again.stop() == 0
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/files/test_keeper.py::test_who_could_not_be_told_is_told_again_of_all_that_has_changed"
+)
 def test_a_command_that_keeps_failing_is_in_readyz_and_the_files_go_on(
     running: Mesh, tmp_path: Path
 ) -> None:
@@ -161,6 +167,9 @@ def test_a_command_that_hangs_is_ended_when_the_agent_is_stopped(
     until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
 
 
+@pytest.mark.interop(
+    "tests/twisted_mesh/files/test_writer.py::test_a_directory_that_has_vanished_is_made_again_and_owned_again"
+)
 def test_a_directory_that_vanishes_comes_back(running: Mesh, tmp_path: Path) -> None:
     agent = running.start_agent(tmp_path / "web", "--ttl", "2s")
     shutil.rmtree(tmp_path / "web")
