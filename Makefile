@@ -41,7 +41,7 @@ interop: .venv/.dev
 	$(PYTEST) -m "interop and not recipes" $(ARGS)
 
 recipes: .venv/.recipes
-	$(PYTEST) -m recipes $(ARGS)
+	$(PYTEST) -m recipes $$(grep -rl --include='test_*.py' 'mark\.recipes' tests) $(ARGS)
 
 check: .venv/.dev
 	$(PY) -m ruff check
