@@ -25,7 +25,7 @@ def script(made: Estate, directory: str) -> str:
 
 
 def test_it_is_answered_over_rotations(made: Estate) -> None:
-    agent = made.agent(made.home / "shop", "shop", "--ttl", "4s")
+    agent = made.agent(made.home / "shop", "shop", "--ttl", "6s")
     asks, seen = script(made, "shop"), 1
     while seen < 4:
         assert '"caller":"spiffe://mesh.local/service/shop"' in run_shell(asks).replace(" ", "")

@@ -51,7 +51,7 @@ def envoy() -> Iterator[Envoy]:
         (made.home / "peers.yaml").write_text(adapted(peers, here))
         places = {"/etc/envoy": made.home, "9443": port}
         (made.home / "envoy.yaml").write_text(adapted(listener, places))
-        made.agent(files, "web", "--ttl", "4s")
+        made.agent(files, "web", "--ttl", "6s")
         options = ("--concurrency", "1", "--disable-hot-restart", "-l", "warning")
         made.start(path, "-c", made.home / "envoy.yaml", *options)
         until(lambda: is_open(port), (made.home / "programs.log").read_text)
@@ -72,7 +72,7 @@ def test_it_serves_who_is_allowed_and_nobody_else(envoy: Envoy) -> None:
 )
 def test_no_request_fails_over_rotations_of_both(envoy: Envoy, rotations: int, least: int) -> None:
     directory = envoy.estate.home / "rotating"
-    agent = envoy.estate.agent(directory, "shop", "--ttl", "4s")
+    agent = envoy.estate.agent(directory, "shop", "--ttl", "6s")
     shop = Identity(directory)
     asked = over_rotations(lambda: shop.get(envoy.port), rotations, least)
     print(f"{asked} requests over {rotations} rotations")

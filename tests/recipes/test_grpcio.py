@@ -42,7 +42,7 @@ def served() -> Iterator[Grpc]:
     need("grpc")
     with estate() as made:
         port, files, script = free_port(), made.home / "till", made.home / "server.py"
-        made.agent(files, "till", "--dns", "localhost", "--ttl", "4s")
+        made.agent(files, "till", "--dns", "localhost", "--ttl", "6s")
         text = program("grpcio.md", "server", port)
         script.write_text(adapted(text, {"/srv/till/mesh": files}))
         made.start(sys.executable, script)
@@ -65,7 +65,7 @@ def test_a_client_without_a_certificate_is_refused(served: Grpc) -> None:
 
 def test_no_call_fails_over_rotations_of_both(served: Grpc) -> None:
     directory = served.estate.home / "rotating"
-    agent = served.estate.agent(directory, "shop", "--ttl", "4s")
+    agent = served.estate.agent(directory, "shop", "--ttl", "6s")
     files = Identity(served.estate.home / "till")
     seen = {files.serial}
     while len(seen) <= 2:

@@ -48,7 +48,7 @@ def proxy() -> Iterator[Proxy]:
         assert "--on-update-signal USR2:/run/haproxy.pid" in told
         files.mkdir()
         (files / "svid.pem.key").symlink_to("svid_key.pem")
-        made.agent(files, "web", "--ttl", "4s", "--on-update-signal", f"USR2:{pid}")
+        made.agent(files, "web", "--ttl", "6s", "--on-update-signal", f"USR2:{pid}")
         made.start(program, "-W", "-f", made.home / "haproxy.cfg", "-p", pid)
         until(lambda: is_open(port))
         yield Proxy(made, port)
@@ -68,7 +68,7 @@ def test_it_serves_who_is_allowed_and_nobody_else(proxy: Proxy) -> None:
 )
 def test_no_request_fails_over_rotations_of_both(proxy: Proxy, rotations: int, least: int) -> None:
     directory = proxy.estate.home / "rotating"
-    agent = proxy.estate.agent(directory, "shop", "--ttl", "4s")
+    agent = proxy.estate.agent(directory, "shop", "--ttl", "6s")
     shop = Identity(directory)
     asked = over_rotations(lambda: shop.get(proxy.port), rotations, least)
     print(f"{asked} requests over {rotations} rotations")

@@ -47,7 +47,7 @@ def nginx() -> Iterator[Nginx]:
         )
         (told,) = blocks("nginx", "sh")
         assert "--on-update-signal HUP:/run/nginx.pid" in told
-        made.agent(files, "web", "--ttl", "4s", "--on-update-signal", f"HUP:{pid}")
+        made.agent(files, "web", "--ttl", "6s", "--on-update-signal", f"HUP:{pid}")
         made.start(program, "-c", config, "-e", made.home / "error.log")
         until(lambda: is_open(port))
         yield Nginx(made, port)
@@ -68,7 +68,7 @@ def test_it_serves_who_is_allowed_and_nobody_else(nginx: Nginx) -> None:
 )
 def test_no_request_fails_over_rotations_of_both(nginx: Nginx, rotations: int, least: int) -> None:
     directory = nginx.estate.home / "rotating"
-    agent = nginx.estate.agent(directory, "shop", "--ttl", "4s")
+    agent = nginx.estate.agent(directory, "shop", "--ttl", "6s")
     shop = Identity(directory)
     asked = over_rotations(lambda: shop.get(nginx.port), rotations, least)
     print(f"{asked} requests over {rotations} rotations")

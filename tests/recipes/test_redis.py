@@ -54,7 +54,7 @@ def redis() -> Iterator[Redis]:
         command = re.search(r'--on-update "([^"]+)"', told)
         assert command is not None
         update = adapted(command[1], {"/etc/redis/mesh": files, "/run/redis/redis.sock": local})
-        made.agent(files, "cache", "--ttl", "4s", "--on-update", update)
+        made.agent(files, "cache", "--ttl", "6s", "--on-update", update)
         made.start(program, made.home / "redis.conf")
         until(lambda: is_open(port))
         (front,), (back,) = blocks("haproxy", "haproxy"), blocks("redis", "haproxy")
@@ -83,7 +83,7 @@ def redis() -> Iterator[Redis]:
 )
 def test_no_command_fails_over_rotations_of_both(redis: Redis, rotations: int, least: int) -> None:
     directory = redis.estate.home / "rotating"
-    agent = redis.estate.agent(directory, "shop", "--ttl", "4s")
+    agent = redis.estate.agent(directory, "shop", "--ttl", "6s")
     shop = Identity(directory)
     asked = over_rotations(lambda: ping(shop, redis.port), rotations, least)
     print(f"{asked} requests over {rotations} rotations")
