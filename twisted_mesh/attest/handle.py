@@ -22,6 +22,8 @@ _INT = struct.Struct("=i")
 _PIECE = 8192
 _NO_SUCH_OPTION = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 _NO_SUCH_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENODATA)
+#: Of the words after the name in /proc/PID/stat: when it was started, where its code begins and ends, and its stack.
+_START_TIME, _START_CODE, _END_CODE, _START_STACK = 19, 23, 24, 25
 
 
 class ProcessGone(PkiError):
@@ -127,6 +129,29 @@ class ProcessHandle:
     def executable(self) -> str:
         """The program that it runs at the moment; for people. Raises :class:`ProcessGone`, :class:`Unreadable`."""
         return printable(self._guarded(lambda: os.readlink(f"/proc/{self._place()}/exe")))
+
+    def program(self) -> tuple[object, ...]:
+        """What changes when it becomes another program (execve(2)), as far as the kernel shows it to us.
+
+        The file that it runs, and where its code and its stack lie: with addresses that are drawn anew by each
+        execve also the same file is not the same program. Of somebody else's process an agent without
+        privileges sees neither, and two values may be equal though there was an execve between them. Where the
+        kernel comes to hide what it has shown, as of a set-user-ID program, that is a change too.
+        Raises :class:`ProcessGone`, :class:`Unreadable`.
+        """
+        return self._guarded(self._program)
+
+    def _program(self) -> tuple[object, ...]:
+        home = f"/proc/{self._place()}"
+        words = self.read_file(f"{home}/stat").rpartition(b")")[2].split()
+        places = tuple(words[at] for at in (_START_TIME, _START_CODE, _END_CODE, _START_STACK))
+        try:
+            found = os.stat(f"{home}/exe")
+        except PermissionError:
+            return places
+        except FileNotFoundError:  # a kernel's thread, or a process that is ending
+            return places
+        return *places, found.st_dev, found.st_ino
 
     def _guarded(self, look: Callable[[], T]) -> T:
         """What ``look`` finds, if the process is still there afterwards: then its PID was its own all the time."""

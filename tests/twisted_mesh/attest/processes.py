@@ -53,6 +53,11 @@ if then == "demote":
 if then == "leave" and os.fork():
     os._exit(0)
 print("here", flush=True)
+if then == "become":
+    connected.set_inheritable(True)
+    sys.stdin.readline()
+    again = "import sys; print('another', flush=True); sys.stdin.read()"
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", again])
 sys.stdin.read()
 """
 
@@ -79,6 +84,14 @@ class Caller:
     def pid(self) -> int:
         return self.process.pid
 
+    def become(self) -> None:
+        """Have one that was made to ``become`` run its own program anew: an execve of the very same file."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "another\n"
+
     def exit(self) -> None:
         """Have it exit, and somebody wait for it, so that its PID is free."""
         self.process.kill()
@@ -98,8 +111,8 @@ def calling(
     groups: Sequence[int] | None = None,
     then: str = "stay",
 ) -> Iterator[Caller]:
-    """A caller that is somebody, and stays, leaves its connection to a child, execs ``cat``, or becomes
-    nobody."""
+    """A caller that is somebody, and stays, leaves its connection to a child, execs ``cat``, becomes nobody, or
+    waits for :meth:`Caller.become`."""
     # pytest's own directories are closed to other users.
     directory = Path(tempfile.mkdtemp(prefix="mesh-attest-"))
     directory.chmod(0o755)

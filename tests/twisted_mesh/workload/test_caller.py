@@ -1,0 +1,137 @@
+"""Real processes on the workload socket: alive, exiting, becoming others, and others under their PIDs."""
+
+import os
+
+import pytest
+
+from pki.policy.policy import NoProof
+from pki.policy.selector import Selector
+from tests.twisted_mesh.attest.processes import (
+    STRANGER,
+    Transport,
+    calling,
+    only_linux,
+    only_root,
+    open_descriptors,
+    outcome,
+    process_attestor,
+    process_with_pid,
+)
+from tests.twisted_mesh.attest.processes import Caller as Process
+from tests.twisted_mesh.workload.fake_issuer import Turning
+from twisted_mesh.attest import handle
+from twisted_mesh.workload.caller import Caller, Callers
+
+pytestmark = only_linux
+
+
+def attested(process: Process, reactor: Turning) -> Caller:
+    return outcome(Callers(process_attestor(), reactor).of(Transport(process.connected)))
+
+
+def test_it_is_attested_once_for_its_connection() -> None:
+    callers = Callers(process_attestor(), Turning())
+    with calling() as process:
+        first = outcome(callers.of(Transport(process.connected)))
+        assert first.pid == process.pid
+        assert first.uid == os.geteuid()
+        assert Selector("unix:uid", str(os.geteuid())) in first.selectors
+        assert outcome(callers.of(Transport(process.connected))) is first
+        assert not first.has_gone()
+
+
+@only_root
+def test_another_user_is_told_apart() -> None:
+    with calling(uid=STRANGER, gid=STRANGER, groups=[]) as process:
+        assert Selector("unix:uid", str(STRANGER)) in attested(process, Turning()).selectors
+
+
+def test_its_exit_is_told_at_once_though_nobody_has_waited_for_it() -> None:
+    reactor, told = Turning(), list[str]()
+    with calling() as process:
+        caller = attested(process, reactor)
+        caller.watch(lambda: told.append("gone"))
+        process.exit_unnoticed()
+        reactor.turn()
+        assert told == ["gone"]
+        assert caller.has_gone()
+        assert reactor.readers == []
+
+
+def test_its_exit_is_seen_though_a_child_has_its_connection() -> None:
+    """fork(2) gives the socket on; what was attested was the parent."""
+    with calling(then="leave") as process, pytest.raises(NoProof):
+        attested(process, Turning())
+
+
+def test_its_exit_is_seen_without_anybody_watching() -> None:
+    with calling() as process:
+        caller = attested(process, Turning())
+        process.exit()
+        assert caller.has_gone()
+
+
+@only_root
+@pytest.mark.parametrize("is_watched", [False, True], ids=["unwatched", "watched"])
+def test_who_bears_its_pid_next_is_not_it(is_watched: bool) -> None:
+    reactor = Turning()
+    with calling() as process:
+        caller = attested(process, reactor)
+        if is_watched:
+            caller.watch(lambda: None)
+        process.exit()
+        with process_with_pid(process.pid):
+            assert caller.has_gone()
+
+
+@pytest.mark.parametrize("is_watched", [False, True], ids=["unwatched", "watched"])
+def test_an_execve_of_the_very_same_file_makes_it_another(is_watched: bool) -> None:
+    reactor = Turning()
+    with calling(then="become") as process:
+        caller = attested(process, reactor)
+        if is_watched:
+            caller.watch(lambda: None)
+        assert not caller.has_gone()
+        process.become()
+        assert caller.has_gone()
+
+
+def test_watching_leaves_no_descriptor() -> None:
+    reactor = Turning()
+    with calling() as process:
+        caller = attested(process, reactor)
+        before = open_descriptors()
+        stops = [caller.watch(lambda: None) for _ in range(3)]
+        assert open_descriptors() == before + 1
+        for stop in stops:
+            stop()
+            stop()
+        assert open_descriptors() == before
+        assert reactor.readers == []
+        assert not caller.has_gone()
+        assert open_descriptors() == before
+
+
+def test_a_closed_connection_is_nobodys() -> None:
+    with calling() as process:
+        caller = attested(process, Turning())
+        process.connected.close()
+        assert caller.has_gone()
+
+
+def test_an_older_kernel_watches_by_the_pid_that_it_has_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handle, "SO_PEERPIDFD", 9999)
+    reactor, told = Turning(), list[str]()
+    with calling() as process:
+        caller = attested(process, reactor)
+        caller.watch(lambda: told.append("gone"))
+        process.exit()
+        reactor.turn()
+        assert told == ["gone"]
+
+
+def test_what_is_no_unix_socket_is_refused() -> None:
+    with pytest.raises(NoProof, match="unix socket"):
+        outcome(Callers(process_attestor(), Turning()).of(object()))

@@ -1,0 +1,434 @@
+"""What the processes of a machine are told, when, and why not: real callers, an issuer of the test's."""
+
+import os
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from attrs import define, evolve, field
+
+from pki.codes import Code
+from pki.errors import PkiError
+from pki.policy.selector import Selector
+from pki.spiffe import SpiffeId
+from pki.svid.bundle import BundleSet
+from tests.authorities import MESH, OTHER, mesh
+from tests.twisted_mesh.attest.processes import (
+    Transport,
+    calling,
+    only_linux,
+    outcome,
+    process_attestor,
+)
+from tests.twisted_mesh.workload.fake_issuer import FakeIssuer, Told, Turning, entry
+from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.limits.rate_limit import RateLimited
+from twisted_mesh.workload import held_svids
+from twisted_mesh.workload.caller import Caller, CallerGone, Callers
+from twisted_mesh.workload.interface import Bundles
+from twisted_mesh.workload.workloads import Workloads
+
+pytestmark = only_linux
+US = f"unix:uid:{os.geteuid()}"
+
+
+class CaAway(PkiError):
+    code = Code.UNREACHABLE
+
+
+@define(eq=False)
+class Machine:
+    """Workloads, and callers that are this very process."""
+
+    reactor: Turning = field(factory=Turning)
+    issuer: FakeIssuer = field(init=False)
+    workloads: Workloads = field(init=False)
+    _sockets: list[socket.socket] = field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.issuer = FakeIssuer(self.reactor)
+        callers = Callers(process_attestor(), self.reactor)
+        self.workloads = Workloads(self.issuer, callers, self.reactor, self.reactor.now)
+        self.workloads.start()
+
+    def caller(self) -> Caller:
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        self._sockets += [ours, theirs]
+        found = outcome(self.workloads.caller(Transport(ours)))
+        assert isinstance(found, Caller)
+        return found
+
+    def follow(self, caller: Caller | None = None) -> Told:
+        told = Told()
+        self.workloads.follow(caller or self.caller(), told)
+        return told
+
+    def close(self) -> None:
+        self.workloads.stop()
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    made = Machine()
+    yield made
+    made.close()
+
+
+def test_whoever_an_entry_lets_in_is_told_its_svid_and_the_bundles(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("web", US)])
+    told = machine.follow()
+    assert told.ids == ["/service/web"]
+    assert told.last.bundles is machine.issuer.now_sources.bundles
+    assert told.last.refusal is None
+
+
+def test_all_processes_of_an_entry_share_one_svid(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("web", US)])
+    first, second = machine.follow(), machine.follow()
+    assert first.last.svids[0].svid is second.last.svids[0].svid
+    assert len(machine.issuer.asked) == 1
+
+
+def test_a_template_buys_each_user_his_own(machine: Machine) -> None:
+    template = f"spiffe://{MESH}/user/{{unix.uid}}"
+    machine.issuer.say(entries=[entry("all", US, spiffe_id=template)])
+    assert machine.follow().ids == [f"/user/{os.geteuid()}"]
+
+
+def test_several_entries_come_in_their_order(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("b", US), entry("x", "unix:uid:4242"), entry("a", US)])
+    assert machine.follow().ids == ["/service/b", "/service/a"]
+
+
+def test_the_first_answer_waits_until_it_is_whole(machine: Machine) -> None:
+    machine.issuer.waits = True
+    machine.issuer.say(entries=[entry("a", US), entry("b", US)])
+    told = machine.follow()
+    assert told.snapshots == []
+    machine.issuer.waiting.pop(0).callback(None)
+    assert told.snapshots == []
+    machine.issuer.answer()
+    assert told.ids == ["/service/a", "/service/b"]
+    assert len(told.snapshots) == 1
+
+
+def test_one_entry_that_the_ca_refuses_does_not_keep_the_other_back(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.trouble = CaAway("no")
+    machine.issuer.say(entries=[entry("a", US), entry("b", US)])
+    assert told.ids == ["/service/a"]
+
+
+def test_an_entry_reaches_who_follows_at_once(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.say(entries=[entry("a", US), entry("b", US)])
+    assert told.ids == ["/service/a", "/service/b"]
+
+
+def test_an_entry_that_goes_ends_its_streams_and_its_key(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.say(entries=[])
+    assert told.refused[0]
+    assert "no identity issued" in told.refused[1]
+    assert len(machine.workloads.svids) == 0
+
+
+def test_an_entry_that_comes_again_buys_another_key(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    first = told.last.svids[0].svid
+    machine.issuer.say(entries=[])
+    machine.issuer.say(entries=[entry("a", US)])
+    assert told.last.svids[0].svid.leaf != first.leaf
+
+
+def test_an_entry_that_says_something_else_is_asked_anew(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    first = told.last.svids[0].svid
+    machine.issuer.say(entries=[evolve(entry("a", US), comment="only words")])
+    machine.reactor.advance(1)
+    assert told.last.svids[0].svid is first
+    machine.issuer.say(entries=[entry("a", US, ttl="5m")])
+    assert told.last.svids[0].svid is first
+    machine.reactor.advance(1)
+    assert told.last.svids[0].svid is not first
+
+
+def test_who_is_let_in_by_none_is_told_what_was_seen_and_what_came_nearest(
+    machine: Machine,
+) -> None:
+    machine.issuer.say(
+        entries=[
+            entry("far", "unix:uid:4242", "unix:user:nobody"),
+            entry("near", US, "systemd:unit:web.service"),
+        ]
+    )
+    is_final, why = machine.follow().refused
+    assert is_final
+    assert f"seen: {', '.join(sorted(map(str, machine.caller().selectors)))}" in why
+    assert "the entry near comes nearest: it wants systemd:unit:web.service too" in why
+    assert f"mesh-ctl why --selector unix:gid:{os.getegid()}" in why
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (f"spiffe://{MESH}/unit/{{systemd.unit}}", "has no value"),
+        (f"spiffe://{MESH}/service/*", "no single ID"),
+    ],
+    ids=["unfilled", "pattern"],
+)
+def test_an_entry_of_no_single_id_says_so(machine: Machine, template: str, why: str) -> None:
+    machine.issuer.say(entries=[entry("many", US, spiffe_id=template)])
+    is_final, told = machine.follow().refused
+    assert is_final
+    assert why in told
+
+
+def test_without_any_entry_it_says_so(machine: Machine) -> None:
+    assert "no entry at all" in machine.follow().refused[1]
+
+
+def test_a_bundle_that_changes_is_told_at_once(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.waits = True
+    both = Bundles(MESH, BundleSet.of(mesh().bundle, mesh(OTHER).bundle))
+    machine.issuer.say(bundles=both, entries=[entry("a", US), entry("b", US)])
+    assert told.last.bundles is both
+    assert told.ids == ["/service/a"]
+
+
+def test_nothing_is_told_twice(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.say(entries=[entry("a", US)])
+    machine.issuer.say(bundles=evolve(machine.issuer.now_sources.bundles))
+    machine.reactor.advance(60)
+    assert len(told.snapshots) == 1
+
+
+def test_it_is_renewed_around_half_of_its_life_and_told(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    first = told.last.svids[0].svid
+    machine.reactor.pump([60.0] * 27)
+    assert told.last.svids[0].svid is first
+    machine.reactor.pump([60.0] * 6)
+    second = told.last.svids[0].svid
+    assert second.leaf != first.leaf
+    assert second.key is not first.key
+    assert len(told.snapshots) == 2
+
+
+def test_it_is_not_renewed_for_nobody_and_forgotten_after_a_while(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = Told()
+    machine.workloads.follow(machine.caller(), told).stop()
+    machine.reactor.advance(held_svids.KEPT_FOR - 1)
+    assert machine.follow().last.svids[0].svid is told.last.svids[0].svid
+    for following in tuple(machine.workloads._following):
+        following.stop()
+        following.stop()
+    machine.reactor.advance(held_svids.KEPT_FOR)
+    assert len(machine.workloads.svids) == 0
+    assert len(machine.issuer.asked) == 1
+    machine.follow()
+    assert len(machine.issuer.asked) == 2
+
+
+def test_what_is_asked_for_nobody_any_more_is_called_off(machine: Machine) -> None:
+    machine.issuer.waits = True
+    machine.issuer.say(entries=[entry("a", US)])
+    machine.workloads.follow(machine.caller(), Told()).stop()
+    machine.reactor.advance(1)
+    assert len(machine.workloads.svids) == 0
+    assert machine.issuer.waiting[0].called
+
+
+def test_while_the_ca_is_away_what_is_valid_stays_and_then_it_is_unavailable(
+    machine: Machine,
+) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.trouble = CaAway("the CA at https://ca.test gave no answer")
+    machine.issuer.say(problem=machine.issuer.trouble)
+    machine.reactor.pump([30.0] * 118)
+    assert len(told.snapshots) == 1
+    assert machine.follow().ids == ["/service/a"]
+    machine.reactor.pump([30.0] * 4)
+    is_final, why = told.refused
+    assert not is_final
+    assert "https://ca.test" in why
+    machine.issuer.trouble = None
+    machine.issuer.say(problem=None)
+    assert told.ids == ["/service/a"]
+
+
+def test_while_the_ca_is_away_nobody_is_told_for_good(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", "unix:uid:4242")], problem=CaAway("no answer"))
+    is_final, why = machine.follow().refused
+    assert not is_final
+    assert "no answer" in why
+    assert "unix:uid:4242" in why
+
+
+def test_before_the_first_answer_of_the_ca_it_waits_and_then_is_unavailable(
+    machine: Machine,
+) -> None:
+    machine.issuer.say(bundles=None)
+    told = machine.follow()
+    assert told.snapshots == []
+    machine.issuer.say(problem=CaAway("no answer yet"))
+    assert told.refused == (False, "no answer yet")
+
+
+def test_a_banned_agent_has_nothing_more_for_anybody(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.say(problem=CaAway("this agent was banned"), is_over=True)
+    assert told.refused == (True, "this agent was banned")
+    assert told.last.bundles is None
+    assert len(machine.workloads.svids) == 0
+    with pytest.raises(CaAway, match="banned"):
+        outcome(machine.workloads.jwt_svids(machine.caller(), ["x"], None))
+
+
+def test_an_agent_whose_certificate_was_revoked_withdraws_all_and_may_come_again(
+    machine: Machine,
+) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.say(entries=[], problem=CaAway("the agent's certificate was revoked"))
+    assert not told.refused[0]
+    assert "revoked" in told.refused[1]
+    machine.issuer.say(entries=[entry("a", US)], problem=None)
+    assert told.ids == ["/service/a"]
+
+
+def test_a_failure_is_tried_again_after_a_pause(machine: Machine) -> None:
+    machine.issuer.trouble = CaRefused(503, CaAway("later").problems)
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    assert not told.refused[0]
+    assert "spiffe://mesh.local/service/a is this process's" in told.refused[1]
+    machine.issuer.trouble = None
+    machine.reactor.advance(1)
+    assert told.ids == ["/service/a"]
+
+
+def test_a_process_that_exits_ends_its_stream_at_once(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    with calling() as process:
+        caller = outcome(machine.workloads.caller(Transport(process.connected)))
+        assert isinstance(caller, Caller)
+        told = machine.follow(caller)
+        assert told.ids == ["/service/a"]
+        process.exit()
+        machine.reactor.turn()
+        assert told.refused[0]
+        assert told.last.bundles is None
+        with pytest.raises(CallerGone):
+            outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+
+
+def test_a_process_that_execs_gets_nothing_more(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    with calling(then="become") as process:
+        caller = outcome(machine.workloads.caller(Transport(process.connected)))
+        assert isinstance(caller, Caller)
+        told = machine.follow(caller)
+        process.become()
+        machine.reactor.advance(5)
+        assert told.refused[0]
+        assert "another program" in told.refused[1]
+
+
+def test_streams_of_one_process_and_of_one_user_have_bounds(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    machine.workloads.most_of_process, machine.workloads.most_of_user = 2, 3
+    first = machine.workloads.follow(machine.caller(), Told())
+    machine.follow()
+    is_final, why = machine.follow().refused
+    assert not is_final
+    assert "this process has 2 streams open" in why
+    with calling() as process:
+        other = outcome(machine.workloads.caller(Transport(process.connected)))
+        assert isinstance(other, Caller)
+        assert machine.follow(other).ids == ["/service/a"]
+        assert f"user {os.geteuid()} have 3" in machine.follow(other).refused[1]
+        first.stop()
+        assert machine.follow(other).ids == ["/service/a"]
+
+
+def test_tokens_are_shared_until_half_of_their_life(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US), entry("b", US)])
+    caller = machine.caller()
+    both = outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+    assert [one.spiffe_id.name for one in both] == ["a", "b"]
+    one = MESH.member("service", "b")
+    assert outcome(machine.workloads.jwt_svids(machine.caller(), ["x"], one)) == [both[1]]
+    outcome(machine.workloads.jwt_svids(caller, ["y"], one))
+    machine.reactor.advance(151)
+    outcome(machine.workloads.jwt_svids(caller, ["x"], one))
+    assert machine.issuer.tokens == [
+        ("a", ("x",)),
+        ("b", ("x",)),
+        ("b", ("y",)),
+        ("b", ("x",)),
+    ]
+
+
+def test_tokens_of_an_entry_that_goes_are_forgotten(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    caller = machine.caller()
+    outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+    machine.issuer.say(entries=[])
+    assert len(machine.workloads.tokens) == 0
+    with pytest.raises(PkiError, match="no identity issued"):
+        outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+
+
+def test_a_token_of_another_id_is_refused_with_the_reason(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    other = SpiffeId.parse("spiffe://mesh.local/service/other")
+    with pytest.raises(PkiError):
+        outcome(machine.workloads.jwt_svids(machine.caller(), ["x"], other))
+    assert machine.issuer.tokens == []
+
+
+def test_audiences_without_end_are_not_signed_for(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    caller = machine.caller()
+    for number in range(machine.workloads.tokens.rate.burst):
+        outcome(machine.workloads.jwt_svids(caller, [f"audience {number}"], None))
+    with pytest.raises(RateLimited):
+        outcome(machine.workloads.jwt_svids(caller, ["one more"], None))
+
+
+def test_a_certificate_for_another_id_is_never_handed_out(machine: Machine) -> None:
+    wrong = evolve(entry("a", US), spiffe_id=entry("b", US).spiffe_id)
+    issue = machine.issuer.issue
+
+    async def mistaken(found: object, selectors: frozenset[Selector], algorithm: object) -> object:
+        return await issue(wrong, selectors, algorithm)  # type: ignore[arg-type]
+
+    machine.issuer.issue = mistaken  # type: ignore[method-assign, assignment]
+    machine.issuer.say(entries=[entry("a", US)])
+    assert "certified spiffe://mesh.local/service/b" in machine.follow().refused[1]
+
+
+def test_a_short_life_is_renewed_in_time(machine: Machine) -> None:
+    machine.issuer.lifetime = timedelta(seconds=10)
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.reactor.pump([0.5] * 60)
+    assert len(told.snapshots) >= 5
+    assert all(snapshot.svids for snapshot in told.snapshots)
