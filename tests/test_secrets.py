@@ -29,7 +29,8 @@ from twisted_mesh.ca.issuing_files import read_certificate
 from twisted_mesh.cli import client, inspect
 from twisted_mesh.cli.ctl import command
 from twisted_mesh.http.json import parse_json
-from twisted_mesh.identity.bootstrap import ca_client, exported, join_token
+from twisted_mesh.identity.bootstrap import ca_client, join_token
+from twisted_mesh.identity.exported import exported
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.state.key_files import KeyFiles

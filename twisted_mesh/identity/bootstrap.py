@@ -6,22 +6,20 @@ from typing import BinaryIO
 
 from attrs import evolve
 
-from pki.errors import Malformed, PkiError, printable
-from pki.keys import MemoryKey
+from pki.errors import Malformed, printable
 from pki.policy.join_token import BadToken, JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint, RootPin
-from pki.svid.x509svid import OtherKey, X509Svid, load_certificates
 from twisted_mesh.api.client import REQUEST_TIMEOUT, CaClient
 from twisted_mesh.api.local_ca import CaUser
 from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity.exported import exported
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file
-from twisted_mesh.state.key_owner import owner_of
 from twisted_mesh.state.reading import named, read_whole
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
@@ -173,36 +171,6 @@ def administrator_client(
     client = reach(ca_file, state_dir, ours.spiffe_id.trust_domain)
     client.present(ours, f"--svid {svid}")
     return client
-
-
-def exported(directory: Path) -> tuple[X509Svid, Path]:
-    """The identity that ``mesh-client --export`` published, and the path of its bundle.
-
-    Raises :class:`PkiError`, which names the file.
-    """
-    # One generation, whole, also if it is switched while we read.
-    current = directory / "current"
-    home = current.resolve() if current.is_symlink() else directory
-    if directory.is_file():
-        raise StateError(
-            f"--svid {directory} is a file: name the directory that mesh-client --export has written"
-        )
-    named = f"--svid {printable(str(directory), 400)}"
-    chain = load_certificates(read_file(home / "svid.pem", "--svid"), f"{named}/svid.pem")
-    data = read_file(home / "svid_key.pem", "--svid")
-    try:
-        key = MemoryKey.from_pem(data)
-    except PkiError as error:
-        raise Malformed(f"{named}/svid_key.pem: {error}") from None
-    try:
-        return X509Svid.assemble(chain, key), home / "svid_bundle.pem"
-    except OtherKey as error:
-        owner = owner_of(key, directory, *directory.glob(".generation-*"))
-        raise Malformed(
-            f"{named}: svid.pem and svid_key.pem do not belong together: {error}{owner}: export both anew"
-        ) from None
-    except PkiError as error:
-        raise Malformed(f"{named}/svid.pem: {error}") from None
 
 
 def read_roots(trust_domain: TrustDomain, path: Path, option: str) -> TrustBundle:

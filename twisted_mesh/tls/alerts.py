@@ -18,114 +18,9 @@ from twisted.web.client import ResponseFailed
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 from twisted_mesh.runtime.reach import Reach
+from twisted_mesh.tls.openssl_errors import ALERTS, alert_in, from_openssl, reasons_in
 
 _DATES = {Code.EXPIRED, Code.NOT_YET_VALID}
-_FRESH = "request a fresh certificate, and compare the two machines' clocks"
-
-#: The alerts of RFC 8446 section 6.2 as OpenSSL spells them, and what they tell whoever gets one.
-_ALERTS: dict[str, tuple[Code, str, str]] = {
-    "certificate required": (
-        Code.NO_CERTIFICATE,
-        "it demands a client certificate, and we sent none",
-        "present an SVID",
-    ),
-    "certificate expired": (Code.EXPIRED, "it says that our certificate has expired", _FRESH),
-    "certificate revoked": (
-        Code.REVOKED,
-        "it says that our certificate is revoked",
-        "ask an administrator why",
-    ),
-    "unknown ca": (
-        Code.UNKNOWN_AUTHORITY,
-        "it does not know the authority that signed our certificate",
-        "use a certificate of its mesh, and send the intermediates along",
-    ),
-    "unsupported certificate": (
-        Code.WRONG_USAGE,
-        "our certificate does not allow this use",
-        "present an SVID with clientAuth and serverAuth",
-    ),
-    "bad certificate": (
-        Code.BAD_CERTIFICATE,
-        "it refuses our certificate: it is not an SVID, not yet valid, or not allowed there",
-        "its log has the reason; look at ours with pki-inspect show",
-    ),
-    "certificate unknown": (
-        Code.BAD_CERTIFICATE,
-        "it cannot make sure of our certificate now: what it knows of revocations may be out of date",
-        "try again later; its log has the reason",
-    ),
-    "bad certificate status response": (
-        Code.STAPLE_REFUSED,
-        "it does not take the OCSP answer that we staple to our certificate, or misses one",
-        "its log has the reason; look whether our certificate is revoked, and whether our CA answers",
-    ),
-    "protocol version": (
-        Code.PROTOCOL_VERSION,
-        "it does not speak our version of TLS",
-        "the mesh speaks TLS 1.3 only",
-    ),
-    "handshake failure": (
-        Code.HANDSHAKE_FAILURE,
-        "we have nothing to speak in common",
-        "the mesh speaks TLS 1.3 only",
-    ),
-    "internal error": (
-        Code.REFUSED_BY_PEER,
-        "it refused us without saying why",
-        "the reason is in its log",
-    ),
-}
-
-#: OpenSSL's own complaints about what it received.
-_ERRORS: dict[str, tuple[Code, str, str]] = {
-    "peer did not return a certificate": (
-        Code.NO_CERTIFICATE,
-        "the peer presented no certificate",
-        "present an SVID of this mesh: curl takes --cert and --key",
-    ),
-    "unsupported protocol": (
-        Code.PROTOCOL_VERSION,
-        "the peer speaks no TLS 1.3",
-        "the mesh speaks TLS 1.3 only: update the peer",
-    ),
-    "http request": (Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port"),
-    "https proxy request": (
-        Code.NOT_TLS,
-        "the peer speaks plain HTTP to a proxy",
-        "use https:// on this port",
-    ),
-    "wrong version number": (
-        Code.NOT_TLS,
-        "what the peer sent is not TLS",
-        "speak TLS 1.3 on this port",
-    ),
-    "record layer failure": (
-        Code.NOT_TLS,
-        "what the peer sent is not TLS, or was changed on the way",
-        "speak TLS 1.3",
-    ),
-    "packet length too long": (
-        Code.NOT_TLS,
-        "what the peer sent is not TLS",
-        "speak TLS 1.3 on this port",
-    ),
-    "unexpected message": (
-        Code.MALFORMED,
-        "the peer sent a message out of order",
-        "speak TLS 1.3 on this port",
-    ),
-    "no shared cipher": (
-        Code.HANDSHAKE_FAILURE,
-        "no common cipher",
-        "the mesh speaks TLS 1.3 only",
-    ),
-    "unexpected eof while reading": (
-        Code.INTERRUPTED,
-        "the peer went away in the middle",
-        "look at its log",
-    ),
-}
 
 
 class PeerRefused(Refused):
@@ -174,7 +69,7 @@ def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Pr
         return known
     for cause in _causes(error):
         if isinstance(cause, SSL.Error):
-            return _from_openssl(cause)
+            return from_openssl(cause)
         if isinstance(cause, PkiError):
             return cause.problems[0]
         if isinstance(cause, ConnectionRefusedError):
@@ -204,8 +99,8 @@ def alert_of(error: BaseException | Failure) -> str | None:
     """The alert by which the other side ended it, in OpenSSL's words; None where it sent none that we know."""
     for cause in _causes(error):
         if isinstance(cause, SSL.Error):
-            found = (_alert_in(reason) for reason in _reasons(cause))
-            return next((alert for alert in found if alert in _ALERTS), None)
+            found = (alert_in(reason) for reason in reasons_in(cause))
+            return next((alert for alert in found if alert in ALERTS), None)
     return None
 
 
@@ -274,7 +169,7 @@ def _went_away(causes: Sequence[BaseException]) -> bool:
         reason == "unexpected eof while reading"
         for cause in causes
         if isinstance(cause, SSL.Error)
-        for reason in _reasons(cause)
+        for reason in reasons_in(cause)
     )
 
 
@@ -295,41 +190,3 @@ def _causes(error: BaseException | Failure) -> Iterator[BaseException]:
     yield value
     for reason in getattr(value, "reasons", None) or ():
         yield from _causes(reason)
-
-
-def _reasons(error: SSL.Error) -> Iterator[str]:
-    """The words of OpenSSL's error queue. A SysCallError has a number in its place."""
-    queue = error.args[0] if error.args else ()
-    for entry in queue if isinstance(queue, list | tuple) else ():
-        match entry:
-            case (_, _, str(reason)):
-                yield reason
-
-
-def _alert_in(reason: str) -> str | None:
-    """The alert that OpenSSL tells of, if it does. Of those of RFC 6066 it does not say that they are some."""
-    if "alert" in reason:
-        return reason.rpartition("alert ")[2]
-    name = reason.removeprefix("tlsv1 ")
-    return name if name in _ALERTS else None
-
-
-def _from_openssl(error: SSL.Error) -> Problem:
-    reasons = list(_reasons(error))
-    for reason in reasons:
-        alert = _alert_in(reason)
-        if alert in _ALERTS:
-            code, detail, remedy = _ALERTS[alert]
-            return Problem(
-                code, f"the other side refused us: {detail}", remedy, f"TLS alert: {alert}"
-            )
-        if alert is not None:
-            return Problem(
-                Code.REFUSED_BY_PEER,
-                f"the other side sent the TLS alert {alert}",
-                "look at its log",
-            )
-        if reason in _ERRORS:
-            return Problem(*_ERRORS[reason])
-    detail = ", ".join(reasons) or "an unexplained TLS error"
-    return Problem(Code.TLS_ERROR, printable(detail, 200), "look at the other side's log")

@@ -22,14 +22,13 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from pki.errors import Malformed, Problem
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.tls.alerts import (
-    _ALERTS,
-    _ERRORS,
     PeerRefused,
     RefusedByPeer,
     Unreachable,
     as_error,
     problem_of,
 )
+from twisted_mesh.tls.openssl_errors import ALERTS, ERRORS
 
 REFUSED = PeerRefused([Problem("expired", "it ended"), Problem("wrong-usage", "not for this")])
 
@@ -38,11 +37,11 @@ def openssl(*reasons: str) -> SSL.Error:
     return SSL.Error([("SSL routines", "", reason) for reason in reasons])
 
 
-@pytest.mark.parametrize("alert", _ALERTS)
+@pytest.mark.parametrize("alert", ALERTS)
 @pytest.mark.parametrize("prefix", ["tlsv1 alert ", "ssl/tls alert ", "tlsv13 alert "])
 def test_an_alert_is_the_other_sides_refusal_of_us(alert: str, prefix: str) -> None:
     problem = problem_of(openssl(prefix + alert))
-    assert problem.code == _ALERTS[alert][0]
+    assert problem.code == ALERTS[alert][0]
     assert problem.detail.startswith("the other side refused us: ")
     assert problem.remedy
     assert problem.rule == f"TLS alert: {alert}"
@@ -69,10 +68,10 @@ def test_an_alert_that_is_not_in_the_list_is_named() -> None:
     assert problem.detail == "the other side sent the TLS alert access denied"
 
 
-@pytest.mark.parametrize("reason", _ERRORS)
+@pytest.mark.parametrize("reason", ERRORS)
 def test_what_openssl_complains_of_is_about_the_peer(reason: str) -> None:
     problem = problem_of(openssl(reason))
-    assert (problem.code, problem.detail, problem.remedy) == _ERRORS[reason]
+    assert (problem.code, problem.detail, problem.remedy) == ERRORS[reason]
     assert not problem.detail.startswith("the other side refused us")
 
 
