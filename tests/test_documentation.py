@@ -52,6 +52,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
         [sys.executable, ROOT / "bin" / "pki-inspect", "show"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "verify"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "lint"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "probe"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "explain"],
     ),
 }

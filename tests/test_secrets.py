@@ -139,6 +139,7 @@ READERS_OF_KEYS: dict[str, Reader] = {
     "pki-inspect show": _inspect("show", "FILE"),
     "pki-inspect show as JSON": _inspect("show", "FILE", "--format", "json"),
     "pki-inspect lint": _inspect("lint", "FILE"),
+    "pki-inspect probe": _inspect("probe", "localhost:1", "--roots", "FILE"),
     "pki-inspect verify": _inspect("verify", "FILE", "--roots", "FILE"),
     "pki-inspect verify --crl": _inspect("verify", "FILE", "--roots", "FILE", "--crl", "FILE"),
 }

@@ -1,4 +1,4 @@
-"""``pki-inspect``: shows certificates, judges chains and lints.
+"""``pki-inspect``: shows certificates, judges chains, lints, and looks at TLS servers.
 
 Nothing is imported here but click: a command loads cryptography when it runs, so ``--help`` is quick.
 """
@@ -23,6 +23,7 @@ from twisted_mesh.cli.inspect_input import (
     spiffe_patterns,
 )
 from twisted_mesh.cli.inspect_lint import lint
+from twisted_mesh.cli.inspect_probe import probe
 from twisted_mesh.cli.program import (
     CONTEXT,
     Unusable,
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 
 @click.group(context_settings=CONTEXT)
 def cli() -> None:
-    """Show certificates and CSRs, verify chains, lint, and explain codes.
+    """Show certificates and CSRs, verify chains, lint, look at TLS servers, and explain codes.
 
-    Exit status: 0 shown, valid or without findings; 1 invalid, or findings; 2 the input or the options
-    cannot be used, or not all of the input could be read: the rest is shown.
+    Exit status: 0 shown, valid or without findings; 1 invalid, refused, or findings; 2 the input or the
+    options cannot be used, or not all of the input could be read: the rest is shown; 3 (probe) the server
+    cannot be reached in time, or speaks no TLS.
 
     \b
     Examples:
@@ -49,6 +51,7 @@ def cli() -> None:
       openssl s_client -connect localhost:9443 -showcerts </dev/null | pki-inspect show -
       pki-inspect verify svid.pem --roots root.crt
       pki-inspect lint svid.pem root.crt
+      pki-inspect probe localhost:9443 --svid me
       pki-inspect explain unknown-authority
     """
 
@@ -267,6 +270,7 @@ def _code(text: str) -> "Code":
 
 
 cli.add_command(lint)
+cli.add_command(probe)
 with_version(cli)
 
 

@@ -43,7 +43,7 @@ def shown_text(found: Sequence[tuple[str, Description]]) -> str:
 
 def shown_json(found: Iterable[tuple[str, Description]]) -> str:
     """``show`` for programs: an array of objects, each with its ``source``."""
-    return json.dumps([{"source": source, **_described(item)} for source, item in found], indent=2)
+    return json.dumps([{"source": source, **described(item)} for source, item in found], indent=2)
 
 
 def losses(source: str, held: Sequence[Description]) -> list[str]:
@@ -276,7 +276,8 @@ def _pairs(digits: str) -> str:
     return hex_pairs(bytes.fromhex(digits))
 
 
-def _described(item: Description) -> dict[str, object]:
+def described(item: Description) -> dict[str, object]:
+    """One thing for programs."""
     key = item.public_key
     if key is None:
         told = {"extensions": _extensions(item)} if item.facts else {}

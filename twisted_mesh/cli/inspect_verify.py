@@ -79,7 +79,7 @@ def verify(
     objections = [crowd] if (crowd := crowd_problem(sent)) else []
     if verdict.ok and (objection := openssl_objection((leaf, *others), bundles.all_roots, now)):
         objections.append(objection)
-    problems = (*verdict.problems, *objections, *told, *_name_problems(leaf, patterns, hosts))
+    problems = (*verdict.problems, *objections, *told, *name_problems(leaf, patterns, hosts))
     verdict = evolve(verdict, problems=problems)
     return verdict, links(verdict, presented, bundles, now)
 
@@ -153,7 +153,7 @@ def _chain(leaf: x509.Certificate, others: Certificates) -> list[x509.Certificat
     return found
 
 
-def _name_problems(
+def name_problems(
     leaf: x509.Certificate, patterns: Sequence[SpiffePattern], hosts: Sequence[str]
 ) -> list[Problem]:
     """Every name that was demanded and that the certificate is not valid for."""

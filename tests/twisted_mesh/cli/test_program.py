@@ -17,7 +17,7 @@ Main = Callable[[Sequence[str]], int]
 PROGRAMS: dict[str, tuple[Main, tuple[list[str], ...]]] = {
     "mesh-client": (client.main, ([],)),
     "mesh-ctl": (ctl.main, ([], ["doctor"], ["cert"], ["cert", "list"])),
-    "pki-inspect": (inspect.main, ([], ["show"], ["verify"], ["lint"])),
+    "pki-inspect": (inspect.main, ([], ["show"], ["verify"], ["lint"], ["probe"])),
 }
 EACH = [
     pytest.param(main, words, id=" ".join([name, *words]))
