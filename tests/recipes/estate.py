@@ -1,5 +1,6 @@
 """What every recipe is tried with: a CA, agents that keep files, and a document whose blocks are what is run."""
 
+import json
 import re
 import shutil
 import socket
@@ -11,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
 from cryptography import x509
 
 from pki.serial import serial_hex
-from tests.running import BIN, PATIENCE, Mesh, Running, mesh, until
+from tests.running import BIN, PATIENCE, Mesh, Running, mesh, run, until
 
 DOCUMENTS = Path(__file__).resolve().parent.parent.parent / "docs" / "recipes"
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -41,6 +43,13 @@ def adapted(block: str, here: dict[str, str | Path | int]) -> str:
         assert theirs in block, f"{theirs} is not in the recipe any more"
         block = block.replace(theirs, str(ours))
     return block
+
+
+def probed(port: int, *options: str | Path) -> tuple[dict[str, Any], int]:
+    """What ``pki-inspect probe`` sees of a server, and its exit status."""
+    words = (BIN / "pki-inspect", "probe", f"localhost:{port}", *options, "--format", "json")
+    done = run(*words, cwd=Path.cwd(), env={})
+    return json.loads(done.stdout), done.returncode
 
 
 @define(eq=False)

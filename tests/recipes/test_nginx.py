@@ -14,6 +14,7 @@ from tests.recipes.estate import (
     estate,
     is_open,
     over_rotations,
+    probed,
     seconds_to_refusal,
 )
 from tests.running import free_port, until
@@ -83,3 +84,12 @@ def test_who_is_revoked_is_refused_at_its_reload(nginx: Nginx) -> None:
     with pytest.raises(REFUSED):
         shop.get(nginx.port)
     assert nginx.estate.identity("shop").get(nginx.port)  # another certificate of the same workload
+
+
+def test_probe_is_let_in_and_told_that_a_certificate_is_wanted(nginx: Nginx) -> None:
+    shop = nginx.estate.identity("shop")
+    seen, status = probed(nginx.port, "--svid", shop.directory)
+    assert (status, seen["verdict"]) == (0, "valid")
+    # nginx says no goodbye; and whom it refuses it tells by HTTP.
+    assert seen["client_certificate"]["asked_for"] is True
+    assert seen["client_certificate"]["answer"] in {"accepted", "no-objection"}

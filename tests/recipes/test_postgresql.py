@@ -17,6 +17,7 @@ from tests.recipes.estate import (
     blocks,
     estate,
     is_open,
+    probed,
     run_shell,
     seconds_to_refusal,
 )
@@ -190,3 +191,11 @@ def test_psycopg_goes_by_the_same_files(postgres: Postgres) -> None:
     print(f"refused {took:.2f} s after the revocation")
     with pytest.raises(PermissionError, match="certificate revoked"):
         ask(shop)
+
+
+def test_probe_asks_for_tls_as_psql_does(postgres: Postgres) -> None:
+    shop = postgres.estate.identity("shop")
+    seen, status = probed(postgres.port, "--svid", shop.directory, "--starttls", "postgres")
+    assert (status, seen["verdict"]) == (0, "valid")
+    assert seen["client_certificate"]["asked_for"] is True
+    assert seen["client_certificate"]["answer"] != "refused"

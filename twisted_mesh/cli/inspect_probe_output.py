@@ -25,7 +25,7 @@ _WIDTH = 19
 _MOST_NAMES = 20
 _ANSWERS = {
     Answer.NOT_ASKED: "not asked for",
-    Answer.ACCEPTED: "accepted",
+    Answer.ACCEPTED: "accepted by TLS; what its application allows was not asked",
     Answer.REFUSED: "refused",
     Answer.CLOSED: "it closed the connection without a word",
     Answer.NO_OBJECTION: "no objection so far; it did not say goodbye",

@@ -1,0 +1,81 @@
+"""Servers that cannot be looked at: what ``pki-inspect probe`` says of them, and ``lint`` of files."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.first_lines.files import said_by
+from tests.first_lines.row import FirstLine
+from tests.looked_at import served
+from tests.running import free_port
+from twisted_mesh.cli import inspect
+
+
+def probing(*options: str) -> Callable[[Path], str]:
+    """Where nobody listens."""
+    return lambda home: said_by(inspect.main, "probe", f"localhost:{free_port()}", *options)
+
+
+def answering(answer: bytes, *options: str) -> Callable[[Path], str]:
+    """A server that answers so, whatever it is told."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_WR)
+
+    def say(home: Path) -> str:
+        with served(handle) as port:
+            return said_by(inspect.main, "probe", f"localhost:{port}", *options)
+
+    return say
+
+
+def probe(*words: str) -> Callable[[Path], str]:
+    return lambda home: said_by(inspect.main, "probe", *words)
+
+
+ROWS = (
+    FirstLine(
+        "nobody listens where it is to look",
+        "inspector",
+        r"no server answers at localhost:\d+: nobody listens there",
+        "start it, or check address and port",
+        probing(),
+    ),
+    FirstLine(
+        "plain HTTP where it is to look",
+        "inspector",
+        r"localhost:\d+: what answers there does not speak TLS",
+        r"check the port, and what is to be spoken there \(--starttls\)",
+        answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    ),
+    FirstLine(
+        "a PostgreSQL without TLS",
+        "inspector",
+        r"localhost:\d+: PostgreSQL answers there without TLS \(ssl = off\)",
+        "check the port",
+        answering(b"N", "--starttls", "postgres"),
+    ),
+    FirstLine(
+        "who hangs up on it",
+        "inspector",
+        r"localhost:\d+ took the connection and closed it",
+        "its log has the reason",
+        answering(b""),
+    ),
+    FirstLine(
+        "no port to look at",
+        "inspector",
+        "'localhost' names no port",
+        "write HOST:PORT, like localhost:9443",
+        probe("localhost"),
+    ),
+    FirstLine(
+        "no identity to present",
+        "inspector",
+        r"--svid \S*nowhere/svid\.pem cannot be read|/nowhere/svid\.pem",
+        r"No such file|cannot be read",
+        probe("localhost:1", "--svid", "/nowhere"),
+    ),
+)
