@@ -25,7 +25,10 @@ cancelled.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import suppress
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IAddress, IReactorTime, ITransport
 from twisted.internet.protocol import Factory
 
@@ -35,7 +38,7 @@ from twisted_mesh.grpc.connection import Limits, log
 from twisted_mesh.grpc.method import Method, bidirectional, streaming, unary
 from twisted_mesh.grpc.server_connection import ServerConnection
 from twisted_mesh.grpc.status import GrpcError, Status
-from twisted_mesh.runtime.tasks import Ticker, sleep
+from twisted_mesh.runtime.tasks import Ticker, within
 
 #: How often connections are looked at for what they have left undone, in seconds.
 _LOOK = 1.0
@@ -68,15 +71,20 @@ class GrpcServer(Factory):
         self.methods = methods
         self.connections: set[ServerConnection] = set()
         self._admission = Admission(limits, admit, key_of, GrpcError(Status.UNAVAILABLE, farewell))
+        self._emptied: Deferred[None] | None = None
         self._ticker = Ticker(reactor, _LOOK, self._look, "the gRPC server", log)
 
     def buildProtocol(self, addr: IAddress | None) -> ServerConnection:
         """For one connection."""
-        connection = ServerConnection(
-            self.reactor, self.methods, self._admission, self.connections.discard
-        )
+        connection = ServerConnection(self.reactor, self.methods, self._admission, self._gone)
         self.connections.add(connection)
         return connection
+
+    def _gone(self, connection: ServerConnection) -> None:
+        self.connections.discard(connection)
+        emptied = self._emptied
+        if emptied is not None and not self.connections and not emptied.called:
+            emptied.callback(None)
 
     def startFactory(self) -> None:
         """The first port listens."""
@@ -100,9 +108,10 @@ class GrpcServer(Factory):
         self._admission.is_draining = True
         for connection in list(self.connections):
             connection.drain()
-        until = self.reactor.seconds() + seconds
-        while self.connections and self.reactor.seconds() < until:
-            await sleep(self.reactor, 0.05)
+        if self.connections:
+            self._emptied = Deferred()
+            with suppress(TimeoutError):
+                await within(self.reactor, seconds, self._emptied)
         for connection in list(self.connections):
             connection.abort()
 

@@ -1,7 +1,9 @@
 """The SPIFFE Workload API: the five methods, each a translation of snapshots into messages (docs/WORKLOAD_API.md)."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Protocol, TypeVar, cast
 
 from attrs import frozen
@@ -41,6 +43,7 @@ from twisted_mesh.workload.messages import (
 Handler = Callable[[Call, bytes], Awaitable[None]]
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
 T = TypeVar("T")
+_JWT_USE = "jwt-svid"
 #: What the CA refuses because of who asks; other refusals may pass.
 _DENIED = frozenset({Code.NOT_AUTHORIZED, Code.REVOKED, Code.PROCESS_GONE})
 
@@ -318,7 +321,22 @@ def jwt_bundles(snapshot: Snapshot) -> bytes:
         raise GrpcError(
             Status.UNAVAILABLE, f"nothing is known yet of the JWT keys of {bundles.own}"
         )
-    return JwtBundlesResponse({str(at.id): jwks for at, jwks in bundles.jwks.items()}).encode()
+    return JwtBundlesResponse(
+        {str(at.id): _jwt_keys(jwks) for at, jwks in bundles.jwks.items()}
+    ).encode()
+
+
+@lru_cache(maxsize=64)
+def _jwt_keys(jwks: bytes) -> bytes:
+    """The document without keys of another use (section 6.2.2). Raises :class:`GrpcError`."""
+    try:
+        document = json.loads(jwks)
+        keys = [key for key in document["keys"] if key.get("use") == _JWT_USE]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise GrpcError(Status.UNAVAILABLE, "a bundle of JWT keys is no JWKS document") from None
+    if len(keys) == len(document["keys"]):
+        return jwks
+    return json.dumps({**document, "keys": keys}).encode()
 
 
 def _roots(bundles: Bundles, trust_domain: TrustDomain) -> bytes:

@@ -55,8 +55,8 @@ def identity(name: str = "backend", hint: str = "", serial: int = 0) -> Workload
     """One below our issuing CA; another serial is another rotation."""
     spiffe_id = MESH.member("service", name)
     leaf_key = MemoryKey.generate(KeyAlgorithm.EC_P256) if serial else key(name)
-    leaf = mesh().leaf(spiffe_id, leaf_key=leaf_key)
-    svid = X509Svid.assemble([leaf, mesh().issuing.certificate], leaf_key)
+    leaf = mesh(MESH).leaf(spiffe_id, leaf_key=leaf_key)
+    svid = X509Svid.assemble([leaf, mesh(MESH).issuing.certificate], leaf_key)
     entry = RegistrationEntry(name, SELECTORS, IdTemplate.parse(str(spiffe_id), MESH))
     return WorkloadSvid(svid, entry, hint)
 
