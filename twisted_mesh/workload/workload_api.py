@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
+from pki.jwt_svid import validator
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, streaming, unary
@@ -63,7 +64,7 @@ class Valid(Protocol):
 
 
 class Validate(Protocol):
-    """Judges JWT-SVIDs: :func:`pki.jwt_svid.validator.validate`."""
+    """Judges JWT-SVIDs, as :func:`pki.jwt_svid.validator.validate` does."""
 
     def __call__(
         self,
@@ -138,8 +139,8 @@ class WorkloadApi:
     """Serves ``workloads`` to their processes."""
 
     workloads: IWorkloads
-    validate: Validate
     now: Now
+    validate: Validate = validator.validate
 
     def methods(self) -> Mapping[str, Method]:
         """For a :class:`twisted_mesh.grpc.server.GrpcServer` whose ``admit`` is ``workloads.caller``.
@@ -265,7 +266,7 @@ def _status_of(error: PkiError) -> Status:
     codes = {problem.code for problem in error.problems}
     if codes & _DENIED:
         return Status.PERMISSION_DENIED
-    return Status.INVALID_ARGUMENT if Code.MALFORMED in codes else Status.UNAVAILABLE
+    return Status.INVALID_ARGUMENT if Code.BAD_AUDIENCE in codes else Status.UNAVAILABLE
 
 
 def believed(snapshot: Snapshot) -> Bundles:

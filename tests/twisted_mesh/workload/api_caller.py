@@ -24,7 +24,7 @@ from twisted_mesh.workload.messages import (
     X509SvidRequest,
     X509SvidResponse,
 )
-from twisted_mesh.workload.workload_api import WorkloadApi
+from twisted_mesh.workload.workload_api import Validate, WorkloadApi
 
 T = TypeVar("T")
 #: What each method is asked, where nothing is wrong with it.
@@ -46,9 +46,9 @@ _ANSWERS = {
 }
 
 
-def server_of(workloads: FakeWorkloads) -> GrpcServer:
-    """The API for them, with a fake judge of tokens."""
-    methods = WorkloadApi(workloads, judge, lambda: NOW).methods()
+def server_of(workloads: FakeWorkloads, validate: Validate = judge) -> GrpcServer:
+    """The API for them; its judge of tokens is a fake one by default."""
+    methods = WorkloadApi(workloads, lambda: NOW, validate).methods()
     return GrpcServer(
         own_reactor(), methods, admit=workloads.caller, key_of=lambda caller: caller.pid
     )
@@ -118,9 +118,11 @@ class Answers:
 
 
 @contextmanager
-def calling(workloads: FakeWorkloads | None = None) -> Iterator[ApiCaller]:
+def calling(
+    workloads: FakeWorkloads | None = None, validate: Validate = judge
+) -> Iterator[ApiCaller]:
     """Somebody who is connected to what serves ``workloads``."""
     workloads = workloads or FakeWorkloads()
-    server = server_of(workloads)
+    server = server_of(workloads, validate)
     with served(server) as path, channel_to(path) as channel:
         yield ApiCaller(channel, server, workloads)
