@@ -44,6 +44,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("ca", "ca show", "ca detach-root", "doctor", "why"),
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),
+            *("jwt", "jwt list", "jwt rotate", "jwt retire"),
             *("backup", "backup create", "backup show", "backup restore"),
         )
     ),

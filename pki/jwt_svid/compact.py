@@ -17,7 +17,7 @@ LARGEST_TOKEN = 16 * 1024
 _DEEPEST = 16
 
 
-class BadToken(Malformed):
+class BadJwt(Malformed):
     """The text is no JWT-SVID. The message holds no piece of it that could be used."""
 
     code = Code.BAD_JWT
@@ -35,14 +35,12 @@ class CompactToken:
 
     @classmethod
     def parse(cls, token: str) -> "CompactToken":
-        """Raises :class:`BadToken`."""
+        """Raises :class:`BadJwt`."""
         if len(token) > LARGEST_TOKEN:
-            raise BadToken(
-                f"the token has over {LARGEST_TOKEN} characters: no JWT-SVID is that long"
-            )
+            raise BadJwt(f"the token has over {LARGEST_TOKEN} characters: no JWT-SVID is that long")
         parts = token.split(".")
         if len(parts) != 3:
-            raise BadToken(
+            raise BadJwt(
                 f"a JWT-SVID has three parts between dots (JWS Compact Serialization), and here are {len(parts)}"
             )
         header, claims = (
@@ -64,7 +62,7 @@ def serialized(signed: bytes, signature: bytes) -> str:
 
 
 def strict_object(data: bytes, what: str) -> dict[str, object]:
-    """A JSON object in which no member appears twice and nothing is nested deeply. Raises :class:`BadToken`."""
+    """A JSON object in which no member appears twice and nothing is nested deeply. Raises :class:`BadJwt`."""
     return _json_object(data, what)
 
 
@@ -81,7 +79,7 @@ def base64url_bytes(text: str) -> bytes | None:
 def _decoded(part: str, name: str) -> bytes:
     data = base64url_bytes(part)
     if data is None:
-        raise BadToken(f"the token's {name} is not base64url without padding (RFC 7515 section 2)")
+        raise BadJwt(f"the token's {name} is not base64url without padding (RFC 7515 section 2)")
     return data
 
 
@@ -91,13 +89,13 @@ def _json_object(data: bytes, what: str) -> dict[str, object]:
         # Half of a surrogate pair could be handed to nobody (RFC 8259 section 8.2).
         json.dumps(found, ensure_ascii=False).encode("utf-8")
     except _DuplicateMember:
-        raise BadToken(f"the {what} has a member twice (RFC 7519 section 4)") from None
+        raise BadJwt(f"the {what} has a member twice (RFC 7519 section 4)") from None
     except (ValueError, RecursionError):
-        raise BadToken(f"the {what} is not JSON in UTF-8") from None
+        raise BadJwt(f"the {what} is not JSON in UTF-8") from None
     if not isinstance(found, dict):
-        raise BadToken(f"the {what} is JSON, but not an object")
+        raise BadJwt(f"the {what} is JSON, but not an object")
     if _is_deep(found):
-        raise BadToken(f"the {what} is nested too deeply")
+        raise BadJwt(f"the {what} is nested too deeply")
     return found
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pki.errors import HOSTILE_INPUT
 from pki.jwt_svid.algorithms import ALGORITHMS, JwtPublicKey, fits
-from pki.jwt_svid.compact import BadToken, base64url_bytes, strict_object
+from pki.jwt_svid.compact import BadJwt, base64url_bytes, strict_object
 from pki.keys import jwk_members, key_id, spki_der, weaknesses
 from pki.keys.kind import base64url
 
@@ -49,7 +49,8 @@ class JwtAuthority:
     @property
     def public_key(self) -> JwtPublicKey:
         """What verifies."""
-        return _loaded(self.spki)
+        key: JwtPublicKey = _loaded(self.spki)
+        return key
 
     def allows(self, alg: str) -> bool:
         """Whether a signature may be by ``alg``."""
@@ -83,10 +84,10 @@ def authorities_of(keys: Iterable[object]) -> tuple[JwtAuthority, ...]:
 
 @lru_cache(maxsize=64)
 def read_jwks(document: bytes) -> tuple[JwtAuthority, ...]:
-    """As :func:`authorities_of`, of a JWKS document. Raises :class:`BadToken` where it is none."""
+    """As :func:`authorities_of`, of a JWKS document. Raises :class:`BadJwt` where it is none."""
     keys = strict_object(document, "JWT bundle").get("keys")
     if not isinstance(keys, list):
-        raise BadToken("the JWT bundle has no list of keys (RFC 7517 section 5)")
+        raise BadJwt("the JWT bundle has no list of keys (RFC 7517 section 5)")
     return authorities_of(keys)
 
 

@@ -15,7 +15,7 @@ from jwt.api_jws import PyJWS
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, Refused, discreet
 from pki.jwt_svid.algorithms import ALGORITHMS
-from pki.jwt_svid.compact import BadToken, CompactToken
+from pki.jwt_svid.compact import BadJwt, CompactToken
 from pki.jwt_svid.jwks import JwtAuthority, read_jwks
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.validity import rfc3339
@@ -55,7 +55,7 @@ def validate(
     """What ``token`` proves to ``audience``, which the caller goes by.
 
     ``jwks_by_trust_domain`` are the JWT bundles of the trust domains that are believed, as JWKS documents; keys of
-    another use in them count for nothing. Raises :class:`pki.jwt_svid.compact.BadToken` for what is no JWT-SVID at
+    another use in them count for nothing. Raises :class:`pki.jwt_svid.compact.BadJwt` for what is no JWT-SVID at
     all, and :class:`JwtSvidRefused` for one that is not good here and now.
     """
     parsed = CompactToken.parse(token)
@@ -77,31 +77,31 @@ def _header(header: Mapping[str, object]) -> tuple[str, str]:
     alg, kid = header.get("alg"), header.get("kid")
     if not isinstance(alg, str) or alg not in ALGORITHMS:
         said = f"{discreet(alg, 20)!r}" if isinstance(alg, str) else "none of them"
-        raise BadToken(
+        raise BadJwt(
             f"the token's alg is {said}: a JWT-SVID is signed by one of {', '.join(ALGORITHMS)} (JWT-SVID section 2.1)"
         )
     if foreign := sorted(header.keys() - _HEADERS):
-        raise BadToken(
+        raise BadJwt(
             f"the token's header has {discreet(', '.join(foreign), 80)}: a JWT-SVID has alg, kid and typ there and "
             "nothing else (JWT-SVID section 2)"
         )
     if "typ" in header and header["typ"] not in _TYPES:
-        raise BadToken("the token's typ is neither JWT nor JOSE (JWT-SVID section 2.3)")
+        raise BadJwt("the token's typ is neither JWT nor JOSE (JWT-SVID section 2.3)")
     if not isinstance(kid, str) or not kid:
-        raise BadToken("the token does not name the key that has signed it: its header has no kid")
+        raise BadJwt("the token does not name the key that has signed it: its header has no kid")
     return alg, kid
 
 
 def _subject(claims: Mapping[str, object]) -> SpiffeId:
     subject = claims.get("sub")
     if not isinstance(subject, str):
-        raise BadToken("the token has no sub: it is for no workload (JWT-SVID section 3.1)")
+        raise BadJwt("the token has no sub: it is for no workload (JWT-SVID section 3.1)")
     try:
         spiffe_id = SpiffeId.parse(subject)
     except NotASpiffeId as error:
-        raise BadToken(f"the token's sub {error}") from None
+        raise BadJwt(f"the token's sub {error}") from None
     if not spiffe_id.path:
-        raise BadToken(
+        raise BadJwt(
             f"the token's sub is {spiffe_id}, a trust domain: it has to be a workload's (JWT-SVID section 3.1)"
         )
     return spiffe_id
@@ -117,10 +117,10 @@ def _limits(claims: Mapping[str, object]) -> tuple[tuple[str, ...], datetime, da
         or not audience
         or not all(isinstance(name, str) for name in audience)
     ):
-        raise BadToken("the token has no aud: it is for nobody (JWT-SVID section 3.2)")
+        raise BadJwt("the token has no aud: it is for nobody (JWT-SVID section 3.2)")
     expires_at = _time(claims, "exp")
     if expires_at is None:
-        raise BadToken("the token has no exp: it would never end (JWT-SVID section 3.3)")
+        raise BadJwt("the token has no exp: it would never end (JWT-SVID section 3.3)")
     _time(claims, "iat")
     return tuple(audience), expires_at, _time(claims, "nbf")
 
@@ -136,7 +136,7 @@ def _time(claims: Mapping[str, object], name: str) -> datetime | None:
             return datetime.fromtimestamp(math.floor(value), UTC)
         except (ValueError, OverflowError, OSError):
             pass
-    raise BadToken(f"the token's {name} is no time in seconds (RFC 7519 section 2)")
+    raise BadJwt(f"the token's {name} is no time in seconds (RFC 7519 section 2)")
 
 
 def _authority(

@@ -36,6 +36,8 @@ class Action(StrEnum):
     SIGN_BACKUP = "sign-backup"
     READ_ENTRIES = "read-entries"
     CHANGE_ENTRIES = "change-entries"
+    READ_JWT_KEYS = "read-jwt-keys"
+    CHANGE_JWT_KEYS = "change-jwt-keys"
     READ_TOKENS = "read-tokens"
     CHANGE_TOKENS = "change-tokens"
     LIVENESS = "liveness"

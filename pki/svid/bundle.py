@@ -1,4 +1,4 @@
-"""Trust bundles: the roots of one trust domain, as PEM and as the SPIFFE bundle's JWKS.
+"""Trust bundles: the roots and JWT authorities of one trust domain, as PEM and as the SPIFFE bundle's JWKS.
 
 Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and RFC 7518.
 """
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed
+from pki.jwt_svid.jwks import JwtAuthority, authorities_of, write_jwks
 from pki.keys import jwk_members
 from pki.spiffe import TrustDomain
 from pki.svid.x509svid import (
@@ -41,9 +42,11 @@ class TrustBundle:
     trust_domain: TrustDomain
     roots: tuple[x509.Certificate, ...]
     sequence: int = 0
-    """Grows with each change of the roots."""
+    """Grows with each change of the roots and of the JWT authorities."""
     refresh_hint: int | None = None
     """How often to fetch it again, in seconds."""
+    jwt_authorities: tuple[JwtAuthority, ...] = ()
+    """What verifies its JWT-SVIDs. For a verdict on a certificate they count nothing."""
 
     @classmethod
     def from_pem(
@@ -112,7 +115,8 @@ class TrustBundle:
             raise BadBundle(
                 f"none of the {len(keys)} keys for X.509 in the SPIFFE bundle holds a root that can be believed"
             )
-        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint)
+        authorities = authorities_of(bundle["keys"])
+        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint, authorities)
 
     def to_jwks_object(self) -> dict[str, object]:
         """The SPIFFE bundle, to be encoded as JSON; :meth:`from_jwks_object` reads it back.
@@ -121,7 +125,10 @@ class TrustBundle:
         """
         bundle: dict[str, object] = {
             "spiffe_sequence": self.sequence,
-            "keys": [_jwk(root) for root in self.roots],
+            "keys": [
+                *(_jwk(root) for root in self.roots),
+                *(authority.to_jwk() for authority in self.jwt_authorities),
+            ],
         }
         if self.refresh_hint is not None:
             bundle["spiffe_refresh_hint"] = self.refresh_hint
@@ -130,6 +137,10 @@ class TrustBundle:
     def to_jwks(self) -> bytes:
         """The SPIFFE bundle in JSON. Raises as :meth:`to_jwks_object`."""
         return json.dumps(self.to_jwks_object(), indent=1).encode()
+
+    def to_jwt_bundle(self) -> bytes:
+        """The JWKS of the JWT authorities alone, as the Workload API hands it out."""
+        return write_jwks(self.jwt_authorities)
 
 
 @frozen

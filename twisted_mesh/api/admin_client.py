@@ -21,6 +21,7 @@ from twisted_mesh.api.messages import (
     Detached,
     DetachRequest,
     Health,
+    JwtKeyRows,
     KnownConnections,
     MadeToken,
     NewRegistration,
@@ -32,6 +33,7 @@ from twisted_mesh.api.messages import (
     RevokedMany,
     RevokedToken,
     RevokeRequest,
+    RotateJwtKey,
     TokenRow,
     TokenRows,
     TrustAnswer,
@@ -123,6 +125,19 @@ class Administration:
     async def revoke_token(self, token_id: str, reason: str) -> RevokedToken:
         """Let nobody use a token any more. ``reason`` is for the audit log, and may be empty."""
         return await self._delete(_path("tokens", token_id), reason, RevokedToken)
+
+    async def jwt_keys(self) -> JwtKeyRows:
+        """The keys that sign JWT-SVIDs, will, or have."""
+        return await self._get("/api/v1/jwt/keys", {}, JwtKeyRows)
+
+    async def rotate_jwt_key(self, *, at_once: bool, reason: str) -> JwtKeyRows:
+        """Have the next key sign, once everybody can have heard of it or ``at_once``; the keys after that."""
+        body = RotateJwtKey(at_once, reason)
+        return await self._post("/api/v1/jwt/rotate", body, JwtKeyRows)
+
+    async def retire_jwt_key(self, kid: str, reason: str) -> JwtKeyRows:
+        """Have a key and all tokens of it believed no more; the keys after that."""
+        return await self._delete(_path("jwt/keys", kid), reason, JwtKeyRows)
 
     async def health(self) -> Health:
         """What the CA says of itself."""

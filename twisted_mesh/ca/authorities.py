@@ -12,6 +12,7 @@ from pki.issuing.authority import Authority
 from pki.issuing.profile import ISSUING
 from pki.issuing.publication import Publication
 from pki.issuing.rotation import Line, Term, resumable
+from pki.jwt_svid.jwks import JwtAuthority
 from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from pki.policy.policy import Lifetimes
 from pki.serial import serial_pairs
@@ -107,6 +108,15 @@ class Authorities:
         return evolve(self, retired=tuple(ca for ca in self.retired if ca is not forgotten))
 
 
+@frozen
+class JwtPublished:
+    """The public keys that verify JWT-SVIDs, as the bundle has them."""
+
+    authorities: tuple[JwtAuthority, ...] = ()
+    sequence: int = 1
+    """Of the whole bundle: the root never changes."""
+
+
 @define(eq=False)
 class CurrentAuthorities:
     """Who issues at this moment, for how long at most, and where certificates say that things are published."""
@@ -118,6 +128,7 @@ class CurrentAuthorities:
     notifier: Notifier | None = None
     """Wakes whoever waits for another bundle."""
     _published_at: str | None = field(default=None, init=False)
+    _jwt: JwtPublished = field(factory=JwtPublished, init=False)
     _bundle: TrustBundle = field(init=False)
     _bundles: BundleSet = field(init=False)
 
@@ -136,6 +147,11 @@ class CurrentAuthorities:
         self._published_at = base
         self.adopt(self.current)
 
+    def publish_jwt(self, published: JwtPublished) -> None:
+        """From now on these keys verify the tokens of the trust domain."""
+        self._jwt = published
+        self.adopt(self.current)
+
     def bundle(self) -> TrustBundle:
         """What members of the trust domain are believed by."""
         return self._bundle
@@ -146,7 +162,11 @@ class CurrentAuthorities:
 
     def _issue_by(self, authorities: Authorities) -> None:
         self.current = self._issuing_ours(authorities)
-        self._bundle = self.current.bundle(self.trust_domain)
+        self._bundle = evolve(
+            self.current.bundle(self.trust_domain),
+            sequence=self._jwt.sequence,
+            jwt_authorities=self._jwt.authorities,
+        )
         self._bundles = BundleSet.of(self._bundle)
 
     def _issuing_ours(self, authorities: Authorities) -> Authorities:

@@ -17,6 +17,7 @@ from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.health import Health
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
 from twisted_mesh.ca.join_tokens import JoinTokens
+from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
@@ -71,6 +72,8 @@ class CaParts:
     """Who waits for news; without one nobody waits."""
     rotator: Rotator | None
     """Replaces issuing CAs, and takes the root's key away; None where no keys are kept in files."""
+    jwt: JwtIssuer | None = None
+    """Signs JWT-SVIDs; None where no keys are kept in files."""
     url: CaUrl = field(factory=CaUrl)
 
     @classmethod
@@ -82,6 +85,7 @@ class CaParts:
         endpoints: Sequence[IRevocationListener] = (),
         *,
         rotator: Rotator | None = None,
+        jwt: JwtIssuer | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
@@ -134,6 +138,7 @@ class CaParts:
             reports=ConnectionReports(seconds, connections),
             notifier=notifier,
             rotator=rotator,
+            jwt=jwt,
         )
 
     @property

@@ -14,6 +14,8 @@ from twisted.internet.threads import deferToThread
 
 from pki.audit.log import Act, LogKey
 from pki.errors import PkiError
+from pki.jwt_svid.rotation import Rules
+from pki.keys import key_id
 from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
@@ -29,6 +31,9 @@ from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.housekeeping import Housekeeping, take_note_of_restore
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.jwt_files import JwtFiles
+from twisted_mesh.ca.jwt_issuer import JwtIssuer
+from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.record_clock import RecordClock
@@ -165,13 +170,14 @@ class CaService(MeshService):
             demand_life=own.issuance.record_clock.demand_life,
         )
         publisher.begin()
+        fair_queue = FairQueue()
         responder = OcspResponder(
             current,
             store,
             publisher,
             wall_clock,
             own.issue_responder,
-            FairQueue(),
+            fair_queue,
             metrics.count_ocsp,
         )
         self.endpoint = CaEndpoint.of(own, responder, trust_store, reactor, self.log)
@@ -186,12 +192,30 @@ class CaService(MeshService):
             farewell=publisher.sign_root,
         )
         self.rotator = Rotator(rotation_steps, reactor)
+        self.jwt_keys = JwtKeys(
+            current,
+            JwtFiles(self.state, self.keys, key_id(authorities.root.public_key())),
+            log,
+            Rules(
+                options["jwt-key"], options["jwt-key-duration"], options["jwt-lifetimes"].maximum
+            ),
+            wall_clock,
+            reactor,
+        )
+        self.jwt_keys.load()
         self.parts = parts = CaParts.assemble(
             own,
             responder,
             publisher,
             [trust_store, self.endpoint],
             rotator=self.rotator,
+            jwt=JwtIssuer(
+                self.jwt_keys,
+                own.issuance,
+                fair_queue,
+                options["jwt-lifetimes"],
+                options["oidc-issuer"],
+            ),
             directory=self.state.ca,
             connections=trust_store.registry,
             allowance=options["quota"],
@@ -271,8 +295,10 @@ class CaService(MeshService):
         self.housekeeping.start()
         await parts.publisher.ready()
         await self.rotator.attend()
+        await self.jwt_keys.attend()
         parts.publisher.start(self.reactor)
         self.addService(self.rotator)
+        self.addService(self.jwt_keys)
         for service in self.endpoint.services:
             self.addService(service)
         # With a full disk the CA gets no certificate, and whoever is revoked by its socket is revoked all the same.
@@ -348,6 +374,12 @@ class CaService(MeshService):
                 return await parts.entries.replace_filed(filed)
 
             found.append(Reread(f"--entries {path}", entries))
+        if (certificate := self.listeners.web_certificate) is not None:
+
+            async def web_certificate() -> str:
+                return certificate.load(wall_clock())
+
+            found.append(Reread(f"--oidc-cert {certificate.certificate}", web_certificate))
         source = passphrase_file(options["key-passphrase-file"], _credentials())
         if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
 

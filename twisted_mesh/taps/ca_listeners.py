@@ -8,7 +8,12 @@ from typing import Any
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 
 from twisted_mesh.attest.interface import Means
@@ -22,15 +27,18 @@ from twisted_mesh.ca.api.authentication import (
     TlsAuthenticator,
     of_process,
 )
+from twisted_mesh.ca.api.oidc_site import OidcSite
 from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.holders import Holders
+from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.refusal import OF_CA, HttpRefusal
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.runtime.socket_owner import listener_at
 from twisted_mesh.taps import own_address
@@ -38,10 +46,12 @@ from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.early_port import EarlyReactor, is_answered
 from twisted_mesh.taps.listening import early_endpoint
+from twisted_mesh.taps.oidc_options import OidcOptions
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, refuse_public, status_site
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.web import WebCertificate, over_web_tls
 
 Listening = Callable[[Deferred[IListeningPort], str], IListeningPort]
 """The port of an endpoint's ``listen``, by what it is called. Raises :class:`StartError`."""
@@ -60,6 +70,9 @@ class CaListeners:
     plain_endpoint: IStreamServerEndpoint | None
     crl_endpoint: IStreamServerEndpoint | None
     status_endpoint: IStreamServerEndpoint | None
+    oidc_endpoint: IStreamServerEndpoint | None = None
+    web_certificate: WebCertificate | None = None
+    """Of the OIDC address, where that is not a unix socket."""
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
     tls_port: IListeningPort | None = field(default=None, init=False)
@@ -80,6 +93,10 @@ class CaListeners:
         if (objection := too_long(path)) is not None:
             raise StartError(f"the socket's path {objection}: choose a shorter --socket")
         plain, crl, status = (options[n] for n in ("insecure-http", "crl-http", "status"))
+        oidc: OidcOptions | None = options["oidc"]
+        certificate = None
+        if oidc is not None and oidc.certificate is not None and oidc.key is not None:
+            certificate = WebCertificate(oidc.certificate, oidc.key)
         return cls(
             options,
             reactor,
@@ -90,6 +107,8 @@ class CaListeners:
             early_endpoint(reactor, f"127.0.0.1:{plain}") if plain is not None else None,
             early_endpoint(reactor, crl, "127.0.0.1") if crl is not None else None,
             early_endpoint(reactor, status, "127.0.0.1") if status is not None else None,
+            early_endpoint(reactor, oidc.address) if oidc is not None else None,
+            certificate,
         )
 
     @property
@@ -98,7 +117,7 @@ class CaListeners:
         most = self.options["max-connections"]
         if most:
             return Capacity.of(most)
-        asked_for = (self.plain_endpoint, self.crl_endpoint)
+        asked_for = (self.plain_endpoint, self.crl_endpoint, self.oidc_endpoint)
         return Capacity.of_system(2 + sum(endpoint is not None for endpoint in asked_for))
 
     def open(self, ca: CaParts, own: CaEndpoint, capacity: Capacity) -> IAddress:
@@ -121,6 +140,8 @@ class CaListeners:
             self._open_crls(self.crl_endpoint, shared)
         if self.status_endpoint is not None:
             self._open_status(self.status_endpoint, ca)
+        if self.oidc_endpoint is not None and ca.jwt is not None:
+            self._open_oidc(self.oidc_endpoint, shared, ca.jwt)
         return address
 
     async def drain(self, seconds: float) -> int:
@@ -203,6 +224,28 @@ class CaListeners:
         site = self._served(status_site(health.questions(ca), (), self.reactor, self.log))
         port = self.listening(endpoint.listen(site), f"the status address {address}")
         refuse_public(port.getHost(), address)
+
+    def _open_oidc(
+        self, endpoint: IStreamServerEndpoint, shared: "_Shared", jwt: JwtIssuer
+    ) -> None:
+        options: OidcOptions = self.options["oidc"]
+        issuer = jwt.issuer or ""
+        resource = OidcSite(jwt.keys, issuer, self.options["rate-limit"], self.reactor)
+        limit = self._limit(shared, "the OIDC port")
+        site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
+        clear_way(options.address, "--oidc")
+        factory: IProtocolFactory = site
+        if self.web_certificate is not None:
+            self.web_certificate.load(wall_clock())
+            factory = over_web_tls(self.web_certificate, site, self.reactor)
+        port = self.listening(endpoint.listen(factory), f"the OIDC address {options.address}")
+        self.log.info(
+            "The keys that sign JWT-SVIDs are served to OpenID Connect at {address}, for {issuer}",
+            event="oidc-listening",
+            address=options.address,
+            issuer=issuer,
+            port=own_address.port_of(port.getHost()),
+        )
 
     def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:
         return ConnectionLimit(shared.capacity, self.reactor, name, self.log)

@@ -1,5 +1,6 @@
 """The options of ``twistd mesh-ca``."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -7,6 +8,8 @@ from typing import ClassVar
 from pki.errors import Malformed, discreet
 from pki.issuing.profile import ISSUING
 from pki.issuing.rotation import LEAST_LIVES
+from pki.jwt_svid import rotation
+from pki.jwt_svid.algorithms import SIGNING_ALGORITHMS
 from pki.keys import KeyAlgorithm
 from pki.policy.policy import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
@@ -16,10 +19,13 @@ from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.listening import is_port
+from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
 
 _MAX_LIFE = timedelta(days=365)
 _MAX_ISSUING_LIFE = timedelta(days=1825)
+_MAX_JWT_LIFE = timedelta(hours=24)
+_JWT_KEY_LIFE = timedelta(days=7)
 
 
 class Options(ServiceOptions):
@@ -50,11 +56,40 @@ class Options(ServiceOptions):
         ],
         ["key-passphrase-file", None, None, "encrypt key files with the passphrase in this file"],
         ["key-passphrase-fd", None, None, "the same, from this file descriptor"],
+        [
+            "jwt-key",
+            None,
+            "ec-p256",
+            "the keys that sign JWT-SVIDs: ec-p256, ec-p384, rsa-2048 or rsa-4096",
+        ],
+        ["jwt-key-duration", None, None, "how long each of them signs (default 7d)"],
+        ["jwt-duration", None, "5m", "how long JWT-SVIDs live unless asked otherwise"],
+        ["max-jwt-duration", None, "1h", "how long they live at most"],
         ["store", None, "sqlite", "sqlite in the state directory, or memory:"],
         ["keep-expired", None, "30d", "how long certificates stay in the record after their end"],
         ["keep-audit", None, "365d", "how long the text of an act stays in the audit log"],
         ["issuance-log", None, None, "append one JSON line a certificate to this file"],
         ["entries", None, None, "registration entries besides those in the record: a TOML file"],
+        [
+            "oidc-issuer",
+            None,
+            None,
+            "the URL that JWT-SVIDs have as iss, where others find --oidc: https://HOST[/PATH]",
+        ],
+        [
+            "oidc",
+            None,
+            None,
+            "serve the JWT keys by OpenID Connect Discovery, and nothing else: unix:PATH for a web server in front; "
+            "or an address, with --oidc-cert and --oidc-key",
+        ],
+        [
+            "oidc-cert",
+            None,
+            None,
+            "the web certificate of --oidc, with its chain, in PEM; HUP rereads it",
+        ],
+        ["oidc-key", None, None, "its key, in PEM"],
         ["public-url", None, None, "where callers of other machines reach this CA"],
         [
             "crl-http",
@@ -140,6 +175,7 @@ class Options(ServiceOptions):
         self["max-connections"] = max_connections(self["max-connections"])
         for name in ("root-key", "issuing-key"):
             self[name] = key_algorithm(self[name], name)
+        self["jwt-key"] = key_algorithm(self["jwt-key"], "jwt-key", SIGNING_ALGORITHMS)
         default, most = (
             parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")
         )
@@ -148,12 +184,30 @@ class Options(ServiceOptions):
                 "--cert-duration is at least 1s and at most --max-cert-duration, which is at most 365d"
             )
         self["lifetimes"] = Lifetimes(default, most)
+        self._understand_jwt()
         for name in ("keep-expired", "keep-audit"):
             self[name] = parse_duration(self[name])
         self["issuing-duration"] = issuing_life(self["issuing-duration"], most)
         self._understand_passphrase()
         if self["insecure-http"] is not None and not is_port(self["insecure-http"]):
             raise Malformed("--insecure-http takes a port number; it listens on 127.0.0.1 only")
+
+    def _understand_jwt(self) -> None:
+        default, most = (
+            parse_duration(self[name]) for name in ("jwt-duration", "max-jwt-duration")
+        )
+        if not timedelta(seconds=1) <= default <= most <= _MAX_JWT_LIFE:
+            raise Malformed(
+                "--jwt-duration is at least 1s and at most --max-jwt-duration, which is at most 24h: a token is as "
+                "good in a thief's hands, and nobody can revoke it"
+            )
+        self["jwt-lifetimes"] = Lifetimes(default, most)
+        self["jwt-key-duration"] = jwt_key_life(self["jwt-key-duration"], most)
+        if self["oidc-issuer"] is not None:
+            self["oidc-issuer"] = issuer_url(self["oidc-issuer"])
+        self["oidc"] = OidcOptions.parse(
+            self["oidc"], self["oidc-issuer"], self["oidc-cert"], self["oidc-key"]
+        )
 
     def _understand_passphrase(self) -> None:
         path, descriptor = self["key-passphrase-file"], self["key-passphrase-fd"]
@@ -200,9 +254,28 @@ def issuing_life(text: str | None, longest_leaf: timedelta) -> timedelta:
     return life
 
 
-def key_algorithm(text: str, option: str) -> KeyAlgorithm:
+def jwt_key_life(text: str | None, longest: timedelta) -> timedelta:
+    """For how long a key signs JWT-SVIDs. Raises :class:`Malformed`."""
+    least = rotation.LEAST_LIVES * longest
+    if text is None:
+        return max(_JWT_KEY_LIFE, least)
+    life = parse_duration(text)
+    if not least <= life <= _MAX_LIFE:
+        raise Malformed(
+            f"--jwt-key-duration is at least {rotation.LEAST_LIVES} times --max-jwt-duration, here "
+            f"{format_duration(least)}, and at most {format_duration(_MAX_LIFE)}"
+        )
+    return life
+
+
+def key_algorithm(
+    text: str, option: str, known: Collection[KeyAlgorithm] = tuple(KeyAlgorithm)
+) -> KeyAlgorithm:
     """Raises :class:`Malformed`."""
     try:
-        return KeyAlgorithm(text)
+        found = KeyAlgorithm(text)
     except ValueError:
-        raise Malformed(f"--{option} is one of {', '.join(KeyAlgorithm)}") from None
+        found = None
+    if found is None or found not in known:
+        raise Malformed(f"--{option} is one of {', '.join(known)}")
+    return found

@@ -30,7 +30,7 @@ def status_site(
     return BoundedSite(StatusSite(questions, names), reactor, connection_limit=limit)
 
 
-def clear_way(address: str) -> None:
+def clear_way(address: str, option: str = "--status") -> None:
     """Remove the socket of a process that was killed, where ``address`` is one that nobody answers at.
 
     Raises :class:`StartError` where there can be no socket of that name.
@@ -39,7 +39,7 @@ def clear_way(address: str) -> None:
         return
     path = Path(address.removeprefix(_UNIX).partition(":")[0])
     if (objection := too_long(path)) is not None:
-        raise StartError(f"the socket's path {objection}: choose a shorter --status")
+        raise StartError(f"the socket's path {objection}: choose a shorter {option}")
     with suppress(OSError):  # whoever binds there says what is wrong
         if path.is_socket() and not is_answered(path):
             path.unlink()

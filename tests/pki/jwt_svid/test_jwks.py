@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import KeySet
 
 from pki.errors import PkiError
-from pki.jwt_svid.compact import BadToken
+from pki.jwt_svid.compact import BadJwt
 from pki.jwt_svid.jwks import JwtAuthority, authorities_of, read_jwks, write_jwks
 from tests.pki.jwt_svid.tokens import KEY, OTHER_KEY, RSA_KEY, authority_of, jwks
 
@@ -63,7 +63,7 @@ def test_of_a_name_that_two_keys_have_neither_is_believed() -> None:
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys":{}}', b'{"keys":[],"keys":[]}'])
 def test_a_document_that_is_no_jwks_is_refused(document: bytes) -> None:
-    with pytest.raises(BadToken):
+    with pytest.raises(BadJwt):
         read_jwks(document)
 
 

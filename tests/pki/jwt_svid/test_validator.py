@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.jwt_svid.algorithms import ALGORITHMS
-from pki.jwt_svid.compact import LARGEST_TOKEN, BadToken
+from pki.jwt_svid.compact import LARGEST_TOKEN, BadJwt
 from pki.jwt_svid.jwks import JwtAuthority, read_jwks, write_jwks
 from pki.jwt_svid.validator import JwtSvidRefused, ValidJwtSvid, validate
 from pki.keys import spki_der
@@ -167,7 +167,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_only_the_compact_form_is_a_token(form: str) -> None:
-    with pytest.raises(BadToken):
+    with pytest.raises(BadJwt):
         judged(form)
 
 
@@ -175,7 +175,7 @@ def test_a_signature_has_one_spelling() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     assert len(base64url(b"x" * 64)) % 4 == 2  # so its last character has bits to spare
     other = alphabet[alphabet.index(GOOD[-1]) ^ 1]
-    with pytest.raises(BadToken, match="base64url"):
+    with pytest.raises(BadJwt, match="base64url"):
         judged(GOOD[:-1] + other)
 
 

@@ -15,12 +15,13 @@ from zope.interface import implementer
 from pki.audit.log import LogKey
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
+from pki.jwt_svid.rotation import Line, Rules
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.policy import Lifetimes, Principal, administrator
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
-from tests.authorities import BACKEND, HOUR, MESH, NOW, Mesh, key, mesh
+from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.interface import Means
@@ -32,6 +33,8 @@ from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.jwt_issuer import JwtIssuer
+from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
@@ -120,6 +123,30 @@ class Listener:
         self.numbers.append(len(revocations))
 
 
+@define
+class JwtMemory:
+    """Where JWT keys are kept, for a CA without files."""
+
+    line: Line = field(factory=Line)
+    private: dict[str, MemoryKey] = field(factory=dict)
+
+    def load(self) -> tuple[Line, dict[str, MemoryKey]]:
+        return self.line, dict(self.private)
+
+    def save(self, line: Line) -> None:
+        self.line = line
+
+    def keep(self, kid: str, key: MemoryKey) -> None:
+        self.private[kid] = key
+
+    def remove(self, kid: str) -> None:
+        self.private.pop(kid, None)
+
+
+async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
 @define(eq=False)
 class CaRig:
     """The CA of ``mesh()``, at a time that the test chooses."""
@@ -139,6 +166,8 @@ class CaRig:
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
     log: AuditLog = field(init=False)
+    jwt_keys: JwtKeys = field(init=False)
+    """None is made before it is asked for."""
     ca: CaParts = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -173,8 +202,22 @@ class CaRig:
             own.issue_responder,
             FairQueue(),
         )
+        self.jwt_keys = JwtKeys(
+            own.issuance.authorities,
+            JwtMemory(),  # type: ignore[arg-type]
+            self.log,
+            Rules(KeyAlgorithm.EC_P256, 7 * DAY, HOUR),
+            self.now,
+            Clock(),
+            at_once,
+        )
         self.ca = CaParts.assemble(
-            own, responder, publisher, [self.endpoint], seconds=lambda: self.seconds
+            own,
+            responder,
+            publisher,
+            [self.endpoint],
+            jwt=JwtIssuer(self.jwt_keys, own.issuance, FairQueue(), issuer="https://mesh.example"),
+            seconds=lambda: self.seconds,
         )
 
     def now(self) -> datetime:

@@ -45,7 +45,7 @@ async def show_entry(ca: CaParts, call: Call) -> Answer:
 async def create_entry(ca: CaParts, call: Call) -> Answer:
     """Make an entry, and show it. Raises :class:`Refused` with every rule that it breaks, :class:`Malformed`."""
     asked = call.read(NewRegistration)
-    reason = _reason(asked.reason)
+    reason = reason_of(asked.reason)
     entry = read_entry(new_entry_id(), ca.trust_domain, asked)
     made = await ca.entries.create(call.principal, entry, reason)
     return json_answer(_entry(made), HTTPStatus.CREATED)
@@ -53,7 +53,7 @@ async def create_entry(ca: CaParts, call: Call) -> Answer:
 
 async def delete_entry(ca: CaParts, call: Call) -> Answer:
     """Delete an entry and its tokens. Raises :class:`Unknown`, :class:`EntryInFile`, :class:`Malformed`."""
-    reason = _reason(call.query.get("reason", ""))
+    reason = reason_of(call.query.get("reason", ""))
     at = await ca.entries.delete(call.principal, call.rest, reason)
     return json_answer(Deleted(call.rest, rfc3339(at)))
 
@@ -74,7 +74,7 @@ async def create_token(ca: CaParts, call: Call) -> Answer:
         _entry_for(ca, asked),
         life,
         key=key_digest(asked.key, "key"),
-        reason=_reason(asked.reason),
+        reason=reason_of(asked.reason),
     )
     answer = MadeToken(
         token=made.token.text,
@@ -90,7 +90,7 @@ async def create_token(ca: CaParts, call: Call) -> Answer:
 
 async def revoke_token(ca: CaParts, call: Call) -> Answer:
     """Let nobody use a token any more. Raises :class:`Unknown`, :class:`Malformed`."""
-    reason = _reason(call.query.get("reason", ""))
+    reason = reason_of(call.query.get("reason", ""))
     revoked = await ca.tokens.revoke(call.principal, call.rest, reason)
     if revoked.revoked_at is None:
         raise AssertionError("a token was revoked and is not revoked")
@@ -117,7 +117,8 @@ def _entry_for(ca: CaParts, asked: NewToken) -> RegistrationEntry:
     return read_entry(entry_id, ca.trust_domain, said)
 
 
-def _reason(text: str) -> str:
+def reason_of(text: str) -> str:
+    """What an administrator says of an act, for the audit log. Raises :class:`Malformed`."""
     if len(text) > _LONGEST_REASON or not text.isprintable():
         raise Malformed(
             f"reason {discreet(text, 40)!r}… is one line of at most {_LONGEST_REASON} characters"

@@ -19,6 +19,7 @@ from twisted_mesh.ca.api import (
     entries,
     health,
     issuing,
+    jwt,
     published,
     trust,
 )
@@ -196,6 +197,17 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("DELETE", "/api/v1/tokens/*"): Route(
         Action.CHANGE_TOKENS, entries.revoke_token, messages.RevokedToken, query=["reason"]
+    ),
+    ("GET", "/api/v1/jwt/keys"): Route(Action.READ_JWT_KEYS, jwt.list_keys, messages.JwtKeyRows),
+    ("POST", "/api/v1/jwt/rotate"): Route(
+        Action.CHANGE_JWT_KEYS, jwt.rotate, messages.JwtKeyRows, body=messages.RotateJwtKey
+    ),
+    ("DELETE", "/api/v1/jwt/keys/*"): Route(
+        Action.CHANGE_JWT_KEYS,
+        jwt.retire,
+        messages.JwtKeyRows,
+        query=["reason"],
+        rest="kid",
     ),
     ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),
     ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),

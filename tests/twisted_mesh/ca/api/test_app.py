@@ -166,6 +166,9 @@ WHO_MAY = {
     ("GET", "/api/v1/tokens"): (401, 403, 200),
     ("POST", "/api/v1/tokens"): (401, 403, 201),
     ("DELETE", "/api/v1/tokens/*"): (401, 403, 404),
+    ("GET", "/api/v1/jwt/keys"): (401, 403, 200),
+    ("POST", "/api/v1/jwt/rotate"): (401, 403, 200),
+    ("DELETE", "/api/v1/jwt/keys/*"): (401, 403, 400),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -187,6 +190,7 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         "/api/v1/connections": {"instance": "a", "connections": {}},
         "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
         "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
+        "/api/v1/jwt/rotate": {},
     }.get(route[1], b"")
     method, path = route
     entries = path.startswith("/api/v1/entries")
@@ -733,18 +737,20 @@ STATUSES = {
             "BadRequestForm",
             "_TooMany",
             "PassphraseMismatch",
+            "BadAudience",
+            "BadJwt",
         ),
         *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
         "PassphraseMismatch",
     },
     401: {"NoProof", "Revoked", "TokenDead"},
     403: {"Forbidden", "EntryGone"},
-    404: {"Unknown"},
+    404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
         *("TokenSpent", "NotByToken", "EntryInFile"),
     },
-    422: {"Refused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
+    422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         *("PkiError", "ClockBehind", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
@@ -752,7 +758,7 @@ STATUSES = {
         *("Unvouched", "LogCut", "Damaged"),
         "DamagedTree",
         *("StateError", "AlreadyRunning", "WrongState", "BadEntriesFile", "CannotFill"),
-        *("RotationBroke", "UnfitResponder", "NotPublished"),
+        *("RotationBroke", "UnfitResponder", "NotPublished", "JwtKeysBroke", "NoJwtKey"),
     },
 }
 MODULES = ("pki.", "twisted_mesh.ca.", "twisted_mesh.stores.", "twisted_mesh.state.directory")

@@ -179,6 +179,13 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})
     api.ask("no digest", "POST", "/api/v1/ca/sign-backup", {"sha256": "x"})
     _entries_and_tokens(api)
+    api.ask("before there is one", "GET", "/api/v1/jwt/keys")
+    result_of(rig.jwt_keys.attend())
+    active = api.ask("one", "GET", "/api/v1/jwt/keys").json["keys"][0]["kid"]
+    api.ask("prepared", "POST", "/api/v1/jwt/rotate", {"reason": "why"})
+    api.ask("retired", "DELETE", "/api/v1/jwt/keys/*", rest=f"{active}?reason=why")
+    api.ask("unknown", "DELETE", "/api/v1/jwt/keys/*", rest=active)
+    api.ask("with JWT keys", "GET", "/api/v1/bundle")
     rig.store.broken = {"Probe"}
     rig.seconds += 2
     api.ask("unwell", "GET", "/api/v1/health")
@@ -288,6 +295,10 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         reporter._send([], goes_on=True),
         administration.delete_registration("a/b", "why so"),
         administration.revoke_token("1234", ""),
+        administration.jwt_keys(),
+        administration.rotate_jwt_key(at_once=False, reason=""),
+        administration.rotate_jwt_key(at_once=True, reason="why"),
+        administration.retire_jwt_key("0" * 64, "why"),
     ):
         try:
             result_of(asking)

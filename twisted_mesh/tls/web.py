@@ -1,0 +1,108 @@
+"""TLS for whoever is no member of the mesh: a certificate of a web CA, TLS 1.2 and up, and no client certificate.
+
+It is for documents that are public and have to come from us, as a cloud fetches them. Nothing that is said on such a
+connection proves who said it.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from attrs import define, field
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLContextFactory, IProtocolFactory, IReactorTime
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from pki.errors import HOSTILE_INPUT, PkiError
+from pki.keys import MemoryKey
+from pki.svid.x509svid import is_certified, load_certificates, subject_of, validity_of
+from pki.validity import rfc3339
+from twisted_mesh.state.directory import StateError, read_file
+
+_HTTP11 = b"http/1.1"
+_READ_BY_ALL = stat.S_IROTH | stat.S_IWOTH
+
+
+class BadWebCertificate(StateError):
+    """The files are no certificate and key that a web server could show."""
+
+
+@implementer(IOpenSSLContextFactory)
+@define(eq=False)
+class WebCertificate:
+    """A certificate and its key, from files that another program keeps fresh."""
+
+    certificate: Path
+    key: Path
+    _context: SSL.Context | None = field(default=None, init=False)
+    _read: bytes = field(default=b"", init=False)
+
+    def load(self, now: datetime) -> str:
+        """Read both files; what has changed by that, or nothing. Raises :class:`StateError`: then nothing has."""
+        chain = read_file(self.certificate, "--oidc-cert")
+        pem = read_file(self.key, "--oidc-key")
+        if os.stat(self.key).st_mode & _READ_BY_ALL:
+            raise BadWebCertificate(f"{self.key} can be read by everybody: chmod o-rwx {self.key}")
+        if chain + pem == self._read:
+            return ""
+        try:
+            found = load_certificates(chain, str(self.certificate))
+            key = MemoryKey.from_pem(pem)
+            fits = is_certified(key, found[0])
+            context = self._built(found, key) if fits else None
+        except _UNUSABLE as error:
+            said = str(error) if isinstance(error, PkiError) else "OpenSSL does not take them"
+            raise BadWebCertificate(
+                f"--oidc-cert {self.certificate} and --oidc-key {self.key} cannot be used: {said}"
+            ) from None
+        if context is None:
+            raise BadWebCertificate(
+                f"{self.key} is not the key of the first certificate in {self.certificate}: name a pair, the server's "
+                "own certificate first"
+            )
+        validity = validity_of(found[0])
+        if not validity.contains(now):
+            raise BadWebCertificate(
+                f"the certificate in {self.certificate} is good from {rfc3339(validity.not_before)} to "
+                f"{rfc3339(validity.not_after)}, and here it is {rfc3339(now)}: get a fresh one"
+            )
+        self._context, self._read = context, chain + pem
+        return f"{subject_of(found[0])}, good until {rfc3339(validity.not_after)}"
+
+    def getContext(self) -> SSL.Context:
+        """Twisted's: the context of the moment."""
+        if self._context is None:
+            raise AssertionError("it is loaded before anybody connects")
+        return self._context
+
+    def _built(self, chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).
+        context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20")
+        context.use_certificate(chain[0])
+        for certificate in chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(key.private_key)
+        context.check_privatekey()
+        context.set_alpn_select_callback(
+            lambda _, offered: _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+        )
+        return context
+
+
+#: What loading may raise.
+_UNUSABLE: tuple[type[BaseException], ...] = (PkiError, SSL.Error, *HOSTILE_INPUT)
+
+
+def over_web_tls(
+    certificate: WebCertificate, factory: IProtocolFactory, clock: IReactorTime
+) -> IProtocolFactory:
+    """``factory`` behind TLS with ``certificate``. Its own deadlines and bounds hold from the first byte on."""
+    return TLSMemoryBIOFactory(certificate, False, factory, clock)
