@@ -4,6 +4,7 @@ One service, called in three ways: StreamSecrets, where each request names all t
 changes what is wanted; FetchSecrets, which is answered once. See xds_protocol of Envoy's documentation.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +30,8 @@ from twisted_mesh.workload.sds_stream import DeltaStream, Heard, Outcome, WholeS
 from twisted_mesh.workload.workload_api import caller_of, refused
 
 log = logger("sds")
+#: Processes of which it is remembered what they were told.
+_MOST_TOLD = 4096
 _R = TypeVar("_R", bound="_Asks")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 
@@ -53,11 +56,33 @@ class _IStream(Protocol[_R_contra]):
     def due(self, offer: Offer) -> _Answer | None: ...
 
 
+class _Told:
+    """Which processes know why they have no identity: it is in their own log, and they come again."""
+
+    def __init__(self) -> None:
+        self._why: OrderedDict[int, str] = OrderedDict()
+
+    def knows(self, caller: ICaller, why: str) -> bool:
+        """Whether it was told just that; from now on it was."""
+        if not caller.pid:
+            return False
+        known = self._why.pop(caller.pid, None) == why
+        self._why[caller.pid] = why
+        if len(self._why) > _MOST_TOLD:
+            self._why.popitem(last=False)
+        return known
+
+    def forget(self, caller: ICaller) -> None:
+        """It has an identity."""
+        self._why.pop(caller.pid, None)
+
+
 class SecretService:
     """SDS over the identities of this machine's processes."""
 
     def __init__(self, workloads: IWorkloads) -> None:
         self._workloads = workloads
+        self._told = _Told()
 
     def methods(self) -> Mapping[str, Method]:
         """For a :class:`twisted_mesh.grpc.server.GrpcServer` whose callers are admitted by the same workloads."""
@@ -68,10 +93,10 @@ class SecretService:
         }
 
     async def _stream(self, call: Call) -> None:
-        await _Session(call, WholeStream(), Request.parse).run(self._workloads)
+        await _Session(call, WholeStream(), Request.parse, self._told).run(self._workloads)
 
     async def _delta(self, call: Call) -> None:
-        await _Session(call, DeltaStream(), DeltaRequest.parse).run(self._workloads)
+        await _Session(call, DeltaStream(), DeltaRequest.parse, self._told).run(self._workloads)
 
     async def _fetch(self, call: Call, data: bytes) -> bytes:
         stream = WholeStream()
@@ -117,8 +142,11 @@ def _demand_presence(caller: ICaller) -> None:
 class _Session(Generic[_R]):
     """One stream: requests and snapshots as they come, and at most one answer under way."""
 
-    def __init__(self, call: Call, stream: _IStream[_R], parse: Callable[[bytes], _R]) -> None:
+    def __init__(
+        self, call: Call, stream: _IStream[_R], parse: Callable[[bytes], _R], told: _Told
+    ) -> None:
         self._call = call
+        self._told = told
         self._caller = caller_of(call)
         self._stream = stream
         self._parse = parse
@@ -163,17 +191,30 @@ class _Session(Generic[_R]):
     def _follow(self, snapshot: Snapshot) -> None:
         if self._call.is_over:
             return
-        if snapshot.refusal is not None and snapshot.refusal.is_final:
-            self._call.fail(refused(snapshot.refusal))
-            return
         try:
             _demand_presence(self._caller)
+            self._offer = self._admitted(snapshot)
         except GrpcError as error:
             self._call.fail(error)
             return
         self._note(snapshot)
-        self._offer = Offer.of(snapshot)
         self._tell()
+
+    def _admitted(self, snapshot: Snapshot) -> Offer:
+        """What it may have. Raises :class:`GrpcError`.
+
+        Who meets no entry is told so once, and waits when it comes again: an Envoy's own pause grows to half a
+        minute, and the entry that it waits for is to reach it at once. Where not even bundles are known, no entry
+        would change anything.
+        """
+        refusal = snapshot.refusal
+        if refusal is None:
+            self._told.forget(self._caller)
+        elif refusal.is_final:
+            if snapshot.bundles is None or not self._told.knows(self._caller, str(refusal.problem)):
+                raise refused(refusal)
+            return Offer()
+        return Offer.of(snapshot)
 
     def _note(self, snapshot: Snapshot) -> None:
         why = "" if snapshot.refusal is None else str(snapshot.refusal.problem)

@@ -182,6 +182,49 @@ def test_who_has_no_right_any_more_is_told_so_and_why(mesh: Mesh) -> None:
     assert (error.status, error.text) == (Status.PERMISSION_DENIED, "its entry is gone")
 
 
+@pytest.mark.parametrize("path", [STREAM_SECRETS, DELTA_SECRETS], ids=["stream", "delta"])
+def test_who_comes_again_without_an_entry_waits_for_it_and_gets_it_at_once(
+    mesh: Mesh, path: str
+) -> None:
+    """By its own pause an Envoy would come half a minute later."""
+    kind = Request if path == STREAM_SECRETS else DeltaRequest
+    nothing = refusing(PkiError("no entry is met"), final=True, known=bundles())
+    for _ in range(2):
+        mesh.workloads.now = nothing
+        first = mesh.open(path)
+        first.send(kind(("default", "ROOTCA")).encode())
+        assert ended(first).text == "no entry is met"
+        again = mesh.open(path)
+        again.send(kind(("default", "ROOTCA")).encode())
+        turn_until(lambda: mesh.workloads.following)
+        mesh.workloads.tell(nothing)
+        mesh.workloads.tell(snapshot())
+        data = run(again.receive())
+        assert data is not None
+        answer = (Response if path == STREAM_SECRETS else DeltaResponse).parse(data)
+        assert len(answer.secrets) == 2
+        again.cancel()
+        turn_until(lambda: not mesh.workloads.following)
+
+
+def test_who_waits_is_told_another_reason_and_the_end(mesh: Mesh) -> None:
+    mesh.workloads.now = refusing(PkiError("no entry is met"), final=True, known=bundles())
+
+    def asked() -> ClientCall:
+        call = mesh.open(STREAM_SECRETS)
+        call.send(Request(("ROOTCA",)).encode())
+        return call
+
+    assert ended(asked()).text == "no entry is met"
+    waiting = asked()
+    turn_until(lambda: mesh.workloads.following)
+    mesh.workloads.tell(refusing(PkiError("another came nearer"), final=True, known=bundles()))
+    assert ended(waiting).text == "another came nearer"
+    mesh.workloads.tell(refusing(PkiError("the agent is banned"), final=True))
+    for _ in range(2):
+        assert ended(asked()).text == "the agent is banned"
+
+
 def test_a_refusal_is_logged_with_envoys_words_and_without_what_they_quote(mesh: Mesh) -> None:
     call = mesh.open(STREAM_SECRETS)
     call.send(Request(("default",), node="web\x1b[31m-1").encode())
