@@ -135,6 +135,7 @@ class ClientConnection(GrpcConnection):
         try:
             stream_id = self.h2.get_next_available_stream_id()
             self.h2.send_headers(stream_id, headers)
+            self._guard.earn()
         except H2Error as error:
             raise GrpcError(Status.UNAVAILABLE, f"no call could be begun: {error}") from None
         call = self.calls[stream_id] = ClientCall(self, stream_id)

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pki.errors import ANY_ERROR
+from pki.errors import ANY_ERROR, printable
 from twisted_mesh.grpc.frame_guard import BadFrame, FrameGuard
 from twisted_mesh.grpc.stream import Headers, Outlet
 from twisted_mesh.runtime.log import logger
@@ -152,7 +152,9 @@ class GrpcConnection(Protocol):
 
     def broken(self, error: H2Error) -> None:
         """The peer broke the protocol; h2 has its GOAWAY ready where it is to be told."""
-        log.debug("a gRPC peer broke HTTP/2: {error}", event="grpc-protocol", error=str(error))
+        log.debug(
+            "a gRPC peer broke HTTP/2: {error}", event="grpc-protocol", error=printable(str(error))
+        )
         self._leave()
 
     def happened(self, event: Event) -> None:

@@ -70,6 +70,8 @@ class ServerConnection(GrpcConnection):
                 return
             self._key = self._admission.key_of(self.caller)
             self._refusal = self._admission.too_many_connections(self._key)
+        except CancelledError:
+            raise
         except GrpcError as error:
             self._refusal = error
         except PkiError as error:

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Protocol, TypeVar, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.defer import Deferred
 
@@ -18,6 +18,7 @@ from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, streaming, unary
 from twisted_mesh.grpc.status import GrpcError, Status
 from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.workload import messages
 from twisted_mesh.workload.interface import (
     Bundles,
@@ -44,7 +45,10 @@ from twisted_mesh.workload.messages import (
 Handler = Callable[[Call, bytes], Awaitable[None]]
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
 T = TypeVar("T")
+log = logger("workload")
 _JWT_USE = "jwt-svid"
+#: What gRPC's clients take by default, in bytes of a message.
+_MOST_OF_CLIENTS = 4 * 1024 * 1024
 #: What the CA refuses because of who asks; other refusals may pass.
 _DENIED = frozenset({Code.NOT_AUTHORIZED, Code.REVOKED, Code.PROCESS_GONE})
 
@@ -285,14 +289,15 @@ def x509_svids(snapshot: Snapshot) -> bytes:
         raise refused(snapshot.refusal)
     bundles = believed(snapshot)
     hints = _each_once(identity.hint for identity in snapshot.svids)
-    return X509SvidResponse(
+    answer = X509SvidResponse(
         svids=[
             _identity(identity, hint, bundles)
             for identity, hint in zip(snapshot.svids, hints, strict=True)
         ],
         crl=_crls(bundles),
         federated_bundles=_x509(bundles, without=bundles.own),
-    ).encode()
+    )
+    return _small(answer.encode(), lambda: evolve(answer, crl=()).encode())
 
 
 def _identity(identity: WorkloadSvid, hint: str, bundles: Bundles) -> X509SvidMessage:
@@ -312,7 +317,21 @@ def x509_bundles(snapshot: Snapshot) -> bytes:
     """FetchX509Bundles' answer. Raises :class:`GrpcError` where there is none."""
     bundles = believed(snapshot)
     _roots(bundles, bundles.own)
-    return X509BundlesResponse(_crls(bundles), _x509(bundles)).encode()
+    answer = X509BundlesResponse(_crls(bundles), _x509(bundles))
+    return _small(answer.encode(), lambda: evolve(answer, crl=()).encode())
+
+
+def _small(message: bytes, without_crls: Callable[[], bytes]) -> bytes:
+    """An answer that every client takes: one that does not could not rotate either."""
+    if len(message) <= _MOST_OF_CLIENTS:
+        return message
+    log.warn(
+        "an answer of the Workload API has {size} bytes, and clients take {most}: its CRLs are left out",
+        event="workload-crls-left-out",
+        size=len(message),
+        most=_MOST_OF_CLIENTS,
+    )
+    return without_crls()
 
 
 def jwt_bundles(snapshot: Snapshot) -> bytes:

@@ -528,6 +528,21 @@ def test_calls_wait_until_it_is_known_whose_they_are() -> None:
     assert outcome.status is Status.OK
 
 
+def test_who_leaves_before_it_is_known_is_forgotten_in_silence(monkeypatch: Any) -> None:
+    monkeypatch.setattr("twisted_mesh.grpc.server_connection.log.failure", pytest.fail)
+    waiting: Deferred[object] = Deferred()
+
+    async def admit(transport: object) -> object:
+        return await waiting
+
+    served = Served(admit=admit)
+    caller = Caller(served)
+    caller.call(FOLLOW)
+    caller.protocol.connectionLost()
+    served.clock.advance(0)
+    assert (served.server.connections, served.followed) == (set(), [])
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

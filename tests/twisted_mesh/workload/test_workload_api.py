@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from attrs import evolve
 from h2.settings import SettingCodes
 from twisted.internet.defer import Deferred
 
@@ -20,6 +21,7 @@ from pki.keys import jwk_members, key_id
 from tests.authorities import BACKEND, HOUR, MESH, NOW, key
 from tests.twisted_mesh.grpc.raw import Caller, Served
 from tests.twisted_mesh.grpc.sockets import turn_until
+from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.workload.api_caller import REQUESTS, STREAMS, calling
 from tests.twisted_mesh.workload.fake_workloads import (
     FakeWorkloads,
@@ -29,10 +31,15 @@ from tests.twisted_mesh.workload.fake_workloads import (
     token,
 )
 from twisted_mesh.grpc.status import GrpcError, Status
-from twisted_mesh.workload import messages
+from twisted_mesh.workload import messages, workload_api
 from twisted_mesh.workload.interface import Bundles, JwtSvid, Refusal, Snapshot
-from twisted_mesh.workload.messages import JwtSvidRequest, ValidateJwtSvidRequest
-from twisted_mesh.workload.workload_api import WorkloadApi, x509_svids
+from twisted_mesh.workload.messages import (
+    JwtSvidRequest,
+    ValidateJwtSvidRequest,
+    X509BundlesResponse,
+    X509SvidResponse,
+)
+from twisted_mesh.workload.workload_api import WorkloadApi, x509_bundles, x509_svids
 
 NAMES = [path.rpartition("/")[2] for path in REQUESTS]
 
@@ -170,6 +177,17 @@ def test_a_stream_that_is_not_read_keeps_one_answer() -> None:
     caller.h2.increment_flow_control_window(2**20, 1)
     caller.turn()
     assert answer.messages[1:] == [x509_svids(rotations[-1])]
+
+
+def test_crls_that_no_client_could_take_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RecordingLog()
+    monkeypatch.setattr(workload_api, "log", log)
+    ours = bundles()
+    now = Snapshot(evolve(ours, crls={MESH: [b"x" * 5_000_000]}), (identity(),))
+    assert X509SvidResponse.parse(x509_svids(now)).crl == []
+    assert X509SvidResponse.parse(x509_svids(now)).svids
+    assert X509BundlesResponse.parse(x509_bundles(now)).crl == []
+    assert "clients take 4194304" in log.text("workload-crls-left-out")
 
 
 # Tokens, by the real judge.
