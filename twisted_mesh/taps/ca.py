@@ -201,6 +201,7 @@ class CaService(MeshService):
             ),
             wall_clock,
             reactor,
+            deferToThread,
         )
         self.jwt_keys.load()
         self.parts = parts = CaParts.assemble(

@@ -56,7 +56,7 @@ def issuer_url(text: str) -> str:
     host, slash, path = rest.partition("/")
     # A port that is the usual one would make two names of one.
     if (
-        not colon
+        (scheme, colon) != ("https", "://")
         or split_url(f"{scheme}://{host}", {"https": 443}) is None
         or host != host.lower()
         or host.endswith(":443")
