@@ -4,6 +4,7 @@ One service, called in three ways: StreamSecrets, where each request names all t
 changes what is wanted; FetchSecrets, which is answered once. See xds_protocol of Envoy's documentation.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
@@ -15,6 +16,7 @@ from pki.errors import Malformed, discreet, printable
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, bidirectional, unary
 from twisted_mesh.grpc.status import GrpcError, Status
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.workload.interface import ICaller, IWorkloads, Snapshot
@@ -32,6 +34,8 @@ from twisted_mesh.workload.workload_api import caller_of, refused
 log = logger("sds")
 #: Processes of which it is remembered what they were told.
 _MOST_TOLD = 4096
+#: Of each kind of warning, as a process may give cause for any number.
+_LOGGED = Rate(1, 10)
 _R = TypeVar("_R", bound="_Asks")
 _R_contra = TypeVar("_R_contra", contravariant=True)
 
@@ -80,9 +84,12 @@ class _Told:
 class SecretService:
     """SDS over the identities of this machine's processes."""
 
-    def __init__(self, workloads: IWorkloads) -> None:
+    def __init__(
+        self, workloads: IWorkloads, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
         self._workloads = workloads
         self._told = _Told()
+        self._log = LimitedLog(log, _LOGGED, seconds)
 
     def methods(self) -> Mapping[str, Method]:
         """For a :class:`twisted_mesh.grpc.server.GrpcServer` whose callers are admitted by the same workloads."""
@@ -93,10 +100,12 @@ class SecretService:
         }
 
     async def _stream(self, call: Call) -> None:
-        await _Session(call, WholeStream(), Request.parse, self._told).run(self._workloads)
+        session = _Session(call, WholeStream(), Request.parse, self._told, self._log)
+        await session.run(self._workloads)
 
     async def _delta(self, call: Call) -> None:
-        await _Session(call, DeltaStream(), DeltaRequest.parse, self._told).run(self._workloads)
+        session = _Session(call, DeltaStream(), DeltaRequest.parse, self._told, self._log)
+        await session.run(self._workloads)
 
     async def _fetch(self, call: Call, data: bytes) -> bytes:
         stream = WholeStream()
@@ -143,9 +152,15 @@ class _Session(Generic[_R]):
     """One stream: requests and snapshots as they come, and at most one answer under way."""
 
     def __init__(
-        self, call: Call, stream: _IStream[_R], parse: Callable[[bytes], _R], told: _Told
+        self,
+        call: Call,
+        stream: _IStream[_R],
+        parse: Callable[[bytes], _R],
+        told: _Told,
+        limited_log: LimitedLog,
     ) -> None:
         self._call = call
+        self._log = limited_log
         self._told = told
         self._caller = caller_of(call)
         self._stream = stream
@@ -177,15 +192,19 @@ class _Session(Generic[_R]):
             raise GrpcError(Status.INVALID_ARGUMENT, str(error)) from None
         self._node = printable(request.node, 100) or self._node
         if heard.outcome is Outcome.REFUSED:
-            self._log(
-                log.warn,
+            self._warn(
                 "{who} did not take {names}, and keeps what it has: {words}",
                 "sds-refused",
                 names=_listed(heard.about) or "an answer",
                 words=discreet(heard.words),
             )
         elif heard.outcome is Outcome.APPLIED:
-            self._log(log.debug, "{who} took {names}", "sds-applied", names=_listed(heard.about))
+            log.debug(
+                "{who} took {names}",
+                event="sds-applied",
+                who=self._who(),
+                names=_listed(heard.about),
+            )
         self._tell()
 
     def _follow(self, snapshot: Snapshot) -> None:
@@ -219,15 +238,14 @@ class _Session(Generic[_R]):
     def _note(self, snapshot: Snapshot) -> None:
         why = "" if snapshot.refusal is None else str(snapshot.refusal.problem)
         if why and why != self._why:
-            self._log(log.warn, "{who} waits for its identity: {why}", "sds-waits", why=why)
+            self._warn("{who} waits for its identity: {why}", "sds-waits", why=why)
         self._why = why
         if snapshot.bundles is None:
             return
         with_crls = frozenset(str(at) for at, crls in snapshot.bundles.crls.items() if crls)
         known = {str(bundle.trust_domain) for bundle in snapshot.bundles.x509}
         for lost in sorted(self._with_crls.intersection(known) - with_crls):
-            self._log(
-                log.warn,
+            self._warn(
                 "{who} is told no CRLs of {trust_domain} any more, as they are not all at hand: "
                 "it believes also who is revoked there",
                 "sds-without-crls",
@@ -255,8 +273,7 @@ class _Session(Generic[_R]):
         names = self._stream.names
         missing = {name for name in names if self._offer.get(name) is None}
         for name in sorted(missing - self._unknown):
-            self._log(
-                log.warn,
+            self._warn(
                 "{who} asks for the secret {name}, and gets it once it may have it: now it may have {offer} "
                 "(an identity is bought by an entry: mesh-ctl entry create)",
                 "sds-unknown",
@@ -265,11 +282,12 @@ class _Session(Generic[_R]):
             )
         self._unknown = missing
 
-    def _log(self, write: Callable[..., None], text: str, event: str, **facts: str) -> None:
+    def _who(self) -> str:
         who = f"Envoy {self._node}" if self._node else "An SDS client"
-        if self._caller.pid:
-            who += f" (process {self._caller.pid})"
-        write(text, event=event, who=who, **facts)
+        return f"{who} (process {self._caller.pid})" if self._caller.pid else who
+
+    def _warn(self, text: str, event: str, **facts: str) -> None:
+        self._log.warn(text, event=event, who=self._who(), **facts)
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -245,6 +245,19 @@ def test_a_refusal_is_logged_with_envoys_words_and_without_what_they_quote(mesh:
     call.cancel()
 
 
+def test_a_client_that_refuses_everything_does_not_fill_the_log(mesh: Mesh) -> None:
+    call = mesh.open(STREAM_SECRETS)
+    for number in range(200):
+        nonce = str(number) if number else ""
+        names = ("default",) if number % 2 else ("ROOTCA",)
+        call.send(Request(names, "", nonce, f"no good, {number}").encode())
+        received(call)
+    refusals = [e["log_level"].name for e in mesh.log.events if e["event"] == "sds-refused"]
+    assert len(refusals) >= 190
+    assert 10 <= refusals.count("warn") <= 100
+    call.cancel()
+
+
 def test_a_refusal_by_delta_is_logged_too(mesh: Mesh) -> None:
     call = mesh.open(DELTA_SECRETS)
     call.send(DeltaRequest(("default",)).encode())
