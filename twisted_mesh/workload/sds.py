@@ -194,7 +194,7 @@ class _Session(Generic[_R]):
         if heard.outcome is Outcome.REFUSED:
             self._warn(
                 "{who} did not take {names}, and keeps what it has: {words}",
-                "sds-refused",
+                event="sds-refused",
                 names=_listed(heard.about) or "an answer",
                 words=discreet(heard.words),
             )
@@ -238,7 +238,7 @@ class _Session(Generic[_R]):
     def _note(self, snapshot: Snapshot) -> None:
         why = "" if snapshot.refusal is None else str(snapshot.refusal.problem)
         if why and why != self._why:
-            self._warn("{who} waits for its identity: {why}", "sds-waits", why=why)
+            self._warn("{who} waits for its identity: {why}", event="sds-waits", why=why)
         self._why = why
         if snapshot.bundles is None:
             return
@@ -248,7 +248,7 @@ class _Session(Generic[_R]):
             self._warn(
                 "{who} is told no CRLs of {trust_domain} any more, as they are not all at hand: "
                 "it believes also who is revoked there",
-                "sds-without-crls",
+                event="sds-without-crls",
                 trust_domain=lost,
             )
         self._with_crls = with_crls
@@ -276,7 +276,7 @@ class _Session(Generic[_R]):
             self._warn(
                 "{who} asks for the secret {name}, and gets it once it may have it: now it may have {offer} "
                 "(an identity is bought by an entry: mesh-ctl entry create)",
-                "sds-unknown",
+                event="sds-unknown",
                 name=printable(name, 200),
                 offer=str(self._offer),
             )
@@ -286,7 +286,7 @@ class _Session(Generic[_R]):
         who = f"Envoy {self._node}" if self._node else "An SDS client"
         return f"{who} (process {self._caller.pid})" if self._caller.pid else who
 
-    def _warn(self, text: str, event: str, **facts: str) -> None:
+    def _warn(self, text: str, *, event: str, **facts: str) -> None:
         self._log.warn(text, event=event, who=self._who(), **facts)
 
 
