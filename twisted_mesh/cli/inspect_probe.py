@@ -14,6 +14,8 @@ from twisted_mesh.cli.inspect_input import (
 from twisted_mesh.cli.program import Unusable, say
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE
 
+_LONGEST = 86400
+
 
 @click.command()
 @click.argument("target", metavar="HOST:PORT")
@@ -102,7 +104,7 @@ def probe(
     """
     from pathlib import Path
 
-    from pki.errors import PkiError
+    from pki.errors import Malformed, PkiError
     from pki.validity import parse_duration
     from twisted_mesh.cli import inspect_probe_output
     from twisted_mesh.cli.inspect_probe_verdict import Trusted, judge_probed, system_roots
@@ -116,6 +118,8 @@ def probe(
     lost: list[str] = []
     try:
         seconds = parse_duration(timeout).total_seconds()
+        if not 1 <= seconds <= _LONGEST:
+            raise Malformed("it is from 1s to 1d")
     except PkiError as error:
         raise Unusable(f"--timeout: {error}") from None
     try:

@@ -28,6 +28,7 @@ _ANSWERS = {
     Answer.ACCEPTED: "accepted by TLS; what its application allows was not asked",
     Answer.REFUSED: "refused",
     Answer.CLOSED: "it closed the connection without a word",
+    Answer.UNKNOWN: "unknown: the handshake did not get so far",
     Answer.NO_OBJECTION: "no objection so far; it did not say goodbye",
 }
 
@@ -66,7 +67,7 @@ def _rows(found: Probed, wishes: Wishes, judged: Judged) -> Iterator[Row]:
 
 def _client_certificate(found: Probed, wishes: Wishes) -> Iterator[str]:
     if not found.asks:
-        yield "not asked for"
+        yield _ANSWERS[found.answer]
         return
     yield "asked for, of any CA" if not found.named_cas else "asked for, of one of these CAs:"
     yield from (f"  {name}" for name in found.named_cas[:_MOST_NAMES])
@@ -108,7 +109,7 @@ def probe_json(
             "group": found.group or None,
             "alpn": found.alpn or None,
             "client_certificate": {
-                "asked_for": found.asks,
+                "asked_for": None if found.answer is Answer.UNKNOWN else found.asks,
                 "cas": found.named_cas,
                 "shown": str(wishes.identity.spiffe_id) if wishes.identity else None,
                 "answer": found.answer,

@@ -13,7 +13,6 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
 from pki.inspect.describe import describe, readable_certificates
 from pki.inspect.description import Description
-from pki.inspect.path_report import Link
 from pki.inspect.web_path import web_problems
 from pki.ocsp.evidence import answers_from
 from pki.spiffe import SpiffePattern
@@ -68,7 +67,6 @@ class Judged:
     """Why not, where it was not judged."""
     problems: tuple[Problem, ...]
     staple: Staple
-    links: tuple[Link, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -124,12 +122,11 @@ def judge_probed(
     every = [root for roots in files for root in roots]
     if not is_svid and not hosts:
         hosts = (servername or found.target.host,)
-    links: tuple[Link, ...] = ()
     path: Sequence[x509.Certificate] = _by_name(presented, every)
     if not trusted:
         problems = inspect_verify.name_problems(leaf, patterns, hosts)
     elif is_svid:
-        verdict, links = inspect_verify.verify(
+        verdict, _ = inspect_verify.verify(
             leaf,
             presented[1:],
             files,
@@ -161,7 +158,6 @@ def judge_probed(
         why,
         (*problems, *revoked),
         staple,
-        links,
     )
 
 

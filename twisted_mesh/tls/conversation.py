@@ -15,6 +15,8 @@ from pki.errors import Malformed, PkiError, Problem, discreet
 _T = TypeVar("_T")
 _MOST_LINES = 200
 _LONGEST_LINE = 4096
+#: Seconds: what poll() takes is an int of milliseconds.
+_LONGEST_WAIT = 86400.0
 
 
 class Failed(PkiError):
@@ -228,4 +230,4 @@ class Conversation:
         poll = select.poll()
         poll.register(self._socket, events)
         left = end - self.clock()
-        return left > 0 and bool(poll.poll(left * 1000))
+        return left > 0 and bool(poll.poll(min(left, _LONGEST_WAIT) * 1000))

@@ -41,7 +41,7 @@ _MOST_READ = 16384
 _MOST_READS = 64
 _UNDECODABLE: tuple[type[BaseException], ...] = (*HOSTILE_INPUT, Malformed, SSL.Error, crypto.Error)
 #: What means that there is no TLS, or nobody any more, in place of a refusal.
-AWAY = (Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.TLS_ERROR)
+AWAY = (Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.TLS_ERROR, Code.MALFORMED)
 
 
 class Answer(StrEnum):
@@ -56,6 +56,8 @@ class Answer(StrEnum):
     """It hung up without a word as soon as it had seen it: so do some who refuse."""
     NO_OBJECTION = "no-objection"
     """It waited for what we would say, and did not say goodbye itself."""
+    UNKNOWN = "unknown"
+    """The handshake did not come to where it would have asked."""
 
 
 def _check_alpn(_: object, attribute: "Attribute[Sequence[str]]", names: Sequence[str]) -> None:
@@ -113,7 +115,7 @@ class Probed:
     chain: tuple[bytes, ...] = ()
     """In DER, as it was sent."""
     staple: bytes = b""
-    answer: Answer = Answer.NOT_ASKED
+    answer: Answer = Answer.UNKNOWN
     problem: Problem | None = None
     """Why there is no connection, or none any more."""
 
@@ -157,8 +159,9 @@ def _look(talk: Conversation, wishes: Wishes, found: Probed) -> None:
         problem = _meaning(talk, error, wishes)
         if problem.code in AWAY and not found.asks:
             raise Failed(problem) from None
-        found.answer = Answer.CLOSED if problem.code in AWAY else Answer.REFUSED
         found.problem = problem
+        if found.asks:
+            found.answer = Answer.CLOSED if problem.code in AWAY else Answer.REFUSED
         return
     if not done:
         raise talk.silent("the handshake")
@@ -166,6 +169,7 @@ def _look(talk: Conversation, wishes: Wishes, found: Probed) -> None:
     if found.asks:
         _listen(talk, connection, wishes, found, talk.clock() - started)
     else:
+        found.answer = Answer.NOT_ASKED
         _say_goodbye(talk, connection)
 
 
@@ -278,6 +282,8 @@ def _meaning(talk: Conversation, error: SSL.Error, wishes: Wishes) -> Problem:
         return talk.gone().problem
     if problem.code is Code.NOT_TLS:
         return talk.not_spoken("what answers there does not speak TLS").problem
+    if problem.code in {Code.TLS_ERROR, Code.MALFORMED}:
+        return evolve(problem, detail=f"the handshake with {talk.target} failed: {problem.detail}")
     if problem.code is Code.PROTOCOL_VERSION:
         offered = f"TLS {wishes.version}" if wishes.version else "any version from TLS 1.0 to 1.3"
         return evolve(

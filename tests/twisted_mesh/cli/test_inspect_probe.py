@@ -15,6 +15,7 @@ from click import unstyle
 from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +35,15 @@ from tests.looked_at import (
     until_goodbye,
     written,
 )
+from tests.pki.inspect.damaging import damaged
 from tests.running import free_port
 from twisted_mesh.cli.inspect import cli
+from twisted_mesh.cli.inspect_probe_output import probe_json, probe_text
+from twisted_mesh.cli.inspect_probe_verdict import Trusted, judge_probed
 from twisted_mesh.cli.program import Unusable
 from twisted_mesh.testing import MemoryCa, forge
 from twisted_mesh.tls.conversation import Failed, Target
-from twisted_mesh.tls.probe import Wishes, probe
+from twisted_mesh.tls.probe import Probed, Wishes, probe
 
 HOUR = timedelta(hours=1)
 
@@ -290,6 +294,8 @@ def test_older_versions_are_told(ca: MemoryCa) -> None:
         assert codes(refused) == ["protocol-version"]
         assert "does not speak TLS 1.3" in refused["problems"][0]["detail"]
         assert refused["verdict"] == "not judged"
+        assert refused["client_certificate"]["asked_for"] is None
+        assert refused["client_certificate"]["answer"] == "unknown"
 
 
 def test_a_server_that_asks_by_tls_1_2_refuses_in_its_handshake(ca: MemoryCa) -> None:
@@ -504,6 +510,38 @@ def test_whatever_comes_back_is_a_sentence(answer: bytes) -> None:
             assert found.problem is not None
 
 
+@pytest.fixture(scope="module")
+def sent(ca: MemoryCa) -> tuple[list[bytes], bytes]:
+    """A good chain, and a good staple."""
+    svid = ca.issue("shop")
+    chain = [certificate.public_bytes(Encoding.DER) for certificate in svid.chain]
+    return chain, stapled(ca, svid.leaf, Standing.GOOD, timedelta(0))
+
+
+@given(st.data())
+def test_whatever_is_shown_and_stapled_is_judged_or_told_as_not(
+    ca: MemoryCa, sent: tuple[list[bytes], bytes], data: st.DataObject
+) -> None:
+    good, answer = sent
+    chain = [data.draw(st.one_of(st.just(der), damaged([der]))) for der in good]
+    staple = data.draw(st.one_of(st.just(answer), damaged([answer]), st.binary(max_size=9)))
+    found = Probed(Target("localhost", 1), chain=tuple(chain), staple=staple)
+    trusted = data.draw(st.sampled_from([[], [Trusted("x", (ca.root.certificate,))]]))
+    judged = judge_probed(
+        found,
+        trusted,
+        lambda: None,
+        patterns=(),
+        hosts=("localhost",),
+        servername="",
+        now=datetime.now(UTC),
+    )
+    if chain[0] != good[0] or not trusted:
+        assert not judged.ok
+    for shown in (probe_text(found, Wishes(), judged), probe_json(found, Wishes(), judged)):
+        assert all(line.isprintable() for line in unstyle(shown).splitlines())
+
+
 # The command line
 
 
@@ -544,6 +582,8 @@ def test_any_text_is_a_target_or_a_sentence(text: str) -> None:
         ("localhost:1", "--roots", "absent"),
         ("localhost:1", "--roots", "me/svid_key.pem"),
         ("localhost:1", "--timeout", "soon"),
+        ("localhost:1", "--timeout", "0s"),
+        ("localhost:1", "--timeout", "999999999d"),
         ("localhost:1", "--spiffe-id", "x"),
         ("localhost:1", "--servername", "a..b"),
         ("localhost:1", "--servername", "x" * 300),
