@@ -4,7 +4,7 @@ What was not judged is never told as good: a lint that could not look is named, 
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -31,6 +31,8 @@ _FORM_RULE = "RFC 5280 section 4.1"
 _RULE = re.compile(r"((?:RFC \d+|X\.\d+) (?:section|appendix) [A-Z0-9]+(?:\.[0-9]+)*)")
 #: Of one name; more are not tried.
 _MOST_ISSUERS = 8
+#: Of one look; each may be of a key that is made to take long.
+_MOST_SIGNATURES = 256
 _UNDECODABLE: tuple[type[BaseException], ...] = (*HOSTILE_INPUT, Malformed)
 #: Remarks that are no faults of what they are about.
 _HARMLESS = ("what OpenSSL trusts it for follows it", "is of a kind that is not used here")
@@ -123,18 +125,27 @@ class _Issuers:
     """The certificates that were given, by their subjects."""
 
     def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
+        self._signatures_left = _MOST_SIGNATURES
         self._named: dict[bytes, dict[x509.Certificate, None]] = {}
         for cert in certificates:
             self._named.setdefault(encoded_parts(cert)[1], {})[cert] = None
 
     def of(self, cert: x509.Certificate) -> x509.Certificate | None:
-        """Who has signed it; else one whom it names by its key; None where there is neither."""
-        candidates: Mapping[x509.Certificate, None] = self._named.get(encoded_parts(cert)[0], {})
-        tried = [*([cert] if cert in candidates else ()), *list(candidates)[:_MOST_ISSUERS]]
-        for candidate in tried:
-            if check_certificate(cert, candidate).holds:
-                return cert if candidate == cert else candidate
-        return next((candidate for candidate in tried if names_the_key(cert, candidate)), None)
+        """The one whose key it names; else one that has signed it; None where there is neither, or no telling."""
+        candidates = list(self._named.get(encoded_parts(cert)[0], {}))
+        named = [candidate for candidate in candidates if names_the_key(cert, candidate)]
+        tried = named or candidates
+        if len(named) != 1:
+            for candidate in tried[:_MOST_ISSUERS]:
+                if self._signatures_left <= 0:
+                    return None
+                self._signatures_left -= 1
+                if check_certificate(cert, candidate).holds:
+                    named = [candidate]
+                    break
+        if not named:
+            return None
+        return cert if named[0] == cert else named[0]
 
 
 def _load(part: Held) -> x509.Certificate | None:

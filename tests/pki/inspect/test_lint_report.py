@@ -474,6 +474,13 @@ def test_an_issuer_is_found_among_others_of_its_name() -> None:
     assert not report.findings and not report.not_applied
 
 
+def test_another_ca_of_the_issuers_name_is_not_taken_for_the_issuer() -> None:
+    other = forge_root(73, subject=ca_subject(ROOT_NAME, MESH, 1)).certificate
+    report = lint(of(mesh().issuing.certificate), beside=[of(other)])
+    assert not report.findings
+    assert "issuer-signature" in {found.lint for found in report.not_applied}
+
+
 def test_a_key_that_is_not_looked_at_is_not_told_as_good() -> None:
     other = ec.generate_private_key(ec.BrainpoolP256R1())
     report = lint(of(forge(mesh().issuing, subject_key=other)), ANY)
