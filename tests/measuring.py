@@ -8,16 +8,19 @@ from twisted_mesh.files import keeper, tellers
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
 from twisted_mesh.state.memory import reading_of
+from twisted_mesh.taps import workload_socket
+from twisted_mesh.workload import meters as workload_meters
 
 _LOOKED_UP: tuple[Reading[object], ...] = (
     *metrics.READINGS,  # type: ignore[arg-type]
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
     *keeper.READINGS,  # type: ignore[arg-type]
+    *workload_socket.READINGS,  # type: ignore[arg-type]
     reading_of([]),
 )
 MEASURED = {reading.name for reading in _LOOKED_UP} | {
     family.name + ("_total" if family.type == "counter" else "")
-    for module in (meters, monitoring, metrics, observe, keeper, tellers)
+    for module in (meters, monitoring, metrics, observe, keeper, tellers, workload_meters)
     for metric in vars(module).values()
     if isinstance(metric, MetricWrapperBase)
     for family in metric.collect()

@@ -10,6 +10,7 @@ from attrs import frozen
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IReactorCore,
+    IReactorFDSet,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorThreads,
@@ -27,6 +28,7 @@ from pki.svid.x509svid import X509Svid
 
 class IReactor(
     IReactorCore,
+    IReactorFDSet,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorThreads,

@@ -49,6 +49,8 @@ T = TypeVar("T")
 REQUEST_TIMEOUT = 10.0
 #: Seconds that a connection is kept for the next question of who waits for news.
 _KEPT_OPEN = 10
+#: Connections that are kept: the feed needs one, an agent another for its entries and some to have much signed.
+_MOST_KEPT = 8
 _MAX_ANSWER = 32 * 1024 * 1024
 #: Bytes that are read in a few milliseconds.
 _READ_AT_ONCE = 128 * 1024
@@ -167,7 +169,7 @@ class CaClient:
     def _waiting_agent(self) -> Agent:
         if self._waiting_pool is None:
             pool = self._waiting_pool = HTTPConnectionPool(self.reactor, persistent=True)
-            pool.maxPersistentPerHost, pool.cachedConnectionTimeout = 1, _KEPT_OPEN
+            pool.maxPersistentPerHost, pool.cachedConnectionTimeout = _MOST_KEPT, _KEPT_OPEN
             self._waiting_reach = self._new_reach(0.0)
         return self._agent(self._waiting_pool, self._waiting_reach)
 

@@ -354,6 +354,47 @@ class RotateJwtKey(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+# Agents
+
+
+class AgentEntries(Struct, frozen=True):
+    """All entries of the agent that asks, as ``GET /api/v1/agent/entries`` answers."""
+
+    version: str
+    """For ``after`` in the next question: it is answered once they differ from these."""
+    entries: list[EntryDocument]
+
+
+class AgentSignRequest(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/agent/sign``: an agent asks for a workload of its machine."""
+
+    csr: str
+    """PEM; the key is the workload's."""
+    requested_id: str
+    entry: str
+    """The id of one of the agent's entries."""
+    selectors: list[str]
+    """What the agent has attested of the workload."""
+    ttl: str | None = None
+
+
+class AgentJwtRequest(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/agent/jwt``: a token for a workload of the agent's machine."""
+
+    entry: str
+    selectors: list[str]
+    audience: list[str]
+    ttl: str | None = None
+
+
+class AgentJwt(Struct, frozen=True):
+    """A JWT-SVID."""
+
+    token: str
+    spiffe_id: str
+    expires_at: str
+
+
 # Health
 
 

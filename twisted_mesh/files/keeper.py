@@ -26,10 +26,10 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.files.command import Stop
-from twisted_mesh.files.crls import CrlSet, read_crls
 from twisted_mesh.files.tellers import FAILURES, Part, Teller
 from twisted_mesh.files.writer import FilesWriter
 from twisted_mesh.identity.agent import Agent
+from twisted_mesh.revocation.crl_set import CrlSet, read_crls
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.meters import Reading, Readings, show
 from twisted_mesh.runtime.tasks import Defer, Ticker, spawn

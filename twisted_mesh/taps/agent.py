@@ -1,10 +1,13 @@
-"""``twistd mesh-agent``: keeps an identity as files, for programs that are not of the mesh."""
+"""``twistd mesh-agent``: serves the workloads of a machine, and keeps an identity as files for other programs."""
 
+from collections.abc import Sequence
 from typing import cast
 
+from attrs import define
 from twisted.application.service import IService
 from twisted.internet.threads import deferToThread
 
+from pki.errors import Problem
 from twisted_mesh.files.keeper import FilesKeeper
 from twisted_mesh.files.tellers import by_command, by_signal
 from twisted_mesh.files.writer import FilesWriter
@@ -15,12 +18,33 @@ from twisted_mesh.taps.agent_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import listening_endpoint
 from twisted_mesh.taps.status_port import clear_way, status_site
+from twisted_mesh.taps.workload_socket import WorkloadSocket
+from twisted_mesh.workload.agent_issuer import AgentIssuer
+
+
+@define(eq=False)
+class _Files:
+    """What is kept as files."""
+
+    agent: Agent
+    keeper: FilesKeeper
+
+
+@define(eq=False)
+class _Workloads:
+    """Who is served."""
+
+    agent: Agent
+    issuer: AgentIssuer
+    socket: WorkloadSocket
 
 
 class AgentService(MeshService):
-    """The agent: an identity, its files, its status."""
+    """The agent: an identity of its own and the workloads that it serves, or one in files, or both; and its status."""
 
     options: Options
+    files: _Files | None = None
+    workloads: _Workloads | None = None
 
     def understand(self) -> None:
         """The CA that is asked, and where the status is. Raises :class:`PkiError`."""
@@ -31,11 +55,55 @@ class AgentService(MeshService):
         self.client = options.ca_client(reactor)
 
     async def start(self) -> None:
-        """Own the directory, and bind the status port. Raises :class:`PkiError`."""
+        """Own the directory and the socket, and bind the status port. Raises :class:`PkiError`."""
+        options = self.options
+        if options["name"] is not None:
+            self._serve_workloads()
+        if options["write"]:
+            self._keep_files()
+        memories = Memories(
+            self.reactor, [memory for agent in self._agents for memory in agent.memories]
+        )
+        self.addService(memories)
+        self.status = EndpointStatus(
+            self._agents[-1].manager, self.descriptors, memories, self._troubles, self._lack
+        )
+        self.status.show()
+        if self.status_endpoint is not None:
+            clear_way(options["status"])
+            health = status_site(self.status.questions, options["dns"], self.reactor, self.log)
+            self.listening(
+                self.status_endpoint.listen(health), f"the status address {options['status']}"
+            )
+
+    @property
+    def _agents(self) -> Sequence[Agent]:
+        """Each of its own identity."""
+        return [part.agent for part in (self.workloads, self.files) if part is not None]
+
+    def _serve_workloads(self) -> None:
+        options = self.options
+        # Each shows an identity of its own to the CA.
+        client = options.ca_client(self.reactor) if options["write"] else self.client
+        agent = Agent(
+            client,
+            options.wanted_of_agent(),
+            self.reactor,
+            (),
+            serves=False,
+            connects=False,
+            log=self.log,
+        )
+        issuer = AgentIssuer(agent, self.reactor)
+        socket = WorkloadSocket(options["socket"], "--socket", issuer, self.reactor, self.log)
+        socket.open(self.listening)
+        self.workloads = _Workloads(agent, issuer, socket)
+
+    def _keep_files(self) -> None:
         options, reactor = self.options, self.reactor
         writer = FilesWriter(options["write"])
         writer.take()
-        self.agent = Agent(
+        agent = Agent(
             self.client, options.wanted(), reactor, (), serves=False, connects=False, log=self.log
         )
         tellers = []
@@ -43,8 +111,8 @@ class AgentService(MeshService):
             tellers.append(by_command(options["command"], self.log))
         if options["signal"] is not None:
             tellers.append(by_signal(options["signal"], self.log))
-        self.keeper = FilesKeeper(
-            self.agent,
+        keeper = FilesKeeper(
+            agent,
             writer,
             tellers,
             reactor,
@@ -52,37 +120,58 @@ class AgentService(MeshService):
             defer=deferToThread,
             drain=options["drain"],
         )
-        self.keeper.show()
-        memories = Memories(reactor, self.agent.memories)
-        self.addService(memories)
-        self.status = EndpointStatus(
-            self.agent.manager, self.descriptors, memories, self.keeper.troubles, self.keeper.lack
-        )
-        self.status.show()
-        if self.status_endpoint is not None:
-            clear_way(options["status"])
-            health = status_site(self.status.questions, options["dns"], reactor, self.log)
-            self.listening(
-                self.status_endpoint.listen(health), f"the status address {options['status']}"
-            )
+        keeper.show()
+        self.files = _Files(agent, keeper)
+
+    def _troubles(self) -> Sequence[tuple[str, Problem]]:
+        found: list[tuple[str, Problem]] = []
+        if self.workloads is not None:
+            found += self.workloads.socket.troubles()
+        if self.files is not None:
+            found += self.files.keeper.troubles()
+        return found
+
+    def _lack(self) -> Problem | None:
+        lack = None if self.workloads is None else self.workloads.socket.lack()
+        if lack is None and self.files is not None:
+            lack = self.files.keeper.lack()
+        return lack
 
     async def run(self) -> None:
-        """Get an identity, however long that takes, and keep its files."""
+        """Get an identity, however long that takes, keep its files, and serve workloads."""
         self.open()
-        for service in (*self.agent.services, self.keeper):
-            self.addService(service)
-        self.log.info(
-            "Keeping the files of {spiffe_id} in {directory}",
-            event="keeping-files",
-            spiffe_id=str(self.options["spiffe-id"]),
-            directory=str(self.options["write"]),
-        )
+        for agent in self._agents:
+            for service in agent.services:
+                self.addService(service)
+        if self.workloads is not None:
+            self.addService(self.workloads.issuer)
+            self.log.info(
+                "Serving the workloads of this machine as {spiffe_id} at unix://{path}",
+                event="serving-workloads",
+                spiffe_id=str(self.options["agent-id"]),
+                path=str(self.options["socket"]),
+            )
+        if self.files is not None:
+            self.addService(self.files.keeper)
+            self.log.info(
+                "Keeping the files of {spiffe_id} in {directory}",
+                event="keeping-files",
+                spiffe_id=str(self.options["spiffe-id"]),
+                directory=str(self.options["write"]),
+            )
+
+    async def drain(self, seconds: float) -> None:
+        """End the streams of workloads, and let what is being answered finish."""
+        if self.workloads is not None:
+            await self.workloads.socket.drain(seconds)
 
     async def close(self) -> None:
         """Ask no more, and keep what the next start is to remember."""
-        if hasattr(self, "agent"):
-            self.agent.close()
-            self.agent.witness.remember()
+        if self.workloads is not None:
+            self.workloads.socket.close()
+        for agent in self._agents:
+            agent.close()
+            agent.witness.remember()
 
 
 def makeService(options: Options) -> IService:

@@ -66,6 +66,7 @@ class Held:
     idle_since: float = 0.0
     """By a clock that does not jump; counts while nobody follows."""
     plan: RenewalPlan | None = field(default=None, init=False)
+    is_revoked: bool = field(default=False, init=False)
     failures: int = field(default=0, init=False)
     retry_at: float = field(default=0.0, init=False)
     asking: Deferred[None] | None = field(default=None, init=False)
@@ -138,6 +139,20 @@ class HeldSvids:
             held.plan = RenewalPlan(self.now(), held.plan.expires_at)
         held.retry_at = 0.0
 
+    def review(self) -> None:
+        """Something was revoked: what of it is held is replaced at once, or else withdrawn."""
+        for held in self:
+            if held.svid is not None and not held.is_revoked and self.issuer.is_revoked(held.svid):
+                held.is_revoked = True
+                _log.warn(
+                    "The SVID of {spiffe_id} was revoked: asking for another",
+                    event="workload-svid-revoked",
+                    spiffe_id=str(held.svid.spiffe_id),
+                    serial=f"{held.svid.leaf.serial_number:x}",
+                )
+                self.renew(held)
+                self._look_at(held)
+
     def retry(self) -> None:
         """What has failed may succeed now: ask again."""
         for held in self:
@@ -176,7 +191,11 @@ class HeldSvids:
                 held.asking = spawn(self._ask(held), "the certificate of a workload", _log)
                 if held.asking.called:
                     held.asking = None
-        elif held.svid is None or self.clock.seconds() - held.idle_since >= KEPT_FOR:
+        elif (
+            held.svid is None
+            or held.is_revoked
+            or self.clock.seconds() - held.idle_since >= KEPT_FOR
+        ):
             self._forget(held)
 
     async def _ask(self, held: Held) -> None:
@@ -217,7 +236,7 @@ class HeldSvids:
 
     def _obtained(self, held: Held, svid: X509Svid, issued_at: datetime, seconds: float) -> None:
         is_first = held.svid is None
-        held.svid, held.problem, held.failures = svid, None, 0
+        held.svid, held.problem, held.failures, held.is_revoked = svid, None, 0, False
         ends = svid.validity.not_after
         held.plan = renewal.plan(issued_at, ends, self.rotate_at, self.draw)
         held.retry_at = 0.0
@@ -239,6 +258,8 @@ class HeldSvids:
         held.retry_at = self.clock.seconds() + pause
         is_loud = held.problem is None or held.failures == _KEEPS_FAILING
         held.problem = error
+        if held.is_revoked:
+            held.svid = held.plan = None
         meters.FAILURES.labels("x509").inc()
         (_log.warn if is_loud else _log.debug)(
             "No SVID for {spiffe_id} by the entry {entry}: {reasons}; trying again in {pause:.1f} s",

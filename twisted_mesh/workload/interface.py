@@ -48,6 +48,8 @@ class Sources:
     """Why nothing can be signed now, or why what was known does not count any more; None while all is well."""
     is_over: bool = False
     """Whether ``problem`` is final: the agent was banned. Workloads then have nothing, and are told to stop."""
+    revocations: object = field(default=None, eq=False, repr=False)
+    """Another object whenever what :meth:`IWorkloadIssuer.is_revoked` says may have changed."""
 
 
 class IWorkloadIssuer(Interface):
@@ -60,6 +62,9 @@ class IWorkloadIssuer(Interface):
 
     def watch(changed: Callable[[], None]) -> Callable[[], None]:
         """Have ``changed`` called after each change of :meth:`sources`; what is returned ends that."""
+
+    def is_revoked(svid: X509Svid) -> bool:
+        """Whether, by all that is known now, that certificate is."""
 
     async def issue(
         entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm

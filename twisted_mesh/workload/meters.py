@@ -1,6 +1,6 @@
 """What is counted of the workloads of a machine: ``mesh_workload_*`` of an agent, and of a CA that serves some."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 ISSUED = Counter(
     "mesh_workload_svids_issued",
@@ -25,18 +25,13 @@ PUSHED = Counter(
     "Times that a workload was told what it has now.",
     registry=None,
 )
-STREAMS = Gauge("mesh_workload_streams", "Workloads' streams that are open.", registry=None)
-SVIDS = Gauge("mesh_workload_svids", "SVIDs that are held for workloads.", registry=None)
-ENTRIES = Gauge(
-    "mesh_workload_entries", "Entries that count for the workloads of this machine.", registry=None
-)
 ISSUE_SECONDS = Histogram(
     "mesh_workload_issue_seconds",
     "From asking for a workload's SVID to having it.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
     registry=None,
 )
-ALL = (ISSUED, FAILURES, REFUSALS, PUSHED, STREAMS, SVIDS, ENTRIES, ISSUE_SECONDS)
+ALL = (ISSUED, FAILURES, REFUSALS, PUSHED, ISSUE_SECONDS)
 for _kind in ("x509", "jwt"):
     ISSUED.labels(_kind)
     FAILURES.labels(_kind)

@@ -154,7 +154,7 @@ class Workloads:
             self._tell(following, Snapshot(None, (), Refusal(refusal, is_final=False)))
             return following
         self._following[following] = None
-        self._of_process[_process(caller)] += 1
+        self._of_process[process_of(caller)] += 1
         self._of_user[caller.uid] += 1
         following.unwatch = caller.watch(following.refresh)
         self.refresh(following)
@@ -186,13 +186,14 @@ class Workloads:
         self._sources = sources
         if sources.entries is not before.entries:
             self._rights = Rights(sources.entries)
-        meters.ENTRIES.set(len(sources.entries))
         if sources.is_over:
             self.svids.forget_all()
             self.tokens.forget_all()
         else:
             self.svids.keep({entry.id: None for entry in sources.entries})
             self.tokens.keep({entry.id: None for entry in sources.entries})
+        if sources.revocations is not before.revocations:
+            self.svids.review()
         if before.problem is not None and sources.problem is None:
             self.svids.retry()
         for following in tuple(self._following):
@@ -215,13 +216,12 @@ class Workloads:
         if following not in self._following:
             return
         del self._following[following]
-        _less(self._of_process, _process(following.caller))
+        _less(self._of_process, process_of(following.caller))
         _less(self._of_user, following.caller.uid)
         following.unwatch()
         for held in following.held:
             self.svids.unfollow(held, following.refresh)
         following.held = []
-        self._count()
 
     def _snapshot(self, following: Following) -> Snapshot | None:
         """What it may have; None where it is not known yet."""
@@ -263,7 +263,6 @@ class Workloads:
         for held in former:
             if held not in following.held:
                 self.svids.unfollow(held, following.refresh)
-        self._count()
 
     def _unsigned(self, following: Following) -> PkiError:
         problems = [self._sources.problem, *(held.problem for held in following.held)]
@@ -302,7 +301,7 @@ class Workloads:
         following.told(snapshot)
 
     def _no_room(self, caller: Caller) -> PkiError | None:
-        if self._of_process[_process(caller)] >= self.most_of_process:
+        if self._of_process[process_of(caller)] >= self.most_of_process:
             return Busy(
                 f"this process has {self.most_of_process} streams open: one of each kind is enough, end the others",
                 1,
@@ -319,10 +318,6 @@ class Workloads:
             if following.caller.has_gone():
                 self.refresh(following)
 
-    def _count(self) -> None:
-        meters.STREAMS.set(len(self._following))
-        meters.SVIDS.set(len(self.svids))
-
 
 def _identity(held: Held) -> WorkloadSvid:
     if held.svid is None:
@@ -338,7 +333,7 @@ def _gone() -> CallerGone:
     )
 
 
-def _process(caller: Caller) -> Hashable:
+def process_of(caller: Caller) -> Hashable:
     """A process of a namespace that we cannot look into has no PID here: then each connection counts by itself."""
     return caller.pid or id(caller)
 

@@ -14,8 +14,8 @@ from twisted.logger import LogLevel
 from pki.errors import PkiError, Problem
 from pki.svid.bundle import BundleSet
 from pki.svid.x509svid import X509Svid, load_certificates
-from tests.twisted_mesh.files.published import HOUR, Publishing
 from tests.twisted_mesh.recording import RecordingLog
+from tests.twisted_mesh.revocation.published import HOUR, Publishing
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.files.command import NotTold, Stop
 from twisted_mesh.files.keeper import FilesKeeper

@@ -182,7 +182,7 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         (
             "mesh-agent",
             ["--spiffe-id", "spiffe://mesh.local/x"],
-            "--write is needed: the directory",
+            "--name or --write is needed",
         ),
         (
             "mesh-agent",
@@ -210,6 +210,29 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-server", ["--ttl", "1 hour"], "not a duration"),
         ("mesh-server", ["--rotate-at", "half"], "from 0.1 to 0.9, like 0.5"),
         ("mesh-server", ["--rotate-at", "nan"], "from 0.1 to 0.9"),
+        ("mesh-agent", ["--name", "web-1"], "--name needs a CA at https://"),
+        ("mesh-agent", ["--name", "Web 1"], "--name is 1 to 64 lower-case letters"),
+        ("mesh-agent", ["--socket", "/tmp/x", "--write", "w"], "--spiffe-id is needed"),
+        (
+            "mesh-agent",
+            ["--write", "w", "--spiffe-id", "spiffe://mesh.local/x", "--socket", "/tmp/x"],
+            "--socket is for an agent that has a --name",
+        ),
+        (
+            "mesh-agent",
+            ["--name", "a", "--spiffe-id", "spiffe://mesh.local/x"],
+            "an agent is spiffe://mesh.local/mesh/agent/a by its --name",
+        ),
+        (
+            "mesh-agent",
+            ["--name", "a", "--ca-url", "https://ca.test", "--on-update", "true"],
+            "--on-update is for the files of --write",
+        ),
+        (
+            "mesh-agent",
+            ["--name", "a", "--ca-url", "https://ca.test", "--socket", f"/tmp/{'x' * 120}"],
+            "too long for a unix socket",
+        ),
         ("mesh-server", ["--rotate-at", "1"], "from 0.1 to 0.9"),
     ],
 )

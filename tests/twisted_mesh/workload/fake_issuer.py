@@ -93,6 +93,7 @@ class FakeIssuer:
     waiting: list[Deferred[None]] = field(factory=list)
     asked: list[tuple[str, frozenset[Selector]]] = field(factory=list)
     tokens: list[tuple[str, tuple[str, ...]]] = field(factory=list)
+    revoked: list[X509Svid] = field(factory=list)
     watchers: list[Callable[[], None]] = field(factory=list)
 
     def sources(self) -> Sources:
@@ -114,6 +115,9 @@ class FakeIssuer:
         for one in waiting:
             if not one.called:
                 one.callback(None)
+
+    def is_revoked(self, svid: X509Svid) -> bool:
+        return svid in self.revoked
 
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm

@@ -425,6 +425,28 @@ def test_a_certificate_for_another_id_is_never_handed_out(machine: Machine) -> N
     assert "certified spiffe://mesh.local/service/b" in machine.follow().refused[1]
 
 
+def test_an_svid_that_is_revoked_is_replaced_at_once(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    first = told.last.svids[0].svid
+    machine.issuer.revoked.append(first)
+    machine.issuer.say(revocations=object())
+    assert told.last.svids[0].svid is not first
+    assert len(told.snapshots) == 2
+
+
+def test_an_svid_that_is_revoked_and_cannot_be_replaced_is_withdrawn(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    told = machine.follow()
+    machine.issuer.revoked.append(told.last.svids[0].svid)
+    machine.issuer.trouble = CaAway("no answer")
+    machine.issuer.say(revocations=object())
+    assert not told.refused[0]
+    machine.issuer.trouble = None
+    machine.reactor.advance(1)
+    assert told.ids == ["/service/a"]
+
+
 def test_a_short_life_is_renewed_in_time(machine: Machine) -> None:
     machine.issuer.lifetime = timedelta(seconds=10)
     machine.issuer.say(entries=[entry("a", US)])

@@ -7,9 +7,9 @@ import pytest
 
 from pki.errors import PkiError
 from pki.keys import MemoryKey
-from tests.twisted_mesh.files.published import HOUR, Publishing
+from tests.twisted_mesh.revocation.published import HOUR, Publishing
 from twisted_mesh.api.messages import IssuerCrl, PublishedCrls
-from twisted_mesh.files.crls import CrlMissing, CrlSet, read_crls
+from twisted_mesh.revocation.crl_set import CrlMissing, CrlSet, read_crls
 from twisted_mesh.testing import MemoryCa, at_once
 
 
