@@ -21,6 +21,8 @@ _SEGMENT = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
 
 #: The path segment below which only the mesh's own components live.
 RESERVED_SEGMENT = "mesh"
+#: The path segments below which each agent has its name.
+AGENTS = (RESERVED_SEGMENT, "agent")
 
 
 class NotASpiffeId(Malformed):
@@ -97,6 +99,11 @@ class SpiffeId:
     def is_reserved(self) -> bool:
         """Whether the ID is in ``/mesh/**``, where only the mesh's own components live."""
         return self.segments[:1] == (RESERVED_SEGMENT,)
+
+    @property
+    def agent(self) -> str | None:
+        """The name of the agent that it is the ID of; None where it is none's."""
+        return self.segments[2] if self.segments[:2] == AGENTS and len(self.segments) == 3 else None
 
     @property
     def is_ca(self) -> bool:

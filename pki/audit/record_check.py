@@ -29,6 +29,9 @@ _MEMBERS = frozenset(
         "keys",
         "comment",
         "common_name",
+        "parent",
+        "hint",
+        "banned",
     )
 )
 

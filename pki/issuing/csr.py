@@ -166,7 +166,7 @@ def _requested_id(
                 Code.NOT_AN_SVID, "a workload's ID has a path", f"ask for {spiffe_id}/service/NAME"
             )
         )
-    elif spiffe_id.is_reserved:
+    elif spiffe_id.is_reserved and spiffe_id.agent is None:
         problems.append(
             _problem(
                 Code.RESERVED_ID,

@@ -27,6 +27,7 @@ DEFAULT_ENTRY = "default"
 
 _MAX = 64
 _LONGEST_COMMENT = 200
+_LONGEST_HINT = 200
 
 T = TypeVar("T")
 
@@ -53,6 +54,10 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     comment: str = ""
     common_name: str | msgspec.UnsetType = msgspec.UNSET
     """What the subject has in place of the ID's last path segment; no other entry has it. Unset for none."""
+    parent: str | msgspec.UnsetType = msgspec.UNSET
+    """The ID of the agent through which alone it counts. Unset for none: then it counts at the CA itself."""
+    hint: str | msgspec.UnsetType = msgspec.UNSET
+    """What a workload that has several IDs is told this one is for (SPIFFE Workload API). Unset for none."""
 
     def facts(self) -> dict[str, str]:
         """All of it that is not empty, lists joined, as the audit log has it."""
@@ -68,6 +73,15 @@ class EntryDocument(EntryMembers, frozen=True):
     """The same with the entry's id, which comes first."""
 
     id: str
+    agent: str | msgspec.UnsetType = msgspec.UNSET
+    """The name of the agent whose own ID it buys, and which nobody can ask for by hand. Unset for any other."""
+    banned: bool | msgspec.UnsetType = msgspec.UNSET
+    """True where it says instead that this agent may not come again."""
+
+    def facts(self) -> dict[str, str]:
+        """The same of the whole, but for the id."""
+        said = super().facts()
+        return {**said, "banned": "true"} if self.banned is True else said
 
 
 @frozen
@@ -90,6 +104,12 @@ class RegistrationEntry:
     comment: str = ""
     common_name: str = ""
     """What the subject has; empty for the ID's last path segment, which many IDs may share."""
+    parent: SpiffeId | None = None
+    """The agent through which alone it counts; None where it counts at the CA itself."""
+    hint: str = ""
+    """For a workload that has several IDs: what this one is for."""
+    is_ban: bool = False
+    """Whether it says of an agent that it may not come again: then it buys nothing."""
 
     def is_met_by(self, selectors: Collection[Selector]) -> bool:
         """Whether all of its selectors are among ``selectors``."""
@@ -100,9 +120,25 @@ class RegistrationEntry:
         return tuple(sorted(s for s in self.selectors if s not in selectors))
 
     @property
+    def agent(self) -> str | None:
+        """The name of the agent whose own ID it buys; None for an entry of workloads."""
+        return self.spiffe_id.agent
+
+    @classmethod
+    def of_agent(
+        cls, entry_id: str, agent_id: SpiffeId, *, is_ban: bool = False
+    ) -> "RegistrationEntry":
+        """What buys an agent its own ID: a join token that is made for it, and nothing else.
+
+        ``is_ban``: what says that it may not come again. No token is made for that.
+        """
+        selectors = frozenset({Selector("token", entry_id)})
+        return cls(entry_id, selectors, IdTemplate.of(agent_id), is_ban=is_ban)
+
+    @property
     def is_of_token(self) -> bool:
         """Whether it was made together with a join token: nothing but a token of its own lets anybody in."""
-        return self.selectors == {Selector("token", self.id)}
+        return self.selectors == {Selector("token", self.id)} and not self.is_ban
 
     def members(self) -> EntryDocument:
         """What it says, lists in their order and selectors sorted."""
@@ -117,7 +153,19 @@ class RegistrationEntry:
             keys=[str(algorithm) for algorithm in self.keys],
             comment=self.comment,
             common_name=self.common_name or msgspec.UNSET,
+            parent=msgspec.UNSET if self.parent is None else str(self.parent),
+            hint=self.hint or msgspec.UNSET,
+            agent=self.agent or msgspec.UNSET,
+            banned=self.is_ban or msgspec.UNSET,
         )
+
+    @classmethod
+    def of_members(cls, said: EntryDocument, trust_domain: TrustDomain) -> "RegistrationEntry":
+        """The inverse of :meth:`members`, also for an agent's, which nobody can make by hand. Raises :class:`Malformed`
+        and what :func:`read_entry` raises."""
+        if not said.agent:
+            return read_entry(said.id, trust_domain, said)
+        return cls.of_agent(said.id, SpiffeId.parse(said.spiffe_id), is_ban=said.banned is True)
 
     def to_document(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
@@ -133,7 +181,7 @@ class RegistrationEntry:
         try:
             found = EntryDocument(**msgspec.structs.asdict(_decode(document)))
             authority = found.spiffe_id.removeprefix("spiffe://").partition("/")[0]
-            entry = read_entry(found.id, TrustDomain.parse(authority), found)
+            entry = cls.of_members(found, TrustDomain.parse(authority))
             # A key twice, a name twice, a space: whatever is read is held against what we write.
             canonical = entry.to_document()
         except PkiError as error:
@@ -214,6 +262,14 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
             "it is for an entry that buys one ID: many IDs with one name cannot be told apart by it"
         )
         problems.append(_problem("common_name", rule))
+    parents = each("parent", [said.parent] if said.parent else [], SpiffeId.parse)
+    for parent in parents:
+        if parent.agent is None or parent.trust_domain != trust_domain:
+            rule = f"it is the ID of an agent: spiffe://{trust_domain}/mesh/agent/NAME"
+            problems.append(_problem("parent", rule))
+    hint = said.hint or ""
+    if len(hint) > _LONGEST_HINT or not hint.isprintable():
+        problems.append(_problem("hint", f"it is one line of at most {_LONGEST_HINT} characters"))
     if problems:
         raise Refused(problems)
     return RegistrationEntry(
@@ -227,6 +283,8 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         tuple(dict.fromkeys(algorithms)),
         said.comment,
         common_name,
+        parents[0] if parents else None,
+        hint,
     )
 
 

@@ -76,10 +76,24 @@ class IdTemplate:
     def __str__(self) -> str:
         return f"spiffe://{self.trust_domain}/{'/'.join(self.segments)}"
 
+    @classmethod
+    def of(cls, spiffe_id: SpiffeId) -> Self:
+        """That one ID, which may be one of the mesh's own."""
+        return cls(spiffe_id.trust_domain, spiffe_id.segments)
+
     @property
     def is_literal(self) -> bool:
         """Whether it is one ID, whoever asks."""
         return not any("{" in s or s in ("*", "**") for s in self.segments)
+
+    @property
+    def agent(self) -> str | None:
+        """The name of the agent whose ID it is; None where it is none's."""
+        return (
+            SpiffeId(self.trust_domain, f"/{'/'.join(self.segments)}").agent
+            if self.is_literal
+            else None
+        )
 
     def fill(self, selectors: Collection[Selector]) -> SpiffePattern:
         """The IDs that a caller with those selectors gets. Raises :class:`CannotFill`."""

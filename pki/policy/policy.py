@@ -9,11 +9,14 @@ from attrs import frozen
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest
-from pki.policy.entry import RegistrationEntry, candidates
+from pki.policy.entry import RegistrationEntry, candidates, shortfalls
 from pki.policy.selector import Selector, spoken
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.validity import format_duration
+
+#: Between the proof and a serial. No ID has a space in it.
+_SERIAL = " serial "
 
 
 class Action(StrEnum):
@@ -43,6 +46,10 @@ class Action(StrEnum):
     LIVENESS = "liveness"
     READINESS = "readiness"
     METRICS = "metrics"
+    SERVE_WORKLOADS = "serve-workloads"
+    """Of an agent: its entries, and certificates and tokens for workloads of its machine."""
+    READ_AGENTS = "read-agents"
+    CHANGE_AGENTS = "change-agents"
 
 
 class Kind(StrEnum):
@@ -76,11 +83,16 @@ class Principal:
     def evidence(self) -> str:
         """The proof with the serial that was presented: what descends from a stolen key shows it."""
         return (
-            self.proof if self.serial is None else f"{self.proof} serial {serial_hex(self.serial)}"
+            self.proof if self.serial is None else f"{self.proof}{_SERIAL}{serial_hex(self.serial)}"
         )
 
     def __str__(self) -> str:
         return str(self.spiffe_id) if self.spiffe_id else f"{self.kind} ({self.proof})"
+
+
+def evidence_of(spiffe_id: SpiffeId) -> str:
+    """What the evidence begins with of everybody who proves that ID by a certificate, and of nobody else."""
+    return f"{Selector('x509', str(spiffe_id))}{_SERIAL}"
 
 
 @frozen
@@ -144,6 +156,9 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
     whoever may sign at all, :func:`grant` decides.
     """
+    if action is Action.SERVE_WORKLOADS:
+        demand_proof(principal, action)
+        return _permit_agent(principal)
     if action in _WITHOUT_PROOF or principal.kind is Kind.ADMINISTRATOR:
         return
     if action is Action.SIGN and principal.selectors:
@@ -158,6 +173,14 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
         "administrators-only",
         f"{principal} may not do {action}: that is for administrators{others}",
     )
+
+
+def _permit_agent(principal: Principal) -> None:
+    if principal.spiffe_id is None or principal.spiffe_id.agent is None:
+        raise Forbidden(
+            "agents-only",
+            f"{principal} is no agent: agents have a token of their own to join with (mesh-ctl agent token create)",
+        )
 
 
 @frozen
@@ -200,9 +223,41 @@ def grant(
     try:
         return _granted(principal, request, entries, lifetimes)
     except Forbidden:
-        if not principal.issues:
+        if not principal.issues or request.spiffe_id.is_reserved:
             raise
         return Grant(None, lifetimes.grant(request.ttl))
+
+
+def grant_through(
+    agent: Principal,
+    entry: RegistrationEntry,
+    request: IssuanceRequest,
+    stated: frozenset[Selector],
+    lifetimes: "Lifetimes",
+) -> Grant:
+    """What ``entry`` lets ``agent`` have for a workload of which it states those selectors; default deny.
+
+    They are the agent's word. Raises :class:`NoProof`, :class:`Forbidden`, :class:`TtlOutOfRange`.
+    """
+    demand_parent(agent, entry)
+    missing = entry.missing(stated)
+    if missing:
+        raise Forbidden(
+            "selectors-of-entry",
+            f"the entry {entry.id} wants {spoken(missing)} too; stated: {spoken(stated)}",
+        )
+    reasons = tuple(shortfalls(entry, request, stated))
+    if reasons:
+        detail = "; ".join(reason.detail for reason in reasons)
+        raise Forbidden(reasons[0].rule, f"{agent} asks by the entry {entry.id}, but {detail}")
+    return _bought(entry, request, lifetimes)
+
+
+def demand_parent(agent: Principal, entry: RegistrationEntry) -> None:
+    """Refuse whoever is not the agent of ``entry``. Raises :class:`NoProof`, :class:`Forbidden`."""
+    permit(agent, Action.SERVE_WORKLOADS)
+    if entry.parent is None or entry.parent != agent.spiffe_id:
+        raise Forbidden("own-entries-only", f"the entry {entry.id} is not of {agent}")
 
 
 def _granted(
@@ -223,7 +278,10 @@ def _granted(
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
-    entry = nearest.entry
+    return _bought(nearest.entry, request, lifetimes)
+
+
+def _bought(entry: RegistrationEntry, request: IssuanceRequest, lifetimes: "Lifetimes") -> Grant:
     if request.ttl is not None:
         return Grant(entry.id, lifetimes.grant(request.ttl), entry.common_name)
     most = min(entry.max_ttl or lifetimes.maximum, lifetimes.maximum)

@@ -13,6 +13,9 @@ from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
+    AgentEnded,
+    AgentRow,
+    AgentRows,
     BackupRequest,
     BackupSignature,
     CertificateDetails,
@@ -20,10 +23,12 @@ from twisted_mesh.api.messages import (
     Deleted,
     Detached,
     DetachRequest,
+    EndAgent,
     Health,
     JwtKeyRows,
     KnownConnections,
     MadeToken,
+    NewAgentToken,
     NewRegistration,
     NewToken,
     Registration,
@@ -138,6 +143,22 @@ class Administration:
     async def retire_jwt_key(self, kid: str, reason: str) -> JwtKeyRows:
         """Have a key and all tokens of it believed no more; the keys after that."""
         return await self._delete(_path("jwt/keys", kid), reason, JwtKeyRows)
+
+    async def agents(self) -> list[AgentRow]:
+        """Every agent that is known, or banned, by name."""
+        return (await self._get("/api/v1/agents", {}, AgentRows)).agents
+
+    async def agent(self, name: str) -> AgentRow:
+        """One agent. One that nobody knows: :class:`CaRefused` with status 404."""
+        return await self._get(_path("agents", name), {}, AgentRow)
+
+    async def create_agent_token(self, new: NewAgentToken) -> MadeToken:
+        """Make a join token for an agent. Its text is in this answer and in no other."""
+        return await self._post("/api/v1/agents", new, MadeToken)
+
+    async def end_agent(self, name: str, how: EndAgent) -> AgentEnded:
+        """Evict, ban or unban an agent."""
+        return await self._post(_path("agents", name), how, AgentEnded)
 
     async def health(self) -> Health:
         """What the CA says of itself."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -14,12 +14,24 @@ from pki.errors import PkiError, Problem, Refused, discreet
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 from pki.policy.policy import Principal, administrator
 from pki.policy.selector import Selector, spoken
+from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
+from twisted_mesh.stores.commands import (
+    CreateEntry,
+    DeleteEntry,
+    EndAgent,
+    SettleDefaultEntry,
+)
 from twisted_mesh.stores.interface import IStore
-from twisted_mesh.stores.records import StoredEntry, StoreError, Unknown
+from twisted_mesh.stores.records import (
+    IssuedCertificate,
+    StoredEntry,
+    StoreError,
+    Unknown,
+)
 
 _log = logger("ca")
 
@@ -49,6 +61,12 @@ class EntryInFile(PkiError):
     code = Code.ENTRY_IN_FILE
 
 
+class EntryOfAgent(PkiError):
+    """An agent's own entry ends with the agent, and its ban by being taken back."""
+
+    code = Code.CONFLICT
+
+
 @frozen
 class Registered:
     """An entry, where it is kept, and whether it counts now."""
@@ -76,6 +94,12 @@ class RegistrationEntries:
     _stored: dict[str, StoredEntry] = field(factory=dict, init=False)
     _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
     _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
+    _by_parent: dict[SpiffeId, tuple[RegistrationEntry, ...]] = field(factory=dict, init=False)
+    """Of each agent, by id. While an agent's are the same, so is the tuple."""
+    _by_agent: dict[str, list[RegistrationEntry]] = field(factory=dict, init=False)
+    _banned: set[str] = field(factory=set, init=False)
+    """Agents that may not come again."""
+    _watching: list[Callable[[], None]] = field(factory=list, init=False)
 
     async def load(self) -> None:
         """Read the entries of the store. Raises :class:`StoreError`."""
@@ -138,13 +162,31 @@ class RegistrationEntries:
             for selector in principal.selectors
             for entry in self._by_selector.get(selector, ())
         }
-        if principal.entry is not None and (kept := self._honoured.get(principal.entry)):
+        if principal.entry is not None and (kept := self.entry_of(principal.entry)):
             found[kept.id] = kept
         return [entry for entry in found.values() if only in (None, entry.id)]
 
     def entry_of(self, entry_id: str) -> RegistrationEntry | None:
-        """The entry of that id, if there is one and it counts."""
-        return self._honoured.get(entry_id)
+        """The entry of that id, if there is one and it counts for whoever comes to the CA itself."""
+        entry = self._honoured.get(entry_id)
+        return entry if entry is not None and entry.parent is None else None
+
+    def of_parent(self, agent_id: SpiffeId) -> tuple[RegistrationEntry, ...]:
+        """Those that count through that agent, by id; the same tuple until one of them is another."""
+        return self._by_parent.get(agent_id, ())
+
+    def of_agent(self, name: str) -> tuple[RegistrationEntry, ...]:
+        """What buys that agent its own ID, and what says that it may not come again."""
+        return tuple(self._by_agent.get(name, ()))
+
+    def is_banned(self, name: str) -> bool:
+        """Whether the agent of that name may not come again."""
+        return name in self._banned
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have ``changed`` called after each change; what is returned ends that."""
+        self._watching.append(changed)
+        return lambda: self._watching.remove(changed)
 
     def lets_in(self, selectors: frozenset[Selector]) -> bool:
         """Whether somebody with these selectors is a workload of this CA at all."""
@@ -170,19 +212,39 @@ class RegistrationEntries:
     async def _create(
         self, principal: Principal, entry: RegistrationEntry, reason: str
     ) -> Registered:
-        act = self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
+        act = self._creation(principal, entry, reason)
         stored = StoredEntry(entry, self.now())
         await self.store.apply(CreateEntry(entry, stored.created_at, act))
         self.took(stored)
         return self._registered(stored)
 
     async def delete(self, principal: Principal, entry_id: str, reason: str) -> datetime:
-        """From now on it buys nothing, and its tokens neither; when. Raises :class:`Unknown`, :class:`EntryInFile`."""
+        """From now on it buys nothing, and its tokens neither; when.
+
+        Raises :class:`Unknown`, :class:`EntryInFile`, :class:`EntryOfAgent`.
+        """
         known = self.find(entry_id)
         if known.source is Source.FILE:
             raise EntryInFile(
                 f"the entry {entry_id} is in the file of --entries: take it out there, and send the CA SIGHUP"
             )
+        if known.entry.agent is not None:
+            # By itself it would leave what the agent has obtained.
+            name, cure = known.entry.agent, "unban" if known.entry.is_ban else "evict"
+            raise EntryOfAgent(
+                f"the entry {entry_id} is that of the agent {name}: mesh-ctl agent {cure} {name} takes it away"
+            )
+        return await self._delete(principal, known, reason)
+
+    async def unban(self, principal: Principal, name: str, reason: str) -> bool:
+        """Let that agent come again. Whether it was banned."""
+        bans = [known for known in self.all() if known.entry.is_ban and known.entry.agent == name]
+        for known in bans:
+            await self._delete(principal, known, reason)
+        return bool(bans)
+
+    async def _delete(self, principal: Principal, known: Registered, reason: str) -> datetime:
+        entry_id = known.entry.id
         act = self._act(principal, "delete-entry", entry_id, reason, facts_of(known.entry))
         at = self.now()
         await self.store.apply(DeleteEntry(entry_id, at, act))
@@ -196,6 +258,40 @@ class RegistrationEntries:
             requester=str(principal),
         )
         return at
+
+    async def end_agent(
+        self, principal: Principal, agent: SpiffeId, reason: Reason, why: str, *, bans: bool
+    ) -> tuple[IssuedCertificate, ...]:
+        """Delete what buys that agent its ID, and revoke its certificates and all that it has obtained.
+
+        ``bans``: it may not come again either. All of it is one step. What was revoked; whoever has to hear of
+        that is not told. Raises :class:`StoreError`.
+        """
+        own = [entry for entry in self.of_agent(agent.name) if not entry.is_ban]
+        made: StoredEntry | None = None
+        if bans and not self.is_banned(agent.name):
+            made = StoredEntry(
+                RegistrationEntry.of_agent(new_entry_id(), agent, is_ban=True), self.now()
+            )
+        revoked = await self.store.apply(
+            EndAgent(
+                agent,
+                self.now(),
+                reason,
+                tuple(
+                    (e.id, self._act(principal, "delete-entry", e.id, why, facts_of(e)))
+                    for e in own
+                ),
+                self.log.entry(Act.REVOKE, principal, "", {"reason": str(reason)}),
+                None if made is None else (made, self._creation(principal, made.entry, why)),
+            )
+        )
+        for entry in own:
+            self._stored.pop(entry.id, None)
+        if made is not None:
+            self._stored[made.entry.id] = made
+        self._index()
+        return revoked
 
     def took(self, stored: StoredEntry) -> None:
         """An entry has come to be in the store."""
@@ -250,6 +346,9 @@ class RegistrationEntries:
             if entry.common_name and other != entry.id:
                 raise NameTaken.by(entry, other)
 
+    def _creation(self, principal: Principal, entry: RegistrationEntry, reason: str) -> Entry:
+        return self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
+
     def _act(
         self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]
     ) -> Entry:
@@ -257,21 +356,39 @@ class RegistrationEntries:
         return self.log.entry(Act.ADMINISTER, principal, f"entry {entry_id}", told)
 
     def _registered(self, stored: StoredEntry) -> Registered:
-        is_default = stored.entry.id == DEFAULT_ENTRY
+        entry = stored.entry
+        is_default = entry.id == DEFAULT_ENTRY
         return Registered(
-            stored.entry,
+            entry,
             Source.DEFAULT if is_default else Source.STORE,
-            not (is_default and self.is_exposed),
+            not (is_default and self.is_exposed) and entry.agent not in self._banned,
             stored.created_at,
         )
 
     def _index(self) -> None:
+        agents: dict[str, list[RegistrationEntry]] = defaultdict(list)
+        for stored in self._stored.values():
+            if stored.entry.agent is not None:
+                agents[stored.entry.agent].append(stored.entry)
+        self._by_agent = dict(agents)
+        self._banned = {name for name, own in agents.items() if any(e.is_ban for e in own)}
         index: dict[Selector, list[RegistrationEntry]] = defaultdict(list)
+        children: dict[SpiffeId, list[RegistrationEntry]] = defaultdict(list)
         self._honoured = {known.entry.id: known.entry for known in self.all() if known.is_honoured}
         for entry in self._honoured.values():
-            # Under one of its selectors: whoever meets the entry has that one too.
-            index[min(entry.selectors)].append(entry)
+            if entry.parent is not None:
+                children[entry.parent].append(entry)
+            else:
+                # Under one of its selectors: whoever meets the entry has that one too.
+                index[min(entry.selectors)].append(entry)
         self._by_selector = dict(index)
+        before = self._by_parent
+        self._by_parent = {}
+        for agent, found in children.items():
+            new, old = tuple(sorted(found, key=lambda entry: entry.id)), before.get(agent)
+            self._by_parent[agent] = old if old is not None and old == new else new
+        for changed in tuple(self._watching):
+            changed()
 
 
 def new_entry_id() -> str:

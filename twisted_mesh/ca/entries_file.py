@@ -96,4 +96,6 @@ def _meaning(entry: RegistrationEntry) -> str:
     """Eight digits that change with who gets what: a certificate is renewed under the entry that bought it,
     and not under another that has taken its name."""
     told = f"{spoken(entry.selectors)} {entry.spiffe_id}"
+    if entry.parent is not None:
+        told += f" {entry.parent}"
     return hashlib.sha256(told.encode()).hexdigest()[:8]

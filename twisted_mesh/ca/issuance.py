@@ -16,6 +16,7 @@ from pki.issuing.profile import OCSP_RESPONDER
 from pki.keys import MemoryKey
 from pki.policy.entry import DEFAULT_ENTRY
 from pki.policy.policy import Grant, Principal, administrator
+from pki.policy.selector import Selector, spoken
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Revocation
@@ -70,6 +71,8 @@ class Purchase:
     request_key: str | None = None
     """What the request is known by if it is repeated."""
     token: IssuedToken | None = None
+    stated: frozenset[Selector] | None = None
+    """Of a workload, by its agent, who is the principal then; None where the principal asks for itself."""
 
 
 @define(eq=False)
@@ -130,8 +133,11 @@ class Issuance:
         }
         if bought_by is not None:
             facts["entry"] = bought_by
+        stated = purchase.stated
+        if stated is not None:
+            facts["stated"] = spoken(stated)
         act = self.log.entry(
-            Act.ISSUE if principal.serial is None else Act.RENEW,
+            Act.ISSUE if principal.serial is None or stated is not None else Act.RENEW,
             principal,
             serial_hex(draft.serial),
             facts,

@@ -67,6 +67,8 @@ class JoinTokens:
             raise NotByToken(
                 f"the entry {entry.id} has no token selector: make one that has (mesh-ctl token create --spiffe-id …)"
             )
+        if entry.parent is not None or entry.is_ban:
+            raise NotByToken(f"the entry {entry.id} buys nothing for who comes to the CA itself")
         is_new = not self.entries.is_known(entry.id)
         if self.entries.is_filed(entry.id):
             raise NotByToken(

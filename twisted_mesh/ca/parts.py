@@ -10,6 +10,7 @@ from pki.errors import Problem
 from pki.policy.policy import Lifetimes
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
+from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.connection_reports import ConnectionReports
@@ -70,6 +71,9 @@ class CaParts:
     """What endpoints say of their connections."""
     notifier: Notifier | None
     """Who waits for news; without one nobody waits."""
+    agents: Agents
+    agents_notifier: Notifier | None
+    """Agents that wait for their entries to change."""
     rotator: Rotator | None
     """Replaces issuing CAs, and takes the root's key away; None where no keys are kept in files."""
     jwt: JwtIssuer | None = None
@@ -108,14 +112,23 @@ class CaParts:
         notifier = current.notifier
         told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
         listener = RevocationListeners(told, _log)
+        certificates = CertificateAuthority(
+            issuance, publisher, listener, responder.fair_queue, Quota(now, allowance)
+        )
+        tokens = JoinTokens(store, log, now, issuance.entries)
+        agents_notifier = None
+        if notifier is not None:
+            # Each agent waits for two things: what is left of the connections is for those who do not wait.
+            most = max(1, notifier.most // 4)
+            agents_notifier = Notifier(notifier.clock, most, notifier.most_of_one)
+        if agents_notifier is not None:
+            _ = issuance.entries.watch(agents_notifier.announce)
         return cls(
-            certificates=CertificateAuthority(
-                issuance, publisher, listener, responder.fair_queue, Quota(now, allowance)
-            ),
+            certificates=certificates,
             record=CertificateRecord(store),
             current=current,
             entries=issuance.entries,
-            tokens=JoinTokens(store, log, now, issuance.entries),
+            tokens=tokens,
             issuance=issuance,
             own=own,
             write_offs=WriteOffs(issuance, listener),
@@ -137,9 +150,17 @@ class CaParts:
             ),
             reports=ConnectionReports(seconds, connections),
             notifier=notifier,
+            agents=Agents(issuance.entries, tokens, certificates, store, now),
+            agents_notifier=agents_notifier,
             rotator=rotator,
             jwt=jwt,
         )
+
+    def let_go(self) -> None:
+        """Have nobody wait for news any more."""
+        for notifier in (self.notifier, self.agents_notifier):
+            if notifier is not None:
+                notifier.close()
 
     @property
     def authorities(self) -> Authorities:

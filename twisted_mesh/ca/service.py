@@ -12,7 +12,9 @@ from pki.errors import PkiError, Problem, Refused
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
 from pki.policy import policy
+from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Action, Forbidden, Principal
+from pki.policy.selector import Selector
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.authorities import CurrentAuthorities
@@ -133,12 +135,31 @@ class CertificateAuthority:
             for waiting in self._requests.pop(request_key):
                 waiting.callback(None)
 
+    async def sign_through(
+        self,
+        agent: Principal,
+        entry: RegistrationEntry,
+        stated: frozenset[Selector],
+        csr: bytes,
+        requested_id: str,
+        *,
+        ttl: timedelta | None,
+    ) -> Issued:
+        """For a workload of which ``agent`` states those selectors. Raises :class:`PkiError` with every reason."""
+        self.issuance.log.demand_intact()
+        policy.demand_parent(agent, entry)
+        request = self._request(csr, requested_id, ttl)
+        granted = policy.grant_through(agent, entry, request, stated, self.authorities.lifetimes)
+        return await self._sign(request, Purchase(agent, granted, stated=stated))
+
     async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         """When it is the caller's turn. Raises :class:`QuotaUsedUp`, :class:`Busy`."""
         charged = str(request.spiffe_id), purchase.grant.entry
         self.quota.charge(*charged)
         try:
-            async with self.fair_queue.enter(purchase.principal.proof, charged[1]):
+            # An agent is one, whatever entries it asks by.
+            holder = charged[1] if purchase.stated is None else None
+            async with self.fair_queue.enter(purchase.principal.proof, holder):
                 return await self._sign_now(request, purchase)
         except BaseException:  # a caller that hangs up, too
             self.quota.give_back(*charged)
@@ -234,10 +255,17 @@ class CertificateAuthority:
                 reason=str(reason),
                 requester=str(principal),
             )
+        await self.tell_revoked(revoked)
+        return revoked
+
+    async def tell_revoked(self, revoked: Sequence[IssuedCertificate]) -> None:
+        """Have endpoints hear of what is revoked on record, and wait for CRLs that say so.
+
+        Raises :class:`NotPublished` where there can be none now; all have heard of it then, too.
+        """
         self.listener.revoked([revocation_of(found) for found in revoked])
         for issuer in {found.issuer for found in revoked}:
             await self.publisher.published(issuer)
-        return revoked
 
     def _act_of(self, principal: Principal, known: IssuedCertificate, reason: Reason) -> Entry:
         facts = {"spiffe_id": str(known.spiffe_id), "reason": str(reason)}

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from pki.audit.log import Entry
 from pki.policy.entry import RegistrationEntry
+from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate, IssuedToken, LogHead, StoredEntry
 
@@ -133,6 +134,26 @@ class SettleDefaultEntry(Returning[bool]):
 
 
 @frozen
+class EndAgent(Returning[tuple[IssuedCertificate, ...]]):
+    """End an agent, and all that it has obtained, in one step.
+
+    Its entries are deleted with their tokens; what is good or still to be signed of its own certificates, and of
+    those that were signed on the word of one of these, is revoked, as by :class:`Revoke`. Result: these. From then
+    on nothing can be recorded for whoever proves itself by one of them.
+    """
+
+    agent: SpiffeId
+    at: datetime
+    reason: Reason
+    deletions: tuple[tuple[str, Entry], ...]
+    """Its entries, each with its act; those that are gone already are passed over."""
+    revocation: Entry
+    """What the acts of revocation are like; each has the serial and the ID of its own certificate."""
+    ban: tuple[StoredEntry, Entry] | None = None
+    """What says that it may not come again, and the act; None where it may."""
+
+
+@frozen
 class CreateToken(Returning[None]):
     """Keep a new join token, and the entry that is made for it. Result: None.
 
@@ -225,6 +246,7 @@ Command = (
     | CreateEntry
     | DeleteEntry
     | SettleDefaultEntry
+    | EndAgent
     | CreateToken
     | RevokeToken
     | TakeCrlNumber

@@ -39,6 +39,7 @@ from twisted_mesh.stores.schema import (
     feed,
     intents,
     microseconds,
+    of_agent,
     of_key,
     serial_text,
     time_of,
@@ -224,6 +225,8 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         yield _c.serial == serial_text(query.serial)
     if query.entry is not None:
         yield _c.entry == query.entry
+    if query.agent is not None:
+        yield of_agent(query.agent)
     if query.issuer is not None:
         yield _c.issuer == query.issuer
     if query.key is not None:

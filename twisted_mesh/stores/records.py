@@ -147,6 +147,8 @@ class Query:
     key: str | None = None
     entry: str | None = None
     """The registration entry that bought it."""
+    agent: SpiffeId | None = None
+    """The certificates of that agent, and what was signed on the word of one of these."""
     serial: int | None = None
     expires_before: datetime | None = None
     expires_after: datetime | None = None

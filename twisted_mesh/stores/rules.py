@@ -16,12 +16,13 @@ from pki.audit.log import Entry
 from pki.errors import printable
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Reason
-from twisted_mesh.stores import bulk, entries, log, tokens
+from twisted_mesh.stores import agents, bulk, entries, log, tokens
 from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
     CreateToken,
     DeleteEntry,
+    EndAgent,
     ExtendLog,
     Outcome,
     Probe,
@@ -80,6 +81,8 @@ def apply(connection: Connection, command: Command) -> Outcome:
             return _revoke(connection, command)
         case RevokeAll():
             return bulk.revoke_all(connection, command)
+        case EndAgent():
+            return agents.end(connection, command)
         case ExtendLog():
             return log.extend(connection)
         case Prune():

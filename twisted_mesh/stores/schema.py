@@ -30,6 +30,7 @@ from sqlalchemy import (
     select,
 )
 
+from pki.policy.policy import evidence_of
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate
@@ -264,6 +265,12 @@ def of_key(key: str, first: int, last: int) -> ColumnElement[bool]:
     """
     neighbourhoods = range(first // _NEIGHBOURS, last // _NEIGHBOURS + 1)
     return _neighbourhood.in_(neighbourhoods) & (_key_prefix == key[:_PREFIX])
+
+
+def of_agent(agent: SpiffeId) -> ColumnElement[bool]:
+    """The certificates of an agent, and those that were signed on the word of one of these."""
+    word = evidence_of(agent)
+    return (_c.spiffe_id == str(agent)) | (func.substr(_c.requester, 1, len(word)) == word)
 
 
 def facts(connection: Connection) -> dict[str, str]:

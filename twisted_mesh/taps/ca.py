@@ -394,8 +394,8 @@ class CaService(MeshService):
 
     async def drain(self, seconds: float) -> None:
         """Let whoever waits for news go, and requests finish within so many seconds."""
-        if self.parts is not None and self.parts.notifier is not None:
-            self.parts.notifier.close()
+        if self.parts is not None:
+            self.parts.let_go()
         if late := await self.listeners.drain(seconds):
             self.cut_off(late, seconds)
 

@@ -88,6 +88,9 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.LIVENESS: "all",
     Action.READINESS: "none",
     Action.METRICS: "none",
+    Action.SERVE_WORKLOADS: "none",
+    Action.READ_AGENTS: "none",
+    Action.CHANGE_AGENTS: "none",
 }
 NO_PROOF_NEEDED = {
     Action.READ_CA,
@@ -103,9 +106,18 @@ def test_the_table_has_a_line_for_every_action() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("action", [a for a in Action if a is not Action.SERVE_WORKLOADS])
 def test_an_administrator_may_do_everything(action: Action, target: str) -> None:
     permit(ADMINISTRATOR, action, TARGETS[target])
+
+
+def test_an_agent_alone_serves_workloads() -> None:
+    agent = SpiffeId.parse("spiffe://mesh.local/mesh/agent/rack-7")
+    permit(workload(agent, 1), Action.SERVE_WORKLOADS)
+    for other in (ADMINISTRATOR, WORKLOAD, workload(SpiffeId.parse(f"{agent}/x"), 1)):
+        with pytest.raises(Forbidden) as refusal:
+            permit(other, Action.SERVE_WORKLOADS)
+        assert refusal.value.rule == "agents-only"
 
 
 @pytest.mark.parametrize("target", TARGETS)

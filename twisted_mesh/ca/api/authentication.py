@@ -33,6 +33,8 @@ class Account:
     """As in :attr:`Principal.proof`."""
     kind: Kind
     """Anonymous are all that no connection tells from others, and users of whom entries may say more."""
+    is_agent: bool = False
+    """Whether it asks for others, who are many."""
 
 
 class Authenticator(Protocol):
@@ -87,7 +89,7 @@ class TlsAuthenticator:
             return Account(_NO_LONGER_VALID, Kind.ANONYMOUS)
         spiffe_id = evidence.peer.proven.spiffe_id
         kind = Kind.ADMINISTRATOR if self._administers(spiffe_id) else Kind.WORKLOAD
-        return Account(f"x509:{spiffe_id}", kind)
+        return Account(f"x509:{spiffe_id}", kind, spiffe_id.agent is not None)
 
     def principal(self, attested: Attested) -> Principal:
         """A workload, or an administrator by its ID, or nobody.

@@ -25,6 +25,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.entries import Registered, new_entry_id
+from twisted_mesh.ca.join_tokens import Made
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import IssuedToken
 
@@ -76,7 +77,12 @@ async def create_token(ca: CaParts, call: Call) -> Answer:
         key=key_digest(asked.key, "key"),
         reason=reason_of(asked.reason),
     )
-    answer = MadeToken(
+    return json_answer(made_token(ca, made), HTTPStatus.CREATED)
+
+
+def made_token(ca: CaParts, made: Made) -> MadeToken:
+    """A token as it is shown, this once."""
+    return MadeToken(
         token=made.token.text,
         id=made.token.id,
         entry=made.entry.id,
@@ -85,7 +91,6 @@ async def create_token(ca: CaParts, call: Call) -> Answer:
         fingerprint=ca.authorities.fingerprint,
         expires_at=rfc3339(made.expires_at),
     )
-    return json_answer(answer, HTTPStatus.CREATED)
 
 
 async def revoke_token(ca: CaParts, call: Call) -> Answer:

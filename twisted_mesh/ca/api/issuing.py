@@ -23,6 +23,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.ca import saved_state
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.issuance import Issued
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import Conflict
 
@@ -40,14 +41,18 @@ async def sign(ca: CaParts, call: Call) -> Answer:
         call.idempotency_key,
         token=call.token,
     )
-    answer = SignAnswer(
+    return json_answer(issued_answer(issued, asked.requested_id), HTTPStatus.CREATED)
+
+
+def issued_answer(issued: Issued, spiffe_id: str) -> SignAnswer:
+    """What a caller gets."""
+    return SignAnswer(
         certificate=pem(CERTIFICATE, issued.der).decode("ascii"),
         chain=[_pem(cert) for cert in issued.intermediates],
         expires_at=rfc3339(issued.expires_at),
         serial=serial_hex(issued.serial),
-        spiffe_id=asked.requested_id,
+        spiffe_id=spiffe_id,
     )
-    return json_answer(answer, HTTPStatus.CREATED)
 
 
 async def detach_root(ca: CaParts, call: Call) -> Answer:

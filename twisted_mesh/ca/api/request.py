@@ -28,7 +28,9 @@ _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
 #: The parameters of a list of certificates.
-FILTERS = {"spiffe_id", "status", "issuer", "key", "entry", "serial", "limit", "cursor", *_TIMES}
+FILTERS = {
+    "spiffe_id", "status", "issuer", "key", "entry", "agent", "serial", "limit", "cursor", *_TIMES
+}  # fmt: skip
 
 
 @frozen
@@ -191,10 +193,18 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         key=key_digest(asked.get("key"), "key"),
         entry=asked.get("entry"),
         serial=parse_serial(asked["serial"]) if "serial" in asked else None,
+        agent=_agent(asked.get("agent")),
         **times,
         limit=_whole_number(asked.get("limit", "100"), "limit", 1, LARGEST_PAGE),
         cursor=asked.get("cursor"),
     )
+
+
+def _agent(text: str | None) -> SpiffeId | None:
+    agent = None if text is None else SpiffeId.parse(text)
+    if agent is not None and agent.agent is None:
+        raise Malformed("the parameter agent is the ID of one: spiffe://TD/mesh/agent/NAME")
+    return agent
 
 
 def key_digest(text: str | None, name: str) -> str | None:

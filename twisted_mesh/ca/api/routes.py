@@ -13,6 +13,7 @@ from pki.codes import Code
 from pki.policy.policy import Action
 from twisted_mesh.api import log_messages, messages
 from twisted_mesh.ca.api import (
+    agents,
     audit,
     certificates,
     connections,
@@ -208,6 +209,34 @@ ROUTES: dict[tuple[str, str], Route] = {
         messages.JwtKeyRows,
         query=["reason"],
         rest="kid",
+    ),
+    ("GET", "/api/v1/agent/entries"): Route(
+        Action.SERVE_WORKLOADS, agents.entries, messages.AgentEntries, query=["after", "wait"]
+    ),
+    ("POST", "/api/v1/agent/sign"): Route(
+        Action.SERVE_WORKLOADS,
+        agents.sign,
+        messages.SignAnswer,
+        body=messages.AgentSignRequest,
+        status=HTTPStatus.CREATED,
+    ),
+    ("GET", "/api/v1/agents"): Route(Action.READ_AGENTS, agents.list_agents, messages.AgentRows),
+    ("POST", "/api/v1/agents"): Route(
+        Action.CHANGE_AGENTS,
+        agents.create_token,
+        messages.MadeToken,
+        body=messages.NewAgentToken,
+        status=HTTPStatus.CREATED,
+    ),
+    ("GET", "/api/v1/agents/*"): Route(
+        Action.READ_AGENTS, agents.show_agent, messages.AgentRow, rest="name"
+    ),
+    ("POST", "/api/v1/agents/*"): Route(
+        Action.CHANGE_AGENTS,
+        agents.end_agent,
+        messages.AgentEnded,
+        body=messages.EndAgent,
+        rest="name",
     ),
     ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),
     ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),

@@ -6,7 +6,8 @@ from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.lint import LintFailed
 from pki.issuing.rotation import ProofFailed
 from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
-from twisted_mesh.ca.entries import EntryInFile
+from twisted_mesh.ca.agents import AgentBanned
+from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
 from twisted_mesh.ca.rotation.steps import CannotDetach
@@ -36,6 +37,8 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (CannotDetach, HTTPStatus.CONFLICT),
     (EntryInFile, HTTPStatus.CONFLICT),
+    (EntryOfAgent, HTTPStatus.CONFLICT),
+    (AgentBanned, HTTPStatus.CONFLICT),
     (NotByToken, HTTPStatus.CONFLICT),
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (QuotaUsedUp, HTTPStatus.TOO_MANY_REQUESTS),

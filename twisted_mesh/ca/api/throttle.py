@@ -8,7 +8,8 @@ from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, address_key
 
 _A_USER = "unix:uid:"
-#: An entry with a ``*`` buys as many IDs as its holder likes: together they may ask as often as so many.
+#: An entry with a ``*`` buys as many IDs as its holder likes, and an agent asks for many workloads: together they
+#: may ask as often as so many.
 _IDS = 10
 
 
@@ -23,6 +24,8 @@ class Throttle:
     rate: Rate = DEFAULT_RATE
     """Of one caller."""
     _held: TokenBuckets = field(init=False)
+    _agents: TokenBuckets = field(init=False)
+    """Each asks for all workloads of its machine."""
     _known: TokenBuckets = field(init=False)
     _users: TokenBuckets = field(init=False)
     _strangers: TokenBuckets = field(init=False)
@@ -31,8 +34,9 @@ class Throttle:
         self._known, self._users, self._strangers = (
             TokenBuckets(self.rate, self.clock.seconds) for _ in range(3)
         )
-        of_holder = Rate(self.rate.per_second * _IDS, self.rate.burst * _IDS)
-        self._held = TokenBuckets(of_holder, self.clock.seconds)
+        of_many = Rate(self.rate.per_second * _IDS, self.rate.burst * _IDS)
+        self._held = TokenBuckets(of_many, self.clock.seconds)
+        self._agents = TokenBuckets(of_many, self.clock.seconds)
 
     def charge(
         self,
@@ -50,6 +54,8 @@ class Throttle:
                 self._users.charge(account.proof)
             else:
                 self._strangers.charge(address_key(address))
+        elif account.is_agent:
+            self._agents.charge(account.proof)
         elif account.kind is not Kind.ADMINISTRATOR or action is Action.SIGN:
             self._known.charge(account.proof)
             if holder is not None:

@@ -48,7 +48,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     The audit log moves with each certificate that is issued, and nobody is woken for that: it is told with
     the next answer, at the end of the wait at the latest.
     """
-    after, store, wait = call.number("after", 0), call.query.get("store", ""), _wait(call)
+    after, store, wait = call.number("after", 0), call.query.get("store", ""), waited_for(call)
     log_size = call.number("log", 0) if "log" in call.query else None
     waited, notifier = 0.0, ca.notifier
     if notifier is None:
@@ -122,7 +122,7 @@ def _may_not_wait(notifier: Notifier, call: Call) -> bool:
     return is_full
 
 
-def _wait(call: Call) -> float:
+def waited_for(call: Call) -> float:
     """The parameter ``wait``, in seconds; 0 for none. Raises :class:`Malformed`."""
     text = call.query.get("wait")
     if text is None:

@@ -38,6 +38,7 @@ _NARROWING = (
         help="For the key with this SHA-256 (of its SPKI), or of this certificate, CSR or public key.",
     ),
     click.option("--entry", metavar="ID", help="Bought by this registration entry."),
+    click.option("--agent", metavar="ID", help="Obtained by this agent, or its own."),
     click.option(
         "--issuer",
         metavar="SHA256|FILE",
@@ -166,7 +167,8 @@ def revoke(
     selection = Selection(tuple(dict.fromkeys(map(parse_serial, serials))), understood(filters))
     if not selection.serials and not selection.filters:
         raise Unusable(
-            "say which certificates: --serial, --spiffe-id, --key, --entry, --issuer, or when they were issued or end"
+            "say which certificates: --serial, --spiffe-id, --key, --entry, --agent, --issuer, or when they were "
+            "issued or end"
         )
     if not dry_run:
         must_be_answered(yes)

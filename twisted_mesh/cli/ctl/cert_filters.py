@@ -16,7 +16,7 @@ from pki.issuing.certification_request import read_request
 from pki.keys import key_id
 from pki.pem import CERTIFICATE, PUBLIC_KEY, REQUEST
 from pki.serial import parse_serial, serial_hex
-from pki.spiffe import SpiffePattern
+from pki.spiffe import SpiffeId, SpiffePattern
 from pki.svid.x509svid import extension
 from pki.validity import parse_rfc3339
 from twisted_mesh.cli.program import Unusable
@@ -44,6 +44,13 @@ def _names(text: str) -> str:
     if "*" in literal:
         raise Unusable("--spiffe-id: here a pattern has no *, only ** at its end for a subtree")
     return str(pattern)
+
+
+def _agent(text: str) -> str:
+    """An agent's ID: its name alone does not say of which trust domain it is."""
+    if SpiffeId.parse(text).agent is None:
+        raise Unusable("--agent: it is the ID of one, spiffe://TD/mesh/agent/NAME")
+    return text
 
 
 def digest_of(text: str, who_takes: str) -> str:
@@ -135,6 +142,7 @@ _READERS: dict[str, Callable[[str], str]] = {
     "issuer": issuer_meant,
     "key": key_meant,
     "entry": str,
+    "agent": _agent,
     "issued_after": _time,
     "issued_before": _time,
     "expires_after": _time,

@@ -24,12 +24,13 @@ _ROUNDS = 3
 #: So many of those that are not revoked have a line.
 _TOLD = 10
 #: What names somebody. Without any of them it is about everybody that time or issuer leave.
-_NAMING = {"spiffe_id", "key", "entry"}
+_NAMING = {"spiffe_id", "key", "entry", "agent"}
 
 
 def is_of_ca(row: CertificateRow) -> bool:
     """Whether it is one of the CA's own."""
-    return SpiffeId.parse(row.spiffe_id).is_reserved
+    whose = SpiffeId.parse(row.spiffe_id)
+    return whose.is_reserved and whose.agent is None
 
 
 @define(eq=False)

@@ -10,6 +10,7 @@ from twisted_mesh.cli.program import CONTEXT, run_program, with_version
 
 #: Where each command is, and what it is for: so that --help imports none of them.
 _COMMANDS = {
+    "agent": "Let agents join, list and show them, and end them.",
     "audit": "Verify, show and export the CA's log of all its acts.",
     "backup": "Save all that a CA needs, and bring it back.",
     "ca": "Show the CA's certificates; take the root's key away.",

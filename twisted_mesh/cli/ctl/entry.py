@@ -14,6 +14,7 @@ from twisted_mesh.cli.ctl.options import (
     reason_option,
     yes_option,
 )
+from twisted_mesh.cli.program import Unusable
 
 
 @click.group()
@@ -61,16 +62,29 @@ def command() -> None:
     metavar="NAME",
     help="What the subject has in place of the ID's last segment; no other entry has it.",
 )
+@click.option(
+    "--parent",
+    "parents",
+    multiple=True,
+    metavar="ID",
+    help="The agent through which alone it counts: spiffe://TD/mesh/agent/NAME.",
+)
+@click.option(
+    "--hint", metavar="TEXT", help="What a workload with several IDs is told this one is for."
+)
 @click.option("--comment", metavar="TEXT", default="", help="For whoever reads it: one line.")
 @reason_option
 @reaching
 @format_option
-def create(*, reach: Reach, format_: str, **said: Any) -> int:
+def create(*, reach: Reach, parents: tuple[str, ...], format_: str, **said: Any) -> int:
     """Let whoever has all the selectors have a certificate of that SPIFFE ID.
 
     Selectors: unix:uid:1000, unix:gid:1000, unix:user:alice, systemd:unit:api.service, token:LABEL and
     x509:SPIFFE-ID. In braces: {unix.uid}, {unix.user}, {systemd.unit}, {token}, one in a path segment
     and not in the first; {trust_domain}.
+
+    With --parent it is for workloads of that agent's machine, and the selectors are what the agent
+    states. Without, the CA itself must see them.
 
     \b
     Examples:
@@ -78,10 +92,17 @@ def create(*, reach: Reach, format_: str, **said: Any) -> int:
           --spiffe-id spiffe://mesh.local/service/api --dns api.example --max-ttl 1h
       mesh-ctl entry create --selector unix:gid:100 \\
           --spiffe-id 'spiffe://{trust_domain}/user/{unix.user}' --reason 'ticket 4711'
+      mesh-ctl entry create --parent spiffe://mesh.local/mesh/agent/node-1 \\
+          --selector unix:user:web --spiffe-id spiffe://mesh.local/service/web
     """
     from twisted_mesh.cli.ctl import entry_actions
     from twisted_mesh.cli.ctl.session import administer
 
+    if len(parents) > 1:
+        raise Unusable(
+            f"--parent: an entry counts through one agent, and here are {len(parents)}: make one entry for each"
+        )
+    said["parent"] = parents[0] if parents else None
     new = entry_actions.understood(reach.trust_domain, said)
     return administer(reach, entry_actions.Creating(new, format_ == "json"))
 

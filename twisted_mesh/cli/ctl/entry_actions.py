@@ -8,7 +8,7 @@ from attrs import frozen
 from msgspec.structs import fields
 
 from pki.errors import PkiError, Refused, printable
-from pki.policy.entry import EntryDocument, RegistrationEntry, read_entry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.spiffe import TrustDomain
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import NewRegistration, Registration
@@ -19,6 +19,7 @@ from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED
 
 _HEADINGS = ("ENTRY", "SELECTORS", "BUYS", "KEPT IN", "COMMENT")
+_THROUGH = "THROUGH"
 #: The options of members that are not named like them.
 _OPTIONS = {
     "selectors": "--selector",
@@ -35,9 +36,11 @@ _LABELS = {
     "ttl": "lifetime",
     "max_ttl": "at most",
     "common_name": "common name",
+    "parent": "through",
 }
 _KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
 _NOT_HONOURED = "not honoured: the CA listens beyond loopback"
+_OF_AGENT, _OF_BAN = "record, by mesh-ctl agent", "record, a ban by mesh-ctl agent"
 #: More certificates are not looked through.
 _MANY = 10_000
 
@@ -85,12 +88,14 @@ def _trust_domain(spiffe_id: str, usual: str) -> TrustDomain:
 def entry_of(row: Registration, trust_domain: TrustDomain) -> RegistrationEntry:
     """What the API tells, as what it means. Raises :class:`Refused`."""
     declare_kinds()
-    return read_entry(row.id, trust_domain, row)
+    return RegistrationEntry.of_members(row, trust_domain)
 
 
 def creating_command(entry: RegistrationEntry) -> list[str]:
     """The words that make such an entry."""
     words = ["mesh-ctl", "entry", "create"]
+    if entry.parent is not None:
+        words += ["--parent", str(entry.parent)]
     for selector in sorted(entry.selectors):
         words += ["--selector", str(selector)]
     words += ["--spiffe-id", str(entry.spiffe_id)]
@@ -124,17 +129,24 @@ class Listing:
         if self.as_json:
             output.put_json([msgspec.to_builtins(row) for row in rows])
         elif rows:
-            output.put_table(_HEADINGS, map(_cells, rows))
+            has_parents = any(row.parent for row in rows)
+            headings = (*_HEADINGS, _THROUGH) if has_parents else _HEADINGS
+            output.put_table(headings, (_cells(row)[: len(headings)] for row in rows))
         else:
             output.say("there are no entries: nobody gets a certificate")
         return DONE
 
 
 def _cells(row: Registration) -> tuple[str, ...]:
+    parent = row.parent.rpartition("/")[2] if row.parent else ""
+    return row.id, ", ".join(row.selectors), row.spiffe_id, _kept_in(row), row.comment, parent
+
+
+def _kept_in(row: Registration) -> str:
+    if row.agent:
+        return _OF_BAN if row.banned else _OF_AGENT
     kept = _KEPT_IN.get(row.source, row.source)
-    if not row.honoured:
-        kept += f" ({_NOT_HONOURED})"
-    return row.id, ", ".join(row.selectors), row.spiffe_id, kept, row.comment
+    return kept if row.honoured else f"{kept} ({_NOT_HONOURED})"
 
 
 @frozen
@@ -153,12 +165,15 @@ def _put(row: Registration, *, as_json: bool) -> None:
     if as_json:
         output.put_json(msgspec.to_builtins(row))
         return
-    said = {member.name: getattr(row, member.name) for member in fields(EntryDocument)}
+    said = {member.name: getattr(row, member.name) for member in fields(EntryMembers)}
     facts: output.Facts = {
+        _LABELS["id"]: row.id,
         **{_LABELS.get(name, name): value for name, value in said.items()},
-        "kept in": _KEPT_IN.get(row.source, row.source),
+        "kept in": _kept_in(row) if row.agent else _KEPT_IN.get(row.source, row.source),
         "made": row.created_at,
-        "honoured": "" if row.honoured else _NOT_HONOURED.replace("not honoured", "no"),
+        "honoured": ""
+        if row.honoured or row.agent
+        else _NOT_HONOURED.replace("not honoured", "no"),
     }
     output.put_facts({name: value for name, value in facts.items() if value})
 

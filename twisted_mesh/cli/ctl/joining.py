@@ -68,7 +68,7 @@ class Joining:
     def line(self) -> list[str]:
         """The line to copy: a server that joins by that token."""
         whose = self._whose
-        line = [_program("mesh-server") if self.is_here else "mesh-server"]
+        line = [installed_program("mesh-server") if self.is_here else "mesh-server"]
         if self.port != _USUAL_PORT:
             line += ["--listen", str(self.port)]
         line += self._trust_domain
@@ -86,7 +86,7 @@ class Joining:
         if ":" in host:
             host = f"[{host}]"
         return [
-            _program("mesh-client") if self.is_here else "mesh-client",
+            installed_program("mesh-client") if self.is_here else "mesh-client",
             *self._trust_domain,
             *("--server", f"https://{host}:{self.port}"),
             *("--server-id", str(self._whose)),
@@ -120,7 +120,7 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _program(name: str) -> str:
+def installed_program(name: str) -> str:
     """What starts that program of ours from here: its name where the PATH has it, else where it is installed."""
     if shutil.which(name) is not None:
         return name

@@ -55,7 +55,7 @@ def understood(
             )
             read_entry("new", named.trust_domain, said)
     if ttl is not None:
-        _check_life(ttl)
+        check_life(ttl)
     return NewToken(
         entry=entry,
         spiffe_id=spiffe_id,
@@ -68,7 +68,8 @@ def understood(
     )
 
 
-def _check_life(text: str) -> None:
+def check_life(text: str) -> None:
+    """Raises :class:`Unusable` where no token can live that long."""
     try:
         life = parse_duration(text)
     except PkiError as error:

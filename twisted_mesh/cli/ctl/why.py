@@ -17,6 +17,9 @@ from twisted_mesh.cli.program import Unusable
 @click.option(
     "--selector", "selectors", multiple=True, metavar="S", help="As if that was seen. Repeatable."
 )
+@click.option(
+    "--agent", metavar="NAME", help="As a workload of this agent: only its entries count."
+)
 @click.option("--spiffe-id", metavar="ID", help="The SPIFFE ID that is asked for.")
 @click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="With it. Repeatable.")
 @click.option("--ip", "ip_addresses", multiple=True, metavar="A", help="With it. Repeatable.")
@@ -30,6 +33,7 @@ def command(
     pid: int | None,
     file: str | None,
     selectors: tuple[str, ...],
+    agent: str | None,
     spiffe_id: str | None,
     dns_names: tuple[str, ...],
     ip_addresses: tuple[str, ...],
@@ -50,9 +54,10 @@ def command(
       mesh-ctl why --spiffe-id spiffe://mesh.local/service/api
       mesh-ctl why --pid 4711 --spiffe-id spiffe://mesh.local/service/api --dns api.example
       mesh-ctl why --selector unix:user:api --spiffe-id spiffe://mesh.local/service/api
+      mesh-ctl why --agent node-1 --selector unix:user:api
       mesh-ctl why --request sign.json
     """
-    from twisted_mesh.cli.ctl import why_answer, why_caller
+    from twisted_mesh.cli.ctl import agent_actions, why_answer, why_caller
     from twisted_mesh.cli.ctl.session import administer
 
     named = (spiffe_id, ttl) != (None, None) or dns_names or ip_addresses
@@ -60,6 +65,8 @@ def command(
         raise Unusable(
             "--request says what is asked for: leave --spiffe-id, --dns, --ip and --ttl out"
         )
+    if agent is not None:
+        agent_actions.checked(agent)
     if spiffe_id is None and named:
         raise Unusable("--dns, --ip and --ttl go with --spiffe-id")
     asked = None
@@ -73,5 +80,5 @@ def command(
         has_token=asked is not None and asked.token is not None,
         is_near=reach.ca_url is None or not reach.ca_url.startswith("https:"),
     )
-    work = why_answer.Explaining(seen, asked, reach.trust_domain, all_, format_ == "json")
+    work = why_answer.Explaining(seen, asked, reach.trust_domain, all_, format_ == "json", agent)
     return administer(reach, work)

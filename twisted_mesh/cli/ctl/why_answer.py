@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 
 from attrs import evolve, frozen
 
@@ -14,11 +15,12 @@ from pki.policy.join_token import JoinToken
 from pki.policy.policy import Lifetimes
 from pki.policy.selector import Selector, spoken
 from pki.policy.suggest import suggested
-from pki.spiffe import TrustDomain
+from pki.spiffe import AGENTS, SpiffeId, TrustDomain
 from pki.svid.x509svid import uri_names
 from pki.validity import format_duration, parse_lifetime
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import Registration, TokenRow
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.entry_actions import creating_command, entry_of
@@ -89,6 +91,8 @@ class Answer:
     """Whether the caller needs no entry."""
     command: Sequence[str] | None = None
     """What would let the caller in."""
+    agent: SpiffeId | None = None
+    """Whose workload the caller is; None for who comes to the CA itself."""
 
     @property
     def has_entry(self) -> bool:
@@ -110,6 +114,8 @@ class Explaining:
     usual_domain: str
     all: bool
     as_json: bool
+    agent: str | None = None
+    """The name of the agent whose workload the caller is."""
 
     async def __call__(self, administration: Administration) -> int:
         answer = await self._answer(administration)
@@ -134,20 +140,28 @@ class Explaining:
         is_possible = not problems
         if request is not None and known.max_ttl is not None:
             problems += _too_long(request, known.max_ttl)
-        token, rows, selectors = None, known.entries, self.seen.selectors
+        agent = None if self.agent is None else domain.member(*AGENTS, self.agent)
+        # What buys an agent its ID, and what bans it, is nothing for others.
+        rows = [row for row in known.entries if not row.agent]
+        token, selectors = None, self.seen.selectors
+        if agent is not None:
+            rows = [row for row in rows if row.parent == str(agent)]
+            problems += await _of_agent(administration, agent)
         if self.asked is not None and self.asked.token is not None:
             tokens = await administration.tokens()
             token = _Token.looked_up(self.asked.token, tokens, request)
             # With a token its own entry counts and no other.
-            rows = [row for row in rows if token.row is not None and row.id == token.row.entry]
+            bought = None if token.row is None else token.row.entry
+            rows = [row for row in known.entries if row.id == bought]
             selectors |= {s for row in rows for s in _selectors(row) if s.kind == "token"}
             problems += () if token.problem is None else (token.problem,)
-        renewed = await _renewed(administration, request, selectors)
-        near = _near(rows, domain, request, selectors, renewed)
-        issues = token is None and _issues(known.entries, selectors)
-        answer = Answer(
-            evolve(self.seen, selectors=selectors), request, token, problems, near, issues
-        )
+        renewed = None
+        if agent is None:
+            renewed = await _renewed(administration, request, selectors)
+        near = _near(rows, domain, request, selectors, renewed, agent=agent)
+        issues = token is None and agent is None and _issues(known.entries, selectors)
+        seen = evolve(self.seen, selectors=selectors)
+        answer = Answer(seen, request, token, problems, near, issues, agent=agent)
         # An entry helps where there is none; a token also where the one that was sent is no good.
         helps = is_possible and not answer.lets_in and (token is not None or not answer.has_entry)
         return evolve(answer, command=_command(answer) if helps else None)
@@ -190,16 +204,45 @@ def _near(
     request: IssuanceRequest | None,
     selectors: frozenset[Selector],
     renewed: str | None,
+    *,
+    agent: SpiffeId | None,
 ) -> list[Candidate]:
     unhonoured = {row.id for row in rows if not row.honoured}
     found = candidates([entry_of(row, domain) for row in rows], request, selectors, renewed)
-    told = [
-        evolve(candidate, shortfalls=(*candidate.shortfalls, _NOT_HONOURED))
-        if candidate.entry.id in unhonoured
-        else candidate
-        for candidate in found
-    ]
+    told = []
+    for candidate in found:
+        more = (_NOT_HONOURED,) if candidate.entry.id in unhonoured else ()
+        if candidate.entry.parent != agent:
+            more = (*more, _through(candidate.entry.parent))
+        told.append(evolve(candidate, shortfalls=(*candidate.shortfalls, *more)))
     return sorted(told, key=lambda candidate: candidate.distance)
+
+
+def _through(parent: SpiffeId | None) -> Shortfall:
+    name = "" if parent is None else parent.name
+    return Shortfall(
+        "own-entries-only",
+        f"it counts only for workloads of the agent {name} (mesh-ctl why --agent {name} asks as one)",
+    )
+
+
+async def _of_agent(administration: Administration, agent: SpiffeId) -> tuple[Problem, ...]:
+    """What is wrong with an agent, so that its entries buy nothing now."""
+    try:
+        row = await administration.agent(agent.name)
+    except CaRefused as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        detail = (
+            f"there is no agent {agent.name}: mesh-ctl agent token create {agent.name} lets it join"
+        )
+        return (Problem(Code.NOT_AUTHORIZED, detail),)
+    if row.status == "banned":
+        detail = (
+            f"the agent {agent.name} is banned: mesh-ctl agent unban {agent.name} takes it back"
+        )
+        return (Problem(Code.NOT_AUTHORIZED, detail),)
+    return ()
 
 
 _NOT_HONOURED = Shortfall(
@@ -226,7 +269,7 @@ def _command(answer: Answer) -> Sequence[str] | None:
     entry = suggested(request, answer.seen.selectors or {Selector("token", "new")})
     if entry is None:
         return None
-    command = creating_command(entry)
+    command = creating_command(evolve(entry, parent=answer.agent))
     if answer.token is None and answer.seen.selectors:
         return command
     # The entry of a token is made along with it.

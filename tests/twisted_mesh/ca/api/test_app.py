@@ -169,6 +169,12 @@ WHO_MAY = {
     ("GET", "/api/v1/jwt/keys"): (401, 403, 200),
     ("POST", "/api/v1/jwt/rotate"): (401, 403, 200),
     ("DELETE", "/api/v1/jwt/keys/*"): (401, 403, 400),
+    ("GET", "/api/v1/agent/entries"): (401, 403, 403),
+    ("POST", "/api/v1/agent/sign"): (401, 403, 403),
+    ("GET", "/api/v1/agents"): (401, 403, 200),
+    ("POST", "/api/v1/agents"): (401, 403, 201),
+    ("GET", "/api/v1/agents/*"): (401, 403, 404),
+    ("POST", "/api/v1/agents/*"): (401, 403, 404),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -191,6 +197,8 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
         "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
         "/api/v1/jwt/rotate": {},
+        "/api/v1/agents": {"name": "node-1"},
+        "/api/v1/agents/*": {"action": "evict"},
     }.get(route[1], b"")
     method, path = route
     entries = path.startswith("/api/v1/entries")
@@ -530,10 +538,19 @@ def test_a_method_that_is_not_done_reads_which_is(
         assert problem(answer)["code"] == "method-not-allowed"
 
 
+def _rest(api: Api, path: str, serial: str) -> str:
+    if "agent" not in path:
+        return "file.backend" if "entries" in path else serial
+    assert api.ask("POST", "/api/v1/agents", {"name": "node-1"}).status == 201
+    if "entries" in path:
+        api.caller = workload(MESH.member("mesh", "agent", "node-1"), 7)
+    return "node-1"
+
+
 @pytest.mark.parametrize("path", [path for method, path in ROUTES if method == "GET"])
 def test_head_is_answered_like_get_without_the_body(api: Api, path: str) -> None:
     serial = serial_hex(api.rig.sign()[0].serial_number)
-    path = path.replace("*", "file.backend" if "entries" in path else serial)
+    path = path.replace("*", _rest(api, path, serial))
     head, get = api.ask("HEAD", path), api.ask("GET", path)
     assert head.status == get.status == 200
     assert head.body == b""
@@ -748,7 +765,7 @@ STATUSES = {
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
-        *("TokenSpent", "NotByToken", "EntryInFile"),
+        *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
     },
     422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},

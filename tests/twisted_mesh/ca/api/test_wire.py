@@ -19,16 +19,17 @@ from twisted.internet.task import Clock
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
 from pki.policy.join_token import JoinToken
-from pki.policy.policy import Principal, anonymous
+from pki.policy.policy import Principal, anonymous, workload
+from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
-from tests.authorities import BACKEND, HOUR, key
+from tests.authorities import BACKEND, HOUR, MESH, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import NewRegistration, NewToken
+from twisted_mesh.api.messages import EndAgent, NewAgentToken, NewRegistration, NewToken
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
@@ -186,6 +187,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("retired", "DELETE", "/api/v1/jwt/keys/*", rest=f"{active}?reason=why")
     api.ask("unknown", "DELETE", "/api/v1/jwt/keys/*", rest=active)
     api.ask("with JWT keys", "GET", "/api/v1/bundle")
+    _agents(api)
     rig.store.broken = {"Probe"}
     rig.seconds += 2
     api.ask("unwell", "GET", "/api/v1/health")
@@ -239,6 +241,36 @@ def _entries_and_tokens(api: Api) -> None:
     api.ask("unfit", "POST", "/api/v1/tokens", {"entry": made, "spiffe_id": str(BACKEND)})
     api.ask("deleted", "DELETE", "/api/v1/entries/*", rest=made)
     api.ask("of a file", "DELETE", "/api/v1/entries/*", rest="file.backend")
+
+
+def _agents(api: Api) -> None:
+    agent = MESH.member("mesh", "agent", "node-1")
+    api.ask("none", "GET", "/api/v1/agents")
+    made = api.ask("of an agent", "POST", "/api/v1/agents", {"name": "node-1"}).json
+    api.ask("no name", "POST", "/api/v1/agents", {"name": "Node 1"})
+    api.ask("expected", "GET", "/api/v1/agents/*", rest="node-1")
+    csr = build_csr(key(8), agent).decode()
+    joined = {"csr": csr, "requested_id": str(agent), "token": made["token"]}
+    serial = api.ask("an agent", "POST", "/api/v1/sign", joined).json["serial"]
+    said = {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)}
+    of_agent = said | {"parent": str(agent), "hint": "main"}
+    entry = api.ask("of an agent", "POST", "/api/v1/entries", of_agent).json["id"]
+    api.ask("of no agent", "POST", "/api/v1/entries", said | {"parent": str(BACKEND)})
+    api.caller = workload(agent, int(serial, 16))
+    api.ask("its own", "GET", "/api/v1/agent/entries")
+    asked = {"csr": CSR, "requested_id": str(BACKEND), "entry": entry}
+    api.ask("by an agent", "POST", "/api/v1/agent/sign", asked | {"selectors": ["unix:uid:7"]})
+    api.ask("beyond", "POST", "/api/v1/agent/sign", asked | {"selectors": ["unix:uid:8"]})
+    api.caller = ADMIN
+    obtained = f"?agent={agent}&limit=1"
+    api.ask("of an agent", "GET", "/api/v1/certificates", rest=obtained)
+    api.ask("joined", "GET", "/api/v1/agents")
+    api.ask("bad", "POST", "/api/v1/agents/*", {"action": "shoot"}, rest="node-1")
+    api.ask("banned", "POST", "/api/v1/agents/*", {"action": "ban"}, rest="node-1")
+    api.ask("banned", "GET", "/api/v1/agents/*", rest="node-1")
+    api.ask("of a banned one", "POST", "/api/v1/agents", {"name": "node-1"})
+    api.ask("unbanned", "POST", "/api/v1/agents/*", {"action": "unban"}, rest="node-1")
+    api.ask("gone", "POST", "/api/v1/agents/*", {"action": "evict"}, rest="node-1")
 
 
 # What the clients send.
@@ -299,6 +331,13 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.rotate_jwt_key(at_once=False, reason=""),
         administration.rotate_jwt_key(at_once=True, reason="why"),
         administration.retire_jwt_key("0" * 64, "why"),
+        administration.agents(),
+        administration.agent("node-1"),
+        administration.create_agent_token(NewAgentToken("node-1")),
+        administration.create_agent_token(NewAgentToken("node-1", "1h", "0" * 64, "why")),
+        administration.end_agent("node-1", EndAgent("ban", "stolen")),
+        client.agent_entries("0123", 45),
+        client.agent_sign(CSR.encode(), BACKEND, "e1", {Selector.parse("unix:uid:7")}, HOUR),
     ):
         try:
             result_of(asking)

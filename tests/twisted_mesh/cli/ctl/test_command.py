@@ -95,7 +95,7 @@ SERIAL = "1f2e"
         ("cert show 1:2", "'1:2' is not a serial number"),
         (
             "cert revoke",
-            "say which certificates: --serial, --spiffe-id, --key, --entry, --issuer, or",
+            "say which certificates: --serial, --spiffe-id, --key, --entry, --agent, --issuer, or",
         ),
         ("cert revoke --reason superseded --yes", "say which certificates: --serial, --spiffe-id"),
         ("cert revoke --issued-before noon --yes", "--issued-before: 'noon' is not a time"),

@@ -1,0 +1,135 @@
+"""The routes of agents: what an agent asks for its workloads, and what administrators do with agents."""
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from pki.errors import Malformed, discreet
+from pki.policy.join_token import LIFETIME
+from pki.policy.selector import Selector
+from pki.serial import serial_hex
+from pki.svid.revocation_set import GIVEN_REASONS, Reason
+from pki.validity import parse_duration, rfc3339
+from twisted_mesh.api.messages import (
+    AgentEnded,
+    AgentEntries,
+    AgentRow,
+    AgentRows,
+    AgentSignRequest,
+    EndAgent,
+    MadeToken,
+    NewAgentToken,
+)
+from twisted_mesh.ca.agents import KnownAgent
+from twisted_mesh.ca.api.entries import made_token, reason_of
+from twisted_mesh.ca.api.issuing import issued_answer
+from twisted_mesh.ca.api.request import Call, key_digest
+from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
+from twisted_mesh.ca.api.trust import waited_for
+from twisted_mesh.ca.parts import CaParts
+
+_MOST_SELECTORS = 64
+
+
+async def entries(ca: CaParts, call: Call) -> Answer:
+    """The agent's own entries: at once where they differ from ``after``, else once they do, or ``wait`` is over."""
+    after, wait = call.query.get("after", ""), waited_for(call)
+    notifier = ca.agents_notifier
+    version, found = ca.agents.entries_of(call.principal)
+    if notifier is not None and wait:
+        began = notifier.clock.seconds()
+        gone, who = call.gone(), call.principal.proof
+        while version == after and not call.is_gone and not notifier.is_closed:
+            left = wait - (notifier.clock.seconds() - began)
+            if left <= 0 or not notifier.has_room(who, call.holder):
+                break
+            await notifier.wait(notifier.number, who, left, gone, call.holder)
+            version, found = ca.agents.entries_of(call.principal)
+    return json_answer(AgentEntries(version, [entry.members() for entry in found]))
+
+
+async def sign(ca: CaParts, call: Call) -> Answer:
+    """A certificate for a workload of the agent's machine. Raises :class:`Forbidden`, :class:`Refused`."""
+    asked = call.read(AgentSignRequest)
+    entry = ca.agents.bought_by(call.principal, asked.entry)
+    issued = await ca.certificates.sign_through(
+        call.principal,
+        entry,
+        stated_selectors(asked.selectors),
+        asked.csr.encode("utf-8", "replace"),
+        asked.requested_id,
+        ttl=parse_duration(asked.ttl) if asked.ttl is not None else None,
+    )
+    return json_answer(issued_answer(issued, asked.requested_id), HTTPStatus.CREATED)
+
+
+def stated_selectors(texts: list[str]) -> frozenset[Selector]:
+    """What an agent says that it has attested. Raises :class:`Malformed`."""
+    if len(texts) > _MOST_SELECTORS:
+        raise Malformed(f"a workload has at most {_MOST_SELECTORS} selectors, here {len(texts)}")
+    return frozenset(map(Selector.parse, texts))
+
+
+async def list_agents(ca: CaParts, call: Call) -> Answer:
+    """Every agent, by name."""
+    return json_answer(AgentRows([_row(known) for known in await ca.agents.all()]))
+
+
+async def show_agent(ca: CaParts, call: Call) -> Answer:
+    """One agent. Raises :class:`Unknown`, :class:`Malformed`."""
+    return json_answer(_row(await ca.agents.find(call.rest)))
+
+
+async def create_token(ca: CaParts, call: Call) -> Answer:
+    """A join token for an agent: a :class:`MadeToken`. Raises :class:`AgentBanned`, :class:`Malformed`."""
+    asked = call.read(NewAgentToken)
+    life: timedelta = parse_duration(asked.ttl) if asked.ttl is not None else LIFETIME
+    made = await ca.agents.create_token(
+        call.principal,
+        asked.name,
+        life,
+        key=key_digest(asked.key, "key"),
+        reason=reason_of(asked.reason),
+    )
+    answer: MadeToken = made_token(ca, made)
+    return json_answer(answer, HTTPStatus.CREATED)
+
+
+async def end_agent(ca: CaParts, call: Call) -> Answer:
+    """Evict, ban or unban. Raises :class:`Unknown`, :class:`Malformed`."""
+    asked = call.read(EndAgent)
+    why, name, agents = reason_of(asked.reason), call.rest, ca.agents
+    if asked.action == "unban":
+        ended = await agents.unban(call.principal, name, why)
+    elif asked.action == "ban":
+        reason = _reason(asked.revocation_reason, Reason.KEY_COMPROMISE)
+        ended = await agents.ban(call.principal, name, why, reason)
+    else:
+        reason = _reason(asked.revocation_reason, Reason.CESSATION_OF_OPERATION)
+        ended = await agents.evict(call.principal, name, why, reason)
+    serials = [serial_hex(one.serial) for one in ended.revoked]
+    return json_answer(AgentEnded(name, asked.action, serials))
+
+
+def _reason(text: str, default: Reason) -> Reason:
+    if not text:
+        return default
+    if text not in GIVEN_REASONS:
+        raise Malformed(
+            f"{discreet(text, 60)!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
+        )
+    return Reason(text)
+
+
+def _row(known: KnownAgent) -> AgentRow:
+    own = known.certificate
+    status = "banned" if known.is_banned else "joined" if own is not None else "expected"
+    return AgentRow(
+        name=known.name,
+        spiffe_id=str(known.spiffe_id),
+        status=status,
+        created_at=optional_time(known.created_at) or "",
+        entries=known.entries,
+        last_seen=optional_time(known.last_seen),
+        serial=None if own is None else serial_hex(own.serial),
+        expires_at=None if own is None else rfc3339(own.expires_at),
+    )

@@ -1,0 +1,192 @@
+"""``mesh-ctl agent``: the command lines about agents."""
+
+import click
+
+from twisted_mesh.cli.ctl.options import (
+    Reach,
+    format_option,
+    must_be_answered,
+    reaching,
+    reason_option,
+    yes_option,
+)
+from twisted_mesh.cli.program import Unusable
+
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="List what would be revoked, and change nothing."
+)
+
+
+@click.group()
+def command() -> None:
+    """Let agents join, list and show them, and end them.
+
+    An agent (twistd -n mesh-agent --socket) serves the workloads of one machine. Its own ID is
+    spiffe://TD/mesh/agent/NAME, which only a token of its own buys. A registration entry counts
+    through it where that entry's parent is this ID (mesh-ctl entry create --parent).
+
+    What an agent states of its workloads is its word: a stolen agent is every entry of its parent.
+
+    \b
+    Examples:
+      mesh-ctl agent token create node-1
+      mesh-ctl agent list
+      mesh-ctl agent ban node-1 --reason 'machine stolen'
+    """
+
+
+@command.group()
+def token() -> None:
+    """Create the join tokens of agents.
+
+    \b
+    Examples:
+      mesh-ctl agent token create node-1
+    """
+
+
+@token.command()
+@click.argument("name")
+@click.option("--ttl", metavar="T", help="How long the token may be used.  [default: 10m]")
+@click.option(
+    "--key", metavar="SHA256", help="Only for the key that has this SHA-256 (of its SPKI)."
+)
+@click.option("--csr", metavar="FILE", help="Only for the key of this certificate request (PEM).")
+@reason_option
+@reaching
+@format_option
+def create(
+    *,
+    reach: Reach,
+    name: str,
+    ttl: str | None,
+    key: str | None,
+    csr: str | None,
+    reason: str,
+    format_: str,
+) -> int:
+    """Create a join token for the agent NAME, and show it this once, with a line for its machine.
+
+    Renewals need no token: they last until the agent is evicted or banned. An agent that has lost
+    its state comes back with another token, under the same NAME.
+
+    \b
+    Examples:
+      mesh-ctl agent token create node-1
+      mesh-ctl agent token create node-1 --ttl 1h --reason 'ticket 4711' --format json
+    """
+    from twisted_mesh.cli.ctl import agent_actions, token_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    if key is not None and csr is not None:
+        raise Unusable("--key and --csr name the same thing: leave one of them out")
+    key = key if csr is None else token_actions.key_of(csr)
+    new = agent_actions.understood(name, ttl, key, reason)
+    return administer(reach, agent_actions.Creating(new, format_ == "json"))
+
+
+@command.command("list")
+@reaching
+@format_option
+def list_(*, reach: Reach, format_: str) -> int:
+    """List agents: those that a token was made for, those that have joined, those that are banned.
+
+    \b
+    Examples:
+      mesh-ctl agent list
+      mesh-ctl agent list --format json
+    """
+    from twisted_mesh.cli.ctl import agent_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    return administer(reach, agent_actions.Listing(format_ == "json"))
+
+
+@command.command()
+@click.argument("name")
+@reaching
+@format_option
+def show(*, reach: Reach, name: str, format_: str) -> int:
+    """Show the agent NAME, and the entries that count through it.
+
+    \b
+    Examples:
+      mesh-ctl agent show node-1
+    """
+    from twisted_mesh.cli.ctl import agent_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    return administer(reach, agent_actions.Showing(agent_actions.checked(name), format_ == "json"))
+
+
+@command.command()
+@click.argument("name")
+@reason_option
+@_dry_run
+@yes_option
+@reaching
+@format_option
+def evict(*, reach: Reach, name: str, reason: str, dry_run: bool, yes: bool, format_: str) -> int:
+    """Revoke the certificates of the agent NAME and all that it has obtained; it must join anew.
+
+    Its connections, and those of its workloads, are cut. With a new token (mesh-ctl agent token
+    create) an agent of that NAME may come again: its entries stay.
+
+    \b
+    Examples:
+      mesh-ctl agent evict node-1 --dry-run
+      mesh-ctl agent evict node-1 --reason 'machine reinstalled' --yes
+    """
+    from twisted_mesh.cli.ctl import agent_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    if not dry_run:
+        must_be_answered(yes)
+    name = agent_actions.checked(name)
+    ending = agent_actions.Ending("evict", name, reason, dry_run, yes, format_ == "json")
+    return administer(reach, ending)
+
+
+@command.command()
+@click.argument("name")
+@reason_option
+@_dry_run
+@yes_option
+@reaching
+@format_option
+def ban(*, reach: Reach, name: str, reason: str, dry_run: bool, yes: bool, format_: str) -> int:
+    """The same as evict, and no agent of that NAME may come again until it is unbanned.
+
+    \b
+    Examples:
+      mesh-ctl agent ban node-1 --dry-run
+      mesh-ctl agent ban node-1 --reason 'machine stolen' --yes
+    """
+    from twisted_mesh.cli.ctl import agent_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    if not dry_run:
+        must_be_answered(yes)
+    name = agent_actions.checked(name)
+    ending = agent_actions.Ending("ban", name, reason, dry_run, yes, format_ == "json")
+    return administer(reach, ending)
+
+
+@command.command()
+@click.argument("name")
+@reason_option
+@reaching
+@format_option
+def unban(*, reach: Reach, name: str, reason: str, format_: str) -> int:
+    """Let an agent of that NAME come again, with a new token. What was revoked stays revoked.
+
+    \b
+    Examples:
+      mesh-ctl agent unban node-1 --reason 'machine found'
+    """
+    from twisted_mesh.cli.ctl import agent_actions
+    from twisted_mesh.cli.ctl.session import administer
+
+    name = agent_actions.checked(name)
+    ending = agent_actions.Ending("unban", name, reason, False, True, format_ == "json")
+    return administer(reach, ending)
