@@ -88,6 +88,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.LIVENESS: "all",
     Action.READINESS: "none",
     Action.METRICS: "none",
+    Action.READ_JWT_KEYS: "none",
+    Action.CHANGE_JWT_KEYS: "none",
     Action.SERVE_WORKLOADS: "none",
     Action.READ_AGENTS: "none",
     Action.CHANGE_AGENTS: "none",
