@@ -1,84 +1,108 @@
-"""docs/recipes/grpcio.md, with the real gRPC, by files."""
+"""The real gRPC (grpcio) as a caller of our server, and as a server for our client."""
 
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
-from tests.recipes.estate import (
-    Estate,
-    Identity,
-    adapted,
-    estate,
-    is_open,
-    run_shell,
-    seconds_to_refusal,
-)
-from tests.recipes.pages import need, program
-from tests.running import free_port, until
+from tests.recipes.pages import need
+from tests.running import is_listening, until
+from tests.twisted_mesh.grpc.raw import ECHO, FOLLOW, TALK, Served
+from tests.twisted_mesh.grpc.sockets import channel_to, own_reactor, run, served, turn_until
+from twisted_mesh.grpc.client import GrpcChannel
+from twisted_mesh.grpc.status import GrpcError, Status
 
 pytestmark = pytest.mark.recipes
-
-SHOP = "spiffe://mesh.local/service/shop"
-
-
-@frozen
-class Grpc:
-    estate: Estate
-    port: int
-
-    def ask(self, directory: Path) -> str:
-        """What the client of the recipe prints. Raises PermissionError where it fails."""
-        text = program("grpcio.md", "client", self.port)
-        script = self.estate.home / "client.py"
-        script.write_text(adapted(text, {"/srv/shop/mesh": directory}))
-        return run_shell(f"exec {sys.executable} {script}").strip()
+PEER = Path(__file__).with_name("grpcio_peer.py")
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[Grpc]:
+def test_grpcio_calls_our_server() -> None:
     need("grpc")
-    with estate() as made:
-        port, files, script = free_port(), made.home / "till", made.home / "server.py"
-        made.agent(files, "till", "--dns", "localhost", "--ttl", "6s")
-        text = program("grpcio.md", "server", port)
-        script.write_text(adapted(text, {"/srv/till/mesh": files}))
-        made.start(sys.executable, script)
-        until(lambda: is_open(port), (made.home / "programs.log").read_text)
-        yield Grpc(made, port)
+    ours = Served(clock=own_reactor(), key_of=lambda caller: "one process")
+    with served(ours.server) as path:
+        command = [sys.executable, str(PEER), "call", f"unix:{path}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as process:
+            turn_until(lambda: process.poll() is not None)
+            assert process.stdout is not None
+            said = json.loads(process.stdout.read())
+        turn_until(lambda: not ours.server.connections)
+    unknown = "there is no /a.A/Nothing here"
+    assert said == {
+        "echo": "hello",
+        "large": 200_000,
+        "too-large": [
+            "RESOURCE_EXHAUSTED",
+            "a message of 300000 bytes is too large: at most 262144 are taken",
+        ],
+        "unknown": ["UNIMPLEMENTED", unknown],
+        "compressed": [
+            "UNIMPLEMENTED",
+            "messages are taken uncompressed only (grpc-encoding: identity)",
+        ],
+        "late": ["DEADLINE_EXCEEDED", said["late"][1]],
+        "talk": ["A", "B", "C"],
+        "too-many": "RESOURCE_EXHAUSTED",
+        "after": "still here",
+    }
 
 
-def test_it_serves_who_is_allowed_and_nobody_else(served: Grpc) -> None:
-    assert served.ask(served.estate.identity("shop").directory) == f"hello {SHOP}"
-    with pytest.raises(PermissionError, match="PERMISSION_DENIED"):
-        served.ask(served.estate.identity("other").directory)
+@contextmanager
+def serving(directory: Path) -> Iterator[tuple[GrpcChannel, subprocess.Popen[bytes]]]:
+    """A client of ours to a server of grpcio's."""
+    path = directory / "s"
+    command = [sys.executable, str(PEER), "serve", f"unix:{path}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/") as process:
+        try:
+            until(lambda: is_listening(path) or process.poll() is not None)
+            with channel_to(path) as channel:
+                yield channel, process
+        finally:
+            process.kill()
 
 
-def test_a_client_without_a_certificate_is_refused(served: Grpc) -> None:
-    with pytest.raises((OSError, PermissionError)):
-        nobody = served.estate.identity("shop")
-        (nobody.current / "svid.pem").write_bytes(b"")
-        served.ask(nobody.directory)
+def test_our_client_calls_grpcio(tmp_path: Path) -> None:
+    need("grpc")
+    large = bytes(range(256)) * 32_000
 
+    async def talk(channel: GrpcChannel) -> list[bytes | None]:
+        call = await channel.open(TALK)
+        got = []
+        for text in (b"a", b"b"):
+            call.send(text)
+            got.append(await call.receive())
+        call.done()
+        return [*got, await call.receive()]
 
-def test_no_call_fails_over_rotations_of_both(served: Grpc) -> None:
-    directory = served.estate.home / "rotating"
-    agent = served.estate.agent(directory, "shop", "--ttl", "6s")
-    files = Identity(served.estate.home / "till")
-    seen = {files.serial}
-    while len(seen) <= 2:
-        assert served.ask(directory) == f"hello {SHOP}"
-        seen.add(files.serial)
-    assert agent.stop() == 0
+    async def follow(channel: GrpcChannel) -> list[bytes]:
+        call = await channel.stream(FOLLOW, b"500", seconds=20)
+        got = []
+        while (message := await call.receive()) is not None:
+            got.append(message)
+        return got
 
-
-def test_who_is_revoked_is_refused_at_its_next_call(served: Grpc) -> None:
-    shop = served.estate.identity("shop")
-    assert served.ask(shop.directory)
-    took = seconds_to_refusal(lambda: served.ask(shop.directory), served.estate.revoke(shop))
-    print(f"refused {took:.2f} s after the revocation")
-    with pytest.raises(PermissionError, match="PERMISSION_DENIED"):
-        served.ask(shop.directory)
-    assert served.ask(served.estate.identity("shop").directory)
+    with serving(tmp_path) as (channel, process):
+        assert run(channel.unary(ECHO, b"hello", seconds=20)) == b"hello"
+        assert run(channel.unary(ECHO, large, seconds=20)) == large
+        assert run(talk(channel)) == [b"A", b"B", None]
+        assert run(follow(channel)) == [b"%d" % number for number in range(500)]
+        for _ in range(300):
+            assert run(channel.unary(ECHO, b"again")) == b"again"
+        with pytest.raises(GrpcError, match="kein Zutritt für 100 %") as denied:
+            run(channel.unary(ECHO, b"fail"))
+        assert denied.value.status is Status.PERMISSION_DENIED
+        with pytest.raises(GrpcError) as unknown:
+            run(channel.unary("/a.A/Nothing", b""))
+        assert unknown.value.status is Status.UNIMPLEMENTED
+        with pytest.raises(GrpcError) as late:
+            run(channel.unary(FOLLOW, b"", seconds=0.1))
+        assert late.value.status in {Status.DEADLINE_EXCEEDED, Status.INTERNAL}
+        call = run(channel.stream(FOLLOW, b""))
+        assert run(call.receive()) == b"forever"
+        process.kill()
+        with pytest.raises(GrpcError) as lost:
+            run(call.receive())
+        assert lost.value.status is Status.UNAVAILABLE

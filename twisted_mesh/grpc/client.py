@@ -193,10 +193,6 @@ class ClientConnection(GrpcConnection):
             call.abandon(
                 GrpcError(Status.UNKNOWN, f"the answer is {shown or 'nothing'}, and not gRPC")
             )
-        elif known.get("grpc-encoding", b"identity") != b"identity":
-            call.abandon(
-                GrpcError(Status.INTERNAL, "the answer is compressed, and nobody asked for that")
-            )
         else:
             self._keep(call, event.headers)
 

@@ -239,7 +239,7 @@ def answering(*steps: Any) -> Callable[[H2Connection], None]:
         ([[(":status", "503"), ("content-type", "text/html")], b"<html>"], Status.UNAVAILABLE),
         ([[(":status", "404")]], Status.UNIMPLEMENTED),
         ([[(":status", "200"), ("content-type", "text/html")], b"<html>"], Status.UNKNOWN),
-        ([[*OK, ("grpc-encoding", "gzip")], b"x"], Status.INTERNAL),
+        ([[*OK, ("grpc-encoding", "gzip")], b"\1\0\0\0\1x"], Status.INTERNAL),
         ([OK, b"\1\0\0\0\1x"], Status.INTERNAL),
         ([OK, b"\0\x7f\0\0\0x"], Status.RESOURCE_EXHAUSTED),
         ([OK, frame(b"x")], Status.INTERNAL),
