@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
-from pki.jwt_svid import validator
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, streaming, unary
@@ -143,8 +142,8 @@ class WorkloadApi:
     """Serves ``workloads`` to their processes."""
 
     workloads: IWorkloads
+    validate: Validate
     now: Now
-    validate: Validate = validator.validate
 
     def methods(self) -> Mapping[str, Method]:
         """For a :class:`twisted_mesh.grpc.server.GrpcServer` whose ``admit`` is ``workloads.caller``.

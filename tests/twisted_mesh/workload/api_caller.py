@@ -48,7 +48,7 @@ _ANSWERS = {
 
 def server_of(workloads: FakeWorkloads, validate: Validate = judge) -> GrpcServer:
     """The API for them; its judge of tokens is a fake one by default."""
-    methods = WorkloadApi(workloads, lambda: NOW, validate).methods()
+    methods = WorkloadApi(workloads, validate, lambda: NOW).methods()
     return GrpcServer(
         own_reactor(), methods, admit=workloads.caller, key_of=lambda caller: caller.pid
     )

@@ -158,7 +158,7 @@ def test_whoever_was_refused_for_good_is_served_nothing_that_is_still_there() ->
 
 def test_a_stream_that_is_not_read_keeps_one_answer() -> None:
     workloads = FakeWorkloads()
-    methods = WorkloadApi(workloads, lambda: NOW).methods()
+    methods = WorkloadApi(workloads, validate, lambda: NOW).methods()
     served = Served()
     served.server.methods = methods
     caller = Caller(served, settings={SettingCodes.INITIAL_WINDOW_SIZE: 1}, reads=False)
