@@ -169,6 +169,14 @@ def test_headers_beyond_their_limit_end_the_connection() -> None:
     assert caller.goaway == ErrorCodes.ENHANCE_YOUR_CALM
 
 
+def test_headers_that_swell_when_they_are_read_end_the_connection() -> None:
+    """Said once and then named by a byte: h2 counts what they are when they are read."""
+    caller = Caller(Served())
+    caller.open(ECHO, *[("x-large", "y" * 3000)] * 20)
+    caller.turn()
+    assert caller.goaway == ErrorCodes.ENHANCE_YOUR_CALM
+
+
 def test_headers_that_never_end_end_the_connection() -> None:
     """Each frame of them is small, and h2 keeps them until they are whole."""
     served = Served(limits=Limits(header_bytes=4096))
@@ -213,6 +221,30 @@ def test_only_the_newest_waits_for_who_does_not_read() -> None:
     caller.turn()
     # The one that was begun comes whole, and then the newest.
     assert [message[:8] for message in outcome.messages] == [b"00000000", b"00000999"]
+
+
+def test_what_waits_goes_on_once_the_caller_widens_all_windows() -> None:
+    served = Served()
+    caller = Caller(served, settings={SettingCodes.INITIAL_WINDOW_SIZE: 0}, reads=False)
+    outcome = caller.call(FOLLOW)
+    served.followed[0].replace(b"x" * 1000)
+    caller.turn()
+    assert outcome.data == b""
+    caller.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65535})
+    caller.turn()
+    caller.turn()
+    assert outcome.messages == [b"x" * 1000]
+
+
+def test_streams_take_turns_and_none_waits_for_one_that_is_not_read() -> None:
+    served = Served()
+    caller = Caller(served, reads=False)
+    first, second = caller.call(FOLLOW), caller.call(FOLLOW)
+    served.followed[0].replace(b"x" * 200_000)  # more than its window
+    served.followed[1].replace(b"now")
+    caller.h2.increment_flow_control_window(2**20)
+    caller.turn()
+    assert (len(first.data), second.messages) == (65535, [b"now"])
 
 
 def test_a_call_ends_at_once_also_for_who_does_not_read() -> None:
