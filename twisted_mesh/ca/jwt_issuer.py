@@ -135,7 +135,13 @@ def bought_id(entry: RegistrationEntry, selectors: Collection[Selector]) -> Spif
             "ids-granted-only",
             f"the entry {entry.id} buys {pattern}, which is many IDs: a token is for one",
         )
-    return SpiffeId.parse(str(pattern))
+    spiffe_id = SpiffeId.parse(str(pattern))
+    if spiffe_id.is_reserved:
+        raise Forbidden(
+            "ids-granted-only",
+            f"the entry {entry.id} buys {spiffe_id}: there are no tokens for the mesh's own components",
+        )
+    return spiffe_id
 
 
 def whole(lifetime: timedelta) -> timedelta:

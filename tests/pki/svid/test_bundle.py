@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pki.errors import Malformed, PkiError
 from pki.issuing.csr import build_csr
 from pki.issuing.profile import ROOT
+from pki.jwt_svid.jwks import JwtAuthority, read_jwks
 from pki.keys import KeyAlgorithm, jwk_members
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import certificates_pem
@@ -39,12 +41,19 @@ ROOTS = tuple(
 )
 BUNDLE = TrustBundle(MESH, ROOTS, sequence=7, refresh_hint=300)
 
+#: What verifies tokens, and certifies nothing.
+AUTHORITIES = tuple(
+    JwtAuthority.of(key(f"jwt {n}", algorithm).public_key)  # type: ignore[arg-type]
+    for n, algorithm in enumerate((KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384))
+)
+
 bundles = st.builds(
     TrustBundle,
     st.just(MESH),
     st.lists(st.sampled_from(ROOTS), unique=True).map(tuple),
     st.integers(0, 2**63),
     st.none() | st.integers(0, 2**31),
+    st.lists(st.sampled_from(AUTHORITIES), unique=True).map(tuple),
 )
 
 
@@ -65,6 +74,24 @@ def test_a_bundle_reads_back_from_jwks(bundle: TrustBundle) -> None:
     assert TrustBundle.from_jwks(MESH, bundle.to_jwks()) == bundle
     assert TrustBundle.from_jwks_object(MESH, bundle.to_jwks_object()) == bundle
     assert TrustBundle.from_jwks(MESH, bundle.to_jwks().decode()) == bundle
+
+
+def test_keys_for_tokens_are_no_roots_and_do_the_roots_no_harm() -> None:
+    both = evolve(BUNDLE, jwt_authorities=AUTHORITIES)
+    read = TrustBundle.from_jwks(MESH, both.to_jwks())
+    assert (read.roots, read.jwt_authorities) == (ROOTS, AUTHORITIES)
+    assert TrustBundle.from_pem(MESH, read.to_pem()).roots == ROOTS
+    assert read_jwks(read.to_jwt_bundle()) == AUTHORITIES
+    assert [jwk["use"] for jwk in json.loads(read.to_jwt_bundle())["keys"]] == ["jwt-svid"] * 2
+    # A certificate beside such a key makes no root of it.
+    certified = {**AUTHORITIES[0].to_jwk(), "x5c": first_key()["x5c"]}
+    assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(), certified])).roots == (ROOTS[2],)
+
+
+def test_a_damaged_key_for_tokens_keeps_no_root_from_being_believed() -> None:
+    for damaged in ({"use": "jwt-svid"}, {"use": "jwt-svid", "kid": 1, "kty": "EC", "x5c": [1, 2]}):
+        found = TrustBundle.from_jwks(MESH, jwks(keys=[first_key(), damaged]))
+        assert (found.roots, found.jwt_authorities) == ((ROOTS[2],), ())
 
 
 def test_the_jwks_has_the_members_of_its_specifications() -> None:

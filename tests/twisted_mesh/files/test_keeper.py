@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import LogLevel
 
 from pki.errors import PkiError, Problem
+from pki.jwt_svid.jwks import JwtAuthority
+from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.bundle import BundleSet
 from pki.svid.x509svid import X509Svid, load_certificates
 from tests.twisted_mesh.recording import RecordingLog
@@ -243,6 +245,19 @@ def test_other_trust_domains_roots_are_not_in_the_bundle(rig: Rig) -> None:
     rig.pass_time(0.2)
     roots = load_certificates((rig.directory / "svid_bundle.pem").read_bytes())
     assert roots == rig.publishing.ca.bundle.roots
+
+
+def test_keys_for_tokens_are_not_in_the_files_and_change_none_of_them(rig: Rig) -> None:
+    rig.renew()
+    rig.pass_time(0.2)
+    authority = JwtAuthority.of(MemoryKey.generate(KeyAlgorithm.EC_P256).public_key)  # type: ignore[arg-type]
+    store, bundle = rig.agent.trust_store, rig.publishing.ca.bundle
+    with_key = evolve(bundle, sequence=9, jwt_authorities=(authority,))
+    store.trust = evolve(store.trust, bundles=BundleSet.of(with_key))
+    rig.pass_time(0.2)
+    roots = load_certificates((rig.directory / "svid_bundle.pem").read_bytes())
+    assert roots == bundle.roots
+    assert rig.changes == ["bundle crl svid"]
 
 
 def test_new_roots_are_written(rig: Rig) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pki.errors import Problem
+from pki.jwt_svid.jwks import JwtAuthority
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.renewal import BACKOFF_LAST
 from pki.spiffe import SpiffePattern
@@ -474,6 +475,21 @@ def test_a_bundle_that_the_feed_brings_is_believed_at_once(rig: Rig) -> None:
     rig.pass_time(10 * POLL)
     assert rig.contexts.current() == after, "it is the same one that comes again"
     assert len(rig.source.asked) == 1
+
+
+def test_a_key_for_tokens_that_the_feed_brings_cuts_nobody(rig: Rig) -> None:
+    rig.start()
+    home = mesh()
+    staying = connect(rig, Connected(peer_of(home.leaf(), home)), "unknown-authority")
+    authority = JwtAuthority.of(key("jwt").public_key)  # type: ignore[arg-type]
+    with_key = evolve(home.bundle, sequence=9, jwt_authorities=(authority,))
+    rig.source.told = BundleSet.of(with_key)
+    rig.pass_time(POLL + TICK)
+    believed = rig.store.judge.trust.bundles.get(home.trust_domain)
+    assert believed == with_key
+    assert staying.severed == []
+    assert len(rig.source.asked) == 1
+    assert rig.contexts.current() is not None
 
 
 def test_a_root_that_goes_takes_who_rests_on_it_along(rig: Rig) -> None:
