@@ -23,6 +23,7 @@ from tests.recipes.estate import Identity
 from tests.running import PATIENCE, is_listening, until
 from tests.twisted_mesh.attest.processes import process_attestor
 from twisted_mesh.grpc.server import GrpcServer
+from twisted_mesh.state.generation import publish
 from twisted_mesh.testing import Clock, MemoryCa, at_once
 from twisted_mesh.workload.caller import Callers
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
@@ -37,6 +38,10 @@ class _Now(Clock):
 
     def now(self) -> datetime:
         return datetime.now(UTC).replace(microsecond=0)
+
+
+def memory_ca(trust_domain: str) -> MemoryCa:
+    return MemoryCa(trust_domain, _Now())
 
 
 @implementer(IWorkloadIssuer)
@@ -82,13 +87,16 @@ class Machine:
     """What is there is changed from the test's thread, and told in the reactor's."""
 
     home: Path
-    ca: MemoryCa = field(factory=lambda: MemoryCa("mesh.local", _Now()))
+    ca: MemoryCa = field(factory=lambda: memory_ca("mesh.local"))
+    cas: list[MemoryCa] = field(init=False)
+    """Of all trust domains that are believed."""
     reactor: SelectReactor = field(factory=SelectReactor)
     issuer: MemoryIssuer = field(init=False)
     _issued: dict[int, X509Svid] = field(factory=dict)
     _number: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self.cas = [self.ca]
         domain = self.ca.trust_domain
         self.issuer = MemoryIssuer(self.ca, domain, Sources((), self._bundles(LATER, LATER)))
 
@@ -97,17 +105,33 @@ class Machine:
         return self.home / "workload.sock"
 
     def identity(self, name: str) -> Identity:
-        """Files of somebody who has it for an hour, and is of the mesh by another way."""
-        svid = self.ca.issue(name)
-        directory = self.home / f"{name}-{svid.leaf.serial_number:x}"
-        self.ca.member(name, svid=svid).write(directory)
+        """Files of somebody of our trust domain who has it for an hour, by another way."""
+        return self.written(self.ca.issue(name))
+
+    def written(self, svid: X509Svid) -> Identity:
+        """Files of whoever believes the machine; itself it may be anybody."""
+        directory = self.home / f"files-{svid.leaf.serial_number:x}"
+        files = {
+            "svid.pem": (svid.chain_pem(), 0o644),
+            "svid_key.pem": (svid.key.to_pem(), 0o600),
+            "svid_bundle.pem": (self.ca.bundle.to_pem(), 0o644),
+        }
+        publish(directory, files)
         found = Identity(directory)
         self._issued[found.serial] = svid
         return found
 
     def revoke(self, identity: Identity) -> None:
         """Have everybody told."""
-        self.ca.revoke(self._issued[identity.serial])
+        svid = self._issued[identity.serial]
+        for ca in self.cas:
+            if ca.trust_domain == svid.spiffe_id.trust_domain:
+                ca.revoke(svid)
+        self.tell_crls()
+
+    def believe(self, ca: MemoryCa) -> None:
+        """Another trust domain, of which there are CRLs as well."""
+        self.cas.append(ca)
         self.tell_crls()
 
     def let_in(self, name: str, ttl: str | None = None) -> str:
@@ -132,18 +156,24 @@ class Machine:
         self._say(lambda now: evolve(now, bundles=bundles))
 
     def _bundles(self, root: timedelta | None, issuing: timedelta | None) -> Bundles:
+        crls = {ca.trust_domain: self._crls(ca, root, issuing) for ca in self.cas}
+        return Bundles(
+            self.ca.trust_domain, BundleSet.of(*(ca.bundle for ca in self.cas)), crls=crls
+        )
+
+    def _crls(
+        self, ca: MemoryCa, root: timedelta | None, issuing: timedelta | None
+    ) -> Sequence[bytes]:
         self._number += 1
-        now = self.ca.clock.now()
-        revoked = list(self.ca.revoked.of(key_id(self.ca.issuing.certificate.public_key())))
-        crls = [
+        now = ca.clock.now()
+        revoked = list(ca.revoked.of(key_id(ca.issuing.certificate.public_key())))
+        return [
             at_once(
                 issue_crl(issuer, revoked, self._number, this_update=now, next_update=now + life)
             )
-            for issuer, life in ((self.ca.root, root), (self.ca.issuing, issuing))
+            for issuer, life in ((ca.root, root), (ca.issuing, issuing))
             if life is not None
         ]
-        domain = self.ca.trust_domain
-        return Bundles(domain, BundleSet.of(self.ca.bundle), crls={domain: crls} if crls else {})
 
     def _say(self, changed: Callable[[Sources], Sources]) -> None:
         self.reactor.callFromThread(lambda: self.issuer.say(changed(self.issuer.now_sources)))

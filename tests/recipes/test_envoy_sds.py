@@ -21,7 +21,7 @@ from tests.recipes.estate import (
     over_rotations,
     seconds_to_refusal,
 )
-from tests.recipes.machine import Machine
+from tests.recipes.machine import Machine, memory_ca
 from tests.running import free_port, until
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.workload import sds
@@ -197,6 +197,27 @@ def test_without_crls_who_is_revoked_is_believed_and_the_log_says_so(house: Hous
     house.machine.tell_crls(None, None)
     until(lambda: envoy.lets_in(house.shop))
     assert "believes also who is revoked there" in house.said("sds-without-crls")
+
+
+def test_each_trust_domain_is_judged_by_its_own_roots_and_crls(house: House) -> None:
+    ours, theirs = house.machine.ca, memory_ca("not-mesh.local")
+    house.machine.believe(theirs)
+    house.machine.let_in("web")
+    anybody = {
+        'matcher: {exact: "spiffe://mesh.local/service/shop"}': 'matcher: {prefix: "spiffe://"}'
+    }
+    envoy = house.start(**{"name: ROOTCA": "name: ALL", **anybody})
+    until(lambda: envoy.lets_in(house.shop))
+    guest = house.machine.written(theirs.issue("guest"))
+    assert envoy.lets_in(guest)
+    forged = house.machine.written(ours.forged("other-domain", "guest"))
+    assert not envoy.lets_in(forged)
+    house.machine.revoke(guest)
+    until(lambda: not envoy.lets_in(guest))
+    assert envoy.lets_in(house.shop)
+    own_only = house.start(**anybody)
+    until(lambda: own_only.lets_in(house.shop))
+    assert not own_only.lets_in(house.machine.written(theirs.issue("guest")))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
