@@ -177,7 +177,16 @@ class MeshContext(Sealed):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As that of ``ssl.SSLContext``, by what is shown and believed now. Raises :class:`NoIdentity` too."""
+        """As that of ``ssl.SSLContext``, by what is shown and believed now. Raises :class:`NoIdentity` too.
+
+        Without a name to check it is a ValueError, as it is of ``wrap_socket``. The standard library checks none then:
+        ``loop.start_tls`` without ``server_hostname`` comes here.
+        """
+        if self._checks_hostname and not server_hostname:
+            raise ValueError(
+                "server_hostname is needed: the name that is called is checked. Give it, or judge the server by its ID "
+                "alone (client_context(check_hostname=False))"
+            )
         return self._of_the_moment().inner.own_bio(
             incoming, outgoing, server_side, server_hostname, session
         )

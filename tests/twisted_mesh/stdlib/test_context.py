@@ -1,5 +1,6 @@
 """Contexts of the mesh: who gets through them, what nobody can change, and that they follow the identity."""
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,6 +103,25 @@ def test_the_name_that_was_called_must_be_in_the_certificate_unless_the_id_is_en
         == SHOP
     )
     assert peer_id(Memory.between(server.server(), lax, None).shake_hands().client) == SHOP
+
+
+def test_a_name_that_is_to_be_checked_must_be_given_over_memory_too() -> None:
+    with pytest.raises(ValueError, match="server_hostname is needed"):
+        Memory.between(standing().server(), standing("till").client(), None)
+
+    async def upgraded() -> None:
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        async with listening:
+            to = listening.sockets[0].getsockname()
+            transport, protocol = await loop.create_connection(asyncio.Protocol, *to)
+            try:
+                await loop.start_tls(transport, protocol, standing("till").client())
+            finally:
+                transport.abort()
+
+    with pytest.raises(ValueError, match="server_hostname is needed"):
+        asyncio.run(upgraded())
 
 
 def test_a_client_of_tls_1_2_gets_nowhere() -> None:
