@@ -249,10 +249,10 @@ class Mesh:
         *command: str | Path,
         stdin: str = "",
         timeout: float = PATIENCE * 2,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        return run(
-            *command, stdin=stdin, timeout=timeout, cwd=self.home, env=self.env, real=self.real
-        )
+        whole = {**self.env, **(env or {})}
+        return run(*command, stdin=stdin, timeout=timeout, cwd=self.home, env=whole, real=self.real)
 
     def export(self, *options: str) -> Path:
         """An identity's files: needs a CA and a server that lets it in."""

@@ -5,13 +5,14 @@ import http.client
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.recipes.pages import PAGES, need, program
-from tests.running import BIN, Mesh, Running, free_port, mesh, until
+from tests.running import BIN, PATIENCE, Mesh, Running, free_port, mesh, until
 from tests.tools import require_tool
 from twisted_mesh.stdlib import JoinedIdentity, join
 
@@ -88,10 +89,10 @@ def assert_it_judges(house: Mesh, port: int, caller: JoinedIdentity, told: str =
     assert told in answer(port, caller.client_context(TILL))
 
 
-def assert_it_prints(house: Mesh, page: str, role: str, port: int, said: str) -> None:
+def assert_it_prints(house: Mesh, page: str, role: str, port: int, said: str, **env: str) -> None:
     script = house.home / f"{Path(page).stem}-{role}.py"
     script.write_text(program(page, role, port))
-    done = house.run(sys.executable, "-W", "error::ResourceWarning", script)
+    done = house.run(sys.executable, "-W", "error::ResourceWarning", script, env=env)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
 
@@ -123,6 +124,53 @@ def test_every_page_with_a_program_of_pythons_is_run() -> None:
 def test_a_client_is_served_as_who_it_is(house: Mesh, page: str, module: str) -> None:
     need(module)
     assert_it_prints(house, page, "client", house.port, f'"caller":"{CALLER}"')
+
+
+@contextlib.contextmanager
+def tunnelling(port: int) -> Iterator[tuple[int, list[bytes]]]:
+    """An HTTP proxy that leads one caller to ``port``, whatever it asks for: its own port, and what was asked."""
+    asked: list[bytes] = []
+
+    def carry(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while said := one.recv(65536):
+                other.sendall(said)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError), listening.accept()[0] as caller:
+            asked.append(caller.recv(65536))
+            with socket.create_connection(("localhost", port)) as server:
+                caller.sendall(b"HTTP/1.1 200 here you are\r\n\r\n")
+                back = threading.Thread(target=carry, args=(server, caller), daemon=True)
+                back.start()
+                carry(caller, server)
+                back.join(PATIENCE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+        thread.start()
+        yield listening.getsockname()[1], asked
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [("requests.md", "requests"), ("httpx.md", "httpx")],
+    ids=["requests", "httpx"],
+)
+def test_behind_a_proxy_that_the_environment_names_the_server_is_judged_as_well(
+    house: Mesh, page: str, module: str
+) -> None:
+    need(module)
+    with tunnelling(house.port) as (proxy, asked):
+        env = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy}", "NO_PROXY": "", "no_proxy": ""}
+        assert_it_prints(house, page, "client", house.port, f'"caller":"{CALLER}"', **env)
+    assert asked and asked[0].startswith(b"CONNECT localhost:")
 
 
 def test_asyncio_streams(house: Mesh) -> None:
