@@ -19,6 +19,7 @@ from attrs import field, frozen
 from pki.errors import Malformed, discreet, printable
 from twisted_mesh.files.command import NotTold
 from twisted_mesh.state.reading import named, why_not
+from twisted_mesh.state.way import open_with_links
 
 _WORD = re.compile(r"(?:SIG)?([A-Z0-9]+):(.+)", re.DOTALL)
 _NEVER = ("KILL", "STOP")
@@ -69,13 +70,13 @@ class PidFileSignal:
 
     def send(self) -> str:
         """Tell the process; who that was, for the log. Raises :class:`NotTold`."""
-        pid, written, owner = self._read()
+        pid, written, owners = self._read()
         try:
             process = os.pidfd_open(pid)
         except OSError:
             raise NotTold(f"{self._who(pid)} is not running: start its service") from None
         try:
-            program = self._look_at(pid, written, owner)
+            program = self._look_at(pid, written, owners)
             # Only if it has not ended by now was all that its own.
             poll = select.poll()
             poll.register(process, select.POLLIN)
@@ -95,11 +96,10 @@ class PidFileSignal:
     def _who(self, pid: int) -> str:
         return f"PID {pid} of {named(self.path)}"
 
-    def _read(self) -> tuple[int, float, int]:
-        """The number, when the file was written, and by whom."""
+    def _read(self) -> tuple[int, float, frozenset[int]]:
+        """The number, when the file was written, and the users whose word it is: the file's, and each link's to it."""
         try:
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-            descriptor = os.open(self.path, flags)
+            descriptor, owners = open_with_links(self.path)
         except OSError as error:
             why = why_not(self.path, error)
             raise NotTold(
@@ -126,9 +126,9 @@ class PidFileSignal:
             raise NotTold(
                 f"{named(self.path)} holds no PID of a service but {discreet(text.decode('ascii', 'replace'), 40)!r}"
             )
-        return int(text), found.st_mtime, found.st_uid
+        return int(text), found.st_mtime, owners | {found.st_uid}
 
-    def _look_at(self, pid: int, written: float, owner: int) -> str:
+    def _look_at(self, pid: int, written: float, owners: frozenset[int]) -> str:
         """The program that runs under that number. Raises :class:`NotTold` where it is not who was meant."""
         home = Path("/proc") / str(pid)
         try:
@@ -144,10 +144,10 @@ class PidFileSignal:
                 f"{self._who(pid)} is another process by now, started {started - written:.0f} s after that file was "
                 "written, and is not signalled: start the service, which writes it anew"
             )
-        if owner not in (0, os.geteuid(), *map(int, users.groups() if users else ())):
+        if owners - {0, os.geteuid(), *map(int, users.groups() if users else ())}:
             raise NotTold(
-                f"{named(self.path)} belongs to another user than PID {pid}, and to neither root nor us: it is not "
-                "signalled"
+                f"{named(self.path)}, or a link on the way to it, belongs to another user than PID {pid}, and to "
+                "neither root nor us: it is not signalled"
             )
         try:
             return printable(os.readlink(home / "exe"), 200)

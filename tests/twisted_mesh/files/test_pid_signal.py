@@ -65,8 +65,8 @@ def test_a_process_that_ends_meanwhile_takes_no_other_with_it(
 ) -> None:
     real = PidFileSignal._look_at
 
-    def look(self: PidFileSignal, pid: int, written: float, owner: int) -> str:
-        found = real(self, pid, written, owner)
+    def look(self: PidFileSignal, pid: int, written: float, owners: frozenset[int]) -> str:
+        found = real(self, pid, written, owners)
         service.kill()
         service.wait()
         return found
@@ -143,6 +143,36 @@ def test_another_users_file_names_that_users_processes_only(
     file.write_text(str(theirs.pid))
     hup(file).send()
     assert theirs.wait(PATIENCE) == -signal.SIGHUP
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives links away")
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_a_link_of_another_users_leads_to_that_users_processes_only(
+    file: Path, service: "subprocess.Popen[bytes]", tmp_path: Path, what: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    if what == "file":
+        link = named = theirs / "service.pid"
+        link.symlink_to(file)
+    else:
+        link = theirs / "run"
+        link.symlink_to("../../" + file.parent.name)
+        named = link / file.name
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(NotTold, match="a link on the way to it, belongs to another user than PID"):
+        hup(named).send()
+    assert service.poll() is None
+    os.chown(link, 0, 0, follow_symlinks=False)  # root has chosen it: /var/run is such a link
+    hup(named).send()
+    assert service.wait(PATIENCE) == -signal.SIGHUP
+
+
+def test_links_that_lead_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.raises(NotTold, match="cannot be read"):
+        hup(tmp_path / "one").send()
 
 
 @pytest.mark.parametrize(
