@@ -7,6 +7,7 @@ Contexts of the mesh put a :class:`Guard` there. So a ``recv`` that shakes hands
 
 import socket
 import ssl
+import threading
 import time
 import weakref
 from _ssl import ENCODING_DER
@@ -61,6 +62,7 @@ class Guard:
         "_presented",
         "_raw",
         "_refusal",
+        "_shaking",
         "_spiffe_id",
     )
 
@@ -72,6 +74,7 @@ class Guard:
     _presented: tuple[bytes, ...]
     _raw: Any
     _refusal: tuple[Problem, ...]
+    _shaking: "threading.RLock"
     _spiffe_id: str
 
     def __init__(self, raw: Any, mesh: "MeshContext", owner: object) -> None:
@@ -82,6 +85,7 @@ class Guard:
         set_own(self, "_is_judged", False)
         set_own(self, "_is_inherited", False)
         set_own(self, "_refusal", ())
+        set_own(self, "_shaking", threading.RLock())
         set_own(self, "_presented", ())
         set_own(self, "_spiffe_id", "")
         set_own(self, "_ends", 0.0)
@@ -104,17 +108,22 @@ class Guard:
     # what an _sslobj has
 
     def do_handshake(self) -> None:
-        """Shake hands, and judge the peer."""
-        self._unless_refused()
-        try:
-            self._raw.do_handshake()
-        except ssl.SSLError as error:
-            objection = openssls_objection(error)
-            if objection is None:
-                raise
-            raise self._refused((objection,)) from error
-        if not self._is_judged:
-            self._judge()
+        """Shake hands, and judge the peer.
+
+        One thread does, and whoever else comes first waits for it: of a handshake in two threads at once OpenSSL makes
+        whatever its memory holds then, and the peer is nobody yet.
+        """
+        with self._shaking:
+            self._unless_refused()
+            try:
+                self._raw.do_handshake()
+            except ssl.SSLError as error:
+                objection = openssls_objection(error)
+                if objection is None:
+                    raise
+                raise self._refused((objection,)) from error
+            if not self._is_judged:
+                self._judge()
 
     def read(self, *arguments: Any) -> Any:
         """Read, from a peer that was let in, and still is afterwards."""

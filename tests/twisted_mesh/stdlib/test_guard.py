@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from tests.twisted_mesh.stdlib.standing import (
     talking_client,
 )
 from twisted_mesh.stdlib import MeshSSLError, PeerRefused, peer_id
-from twisted_mesh.stdlib.guard import _presented
+from twisted_mesh.stdlib.guard import Guard, _presented
 from twisted_mesh.testing import MemoryCa
 from twisted_mesh.trust.judge import Trust
 
@@ -79,6 +80,50 @@ def test_a_handshake_that_nobody_asked_for_lets_a_good_peer_in() -> None:
         assert judged.get_channel_binding("tls-unique") is not None or True
         with pytest.raises(MeshSSLError):
             judged.verify_client_post_handshake()
+
+
+def test_two_threads_whose_first_words_cross_shake_hands_one_after_the_other() -> None:
+    meeting = threading.Barrier(2, timeout=0.3)
+    met: list[bool] = []
+    refused: list[PeerRefused] = []
+
+    class Raw:
+        """As much of OpenSSL's as is asked for: with a peer that nobody lets in."""
+
+        session_reused = False
+
+        def do_handshake(self) -> None:
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait()
+                met.append(True)
+
+        def version(self) -> str:
+            return "TLSv1.2"
+
+        def get_unverified_chain(self) -> tuple[()]:
+            return ()
+
+        def read(self, *_: Any) -> None:
+            raise AssertionError("the peer was refused")
+
+        write = read
+
+    guard = Guard(Raw(), standing().server(), owner=meeting)
+
+    def use(what: Callable[[], Any]) -> None:
+        try:
+            what()
+        except PeerRefused as error:
+            refused.append(error)
+
+    uses = (lambda: guard.read(10), lambda: guard.write(b"secret"))
+    threads = [threading.Thread(target=use, args=(what,), daemon=True) for what in uses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not met
+    assert len(refused) == 2
 
 
 def test_a_client_tells_nobody_anything_whom_it_refuses() -> None:
