@@ -243,6 +243,23 @@ class AgentSignRequest(Struct, frozen=True, omit_defaults=True):
     ttl: str | None = None
 
 
+class AgentJwtRequest(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/agent/jwt``: a token for a workload of the agent's machine."""
+
+    entry: str
+    selectors: list[str]
+    audience: list[str]
+    ttl: str | None = None
+
+
+class AgentJwt(Struct, frozen=True):
+    """A JWT-SVID."""
+
+    token: str
+    spiffe_id: str
+    expires_at: str
+
+
 class NewAgentToken(Struct, frozen=True, omit_defaults=True):
     """``POST /api/v1/agents``: a join token for an agent, known or new."""
 
@@ -428,47 +445,6 @@ class RotateJwtKey(Struct, frozen=True, omit_defaults=True):
     at_once: bool = False
     """Whether the next key is to sign before everybody can have heard of it."""
     reason: str = ""
-
-
-# Agents
-
-
-class AgentEntries(Struct, frozen=True):
-    """All entries of the agent that asks, as ``GET /api/v1/agent/entries`` answers."""
-
-    version: str
-    """For ``after`` in the next question: it is answered once they differ from these."""
-    entries: list[EntryDocument]
-
-
-class AgentSignRequest(Struct, frozen=True, omit_defaults=True):
-    """``POST /api/v1/agent/sign``: an agent asks for a workload of its machine."""
-
-    csr: str
-    """PEM; the key is the workload's."""
-    requested_id: str
-    entry: str
-    """The id of one of the agent's entries."""
-    selectors: list[str]
-    """What the agent has attested of the workload."""
-    ttl: str | None = None
-
-
-class AgentJwtRequest(Struct, frozen=True, omit_defaults=True):
-    """``POST /api/v1/agent/jwt``: a token for a workload of the agent's machine."""
-
-    entry: str
-    selectors: list[str]
-    audience: list[str]
-    ttl: str | None = None
-
-
-class AgentJwt(Struct, frozen=True):
-    """A JWT-SVID."""
-
-    token: str
-    spiffe_id: str
-    expires_at: str
 
 
 # Health

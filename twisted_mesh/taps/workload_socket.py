@@ -75,13 +75,14 @@ class WorkloadSocket:
     def open(self, listening: Listening) -> IListeningPort:
         """Listen at once: who comes before there is anything is told so. Raises :class:`StartError`."""
         # Only here is needed what the extra brings along.
+        from pki.jwt_svid.validator import validate
         from twisted_mesh.grpc.server import GrpcServer, Limits
         from twisted_mesh.workload.sds import SecretService
         from twisted_mesh.workload.workload_api import WorkloadApi
 
         self._clear_way()
         methods = {
-            **WorkloadApi(self.workloads, wall_clock).methods(),
+            **WorkloadApi(self.workloads, validate, wall_clock).methods(),
             **SecretService(self.workloads).methods(),
         }
         self._server = GrpcServer(
