@@ -1,7 +1,7 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -24,15 +24,12 @@ from zope.interface import implementer
 
 from pki.errors import PkiError
 from pki.policy.join_token import JoinToken
-from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
 from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
 from twisted_mesh.api.messages import (
-    AgentEntries,
-    AgentSignRequest,
     PublishedCrls,
     SignAnswer,
     SignRequest,
@@ -247,37 +244,6 @@ class CaClient:
         """The CRLs of the root and of every issuing CA, as they came: nothing of them is checked."""
         content = await self._send("GET", "/api/v1/crls")
         return await self._read(content, partial(read_shape, str(self.address), PublishedCrls))
-
-    async def agent_entries(self, after: str = "", wait: int = 0) -> AgentEntries:
-        """The entries of the agent that we prove to be, once they differ from the version ``after``.
-
-        With ``wait``, in seconds, the CA may take so long, and then answers with the same ones.
-        """
-        path = f"/api/v1/agent/entries?after={quote(after, safe='')}"
-        if wait:
-            path += f"&wait={wait}s"
-        return await self.ask("GET", path, None, AgentEntries, wait=wait)
-
-    async def agent_sign(
-        self,
-        csr: bytes,
-        spiffe_id: SpiffeId,
-        entry: str,
-        selectors: Collection[Selector],
-        ttl: timedelta | None = None,
-    ) -> tuple[x509.Certificate, ...]:
-        """A certificate for a workload of ours and its intermediates, leaf first."""
-        asked = AgentSignRequest(
-            csr.decode("ascii"),
-            str(spiffe_id),
-            entry,
-            sorted(map(str, selectors)),
-            None if ttl is None else format_duration(ttl),
-        )
-        answer = await self.ask("POST", "/api/v1/agent/sign", asked, SignAnswer)
-        return load_certificates(
-            "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
-        )
 
     async def ocsp(self, request: bytes) -> bytes:
         """The CA's answer to an OCSPRequest, as it came; both are DER."""

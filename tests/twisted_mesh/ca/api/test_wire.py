@@ -28,6 +28,7 @@ from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import EndAgent, NewAgentToken, NewRegistration, NewToken
 from twisted_mesh.attest.evidence import Evidence
@@ -336,8 +337,8 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.create_agent_token(NewAgentToken("node-1")),
         administration.create_agent_token(NewAgentToken("node-1", "1h", "0" * 64, "why")),
         administration.end_agent("node-1", EndAgent("ban", "stolen")),
-        client.agent_entries("0123", 45),
-        client.agent_sign(CSR.encode(), BACKEND, "e1", {Selector.parse("unix:uid:7")}, HOUR),
+        AgentClient(client).entries("0123", 45),
+        AgentClient(client).sign(CSR.encode(), BACKEND, "e1", {Selector.parse("unix:uid:7")}),
     ):
         try:
             result_of(asking)
