@@ -22,6 +22,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.meters import Reading, Readings, show
 from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.runtime.socket_owner import listener_at
+from twisted_mesh.runtime.tasks import sleep
 from twisted_mesh.state.way import on_the_way
 from twisted_mesh.taps.early_port import is_answered
 from twisted_mesh.taps.service_options import StartError
@@ -38,6 +39,8 @@ _OF_ONE, _OTHERS = 2, 128
 #: What the limit of descriptors is raised to where the system lets us, and how many connections there are at most.
 _ENOUGH, _MOST = 65536, 16384
 Listening = Callable[[Deferred[IListeningPort], str], IListeningPort]
+#: Seconds for the reactor to write what connections were told last.
+_LAST_WORDS = 0.05
 _EXTRA = "pip install 'twisted-mesh[workload]'"
 
 
@@ -109,6 +112,7 @@ class WorkloadSocket:
         """Let what is being answered finish, within so many seconds, and end all streams."""
         if self._server is not None:
             await self._server.drain(seconds)
+            await sleep(self.reactor, _LAST_WORDS)
 
     def close(self) -> None:
         """Forget all keys."""

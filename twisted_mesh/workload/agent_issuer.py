@@ -201,7 +201,7 @@ class AgentIssuer(Service):
         await self.agent.ready()
         self._settle()
         failures = 0
-        while True:
+        while self.running:
             asked_at = self.clock.seconds()
             pause = _LEAST
             try:
@@ -211,6 +211,8 @@ class AgentIssuer(Service):
             except CancelledError:
                 raise
             except PkiError as error:
+                if not self.running:
+                    return  # the question was called off
                 failures += 1
                 self._failed(error, failures)
                 pause = min(_LONGEST, renewal.backoff(failures - 1, self.draw).total_seconds())
