@@ -152,6 +152,15 @@ class CertificateAuthority:
         granted = policy.grant_through(agent, entry, request, stated, self.authorities.lifetimes)
         return await self._sign(request, Purchase(agent, granted, stated=stated))
 
+    async def sign_by(
+        self, principal: Principal, entry: RegistrationEntry, csr: bytes, requested_id: str
+    ) -> Issued:
+        """By that entry and no other, where ``principal`` meets it. Raises :class:`PkiError` with every reason."""
+        self.issuance.log.demand_intact()
+        request = self._request(csr, requested_id, None)
+        granted = policy.grant(principal, request, [entry], self.authorities.lifetimes)
+        return await self._sign(request, Purchase(principal, granted))
+
     async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         """When it is the caller's turn. Raises :class:`QuotaUsedUp`, :class:`Busy`."""
         charged = str(request.spiffe_id), purchase.grant.entry

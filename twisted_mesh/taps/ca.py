@@ -41,6 +41,7 @@ from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
+from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.monitoring import OF_IDENTITY
@@ -58,6 +59,7 @@ from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
+from twisted_mesh.taps.workload_socket import WorkloadSocket
 
 #: The routes that most callers need; docs/COMMANDS.md has all.
 _SUMMARY = {
@@ -75,6 +77,8 @@ class CaService(MeshService):
     options: Options
     parts: CaParts | None = None
     """None until the start has come to it."""
+    workloads: WorkloadSocket | None = None
+    """Serves this machine's processes; None where nobody has asked for that."""
     _clock_ticker: Ticker | None = None
     """Looks at a clock that is behind the record."""
 
@@ -136,6 +140,19 @@ class CaService(MeshService):
                 event="record-lost",
             )
         self.address = self.listeners.open(parts, self.endpoint, capacity)
+        if options["workload-socket"]:
+            self._serve_workloads(parts, options["workload-socket"])
+
+    def _serve_workloads(self, parts: CaParts, path: Path) -> None:
+        """Listen at once, and have something to tell once the CA runs. Raises :class:`StartError`."""
+        trust_store = self.endpoint.trust_store
+        self.workload_issuer = CaWorkloadIssuer(
+            parts, lambda: trust_store.trust.revocations, self.reactor
+        )
+        self.workloads = WorkloadSocket(
+            path, "--workload-socket", self.workload_issuer, self.reactor, self.log
+        )
+        self.workloads.open(self.listening)
 
     def _assemble(
         self, authorities: Authorities, issuance_log: IssuanceLog | None, capacity: Capacity
@@ -306,6 +323,8 @@ class CaService(MeshService):
         self.open(later=self.listeners.tls_port)
         await self.endpoint.manager.ready()
         self.open()
+        if self.workloads is not None:
+            self.addService(self.workload_issuer)
         self._tell_ready()
 
     def _watch_clock(self, clock: RecordClock) -> None:
@@ -396,12 +415,16 @@ class CaService(MeshService):
         """Let whoever waits for news go, and requests finish within so many seconds."""
         if self.parts is not None:
             self.parts.let_go()
+        if self.workloads is not None:
+            await self.workloads.drain(seconds)
         if late := await self.listeners.drain(seconds):
             self.cut_off(late, seconds)
 
     async def close(self) -> None:
         """Stop what watches the clock, record the stop, and give back the store and the lock."""
         self._stop_watching()
+        if self.workloads is not None:
+            self.workloads.close()
         if self.parts is not None:
             self.endpoint.stapler.stop()
             self.housekeeping.stop()

@@ -21,6 +21,7 @@ from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
+from twisted_mesh.taps.workload_socket import parse_socket
 
 _MAX_LIFE = timedelta(days=365)
 _MAX_ISSUING_LIFE = timedelta(days=1825)
@@ -43,6 +44,12 @@ class Options(ServiceOptions):
             "the TLS address instead: 8443, host:8443, or a Twisted endpoint string",
         ],
         ["socket", None, None, "the unix socket (default <state>/ca/ca.sock)"],
+        [
+            "workload-socket",
+            None,
+            None,
+            "serve the SPIFFE Workload API and Envoy's SDS to this machine's processes here",
+        ],
         ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
         ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
         ["max-cert-duration", None, "24h", "how long they live at most"],
@@ -153,6 +160,9 @@ class Options(ServiceOptions):
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
+        if self["workload-socket"]:
+            path = self._from_here(self["workload-socket"], "--workload-socket")
+            self["workload-socket"] = parse_socket(path, "--workload-socket")
         if self["port"] is not None and self["listen"] is not None:
             raise Malformed("--port and --listen say the same thing: give one of them")
         self["listen"] = self["listen"] or self["port"] or "8443"

@@ -26,7 +26,7 @@ from pki.keys import KeyAlgorithm, key_id
 from pki.policy.entry import EntryDocument, RegistrationEntry, read_entry
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
-from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import Purpose, X509Svid
 from pki.validity import parse_rfc3339, rfc3339
@@ -43,6 +43,7 @@ from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
+from twisted_mesh.workload.names import names_of
 
 _log = logger("workload")
 
@@ -85,7 +86,7 @@ class ServesNoAgents(PkiError):
 class AgentIssuer(Service):
     """What an agent's CA lets its workloads have. It has nothing to say before it runs."""
 
-    agent: Agent
+    identity: Agent
     clock: IReactorTime
     now: Now = wall_clock
     draw: random.Random = field(factory=random.SystemRandom)
@@ -109,14 +110,19 @@ class AgentIssuer(Service):
 
     def __attrs_post_init__(self) -> None:
         declare_kinds()
-        self.client = AgentClient(self.agent.client)
-        self._crls = CrlKeeper(self.agent.client.crls, self._settle, self.clock, self.now)
+        self.client = AgentClient(self.identity.client)
+        self._crls = CrlKeeper(self.identity.client.crls, self._settle, self.clock, self.now)
         self._ticker = Ticker(self.clock, TICK, self._look, "the workloads' CA", _log)
+
+    @property
+    def agent(self) -> str:
+        """The agent's name."""
+        return self.identity.wanted.spiffe_id.name
 
     @property
     def trust_domain(self) -> TrustDomain:
         """The agent's own."""
-        return self.agent.wanted.spiffe_id.trust_domain
+        return self.identity.wanted.spiffe_id.trust_domain
 
     def startService(self) -> None:
         """Ask for entries as soon as there is an identity to ask under."""
@@ -156,7 +162,7 @@ class AgentIssuer(Service):
         """A fresh key and its certificate. Raises :class:`PkiError`."""
         key = await new_key(algorithm)
         spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))
-        csr = build_csr(key, spiffe_id, entry.dns_names, entry.ip_addresses)
+        csr = build_csr(key, spiffe_id, *names_of(entry))
         chain = await self._signed(csr, spiffe_id, entry.id, selectors)
         svid = X509Svid.assemble(chain, key)
         self._judge(svid)
@@ -175,7 +181,7 @@ class AgentIssuer(Service):
             SpiffeId.parse(made.spiffe_id),
             made.token,
             parse_rfc3339(made.expires_at),
-            getattr(entry, "hint", ""),
+            entry.hint,
         )
 
     async def _signed(
@@ -189,7 +195,7 @@ class AgentIssuer(Service):
 
     def _judge(self, svid: X509Svid) -> None:
         """As a peer of the workload would. Raises :class:`Refused`."""
-        trust: Trust = self.agent.trust_store.trust
+        trust: Trust = self.identity.trust_store.trust
         whoever = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
         verdict = whoever.judge(svid.chain, self.now(), Purpose.ANY)
         if not verdict.ok:
@@ -198,7 +204,7 @@ class AgentIssuer(Service):
     # What the CA says.
 
     async def _follow_entries(self) -> None:
-        await self.agent.ready()
+        await self.identity.ready()
         self._settle()
         failures = 0
         while self.running:
@@ -256,14 +262,14 @@ class AgentIssuer(Service):
         status = error.status if isinstance(error, CaRefused) else 0
         if status == _NOT_FOUND:
             error = ServesNoAgents(
-                f"the CA at {self.agent.client.address} knows no agents: update it (it is older than this agent)"
+                f"the CA at {self.identity.client.address} knows no agents: update it (it is older than this agent)"
             )
         elif status == _FORBIDDEN:
             self._ended = AgentEnded(
-                f"the agent {self.agent.wanted.spiffe_id} may serve no workloads any more: {error}"
+                f"the agent {self.identity.wanted.spiffe_id} may serve no workloads any more: {error}"
             )
         if any(problem.code == Code.REVOKED for problem in error.problems):
-            self._turned_away = self.agent.svid
+            self._turned_away = self.identity.svid
         is_other = self._trouble is None or str(self._trouble) != str(error)
         self._trouble = error
         (_log.warn if is_other else _log.debug)(
@@ -278,14 +284,19 @@ class AgentIssuer(Service):
 
     def _look(self) -> None:
         """What is believed, and our own certificate, change without anybody telling us."""
-        svid, trust = self.agent.svid, self.agent.trust_store.trust
+        svid, trust = self.identity.svid, self.identity.trust_store.trust
         if svid is None:
             self._settle()
             return
         bundle = trust.bundles.get(self.trust_domain)
         if bundle is not None and self._ended is None:
             self._crls.look(svid, bundle, trust.revocations)
-        seen = svid, trust, self.agent.manager.seconds_left <= 0, self.agent.manager.last_problem
+        seen = (
+            svid,
+            trust,
+            self.identity.manager.seconds_left <= 0,
+            self.identity.manager.last_problem,
+        )
         if seen != self._seen:
             self._seen = seen
             self._settle()
@@ -310,8 +321,8 @@ class AgentIssuer(Service):
                 changed()
 
     def _now(self) -> Sources:
-        manager, revocations = self.agent.manager, self.agent.trust_store.trust.revocations
-        svid = self.agent.svid
+        manager, revocations = self.identity.manager, self.identity.trust_store.trust.revocations
+        svid = self.identity.svid
         if svid is None:
             return Sources(problem=manager.last_problem)
         bundles = self._bundles()
@@ -337,18 +348,18 @@ class AgentIssuer(Service):
         return Sources(self._entries, known, problem_now, revocations=revocations)
 
     def _bundles(self) -> Bundles:
-        trust = self.agent.trust_store.trust
+        trust = self.identity.trust_store.trust
         found: BundleSet = trust.bundles
         lists = self._crls.lists
         return Bundles(
             self.trust_domain,
             found,
-            {bundle.trust_domain: _jwks(bundle) for bundle in found},
+            {bundle.trust_domain: bundle.to_jwt_bundle() for bundle in found},
             {self.trust_domain: lists} if lists else {},
         )
 
     def _revocation_of(self, svid: X509Svid) -> Revocation | None:
-        trust = self.agent.trust_store.trust
+        trust = self.identity.trust_store.trust
         bundle = trust.bundles.get(svid.spiffe_id.trust_domain)
         issuers = svid.intermediates[:1] or (bundle.roots if bundle is not None else ())
         for issuer in issuers:
@@ -356,11 +367,6 @@ class AgentIssuer(Service):
             if found is not None:
                 return found
         return None
-
-
-def _jwks(bundle: TrustBundle) -> bytes:
-    write: Callable[[], bytes] | None = getattr(bundle, "to_jwt_bundle", None)
-    return b'{"keys": []}' if write is None else write()
 
 
 def _when(revocation: Revocation | None) -> str:

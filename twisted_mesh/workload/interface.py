@@ -56,6 +56,7 @@ class IWorkloadIssuer(Interface):
     """Who signs for workloads: a CA for its own machine's, or an agent's CA for the agent's."""
 
     trust_domain: TrustDomain = Attribute("Of all that it signs itself.")
+    agent: str | None = Attribute("The agent whose entries count here; None at the CA itself.")
 
     def sources() -> Sources:
         """Those of this moment."""

@@ -40,6 +40,8 @@ class Rights:
     """The entries of one moment, and what each set of selectors gets by them: looked up once for each set."""
 
     entries: Sequence[RegistrationEntry]
+    agent: str | None = None
+    """Whose they are; None where they are the CA's own."""
     _by_selector: dict[Selector, list[int]] = field(init=False)
     """Each entry under the one of its selectors that the fewest entries have, by its place."""
     _bought: dict[frozenset[Selector], tuple[Bought, ...]] = field(factory=dict, init=False)
@@ -90,17 +92,18 @@ class Rights:
                 Problem(
                     Code.NOT_AUTHORIZED,
                     f"no identity issued: no registration entry lets this process in; seen: {seen}; {told}",
-                    f"an administrator sees more with: {why_command(selectors)}",
+                    f"an administrator sees more with: {why_command(selectors, self.agent)}",
                 )
             ]
         )
 
 
-def why_command(selectors: Iterable[Selector]) -> str:
+def why_command(selectors: Iterable[Selector], agent: str | None) -> str:
     """The ``mesh-ctl why`` that explains it on the CA's machine, which may be another one."""
     shown = sorted(selectors)[:_MOST_SHOWN]
     words = [word for selector in shown for word in ("--selector", str(selector))]
-    return shlex.join(["mesh-ctl", "why", *words])
+    of = [] if agent is None else ["--agent", agent]
+    return shlex.join(["mesh-ctl", "why", *of, *words])
 
 
 def _one_id(entry: RegistrationEntry, selectors: frozenset[Selector]) -> SpiffeId | None:

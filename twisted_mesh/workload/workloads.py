@@ -106,7 +106,7 @@ class Workloads:
         self.svids = HeldSvids(self.issuer, self.clock, self.now, self.rotate_at)
         self.tokens = HeldTokens(self.issuer, self.clock, self.now)
         self._sources = self.issuer.sources()
-        self._rights = Rights(self._sources.entries)
+        self._rights = Rights(self._sources.entries, self.issuer.agent)
         self._tickers = [
             Ticker(self.clock, _TICK, self.svids.look, "the workloads' SVIDs", _log),
             Ticker(self.clock, _LOOK_AT_CALLERS, self._look_at_callers, "the workloads", _log),
@@ -185,7 +185,7 @@ class Workloads:
         before, sources = self._sources, self.issuer.sources()
         self._sources = sources
         if sources.entries is not before.entries:
-            self._rights = Rights(sources.entries)
+            self._rights = Rights(sources.entries, self.issuer.agent)
         if sources.is_over:
             self.svids.forget_all()
             self.tokens.forget_all()
@@ -323,7 +323,7 @@ def _identity(held: Held) -> WorkloadSvid:
     if held.svid is None:
         raise AssertionError("it was looked at")
     entry = held.bought.entry
-    return WorkloadSvid(held.svid, entry, getattr(entry, "hint", ""))
+    return WorkloadSvid(held.svid, entry, entry.hint)
 
 
 def _gone() -> CallerGone:

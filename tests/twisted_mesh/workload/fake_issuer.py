@@ -87,6 +87,7 @@ class FakeIssuer:
         factory=lambda: Sources((), Bundles(MESH, BundleSet.of(mesh().bundle)))
     )
     trust_domain: TrustDomain = MESH
+    agent: str | None = "node-1"
     trouble: PkiError | None = None
     lifetime: timedelta = HOUR
     waits: bool = False

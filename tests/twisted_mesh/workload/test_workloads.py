@@ -174,7 +174,7 @@ def test_who_is_let_in_by_none_is_told_what_was_seen_and_what_came_nearest(
     assert is_final
     assert f"seen: {', '.join(sorted(map(str, machine.caller().selectors)))}" in why
     assert "the entry near comes nearest: it wants systemd:unit:web.service too" in why
-    assert f"mesh-ctl why --selector unix:gid:{os.getegid()}" in why
+    assert f"mesh-ctl why --agent node-1 --selector unix:gid:{os.getegid()}" in why
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""A workload: follows its SVIDs by the Workload API, and prints each answer as a line of JSON. A program of its own.
+
+``following.py SOCKET [again]``: with ``again`` it asks anew, 20 ms after each refusal.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from cryptography import x509
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.task import deferLater, react
+
+from twisted_mesh.grpc.client import GrpcChannel
+from twisted_mesh.grpc.status import GrpcError
+from twisted_mesh.workload import messages
+from twisted_mesh.workload.messages import X509SvidRequest, X509SvidResponse
+
+
+def say(**facts: object) -> None:
+    print(json.dumps({"at": time.time(), **facts}), flush=True)
+
+
+async def follow(reactor: Any, path: str, *, again: bool) -> None:
+    channel = GrpcChannel(reactor, UNIXClientEndpoint(reactor, path))
+    metadata = [messages.SECURITY_HEADER]
+    while True:
+        try:
+            call = await channel.stream(
+                messages.FETCH_X509_SVID, X509SvidRequest().encode(), metadata=metadata
+            )
+            while (data := await call.receive()) is not None:
+                found = X509SvidResponse.parse(data)
+                say(
+                    ids=[one.spiffe_id for one in found.svids],
+                    serials=[f"{serial_of(one.x509_svid):x}" for one in found.svids],
+                    hints=[one.hint for one in found.svids],
+                    crls=len(found.crl),
+                )
+            say(status="OK")
+        except GrpcError as error:
+            say(status=error.status.name, why=error.text)
+        if not again:
+            return
+        await deferLater(reactor, 0.02)
+
+
+def serial_of(ders: bytes) -> int:
+    """Of the first of several certificates that stand behind one another."""
+    size, head = ders[1], 2
+    if size & 0x80:
+        head += size & 0x7F
+        size = int.from_bytes(ders[2:head])
+    return x509.load_der_x509_certificate(ders[: head + size]).serial_number
+
+
+def main(reactor: Any) -> Deferred[None]:
+    return ensureDeferred(follow(reactor, sys.argv[1], again="again" in sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    react(main)

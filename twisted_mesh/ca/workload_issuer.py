@@ -1,0 +1,180 @@
+"""The CA as the issuer for the workloads of its own machine: what entries without a parent buy them."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from attrs import define, evolve, field
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from pki.codes import Code
+from pki.errors import PkiError
+from pki.issuing.csr import build_csr
+from pki.keys import KeyAlgorithm, MemoryKey, key_id
+from pki.policy.entry import RegistrationEntry
+from pki.policy.policy import Principal, anonymous
+from pki.policy.selector import Selector, values_of
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.bundle import TrustBundle
+from pki.svid.revocation_set import RevocationSet
+from pki.svid.x509svid import X509Svid
+from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.identity.sources import new_key
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import Ticker
+from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
+from twisted_mesh.workload.names import names_of
+
+_log = logger("workload")
+
+#: Seconds between two looks at the bundle and the CRLs.
+_TICK = 0.2
+
+
+class SignsNoTokens(PkiError):
+    """This CA keeps no keys for JWT-SVIDs."""
+
+    code = Code.CONFLICT
+
+
+@implementer(IWorkloadIssuer)
+@define(eq=False, slots=False)
+class CaWorkloadIssuer(Service):
+    """Signs by the same steps as for whoever comes to the CA's socket: permitted, recorded, signed."""
+
+    ca: CaParts
+    revocations: Callable[[], RevocationSet]
+    """All that is known; another one with each."""
+    clock: IReactorTime
+    agent: str | None = None
+    _sources: Sources = field(init=False)
+    _bundle: TrustBundle | None = field(default=None, init=False)
+    _lists: tuple[bytes, ...] = field(default=(), init=False)
+    _watchers: list[Callable[[], None]] = field(factory=list, init=False)
+    _unwatch: Callable[[], None] = field(default=lambda: None, init=False)
+    _ticker: Ticker = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._sources = Sources(self._entries())
+        self._ticker = Ticker(self.clock, _TICK, self._look, "the CA's workloads", _log)
+
+    @property
+    def trust_domain(self) -> TrustDomain:
+        """The CA's own."""
+        return self.ca.trust_domain
+
+    def startService(self) -> None:
+        """Tell of entries, bundles and CRLs from now on."""
+        super().startService()
+        self._unwatch = self.ca.entries.watch(self._entries_changed)
+        self._entries_changed()
+        self._ticker.start()
+
+    def stopService(self) -> None:
+        """Tell no more."""
+        super().stopService()
+        self._unwatch()
+        self._ticker.stop()
+
+    def sources(self) -> Sources:
+        """Those of this moment."""
+        return self._sources
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have ``changed`` called after each change."""
+        self._watchers.append(changed)
+
+        def stop() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+
+        return stop
+
+    def is_revoked(self, svid: X509Svid) -> bool:
+        """Whether it is on record as that."""
+        issuers = svid.intermediates[:1] or (self.ca.authorities.root,)
+        serial = svid.leaf.serial_number
+        return any(
+            self.ca.publisher.find(key_id(issuer.public_key()), serial) is not None
+            for issuer in issuers
+        )
+
+    async def issue(
+        self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm
+    ) -> X509Svid:
+        """A fresh key and its certificate. Raises :class:`PkiError`."""
+        key: MemoryKey = await new_key(algorithm)
+        spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))
+        csr = build_csr(key, spiffe_id, *names_of(entry))
+        issued = await self.ca.certificates.sign_by(
+            _principal(selectors), entry, csr, str(spiffe_id)
+        )
+        return X509Svid.assemble(issued.chain, key)
+
+    async def issue_jwt(
+        self,
+        entry: RegistrationEntry,
+        selectors: frozenset[Selector],
+        audience: Sequence[str],
+        ttl: timedelta | None,
+    ) -> JwtSvid:
+        """A token. Raises :class:`PkiError`."""
+        if self.ca.jwt is None:
+            raise SignsNoTokens("this CA signs no JWT-SVIDs: it keeps no keys in files")
+        made = await self.ca.jwt.issue(_principal(selectors), entry, selectors, audience, ttl)
+        return evolve(made, hint=entry.hint)
+
+    def _entries(self) -> Sequence[RegistrationEntry]:
+        """Those that count for whoever comes to the CA itself; the oldest first, those of the file before them."""
+        found = [
+            known
+            for known in self.ca.entries.all()
+            if known.is_honoured
+            and known.entry.parent is None
+            and known.entry.agent is None
+            and not known.entry.is_of_token
+        ]
+        found.sort(key=lambda known: (known.created_at is not None, known.created_at or 0))
+        return tuple(known.entry for known in found)
+
+    def _entries_changed(self) -> None:
+        found = self._entries()
+        if found != self._sources.entries:
+            self._say(evolve(self._sources, entries=found))
+
+    def _look(self) -> None:
+        if (revocations := self.revocations()) is not self._sources.revocations:
+            self._say(evolve(self._sources, revocations=revocations))
+        bundle, lists = self.ca.bundle(), self._current_lists()
+        if bundle is not self._bundle or lists != self._lists:
+            self._bundle, self._lists = bundle, lists
+            at = self.trust_domain
+            bundles = Bundles(
+                at, self.ca.bundles(), {at: bundle.to_jwt_bundle()}, {at: lists} if lists else {}
+            )
+            self._say(evolve(self._sources, bundles=bundles))
+
+    def _current_lists(self) -> tuple[bytes, ...]:
+        """One of each CA, all of now, or none."""
+        authorities, now = self.ca.authorities, self.ca.now()
+        issuers = [authorities.root, *(one.certificate for one in authorities.every_issuing)]
+        found = []
+        for issuer in issuers:
+            current = self.ca.publisher.current(key_id(issuer.public_key()))
+            if current is None or current.span.next_update <= now:
+                return ()
+            found.append(current.der)
+        return tuple(found)
+
+    def _say(self, sources: Sources) -> None:
+        self._sources = sources
+        for changed in tuple(self._watchers):
+            changed()
+
+
+def _principal(selectors: frozenset[Selector]) -> Principal:
+    """Who asks, as the audit log has it: the user that the kernel has recorded."""
+    uids = values_of("unix:uid", selectors)
+    proof = f"unix:uid:{uids[0]}" if uids else "unix"
+    return anonymous(f"{proof} at the workload socket", selectors)
