@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from attrs import define, frozen
+from attrs import define
 
 from pki.audit.log import Act
 from pki.jwt_svid.claims import JwtClaims, demand_audience, sign_token
@@ -19,21 +19,13 @@ from pki.validity import rfc3339
 from twisted_mesh.ca.issuance import Issuance
 from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.limits.quota import Quota
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.workload.interface import JwtSvid
 
 _log = logger("ca")
 #: How long a token lives unless it is asked for otherwise, and at most.
 DEFAULT_LIFETIMES = Lifetimes(timedelta(minutes=5), timedelta(hours=1))
-
-
-@frozen
-class TokenRequest:
-    """What a token is to say."""
-
-    spiffe_id: SpiffeId
-    audience: tuple[str, ...]
-    ttl: timedelta | None
 
 
 @define(eq=False)
@@ -45,6 +37,8 @@ class JwtIssuer:
     """What the clock, the log and the entries are taken from."""
     fair_queue: FairQueue
     """What is signed for callers, each in turn."""
+    quota: Quota
+    """How many tokens callers have, and may have."""
     lifetimes: Lifetimes = DEFAULT_LIFETIMES
     issuer: str | None = None
     """``iss`` of all tokens; None for none."""
@@ -60,7 +54,8 @@ class JwtIssuer:
         """A token for the one ID that ``entry`` buys a caller of these selectors, asked for by ``principal``.
 
         That the entry counts, and is ``principal``'s to use, the caller has seen to. Raises
-        :class:`pki.jwt_svid.claims.BadAudience`, :class:`Forbidden`, :class:`TtlOutOfRange`, :class:`Busy`,
+        :class:`pki.jwt_svid.claims.BadAudience`, :class:`Forbidden`, :class:`TtlOutOfRange`,
+        :class:`QuotaUsedUp`, :class:`Busy`,
         :class:`ClockBehind`, and what the store and the signer raise.
         """
         issuance, now = self.issuance, self.issuance.now()
@@ -72,13 +67,15 @@ class JwtIssuer:
         issued_at = now.replace(microsecond=0)
         expires_at = issued_at + whole(lifetime)
         issuance.record_clock.demand_life(expires_at)
-        async with self.fair_queue.enter(principal.proof, entry.id):
-            return await self._sign(
-                principal,
-                entry,
-                selectors,
-                JwtClaims(spiffe_id, wanted, issued_at, expires_at, str(uuid.uuid4()), self.issuer),
-            )
+        claims = JwtClaims(spiffe_id, wanted, issued_at, expires_at, str(uuid.uuid4()), self.issuer)
+        charged = str(spiffe_id), entry.id
+        self.quota.charge(*charged)
+        try:
+            async with self.fair_queue.enter(principal.proof, entry.id):
+                return await self._sign(principal, entry, selectors, claims)
+        except BaseException:  # a caller that hangs up, too
+            self.quota.give_back(*charged)
+            raise
 
     async def _sign(
         self,

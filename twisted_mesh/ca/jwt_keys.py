@@ -81,8 +81,9 @@ class JwtKeys(Service):
 
     def load(self) -> None:
         """Take up the keys of earlier lives. Raises :class:`StateError`."""
-        line, private = self.files.load()
-        for key in line.keys:
+        kept, private = self.files.load()
+        line = kept
+        for key in kept.keys:
             if key.state is not rotation.KeyState.RETIRED and key.kid not in private:
                 # Its tokens are good to their end, where it has signed any.
                 line = (
@@ -93,7 +94,7 @@ class JwtKeys(Service):
         # A token may live for longer than it might when the key was put to use: that must be on disk before one does.
         line = line.allowing(self.rules.longest)
         self._private = dict(private)
-        if line.keys:
+        if line != kept:  # a full disk keeps no CA from starting
             self.files.save(line)
         self._adopt(line)
 

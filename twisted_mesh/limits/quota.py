@@ -65,6 +65,8 @@ class Quota:
 
     now: Now
     allowance: Allowance = DEFAULT_ALLOWANCE
+    of: str = "certificates"
+    """What is counted, for people."""
     _begin: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
     _of_id: "Counter[str]" = field(factory=Counter, init=False)
     _of_entry: "Counter[str]" = field(factory=Counter, init=False)
@@ -109,7 +111,7 @@ class Quota:
     def _used_up(self, whose: str, what: str, most: int) -> QuotaUsedUp:
         left = (self._begin + _HOUR - self.now()).total_seconds()
         return QuotaUsedUp(
-            f"{whose} has had {most} certificates since {self._begin:%H:%M}Z, as many as {what} may have an hour: keep "
+            f"{whose} has had {most} {self.of} since {self._begin:%H:%M}Z, as many as {what} may have an hour: keep "
             "those for as long as they live, and look what asks so often, or raise mesh-ca's --quota",
             left,
         )

@@ -44,6 +44,7 @@ from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.limits.quota import Quota
 from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
 from twisted_mesh.runtime.meters import Readings, show
@@ -231,6 +232,7 @@ class CaService(MeshService):
                 self.jwt_keys,
                 own.issuance,
                 fair_queue,
+                Quota(wall_clock, options["quota"], "JWT-SVIDs"),
                 options["jwt-lifetimes"],
                 options["oidc-issuer"],
             ),

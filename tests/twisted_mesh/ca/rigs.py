@@ -41,6 +41,7 @@ from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.limits.quota import Allowance, Quota
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 
@@ -216,7 +217,13 @@ class CaRig:
             responder,
             publisher,
             [self.endpoint],
-            jwt=JwtIssuer(self.jwt_keys, own.issuance, FairQueue(), issuer="https://mesh.example"),
+            jwt=JwtIssuer(
+                self.jwt_keys,
+                own.issuance,
+                FairQueue(),
+                Quota(self.now, Allowance(5, 10), "JWT-SVIDs"),
+                issuer="https://mesh.example",
+            ),
             seconds=lambda: self.seconds,
         )
 

@@ -19,6 +19,7 @@ from tests.authorities import HOUR, MESH, NOW
 from tests.twisted_mesh.ca.rigs import CaRig, entry, result_of
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.record_clock import ClockBehind
+from twisted_mesh.limits.quota import QuotaUsedUp
 from twisted_mesh.stores.commands import RecordAct
 from twisted_mesh.stores.records import StoreError
 from twisted_mesh.workload.interface import JwtSvid
@@ -152,3 +153,22 @@ def test_a_clock_behind_the_record_signs_no_token_that_is_over_by_then(
     with pytest.raises(ClockBehind):
         issue(issuer)
     assert acts(rig) == []
+
+
+def test_who_has_had_as_many_as_may_be_is_told_to_come_later(rig: CaRig, issuer: JwtIssuer) -> None:
+    for _ in range(5):
+        issue(issuer)
+    with pytest.raises(QuotaUsedUp, match="5 JWT-SVIDs"):
+        issue(issuer)
+    assert len(acts(rig)) == 5
+    rig.time += HOUR
+    assert issue(issuer)
+
+
+def test_a_failure_is_not_counted(rig: CaRig, issuer: JwtIssuer) -> None:
+    rig.store.broken = {"RecordAct"}
+    for _ in range(9):
+        with pytest.raises(StoreError):
+            issue(issuer)
+    rig.store.broken = set()
+    assert issue(issuer)

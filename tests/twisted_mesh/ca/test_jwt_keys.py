@@ -23,6 +23,7 @@ from pki.svid.bundle import TrustBundle
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, mesh
 from tests.twisted_mesh.ca.rigs import LIFETIMES, at_once, result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
+from twisted_mesh.backup.archive import NAME
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.jwt_files import JwtFiles
 from twisted_mesh.ca.jwt_keys import JwtKeys, UnknownJwtKey
@@ -406,3 +407,19 @@ def test_a_key_of_another_name_or_that_others_can_read_ends_the_start(life: Life
     second.chmod(0o644)
     with pytest.raises(StateError, match="can be read by others"):
         life.start()
+
+
+def test_a_start_that_changes_nothing_writes_nothing(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the CA starts all the same, and revokes."""
+    done = kill_before_write(0, monkeypatch)
+    life.start()
+    life.run()
+    assert done == []
+
+
+def test_no_backup_has_them(life: Life) -> None:
+    assert life.files() != []
+    assert not any(NAME.fullmatch(f"ca/private/{name}") for name in life.files())
+    assert not NAME.fullmatch("ca/jwt-keys")

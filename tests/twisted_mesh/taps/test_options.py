@@ -57,6 +57,10 @@ def test_the_defaults_of_the_ca_are_those_of_the_contract() -> None:
     assert options["lifetimes"] == Lifetimes(HOUR, 24 * HOUR)
     assert options["root-key"] is KeyAlgorithm.RSA_4096
     assert options["issuing-key"] is KeyAlgorithm.EC_P256
+    assert options["jwt-key"] is KeyAlgorithm.EC_P256
+    assert options["jwt-lifetimes"] == Lifetimes(timedelta(minutes=5), timedelta(hours=1))
+    assert options["jwt-key-duration"] == timedelta(days=7)
+    assert options["oidc"] is options["oidc-issuer"] is None
     assert options["issuing-duration"] == timedelta(days=365)
     assert options["key-passphrase-file"] is None
     assert options["key-passphrase-fd"] is None
@@ -157,6 +161,12 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
         ("mesh-ca", ["--port", "1", "--listen", "2"], "--port and --listen say the same thing"),
         ("mesh-ca", ["--root-key", "dsa"], "--root-key is one of rsa-2048, rsa-4096"),
         ("mesh-ca", ["--issuing-key", ""], "--issuing-key is one of"),
+        ("mesh-ca", ["--jwt-key", "ed25519"], "--jwt-key is one of ec-p256, ec-p384, rsa-2048"),
+        ("mesh-ca", ["--jwt-duration", "2h"], "--jwt-duration is at least 1s and at most"),
+        ("mesh-ca", ["--max-jwt-duration", "25h"], "at most 24h"),
+        ("mesh-ca", ["--jwt-key-duration", "3h"], "at least 4 times --max-jwt-duration, here 4h"),
+        ("mesh-ca", ["--oidc", "unix:/x"], "--oidc-issuer https://HOST"),
+        ("mesh-ca", ["--oidc-issuer", "https://x/"], "is no issuer"),
         ("mesh-ca", ["--cert-duration", "0s"], "at least 1s"),
         ("mesh-ca", ["--cert-duration", "25h"], "at most --max-cert-duration"),
         ("mesh-ca", ["--max-cert-duration", "366d"], "at most 365d"),
