@@ -1,9 +1,18 @@
-"""The routes of the keys that sign JWT-SVIDs."""
+"""The routes of JWT-SVIDs: of the keys that sign them, and of tokens for an agent's workloads."""
+
+from http import HTTPStatus
 
 from pki.jwt_svid.algorithms import alg_of
 from pki.jwt_svid.rotation import KeyTerm
-from pki.validity import format_duration, rfc3339
-from twisted_mesh.api.messages import JwtKeyRow, JwtKeyRows, RotateJwtKey
+from pki.validity import format_duration, parse_duration, rfc3339
+from twisted_mesh.api.messages import (
+    AgentJwt,
+    AgentJwtRequest,
+    JwtKeyRow,
+    JwtKeyRows,
+    RotateJwtKey,
+)
+from twisted_mesh.ca.api.agents import stated_selectors
 from twisted_mesh.ca.api.entries import reason_of
 from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
@@ -30,6 +39,22 @@ async def retire(ca: CaParts, call: Call) -> Answer:
     issuer, kid = _issuer(ca), key_digest(call.rest, "kid") or ""
     await issuer.keys.retire(call.principal, kid, reason_of(call.query.get("reason", "")))
     return json_answer(_rows(issuer))
+
+
+async def issue_for_agent(ca: CaParts, call: Call) -> Answer:
+    """A token for a workload of the agent's machine. Raises :class:`Forbidden`, and what issuing raises."""
+    asked, issuer = call.read(AgentJwtRequest), _issuer(ca)
+    made = await issuer.issue(
+        call.principal,
+        ca.agents.bought_by(call.principal, asked.entry),
+        stated_selectors(asked.selectors),
+        asked.audience,
+        parse_duration(asked.ttl) if asked.ttl is not None else None,
+    )
+    # Nobody can revoke it: an agent that was banned meanwhile, or whose entry went, does not get it.
+    ca.agents.bought_by(call.principal, asked.entry)
+    answer = AgentJwt(made.token, str(made.spiffe_id), rfc3339(made.expires_at))
+    return json_answer(answer, HTTPStatus.CREATED)
 
 
 def _issuer(ca: CaParts) -> JwtIssuer:

@@ -199,6 +199,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("DELETE", "/api/v1/tokens/*"): Route(
         Action.CHANGE_TOKENS, entries.revoke_token, messages.RevokedToken, query=["reason"]
     ),
+    ("POST", "/api/v1/agent/jwt"): Route(
+        Action.SERVE_WORKLOADS,
+        jwt.issue_for_agent,
+        messages.AgentJwt,
+        body=messages.AgentJwtRequest,
+        status=HTTPStatus.CREATED,
+    ),
     ("GET", "/api/v1/jwt/keys"): Route(Action.READ_JWT_KEYS, jwt.list_keys, messages.JwtKeyRows),
     ("POST", "/api/v1/jwt/rotate"): Route(
         Action.CHANGE_JWT_KEYS, jwt.rotate, messages.JwtKeyRows, body=messages.RotateJwtKey

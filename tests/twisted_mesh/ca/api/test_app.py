@@ -171,6 +171,7 @@ WHO_MAY = {
     ("DELETE", "/api/v1/jwt/keys/*"): (401, 403, 400),
     ("GET", "/api/v1/agent/entries"): (401, 403, 403),
     ("POST", "/api/v1/agent/sign"): (401, 403, 403),
+    ("POST", "/api/v1/agent/jwt"): (401, 403, 403),
     ("GET", "/api/v1/agents"): (401, 403, 200),
     ("POST", "/api/v1/agents"): (401, 403, 201),
     ("GET", "/api/v1/agents/*"): (401, 403, 404),

@@ -189,6 +189,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("unknown", "DELETE", "/api/v1/jwt/keys/*", rest=active)
     api.ask("with JWT keys", "GET", "/api/v1/bundle")
     _agents(api)
+    _token_by_an_agent(api)
     rig.store.broken = {"Probe"}
     rig.seconds += 2
     api.ask("unwell", "GET", "/api/v1/health")
@@ -272,6 +273,19 @@ def _agents(api: Api) -> None:
     api.ask("of a banned one", "POST", "/api/v1/agents", {"name": "node-1"})
     api.ask("unbanned", "POST", "/api/v1/agents/*", {"action": "unban"}, rest="node-1")
     api.ask("gone", "POST", "/api/v1/agents/*", {"action": "evict"}, rest="node-1")
+
+
+def _token_by_an_agent(api: Api) -> None:
+    agent = MESH.member("mesh", "agent", "node-2")
+    api.ask("of a second agent", "POST", "/api/v1/agents", {"name": "node-2"})
+    said = {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND), "parent": str(agent)}
+    asked = {"entry": api.ask("of a second agent", "POST", "/api/v1/entries", said).json["id"]}
+    api.caller = workload(agent, 42)
+    asked |= {"selectors": ["unix:uid:7"], "audience": ["reports"]}
+    told = api.ask("a token", "POST", "/api/v1/agent/jwt", asked)
+    api.told["a token: POST /api/v1/agent/jwt"] = f"{told.status} {', '.join(told.json)}"
+    api.ask("for nobody", "POST", "/api/v1/agent/jwt", asked | {"audience": []})
+    api.caller = ADMIN
 
 
 # What the clients send.
