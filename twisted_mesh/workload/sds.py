@@ -29,7 +29,7 @@ from twisted_mesh.workload.sds_messages import (
 )
 from twisted_mesh.workload.sds_offer import Offer
 from twisted_mesh.workload.sds_stream import DeltaStream, Heard, Outcome, WholeStream
-from twisted_mesh.workload.workload_api import caller_of, refused
+from twisted_mesh.workload.workload_api import caller_of, demand_presence, refused
 
 log = logger("sds")
 #: Processes of which it is remembered what they were told.
@@ -115,7 +115,7 @@ class SecretService:
             raise GrpcError(Status.INVALID_ARGUMENT, str(error)) from None
         caller = caller_of(call)
         snapshot = await self._first(caller)
-        _demand_presence(caller)
+        demand_presence(caller)
         offer = Offer.of(snapshot)
         missing = sorted(name for name in stream.names if offer.get(name) is None)
         if snapshot.refusal is not None and (missing or not stream.names):
@@ -138,14 +138,6 @@ class SecretService:
             return await told
         finally:
             following.stop()
-
-
-def _demand_presence(caller: ICaller) -> None:
-    if caller.has_gone():
-        raise GrpcError(
-            Status.PERMISSION_DENIED,
-            "the process that connected has ended, or has become another program: connect anew",
-        )
 
 
 class _Session(Generic[_R]):
@@ -184,7 +176,7 @@ class _Session(Generic[_R]):
             following.stop()
 
     def _hear(self, data: bytes) -> None:
-        _demand_presence(self._caller)
+        demand_presence(self._caller)
         try:
             request = self._parse(data)
             heard = self._stream.ask(request)
@@ -211,7 +203,7 @@ class _Session(Generic[_R]):
         if self._call.is_over:
             return
         try:
-            _demand_presence(self._caller)
+            demand_presence(self._caller)
             self._offer = self._admitted(snapshot)
         except GrpcError as error:
             self._call.fail(error)

@@ -86,7 +86,7 @@ def guarded(handler: UnaryHandler) -> UnaryHandler:
     async def guard(call: Call, request: bytes) -> bytes:
         admit(call)
         answer = await handler(call, request)
-        _demand_presence(caller_of(call))
+        demand_presence(caller_of(call))
         return answer
 
     return guard
@@ -112,7 +112,7 @@ def admit(call: Call) -> None:
             Status.INVALID_ARGUMENT,
             f"a call carries the header {name}: {value} once, and {said} (SPIFFE Workload Endpoint section 3)",
         )
-    _demand_presence(caller_of(call))
+    demand_presence(caller_of(call))
 
 
 def caller_of(call: Call) -> ICaller:
@@ -120,7 +120,7 @@ def caller_of(call: Call) -> ICaller:
     return cast(ICaller, call.caller)
 
 
-def _demand_presence(caller: ICaller) -> None:
+def demand_presence(caller: ICaller) -> None:
     """What was made for a process is not for the one that took its place."""
     if caller.has_gone():
         raise GrpcError(
@@ -180,7 +180,7 @@ class WorkloadApi:
             if call.is_over:
                 return
             try:
-                _demand_presence(caller)
+                demand_presence(caller)
                 message = encode(snapshot)
             except GrpcError as error:
                 call.fail(error)
