@@ -20,7 +20,7 @@ from tests.recipes.estate import (
     seconds_to_refusal,
 )
 from tests.recipes.test_envoy_sds import UNPATIENT, Envoy
-from tests.running import Running, free_port, is_listening, until
+from tests.running import Running, free_port, until
 
 pytestmark = pytest.mark.recipes
 
@@ -32,8 +32,12 @@ AGENT = "spiffe://mesh.local/mesh/agent/here"
 class Site:
     estate: Estate
     agent: Running
-    socket: Path
+    home: Path
     shop: int
+
+    @property
+    def socket(self) -> Path:
+        return self.home / "agent" / "workload.sock"
 
     def start(self, **changes: str) -> Envoy:
         (block,) = blocks("envoy-sds", "yaml")
@@ -58,18 +62,21 @@ class Site:
         assert done.returncode == 0, done.stderr
 
 
-def joined(made: Estate, home: Path) -> Running:
-    """An agent, once it has its entries."""
-    token = made.mesh.ctl("agent", "token", "create", "here", "--format", "json")
-    assert token.returncode == 0, token.stderr
+def started(made: Estate, home: Path, *options: str) -> Running:
+    """The agent, once it has its entries."""
     agent = made.mesh.twistd(
         *("mesh-agent", "--name", "here", "--state-dir", str(home)),
         *("--ca-url", f"https://localhost:{made.mesh.ca_port}"),
-        *("--ca-fingerprint", made.mesh.fingerprint),
-        *("--join-token", json.loads(token.stdout)["token"]),
+        *("--ca-fingerprint", made.mesh.fingerprint, *options),
     )
     agent.wait_for("entries for the workloads of this machine")
     return agent
+
+
+def joined(made: Estate, home: Path) -> Running:
+    token = made.mesh.ctl("agent", "token", "create", "here", "--format", "json")
+    assert token.returncode == 0, token.stderr
+    return started(made, home, "--join-token", json.loads(token.stdout)["token"])
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +84,9 @@ def site() -> Iterator[Site]:
     envoys.program()
     with estate() as made:
         home = made.home / "here"
-        agent, socket = joined(made, home), home / "agent" / "workload.sock"
-        until(lambda: is_listening(socket))
+        agent = joined(made, home)
         with greeting(made.identity("shop", "--ttl", "1h")) as shop:
-            yield Site(made, agent, socket, shop)
+            yield Site(made, agent, home, shop)
 
 
 @pytest.mark.parametrize(
@@ -123,4 +129,21 @@ def test_what_envoy_refuses_is_in_the_log_of_the_agent(site: Site) -> None:
         r"Envoy web \(process \d+\) did not take default, and keeps what it has: .*"
     )
     assert "without trusted CA is insecure" in said[0]
+    site.shut_out(entry)
+
+
+def test_an_agent_that_is_started_anew_is_found_again_and_no_request_fails(site: Site) -> None:
+    """Comes last: the agent of all the others is stopped by it."""
+    entry = site.let_in()
+    envoy, shop = site.start(), site.estate.identity("shop")
+    until(lambda: envoy.lets_in(shop))
+    before = shop.get(envoy.port)
+    assert site.agent.stop() == 0
+    assert [shop.get(envoy.port) for _ in range(20)] == [before] * 20
+    since = time.monotonic()
+    started(site.estate, site.home)
+    asked = over_rotations(lambda: shop.get(envoy.port), 1)
+    print(
+        f"{asked} requests until the new agent's certificate, after {time.monotonic() - since:.2f} s"
+    )
     site.shut_out(entry)
