@@ -1,6 +1,8 @@
 """SDS over a real socket, with a client of our own; the recipes have a real Envoy."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from attrs import define, evolve
@@ -31,6 +33,7 @@ from twisted_mesh.workload.sds_messages import (
     Response,
 )
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "SDS.md"
 BACKEND = "spiffe://mesh.local/service/backend"
 AWAY = PkiError("the CA is away")
 
@@ -357,3 +360,18 @@ def test_a_client_that_ends_its_half_is_answered_in_kind(mesh: Mesh) -> None:
     call = mesh.open(STREAM_SECRETS)
     call.done()
     assert run(call.receive()) is None
+
+
+def test_each_line_of_the_document_names_a_test_that_there_is() -> None:
+    here = Path(__file__).parent
+    recipes = here.parents[1] / "recipes"
+    files = {
+        "S": here / "test_sds_stream.py",
+        "O": here / "test_sds_offer.py",
+        "D": here / "test_sds.py",
+        "E": recipes / "test_envoy_sds.py",
+    }
+    rows = re.findall(r"\| ([SODE]) `(test_\w+)` \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert len(rows) > 25
+    for file, name in rows:
+        assert f"def {name}(" in files[file].read_text(), name
