@@ -297,7 +297,7 @@ def _understood(
 
 def _server(reactor: IReactor, port: str, options: Mapping[str, str]) -> MeshServerEndpoint:
     asked = _asked(reactor, options, "api-server", _USUAL_DOMAIN)
-    trust_domain = asked.wanted.spiffe_id.trust_domain
+    trust_domain = asked.wanted.named.trust_domain
     allow = tuple(map(SpiffePattern.parse, _several(options.get("allow"))))
     if not allow:
         allow = (SpiffePattern.parse(f"{trust_domain.id}/**"),)
@@ -322,9 +322,9 @@ def _client(
         raise Malformed("peer= is missing: say who must answer, peer=spiffe\\://TD/service/x")
     peer = SpiffePattern.parse(options["peer"])
     asked = _asked(reactor, options, "payment-worker", peer.trust_domain)
-    if peer.trust_domain != asked.wanted.spiffe_id.trust_domain:
+    if peer.trust_domain != asked.wanted.named.trust_domain:
         raise Malformed(
-            f"peer={peer} can prove nothing to us: only roots of {asked.wanted.spiffe_id.trust_domain} are held here"
+            f"peer={peer} can prove nothing to us: only roots of {asked.wanted.named.trust_domain} are held here"
         )
     timeout = _seconds(options, "timeout", "30s")
     return MeshClientEndpoint(reactor, host, _port(port, 1), asked, peer, timeout)

@@ -26,7 +26,7 @@ Examples:
     "--server-id", help="Who may answer: a SPIFFE ID or pattern.  [default: …/service/api-server]"
 )
 @click.option("--spiffe-id", help="Who we are.  [default: …/service/payment-worker]")
-@click.option("--trust-domain", default="mesh.local", show_default=True, help="Our trust domain.")
+@click.option("--trust-domain", help="Our trust domain.  [default: mesh.local; with --source its]")
 @click.option(
     "--ca-url",
     help="unix:PATH, http://localhost:PORT or https://HOST:PORT.  [default: the state's socket]",
@@ -51,6 +51,12 @@ Examples:
     "--join-token-file",
     metavar="FILE",
     help="The same from a file of one line, which other users do not see; - is standard input.",
+)
+@click.option(
+    "--source",
+    metavar="workload:unix:///PATH",
+    help="The identity comes from that SPIFFE Workload API (SPIRE's, or mesh-agent's), and no CA is asked; workload: "
+    "alone for the one in $SPIFFE_ENDPOINT_SOCKET.",
 )
 @click.option("--state-dir", help="Where state lives.  [default: $MESH_STATE_DIR, else the user's]")
 @click.option(

@@ -27,6 +27,7 @@ from twisted_mesh.identity.agent import Agent, Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
@@ -35,6 +36,7 @@ from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.trust.store import TrustStore
+from twisted_mesh.workload.source_options import SourceOption
 
 _log = logger("client")
 #: How often, and after how many seconds each time, a directory that another writes to is looked at.
@@ -49,7 +51,8 @@ class Session:
     server: ServerUrl
     server_id: SpiffePattern
     wanted: Wanted
-    client: CaClient
+    client: CaClient | IProvider
+    """Who gives the identity."""
     repeat: int
     interval: float
     requires_staple: bool
@@ -65,7 +68,10 @@ class Session:
         token = join_token(
             options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
         )
-        trust_domain = TrustDomain.parse(options["trust_domain"])
+        source = SourceOption.parse({name.replace("_", "-"): of for name, of in options.items()})
+        trust_domain = TrustDomain.parse(options["trust_domain"] or "mesh.local")
+        if source is not None and source.trust_domain is not None:
+            trust_domain = source.trust_domain
         timeout = _seconds(options["timeout"])
         if options["follow"] and not options["export"]:
             raise Malformed("--follow keeps files fresh: say with --export in which directory")
@@ -85,14 +91,27 @@ class Session:
             rotate_at = 0.0
         if not 0.1 <= rotate_at <= 0.9:
             raise Malformed("--rotate-at is a share of the lifetime from 0.1 to 0.9, like 0.5")
-        ours = options["spiffe_id"] or str(trust_domain.member("service", "payment-worker"))
+        ours: str | None = options["spiffe_id"]
+        if source is None:
+            ours = ours or str(trust_domain.member("service", "payment-worker"))
+        elif not options["follow"] and not options["server_id"] and source.trust_domain is None:
+            raise Malformed(
+                "with --source say who may answer: --server-id spiffe://TD/service/NAME"
+            )
         theirs = options["server_id"] or str(trust_domain.member("service", "api-server"))
+        revocation = RevocationOptions.parse(
+            options["crl"],
+            options["crl_issuer"],
+            options["ocsp"],
+            options["ocsp_origin"],
+            options.get("on_stale"),
+        )
         return cls(
             path=path,
             server=ServerUrl.parse(options["server"]),
             server_id=SpiffePattern.parse(theirs),
             wanted=Wanted(
-                SpiffeId.parse(ours),
+                SpiffeId.parse(ours) if ours else None,
                 state,
                 tuple(map(dns_option, options["dns"])),
                 tuple(map(ip_option, options["ip"])),
@@ -101,15 +120,11 @@ class Session:
                 rotate_at,
                 token,
                 freshness(options["revocation_max_age"], options["on_stale"]),
-                RevocationOptions.parse(
-                    options["crl"],
-                    options["crl_issuer"],
-                    options["ocsp"],
-                    options["ocsp_origin"],
-                    options.get("on_stale"),
-                ),
+                revocation,
             ),
-            client=ca_client(
+            client=source.source(reactor, revocation, _log)
+            if source is not None
+            else ca_client(
                 reactor,
                 options["ca_url"],
                 options["ca_file"],
@@ -164,14 +179,14 @@ async def _converse(session: Session) -> int:
     manager = agent.manager
     agent.start()
     try:
-        await _first_certificate(manager, session)
+        svid = await _first_certificate(manager, session)
         security = agent.security(serves=False, requires_staple=session.requires_staple)
         http = MeshHttpClient(
             reactor,
             session.server,
             security,
             session.timeout,
-            lambda peer: log_handshake(peer, session.wanted.spiffe_id),
+            lambda peer: log_handshake(peer, (agent.svid or svid).spiffe_id),
         )
         status = DONE
         exported = None
@@ -181,7 +196,7 @@ async def _converse(session: Session) -> int:
             if session.export and manager.svid is not exported and manager.svid is not None:
                 exported = manager.svid
                 await _export(session.export, exported, agent.trust_store)
-            status = max(status, await _ask(http, session))
+            status = max(status, await _ask(http, session, (manager.svid or svid).spiffe_id))
         return status
     finally:
         await agent.stop()
@@ -239,7 +254,7 @@ async def _or_refusal(manager: CertificateManager, waiting: "Deferred[X509Svid]"
     return await waiting
 
 
-async def _ask(http: MeshHttpClient, session: Session) -> int:
+async def _ask(http: MeshHttpClient, session: Session, ours: SpiffeId) -> int:
     _log.info(
         "Initiating mTLS connection to {server}...", event="connecting", server=str(session.server)
     )
@@ -263,11 +278,11 @@ async def _ask(http: MeshHttpClient, session: Session) -> int:
     if good:
         _log.info("mTLS mesh communication successful!", event="success")
     if session.as_json:
-        put(json.dumps(_as_json(reply, session)) + "\n")
+        put(json.dumps(_as_json(reply, ours)) + "\n")
     return DONE if good else REFUSED
 
 
-def _as_json(reply: Reply, session: Session) -> dict[str, object]:
+def _as_json(reply: Reply, ours: SpiffeId) -> dict[str, object]:
     peer: Peer = reply.peer
     text = reply.body.decode("utf-8", "replace")
     try:
@@ -278,7 +293,7 @@ def _as_json(reply: Reply, session: Session) -> dict[str, object]:
         "status": reply.status,
         "body": body,
         "server_id": str(peer.spiffe_id),
-        "our_id": str(session.wanted.spiffe_id),
+        "our_id": str(ours),
         "tls": {
             "version": peer.tls.version,
             "cipher": peer.tls.cipher,

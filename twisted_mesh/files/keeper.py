@@ -201,8 +201,10 @@ class FilesKeeper(Service):
 
     def _bundle(self) -> TrustBundle | None:
         """Of the identity's own trust domain, and of no other: nobody of that may be who is of this."""
-        trust_domain = self.agent.wanted.spiffe_id.trust_domain
-        return self.agent.trust_store.trust.bundles.get(trust_domain)
+        svid = self.agent.svid
+        if svid is None:
+            return None
+        return self.agent.trust_store.trust.bundles.get(svid.spiffe_id.trust_domain)
 
     def _is_fetch_due(self, svid: X509Svid, seconds: float) -> bool:
         if seconds < self._fetching.again_at:
@@ -258,7 +260,10 @@ class FilesKeeper(Service):
         known = self._known(svid)
         answer = await self.agent.client.crls()
         now = self.now()
-        found = await self.defer(read_crls, answer, bundle, svid, now, self.crls)
+        if answer.crls or self.agent.has_crls:
+            found = await self.defer(read_crls, answer, bundle, svid, now, self.crls)
+        else:
+            found = CrlSet(())
         is_behind = found.lacks(known[0], now)
         left = max(0.0, (found.next_update - now).total_seconds())
         pause = min(_LONGEST, left * _SHARE) * (0.9 + self.draw.random() / 10)

@@ -62,6 +62,8 @@ _OF_RESET = {
     ErrorCodes.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
 }
 _LOST = "the connection was lost"
+#: What the text of an UNAVAILABLE begins with where nobody was reached at all.
+NOT_MADE = "the connection could not be made"
 
 
 class ClientCall:
@@ -344,7 +346,7 @@ class GrpcChannel:
     def _failed(self, failure: object) -> None:
         self._connecting = None
         why = printable(str(getattr(failure, "value", failure)))
-        error = GrpcError(Status.UNAVAILABLE, f"the connection could not be made: {why}")
+        error = GrpcError(Status.UNAVAILABLE, f"{NOT_MADE}: {why}")
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             _give_up(deferred, error)

@@ -23,6 +23,7 @@ from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.bootstrap import saved_svid
 from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
@@ -48,7 +49,8 @@ from twisted_mesh.trust.store import TrustStore
 class Wanted:
     """Which identity is asked for, and how it is kept."""
 
-    spiffe_id: SpiffeId
+    spiffe_id: SpiffeId | None
+    """None for the default one of a provider; a CA has to be told."""
     state_dir: Path
     """Where what must outlive the process is kept."""
     dns_names: tuple[str, ...] = ()
@@ -64,16 +66,23 @@ class Wanted:
     revocation: RevocationOptions = field(factory=RevocationOptions)
     """Who is heard about revocation besides the CA."""
 
+    @property
+    def named(self) -> SpiffeId:
+        """Whose identity it is, where a CA is told that."""
+        if self.spiffe_id is None:
+            raise AssertionError("a CA has to be told which identity is wanted")
+        return self.spiffe_id
+
 
 @define(eq=False)
 class Agent:
     """Obtains, renews and presents one identity, and judges whoever it meets.
 
-    ``client`` reaches the CA. ``allow`` is the widest that anybody may be who connects; a
-    :meth:`security` may be narrower. Nothing is asked before :meth:`start`.
+    ``client`` reaches the CA, or is who gives an identity in its place. ``allow`` is the widest that
+    anybody may be who connects; a :meth:`security` may be narrower. Nothing is asked before :meth:`start`.
     """
 
-    client: CaClient
+    client: CaClient | IProvider
     wanted: Wanted
     reactor: IReactor
     allow: tuple[SpiffePattern, ...]
@@ -98,23 +107,15 @@ class Agent:
     def __attrs_post_init__(self) -> None:
         wanted, reactor, log = self.wanted, self.reactor, self.log
         judge = Judge(wall_clock, Trust(allow=self.allow), wanted.freshness)
-        self.client.heed(judge)
-        who = f"{self.client.address} {wanted.spiffe_id}"
+        who = f"{self.where} {wanted.spiffe_id}"
         self.witness = LogWitness(witness_path(wanted.state_dir, who))
         self.witness.recall()
-        source = CaSource(
-            self.client,
-            wanted.spiffe_id,
-            wall_clock,
-            log,
-            wanted.dns_names,
-            wanted.ip_addresses,
-            wanted.ttl,
-            self.witness,
-            wanted.token,
-            saved_svid(self.client, wanted.state_dir, wanted.spiffe_id),
-        )
-        source.recall()
+        source: CaSource | IProvider
+        if isinstance(self.client, CaClient):
+            source = self._ca_source(self.client, judge)
+        else:
+            source = self.client
+            judge.freshness.doubts.append(source.doubt)
         self.wanted = evolve(wanted, token=None)  # the source forgets it once it is spent
         self._contexts = {}
         if self.connects:
@@ -122,7 +123,8 @@ class Agent:
         if self.serves:
             staples = Staples(wall_clock)
             self._contexts[True] = ContextFactory(Role(serves=True), staples)
-            self._stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, log)
+            if isinstance(self.client, CaClient):
+                self._stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, log)
         staplers = [self._stapler] if self._stapler else []
         self.trust_store = TrustStore(
             judge, ConnectionRegistry(), reactor, wall_clock, log, staplers
@@ -142,8 +144,41 @@ class Agent:
             self.feed,
             [*(stapler.prepare for stapler in staplers), self.crls.prepare],
             retries=self.retries,
+            giver="the CA" if isinstance(self.client, CaClient) else "the Workload API",
         )
-        self.memories = [self.witness.memory, source.kept.memory, self.crls.numbers.memory]
+        self.memories = [self.witness.memory, self.crls.numbers.memory]
+        if isinstance(source, CaSource):
+            self.memories.insert(1, source.kept.memory)
+        else:
+            source.on_fresh, source.on_loss = self.manager.take_fresh, self.manager.give_up
+
+    def _ca_source(self, client: CaClient, judge: Judge) -> CaSource:
+        wanted = self.wanted
+        client.heed(judge)
+        source = CaSource(
+            client,
+            wanted.named,
+            wall_clock,
+            self.log,
+            wanted.dns_names,
+            wanted.ip_addresses,
+            wanted.ttl,
+            self.witness,
+            wanted.token,
+            saved_svid(client, wanted.state_dir, wanted.named),
+        )
+        source.recall()
+        return source
+
+    @property
+    def has_crls(self) -> bool:
+        """Whether whoever gives the identity publishes CRLs: a CA always does, others may."""
+        return isinstance(self.client, CaClient)
+
+    @property
+    def where(self) -> str:
+        """The address of whoever gives the identity."""
+        return str(self.client.address) if isinstance(self.client, CaClient) else self.client.where
 
     @property
     def svid(self) -> X509Svid | None:
@@ -196,7 +231,9 @@ class Agent:
         self.witness.remember()
 
     def close(self) -> None:
-        """Stop what is no service: staples and CRLs."""
+        """Stop what is no service: staples, CRLs, and the stream of a provider."""
         if self._stapler is not None:
             self._stapler.stop()
         self.crls.stop()
+        if not isinstance(self.client, CaClient):
+            self.client.close()

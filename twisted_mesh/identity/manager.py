@@ -76,6 +76,8 @@ class CertificateManager(Service):
     """Whether there will be another attempt after that error, in so many seconds: else nobody says so."""
     announce: bool = True
     """Whether the log tells of certificates that come as they should."""
+    giver: str = "the CA"
+    """What the source is, for people."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
     """Why there is no fresh certificate; None while there is one."""
@@ -86,13 +88,17 @@ class CertificateManager(Service):
     _retry_at: float = field(default=0.0, init=False)
     """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
     _withdrawn: bool = field(default=False, init=False)
+    _is_pushed: bool = field(default=False, init=False)
+    """Whether the source has said by itself that there is another certificate."""
     _renewing: "Deferred[None] | None" = field(default=None, init=False)
     _waiting: "list[Deferred[X509Svid]]" = field(factory=list, init=False)
     _ticker: Ticker = field(init=False)
     _rotation_log: RotationLog = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._rotation_log = RotationLog(self.log, self.now, self.source.where, self.announce)
+        self._rotation_log = RotationLog(
+            self.log, self.now, self.source.where, self.announce, self.giver
+        )
         self._ticker = Ticker(self.clock, TICK, self._look, "the rotation", self.log)
         self.trust_store.users.append(self)
         if self.feed is not None:
@@ -139,6 +145,19 @@ class CertificateManager(Service):
     def retry_now(self) -> None:
         """Ask again at the next tick: what kept the source from answering is over."""
         self._retry_at = 0.0
+
+    def take_fresh(self) -> None:
+        """The source has another certificate, or answers again: ask it at the next tick."""
+        self._is_pushed = True
+        self.renew_now()
+        self.retry_now()
+
+    def give_up(self, error: PkiError) -> None:
+        """Our certificate is to be used no more, though it has not ended: refuse new work until there is another."""
+        if self.svid is None or self._withdrawn:
+            return
+        self._withdraw(error)
+        self.renew_now()
 
     def prepare(self, trust: Trust) -> Callable[[], None] | None:
         """Be ready for ``trust``: contexts that let OpenSSL believe its roots; what is returned swaps them in.
@@ -204,18 +223,22 @@ class CertificateManager(Service):
         ):
             self._renewing = spawn(self._renew(), "renewal", self.log)
 
-    def _withdraw(self) -> None:
-        """Our certificate has expired and the CA gave us no other: refuse new work, loudly."""
+    def _withdraw(self, error: PkiError | None = None) -> None:
+        """Our certificate has expired and the CA gave us no other, or it was taken away: refuse new work, loudly."""
         self._withdrawn = True
         if self.feed is not None:
             self.feed.freshness.lapse()
         for factory in self.contexts:
             factory.withdraw()
-        self._rotation_log.expired()
+        if error is None:
+            self._rotation_log.expired()
+        else:
+            self._rotation_log.taken_away(error)
 
     async def _renew(self) -> None:
         if self.svid is not None and not self._failures:
-            self._rotation_log.triggered(self.rotate_at)
+            self._rotation_log.triggered(None if self._is_pushed else self.rotate_at)
+        self._is_pushed = False
         try:
             identity = await self.source.obtain(self.algorithm)
             # Before the first handshake under this identity: who is revoked already is not let in.

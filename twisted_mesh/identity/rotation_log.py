@@ -22,10 +22,20 @@ class RotationLog:
     where: str
     announces: bool
     """Whether certificates that come as they should are told of, or troubles alone."""
+    giver: str = "the CA"
+    """Who is at ``where``."""
 
-    def triggered(self, share: float) -> None:
-        """A certificate is renewed, since so much of its life is over."""
-        if self.announces:
+    def triggered(self, share: float | None) -> None:
+        """A certificate is renewed, since so much of its life is over; or since there is another by itself."""
+        if not self.announces:
+            return
+        if share is None:
+            self.log.info(
+                "Certificate rotation triggered ({giver} has a new one)",
+                event="rotation-triggered",
+                giver=self.giver,
+            )
+        else:
             self.log.info(
                 "Certificate rotation triggered ({share:.0%} lifetime reached)",
                 event="rotation-triggered",
@@ -71,8 +81,9 @@ class RotationLog:
     ) -> None:
         """There is no certificate, for now: ``left`` is what is left of the one before, if there is one."""
         (self.log.warn if is_loud else self.log.debug)(
-            "No certificate from the CA at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
+            "No certificate from {giver} at {ca}: {reasons}; trying again in {pause:.1f} s{meanwhile}",
             event="renewal-failed",
+            giver=self.giver,
             ca=self.where,
             codes=codes(error.problems),
             reasons=reasons(error.problems),
@@ -85,16 +96,30 @@ class RotationLog:
     def expired(self) -> None:
         """There is no certificate any more."""
         self.log.error(
-            "Our certificate has expired and could not be renewed: new connections are refused until the CA at {ca} "
+            "Our certificate has expired and could not be renewed: new connections are refused until {giver} at {ca} "
             "answers again",
             event="identity-expired",
+            giver=self.giver,
             ca=self.where,
+        )
+
+    def taken_away(self, error: PkiError) -> None:
+        """There is no certificate any more, though the last one has not ended."""
+        self.log.error(
+            "Our certificate was taken away by {giver} at {ca}: {reasons}; connections are refused until there is "
+            "another",
+            event="identity-taken-away",
+            giver=self.giver,
+            ca=self.where,
+            codes=codes(error.problems),
+            reasons=reasons(error.problems),
         )
 
     def recovered(self) -> None:
         """The troubles are over."""
         self.log.info(
-            "The CA at {ca} answers again: the certificate is fresh, and new connections are accepted",
+            "{Giver} at {ca} answers again: the certificate is fresh, and new connections are accepted",
             event="identity-recovered",
+            Giver=self.giver[:1].upper() + self.giver[1:],
             ca=self.where,
         )

@@ -5,7 +5,7 @@ OpenSSL with ``CRL_CHECK_ALL``, as nginx and HAProxy use it, refuses everybody w
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from attrs import frozen
 from cryptography import x509
@@ -20,6 +20,7 @@ from pki.svid.x509svid import X509Svid, load_certificates, subject_of, validity_
 from twisted_mesh.api.messages import PublishedCrls
 
 _LINE = 64
+_NEVER = datetime.max.replace(tzinfo=UTC, microsecond=0)
 
 
 class CrlMissing(Refused):
@@ -45,8 +46,8 @@ class CrlSet:
 
     @property
     def next_update(self) -> datetime:
-        """When the first of them ends."""
-        return min(one.crl.next_update for one in self.lists)
+        """When the first of them ends; never, where there is none."""
+        return min((one.crl.next_update for one in self.lists), default=_NEVER)
 
     def to_pem(self) -> bytes:
         """All of them, one after the other."""

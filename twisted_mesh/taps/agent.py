@@ -52,7 +52,7 @@ class AgentService(MeshService):
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
-        self.client = options.ca_client(reactor)
+        self.client = options.origin(reactor, self.log)
 
     async def start(self) -> None:
         """Own the directory and the socket, and bind the status port. Raises :class:`PkiError`."""
@@ -84,7 +84,7 @@ class AgentService(MeshService):
     def _serve_workloads(self) -> None:
         options = self.options
         # Each shows an identity of its own to the CA.
-        client = options.ca_client(self.reactor) if options["write"] else self.client
+        client = options.ca_client(self.reactor)
         agent = Agent(
             client,
             options.wanted_of_agent(),
@@ -156,7 +156,9 @@ class AgentService(MeshService):
             self.log.info(
                 "Keeping the files of {spiffe_id} in {directory}",
                 event="keeping-files",
-                spiffe_id=str(self.options["spiffe-id"]),
+                spiffe_id=str(
+                    self.options["spiffe-id"] or f"the default identity at {self.files.agent.where}"
+                ),
                 directory=str(self.options["write"]),
             )
 

@@ -48,7 +48,7 @@ class Options(IdentityOptions):
             None,
             "where workloads ask (default: agent/workload.sock in the state directory)",
         ],
-        ["spiffe-id", None, None, "who the files are for; must be given with --write"],
+        ["spiffe-id", None, None, "who the files are for; must be given with --write, but for --source"],
         ["write", None, None, "the directory of the files"],
         [
             "write-join-token-file",
@@ -83,6 +83,10 @@ class Options(IdentityOptions):
                 if self[option] is not None:
                     raise Malformed(f"--{option} is for an agent that has a --name")
             return
+        if self["source"] is not None:
+            raise Malformed(
+                "--source is for the files of --write: an agent that serves workloads has its identity from a CA"
+            )
         url = self["ca-url"]
         if url is None or CaAddress.parse(url).scheme != "https":
             raise Malformed(

@@ -3,6 +3,8 @@
 import ipaddress
 from typing import Any, ClassVar
 
+from twisted.logger import Logger
+
 from pki.errors import Malformed
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validity import parse_lifetime
@@ -10,11 +12,15 @@ from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.agent import Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
+from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm
 from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.trust.freshness import freshness
+from twisted_mesh.workload.source_options import SourceOption
+
+_USUAL_DOMAIN = "mesh.local"
 
 
 class IdentityOptions(ServiceOptions):
@@ -44,7 +50,14 @@ class IdentityOptions(ServiceOptions):
             "what mesh-ctl token create printed: buys the first certificate",
         ],
         ["join-token-file", None, None, "the same from a file of one line"],
-        ["trust-domain", None, "mesh.local", "our trust domain"],
+        [
+            "source",
+            None,
+            None,
+            "workload:unix:///PATH: the identity comes from that SPIFFE Workload API (SPIRE's, or mesh-agent's), and "
+            "no CA is asked; workload: alone for the one in $SPIFFE_ENDPOINT_SOCKET",
+        ],
+        ["trust-domain", None, None, "our trust domain (default mesh.local; with --source its)"],
         ["key", None, "ec-p256", "the kind of our keys"],
         ["ttl", None, None, "how long our certificates live (default: what the CA gives)"],
         ["rotate-at", None, "0.5", "the share of a certificate's life after which it is renewed"],
@@ -97,13 +110,19 @@ class IdentityOptions(ServiceOptions):
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
+        source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
-        trust_domain = self["trust-domain"] = TrustDomain.parse(self["trust-domain"])
-        self["spiffe-id"] = self._spiffe_id(trust_domain)
-        if self["spiffe-id"].trust_domain != trust_domain:
-            raise Malformed(
-                f"--spiffe-id {self['spiffe-id']} is not of --trust-domain {trust_domain}"
+        if source is None:
+            trust_domain = self["trust-domain"] = TrustDomain.parse(
+                self["trust-domain"] or _USUAL_DOMAIN
             )
+            self["spiffe-id"] = self._spiffe_id(trust_domain)
+            if self["spiffe-id"].trust_domain != trust_domain:
+                raise Malformed(
+                    f"--spiffe-id {self['spiffe-id']} is not of --trust-domain {trust_domain}"
+                )
+        else:
+            self["trust-domain"], self["spiffe-id"] = source.trust_domain, source.chosen.spiffe_id
         if not self["dns"] and not self["ip"]:
             self["dns"], self["ip"] = ["localhost"], [ipaddress.ip_address("127.0.0.1")]
         self["key"] = key_algorithm(self["key"], "key")
@@ -128,6 +147,13 @@ class IdentityOptions(ServiceOptions):
         return trust_domain.member(*self.default_id)
 
     # What they mean.
+
+    def origin(self, reactor: IReactor, log: Logger) -> CaClient | IProvider:
+        """Who gives the identity: the CA that is asked, or a Workload API. Raises :class:`PkiError`."""
+        if self["source"] is not None:
+            provider: IProvider = self["source"].source(reactor, self["revocation-sources"], log)
+            return provider
+        return self.ca_client(reactor)
 
     def ca_client(self, reactor: IReactor) -> CaClient:
         """The CA that is asked. Raises :class:`PkiError`."""

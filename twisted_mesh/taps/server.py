@@ -6,6 +6,7 @@ from twisted.application.service import IService
 
 from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339, spoken_duration
+from twisted_mesh.api.client import CaClient
 from twisted_mesh.http.refusal import HttpRefusal
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -21,6 +22,7 @@ from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
+from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.tls import endpoints
 
@@ -39,7 +41,7 @@ class ServerService(MeshService):
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
-        self.client = options.ca_client(reactor)
+        self.client = options.origin(reactor, self.log)
 
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
@@ -47,6 +49,10 @@ class ServerService(MeshService):
         allow = tuple(options["allow"])
         if options["allow-file"] is not None:
             allow += read_allowed(options["allow-file"])
+        if not allow and options["trust-domain"] is None:
+            raise StartError(
+                "with --source say who may connect: --allow spiffe://TD/**, or --trust-domain TD for everybody of that"
+            )
         if not allow:
             allow = (SpiffePattern.parse(f"{options['trust-domain'].id}/**"),)
             self.log.warn(
@@ -54,7 +60,8 @@ class ServerService(MeshService):
                 event="allow-all",
                 trust_domain=str(options["trust-domain"]),
             )
-        for pattern in allow:
+        # A Workload API may bring the bundles of federated trust domains along.
+        for pattern in allow if options["source"] is None else ():
             if pattern.trust_domain != options["trust-domain"]:
                 self.log.warn(
                     "--allow {pattern} lets nobody in: this server holds the roots of {trust_domain} only, and "
@@ -101,9 +108,10 @@ class ServerService(MeshService):
             self.addService(service)
         svid = await self.manager.ready()
         self.open()
-        self.addService(
-            ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
-        )
+        if isinstance(self.client, CaClient):
+            self.addService(
+                ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
+            )
         address = self.port.getHost()
         host = getattr(address, "host", "")
         self.log.info(

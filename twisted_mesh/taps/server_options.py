@@ -16,7 +16,12 @@ class Options(IdentityOptions):
     longdesc = "An mTLS service: it gets its certificate from the CA, renews it, and serves proven callers only."
     default_id = ("service", "api-server")
     optParameters: ClassVar = [
-        ["spiffe-id", None, None, "who we are (default spiffe://TD/service/api-server)"],
+        [
+            "spiffe-id",
+            None,
+            None,
+            "who we are (default spiffe://TD/service/api-server; with --source its default)",
+        ],
         ["allow-file", None, None, "a file of more of --allow, one a line, read again at SIGHUP"],
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
         ["max-connections", None, None, "open connections (default: what the system allows)"],
