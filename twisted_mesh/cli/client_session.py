@@ -69,7 +69,8 @@ class Session:
             options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
         )
         source = SourceOption.parse({name.replace("_", "-"): of for name, of in options.items()})
-        trust_domain = TrustDomain.parse(options["trust_domain"] or "mesh.local")
+        domain = options["trust_domain"]
+        trust_domain = TrustDomain.parse("mesh.local" if domain is None else domain)
         if source is not None and source.trust_domain is not None:
             trust_domain = source.trust_domain
         timeout = _seconds(options["timeout"])

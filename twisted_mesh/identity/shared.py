@@ -44,7 +44,7 @@ class SharedAgent:
 
     def __attrs_post_init__(self) -> None:
         wanted = self.asked.wanted
-        everybody = SpiffePattern.parse(f"{wanted.spiffe_id.trust_domain.id}/**")
+        everybody = SpiffePattern.parse(f"{wanted.named.trust_domain.id}/**")
         self.agent = Agent(self.asked.client, wanted, self.reactor, (everybody,), log=_log)
         self.agent.start()
         # After all that is stopped before: listeners drain while connections are still judged again.
@@ -54,14 +54,14 @@ class SharedAgent:
     def of(cls, reactor: IReactor, asked: Asked) -> "SharedAgent":
         """The one of that identity. Raises :class:`OtherWords` where it is there already, in other words."""
         known = AGENTS.setdefault(reactor, {})
-        who = (str(asked.wanted.state_dir), str(asked.client.address), asked.wanted.spiffe_id)
+        who = (str(asked.wanted.state_dir), str(asked.client.address), asked.wanted.named)
         shared = known.get(who)
         if shared is None:
             shared = known[who] = cls(reactor, asked)
         elif shared.asked != asked:
             differing = dict(set(shared.asked.words) ^ set(asked.words))
             raise OtherWords(
-                f"another mesh: endpoint of this process asks for {asked.wanted.spiffe_id} with other values of "
+                f"another mesh: endpoint of this process asks for {asked.wanted.named} with other values of "
                 f"{', '.join(sorted(differing))}: give both the same"
             )
         return shared

@@ -48,7 +48,12 @@ class Options(IdentityOptions):
             None,
             "where workloads ask (default: agent/workload.sock in the state directory)",
         ],
-        ["spiffe-id", None, None, "who the files are for; must be given with --write, but for --source"],
+        [
+            "spiffe-id",
+            None,
+            None,
+            "who the files are for; must be given with --write, but for --source",
+        ],
         ["write", None, None, "the directory of the files"],
         [
             "write-join-token-file",

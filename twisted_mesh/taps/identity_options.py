@@ -114,7 +114,7 @@ class IdentityOptions(ServiceOptions):
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         if source is None:
             trust_domain = self["trust-domain"] = TrustDomain.parse(
-                self["trust-domain"] or _USUAL_DOMAIN
+                _USUAL_DOMAIN if self["trust-domain"] is None else self["trust-domain"]
             )
             self["spiffe-id"] = self._spiffe_id(trust_domain)
             if self["spiffe-id"].trust_domain != trust_domain:

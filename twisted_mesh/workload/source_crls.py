@@ -87,13 +87,15 @@ class SourceCrls:
                 lists_from, der, (issuer,), self.now(), seen=self._numbers, known=_NOTHING
             )
         except PkiError as error:
-            self.log.warn(
-                "A CRL from the Workload API at {place} refused: {reasons}",
-                event="crl-refused",
-                place=self.where,
-                codes=codes(error.problems),
-                reasons=reasons(error.problems),
-            )
+            # One that comes again and again is told of once.
+            if is_new:
+                self.log.warn(
+                    "A CRL from the Workload API at {place} refused: {reasons}",
+                    event="crl-refused",
+                    place=self.where,
+                    codes=codes(error.problems),
+                    reasons=reasons(error.problems),
+                )
             return _Held()
         if in_force.number is not None:
             self._numbers[in_force.issuer] = in_force.number

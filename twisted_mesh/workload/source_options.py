@@ -49,7 +49,7 @@ class SourceOption:
         address = WorkloadAddress.of_source(options["source"])
         text, domain = options["spiffe-id"], options["trust-domain"]
         spiffe_id = SpiffeId.parse(text) if text else None
-        trust_domain = TrustDomain.parse(domain) if domain else None
+        trust_domain = None if domain is None else TrustDomain.parse(domain)
         if spiffe_id is not None and trust_domain not in (None, spiffe_id.trust_domain):
             raise Malformed(f"--spiffe-id {spiffe_id} is not of --trust-domain {trust_domain}")
         return cls(address, Chosen(spiffe_id, trust_domain))
