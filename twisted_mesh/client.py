@@ -87,6 +87,8 @@ class MeshHttpClient:
     timeout: float
     on_peer: Callable[[Peer], None] = field(default=lambda peer: None)
     """Called with the server's proven identity, before anything is sent to it."""
+    checks_host: bool = True
+    """Whether its certificate must have the host name too, and not the right SPIFFE ID alone."""
     _met: list[Peer] = field(factory=list, init=False)
     _reach: Reach = field(init=False)
     _agent: Agent = field(init=False)
@@ -105,7 +107,7 @@ class MeshHttpClient:
         """For twisted.web's agent: the one server, over mutual TLS, by its host name."""
         host = self.server.host
         tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
-        leaf_checks = (lambda leaf: hostname_problem(leaf, host),)
+        leaf_checks = (lambda leaf: hostname_problem(leaf, host),) if self.checks_host else ()
         name = server_name(host)
         mesh = MeshClientEndpoint(tcp, self.security, name, leaf_checks, self._reach)
         return BoundedHeads(_Watched(mesh, self._meet))
