@@ -20,6 +20,7 @@ from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printab
 from pki.renewal import RenewalPlan
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict
 from pki.svid.x509svid import Purpose, X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.api.trust_news import TrustNews
@@ -141,6 +142,7 @@ class JoinedIdentity:
             guard.end((_CLOSED,), closing=True)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_FAREWELL)
+        self._source.ca.hang_up()  # what was kept for the next question
         tell_no_more(self)
 
     def __enter__(self) -> Self:
@@ -294,11 +296,15 @@ class JoinedIdentity:
             trust = with_news(trust, news, self._now)
             if not news.more:
                 break
-        own = evolve(trust, allow=(SpiffePattern.parse(self.spiffe_id),))
-        verdict = own.judge(identity.svid.chain, self._now(), Purpose.ANY)
+        verdict = self._judge_ourselves(trust, identity.svid)
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
         self._adopt(identity, trust)
+
+    def _judge_ourselves(self, trust: Trust, svid: X509Svid) -> Verdict:
+        """As a peer would."""
+        ourselves = evolve(trust, allow=(SpiffePattern.parse(self.spiffe_id),))
+        return ourselves.judge(svid.chain, self._now(), Purpose.ANY)
 
     def _adopt(self, identity: Identity, trust: Trust) -> None:
         svid = identity.svid
@@ -320,8 +326,17 @@ class JoinedIdentity:
         if trust is moment.trust:
             return False
         self._source.ca.believe(trust.bundles)
+        svid, now = moment.svid, self._now()
         with self.lock:
-            self._moment = Moment(moment.svid, trust)
+            self._moment = Moment(svid, trust)
+            if (
+                trust.bundles != moment.trust.bundles
+                and self._plan is not None
+                and svid is not None
+                and not self._judge_ourselves(trust, svid).ok
+            ):
+                # Whoever has heard of the same roots refuses us until there is another.
+                self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
         self._review()
         return True
 

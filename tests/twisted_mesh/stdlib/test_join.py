@@ -258,6 +258,29 @@ def test_a_ca_that_goes_away_for_less_than_a_life_is_noticed_and_refuses_nobody(
             assert asked(port, context) == CALLER.encode() + b" says hello"
 
 
+def test_a_ca_that_was_made_anew_is_asked_for_another_certificate_at_once(tmp_path: Path) -> None:
+    with mesh(tmp_path) as anew:
+        ca = anew.start_ca("--cert-duration", "1h")
+        me = join(WEB, state_dir=anew.state, dns="localhost")
+        other = join(CALLER, state_dir=anew.state)
+        with me, other, echoing(me.server_context(CALLER)) as port:
+            context, first = other.client_context(WEB), me.bundles
+            with connect(port, context) as held:
+                ca.stop()
+                anew.state.rename(tmp_path / "before")
+                anew.start_ca("--cert-duration", "1h")
+
+                def serves() -> bool:
+                    with contextlib.suppress(OSError):
+                        return asked(port, context) == CALLER.encode() + b" says hello"
+                    return False
+
+                until(lambda: first not in (me.bundles, other.bundles))
+                until(serves)
+                with pytest.raises(PeerRefused):
+                    held.sendall(b"by a root that nobody believes any more")
+
+
 @pytest.mark.slow
 def test_a_ca_that_is_away_for_longer_than_a_life_ends_it_until_it_is_back(tmp_path: Path) -> None:
     with mesh(tmp_path) as away:
