@@ -171,6 +171,13 @@ class Agent:
         return source
 
     @property
+    def ca(self) -> CaClient:
+        """The CA that is asked, where the identity is one of a CA's."""
+        if not isinstance(self.client, CaClient):
+            raise AssertionError("the identity comes from a Workload API, and no CA is asked")
+        return self.client
+
+    @property
     def has_crls(self) -> bool:
         """Whether whoever gives the identity publishes CRLs: a CA always does, others may."""
         return isinstance(self.client, CaClient)

@@ -110,19 +110,19 @@ class AgentIssuer(Service):
 
     def __attrs_post_init__(self) -> None:
         declare_kinds()
-        self.client = AgentClient(self.identity.client)
-        self._crls = CrlKeeper(self.identity.client.crls, self._settle, self.clock, self.now)
+        self.client = AgentClient(self.identity.ca)
+        self._crls = CrlKeeper(self.identity.ca.crls, self._settle, self.clock, self.now)
         self._ticker = Ticker(self.clock, TICK, self._look, "the workloads' CA", _log)
 
     @property
     def agent(self) -> str:
         """The agent's name."""
-        return self.identity.wanted.spiffe_id.name
+        return self.identity.wanted.named.name
 
     @property
     def trust_domain(self) -> TrustDomain:
         """The agent's own."""
-        return self.identity.wanted.spiffe_id.trust_domain
+        return self.identity.wanted.named.trust_domain
 
     def startService(self) -> None:
         """Ask for entries as soon as there is an identity to ask under."""
@@ -262,11 +262,11 @@ class AgentIssuer(Service):
         status = error.status if isinstance(error, CaRefused) else 0
         if status == _NOT_FOUND:
             error = ServesNoAgents(
-                f"the CA at {self.identity.client.address} knows no agents: update it (it is older than this agent)"
+                f"the CA at {self.identity.ca.address} knows no agents: update it (it is older than this agent)"
             )
         elif status == _FORBIDDEN:
             self._ended = AgentEnded(
-                f"the agent {self.identity.wanted.spiffe_id} may serve no workloads any more: {error}"
+                f"the agent {self.identity.wanted.named} may serve no workloads any more: {error}"
             )
         if any(problem.code == Code.REVOKED for problem in error.problems):
             self._turned_away = self.identity.svid
