@@ -766,11 +766,19 @@ STATUSES = {
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
-        *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
+        *(
+            "TokenSpent",
+            "NotByToken",
+            "EntryInFile",
+            "EntryOfAgent",
+            "AgentBanned",
+            "SignsNoTokens",
+        ),
     },
     422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
     503: {
+        "SignsNoTokens",
         *("PkiError", "ClockBehind", "IssuerExpired", "SigningFailed", "StoreError", "Full"),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("Unvouched", "LogCut", "Damaged"),
