@@ -766,14 +766,7 @@ STATUSES = {
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
-        *(
-            "TokenSpent",
-            "NotByToken",
-            "EntryInFile",
-            "EntryOfAgent",
-            "AgentBanned",
-            "SignsNoTokens",
-        ),
+        *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
     },
     422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
     500: {"LintFailed", "ProofFailed"},
