@@ -90,7 +90,10 @@ class JudgingContext(Sealed):
 
     def own_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
         """A socket of this one."""
-        return super().wrap_socket(*arguments, **named)
+        made = super().wrap_socket(*arguments, **named)
+        if isinstance(made, JudgedSocket):
+            made.demand_tls()
+        return made
 
     def own_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """A connection over memory of this one."""

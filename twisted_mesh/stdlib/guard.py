@@ -5,6 +5,7 @@ Contexts of the mesh put a :class:`Guard` there. So a ``recv`` that shakes hands
 ``unwrap`` and whoever reaches for ``_sslobj`` come by here too.
 """
 
+import errno
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ import weakref
 from _ssl import ENCODING_DER
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from pki.codes import Code
@@ -285,6 +287,8 @@ class JudgedSocket(ssl.SSLSocket):
 
     _context: ssl.SSLContext
     _sslobj: Any
+    _is_plain = True
+    """Whether it may be used without TLS: while it is made, which looks for what came too early, and once unwrapped."""
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
 
@@ -296,6 +300,16 @@ class JudgedSocket(ssl.SSLSocket):
     @context.setter
     def context(self, context: ssl.SSLContext) -> None:
         raise MeshSSLError("context of a connection of the mesh cannot be changed")
+
+    def demand_tls(self) -> None:
+        """It is made."""
+        self._is_plain = False
+
+    def unwrap(self) -> socket.socket:
+        """As that of ``ssl.SSLSocket``: both sides have ended TLS, and go on in the clear."""
+        plain = super().unwrap()
+        self._is_plain = True
+        return plain
 
     def shutdown(self, how: int) -> None:
         """Shut it. The base class forgets TLS with it, and would then read what comes as it comes."""
@@ -333,3 +347,32 @@ class JudgedSocket(ssl.SSLSocket):
             connected.close()
             raise
         return wrapped, address
+
+
+def _by_tls(name: str) -> Any:
+    """A method of ``ssl.SSLSocket``, which without TLS would be that of a plain socket.
+
+    So it is where a peer was gone before it was wrapped (CVE-2023-40217): what it had sent before was read as its own.
+    """
+    base: Callable[..., Any] = getattr(ssl.SSLSocket, name)
+
+    @wraps(base)
+    def by_tls(self: JudgedSocket, *arguments: Any, **named: Any) -> Any:
+        if self._sslobj is None and not self._is_plain:
+            raise OSError(errno.ENOTCONN, f"{name}: there is no TLS on this socket of the mesh yet")
+        return base(self, *arguments, **named)
+
+    return by_tls
+
+
+for _name in (
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "send",
+    "sendall",
+    "sendfile",
+    "sendto",
+):
+    setattr(JudgedSocket, _name, _by_tls(_name))

@@ -170,6 +170,57 @@ def test_a_socket_that_connects_late_is_judged_too_and_never_speaks_in_the_clear
         thread.join(PATIENCE)
 
 
+PLAIN: dict[str, Callable[[ssl.SSLSocket], Any]] = {
+    "recv": lambda s: s.recv(10),
+    "recv_into": lambda s: s.recv_into(bytearray(10)),
+    "recvfrom": lambda s: s.recvfrom(10),
+    "recvfrom_into": lambda s: s.recvfrom_into(bytearray(10)),
+    "makefile": lambda s: s.makefile("rb", 0).read(1),
+    "send": lambda s: s.send(b"secret"),
+    "sendall": lambda s: s.sendall(b"secret"),
+    "sendfile": lambda s: s.sendfile(io.BytesIO(b"secret")),
+    "sendto": lambda s: s.sendto(b"secret", ("127.0.0.1", 9)),
+}
+
+
+@pytest.mark.parametrize("use", PLAIN)
+def test_a_socket_that_had_no_peer_when_it_was_wrapped_is_never_a_plain_one(use: str) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        standing().server().wrap_socket(socket.socket(), server_side=True) as judged,
+    ):
+        # As on Pythons that take a peer which has gone for one that has not come yet.
+        socket.socket.connect(judged, listening.getsockname())
+        with listening.accept()[0] as other:
+            other.sendall(b"let me in")
+            judged.settimeout(PATIENCE)
+            with pytest.raises(OSError, match="there is no TLS on this socket"):
+                PLAIN[use](judged)
+            other.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                other.recv(10)
+
+
+def test_what_both_sides_unwrap_goes_on_in_the_clear() -> None:
+    with connected() as (plain, other):
+        made: list[socket.socket] = []
+
+        def unwrapped(context: ssl.SSLContext, **options: Any) -> None:
+            made.append(context.wrap_socket(**options).unwrap())
+
+        client = {"sock": other, "server_hostname": "localhost"}
+        thread = threading.Thread(
+            target=unwrapped, args=(standing("till").client(),), kwargs=client, daemon=True
+        )
+        thread.start()
+        unwrapped(standing().server(), sock=plain, server_side=True)
+        thread.join(PATIENCE)
+        one, two = made
+        with one, two:
+            one.sendall(b"in the clear")
+            assert two.recv(100) == b"in the clear"
+
+
 def test_a_listening_socket_hands_out_the_context_of_the_moment() -> None:
     server = standing()
     first = server.svid
