@@ -7,7 +7,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -15,6 +15,7 @@ from pki.errors import Malformed, PkiError, Problem, discreet
 from pki.spiffe import SpiffeId
 from twisted_mesh.http.address import as_https, names_port, server_name, split_url
 from twisted_mesh.http.json import PROBLEM_TYPE, read_problem
+from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
@@ -94,7 +95,7 @@ class MeshHttpClient:
     _agent: Agent = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        pool = HTTPConnectionPool(self.reactor, persistent=False)
+        pool = QuietPool(self.reactor, persistent=False)
         self._agent = Agent.usingEndpointFactory(self.reactor, self, pool)
         self._reach = Reach(
             self.server.url,

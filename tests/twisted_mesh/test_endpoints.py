@@ -182,6 +182,8 @@ def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> N
             return house.client("/hello.txt", *options)
 
         assert "hello over the mesh" in asked().stdout
+        # What asks the CA, over and over, does not write a log of its own there.
+        assert "HTTP11ClientFactory" not in web.text
         other = "spiffe://mesh.local/service/other"
         assert asked("--spiffe-id", other).returncode != 0
         if curl := shutil.which("curl"):

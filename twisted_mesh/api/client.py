@@ -17,7 +17,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -37,6 +37,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
+from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.runtime.clock import wall_clock
@@ -95,16 +96,16 @@ class CaClient:
     _shown: X509Svid | None = field(default=None, init=False)
     _generation: int = field(default=0, init=False)
     """Of the trust whose roots are in the context of the moment."""
-    _pool: HTTPConnectionPool = field(init=False)
+    _pool: QuietPool = field(init=False)
     _reach: Reach = field(init=False)
     """Of the request that was sent last."""
     _waiting_reach: Reach = field(init=False)
     """Of the connection that is kept."""
-    _waiting_pool: HTTPConnectionPool | None = field(default=None, init=False)
+    _waiting_pool: QuietPool | None = field(default=None, init=False)
     """Its connection stays for the next question; it was made under the identity that is shown now."""
 
     def __attrs_post_init__(self) -> None:
-        self._pool = HTTPConnectionPool(self.reactor, persistent=False)
+        self._pool = QuietPool(self.reactor, persistent=False)
         self._reach = self._waiting_reach = self._new_reach(self.timeout)
         if self.address.scheme == "https" and self.security is None:
             raise BadCaUrl(
@@ -172,12 +173,12 @@ class CaClient:
 
     def _waiting_agent(self) -> Agent:
         if self._waiting_pool is None:
-            pool = self._waiting_pool = HTTPConnectionPool(self.reactor, persistent=True)
+            pool = self._waiting_pool = QuietPool(self.reactor, persistent=True)
             pool.maxPersistentPerHost, pool.cachedConnectionTimeout = _MOST_KEPT, _KEPT_OPEN
             self._waiting_reach = self._new_reach(0.0)
         return self._agent(self._waiting_pool, self._waiting_reach)
 
-    def _agent(self, pool: HTTPConnectionPool, reach: Reach) -> Agent:
+    def _agent(self, pool: QuietPool, reach: Reach) -> Agent:
         agent: Agent = Agent.usingEndpointFactory(self.reactor, _Route(self, reach), pool)
         return agent
 

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import URI, Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
@@ -20,6 +20,7 @@ from zope.interface import implementer
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
 from twisted_mesh.http.address import split_url
+from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
@@ -94,10 +95,10 @@ class Fetcher:
     reactor: IReactor
     timeout: float
     """Seconds for one request, connecting included."""
-    _pool: HTTPConnectionPool = field(init=False)
+    _pool: QuietPool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pool = HTTPConnectionPool(self.reactor, persistent=False)
+        self._pool = QuietPool(self.reactor, persistent=False)
 
     async def post(self, url: HttpUrl, body: bytes, kind: str, limit: int) -> bytes:
         """What is answered to ``body``, which is of that media type; at most ``limit`` bytes."""
