@@ -18,13 +18,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from joserfc import jwt as jose
+from joserfc.errors import InvalidClaimError, InvalidKeyIdError
+from joserfc.jwk import KeySet
 
-from pki.spiffe import TrustDomain
+from pki.issuing.csr import build_csr
+from pki.keys import KeyAlgorithm, MemoryKey
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import TrustBundle
 from tests.ca_socket import CaSocket
 from tests.interop.administering import answer
-from tests.interop.house import House
-from tests.running import Running
+from tests.interop.house import House, Reply
+from tests.running import Running, until
 
 ISSUER = "https://localhost/td"
 MESH = TrustDomain("mesh.local")
@@ -153,6 +158,88 @@ def test_a_cloud_finds_the_keys_by_the_issuer_and_a_renewed_certificate_is_taken
     ca.wait_for(r"oidc-cert .* is not taken up.*get a fresh one")
     assert shown(port, web)[0] == renewed
     assert ca.stop() == 0
+
+
+class Agent:
+    """An agent that has joined: its certificate and key, as curl takes them."""
+
+    def __init__(self, house: House, name: str) -> None:
+        self.house, self.id = house, f"spiffe://mesh.local/mesh/agent/{name}"
+        self.pem, self.key = house.home / f"{name}.pem", house.home / f"{name}.key"
+        token = answer(house, "agent", "token", "create", name)["token"]
+        key = MemoryKey.generate(KeyAlgorithm.EC_P256)
+        csr = build_csr(key, SpiffeId.parse(self.id)).decode()
+        asked = {"csr": csr, "requested_id": self.id, "token": token}
+        signed = house.post("tls", "/api/v1/sign", asked).json
+        self.pem.write_text(signed["certificate"] + "".join(signed["chain"]))
+        self.key.write_bytes(key.to_pem())
+
+    def token(self, entry: str, audience: str) -> Reply:
+        asked = {"entry": entry, "selectors": ["unix:uid:7"], "audience": [audience]}
+        shown = ("--cert", self.pem, "--key", self.key)
+        return self.house.post("tls", "/api/v1/agent/jwt", asked, *shown)
+
+
+def as_a_cloud(base: str, token: str, web: WebCa) -> dict[str, Any]:
+    """Whose token it is, by what the issuer serves and nothing else, for AWS's audience."""
+    told = fetch(f"{base}/.well-known/openid-configuration", web)
+    keys = KeySet.import_key_set(fetch(f"{base}/keys", web))
+    algorithms = told["id_token_signing_alg_values_supported"]
+    decoded = jose.decode(token, keys, algorithms=algorithms)
+    jose.JWTClaimsRegistry(
+        iss={"essential": True, "value": told["issuer"]},
+        aud={"essential": True, "value": "sts.amazonaws.com"},
+        sub={"essential": True},
+        exp={"essential": True},
+        iat={"essential": True},
+    ).validate(decoded.claims)
+    return dict(decoded.claims)
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/ca/api/test_oidc_site.py::test_strict_readers_verify_a_token_by_the_keys_as_a_cloud_does"
+)
+@pytest.mark.parametrize("algorithm", ["ec-p256", "rsa-2048"])
+def test_a_token_from_an_agent_to_a_cloud_over_a_rotation_until_its_key_is_retired(
+    house: House, web: WebCa, algorithm: str
+) -> None:
+    ca, port = start(house, web, "--jwt-key", algorithm)
+    house.ca_port = int(ca.wait_for(r"API server listening on https://[^:]+:(\d+)")[1])
+    base, subject = f"https://localhost:{port}/td", "spiffe://mesh.local/service/web"
+    agent = Agent(house, "one")
+    entry = answer(
+        *(house, "entry", "create", "--selector", "unix:uid:7"),
+        *("--spiffe-id", subject, "--parent", agent.id),
+    )["id"]
+    token = agent.token(entry, "sts.amazonaws.com").json["token"]
+    assert as_a_cloud(base, token, web)["sub"] == subject
+    client = jwt.PyJWKClient(f"{base}/keys", ssl_context=web.context, cooldown_duration=0)
+    assert client.get_signing_key_from_jwt(token).key_id == keys_of(house)[0]["kid"]
+    assert house.ctl("jwt", "rotate", "--now", "--yes").returncode == 0
+    later = agent.token(entry, "sts.amazonaws.com").json["token"]
+    for good in (token, later):
+        assert as_a_cloud(base, good, web)["sub"] == subject
+        # It has the old keys in its memory, and looks for the new one by itself.
+        found = client.get_signing_key_from_jwt(good)
+        taken = {"audience": "sts.amazonaws.com", "issuer": ISSUER}
+        assert jwt.decode(good, found, algorithms=["ES256", "RS256"], **taken)["sub"] == subject
+    with pytest.raises(InvalidClaimError, match="aud"):
+        as_a_cloud(base, agent.token(entry, "somebody-else").json["token"], web)
+    retired = keys_of(house)[0]["kid"]
+    assert house.ctl("jwt", "retire", retired, "--yes").returncode == 0
+    with pytest.raises(InvalidKeyIdError):
+        as_a_cloud(base, token, web)
+    assert as_a_cloud(base, later, web)["sub"] == subject
+    # The log is signed once a second.
+    until(lambda: len(answer(house, "audit", "show", "--act", "issue-jwt")) == 3)
+    for act in answer(house, "audit", "show", "--act", "issue-jwt"):
+        assert agent.id in json.dumps(act)
+    assert token not in ca.text
+    assert house.ctl("agent", "ban", "one", "--yes").returncode == 0
+    with pytest.raises(AssertionError, match="certificate revoked"):  # it does not even get in
+        agent.token(entry, "sts.amazonaws.com")
+    verified = house.ctl("audit", "verify")
+    assert verified.returncode == 0, verified.stdout
 
 
 def test_keys_rotate_and_outlive_a_kill(house: House) -> None:

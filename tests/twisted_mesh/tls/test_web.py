@@ -9,12 +9,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.web.resource import Resource
 
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import DAY, NOW, key
+from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.state.directory import StateError
-from twisted_mesh.tls.web import BadWebCertificate, WebCertificate
+from twisted_mesh.tls.web import BadWebCertificate, WebCertificate, over_web_tls
 
 LIVES = 30 * DAY
 RSA = MemoryKey.generate(KeyAlgorithm.RSA_2048)
@@ -114,3 +119,19 @@ def test_nothing_older_than_tls_1_2_is_spoken(web: WebCertificate) -> None:
                     other.bio_write(end.bio_read(65536))
     assert "protocol" in str(refused.value)
     assert BadWebCertificate.code
+
+
+def test_who_never_ends_the_handshake_is_hung_up_on(web: WebCertificate) -> None:
+    web.load(NOW)
+    clock = Clock()
+    site = BoundedSite(Resource(), clock)
+    protocol = over_web_tls(web, site, clock).buildProtocol(IPv4Address("TCP", "192.0.2.1", 1))
+    wire = StringTransportWithDisconnection()
+    wire.protocol = protocol
+    wire.abortConnection = wire.loseConnection  # type: ignore[attr-defined]
+    wire.setTcpNoDelay = lambda _: None  # type: ignore[attr-defined]
+    assert protocol is not None
+    protocol.makeConnection(wire)
+    for _ in range(120):
+        clock.advance(1)
+    assert not wire.connected

@@ -7,11 +7,13 @@ import click
 from twisted_mesh.cli.ctl.options import Reach, format_option, output_file, reaching
 from twisted_mesh.cli.program import Unusable
 
-_ACTS = (
+#: All that there are, spelled here so that --help imports none of the log.
+ACTS = (
     "issue",
     "renew",
     "revoke",
     "write-off",
+    "issue-jwt",
     "rotate",
     "administer",
     "start",
@@ -73,7 +75,7 @@ def verify(*, reach: Reach, file: str | None, verifier: str | None, format_: str
 @click.argument("position", required=False, type=click.IntRange(0))
 @click.option("--start", type=click.IntRange(0), help="From this entry on.  [default: the newest]")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-@click.option("--act", type=click.Choice(_ACTS), help="Only those.")
+@click.option("--act", type=click.Choice(ACTS), help="Only those.")
 @click.option("--object", "object_", metavar="X", help="Whose object contains this: a serial.")
 @reaching
 @format_option

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from pki.audit.log import Act
 from tests.running import CHECKOUT
-from twisted_mesh.cli.ctl import options, output
+from twisted_mesh.cli.ctl import audit, options, output
 from twisted_mesh.cli.ctl.command import main, mesh_ctl
 
 PROGRAM = [sys.executable, str(CHECKOUT / "bin" / "mesh-ctl")]
@@ -251,3 +252,7 @@ def test_colour_is_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatc
     assert output.has_colour()
     monkeypatch.setenv("NO_COLOR", "1")
     assert not output.has_colour()
+
+
+def test_every_act_of_the_log_can_be_asked_for() -> None:
+    assert tuple(Act) == audit.ACTS
