@@ -51,6 +51,15 @@ class CompactToken:
         return cls(header, claims, f"{parts[0]}.{parts[1]}".encode(), signature)
 
 
+def kid_of(token: str) -> str | None:
+    """The key that a token says it is signed by, believed or not; None where it says none."""
+    try:
+        kid = CompactToken.parse(token).header.get("kid")
+    except BadJwt:
+        return None
+    return kid if isinstance(kid, str) else None
+
+
 def signing_input(header: Mapping[str, object], claims: Mapping[str, object]) -> bytes:
     """What is to be signed (RFC 7515 section 5.1)."""
     return b".".join(base64url(_written(part)).encode() for part in (header, claims))

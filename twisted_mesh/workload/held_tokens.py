@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pki.errors import PkiError
+from pki.jwt_svid.compact import kid_of
+from pki.jwt_svid.jwks import read_jwks
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from twisted_mesh.limits.rate_limit import Rate, RateLimited, TokenBuckets
@@ -33,6 +35,7 @@ _Key = tuple[str, SpiffeId, tuple[str, ...]]
 class _Kept:
     token: JwtSvid
     until: datetime
+    kid: str | None
 
 
 @define(eq=False)
@@ -66,7 +69,7 @@ class HeldTokens:
         """
         key = (*bought.key, tuple(audience))
         kept = self._kept.get(key)
-        if kept is not None and self.now() < kept.until:
+        if kept is not None and self.now() < kept.until and self._is_believed(kept):
             self._kept.move_to_end(key)
             return kept.token
         waiter: Deferred[JwtSvid] = Deferred()
@@ -83,6 +86,14 @@ class HeldTokens:
         else:
             waiters.append(waiter)
         return await waiter
+
+    def _is_believed(self, kept: _Kept) -> bool:
+        """Whether its key is in the bundle still: one that was stolen is taken out, and makes its tokens worthless."""
+        bundles = self.issuer.sources().bundles
+        jwks = None if bundles is None else bundles.jwks.get(kept.token.spiffe_id.trust_domain)
+        if jwks is None or kept.kid is None:
+            return True
+        return any(authority.kid == kept.kid for authority in read_jwks(jwks))
 
     def keep(self, entries: Container[str]) -> None:
         """Forget those that were bought by any other entry."""
@@ -112,7 +123,8 @@ class HeldTokens:
             outcome = error
         else:
             meters.ISSUED.labels("jwt").inc()
-            self._kept[key] = _Kept(outcome, asked_at + (outcome.expires_at - asked_at) / 2)
+            until = asked_at + (outcome.expires_at - asked_at) / 2
+            self._kept[key] = _Kept(outcome, until, kid_of(outcome.token))
             while len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
         for waiter in self._waiting.pop(key):

@@ -94,6 +94,8 @@ class FakeIssuer:
     waiting: list[Deferred[None]] = field(factory=list)
     asked: list[tuple[str, frozenset[Selector]]] = field(factory=list)
     tokens: list[tuple[str, tuple[str, ...]]] = field(factory=list)
+    signed: str = ""
+    """The text of tokens, where that matters."""
     revoked: list[X509Svid] = field(factory=list)
     watchers: list[Callable[[], None]] = field(factory=list)
 
@@ -148,7 +150,7 @@ class FakeIssuer:
             raise self.trouble
         spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))
         ends = self.reactor.now() + (ttl or timedelta(minutes=5))
-        return JwtSvid(spiffe_id, f"token {len(self.tokens)}", ends)
+        return JwtSvid(spiffe_id, self.signed or f"token {len(self.tokens)}", ends)
 
 
 @define(eq=False)

@@ -14,6 +14,7 @@ from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet
 from tests.authorities import MESH, OTHER, mesh
+from tests.pki.jwt_svid.tokens import KEY, OTHER_KEY, jwks, token
 from tests.twisted_mesh.attest.processes import (
     Transport,
     calling,
@@ -384,6 +385,26 @@ def test_tokens_are_shared_until_half_of_their_life(machine: Machine) -> None:
         ("b", ("y",)),
         ("b", ("x",)),
     ]
+
+
+def test_a_token_whose_key_was_taken_out_of_the_bundle_is_not_given_out_again(
+    machine: Machine,
+) -> None:
+    bundles = machine.issuer.sources().bundles
+    assert bundles is not None
+    with_key = evolve(bundles, jwks={MESH: jwks(KEY, OTHER_KEY)})
+    machine.issuer.say(entries=[entry("a", US)], bundles=with_key)
+    machine.issuer.signed = token()
+    caller = machine.caller()
+    for _ in range(2):
+        outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+    assert len(machine.issuer.tokens) == 1
+    machine.issuer.say(bundles=evolve(bundles, jwks={MESH: jwks(OTHER_KEY)}))
+    machine.issuer.signed = token(key=OTHER_KEY)
+    for _ in range(2):
+        (found,) = outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+        assert found.token == machine.issuer.signed
+    assert len(machine.issuer.tokens) == 2
 
 
 def test_tokens_of_an_entry_that_goes_are_forgotten(machine: Machine) -> None:
