@@ -100,7 +100,7 @@ class SourceCrls:
         if in_force.number is not None:
             self._numbers[in_force.issuer] = in_force.number
         news.extend(listed)
-        self.log.info(
+        (self.log.info if listed else self.log.debug)(
             "CRL of {issuer} from the Workload API at {place} believed: number {number}, {entries} revoked",
             event="crl-believed",
             place=self.where,

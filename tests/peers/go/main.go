@@ -21,6 +21,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
 
@@ -50,6 +51,19 @@ func run(words []string) error {
 }
 
 func tell(what map[string]any) error { return json.NewEncoder(os.Stdout).Encode(what) }
+
+// newSource follows the Workload API; of several identities it shows the one of $SPIFFE_ID, else the first.
+func newSource(ctx context.Context) (*workloadapi.X509Source, error) {
+	wanted := os.Getenv("SPIFFE_ID")
+	return workloadapi.NewX509Source(ctx, workloadapi.WithDefaultX509SVIDPicker(func(svids []*x509svid.SVID) *x509svid.SVID {
+		for _, svid := range svids {
+			if svid.ID.String() == wanted {
+				return svid
+			}
+		}
+		return svids[0]
+	}))
+}
 
 func calls(ctx context.Context, audience string) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -95,7 +109,7 @@ func serve(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	source, err := workloadapi.NewX509Source(ctx)
+	source, err := newSource(ctx)
 	if err != nil {
 		return err
 	}
@@ -124,7 +138,7 @@ func ask(ctx context.Context, url, id, count string) error {
 		return err
 	}
 	rotations, _ := strconv.Atoi(os.Getenv("ROTATIONS"))
-	source, err := workloadapi.NewX509Source(ctx)
+	source, err := newSource(ctx)
 	if err != nil {
 		return err
 	}

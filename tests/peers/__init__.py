@@ -1,0 +1,1 @@
+"""Workloads that others' libraries make, and what they are built of."""
