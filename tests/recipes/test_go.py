@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.peers.building import go_peer
+from tests.recipes.estate import blocks
 from tests.recipes.workloads import Node, node
 from tests.running import Running
 
 pytestmark = pytest.mark.recipes
+SOURCE = Path(__file__).parent.parent / "peers" / "go" / "main.go"
+
+
+def test_what_the_page_tells_to_write_is_what_is_run() -> None:
+    written = " ".join(SOURCE.read_text().split())
+    told = blocks("go", "go")
+    assert told
+    for block in told:
+        assert " ".join(block.split()) in written
 
 
 @pytest.fixture

@@ -4,13 +4,24 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.peers.building import java_peer
+from tests.recipes.estate import blocks
 from tests.recipes.workloads import Node, node
 
 pytestmark = pytest.mark.recipes
+SOURCE = Path(__file__).parent.parent / "peers" / "java" / "Peer.java"
+
+
+def test_what_the_page_tells_to_write_is_what_is_run() -> None:
+    written = " ".join(SOURCE.read_text().split())
+    told = blocks("java", "java")
+    assert told
+    for block in told:
+        assert " ".join(block.split()) in written
 
 
 @pytest.fixture

@@ -17,10 +17,15 @@ import javax.net.ssl.SSLContext;
 
 public class Peer {
     public static void main(String[] words) throws Exception {
-        if (words[0].equals("calls")) {
-            calls(words[1]);
-        } else {
-            ask(words[1], SpiffeId.parse(words[2]), Integer.parseInt(words[3]));
+        try {
+            if (words[0].equals("calls")) {
+                calls(words[1]);
+            } else {
+                ask(words[1], SpiffeId.parse(words[2]), Integer.parseInt(words[3]));
+            }
+        } catch (Exception error) {
+            error.printStackTrace();
+            System.exit(1);  // the library's threads would go on
         }
         System.exit(0);
     }
