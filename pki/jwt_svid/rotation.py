@@ -41,7 +41,7 @@ class Step(Enum):
     ACTIVATE = auto()
     """The prepared one signs from now on."""
     DROP = auto()
-    """The prepared one is of another algorithm than is wanted now."""
+    """The prepared one is of another algorithm than is wanted now, or was made by a clock that was ahead."""
 
 
 @frozen
@@ -181,7 +181,11 @@ def activate_at(line: Line, prepared: KeyTerm, rules: Rules) -> datetime:
     active = line.active
     if active is None or active.active_at is None:
         return prepared.published_at
-    is_wanted_now = prepared.is_hurried or active.algorithm is not rules.algorithm
+    is_wanted_now = (
+        prepared.is_hurried
+        or active.algorithm is not rules.algorithm
+        or active.active_at > prepared.published_at  # by a clock that was ahead
+    )
     due = prepared.published_at if is_wanted_now else active.active_at + rules.life
     return max(due, prepared.published_at + rules.published_for)
 
@@ -190,12 +194,15 @@ def next_step(line: Line, rules: Rules, now: datetime) -> Step:
     """What is to be done now. After it was done, ask again."""
     active, prepared = line.active, line.prepared
     if prepared is not None:
-        if prepared.algorithm is not rules.algorithm:
+        is_ahead = prepared.published_at > now + rules.published_for
+        if prepared.algorithm is not rules.algorithm or is_ahead:
             return Step.DROP
-        # A clock that was ahead when it was published is no reason to wait for that day.
         is_due = active is None or now >= activate_at(line, prepared, rules)
         return Step.ACTIVATE if is_due else Step.WAIT
     if active is None or now >= prepare_at(active, rules):
+        return Step.PREPARE
+    if active.active_at is not None and active.active_at > now + rules.published_for:
+        # The clock was ahead and is right again: nobody is to wait for that day.
         return Step.PREPARE
     return Step.WAIT
 

@@ -84,6 +84,9 @@ class JwtKeys(Service):
         kept, private = self.files.load()
         line = kept
         for key in kept.keys:
+            if key.retired_at is not None and key.retired_at > self.now():
+                # The clock was ahead then: it is not to be published until that day.
+                line = line.with_key(evolve(key, retired_at=self.now()), self.now())
             if key.state is not rotation.KeyState.RETIRED and key.kid not in private:
                 # Its tokens are good to their end, where it has signed any.
                 line = (

@@ -68,6 +68,19 @@ def test_another_algorithm_is_prepared_at_once_and_one_of_the_old_kind_dropped()
     assert next_step(line, rules, NOW + HOUR + PUBLISHED_FOR) is Step.ACTIVATE
 
 
+def test_what_a_clock_that_was_ahead_has_made_does_not_stay_for_years() -> None:
+    ahead = evolve(FIRST, active_at=NOW + 9000 * DAY)
+    line = Line((ahead,), 5)
+    assert next_step(line, RULES, NOW) is Step.PREPARE
+    line = line.with_key(evolve(NEXT, published_at=NOW), NOW)
+    assert next_step(line, RULES, NOW + PUBLISHED_FOR - SECOND) is Step.WAIT
+    assert next_step(line, RULES, NOW + PUBLISHED_FOR) is Step.ACTIVATE
+    line = ALONE.with_key(evolve(NEXT, published_at=NOW + 9000 * DAY), NOW)
+    assert next_step(line, RULES, NOW) is Step.DROP
+    # A clock that is set back by a little is no reason for anything.
+    assert next_step(ALONE, RULES, NOW - PUBLISHED_FOR) is Step.WAIT
+
+
 def test_a_retired_key_stays_until_no_token_of_it_can_be_good() -> None:
     retired = evolve(FIRST, retired_at=NOW + 8 * DAY)
     end = NOW + 8 * DAY + HOUR + LEEWAY

@@ -213,6 +213,26 @@ def test_a_clock_that_is_ahead_for_a_moment_makes_nobodys_token_worthless(
     assert life.is_good(token)
 
 
+def test_a_clock_that_was_ahead_for_a_day_leaves_a_key_that_rotates(life: Life) -> None:
+    life.time += 9000 * DAY
+    life.clock.advance(1)
+    life.pass_time(PUBLISHED_FOR)
+    assert life.states[-1] is KeyState.ACTIVE
+    life.time -= 9000 * DAY
+    life.start()
+    life.run()
+    token = life.token()
+    life.pass_time(HOUR / 2, steps=30)
+    active = life.keys.line.active
+    assert active is not None
+    assert active.active_at is not None
+    assert active.active_at <= life.time
+    assert life.is_good(token)
+    assert life.is_good(life.token())
+    life.pass_time(2 * HOUR, steps=120)
+    assert life.states == [KeyState.ACTIVE]
+
+
 def test_a_key_is_recorded_before_it_counts(life: Life) -> None:
     before = life.keys.line
     life.log.is_broken = True
