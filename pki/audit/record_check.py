@@ -252,7 +252,8 @@ class RecordCheck:
                     )
             return
         deleted = self._acts.deleted.get(row.id)
-        is_carried = row.id == "default" and self._acts.restored >= 0
+        # What a restore brings over from the record that was replaced.
+        is_carried = (row.id == "default" or "banned" in row.facts) and self._acts.restored >= 0
         if deleted is None and (is_carried or self._acts.may_be_untold(row.created_at)):
             self.unjudged += 1
             return
@@ -374,7 +375,7 @@ class RecordCheck:
     def _is_over(self, kind: str, name: str, made: Made) -> bool:
         """Whether it may have been pruned: with the token that it was made for, or once it had expired."""
         if kind == "entry":
-            return made.facts.get("selectors") == f"token:{name}"
+            return made.facts.get("selectors") == f"token:{name}" and "banned" not in made.facts
         end = time_of(made.facts.get("expires_at"))
         return end is None or self._acts.is_over(end)
 

@@ -239,13 +239,7 @@ def grant_through(
 
     They are the agent's word. Raises :class:`NoProof`, :class:`Forbidden`, :class:`TtlOutOfRange`.
     """
-    demand_parent(agent, entry)
-    missing = entry.missing(stated)
-    if missing:
-        raise Forbidden(
-            "selectors-of-entry",
-            f"the entry {entry.id} wants {spoken(missing)} too; stated: {spoken(stated)}",
-        )
+    demand_through(agent, entry, stated)
     reasons = tuple(shortfalls(entry, request, stated))
     if reasons:
         detail = "; ".join(reason.detail for reason in reasons)
@@ -253,11 +247,20 @@ def grant_through(
     return _bought(entry, request, lifetimes)
 
 
-def demand_parent(agent: Principal, entry: RegistrationEntry) -> None:
-    """Refuse whoever is not the agent of ``entry``. Raises :class:`NoProof`, :class:`Forbidden`."""
+def demand_through(agent: Principal, entry: RegistrationEntry, stated: frozenset[Selector]) -> None:
+    """Refuse whoever is not the agent of ``entry``, or does not state all of its selectors.
+
+    Raises :class:`NoProof`, :class:`Forbidden`.
+    """
     permit(agent, Action.SERVE_WORKLOADS)
     if entry.parent is None or entry.parent != agent.spiffe_id:
         raise Forbidden("own-entries-only", f"the entry {entry.id} is not of {agent}")
+    missing = entry.missing(stated)
+    if missing:
+        raise Forbidden(
+            "selectors-of-entry",
+            f"the entry {entry.id} wants {spoken(missing)} too; stated: {spoken(stated)}",
+        )
 
 
 def _granted(

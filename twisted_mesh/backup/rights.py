@@ -38,6 +38,7 @@ def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
     """``deletions``: whether ``present`` has known all that is in ``main``, so that it deleted what it lacks."""
     connection.execute(_SPEND)
     connection.execute(_REPLACED)
+    _keep_bans(connection)
     if deletions:
         deleted = connection.execute(_DELETED).fetchall()
         connection.executemany("DELETE FROM main.tokens WHERE entry = ?", deleted)
@@ -53,6 +54,22 @@ def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
             "INSERT OR IGNORE INTO main.entries SELECT * FROM present.entries WHERE id = ?",
             (DEFAULT_ENTRY,),
         )
+
+
+def _keep_bans(connection: sqlite3.Connection) -> None:
+    """An agent that is banned here is banned by the record that is restored: its own entry counts no more there."""
+    missing = (
+        "SELECT id, document FROM present.entries WHERE id NOT IN (SELECT id FROM main.entries)"
+    )
+    for name, document in connection.execute(missing).fetchall():
+        try:
+            is_ban = RegistrationEntry.from_document(document).is_ban
+        except (PkiError, TypeError):  # to be looked at by people
+            continue
+        if is_ban:
+            connection.execute(
+                "INSERT INTO main.entries SELECT * FROM present.entries WHERE id = ?", (name,)
+            )
 
 
 def settle(connection: sqlite3.Connection, *, keep_live: bool) -> None:

@@ -13,8 +13,8 @@ from attrs import define, field, frozen
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Action, Forbidden, Principal, demand_parent, permit
-from pki.policy.selector import is_label
+from pki.policy.policy import Action, Forbidden, Principal, demand_through, permit
+from pki.policy.selector import Selector, is_label
 from pki.spiffe import AGENTS, SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.entries import RegistrationEntries, new_entry_id
@@ -100,12 +100,17 @@ class Agents:
             self._versions[agent.name] = found, version
         return version, found
 
-    def bought_by(self, principal: Principal, entry_id: str) -> RegistrationEntry:
-        """The entry of that id, if it is one of the agent's. Raises :class:`NoProof`, :class:`Forbidden`."""
+    def bought_by(
+        self, principal: Principal, entry_id: str, stated: frozenset[Selector]
+    ) -> RegistrationEntry:
+        """The entry of that id, if it is one of the agent's and counts for a workload of these selectors.
+
+        Raises :class:`NoProof`, :class:`Forbidden`.
+        """
         agent = self.demand_known(principal)
         for entry in self.entries.of_parent(agent):
             if entry.id == entry_id:
-                demand_parent(principal, entry)
+                demand_through(principal, entry, stated)
                 return entry
         raise Forbidden(
             "own-entries-only",

@@ -147,7 +147,7 @@ class CertificateAuthority:
     ) -> Issued:
         """For a workload of which ``agent`` states those selectors. Raises :class:`PkiError` with every reason."""
         self.issuance.log.demand_intact()
-        policy.demand_parent(agent, entry)
+        policy.demand_through(agent, entry, stated)
         request = self._request(csr, requested_id, ttl)
         granted = policy.grant_through(agent, entry, request, stated, self.authorities.lifetimes)
         return await self._sign(request, Purchase(agent, granted, stated=stated))

@@ -255,3 +255,15 @@ def test_a_default_entry_that_comes_back_is_found() -> None:
     assert evolve(tables, acts=(*ACTS, made)).differences() == []
     (found,) = evolve(tables, acts=(*ACTS, declined, made)).differences()
     assert (str(found.code), found.name) == ("record-changed", "default")
+
+
+def test_a_ban_that_is_taken_out_of_its_table_is_found() -> None:
+    members = {"selectors": "token:b1", "spiffe_id": "spiffe://mesh.local/mesh/agent/node-1"}
+    ban = {**members, "banned": "true"}
+    made = act(Act.ADMINISTER, "entry b1", {"did": "create-entry", **ban})
+    tables = evolve(HONEST, acts=(*ACTS, made))
+    assert also("entries", RecordedEntry("b1", ban, NOW))(tables).differences() == []
+    (found,) = tables.differences()
+    assert (str(found.code), found.kind, found.name) == ("record-missing", "entry", "b1")
+    (found,) = also("entries", RecordedEntry("b1", members, NOW))(tables).differences()
+    assert (str(found.code), found.name) == ("record-changed", "b1")

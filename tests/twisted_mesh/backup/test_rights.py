@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pki.audit.log import Checkpoint
+from pki.audit.log import Act, Checkpoint
+from pki.policy.entry import RegistrationEntry
+from pki.spiffe import SpiffeId
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
-from tests.twisted_mesh.stores.certificates import der, intent, write_off
+from tests.twisted_mesh.stores.certificates import der, entry, intent, write_off
 from tests.twisted_mesh.stores.registrations import (
     create_entry,
     create_token,
@@ -25,7 +27,7 @@ from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Loss, Restoration
 from twisted_mesh.state.directory import StateDirectory
-from twisted_mesh.stores.commands import Prune, RecordCertificate, RecordIntent
+from twisted_mesh.stores.commands import CreateEntry, Prune, RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import IssuedToken, TokenStatus
 
 LIVE, SPENT, REVOKED = TokenStatus.LIVE, TokenStatus.SPENT, TokenStatus.REVOKED
@@ -102,6 +104,26 @@ def test_an_entry_that_was_made_anew_does_not_become_what_it_was(
     tell(state, delete_entry("web"), create_entry("web", "unix:uid:7"))
     restored(state, saved)
     assert "web" not in entries(state)
+
+
+def test_an_agent_that_is_banned_stays_banned(state: StateDirectory, saved: Path) -> None:
+    agent = SpiffeId.parse("spiffe://mesh.local/mesh/agent/node-1")
+    ban = RegistrationEntry.of_agent("ban", agent, is_ban=True)
+    tell(state, CreateEntry(ban, NOW, entry(Act.ADMINISTER, 1)))
+    restored(state, saved)
+    assert entries(state) == {"a", "b", "c", "web", "ban"}
+
+
+def test_a_ban_that_was_taken_back_does_not_come_again(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    agent = SpiffeId.parse("spiffe://mesh.local/mesh/agent/node-1")
+    ban = RegistrationEntry.of_agent("ban", agent, is_ban=True)
+    tell(state, CreateEntry(ban, NOW, entry(Act.ADMINISTER, 1)))
+    saved = save(state, tmp_path / "ca.tar")
+    tell(state, delete_entry("ban"))
+    restored(state, saved)
+    assert "ban" not in entries(state)
 
 
 def test_what_was_pruned_stays_forgotten(state: StateDirectory, saved: Path) -> None:

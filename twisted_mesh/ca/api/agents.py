@@ -50,11 +50,12 @@ async def entries(ca: CaParts, call: Call) -> Answer:
 async def sign(ca: CaParts, call: Call) -> Answer:
     """A certificate for a workload of the agent's machine. Raises :class:`Forbidden`, :class:`Refused`."""
     asked = call.read(AgentSignRequest)
-    entry = ca.agents.bought_by(call.principal, asked.entry)
+    stated = stated_selectors(asked.selectors)
+    entry = ca.agents.bought_by(call.principal, asked.entry, stated)
     issued = await ca.certificates.sign_through(
         call.principal,
         entry,
-        stated_selectors(asked.selectors),
+        stated,
         asked.csr.encode("utf-8", "replace"),
         asked.requested_id,
         ttl=parse_duration(asked.ttl) if asked.ttl is not None else None,

@@ -44,15 +44,16 @@ async def retire(ca: CaParts, call: Call) -> Answer:
 async def issue_for_agent(ca: CaParts, call: Call) -> Answer:
     """A token for a workload of the agent's machine. Raises :class:`Forbidden`, and what issuing raises."""
     asked, issuer = call.read(AgentJwtRequest), _issuer(ca)
+    stated = stated_selectors(asked.selectors)
     made = await issuer.issue(
         call.principal,
-        ca.agents.bought_by(call.principal, asked.entry),
-        stated_selectors(asked.selectors),
+        ca.agents.bought_by(call.principal, asked.entry, stated),
+        stated,
         asked.audience,
         parse_duration(asked.ttl) if asked.ttl is not None else None,
     )
     # Nobody can revoke it: an agent that was banned meanwhile, or whose entry went, does not get it.
-    ca.agents.bought_by(call.principal, asked.entry)
+    ca.agents.bought_by(call.principal, asked.entry, stated)
     answer = AgentJwt(made.token, str(made.spiffe_id), rfc3339(made.expires_at))
     return json_answer(answer, HTTPStatus.CREATED)
 

@@ -312,6 +312,7 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
     administration = Administration(client)
     reporter = ConnectionReporter(client, ConnectionRegistry(), Clock(), logger("test"), "me")
     token = JoinToken("mesh-token")
+    agent, seen = AgentClient(client), [Selector.parse("unix:uid:7")]
     for asking in (
         client.sign(CSR.encode(), BACKEND),
         client.sign(CSR.encode(), BACKEND, HOUR, "key", token),
@@ -351,8 +352,9 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.create_agent_token(NewAgentToken("node-1")),
         administration.create_agent_token(NewAgentToken("node-1", "1h", "0" * 64, "why")),
         administration.end_agent("node-1", EndAgent("ban", "stolen")),
-        AgentClient(client).entries("0123", 45),
-        AgentClient(client).sign(CSR.encode(), BACKEND, "e1", {Selector.parse("unix:uid:7")}),
+        agent.entries("0123", 45),
+        agent.sign(CSR.encode(), BACKEND, "e1", seen),
+        agent.jwt("e1", seen, ["backend"], HOUR),
     ):
         try:
             result_of(asking)
