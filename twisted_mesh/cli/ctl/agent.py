@@ -21,7 +21,7 @@ _dry_run = click.option(
 def command() -> None:
     """Let agents join, list and show them, and end them.
 
-    An agent (twistd -n mesh-agent --socket) serves the workloads of one machine. Its own ID is
+    An agent (mesh-agent --name NAME) serves the workloads of one machine. Its own ID is
     spiffe://TD/mesh/agent/NAME, which only a token of its own buys. A registration entry counts
     through it where that entry's parent is this ID (mesh-ctl entry create --parent).
 

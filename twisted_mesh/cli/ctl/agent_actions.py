@@ -88,7 +88,7 @@ def _told(made: MadeToken, new: NewAgentToken) -> str:
     domain = str(SpiffeId.parse(made.spiffe_id).trust_domain)
     line = [installed_program("mesh-agent") if here else "mesh-agent"]
     line += [] if domain == _USUAL_DOMAIN else ["--trust-domain", domain]
-    line += ["--name", new.name, "--socket", "/run/mesh/agent.sock", *reaching_options(made)]
+    line += ["--name", new.name, *reaching_options(made)]
     entry = ["mesh-ctl", "entry", "create", "--parent", made.spiffe_id]
     entry += ["--selector", "unix:user:web", "--spiffe-id", f"spiffe://{domain}/service/web"]
     where = "on this machine" if here else "on the agent's machine"
