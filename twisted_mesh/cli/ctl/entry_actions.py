@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import msgspec
 from attrs import frozen
@@ -9,9 +10,10 @@ from msgspec.structs import fields
 
 from pki.errors import PkiError, Refused, printable
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import NewRegistration, Registration
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
@@ -114,8 +116,29 @@ class Creating:
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        _put(await administration.register(self.new), as_json=self.as_json)
+        row = await administration.register(self.new)
+        _put(row, as_json=self.as_json)
+        if row.parent:
+            await _tell_of_parent(administration, SpiffeId.parse(row.parent).name)
         return DONE
+
+
+async def _tell_of_parent(administration: Administration, name: str) -> None:
+    """Say so where the agent that an entry is for is banned, or not known: its name may be another."""
+    try:
+        status = (await administration.agent(name)).status
+    except CaRefused as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        output.say(
+            f"there is no agent {name} yet: mesh-ctl agent token create {name} lets it join, and mesh-ctl agent list "
+            "lists those that there are"
+        )
+    else:
+        if status == "banned":
+            output.say(
+                f"the agent {name} is banned: mesh-ctl agent unban {name} lets it come again"
+            )
 
 
 @frozen

@@ -40,6 +40,17 @@ def test_whoever_has_proof_is_charged_for_itself_wherever_it_calls_from() -> Non
     assert gate.passes(OTHER)
 
 
+def test_an_agent_asks_for_many() -> None:
+    gate = Gate()
+    agent, other = (
+        Account(f"x509:spiffe://mesh.local/mesh/agent/{name}", Kind.WORKLOAD, is_agent=True)
+        for name in ("a", "b")
+    )
+    assert [gate.passes(agent) for _ in range(11)] == [True] * 10 + [False]
+    assert gate.passes(other)
+    assert gate.passes(ONE)
+
+
 def test_strangers_are_charged_by_where_they_are() -> None:
     gate = Gate()
     assert gate.passes(NOBODY)

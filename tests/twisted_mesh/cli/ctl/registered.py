@@ -12,11 +12,15 @@ from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
 from twisted_mesh.api.messages import (
+    AgentEnded,
+    AgentRow,
     CertificatePage,
     CertificateRow,
     Deleted,
+    EndAgent,
     KnownConnections,
     MadeToken,
+    NewAgentToken,
     NewRegistration,
     NewToken,
     Registration,
@@ -79,6 +83,7 @@ class Ca:
     max_ttl: str | None = None
     acts: list[Any] = field(factory=list)
     asked: list[Mapping[str, str]] = field(factory=list)
+    agents_: list[AgentRow] = field(factory=list)
     token: str = "mj1_secret"
     broken: list[Exception] = field(factory=list)
     """What the next revocations come to."""
@@ -102,7 +107,8 @@ class Ca:
 
     async def register(self, new: NewRegistration) -> Registration:
         self.acts.append(new)
-        return replace(DEFAULT, id="0011223344556677", selectors=new.selectors, source="store")
+        made = replace(DEFAULT, id="0011223344556677", selectors=new.selectors, source="store")
+        return replace(made, parent=new.parent, hint=new.hint)
 
     async def delete_registration(self, entry_id: str, reason: str) -> Deleted:
         row = await self.registration(entry_id)
@@ -125,6 +131,25 @@ class Ca:
             raise CaRefused(404, [Problem("not-found", f"there is no token {token_id}")])
         self.acts.append(("revoke", token_id, reason))
         return RevokedToken(token_id, TIME)
+
+    async def agents(self) -> list[AgentRow]:
+        return self.agents_
+
+    async def agent(self, name: str) -> AgentRow:
+        for row in self.agents_:
+            if row.name == name:
+                return row
+        raise CaRefused(404, [Problem("not-found", f"there is no agent {name}")])
+
+    async def create_agent_token(self, new: NewAgentToken) -> MadeToken:
+        self.acts.append(new)
+        whose = f"spiffe://{MESH}/mesh/agent/{new.name}"
+        url, fingerprint = "https://ca.example:8443", "sha256:" + "ab" * 32
+        return MadeToken(self.token, "0123456789ab", "e1", whose, url, fingerprint, TIME)
+
+    async def end_agent(self, name: str, how: EndAgent) -> AgentEnded:
+        self.acts.append((name, how))
+        return AgentEnded(name, how.action, [row.serial for row in self.certificates])
 
     async def certificate(self, serial: int) -> CertificateRow:
         for row in self.certificates:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pki.policy.entry import EntryMembers, read_entry
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.api.messages import NewRegistration
+from twisted_mesh.api.messages import AgentRow, NewRegistration
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import entry as command_line
 from twisted_mesh.cli.ctl import entry_actions, session
@@ -241,3 +241,48 @@ def test_a_command_that_is_shown_makes_the_same_entry(monkeypatch: pytest.Monkey
 
 def test_the_default_entry_is_an_entry_like_others() -> None:
     assert entry_actions.entry_of(DEFAULT, MESH).id == "default"
+
+
+NODE = f"spiffe://{MESH}/mesh/agent/node-1"
+CREATE = ("create", "--selector", "unix:uid:7", "--spiffe-id", f"spiffe://{MESH}/service/api")
+
+
+def test_an_entry_for_an_agent_is_asked_for_with_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ca = Ca()
+    assert typed(monkeypatch, ca, *CREATE, "--parent", NODE, "--hint", "main") == 0
+    (asked,) = ca.acts
+    assert (asked.parent, asked.hint) == (NODE, "main")
+    with pytest.raises(AssertionError, match="through one agent"):
+        typed(monkeypatch, ca, *CREATE, "--parent", NODE, "--parent", f"{NODE}2")
+    for parent in (f"spiffe://{MESH}/service/x", "spiffe://other.example/mesh/agent/a", "node-1"):
+        with pytest.raises(AssertionError, match="--parent"):
+            typed(monkeypatch, ca, *CREATE, "--parent", parent)
+
+
+def test_a_parent_that_nobody_knows_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    for agents, said in (
+        ([], "there is no agent node-1 yet"),
+        ([AgentRow("node-1", NODE, "banned", "", 0)], "is banned"),
+        ([AgentRow("node-1", NODE, "joined", "", 0)], ""),
+    ):
+        new = NewRegistration(selectors=["unix:uid:7"], spiffe_id=f"{NODE}", parent=NODE)
+        assert run(entry_actions.Creating(new, False), Ca(agents_=agents)) == 0
+        assert said in capsys.readouterr().err
+
+
+def test_who_an_entry_counts_through_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    own = registration("a1", "/mesh/agent/node-1", "token:a1", agent="node-1")
+    ban = registration("b1", "/mesh/agent/x", "token:b1", agent="x", banned=True, honoured=False)
+    child = registration("c1", "/service/web", "unix:uid:7", parent=NODE, hint="main")
+    ca = Ca([own, ban, child])
+    run(entry_actions.Listing(False), ca)
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.endswith("THROUGH")
+    assert "record, by mesh-ctl agent" in rows[0]
+    assert "record, a ban by mesh-ctl agent" in rows[1]
+    assert rows[2].endswith("node-1")
+    for name, said in (("b1", "a ban"), ("c1", f"through    {NODE}")):
+        run(entry_actions.Showing(name, False), ca)
+        assert said in capsys.readouterr().out

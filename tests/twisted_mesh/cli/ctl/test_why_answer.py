@@ -25,6 +25,7 @@ from pki.spiffe import SpiffeId
 from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
+from twisted_mesh.api.messages import AgentRow
 from twisted_mesh.cli.ctl import why_caller
 from twisted_mesh.cli.ctl.why_answer import Explaining
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
@@ -431,3 +432,51 @@ def test_a_file_that_is_no_request_is_one_sentence(body: object, tmp_path: Path)
     assert refusal.value.message.startswith(f"--request {tmp_path / 'sign.json'}: ")
     assert refusal.value.message.isprintable()
     assert TOKEN.text[4:] not in refusal.value.message
+
+
+NODE = f"spiffe://{MESH}/mesh/agent/node-1"
+THROUGH = registration("e1", "/service/web", "unix:uid:7", parent=NODE)
+
+
+def through(ca: Ca, seen: Seen, asked: Asked | None, capsys: pytest.CaptureFixture[str]) -> Any:
+    work: Any = Explaining(seen, asked, str(MESH), False, True, "node-1")
+    asyncio.run(work(ca))
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_entry_with_a_parent_lets_nobody_in_at_the_ca(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = why(capsys, Ca([THROUGH]), proven("unix:uid:7"), asking())
+    assert not found["let_in"]
+    (reason,) = found["entries"][0]["in_the_way"]
+    assert reason["rule"] == "own-entries-only"
+    assert "mesh-ctl why --agent node-1" in reason["detail"]
+
+
+def test_it_lets_in_a_workload_of_its_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    node = AgentRow("node-1", NODE, "joined", "", 1)
+    ca = Ca([THROUGH, DEFAULT], agents_=[node])
+    assert through(ca, proven("unix:uid:7"), asking(), capsys)["let_in"]
+    found = through(ca, proven("unix:uid:1000"), asking(), capsys)
+    assert not found["let_in"]  # the default entry is not the agent's
+    assert [(e["id"], e["missing"]) for e in found["entries"]] == [("e1", ["unix:uid:7"])]
+    found = through(ca, proven("unix:uid:8"), asking(f"spiffe://{MESH}/service/b"), capsys)
+    assert f"--parent {NODE}" in found["command"]
+
+
+def test_no_entry_of_a_banned_or_unknown_agent_lets_in(capsys: pytest.CaptureFixture[str]) -> None:
+    banned = AgentRow("node-1", NODE, "banned", "", 1)
+    for ca, word in ((Ca([THROUGH], agents_=[banned]), "unban"), (Ca([THROUGH]), "token create")):
+        found = through(ca, proven("unix:uid:7"), asking(), capsys)
+        assert not found["let_in"]
+        assert f"mesh-ctl agent {word} node-1" in found["problems"][0]["detail"]
+
+
+def test_what_buys_and_bans_agents_is_nothing_for_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = registration("a1", "/mesh/agent/node-1", "token:a1", agent="node-1")
+    ban = registration("b1", "/mesh/agent/node-1", "token:b1", agent="node-1", banned=True)
+    found = why(capsys, Ca([own, ban, DEFAULT]), proven("unix:uid:7"), asking())
+    assert [entry["id"] for entry in found["entries"]] == ["default"]
