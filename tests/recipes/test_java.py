@@ -69,9 +69,9 @@ def test_a_thousand_requests_of_a_java_client_over_ten_rotations(machine: Node) 
 
 
 def both(machine: Node, rotations: int, least: int) -> None:
-    """A Java client at our server, both by one agent."""
-    client = machine.entry("java-client", "--ttl", "6s")
-    ours = machine.entry("api-server", "--ttl", "6s")
+    """A Java client at our server, both by one agent: of identities with one and the same hint it sees the first."""
+    client = machine.entry("java-client", "--ttl", "6s", "--hint", "client")
+    ours = machine.entry("api-server", "--ttl", "6s", "--hint", "server")
     machine.mesh.start_server("--source", machine.source, "--spiffe-id", ours, "--allow", client)
     url = f"{machine.mesh.server_url}/api/status"
     found = asked(machine, "ask", url, ours, str(least), who=client, rotations=rotations)

@@ -61,7 +61,7 @@ public class Peer {
             }
             // A context of its own for each: the JDK keeps sessions in one, and resumes them.
             SSLContext context = SpiffeSslContextFactory.getSslContext(
-                    SpiffeSslContextFactory.SslContextOptions.builder().x509Source(source)
+                    SpiffeSslContextFactory.SslContextOptions.builder().sslProtocol("TLSv1.3").x509Source(source)
                             .acceptedSpiffeIdsSupplier(() -> Set.of(peer)).build());
             ours.add(source.getX509Svid().getLeaf().getSerialNumber());
             var connection = (HttpsURLConnection) URI.create(url).toURL().openConnection();
