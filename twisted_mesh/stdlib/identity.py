@@ -330,12 +330,11 @@ class JoinedIdentity:
         with self.lock:
             self._moment = Moment(svid, trust)
             if (
-                trust.bundles != moment.trust.bundles
-                and self._plan is not None
+                self._plan is not None
                 and svid is not None
                 and not self._judge_ourselves(trust, svid).ok
             ):
-                # Whoever has heard of the same roots refuses us until there is another.
+                # Other roots, or we are revoked: whoever has heard of it refuses us until there is another.
                 self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
         self._review()
         return True
