@@ -34,7 +34,7 @@ from twisted_mesh.stores.records import StoreError
 #: What a certificate that is none raises.
 _DAMAGED: tuple[type[BaseException], ...] = (InvalidSignature, *HOSTILE_INPUT)
 _TAKING = (Act.REVOKE, Act.WRITE_OFF)
-_TAKING_DEEDS = ("delete-entry", "revoke-token")
+_TAKING_DEEDS, _BANNING = ("delete-entry", "revoke-token"), ("create-entry",)
 
 
 @frozen
@@ -205,9 +205,11 @@ def _only_takes(row: Row) -> bool:
         entry = Entry.parse(row.entry or b"")
     except BadEntry:
         return False
-    return entry.act in _TAKING or (
-        entry.act is Act.ADMINISTER and entry.facts.get("did") in _TAKING_DEEDS
-    )
+    if entry.act is not Act.ADMINISTER:
+        return entry.act in _TAKING
+    # To make the ban of an agent is to take, and to delete it is to give.
+    deeds = _BANNING if "banned" in entry.facts else _TAKING_DEEDS
+    return entry.facts.get("did") in deeds
 
 
 #: The certificates themselves only of what is revoked: nothing else is told of anybody who may still be heard.

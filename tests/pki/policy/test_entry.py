@@ -645,3 +645,36 @@ def test_a_common_name_that_none_can_have_is_refused(common_name: str, path: str
     with pytest.raises(Refused) as caught:
         read_entry("e", MESH, members)
     assert [problem.subject for problem in caught.value.problems] == ["common_name"]
+
+
+NODE = f"spiffe://{MESH}/mesh/agent/node-1"
+
+
+def test_an_entry_may_count_through_an_agent() -> None:
+    members = EntryMembers(
+        selectors=["unix:uid:1"], spiffe_id=f"spiffe://{MESH}/service/db", parent=NODE, hint="main"
+    )
+    entry = read_entry("e", MESH, members)
+    assert (str(entry.parent), entry.hint) == (NODE, "main")
+    assert entry.members().facts()["parent"] == NODE
+    assert RegistrationEntry.from_document(entry.to_document()) == entry
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("parent", "spiffe://other.example/mesh/agent/node-1"),
+        ("parent", f"spiffe://{MESH}/service/db"),
+        ("parent", f"spiffe://{MESH}/mesh/agent"),
+        ("parent", f"{NODE}/x"),
+        ("parent", f"{NODE} {NODE}"),
+        ("parent", "node-1"),
+        ("hint", "x" * 201),
+        ("hint", "two\nlines"),
+    ],
+)
+def test_what_is_no_parent_and_no_hint_is_refused(member: str, value: str) -> None:
+    said = {"selectors": ["unix:uid:1"], "spiffe_id": f"spiffe://{MESH}/service/db", member: value}
+    with pytest.raises(Refused) as refusal:
+        read_entry("e", MESH, EntryMembers(**said))  # type: ignore[arg-type]
+    assert [problem.subject for problem in refusal.value.problems] == [member]

@@ -14,7 +14,7 @@ from pki.keys import KeyAlgorithm
 from pki.policy.entry import BadDocument, EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
 from pki.policy.selector import Selector
-from pki.spiffe import RESERVED_SEGMENT, TrustDomain
+from pki.spiffe import RESERVED_SEGMENT, SpiffeId, TrustDomain
 from tests.pki.strategies import mutated, segments, trust_domains
 
 SELECTORS = [
@@ -46,9 +46,12 @@ def entries(draw: st.DrawFn) -> RegistrationEntry:
         draw(some) and timedelta(seconds=most),
         tuple(draw(st.lists(st.sampled_from(KeyAlgorithm), unique=True))),
         draw(st.text(max_size=200).filter(str.isprintable)),
+        parent=draw(st.sampled_from([None, domain.member("mesh", "agent", "node-1")])),
+        hint=draw(st.text(max_size=200).filter(str.isprintable)),
     )
 
 
+AGENT = SpiffeId.parse("spiffe://mesh.local/mesh/agent/node-1")
 GOOD = read_entry(
     "00112233aabbccdd",
     TrustDomain("mesh.local"),
@@ -68,6 +71,40 @@ GOOD = read_entry(
 @given(entries())
 def test_what_is_written_is_read_back(entry: RegistrationEntry) -> None:
     assert RegistrationEntry.from_document(entry.to_document()) == entry
+
+
+@pytest.mark.parametrize("is_ban", [False, True], ids=["agent", "ban"])
+def test_what_buys_and_bans_an_agent_is_read_back(is_ban: bool) -> None:
+    entry = RegistrationEntry.of_agent("00112233aabbccdd", AGENT, is_ban=is_ban)
+    assert (entry.agent, entry.is_of_token) == ("node-1", not is_ban)
+    assert RegistrationEntry.from_document(entry.to_document()) == entry
+    assert ("banned" in entry.members().facts()) is is_ban
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selectors": ["unix:uid:0"]},
+        {"selectors": []},
+        {"spiffe_id": "spiffe://mesh.local/mesh/ca"},
+        {"spiffe_id": "spiffe://mesh.local/mesh/agent/*"},
+        {"spiffe_id": "spiffe://mesh.local/service/web"},
+        {"agent": "node-2"},
+        {"agent": ""},
+        {"agent": None},
+        {"dns_names": ["a.example"]},
+        {"parent": "spiffe://mesh.local/mesh/agent/node-2"},
+        {"banned": False},
+        {"banned": "true"},
+        {"id": "ffffffffffffffff"},
+    ],
+    ids=str,
+)
+def test_nothing_else_is_made_an_agents_by_what_it_says(changes: dict[str, object]) -> None:
+    document = json.loads(RegistrationEntry.of_agent("00112233aabbccdd", AGENT).to_document())
+    forged = json.dumps(document | changes, sort_keys=True, separators=(",", ":")).encode()
+    with pytest.raises(BadDocument):
+        RegistrationEntry.from_document(forged)
 
 
 def test_the_document_is_canonical_json() -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pki.errors import PkiError
+from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import Selector
 from tests.authorities import MESH
 from twisted_mesh.ca.entries_file import BadEntriesFile, read_entries
@@ -50,6 +51,25 @@ def test_entries_are_read_with_all_that_they_say(tmp_path: Path) -> None:
     )
     assert str(people.spiffe_id) == f"spiffe://{MESH}/user/{{unix.user}}"
     assert read_entries(written(tmp_path, ""), MESH) == ()
+
+
+def test_an_entry_of_the_file_may_count_through_an_agent(tmp_path: Path) -> None:
+    def read(more: str) -> RegistrationEntry:
+        (entry,) = read_entries(
+            written(tmp_path, f"{GOOD.partition('[entries.people]')[0]}{more}"), MESH
+        )
+        return entry
+
+    one, other = (read(f'parent = "spiffe://{MESH}/mesh/agent/{name}"\n') for name in ("a", "b"))
+    hinted = read('hint = "main"\n')
+    assert (str(one.parent), hinted.hint) == (f"spiffe://{MESH}/mesh/agent/a", "main")
+    # What was bought through one agent is not renewed through another.
+    assert len({one.id, other.id, read("").id}) == 3
+    assert hinted.id == read("").id
+    with pytest.raises(BadEntriesFile, match="parent"):
+        read(f'parent = ["spiffe://{MESH}/mesh/agent/a", "spiffe://{MESH}/mesh/agent/b"]\n')
+    with pytest.raises(BadEntriesFile, match="it is the ID of an agent"):
+        read(f'parent = "spiffe://{MESH}/service/web"\n')
 
 
 @pytest.mark.parametrize(
