@@ -118,9 +118,7 @@ class CaParts:
         tokens = JoinTokens(store, log, now, issuance.entries)
         agents_notifier = None
         if notifier is not None:
-            # Each agent waits for two things: what is left of the connections is for those who do not wait.
-            most = max(1, notifier.most // 4)
-            agents_notifier = Notifier(notifier.clock, most, notifier.most_of_one)
+            agents_notifier = Notifier(notifier.clock, notifier.most, notifier.most_of_one)
         if agents_notifier is not None:
             _ = issuance.entries.watch(agents_notifier.announce)
         return cls(
@@ -155,6 +153,13 @@ class CaParts:
             rotator=rotator,
             jwt=jwt,
         )
+
+    @property
+    def has_room_for_agents(self) -> bool:
+        """Whether one more agent may wait: what endpoints and agents do not wait on is for the other callers."""
+        waiting = (self.notifier, self.agents_notifier)
+        most = self.notifier.most if self.notifier is not None else 0
+        return sum(len(one) for one in waiting if one is not None) < most
 
     def let_go(self) -> None:
         """Have nobody wait for news any more."""

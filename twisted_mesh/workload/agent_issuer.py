@@ -51,6 +51,8 @@ _log = logger("workload")
 _WAIT = 45
 #: Seconds between two questions at least, and between two attempts at most.
 _LEAST, _LONGEST = 0.02, 3.0
+#: And at least where the CA, which many wait for, did not wait.
+_UNWAITED = 1.0
 #: By which the CA says that whoever asks is no agent (any more), and that it knows no agents at all.
 _FORBIDDEN, _NOT_FOUND = 403, 404
 #: What an agent is banned and evicted with: it may hear of that in place of the CA's own word.
@@ -224,6 +226,8 @@ class AgentIssuer(Service):
                 pause = min(_LONGEST, renewal.backoff(failures - 1, self.draw).total_seconds())
             else:
                 failures = 0
+                if wait and answer.version == self._version:
+                    pause = _UNWAITED
                 self._heard(answer.version, answer.entries)
             await sleep(self.clock, max(_LEAST, pause - (self.clock.seconds() - asked_at)))
 

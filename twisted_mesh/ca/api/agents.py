@@ -40,7 +40,10 @@ async def entries(ca: CaParts, call: Call) -> Answer:
         gone, who = call.gone(), call.principal.proof
         while version == after and not call.is_gone and not notifier.is_closed:
             left = wait - (notifier.clock.seconds() - began)
-            if left <= 0 or not notifier.has_room(who, call.holder):
+            if left <= 0:
+                break
+            if not (ca.has_room_for_agents and notifier.has_room(who, call.holder)):
+                call.close_after()
                 break
             await notifier.wait(notifier.number, who, left, gone, call.holder)
             version, found = ca.agents.entries_of(call.principal)

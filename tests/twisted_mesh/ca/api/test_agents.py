@@ -330,6 +330,19 @@ def test_a_wait_without_news_ends_with_the_same(api: Api) -> None:
     assert waiting.answers[0].json == told
 
 
+def test_where_many_wait_an_agent_is_answered_at_once(api: Api) -> None:
+    agent, notifier = api.joined(), api.rig.ca.notifier
+    assert notifier is not None
+    told = api.ask(agent, "GET", "/api/v1/agent/entries").json
+    notifier.most = 1
+    path = f"/api/v1/agent/entries?after={told['version']}&wait=45s"
+    waiting = api.asking(agent, path)
+    (answer,) = api.asking(agent, path).answers
+    assert answer.json == told
+    assert answer.headers["connection"] == "close"
+    assert waiting.answers == []
+
+
 def test_who_waits_while_it_is_banned_hears_it(api: Api) -> None:
     agent = api.joined()
     version = api.ask(agent, "GET", "/api/v1/agent/entries").json["version"]
