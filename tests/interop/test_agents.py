@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ WEB = SpiffeId.parse("spiffe://mesh.local/service/web")
 SEEN = ["unix:uid:7", "unix:user:web"]
 AT_THE_API = "tests/twisted_mesh/ca/api/test_agents.py::"
 ROUNDS = 20
+#: A large machine that starts with all that runs on it.
+WORKLOADS, AT_ONCE = 1200, 12
 #: Seconds from an entry to its agent: the workload is to have its SVID within one.
 SOON = 0.25
 
@@ -153,6 +156,28 @@ def test_an_entry_is_with_its_agent_at_once(
         record_property(f"ms from an entry to its {what}", statistics.median(seconds) * 1000)
         record_property(f"ms from an entry to its {what}, most", max(seconds) * 1000)
     assert statistics.median(heard) < SOON
+
+
+@pytest.mark.interop("tests/twisted_mesh/ca/api/test_throttle.py::test_an_agent_asks_for_many")
+def test_a_thousand_workloads_of_one_agent_have_certificates_at_once(
+    ca: Mesh, record_property: Callable[[str, object], None]
+) -> None:
+    agent, bought = joined(ca), entry(ca)
+    csr = build_csr(MemoryKey.generate(KeyAlgorithm.EC_P256), WEB).decode()
+    body = {"csr": csr, "requested_id": str(WEB), "entry": bought, "selectors": SEEN}
+
+    def some(count: int) -> list[int]:
+        with closing(agent.connection()) as connection:
+            path = "/api/v1/agent/sign"
+            return [asked(connection, "POST", path, body)[0] for _ in range(count)]
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        statuses = [s for some_ in pool.map(some, [WORKLOADS // AT_ONCE] * AT_ONCE) for s in some_]
+    record_property(
+        "certificates a second for one agent", len(statuses) / (time.monotonic() - began)
+    )
+    assert set(statuses) == {201}
 
 
 @pytest.mark.interop(f"{AT_THE_API}test_all_that_it_obtained_is_revoked_and_it_gets_no_more")
