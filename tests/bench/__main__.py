@@ -27,6 +27,7 @@ from tests.bench import (
     stdlib,
     strangers,
     waiting,
+    workloads,
 )
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
@@ -47,6 +48,7 @@ _MEASURES = {
     "strangers": strangers.measure,
     "refusals": refusals.measure,
     "stdlib": stdlib.measure,
+    "workloads": workloads.measure,
 }
 
 
