@@ -22,7 +22,7 @@ _MOST = 1024
 #: Seconds that a caller waits for the name; then it is attested without.
 PATIENCE = 5.0
 #: Look-ups under way at once: each may hold a thread of the reactor's pool.
-_AT_ONCE = 4
+AT_ONCE = 4
 
 
 def user_name(uid: int) -> str | None:
@@ -50,7 +50,7 @@ class UserNames:
         if known is not None and self.clock.seconds() < known[0]:
             return known[1]
         is_new = uid not in self._waiting
-        if is_new and len(self._waiting) >= _AT_ONCE:
+        if is_new and len(self._waiting) >= AT_ONCE:
             self._tell_late(uid)
             return None
         waiter: Deferred[str | None] = Deferred()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -14,10 +16,13 @@ from pki.errors import PkiError
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector
 from twisted_mesh.attest.credentials import Credentials
-from twisted_mesh.attest.evidence import Evidence
+from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable
 from twisted_mesh.attest.process import ProcessAttestor
+from twisted_mesh.attest.users import AT_ONCE, PATIENCE
+from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import within
 from twisted_mesh.workload.interface import ICaller
 
 _log = logger("workload")
@@ -149,7 +154,8 @@ class Callers:
     """Attests those who connect, each connection once."""
 
     attestor: ProcessAttestor
-    reactor: IReactorFDSet
+    reactor: IReactor
+    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
     _known: "WeakKeyDictionary[socket.socket, Caller]" = field(
         factory=WeakKeyDictionary, init=False
     )
@@ -161,7 +167,7 @@ class Callers:
             raise NoProof("workloads are known by a unix socket of this machine: connect to that")
         known = self._known.get(evidence.process)
         if known is None:
-            found = await self.attestor.attest(evidence)
+            found = await self._attested(evidence)
             if found is None or found.uid is None:
                 raise NoProof("the kernel does not say who has connected")
             pid = Credentials.of_peer(evidence.process).pid
@@ -173,6 +179,20 @@ class Callers:
                 ) from None
             self._known[evidence.process] = known
         return known
+
+    async def _attested(self, evidence: Evidence) -> Attestation | None:
+        """In its turn: of many users who come at once only a few are looked up by name together.
+
+        Out of turn once as much time is over as a name may take: then it is attested without, as is told.
+        """
+        try:
+            await within(self.reactor, PATIENCE, self._turns.acquire())
+        except TimeoutError:
+            return await self.attestor.attest(evidence)
+        try:
+            return await self.attestor.attest(evidence)
+        finally:
+            self._turns.release()
 
 
 def _program_of(handle: ProcessHandle) -> tuple[object, ...] | None:

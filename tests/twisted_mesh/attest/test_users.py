@@ -113,8 +113,8 @@ def test_callers_who_gave_up_are_forgotten(waiting: UserNames, clock: Clock) -> 
 
 def test_a_directory_that_hangs_takes_few_threads(waiting: UserNames, slow: Slow) -> None:
     answers = [start(waiting, uid) for uid in range(100)]
-    assert len(slow.asked) == users._AT_ONCE
-    assert answers[users._AT_ONCE :] == [[None]] * (100 - users._AT_ONCE)
+    assert len(slow.asked) == users.AT_ONCE
+    assert answers[users.AT_ONCE :] == [[None]] * (100 - users.AT_ONCE)
     for _, deferred in slow.asked:
         deferred.callback("x")
     assert not waiting._waiting

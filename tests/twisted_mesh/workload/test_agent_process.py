@@ -1,5 +1,6 @@
 """mesh-agent as a process: a real CA, an agent and workloads; what each state of the agent does to their streams."""
 
+import json
 import signal
 import socket
 import stat
@@ -66,13 +67,16 @@ def test_without_the_ca_what_is_valid_stays_and_new_callers_are_served(
     with mesh(tmp_path / "own") as own:
         ca = own.start_ca()
         own_node = Node(own, "alone", tmp_path / "alone")
-        own_node.join()
+        own_node.join("--ttl", "4s")
         own_node.entry("web")
         with workload(own_node.socket, "again") as it:
             it.wait_for_id("web")
             ca.stop(signal.SIGKILL)
             assert own_node.agent is not None
             own_node.agent.wait_for("The CA does not tell of entries")
+            with workload(own_node.socket) as other:
+                assert other.told()["ids"] == ["spiffe://mesh.local/service/web"]
+            own_node.agent.wait_for(r"new work is refused|expired")
             with workload(own_node.socket) as other:
                 assert other.told()["ids"] == ["spiffe://mesh.local/service/web"]
 
@@ -113,6 +117,48 @@ def test_a_second_agent_on_one_socket_is_refused_and_one_that_was_killed_is_foll
     assert node.socket.exists()
     # By what it has kept: no token is needed.
     node.start().wait_for("entries for the workloads of this machine")
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/workload/test_agent_process.py::test_an_entry_is_in_the_workloads_hands_and_out_of_them_again"
+)
+def test_an_agent_whose_certificate_is_revoked_withdraws_all_and_may_come_again(
+    node: Node,
+) -> None:
+    node.join()
+    node.entry("revoked")
+    with workload(node.socket) as it:
+        it.told()
+        done = node.mesh.ctl("cert", "revoke", "--spiffe-id", node.id, "--yes")
+        assert done.returncode == 0, done.stderr
+        ended = it.wait_for(lambda told: "status" in told)
+        assert ended["status"] == "UNAVAILABLE"
+        assert "was revoked" in ended["why"]
+    assert node.agent is not None
+    assert node.agent.stop() == 0
+    node.join()
+    with workload(node.socket) as it:
+        assert it.told()["ids"] == ["spiffe://mesh.local/service/revoked"]
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/workload/test_agent_process.py::test_an_entry_is_in_the_workloads_hands_and_out_of_them_again"
+)
+def test_it_serves_workloads_and_keeps_files_side_by_side(node: Node, tmp_path: Path) -> None:
+    made = node.mesh.ctl(
+        "token", "create", "--spiffe-id", "spiffe://mesh.local/service/filed", "--format", "json"
+    )
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "token").write_text(json.loads(made.stdout)["token"])
+    agent = node.join(
+        *("--write", str(tmp_path / "files"), "--spiffe-id", "spiffe://mesh.local/service/filed"),
+        *("--write-join-token-file", str(tmp_path / "token")),
+    )
+    agent.wait_for(r"Files in \S+ are new: svid, bundle, crl")
+    node.entry("beside")
+    with workload(node.socket) as it:
+        assert it.told()["ids"] == ["spiffe://mesh.local/service/beside"]
+    assert agent.stop() == 0
 
 
 def test_a_file_in_the_sockets_place_is_not_removed(running: Mesh, tmp_path: Path) -> None:

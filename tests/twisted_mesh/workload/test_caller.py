@@ -1,8 +1,10 @@
 """Real processes on the workload socket: alive, exiting, becoming others, and others under their PIDs."""
 
 import os
+import socket
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector
@@ -20,6 +22,9 @@ from tests.twisted_mesh.attest.processes import (
 from tests.twisted_mesh.attest.processes import Caller as Process
 from tests.twisted_mesh.workload.fake_issuer import Turning
 from twisted_mesh.attest import handle
+from twisted_mesh.attest.evidence import Attestation, Evidence
+from twisted_mesh.attest.process import ProcessAttestor
+from twisted_mesh.attest.users import AT_ONCE, PATIENCE, UserNames
 from twisted_mesh.workload.caller import Caller, Callers
 
 pytestmark = only_linux
@@ -135,3 +140,40 @@ def test_an_older_kernel_watches_by_the_pid_that_it_has_recorded(
 def test_what_is_no_unix_socket_is_refused() -> None:
     with pytest.raises(NoProof, match="unix socket"):
         outcome(Callers(process_attestor(), Turning()).of(object()))
+
+
+def test_of_many_who_come_at_once_only_a_few_are_attested_together() -> None:
+    """More names than that are not looked up at once: the others would be attested without theirs."""
+    reactor, asked = Turning(), list[Deferred[str]]()
+    together = process_attestor()
+    attest = together.attest
+
+    async def slowly(evidence: Evidence) -> Attestation | None:
+        asked.append(Deferred())
+        await asked[-1]
+        return await attest(evidence)
+
+    together.attest = slowly  # type: ignore[method-assign]
+    callers = Callers(together, reactor)
+    pairs = [socket.socketpair(socket.AF_UNIX) for _ in range(3 * AT_ONCE)]
+    found = [Deferred.fromCoroutine(callers.of(Transport(ours))) for ours, _ in pairs]
+    for turn in range(1, 4):
+        assert len(asked) == turn * AT_ONCE
+        for one in asked[-AT_ONCE:]:
+            one.callback("")
+    assert all(one.called for one in found)
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_a_directory_that_hangs_keeps_nobody_for_longer_than_its_own_name() -> None:
+    reactor = Turning()
+    callers = Callers(ProcessAttestor(UserNames(reactor, lambda *_: Deferred())), reactor)
+    pairs = [socket.socketpair(socket.AF_UNIX) for _ in range(2 * AT_ONCE)]
+    found = [Deferred.fromCoroutine(callers.of(Transport(ours))) for ours, _ in pairs]
+    reactor.pump([PATIENCE, PATIENCE])
+    assert all(one.called for one in found)
+    for pair in pairs:
+        for end in pair:
+            end.close()
