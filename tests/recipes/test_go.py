@@ -10,7 +10,7 @@ import pytest
 from tests.peers.building import go_peer
 from tests.recipes.estate import blocks
 from tests.recipes.workloads import Node, node
-from tests.running import Running
+from tests.running import Running, until
 
 pytestmark = pytest.mark.recipes
 SOURCE = Path(__file__).parent.parent / "peers" / "go" / "main.go"
@@ -137,5 +137,9 @@ def test_our_server_and_client_live_on_a_workload_api_of_go_spiffes(machine: Nod
     # Its successor has another root: who rests on the last one is believed no more.
     peer(machine, "agent", theirs, "6s").wait_for("listening")
     server.wait_for("answers again")
-    done = machine.mesh.client("--source", source, "--server-id", second)
-    assert done.returncode == 0, done.stderr
+
+    def is_served() -> bool:
+        asking = machine.mesh.client("--source", source, "--server-id", second)
+        return asking.returncode == 0
+
+    until(is_served, lambda: server.text)

@@ -23,7 +23,7 @@ from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.bootstrap import saved_svid
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.provider import IProvider
+from twisted_mesh.identity.provider import IProvider, IssuerCheck
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
@@ -36,7 +36,7 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.state.memory import Memory
 from twisted_mesh.tls.contexts import ContextFactory, Role
-from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.security import PeerCheck, Security
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
@@ -205,9 +205,15 @@ class Agent:
             self.reactor,
             self.trust_store.registry,
             self.log,
-            peer_check=self.wanted.revocation.checker(self.trust_store, self.reactor, self.log),
+            peer_check=self._peer_check(),
             **more,
         )
+
+    def _peer_check(self) -> PeerCheck | None:
+        checker = self.wanted.revocation.checker(self.trust_store, self.reactor, self.log)
+        if isinstance(self.client, CaClient):
+            return checker
+        return IssuerCheck(self.client, self.trust_store, checker)
 
     def start(self) -> None:
         """Ask for the first certificate, and look after it from now on, where it is nobody's child."""

@@ -1,12 +1,20 @@
 """Who gives an identity in place of a CA of ours: a source that an agent also asks for what it asks a CA."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
+from attrs import define
+from cryptography import x509
 from zope.interface import Attribute
 
 from pki.errors import PkiError, Problem
+from pki.keys import key_id
+from pki.svid.revocation_set import Revocation
+from pki.svid.x509svid import subject_of
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.interfaces import ISource
+from twisted_mesh.tls.security import PeerCheck
+from twisted_mesh.trust.store import TrustStore
 
 
 class IProvider(ISource):
@@ -22,6 +30,9 @@ class IProvider(ISource):
     async def crls() -> PublishedCrls:
         """The CRLs of the moment; none where it has none."""
 
+    async def learn(issuers: Sequence[x509.Certificate]) -> Sequence[Revocation]:
+        """What is known to be revoked once those issuers, judged above a peer, are known. Raises nothing."""
+
     def doubt() -> Problem | None:
         """Why it may not be known who is revoked."""
 
@@ -33,3 +44,27 @@ class IProvider(ISource):
 
     def close() -> None:
         """Ask no more. May be said again."""
+
+
+@define(eq=False)
+class IssuerCheck:
+    """Shows a provider the issuers of each peer before that gets in: it may hold a CRL of one that it did not know."""
+
+    provider: IProvider
+    trust: TrustStore
+    then: PeerCheck | None = None
+    """What is found out about a peer besides."""
+
+    async def objections(
+        self, path: Sequence[x509.Certificate], seconds: float
+    ) -> Sequence[Problem]:
+        """See :class:`~twisted_mesh.tls.security.PeerCheck`."""
+        news = await self.provider.learn(path[1:])
+        if news:
+            self.trust.revoked(news)
+            known = self.trust.trust.revocations
+            for cert, issuer in pairwise(path):
+                found = known.find(key_id(issuer.public_key()), cert.serial_number)
+                if found is not None:
+                    return (found.problem(subject_of(cert), is_issuer=cert is not path[0]),)
+        return () if self.then is None else await self.then.objections(path, seconds)

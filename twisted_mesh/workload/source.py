@@ -165,6 +165,10 @@ class WorkloadSource:
         """Those that came along; SPIRE sends none."""
         return self.crl_lists.published()
 
+    async def learn(self, issuers: Sequence[x509.Certificate]) -> Sequence[Revocation]:
+        """What is known to be revoked once those issuers, judged above a peer, are known."""
+        return await self.crl_lists.learn(issuers)
+
     def doubt(self) -> Problem | None:
         """Why it may not be known who is revoked."""
         return self.crl_lists.doubt()

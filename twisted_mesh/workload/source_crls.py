@@ -27,10 +27,10 @@ _NOTHING = RevocationSet()
 class _Held:
     """One list of the latest answer."""
 
+    der: bytes
     issuer: x509.Certificate | None = None
-    der: bytes = b""
+    """None where it was refused, or where its issuer is not known yet."""
     in_force: ListInForce | None = None
-    """None where it was refused."""
 
 
 @define(eq=False)
@@ -44,6 +44,7 @@ class SourceCrls:
     """Besides those above our own identities and the roots: ``--crl-issuer``."""
     defer: Defer = deferToThread
     _learnt: tuple[x509.Certificate, ...] = field(default=(), init=False)
+    _roots: tuple[x509.Certificate, ...] = field(default=(), init=False)
     _held: dict[bytes, _Held] = field(factory=dict, init=False)
     """By the SHA-256 of the list."""
     _numbers: dict[str, int] = field(factory=dict, init=False)
@@ -58,16 +59,37 @@ class SourceCrls:
         """What is revoked by ``lists``, which replace those before, and was not told yet. Raises nothing."""
         # Of our last issuing CAs too: peers have leaves of those for a while.
         self._learnt = tuple(dict.fromkeys((*above, *self._learnt)))
-        candidates = (*self.issuers, *self._learnt, *roots)
+        self._roots = tuple(roots)
         before, self._held = self._held, {}
         news: list[Revocation] = []
         for der in dict.fromkeys(lists):
             digest = hashlib.sha256(der).digest()
             held = before.get(digest)
-            if held is None or (held.issuer is None and _knows(candidates, der)):
-                held = await self._take(der, candidates, news, is_new=held is None)
+            if held is None or (held.issuer is None and _knows(self._candidates, der)):
+                held = await self._take(der, self._candidates, news, is_new=held is None)
             self._held[digest] = held
         return news
+
+    async def learn(self, issuers: Sequence[x509.Certificate]) -> Sequence[Revocation]:
+        """What is revoked by lists that are theirs and were nobody's that is known. Raises nothing.
+
+        ``issuers`` have been judged: they stand above a peer. Nothing is done where no list waits for its issuer.
+        """
+        waiting = [(at, held) for at, held in self._held.items() if held.issuer is None]
+        fresh = [issuer for issuer in issuers if issuer not in self._candidates]
+        news: list[Revocation] = []
+        if waiting and fresh:
+            self._learnt = (*fresh, *self._learnt)
+            for digest, held in waiting:
+                if _knows(fresh, held.der):
+                    taken = await self._take(held.der, fresh, news, is_new=True)
+                    if self._held.get(digest) is held:
+                        self._held[digest] = taken
+        return news
+
+    @property
+    def _candidates(self) -> tuple[x509.Certificate, ...]:
+        return (*self.issuers, *self._learnt, *self._roots)
 
     async def _take(
         self,
@@ -82,7 +104,7 @@ class SourceCrls:
             if issuer is None:
                 if is_new:
                     self._tell_of_a_stranger(der)
-                return _Held()
+                return _Held(der)
             (in_force,), listed = await self.defer(
                 lists_from, der, (issuer,), self.now(), seen=self._numbers, known=_NOTHING
             )
@@ -96,7 +118,7 @@ class SourceCrls:
                     codes=codes(error.problems),
                     reasons=reasons(error.problems),
                 )
-            return _Held()
+            return _Held(der)
         if in_force.number is not None:
             self._numbers[in_force.issuer] = in_force.number
         news.extend(listed)
@@ -109,12 +131,12 @@ class SourceCrls:
             entries=in_force.size,
             next_update=rfc3339(in_force.next_update),
         )
-        return _Held(issuer, der, in_force)
+        return _Held(der, issuer, in_force)
 
     def _tell_of_a_stranger(self, der: bytes) -> None:
         self.log.warn(
-            "A CRL from the Workload API at {place} is not heeded: it is that of {issuer}, of which no certificate is "
-            "known here; give it with --crl-issuer",
+            "A CRL from the Workload API at {place} waits for its issuer, {issuer}, of which no certificate is known "
+            "here: it counts once a peer shows that, or with --crl-issuer",
             event="crl-stranger",
             place=self.where,
             issuer=issuer_name(der),

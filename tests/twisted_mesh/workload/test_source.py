@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
 
 from pki.codes import Code
 from pki.errors import PkiError
-from pki.keys import KeyAlgorithm
+from pki.keys import KeyAlgorithm, key_id
 from pki.svid.bundle import BundleSet
-from tests.authorities import HOUR, MESH, NOW, OTHER, forge_root, mesh, sign_crl
+from tests.authorities import (
+    HOUR,
+    MESH,
+    NOW,
+    OTHER,
+    forge,
+    forge_issuing,
+    forge_root,
+    mesh,
+    sign_crl,
+)
 from tests.twisted_mesh.grpc.sockets import own_reactor, run, served, turn_until
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.workload.fake_workloads import (
@@ -27,7 +38,11 @@ from tests.twisted_mesh.workload.fake_workloads import (
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import GrpcServer, Method, streaming
 from twisted_mesh.grpc.status import GrpcError, Status
+from twisted_mesh.identity.provider import IssuerCheck
 from twisted_mesh.interfaces import TrustUpdate
+from twisted_mesh.trust.connections import ConnectionRegistry
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.store import TrustStore
 from twisted_mesh.workload.address import WorkloadAddress
 from twisted_mesh.workload.chosen import Chosen
 from twisted_mesh.workload.interface import Bundles, Snapshot, WorkloadSvid
@@ -239,6 +254,28 @@ def test_a_crl_that_cannot_be_believed_is_told_of_once(crl: bytes, event: str) -
         turn_until(lambda: rig.fresh > 1)
         assert rig.log.count(event) == 1, rig.log.all_text()
         assert rig.source.doubt() is None
+
+
+def test_a_crl_of_an_unknown_issuer_counts_once_a_peer_shows_that() -> None:
+    issuing = forge_issuing(mesh().root, 91)
+    leaf = forge(issuing)
+    crl = sign_crl(issuing, serials=[leaf.serial_number])
+    with of(FakeWorkloads(snapshot(crls=[crl]))) as rig:
+        rig.obtain()
+        assert not rig.told().revocations
+        judge = Judge(lambda: NOW, Trust(bundles=mesh().bundles))
+        clock = Clock()
+        store = TrustStore(judge, ConnectionRegistry(), clock, lambda: NOW, rig.log)
+        check = IssuerCheck(rig.source, store)
+        other = identity().svid
+        assert not run(check.objections([*other.chain, mesh().root.certificate], 1))
+        path = [leaf, issuing.certificate, mesh().root.certificate]
+        (objection,) = run(check.objections(path, 1))
+        assert objection.code == Code.REVOKED
+        assert store.trust.revocations.find(
+            key_id(issuing.certificate.public_key()), leaf.serial_number
+        )
+        assert len(run(rig.source.crls()).crls) == 1
 
 
 def test_a_crl_that_has_lapsed_is_a_doubt() -> None:
