@@ -196,6 +196,42 @@ def test_it_is_renewed_at_once_where_that_is_asked_for(rig: Rig) -> None:
     assert rig.manager.rotations == 1
 
 
+def test_what_a_source_has_by_itself_is_taken_at_once_through_any_pause(rig: Rig) -> None:
+    rig.source.away = True
+    rig.start()
+    rig.pass_time(20)
+    rig.source.away = False
+    rig.manager.take_fresh()
+    rig.pass_time(TICK)
+    assert rig.manager.svid is not None
+    rig.manager.take_fresh()
+    rig.pass_time(TICK)
+    assert rig.manager.rotations == 1
+    assert "the CA has a new one" in rig.log.text("rotation-triggered")
+
+
+def test_what_is_taken_away_is_shown_no_more_until_there_is_another(rig: Rig) -> None:
+    rig.manager.give_up(AWAY)  # there is nothing to give up yet
+    rig.start()
+    assert rig.contexts.current() is not None
+    rig.source.away = True
+    rig.manager.give_up(AWAY)
+    rig.manager.give_up(AWAY)
+    assert rig.contexts.current() is None
+    assert rig.store.freshness.refuses, "open connections end too"
+    assert rig.log.count("identity-taken-away") == 1
+    assert "nobody answers" in rig.log.text("identity-taken-away")
+    rig.pass_time(5)
+    assert rig.contexts.current() is None
+    rig.source.away = False
+    rig.manager.take_fresh()
+    rig.pass_time(1)
+    assert rig.contexts.current() is not None
+    assert not rig.store.freshness.refuses
+    assert rig.log.count("identity-recovered") == 1
+    rig.stop()
+
+
 def test_a_short_life_counts_from_its_issue_and_not_from_the_backdated_start(rig: Rig) -> None:
     rig.source.lifetime = timedelta(seconds=4)
     rig.start()
