@@ -36,6 +36,9 @@ class CaUser:
 
     named: int | None = None
     """The uid of ``--ca-user``: then nobody else may, but root."""
+    what: str = "the CA"
+    """Who is meant to be there: an agent's socket is as little a proof."""
+    elsewhere: str = "another --state-dir or --ca-url"
 
     @classmethod
     def parse(cls, text: str | None) -> "CaUser":
@@ -73,8 +76,8 @@ class CaUser:
         except OSError:
             return self.known  # not to be looked at, or not there: whoever connects hears of it
         raise ForeignCa(
-            f"{directory} belongs to {_spoken(owner)}, and {_as_far_as_known(self.known)} may be the CA there: name "
-            "its user with --ca-user, or another --state-dir or --ca-url"
+            f"{directory} belongs to {_spoken(owner)}, and {_as_far_as_known(self.known)} may be {self.what} there: "
+            f"name its user with --ca-user, or {self.elsewhere}"
         )
 
 
@@ -113,8 +116,8 @@ class LocalCaEndpoint:
             uid = peer_uid(transport.getHandle())
             if uid not in may_be:
                 raise ForeignCa(
-                    f"what answers at {self.path} runs as {_spoken(uid)}, and {_as_far_as_known(may_be)} may be the CA "
-                    "there: name its user with --ca-user"
+                    f"what answers at {self.path} runs as {_spoken(uid)}, and {_as_far_as_known(may_be)} may be "
+                    f"{self.user.what} there: name its user with --ca-user"
                 )
         except BaseException:
             transport.abortConnection()

@@ -131,7 +131,16 @@ class Agent:
         )
         numbers = crl_numbers_path(wanted.state_dir, who)
         self.crls = wanted.revocation.watch(self.trust_store, reactor, log, numbers)
-        self.feed = Feed(source, self.trust_store.update, judge.freshness, reactor, wall_clock, log)
+        giver = "the CA" if isinstance(self.client, CaClient) else "the Workload API"
+        self.feed = Feed(
+            source,
+            self.trust_store.update,
+            judge.freshness,
+            reactor,
+            wall_clock,
+            log,
+            giver=giver,
+        )
         self.manager = CertificateManager(
             source,
             self.trust_store,
@@ -144,7 +153,7 @@ class Agent:
             self.feed,
             [*(stapler.prepare for stapler in staplers), self.crls.prepare],
             retries=self.retries,
-            giver="the CA" if isinstance(self.client, CaClient) else "the Workload API",
+            giver=giver,
         )
         self.memories = [self.witness.memory, self.crls.numbers.memory]
         if isinstance(source, CaSource):

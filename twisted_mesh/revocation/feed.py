@@ -60,6 +60,8 @@ class Feed(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     recovery_listeners: list[Callable[[], object]] = field(factory=list)
     """Called when the source answers again."""
+    giver: str = "the CA"
+    """What the source is, for people."""
     missed: int = field(default=0, init=False)
     """Questions in a row that got no answer."""
     _is_running: bool = field(default=False, init=False)
@@ -131,7 +133,7 @@ class Feed(Service):
                 event="revocations-too-old",
                 codes=Code.STALE_REVOCATION,
                 age=self._age(),
-                consequence="nobody is let in, and open connections are closed, until the CA answers"
+                consequence=f"nobody is let in, and open connections are closed, until {self.giver} answers"
                 if closes
                 else "who was revoked meanwhile is let in (--on-stale grace)",
                 ca=self.source.where,

@@ -6,7 +6,6 @@ stream cannot be had, what is known goes on, as it does where a CA is away.
 """
 
 import errno
-import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,15 +13,17 @@ from pathlib import Path
 from attrs import define, field
 from cryptography import x509
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Problem, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.svid.revocation_set import Revocation
+from twisted_mesh.api.local_ca import CaUser, ForeignCa, LocalCaEndpoint
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.grpc.client import CLIENT_LIMITS, NOT_MADE, GrpcChannel
 from twisted_mesh.grpc.connection import Limits
@@ -45,6 +46,8 @@ PATIENCE = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 #: The same where the Workload API said that there is nothing for us, or that we asked amiss: an entry may come.
 DENIED_PAUSE, LONGEST_DENIED_PAUSE = 1.0, 30.0
+#: Whoever may be an agent, where nobody is named.
+AGENT = CaUser(None, "the agent", "another --source")
 _START = "start the agent that is to listen there, or name its socket with --source workload:unix:///PATH"
 _DENIALS = frozenset(
     {
@@ -90,6 +93,8 @@ class WorkloadSource:
     log: Logger = field(kw_only=True)
     issuers: Sequence[x509.Certificate] = field(default=(), kw_only=True)
     """Of CRLs, as ``--crl-issuer`` gives them."""
+    user: CaUser = field(factory=lambda: AGENT, kw_only=True)
+    """Whose the agent may be: the socket is all that proves it."""
     limits: Limits = field(default=CLIENT_LIMITS, kw_only=True)
     defer: Defer = field(default=deferToThread, kw_only=True)
     draw: random.Random = field(factory=random.SystemRandom, kw_only=True)
@@ -98,6 +103,7 @@ class WorkloadSource:
     on_loss: Callable[[PkiError], object] = field(default=lambda error: None, init=False)
     """Called when the certificate in use is to be used no more."""
     crl_lists: SourceCrls = field(init=False)
+    _endpoint: "_Endpoint" = field(init=False)
     _channel: GrpcChannel = field(init=False)
     _following: "Deferred[None] | None" = field(default=None, init=False)
     _is_closed: bool = field(default=False, init=False)
@@ -116,8 +122,10 @@ class WorkloadSource:
 
     def __attrs_post_init__(self) -> None:
         self.crl_lists = SourceCrls(self.now, self.log, self.where, self.issuers, self.defer)
-        endpoint = UNIXClientEndpoint(self.reactor, self.address.path)
-        self._channel = GrpcChannel(self.reactor, endpoint, limits=self.limits)
+        self._endpoint = _Endpoint(
+            LocalCaEndpoint(self.reactor, Path(self.address.path), self.user, PATIENCE)
+        )
+        self._channel = GrpcChannel(self.reactor, self._endpoint, limits=self.limits)
 
     @property
     def where(self) -> str:
@@ -313,8 +321,10 @@ class WorkloadSource:
         if error.status in _DENIALS:
             return WorkloadApiRefused(self.where, error)
         if error.text.startswith(NOT_MADE):
-            path = Path(self.address.path)
-            number = _number_of(path)
+            path, why_not = Path(self.address.path), self._endpoint.failed
+            if isinstance(why_not, ForeignCa):
+                return why_not
+            number = getattr(why_not, "osError", None) or errno.ENOENT
             if number == errno.EACCES:
                 blocking = closed_on_the_way(path)
                 return _away(
@@ -363,15 +373,21 @@ def _go_on(waiting: "Deferred[None]") -> None:
         waiting.callback(None)
 
 
-def _number_of(path: Path) -> int:
-    """What the kernel says to whoever connects, by a look at the path."""
-    if closed_on_the_way(path) is not None:
-        return errno.EACCES
-    try:
-        path.stat()
-    except OSError as error:
-        return error.errno or errno.ENOENT
-    return errno.ECONNREFUSED if os.access(path, os.W_OK) else errno.EACCES
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class _Endpoint:
+    """Remembers why the last attempt failed, which a gRPC status does not tell."""
+
+    endpoint: IStreamClientEndpoint
+    failed: BaseException | None = field(default=None, init=False)
+
+    def connect(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
+        connecting: Deferred[IProtocol] = self.endpoint.connect(factory)
+        return connecting.addErrback(self._keep)
+
+    def _keep(self, failure: Failure) -> Failure:
+        self.failed = failure.value
+        return failure
 
 
 def _away(detail: str, remedy: str) -> WorkloadApiAway:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from pki.errors import Malformed
 from pki.spiffe import SpiffeId, TrustDomain
+from twisted_mesh.api.local_ca import CaUser
 from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
@@ -16,7 +17,7 @@ from twisted_mesh.workload.address import WorkloadAddress
 from twisted_mesh.workload.chosen import Chosen
 
 #: What is said to a CA; a Workload API gives what its entries say.
-_FOR_A_CA = ("ca-url", "ca-file", "ca-fingerprint", "ca-user", "join-token", "join-token-file")
+_FOR_A_CA = ("ca-url", "ca-file", "ca-fingerprint", "join-token", "join-token-file")
 _FOR_A_CERTIFICATE = ("ttl", "dns", "ip")
 
 
@@ -26,6 +27,8 @@ class SourceOption:
 
     address: WorkloadAddress
     chosen: Chosen
+    user: CaUser = field(factory=CaUser)
+    """Whose the agent may be."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> "SourceOption | None":
@@ -52,7 +55,8 @@ class SourceOption:
         trust_domain = None if domain is None else TrustDomain.parse(domain)
         if spiffe_id is not None and trust_domain not in (None, spiffe_id.trust_domain):
             raise Malformed(f"--spiffe-id {spiffe_id} is not of --trust-domain {trust_domain}")
-        return cls(address, Chosen(spiffe_id, trust_domain))
+        user = CaUser.parse(options["ca-user"])
+        return cls(address, Chosen(spiffe_id, trust_domain), user)
 
     @property
     def trust_domain(self) -> TrustDomain | None:
@@ -63,7 +67,7 @@ class SourceOption:
 
     def source(self, reactor: IReactor, revocation: RevocationOptions, log: Logger) -> IProvider:
         """What follows the Workload API once it is asked."""
-        from twisted_mesh.workload.source import WorkloadSource
+        from twisted_mesh.workload.source import AGENT, WorkloadSource
 
         return WorkloadSource(
             reactor,
@@ -72,6 +76,7 @@ class SourceOption:
             now=wall_clock,
             log=log,
             issuers=revocation.issuers,
+            user=evolve(AGENT, named=self.user.named),
         )
 
 

@@ -35,6 +35,7 @@ from tests.twisted_mesh.workload.fake_workloads import (
     judge,
     refusing,
 )
+from twisted_mesh.api.local_ca import CaUser
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import GrpcServer, Method, streaming
 from twisted_mesh.grpc.status import GrpcError, Status
@@ -453,3 +454,26 @@ def test_a_root_that_is_sent_along_is_left_out() -> None:
     svid: X509SvidMessage = good.svids[0]
     with following(saying(message(x509_svid=svid.x509_svid + svid.bundle))) as rig:
         assert rig.obtain().svid.chain == identity().svid.chain
+
+
+def test_an_agent_of_another_user_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twisted_mesh.api.local_ca.peer_uid", lambda handle: 4711)
+    workloads = FakeWorkloads(snapshot())
+    with of(workloads) as rig:
+        refused = rig.refusal()
+        assert refused.problems[0].code == Code.FOREIGN_CA
+        assert "runs as user 4711, and root may be the agent there: name its user" in str(refused)
+        assert not workloads.following
+        monkeypatch.undo()
+        turn_until(lambda: rig.fresh)
+        assert rig.obtain().svid.spiffe_id == BACKEND
+
+
+def test_a_socket_in_the_directory_of_another_user_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CaUser, "known", {4712})
+    with of(FakeWorkloads(snapshot())) as rig:
+        assert "may be the agent there: name its user with --ca-user, or another --source" in str(
+            rig.refusal()
+        )
