@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Protocol
 
 from attrs import frozen
 from cryptography import x509
@@ -10,10 +11,8 @@ from pki.errors import Problem
 from pki.inspect.describe import describe_certificate
 from pki.inspect.description import Description
 from pki.inspect.own_signature import check_certificate
-from pki.svid.bundle import BundleSet
 from pki.svid.certificate import certificate_problems, names_match
-from pki.svid.chain import Verdict
-from pki.svid.path import issued_by
+from pki.svid.path import Path, issued_by
 from pki.svid.x509svid import subject_of, validity_of
 
 _ANOTHER_KEY = "its signature is not of that issuer's key"
@@ -35,31 +34,53 @@ class Link:
     """Those of the verdict that are about this certificate."""
 
 
+class Decision(Protocol):
+    """A verdict on a chain, by whatever rules."""
+
+    @property
+    def path(self) -> Path:
+        """Leaf first."""
+        ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong."""
+        ...
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is valid."""
+        ...
+
+
 def links(
-    verdict: Verdict, presented: Sequence[x509.Certificate], bundles: BundleSet, now: datetime
+    verdict: Decision,
+    presented: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    now: datetime,
 ) -> tuple[Link, ...]:
     """The links of ``verdict.path``, leaf first; of the leaf alone where there is no path."""
     path = verdict.path or tuple(presented[:1])
-    return tuple(_links(path, verdict, presented, bundles, now))
+    return tuple(_links(path, verdict, presented, roots, now))
 
 
 def _links(
     path: Sequence[x509.Certificate],
-    verdict: Verdict,
+    verdict: Decision,
     presented: Sequence[x509.Certificate],
-    bundles: BundleSet,
+    roots: Sequence[x509.Certificate],
     now: datetime,
 ) -> Iterator[Link]:
     for number, cert in enumerate(path):
         subject = subject_of(cert)
-        is_root = any(cert in bundle.roots for bundle in bundles)
+        is_root = cert in roots
         if number + 1 < len(path):
             # The verdict takes no trouble over the signature of a key that proves nothing.
             signed, detail = _signed(cert, path[number + 1], _ANOTHER_KEY)
         elif is_root and not names_match(cert, cert):
             signed, detail = True, "trusted as it is"
         else:
-            signed, detail = _last(cert, presented, bundles)
+            signed, detail = _last(cert, presented, roots)
         own = certificate_problems(cert, now)
         yield Link(
             certificate=describe_certificate(cert, now),
@@ -76,12 +97,12 @@ def _links(
 
 
 def _last(
-    cert: x509.Certificate, presented: Sequence[x509.Certificate], bundles: BundleSet
+    cert: x509.Certificate, presented: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
 ) -> tuple[bool | None, str]:
     """Who signed the certificate that the path ends with."""
     if names_match(cert, cert):
         return _signed(cert, cert, "its signature does not verify")
-    named = [c for c in (*presented, *bundles.all_roots) if names_match(cert, c)]
+    named = [c for c in (*presented, *roots) if names_match(cert, c)]
     if not named:
         return None, "not checked: no certificate of that name was given"
     answers = [_signed(cert, issuer, _ANOTHER_KEY) for issuer in named]

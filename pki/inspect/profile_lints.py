@@ -178,10 +178,10 @@ def _is_address(text: str) -> bool:
 
 
 def web_common_name(c: LintedCertificate) -> Iterator[Problem]:
-    """One of the alternative names, where there is one."""
-    names = {str(name.value).lower() for name in c.get(x509.SubjectAlternativeName) or ()}
+    """One of the alternative names, letter by letter, where there is one."""
+    names = {str(name.value) for name in c.get(x509.SubjectAlternativeName) or ()}
     for attribute in c.cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
-        if str(attribute.value).lower() not in names:
+        if str(attribute.value) not in names:
             text = printable(str(attribute.value), 120)
             detail = f"its common name {text!r} is none of its alternative names"
             yield _web(c, detail, "7.1.4.3", "put the name among the alternative names")

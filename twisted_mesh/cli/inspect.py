@@ -15,6 +15,7 @@ from twisted_mesh.cli.inspect_input import (
     address_text,
     certificates_to_judge,
     judged_certificates,
+    mail_text,
     moment_of,
     named_files,
     print_result,
@@ -125,10 +126,10 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
 )
 @click.option(
     "--purpose",
-    type=click.Choice(["svid", "server", "client"]),
+    type=click.Choice(["svid", "server", "client", "ca", "any"]),
     default="svid",
     show_default=True,
-    help="What it must be good for: either end of a connection, or both (svid).",
+    help="What it must be good for: svid is the mesh's verdict, the others are by the web's rules.",
 )
 @click.option(
     "--spiffe-id",
@@ -150,6 +151,19 @@ def show(things: tuple[str, ...], at: str | None, format_: str) -> int:
     multiple=True,
     metavar="A",
     help="An IP address that it must be valid for. Repeatable: all must match.",
+)
+@click.option(
+    "--email",
+    "emails",
+    multiple=True,
+    metavar="A",
+    help="A mail address that it must be valid for. Repeatable: all must match.",
+)
+@click.option(
+    "--max-depth",
+    type=click.IntRange(0, 255),
+    metavar="N",
+    help="How many intermediates may be in its chain that are not self-issued.",
 )
 @click.option(
     "--crl",
@@ -176,30 +190,37 @@ def verify(
     patterns: tuple[str, ...],
     hostnames: tuple[str, ...],
     addresses: tuple[str, ...],
+    emails: tuple[str, ...],
+    max_depth: int | None,
     crls: tuple[str, ...],
     answers: tuple[str, ...],
     at: str | None,
     format_: str,
 ) -> int:
-    """Judge a certificate as every endpoint of the mesh does, and show each link of its chain.
+    """Judge a certificate as every endpoint of the mesh does, or the web, and show each link of its chain.
 
     CERT is a file in PEM or DER: the leaf first, then intermediates if they are not given apart; - is
     standard input. A CRL or an OCSP response that cannot be relied on ends with status 2.
+
+    Of what is for TLS, server and client are judged by the web's rules (RFC 5280, CA/Browser Forum),
+    and SVIDs pass; ca is for what issues, any for the chain alone (RFC 5280).
 
     \b
     Examples:
       pki-inspect verify svid.pem --roots root.crt
       pki-inspect verify svid.pem --roots root.crt --crl issuing.crl --crl root.crl
-      pki-inspect verify leaf.pem --intermediates issuing.pem --roots root.crt --purpose server
+      pki-inspect verify leaf.pem --intermediates issuing.pem --roots root.crt --purpose server --hostname localhost
       pki-inspect verify svid.pem --roots root.crt --spiffe-id 'spiffe://mesh.local/service/*'
       pki-inspect verify svid.pem --roots root.crt --at 2026-11-23T10:00:00Z --format json
     """
+    from pki.inspect.web_rules import WebPurpose
     from pki.svid.x509svid import Purpose
     from twisted_mesh.cli import inspect_output, inspect_verify
 
     now = moment_of(at)
     wanted = spiffe_patterns(patterns)
     hosts = (*hostnames, *map(address_text, addresses))
+    mailboxes = tuple(map(mail_text, emails))
     leaf, *beside = judged_certificates(cert)
     lost: list[str] = []
     others = [
@@ -213,9 +234,11 @@ def verify(
             others,
             trusted,
             now=now,
-            purpose=Purpose(purpose),
+            purpose=Purpose.ANY if purpose == Purpose.ANY else WebPurpose(purpose),
             patterns=wanted,
             hosts=hosts,
+            emails=mailboxes,
+            max_depth=max_depth,
             crls=named_files(crls, "CRL"),
             answers=named_files(answers, "OCSP response"),
             sent=1 + len(beside),

@@ -74,6 +74,17 @@ def address_text(text: str) -> str:
         ) from None
 
 
+def mail_text(text: str) -> str:
+    """A mail address, with its host in lower case. Raises :class:`Unusable`."""
+    from pki.errors import PkiError
+    from pki.inspect.mail_name import MailAddress
+
+    try:
+        return str(MailAddress.parse(text))
+    except PkiError as error:
+        raise Unusable(f"--email: {error}") from None
+
+
 def judged_certificates(name: str) -> "tuple[x509.Certificate, ...]":
     """All certificates of a file, at least one. Raises :class:`Unusable` where one cannot be judged."""
     from pki.errors import PkiError

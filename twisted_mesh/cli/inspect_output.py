@@ -12,9 +12,8 @@ from pki.errors import Problem
 from pki.inspect.description import Description
 from pki.inspect.extensions import Extension
 from pki.inspect.name_text import hex_pairs
-from pki.inspect.path_report import Link
+from pki.inspect.path_report import Decision, Link
 from pki.serial import serial_hex, serial_pairs
-from pki.svid.chain import Verdict
 from pki.validity import rfc3339, spoken_duration
 
 #: How much of a list or of an unknown value is shown to people; JSON has all of it.
@@ -57,7 +56,7 @@ def losses(source: str, held: Sequence[Description]) -> list[str]:
     return [f"{source}{place}: {why}{more}; the rest is shown"]
 
 
-def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: datetime) -> str:
+def verdict_text(verdict: Decision, links: Sequence[Link], purpose: str, now: datetime) -> str:
     """``verify`` for people: a section for each certificate of the chain, then the verdict and each problem."""
     sections = [
         "\n".join((_heading(number, link), *aligned(_link_rows(link), 12)))
@@ -74,7 +73,7 @@ def verdict_text(verdict: Verdict, links: Sequence[Link], purpose: str, now: dat
     return "\n\n".join(sections)
 
 
-def verdict_json(verdict: Verdict, links: Iterable[Link], unreadable: Sequence[str] = ()) -> str:
+def verdict_json(verdict: Decision, links: Iterable[Link], unreadable: Sequence[str] = ()) -> str:
     """``verify`` for programs: an object with ``verdict``, ``problems`` and ``chain``.
 
     And with ``unreadable``, where something was given beside the leaf that could not be judged by.

@@ -1,5 +1,5 @@
-"""What ``pki-inspect verify`` decides with :func:`pki.svid.chain.judge`: which roots may vouch, which names must match,
-what CRLs and OCSP answers say.
+"""What ``pki-inspect verify`` decides: by whose rules, which roots may vouch, which names must match, what CRLs and
+OCSP answers say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,14 @@ from attrs import evolve, field, frozen
 from cryptography import x509
 
 from pki.codes import Code
-from pki.crl.crl import Crl
+from pki.crl.crl import Crl, crls_in
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
 from pki.inspect.describe import describe
-from pki.inspect.path_report import Link, links
+from pki.inspect.mail_name import mail_problem
+from pki.inspect.path_report import Decision, Link, links
+from pki.inspect.request_crl_lints import crl_extensions
+from pki.inspect.web_path import WebVerdict, depth_problem, judge_web
+from pki.inspect.web_rules import WebPurpose
 from pki.ocsp.evidence import Evidence, answers_from, crls_from
 from pki.ocsp.response import Answer
 from pki.spiffe import NotASpiffeId, SpiffeId, SpiffePattern, TrustDomain
@@ -51,15 +55,18 @@ def verify(
     roots: Sequence[Certificates],
     *,
     now: datetime,
-    purpose: Purpose,
+    purpose: Purpose | WebPurpose,
     patterns: Sequence[SpiffePattern] = (),
     hosts: Sequence[str] = (),
+    emails: Sequence[str] = (),
+    max_depth: int | None = None,
     crls: Sequence[File] = (),
     answers: Sequence[File] = (),
     sent: int = 0,
-) -> tuple[Verdict, tuple[Link, ...]]:
+) -> tuple[Decision, tuple[Link, ...]]:
     """The verdict on ``leaf`` and the links of its chain; ``roots`` come file by file.
 
+    A :class:`Purpose` asks for the mesh's verdict, a :class:`WebPurpose` for one by the web's rules.
     ``sent`` is how many certificates its file has, all of which an endpoint would be sent. What OpenSSL
     objects to is told where we have nothing against the chain: no endpoint would let it in.
 
@@ -67,21 +74,42 @@ def verify(
     """
     presented = _chain(leaf, others)
     bundles = bundles_of(roots, spiffe_id_of(leaf))
-    verdict = judge(presented, bundles, RevocationSet(), now=now, purpose=purpose)
+    anchors: Certificates = bundles.all_roots
+    if isinstance(purpose, WebPurpose):
+        anchors = list(dict.fromkeys(chain.from_iterable(roots)))
+
+    def decide(revocations: RevocationSet) -> Verdict | WebVerdict:
+        if isinstance(purpose, WebPurpose):
+            found = judge_web(
+                presented, anchors, revocations, now=now, purpose=purpose, max_depth=max_depth
+            )
+            if found.ok or not purpose.is_end_of_tls or spiffe_id_of(leaf) is None:
+                return found
+        # An SVID that the web refuses, for its CA's key for one, is good for what the mesh takes it for. If the mesh
+        # refuses it too, it knows better why.
+        of_the_mesh = Purpose(purpose.value)
+        return judge(presented, bundles, revocations, now=now, purpose=of_the_mesh)
+
+    verdict = decide(RevocationSet())
     told: list[Problem] = []
     if crls or answers:
         # Which path is judged does not depend on what is revoked.
         candidates = dict.fromkeys((*verdict.path, leaf, *others, *chain.from_iterable(roots)))
         evidence = _evidence(crls, answers, list(candidates), verdict.path, now)
-        revocations = evidence.revocations(now)
-        verdict = judge(presented, bundles, revocations, now=now, purpose=purpose)
+        if isinstance(purpose, WebPurpose):
+            _demand_numbers(crls)
+        verdict = decide(evidence.revocations(now))
         told = evidence.problems(verdict.path)
-    objections = [crowd] if (crowd := crowd_problem(sent)) else []
-    if verdict.ok and (objection := openssl_objection((leaf, *others), bundles.all_roots, now)):
-        objections.append(objection)
-    problems = (*verdict.problems, *objections, *told, *name_problems(leaf, patterns, hosts))
+    objections = [too_deep] if (too_deep := depth_problem(verdict.path, max_depth)) else []
+    if isinstance(verdict, Verdict):
+        if crowd := crowd_problem(sent):
+            objections.append(crowd)
+        if verdict.ok and (objection := openssl_objection((leaf, *others), anchors, now)):
+            objections.append(objection)
+    named = name_problems(leaf, patterns, hosts, emails)
+    problems = tuple(dict.fromkeys((*verdict.problems, *objections, *told, *named)))
     verdict = evolve(verdict, problems=problems)
-    return verdict, links(verdict, presented, bundles, now)
+    return verdict, links(verdict, presented, anchors, now)
 
 
 def _evidence(
@@ -100,6 +128,14 @@ def _evidence(
         with _naming(file):
             said |= answers_from(file.data, path, now)
     return Evidence(tuple(listed), said)
+
+
+def _demand_numbers(crls: Sequence[File]) -> None:
+    """By the web's rules a CRL has a number and names its issuer's key. Raises :class:`UnusableEvidence`."""
+    for file in crls:
+        for der in crls_in(file.data):
+            for problem in crl_extensions(x509.load_der_x509_crl(der)):
+                raise UnusableEvidence(f"{file.name}: {problem.detail} ({problem.rule})")
 
 
 @contextmanager
@@ -154,7 +190,10 @@ def _chain(leaf: x509.Certificate, others: Certificates) -> list[x509.Certificat
 
 
 def name_problems(
-    leaf: x509.Certificate, patterns: Sequence[SpiffePattern], hosts: Sequence[str]
+    leaf: x509.Certificate,
+    patterns: Sequence[SpiffePattern],
+    hosts: Sequence[str],
+    emails: Sequence[str] = (),
 ) -> list[Problem]:
     """Every name that was demanded and that the certificate is not valid for."""
     spiffe_id = spiffe_id_of(leaf)
@@ -178,4 +217,5 @@ def name_problems(
         from twisted_mesh.tls.hostname import hostname_problem
 
         problems += [problem for host in hosts if (problem := hostname_problem(leaf, host))]
+    problems += [problem for mail in emails if (problem := mail_problem(leaf, mail))]
     return problems

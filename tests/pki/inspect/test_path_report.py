@@ -15,7 +15,7 @@ from tests.authorities import HOUR, NOW, OTHER, forge, forge_issuing, forge_root
 
 def links_of(presented: Sequence[x509.Certificate], bundles: BundleSet) -> tuple[Link, ...]:
     verdict = judge(presented, bundles, RevocationSet(), now=NOW, purpose=Purpose.ANY)
-    found = links(verdict, presented, bundles, NOW)
+    found = links(verdict, presented, bundles.all_roots, NOW)
     assert verdict.ok is (not any(link.problems for link in found))
     return found
 
