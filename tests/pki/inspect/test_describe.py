@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -286,8 +287,9 @@ def test_openssl_reads_the_same_facts(which: str, tmp_path: Path) -> None:
 
 @given(st.binary())
 def test_arbitrary_bytes_break_only_as_malformed(data: bytes) -> None:
-    with pytest.raises(PkiError):
-        describe(data, NOW)
+    with suppress(PkiError):
+        # Well-formed DER of nothing in particular is told as that, and counts for nothing.
+        assert not any(found.is_shown for found in describe(data, NOW))
 
 
 @cache
