@@ -1,6 +1,7 @@
 """A workload: follows its SVIDs by the Workload API, and prints each answer as a line of JSON. A program of its own.
 
-``following.py SOCKET [again]``: with ``again`` it asks anew, 20 ms after each refusal.
+``following.py SOCKET [again|token]``: with ``again`` it asks anew, 20 ms after each refusal; with ``token`` it asks for
+a JWT-SVID, and has it judged, in place of that.
 """
 
 import json
@@ -16,7 +17,14 @@ from twisted.internet.task import deferLater, react
 from twisted_mesh.grpc.client import GrpcChannel
 from twisted_mesh.grpc.status import GrpcError
 from twisted_mesh.workload import messages
-from twisted_mesh.workload.messages import X509SvidRequest, X509SvidResponse
+from twisted_mesh.workload.messages import (
+    JwtSvidRequest,
+    JwtSvidResponse,
+    ValidateJwtSvidRequest,
+    ValidateJwtSvidResponse,
+    X509SvidRequest,
+    X509SvidResponse,
+)
 
 
 def say(**facts: object) -> None:
@@ -47,6 +55,23 @@ async def follow(reactor: Any, path: str, *, again: bool) -> None:
         await deferLater(reactor, 0.02)
 
 
+async def fetch_token(reactor: Any, path: str) -> None:
+    """Ask for a token for ``there``, and whether it is good there."""
+    channel = GrpcChannel(reactor, UNIXClientEndpoint(reactor, path))
+    metadata = [messages.SECURITY_HEADER]
+    try:
+        data = await channel.unary(
+            messages.FETCH_JWT_SVID, JwtSvidRequest(["there"], "").encode(), metadata=metadata
+        )
+        (found,) = JwtSvidResponse.parse(data).svids
+        asked = ValidateJwtSvidRequest("there", found.svid).encode()
+        data = await channel.unary(messages.VALIDATE_JWT_SVID, asked, metadata=metadata)
+        valid = ValidateJwtSvidResponse.parse(data)
+        say(token=found.spiffe_id, hint=found.hint, valid=valid.spiffe_id)
+    except GrpcError as error:
+        say(status=error.status.name, why=error.text)
+
+
 def serial_of(ders: bytes) -> int:
     """Of the first of several certificates that stand behind one another."""
     size, head = ders[1], 2
@@ -57,6 +82,8 @@ def serial_of(ders: bytes) -> int:
 
 
 def main(reactor: Any) -> Deferred[None]:
+    if "token" in sys.argv[2:]:
+        return ensureDeferred(fetch_token(reactor, sys.argv[1]))
     return ensureDeferred(follow(reactor, sys.argv[1], again="again" in sys.argv[2:]))
 
 

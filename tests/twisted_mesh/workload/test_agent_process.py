@@ -45,6 +45,9 @@ def test_an_entry_is_in_the_workloads_hands_and_out_of_them_again(
         first = node.entry("first")
         told = it.wait_for_id("first")
         assert told["crls"] == 2
+        with workload(node.socket, "token") as bearer:
+            found = bearer.told()
+            assert found.get("token") == found.get("valid") == told["ids"][0], found
         node.entry("second", "--ttl", "2s")
         both = it.wait_for(lambda told: len(told.get("ids", ())) == 2)
         assert set(told["serials"]) <= set(both["serials"])
@@ -208,6 +211,10 @@ def test_the_ca_serves_its_own_machine(tmp_path: Path) -> None:
             assert told["ids"] == ["spiffe://mesh.local/service/own"]
             assert told["hints"] == ["inside"]
             assert told["crls"] == 2
+            with workload(socket_path, "token") as bearer:
+                found = bearer.told()
+                assert found.get("token") == found.get("valid") == told["ids"][0], found
+                assert found["hint"] == "inside"
             done = own.ctl("cert", "revoke", "--serial", told["serials"][0], "--yes")
             assert done.returncode == 0, done.stderr
             again = it.wait_for(lambda now: now.get("serials", told["serials"]) != told["serials"])
