@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from pki import renewal
 from pki.codes import Code
-from pki.errors import PkiError, Refused
+from pki.errors import ANY_ERROR, PkiError, Refused
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, key_id
 from pki.policy.entry import EntryDocument, RegistrationEntry, read_entry
@@ -75,6 +75,12 @@ class AgentEnded(PkiError):
     """The CA says that this is no agent of its any more."""
 
     code = Code.NOT_AUTHORIZED
+
+
+class AskingBroke(PkiError):
+    """A bug of ours; it is asked again."""
+
+    code = Code.INTERNAL
 
 
 class ServesNoAgents(PkiError):
@@ -223,13 +229,23 @@ class AgentIssuer(Service):
                     return  # the question was called off
                 failures += 1
                 self._failed(error, failures)
-                pause = min(_LONGEST, renewal.backoff(failures - 1, self.draw).total_seconds())
+                pause = self._pause(failures)
+            except ANY_ERROR:
+                _log.failure("asking for entries broke", event="workload-broke")
+                failures += 1
+                self._failed(
+                    AskingBroke("there is a fault in the agent: its log has more"), failures
+                )
+                pause = self._pause(failures)
             else:
                 failures = 0
                 if wait and answer.version == self._version:
                     pause = _UNWAITED
                 self._heard(answer.version, answer.entries)
             await sleep(self.clock, max(_LEAST, pause - (self.clock.seconds() - asked_at)))
+
+    def _pause(self, failures: int) -> float:
+        return min(_LONGEST, renewal.backoff(failures - 1, self.draw).total_seconds())
 
     def _heard(self, version: str, documents: Sequence[EntryDocument]) -> None:
         if version != self._version or self._ended is not None:

@@ -6,10 +6,15 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
+from pki.codes import Code
+from pki.errors import PkiError
 from tests.twisted_mesh.revocation.published import HOUR, Publishing
 from twisted_mesh.api.messages import PublishedCrls
-from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.workload.crl_keeper import CrlKeeper
+
+
+class Away(PkiError):
+    code = Code.UNREACHABLE
 
 
 @define(eq=False)
@@ -35,7 +40,7 @@ class Keeping:
     async def fetch(self) -> PublishedCrls:
         self.asked += 1
         if self.is_away:
-            raise Unreachable("no answer")
+            raise Away("no answer")
         return self.published.answer()
 
     def look(self, seconds: float = 0.0) -> None:
