@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field
 
+from tests.ca_socket import CaSocket
 from tests.running import PATIENCE, Mesh, Running, is_listening, until
 
 FOLLOWING = Path(__file__).with_name("following.py")
@@ -125,3 +126,12 @@ class Node:
         assert made.returncode == 0, made.stderr
         found: str = json.loads(made.stdout)["id"]
         return found
+
+
+def status(path: Path, question: str = "/readyz") -> tuple[int, Any]:
+    """What ``--status`` answers."""
+    with closing(CaSocket(path)) as caller:
+        caller.request("GET", question)
+        answer = caller.getresponse()
+        body = answer.read()
+    return answer.status, json.loads(body) if question == "/readyz" else body.decode()

@@ -1,6 +1,7 @@
 """mesh-agent as a process: a real CA, an agent and workloads; what each state of the agent does to their streams."""
 
 import json
+import re
 import signal
 import socket
 import stat
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import BIN, Mesh, mesh
+from tests.measuring import MEASURED
+from tests.running import BIN, Mesh, mesh, until
 from tests.twisted_mesh.attest.processes import only_linux
-from tests.twisted_mesh.workload.estate import US, Node, workload
+from tests.twisted_mesh.workload.estate import US, Node, status, workload
 
 pytestmark = only_linux
 
@@ -70,7 +72,9 @@ def test_without_the_ca_what_is_valid_stays_and_new_callers_are_served(
     with mesh(tmp_path / "own") as own:
         ca = own.start_ca()
         own_node = Node(own, "alone", tmp_path / "alone")
-        own_node.join("--ttl", "4s")
+        health = tmp_path / "status"
+        own_node.join("--ttl", "4s", "--status", f"unix:{health}")
+        until(lambda: status(health)[0] == 200)
         own_node.entry("web")
         with workload(own_node.socket, "again") as it:
             it.wait_for_id("web")
@@ -79,7 +83,16 @@ def test_without_the_ca_what_is_valid_stays_and_new_callers_are_served(
             own_node.agent.wait_for("The CA does not tell of entries")
             with workload(own_node.socket) as other:
                 assert other.told()["ids"] == ["spiffe://mesh.local/service/web"]
+            degraded = status(health)[1]["degraded"]
+            assert [one["name"] for one in degraded] == ["workloads"]
+            metrics = status(health, "/metrics")[1]
+            shown = set(
+                re.findall(r"^mesh_workload_[a-z0-9_]+?(?=_bucket|_count|_sum|[ {])", metrics, re.M)
+            )
+            assert shown == {name for name in MEASURED if name.startswith("mesh_workload_")}
+            assert "mesh_workload_ca_trouble 1.0" in metrics
             own_node.agent.wait_for(r"new work is refused|expired")
+            assert status(health)[0] == 503
             with workload(own_node.socket) as other:
                 assert other.told()["ids"] == ["spiffe://mesh.local/service/web"]
 

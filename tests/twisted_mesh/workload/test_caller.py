@@ -177,3 +177,23 @@ def test_a_directory_that_hangs_keeps_nobody_for_longer_than_its_own_name() -> N
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+def test_a_process_of_a_namespace_that_we_cannot_look_into_is_known_by_its_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An agent in a container, and a caller from outside of it: ``/proc`` does not have it."""
+
+    def nowhere(_: object) -> int:
+        raise FileNotFoundError("it is in another namespace")
+
+    monkeypatch.setattr(handle.ProcessHandle, "_place", nowhere)
+    reactor, told = Turning(), list[str]()
+    with calling() as process:
+        caller = attested(process, reactor)
+        caller.watch(lambda: told.append("gone"))
+        assert not caller.has_gone()
+        process.exit()
+        reactor.turn()
+        assert told == ["gone"]
+        assert caller.has_gone()
