@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pki.serial import serial_hex
 from tests.peers.building import go_peer
-from tests.recipes.estate import blocks
+from tests.recipes.estate import REFUSED, Identity, blocks
 from tests.recipes.workloads import Node, node
 from tests.running import Running, until
 
@@ -109,6 +110,36 @@ def test_our_client_is_let_in_by_a_go_server(machine: Node) -> None:
         *("--source", machine.source, "--spiffe-id", go),
     )
     assert done.returncode != 0
+
+
+def test_go_lets_the_revoked_in_as_the_page_tells_and_a_server_of_ours_does_not(
+    machine: Node,
+) -> None:
+    go = machine.entry("go-server", "--dns", "localhost")
+    ours = machine.entry("api-server", "--dns", "localhost")
+    files = machine.home / "web"
+    machine.mesh.start_agent(files).stop()
+    web = Identity(files)
+    server = machine.mesh.start_server(
+        "--source", machine.source, "--spiffe-id", ours, "--trust-domain", "mesh.local"
+    )
+    theirs = peer(machine, "serve", "spiffe://mesh.local/service/web", who=go)
+    port = int(theirs.wait_for(r"listening (\d+)")[1])
+    assert web.get(port)
+    assert seen(web, machine.mesh.port)
+    done = machine.mesh.ctl("cert", "revoke", "--serial", serial_hex(web.serial), "--yes")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not seen(web, machine.mesh.port), lambda: server.text)
+    assert web.get(port), "docs/recipes/go.md says that it is let in"
+
+
+def seen(web: Identity, port: int) -> bool:
+    """Whether a server of ours lets it in: there is nothing at /."""
+    try:
+        answer, _ = web.talk(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\r\n\r\n")
+    except REFUSED:
+        return False
+    return b" 404 " in answer
 
 
 def test_our_server_and_client_live_on_a_workload_api_of_go_spiffes(machine: Node) -> None:
