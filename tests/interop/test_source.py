@@ -1,16 +1,19 @@
 """A service on an agent's Workload API: what its CA decides reaches it through the agent, and no CA is asked."""
 
 import json
+import os
 import ssl
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from pki.serial import serial_hex
 from tests.recipes.estate import Identity
 from tests.recipes.workloads import Node, node
-from tests.running import until
+from tests.running import is_listening, mesh, until
 
 SMALL = "tests/twisted_mesh/workload/test_source.py::"
 
@@ -82,3 +85,38 @@ def test_a_server_goes_on_while_its_agent_is_away(machine: Node) -> None:
     server.wait_for("gives nothing new")
     with Identity(files).connected(machine.mesh.port) as connection:
         assert is_open(connection)
+
+
+@pytest.mark.interop(SMALL + "test_a_rotation_is_pushed")
+def test_a_connection_stays_through_rotations_which_new_ones_see(machine: Node) -> None:
+    ours = machine.entry("api-server", "--ttl", "6s", "--dns", "localhost")
+    server = machine.mesh.start_server(
+        "--source", machine.source, "--trust-domain", "mesh.local", "--spiffe-id", ours
+    )
+    files = machine.home / "caller"
+    machine.mesh.start_agent(files)
+    caller = Identity(files)
+    with caller.connected(machine.mesh.port) as connection:
+        assert is_open(connection)
+        server.wait_for("Certificate rotation complete", count=2)
+        assert is_open(connection)
+        with caller.connected(machine.mesh.port) as other:
+            assert is_open(other)
+            assert other.getpeercert(binary_form=True) != connection.getpeercert(binary_form=True)
+
+
+@pytest.mark.interop(SMALL + "test_the_first_answer_brings_an_identity_and_whom_to_believe")
+def test_one_machine_needs_no_agent(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory, mesh(tmp_path) as running:
+        socket = Path(directory, "s")
+        ca = running.start_ca("--workload-socket", str(socket))
+        until(lambda: is_listening(socket), lambda: ca.text)
+        ours = "spiffe://mesh.local/service/api-server"
+        selector = f"unix:uid:{os.getuid()}"
+        done = running.ctl("entry", "create", "--spiffe-id", ours, "--selector", selector)
+        assert done.returncode == 0, done.stderr
+        source = ("--source", f"workload:unix://{socket}", "--trust-domain", "mesh.local")
+        running.start_server(*source)
+        done = running.client(*source, "--format", "json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["server_id"] == ours

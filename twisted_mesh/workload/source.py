@@ -45,7 +45,7 @@ PATIENCE = 10.0
 #: Seconds between two attempts: at first, and at most. A local socket costs little to try.
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 #: The same where the Workload API said that there is nothing for us, or that we asked amiss: an entry may come.
-DENIED_PAUSE, LONGEST_DENIED_PAUSE = 1.0, 30.0
+DENIED_PAUSE, LONGEST_DENIED_PAUSE = 1.0, 10.0
 #: Whoever may be an agent, where nobody is named.
 AGENT = CaUser(None, "the agent", "another --source")
 _START = "start the agent that is to listen there, or name its socket with --source workload:unix:///PATH"
