@@ -1,4 +1,4 @@
-"""``pki-inspect``: shows certificates, judges chains, lints, and looks at TLS servers.
+"""``pki-inspect``: shows certificates, judges chains, lints, looks at TLS servers, and tells what belongs together.
 
 Nothing is imported here but click: a command loads cryptography when it runs, so ``--help`` is quick.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twisted_mesh.cli.inspect_fingerprint import fingerprint
 from twisted_mesh.cli.inspect_input import (
     AT,
     FORMAT,
@@ -24,6 +25,8 @@ from twisted_mesh.cli.inspect_input import (
     spiffe_patterns,
 )
 from twisted_mesh.cli.inspect_lint import lint
+from twisted_mesh.cli.inspect_match import match
+from twisted_mesh.cli.inspect_needs_renewal import needs_renewal
 from twisted_mesh.cli.inspect_probe import probe
 from twisted_mesh.cli.program import (
     CONTEXT,
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
 def cli() -> None:
     """Show certificates and CSRs, verify chains, lint, look at TLS servers, and explain codes.
 
-    Exit status: 0 shown, valid or without findings; 1 invalid, refused, or findings; 2 the input or the
+    And what to pin by (fingerprint), whether it is time to renew, and whether keys and certificates match.
+
+    Exit status: 0 yes, shown, valid or without findings; 1 no, invalid, refused, or findings; 2 the input or the
     options cannot be used, or not all of the input could be read: the rest is shown; 3 (probe) the server
     cannot be reached in time, or speaks no TLS.
 
@@ -53,6 +58,9 @@ def cli() -> None:
       pki-inspect verify svid.pem --roots root.crt
       pki-inspect lint svid.pem root.crt
       pki-inspect probe localhost:9443 --svid me
+      pki-inspect fingerprint root.crt
+      pki-inspect needs-renewal svid.pem --within 8h
+      pki-inspect match svid.pem svid_key.pem
       pki-inspect explain unknown-authority
     """
 
@@ -294,6 +302,9 @@ def _code(text: str) -> "Code":
 
 cli.add_command(lint)
 cli.add_command(probe)
+cli.add_command(fingerprint)
+cli.add_command(needs_renewal)
+cli.add_command(match)
 with_version(cli)
 
 
