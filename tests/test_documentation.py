@@ -54,6 +54,9 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
         [sys.executable, ROOT / "bin" / "pki-inspect", "verify"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "lint"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "probe"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "fingerprint"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "needs-renewal"],
+        [sys.executable, ROOT / "bin" / "pki-inspect", "match"],
         [sys.executable, ROOT / "bin" / "pki-inspect", "explain"],
     ),
 }
