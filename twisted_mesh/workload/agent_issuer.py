@@ -253,7 +253,7 @@ class AgentIssuer(Service):
                 entry for document in documents if (entry := self._read(document)) is not None
             )
             _log.info(
-                "The CA has {count} entries for the workloads of this machine",
+                "Known entries for the workloads of this machine: {count}",
                 event="workload-entries",
                 count=len(self._entries),
             )

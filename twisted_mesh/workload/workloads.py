@@ -288,7 +288,7 @@ class Workloads:
         if refusal is not None:
             meters.REFUSALS.labels("yes" if refusal.is_final else "no").inc()
             _log.info(
-                "PID {pid} of user {uid} has nothing ({codes}): {why}",
+                "PID {pid} of user {uid} has nothing: {why}",
                 event="workload-refused",
                 pid=following.caller.pid,
                 uid=following.caller.uid,
