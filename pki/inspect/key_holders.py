@@ -21,6 +21,7 @@ from pki.svid.x509svid import subject_of
 
 #: A bundle in JSON does not say whose it is, and its fingerprints do not depend on it.
 _SOMEBODYS = TrustDomain("bundle.invalid")
+_PUBLIC_KEYS = (PUBLIC_KEY, "RSA PUBLIC KEY")
 _CURE = "give a certificate, a CSR or a key"
 
 
@@ -90,7 +91,7 @@ def _holders(part: Held, data: bytes, *, is_first: bool) -> Iterator[KeyHolder]:
         elif part.label == REQUEST:
             csr = x509.load_der_x509_csr(part.der)
             yield KeyHolder("CSR", _subject_of_csr(csr), spki_der(csr.public_key()))
-        elif part.label == PUBLIC_KEY:
+        elif part.label in _PUBLIC_KEYS:
             yield KeyHolder("public key", "", spki_der(load_der_public_key(part.der)))
     except HOSTILE_INPUT:
         raise Malformed(

@@ -40,6 +40,8 @@ _RULE = "RFC 5280 section 6.1"
 #: cryptography's own default, and the most that it can count to.
 _DEPTH = 8
 _DEEPEST = 255
+#: Microseconds for a search of what was wrong: a system has a hundred roots and more.
+_SEARCH = 100_000
 #: What the verifier knows of keys of CAs.
 _WEB_KEYS = (RSAPublicKey, EllipticCurvePublicKey)
 
@@ -219,7 +221,7 @@ def _fits(asked: _Asked) -> _Validator:
 def _refusal(asked: _Asked, said: str) -> tuple[Path, list[Problem]]:
     """Why there is no good path: what is wrong with the best one that there is."""
     leaf = asked.presented[0]
-    search = PathSearch(asked.presented, asked.roots)
+    search = PathSearch(asked.presented, asked.roots, _SEARCH)
     paths: list[Path] = [(leaf,)] if leaf in asked.roots else search.paths()
     if not paths:
         path = search.furthest

@@ -109,6 +109,8 @@ def _unlinked(cert: x509.Certificate) -> LintedCertificate:
 def _looks(
     c: LintedCertificate, purpose: WebPurpose, *, is_leaf: bool, is_root: bool
 ) -> Iterator[_Look]:
+    # What an end of TLS presents is held to the rules for that, also where it is trusted by itself.
+    is_root = is_root and not (is_leaf and purpose.is_end_of_tls)
     yield _root_key if is_root else _key
     yield _root_identifier if is_root else certificate_lints.key_identifiers
     # Name constraints of either kind are heeded; the web allows that they are not critical.

@@ -61,6 +61,13 @@ def test_a_key_has_one_pin_wherever_it_stands(algorithm: KeyAlgorithm) -> None:
         assert key_holders(data)[0][0].pin == pin
 
 
+def test_older_forms_of_keys_are_read_too() -> None:
+    own = key("pinned", KeyAlgorithm.RSA_2048)
+    old = own.public_key.public_bytes(Encoding.PEM, PublicFormat.PKCS1)
+    for data in (old, private(own, kind=PrivateFormat.TraditionalOpenSSL)):
+        assert key_holders(data)[0][0].has_key_of(key_holders(public(own))[0][0])
+
+
 def test_a_certificate_has_the_fingerprint_that_the_ca_prints() -> None:
     (root,), _ = key_holders(mesh().bundle.to_pem())
     assert root.fingerprint == str(Fingerprint.of(mesh().root.certificate))

@@ -16,7 +16,7 @@ from pki.inspect.mail_name import MailAddress, mail_problem
 from pki.inspect.web_path import WebVerdict, judge_web, web_problems
 from pki.inspect.web_rules import WebPurpose
 from pki.issuing.authority import Authority
-from pki.issuing.profile import BACKDATE, ROOT
+from pki.issuing.profile import BACKDATE, ROOT, WORKLOAD
 from pki.keys import KeyAlgorithm, key_id
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from tests.authorities import DAY, HOUR, NOW, forge, forge_issuing, forge_root, key, mesh, rsa_key
@@ -130,6 +130,35 @@ def test_usages_and_names_of_an_svid_may_be_critical(critical: bool) -> None:
             [leaf, mesh().issuing.certificate], mesh().bundle.roots, NONE, now=NOW, purpose=purpose
         )
         assert codes(found) == []
+
+
+def test_an_svid_may_have_no_subject() -> None:
+    names = forge(mesh().issuing).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    leaf = forge(
+        mesh().issuing,
+        subject=x509.Name([]),
+        replace={x509.SubjectAlternativeName: (names.value, True)},
+    )
+    for purpose in (SERVER, CLIENT, ANY):
+        found = judge_web(
+            [leaf, mesh().issuing.certificate], mesh().bundle.roots, NONE, now=NOW, purpose=purpose
+        )
+        assert codes(found) == []
+
+
+def test_a_server_may_be_trusted_by_itself_alone() -> None:
+    own = named("shop.example")
+    leaf = forge(
+        None,
+        WORKLOAD,
+        subject=own,
+        issuer_name=own,
+        replace={**hosts("shop.example"), **usages(SERVER_AUTH)},
+    )
+    for trusted, wanted in (([leaf], []), ([root().certificate], ["unknown-authority"])):
+        found = judge_web([leaf], trusted, NONE, now=NOW, purpose=SERVER)
+        assert codes(found) == wanted
+        assert found.path == (leaf,)
 
 
 def _constrained(permitted: str) -> Authority:
