@@ -161,13 +161,13 @@ def test_a_server_may_be_trusted_by_itself_alone() -> None:
         assert found.path == (leaf,)
 
 
-def _constrained(permitted: str) -> Authority:
+def _constrained(permitted: str, *, critical: bool = False) -> Authority:
     constraints = x509.NameConstraints([x509.DNSName(permitted)], None)
     return forge_issuing(
         root(),
         83,
         subject=named("constrained"),
-        replace={**_ANONYMOUS, x509.NameConstraints: (constraints, False)},
+        replace={**_ANONYMOUS, x509.NameConstraints: (constraints, critical)},
     )
 
 
@@ -328,6 +328,16 @@ VECTORS: dict[str, tuple[Callable[[], WebVerdict], list[str]]] = {
     ),
     "an issuing CA": (lambda: judged(issuing().certificate, CA, ()), []),
     "a root": (lambda: judged(root().certificate, CA, ()), []),
+    "a CA with critical constraints": (
+        lambda: judged(_constrained("shop.example", critical=True).certificate, CA, ()),
+        [],
+    ),
+    "below a CA with critical constraints": (
+        lambda: judged(
+            server(issuer=(ca := _constrained("shop.example", critical=True))), ANY, [ca]
+        ),
+        [],
+    ),
     "an issuing CA below one that may have none": (
         lambda: judged(forge_issuing(issuing(), 87, subject=named("below")).certificate, CA),
         ["path-too-long"],
