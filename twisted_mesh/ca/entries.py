@@ -95,7 +95,7 @@ class RegistrationEntries:
     _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
     _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
     _by_parent: dict[SpiffeId, tuple[RegistrationEntry, ...]] = field(factory=dict, init=False)
-    """Of each agent, by id. While an agent's are the same, so is the tuple."""
+    """Of each agent, by age. While an agent's are the same, so is the tuple."""
     _by_agent: dict[str, list[RegistrationEntry]] = field(factory=dict, init=False)
     _banned: set[str] = field(factory=set, init=False)
     """Agents that may not come again."""
@@ -122,9 +122,15 @@ class RegistrationEntries:
 
     def all(self) -> list[Registered]:
         """Every entry: the default one, those of the file, those of the store, by id."""
-        found = [self._registered(stored) for stored in self._stored.values()]
-        found += [Registered(entry, Source.FILE, True) for entry in self.filed]
-        return sorted(found, key=lambda known: (known.source, known.entry.id))
+        return sorted(self.by_age(), key=lambda known: (known.source, known.entry.id))
+
+    def by_age(self) -> list[Registered]:
+        """Those of the file as they stand there, then those of the store, the oldest first.
+
+        A workload that has several IDs takes the first for its default.
+        """
+        filed = [Registered(entry, Source.FILE, True) for entry in self.filed]
+        return filed + [self._registered(stored) for stored in self._stored.values()]
 
     def find(self, entry_id: str) -> Registered:
         """Raises :class:`Unknown`."""
@@ -172,7 +178,7 @@ class RegistrationEntries:
         return entry if entry is not None and entry.parent is None else None
 
     def of_parent(self, agent_id: SpiffeId) -> tuple[RegistrationEntry, ...]:
-        """Those that count through that agent, by id; the same tuple until one of them is another."""
+        """Those that count through that agent, by age; the same tuple until one of them is another."""
         return self._by_parent.get(agent_id, ())
 
     def of_agent(self, name: str) -> tuple[RegistrationEntry, ...]:
@@ -374,7 +380,7 @@ class RegistrationEntries:
         self._banned = {name for name, own in agents.items() if any(e.is_ban for e in own)}
         index: dict[Selector, list[RegistrationEntry]] = defaultdict(list)
         children: dict[SpiffeId, list[RegistrationEntry]] = defaultdict(list)
-        self._honoured = {known.entry.id: known.entry for known in self.all() if known.is_honoured}
+        self._honoured = {known.entry.id: known.entry for known in self.by_age() if known.is_honoured}
         for entry in self._honoured.values():
             if entry.parent is not None:
                 children[entry.parent].append(entry)
@@ -385,7 +391,7 @@ class RegistrationEntries:
         before = self._by_parent
         self._by_parent = {}
         for agent, found in children.items():
-            new, old = tuple(sorted(found, key=lambda entry: entry.id)), before.get(agent)
+            new, old = tuple(found), before.get(agent)
             self._by_parent[agent] = old if old is not None and old == new else new
         for changed in tuple(self._watching):
             changed()

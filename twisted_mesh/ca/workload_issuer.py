@@ -127,16 +127,14 @@ class CaWorkloadIssuer(Service):
 
     def _entries(self) -> Sequence[RegistrationEntry]:
         """Those that count for whoever comes to the CA itself; the oldest first, those of the file before them."""
-        found = [
-            known
-            for known in self.ca.entries.all()
+        return tuple(
+            known.entry
+            for known in self.ca.entries.by_age()
             if known.is_honoured
             and known.entry.parent is None
             and known.entry.agent is None
             and not known.entry.is_of_token
-        ]
-        found.sort(key=lambda known: (known.created_at is not None, known.created_at or 0))
-        return tuple(known.entry for known in found)
+        )
 
     def _entries_changed(self) -> None:
         found = self._entries()

@@ -293,12 +293,12 @@ def test_a_token_is_told_of_with_the_agent(api: Api) -> None:
 # Waiting for entries.
 
 
-def test_an_agent_sees_its_own_entries_and_no_others(api: Api) -> None:
+def test_an_agent_sees_its_own_entries_by_age_and_no_others(api: Api) -> None:
     agent = api.joined()
-    first, second = sorted((api.entry(hint="main"), api.entry(MESH.member("service", "b"))))
+    made = [api.entry(MESH.member("service", f"s{n}"), hint=f"h{n}") for n in range(6)]
     api.entry(parent=MESH.member("mesh", "agent", "node-2"))
     told = api.ask(agent, "GET", "/api/v1/agent/entries").json
-    assert [entry["id"] for entry in told["entries"]] == [first, second]
+    assert [entry["id"] for entry in told["entries"]] == made
     again = api.ask(agent, "GET", f"/api/v1/agent/entries?after={told['version']}").json
     assert again == told
 
