@@ -52,6 +52,7 @@ class MemoryIssuer:
     ca: MemoryCa
     trust_domain: TrustDomain
     now_sources: Sources
+    agent: str | None = None
     _watchers: list[Callable[[], None]] = field(factory=list)
 
     def sources(self) -> Sources:
