@@ -125,9 +125,14 @@ class CertificateAuthority:
             if known is not None:
                 return self._signed_before(known)
             if token is not None and token.spent_at is not None:
+                agent = request.spiffe_id.agent
+                how = (
+                    "mesh-ctl token create"
+                    if agent is None
+                    else f"mesh-ctl agent token create {agent}"
+                )
                 raise TokenSpent(
-                    "this join token has bought a certificate for another CSR: have a new one made "
-                    "(mesh-ctl token create)"
+                    f"this join token has bought a certificate for another CSR: have a new one made ({how})"
                 )
             purchase = Purchase(principal, granted, request_key, token)
             return await self._sign(request, purchase)

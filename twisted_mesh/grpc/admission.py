@@ -1,5 +1,6 @@
 """Who may be connected and call: at most so many, and of one caller at most so many."""
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
@@ -10,6 +11,10 @@ from twisted.internet.interfaces import ITransport
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.connection import Limits, log
 from twisted_mesh.grpc.status import GrpcError, Status
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
+
+#: Who is hung up on may come again at once, any number of times.
+_LOGGED = Rate(1, 10)
 
 
 @define(eq=False)
@@ -23,13 +28,14 @@ class Admission:
     """What calls are told that come too late."""
     is_draining: bool = False
     connections: int = 0
+    _log: LimitedLog = field(factory=lambda: LimitedLog(log, _LOGGED, time.monotonic), init=False)
     _calls: Counter[Hashable] = field(factory=Counter, init=False)
     _connections: Counter[Hashable] = field(factory=Counter, init=False)
 
     def enter(self) -> bool:
         """Take a connection in, where there is room."""
         if self.is_draining or self.connections >= self.limits.connections:
-            log.warn(
+            self._log.warn(
                 "a gRPC connection was hung up on: {count} are open",
                 event="grpc-full",
                 count=self.connections,

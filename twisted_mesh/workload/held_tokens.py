@@ -48,6 +48,8 @@ class HeldTokens:
     rate: Rate = RATE
     _kept: OrderedDict[_Key, _Kept] = field(factory=OrderedDict, init=False)
     _waiting: dict[_Key, list[Deferred[JwtSvid]]] = field(factory=dict, init=False)
+    _entries: Container[str] | None = field(default=None, init=False)
+    """Those that count; None before anybody has said which. What comes too late for them is not kept."""
     _buckets: TokenBuckets = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -97,12 +99,13 @@ class HeldTokens:
 
     def keep(self, entries: Container[str]) -> None:
         """Forget those that were bought by any other entry."""
+        self._entries = entries
         for key in [key for key in self._kept if key[0] not in entries]:
             del self._kept[key]
 
     def forget_all(self) -> None:
         """Have none any more."""
-        self._kept.clear()
+        self.keep(())
 
     async def _make(
         self,
@@ -123,10 +126,11 @@ class HeldTokens:
             outcome = error
         else:
             meters.ISSUED.labels("jwt").inc()
-            until = asked_at + (outcome.expires_at - asked_at) / 2
-            self._kept[key] = _Kept(outcome, until, kid_of(outcome.token))
-            while len(self._kept) > _MOST:
-                self._kept.popitem(last=False)
+            if self._entries is None or bought.entry.id in self._entries:
+                until = asked_at + (outcome.expires_at - asked_at) / 2
+                self._kept[key] = _Kept(outcome, until, kid_of(outcome.token))
+                while len(self._kept) > _MOST:
+                    self._kept.popitem(last=False)
         for waiter in self._waiting.pop(key):
             if waiter.called:
                 continue

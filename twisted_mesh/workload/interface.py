@@ -105,6 +105,8 @@ class Refusal:
     It is told PERMISSION_DENIED, as the Workload API's specification has it where no identity is issued: it stops
     using what it had, and asks again with a backoff. Else nothing can be said or signed just now: UNAVAILABLE.
     """
+    is_last: bool = False
+    """Whether nobody is followed by it: no other answer will come, and the stream has to end, to be asked for again."""
 
 
 @frozen

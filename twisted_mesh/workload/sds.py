@@ -216,7 +216,7 @@ class _Session(Generic[_R]):
 
         Who meets no entry is told so once, and waits when it comes again: an Envoy's own pause grows to half a
         minute, and the entry that it waits for is to reach it at once. Where not even bundles are known, no entry
-        would change anything.
+        would change anything. Who has too many streams already would wait for ever.
         """
         refusal = snapshot.refusal
         if refusal is None:
@@ -225,6 +225,8 @@ class _Session(Generic[_R]):
             if snapshot.bundles is None or not self._told.knows(self._caller, str(refusal.problem)):
                 raise refused(refusal)
             return Offer()
+        elif refusal.is_last:
+            raise refused(refusal)
         return Offer.of(snapshot)
 
     def _note(self, snapshot: Snapshot) -> None:

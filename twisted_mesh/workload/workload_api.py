@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
+from pki.jwt_svid.claims import BadAudience, demand_audience
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, streaming, unary
@@ -219,6 +220,10 @@ class WorkloadApi:
         try:
             spiffe_id = SpiffeId.parse(wanted.spiffe_id) if wanted.spiffe_id else None
         except NotASpiffeId as error:
+            raise GrpcError(Status.INVALID_ARGUMENT, str(error)) from None
+        try:
+            demand_audience(wanted.audience)
+        except BadAudience as error:
             raise GrpcError(Status.INVALID_ARGUMENT, str(error)) from None
         caller = caller_of(call)
         snapshot = await self._snapshot(caller)

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.spiffe import SpiffeId
-from twisted_mesh.limits.rate_limit import Busy
+from twisted_mesh.limits.rate_limit import Busy, Rate, TokenBuckets
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import codes, logger
 from twisted_mesh.runtime.tasks import Ticker
@@ -38,6 +38,8 @@ _log = logger("workload")
 MOST_OF_PROCESS, MOST_OF_USER = 64, 8192
 #: Seconds between two looks at what is due, and at whether callers are still the programs that they were.
 _TICK, _LOOK_AT_CALLERS = 0.5, 5.0
+#: Refusals of one user's processes that are logged for everybody to see: any process may ask in a loop.
+_LOGGED = Rate(1, 60)
 
 
 class NothingSigned(PkiError):
@@ -99,12 +101,14 @@ class Workloads:
     """All that are open, the oldest first."""
     _of_process: Counter[Hashable] = field(factory=Counter, init=False)
     _of_user: Counter[Hashable] = field(factory=Counter, init=False)
+    _logged: TokenBuckets = field(init=False)
     _unwatch: Callable[[], None] = field(default=lambda: None, init=False)
     _tickers: list[Ticker] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.svids = HeldSvids(self.issuer, self.clock, self.now, self.rotate_at)
         self.tokens = HeldTokens(self.issuer, self.clock, self.now)
+        self._logged = TokenBuckets(_LOGGED, self.clock.seconds)
         self._sources = self.issuer.sources()
         self._rights = Rights(self._sources.entries, self.issuer.agent)
         self._tickers = [
@@ -151,7 +155,8 @@ class Workloads:
         refusal = self._no_room(caller)
         if refusal is not None:
             following.is_over = True
-            self._tell(following, Snapshot(None, (), Refusal(refusal, is_final=False)))
+            full = Refusal(refusal, is_final=False, is_last=True)
+            self._tell(following, Snapshot(None, (), full))
             return following
         self._following[following] = None
         self._of_process[process_of(caller)] += 1
@@ -166,9 +171,7 @@ class Workloads:
         """A token for each identity of ``caller``, or for that one. Raises :class:`PkiError`."""
         if caller.has_gone():
             raise _gone()
-        sources = self._sources
-        if sources.is_over:
-            raise sources.problem or AgentOut("this agent may serve no workloads any more")
+        self._demand_rights(caller, ())
         found = self._rights.of(caller.selectors)
         bought = [one for one in found if spiffe_id in (None, one.spiffe_id)]
         if not bought:
@@ -178,7 +181,17 @@ class Workloads:
         ]
         if caller.has_gone():
             raise _gone()
+        self._demand_rights(caller, bought)
         return tokens
+
+    def _demand_rights(self, caller: ICaller, bought: Sequence[Bought]) -> None:
+        """Nobody can revoke a token: who loses the right while it is made does not get it. Raises :class:`PkiError`."""
+        sources = self._sources
+        if sources.is_over:
+            raise sources.problem or AgentOut("this agent may serve no workloads any more")
+        has = {one.key for one in self._rights.of(caller.selectors)}
+        if not has.issuperset(one.key for one in bought):
+            raise self._refusal(caller).problem
 
     def heard(self) -> None:
         """The issuer has something new."""
@@ -287,7 +300,8 @@ class Workloads:
         refusal = snapshot.refusal
         if refusal is not None:
             meters.REFUSALS.labels("yes" if refusal.is_final else "no").inc()
-            _log.info(
+            is_flood = self._logged.take(str(following.caller.uid)) > 0
+            (_log.debug if is_flood else _log.info)(
                 "PID {pid} of user {uid} has nothing: {why}",
                 event="workload-refused",
                 pid=following.caller.pid,

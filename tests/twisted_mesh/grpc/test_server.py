@@ -10,10 +10,13 @@ from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 
 from pki.errors import PkiError
 from tests.twisted_mesh.grpc.raw import ECHO, FOLLOW, TALK, Caller, Served
+from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Wire
+from twisted_mesh.grpc import admission
 from twisted_mesh.grpc.framing import frame
 from twisted_mesh.grpc.server import Limits, streaming
 from twisted_mesh.grpc.status import GrpcError, Status
@@ -356,6 +359,18 @@ def test_beyond_all_connections_one_is_hung_up_on() -> None:
     assert len(served.server.connections) == 2
     kept[0].protocol.connectionLost()
     assert Caller(served).call().status is Status.OK
+
+
+def test_who_is_hung_up_on_again_and_again_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = RecordingLog()
+    monkeypatch.setattr(admission, "log", log)
+    served = Served(limits=Limits(connections=0))
+    for _ in range(50):
+        assert Caller(served).wire.aborted
+    warned = [event for event in log.events if event["log_level"] is LogLevel.warn]
+    assert 10 <= len(warned) < 20
 
 
 # Floods.

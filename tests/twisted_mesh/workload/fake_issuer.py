@@ -146,6 +146,9 @@ class FakeIssuer:
         ttl: timedelta | None,
     ) -> JwtSvid:
         self.tokens.append((entry.id, tuple(audience)))
+        if self.waits:
+            self.waiting.append(Deferred())
+            await self.waiting[-1]
         if self.trouble is not None:
             raise self.trouble
         spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))

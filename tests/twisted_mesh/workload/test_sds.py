@@ -22,6 +22,7 @@ from twisted_mesh.grpc.client import ClientCall, GrpcChannel
 from twisted_mesh.grpc.server import GrpcServer
 from twisted_mesh.grpc.status import GrpcError, Status
 from twisted_mesh.workload import sds
+from twisted_mesh.workload.interface import Refusal, Snapshot
 from twisted_mesh.workload.sds_messages import (
     DELTA_SECRETS,
     FETCH_SECRETS,
@@ -183,6 +184,16 @@ def test_who_has_no_right_any_more_is_told_so_and_why(mesh: Mesh) -> None:
     mesh.workloads.tell(refusing(PkiError("its entry is gone"), final=True))
     error = ended(call)
     assert (error.status, error.text) == (Status.PERMISSION_DENIED, "its entry is gone")
+
+
+@pytest.mark.parametrize("path", [STREAM_SECRETS, DELTA_SECRETS], ids=["stream", "delta"])
+def test_who_has_too_many_streams_is_told_so_and_does_not_wait_for_ever(
+    mesh: Mesh, path: str
+) -> None:
+    full = Refusal(PkiError("64 streams are open"), is_final=False, is_last=True)
+    mesh.workloads.tell(Snapshot(None, (), full))
+    error = ended(mesh.open(path))
+    assert (error.status, error.text) == (Status.UNAVAILABLE, "64 streams are open")
 
 
 @pytest.mark.parametrize("path", [STREAM_SECRETS, DELTA_SECRETS], ids=["stream", "delta"])

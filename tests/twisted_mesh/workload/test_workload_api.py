@@ -117,6 +117,16 @@ def test_what_the_ca_says_to_the_wish_for_a_token_is_told(error: PkiError, statu
         assert (refusal.status, refusal.text) == (status, str(error))
 
 
+def test_an_audience_that_no_token_can_be_for_is_not_asked_the_ca() -> None:
+    """The CA's own answer to a long one may be that the request is too large, which looks as if it could pass."""
+    with calling() as caller:
+        asked = JwtSvidRequest(["a" * 100_000]).encode()
+        refusal = caller.refusal(messages.FETCH_JWT_SVID, asked)
+        assert refusal.status is Status.INVALID_ARGUMENT
+        assert "at most 512 characters" in refusal.text
+        assert not caller.workloads.asked
+
+
 def test_no_token_at_all_is_a_denial() -> None:
     with calling(FakeWorkloads(tokens=[])) as caller:
         assert caller.status(messages.FETCH_JWT_SVID) is Status.PERMISSION_DENIED

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 
 from pki.codes import Code
 from pki.errors import PkiError
@@ -22,13 +24,14 @@ from tests.twisted_mesh.attest.processes import (
     outcome,
     process_attestor,
 )
+from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.workload.fake_issuer import FakeIssuer, Told, Turning, entry
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.limits.rate_limit import RateLimited
-from twisted_mesh.workload import held_svids
+from twisted_mesh.workload import held_svids, workloads
 from twisted_mesh.workload.caller import Caller, CallerGone, Callers
 from twisted_mesh.workload.interface import Bundles
-from twisted_mesh.workload.workloads import Workloads
+from twisted_mesh.workload.workloads import AgentOut, Workloads
 
 pytestmark = only_linux
 US = f"unix:uid:{os.geteuid()}"
@@ -360,6 +363,8 @@ def test_streams_of_one_process_and_of_one_user_have_bounds(machine: Machine) ->
     is_final, why = machine.follow().refused
     assert not is_final
     assert "this process has 2 streams open" in why
+    assert (refusal := machine.follow().last.refusal) is not None
+    assert refusal.is_last
     with calling() as process:
         other = outcome(machine.workloads.caller(Transport(process.connected)))
         assert isinstance(other, Caller)
@@ -415,6 +420,38 @@ def test_tokens_of_an_entry_that_goes_are_forgotten(machine: Machine) -> None:
     assert len(machine.workloads.tokens) == 0
     with pytest.raises(PkiError, match="no identity issued"):
         outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+
+
+@pytest.mark.parametrize("lost", ["entry", "agent"])
+def test_a_token_that_comes_after_the_right_went_is_neither_handed_out_nor_kept(
+    machine: Machine, lost: str
+) -> None:
+    issuer = machine.issuer
+    issuer.say(entries=[entry("a", US)])
+    issuer.waits = True
+    asked = Deferred.fromCoroutine(machine.workloads.jwt_svids(machine.caller(), ["x"], None))
+    if lost == "entry":
+        issuer.say(entries=[])
+    else:
+        issuer.say(problem=AgentOut("it is banned"), is_over=True)
+    issuer.answer()
+    with pytest.raises(PkiError, match="no identity issued" if lost == "entry" else "it is banned"):
+        asked.result.raiseException()
+    asked.addErrback(lambda _: None)
+    assert len(machine.workloads.tokens) == 0
+
+
+def test_who_asks_in_a_loop_does_not_fill_the_log(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RecordingLog()
+    monkeypatch.setattr(workloads, "_log", log)
+    caller = machine.caller()
+    for _ in range(200):
+        machine.workloads.follow(caller, Told()).stop()
+    shown = [event for event in log.events if event["log_level"] is LogLevel.info]
+    assert len(shown) == 60
+    assert log.count("workload-refused") == 200
 
 
 def test_a_token_of_another_id_is_refused_with_the_reason(machine: Machine) -> None:

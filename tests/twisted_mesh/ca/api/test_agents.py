@@ -380,6 +380,16 @@ def test_all_that_it_obtained_is_revoked_and_it_gets_no_more(api: Api, action: s
     assert (ended.facts["spiffe_id"], ended.facts["reason"]) == (str(NODE), "stolen")
 
 
+def test_a_spent_token_is_told_with_the_command_that_makes_another(api: Api) -> None:
+    token = api.made("POST", "/api/v1/agents", {"name": "node-1"})["token"]
+    for number, status in ((8, 201), (9, 409)):
+        csr = build_csr(key(number), NODE).decode()
+        asked = {"csr": csr, "requested_id": str(NODE), "token": token}
+        answer = api.ask(anonymous("tls:no-certificate"), "POST", "/api/v1/sign", asked)
+        assert answer.status == status
+    assert "mesh-ctl agent token create node-1" in refusal(answer, 409)
+
+
 def test_an_evicted_agent_comes_again_with_another_token(api: Api) -> None:
     api.joined()
     entry = api.entry()
