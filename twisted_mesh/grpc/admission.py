@@ -15,6 +15,9 @@ from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 
 #: Who is hung up on may come again at once, any number of times.
 _LOGGED = Rate(1, 10)
+#: How many times its connections a caller may have, of which those beyond once are only told so; and how much of all
+#: connections one group of callers may.
+_TOLD, _OF_GROUP = 2, 0.75
 
 
 @define(eq=False)
@@ -24,6 +27,8 @@ class Admission:
     limits: Limits
     admit: Callable[[ITransport], Awaitable[object]]
     key_of: Callable[[object], Hashable]
+    group_of: Callable[[object], Hashable]
+    """Which callers share most of all connections, and leave the rest to others; None for no such bound."""
     farewell: GrpcError
     """What calls are told that come too late."""
     is_draining: bool = False
@@ -31,6 +36,7 @@ class Admission:
     _log: LimitedLog = field(factory=lambda: LimitedLog(log, _LOGGED, time.monotonic), init=False)
     _calls: Counter[Hashable] = field(factory=Counter, init=False)
     _connections: Counter[Hashable] = field(factory=Counter, init=False)
+    _groups: Counter[Hashable] = field(factory=Counter, init=False)
 
     def enter(self) -> bool:
         """Take a connection in, where there is room."""
@@ -44,15 +50,33 @@ class Admission:
         self.connections += 1
         return True
 
-    def leave(self, key: Hashable) -> None:
+    def leave(self, key: Hashable, group: Hashable) -> None:
         """A connection is over that was let in; it was of that caller, where one was counted."""
         self.connections -= 1
         if key in self._connections:
             _less(self._connections, key)
+        if group in self._groups:
+            _less(self._groups, group)
 
-    def too_many_connections(self, key: Hashable) -> GrpcError | None:
+    def is_flood(self, key: Hashable, group: Hashable) -> bool:
+        """Whether another connection of that caller is to be hung up on: who is told why holds a place meanwhile."""
+        if self._connections[key] >= _TOLD * self.limits.connections_of_caller:
+            who = "process"
+        elif group is not None and self._groups[group] >= self.limits.connections * _OF_GROUP:
+            who = "user"
+        else:
+            return False
+        self._log.warn(
+            "a gRPC connection was hung up on: its {who} has too many open",
+            event="grpc-flood",
+            who=who,
+        )
+        return True
+
+    def too_many_connections(self, key: Hashable, group: Hashable) -> GrpcError | None:
         """Count a connection as that caller's; what to say where that has more than it may."""
         self._connections[key] += 1
+        self._groups[group] += 1
         if self._connections[key] <= self.limits.connections_of_caller:
             return None
         return GrpcError(

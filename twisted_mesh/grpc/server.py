@@ -48,6 +48,10 @@ async def _nobody(transport: ITransport) -> object:
     return transport
 
 
+def _none(caller: object) -> Hashable:
+    return None
+
+
 class GrpcServer(Factory):
     """Listens for gRPC, without TLS: for unix sockets, or behind what has done the handshake."""
 
@@ -60,17 +64,21 @@ class GrpcServer(Factory):
         *,
         admit: Callable[[ITransport], Awaitable[object]] = _nobody,
         key_of: Callable[[object], Hashable] = id,
+        group_of: Callable[[object], Hashable] = _none,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         farewell: str = "this server is being stopped",
     ) -> None:
         """``admit`` says who is at the other end; its calls wait for that, and what it raises ends them.
 
-        ``key_of`` is what makes two connections those of one caller, for what one caller may have open.
+        ``key_of`` is what makes two connections those of one caller, for what one caller may have open; ``group_of``
+        what makes two callers those of one user, who may have three quarters of all connections.
         """
         self.reactor = reactor
         self.methods = methods
         self.connections: set[ServerConnection] = set()
-        self._admission = Admission(limits, admit, key_of, GrpcError(Status.UNAVAILABLE, farewell))
+        self._admission = Admission(
+            limits, admit, key_of, group_of, GrpcError(Status.UNAVAILABLE, farewell)
+        )
         self._emptied: Deferred[None] | None = None
         self._ticker = Ticker(reactor, _LOOK, self._look, "the gRPC server", log)
 

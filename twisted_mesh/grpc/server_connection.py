@@ -42,6 +42,7 @@ class ServerConnection(GrpcConnection):
         self.calls: dict[int, Call] = {}
         self.caller: object = None
         self._key: Hashable = self
+        self._group: Hashable = self
         self._admission = admission
         self._tell_gone = gone
         self._refusal: GrpcError | None = None
@@ -68,8 +69,14 @@ class ServerConnection(GrpcConnection):
             self.caller = await self._admission.admit(self.transport)
             if self.is_lost:
                 return
-            self._key = self._admission.key_of(self.caller)
-            self._refusal = self._admission.too_many_connections(self._key)
+            key = self._admission.key_of(self.caller)
+            group = self._admission.group_of(self.caller)
+            if self._admission.is_flood(key, group):
+                # Later: this very coroutine would be cancelled by it.
+                self.reactor.callLater(0, self.abort)
+                return
+            self._key, self._group = key, group
+            self._refusal = self._admission.too_many_connections(key, group)
         except CancelledError:
             raise
         except GrpcError as error:
@@ -261,7 +268,7 @@ class ServerConnection(GrpcConnection):
 
     def ended(self) -> None:
         """All its calls are over with it."""
-        self._admission.leave(self._key)
+        self._admission.leave(self._key, self._group)
         self._tell_gone(self)
         if self._admitting is not None:
             self._admitting.cancel()

@@ -93,6 +93,7 @@ class WorkloadSocket:
             methods,
             admit=self.workloads.caller,
             key_of=_key_of,
+            group_of=_user_of,
             limits=evolve(Limits(), connections=_room()),
             farewell="whoever serves the workloads of this machine is being stopped: connect again in a moment",
         )
@@ -177,6 +178,10 @@ class WorkloadSocket:
 
 def _key_of(caller: object) -> Hashable:
     return process_of(caller) if isinstance(caller, Caller) else id(caller)
+
+
+def _user_of(caller: object) -> Hashable:
+    return caller.uid if isinstance(caller, Caller) else None
 
 
 def _room() -> int:

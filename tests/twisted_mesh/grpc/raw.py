@@ -34,6 +34,7 @@ class Served:
     limits: Limits = field(factory=Limits)
     admit: Callable[[Any], Awaitable[object]] | None = None
     key_of: Callable[[object], Hashable] = id
+    group_of: Callable[[object], Hashable] = lambda _: None
     clock: Clock = field(factory=Clock)
     followed: list[Call] = field(factory=list)
     ended: list[Call] = field(factory=list)
@@ -48,7 +49,12 @@ class Served:
             TALK: bidirectional(self._talk),
         }
         self.server = GrpcServer(
-            self.clock, methods, limits=self.limits, key_of=self.key_of, **more
+            self.clock,
+            methods,
+            limits=self.limits,
+            key_of=self.key_of,
+            group_of=self.group_of,
+            **more,
         )
         self.server.doStart()
 

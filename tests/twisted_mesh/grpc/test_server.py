@@ -361,6 +361,37 @@ def test_beyond_all_connections_one_is_hung_up_on() -> None:
     assert Caller(served).call().status is Status.OK
 
 
+def test_who_has_twice_its_connections_is_hung_up_on_and_leaves_room_for_others() -> None:
+    whose = ["greedy"]
+    served = Served(
+        limits=Limits(connections=40, connections_of_caller=2), key_of=lambda _: whose[0]
+    )
+    for _ in range(100):
+        Caller(served)
+    served.clock.advance(0)
+    assert len(served.server.connections) == 4
+    whose[0] = "modest"
+    assert Caller(served).call().status is Status.OK
+
+
+def test_one_users_processes_leave_a_quarter_of_all_connections_to_others() -> None:
+    whose = ["greedy"]
+    served = Served(
+        limits=Limits(connections=40), key_of=lambda _: object(), group_of=lambda _: whose[0]
+    )
+    held = []
+    for _ in range(100):
+        held.append(Caller(served))
+        served.clock.advance(0)
+    assert len(served.server.connections) == 30
+    whose[0] = "modest"
+    assert Caller(served).call().status is Status.OK
+    whose[0] = "greedy"
+    for each in held[:30]:
+        each.protocol.connectionLost()
+    assert Caller(served).call().status is Status.OK
+
+
 def test_who_is_hung_up_on_again_and_again_does_not_fill_the_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
