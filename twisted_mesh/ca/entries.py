@@ -380,7 +380,9 @@ class RegistrationEntries:
         self._banned = {name for name, own in agents.items() if any(e.is_ban for e in own)}
         index: dict[Selector, list[RegistrationEntry]] = defaultdict(list)
         children: dict[SpiffeId, list[RegistrationEntry]] = defaultdict(list)
-        self._honoured = {known.entry.id: known.entry for known in self.by_age() if known.is_honoured}
+        self._honoured = {
+            known.entry.id: known.entry for known in self.by_age() if known.is_honoured
+        }
         for entry in self._honoured.values():
             if entry.parent is not None:
                 children[entry.parent].append(entry)
