@@ -518,6 +518,7 @@ def sent(ca: MemoryCa) -> tuple[list[bytes], bytes]:
     return chain, stapled(ca, svid.leaf, Standing.GOOD, timedelta(0))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # cryptography's, of odd names
 @given(st.data())
 def test_whatever_is_shown_and_stapled_is_judged_or_told_as_not(
     ca: MemoryCa, sent: tuple[list[bytes], bytes], data: st.DataObject
