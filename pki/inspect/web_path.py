@@ -27,12 +27,11 @@ from pki.inspect.web_rules import WebPurpose, above_problems, rule_problems, rul
 from pki.keys import key_id
 from pki.svid.certificate import (
     date_problems,
-    identifier_objection,
     is_self_issued,
     lasting_problems,
-    names_the_key,
 )
-from pki.svid.path import Link, Path, PathSearch
+from pki.svid.chain import broken_link
+from pki.svid.path import Path, PathSearch
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import issuer_of, subject_of
 
@@ -274,25 +273,9 @@ def _problems(path: Path, asked: _Asked) -> list[Problem]:
 def _unanchored(search: PathSearch) -> Problem:
     """Why the furthest path leads to no root."""
     last = search.furthest[-1]
-    for candidate, link in search.above(search.furthest):
-        if link is Link.FOREIGN and names_the_key(last, candidate):
-            return Problem(
-                Code.BAD_SIGNATURE,
-                f"its signature is not of the key of {subject_of(candidate)}, which it identifies: "
-                "it was damaged, or is forged",
-                "fetch or issue the certificate anew",
-                "RFC 5280 section 6.1.3 (a) (1)",
-                subject_of(last),
-            )
-        if link is Link.CONTRADICTED and search.is_signed(last, candidate):
-            return Problem(
-                Code.ISSUER_MISMATCH,
-                f"{subject_of(candidate)} signed it, and its authority key identifier names "
-                f"{identifier_objection(last, candidate)}",
-                "have it issued anew, with the identifier of its issuer's certificate",
-                "RFC 5280 section 4.2.1.1",
-                subject_of(last),
-            )
+    broken = broken_link(search)
+    if broken is not None:
+        return broken
     return Problem(
         Code.UNKNOWN_AUTHORITY,
         f"the certificate is signed by an unknown authority, {issuer_of(last) or 'without a name'}: "

@@ -199,14 +199,10 @@ def _issuers(path: Path) -> Iterator[tuple[x509.Certificate, int]]:
         cas_below += not is_self_issued(cert)
 
 
-def _unanchored(
-    search: PathSearch, bundle: TrustBundle, known_issuers: Collection[bytes]
-) -> Problem:
-    """Why the furthest path leads to no root."""
-    path = search.furthest
-    last = path[-1]
-    named = list(search.above(path))
-    for candidate, link in named:
+def broken_link(search: PathSearch) -> Problem | None:
+    """What is wrong with the signature that the furthest path ends with; None where nothing is known against it."""
+    last = search.furthest[-1]
+    for candidate, link in search.above(search.furthest):
         if link is Link.FOREIGN and names_the_key(last, candidate):
             return Problem(
                 Code.BAD_SIGNATURE,
@@ -225,6 +221,19 @@ def _unanchored(
                 "RFC 5280 section 4.2.1.1",
                 subject_of(last),
             )
+    return None
+
+
+def _unanchored(
+    search: PathSearch, bundle: TrustBundle, known_issuers: Collection[bytes]
+) -> Problem:
+    """Why the furthest path leads to no root."""
+    path = search.furthest
+    last = path[-1]
+    named = list(search.above(path))
+    broken = broken_link(search)
+    if broken is not None:
+        return broken
     if len(path) == 1 and _is_ours(last, bundle, known_issuers, was_sent=bool(named)):
         return Problem(
             Code.INCOMPLETE_CHAIN,

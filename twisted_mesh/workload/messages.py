@@ -5,16 +5,15 @@ the same process. Texts are as they stand on the wire; who reads them judges the
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from attrs import field, frozen
-from google.protobuf import descriptor_pb2, struct_pb2
-from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf import struct_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import DecodeError, EncodeError
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.message import EncodeError
 
 from pki.errors import Malformed
+from twisted_mesh.workload.protobuf import Messages, write
 
 _SERVICE = "SpiffeWorkloadAPI"
 FETCH_X509_SVID = f"/{_SERVICE}/FetchX509SVID"
@@ -25,8 +24,6 @@ VALIDATE_JWT_SVID = f"/{_SERVICE}/ValidateJWTSVID"
 #: The header that every call carries exactly once (SPIFFE Workload Endpoint section 3), as a client sends it.
 SECURITY_HEADER = ("workload.spiffe.io", "true")
 
-_Field = descriptor_pb2.FieldDescriptorProto
-_KINDS = {"string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES}
 _STRUCT = "google.protobuf.Struct"
 #: Each message's fields in the order of their numbers, from 1 on.
 _SCHEMA: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -34,7 +31,7 @@ _SCHEMA: Mapping[str, Sequence[tuple[str, str]]] = {
     "X509SVIDResponse": (
         ("svids", "repeated X509SVID"),
         ("crl", "repeated bytes"),
-        ("federated_bundles", "map"),
+        ("federated_bundles", "map of bytes"),
     ),
     "X509SVID": (
         ("spiffe_id", "string"),
@@ -44,72 +41,25 @@ _SCHEMA: Mapping[str, Sequence[tuple[str, str]]] = {
         ("hint", "string"),
     ),
     "X509BundlesRequest": (),
-    "X509BundlesResponse": (("crl", "repeated bytes"), ("bundles", "map")),
+    "X509BundlesResponse": (("crl", "repeated bytes"), ("bundles", "map of bytes")),
     "JWTSVIDRequest": (("audience", "repeated string"), ("spiffe_id", "string")),
     "JWTSVIDResponse": (("svids", "repeated JWTSVID"),),
     "JWTSVID": (("spiffe_id", "string"), ("svid", "string"), ("hint", "string")),
     "JWTBundlesRequest": (),
-    "JWTBundlesResponse": (("bundles", "map"),),
+    "JWTBundlesResponse": (("bundles", "map of bytes"),),
     "ValidateJWTSVIDRequest": (("audience", "string"), ("svid", "string")),
     "ValidateJWTSVIDResponse": (("spiffe_id", "string"), ("claims", _STRUCT)),
 }
 
-
-def _file() -> descriptor_pb2.FileDescriptorProto:
-    made = descriptor_pb2.FileDescriptorProto(
-        name="workload.proto", syntax="proto3", dependency=["google/protobuf/struct.proto"]
-    )
-    for name, fields in _SCHEMA.items():
-        message = made.message_type.add(name=name)
-        for number, (field_name, kind) in enumerate(fields, 1):
-            _add_field(message, field_name, number, kind)
-    return made
-
-
-def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str) -> None:
-    if kind == "map":
-        entry = message.nested_type.add(
-            name="".join(word.capitalize() for word in name.split("_")) + "Entry"
-        )
-        entry.options.map_entry = True
-        _add_field(entry, "key", 1, "string")
-        _add_field(entry, "value", 2, "bytes")
-        kind = f"repeated {message.name}.{entry.name}"
-    single = kind.removeprefix("repeated ")
-    made = message.field.add(
-        name=name,
-        number=number,
-        type=_KINDS.get(single, _Field.TYPE_MESSAGE),
-        label=_Field.LABEL_OPTIONAL if kind == single else _Field.LABEL_REPEATED,
-    )
-    if single not in _KINDS:
-        made.type_name = f".{single}"
-
-
-def _classes() -> Mapping[str, Any]:
-    pool = DescriptorPool()
-    pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
-    pool.AddSerializedFile(_file().SerializeToString())
-    return {name: GetMessageClass(pool.FindMessageTypeByName(name)) for name in _SCHEMA}
-
-
-#: The classes that protobuf makes of it. Nothing of them leaves this module.
-_CLASSES = _classes()
-
-
-def _read(name: str, data: bytes) -> Any:
-    message = _CLASSES[name]()
-    try:
-        message.ParseFromString(data)
-    except (DecodeError, ValueError, RecursionError):
-        raise Malformed(f"this is no {name} of the Workload API") from None
-    return message
-
-
-def _write(message: Any) -> bytes:
-    """Equal messages are equal bytes."""
-    data: bytes = message.SerializeToString(deterministic=True)
-    return data
+#: What protobuf makes of it. Nothing of that leaves this module.
+_MESSAGES = Messages(
+    "the Workload API",
+    {
+        name: {field_name: (number, kind) for number, (field_name, kind) in enumerate(fields, 1)}
+        for name, fields in _SCHEMA.items()
+    },
+    (struct_pb2.DESCRIPTOR,),
+)
 
 
 @frozen
@@ -123,7 +73,7 @@ class X509SvidRequest:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        _read("X509SVIDRequest", data)
+        _MESSAGES.read("X509SVIDRequest", data)
         return cls()
 
 
@@ -138,7 +88,7 @@ class BundlesRequest:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        _read("X509BundlesRequest", data)
+        _MESSAGES.read("X509BundlesRequest", data)
         return cls()
 
 
@@ -168,8 +118,8 @@ class X509SvidResponse:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["X509SVIDResponse"](
-            crl=self.crl, federated_bundles=dict(self.federated_bundles)
+        message = _MESSAGES.new(
+            "X509SVIDResponse", crl=self.crl, federated_bundles=dict(self.federated_bundles)
         )
         for svid in self.svids:
             message.svids.add(
@@ -179,12 +129,12 @@ class X509SvidResponse:
                 bundle=svid.bundle,
                 hint=svid.hint,
             )
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("X509SVIDResponse", data)
+        message = _MESSAGES.read("X509SVIDResponse", data)
         svids = [
             X509SvidMessage(
                 each.spiffe_id, each.x509_svid, each.x509_svid_key, each.bundle, each.hint
@@ -204,12 +154,12 @@ class X509BundlesResponse:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        return _write(_CLASSES["X509BundlesResponse"](crl=self.crl, bundles=dict(self.bundles)))
+        return write(_MESSAGES.new("X509BundlesResponse", crl=self.crl, bundles=dict(self.bundles)))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("X509BundlesResponse", data)
+        message = _MESSAGES.read("X509BundlesResponse", data)
         return cls(list(message.crl), dict(message.bundles))
 
 
@@ -222,12 +172,14 @@ class JwtSvidRequest:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        return _write(_CLASSES["JWTSVIDRequest"](audience=self.audience, spiffe_id=self.spiffe_id))
+        return write(
+            _MESSAGES.new("JWTSVIDRequest", audience=self.audience, spiffe_id=self.spiffe_id)
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("JWTSVIDRequest", data)
+        message = _MESSAGES.read("JWTSVIDRequest", data)
         return cls(list(message.audience), message.spiffe_id)
 
 
@@ -248,15 +200,15 @@ class JwtSvidResponse:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["JWTSVIDResponse"]()
+        message = _MESSAGES.new("JWTSVIDResponse")
         for svid in self.svids:
             message.svids.add(spiffe_id=svid.spiffe_id, svid=svid.svid, hint=svid.hint)
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("JWTSVIDResponse", data)
+        message = _MESSAGES.read("JWTSVIDResponse", data)
         return cls([JwtSvidMessage(each.spiffe_id, each.svid, each.hint) for each in message.svids])
 
 
@@ -269,12 +221,12 @@ class JwtBundlesResponse:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        return _write(_CLASSES["JWTBundlesResponse"](bundles=dict(self.bundles)))
+        return write(_MESSAGES.new("JWTBundlesResponse", bundles=dict(self.bundles)))
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        return cls(dict(_read("JWTBundlesResponse", data).bundles))
+        return cls(dict(_MESSAGES.read("JWTBundlesResponse", data).bundles))
 
 
 @frozen
@@ -286,12 +238,14 @@ class ValidateJwtSvidRequest:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        return _write(_CLASSES["ValidateJWTSVIDRequest"](audience=self.audience, svid=self.svid))
+        return write(
+            _MESSAGES.new("ValidateJWTSVIDRequest", audience=self.audience, svid=self.svid)
+        )
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("ValidateJWTSVIDRequest", data)
+        message = _MESSAGES.read("ValidateJWTSVIDRequest", data)
         return cls(message.audience, message.svid)
 
 
@@ -304,15 +258,15 @@ class ValidateJwtSvidResponse:
 
     def encode(self) -> bytes:
         """As protobuf. Raises :class:`Malformed` for claims that protobuf cannot carry."""
-        message = _CLASSES["ValidateJWTSVIDResponse"](spiffe_id=self.spiffe_id)
+        message = _MESSAGES.new("ValidateJWTSVIDResponse", spiffe_id=self.spiffe_id)
         try:
             ParseDict(dict(self.claims), message.claims)
-            return _write(message)
+            return write(message)
         except (ParseError, EncodeError, ValueError, TypeError, ArithmeticError, RecursionError):
             raise Malformed("the token's claims are nested too deeply, or are no JSON") from None
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("ValidateJWTSVIDResponse", data)
+        message = _MESSAGES.read("ValidateJWTSVIDResponse", data)
         return cls(message.spiffe_id, MessageToDict(message.claims))

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from attrs import field, frozen
-from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from pki.errors import Malformed
+from twisted_mesh.workload.protobuf import Messages, Schema, write
 
 _SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
 STREAM_SECRETS = f"/{_SERVICE}/StreamSecrets"
@@ -28,16 +25,9 @@ SECRET_URL = f"{_URL}{_TLS}.Secret"
 #: The name of the validator that judges each peer by the bundle of its own trust domain.
 SPIFFE_VALIDATOR = "envoy.tls.cert_validator.spiffe"
 
-_Field = descriptor_pb2.FieldDescriptorProto
-_KINDS = {
-    "string": _Field.TYPE_STRING,
-    "bytes": _Field.TYPE_BYTES,
-    "int32": _Field.TYPE_INT32,
-}
 _ANY = "google.protobuf.Any"
 _STATUS = "google.rpc.Status"
-#: Of each message the fields, with their numbers.
-_SCHEMA: Mapping[str, Mapping[str, tuple[int, str]]] = {
+_SCHEMA: Schema = {
     _ANY: {"type_url": (1, "string"), "value": (2, "bytes")},
     _STATUS: {"code": (1, "int32"), "message": (2, "string")},
     f"{_CORE}.Node": {"id": (1, "string"), "cluster": (2, "string")},
@@ -80,7 +70,7 @@ _SCHEMA: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "type_url": (2, "string"),
         "resource_names_subscribe": (3, "repeated string"),
         "resource_names_unsubscribe": (4, "repeated string"),
-        "initial_resource_versions": (5, "map"),
+        "initial_resource_versions": (5, "map of string"),
         "response_nonce": (6, "string"),
         "error_detail": (7, _STATUS),
     },
@@ -97,70 +87,8 @@ _SCHEMA: Mapping[str, Mapping[str, tuple[int, str]]] = {
         "removed_resources": (6, "repeated string"),
     },
 }
-
-
-def _classes() -> Mapping[str, Any]:
-    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-    for full, fields in _SCHEMA.items():
-        package, _, name = full.rpartition(".")
-        file = files.setdefault(
-            package,
-            descriptor_pb2.FileDescriptorProto(name=package, package=package, syntax="proto3"),
-        )
-        message = file.message_type.add(name=name)
-        for field_name, (number, kind) in fields.items():
-            _add_field(message, full, field_name, number, kind)
-            used = kind.removeprefix("repeated ").rpartition(".")[0]
-            if used not in ("", package, *file.dependency):
-                file.dependency.append(used)
-    pool = DescriptorPool()
-    for file in files.values():  # a package comes after those that it uses
-        pool.AddSerializedFile(file.SerializeToString())
-    return {
-        full.rpartition(".")[2]: GetMessageClass(pool.FindMessageTypeByName(full))
-        for full in _SCHEMA
-    }
-
-
-def _add_field(
-    message: descriptor_pb2.DescriptorProto, full: str, name: str, number: int, kind: str
-) -> None:
-    if kind == "map":
-        entry = message.nested_type.add(
-            name="".join(map(str.capitalize, name.split("_"))) + "Entry"
-        )
-        entry.options.map_entry = True
-        _add_field(entry, "", "key", 1, "string")
-        _add_field(entry, "", "value", 2, "string")
-        kind = f"repeated {full}.{entry.name}"
-    single = kind.removeprefix("repeated ")
-    made = message.field.add(
-        name=name,
-        number=number,
-        type=_KINDS.get(single, _Field.TYPE_MESSAGE),
-        label=_Field.LABEL_OPTIONAL if kind == single else _Field.LABEL_REPEATED,
-    )
-    if single not in _KINDS:
-        made.type_name = f".{single}"
-
-
-#: The classes that protobuf makes of it. Nothing of them leaves this module.
-_CLASSES = _classes()
-
-
-def _read(name: str, data: bytes) -> Any:
-    message = _CLASSES[name]()
-    try:
-        message.ParseFromString(data)
-    except (DecodeError, ValueError, RecursionError):
-        raise Malformed(f"this is no {name} of Envoy's SDS v3") from None
-    return message
-
-
-def _write(message: Any) -> bytes:
-    """Equal messages are equal bytes."""
-    data: bytes = message.SerializeToString(deterministic=True)
-    return data
+#: What protobuf makes of it. Nothing of that leaves this module.
+_MESSAGES = Messages("Envoy's SDS v3", _SCHEMA)
 
 
 def _words(message: Any) -> str | None:
@@ -188,19 +116,20 @@ class Request:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["DiscoveryRequest"](
+        message = _MESSAGES.new(
+            "DiscoveryRequest",
             version_info=self.version,
             resource_names=self.names,
             type_url=self.type_url,
             response_nonce=self.nonce,
         )
         _tell(message, self.node, self.error)
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("DiscoveryRequest", data)
+        message = _MESSAGES.read("DiscoveryRequest", data)
         return cls(
             tuple(message.resource_names),
             message.version_info,
@@ -226,7 +155,8 @@ class DeltaRequest:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["DeltaDiscoveryRequest"](
+        message = _MESSAGES.new(
+            "DeltaDiscoveryRequest",
             type_url=self.type_url,
             resource_names_subscribe=self.subscribe,
             resource_names_unsubscribe=self.unsubscribe,
@@ -234,12 +164,12 @@ class DeltaRequest:
             response_nonce=self.nonce,
         )
         _tell(message, self.node, self.error)
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("DeltaDiscoveryRequest", data)
+        message = _MESSAGES.read("DeltaDiscoveryRequest", data)
         return cls(
             tuple(message.resource_names_subscribe),
             tuple(message.resource_names_unsubscribe),
@@ -281,17 +211,17 @@ class Response:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["DiscoveryResponse"](
-            version_info=self.version, type_url=SECRET_URL, nonce=self.nonce
+        message = _MESSAGES.new(
+            "DiscoveryResponse", version_info=self.version, type_url=SECRET_URL, nonce=self.nonce
         )
         for data in self.secrets:
             message.resources.add(type_url=SECRET_URL, value=data)
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("DiscoveryResponse", data)
+        message = _MESSAGES.read("DiscoveryResponse", data)
         _must_be_secrets(message.type_url, *(each.type_url for each in message.resources))
         secrets = tuple(each.value for each in message.resources)
         return cls(message.version_info, message.nonce, secrets)
@@ -309,7 +239,8 @@ class DeltaResponse:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["DeltaDiscoveryResponse"](
+        message = _MESSAGES.new(
+            "DeltaDiscoveryResponse",
             system_version_info=self.version,
             type_url=SECRET_URL,
             nonce=self.nonce,
@@ -319,12 +250,12 @@ class DeltaResponse:
             added = message.resources.add(name=secret.name, version=secret.version)
             added.resource.type_url = SECRET_URL
             added.resource.value = secret.data
-        return _write(message)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("DeltaDiscoveryResponse", data)
+        message = _MESSAGES.read("DeltaDiscoveryResponse", data)
         _must_be_secrets(message.type_url, *(each.resource.type_url for each in message.resources))
         secrets = tuple(
             Secret(each.name, each.version, each.resource.value) for each in message.resources
@@ -356,28 +287,28 @@ class Content:
 
     def encode(self) -> bytes:
         """As protobuf."""
-        message = _CLASSES["Secret"](name=self.name)
+        message = _MESSAGES.new("Secret", name=self.name)
         if self.chain:
             message.tls_certificate.certificate_chain.inline_bytes = self.chain
             message.tls_certificate.private_key.inline_bytes = self.key
-            return _write(message)
-        config = _CLASSES["SPIFFECertValidatorConfig"]()
+            return write(message)
+        config = _MESSAGES.new("SPIFFECertValidatorConfig")
         for trust_domain, bundle in self.bundles.items():
             added = config.trust_domains.add(name=trust_domain)
             added.trust_bundle.inline_bytes = bundle
         validator = message.validation_context.custom_validator_config
         validator.name = SPIFFE_VALIDATOR
         validator.typed_config.type_url = f"{_URL}{_TLS}.SPIFFECertValidatorConfig"
-        validator.typed_config.value = _write(config)
-        return _write(message)
+        validator.typed_config.value = write(config)
+        return write(message)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Raises :class:`Malformed`."""
-        message = _read("Secret", data)
+        message = _MESSAGES.read("Secret", data)
         certificate = message.tls_certificate
         validator = message.validation_context.custom_validator_config
-        config = _read("SPIFFECertValidatorConfig", validator.typed_config.value)
+        config = _MESSAGES.read("SPIFFECertValidatorConfig", validator.typed_config.value)
         return cls(
             message.name,
             certificate.certificate_chain.inline_bytes,
