@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -19,6 +19,7 @@ from pki.svid.revocation_set import Revocation
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.holder_queue import HolderQueue
 from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.turns import Turns
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class Notifier:
     _recent: dict[Hashable, tuple[Any, float]] = field(factory=dict, init=False)
     """What was made last, and when that was begun."""
     _announced: int = field(default=0, init=False)
-    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
+    _turns: Turns = field(factory=lambda: Turns(_AT_ONCE), init=False)
     _issue: IDelayedCall | None = field(default=None, init=False)
     """Of what has been announced and not told yet."""
     _not_before: float = field(default=0.0, init=False)

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import AuthorityInformationAccessOID
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -29,6 +29,7 @@ from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import spawn, within
+from twisted_mesh.runtime.turns import Turns
 
 #: Seconds that a peer waits for an answer about it, at most; its handshake's deadline may leave less.
 PATIENCE = 5.0
@@ -107,7 +108,7 @@ class OcspChecker:
     _good: OrderedDict[bytes, datetime] = field(factory=OrderedDict, init=False)
     """Until when, by fingerprint."""
     _asking: dict[bytes, list["Deferred[Sequence[Problem]]"]] = field(factory=dict, init=False)
-    _slots: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_AT_ONCE), init=False)
+    _slots: Turns = field(factory=lambda: Turns(_AT_ONCE), init=False)
     _limited_log: LimitedLog = field(init=False)
 
     def __attrs_post_init__(self) -> None:

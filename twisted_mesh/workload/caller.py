@@ -5,7 +5,6 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
@@ -23,6 +22,7 @@ from twisted_mesh.attest.users import AT_ONCE, PATIENCE
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
+from twisted_mesh.runtime.turns import Turns
 from twisted_mesh.workload.interface import ICaller
 
 _log = logger("workload")
@@ -155,7 +155,7 @@ class Callers:
 
     attestor: ProcessAttestor
     reactor: IReactor
-    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
+    _turns: Turns = field(factory=lambda: Turns(AT_ONCE), init=False)
     _known: "WeakKeyDictionary[socket.socket, Caller]" = field(
         factory=WeakKeyDictionary, init=False
     )
@@ -192,13 +192,6 @@ class Callers:
         try:
             return await self.attestor.attest(evidence)
         finally:
-            self._end_turn()
-
-    def _end_turn(self) -> None:
-        """Where others wait, later: each may be attested at once, and its turn would end within this one's end."""
-        if self._turns.waiting:
-            self.reactor.callLater(0, self._turns.release)
-        else:
             self._turns.release()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from pki import renewal
@@ -25,6 +25,7 @@ from pki.validity import rfc3339
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.turns import Turns
 from twisted_mesh.workload import meters
 from twisted_mesh.workload.interface import IWorkloadIssuer
 from twisted_mesh.workload.rights import Bought
@@ -89,7 +90,7 @@ class HeldSvids:
     algorithm: KeyAlgorithm = KeyAlgorithm.EC_P256
     draw: random.Random = field(factory=random.SystemRandom)
     _held: dict[tuple[str, SpiffeId], Held] = field(factory=dict, init=False)
-    _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
+    _turns: Turns = field(factory=lambda: Turns(AT_ONCE), init=False)
 
     def __len__(self) -> int:
         return len(self._held)

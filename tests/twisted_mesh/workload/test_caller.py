@@ -161,7 +161,6 @@ def test_of_many_who_come_at_once_only_a_few_are_attested_together() -> None:
         assert len(asked) == turn * AT_ONCE
         for one in asked[-AT_ONCE:]:
             one.callback("")
-        reactor.advance(0)
     assert all(one.called for one in found)
     for pair in pairs:
         for end in pair:
@@ -176,7 +175,6 @@ def test_any_number_who_come_while_a_name_is_looked_up_are_attested_once_it_is_t
     with ours, theirs:
         found = [Deferred.fromCoroutine(callers.of(Transport(ours))) for _ in range(1000)]
         slow.callback("somebody")
-        reactor.pump([0] * 1000)
         assert all(one.called for one in found)
         assert callers._turns.tokens == AT_ONCE
 

@@ -441,6 +441,20 @@ def test_a_token_that_comes_after_the_right_went_is_neither_handed_out_nor_kept(
     assert len(machine.workloads.tokens) == 0
 
 
+def test_a_crowd_that_leaves_before_its_turn_takes_nobody_elses(machine: Machine) -> None:
+    """Each of them gives its turn to the next at once: not one within the other, until turns are lost."""
+    machine.issuer.waits = True
+    machine.issuer.say(entries=[entry(f"e{number}", US) for number in range(1000)])
+    following = machine.workloads.follow(machine.caller(), Told())
+    assert len(machine.issuer.waiting) == held_svids.AT_ONCE
+    following.stop()
+    machine.issuer.answer()
+    machine.issuer.waits = False
+    machine.issuer.say(entries=[entry("new", US)])
+    assert machine.follow().ids == ["/service/new"]
+    assert machine.workloads.svids._turns.tokens == held_svids.AT_ONCE
+
+
 def test_who_asks_in_a_loop_does_not_fill_the_log(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
