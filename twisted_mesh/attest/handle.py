@@ -21,6 +21,7 @@ _INT = struct.Struct("=i")
 #: What is read at once: most files of ``/proc`` are shorter.
 _PIECE = 8192
 _NO_SUCH_OPTION = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_SUCH_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENODATA)
 #: Of the words after the name in /proc/PID/stat: when it was started, where its code begins and ends, and its stack.
 _START_TIME, _START_CODE, _END_CODE, _START_STACK = 19, 23, 24, 25
@@ -36,6 +37,10 @@ class Unreadable(PkiError):
     """The process is there, and may not be looked at, or not from here."""
 
     code = Code.PROCESS_UNREADABLE
+
+
+class NoDescriptors(Unreadable):
+    """We have no descriptor left to look at it with: in a moment there may be one."""
 
 
 def read_file(path: str) -> bytes:
@@ -71,7 +76,7 @@ class ProcessHandle:
         try:
             data = connected.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _INT.size)
         except OSError as error:
-            if error.errno in (*_NO_SUCH_OPTION, errno.EMFILE, errno.ENFILE):
+            if error.errno in (*_NO_SUCH_OPTION, *_NO_DESCRIPTORS):
                 return None
             # Linux from 6.16 hands out a pidfd also of a process that is no more.
             if error.errno in _NO_SUCH_PROCESS:
@@ -92,6 +97,10 @@ class ProcessHandle:
         except OverflowError:
             raise ProcessGone(f"there is no process {pid}: no PID is that long") from None
         except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                raise NoDescriptors(
+                    f"process {pid} cannot be looked at: {error.strerror}"
+                ) from None
             if error.errno in (errno.EINVAL, errno.ENOENT):
                 why = f"{pid} is not the PID of a process, but of a thread at most"
             else:
@@ -159,7 +168,8 @@ class ProcessHandle:
             found = look()
         except OSError as error:
             self.must_live()
-            raise Unreadable(f"/proc does not show the process: {error.strerror}") from None
+            kind = NoDescriptors if error.errno in _NO_DESCRIPTORS else Unreadable
+            raise kind(f"/proc does not show the process: {error.strerror}") from None
         self.must_live()
         return found
 

@@ -16,7 +16,7 @@ from pki.policy.policy import NoProof
 from pki.policy.selector import Selector
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence
-from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable
+from twisted_mesh.attest.handle import NoDescriptors, ProcessGone, ProcessHandle, Unreadable
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import AT_ONCE, PATIENCE
 from twisted_mesh.interfaces import IReactor
@@ -63,7 +63,10 @@ class Caller:
             self._program = _program_of(handle)
 
     def has_gone(self) -> bool:
-        """Whether it has exited or become another program; then it stays so."""
+        """Whether it has exited or become another program; then it stays so.
+
+        Raises :class:`NoDescriptors` where that cannot be found out just now.
+        """
         if self._has_gone:
             return True
         try:
@@ -72,16 +75,21 @@ class Caller:
             else:
                 with self._opened() as handle:
                     self._look(handle)
+        except NoDescriptors:
+            raise
         except (ProcessGone, Unreadable):
             self._has_gone = True
         return self._has_gone
 
     def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
-        """Have ``gone`` called as soon as it has exited; what is returned ends that."""
+        """Have ``gone`` called as soon as it has exited; what is returned ends that. Raises :class:`NoDescriptors`."""
         self._watchers.append(gone)
         if self._handle is None and not self._has_gone:
             try:
                 self._handle = self._opened()
+            except NoDescriptors:
+                self._watchers.remove(gone)
+                raise
             except (ProcessGone, Unreadable):
                 self._exited()
             else:
@@ -198,6 +206,8 @@ class Callers:
 def _program_of(handle: ProcessHandle) -> tuple[object, ...] | None:
     try:
         return handle.program()
+    except NoDescriptors:
+        raise
     except Unreadable:
         return None
 

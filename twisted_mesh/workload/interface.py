@@ -128,7 +128,10 @@ class ICaller(Interface):
     pid: int = Attribute("For people and limits; 0 where it is not known.")
 
     def has_gone() -> bool:
-        """Whether it has exited or become another program: then nothing more is for it."""
+        """Whether it has exited or become another program: then nothing more is for it.
+
+        Raises :class:`twisted_mesh.attest.handle.NoDescriptors` where nobody can tell just now.
+        """
 
 
 class IFollowing(Interface):

@@ -14,6 +14,7 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.jwt_svid.claims import BadAudience, demand_audience
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
+from twisted_mesh.attest.handle import NoDescriptors
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import Method, streaming, unary
 from twisted_mesh.grpc.status import GrpcError, Status
@@ -123,7 +124,11 @@ def caller_of(call: Call) -> ICaller:
 
 def demand_presence(caller: ICaller) -> None:
     """What was made for a process is not for the one that took its place."""
-    if caller.has_gone():
+    try:
+        has_gone = caller.has_gone()
+    except NoDescriptors as error:
+        raise GrpcError(Status.UNAVAILABLE, str(error)) from None
+    if has_gone:
         raise GrpcError(
             Status.PERMISSION_DENIED,
             "the process that connected has ended, or has become another program: connect anew",

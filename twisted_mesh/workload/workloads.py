@@ -11,6 +11,7 @@ from zope.interface import implementer
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.spiffe import SpiffeId
+from twisted_mesh.attest.handle import NoDescriptors
 from twisted_mesh.limits.rate_limit import Busy, Rate, TokenBuckets
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import codes, logger
@@ -67,6 +68,8 @@ class Following:
     """Tells it what is new, if anything is; one object, by which others know it."""
     last: tuple[object, ...] | None = field(default=None, init=False)
     is_over: bool = field(default=False, init=False)
+    is_late: bool = field(default=False, init=False)
+    """Whether it was not told something, as nobody could tell whether its process is there."""
     unwatch: Callable[[], None] = field(default=lambda: None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,14 +158,18 @@ class Workloads:
         refusal = self._no_room(caller)
         if refusal is not None:
             following.is_over = True
-            full = Refusal(refusal, is_final=False, is_last=True)
-            self._tell(following, Snapshot(None, (), full))
+            self._turn_away(following, refusal)
             return following
         self._following[following] = None
         self._of_process[process_of(caller)] += 1
         self._of_user[caller.uid] += 1
-        following.unwatch = caller.watch(following.refresh)
-        self.refresh(following)
+        try:
+            following.unwatch = caller.watch(following.refresh)
+        except NoDescriptors as error:
+            following.stop()
+            self._turn_away(following, error)
+        else:
+            self.refresh(following)
         return following
 
     async def jwt_svids(
@@ -216,7 +223,12 @@ class Workloads:
         """Tell it what is there for it now, if it is something else than it was told, and if that is known."""
         if following.is_over:
             return
-        snapshot = self._snapshot(following)
+        try:
+            snapshot = self._snapshot(following)
+            following.is_late = False
+        except NoDescriptors:
+            following.is_late = True
+            return
         if snapshot is None:
             return
         mark = _mark(snapshot)
@@ -296,6 +308,9 @@ class Workloads:
             is_final=False,
         )
 
+    def _turn_away(self, following: Following, why: PkiError) -> None:
+        self._tell(following, Snapshot(None, (), Refusal(why, is_final=False, is_last=True)))
+
     def _tell(self, following: Following, snapshot: Snapshot) -> None:
         refusal = snapshot.refusal
         if refusal is not None:
@@ -329,7 +344,11 @@ class Workloads:
 
     def _look_at_callers(self) -> None:
         for following in tuple(self._following):
-            if following.caller.has_gone():
+            try:
+                is_due = following.is_late or following.caller.has_gone()
+            except NoDescriptors:
+                return
+            if is_due:
                 self.refresh(following)
 
 

@@ -1,5 +1,6 @@
 """What the processes of a machine are told, when, and why not: real callers, an issuer of the test's."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from tests.twisted_mesh.attest.processes import (
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.workload.fake_issuer import FakeIssuer, Told, Turning, entry
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.attest import handle
+from twisted_mesh.attest.handle import NoDescriptors
 from twisted_mesh.limits.rate_limit import RateLimited
 from twisted_mesh.workload import held_svids, workloads
 from twisted_mesh.workload.caller import Caller, CallerGone, Callers
@@ -353,6 +356,51 @@ def test_a_process_that_execs_gets_nothing_more(machine: Machine) -> None:
         machine.reactor.advance(5)
         assert told.refused[0]
         assert "another program" in told.refused[1]
+
+
+def test_without_a_descriptor_to_look_with_nobody_is_said_to_be_gone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be told to stop for good, by a lack of ours that may be over in a moment."""
+    read_file, lack = handle.read_file, list[OSError]()
+
+    def read(path: str) -> bytes:
+        for error in lack:
+            raise error
+        return read_file(path)
+
+    monkeypatch.setattr(handle.ProcessHandle.__init__, "__defaults__", (None, read))
+    machine.issuer.say(entries=[entry("a", US)])
+    told, unheard, caller = machine.follow(), Told(), machine.caller()
+    lack.append(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    machine.workloads.follow(caller, unheard)
+    machine.issuer.say(entries=[entry("a", US), entry("b", US)])
+    machine.reactor.advance(5)
+    with pytest.raises(NoDescriptors, match="Too many open files"):
+        outcome(machine.workloads.jwt_svids(caller, ["x"], None))
+    assert not unheard.snapshots
+    assert told.ids == ["/service/a"]
+    lack.clear()
+    machine.reactor.advance(5)
+    assert unheard.ids == told.ids == ["/service/a", "/service/b"]
+
+
+def test_who_cannot_be_watched_for_lack_of_a_descriptor_is_asked_to_come_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.issuer.say(entries=[entry("a", US)])
+    caller = machine.caller()
+
+    def none_left(connected: object) -> None:
+        raise NoDescriptors("Too many open files")
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr(handle.ProcessHandle, "of_peer", none_left)
+        refusal = machine.follow(caller).last.refusal
+    assert refusal is not None
+    assert (refusal.is_final, refusal.is_last) == (False, True)
+    assert machine.workloads.streams == 0
+    assert machine.follow(caller).ids == ["/service/a"]
 
 
 def test_streams_of_one_process_and_of_one_user_have_bounds(machine: Machine) -> None:
