@@ -230,6 +230,10 @@ class AgentEntries(Struct, frozen=True):
     entries: list[EntryDocument]
 
 
+#: That an agent may state of one workload.
+MOST_SELECTORS = 64
+
+
 class AgentSignRequest(Struct, frozen=True, omit_defaults=True):
     """``POST /api/v1/agent/sign``: an agent asks for a workload of its machine."""
 

@@ -44,6 +44,7 @@ from twisted_mesh.trust.store import TICK
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
+from twisted_mesh.workload.stated import stated
 
 _log = logger("workload")
 
@@ -171,7 +172,7 @@ class AgentIssuer(Service):
         key = await new_key(algorithm)
         spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))
         csr = build_csr(key, spiffe_id, *names_of(entry))
-        chain = await self._signed(csr, spiffe_id, entry.id, selectors)
+        chain = await self._signed(csr, spiffe_id, entry.id, stated(entry, selectors))
         svid = X509Svid.assemble(chain, key)
         self._judge(svid)
         return svid
@@ -184,7 +185,7 @@ class AgentIssuer(Service):
         ttl: timedelta | None,
     ) -> JwtSvid:
         """A token. Raises :class:`PkiError`."""
-        made = await self.client.jwt(entry.id, selectors, audience, ttl)
+        made = await self.client.jwt(entry.id, stated(entry, selectors), audience, ttl)
         return JwtSvid(
             SpiffeId.parse(made.spiffe_id),
             made.token,

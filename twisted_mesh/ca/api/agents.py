@@ -10,6 +10,7 @@ from pki.serial import serial_hex
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.validity import parse_duration, rfc3339
 from twisted_mesh.api.messages import (
+    MOST_SELECTORS,
     AgentEnded,
     AgentEntries,
     AgentRow,
@@ -26,8 +27,6 @@ from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.api.trust import waited_for
 from twisted_mesh.ca.parts import CaParts
-
-_MOST_SELECTORS = 64
 
 
 async def entries(ca: CaParts, call: Call) -> Answer:
@@ -68,8 +67,8 @@ async def sign(ca: CaParts, call: Call) -> Answer:
 
 def stated_selectors(texts: list[str]) -> frozenset[Selector]:
     """What an agent says that it has attested. Raises :class:`Malformed`."""
-    if len(texts) > _MOST_SELECTORS:
-        raise Malformed(f"a workload has at most {_MOST_SELECTORS} selectors, here {len(texts)}")
+    if len(texts) > MOST_SELECTORS:
+        raise Malformed(f"a workload has at most {MOST_SELECTORS} selectors, here {len(texts)}")
     return frozenset(map(Selector.parse, texts))
 
 
