@@ -11,8 +11,9 @@ from pki.errors import PkiError, Problem, Refused
 from pki.policy.entry import RegistrationEntry, candidates
 from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
+from twisted_mesh.workload.stated import foremost
 
-#: So many selectors are written into the command of a refusal.
+#: So many selectors are written into a refusal, and into its command.
 _MOST_SHOWN = 16
 
 
@@ -77,7 +78,10 @@ class Rights:
 
     def _explained(self, selectors: frozenset[Selector]) -> NoIdentity:
         near = candidates(self.entries, None, selectors)
-        seen = spoken(selectors)
+        shown = foremost(selectors, (), _MOST_SHOWN)
+        seen = spoken(shown)
+        if len(shown) < len(selectors):
+            seen += f" and {len(selectors) - len(shown)} groups more"
         if not near:
             told = "there is no entry at all for the workloads of this machine"
         else:
@@ -100,7 +104,7 @@ class Rights:
 
 def why_command(selectors: Iterable[Selector], agent: str | None) -> str:
     """The ``mesh-ctl why`` that explains it on the CA's machine, which may be another one."""
-    shown = sorted(selectors)[:_MOST_SHOWN]
+    shown = sorted(foremost(selectors, (), _MOST_SHOWN))
     words = [word for selector in shown for word in ("--selector", str(selector))]
     of = [] if agent is None else ["--agent", agent]
     return shlex.join(["mesh-ctl", "why", *of, *words])

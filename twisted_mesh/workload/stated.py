@@ -1,6 +1,6 @@
 """What an agent tells the CA of a workload that it has attested: no more than the CA takes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import Selector
@@ -10,7 +10,14 @@ from twisted_mesh.api.messages import MOST_SELECTORS
 _GROUP = "unix:gid"
 
 
-def stated(entry: RegistrationEntry, selectors: Collection[Selector]) -> frozenset[Selector]:
+def stated(entry: RegistrationEntry, selectors: Iterable[Selector]) -> frozenset[Selector]:
     """All of them, but for groups beyond :data:`MOST_SELECTORS`, of which those that ``entry`` wants are not."""
-    first = sorted(selectors, key=lambda one: (one not in entry.selectors, one.kind == _GROUP, one))
-    return frozenset(first[:MOST_SELECTORS])
+    return foremost(selectors, entry.selectors, MOST_SELECTORS)
+
+
+def foremost(
+    selectors: Iterable[Selector], wanted: Collection[Selector], most: int
+) -> frozenset[Selector]:
+    """So many of them at most: those of ``wanted``, then what are no groups, then groups."""
+    first = sorted(selectors, key=lambda one: (one not in wanted, one.kind == _GROUP, one))
+    return frozenset(first[:most])

@@ -34,6 +34,7 @@ from twisted_mesh.limits.rate_limit import RateLimited
 from twisted_mesh.workload import held_svids, workloads
 from twisted_mesh.workload.caller import Caller, CallerGone, Callers
 from twisted_mesh.workload.interface import Bundles
+from twisted_mesh.workload.rights import Rights
 from twisted_mesh.workload.workloads import AgentOut, Workloads
 
 pytestmark = only_linux
@@ -201,6 +202,15 @@ def test_an_entry_of_no_single_id_says_so(machine: Machine, template: str, why: 
 
 def test_without_any_entry_it_says_so(machine: Machine) -> None:
     assert "no entry at all" in machine.follow().refused[1]
+
+
+def test_a_process_of_very_many_groups_is_told_what_else_was_seen() -> None:
+    groups = {Selector("unix:gid", str(number)) for number in range(1000)}
+    seen = frozenset({Selector("unix:uid", "7"), Selector("unix:user", "web"), *groups})
+    text = str(Rights([entry("a", "unix:uid:8")], "node-1").refusal(seen))
+    assert len(text) < 1500
+    assert "unix:user:web and 986 groups more; the entry a comes nearest" in text
+    assert "--selector unix:uid:7 --selector unix:user:web" in text
 
 
 def test_a_bundle_that_changes_is_told_at_once(machine: Machine) -> None:
