@@ -52,8 +52,13 @@ async def reread_all(things: Sequence[Reread], log: Logger) -> None:
                 what=thing.what,
                 change=change or "nothing has changed",
             )
+    told = (
+        "SIGHUP: {changed} of {things} things that are read again have changed"
+        if things
+        else "SIGHUP: no option of this service names anything that is read again"
+    )
     log.info(
-        "SIGHUP: {changed} of {things} things that are read again have changed",
+        told,
         event="reread-done",
         changed=changed,
         things=len(things),

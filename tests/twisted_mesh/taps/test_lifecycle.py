@@ -497,7 +497,7 @@ def test_no_other_signal_ends_it_early_or_late(
     assert service.reactor.stopped == 0
     if number == signal.SIGHUP:
         assert service.log.count("reread-done") == 2
-        assert "SIGHUP: 0 of 0 things" in service.log.text("reread-done")
+        assert "SIGHUP: no option" in service.log.text("reread-done")
 
 
 def test_whoever_has_a_handler_of_their_own_keeps_it(service: Service) -> None:
