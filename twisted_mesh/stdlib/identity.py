@@ -330,11 +330,12 @@ class JoinedIdentity:
         with self.lock:
             self._moment = Moment(svid, trust)
             if (
-                self._plan is not None
+                trust.bundles != moment.trust.bundles
+                and self._plan is not None
                 and svid is not None
                 and not self._judge_ourselves(trust, svid).ok
             ):
-                # Other roots, or we are revoked: whoever has heard of it refuses us until there is another.
+                # Whoever has heard of the same roots refuses us until there is another.
                 self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
         self._review()
         return True

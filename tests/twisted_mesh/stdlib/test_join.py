@@ -454,13 +454,3 @@ def test_importing_it_installs_no_reactor(house: Mesh) -> None:
         [sys.executable, "-W", "error", "-c", program], cwd=CHECKOUT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_who_is_revoked_asks_for_another_certificate_at_once(
-    house: Mesh, joined: Callable[..., JoinedIdentity]
-) -> None:
-    me = joined("spiffe://mesh.local/service/renewed")
-    first = me.svid.leaf.serial_number
-    done = house.ctl("cert", "revoke", "--serial", f"{first:x}", "--yes")
-    assert done.returncode == 0, done.stderr
-    until(lambda: me.svid.leaf.serial_number != first)
