@@ -14,9 +14,17 @@ from twisted_mesh.files.pid_signal import PidFileSignal
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.agent import Wanted
 from twisted_mesh.identity.bootstrap import join_token
+from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.environment import refuse_tilde
 from twisted_mesh.taps.identity_options import IdentityOptions
 from twisted_mesh.taps.workload_socket import parse_socket
+
+#: Where a CA listens that was told nothing else.
+_OWN_CA = "https://localhost:8443"
+_OVER_TLS = (
+    "--name needs a CA at https:// (--ca-url, and --ca-fingerprint or --ca-file), which knows the agent by its "
+    "certificate, also on the CA's own machine: mesh-ctl agent token create prints both"
+)
 
 
 class Options(IdentityOptions):
@@ -92,15 +100,22 @@ class Options(IdentityOptions):
             raise Malformed(
                 "--source is for the files of --write: an agent that serves workloads has its identity from a CA"
             )
-        url = self["ca-url"]
-        if url is None or CaAddress.parse(url).scheme != "https":
-            raise Malformed(
-                "--name needs a CA at https:// (--ca-url, and --ca-fingerprint or --ca-file), which knows the agent by "
-                "its certificate, also on the CA's own machine: mesh-ctl agent token create prints both"
-            )
+        if self["ca-url"] is None:
+            self._ask_own_ca()
+        if CaAddress.parse(self["ca-url"]).scheme != "https":
+            raise Malformed(_OVER_TLS)
         default = self["state-dir"] / "agent" / "workload.sock"
         path = self._from_here(self["socket"], "--socket") if self["socket"] else default
         self["socket"] = parse_socket(Path(path), "--socket")
+
+    def _ask_own_ca(self) -> None:
+        """The CA of this state directory, at its usual port: over its socket it could not see our certificate."""
+        self["ca-url"] = _OWN_CA
+        if self["ca-fingerprint"] is None and self["ca-file"] is None:
+            root = StateDirectory(self["state-dir"]).root_certificate
+            if not root.exists():
+                raise Malformed(f"{_OVER_TLS}; and no CA has its state in {self['state-dir']}")
+            self["ca-file"] = str(root)
 
     def _write_files(self) -> None:
         if not self["write"]:

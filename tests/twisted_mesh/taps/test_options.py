@@ -359,3 +359,18 @@ def test_a_umask_never_takes_rights_from_the_owner() -> None:
         assert os.umask(0) == 0o027
     finally:
         os.umask(before)
+
+
+def test_an_agent_on_its_cas_machine_need_not_be_told_where_that_is(tmp_path: Path) -> None:
+    words = ("--name", "web-1", "--state-dir", str(tmp_path))
+    assert "no CA has its state in" in refusal("mesh-agent", *words)
+    root = tmp_path / "ca" / "root.crt"
+    root.parent.mkdir()
+    root.touch()
+    made = parsed("mesh-agent", *words)
+    assert (made["ca-url"], made["ca-file"]) == ("https://localhost:8443", str(root))
+    told = parsed("mesh-agent", *words, "--ca-url", "https://ca.test", "--ca-file", "x")
+    assert (told["ca-url"], told["ca-file"]) == ("https://ca.test", "x")
+    assert "needs a CA at https://" in refusal(
+        "mesh-agent", *words, "--ca-url", "unix:/run/ca.sock"
+    )
