@@ -169,7 +169,7 @@ def test_no_signal_of_habit_ends_a_service_and_one_stop_does(house: House, progr
         service.process.send_signal(number)
         until(log.exists)
         until(lambda: "Log reopened" in log.read_text())
-    until(lambda: "things that are read again" in log.read_text())
+    until(lambda: "SIGHUP: no option" in log.read_text())
     assert service.stop(signal.SIGQUIT) == 0
     assert log.read_text().rstrip().endswith("Stopped")
 
