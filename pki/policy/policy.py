@@ -9,7 +9,8 @@ from attrs import frozen
 from pki.codes import Code
 from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest
-from pki.policy.entry import RegistrationEntry, candidates, shortfalls
+from pki.policy.candidates import candidates, shortfalls
+from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import Selector, spoken
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId

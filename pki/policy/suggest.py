@@ -3,7 +3,8 @@
 from collections.abc import Collection
 
 from pki.issuing.csr import IssuanceRequest
-from pki.policy.entry import RegistrationEntry, grants_by_default
+from pki.policy.candidates import grants_by_default
+from pki.policy.entry import RegistrationEntry
 from pki.policy.id_template import IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId

@@ -9,13 +9,12 @@ from attrs import frozen
 
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
+from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, AgentRows, EndAgent, NewAgentToken
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
-    AgentEnded,
-    AgentRow,
-    AgentRows,
     BackupRequest,
     BackupSignature,
     CertificateDetails,
@@ -23,12 +22,9 @@ from twisted_mesh.api.messages import (
     Deleted,
     Detached,
     DetachRequest,
-    EndAgent,
     Health,
-    JwtKeyRows,
     KnownConnections,
     MadeToken,
-    NewAgentToken,
     NewRegistration,
     NewToken,
     Registration,
@@ -38,7 +34,6 @@ from twisted_mesh.api.messages import (
     RevokedMany,
     RevokedToken,
     RevokeRequest,
-    RotateJwtKey,
     TokenRow,
     TokenRows,
     TrustAnswer,

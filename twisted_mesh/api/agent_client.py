@@ -11,14 +11,14 @@ from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import load_certificates
 from pki.validity import format_duration
-from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import (
+from twisted_mesh.api.agent_messages import (
     AgentEntries,
     AgentJwt,
     AgentJwtRequest,
     AgentSignRequest,
-    SignAnswer,
 )
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.messages import SignAnswer
 
 #: Seconds that a signature may take besides: its connection is kept for the next one.
 _SIGNING = 1

@@ -8,7 +8,8 @@ from attrs import define, field, frozen
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused
-from pki.policy.entry import RegistrationEntry, candidates
+from pki.policy.candidates import candidates
+from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
 from twisted_mesh.workload.stated import foremost

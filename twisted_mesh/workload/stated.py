@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import Selector
-from twisted_mesh.api.messages import MOST_SELECTORS
+from twisted_mesh.api.agent_messages import MOST_SELECTORS
 
 #: The one kind of which a process may have any number: Linux knows 65,536 groups of one process.
 _GROUP = "unix:gid"

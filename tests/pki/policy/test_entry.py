@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 from pki.errors import PkiError, Refused
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
-from pki.policy.entry import (
-    CannotFill,
-    EntryMembers,
-    RegistrationEntry,
-    candidates,
-    grants_by_default,
-    read_entry,
-    shortfalls,
-)
-from pki.policy.id_template import IdTemplate
+from pki.policy.candidates import candidates, grants_by_default, shortfalls
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
+from pki.policy.id_template import CannotFill, IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.names import IPAddress

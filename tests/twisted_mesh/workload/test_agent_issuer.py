@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from pki.keys import KeyAlgorithm
 from pki.policy.selector import Selector
 from tests.twisted_mesh.workload.fake_issuer import entry
-from twisted_mesh.api.messages import MOST_SELECTORS, AgentEntries
+from twisted_mesh.api.agent_messages import MOST_SELECTORS, AgentEntries
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.workload.agent_issuer import AgentIssuer
 from twisted_mesh.workload.stated import stated

@@ -17,7 +17,7 @@ from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
 from tests.authorities import HOUR, MESH, key, mesh
 from tests.twisted_mesh.workload.fake_issuer import Turning, entry
-from twisted_mesh.api.messages import AgentEntries
+from twisted_mesh.api.agent_messages import AgentEntries
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.trust.judge import Trust
 from twisted_mesh.workload.agent_issuer import AgentIssuer

@@ -9,7 +9,7 @@ from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.validity import parse_duration, rfc3339
-from twisted_mesh.api.messages import (
+from twisted_mesh.api.agent_messages import (
     MOST_SELECTORS,
     AgentEnded,
     AgentEntries,
@@ -17,9 +17,9 @@ from twisted_mesh.api.messages import (
     AgentRows,
     AgentSignRequest,
     EndAgent,
-    MadeToken,
     NewAgentToken,
 )
+from twisted_mesh.api.messages import MadeToken
 from twisted_mesh.ca.agents import KnownAgent
 from twisted_mesh.ca.api.entries import made_token, reason_of
 from twisted_mesh.ca.api.issuing import issued_answer

@@ -5,13 +5,8 @@ from http import HTTPStatus
 from pki.jwt_svid.algorithms import alg_of
 from pki.jwt_svid.rotation import KeyTerm
 from pki.validity import format_duration, parse_duration, rfc3339
-from twisted_mesh.api.messages import (
-    AgentJwt,
-    AgentJwtRequest,
-    JwtKeyRow,
-    JwtKeyRows,
-    RotateJwtKey,
-)
+from twisted_mesh.api.agent_messages import AgentJwt, AgentJwtRequest
+from twisted_mesh.api.jwt_messages import JwtKeyRow, JwtKeyRows, RotateJwtKey
 from twisted_mesh.ca.api.agents import stated_selectors
 from twisted_mesh.ca.api.entries import reason_of
 from twisted_mesh.ca.api.request import Call, key_digest

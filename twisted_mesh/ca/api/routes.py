@@ -11,7 +11,7 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.policy.policy import Action
-from twisted_mesh.api import log_messages, messages
+from twisted_mesh.api import agent_messages, jwt_messages, log_messages, messages
 from twisted_mesh.ca.api import (
     agents,
     audit,
@@ -202,47 +202,51 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/agent/jwt"): Route(
         Action.SERVE_WORKLOADS,
         jwt.issue_for_agent,
-        messages.AgentJwt,
-        body=messages.AgentJwtRequest,
+        agent_messages.AgentJwt,
+        body=agent_messages.AgentJwtRequest,
         status=HTTPStatus.CREATED,
     ),
-    ("GET", "/api/v1/jwt/keys"): Route(Action.READ_JWT_KEYS, jwt.list_keys, messages.JwtKeyRows),
+    ("GET", "/api/v1/jwt/keys"): Route(
+        Action.READ_JWT_KEYS, jwt.list_keys, jwt_messages.JwtKeyRows
+    ),
     ("POST", "/api/v1/jwt/rotate"): Route(
-        Action.CHANGE_JWT_KEYS, jwt.rotate, messages.JwtKeyRows, body=messages.RotateJwtKey
+        Action.CHANGE_JWT_KEYS, jwt.rotate, jwt_messages.JwtKeyRows, body=jwt_messages.RotateJwtKey
     ),
     ("DELETE", "/api/v1/jwt/keys/*"): Route(
         Action.CHANGE_JWT_KEYS,
         jwt.retire,
-        messages.JwtKeyRows,
+        jwt_messages.JwtKeyRows,
         query=["reason"],
         rest="kid",
     ),
     ("GET", "/api/v1/agent/entries"): Route(
-        Action.SERVE_WORKLOADS, agents.entries, messages.AgentEntries, query=["after", "wait"]
+        Action.SERVE_WORKLOADS, agents.entries, agent_messages.AgentEntries, query=["after", "wait"]
     ),
     ("POST", "/api/v1/agent/sign"): Route(
         Action.SERVE_WORKLOADS,
         agents.sign,
         messages.SignAnswer,
-        body=messages.AgentSignRequest,
+        body=agent_messages.AgentSignRequest,
         status=HTTPStatus.CREATED,
     ),
-    ("GET", "/api/v1/agents"): Route(Action.READ_AGENTS, agents.list_agents, messages.AgentRows),
+    ("GET", "/api/v1/agents"): Route(
+        Action.READ_AGENTS, agents.list_agents, agent_messages.AgentRows
+    ),
     ("POST", "/api/v1/agents"): Route(
         Action.CHANGE_AGENTS,
         agents.create_token,
         messages.MadeToken,
-        body=messages.NewAgentToken,
+        body=agent_messages.NewAgentToken,
         status=HTTPStatus.CREATED,
     ),
     ("GET", "/api/v1/agents/*"): Route(
-        Action.READ_AGENTS, agents.show_agent, messages.AgentRow, rest="name"
+        Action.READ_AGENTS, agents.show_agent, agent_messages.AgentRow, rest="name"
     ),
     ("POST", "/api/v1/agents/*"): Route(
         Action.CHANGE_AGENTS,
         agents.end_agent,
-        messages.AgentEnded,
-        body=messages.EndAgent,
+        agent_messages.AgentEnded,
+        body=agent_messages.EndAgent,
         rest="name",
     ),
     ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),

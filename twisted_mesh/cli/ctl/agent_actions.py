@@ -13,14 +13,8 @@ from pki.policy.selector import is_label
 from pki.spiffe import SpiffeId
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import (
-    AgentRow,
-    CertificateRow,
-    EndAgent,
-    MadeToken,
-    NewAgentToken,
-    Registration,
-)
+from twisted_mesh.api.agent_messages import AgentRow, EndAgent, NewAgentToken
+from twisted_mesh.api.messages import CertificateRow, MadeToken, Registration
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import connections_on, pairs, put_rows

@@ -6,7 +6,7 @@ import msgspec
 from attrs import frozen
 
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import JwtKeyRow, JwtKeyRows
+from twisted_mesh.api.jwt_messages import JwtKeyRow, JwtKeyRows
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.program import Unusable

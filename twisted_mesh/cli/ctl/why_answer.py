@@ -10,7 +10,8 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
-from pki.policy.entry import DEFAULT_ENTRY, Candidate, Shortfall, candidates
+from pki.policy.candidates import Candidate, Shortfall, candidates
+from pki.policy.entry import DEFAULT_ENTRY
 from pki.policy.join_token import JoinToken
 from pki.policy.policy import Lifetimes
 from pki.policy.selector import Selector, spoken

@@ -29,8 +29,9 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.agent_client import AgentClient
+from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import EndAgent, NewAgentToken, NewRegistration, NewToken
+from twisted_mesh.api.messages import NewRegistration, NewToken
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi

@@ -11,16 +11,13 @@ from pki.errors import Problem
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
+from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, EndAgent, NewAgentToken
 from twisted_mesh.api.messages import (
-    AgentEnded,
-    AgentRow,
     CertificatePage,
     CertificateRow,
     Deleted,
-    EndAgent,
     KnownConnections,
     MadeToken,
-    NewAgentToken,
     NewRegistration,
     NewToken,
     Registration,

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import TIME, Ca, certificate, registration
-from twisted_mesh.api.messages import AgentRow, EndAgent, NewAgentToken
+from twisted_mesh.api.agent_messages import AgentRow, EndAgent, NewAgentToken
 from twisted_mesh.cli.ctl import agent as command_line
 from twisted_mesh.cli.ctl import session
 from twisted_mesh.cli.program import Unusable

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from pki.policy.entry import EntryMembers, read_entry
 from tests.authorities import MESH
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.api.messages import AgentRow, NewRegistration
+from twisted_mesh.api.agent_messages import AgentRow
+from twisted_mesh.api.messages import NewRegistration
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import entry as command_line
 from twisted_mesh.cli.ctl import entry_actions, session

@@ -25,7 +25,7 @@ from pki.spiffe import SpiffeId
 from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
-from twisted_mesh.api.messages import AgentRow
+from twisted_mesh.api.agent_messages import AgentRow
 from twisted_mesh.cli.ctl import why_caller
 from twisted_mesh.cli.ctl.why_answer import Explaining
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
