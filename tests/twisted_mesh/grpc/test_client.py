@@ -305,3 +305,34 @@ def test_what_is_not_taken_yet_is_bounded() -> None:
     assert [len(run(call.receive()) or b"") for _ in range(sent)] == [1000] * sent
     hostile.turn()
     assert hostile.h2.local_flow_control_window(1) > 60_000
+
+
+def test_an_end_that_crosses_our_reset_ends_nothing_else() -> None:
+    """A call that is cancelled, or past its deadline, may have been answered already."""
+    hostile = Hostile()
+    headers = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/"),
+        (b":authority", b"a"),
+    ]
+    call = hostile.connection.begin(headers)
+    hostile.turn()
+    hostile.h2.send_headers(1, OK)
+    hostile.turn()
+    hostile.h2.send_headers(1, [("grpc-status", "0")], end_stream=True)
+    crossing = hostile.h2.data_to_send()
+    call.cancel()
+    hostile.connection.begin(headers)  # h2 forgets the first one now
+    hostile.connection.dataReceived(crossing)
+    assert not hostile.connection.is_lost
+
+
+def test_a_stream_that_a_server_opens_ends_the_connection() -> None:
+    hostile = Hostile()
+    outcome = hostile.outcome(
+        # HEADERS of stream 2, ":status: 200"
+        lambda _: hostile.connection.dataReceived(b"\0\0\1\1\4\0\0\0\2\x88")
+    )
+    assert isinstance(outcome, GrpcError)
+    assert hostile.connection.is_lost
