@@ -24,10 +24,9 @@ from pki.spiffe import SpiffeId
 from pki.svid.x509svid import X509Svid, certificates_pem
 from tests.answers import respond
 from tests.authorities import Mesh
-from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Wire, good_svid, home
+from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Wire, good_svid, home, in_memory
 from twisted_mesh.api import client as ca_client_module
 from twisted_mesh.tls.contexts import Role
-from twisted_mesh.tls.endpoints import _tls_factory
 
 #: What a request is answered with; None hangs up.
 Answer = tuple[int, Any] | None
@@ -135,7 +134,7 @@ class FakeCa:
     def connect(self, factory: IProtocolFactory) -> "Deferred[Any]":
         """A caller: its factory of TLS connections."""
         served = Factory.forProtocol(lambda: _Server(self))  # type: ignore[arg-type]
-        server = _tls_factory(served, self.end.security, None).buildProtocol(None)
+        server = in_memory(served, self.end.security).buildProtocol(None)
         client: Any = factory.buildProtocol(None)
         wires = _Wire(), _Wire()
         self.connections.append(wires)

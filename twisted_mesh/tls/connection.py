@@ -13,6 +13,8 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IProtocol,
     IProtocolFactory,
+    ISSLTransport,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -33,6 +35,7 @@ from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
+from twisted_mesh.tls.socket_transport import SocketTransport
 from twisted_mesh.tls.turned_away import TurnedAway
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
@@ -110,7 +113,7 @@ class MeshFactory(WrappingFactory[Any]):
         return None if inner is None else MeshConnection(self, inner)
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, ISSLTransport, ITCPTransport)
 class MeshConnection(ProtocolWrapper):
     """One TLS connection: between TLS below and the application above, which it joins once all is proven."""
 
@@ -126,6 +129,7 @@ class MeshConnection(ProtocolWrapper):
     bytes_heard = 0
     """What TLS has delivered."""
     is_secured = False
+    has_answered = True
     """Whether the TLS handshake is done, whatever became of it."""
     turned_away: TurnedAway | None = None
     """The peer, where it is good and may not connect; then the application is never connected."""
@@ -145,8 +149,9 @@ class MeshConnection(ProtocolWrapper):
 
     def makeConnection(self, transport: Any) -> None:
         """TCP is connected: the time for the handshake begins."""
-        directlyProvides(self, providedBy(transport))
-        self.factory.keep_declarations(self, transport)
+        if not isinstance(transport, SocketTransport):
+            directlyProvides(self, providedBy(transport))
+            self.factory.keep_declarations(self, transport)
         Protocol.makeConnection(self, transport)
         self.factory.registerProtocol(self)
         security = self.factory.security

@@ -20,7 +20,7 @@ MOST_BYTES = 64 * 1024
 #: 16 KiB at most, and a new key is dear: it costs as much as many KiB of data, and asks for one of ours.
 MOST_SILENT = 32 * 1024
 #: A byte in a record of its own takes 23.
-_FOR_EACH_BYTE = 24
+FOR_EACH_BYTE = 24
 #: What a client may say before it speaks encrypted: its hello, at times twice, which takes 2 KiB each with
 #: post-quantum key shares. Whoever reads the protocols in it (ALPN) copies the rest for each, in pyOpenSSL.
 MOST_HELLO = 12 * 1024
@@ -42,9 +42,9 @@ SAYS_NOTHING = Problem(
 )
 SPEAKS_HTTP = Problem(Code.NOT_TLS, "the peer speaks plain HTTP", "use https:// on this port")
 _ENCRYPTED = b"\x17"
-_HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
+HTTP_REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|TRACE|PRI) ")
 #: The alert protocol_version (RFC 8446 section 6): a caller who reads it knows that TLS is spoken here.
-_TLS_IS_SPOKEN = bytes.fromhex("15030300020246")
+TLS_IS_SPOKEN = bytes.fromhex("15030300020246")
 
 
 @define(eq=False)
@@ -97,10 +97,10 @@ class HandshakeMeter:
         if not self._bytes:
             if self.place is not None:
                 self.place.speak()
-            if self.serves and _HTTP_REQUEST.match(data):
+            if self.serves and HTTP_REQUEST.match(data):
                 # OpenSSL sends no alert, and its error knows but some of the methods.
                 self.is_plain_http = True
-                self.protocol.transport.write(_TLS_IS_SPOKEN)
+                self.protocol.transport.write(TLS_IS_SPOKEN)
         if self._turn is not None:
             self._held += data  # was on its way when the reading stopped
             return
@@ -178,7 +178,7 @@ class HandshakeMeter:
             piece = data[begin : begin + MOST_SILENT]
             heard, started = self.connection.bytes_heard, self.seconds()
             self._deliver(piece)
-            said = _FOR_EACH_BYTE * (self.connection.bytes_heard - heard)
+            said = FOR_EACH_BYTE * (self.connection.bytes_heard - heard)
             if said >= len(piece):
                 self._silent = max(0, self._silent - said)
                 continue

@@ -3,9 +3,8 @@
 from attrs import evolve
 
 from tests.authorities import OTHER
-from tests.twisted_mesh.tls.wires import End, Talkers, Wire, converse, good_svid, home
+from tests.twisted_mesh.tls.wires import End, Talkers, Wire, converse, good_svid, home, in_memory
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
-from twisted_mesh.tls.endpoints import _tls_factory
 
 
 def crowded(server: End, most: int = 8) -> ConnectionLimit:
@@ -62,7 +61,7 @@ def test_silent_connections_make_room_for_a_peer_and_fill_no_log() -> None:
     silent = []
     for _ in range(10):
         wire = Wire()
-        wire.protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
+        wire.protocol = in_memory(Talkers(), server.security).buildProtocol(None)
         wire.protocol.makeConnection(wire)
         silent.append(wire)
         for other in silent:
@@ -83,7 +82,7 @@ def test_where_everybody_has_proven_who_it_is_a_newcomer_is_hung_up_on() -> None
     connection_limit = crowded(server, 8)
     for number in range(8):
         converse(End(False, good_svid(None, "service", f"x{number}")), server)
-    assert _tls_factory(Talkers(), server.security, None).buildProtocol(None) is None
+    assert in_memory(Talkers(), server.security).buildProtocol(None) is None
     assert (len(connection_limit), connection_limit.refused) == (8, 1)
 
 
@@ -91,7 +90,7 @@ def test_a_flood_of_nonsense_has_a_bounded_number_of_lines_and_is_counted() -> N
     server = End(True)
     for _ in range(500):
         wire = Wire()
-        wire.protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
+        wire.protocol = in_memory(Talkers(), server.security).buildProtocol(None)
         wire.protocol.makeConnection(wire)
         wire.protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         wire.settle()

@@ -34,6 +34,7 @@ from tests.twisted_mesh.tls.wires import (
     converse,
     good_svid,
     home,
+    in_memory,
     svid_of,
 )
 from twisted_mesh.testing import names
@@ -334,14 +335,10 @@ def test_but_a_bad_certificate_is_refused_even_where_none_is_needed() -> None:
 
 
 def test_without_an_identity_a_server_hangs_up() -> None:
-    from twisted_mesh.tls.endpoints import _tls_factory
-
     server = End(True)
     server.contexts.withdraw()
     assert (
-        _tls_factory(Conversation(End(False), server).served, server.security, None).buildProtocol(
-            None
-        )
+        in_memory(Conversation(End(False), server).served, server.security).buildProtocol(None)
         is None
     )
     assert server.log.count("no-identity") == 1
@@ -349,10 +346,9 @@ def test_without_an_identity_a_server_hangs_up() -> None:
 
 def test_a_handshake_that_stalls_is_given_up_however_it_drips() -> None:
     from tests.twisted_mesh.tls.wires import Talkers, Wire
-    from twisted_mesh.tls.endpoints import _tls_factory
 
     server, wire = End(True), Wire()
-    protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
+    protocol = in_memory(Talkers(), server.security).buildProtocol(None)
     wire.protocol = protocol
     protocol.makeConnection(wire)
     hello = bytes.fromhex("16030100ff010000fb0303")
@@ -378,13 +374,12 @@ def test_a_handshake_that_stalls_is_given_up_however_it_drips() -> None:
 )
 def test_what_is_not_tls_is_told_so_in_the_log(sent: bytes, code: str) -> None:
     from tests.twisted_mesh.tls.wires import Talkers, Wire
-    from twisted_mesh.tls.endpoints import _tls_factory
 
     server, wire = End(True), Wire()
-    protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(None)
+    protocol = in_memory(Talkers(), server.security).buildProtocol(None)
     wire.protocol = protocol
     protocol.makeConnection(wire)
-    protocol.dataReceived(sent)
+    wire.protocol.dataReceived(sent)
     assert wire.closing
     wire.settle()
     (event,) = [e for e in server.log.events if e.get("event") == "peer-refused"]

@@ -23,11 +23,11 @@ from tests.twisted_mesh.tls.wires import (
     converse,
     good_svid,
     home,
+    in_memory,
 )
 from twisted_mesh.limits.handshake_budget import HandshakeBudget, Share
 from twisted_mesh.testing import names
 from twisted_mesh.tls import handshake_meter
-from twisted_mesh.tls.endpoints import _tls_factory
 from twisted_mesh.tls.handshake_meter import MOST_BYTES
 from twisted_mesh.trust.judge import Judge
 
@@ -38,7 +38,7 @@ RECORD = b"\x16\x03\x01\x40\x00" + b"\x01\xff\xff\xff" + bytes(16380)
 def server_wire(server: End, host: str = "192.0.2.1") -> Wire:
     wire = Wire()
     address = IPv4Address("TCP", host, 1)
-    wire.protocol = _tls_factory(Talkers(), server.security, None).buildProtocol(address)
+    wire.protocol = in_memory(Talkers(), server.security).buildProtocol(address)
     wire.protocol.makeConnection(wire)
     return wire
 

@@ -21,10 +21,12 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.x509svid import X509Svid
 from tests.authorities import MESH, Mesh, key, mesh
 from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh.tls.connection import MeshFactory
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.stapling import Staples
+from twisted_mesh.tls.transport import tls_factory
 from twisted_mesh.tls.turned_away import Explain
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
@@ -168,6 +170,11 @@ class End:
         )
 
 
+def in_memory(factory: IProtocolFactory, security: Security) -> IProtocolFactory:
+    """A server's factory, for connections that have a :class:`Wire` below them."""
+    return tls_factory(MeshFactory(factory, security, None))
+
+
 @implementer(IStreamClientEndpoint)
 class _Held:
     """An endpoint that connects when the test says so."""
@@ -195,13 +202,11 @@ class Conversation:
     server_wire: Wire = field(factory=Wire)
 
     def connect(self) -> None:
-        from twisted_mesh.tls.endpoints import _tls_factory
-
         held = _Held()
         endpoint = MeshClientEndpoint(held, self.client.security, "localhost", self.demands)
         endpoint.connect(self.calling).addBoth(self.outcome.append)
         assert held.factory is not None
-        server = _tls_factory(self.served, self.server.security, None).buildProtocol(None)
+        server = in_memory(self.served, self.server.security).buildProtocol(None)
         client = held.factory.buildProtocol(None)
         for protocol, wire in ((server, self.server_wire), (client, self.client_wire)):
             wire.protocol = protocol

@@ -1,0 +1,87 @@
+"""What one connection has to send: the application's bytes, and the records that TLS has made of some of them."""
+
+import socket
+from collections import deque
+
+from OpenSSL import SSL
+
+from twisted_mesh.tls.record_layer import MOST, Octets, RecordLayer
+
+#: What becomes records at once.
+_PIECE = MOST // 2
+#: What is sent before others have their turn.
+_TURN = 1024 * 1024
+
+
+class Outgoing:
+    """A socket's, in the order in which it was said."""
+
+    def __init__(self, layer: RecordLayer, sock: socket.socket) -> None:
+        self._layer = layer
+        self._socket = sock
+        self._said: deque[Octets] = deque()
+        self._records: Octets = b""
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return self._size + len(self._records)
+
+    def add(self, data: bytes) -> None:
+        """The application says this."""
+        self._said.append(data)
+        self._size += len(data)
+
+    def send(self, *, is_secured: bool) -> bool:
+        """Send what the socket takes; True where nothing is left. Before the handshake is done it sends that alone.
+
+        Raises ``OSError`` where the socket is broken, ``SSL.Error`` where TLS is.
+        """
+        sent = 0
+        while sent < _TURN:
+            if not self._records:
+                if self._said and is_secured:
+                    self._seal()
+                self._records = self._layer.take()
+                if not self._records:
+                    return not (self._said and is_secured)
+            try:
+                taken = self._socket.send(self._records)
+            except BlockingIOError:
+                return False
+            sent += taken
+            if taken == len(self._records):
+                self._records = b""
+            else:
+                self._records = memoryview(self._records)[taken:]
+        return False
+
+    def _seal(self) -> None:
+        """Make records of some of what was said: of many small pieces together, of a large one in parts."""
+        said, pieces, size = self._said, [], 0
+        while said and size < _PIECE:
+            piece = said.popleft()
+            if size + len(piece) > _PIECE:
+                whole, room = memoryview(piece), _PIECE - size
+                piece = whole[:room]
+                said.appendleft(whole[room:])
+            pieces.append(piece)
+            size += len(piece)
+        self._size -= size
+        self._layer.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def send_last(self) -> None:
+        """What TLS says to the peer at its end, as far as the socket takes it."""
+        try:
+            self._records = b"".join((self._records, self._layer.take()))
+            if self._records:
+                self._socket.send(self._records)
+        except (OSError, SSL.Error):
+            pass
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing more is sent."""
+        self._said.clear()
+        self._records, self._size = b"", 0

@@ -1,0 +1,436 @@
+"""TLS on a socket: one object between the reactor's descriptor and the protocol above, where Twisted's own has three.
+
+A descriptor of Twisted's is taken over with its socket: it stays what the reactor knows, and whoever made it is told
+of its end; what becomes of its readiness is decided here. What is read goes to OpenSSL through memory, in pieces that
+are counted before they are looked at: OpenSSL by itself would read on from a socket for as long as a peer only keeps
+TLS busy.
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet import error, main
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPullProducer,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_mesh.tls.outgoing import Outgoing
+from twisted_mesh.tls.record_layer import record_layer
+
+#: What is read from a socket at once, and so what one connection may bring before others have their turn.
+_READ = 64 * 1024
+#: Bytes that wait to be sent, from which on a producer is asked to pause.
+_HIGH = 64 * 1024
+
+#: What a descriptor answers the reactor with: why it is to be closed, or None.
+Lost = BaseException | Failure | None
+
+
+class _Wire:
+    """The TCP connection below, for whoever counts what comes from it."""
+
+    def __init__(self, above: "SocketTransport", below: Any) -> None:
+        self._above = above
+        self._below = below
+
+    @property
+    def disconnecting(self) -> bool:
+        """Whether nothing more is read."""
+        return self._above.is_over
+
+    def write(self, data: bytes) -> None:
+        """Send it as it is, past TLS."""
+        with suppress(OSError):
+            self._below.socket.send(data)
+
+    def pauseProducing(self) -> None:
+        """Read nothing."""
+        self._below.stopReading()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if not self._above.is_over:
+            self._below.startReading()
+
+
+@implementer(ISSLTransport, ITCPTransport)
+class SocketTransport:
+    """One connection, for the protocol above it and for whoever closes it."""
+
+    TLS = True
+    connected = True
+    disconnecting = False
+    """Whether :meth:`loseConnection` was called, or the peer has left and we follow."""
+    is_over = False
+    """Whether nothing is read or written any more."""
+    protocol: Any = None
+    """What is above."""
+
+    _is_secured = False
+    _has_heard_end = False
+    """The peer's close_notify: it says no more."""
+    _is_half_closing = False
+    _has_said_end = False
+    """Our close_notify."""
+    _reason: Failure | None = None
+    """What the protocol is told, where that is not what the descriptor says."""
+    _is_aborted = False
+    _is_broken = False
+    """Whether it is to be closed at the end of this turn."""
+    _in_turn = False
+    _is_paused = False
+    _later: IDelayedCall | None = None
+    _producer: Any = None
+    _is_streaming = False
+    _is_producer_paused = False
+
+    def __init__(self, below: Any, connection: SSL.Connection, clock: IReactorTime) -> None:
+        self._below = below
+        self._connection = connection
+        self._clock = clock
+        self._socket: socket.socket = below.socket
+        self._layer = record_layer(connection)
+        self._outgoing = Outgoing(self._layer, self._socket)
+        self.transport = _Wire(self, below)
+
+    def begin(self, protocol: Any, *, is_server: bool) -> None:
+        """Shake hands for ``protocol``, which has been connected to this; a server waits for the first word."""
+        self.protocol = protocol
+        below = self._below
+        below.doRead, below.doWrite = self._on_readable, self._on_writable
+        if ITCPTransport.providedBy(below):
+            below.setTcpNoDelay(True)
+        if not is_server:
+            self._outside(self._shake)
+
+    # turns: whatever is written within one is sent together at its end
+
+    def _on_readable(self) -> Lost:
+        if self.is_over:
+            return main.CONNECTION_DONE
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return None
+        except OSError as problem:
+            return self._turn(self._break, error.ConnectionLost(problem.errno, problem.strerror))
+        if not data:
+            return self._turn(self._end_of_file)
+        # By its name: whoever meters what comes has put itself there.
+        return self._turn(self.dataReceived, data)
+
+    def _on_writable(self) -> Lost:
+        return self._turn(_nothing)
+
+    def _turn(self, work: Callable[..., object], *arguments: Any) -> Lost:
+        if self.is_over:
+            return None if self._is_aborted else main.CONNECTION_DONE
+        self._in_turn = True
+        try:
+            work(*arguments)
+            if not self._is_broken and not self.is_over:
+                self._settle()
+        finally:
+            self._in_turn = False
+        if self._is_broken:
+            self.is_over = True
+        # An abort has the descriptor closed by itself, with a reset.
+        return main.CONNECTION_DONE if self.is_over and not self._is_aborted else None
+
+    def _outside(self, work: Callable[[], object]) -> None:
+        """A turn that the reactor knows nothing of."""
+        if not self.is_over and self._turn(work) is not None:
+            self._below.loseConnection()  # which is heard of in a turn of the reactor's
+
+    def _soon(self) -> None:
+        """Have a turn, where this is none."""
+        if self._later is None and not self._in_turn and not self.is_over:
+            self._later = self._clock.callLater(0, self._now)
+
+    def _now(self) -> None:
+        self._later = None
+        self._outside(self._deliver)
+
+    # reading
+
+    def dataReceived(self, data: bytes) -> None:
+        """What has come from the socket."""
+        if self.is_over or self._is_broken:
+            return
+        self._layer.put(data)
+        if self._is_secured:
+            self._deliver()
+        else:
+            self._shake()
+
+    def _shake(self) -> None:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return
+        except SSL.Error as problem:
+            self._fail(problem)
+            return
+        self._is_secured = True
+        if IHandshakeListener.providedBy(self.protocol):
+            self.protocol.handshakeCompleted()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand on what OpenSSL makes of what has come."""
+        while self._is_secured and not (self._is_paused or self._has_heard_end or self.is_over):
+            try:
+                data = self._layer.read()
+            except SSL.ZeroReturnError:
+                self._hear_end()
+                return
+            except SSL.Error as problem:
+                self._fail(problem)
+                return
+            if not data:
+                return
+            self.protocol.dataReceived(data)
+
+    def _end_of_file(self) -> None:
+        """The peer has hung up; without a goodbye before, what it said may be cut short."""
+        is_over = self._has_heard_end or self.disconnecting
+        self._break(None if is_over else error.ConnectionLost())
+
+    def _hear_end(self) -> None:
+        """The peer says no more. What is still to be said to it is said: it may be waiting for that."""
+        self._has_heard_end = True
+        self._below.stopReading()
+        above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
+        if above is None:
+            self.disconnecting = True
+        else:
+            above.readConnectionLost()
+
+    @property
+    def application(self) -> Any:
+        """The protocol of whoever uses the connection."""
+        return getattr(self.protocol, "wrappedProtocol", self.protocol)
+
+    def _fail(self, problem: SSL.Error) -> None:
+        """TLS is broken. OpenSSL has something to say about it to the peer."""
+        self._break(problem)
+        self._outgoing.send_last()
+        with suppress(OSError):
+            # A socket that is closed with bytes unread resets the connection, and that may overtake the alert.
+            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.recv(_READ)
+
+    def _break(self, problem: BaseException | None) -> None:
+        """Close at the end of this turn; for what, if it is not what the descriptor says."""
+        self._is_broken = True
+        if self._reason is None and problem is not None:
+            self._reason = Failure(problem)
+
+    # writing
+
+    def _settle(self) -> None:
+        """Send what waits, then see who waited for that."""
+        if not self._send() or self._is_broken:
+            return
+        if self._producer is not None and self._is_secured:
+            self._go_on()
+        elif self._is_secured and (self.disconnecting or self._is_half_closing):
+            self._leave()
+        else:
+            self._below.stopWriting()
+
+    def _send(self) -> bool:
+        """Send what waits; True where that is all."""
+        try:
+            if self._outgoing.send(is_secured=self._is_secured):
+                return True
+        except SSL.Error as problem:
+            self._fail(problem)
+        except OSError as problem:
+            self._break(error.ConnectionLost(problem.errno, problem.strerror))
+        else:
+            self._below.startWriting()
+            self._press()
+        return False
+
+    def _go_on(self) -> None:
+        """All is sent: who produces may produce more, and what that is goes in another turn."""
+        if not self._is_streaming or self._is_producer_paused:
+            self._is_producer_paused = False
+            self._producer.resumeProducing()
+        if self._outgoing.size or self._producer is None:
+            self._below.startWriting()
+        else:
+            self._below.stopWriting()
+
+    def _leave(self) -> None:
+        """Say goodbye; it is over where the peer has said it too."""
+        if not self._has_said_end:
+            self._has_said_end = True
+            with suppress(SSL.Error):
+                self._connection.shutdown()
+            above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
+            if above is not None:
+                above.writeConnectionLost()
+            if not self._send():
+                return
+        self._below.stopWriting()
+        if self._has_heard_end and self.disconnecting:
+            self._is_broken = True
+
+    def _press(self) -> None:
+        """Have a producer pause while much is waiting."""
+        if self._is_streaming and not self._is_producer_paused and self._outgoing.size >= _HIGH:
+            self._is_producer_paused = True
+            self._producer.pauseProducing()
+
+    # what is asked from above
+
+    def write(self, data: bytes) -> None:
+        """Send it; after :meth:`loseConnection` only what a producer still has to say."""
+        is_late = self.disconnecting and self._producer is None
+        if not data or is_late or self.is_over or self._has_said_end or self._is_half_closing:
+            return
+        self._outgoing.add(data)
+        self._press()
+        self._soon()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send all of it."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Say goodbye once all is sent, and close when the peer has said it too."""
+        if self.disconnecting or self.is_over:
+            return
+        if not self._is_secured and not self._outgoing.size:
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        self._soon()
+
+    def loseWriteConnection(self) -> None:
+        """Say once all is sent that nothing more comes from here; the peer may go on (RFC 8446 section 6.1)."""
+        if not self.disconnecting and not self.is_over:
+            self._is_half_closing = True
+            self._soon()
+
+    def abortConnection(self) -> None:
+        """Close at once, without a goodbye."""
+        if self.connected:
+            self.disconnecting = self.is_over = self._is_aborted = True
+            self._below.abortConnection()
+
+    def lost(self, reason: Failure) -> None:
+        """The socket is closed: the protocol is told, once."""
+        self.is_over = True
+        self.connected = False
+        later, self._later = self._later, None
+        if later is not None:
+            later.cancel()
+        self._outgoing.clear()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(self._reason or reason)
+
+    def pauseProducing(self) -> None:
+        """Hand on nothing that is read."""
+        self._is_paused = True
+        self._below.stopReading()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self._is_paused = False
+        if not self.is_over and not self._has_heard_end:
+            self._below.startReading()
+            self._soon()
+
+    def stopProducing(self) -> None:
+        """As :meth:`loseConnection`."""
+        self.loseConnection()
+
+    def registerProducer(self, producer: IPushProducer | IPullProducer, streaming: bool) -> None:
+        """Have it produce as fast as the peer reads."""
+        if self._producer is not None:
+            raise RuntimeError("another producer is registered already")
+        if self.is_over:
+            producer.stopProducing()
+            return
+        self._producer, self._is_streaming, self._is_producer_paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+        else:
+            self._press()
+
+    def unregisterProducer(self) -> None:
+        """It has produced all."""
+        self._producer = None
+        self._soon()
+
+    def getHandle(self) -> SSL.Connection:
+        """OpenSSL's end: to be asked, and never to read or write."""
+        return self._connection
+
+    def getPeerCertificate(self) -> X509 | None:
+        """What the peer has shown, good or not."""
+        return self._connection.get_peer_certificate()
+
+    def getHost(self) -> Any:
+        """Our address."""
+        return self._below.getHost()
+
+    def getPeer(self) -> Any:
+        """The peer's address."""
+        return self._below.getPeer()
+
+    def getTcpNoDelay(self) -> bool:
+        """Whether small pieces are sent at once: they are."""
+        return bool(self._below.getTcpNoDelay())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """See tcp(7)."""
+        self._below.setTcpNoDelay(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """Whether a silent connection is probed."""
+        return bool(self._below.getTcpKeepAlive())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """See tcp(7)."""
+        self._below.setTcpKeepAlive(enabled)
+
+
+class TakenOver(Protocol):
+    """What Twisted's descriptor has for a protocol: it is never given data, and hears of the end."""
+
+    def __init__(self, take: Callable[[Any], SocketTransport | None]) -> None:
+        self._take = take
+        self._taken: SocketTransport | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """The socket is connected."""
+        self._taken = self._take(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The socket is closed."""
+        if self._taken is not None:
+            self._taken.lost(reason)
+
+
+def _nothing() -> None:
+    pass
