@@ -11,16 +11,13 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHandshakeListener,
+    ILoggingContext,
     IProtocol,
     IProtocolFactory,
-    ISSLTransport,
-    ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
-from zope.interface.declarations import Provides
+from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
@@ -32,10 +29,10 @@ from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
+from twisted_mesh.tls.application_side import ApplicationSide
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.socket_transport import SocketTransport
 from twisted_mesh.tls.turned_away import TurnedAway
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
@@ -81,45 +78,44 @@ class Expectation:
             self.outcome.errback(error)
 
 
-class MeshFactory(WrappingFactory[Any]):
+@implementer(IProtocolFactory, ILoggingContext)
+@define(eq=False)
+class MeshFactory:
     """Makes the connections of one listener, or the one of one attempt to connect."""
 
-    noisy = False
+    wrapped: Any
+    """The application's."""
+    security: Security
+    client: Expectation | None
 
-    def __init__(
-        self, wrapped: IProtocolFactory, security: Security, client: Expectation | None
-    ) -> None:
-        super().__init__(wrapped)
-        self.declarations: tuple[object, ...] = ()
-        self.security = security
-        self.client = client
+    def logPrefix(self) -> str:
+        """By this Twisted tells what starts to listen."""
+        named = getattr(self.wrapped, "logPrefix", None)
+        return f"{named() if named else type(self.wrapped).__name__} (TLS)"
 
-    def keep_declarations(self, connection: "MeshConnection", transport: Any) -> None:
-        """zope keeps a declaration only while somebody does, and takes long to make it anew.
+    def doStart(self) -> None:
+        """See :class:`IProtocolFactory`."""
+        self.wrapped.doStart()
 
-        Twisted's TLS makes one for each interface of the connection below it, one after another.
-        """
-        if not self.declarations:
-            below = providedBy(getattr(transport, "transport", None))
-            self.declarations = (
-                providedBy(connection),
-                providedBy(transport),
-                *(Provides(type(transport), interface) for interface in below),
-            )
+    def doStop(self) -> None:
+        """See :class:`IProtocolFactory`."""
+        self.wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> "MeshConnection | None":
         """A connection around the application's protocol; None where that wants none."""
-        inner = self.wrappedFactory.buildProtocol(addr)
+        inner = self.wrapped.buildProtocol(addr)
         return None if inner is None else MeshConnection(self, inner)
 
 
-@implementer(IHandshakeListener, ISSLTransport, ITCPTransport)
-class MeshConnection(ProtocolWrapper):
-    """One TLS connection: between TLS below and the application above, which it joins once all is proven."""
+@implementer(IHandshakeListener, IProtocol)
+class MeshConnection(ApplicationSide):
+    """One TLS connection: between TLS below and the application above, which it joins once all is proven.
 
-    factory: MeshFactory
-    transport: Any
-    wrappedProtocol: Any
+    To the one it is a protocol, to the other a transport.
+    """
+
+    connected = 0
+    disconnecting = False
     peer: Peer | None = None
     """None where a server took no certificate, and before the handshake."""
     place: Place | None = None
@@ -135,7 +131,8 @@ class MeshConnection(ProtocolWrapper):
     """The peer, where it is good and may not connect; then the application is never connected."""
 
     def __init__(self, factory: MeshFactory, wrapped: IProtocol) -> None:
-        super().__init__(factory, wrapped)
+        self.factory = factory
+        self.wrappedProtocol: Any = wrapped
         self._established = False
         self._began = factory.security.clock.seconds()
         self._timer: IDelayedCall | None = None
@@ -147,13 +144,12 @@ class MeshConnection(ProtocolWrapper):
         """What the peer says while something is still to be found out about it."""
         self._is_paused = False
 
+    def connectionMade(self) -> None:
+        """See :class:`IProtocol`: all of it is in :meth:`makeConnection`."""
+
     def makeConnection(self, transport: Any) -> None:
         """TCP is connected: the time for the handshake begins."""
-        if not isinstance(transport, SocketTransport):
-            directlyProvides(self, providedBy(transport))
-            self.factory.keep_declarations(self, transport)
-        Protocol.makeConnection(self, transport)
-        self.factory.registerProtocol(self)
+        self.connected, self.transport = 1, transport
         security = self.factory.security
         self._timer = security.clock.callLater(security.handshake_timeout, self._out_of_time)
         if self.factory.client is not None:
@@ -353,7 +349,8 @@ class MeshConnection(ProtocolWrapper):
     def loseConnection(self) -> None:
         """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
         if not self.disconnecting:
-            super().loseConnection()
+            self.disconnecting = True
+            self.transport.loseConnection()
             self._abort_after(SEVER_CLOSE_TIMEOUT if self._severed else CLOSE_TIMEOUT)
 
     def _abort_after(self, seconds: float) -> None:
@@ -381,7 +378,6 @@ class MeshConnection(ProtocolWrapper):
         made_room = self.place is not None and self.place.made_room
         if self.place is not None:
             self.place.leave()
-        self.factory.unregisterProtocol(self)
         if self._established:
             self.factory.security.registry.discard(self)
             if self._severed:

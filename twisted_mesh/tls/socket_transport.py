@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
 from twisted.internet import error, main
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -21,12 +20,10 @@ from twisted.internet.interfaces import (
     IPullProducer,
     IPushProducer,
     IReactorTime,
-    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from twisted_mesh.tls.outgoing import Outgoing
 from twisted_mesh.tls.record_layer import record_layer
@@ -67,11 +64,9 @@ class _Wire:
             self._below.startReading()
 
 
-@implementer(ISSLTransport, ITCPTransport)
 class SocketTransport:
     """One connection, for the protocol above it and for whoever closes it."""
 
-    TLS = True
     connected = True
     disconnecting = False
     """Whether :meth:`loseConnection` was called, or the peer has left and we follow."""
@@ -385,10 +380,6 @@ class SocketTransport:
     def getHandle(self) -> SSL.Connection:
         """OpenSSL's end: to be asked, and never to read or write."""
         return self._connection
-
-    def getPeerCertificate(self) -> X509 | None:
-        """What the peer has shown, good or not."""
-        return self._connection.get_peer_certificate()
 
     def getHost(self) -> Any:
         """Our address."""

@@ -85,7 +85,7 @@ class _SocketFactory:
 
     def logPrefix(self) -> str:
         """See :class:`ILoggingContext`: Twisted tells by it what starts to listen."""
-        return str(self.mesh.logPrefix())
+        return self.mesh.logPrefix()
 
     def doStart(self) -> None:
         """See :class:`IProtocolFactory`."""
