@@ -7,9 +7,10 @@ from twisted.web import resource, server
 
 from pki.codes import Code
 from pki.errors import discreet
+from twisted_mesh.http.connection import HttpConnection
 from twisted_mesh.http.json import problem_body
-from twisted_mesh.http.request import BoundedRequest, answer, no_longer_accepted
-from twisted_mesh.http.server import BoundedChannel, BoundedSite
+from twisted_mesh.http.request import SiteRequest, answer, no_longer_accepted
+from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
@@ -18,29 +19,22 @@ from twisted_mesh.trust.connections import Peer
 _log = logger("server")
 
 
-class MeshChannel(BoundedChannel):
-    """An HTTP connection of a proven peer, logged as it opens."""
-
-    def connectionMade(self) -> None:
-        """Log who it is, besides what every channel does."""
-        super().connectionMade()
-        connection = self.transport
-        if isinstance(connection, MeshConnection) and connection.peer is not None:
-            log_peer(connection, connection.peer)
-
-
 class MeshSite(BoundedSite):
     """A site whose callers are all proven, and logged as they connect."""
 
-    channelClass = MeshChannel
+    def opened(self, connection: HttpConnection) -> None:
+        """Log who it is."""
+        transport = connection.transport
+        if isinstance(transport, MeshConnection) and transport.peer is not None:
+            log_peer(transport, transport.peer)
 
 
 class StatusResource(resource.Resource):
     """``GET /api/status``: who are you to me?"""
 
-    isLeaf = True
+    isLeaf = takes_whole_requests = True
 
-    def render(self, request: BoundedRequest) -> int:
+    def render(self, request: SiteRequest) -> int:
         """Answer, unless the caller would not be let in again now: then 403, and the connection closes."""
         connection: Any = request.channel.transport
         peer: Peer | None = connection.peer

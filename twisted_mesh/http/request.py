@@ -1,34 +1,71 @@
-"""A request with a capped body, and its answer, which is sent whole."""
+"""A request: what a resource of ours uses of it, and the one that Twisted reads, with a capped body."""
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
-from http import HTTPStatus
 from time import time
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes as unquote
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.web import server
-from twisted.web.http import NOT_MODIFIED, RESPONSES, datetimeToString
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
+from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
+from twisted_mesh.http.answer import date_of, respond
 from twisted_mesh.http.json import problem_body
+from twisted_mesh.http.whole_head import HOST
+from twisted_mesh.runtime.log import logger
 
-#: A name or an address, perhaps a port; none at all is allowed (RFC 9110 section 7.2).
-_HOST = re.compile(rb"([\w.~%-]*|\[[\w.:%]+\])(:[0-9]*)?", re.ASCII)
-#: Bodies are sent in pieces of so many bytes.
-_PIECE = 64 * 1024
+_log = logger("http")
+
+
+class SiteRequest(Protocol):
+    """What a resource of ours may use of a request, whoever has read it."""
+
+    method: bytes
+    path: bytes
+    """Still percent-encoded."""
+    is_gone: bool
+    """Whether the connection was lost before the answer."""
+
+    @property
+    def args(self) -> dict[bytes, list[bytes]]:
+        """The parameters, each with its values."""
+
+    @property
+    def channel(self) -> Any:
+        """The connection; its ``transport`` knows who calls."""
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
+
+    @property
+    def requestHeaders(self) -> Headers:
+        """All that is said before the body."""
+
+    def getHeader(self, name: bytes) -> bytes | None:
+        """The last of what is said under ``name``, which is in lower case."""
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        """Say it before the answer."""
+
+    def close_after(self) -> None:
+        """Let the answer be the last one on the connection."""
+
+    def respond(self, status: int, body: bytes, content_type: str) -> None:
+        """Send one whole answer, and be done."""
+
+    def notifyFinish(self) -> "Deferred[None]":
+        """Fires with the answer; fails where the connection is lost before it."""
 
 
 class BoundedRequest(server.Request):
     """A request whose body is capped while it arrives, chunked or not."""
 
     channel: Any
-    """A :class:`~twisted_mesh.http.server.BoundedChannel`."""
+    """A :class:`~twisted_mesh.http.channel.BoundedChannel`."""
     is_gone = False
     """Whether the connection was lost before the answer."""
     _received = 0
@@ -55,7 +92,7 @@ class BoundedRequest(server.Request):
         """For Twisted's own answers; ours are written by :meth:`respond`."""
         if not self.startedWriting:
             self.setHeader(b"server", server.version)
-            self.setHeader(b"date", _date(int(time())))
+            self.setHeader(b"date", date_of(int(time())))
         super().write(data)
 
     def close_after(self) -> None:
@@ -65,34 +102,24 @@ class BoundedRequest(server.Request):
 
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         """Send one whole answer in one piece, and be done."""
-        lines = [
-            b"%s %d %s" % (self.clientproto, status, _phrase(status)),
-            b"Server: " + server.version,
-            b"Date: " + _date(int(time())),
-        ]
-        for name, values in self.responseHeaders.getAllRawHeaders():
-            lines += [b"%s: %s" % (name, value) for value in values]
-        if not self.responseHeaders.hasHeader(b"cache-control"):
-            lines.append(b"Cache-Control: no-store")
-        if status != NOT_MODIFIED:  # which is about what the caller has
-            lines.append(b"Content-Type: " + content_type.encode("ascii"))
-            lines.append(b"Content-Length: %d" % len(body))
-        lines.append(b"\r\n")
         self.code = status
         self.startedWriting = 1
-        head = b"\r\n".join(lines)
-        if self.method == b"HEAD" or status == NOT_MODIFIED:
-            self.channel.write(head)
-        elif len(body) <= _PIECE:
-            self.channel.write(head + body)
-        else:
-            self.channel.write(head)
-            self.channel.begin_to_send(len(body))
-            pieces = _Pieces(self, body)
-            self.registerProducer(pieces, True)
-            pieces.resumeProducing()
-            return
-        self.finish()
+        respond(self, self.responseHeaders, status, body, content_type)
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
+        content: Any = self.content
+        if content is None:
+            return b""
+        content.seek(0)
+        whole: bytes = content.read()
+        return whole
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """A resource broke."""
+        broken(self, reason)
+        return reason
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take a part of the body; with one byte more than the limit the answer is 413."""
@@ -105,37 +132,8 @@ class BoundedRequest(server.Request):
             super().handleContentChunk(data)
 
 
-@implementer(IPushProducer)
-class _Pieces:
-    """A long body on its way, in pieces: its callers share it, however slowly they read."""
-
-    def __init__(self, request: BoundedRequest, body: bytes) -> None:
-        self._request: BoundedRequest | None = request
-        self._left = memoryview(body)
-        self._is_paused = False
-
-    def resumeProducing(self) -> None:
-        self._is_paused = False
-        while (request := self._request) is not None and not self._is_paused:
-            if request.is_gone:
-                return
-            piece, self._left = self._left[:_PIECE], self._left[_PIECE:]
-            request.channel.write(bytes(piece))
-            if not self._left:
-                self._request = None
-                request.unregisterProducer()
-                request.finish()
-
-    def pauseProducing(self) -> None:
-        self._is_paused = True
-
-    def stopProducing(self) -> None:
-        """The connection is gone."""
-        self._request = None
-
-
 def answer(
-    request: BoundedRequest,
+    request: SiteRequest,
     status: int,
     body: bytes,
     content_type: str = "application/json",
@@ -145,6 +143,14 @@ def answer(
     for name, value in (headers or {}).items():
         request.setHeader(name.encode(), value.encode())
     request.respond(status, body, content_type)
+
+
+def broken(request: SiteRequest, reason: Failure | None = None) -> None:
+    """A resource has met a bug of its own: it is logged, and the caller told so much."""
+    _log.failure("a request could not be answered", reason, event="request-broke")
+    if not request.is_gone:
+        body = problem_body(500, Code.INTERNAL, "a bug was met; the log has the details")
+        answer(request, 500, body, "application/problem+json")
 
 
 def no_longer_accepted(problem: Problem) -> bytes:
@@ -160,18 +166,4 @@ def names_one_host(version: bytes, headers: Headers) -> bool:
     hosts = headers.getRawHeaders(b"host", ())
     if len(hosts) != 1:
         return not hosts and version != b"HTTP/1.1"
-    return _HOST.fullmatch(hosts[0]) is not None
-
-
-@lru_cache(maxsize=64)
-def _phrase(status: int) -> bytes:
-    """What a status is called; Twisted does not know all of them."""
-    known = RESPONSES.get(status)
-    return HTTPStatus(status).phrase.encode("ascii") if known is None else bytes(known)
-
-
-@lru_cache(maxsize=4)
-def _date(moment: int) -> bytes:
-    """A POSIX time as HTTP writes it (RFC 9110 section 5.6.7)."""
-    date: bytes = datetimeToString(moment)
-    return date
+    return HOST.fullmatch(hosts[0]) is not None

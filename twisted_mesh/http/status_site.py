@@ -12,7 +12,7 @@ from twisted.web import resource, server
 from pki.codes import Code
 from pki.errors import ANY_ERROR
 from twisted_mesh.http.json import problem_body
-from twisted_mesh.http.request import BoundedRequest, answer
+from twisted_mesh.http.request import SiteRequest, answer
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
 
@@ -60,7 +60,7 @@ LIVENESS: Question = _alive
 class StatusSite(resource.Resource):
     """Answers a few questions without proof of who asks; so it takes nothing but the question."""
 
-    isLeaf = True
+    isLeaf = takes_whole_requests = True
 
     def __init__(self, questions: Mapping[str, Question], names: Sequence[str] = ()) -> None:
         """``names`` are host names of ours, by which it may be asked for."""
@@ -68,12 +68,12 @@ class StatusSite(resource.Resource):
         self._questions = questions
         self._names = {"localhost", gethostname().lower(), *names}
 
-    def render(self, request: BoundedRequest) -> int:
+    def render(self, request: SiteRequest) -> int:
         """Begin to answer."""
         _ = spawn(self._serve(request), "answering about health", _log)
         return server.NOT_DONE_YET
 
-    async def _serve(self, request: BoundedRequest) -> None:
+    async def _serve(self, request: SiteRequest) -> None:
         page: IPage
         try:
             page = await self._page(request)
@@ -83,7 +83,7 @@ class StatusSite(resource.Resource):
         if not request.is_gone:
             answer(request, page.status, page.body, page.content_type, page.headers)
 
-    async def _page(self, request: BoundedRequest) -> IPage:
+    async def _page(self, request: SiteRequest) -> IPage:
         if not self._is_meant(request):
             return _refusal(
                 421,
@@ -102,7 +102,7 @@ class StatusSite(resource.Resource):
     def _told(self) -> str:
         return ", ".join(self._questions)
 
-    def _is_meant(self, request: BoundedRequest) -> bool:
+    def _is_meant(self, request: SiteRequest) -> bool:
         """Whether it was sent to us by a name of ours.
 
         A web page can have its own name lead here, and read what is answered to that; never an address.

@@ -20,7 +20,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
-from twisted_mesh.http.request import answer
+from twisted_mesh.http.request import SiteRequest, answer
 from twisted_mesh.http.response_body import AnswerTooLong, read_body
 from twisted_mesh.http.server import BoundedSite, Limits, address_of_peer
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
@@ -37,16 +37,21 @@ LONG = bytes(range(256)) * 1000
 class Noting(resource.Resource):
     """Answers at once with the path, or for ``/later`` when the test says so."""
 
-    isLeaf = True
+    isLeaf = takes_whole_requests = True
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[str, bytes]] = []
-        self.waiting: list[server.Request] = []
+        self.told: list[Any] = []
+        """All else that each of them says."""
+        self.waiting: list[SiteRequest] = []
 
-    def render(self, request: server.Request) -> int:
+    def render(self, request: SiteRequest) -> int:
         path = request.path.decode()
-        self.seen.append((path, request.content.read() if request.content else b""))
+        self.seen.append((path, request.body))
+        headers = [*request.requestHeaders.getAllRawHeaders()]
+        last = request.getHeader(b"content-type"), request.getHeader(b"x")
+        self.told.append((request.method, dict(request.args), headers, last))
         if path == "/later":
             self.waiting.append(request)
         elif path == "/broken":
@@ -86,9 +91,12 @@ class Rig:
         return late
 
 
-@pytest.fixture
-def rig() -> Rig:
-    return Rig()
+@pytest.fixture(params=["ours", "Twisted's"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """Whoever reads the requests, the bounds are the same."""
+    rig = Rig()
+    rig.site.reads_whole = request.param == "ours"
+    return rig
 
 
 @pytest.fixture
@@ -239,7 +247,7 @@ def test_a_closed_connection_leaves_no_timer_behind(rig: Rig, talk: Talk) -> Non
     talk.wire.loseConnection()
     rig.clock.advance(0)
     assert rig.clock.getDelayedCalls() == []
-    assert rig.site.channels == set()
+    assert rig.site.connections == set()
 
 
 # Bodies.
@@ -453,7 +461,7 @@ def test_who_leaves_in_the_midst_of_a_long_body_leaves_nothing_behind(rig: Rig, 
     channel.stopProducing()
     channel.resumeProducing()
     assert rig.clock.getDelayedCalls() == []
-    assert not rig.site.channels
+    assert not rig.site.connections
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -663,7 +671,7 @@ def test_draining_aborts_what_does_not_finish_and_counts_it(rig: Rig) -> None:
     assert late == [2]
     rig.clock.advance(0)
     assert [talk.wire.aborted for talk in talks] == [True, True, False]
-    assert rig.site.channels == set()
+    assert rig.site.connections == set()
 
 
 def test_a_connection_that_comes_while_draining_gets_one_answer(rig: Rig, talk: Talk) -> None:
@@ -782,7 +790,7 @@ def test_a_newcomer_takes_the_place_of_who_waits_for_longest(rig: Rig) -> None:
     rig.clock.advance(0)
     assert [talk.open for talk in (first, second, third)] == [False, True, True]
     assert first.wire.aborted
-    assert len(connection_limit) == len(rig.site.channels) == 2
+    assert len(connection_limit) == len(rig.site.connections) == 2
 
 
 def test_who_is_being_answered_keeps_its_place_and_a_newcomer_is_hung_up_on(rig: Rig) -> None:
@@ -801,7 +809,7 @@ def test_who_is_being_answered_keeps_its_place_and_a_newcomer_is_hung_up_on(rig:
     rig.clock.advance(0)
     assert not served[0].open, "it was the one that waited"
     assert connection_limit.refused == 1
-    assert len(rig.site.channels) == 2
+    assert len(rig.site.connections) == 2
 
 
 def test_every_place_is_given_back_however_a_connection_ends(rig: Rig) -> None:
@@ -811,7 +819,7 @@ def test_every_place_is_given_back_however_a_connection_ends(rig: Rig) -> None:
         talk.say(end)
         talk.wire.lose(ConnectionLost())
     assert len(connection_limit) == 0
-    assert not rig.site.channels
+    assert not rig.site.connections
     assert rig.clock.getDelayedCalls() == []
 
 
@@ -885,7 +893,7 @@ def test_every_status_has_its_phrase(status: int) -> None:
     class Answering(resource.Resource):
         isLeaf = True
 
-        def render(self, request: server.Request) -> int:
+        def render(self, request: SiteRequest) -> int:
             answer(request, status, b"")
             return server.NOT_DONE_YET
 

@@ -262,6 +262,7 @@ def test_a_refusal_that_is_on_its_way_is_not_followed_by_another(mesh: Mesh) -> 
 
 
 def test_a_download_that_ends_within_the_grace_is_whole(mesh: Mesh) -> None:
+    mesh.site.reads_whole = False  # as for all that is answered piece by piece
     mesh.say(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
     mesh.revoke()
     (request,) = mesh.root.waiting
@@ -274,6 +275,7 @@ def test_a_download_that_ends_within_the_grace_is_whole(mesh: Mesh) -> None:
 
 
 def test_a_download_that_goes_on_is_torn_after_the_grace(mesh: Mesh) -> None:
+    mesh.site.reads_whole = False
     mesh.say(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
     mesh.revoke()
     (request,) = mesh.root.waiting
@@ -383,10 +385,12 @@ def test_whoever_waits_for_a_revoked_servers_answer_reads_why_there_is_none(begu
     asking: Any = Factory.forProtocol(HTTP11ClientProtocol)
     asking.noisy = False
     root = Root()
+    site = MeshSite(root, server.clock)
+    site.reads_whole = not begun  # what is answered piece by piece is Twisted's
     conversation = Conversation(
         client,
         server,
-        served=MeshSite(root, server.clock),  # type: ignore[arg-type]
+        served=site,  # type: ignore[arg-type]
         calling=asking,
     )
     conversation.connect()

@@ -17,7 +17,7 @@ from twisted_mesh.ca.api.authentication import Account, Authenticator, principal
 from twisted_mesh.ca.api.request import Call, Contents, call_of, contents_of, holder_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.http.json import BadRequest, parse_json
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.stores.records import IssuedToken
 
 
@@ -35,11 +35,11 @@ class Arrived:
 
     account: Account
     _evidence: Evidence = field(repr=False)
-    _request: BoundedRequest = field(repr=False)
+    _request: SiteRequest = field(repr=False)
     _authenticator: Authenticator = field(repr=False)
 
     @classmethod
-    def on(cls, request: BoundedRequest, authenticator: Authenticator) -> "Arrived":
+    def on(cls, request: SiteRequest, authenticator: Authenticator) -> "Arrived":
         """Raises :class:`NoProof` where the connection has ended meanwhile."""
         evidence = Evidence.of(request.channel.transport, request.requestHeaders)
         return cls(authenticator.account(evidence), evidence, request, authenticator)
@@ -65,7 +65,7 @@ class Charged:
     """A request that may cost the CA something."""
 
     _evidence: Evidence = field(repr=False)
-    _request: BoundedRequest = field(repr=False)
+    _request: SiteRequest = field(repr=False)
     _authenticator: Authenticator = field(repr=False)
 
     async def attest(
@@ -104,7 +104,7 @@ class Known:
 
     principal: Principal
     _token: IssuedToken | None = field(repr=False)
-    _request: BoundedRequest = field(repr=False)
+    _request: SiteRequest = field(repr=False)
     _contents: Contents | None = field(repr=False)
     _body: ProvingBody | None = field(repr=False)
     _unreadable: BadRequest | None = field(repr=False)
@@ -128,7 +128,7 @@ class Permitted:
 
     principal: Principal
     _token: IssuedToken | None = field(repr=False)
-    _request: BoundedRequest = field(repr=False)
+    _request: SiteRequest = field(repr=False)
     _contents: Contents | None = field(repr=False)
     _body: ProvingBody | None = field(repr=False)
 

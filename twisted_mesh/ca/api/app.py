@@ -16,7 +16,7 @@ from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.api.routes import action_of, matched, methods_of, route_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate, RateLimited
 from twisted_mesh.runtime.log import logger, reasons
 
@@ -52,7 +52,7 @@ class CaApi(AnsweringResource):
         self.throttle = throttle
         self._refusals = LimitedLog(_log, _LOGGED, seconds, _count_refusals)
 
-    async def _reply(self, request: BoundedRequest) -> Answer:
+    async def _reply(self, request: SiteRequest) -> Answer:
         if self.guards_browsers:
             refuse_browsers(request)
         arrived = Arrived.on(request, self.authenticator)
@@ -69,7 +69,7 @@ class CaApi(AnsweringResource):
             raise
 
     def _refused(
-        self, request: BoundedRequest, status: HTTPStatus, error: PkiError
+        self, request: SiteRequest, status: HTTPStatus, error: PkiError
     ) -> Mapping[str, str]:
         metrics.count_refused(error.code)
         self._refusals.warn(

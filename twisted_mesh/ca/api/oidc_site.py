@@ -16,7 +16,7 @@ from twisted_mesh.ca.api.resource import AnsweringResource
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.http.json import BadRequest
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, address_key
 
 CONFIGURATION = "/.well-known/openid-configuration"
@@ -70,7 +70,7 @@ class OidcSite(AnsweringResource):
             )
         )
 
-    async def _reply(self, request: BoundedRequest) -> Answer:
+    async def _reply(self, request: SiteRequest) -> Answer:
         peer = request.channel.getPeer()
         if not isinstance(peer, UNIXAddress):  # a web server in front bounds its own callers
             self._buckets.charge(address_key(peer))
@@ -83,7 +83,7 @@ class OidcSite(AnsweringResource):
         return Answer(answering(), headers=_HEADERS)
 
     def _refused(
-        self, request: BoundedRequest, status: HTTPStatus, error: PkiError
+        self, request: SiteRequest, status: HTTPStatus, error: PkiError
     ) -> Mapping[str, str]:
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             return {"allow": ", ".join(_METHODS)}

@@ -11,7 +11,7 @@ from twisted_mesh.ca.api.resource import AnsweringResource
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import BadRequest
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, address_key
 
 _OCSP = "/ocsp"
@@ -31,13 +31,13 @@ class PublicSite(AnsweringResource):
         self.ca = ca
         self._buckets = TokenBuckets(rate, clock.seconds)
 
-    async def _reply(self, request: BoundedRequest) -> Answer:
+    async def _reply(self, request: SiteRequest) -> Answer:
         who = address_key(request.channel.getPeer())
         self._buckets.charge(who)
         method, path = request.method.decode("ascii", "replace"), path_of(request)
         if method == "POST" and path == _OCSP:
             refuse_other_media(request, published.OCSP_REQUEST)
-            body = request.content.read() if request.content else b""
+            body = request.body
             return await published.ocsp(self.ca, body, who)
         if method in ("GET", "HEAD"):
             if path.startswith(f"{_OCSP}/"):

@@ -17,7 +17,7 @@ from pki.validity import parse_rfc3339
 from twisted_mesh.api.messages import LARGEST_PAGE
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.http.json import BadRequest, parse_json
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken, Query, Status
@@ -43,7 +43,7 @@ class Call:
     rest: str = ""
     """What stands in the path where the route has a ``*``, as it came."""
     idempotency_key: str | None = None
-    _request: BoundedRequest | None = None
+    _request: SiteRequest | None = None
     address: str = ""
     """Whose network it comes from, for who has no other name."""
     token: IssuedToken | None = None
@@ -114,16 +114,16 @@ class Contents:
     idempotency_key: str | None
 
 
-def contents_of(request: BoundedRequest) -> Contents:
+def contents_of(request: SiteRequest) -> Contents:
     """What ``request`` says. What is in the body is not looked at.
 
     Raises :class:`Malformed` for a parameter that is given twice and a bad ``Idempotency-Key``.
     """
-    return Contents(_body(request), _query(request), _idempotency_key(request))
+    return Contents(request.body, _query(request), _idempotency_key(request))
 
 
 def call_of(
-    request: BoundedRequest,
+    request: SiteRequest,
     contents: Contents,
     principal: Principal,
     rest: str,
@@ -151,12 +151,12 @@ def holder_of(transport: object) -> str | None:
     return None if place is None or place.holder == place.key else place.holder
 
 
-def path_of(request: BoundedRequest) -> str:
+def path_of(request: SiteRequest) -> str:
     """The path, still percent-encoded."""
     return request.path.decode("ascii", "replace")
 
 
-def _idempotency_key(request: BoundedRequest) -> str | None:
+def _idempotency_key(request: SiteRequest) -> str | None:
     given = request.requestHeaders.getRawHeaders(b"idempotency-key")
     if given is None:
         return None
@@ -214,7 +214,7 @@ def key_digest(text: str | None, name: str) -> str | None:
     return text
 
 
-def refuse_other_media(request: BoundedRequest, media: str = "application/json") -> None:
+def refuse_other_media(request: SiteRequest, media: str = "application/json") -> None:
     """Raises :class:`OtherMedia` for a body that does not say that it is of that type."""
     header = request.getHeader(b"content-type") or b""
     if header.partition(b";")[0].strip().lower() != media.encode():
@@ -223,7 +223,7 @@ def refuse_other_media(request: BoundedRequest, media: str = "application/json")
         )
 
 
-def unless_held(request: BoundedRequest, answer: Answer) -> Answer:
+def unless_held(request: SiteRequest, answer: Answer) -> Answer:
     """``answer``, or that the caller has it."""
     if not answer.headers:
         return answer
@@ -232,12 +232,7 @@ def unless_held(request: BoundedRequest, answer: Answer) -> Answer:
     return answer.unless_held(etags, date)
 
 
-def _body(request: BoundedRequest) -> bytes:
-    content: bytes = request.content.read() if request.content else b""
-    return content
-
-
-def _query(request: BoundedRequest) -> dict[str, str]:
+def _query(request: SiteRequest) -> dict[str, str]:
     found = {}
     for name, values in (request.args or {}).items():
         if len(values) != 1:
@@ -248,7 +243,7 @@ def _query(request: BoundedRequest) -> dict[str, str]:
     return found
 
 
-def refuse_browsers(request: BoundedRequest) -> None:
+def refuse_browsers(request: SiteRequest) -> None:
     """Raises :class:`CrossOrigin` for what a web page could have sent."""
     hosts = request.requestHeaders.getRawHeaders(b"host") or ()
     host = hosts[0] if len(hosts) == 1 else b""

@@ -11,7 +11,7 @@ from pki.errors import ANY_ERROR, PkiError
 from twisted_mesh.ca.api.request import unless_held
 from twisted_mesh.ca.api.response import Answer, problem_answer
 from twisted_mesh.ca.api.status import status_of
-from twisted_mesh.http.request import BoundedRequest, answer
+from twisted_mesh.http.request import SiteRequest, answer
 from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import spawn
@@ -23,26 +23,26 @@ _RETRY_AFTER = 5
 class AnsweringResource(resource.Resource, ABC):
     """A site that is one resource: every request is answered with what :meth:`_reply` comes to."""
 
-    isLeaf = True
+    isLeaf = takes_whole_requests = True
     bug_text = "the CA has met a bug of its own"
     """What callers are told of one."""
 
-    def render(self, request: BoundedRequest) -> int:
+    def render(self, request: SiteRequest) -> int:
         """Begin to answer; whatever goes wrong is answered too."""
         _ = spawn(self._serve(request), "answering a request", _log)
         return server.NOT_DONE_YET
 
     @abstractmethod
-    async def _reply(self, request: BoundedRequest) -> Answer:
+    async def _reply(self, request: SiteRequest) -> Answer:
         """The answer. Raises :class:`PkiError` for a refusal, by which :func:`status_of` finds the status."""
 
     def _refused(
-        self, request: BoundedRequest, status: HTTPStatus, error: PkiError
+        self, request: SiteRequest, status: HTTPStatus, error: PkiError
     ) -> Mapping[str, str]:
         """Take note of a refusal; the headers that it has besides."""
         return {}
 
-    async def _serve(self, request: BoundedRequest) -> None:
+    async def _serve(self, request: SiteRequest) -> None:
         headers: dict[str, str] = {}
         try:
             reply = unless_held(request, await self._reply(request))

@@ -29,7 +29,7 @@ from twisted_mesh.ca.api.request import FILTERS, Call, path_of, refuse_other_med
 from twisted_mesh.ca.api.response import JSON, Answer
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.json import BadRequest
-from twisted_mesh.http.request import BoundedRequest
+from twisted_mesh.http.request import SiteRequest
 
 Handler = Callable[[CaParts, Call], Awaitable[Answer]]
 Shape: TypeAlias = str | type[msgspec.Struct] | UnionType
@@ -279,7 +279,7 @@ class WrongMethod(BadRequest):
 Matched = tuple[str, str, str]
 
 
-def matched(request: BoundedRequest) -> Matched:
+def matched(request: SiteRequest) -> Matched:
     """What is asked for."""
     method, path = request.method.decode("ascii", "replace"), path_of(request)
     if path in _PATHS:
@@ -294,7 +294,7 @@ def matched(request: BoundedRequest) -> Matched:
     return method, "", ""
 
 
-def methods_of(request: BoundedRequest) -> tuple[str, ...]:
+def methods_of(request: SiteRequest) -> tuple[str, ...]:
     """What can be done to its path."""
     _, path, _ = matched(request)
     return tuple(sorted(_PATHS[path])) if path else ()
@@ -307,7 +307,7 @@ def action_of(found: Matched) -> Action | None:
     return route.action if route else None
 
 
-def route_of(request: BoundedRequest, found: Matched) -> tuple[Route, str]:
+def route_of(request: SiteRequest, found: Matched) -> tuple[Route, str]:
     """The route of ``request``, and what its path's ``*`` stands for.
 
     Raises :class:`NoSuchRoute`, :class:`WrongMethod`, :class:`OtherMedia`.

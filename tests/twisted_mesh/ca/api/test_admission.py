@@ -24,6 +24,7 @@ from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.http.server import BoundedSite
+from twisted_mesh.http.whole_request import WholeRequest
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 
 NOBODY = anonymous("tls:no-certificate")
@@ -119,7 +120,8 @@ def api(rig: CaRig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Api]:
             return call
 
         monkeypatch.setattr(admission, "permit", noted("permit", admission.permit))
-        monkeypatch.setattr(request, "_body", noted("read", request._body))
+        body = property(noted("read", lambda whole: whole._body))
+        monkeypatch.setattr(WholeRequest, "body", body)
         monkeypatch.setattr(admission, "parse_json", noted("parse", admission.parse_json))
         monkeypatch.setattr(request, "parse_json", noted("parse", request.parse_json))
         return made

@@ -8,34 +8,31 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
-from twisted.protocols.basic import LineReceiver
 from twisted.web import http
 
 from pki.codes import Code
 from pki.errors import Problem
 from tests.pki.strategies import mutated
 from tests.twisted_mesh.http.test_server import GET, LATER, Rig, chunked, post
-from twisted_mesh.http import server
-from twisted_mesh.http.fast_request import FastRequest, can_be_handed_over, read_fast
+from twisted_mesh.http.channel import BoundedChannel
+from twisted_mesh.http.whole_head import Head, read_head
 
 DATE = re.compile(rb"Date: [^\r\n]*\r\n")
 POST = post(b'{"a": "b"}', b"Content-Type: application/json")
 
 
-def heard(pieces: list[bytes], *, whole: bool) -> tuple[bytes, list[tuple[str, bytes]], bool]:
+def heard(pieces: list[bytes], *, whole: bool) -> tuple[bytes, Any, bool]:
     """All that a connection answers, what the resource saw, and whether it goes on."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not whole:
-            patch.setattr(server, "read_fast", lambda data: None)
-        rig = Rig()
-        talk = rig.talk()
-        for piece in pieces:
-            talk.say(piece)
-        while rig.root.waiting:
-            rig.root.finish()
-        outcome = DATE.sub(b"", talk.wire.value()), rig.root.seen, talk.open
-        talk.wire.lose(ConnectionDone())
-        return outcome
+    rig = Rig()
+    rig.site.reads_whole = whole
+    talk = rig.talk()
+    for piece in pieces:
+        talk.say(piece)
+    while rig.root.waiting:
+        rig.root.finish()
+    outcome = DATE.sub(b"", talk.wire.value()), (rig.root.seen, rig.root.told), talk.open
+    talk.wire.lose(ConnectionDone())
+    return outcome
 
 
 headers = st.sampled_from(
@@ -56,6 +53,11 @@ headers = st.sampled_from(
         b"transfer-encoding : chunked",
         b"Connection: close",
         b"Connection: keep-alive",
+        b"Connection: Keep-Alive",
+        b"Connection: close, x",
+        b"Upgrade: h2c",
+        b"TE: trailers",
+        b"If-None-Match: *",
         b"Connection: Close, x",
         b"Expect: 100-continue",
         b"Cookie: a=b; c",
@@ -87,6 +89,11 @@ requests = st.builds(
             b"GET * HTTP/1.1",
             b"OPTIONS * HTTP/1.1",
             b"GET /broken HTTP/1.1",
+            b"GET /long HTTP/1.1",
+            b"GET /known?x=%zz&x=1&=&y HTTP/1.1",
+            b"GET /later?x HTTP/1.1",
+            b"GET /a#b HTTP/1.1",
+            b"GET ? HTTP/1.1",
             b"GET  /now HTTP/1.1",
             b"GET /now HTTP/1.1 ",
             b"get /%6eow HTTP/1.1",
@@ -126,31 +133,34 @@ def test_where_a_request_is_split_makes_no_difference(stream: list[bytes], data:
 
 
 @pytest.mark.parametrize("data", [GET, POST, POST.replace(b"POST", b"PUT"), post(b"")])
-def test_an_ordinary_request_is_read_in_one_piece(data: bytes) -> None:
-    whole = read_fast(data)
-    assert whole is not None
-    assert whole.body == data.partition(b"\r\n\r\n")[2]
-    assert dict(whole.headers)[b"Host"] == b"a"
+def test_an_ordinary_head_is_read_at_once(data: bytes) -> None:
+    head = read_head(data)
+    assert head is not None
+    assert (head.size, head.length) == (
+        data.index(b"\r\n\r\n") + 4,
+        len(data.partition(b"\r\n\r\n")[2]),
+    )
+    assert head.values(b"host") == [b"a"]
+    assert read_head(b"before" + data, 6) == head
 
 
 def test_its_parts_are_told_apart() -> None:
-    assert read_fast(POST) == FastRequest(
-        b"POST",
-        b"/now",
-        ((b"Host", b"a"), (b"Content-Length", b"10"), (b"Content-Type", b"application/json")),
-        b'{"a": "b"}',
+    headers = (
+        (b"Host", b"a"),
+        (b"Content-Length", b"10"),
+        (b"Content-Type", b"application/json"),
     )
+    assert read_head(POST) == Head(b"POST", b"/now", headers, len(POST) - 10, 10, is_last=False)
 
 
-@pytest.mark.parametrize("cut", range(0, len(POST), 7))
-def test_a_part_of_a_request_is_not_read_yet(cut: int) -> None:
-    assert read_fast(POST[:cut]) is None
+@pytest.mark.parametrize("cut", range(0, len(POST) - 10, 7))
+def test_a_part_of_a_head_is_not_read(cut: int) -> None:
+    assert read_head(POST[:cut]) is None
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        POST + GET,
         POST.replace(b"1.1", b"1.0"),
         chunked(b"a"),
         post(b"ab", b"Content-Length: 2"),
@@ -164,59 +174,28 @@ def test_a_part_of_a_request_is_not_read_yet(cut: int) -> None:
     ],
 )
 def test_what_is_out_of_the_ordinary_is_left_to_twisted(data: bytes) -> None:
-    assert read_fast(data) is None
+    assert read_head(data) is None
 
 
 @given(st.binary() | mutated(POST))
 def test_no_bytes_break_the_reader(data: bytes) -> None:
-    whole = read_fast(data)
-    assert whole is None or data.endswith(whole.body)
+    head = read_head(data)
+    assert head is None or data[: head.size].endswith(b"\r\n\r\n")
 
 
 # Names of Twisted's that are its own affair.
 
 
 def test_the_names_of_twisteds_channel_are_those_that_we_know() -> None:
-    """Where this fails Twisted has changed: see what has become of them, or requests are read line by line."""
-    assert server.reads_whole
-    assert can_be_handed_over(http.HTTPChannel, LineReceiver)
+    """Where this fails Twisted has changed: see what has become of them."""
     assert hasattr(http.HTTPChannel(), "_handlingRequest")
     assert "_respondToBadRequestAndDisconnect" in vars(http.HTTPChannel)
-
-
-@pytest.mark.parametrize(
-    "method", ["lineReceived", "headerReceived", "allHeadersReceived", "allContentReceived"]
-)
-def test_a_channel_whose_names_have_changed_gets_its_requests_line_by_line(method: str) -> None:
-    def changed(self: object, *args: object) -> None:
-        """It keeps what it reads elsewhere."""
-
-    assert not can_be_handed_over(
-        type("Changed", (http.HTTPChannel,), {method: changed}), LineReceiver
-    )
-    compiled = type("Compiled", (http.HTTPChannel,), {method: len})
-    assert not can_be_handed_over(compiled, LineReceiver)
-    assert not can_be_handed_over(http.HTTPChannel, type("Lines", (), {}))
-
-
-def test_without_those_names_the_same_requests_are_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    expected = [heard([piece], whole=True) for piece in (GET, POST, GET + GET, b"nonsense\r\n\r\n")]
-    monkeypatch.setattr(server, "reads_whole", False)
-    monkeypatch.setattr(server, "read_fast", None)
-    for piece, answered in zip((GET, POST, GET + GET, b"nonsense\r\n\r\n"), expected, strict=True):
-        rig = Rig()
-        talk = rig.talk()
-        talk.say(piece)
-        assert (DATE.sub(b"", talk.wire.value()), rig.root.seen, talk.open) == answered
-        talk.wire.lose(ConnectionDone())
 
 
 def test_without_its_word_for_a_bad_request_twisted_still_refuses_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(server.BoundedChannel, "_respondToBadRequestAndDisconnect")
+    monkeypatch.delattr(BoundedChannel, "_respondToBadRequestAndDisconnect")
     rig = Rig()
     talk = rig.talk()
     talk.say(b"nonsense\r\n\r\n")
@@ -228,7 +207,8 @@ def test_where_it_is_not_known_what_is_served_a_refused_peer_is_served_first() -
     rig = Rig()
     talk = rig.talk()
     talk.say(LATER[:-2])
-    channel: Any = talk.wire.protocol
+    connection: Any = talk.wire.protocol
+    channel = connection._channel
     del channel._handlingRequest
     channel.finish(Problem(Code.REVOKED, "it is revoked"))
     assert talk.wire.value() == b""
