@@ -1,8 +1,9 @@
 """The rest of a connection whose requests are not of ordinary shape: Twisted's channel, with bounds."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, ISSLTransport
 from twisted.web import http
 
 from pki.codes import Code
@@ -29,6 +30,7 @@ class BoundedChannel(http.HTTPChannel):
     """
 
     transport: Any
+    callLater: Callable[..., IDelayedCall]
     requestFactory: Any
     abortTimeout = 2
     refused = False
