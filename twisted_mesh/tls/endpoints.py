@@ -22,7 +22,7 @@ from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.connection import Expectation, MeshFactory
 from twisted_mesh.tls.own_chain import refused_beforehand
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.transport import tls_factory
+from twisted_mesh.tls.transport import accepted_by, tls_factory
 from twisted_mesh.tls.verify import LeafCheck
 
 
@@ -30,7 +30,8 @@ def listen(
     endpoint: IStreamServerEndpoint, factory: IProtocolFactory, security: Security
 ) -> Deferred[IListeningPort]:
     """Serve ``factory`` to peers that prove who they are."""
-    return endpoint.listen(tls_factory(MeshFactory(factory, security, None)))
+    factory = tls_factory(MeshFactory(factory, security, None))
+    return endpoint.listen(factory).addCallback(accepted_by, factory)
 
 
 @implementer(IStreamClientEndpoint)

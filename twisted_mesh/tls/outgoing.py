@@ -1,14 +1,13 @@
 """What one connection has to send: the application's bytes, and the records that TLS has made of some of them."""
 
 import socket
-from collections import deque
 
 from OpenSSL import SSL
 
-from twisted_mesh.tls.record_layer import MOST, Octets, RecordLayer
+from twisted_mesh.tls.record_layer import Octets, RecordLayer
 
 #: What becomes records at once.
-_PIECE = MOST // 2
+_PIECE = 64 * 1024
 #: What is sent before others have their turn.
 _TURN = 1024 * 1024
 
@@ -19,7 +18,7 @@ class Outgoing:
     def __init__(self, layer: RecordLayer, sock: socket.socket) -> None:
         self._layer = layer
         self._socket = sock
-        self._said: deque[Octets] = deque()
+        self._said: list[Octets] = []
         self._records: Octets = b""
         self._size = 0
 
@@ -59,17 +58,19 @@ class Outgoing:
 
     def _seal(self) -> None:
         """Make records of some of what was said: of many small pieces together, of a large one in parts."""
-        said, pieces, size = self._said, [], 0
-        while said and size < _PIECE:
-            piece = said.popleft()
-            if size + len(piece) > _PIECE:
-                whole, room = memoryview(piece), _PIECE - size
-                piece = whole[:room]
-                said.appendleft(whole[room:])
-            pieces.append(piece)
-            size += len(piece)
+        said, size, count = self._said, 0, 0
+        while count < len(said) and size < _PIECE:
+            size += len(said[count])
+            count += 1
+        pieces = said[:count]
+        said[:count] = []
+        if (over := size - _PIECE) > 0:
+            last = memoryview(pieces[-1])
+            pieces[-1], rest = last[:-over], last[-over:]
+            said.insert(0, rest)
+            size = _PIECE
         self._size -= size
-        self._layer.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._layer.write(pieces[0] if count == 1 else b"".join(pieces))
 
     def send_last(self) -> None:
         """What TLS says to the peer at its end, as far as the socket takes it."""

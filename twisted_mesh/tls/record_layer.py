@@ -26,6 +26,9 @@ class RecordLayer(Protocol):
     def put(self) -> Callable[[Octets], object]:
         """Takes what the wire has brought."""
 
+    def settle(self) -> None:
+        """The handshake is done: keep no room that only it needed."""
+
     def read(self) -> bytes:
         """What the peer says, of at most :data:`MOST` bytes; empty where there is nothing more.
 
@@ -46,6 +49,9 @@ class PublicRecordLayer:
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
         self.put: Callable[[Octets], object] = connection.bio_write
+
+    def settle(self) -> None:
+        """See :class:`RecordLayer`. There is no public way."""
 
     def read(self) -> bytes:
         """See :class:`RecordLayer`. One record a call."""
@@ -75,6 +81,7 @@ class DirectRecordLayer:
 
     def __init__(self, connection: SSL.Connection) -> None:
         handle: Any = connection
+        self._handle = handle
         self._ssl, self._to_wire = handle._ssl, handle._from_ssl
         self._raise = handle._raise_ssl_error
         self._ended: SSL.Error | None = None
@@ -82,6 +89,17 @@ class DirectRecordLayer:
         self.put: Callable[[Octets], object] = connection.bio_write
         if DirectRecordLayer._room is None:
             DirectRecordLayer._room = _ffi.new("char[]", MOST)
+
+    def settle(self) -> None:
+        """See :class:`RecordLayer`. OpenSSL's memories never shrink, and keep the room of a whole chain."""
+        handle = self._handle
+        from_wire, to_wire = _memory(), _memory()
+        for old, new in ((handle._into_ssl, from_wire), (handle._from_ssl, to_wire)):
+            while (got := _lib.BIO_read(old, self._room, MOST)) > 0:
+                _lib.BIO_write(new, self._room, got)
+        _lib.SSL_set_bio(self._ssl, from_wire, to_wire)
+        handle._into_ssl, handle._from_ssl = from_wire, to_wire
+        self._to_wire = to_wire
 
     def read(self) -> bytes:
         """See :class:`RecordLayer`."""
@@ -128,12 +146,20 @@ _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
 
 
+def _memory() -> Any:
+    memory = _lib.BIO_new(_lib.BIO_s_mem())
+    if memory == _ffi.NULL:
+        raise MemoryError("OpenSSL has no memory")
+    return memory
+
+
 def _is_known() -> bool:
     """Whether pyOpenSSL's binding is as it is known here: tried on a connection that never goes anywhere."""
     try:
         connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
         connection.set_connect_state()
         layer = DirectRecordLayer(connection)
+        layer.settle()
         return layer.take() == b"" and layer.read() == b"" and layer.take()[:1] == b"\x16"
     except (AttributeError, TypeError, SSL.Error):
         return False

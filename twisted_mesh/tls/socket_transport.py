@@ -20,14 +20,16 @@ from twisted.internet.interfaces import (
     IPullProducer,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from pki.errors import ANY_ERROR
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.outgoing import Outgoing
 from twisted_mesh.tls.record_layer import record_layer
 
+_log = logger("tls")
 #: What is read from a socket at once, and so what one connection may bring before others have their turn.
 _READ = 64 * 1024
 #: Bytes that wait to be sent, from which on a producer is asked to pause.
@@ -88,6 +90,7 @@ class SocketTransport:
     """Whether it is to be closed at the end of this turn."""
     _in_turn = False
     _is_paused = False
+    _is_delivering = False
     _later: IDelayedCall | None = None
     _producer: Any = None
     _is_streaming = False
@@ -107,7 +110,7 @@ class SocketTransport:
         self.protocol = protocol
         below = self._below
         below.doRead, below.doWrite = self._on_readable, self._on_writable
-        if ITCPTransport.providedBy(below):
+        if self._socket.family != socket.AF_UNIX:
             below.setTcpNoDelay(True)
         if not is_server:
             self._outside(self._shake)
@@ -148,12 +151,26 @@ class SocketTransport:
 
     def _outside(self, work: Callable[[], object]) -> None:
         """A turn that the reactor knows nothing of."""
-        if not self.is_over and self._turn(work) is not None:
+        if self.is_over:
+            return
+        try:
+            lost = self._turn(work)
+        except ANY_ERROR:
+            # In its own turn the reactor would log it and close this connection.
+            _log.failure("the protocol of a connection broke", event="protocol-broke")
+            self.abortConnection()
+            return
+        if lost is not None:
             self._below.loseConnection()  # which is heard of in a turn of the reactor's
 
     def _soon(self) -> None:
         """Have a turn, where this is none."""
-        if self._later is None and not self._in_turn and not self.is_over:
+        if self._in_turn:
+            return
+        self._later_turn()
+
+    def _later_turn(self) -> None:
+        if self._later is None and not self.is_over:
             self._later = self._clock.callLater(0, self._now)
 
     def _now(self) -> None:
@@ -181,24 +198,32 @@ class SocketTransport:
             self._fail(problem)
             return
         self._is_secured = True
+        self._layer.settle()
         if IHandshakeListener.providedBy(self.protocol):
             self.protocol.handshakeCompleted()
         self._deliver()
 
     def _deliver(self) -> None:
         """Hand on what OpenSSL makes of what has come."""
-        while self._is_secured and not (self._is_paused or self._has_heard_end or self.is_over):
-            try:
-                data = self._layer.read()
-            except SSL.ZeroReturnError:
-                self._hear_end()
-                return
-            except SSL.Error as problem:
-                self._fail(problem)
-                return
-            if not data:
-                return
-            self.protocol.dataReceived(data)
+        self._is_delivering = True
+        try:
+            while self._is_secured and not (self._is_paused or self._has_heard_end or self.is_over):
+                data = self._read()
+                if not data:
+                    break
+                self.protocol.dataReceived(data)
+        finally:
+            self._is_delivering = False
+
+    def _read(self) -> bytes:
+        """What the peer has said, or nothing more."""
+        try:
+            return self._layer.read()
+        except SSL.ZeroReturnError:
+            self._hear_end()
+        except SSL.Error as problem:
+            self._fail(problem)
+        return b""
 
     def _end_of_file(self) -> None:
         """The peer has hung up; without a goodbye before, what it said may be cut short."""
@@ -297,8 +322,10 @@ class SocketTransport:
 
     def write(self, data: bytes) -> None:
         """Send it; after :meth:`loseConnection` only what a producer still has to say."""
-        is_late = self.disconnecting and self._producer is None
-        if not data or is_late or self.is_over or self._has_said_end or self._is_half_closing:
+        is_late = (self.disconnecting or self._is_half_closing) and self._producer is None
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))  # the caller may change it afterwards
+        if not data or is_late or self.is_over or self._has_said_end:
             return
         self._outgoing.add(data)
         self._press()
@@ -353,7 +380,8 @@ class SocketTransport:
         self._is_paused = False
         if not self.is_over and not self._has_heard_end:
             self._below.startReading()
-            self._soon()
+            if not self._is_delivering:  # which goes on by itself
+                self._later_turn()
 
     def stopProducing(self) -> None:
         """As :meth:`loseConnection`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define
 from OpenSSL import SSL
+from twisted.internet import tcp
 from twisted.internet.interfaces import (
     IAddress,
     ILoggingContext,
@@ -25,6 +26,7 @@ from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.state.environment import BadEnvironment
 from twisted_mesh.tls import verify
+from twisted_mesh.tls.accepted_socket import AcceptedSocket
 from twisted_mesh.tls.connection import Expectation, MeshConnection, MeshFactory, spoken_address
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.security import Security
@@ -42,6 +44,13 @@ def tls_factory(mesh: MeshFactory) -> IProtocolFactory:
         raise BadEnvironment(f"{TRANSPORT} is socket or twisted")
     memory = _MemoryFactory(mesh)
     return memory if chosen == "twisted" else _SocketFactory(mesh, memory)
+
+
+def accepted_by(port: Any, factory: IProtocolFactory) -> Any:
+    """``port``, on which ``factory`` listens. One of TCP makes no more of each connection than is needed here."""
+    if isinstance(factory, _SocketFactory) and type(port) is tcp.Port:
+        port.transport = AcceptedSocket  # type: ignore[assignment]
+    return port
 
 
 def _admit(mesh: MeshFactory, addr: IAddress | None) -> tuple[bool, Place | None]:

@@ -78,6 +78,42 @@ def test_what_is_written_is_read(made: Made, said: list[bytes]) -> None:
 
 
 @BOTH
+def test_settling_loses_nothing_that_is_on_its_way(made: Made) -> None:
+    one, other = map(made, connected())
+    one.write(b"before ")
+    carry(one, other)
+    one.write(b"between ")
+    other.write(b"before ")
+    one.settle()
+    other.settle()
+    one.write(b"after")
+    other.write(b"after")
+    carry(one, other)
+    carry(other, one)
+    assert all_of(other) == b"before between after"
+    assert all_of(one) == b"before after"
+    one.settle()
+    one.write(b"again")
+    carry(one, other)
+    assert other.read() == b"again"
+
+
+@BOTH
+def test_settling_in_the_middle_of_a_record_loses_nothing(made: Made) -> None:
+    one, other = map(made, connected())
+    one.write(b"x" * 1000)
+    wire = one.take()
+    for at in (3, 5, 500):
+        piece, wire = wire[:at], wire[at:]
+        other.put(piece)
+        assert other.read() == b""
+        other.settle()
+    other.put(wire)
+    other.settle()
+    assert all_of(other) == b"x" * 1000
+
+
+@BOTH
 def test_no_call_takes_out_more_than_its_bound(made: Made) -> None:
     one, other = map(made, connected())
     said = bytes(range(256)) * (5 * MOST // 256)
