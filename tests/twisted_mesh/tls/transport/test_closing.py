@@ -1,0 +1,289 @@
+"""How a connection ends: what each side is told, what is still sent, and that it ends once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+
+from tests.twisted_mesh.tls.transport.application import Application
+from tests.twisted_mesh.tls.transport.by_hand import ByHand
+from tests.twisted_mesh.tls.transport.rig import NETWORKS, Rig
+from twisted_mesh.tls.connection import CLOSE_TIMEOUT
+
+MIB = 1 << 20
+on_each_network = pytest.mark.parametrize("network", NETWORKS, indirect=True)
+
+
+@pytest.fixture(params=["server", "client"])
+def role(request: pytest.FixtureRequest) -> str:
+    """Which end is on the transport; the other is held by hand."""
+    chosen: str = request.param
+    return chosen
+
+
+def met(rig: Rig, role: str, **does: Callable[[Any], object]) -> tuple[Application, ByHand]:
+    """An application in that role, and its peer."""
+    if role == "client":
+        application = Application(**does)
+        return application, rig.served_by_hand(application)
+    rig.listen(lambda: Application(**does))
+    peer = rig.by_hand()
+    return rig.served[0], peer
+
+
+def test_what_was_said_is_sent_before_the_goodbye_and_the_end(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    application.transport.write(b"x" * MIB)
+    application.transport.loseConnection()
+    assert application.transport.disconnecting
+    application.transport.write(b"too late")
+    rig.until(lambda: peer.has_goodbye)
+    assert peer.heard == b"x" * MIB
+    assert application.lost is None, "the peer has not said goodbye yet"
+    peer.goodbye()
+    rig.until(lambda: application.lost and peer.end)
+    assert peer.end == "closed"
+    assert application.lost.check(ConnectionDone)
+    assert application.happened == ["made", "lost"]
+
+
+@on_each_network
+def test_both_ends_hear_that_it_is_done(rig: Rig) -> None:
+    served, calling = rig.pair()
+    calling.transport.write(b"bye")
+    calling.transport.loseConnection()
+    rig.until(lambda: served.lost and calling.lost)
+    assert served.heard == b"bye"
+    assert served.lost.check(ConnectionDone)
+    if rig.transport == "socket":  # over a unix socket Twisted's hangs up on our answer
+        assert calling.lost.check(ConnectionDone)
+    assert not served.transport.connected and not calling.transport.connected
+
+
+def test_both_ends_may_say_goodbye_at_once(rig: Rig) -> None:
+    served, calling = rig.pair()
+    for end in (served, calling):
+        end.transport.write(b"bye")
+        end.transport.loseConnection()
+    rig.until(lambda: served.lost and calling.lost)
+    assert served.heard == calling.heard == b"bye"
+    assert served.lost.check(ConnectionDone) and calling.lost.check(ConnectionDone)
+
+
+def test_a_peer_that_does_not_answer_the_goodbye_is_dropped(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    application.transport.loseConnection()
+    rig.until(lambda: peer.has_goodbye)
+    rig.clock.advance(CLOSE_TIMEOUT - 0.1)
+    rig.turns()
+    assert application.lost is None
+    rig.clock.advance(0.2)
+    rig.until(lambda: application.lost and peer.end)
+
+
+def test_a_peer_that_reads_nothing_is_dropped_too(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    peer.reads = False
+    application.transport.write(b"x" * 16 * MIB)
+    application.transport.loseConnection()
+    rig.turns()
+    assert application.lost is None
+    rig.clock.advance(CLOSE_TIMEOUT + 0.1)
+    rig.until(lambda: application.lost)
+
+
+@on_each_network
+def test_the_peers_goodbye_ends_it_once_all_is_sent(rig: Rig) -> None:
+    said = b"x" * 4 * MIB
+    rig.listen(lambda: Application(made=lambda me: me.transport.write(said)))
+    peer = rig.by_hand()
+    peer.say(b"that is all")
+    peer.goodbye()
+    rig.until(lambda: rig.served[0].lost and peer.end)
+    assert peer.heard == said
+    assert peer.has_goodbye and peer.end == "closed"
+    assert rig.served[0].heard == b"that is all"
+    assert rig.served[0].lost.check(ConnectionDone)
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/tls/transport/test_closing.py::test_the_peers_goodbye_ends_it_once_all_is_sent"
+)
+def test_64_mib_are_still_sent_after_the_peers_goodbye(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    application.transport.write(b"x" * 64 * MIB)
+    peer.goodbye()
+    rig.until(lambda: application.lost and peer.end)
+    assert peer.heard == b"x" * 64 * MIB
+    assert peer.has_goodbye
+
+
+def test_64_mib_may_still_come_after_our_goodbye(rig: Rig, role: str) -> None:
+    """Nobody reads it any more; and the goodbye behind it is waited for, within its time."""
+    application, peer = met(rig, role)
+    application.transport.loseConnection()
+    rig.until(lambda: peer.has_goodbye)
+    for _ in range(4):
+        peer.say(b"x" * MIB)
+        rig.until(lambda: not peer.unsent or peer.end)
+    peer.goodbye()
+    rig.until(lambda: application.lost)
+
+
+@on_each_network
+def test_an_end_without_a_goodbye_is_told_apart(rig: Rig) -> None:
+    """What was said may be cut short (RFC 8446 section 6.1)."""
+    rig.listen()
+    peer = rig.by_hand()
+    peer.say(b"half of")
+    rig.until(lambda: rig.served[0].heard)
+    peer.hang_up()
+    rig.until(lambda: rig.served[0].lost)
+    assert rig.served[0].lost.check(ConnectionLost)
+    assert rig.served[0].heard == b"half of"
+
+
+def test_an_end_without_a_goodbye_is_told_apart_by_a_client(rig: Rig) -> None:
+    application, peer = met(rig, "client")
+    peer.say(b"half of")
+    peer.hang_up()
+    rig.until(lambda: application.lost)
+    assert not application.lost.check(ConnectionDone)
+    assert application.heard == b"half of"
+
+
+def test_data_and_its_end_in_one_turn_are_both_heard(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    peer.say(b"x" * 100_000)
+    peer.goodbye()
+    peer.hang_up()
+    rig.until(lambda: application.lost)
+    assert application.heard == b"x" * 100_000
+    assert application.lost.check(ConnectionDone)
+
+
+@pytest.mark.parametrize("network", ["tcp4", "tcp6"], indirect=True)
+def test_an_abort_resets_and_drops_what_was_not_sent(rig: Rig) -> None:
+    rig.listen()
+    peer = rig.by_hand()
+    application = rig.served[0]
+    peer.reads = False
+    application.transport.write(b"x" * 16 * MIB)
+    rig.turns()
+    application.transport.abortConnection()
+    application.transport.write(b"more")
+    rig.until(lambda: application.lost)
+    if rig.transport == "socket":  # with Twisted's, which still sends a goodbye, it is chance
+        assert application.lost.check(ConnectionAborted)
+    peer.reads = True
+    rig.until(lambda: peer.end)
+    assert peer.end == "reset"
+    assert len(peer.heard) < 16 * MIB
+    assert not peer.has_goodbye
+
+
+END_TWICE = {
+    "lose, lose": ("loseConnection", "loseConnection"),
+    "lose, abort": ("loseConnection", "abortConnection"),
+    "abort, lose": ("abortConnection", "loseConnection"),
+    "abort, abort": ("abortConnection", "abortConnection"),
+}
+
+
+@pytest.mark.parametrize("calls", END_TWICE.values(), ids=END_TWICE)
+def test_it_ends_once_however_often_it_is_ended(calls: tuple[str, str], rig: Rig) -> None:
+    served, calling = rig.pair()
+    for call in calls:
+        getattr(served.transport, call)()
+    rig.until(lambda: served.lost and calling.lost)
+    for call in calls:
+        getattr(served.transport, call)()
+        getattr(calling.transport, call)()
+    served.transport.write(b"late")
+    calling.transport.writeSequence([b"late"])
+    rig.turns()
+    assert served.happened == calling.happened == ["made", "lost"]
+    assert rig.logged == []
+
+
+@pytest.mark.parametrize("call", ["loseConnection", "abortConnection"])
+@pytest.mark.parametrize("when", ["made", "data"])
+def test_it_may_be_ended_from_within(call: str, when: str, rig: Rig) -> None:
+    rig.listen(lambda: Application(**{when: lambda me: getattr(me.transport, call)()}))
+    peer = rig.by_hand(shakes_hands=False)
+    peer.shake_hands()
+    rig.until(lambda: peer.is_secured)
+    peer.say(b"x")
+    rig.until(lambda: peer.end or peer.has_goodbye)
+    if peer.has_goodbye:
+        peer.goodbye()
+    rig.until(lambda: rig.served[0].lost)
+    assert rig.served[0].happened[-1] == "lost"
+    assert rig.logged == []
+
+
+def test_after_an_abort_nothing_more_is_delivered(rig: Rig) -> None:
+    rig.listen(lambda: Application(data=lambda me: me.transport.abortConnection()))
+    peer = rig.by_hand()
+    for _ in range(20):
+        peer.tls.send(b"x" * 4000)
+    peer.step()
+    rig.until(lambda: rig.served[0].lost)
+    assert rig.served[0].times == 1
+
+
+def test_a_last_word_in_the_last_moment_is_no_matter(rig: Rig) -> None:
+    def act(me: Application) -> None:
+        me.transport.write(b"too late")
+        me.transport.loseConnection()
+        me.transport.abortConnection()
+
+    rig.listen(lambda: Application(lost=act))
+    served, calling = rig.pair(Application(lost=act))
+    calling.transport.loseConnection()
+    rig.until(lambda: served.lost and calling.lost)
+    rig.turns()
+    assert rig.logged == []
+
+
+@pytest.mark.parametrize("busy", ["sending", "receiving", "idle"])
+def test_a_reset_is_a_connection_that_was_lost(busy: str, rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    if busy == "sending":
+        peer.reads = False
+        application.transport.write(b"x" * 16 * MIB)
+    elif busy == "receiving":
+        peer.say(b"x" * 4 * MIB)
+    rig.turns()
+    peer.reset()
+    rig.until(lambda: application.lost)
+    assert not application.lost.check(ConnectionDone, ConnectionAborted)
+    assert application.happened[-1] == "lost" and application.happened.count("lost") == 1
+
+
+def test_what_was_spoilt_on_its_way_ends_it_and_the_peer_is_told_why(rig: Rig, role: str) -> None:
+    """The alert is there before the socket is closed, though much more is on its way to us."""
+    application, peer = met(rig, role)
+    peer.tls.send(b"good")
+    record = peer.take()
+    peer.put(record)
+    rig.until(lambda: application.heard == b"good")
+    peer.tls.send(b"spoilt")
+    # On Twisted's, what is not read yet makes of the end a reset that overtakes the alert.
+    more = 200_000 if rig.transport == "socket" else 0
+    peer.put(peer.take()[:-1] + b"\0" + b"\x17\x03\x03\x40\x00" * bool(more) + bytes(more))
+    rig.until(lambda: application.lost and (peer.refusal or peer.end))
+    assert "bad record mac" in str(peer.refusal)
+    assert application.heard == b"good"
+    if role == "server":
+        assert application.lost.check(SSL.Error)
+
+
+def test_nonsense_after_the_handshake_ends_it(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    peer.put(b"\x00\xff" * 64)
+    rig.until(lambda: application.lost and peer.end)
+    assert not application.lost.check(ConnectionDone)
+    assert peer.refusal is not None
