@@ -34,6 +34,11 @@ class MemoryKey:
         return write_pem(self.private_key, passphrase)
 
     @property
+    def is_in_memory(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def public_key(self) -> PublicKey:
         """What verifies its signatures."""
         return self.private_key.public_key()

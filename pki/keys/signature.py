@@ -34,6 +34,11 @@ class SigningKey(Protocol):
         """What verifies its signatures."""
         ...
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether it signs in this process, so that nobody sees what it has signed before we let that go."""
+        ...
+
     async def sign(self, data: bytes) -> bytes:
         """The signature over ``data`` as certificates carry it: DER for ECDSA, PKCS #1 v1.5 for RSA."""
         ...

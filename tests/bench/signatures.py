@@ -36,8 +36,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
             _ours(running, "mesh-ca, memory", "memory:", body),
         ]
         notes = [
-            "mesh-ca verifies proof of possession, lints the draft, records the intent and then the certificate",
-            "(SQLite: durably, each before it goes on), and logs both; cfssl stores nothing and logs a line.",
+            "mesh-ca verifies proof of possession, lints the draft, checks its signature, records certificate and act",
+            "(SQLite: durably, before it answers), and logs both; cfssl stores nothing and logs a line.",
         ]
         cfssl = _start_cfssl(running)
         if cfssl is None:

@@ -16,14 +16,21 @@ from typing import Any
 ISSUANCE = (
     "csr-parsed",
     "draft-made",
-    "intent-uncommitted",
-    "intent-committed",
     "unsigned",
     "signed",
-    "certificate-uncommitted",
-    "certificate-committed",
+    "issue-uncommitted",
+    "issue-committed",
     "answer-half-written",
     "answer-written",
+)
+#: Where the key is elsewhere, and has seen what it signs: the CA is made to take its own for such a one.
+ELSEWHERE = (
+    "intent-uncommitted",
+    "intent-committed",
+    "elsewhere-unsigned",
+    "elsewhere-signed",
+    "certificate-uncommitted",
+    "certificate-committed",
 )
 REVOCATION = (
     "revocation-uncommitted",
@@ -59,7 +66,7 @@ STOP = (
     "store-closing",
     "store-closed",
 )
-STEPS = (*ISSUANCE, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
+STEPS = (*ISSUANCE, *ELSEWHERE, *REVOCATION, *PUBLISHING, *LOG, *START, *WRITE_OFF, *STOP)
 #: What it says as it dies.
 LAST_WORDS = "dies at {step}, pass {number}"
 
@@ -131,7 +138,14 @@ def wrap_pki(fate: Fate) -> None:
     IssuanceRequest.parse = parsed  # type: ignore[method-assign]
     around(Authority, "draft", fate, after="draft-made")
     around(Authority, "sign_der", fate, before="unsigned", after="signed")
+    around(Authority, "sign_der", fate, before="elsewhere-unsigned", after="elsewhere-signed")
     around(LogKey, "sign", fate, before="checkpoint-unsigned")
+
+
+def put_keys_elsewhere() -> None:
+    from pki.keys import MemoryKey
+
+    MemoryKey.is_in_memory = property(lambda self: False)  # type: ignore[method-assign,assignment]
 
 
 def wrap_store(fate: Fate) -> None:
@@ -174,6 +188,7 @@ def steps_of(command: Any) -> Iterator[str]:
     names: dict[type[Any], str] = {
         commands.RecordIntent: "intent",
         commands.RecordCertificate: "certificate",
+        commands.RecordIssue: "issue",
         commands.Revoke: "revocation",
         commands.WriteOff: "write-off",
         commands.TakeCrlNumber: "number",
@@ -256,6 +271,8 @@ def main(arguments: Sequence[str]) -> None:
     if step not in STEPS or separator != "--":
         raise SystemExit(f"usage: dying STEP N -- ARGUMENTS; STEP is one of {', '.join(STEPS)}")
     fate = Fate(step, int(number))
+    if step in ELSEWHERE:
+        put_keys_elsewhere()
     for wrap in (wrap_pki, wrap_store, wrap_web, wrap_publishing, wrap_service):
         wrap(fate)
     from twisted.scripts.twistd import run

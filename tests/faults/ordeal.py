@@ -158,7 +158,11 @@ class Ordeal:
         assert (status, words in ca.text) == (-signal.SIGKILL, True), (step, status, ca.text)
         assert "Traceback" not in ca.text, ca.text
         self.kills += 1
-        self.check(f"after it died at {step}, pass {number}", settled=False)
+        # What was signed in memory has left nothing that would have to be resolved.
+        is_resolved = step in dying.ISSUANCE
+        self.check(
+            f"after it died at {step}, pass {number}", settled=False, is_resolved=is_resolved
+        )
 
     def lives(self) -> None:
         """One ordinary life: what was left open is finished, and the end is orderly."""
@@ -168,7 +172,7 @@ class Ordeal:
         """The rest of an ordinary life."""
         try:
             ca.wait_for(READY)
-            self.check("when it was ready again", settled=False, is_ready=True)
+            self.check("when it was ready again", settled=False, is_resolved=True)
             for _ in range(3):  # whose intent is just being resolved comes later
                 left = [caller for caller in self.callers if not _finishes(caller)]
             assert not left, [(c.name, c.open, c.revoking, c.complaints) for c in left]
@@ -202,7 +206,7 @@ class Ordeal:
     def answers(self) -> int:
         return sum(caller.answers for caller in self.callers)
 
-    def check(self, when: str, *, settled: bool, is_ready: bool = False) -> None:
+    def check(self, when: str, *, settled: bool, is_resolved: bool = False) -> None:
         """Judge a copy of the record: to read what a dead CA left is to tidy it up."""
         if not self.database.exists():
             assert not any(caller.held for caller in self.callers)
@@ -213,7 +217,7 @@ class Ordeal:
                 with suppress(FileNotFoundError):
                     shutil.copy(f"{self.database}{tail}", f"{copy}{tail}")
             found = [] if _is_blank(copy) else findings(copy, self.evidence, settled=settled)
-            if is_ready and not settled:
+            if is_resolved and not settled:
                 found += _left_open(copy)
         self.lost += [f"{when}: {finding}" for finding in found]
 
@@ -297,7 +301,7 @@ def _is_blank(database: Path) -> bool:
 def _left_open(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM intents").fetchone()
-    return [f"{count} intents are open although it is ready"] if count else []
+    return [f"{count} intents are open, which nobody has to resolve"] if count else []
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def true_story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """A CA was used, was killed once, was used again and stopped."""
     home = tmp_path_factory.mktemp("story")
     with ordeal(home, 1) as under:
-        under.dies_at("signed", 40)
+        under.dies_at("elsewhere-signed", 40)
         ca = under.start()
         with under.load():
             under.wait_for_answers(60)

@@ -1,4 +1,4 @@
-"""What is signed and recorded: intent, signature, certificate. And what becomes of what was cut short."""
+"""What is signed and recorded, so that nothing leaves unrecorded. And what becomes of what was cut short."""
 
 import hashlib
 import ipaddress
@@ -32,6 +32,7 @@ from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
     RecordCertificate,
     RecordIntent,
+    RecordIssue,
     WriteOff,
 )
 from twisted_mesh.stores.interface import IStore
@@ -77,7 +78,7 @@ class Purchase:
 
 @define(eq=False)
 class Issuance:
-    """Signs what is granted, with a record before and after."""
+    """Signs what is granted, and hands it out once it is on record."""
 
     authorities: CurrentAuthorities
     store: IStore
@@ -88,7 +89,7 @@ class Issuance:
     record_clock: RecordClock = field(init=False)
     """What time it is at least."""
     signed: Callable[[float], None] = lambda seconds: None
-    """Hears how long each took, from its intent to its certificate on record."""
+    """Hears how long each took, from its draft to its certificate on record."""
     seconds: Callable[[], float] = monotonic
     under_way: set[int] = field(factory=set, init=False)
     """Serials that are being signed."""
@@ -103,7 +104,12 @@ class Issuance:
         purchase: Purchase,
         issuer: Authority | None = None,
     ) -> Issued:
-        """Intent, signature, certificate, in this order: no crash leaves one that nobody can revoke.
+        """Nothing that is signed leaves this process before it is on record, with all that it uses up.
+
+        Where the key is in memory, so is what it has signed until the one transaction is durable that records it;
+        where that fails, or nobody knows, it is thrown away. A key elsewhere has seen what it signs: there the
+        intent is on record first. Either way no crash leaves a certificate that nobody can revoke. What tells
+        somebody of a signature earlier, such as a log of precertificates, has to record the intent as well.
 
         ``issuer`` is who has drafted it; None is the one that issues. Raises what the store and the signer raise, and
         :class:`ClockBehind` for what would be dead on arrival.
@@ -155,9 +161,13 @@ class Issuance:
         self.under_way.add(draft.serial)
         began = self.seconds()
         try:
-            intent = await self.store.apply(intent_of)
-            der = await issuing.sign_der(draft)
-            await self.store.apply(RecordCertificate(intent, der))
+            if issuing.key.is_in_memory and not self.store.is_shared:
+                der = await issuing.sign_der(draft)
+                await self.store.apply(RecordIssue(intent_of, der))
+            else:
+                intent = await self.store.apply(intent_of)
+                der = await issuing.sign_der(draft)
+                await self.store.apply(RecordCertificate(intent, der))
         finally:
             self.under_way.discard(draft.serial)
         self.signed(self.seconds() - began)

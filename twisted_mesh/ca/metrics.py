@@ -69,7 +69,7 @@ OCSP_ANSWERS = Counter(
 )
 SIGNATURES = Histogram(
     "mesh_ca_sign_seconds",
-    "From the intent on record to the certificate on record: the store's time and the key's.",
+    "From the draft to its signature and record on the disk: the key's time and the store's.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=None,
 )

@@ -1,4 +1,4 @@
-"""The certificate authority: decides by :mod:`pki`, records before and after it signs, and tells who must know."""
+"""The certificate authority: decides by :mod:`pki`, hands out what it has on record, and tells who must know."""
 
 import hashlib
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ _NAMES_TOLD = 3
 
 @define(eq=False)
 class CertificateAuthority:
-    """Signs for callers, and revokes: permit, draft, record, sign, record, notify.
+    """Signs for callers, and revokes: permit, draft, sign, record, notify.
 
     Every method asks :mod:`pki.policy.policy` first.
     """

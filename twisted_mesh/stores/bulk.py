@@ -1,4 +1,4 @@
-"""Intents and certificates by the dozen, revocations by the thousand: a handful of statements, however many there are.
+"""Certificates by the dozen, revocations by the thousand: a handful of statements, however many there are.
 
 Each call into SQLite gives up the interpreter's lock, and getting it back from a busy reactor takes
 time: what counts is how few statements there are. They are written by hand, since SQLAlchemy compiles
@@ -11,7 +11,12 @@ from functools import lru_cache
 from attrs import evolve
 from sqlalchemy import Connection
 
-from twisted_mesh.stores.commands import RecordCertificate, RecordIntent, RevokeAll
+from twisted_mesh.stores.commands import (
+    RecordCertificate,
+    RecordIntent,
+    RecordIssue,
+    RevokeAll,
+)
 from twisted_mesh.stores.reading import rows_of
 from twisted_mesh.stores.records import IssuedCertificate
 from twisted_mesh.stores.schema import (
@@ -35,6 +40,22 @@ class NotAtOnce(Exception):
 
 def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> range:
     """The numbers of the new intents. Raises :class:`NotAtOnce`, or what the database says of a double."""
+    ids = _record(connection, commands)
+    digests: list[_Value] = []
+    for number, command in zip(ids, commands, strict=True):
+        digests += (number, command.digest)
+    _insert(connection, "intents (certificate, digest)", len(ids), digests)
+    return ids
+
+
+def record_issues(connection: Connection, commands: Sequence[RecordIssue]) -> None:
+    """Raises as :func:`record_intents`."""
+    ids = _record(connection, [command.intent for command in commands])
+    _record_bodies(connection, ids, [command.der for command in commands])
+
+
+def _record(connection: Connection, commands: Sequence[RecordIntent]) -> range:
+    """Rows and acts of new certificates, and what must hold for these; their numbers."""
     presented = {serial_text(c.renews) for c in commands if c.renews is not None}
     if presented and _any_revoked(connection, tuple(presented)):
         raise NotAtOnce
@@ -46,16 +67,13 @@ def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> 
         raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)
     rows: list[_Value] = []
-    digests: list[_Value] = []
     acts: list[_Value] = []
     for number, position, command in zip(
         ids, range(last_act - count, last_act), commands, strict=True
     ):
         rows += row_of(number, command.certificate, command.request_key)
-        digests += (number, command.digest)
         acts += (position, microseconds(command.entry.at), command.entry.to_bytes())
     _insert(connection, f"certificates ({INTENDED})", count, rows)
-    _insert(connection, "intents (certificate, digest)", count, digests)
     _insert(connection, "audit (position, at, entry)", count, acts)
     return ids
 
@@ -66,9 +84,13 @@ def record_certificates(connection: Connection, commands: Sequence[RecordCertifi
     statement = f"DELETE FROM intents WHERE certificate IN {_row(mark(connection), len(numbers))}"  # noqa: S608
     if connection.exec_driver_sql(statement, numbers).rowcount != len(numbers):
         raise NotAtOnce
+    _record_bodies(connection, numbers, [command.der for command in commands])
+
+
+def _record_bodies(connection: Connection, numbers: Sequence[int], bodies: Sequence[bytes]) -> None:
     rows: list[_Value] = []
-    for command in commands:
-        rows += (command.intent, command.der)
+    for number, der in zip(numbers, bodies, strict=True):
+        rows += (number, der)
     _insert(connection, "bodies (certificate, der)", len(numbers), rows)
 
 

@@ -57,6 +57,19 @@ class RecordCertificate(Returning[None]):
 
 
 @frozen
+class RecordIssue(Returning[None]):
+    """After a signature that nobody has seen yet: all that an intent records, and the certificate, in one step.
+
+    Result: None. Raises what :class:`RecordIntent` raises, and nothing is spent or recorded then: the certificate
+    is to be thrown away. So it is where the outcome is not known.
+    """
+
+    intent: RecordIntent
+    """What it would have been recorded as before the signature."""
+    der: bytes
+
+
+@frozen
 class WriteOff(Returning[IssuedCertificate]):
     """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
 
@@ -240,6 +253,7 @@ class Probe(Returning[None]):
 Command = (
     RecordIntent
     | RecordCertificate
+    | RecordIssue
     | WriteOff
     | Revoke
     | RevokeAll

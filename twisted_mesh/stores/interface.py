@@ -34,6 +34,9 @@ class IStore(Interface):
 
     id: str = Attribute("Identifies this store for good, once it has started.")
     is_new: bool = Attribute("Whether ``start`` found nothing and made it.")
+    is_shared: bool = Attribute(
+        "Whether other CAs write to it too: then a signature has its intent first."
+    )
     is_kept: bool = Attribute("Whether what it holds is there again at the next start.")
 
     def start() -> None:

@@ -30,6 +30,7 @@ from twisted_mesh.stores.commands import (
     RecordAct,
     RecordCertificate,
     RecordIntent,
+    RecordIssue,
     Revoke,
     RevokeAll,
     RevokeToken,
@@ -75,6 +76,9 @@ def apply(connection: Connection, command: Command) -> Outcome:
     match command:
         case RecordIntent():
             return _record_intent(connection, command)
+        case RecordIssue():
+            _demand_right(connection, command.intent)
+            bulk.record_issues(connection, [command])
         case WriteOff():
             return _write_off(connection, command)
         case Revoke():
@@ -111,6 +115,12 @@ def apply(connection: Connection, command: Command) -> Outcome:
 
 
 def _record_intent(connection: Connection, command: RecordIntent) -> int:
+    _demand_right(connection, command)
+    return bulk.record_intents(connection, [command])[0]
+
+
+def _demand_right(connection: Connection, command: RecordIntent) -> None:
+    """See that what is bought may be, and spend the token that buys it."""
     serial, request_key, renews = command.certificate.serial, command.request_key, command.renews
     if _known(connection, _c.serial == serial_text(serial)):
         raise Conflict(f"serial {serial_pairs(serial)} has been given out already: draw another")
@@ -130,7 +140,6 @@ def _record_intent(connection: Connection, command: RecordIntent) -> int:
         )
     if command.token is not None:
         tokens.spend(connection, command, command.token)
-    return bulk.record_intents(connection, [command])[0]
 
 
 def _record_certificate(connection: Connection, command: RecordCertificate) -> None:

@@ -86,6 +86,11 @@ class SqlStore:
         return self._tables.is_new
 
     @property
+    def is_shared(self) -> bool:
+        """Never: a file of SQLite is one CA's."""
+        return False
+
+    @property
     def is_kept(self) -> bool:
         """Whether what it holds is there again at the next start."""
         return self._database.path is not None

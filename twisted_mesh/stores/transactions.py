@@ -27,6 +27,7 @@ from twisted_mesh.stores.commands import (
     RecordAct,
     RecordCertificate,
     RecordIntent,
+    RecordIssue,
 )
 from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.sqlite import Sqlite
@@ -57,22 +58,36 @@ def apply_all(engine: Engine, commands: Sequence[Command]) -> list[Outcome | Exc
 
 def _at_once(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
     outcomes: list[Outcome | Exception] = []
-    for is_plain, run in groupby(commands, _is_plain):
-        if is_plain:
-            outcomes += _issue(connection, list(run))
-        else:
-            outcomes += [_alone(connection, command) for command in run]
+    for does, run in groupby(commands, _together):
+        outcomes += does(connection, list(run))
     return outcomes
 
 
-def _is_plain(command: Command) -> bool:
-    """Whether it can be done together with its neighbours: the order among these makes no difference."""
-    if isinstance(command, RecordIntent):
-        return command.token is None
-    return isinstance(command, RecordCertificate)
+def _together(
+    command: Command,
+) -> Callable[[Connection, Sequence[Command]], list[Outcome | Exception]]:
+    """What does it together with its neighbours: the order among these makes no difference."""
+    match command:
+        case RecordIssue(intent=RecordIntent(token=None)):
+            return _issue
+        case RecordIntent(token=None) | RecordCertificate():
+            return _intend_and_sign
+        case _:
+            return _each
+
+
+def _each(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    return [_alone(connection, command) for command in commands]
 
 
 def _issue(connection: Connection, commands: Sequence[Command]) -> list[Outcome | Exception]:
+    bulk.record_issues(connection, [c for c in commands if isinstance(c, RecordIssue)])
+    return [None for _ in commands]
+
+
+def _intend_and_sign(
+    connection: Connection, commands: Sequence[Command]
+) -> list[Outcome | Exception]:
     planned = [c for c in commands if isinstance(c, RecordIntent)]
     signed = [c for c in commands if isinstance(c, RecordCertificate)]
     numbers = iter(bulk.record_intents(connection, planned) if planned else ())
@@ -172,7 +187,7 @@ def _can_wait(command: Command) -> bool:
     """
     if isinstance(command, RecordAct):
         return command.entry.act is Act.REFUSE
-    return isinstance(command, RecordIntent | CreateEntry | CreateToken | Probe)
+    return isinstance(command, RecordIntent | RecordIssue | CreateEntry | CreateToken | Probe)
 
 
 def _again(error: StoreError) -> StoreError:
@@ -225,7 +240,7 @@ class Worker(Generic[T]):
     def _outcomes(self, batch: Sequence[T]) -> Sequence[object]:
         try:
             return self._work(batch)
-        except Exception:
+        except BaseException:  # a thread that ends by itself would leave everybody waiting
             _log.failure("the store broke")
             return [StoreError("the store broke, its log says how: ask again") for _ in batch]
 

@@ -22,6 +22,12 @@ def rig() -> Iterator[CaRig]:
 
 
 @pytest.fixture
+def elsewhere(rig: CaRig) -> None:
+    """The key that signs is not in this process: each signature has its intent on record first."""
+    rig.signer.is_in_memory = False
+
+
+@pytest.fixture
 def logged() -> Iterator[list[LogEvent]]:
     """Every event of the CA's own."""
     events: list[LogEvent] = []

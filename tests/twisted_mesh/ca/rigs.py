@@ -58,6 +58,7 @@ class SettledStore:
     order: list[str]
     told: list[Any] = field(factory=list)
     broken: set[str] = field(factory=set)
+    is_shared: bool = False
 
     def start(self) -> None:
         self.store.start()
@@ -95,6 +96,7 @@ class Signer:
     breaks: Callable[[], bytes] | None = None
     held: "Deferred[None] | None" = None
     """What each signature waits for."""
+    is_in_memory: bool = True
 
     @property
     def algorithm(self) -> KeyAlgorithm:

@@ -90,6 +90,7 @@ def test_what_the_succession_waits_for_is_told(rig: CaRig) -> None:
     assert found.remedy == "bring it back"
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_many_open_intents_are_told(rig: CaRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_MANY_INTENTS", 1)
     rig.store.broken = {"RecordCertificate"}

@@ -58,7 +58,7 @@ def test_no_flood_of_certificates_grows_what_is_remembered(
 def test_a_certificate_that_came_to_nothing_costs_no_quota(rig: CaRig) -> None:
     quota = rig.ca.certificates.quota
     quota.allowance = Allowance(2, 2)
-    rig.store.broken.add("RecordIntent")
+    rig.store.broken.add("RecordIssue")
     for _ in range(5):
         with pytest.raises(Exception, match="the disk is full"):
             rig.sign(principal=workload(BACKEND, 1))

@@ -40,6 +40,7 @@ def house(rig: CaRig) -> Iterator[House]:
     house.keeping.stop()
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_an_intent_that_nobody_finishes_is_written_off_soon(house: House) -> None:
     house.rig.store.broken = {"RecordCertificate"}
     with pytest.raises(StoreError):

@@ -62,6 +62,7 @@ def test_what_is_revoked_together_is_heard_once(rig: CaRig, heard: list[str]) ->
     assert rig.endpoint.numbers == [3]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_what_is_written_off_is_heard_in_the_same_order(rig: CaRig, heard: list[str]) -> None:
     rig.store.broken = {"RecordCertificate"}
     with pytest.raises(StoreError):

@@ -61,7 +61,7 @@ def test_what_would_be_dead_on_arrival_is_not_signed(behind: CaRig) -> None:
     with pytest.raises(ClockBehind, match=r"would have ended by 2026-11-25"):
         behind.sign()
     assert "sign" not in behind.order
-    assert "RecordIntent" not in behind.order
+    assert "RecordIssue" not in behind.order
 
 
 def test_no_crl_and_no_ocsp_answer_is_dead_on_arrival_and_they_come_with_the_right_time(

@@ -1,7 +1,7 @@
 """A program that issues until it is killed, and prints each serial once the store has acknowledged it.
 
 ``python -m tests.twisted_mesh.stores.acknowledging DIRECTORY [CLIENTS [PAIRS [unsafe]]]``; ``unsafe``
-turns synchronous off, for the test of the test.
+turns synchronous off, for the test of the test. Every other certificate has an intent first.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from twisted.internet import defer, reactor, task
 
 from tests.twisted_mesh.stores.certificates import der, intent
+from tests.twisted_mesh.stores.certificates import issue as issue_at_once
 from twisted_mesh.stores.commands import RecordCertificate
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
@@ -27,6 +28,10 @@ class Unsafe(Sqlite):
 async def issue(store: SqlStore, first: int, step: int, pairs: int) -> None:
     for number in range(pairs):
         serial = first + number * step
+        if number % 2:
+            await store.apply(issue_at_once(serial))
+            os.write(1, f"certificate {serial}\n".encode())
+            continue
         opened = await store.apply(intent(serial))
         os.write(1, f"intent {serial}\n".encode())
         await store.apply(RecordCertificate(opened, der(serial)))

@@ -14,6 +14,7 @@ from twisted_mesh.stores.commands import (
     ExtendLog,
     RecordCertificate,
     RecordIntent,
+    RecordIssue,
     Revoke,
     RevokeAll,
     WriteOff,
@@ -75,6 +76,11 @@ def intent(
     certificate = issued(serial, **changes)
     told = entry(act, serial)
     return RecordIntent(certificate, DIGEST, told, renews, request_key, requires, token, at)
+
+
+def issue(serial: int, **facts: Any) -> RecordIssue:
+    """By a key in memory: what :func:`intent` intends, with its certificate."""
+    return RecordIssue(intent(serial, **facts), der(serial))
 
 
 def revoke(serial: int, **changes: Any) -> Revoke:

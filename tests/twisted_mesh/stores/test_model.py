@@ -49,6 +49,7 @@ from twisted_mesh.stores.commands import (
     Prune,
     RecordCertificate,
     RecordIntent,
+    RecordIssue,
     Revoke,
     RevokeAll,
     RevokeToken,
@@ -119,6 +120,7 @@ registrations = st.one_of(
 commands = st.one_of(
     intents,
     intents,
+    st.builds(RecordIssue, intents, st.integers(0, 1).map(der)),
     registrations,
     st.builds(RecordCertificate, numbers, st.integers(0, 1).map(der)),
     st.builds(lambda number, at: write_off(number, at=at), numbers, times),
@@ -160,6 +162,12 @@ class Model:
         match command:
             case RecordIntent():
                 return self._intend(command)
+            case RecordIssue(intended, body):
+                number = self._intend(intended)
+                if isinstance(number, int):
+                    self._change(number, is_pending=False, der=body)
+                    return None
+                return number
             case RecordCertificate(number, body):
                 if not self._is_open(number):
                     return Unknown
@@ -236,7 +244,7 @@ class Model:
         self._tell(command.act)
         return None
 
-    def _intend(self, command: RecordIntent) -> Answer:
+    def _intend(self, command: RecordIntent) -> type[Exception] | int:
         if self.number_of(command.certificate.serial) or command.request_key in self.requests:
             return Conflict
         renewed = None if command.renews is None else self.number_of(command.renews)

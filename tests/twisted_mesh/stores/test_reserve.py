@@ -15,6 +15,7 @@ from tests.twisted_mesh.stores.certificates import (
     der,
     entry,
     intent,
+    issue,
     issued,
     record,
     revoke,
@@ -109,6 +110,7 @@ def test_on_a_full_disk_nothing_is_given_out_and_all_else_is_done(
     assert (disk / "reserve").exists(), "nothing has needed it so far"
     for command in (
         intent(refused),
+        issue(refused),
         Probe(NOW),
         RecordAct(entry(Act.REFUSE)),
     ):

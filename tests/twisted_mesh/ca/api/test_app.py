@@ -610,8 +610,7 @@ def test_the_plaintext_port_answers_no_web_page(
 @pytest.mark.parametrize(
     ("broken", "method", "path", "body"),
     [
-        ("RecordIntent", "POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND)}),
-        ("RecordCertificate", "POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND)}),
+        ("RecordIssue", "POST", SIGN, {"csr": csr(), "requested_id": str(BACKEND)}),
         ("find", "POST", REVOKE, {"serial": "2a"}),
         ("feed", "GET", "/api/v1/trust", b""),
         ("list", "GET", "/api/v1/certificates", b""),

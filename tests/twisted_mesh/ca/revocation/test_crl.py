@@ -86,6 +86,7 @@ def test_what_is_revoked_already_is_answered_without_another_crl(rig: CaRig) -> 
     assert rig.order == ["find", "Revoke"]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_what_is_written_off_is_on_the_crl_too(rig: CaRig) -> None:
     rig.store.broken = {"RecordCertificate"}
     with pytest.raises(Exception, match="disk is full"):

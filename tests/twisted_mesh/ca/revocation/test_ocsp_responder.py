@@ -105,6 +105,7 @@ def test_a_serial_that_was_not_issued_here_is_unknown(rig: CaRig, serial: int) -
     assert standings(ask(rig, serial)) == ["unknown"]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_what_is_only_intended_is_unknown_and_what_is_written_off_revoked(rig: CaRig) -> None:
     rig.store.broken = {"RecordCertificate"}
     with pytest.raises(Exception, match="disk is full"):
@@ -160,7 +161,7 @@ def test_the_delegate_is_recorded_and_audited_like_every_certificate(rig: CaRig)
     leaf, *_ = rig.sign()
     rig.order.clear()
     delegate = delegate_of(ask(rig, leaf.serial_number))
-    assert rig.order == ["RecordIntent", "sign", "RecordCertificate", "find_all"]
+    assert rig.order == ["sign", "RecordIssue", "find_all"]
     page = result_of(rig.ca.record.certificates(Query(now=rig.time)))
     record = page.certificates[0]
     assert record.serial == delegate.serial_number
@@ -203,7 +204,7 @@ def test_one_that_cannot_be_replaced_signs_on_while_it_is_valid(rig: CaRig) -> N
     leaf, *_ = rig.sign(ttl=DAY)
     first = delegate_of(ask(rig, leaf.serial_number))
     rig.time += 23 * HOUR + 30 * MINUTE
-    rig.store.broken = {"RecordIntent"}
+    rig.store.broken = {"RecordIssue"}
     with pytest.raises(Exception, match="disk is full"):
         result_of(rig.ca.responder.attend())
     answer = ask(rig, leaf.serial_number)
