@@ -56,6 +56,7 @@ _PROGRAMS = (
     "mesh-ca",
     "mesh-client",
     "mesh-ctl",
+    "mesh-proxy",
     "mesh-server",
     "pki-inspect",
     "twistd",

@@ -30,6 +30,11 @@ def mesh_ca() -> int:
     return _run("mesh-ca", "twisted_mesh.taps.programs", "mesh_ca", 1)
 
 
+def mesh_proxy() -> int:
+    """The program ``mesh-proxy``; its exit status."""
+    return _run("mesh-proxy", "twisted_mesh.taps.programs", "mesh_proxy", 1)
+
+
 def mesh_server() -> int:
     """The program ``mesh-server``; its exit status."""
     return _run("mesh-server", "twisted_mesh.taps.programs", "mesh_server", 1)

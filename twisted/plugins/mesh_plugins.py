@@ -22,6 +22,13 @@ meshAgent = ServiceMaker(
     "mesh-agent",
 )
 
+meshProxy = ServiceMaker(
+    "mesh-proxy",
+    "twisted_mesh.taps.proxy",
+    "A sidecar: carries connections of any program over mutual TLS, in, out, or both.",
+    "mesh-proxy",
+)
+
 meshServer = ServiceMaker(
     "mesh-server",
     "twisted_mesh.taps.server",

@@ -70,6 +70,16 @@ class EarlyPort:
         self._socket.listen(self._backlog)  # Twisted has a word in it where it is a unix socket
         self._socket.close()
 
+    def pauseProducing(self) -> None:
+        """Take no connections for a while: they wait in the kernel's queue."""
+        if self._port is not None:
+            self._port.pauseProducing()  # type: ignore[attr-defined]
+
+    def resumeProducing(self) -> None:
+        """Take them again."""
+        if self._port is not None:
+            self._port.resumeProducing()  # type: ignore[attr-defined]
+
     def stopListening(self) -> "Deferred[None]":
         """Give the address back."""
         if self._port is not None:

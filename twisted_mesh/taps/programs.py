@@ -212,6 +212,14 @@ def mesh_agent(words: Sequence[str] | None = None) -> int:
     return _run("meshAgent", words)
 
 
+def mesh_proxy(words: Sequence[str] | None = None) -> int:
+    """The program ``mesh-proxy``: carries connections until it is told to stop; its exit status.
+
+    Raises :class:`SystemExit` with a sentence where it cannot start.
+    """
+    return _run("meshProxy", words)
+
+
 def mesh_server(words: Sequence[str] | None = None) -> int:
     """The program ``mesh-server``: runs a server until it is told to stop; its exit status.
 

@@ -69,9 +69,13 @@ class Reviewer:
         was_stale, self._was_stale = self._was_stale, self.judge.freshness.refuses
         if self._was_stale and not was_stale:
             # As another generation, so that those are judged again too whose handshake is under way.
-            self.believe(self.judge.trust)
-            for index in self._indexes:
-                self._review(iter(index.all()))
+            self.review()
+
+    def review(self) -> None:
+        """Judge everybody again, those too whose handshake is under way: what they must satisfy has changed."""
+        self.believe(self.judge.trust)
+        for index in self._indexes:
+            self._review(iter(index.all()))
 
     @property
     def _indexes(self) -> Sequence[ConnectionIndex]:

@@ -99,6 +99,10 @@ class TrustStore(Service):
         """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
         self._reviewer.believe(evolve(self.trust, allow=tuple(patterns)))
 
+    def review(self) -> None:
+        """Judge everybody again: what a listener demands of its peers besides has changed."""
+        self._reviewer.review()
+
     def believe_bundle(self, bundle: TrustBundle) -> bool:
         """Believe it in place of what was believed of its trust domain; whether it is believed now.
 

@@ -1,0 +1,1 @@
+"""The sidecar: connections of programs that know nothing of the mesh, carried over it."""

@@ -1,0 +1,212 @@
+"""A listener that is running: who waits for room, who is carried, and what becomes of them when it is changed."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from cryptography import x509
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from pki.errors import Problem
+from pki.svid.x509svid import spiffe_id_of
+from twisted_mesh.interfaces import IReactor
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
+from twisted_mesh.proxy.dialer import Dialer
+from twisted_mesh.proxy.health import Health
+from twisted_mesh.proxy.link import Link
+from twisted_mesh.proxy.listener import Listener
+from twisted_mesh.proxy.pump import Side
+from twisted_mesh.proxy.seam import Protocols, protocols_of
+from twisted_mesh.proxy.tally import Tally
+from twisted_mesh.runtime.tasks import sleep
+from twisted_mesh.tls.security import Security
+from twisted_mesh.trust.judge import Judge
+
+#: Lines of the log for connections that are not carried: callers must not be able to fill the disk. All are counted.
+_LOGGED = Rate(20, 100)
+#: Seconds between two looks whether all is over.
+_LOOK = 0.05
+
+
+class Callers(Factory):
+    """Makes the side of each caller."""
+
+    noisy = False
+
+    def __init__(self, front: "Front") -> None:
+        self._front = front
+
+    def buildProtocol(self, addr: IAddress | None) -> Side:
+        """See :class:`IProtocolFactory`."""
+        return Link(self._front).caller
+
+
+@define(eq=False)
+class Front:
+    """One listener of the proxy, while it runs."""
+
+    listener: Listener
+    reactor: IReactor
+    judge: Judge
+    """Of the far side."""
+    room: int
+    """How many connections are carried at once."""
+    log: Logger
+    port: Any = field(default=None, init=False)
+    """Where callers come from; None before it is bound."""
+    security: Security | None = field(default=None, init=False)
+    """What connections to the target are secured by; None where they are plain."""
+    protocols: Protocols = field(init=False)
+    tally: Tally = field(factory=Tally, init=False)
+    health: Health = field(init=False)
+    warnings: LimitedLog = field(init=False)
+    is_draining: bool = field(default=False, init=False)
+    _dialer: Dialer = field(init=False)
+    _links: dict[Link, None] = field(factory=dict, init=False)
+    """Those that are carried."""
+    _waiting: deque[Link] = field(factory=deque, init=False)
+    _is_paused: bool = field(default=False, init=False)
+    _unproven: Callable[[], int] = field(default=lambda: 0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.protocols = protocols_of(self.listener)
+        self.warnings = LimitedLog(self.log, _LOGGED, self.reactor.seconds)
+        self.health = Health(self.reactor, self._probe)
+        self._dialer = self._made()
+
+    @property
+    def clock(self) -> IReactor:
+        """See :class:`IFront`."""
+        return self.reactor
+
+    def secure(self, security: Security) -> None:
+        """Have connections to the target secured by that."""
+        self.security = security
+        self._dialer = self._made()
+
+    def watch(self, port: Any, unproven: Callable[[], int] = lambda: 0) -> None:
+        """Callers come by ``port``; ``unproven`` counts those whose handshake is under way."""
+        self.port, self._unproven = port, unproven
+
+    @property
+    def callers(self) -> Factory:
+        """What is served at the port."""
+        return Callers(self)
+
+    def _made(self) -> Dialer:
+        checks = () if self.security is None else (self.objection,)
+        return Dialer(
+            self.reactor, self.listener.target, self.listener.bounds, self.security, checks
+        )
+
+    def replace(self, listener: Listener, room: int) -> None:
+        """Take another one's rules, target and bounds from now on. Who is carried is for the reviewer to judge."""
+        if listener.target != self.listener.target:
+            self.health.forget()
+        self.listener, self.room = listener, room
+        self.protocols = protocols_of(listener)
+        self._dialer = self._made()
+        self._let_in()
+
+    def objection(self, leaf: x509.Certificate) -> Problem | None:
+        """Why whoever holds ``leaf`` may not be at the far side, where all rules together would let it."""
+        spiffe_id = spiffe_id_of(leaf)
+        allow = self.judge.trust.allow
+        if spiffe_id is None or not any(pattern.matches(spiffe_id) for pattern in allow):
+            return None  # it is refused by these already
+        return self.listener.objection(leaf)
+
+    # callers
+
+    def dial(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
+        """See :class:`IFront`; how it ends is told of the target's health."""
+        return self.health.hear(self._dialer.dial(factory))
+
+    def _probe(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
+        return self._dialer.dial(factory)
+
+    def opened(self, link: Link) -> None:
+        """See :class:`IFront`."""
+        if self.is_draining and not self.listener.serves:
+            link.abort("drain")
+            return
+        if len(self._links) < self.room:
+            self._begin(link)
+        else:
+            self._waiting.append(link)
+            self._pause()
+
+    def _begin(self, link: Link) -> None:
+        self._links[link] = None
+        if len(self._links) >= self.room:
+            self._pause()
+        link.begin()
+        if self.is_draining:
+            link.drain()
+
+    def closed(self, link: Link) -> None:
+        """See :class:`IFront`."""
+        self._links.pop(link, None)
+        if self._waiting or self._is_paused:
+            # In a turn of its own: a begin that fails at once comes back here.
+            self.reactor.callLater(0, self._let_in)
+
+    def _let_in(self) -> None:
+        """Those who wait, the first first, while there is room."""
+        while self._waiting and len(self._links) < self.room:
+            self._begin(self._waiting.popleft())
+        if self._is_paused and not self._waiting and len(self._links) < self.room:
+            self._is_paused = False
+            if self.port is not None and not self.is_draining:
+                self.port.resumeProducing()
+
+    def _pause(self) -> None:
+        """Take no more connections: who comes now waits in the kernel's queue."""
+        if not self._is_paused and self.port is not None and not self.is_draining:
+            self._is_paused = True
+            self.port.pauseProducing()
+            self.warnings.warn(
+                "{listener} carries {room} connections, as many as it may: who comes now waits. Raise max-connections, "
+                "or look who keeps them open",
+                event="proxy-full",
+                listener=self.listener.name,
+                room=self.room,
+            )
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """Who is carried."""
+        return tuple(self._links)
+
+    @property
+    def waiting(self) -> int:
+        """How many have come, and wait for room."""
+        return len(self._waiting)
+
+    # the end
+
+    async def drain(self, seconds: float) -> int:
+        """Let what is carried, and handshakes that are under way, finish; how many had to be cut off."""
+        self.is_draining = True
+        for link in self.links:
+            link.drain()
+        until = self.reactor.seconds() + seconds
+        while self._is_busy and self.reactor.seconds() < until:
+            await sleep(self.reactor, _LOOK)
+        return self.cut("drain")
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._links or self._waiting or self._unproven())
+
+    def cut(self, reason: str) -> int:
+        """Hang up on everybody; how many that were."""
+        late = (*self._links, *self._waiting)
+        self._waiting.clear()
+        for link in late:
+            link.abort(reason)
+        return len(late)

@@ -1,0 +1,423 @@
+"""One carried connection: from its caller to its target, with what it is told first and how it ends."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from attrs import define
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pki.codes import Code
+from pki.errors import ANY_ERROR, PkiError, Problem, printable
+from twisted_mesh.limits.rate_limit import LimitedLog
+from twisted_mesh.proxy.listener import Listener
+from twisted_mesh.proxy.pump import Side
+from twisted_mesh.proxy.seam import (
+    Caller,
+    Close,
+    EndCaller,
+    EndTarget,
+    IFilter,
+    Protocols,
+    Step,
+    ToCaller,
+    ToTarget,
+)
+from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
+from twisted_mesh.tls.connection import MeshConnection, spoken_address
+from twisted_mesh.trust.connections import Peer
+
+
+class IFront(Protocol):
+    """What links belong to: a listener that is running."""
+
+    @property
+    def listener(self) -> Listener: ...
+    @property
+    def protocols(self) -> Protocols: ...
+    @property
+    def clock(self) -> IReactorTime: ...
+    @property
+    def log(self) -> Logger: ...
+    @property
+    def warnings(self) -> LimitedLog: ...
+    @property
+    def tally(self) -> Tally: ...
+
+    def dial(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
+        """Reach the target; fails with a :class:`PkiError`."""
+
+    def opened(self, link: "Link") -> None:
+        """It has a caller: it begins now, or once there is room."""
+
+    def closed(self, link: "Link") -> None:
+        """Both of its sides are gone."""
+
+
+@define(eq=False)
+class _Target(Factory):
+    """Makes the side towards the target, once."""
+
+    side: Side
+    noisy = False
+
+    def buildProtocol(self, addr: object) -> Side:
+        return self.side
+
+
+class Link:
+    """A connection and the one that it is carried by."""
+
+    peer: Peer | None = None
+    """Who is at the far side: it has proven that."""
+    has_begun = False
+    """Whether it has taken room."""
+
+    def __init__(self, front: IFront) -> None:
+        self.front = front
+        self.caller = Side(self)
+        self.target: Side | None = None
+        self.began = front.clock.seconds()
+        self.address: Any = None
+        self._listener = front.listener
+        self._filter: IFilter | None = None
+        self._dialing: Deferred[IProtocol] | None = None
+        self._reason = ""
+        self._timer: IDelayedCall | None = None
+        self._deadline = 0.0
+        self._heard = 0
+        """Bytes at the last look, and when that was."""
+        self._looked = self.began
+        self._of_peer: OfPeer | None = None
+        self._is_draining = False
+        self._is_over = False
+
+    # its life
+
+    def connected(self, side: Side) -> None:
+        """See :class:`ILink`."""
+        if side is self.caller:
+            self.address = side.transport.getPeer()
+            self._meet(side)
+            self.front.opened(self)
+
+    def begin(self) -> None:
+        """There is room: reach the target."""
+        if self.caller.is_lost:
+            self._over()
+            return
+        self.has_begun = True
+        self._look_later()
+        target = Side(self)
+        dialing = self.front.dial(_Target(target))
+        self._dialing = dialing
+        _ = dialing.addCallbacks(self._join, self._unreached).addErrback(self._broke)
+
+    def _meet(self, side: Side) -> None:
+        """Who is at the far side, if this is it."""
+        if isinstance(side.transport, MeshConnection):
+            self.peer = side.transport.peer
+        if self._of_peer is None and (side is not self.caller or self._listener.serves):
+            name = NOBODY if self.peer is None else str(self.peer.spiffe_id)
+            self._of_peer = self.front.tally.peer(name)
+            self._of_peer.connections += 1
+            self._of_peer.open += 1
+
+    @property
+    def who(self) -> str:
+        """The far side, in words."""
+        return NOBODY if self.peer is None else str(self.peer.spiffe_id)
+
+    @property
+    def where(self) -> str:
+        """Where the caller is, in words."""
+        if isinstance(self.address, UNIXAddress):
+            return "a local process"
+        return spoken_address(self.address)
+
+    def facts(self) -> Caller:
+        """What may be told of the caller."""
+        transport = self.caller.transport
+        is_tls = isinstance(transport, MeshConnection)
+        return Caller(
+            self._listener,
+            self.address,
+            transport.getHost(),
+            transport.peer if is_tls else None,
+            transport.getHandle() if is_tls else None,
+        )
+
+    def _join(self, protocol: Any) -> None:
+        """The target is there, and judged: carry."""
+        self._dialing = None
+        caller, target = self.caller, protocol
+        self.target = target
+        self._meet(target)
+        if caller.is_lost or self._reason:
+            self.abort(self._reason or "caller-reset")
+            return
+        self.front.log.info(
+            "{listener}: connection from {address} ({who}) is carried to {target}",
+            event="proxy-opened",
+            listener=self._listener.name,
+            address=self.where,
+            who=self.who,
+            target=str(self._listener.target),
+        )
+        protocols = self.front.protocols
+        try:
+            facts = self.facts()
+            if protocols.opening is not None:
+                target.write(protocols.opening(facts))
+            if protocols.filter is not None:
+                self._filter = protocols.filter(facts)
+        except ANY_ERROR:
+            self._break()
+            return
+        caller.join(target)
+        target.join(caller)
+        target.begin()
+        caller.begin()
+        if self._is_draining:
+            self.drain()
+
+    def _unreached(self, failure: Failure) -> None:
+        """There is no target: the caller learns it by a reset, and the log has the reason."""
+        self._dialing = None
+        if failure.check(CancelledError) or self._reason:
+            self.abort(self._reason or "broken")
+            return
+        error = failure.value
+        if not isinstance(error, PkiError):
+            failure.raiseException()
+        problem = error.problems[0]
+        is_refused = problem.code not in (Code.UNREACHABLE, Code.INTERRUPTED)
+        self.front.warnings.warn(
+            "{listener}: connection from {address} ({who}) is not carried to {target}: {reason}",
+            event="proxy-target-refused" if is_refused else "proxy-target-unreachable",
+            listener=self._listener.name,
+            address=self.where,
+            who=self.who,
+            target=str(self._listener.target),
+            reason=printable(str(error), 1000),
+            code=problem.code,
+        )
+        self.front.tally.refused[problem.code] += 1
+        self._reason = "target-refused" if is_refused else "target-unreachable"
+        protocols = self.front.protocols
+        if protocols.filter is not None and not self.caller.is_lost:
+            self._filter = protocols.filter(self.facts())
+            self._take(self._filter.unreachable(problem))
+            self.caller.close()
+        else:
+            self.abort(self._reason)
+
+    def _broke(self, failure: Failure) -> None:
+        self.front.log.failure("a link broke", failure=failure, event="proxy-broke")
+        self.abort("broken")
+
+    def _break(self) -> None:
+        self.front.log.failure("a link broke", event="proxy-broke")
+        self.abort("broken")
+
+    # what is said
+
+    def heard(self, side: Side, data: bytes) -> None:
+        """See :class:`ILink`."""
+        if self._filter is None:
+            other = side.other
+            if other is not None:
+                other.transport.write(data)
+            return
+        try:
+            if side is self.caller:
+                self._take(self._filter.from_caller(data))
+            else:
+                self._take(self._filter.from_target(data))
+        except ANY_ERROR:
+            self._break()
+
+    def ended(self, side: Side) -> None:
+        """See :class:`ILink`."""
+        if self._filter is not None:
+            try:
+                is_caller = side is self.caller
+                self._take(
+                    self._filter.caller_ended() if is_caller else self._filter.target_ended()
+                )
+            except ANY_ERROR:
+                self._break()
+        elif side.other is not None:
+            side.other.shut()
+        self._looked = self.front.clock.seconds()
+        self._look_later()
+
+    def _take(self, steps: Sequence[Step]) -> None:
+        """Do what a filter says."""
+        caller, target = self.caller, self.target
+        for step in steps:
+            if isinstance(step, ToTarget):
+                if target is not None and not target.is_lost:
+                    target.write(step.data)
+            elif isinstance(step, ToCaller):
+                if not caller.is_lost:
+                    caller.write(step.data)
+            elif isinstance(step, EndTarget):
+                if target is not None:
+                    target.shut()
+            elif isinstance(step, EndCaller):
+                caller.shut()
+            elif isinstance(step, Close):
+                self.close(step.reason)
+
+    # how it ends
+
+    def lost(self, side: Side, reason: Failure, *, is_clean: bool) -> None:
+        """See :class:`ILink`."""
+        other = self.target if side is self.caller else self.caller
+        if not self._reason and not is_clean:
+            # Of what has said all, a reset says only that it listens no more.
+            both = other is not None and other.has_ended and side.has_ended
+            self._reason = (
+                "done" if both else "caller-reset" if side is self.caller else "target-reset"
+            )
+        if other is not None and not other.is_lost:
+            if is_clean:
+                other.close()
+            else:
+                other.abort()
+        if self._dialing is not None:
+            self._reason = self._reason or "done"
+            self._dialing.cancel()
+        self._over()
+
+    def refused(self, side: Side, problem: Problem) -> None:
+        """See :class:`ILink`."""
+        self._reason = self._reason or "severed"
+        other = self.target if side is self.caller else self.caller
+        if other is not None:
+            other.abort()
+        side.close()
+
+    def close(self, reason: str) -> None:
+        """Send what is still to be sent, and close both sides."""
+        self._reason = self._reason or reason
+        for side in (self.caller, self.target):
+            if side is not None:
+                side.close()
+        self._look_later()
+
+    def abort(self, reason: str) -> None:
+        """Close both sides at once."""
+        self._reason = self._reason or reason
+        if self._dialing is not None:
+            self._dialing.cancel()
+        for side in (self.caller, self.target):
+            if side is not None:
+                side.abort()
+        self._over()
+
+    def drain(self) -> None:
+        """Begin nothing new, where what is carried has beginnings."""
+        self._is_draining = True
+        if self._filter is not None:
+            try:
+                self._take(self._filter.finish())
+            except ANY_ERROR:
+                self._break()
+
+    @property
+    def bytes_heard(self) -> tuple[int, int]:
+        """From the caller, and from the target."""
+        return self.caller.bytes_heard, 0 if self.target is None else self.target.bytes_heard
+
+    @property
+    def age(self) -> float:
+        """Seconds since its caller was let in."""
+        return self.front.clock.seconds() - self.began
+
+    def _over(self) -> None:
+        """Give everything back, once both sides are gone."""
+        target = self.target
+        is_target_gone = self._dialing is None if target is None else target.is_lost
+        if self._is_over or not self.caller.is_lost or not is_target_gone:
+            return
+        self._is_over = True
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        self.front.closed(self)
+        self._filter = None
+        if not self.has_begun:
+            return
+        tally, (there, back) = self.front.tally, self.bytes_heard
+        self.has_begun = False
+        tally.end(self._reason or "done")
+        if self._of_peer is not None:
+            self._of_peer.open -= 1
+            self._of_peer.from_caller += there
+            self._of_peer.from_target += back
+            self._of_peer = None
+        if target is not None:
+            self.front.log.info(
+                "{listener}: connection from {address} ({who}) has ended after {seconds} s ({reason}): {there} bytes "
+                "to {target}, {back} from it",
+                event="proxy-closed",
+                listener=self._listener.name,
+                address=self.where,
+                who=self.who,
+                seconds=round(self.age, 1),
+                reason=self._reason or "done",
+                there=there,
+                back=back,
+                target=str(self._listener.target),
+            )
+
+    # bounds
+
+    @property
+    def _is_half_over(self) -> bool:
+        target = self.target
+        return bool(
+            self._reason or self.caller.has_ended or (target is not None and target.has_ended)
+        )
+
+    def _look_later(self) -> None:
+        """Have a look when the next bound may be reached; a timer that comes too soon is set anew then."""
+        bounds, now = self._listener.bounds, self.front.clock.seconds()
+        moments = []
+        if bounds.lifetime:
+            moments.append(self.began + bounds.lifetime)
+        if bounds.idle:
+            moments.append(self._looked + bounds.idle)
+        if self._is_half_over and self.target is not None:
+            moments.append(self._looked + bounds.close)
+        if not moments:
+            return
+        self._deadline = max(now, min(moments))
+        if self._timer is not None:
+            if self._timer.getTime() <= self._deadline:
+                return
+            self._timer.cancel()
+        self._timer = self.front.clock.callLater(self._deadline - now, self._look)
+
+    def _look(self) -> None:
+        """Whether a bound is reached."""
+        self._timer = None
+        bounds, now = self._listener.bounds, self.front.clock.seconds()
+        heard = sum(self.bytes_heard)
+        if heard != self._heard:
+            self._heard, self._looked = heard, now
+        silent = now - self._looked
+        if bounds.lifetime and now - self.began >= bounds.lifetime:
+            self.abort("lifetime")
+        elif self._is_half_over and self.target is not None and silent >= bounds.close:
+            self.abort("close-timeout")
+        elif bounds.idle and silent >= bounds.idle:
+            self.abort("idle")
+        else:
+            self._look_later()

@@ -1,0 +1,160 @@
+"""Bytes from one connection to another and back: as fast as they are read, half-closed, and aborted as they come."""
+
+from typing import Any, Protocol
+
+from twisted.internet import protocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pki.errors import Problem
+from twisted_mesh.interfaces import IFinishing
+
+#: What is kept of a side whose other side is not there yet, before it is read no further.
+_EARLY = 64 * 1024
+
+
+class ILink(Protocol):
+    """What two sides belong to."""
+
+    def connected(self, side: "Side") -> None:
+        """It has a transport now, and is paused."""
+
+    def heard(self, side: "Side", data: bytes) -> None:
+        """It says this."""
+
+    def ended(self, side: "Side") -> None:
+        """It says no more, and may still listen."""
+
+    def lost(self, side: "Side", reason: Failure, *, is_clean: bool) -> None:
+        """It is gone; not ``is_clean`` where what it said may be cut short."""
+
+    def refused(self, side: "Side", problem: Problem) -> None:
+        """It would not be let in any more."""
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer, IFinishing)
+class Side(protocol.Protocol):
+    """One of the two ends of a link, over whichever transport. It produces for the other one."""
+
+    transport: Any
+    other: "Side | None" = None
+    """Where what is heard goes, once both are connected."""
+    bytes_heard = 0
+    has_ended = False
+    """It says no more."""
+    is_shut = False
+    """It was told that nothing more comes."""
+    is_lost = False
+
+    def __init__(self, link: ILink) -> None:
+        self._link = link
+        self._early: list[bytes] = []
+        self._is_held = True
+        """Whether there is nobody yet for what it says."""
+        self._end_is_early = False
+        self._is_told = False
+
+    def connectionMade(self) -> None:
+        """Nothing is read before there is somebody who takes it."""
+        self.transport.pauseProducing()
+        self._link.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on."""
+        self.bytes_heard += len(data)
+        if self._is_held:
+            # A transport may deliver what it has read already.
+            self._early.append(data)
+            self.transport.pauseProducing()
+            return
+        self._link.heard(self, data)
+
+    def join(self, other: "Side") -> None:
+        """Have the transport of ``other`` say how fast this one may be read."""
+        self.other = other
+        other.transport.registerProducer(self, True)
+
+    def begin(self) -> None:
+        """Pass on what it has said, and what it says from now on."""
+        self._is_held = False
+        early, self._early = self._early, []
+        for data in early:
+            self._link.heard(self, data)
+        if self._end_is_early:
+            self.readConnectionLost()
+        self.resumeProducing()
+
+    # what it produces
+
+    def pauseProducing(self) -> None:
+        """The other side has enough."""
+        if not self.is_lost:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The other side takes more."""
+        if not self.is_lost and not self.has_ended and not self._is_held:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The other side is gone, and says so by itself."""
+
+    # how it ends
+
+    def readConnectionLost(self) -> None:
+        """It says no more."""
+        if self._is_held:
+            self._end_is_early = True
+            return
+        if not self.has_ended:
+            self.has_ended = True
+            self._link.ended(self)
+            self._close_if_over()
+
+    def writeConnectionLost(self) -> None:
+        """All is sent to it, and that nothing more comes."""
+        self._is_told = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        # Not before all is sent: a close has a bound of its own.
+        if self.has_ended and self._is_told and not self.is_lost:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """It is gone."""
+        self.is_lost = True
+        self._early = []
+        self._link.lost(self, reason, is_clean=bool(reason.check(ConnectionDone)))
+
+    def finish(self, refusal: Problem | None = None) -> None:
+        """See :class:`IFinishing`: its right is gone, and so is what is under way."""
+        if refusal is not None:
+            self._link.refused(self, refusal)
+
+    # what it is told
+
+    def write(self, data: bytes) -> None:
+        """Send it."""
+        self.transport.write(data)
+
+    def shut(self) -> None:
+        """Say that nothing more comes."""
+        if not self.is_shut and not self.is_lost:
+            self.is_shut = True
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close once what was written is sent."""
+        if not self.is_lost:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once, by a reset."""
+        if not self.is_lost:
+            self.transport.unregisterProducer()
+            self.transport.abortConnection()

@@ -1,0 +1,281 @@
+"""``twistd mesh-proxy``: carries connections of programs that know nothing of the mesh over it."""
+
+import resource
+from collections.abc import Sequence
+from typing import cast
+
+from attrs import frozen
+from twisted.application.service import IService
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from pki.errors import Malformed
+from pki.spiffe import SpiffePattern
+from pki.validity import rfc3339, spoken_duration
+from twisted_mesh.api.client import CaClient
+from twisted_mesh.http.status_site import Page
+from twisted_mesh.identity.agent import Agent
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
+from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
+from twisted_mesh.limits.handshake_budget import HandshakeBudget
+from twisted_mesh.monitoring import EndpointStatus
+from twisted_mesh.proxy.front import Front
+from twisted_mesh.proxy.listener import Listener, is_loopback
+from twisted_mesh.proxy.report import Report
+from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.meters import show
+from twisted_mesh.state.memory import Memories
+from twisted_mesh.taps.lifecycle import MeshService, service_of
+from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
+from twisted_mesh.taps.proxy_options import Options
+from twisted_mesh.taps.reread import Reread, difference
+from twisted_mesh.taps.service_options import StartError
+from twisted_mesh.taps.status_port import clear_way, status_site
+from twisted_mesh.tls import endpoints
+
+#: Descriptors that are no connections: the log, key files, listening sockets, the reactor's own, the CA's.
+_OTHER_DESCRIPTORS = 64
+#: What 2 GiB hold.
+_MOST_ROOM = 10_000
+_LEAST_ROOM = 4
+#: Handshakes under way at one listener, at most.
+_MOST_UNPROVEN = 256
+
+
+@frozen(eq=False)
+class ProxyStatus(EndpointStatus):
+    """What ``--status`` answers: it knows of the targets too."""
+
+    report: Report | None = None
+
+    async def readiness(self) -> Page:
+        """The same, once each target's state is known."""
+        if self.report is not None:
+            await self.report.look()
+        return await super().readiness()
+
+
+class ProxyService(MeshService):
+    """The proxy: its identity, its listeners, its status."""
+
+    options: Options
+    fronts: Sequence[Front] = ()
+
+    def understand(self) -> None:
+        """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
+        options, reactor = self.options, self.reactor
+        self.endpoints = [self._endpoint(listener) for listener in options["listeners"]]
+        self.status_endpoint = None
+        if options["status"]:
+            self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
+        self.client = options.origin(reactor, self.log)
+
+    def _endpoint(self, listener: Listener) -> IStreamServerEndpoint:
+        return early_endpoint(
+            self.reactor, listener.address, "" if listener.serves else "127.0.0.1"
+        )
+
+    async def start(self) -> None:
+        """Build what gets and shows an identity, and bind every port. Raises :class:`PkiError`."""
+        options, reactor = self.options, self.reactor
+        listeners: Sequence[Listener] = options["listeners"]
+        self.agent = Agent(
+            self.client,
+            options.wanted(),
+            reactor,
+            self._widest(listeners),
+            serves=any(listener.serves for listener in listeners),
+            connects=any(not listener.serves for listener in listeners),
+            log=self.log,
+        )
+        self.trust_store, self.manager = self.agent.trust_store, self.agent.manager
+        memories = Memories(reactor, self.agent.memories)
+        self.addService(memories)
+        rooms = _rooms(listeners)
+        self.fronts = [
+            Front(listener, reactor, self.trust_store.judge, room, self.log)
+            for listener, room in zip(listeners, rooms, strict=True)
+        ]
+        self.report = Report(self.fronts)
+        self.status = ProxyStatus(
+            self.manager, self.descriptors, memories, lack=self.report.lack, report=self.report
+        )
+        self.status.show()
+        show("proxy", self.report)
+        for front, endpoint in zip(self.fronts, self.endpoints, strict=True):
+            self._bind(front, endpoint)
+        if self.status_endpoint is not None:
+            clear_way(options["status"])
+            questions = {**self.status.questions, "/status": self.report.page}
+            health = status_site(questions, options["dns"], reactor, self.log)
+            self.listening(
+                self.status_endpoint.listen(health), f"the status address {options['status']}"
+            )
+
+    def _bind(self, front: Front, endpoint: IStreamServerEndpoint) -> None:
+        listener = front.listener
+        what = f"the address {listener.address}"
+        clear_way(listener.address, "--listen")
+        timeout = listener.bounds.handshake
+        if listener.serves:
+            limit = ConnectionLimit(
+                _capacity(front.room), self.reactor, f"listener {listener.name}", self.log
+            )
+            security = self.agent.security(
+                serves=True,
+                handshake_timeout=timeout,
+                connection_limit=limit,
+                handshake_budget=HandshakeBudget(self.reactor),
+                leaf_checks=(front.objection,),
+            )
+            port = self.listening(endpoints.listen(endpoint, front.callers, security), what)
+            front.watch(port, lambda: limit.unproven)
+            return
+        front.secure(self.agent.security(serves=False, handshake_timeout=timeout))
+        port = self.listening(endpoint.listen(front.callers), what)
+        address = port.getHost()
+        is_here = isinstance(address, UNIXAddress) or is_loopback(getattr(address, "host", ""))
+        if not is_here and not listener.unsafe_listen:
+            raise StartError(
+                f"{what} can be reached from other machines, whose words would come in plaintext: listen on "
+                "127.0.0.1:PORT, [::1]:PORT or unix:PATH, or say --unsafe-listen (unsafe-listen = true in the file)"
+            )
+        if not is_here:
+            self.log.warn(
+                "Listener {listener} takes plaintext from other machines (--unsafe-listen): whoever reaches {address} "
+                "is carried to {target} as us",
+                event="proxy-unsafe-listen",
+                listener=listener.name,
+                address=listener.address,
+                target=str(listener.target),
+            )
+        front.watch(port)
+
+    def _widest(self, listeners: Sequence[Listener]) -> tuple[SpiffePattern, ...]:
+        """All that may be at some far side; which of them at which one, each listener says."""
+        found: dict[SpiffePattern, None] = {}
+        for listener in listeners:
+            found |= dict.fromkeys(listener.patterns)
+            if listener.allow_dns:
+                if self.options["trust-domain"] is None:
+                    raise StartError(
+                        "--allow-dns with --source needs --trust-domain: whose names are meant?"
+                    )
+                found[SpiffePattern.parse(f"{self.options['trust-domain'].id}/**")] = None
+        return tuple(found)
+
+    async def run(self) -> None:
+        """Get an identity, however long that takes, and then say where the proxy listens."""
+        for service in self.agent.services:
+            self.addService(service)
+        svid = await self.manager.ready()
+        self.open()
+        if isinstance(self.client, CaClient):
+            self.addService(
+                ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
+            )
+        for front in self.fronts:
+            address = front.port.getHost()
+            self.log.info(
+                "Listener {listener} ({mode}) carries {address} to {target} as {spiffe_id}",
+                event="proxy-listening",
+                listener=front.listener.name,
+                mode=str(front.listener.mode),
+                address=_spoken(address),
+                target=str(front.listener.target),
+                spiffe_id=str(svid.spiffe_id),
+            )
+        rotation = self.manager.next_rotation or svid.validity.not_after
+        self.log.info(
+            "Certificate rotation scheduled:\n  Next rotation: {next_rotation} (in {wait})\n"
+            "Ready to carry connections.",
+            event="ready",
+            next_rotation=rfc3339(rotation),
+            wait=spoken_duration(rotation - wall_clock()),
+        )
+
+    def rereads(self) -> list[Reread]:
+        """The log level, and the listeners: who may, where connections go, how long and how many."""
+        found = super().rereads()
+        if self.options.source_of_listeners and self.fronts:
+            found.append(Reread(self.options.source_of_listeners, self._reread_listeners))
+        return found
+
+    async def _reread_listeners(self) -> str:
+        listeners = self.options.read_listeners()
+        for old, new in zip((front.listener for front in self.fronts), listeners, strict=False):
+            for key in ("name", "mode", "address"):
+                if getattr(old, key) != getattr(new, key):
+                    raise Malformed(
+                        f"listener {old.name} has another {'listen' if key == 'address' else key} now: that counts "
+                        "from the next start only"
+                    )
+            if old.bounds.handshake != new.bounds.handshake:
+                raise Malformed(
+                    f"listener {old.name} has another handshake-timeout now: that counts from the next start only"
+                )
+        if len(listeners) != len(self.fronts):
+            raise Malformed(
+                f"there are {len(listeners)} listeners now, and {len(self.fronts)} run: more or fewer of them count "
+                "from the next start only"
+            )
+        widest = self._widest(listeners)
+        before = [str(front.listener) for front in self.fronts]
+        for front, listener, room in zip(self.fronts, listeners, _rooms(listeners), strict=True):
+            front.replace(listener, room)
+        self.options["listeners"] = listeners
+        self.trust_store.allow(widest)
+        self.trust_store.review()
+        changed = [
+            front.listener.name
+            for front, was in zip(self.fronts, before, strict=True)
+            if str(front.listener) != was
+        ]
+        return difference((), changed).replace("new:", "changed:")
+
+    async def drain(self, seconds: float) -> None:
+        """Let what is carried finish within so many seconds."""
+        late = 0
+        until = self.reactor.seconds() + seconds
+        for front in self.fronts:
+            front.is_draining = True
+        for front in self.fronts:
+            late += await front.drain(max(0.0, until - self.reactor.seconds()))
+        if late:
+            self.cut_off(late, seconds)
+
+    async def close(self) -> None:
+        """Ask no more, and keep what the next start is to remember."""
+        if self.fronts:
+            self.agent.close()
+            self.agent.witness.remember()
+
+
+def _rooms(listeners: Sequence[Listener]) -> list[int]:
+    """How many connections each carries: two descriptors for each, and some for who has proven nothing yet."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    each = _MOST_ROOM
+    if soft != resource.RLIM_INFINITY:
+        left = (soft - _OTHER_DESCRIPTORS) // len(listeners)
+        each = max(_LEAST_ROOM, min(_MOST_ROOM, (left - min(_MOST_UNPROVEN, left // 4)) // 2))
+    return [listener.bounds.connections or each for listener in listeners]
+
+
+def _capacity(room: int) -> Capacity:
+    """Of those who have proven who they are none is hung up on for another: they wait."""
+    unproven = max(16, min(_MOST_UNPROVEN, room))
+    most = room + 2 * unproven
+    return Capacity(most, unproven, most, unproven * 3 // 4)
+
+
+def _spoken(address: object) -> str:
+    name = getattr(address, "name", None)
+    if isinstance(name, bytes):
+        return f"unix:{name.decode('utf-8', 'replace')}"
+    host = str(getattr(address, "host", ""))
+    return f"{f'[{host}]' if ':' in host else host}:{getattr(address, 'port', '')}"
+
+
+def makeService(options: Options) -> IService:
+    """What ``twistd mesh-proxy`` starts."""
+    return cast(IService, service_of(ProxyService, options))
