@@ -231,6 +231,16 @@ class Mesh:
             agent.wait_for(r"Files in \S+ are new: svid, bundle, crl")
         return agent
 
+    def start_proxy(self, mode: str, target: str, *options: str | Path) -> tuple[Running, int]:
+        """mesh-proxy with one listener on a free port of loopback; and that port, or 0 where it listens elsewhere."""
+        words = ("mesh-proxy", "--mode", mode, "--target", target, *map(str, options))
+        if "--listen" not in options:
+            words = (*words, "--listen", "127.0.0.1:0")
+        proxy = self.twistd(*words)
+        proxy.wait_for(r"Ready to carry connections\.")
+        found = proxy.wait_for(r"carries (?:\S+:(\d+)|\S+) to")
+        return proxy, int(found[1] or 0)
+
     @property
     def server_url(self) -> str:
         return f"https://localhost:{self.port}"

@@ -1,5 +1,6 @@
 """A listener that is running: who waits for room, who is carried, and what becomes of them when it is changed."""
 
+import select
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -189,13 +190,35 @@ class Front:
 
     # the end
 
-    async def drain(self, seconds: float) -> int:
-        """Let what is carried, and handshakes that are under way, finish; how many had to be cut off."""
+    def look(self) -> None:
+        """Hang up for those who broke off while nobody reads what they say: the reactor does not watch these."""
+        paused = {
+            descriptor: link
+            for link in self._links
+            for side in (link.caller, link.target)
+            if side is not None and side.is_paused and (descriptor := side.descriptor) is not None
+        }
+        if not paused:
+            return
+        poll = select.poll()
+        for descriptor in paused:
+            poll.register(descriptor, 0)
+        for descriptor, event in poll.poll(0):
+            link = paused[descriptor]
+            if event & select.POLLERR:
+                is_caller = link.caller.descriptor == descriptor
+                link.abort("caller-reset" if is_caller else "target-reset")
+
+    async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
+        """Let what is carried, and handshakes that are under way, finish; how many had to be cut off.
+
+        Without waiting any longer once ``is_hurried``.
+        """
         self.is_draining = True
         for link in self.links:
             link.drain()
         until = self.reactor.seconds() + seconds
-        while self._is_busy and self.reactor.seconds() < until:
+        while self._is_busy and self.reactor.seconds() < until and not is_hurried():
             await sleep(self.reactor, _LOOK)
         return self.cut("drain")
 

@@ -47,6 +47,8 @@ class Side(protocol.Protocol):
     is_shut = False
     """It was told that nothing more comes."""
     is_lost = False
+    is_paused = False
+    """It is not read, and so its end is not heard of."""
 
     def __init__(self, link: ILink) -> None:
         self._link = link
@@ -91,15 +93,27 @@ class Side(protocol.Protocol):
     def pauseProducing(self) -> None:
         """The other side has enough."""
         if not self.is_lost:
+            self.is_paused = True
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """The other side takes more."""
+        self.is_paused = False
         if not self.is_lost and not self.has_ended and not self._is_held:
             self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """The other side is gone, and says so by itself."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of its socket, where that can be told."""
+        if self.is_lost:
+            return None
+        for transport in (self.transport, getattr(self.transport, "transport", None)):
+            if (fileno := getattr(transport, "fileno", None)) is not None:
+                return int(fileno())
+        return None
 
     # how it ends
 

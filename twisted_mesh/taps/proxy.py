@@ -24,6 +24,7 @@ from twisted_mesh.proxy.listener import Listener, is_loopback
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.meters import show
+from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
@@ -38,6 +39,8 @@ _OTHER_DESCRIPTORS = 64
 #: What 2 GiB hold.
 _MOST_ROOM = 10_000
 _LEAST_ROOM = 4
+#: Seconds between two looks for those who have gone unheard.
+_LOOK = 1.0
 #: Handshakes under way at one listener, at most.
 _MOST_UNPROVEN = 256
 
@@ -69,6 +72,16 @@ class ProxyService(MeshService):
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
         self.client = options.origin(reactor, self.log)
+        self.is_hurried = False
+
+    def _hurry(self) -> None:
+        """A second SIGTERM: whoever sends it does not want to wait."""
+        if not self.is_hurried:
+            self.is_hurried = True
+            late = sum(front.cut("drain") for front in self.fronts)
+            self.log.warn(
+                "Told to stop once more: {late} connections are cut off", event="hurried", late=late
+            )
 
     def _endpoint(self, listener: Listener) -> IStreamServerEndpoint:
         return early_endpoint(
@@ -78,6 +91,7 @@ class ProxyService(MeshService):
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind every port. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
+        self.signals.at_once = self._hurry
         listeners: Sequence[Listener] = options["listeners"]
         self.agent = Agent(
             self.client,
@@ -97,6 +111,7 @@ class ProxyService(MeshService):
             for listener, room in zip(listeners, rooms, strict=True)
         ]
         self.report = Report(self.fronts)
+        self.looks = Ticker(reactor, _LOOK, self._look, "the proxy", self.log)
         self.status = ProxyStatus(
             self.manager, self.descriptors, memories, lack=self.report.lack, report=self.report
         )
@@ -174,6 +189,7 @@ class ProxyService(MeshService):
             self.addService(
                 ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
             )
+        self.looks.start(now=False)
         for front in self.fronts:
             address = front.port.getHost()
             self.log.info(
@@ -193,6 +209,10 @@ class ProxyService(MeshService):
             next_rotation=rfc3339(rotation),
             wait=spoken_duration(rotation - wall_clock()),
         )
+
+    def _look(self) -> None:
+        for front in self.fronts:
+            front.look()
 
     def rereads(self) -> list[Reread]:
         """The log level, and the listeners: who may, where connections go, how long and how many."""
@@ -240,13 +260,17 @@ class ProxyService(MeshService):
         for front in self.fronts:
             front.is_draining = True
         for front in self.fronts:
-            late += await front.drain(max(0.0, until - self.reactor.seconds()))
+            late += await front.drain(max(0.0, until - self.reactor.seconds()), self._is_in_hurry)
         if late:
             self.cut_off(late, seconds)
+
+    def _is_in_hurry(self) -> bool:
+        return self.is_hurried
 
     async def close(self) -> None:
         """Ask no more, and keep what the next start is to remember."""
         if self.fronts:
+            self.looks.stop()
             self.agent.close()
             self.agent.witness.remember()
 

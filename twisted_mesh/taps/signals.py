@@ -48,6 +48,8 @@ class Signals:
     log: Logger
     reread: Callable[[], None]
     is_stopping: bool = False
+    at_once: Callable[[], object] | None = None
+    """What a second SIGTERM does; None where it only says that it is stopping already."""
 
     def install_first(self) -> None:
         """From the start on, and before the reactor runs: a stop waits until it does.
@@ -75,7 +77,9 @@ class Signals:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopping and number == signal.SIGINT:
             os._exit(130)  # a second Ctrl-C means it
-        if self.is_stopping:
+        if self.is_stopping and self.at_once is not None:
+            self.reactor.callFromThread(self.at_once)
+        elif self.is_stopping:
             self.reactor.callFromThread(self._say_that_it_stops, number)
         else:
             self.is_stopping = True

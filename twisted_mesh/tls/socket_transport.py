@@ -409,6 +409,10 @@ class SocketTransport:
         """OpenSSL's end: to be asked, and never to read or write."""
         return self._connection
 
+    def fileno(self) -> int:
+        """Of the socket: to be asked, and never to read or write."""
+        return int(self._below.fileno())
+
     def getHost(self) -> Any:
         """Our address."""
         return self._below.getHost()
