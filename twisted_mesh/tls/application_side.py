@@ -23,6 +23,8 @@ class ApplicationSide:
     TLS = True
     transport: Any
     """TLS below."""
+    is_paused = False
+    """Whether nothing that the peer says is delivered."""
 
     def write(self, data: bytes) -> None:
         """Say it to the peer."""
@@ -46,10 +48,12 @@ class ApplicationSide:
 
     def pauseProducing(self) -> None:
         """Deliver nothing that the peer says."""
+        self.is_paused = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Deliver what the peer says."""
+        self.is_paused = False
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:

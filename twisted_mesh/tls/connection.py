@@ -142,7 +142,6 @@ class MeshConnection(ApplicationSide):
         self._one_too_many = False
         self._held: list[bytes] | None = None
         """What the peer says while something is still to be found out about it."""
-        self._is_paused = False
 
     def connectionMade(self) -> None:
         """See :class:`IProtocol`: all of it is in :meth:`makeConnection`."""
@@ -200,8 +199,7 @@ class MeshConnection(ApplicationSide):
         asking = peer_check.objections(handshake.verdict.path, left * _FOR_PEER_CHECK)
         task = spawn(self._check_peer(asking), "asking about a peer", self.factory.security.log)
         if not task.called:
-            self._is_paused = True
-            self.transport.pauseProducing()
+            self.pauseProducing()
 
     def _turn_away(self, connection: SSL.Connection, handshake: Handshake) -> bool:
         """Tell a peer that is merely not allowed so, and nothing else; False where it is not one, or not told here."""
@@ -233,9 +231,9 @@ class MeshConnection(ApplicationSide):
                 return
             self._admit(connection, handshake, presented=True)
             held, self._held = self._held or (), None
-            if self._is_paused and self._established:
+            if self.is_paused and self._established:
                 # Before the application hears anything: it may want to pause the peer itself.
-                self.transport.resumeProducing()
+                self.resumeProducing()
             for data in held:
                 if self.connected:
                     self.dataReceived(data)

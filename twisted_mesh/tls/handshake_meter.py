@@ -19,6 +19,9 @@ MOST_BYTES = 64 * 1024
 #: What a peer may say in TLS without a word for the application in it: keys that are renewed, padding. A record has
 #: 16 KiB at most, and a new key is dear: it costs as much as many KiB of data, and asks for one of ours.
 MOST_SILENT = 32 * 1024
+_LARGEST_PIECE = 256 * 1024
+#: What a byte of new keys costs; measured, so that no clock is asked for each piece of data.
+_SECONDS_OF_SILENCE = 0.6e-6
 #: A byte in a record of its own takes 23.
 FOR_EACH_BYTE = 24
 #: What a client may say before it speaks encrypted: its hello, at times twice, which takes 2 KiB each with
@@ -74,6 +77,12 @@ class HandshakeMeter:
     """Bytes of that record which are still to come."""
     _silent: int = field(default=0, init=False)
     """What was said since to TLS alone."""
+    _unheard: int = field(default=0, init=False)
+    """Bytes of which it is not known yet what they say."""
+    _heard: int = field(default=0, init=False)
+    """Bytes of the application's until then."""
+    _piece: int = field(default=MOST_SILENT, init=False)
+    """How much is taken before the next look at what it says."""
     _spent: float = field(default=0.0, init=False)
     """What has not been charged yet."""
     _held: bytes = field(default=b"", init=False)
@@ -174,20 +183,33 @@ class HandshakeMeter:
 
     def _listen(self, data: bytes) -> None:
         """Pass on what comes behind the handshake; a peer that only keeps TLS busy is dropped, and charged for it."""
-        for begin in range(0, len(data), MOST_SILENT):
-            piece = data[begin : begin + MOST_SILENT]
-            heard, started = self.connection.bytes_heard, self.seconds()
+        at = 0
+        while at < len(data):
+            piece = data[at : at + self._piece]
+            at += len(piece)
+            self._unheard += len(piece)
             self._deliver(piece)
-            said = FOR_EACH_BYTE * (self.connection.bytes_heard - heard)
-            if said >= len(piece):
-                self._silent = max(0, self._silent - said)
-                continue
-            self._spent += 0.0 if said else self.seconds() - started
-            self._silent += len(piece) - said
+            if self.connection.is_paused:
+                continue  # what it says is heard later
+            self._judge_silence()
             if self._silent > MOST_SILENT:
                 self._charge()
                 self.connection.drop_for(SAYS_NOTHING)
                 return
+
+    def _judge_silence(self) -> None:
+        """See what has become of the bytes that have come; of a peer that speaks more is taken at once."""
+        came, heard = self._unheard, self.connection.bytes_heard
+        said = FOR_EACH_BYTE * (heard - self._heard)
+        self._unheard, self._heard = 0, heard
+        if said >= came:
+            self._silent = max(0, self._silent - said)
+            self._piece = min(2 * self._piece, _LARGEST_PIECE)
+            return
+        self._silent += came - said
+        self._piece = MOST_SILENT
+        if not said:
+            self._spent += came * _SECONDS_OF_SILENCE
 
     @property
     def _is_ending(self) -> bool:

@@ -31,7 +31,9 @@ from twisted_mesh.tls.record_layer import record_layer
 
 _log = logger("tls")
 #: What is read from a socket at once, and so what one connection may bring before others have their turn.
-_READ = 64 * 1024
+_READ = 256 * 1024
+#: So much is sent when it is written, and not at the end of a turn.
+_LARGE = 16 * 1024
 #: Bytes that wait to be sent, from which on a producer is asked to pause.
 _HIGH = 64 * 1024
 
@@ -90,6 +92,8 @@ class SocketTransport:
     """Whether it is to be closed at the end of this turn."""
     _in_turn = False
     _is_paused = False
+    _is_resumed = False
+    """Whether something may wait in OpenSSL to be delivered."""
     _is_delivering = False
     _later: IDelayedCall | None = None
     _producer: Any = None
@@ -175,7 +179,8 @@ class SocketTransport:
 
     def _now(self) -> None:
         self._later = None
-        self._outside(self._deliver)
+        is_resumed, self._is_resumed = self._is_resumed, False
+        self._outside(self._deliver if is_resumed else _nothing)
 
     # reading
 
@@ -328,8 +333,11 @@ class SocketTransport:
         if not data or is_late or self.is_over or self._has_said_end:
             return
         self._outgoing.add(data)
-        self._press()
-        self._soon()
+        if self._in_turn or len(data) < _LARGE:
+            self._press()
+            self._soon()
+        else:
+            self._outside(_nothing)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send all of it."""
@@ -381,6 +389,7 @@ class SocketTransport:
         if not self.is_over and not self._has_heard_end:
             self._below.startReading()
             if not self._is_delivering:  # which goes on by itself
+                self._is_resumed = True
                 self._later_turn()
 
     def stopProducing(self) -> None:
