@@ -11,6 +11,7 @@ from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.handshake_budget import HandshakeBudget, Turn
+from twisted_mesh.tls.record_layer import Octets
 
 #: The largest chain that is legal has ten certificates: a leaf with 64 names of 253 bytes (17 kB), and nine CAs with
 #: RSA-8192 (3 kB each). With its ClientHello and its signature a peer needs less than 48 KiB. OpenSSL's own bound is
@@ -68,7 +69,7 @@ class HandshakeMeter:
     """Whether the peer is the one that connects."""
     is_too_large: bool = field(default=False, init=False)
     is_plain_http: bool = field(default=False, init=False)
-    _deliver: Callable[[bytes], None] = field(init=False)
+    _deliver: Callable[[Octets], None] = field(init=False)
     _bytes: int = field(default=0, init=False)
     _hello: int = field(default=0, init=False)
     _header: bytes = field(default=b"", init=False)
@@ -181,7 +182,7 @@ class HandshakeMeter:
             data = data[taken:]
         return self._hello > MOST_HELLO
 
-    def _listen(self, data: bytes) -> None:
+    def _listen(self, data: Octets) -> None:
         """Pass on what comes behind the handshake; a peer that only keeps TLS busy is dropped, and charged for it."""
         at = 0
         while at < len(data):

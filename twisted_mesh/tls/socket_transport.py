@@ -27,11 +27,13 @@ from twisted.python.failure import Failure
 from pki.errors import ANY_ERROR
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.outgoing import Outgoing
-from twisted_mesh.tls.record_layer import record_layer
+from twisted_mesh.tls.record_layer import RECORD, Octets, record_layer
 
 _log = logger("tls")
 #: What is read from a socket at once, and so what one connection may bring before others have their turn.
 _READ = 256 * 1024
+#: Where it is read to: all connections of the reactor's thread share it.
+_room = memoryview(bytearray(_READ))
 #: So much is sent when it is written, and not at the end of a turn.
 _LARGE = 16 * 1024
 #: Bytes that wait to be sent, from which on a producer is asked to pause.
@@ -125,13 +127,15 @@ class SocketTransport:
         if self.is_over:
             return main.CONNECTION_DONE
         try:
-            data = self._socket.recv(_READ)
+            size = self._socket.recv_into(_room)
         except BlockingIOError:
             return None
         except OSError as problem:
             return self._turn(self._break, error.ConnectionLost(problem.errno, problem.strerror))
-        if not data:
+        if not size:
             return self._turn(self._end_of_file)
+        # Much is not copied: whoever keeps some of it, and before the handshake is done, copies that.
+        data = _room[:size] if self._is_secured and size > RECORD else bytes(_room[:size])
         # By its name: whoever meters what comes has put itself there.
         return self._turn(self.dataReceived, data)
 
@@ -184,7 +188,7 @@ class SocketTransport:
 
     # reading
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: Octets) -> None:
         """What has come from the socket."""
         if self.is_over or self._is_broken:
             return
