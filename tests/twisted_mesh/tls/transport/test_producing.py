@@ -325,3 +325,19 @@ def _chain(rig: Rig) -> Callable[[], int]:
 def test_back_pressure_reaches_from_one_end_to_the_other(rig: Rig) -> None:
     heard = _chain(rig)
     rig.until(lambda: heard() == 2000 * 16 * 1024)
+
+
+def test_who_pauses_at_each_piece_is_given_all_and_takes_nobody_for_silent(rig: Rig) -> None:
+    """What waits for it in OpenSSL is neither lost, nor held to be TLS that says nothing."""
+
+    def take_a_breath(me: Application) -> None:
+        me.transport.pauseProducing()
+        rig.reactor.callLater(0, me.transport.resumeProducing)
+
+    rig.listen(lambda: Application(data=take_a_breath))
+    peer = rig.by_hand()
+    said = pieces(256)
+    peer.say(said)
+    rig.until(lambda: len(rig.served[0].heard) == len(said), lambda: len(rig.served[0].heard))
+    assert rig.served[0].heard == said
+    assert rig.served[0].lost is None
