@@ -28,13 +28,14 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 
-FRONTS = "mesh-ca, mesh-server, mesh-agent"
+FRONTS = "mesh-ca, mesh-server, mesh-agent, mesh-proxy"
 #: How each program is asked for its options, and the section of COMMANDS.md that explains them.
 PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
     "twistd mesh-ca": ([BIN / "twistd", "mesh-ca"],),
     "twistd mesh-server": ([BIN / "twistd", "mesh-server"],),
     "twistd mesh-agent": ([BIN / "twistd", "mesh-agent"],),
-    FRONTS: ([BIN / "mesh-ca"], [BIN / "mesh-server"], [BIN / "mesh-agent"]),
+    "twistd mesh-proxy": ([BIN / "twistd", "mesh-proxy"],),
+    FRONTS: tuple([BIN / name] for name in ("mesh-ca", "mesh-server", "mesh-agent", "mesh-proxy")),
     "mesh-client": ([sys.executable, ROOT / "bin" / "mesh-client"],),
     "mesh-ctl": tuple(
         [sys.executable, ROOT / "bin" / "mesh-ctl", *command.split()]

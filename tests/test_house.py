@@ -107,7 +107,7 @@ def test_typed_packages_say_so() -> None:
     assert (ROOT / "twisted_mesh" / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("tapname", ["mesh-agent", "mesh-ca", "mesh-server"])
+@pytest.mark.parametrize("tapname", ["mesh-agent", "mesh-ca", "mesh-proxy", "mesh-server"])
 def test_twistd_knows(tapname: str) -> None:
     listing = subprocess.run(
         [Path(sys.executable).with_name("twistd"), "--help"],

@@ -209,14 +209,19 @@ class Front:
                 is_caller = link.caller.descriptor == descriptor
                 link.abort("caller-reset" if is_caller else "target-reset")
 
+    def take_no_more(self) -> None:
+        """Let what is carried finish."""
+        if not self.is_draining:
+            self.is_draining = True
+            for link in self.links:
+                link.drain()
+
     async def drain(self, seconds: float, is_hurried: Callable[[], bool]) -> int:
         """Let what is carried, and handshakes that are under way, finish; how many had to be cut off.
 
         Without waiting any longer once ``is_hurried``.
         """
-        self.is_draining = True
-        for link in self.links:
-            link.drain()
+        self.take_no_more()
         until = self.reactor.seconds() + seconds
         while self._is_busy and self.reactor.seconds() < until and not is_hurried():
             await sleep(self.reactor, _LOOK)

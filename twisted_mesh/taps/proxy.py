@@ -91,7 +91,7 @@ class ProxyService(MeshService):
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind every port. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
-        self.signals.at_once = self._hurry
+        self.signals.hurry(self._hurry)
         listeners: Sequence[Listener] = options["listeners"]
         self.agent = Agent(
             self.client,
@@ -258,7 +258,7 @@ class ProxyService(MeshService):
         late = 0
         until = self.reactor.seconds() + seconds
         for front in self.fronts:
-            front.is_draining = True
+            front.take_no_more()
         for front in self.fronts:
             late += await front.drain(max(0.0, until - self.reactor.seconds()), self._is_in_hurry)
         if late:

@@ -28,12 +28,11 @@ class Options(IdentityOptions):
 
     program = "mesh-proxy"
     synopsis = (
-        "[options]\n\nExamples:\n"
-        "  twistd -n mesh-proxy --mode server --listen 8444 --target 127.0.0.1:8080 "
+        "[options]\n\nExample: twistd -n mesh-proxy --mode server --listen 8444 --target 127.0.0.1:8080 "
         "--allow spiffe://mesh.local/service/shop\n"
-        "  twistd -n mesh-proxy --mode client --listen 127.0.0.1:8081 --target host:8444 "
+        "         twistd -n mesh-proxy --mode client --listen 127.0.0.1:8081 --target host:8444 "
         "--verify spiffe://mesh.local/service/web\n"
-        "  twistd -n mesh-proxy --config proxy.toml"
+        "         twistd -n mesh-proxy --config proxy.toml"
     )
     longdesc = (
         "Carries connections of programs that know nothing of the mesh: mutual TLS in and plain out (server), or plain "

@@ -48,8 +48,7 @@ class Signals:
     log: Logger
     reread: Callable[[], None]
     is_stopping: bool = False
-    at_once: Callable[[], object] | None = None
-    """What a second SIGTERM does; None where it only says that it is stopping already."""
+    _at_once: Callable[[], object] | None = None
 
     def install_first(self) -> None:
         """From the start on, and before the reactor runs: a stop waits until it does.
@@ -70,6 +69,10 @@ class Signals:
         for number in STOPPING:
             signal.signal(number, self._stop)
 
+    def hurry(self, at_once: Callable[[], object]) -> None:
+        """Have a second one that stops do that, in place of saying that it is stopping already."""
+        self._at_once = at_once
+
     def stopping(self) -> None:
         """It stops, by whatever cause: no signal begins that anew."""
         self.is_stopping = True
@@ -77,8 +80,8 @@ class Signals:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopping and number == signal.SIGINT:
             os._exit(130)  # a second Ctrl-C means it
-        if self.is_stopping and self.at_once is not None:
-            self.reactor.callFromThread(self.at_once)
+        if self.is_stopping and self._at_once is not None:
+            self.reactor.callFromThread(self._at_once)
         elif self.is_stopping:
             self.reactor.callFromThread(self._say_that_it_stops, number)
         else:

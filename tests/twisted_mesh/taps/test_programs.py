@@ -15,14 +15,27 @@ from twisted.python.usage import UsageError
 
 from twisted.plugins import mesh_plugins  # type: ignore[attr-defined]
 from twisted_mesh.taps import programs
-from twisted_mesh.taps.programs import CommandLine, ProcessOptions, mesh_agent, mesh_ca, mesh_server
+from twisted_mesh.taps.programs import (
+    CommandLine,
+    ProcessOptions,
+    mesh_agent,
+    mesh_ca,
+    mesh_proxy,
+    mesh_server,
+)
 
 MAKERS = {
     "mesh-agent": mesh_plugins.meshAgent,
     "mesh-ca": mesh_plugins.meshCA,
+    "mesh-proxy": mesh_plugins.meshProxy,
     "mesh-server": mesh_plugins.meshServer,
 }
-MAINS = {"mesh-agent": mesh_agent, "mesh-ca": mesh_ca, "mesh-server": mesh_server}
+MAINS = {
+    "mesh-agent": mesh_agent,
+    "mesh-ca": mesh_ca,
+    "mesh-proxy": mesh_proxy,
+    "mesh-server": mesh_server,
+}
 
 
 def read(*words: str, program: str = "mesh-ca") -> CommandLine:
@@ -130,6 +143,8 @@ def test_it_is_twistd_in_the_foreground_with_that_service(
     words = ["--state-dir", str(tmp_path), "--pidfile", "x.pid", "--trust-domain", "mesh.test"]
     if program == "mesh-agent":
         words += ["--write", "files", "--spiffe-id", "spiffe://mesh.test/service/web"]
+    if program == "mesh-proxy":
+        words += ["--mode", "server", "--listen", "0", "--target", "127.0.0.1:1", "--allow-all"]
     assert MAINS[program](words) == 0
     (config,) = started
     assert config["nodaemon"]
