@@ -27,7 +27,7 @@ SIZES = [
     pytest.param(
         64 * MIB,
         id="64-MiB",
-        marks=pytest.mark.interop("tests/twisted_mesh/proxy/test_carrying.py"),
+        marks=pytest.mark.interop,
     ),
 ]
 

@@ -1,0 +1,295 @@
+"""The proxy while it is told to stop, to read again, whom to cut and whom to refuse; with real processes."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.running import PATIENCE, Mesh, mesh, until
+from tests.twisted_mesh.proxy.backend import Backend, digest
+from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with mesh(tmp_path_factory.mktemp("mesh")) as found:
+        found.start_ca()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with Backend() as found:
+        yield found
+
+
+def talk(caller: socket.socket) -> None:
+    """Both sides are there, and say so."""
+    caller.sendall(b"hello")
+    assert caller.recv(5) == b"hello"
+
+
+def test_who_stops_waits_for_what_is_carried(running: Mesh) -> None:
+    with Backend(digest) as backend, pair(running, backend.target) as found, found.call() as caller:
+        caller.sendall(b"x" * 1000)
+        until(lambda: found.shown("in")["from_caller_bytes"] == 1000)
+        found.proxy.process.send_signal(signal.SIGTERM)
+        found.proxy.wait_for("Stopping: no new connections")
+        found.proxy.process.send_signal(signal.SIGHUP)
+        found.proxy.wait_for("SIGHUP: it is stopping already")
+        with pytest.raises(ConnectionRefusedError):
+            found.call()
+        caller.sendall(b"x" * 1000)
+        caller.shutdown(socket.SHUT_WR)
+        assert said_by(caller).startswith(b"2000 ")
+        assert found.proxy.wait() == 0
+        assert "cut off" not in found.proxy.text
+
+
+def test_a_second_sigterm_ends_it_at_once(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target, "--drain", "1h") as found, found.call() as caller:
+        talk(caller)
+        found.proxy.process.send_signal(signal.SIGTERM)
+        found.proxy.wait_for("Stopping: no new connections")
+        found.proxy.process.send_signal(signal.SIGTERM)
+        assert found.proxy.wait() == 0
+        assert "Told to stop once more: 2 connections are cut off" in found.proxy.text
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+
+
+def test_what_takes_too_long_is_cut_off(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target, "--drain", "0s") as found, found.call() as caller:
+        talk(caller)
+        assert found.proxy.stop() == 0
+        assert "2 requests were cut off after 0.0 s" in found.proxy.text
+
+
+def test_a_file_is_read_again_and_a_broken_one_is_not_taken_up(running: Mesh) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(Backend(lambda c: c.sendall(b"first")))
+        second = stack.enter_context(Backend(lambda c: c.sendall(b"second")))
+        found = stack.enter_context(pair(running, first.target))
+        with found.call() as caller:
+            assert said_by(caller) == b"first"
+        found.target = second.target
+        found.write()
+        found.proxy.process.send_signal(signal.SIGHUP)
+        found.proxy.wait_for(r"SIGHUP: --config \S+ was read again: changed: in")
+        with found.call() as caller:
+            assert said_by(caller) == b"second"
+        found.inside = 'idle-timeout = "soon"'
+        found.write()
+        found.proxy.process.send_signal(signal.SIGHUP)
+        told = found.proxy.wait_for(r"SIGHUP: --config \S+ is not taken up, and what was read .*")
+        assert "listener 'in': idle-timeout: 'soon' is not a duration" in told[0]
+        with found.call() as caller:
+            assert said_by(caller) == b"second"
+        assert b'mesh_events_total{event="reread-failed"} 1.0' in found.ask("/metrics")[1]
+
+
+@pytest.mark.parametrize("side", ["in", "out"])
+def test_a_rule_that_is_taken_away_cuts_who_is_connected(
+    running: Mesh, backend: Backend, side: str
+) -> None:
+    with pair(running, backend.target) as found, found.call() as caller:
+        talk(caller)
+        other = "spiffe://mesh.local/service/other"
+        if side == "in":
+            found.allow = other
+        else:
+            found.verify = other
+        found.write()
+        found.proxy.process.send_signal(signal.SIGHUP)
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+        found.proxy.wait_for(rf"Connection of {ID} from \S+ closed: .*at listener {side}: {other}")
+        found.settled()
+        with found.call() as again, pytest.raises(ConnectionResetError):
+            said_by(again)
+        if side == "out":
+            found.proxy.wait_for(rf"out: connection from .* is not carried to .*{ID} is not among")
+
+
+def test_a_revocation_cuts_who_is_connected(running: Mesh, backend: Backend) -> None:
+    with ExitStack() as stack:
+        name = "spiffe://mesh.local/service/cut"
+        server, port = running.start_proxy("server", backend.target, "--allow", name)
+        words = ("--verify", ID, "--spiffe-id", name)
+        client, out = running.start_proxy("client", f"localhost:{port}", *words)
+        stack.callback(client.stop)
+        stack.callback(server.stop)
+        caller = stack.enter_context(socket.create_connection(("127.0.0.1", out), PATIENCE))
+        talk(caller)
+        running.ctl("cert", "revoke", "--spiffe-id", name, "--yes")
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+        assert time.monotonic() - began < PATIENCE / 2
+        server.wait_for(rf"Connection of {name} from \S+ closed: .*revoked")
+
+
+def test_who_comes_when_there_is_no_room_waits(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target, inside="max-connections = 1") as found:
+        with found.call() as first, found.call() as second, found.call() as third:
+            talk(first)
+            for waiting in (second, third):
+                waiting.sendall(b"hello")
+            found.proxy.wait_for("in carries 1 connections, as many as it may: who comes now waits")
+            second.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                second.recv(5)
+            second.settimeout(PATIENCE)
+            first.close()
+            heard = [second.recv(5)]
+            second.close()
+            heard.append(third.recv(5))
+            assert heard == [b"hello", b"hello"]
+        found.settled()
+
+
+def test_honest_callers_are_served_beside_silence_and_garbage(
+    running: Mesh, backend: Backend
+) -> None:
+    with pair(running, backend.target) as found, ExitStack() as stack:
+        crowd(found, stack, 40)
+        for _ in range(10):
+            with found.call() as caller:
+                talk(caller)
+
+
+@pytest.mark.interop(
+    "tests/twisted_mesh/proxy/test_lifecycle.py::test_honest_callers_are_served_beside_silence_and_garbage"
+)
+def test_honest_callers_are_served_beside_two_thousand_others(
+    running: Mesh, backend: Backend
+) -> None:
+    with pair(running, backend.target) as found, ExitStack() as stack:
+        crowd(found, stack, 1000)
+        for _ in range(20):
+            with found.call() as caller:
+                talk(caller)
+
+
+def crowd(found: Pair, stack: ExitStack, count: int) -> None:
+    """So many callers of the server's listener who say nothing, and as many who say garbage."""
+    for number in range(2 * count):
+        stranger = socket.create_connection(("127.0.0.1", found.door), PATIENCE)
+        stack.enter_context(stranger)
+        if number % 2:
+            stranger.sendall(b"\x00garbage\r\n\r\n")
+
+
+def test_a_caller_without_tls_is_refused(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target) as found:
+        with socket.create_connection(("127.0.0.1", found.door), PATIENCE) as caller:
+            caller.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with_alert = b""
+            with suppress(ConnectionResetError):
+                with_alert = said_by(caller)
+            assert b"HTTP" not in with_alert
+        found.proxy.wait_for(r"Connection from \S+ refused: .*")
+        assert not found.shown("in")["peers"]
+
+
+def test_a_caller_who_may_not_is_refused(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target, allow="spiffe://mesh.local/service/other") as found:
+        with found.call() as caller, pytest.raises(ConnectionResetError):
+            talk(caller)
+            said_by(caller)
+        found.proxy.wait_for(rf"Connection from \S+ refused: .*{ID} is not among those that may")
+        assert not found.shown("in")["peers"]
+
+
+def test_who_answers_is_judged_before_a_byte_is_said(running: Mesh, backend: Backend) -> None:
+    other = "spiffe://mesh.local/service/other"
+    with pair(running, backend.target, verify=other) as found:
+        with found.call() as caller:
+            caller.sendall(b"secret")
+            with pytest.raises(ConnectionResetError):
+                said_by(caller)
+        found.proxy.wait_for(rf"out: connection from .* is not carried to .*{ID} is not among")
+        assert found.shown("in")["from_caller_bytes"] == 0
+        assert found.shown("out")["not_carried"] == {"not-authorized": 1}
+
+
+def test_one_address_has_one_owner(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target) as found:
+        words = ("--mode", "server", "--target", backend.target, "--allow", ID)
+        late = running.twistd("mesh-proxy", *words, "--listen", f"127.0.0.1:{found.door}")
+        assert late.wait() == 1
+        assert "cannot be listened on" in late.text
+        assert f"PID {found.proxy.process.pid}" in late.text
+
+
+def test_all_listeners_come_up_or_none(running: Mesh, backend: Backend) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = Pair(running, backend.target)
+        found.write()
+        text = found.config.read_text().replace(
+            "127.0.0.1:0", f"127.0.0.1:{taken.getsockname()[1]}"
+        )
+        found.config.write_text(text)
+        proxy = running.twistd("mesh-proxy", "--config", str(found.config))
+        assert proxy.wait() == 1
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", found.door))
+
+
+@pytest.mark.parametrize(
+    ("inside", "reason"),
+    [('idle-timeout = "1s"', "idle"), ('max-conn-lifetime = "1s"', "lifetime")],
+    ids=["idle", "lifetime"],
+)
+def test_a_bound_ends_a_connection(
+    running: Mesh, backend: Backend, inside: str, reason: str
+) -> None:
+    with pair(running, backend.target, inside=inside) as found, found.call() as caller:
+        talk(caller)
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+        found.settled()
+        assert found.shown("in")["ended"][reason] == 1
+
+
+def test_a_half_that_stays_silent_is_closed(running: Mesh) -> None:
+    never = threading.Event()
+    with (
+        Backend(lambda connection: never.wait(PATIENCE) and None) as backend,
+        pair(running, backend.target, inside='close-timeout = "1s"') as found,
+        found.call() as caller,
+    ):
+        until(lambda: found.shown("in")["open"] == 1)
+        caller.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+        assert found.shown("in")["ended"]["close-timeout"] == 1
+        never.set()
+
+
+def test_a_client_listens_for_this_machine_alone(running: Mesh) -> None:
+    words = ("--mode", "client", "--target", "localhost:1", "--verify", ID)
+    proxy = running.twistd("mesh-proxy", *words, "--listen", "0.0.0.0:0")
+    assert proxy.wait() == 1
+    assert "can be reached from other machines, whose words would come in plaintext" in proxy.text
+
+
+def test_it_serves_at_and_to_unix_sockets(running: Mesh, tmp_path: Path) -> None:
+    with Backend(path=tmp_path / "backend.sock") as backend:
+        door, out = tmp_path / "in.sock", tmp_path / "out.sock"
+        listening = ("--listen", f"unix:{door}")
+        server, _ = running.start_proxy("server", backend.target, "--allow", ID, *listening)
+        words = ("--verify", ID, "--listen", f"unix:{out}")
+        client, _ = running.start_proxy("client", f"unix:{door}", *words)
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(out))
+            talk(caller)
+            caller.shutdown(socket.SHUT_WR)
+            assert said_by(caller) == b""
+        assert (client.stop(), server.stop()) == (0, 0)
+        assert not door.exists() and not out.exists()
