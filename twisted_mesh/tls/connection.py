@@ -178,7 +178,8 @@ class MeshConnection(ApplicationSide):
         connection: SSL.Connection = self.transport.getHandle()
         handshake = verify.handshake_of(connection)
         handshake.renew()
-        presented = connection.get_peer_certificate() is not None
+        # What the callback has judged was presented; OpenSSL is asked where it was not called.
+        presented = bool(handshake.presented) or connection.get_peer_certificate() is not None
         demanded = self.factory.security.contexts.role.demands_certificate
         if (presented or demanded) and not handshake.accepted:
             if presented and self._turn_away(connection, handshake):
@@ -272,7 +273,7 @@ class MeshConnection(ApplicationSide):
         return verify.handshake_of(self.transport.getHandle()).holds or not self.objections()
 
     def objections(self) -> Sequence[Problem]:
-        """Judge the peer again: every reason why it would not be let in now."""
+        """Judge the peer again, if anything has changed: every reason why it would not be let in now."""
         if not self.connected:
             return ()
         connection: SSL.Connection = self.transport.getHandle()

@@ -6,6 +6,7 @@ The reason is kept in the connection's :class:`Handshake`, since the wire only c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from weakref import WeakKeyDictionary
 
 from attrs import define, field
@@ -20,8 +21,9 @@ from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose
 from twisted_mesh.runtime.log import TlsFacts, logger
 from twisted_mesh.tls import x509_store_ctx
-from twisted_mesh.trust.connections import Peer
+from twisted_mesh.trust.connections import Peer, ProvenPath
 from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.judgement import Judgement
 
 _log = logger("tls")
 
@@ -100,8 +102,8 @@ class Handshake:
     presented: Sequence[bytes] = field(default=(), init=False)
     generation: int = field(default=0, init=False)
     """Of the trust that the verdict was given under."""
-    _changes: int = field(default=0, init=False)
-    """How often the judge's trust had been swapped by then."""
+    _judgement: Judgement | None = field(default=None, init=False)
+    """The verdict, and for how long it is one."""
     _pin: RootPin | None = field(init=False)
     """As it was when the connection began, and its context was built."""
 
@@ -109,10 +111,12 @@ class Handshake:
         self._pin = self.judge.pin
 
     def renew(self) -> None:
-        """Judge again if what is believed has changed since: a peer may take its time to finish."""
+        """Judge again if anything has changed since: a peer may take its time to finish."""
+        if self.holds:
+            return
         before = self.verdict, self.problems
-        is_open = self.accepted or self.is_merely_not_allowed
-        if is_open and self.generation != self.judge.trust.generation:
+        is_new = self.generation != self.judge.trust.generation
+        if self.accepted or (is_new and self.is_merely_not_allowed):
             self.decide(self.presented)
         if self.is_turned_away and not self.problems:
             self.verdict, self.problems = before  # who may by now has to come again
@@ -128,11 +132,12 @@ class Handshake:
 
     @property
     def holds(self) -> bool:
-        """Whether the peer was accepted, and nothing has changed since that could have it refused now."""
-        verdict = self.verdict
-        return (
-            verdict is not None and self.accepted and self.judge.still_holds(verdict, self._changes)
-        )
+        """Whether the peer was accepted, and nothing has changed since that could have it refused now.
+
+        :attr:`leaf_checks` are not made again: they are about the leaf and nothing else.
+        """
+        judgement = self._judgement
+        return judgement is not None and self.accepted and self.judge.still_holds(judgement)
 
     @property
     def is_merely_not_allowed(self) -> bool:
@@ -153,12 +158,21 @@ class Handshake:
 
     def decide(self, presented: Sequence[bytes]) -> bool:
         """Judge the whole chain, in DER, leaf first; whether nothing is found against it."""
-        self.presented, self.generation = presented, self.judge.trust.generation
-        self._changes = self.judge.changes
-        self.verdict = self.judge.verdict_on_der(presented, self.purpose)
-        unmet = [check(self.verdict.path[0]) for check in self.leaf_checks if self.verdict.path]
-        self.problems = (*self.verdict.problems, *filter(None, unmet))
+        generation = self.judge.trust.generation
+        self._judgement = judgement = self.judge.judgement(presented, self.purpose)
+        # Whoever comes with the same certificates shares them in memory too.
+        self.presented, self.generation = judgement.presented or presented, generation
+        self.verdict = verdict = judgement.verdict
+        self.problems = verdict.problems
+        if self.leaf_checks and verdict.path:
+            unmet = [check(verdict.path[0]) for check in self.leaf_checks]
+            self.problems = (*verdict.problems, *filter(None, unmet))
         return self._is_good
+
+    @property
+    def path(self) -> ProvenPath | None:
+        """What the peer's right rests on, shared by all who rest on it."""
+        return None if self.verdict is None or self._judgement is None else self._judgement.path
 
     def judge_staple(self, answer: bytes) -> bool:
         """Judge what the server has stapled to a certificate that is good so far; empty is nothing."""
@@ -197,43 +211,64 @@ class Handshake:
             )
 
 
-#: By connection, since a connection's app data belongs to Twisted.
-_handshakes: "WeakKeyDictionary[SSL.Connection, Handshake]" = WeakKeyDictionary()
+#: The attribute of a connection that has its handshake: its app data belongs to Twisted.
+_HANDSHAKE = "_mesh_handshake"
 
 
 def begin(connection: SSL.Connection, handshake: Handshake) -> None:
     """Have the verify callback of ``connection`` keep its decision in ``handshake``."""
-    _handshakes[connection] = handshake
+    setattr(connection, _HANDSHAKE, handshake)
 
 
 def handshake_of(connection: SSL.Connection) -> Handshake:
     """The handshake that :func:`begin` was told of."""
-    return _handshakes[connection]
+    handshake: Handshake = getattr(connection, _HANDSHAKE)
+    return handshake
 
 
 def refuse(connection: SSL.Connection, problem: Problem) -> None:
     """Have the peer of ``connection`` refused for that reason, whatever was found before."""
-    handshake = _handshakes.get(connection)
+    handshake: Handshake | None = getattr(connection, _HANDSHAKE, None)
     if handshake is not None:
         handshake.problems = (problem,)
 
 
 def peer_of(connection: SSL.Connection, handshake: Handshake) -> Peer:
     """Who has proven itself, and how."""
-    verdict = handshake.verdict
-    if verdict is None or verdict.spiffe_id is None:
+    path = handshake.path
+    if path is None:
         raise RuntimeError("a peer was accepted without a name")
-    chain, serials = TlsFacts.chain_of(verdict.path)
-    facts = TlsFacts(
-        version=connection.get_protocol_version_name().replace("TLSv", "TLS "),
-        cipher=connection.get_cipher_name() or "",
-        group=connection.get_group_name() or "",
-        sni=printable((connection.get_servername() or b"").decode("ascii", "replace")),
-        alpn=connection.get_alpn_proto_negotiated().decode("ascii", "replace"),
-        chain=chain,
-        serials=serials,
+    facts = partial(_facts, connection, path)
+    return Peer(path.spiffe_id, path.certificates, facts, handshake.generation, path)
+
+
+def _facts(connection: SSL.Connection, path: ProvenPath) -> TlsFacts:
+    """What TLS has agreed on, for people."""
+    agreed = (
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name() or "",
+        connection.get_group_name() or "",
+        connection.get_servername() or b"",
+        connection.get_alpn_proto_negotiated(),
     )
-    return Peer(verdict.spiffe_id, verdict.path, facts, handshake.generation)
+    return _facts_of(agreed, path.shown)
+
+
+@lru_cache(maxsize=1024)
+def _facts_of(
+    agreed: tuple[str, str, str, bytes, bytes], shown: tuple[tuple[str, ...], tuple[str, ...]]
+) -> TlsFacts:
+    """Peers come back, and share it."""
+    version, cipher, group, sni, alpn = agreed
+    return TlsFacts(
+        version=version.replace("TLSv", "TLS "),
+        cipher=cipher,
+        group=group,
+        sni=printable(sni.decode("ascii", "replace")),
+        alpn=alpn.decode("ascii", "replace"),
+        chain=shown[0],
+        serials=shown[1],
+    )
 
 
 def judge_again(connection: SSL.Connection) -> Handshake:
@@ -242,7 +277,9 @@ def judge_again(connection: SSL.Connection) -> Handshake:
     The callback saw the chain that OpenSSL built. Where that one is good no longer, all that the
     peer sent is looked at: there may be a path to another root in it.
     """
-    handshake = _handshakes[connection]
+    handshake = handshake_of(connection)
+    if handshake.holds:
+        return handshake
     if not handshake.decide(handshake.presented) and not handshake.is_merely_not_allowed:
         sent = [_der(cert) for cert in connection.get_peer_cert_chain() or ()]
         if any(cert not in handshake.presented for cert in sent):
@@ -256,7 +293,10 @@ def refuse_crowd(connection: SSL.Connection) -> Problem | None:
 
     The callback sees the chain that OpenSSL built, and what else was sent only once the handshake is done.
     """
-    handshake = _handshakes[connection]
+    sent = x509_store_ctx.sent(connection)
+    if sent is not None and crowd_problem(sent + 1) is None:
+        return None  # with or without the leaf
+    handshake = handshake_of(connection)
     chain = connection.get_peer_cert_chain() or ()
     # A server's OpenSSL counts without the leaf, a client's with it.
     has_leaf = bool(chain and handshake.presented and _der(chain[0]) == handshake.presented[0])
@@ -271,17 +311,17 @@ def decide(
     ok: bool,
     errno: int,
     depth: int,
-    chain: Callable[[], Mapping[int, crypto.X509]],
+    chain: Callable[[], Mapping[int, bytes]],
 ) -> int:
     """What the callback answers: 0 to go on, else the X509_V_ERR code to refuse with. Never raises.
 
-    ``chain`` has the certificates by depth, as far as they are known.
+    ``chain`` has the certificates in DER by depth, from the leaf up as far as they are known.
     """
     try:
-        handshake = _handshakes[connection]
         if ok and depth:
             return 0
-        known = {at: _der(cert) for at, cert in sorted(chain().items())}
+        handshake = handshake_of(connection)
+        known = chain()
         # Before the leaf has been shown there is nothing to judge.
         presented = list(known.values()) if 0 in known else []
         if not ok:
@@ -296,6 +336,10 @@ def decide(
     except ANY_ERROR:
         _log.failure("the verify callback broke; the peer is refused", event="verify-broke")
         return _CERT_REJECTED
+
+
+def _ders(certificates: Mapping[int, crypto.X509]) -> Mapping[int, bytes]:
+    return {at: _der(certificate) for at, certificate in sorted(certificates.items())}
 
 
 def _der(certificate: crypto.X509) -> bytes:
@@ -317,7 +361,7 @@ def install(context: SSL.Context, *, demanded: bool, exact_alerts: bool = True) 
     ) -> bool:
         collected = seen.setdefault(connection, {})
         collected[depth] = cert
-        return decide(connection, bool(ok), errno, depth, lambda: collected) == 0
+        return decide(connection, bool(ok), errno, depth, lambda: _ders(collected)) == 0
 
     context.set_verify(mode, callback)
     if exact_alerts:

@@ -6,7 +6,7 @@ what they rest on, whoever else is connected.
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
@@ -26,6 +26,31 @@ K = TypeVar("K", bound=Hashable)
 _SLACK = 64
 
 
+@frozen(eq=False)
+class ProvenPath:
+    """A path that was judged good, and what follows from it alone: made once, however many connections rest on it."""
+
+    spiffe_id: SpiffeId
+    certificates: tuple[x509.Certificate, ...]
+    """Leaf to root, as judged."""
+
+    @cached_property
+    def keys(self) -> "IndexKeys":
+        """What a connection is found by that rests on it."""
+        leaf, above = self.certificates[0], _keys_above(self.certificates[1:])
+        return IndexKeys(
+            ((above.issuer, leaf.serial_number), *above.credentials),
+            above.root,
+            self.spiffe_id,
+            min(leaf.not_valid_after_utc, above.ends_at),
+        )
+
+    @cached_property
+    def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Subjects and serials, for people."""
+        return TlsFacts.chain_of(self.certificates)
+
+
 @frozen
 class Peer:
     """The proven identity at the other end, and how it was proven."""
@@ -33,9 +58,24 @@ class Peer:
     spiffe_id: SpiffeId
     path: tuple[x509.Certificate, ...]
     """Leaf to root, as judged."""
-    tls: TlsFacts
+    _tls: TlsFacts | Callable[[], TlsFacts] = field(eq=False, repr=False)
     generation: int
     """Of the trust it was judged under."""
+    _known: ProvenPath | None = field(default=None, eq=False, repr=False)
+    """The same path, where it is shared with others."""
+
+    @cached_property
+    def proven(self) -> ProvenPath:
+        """What the peer's right rests on, with what is known of it already."""
+        known = self._known
+        if known and known.certificates is self.path and known.spiffe_id == self.spiffe_id:
+            return known
+        return ProvenPath(self.spiffe_id, self.path)
+
+    @cached_property
+    def tls(self) -> TlsFacts:
+        """The TLS facts, which are asked for when somebody wants to know."""
+        return self._tls if isinstance(self._tls, TlsFacts) else self._tls()
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -62,14 +102,7 @@ class IndexKeys:
     @classmethod
     def of(cls, peer: Peer) -> "IndexKeys":
         """Those of a peer, by the path that it was judged by."""
-        leaf = peer.path[0]
-        above = _keys_above(peer.path[1:])
-        return cls(
-            ((above.issuer, leaf.serial_number), *above.credentials),
-            above.root,
-            peer.spiffe_id,
-            min(leaf.not_valid_after_utc, above.ends_at),
-        )
+        return peer.proven.keys
 
 
 @frozen

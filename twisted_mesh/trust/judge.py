@@ -1,9 +1,10 @@
 """What is believed now: an immutable :class:`Trust`, swapped whole, and the judge that asks it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Hashable, Sequence
+from datetime import datetime
 from hashlib import sha256
+from typing import TypeVar
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
@@ -18,16 +19,16 @@ from pki.svid.bundle import BundleSet
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import RevocationSet
-from pki.svid.x509svid import Purpose, subject_of, validity_of
+from pki.svid.x509svid import Purpose, subject_of
 from twisted_mesh.trust.freshness import Freshness
+from twisted_mesh.trust.judgement import Judgement, span
+
+K = TypeVar("K", bound=Hashable)
 
 _CACHED_VERDICTS = 4096
 _CACHED_REFUSALS = 4096
 #: Bytes of the longest chain whose refusal is remembered: strangers choose what they send, and all is kept in memory.
 _LONGEST_REFUSED = 8192
-#: A refusal that says how late it is here is remembered for so long.
-_MOMENT = timedelta(seconds=1)
-_ABOUT_THE_CLOCK = {Code.EXPIRED, Code.NOT_YET_VALID}
 _CACHED_ANSWERS = 1024
 _UNREADABLE = Problem(
     Code.MALFORMED,
@@ -90,35 +91,6 @@ class Trust:
 
 
 @frozen
-class _Refusal:
-    """A verdict that is not good, and the span of time in which it is the verdict."""
-
-    verdict: Verdict
-    since: datetime
-    until: datetime
-
-    @classmethod
-    def of(
-        cls, verdict: Verdict, looked_at: Iterable[x509.Certificate], now: datetime
-    ) -> "_Refusal":
-        """Until the next moment at which one of the certificates that were looked at begins or ends.
-
-        Whichever of them is to blame: another path may be the better one then. Raises :class:`ValueError`
-        for dates that are none.
-        """
-        since, until = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-        for validity in map(validity_of, looked_at):
-            for begins in (validity.not_before, validity.not_after + datetime.resolution):
-                if begins <= now:
-                    since = max(since, begins)
-                else:
-                    until = min(until, begins - datetime.resolution)
-        if any(problem.code in _ABOUT_THE_CLOCK for problem in verdict.problems):
-            since, until = now, min(until, now + _MOMENT)
-        return cls(verdict, since, until)
-
-
-@frozen
 class _OnOurs:
     """That our own chain is good, and by what it was judged."""
 
@@ -138,7 +110,8 @@ class Judge:
     Refusals too, as long as their reason holds: else whoever is refused and comes back at once would cost more
     than whoever is let in.
 
-    Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict.
+    Whoever changes what is believed swaps :attr:`trust`; that forgets every verdict, and ends every judgement that
+    somebody holds. What else a verdict depends on, the clock and how fresh revocations are, is looked at each time.
     """
 
     _now: Callable[[], datetime]
@@ -147,8 +120,13 @@ class Judge:
     """Of the revocations that are believed: once they are too old nobody may be let in."""
     changes: int = field(default=0, init=False)
     """How often trust was swapped."""
-    _verdicts: OrderedDict[tuple[bytes, Purpose], Verdict] = field(factory=OrderedDict, init=False)
-    _refusals: OrderedDict[tuple[bytes, Purpose], _Refusal] = field(factory=OrderedDict, init=False)
+    _verdicts: OrderedDict[tuple[tuple[bytes, ...], Purpose], Judgement] = field(
+        factory=OrderedDict, init=False
+    )
+    """The good ones, by the certificates in DER."""
+    _refusals: OrderedDict[tuple[bytes, Purpose], Judgement] = field(
+        factory=OrderedDict, init=False
+    )
     """By the chain's SHA-256."""
     _answers: OrderedDict[tuple[bytes, bytes], datetime] = field(factory=OrderedDict, init=False)
     """OCSP answers by which a certificate is good, and until when."""
@@ -205,66 +183,75 @@ class Judge:
 
     def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
         """The same, of certificates in DER, which are parsed only if they have not been seen before."""
-        return self._unless_stale(self._lasting_verdict(presented, purpose))
+        return self.judgement(presented, purpose).verdict
 
-    def still_holds(self, verdict: Verdict, changes: int) -> bool:
-        """Whether a verdict is good, was given after so many :attr:`changes`, and would be given again now."""
+    def judgement(self, presented: Sequence[bytes], purpose: Purpose) -> Judgement:
+        """The same, to be held against :meth:`still_holds` later."""
+        return self._unless_stale(self._lasting(tuple(presented), purpose))
+
+    def still_holds(self, judgement: Judgement) -> bool:
+        """Whether it was good, and would be given again now. Nothing is judged for that: it is asked for each request.
+
+        It need not be said of every good one; of one that would not be given again it must not be said.
+        """
         return (
-            verdict.ok
-            and changes == self.changes
+            judgement.changes == self.changes
+            and judgement.verdict.ok
             and not self.freshness.refuses
-            and verdict.holds_at(self._now())
+            and judgement.holds_at(self._now())
         )
 
-    def _unless_stale(self, verdict: Verdict) -> Verdict:
+    def _unless_stale(self, judgement: Judgement) -> Judgement:
         if self.freshness.refuses:
-            return evolve(verdict, problems=(*verdict.problems, self.freshness.problem()))
-        return verdict
+            verdict = judgement.verdict
+            problems = (*verdict.problems, self.freshness.problem())
+            return evolve(judgement, verdict=evolve(verdict, problems=problems))
+        return judgement
 
-    def _lasting_verdict(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
-        """What holds until trust is swapped, or one of the certificates ends."""
+    def _lasting(self, presented: tuple[bytes, ...], purpose: Purpose) -> Judgement:
+        """What holds until trust is swapped, or one of the certificates begins or ends."""
         now = self._now()
         # The whole chain: the verdict on a leaf that came without its issuers is another one.
-        whole = b"".join(presented)
-        key = (whole, purpose)
+        key = (presented, purpose)
         known = self._verdicts.get(key)
         if known is not None and known.holds_at(now):
             self._verdicts.move_to_end(key)
             return known
-        digest = (sha256(whole).digest(), purpose)
+        digest = (_digest(presented), purpose)
         refusal = self._refusals.get(digest)
-        if refusal is not None and refusal.since <= now <= refusal.until:
+        if refusal is not None and refusal.holds_at(now):
             self._refusals.move_to_end(digest)
-            return refusal.verdict
+            return refusal
         chain = _loaded(presented)
-        if chain is None:
-            return _UNREADABLE_CHAIN  # to be read again each time, which is soon done
-        verdict = self._trust.judge(chain, now, purpose)
-        if verdict.ok:
-            self._verdicts[key] = verdict
-            if len(self._verdicts) > _CACHED_VERDICTS:
-                self._verdicts.popitem(last=False)
+        if chain is None:  # to be read again each time, which is soon done
+            return Judgement(_UNREADABLE_CHAIN, (), self.changes, now, now)
+        judgement = self._judged(self._trust, presented, chain, now, purpose)
+        if judgement.verdict.ok:
+            _keep(self._verdicts, key, judgement, _CACHED_VERDICTS)
         else:
             self._verdicts.pop(key, None)
-            if 0 < len(whole) <= _LONGEST_REFUSED:
-                self._remember(digest, verdict, chain, now)
-        return verdict
+            if judgement.holds_at(now) and 0 < sum(map(len, presented)) <= _LONGEST_REFUSED:
+                _keep(self._refusals, digest, judgement, _CACHED_REFUSALS)
+        return judgement
 
-    def _remember(
+    def _judged(
         self,
-        digest: tuple[bytes, Purpose],
-        refused: Verdict,
+        trust: Trust,
+        presented: tuple[bytes, ...],
         chain: Sequence[x509.Certificate],
         now: datetime,
-    ) -> None:
-        roots = self._trust.bundles.all_roots
+        purpose: Purpose,
+    ) -> Judgement:
+        """By ``trust``, with nothing remembered."""
+        verdict = trust.judge(chain, now, purpose)
         try:
-            self._refusals[digest] = _Refusal.of(refused, (*chain, *roots), now)
+            since, until = span(verdict, (*chain, *trust.bundles.all_roots), now)
         except HOSTILE_INPUT:
-            return  # its dates are none
-        self._refusals.move_to_end(digest)
-        if len(self._refusals) > _CACHED_REFUSALS:
-            self._refusals.popitem(last=False)
+            since, until = (
+                now,
+                now - datetime.resolution,
+            )  # its dates are none: it holds at no moment
+        return Judgement(verdict, presented if verdict.ok else (), self.changes, since, until)
 
     def objections(
         self, answer: bytes, cert: x509.Certificate, issuer: x509.Certificate
@@ -287,6 +274,20 @@ class Judge:
         if len(self._answers) > _CACHED_ANSWERS:
             self._answers.popitem(last=False)
         return ()
+
+
+def _keep(remembered: OrderedDict[K, Judgement], key: K, judgement: Judgement, most: int) -> None:
+    """As the last that was asked for; the one that was not asked for longest goes."""
+    remembered[key] = judgement
+    remembered.move_to_end(key)
+    if len(remembered) > most:
+        remembered.popitem(last=False)
+
+
+def _digest(presented: Sequence[bytes]) -> bytes:
+    """Of certificates and of where each of them ends."""
+    ends = b"".join(b"%d," % len(der) for der in presented)
+    return sha256(b"".join((ends, *presented))).digest()
 
 
 def _loaded(presented: Sequence[bytes]) -> list[x509.Certificate] | None:
@@ -313,22 +314,24 @@ class PinnedJudge(Judge):
         """The root that has not been met yet."""
         return self._pin
 
-    def verdict_on_der(self, presented: Sequence[bytes], purpose: Purpose) -> Verdict:
+    def judgement(self, presented: Sequence[bytes], purpose: Purpose) -> Judgement:
         """The verdict on a chain in DER; the first good one has its root believed from then on."""
         if self._pin is None or not presented:
-            return super().verdict_on_der(presented, purpose)
+            return super().judgement(presented, purpose)
+        now = self._now()
         try:
             bundle = self._pin.bundle(presented[-1])
         except Refused as error:
-            return Verdict(None, (), error.problems)
+            return Judgement(Verdict(None, (), error.problems), (), self.changes, now, now)
         trust = self.trust
         met = evolve(trust, bundles=BundleSet.of(bundle), generation=trust.generation + 1)
         chain = _loaded(presented)
         if chain is None:
-            return _UNREADABLE_CHAIN
-        verdict = self._unless_stale(met.judge(chain, self._now(), purpose))
-        if verdict.ok:
+            return Judgement(_UNREADABLE_CHAIN, (), self.changes, now, now)
+        judgement = self._unless_stale(self._judged(met, tuple(presented), chain, now, purpose))
+        if judgement.verdict.ok:
             self._pin = None
             # Past the reviewer, which nobody needs here: without a root nobody can be connected yet.
             self.trust = met
-        return verdict
+            judgement = evolve(judgement, changes=self.changes)
+        return judgement

@@ -244,7 +244,7 @@ def test_whoever_hangs_up_while_it_waits_is_forgotten() -> None:
 def test_a_panic_in_the_verify_callback_shuts_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """A panic of cryptography's Rust is no Exception, and would leave through OpenSSL's callback."""
     server = End(True)
-    monkeypatch.setattr(Judge, "verdict_on_der", Mock(side_effect=PANICS[0]("broken")))
+    monkeypatch.setattr(Judge, "judgement", Mock(side_effect=PANICS[0]("broken")))
     conversation = converse(End(False), server)
     assert conversation.served.made[0].connected_times == 0
     assert server.log.count("peer-refused") == 1

@@ -498,13 +498,13 @@ def test_a_connection_ends_with_the_rule_that_let_it_in(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Every verdict that is asked for from now on."""
     calls: list[object] = []
-    verdict: Callable[..., Any] = Judge.verdict_on_der
+    verdict: Callable[..., Any] = Judge.judgement
 
     def counting(*arguments: Any) -> Any:
         calls.append(arguments)
         return verdict(*arguments)
 
-    monkeypatch.setattr(Judge, "verdict_on_der", counting)
+    monkeypatch.setattr(Judge, "judgement", counting)
     return calls
 
 
