@@ -7,11 +7,12 @@ import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
+from math import modf
 from string import Formatter
 from time import time
 from typing import Any, Protocol
 
-from attrs import define
+from attrs import define, frozen
 from prometheus_client import Counter
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_str
@@ -23,6 +24,8 @@ from twisted_mesh.runtime.log_file import LogFile
 from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost, Output
 
 _SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
+#: Characters of a value that are shown.
+_LONGEST = 4000
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
 
 LINES_LOST = Counter(
@@ -38,22 +41,28 @@ def _pieces(text: str) -> tuple[tuple[str, str | None, str], ...]:
 
 
 def _filled(text: str, event: LogEvent) -> str:
-    """An event's constant text with its values."""
+    """An event's constant text with its values, without control characters."""
     filled = []
     for before, name, spec in _pieces(text):
         filled.append(before)
         if name is not None:
-            filled.append(_shown(event.get(name, "?"), spec))
+            value = event.get(name, "?")
+            if type(value) is not str or spec:
+                value = _formatted(value, spec)
+            # Most are what printable() would leave as they are.
+            filled.append(
+                value
+                if len(value) <= _LONGEST and value.isprintable()
+                else printable(value, _LONGEST)
+            )
     return "".join(filled)
 
 
-def _shown(value: object, spec: str) -> str:
-    """A value without control characters."""
+def _formatted(value: object, spec: str) -> str:
     try:
-        text = value if type(value) is str and not spec else format(value, spec)
+        return format(value, spec)
     except Exception:  # what it means to show itself is its own affair, the log is ours
-        text = safe_str(value)
-    return printable(text, 4000)
+        return safe_str(value)
 
 
 def event_text(event: LogEvent) -> str:
@@ -61,7 +70,7 @@ def event_text(event: LogEvent) -> str:
     text = event.get("log_format")
     if _subsystem(event) and isinstance(text, str):
         return _filled(text, event)
-    return "\n".join(printable(line, 4000) for line in formatEvent(event).splitlines())
+    return "\n".join(printable(line, _LONGEST) for line in formatEvent(event).splitlines())
 
 
 def _subsystem(event: LogEvent) -> str | None:
@@ -87,23 +96,36 @@ _least = [LEVELS["info"]]
 def set_level(name: str) -> None:
     """Log from now on what is at least that important: a key of :data:`LEVELS`."""
     _least[:] = [LEVELS[name]]
-    _is_chatter.cache_clear()
+    _style.cache_clear()
+
+
+@frozen
+class _Style:
+    """How a level of a namespace is told."""
+
+    subsystem: str | None
+    """None for Twisted's own."""
+    prefix: str
+    """What the lines of people begin with."""
 
 
 @lru_cache(maxsize=512)
-def _is_chatter(level: Any, subsystem: str | None) -> bool:
-    """What is told to nobody: by default our own debugging, and what Twisted has to say that is no warning."""
+def _style(level: Any, namespace: str) -> _Style | None:
+    """None where it is told to nobody: by default our own debugging, and what Twisted has to say that is no warning."""
+    subsystem = _subsystem_of(namespace)
     ours, twisteds = _least[0]
-    return bool(level < (ours if subsystem else twisteds))
-
-
-@lru_cache(maxsize=512)
-def _prefix(level: Any, subsystem: str | None) -> str:
-    """What the lines of a subsystem begin with."""
+    if level < (ours if subsystem else twisteds):
+        return None
     prefix = f"[{(subsystem or 'twisted').upper()}] "
     if level >= LogLevel.error:
-        return prefix + "ERROR: "
-    return prefix + "WARNING: " if level >= LogLevel.warn else prefix
+        prefix += "ERROR: "
+    elif level >= LogLevel.warn:
+        prefix += "WARNING: "
+    return _Style(subsystem, prefix)
+
+
+def _style_of(event: LogEvent) -> _Style | None:
+    return _style(event.get("log_level", LogLevel.info), event.get("log_namespace") or "")
 
 
 class Out(Protocol):
@@ -130,16 +152,17 @@ class TextObserver:
 
     def line(self, event: LogEvent) -> str:
         """What is written of an event: nothing of chatter."""
-        level = event.get("log_level", LogLevel.info)
-        subsystem = _subsystem(event)
-        if _is_chatter(level, subsystem):
+        style = _style_of(event)
+        if style is None:
             return ""
         text = event_text(event)
         if "log_failure" in event:
             text += "\n" + _traceback(event)
-        prefix = _prefix(level, subsystem)
+        prefix = style.prefix
         if self._timestamps:
             prefix = f"{_second(int(event.get('log_time', 0.0)))} {prefix}"
+        if "\n" not in text:
+            return f"{prefix}{text}\n"
         first, *rest = text.split("\n")
         lines = [
             prefix + first,
@@ -148,6 +171,10 @@ class TextObserver:
         return "\n".join(lines) + "\n"
 
 
+#: What each line of JSON begins with.
+_ABOUT_THE_LINE = frozenset(("time", "level", "system", "event", "message"))
+#: Numbers of more digits take a while to write, or are refused.
+_LARGE = 1 << 64
 #: Facts that are serials.
 _SERIALS = frozenset(("serial", "serials"))
 
@@ -165,27 +192,29 @@ class JsonObserver:
 
     def line(self, event: LogEvent) -> str:
         """What is written of an event: nothing of chatter."""
-        level = event.get("log_level", LogLevel.info)
-        subsystem = _subsystem(event)
-        if _is_chatter(level, subsystem):
+        style = _style_of(event)
+        if style is None:
             return ""
         line: dict[str, Any] = {
-            "time": f"{_when(event):%Y-%m-%dT%H:%M:%S.%fZ}",
-            "level": level.name,
-            "system": subsystem or "twisted",
+            "time": _moment(event.get("log_time", 0.0)),
+            "level": event.get("log_level", LogLevel.info).name,
+            "system": style.subsystem or "twisted",
             "event": event.get("event", ""),
-            "message": event_text(event).split("\n")[0],
+            "message": event_text(event).split("\n", 1)[0],
         }
-        if subsystem:
-            facts = {
-                name: _serials(value) if name in _SERIALS else _as_json(value)
-                for name, value in event.items()
-                if not _PRIVATE.fullmatch(name) and name not in line
-            }
-            line |= facts
+        if style.subsystem:
+            for name, value in event.items():
+                if _is_fact(name):
+                    line[name] = _serials(value) if name in _SERIALS else _as_json(value)
         if "log_failure" in event:
             line["traceback"] = _traceback(event)
         return json.dumps(line) + "\n"
+
+
+@lru_cache(maxsize=512)
+def _is_fact(name: str) -> bool:
+    """Whether a field is told under its own name: not what the line is about, nor what Twisted puts there."""
+    return name not in _ABOUT_THE_LINE and not _PRIVATE.fullmatch(name)
 
 
 def _serials(value: object) -> object:
@@ -197,6 +226,8 @@ def _serials(value: object) -> object:
 
 def _as_json(value: object) -> object:
     """``value`` itself where JSON can carry it, else in words."""
+    if _is_plain(value) or (isinstance(value, list | tuple) and all(map(_is_plain, value))):
+        return value
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError):
@@ -204,13 +235,26 @@ def _as_json(value: object) -> object:
     return value
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether JSON carries it for certain."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii())
+    return value is None or kind is bool or (kind is int and -_LARGE < value < _LARGE)
+
+
 def _traceback(event: LogEvent) -> str:
     text: str = event["log_failure"].getTraceback()
     return "\n".join("  " + printable(line, 1000) for line in text.splitlines())
 
 
-def _when(event: LogEvent) -> datetime:
-    return datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+def _moment(seconds: float) -> str:
+    """A POSIX time as ``2026-11-23T10:00:00.000000Z``, rounded as datetime rounds it."""
+    fraction, whole = modf(seconds)
+    microseconds = round(fraction * 1_000_000)
+    if not 0 <= microseconds < 1_000_000:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    return f"{_second(int(whole))[:-1]}.{microseconds:06}Z"
 
 
 @lru_cache(maxsize=16)

@@ -89,17 +89,8 @@ def log_peer(connection: MeshConnection, peer: Peer) -> None:
         "  {version}, {cipher}, {group}, SNI {sni}, ALPN {alpn}",
         event="peer-verified",
         address=spoken_address(connection.getPeer()),
-        subject=peer.tls.chain[0],
         peer=str(peer.spiffe_id),
-        issuer=peer.tls.chain[1],
-        serial=peer.tls.serials[0],
-        version=peer.tls.version,
-        cipher=peer.tls.cipher,
-        group=peer.tls.group,
-        sni=peer.tls.sni or "none",
-        alpn=peer.tls.alpn or "none",
-        chain=list(peer.tls.chain),
-        serials=list(peer.tls.serials),
+        **peer.tls.fields,
     )
 
 

@@ -269,6 +269,37 @@ def test_twisteds_warnings_in_json_have_no_facts_of_theirs() -> None:
     assert out.getvalue() == ""
 
 
+@given(st.floats(-1e6, 4e9) | st.sampled_from([0.9999995, 1.9999996, 1e9 + 0.9999999, -0.25]))
+def test_the_moment_of_a_line_is_the_one_that_datetime_has(seconds: float) -> None:
+    out = io.StringIO()
+    JsonObserver(out)({**made("words"), "log_time": seconds})
+    exact = datetime.fromtimestamp(seconds, UTC)
+    assert json.loads(out.getvalue())["time"] == f"{exact:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "serial", "serials", "chain"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+            lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner),
+            max_leaves=5,
+        ),
+    )
+)
+def test_whatever_a_fact_is_there_is_one_line_of_json(facts: dict[str, object]) -> None:
+    out = io.StringIO()
+    JsonObserver(out)(made("words {a}", **facts))
+    line = out.getvalue()
+    assert line.isascii()
+    assert line.count("\n") == 1
+    told = json.loads(line, parse_constant=pytest.fail)
+    assert told["message"].startswith("words ")
+    for name, value in facts.items():
+        if not name.startswith("serial") and isinstance(value, str | int | None):
+            assert told[name] == value or not str(value).isascii()
+
+
 # Chosen by the options.
 
 

@@ -5,8 +5,8 @@ people, ``event`` and the fields are for programs; :mod:`twisted_mesh.observe` w
 Later lines of a text are indented facts. Keys, tokens and request bodies are never fields.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from time import time
 from typing import Any
 
@@ -55,10 +55,25 @@ class TlsFacts:
     chain: tuple[str, ...]
     serials: tuple[str, ...]
 
+    @cached_property
+    def fields(self) -> Mapping[str, object]:
+        """What an event tells of a peer, made once for all connections that have come to the same."""
+        return {
+            "subject": self.chain[0],
+            "issuer": self.chain[1],
+            "serial": self.serials[0],
+            "version": self.version,
+            "cipher": self.cipher,
+            "group": self.group,
+            "sni": self.sni or "none",
+            "alpn": self.alpn or "none",
+            "chain": [*self.chain],
+            "serials": [*self.serials],
+        }
+
     @staticmethod
-    @lru_cache(maxsize=1024)
     def chain_of(path: tuple[x509.Certificate, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Subjects and serials. Peers come back, and a name takes longer to write than to find."""
+        """Subjects and serials."""
         return (
             tuple(subject_of(cert) for cert in path),
             tuple(serial_pairs(cert.serial_number) for cert in path),

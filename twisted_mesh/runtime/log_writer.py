@@ -2,6 +2,9 @@
 
 A pipe that is not read fills up, and a disk may hang. Lines wait in memory then, up to a bound; what does not fit
 is counted, and the count stands in the log where the lines would have stood.
+
+Whoever logs puts a line down and goes on: no lock, no call of the system. The thread fetches what was put down, the
+lines of one or of many turns of the reactor together, so a turn of a thousand lines costs one write.
 """
 
 import errno
@@ -19,8 +22,11 @@ from attrs import define, field
 MOST = 8 * 1024 * 1024
 #: Bytes that are written at once.
 _BATCH = 256 * 1024
-#: Seconds from one batch to the next: to wake the thread for each line would cost whoever logs more than the line.
+#: Seconds from the first line of a batch until it is written: what comes meanwhile goes with it. To wake the thread for
+#: each line would cost whoever logs more than the line.
 _PAUSE = 0.01
+#: Lines that may be put down before whoever logs looks whether there is room for them.
+_PUT_DOWN = 64
 #: Seconds that the end of the process may wait for what is not yet written.
 AT_THE_END = 2.0
 
@@ -81,6 +87,11 @@ class LogWriter:
     """Hears how many lines are lost, from any thread."""
     encoding: str = "utf-8"
     most: int = MOST
+    _fresh: deque[str] = field(factory=deque, init=False)
+    """Lines as they were put down, by any thread; only who holds the lock takes them away."""
+    _is_collecting: bool = field(default=False, init=False)
+    _is_waiting: bool = field(default=False, init=False)
+    """Whether the thread has nothing to do, and is to be woken."""
     _queue: deque[bytes | Lost | _Reopen] = field(factory=deque, init=False)
     _held: int = field(default=0, init=False)
     """Bytes in the queue and in the hand of the thread."""
@@ -99,22 +110,54 @@ class LogWriter:
 
     def write(self, text: str) -> None:
         """Lines, each with its end."""
-        data = text.encode(self.encoding, "backslashreplace")
-        with self._changed:
-            if self._gap is not None and self._held <= self.most // 2:
-                self._gap = None
-            if self._gap is None and self._held + len(data) > self.most:
-                self._gap = Lost(0, "whoever reads the log has not kept up", time.time())
-                self._queue.append(self._gap)
-            if self._gap is not None:
-                lines = data.count(b"\n")
-                self._gap.lines += lines
-                self.count(lines)
-                return
+        self._fresh.append(text)
+        # In that order: the thread says that it waits, and then looks whether there is something.
+        if self._is_waiting or self._gap is not None or len(self._fresh) >= _PUT_DOWN:
+            with self._changed:
+                self._collect()
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self._changed.notify_all()
+
+    def _collect(self) -> None:
+        """Take in what was put down, in its order. Of whoever holds the lock."""
+        if self._is_collecting:
+            return  # a signal's handler logs, and has interrupted this: what it put down is taken in too
+        self._is_collecting = True
+        try:
+            while self._fresh:
+                texts = []
+                while self._fresh:
+                    texts.append(self._fresh.popleft())
+                data = self._encoded("".join(texts))
+                if self._has_room(len(data)):
+                    self._queue.append(data)
+                    self._held += len(data)
+                else:
+                    for text in texts:
+                        self._take(self._encoded(text))
+        finally:
+            self._is_collecting = False
+
+    def _has_room(self, size: int) -> bool:
+        if self._gap is not None and self._held <= self.most // 2:
+            self._gap = None
+        return self._gap is None and self._held + size <= self.most
+
+    def _take(self, data: bytes) -> None:
+        if self._has_room(len(data)):
             self._queue.append(data)
             self._held += len(data)
-            if not self._busy:
-                self._changed.notify_all()
+            return
+        if self._gap is None:
+            self._gap = Lost(0, "whoever reads the log has not kept up", time.time())
+            self._queue.append(self._gap)
+        lines = data.count(b"\n")
+        self._gap.lines += lines
+        self.count(lines)
 
     def flush(self) -> None:
         """For whoever takes this for a file: it is written soon."""
@@ -122,8 +165,9 @@ class LogWriter:
     def reopen(self, told: Callable[[OSError | None], str]) -> None:
         """From here on it goes to whatever has the file's name; ``told`` makes the line that says how that went."""
         with self._changed:
+            self._collect()
             self._queue.append(_Reopen(told))
-            self._changed.notify_all()
+            self._wake()
 
     def start(self) -> None:
         """Begin to write, on a thread: no fork may follow. May be said again."""
@@ -137,6 +181,7 @@ class LogWriter:
         if self._thread is None:
             return self._finish_here(deadline)
         with self._changed:
+            self._collect()
             self._hurries = True
             self._changed.notify_all()
             is_done = self._changed.wait_for(self._is_idle, seconds)
@@ -144,21 +189,29 @@ class LogWriter:
             return is_done
 
     def _is_idle(self) -> bool:
-        return not self._queue and not self._busy
+        return not self._queue and not self._fresh and not self._busy
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-                while not self._queue:
-                    self._changed.wait()
+                self._wait_for_lines()
                 self._busy = True
-            self._step(self._put)
-            with self._changed:
                 # What comes meanwhile is written together, and has woken nobody.
                 if not self._hurries:
                     self._changed.wait(_PAUSE)
+                self._collect()
+            self._step(self._put)
+
+    def _wait_for_lines(self) -> None:
+        self._collect()
+        while not self._queue:
+            self._is_waiting = True
+            if not self._fresh:
+                self._changed.wait()
+            self._is_waiting = False
+            self._collect()
 
     def _finish_here(self, deadline: float) -> bool:
         """Without the thread, in pieces that a pipe takes or does not take."""
@@ -171,6 +224,7 @@ class LogWriter:
                     raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
                 at += os.write(descriptor, data[at : at + select.PIPE_BUF])
 
+        self._collect()
         while self._queue:
             self._step(put)
             if self._unwritten is not None and time.monotonic() >= deadline:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +187,90 @@ def test_letters_that_an_encoding_lacks_are_escaped(pipe: Pipe) -> None:
     writer.write("Zoë \ud800\n")
     assert writer.finish()
     assert pipe.read() == "Zo\\xeb \\ud800\n"
+
+
+def test_the_lines_of_one_turn_are_one_write(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    written = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return written(descriptor, data)
+
+    monkeypatch.setattr(log_writer.os, "write", write)
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.start()
+    until(lambda: writer._is_waiting)
+    with writer._changed:  # the thread has no turn meanwhile
+        for number in range(200):
+            writer.write(f"{number}\n")
+    assert read_until(pipe, "199\n") == "".join(f"{number}\n" for number in range(200))
+    assert len(sizes) == 1
+
+
+def test_a_line_in_the_quiet_is_not_left_lying(pipe: Pipe) -> None:
+    """Whoever hangs after it can be found by it."""
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.start()
+    for number in range(50):
+        until(lambda: writer._is_waiting)
+        writer.write(f"{number}\n")
+        assert read_until(pipe, "\n") == f"{number}\n"
+
+
+def test_of_several_threads_no_line_is_lost_and_each_keeps_its_order(pipe: Pipe) -> None:
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer.start()
+    names = "abc"
+
+    def log(name: str) -> None:
+        for number in range(2000):
+            writer.write(f"{name} {number}\n")
+
+    threads = [threading.Thread(target=log, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    text = ""
+    while text.count("\n") < 2000 * len(names):
+        text += pipe.read()
+    for thread in threads:
+        thread.join()
+    lines = text.splitlines()
+    for name in names:
+        assert [x for x in lines if x[0] == name] == [f"{name} {n}" for n in range(2000)]
+
+
+def test_what_a_signals_handler_logs_has_its_place(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it comes, lines are being taken in: it neither waits for them nor goes before them."""
+    writer = LogWriter(Descriptor(pipe.writer), told)
+    encoded = LogWriter._encoded
+    handlers = ["signal\n"]
+
+    def interrupted(self: LogWriter, text: str) -> bytes:
+        for _ in range(len(handlers)):
+            for line in [handlers.pop()] * 100:
+                writer.write(line)
+        return encoded(self, text)
+
+    monkeypatch.setattr(LogWriter, "_encoded", interrupted)
+    writer.write("a\n")
+    writer.write("b\n")
+    assert writer.finish()
+    assert pipe.read() == "a\nb\n" + "signal\n" * 100
+
+
+def test_what_is_lost_while_nobody_reads_is_counted_at_once(pipe: Pipe) -> None:
+    counted: list[int] = []
+    writer = LogWriter(Descriptor(pipe.writer), told, counted.append, most=1000)
+    writer.start()
+    lines = 0
+    while not counted:
+        writer.write("x" * 99 + "\n")
+        lines += 1
+    before = sum(counted)
+    for _ in range(10):
+        writer.write("y\n")
+    assert sum(counted) == before + 10
+    assert lines < 2000
