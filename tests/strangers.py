@@ -60,8 +60,8 @@ from tests.twisted_mesh.tls.wires import End
 from twisted_mesh.api.messages import SignRequest
 from twisted_mesh.backup.archive import DATABASE, FORMAT, ROOT, Archive, Manifest, Member
 from twisted_mesh.cli.ctl.why_caller import saved_request
+from twisted_mesh.http.answer_reader import LARGEST_HEAD
 from twisted_mesh.http.json import parse_json
-from twisted_mesh.http.response_head import LARGEST_HEAD
 from twisted_mesh.trust.judge import Judge
 
 _KIB = 1024

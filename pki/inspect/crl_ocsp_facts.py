@@ -31,6 +31,7 @@ from pki.inspect.ber import (
     only,
     time_of,
 )
+from pki.inspect.description import Fact, Facts
 from pki.inspect.extension_values import reason_text
 from pki.inspect.extensions import Extension, read_extensions
 from pki.inspect.name_text import hex_pairs
@@ -39,9 +40,6 @@ from pki.inspect.own_signature import algorithm_text
 from pki.inspect.remarks import UNREADABLE, Remarks
 from pki.serial import serial_pairs
 from pki.validity import rfc3339
-
-Fact = tuple[str, tuple[str, ...]]
-Facts = tuple[Fact, ...]
 
 _CRL_EXTENSIONS = 0xA0
 _TIMES = (UTC_TIME, GENERALIZED_TIME)

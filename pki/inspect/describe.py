@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.inspect.certificate_reader import CertificateReader, name_of
 from pki.inspect.contents import TRUSTED, Held, held
-from pki.inspect.crl_ocsp_facts import Statement, answer_statement, crl_statement
 from pki.inspect.description import Description
 from pki.pem import ANSWER, CERTIFICATE, CRL, REQUEST
 
@@ -87,14 +86,16 @@ def describe_part(part: Held, now: datetime) -> Description:
         return CertificateReader(part.der, part.label).certificate(now)
     if part.label == REQUEST:
         return CertificateReader(part.der, part.label).request()
-    if part.label == CRL:
-        return _of_statement(name, crl_statement(part.der))
-    if part.label == ANSWER:
-        return _of_statement(name, answer_statement(part.der))
+    if part.label in (CRL, ANSWER):
+        return _statement(name, part)
     return Description(name)
 
 
-def _of_statement(name: str, said: Statement) -> Description:
+def _statement(name: str, part: Held) -> Description:
+    # Where there is one only: who shows a certificate need not load it.
+    from pki.inspect.crl_ocsp_facts import answer_statement, crl_statement
+
+    said = crl_statement(part.der) if part.label == CRL else answer_statement(part.der)
     return Description(
         name,
         facts=said.facts,

@@ -4,10 +4,12 @@ from datetime import datetime, timedelta
 
 from attrs import frozen
 
-from pki.inspect.crl_ocsp_facts import Facts
 from pki.inspect.extensions import Extension
 from pki.inspect.public_key import PublicKeyFacts
 from pki.validity import Validity
+
+Fact = tuple[str, tuple[str, ...]]
+Facts = tuple[Fact, ...]
 
 
 @frozen

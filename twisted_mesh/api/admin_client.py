@@ -1,16 +1,17 @@
 """What an administrator asks of a CA: its record, revocations, entries and tokens, its log, its health."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TypeVar
+from datetime import datetime
+from typing import Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from attrs import frozen
+from cryptography import x509
 
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, AgentRows, EndAgent, NewAgentToken
-from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
@@ -38,15 +39,37 @@ from twisted_mesh.api.messages import (
     TokenRows,
     TrustAnswer,
 )
+from twisted_mesh.http.address import CaAddress
 
 T = TypeVar("T")
 
 
+class Asks(Protocol):
+    """Asks one CA, on a reactor or without one. What goes wrong is a :class:`pki.errors.PkiError`."""
+
+    @property
+    def address(self) -> CaAddress:
+        """Where it is."""
+
+    @property
+    def date(self) -> datetime | None:
+        """Its clock, as it was in its last answer."""
+
+    async def pause(self, seconds: float) -> None:
+        """Let some time go by."""
+
+    async def roots(self) -> tuple[x509.Certificate, ...]:
+        """The roots of its trust domain."""
+
+    async def ask(self, method: str, path: str, body: msgspec.Struct | None, shape: type[T]) -> T:
+        """What one route answers to ``body``, as a ``shape``."""
+
+
 @frozen
 class Administration:
-    """The routes that are an administrator's. Errors are those of :class:`CaClient`."""
+    """The routes that are an administrator's. Errors are those of its client."""
 
-    client: CaClient
+    client: Asks
 
     async def page(
         self, filters: Mapping[str, str], limit: int = LARGEST_PAGE, cursor: str | None = None

@@ -1,6 +1,5 @@
 """A client of the CA's API: over its unix socket, over mutual TLS, or loopback HTTP for experiments."""
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,14 +27,17 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
-from twisted_mesh.api.local_ca import CaUser, LocalCaEndpoint
+from twisted_mesh.api.body import encoded, read_shape
+from twisted_mesh.api.ca_reach import reach_of
+from twisted_mesh.api.ca_user import CaUser
+from twisted_mesh.api.local_ca import LocalCaEndpoint
 from twisted_mesh.api.messages import (
     PublishedCrls,
     SignAnswer,
     SignRequest,
 )
 from twisted_mesh.api.refusal import CaRefused, told_problems
-from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
+from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
@@ -106,7 +108,7 @@ class CaClient:
 
     def __attrs_post_init__(self) -> None:
         self._pool = QuietPool(self.reactor, persistent=False)
-        self._reach = self._waiting_reach = self._new_reach(self.timeout)
+        self._reach = self._waiting_reach = reach_of(self.address, self.timeout)
         if self.address.scheme == "https" and self.security is None:
             raise BadCaUrl(
                 f"{self.address}: whose root to believe is not known: name it with --ca-fingerprint or --ca-file"
@@ -126,21 +128,6 @@ class CaClient:
             self.present(self._shown, self.security.contexts.origin)
         name = server_name(self.address.host)
         return BoundedHeads(MeshClientEndpoint(tcp, self.security, name, (), reach))
-
-    def _new_reach(self, seconds: float) -> Reach:
-        address = self.address
-        start = "start it (twistd -n mesh-ca) there, or check --ca-url"
-        if address.scheme == "unix":
-            start = "start it (twistd -n mesh-ca) with the same state directory, or name its socket with --ca-url"
-        return Reach(
-            str(address),
-            address.host,
-            address.path,
-            "CA",
-            start,
-            address.is_usual_port,
-            seconds,
-        )
 
     def too_slow(self) -> PkiError:
         """What is to be said of a CA for whose answer nobody waits any longer."""
@@ -175,7 +162,7 @@ class CaClient:
         if self._waiting_pool is None:
             pool = self._waiting_pool = QuietPool(self.reactor, persistent=True)
             pool.maxPersistentPerHost, pool.cachedConnectionTimeout = _MOST_KEPT, _KEPT_OPEN
-            self._waiting_reach = self._new_reach(0.0)
+            self._waiting_reach = reach_of(self.address, 0.0)
         return self._agent(self._waiting_pool, self._waiting_reach)
 
     def _agent(self, pool: QuietPool, reach: Reach) -> Agent:
@@ -289,7 +276,7 @@ class CaClient:
         port = f":{self.address.port}" if self.address.port else ""
         producer = headers = None
         if body is not None:
-            kind, data = _encoded(body)
+            kind, data = encoded(body)
             producer = FileBodyProducer(BytesIO(data))
             headers = Headers({"content-type": [kind]})
             for name, value in (more or {}).items():
@@ -297,7 +284,7 @@ class CaClient:
         if wait:
             agent, reach = self._waiting_agent(), self._waiting_reach
         else:
-            reach = self._reach = self._new_reach(self.timeout)
+            reach = self._reach = reach_of(self.address, self.timeout)
             agent = self._agent(self._pool, reach)
         url = f"{scheme}://{host}{port}{path}"
         try:
@@ -334,10 +321,3 @@ def _date(response: IResponse) -> datetime | None:
         return parsedate_to_datetime(text).astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _encoded(body: msgspec.Struct | bytes) -> tuple[str, bytes]:
-    """A request's body, and its type: JSON, or an OCSP request that is DER already."""
-    if isinstance(body, bytes):
-        return "application/ocsp-request", body
-    return "application/json", json.dumps(msgspec.to_builtins(body)).encode()

@@ -2,7 +2,6 @@
 
 from typing import TypeVar
 
-import msgspec
 from attrs import frozen
 
 from pki.errors import Malformed
@@ -11,6 +10,7 @@ from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation
 from pki.validity import parse_rfc3339
+from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import LogNews, RevocationRow, TrustAnswer
 from twisted_mesh.trust.log_witness import LogStatement
 
@@ -34,14 +34,6 @@ class TrustNews:
     """Whether there may be others already."""
     waited: float = 0.0
     """For how many seconds the CA had waited before it looked for the last time."""
-
-
-def read_shape(address: str, shape: type[T], content: bytes) -> T:
-    """The answer of a CA at ``address`` as a ``shape``. Raises :class:`Malformed` for what is none."""
-    try:
-        return msgspec.json.decode(content, type=shape)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-        raise Malformed(f"what answers at {address} is no CA of the mesh") from None
 
 
 def read_bundle(address: str, trust_domain: TrustDomain, content: bytes) -> TrustBundle:

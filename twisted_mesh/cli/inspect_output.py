@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +13,11 @@ from pki.errors import Problem
 from pki.inspect.description import Description
 from pki.inspect.extensions import Extension
 from pki.inspect.name_text import hex_pairs
-from pki.inspect.path_report import Decision, Link
 from pki.serial import serial_hex, serial_pairs
 from pki.validity import rfc3339, spoken_duration
+
+if TYPE_CHECKING:
+    from pki.inspect.path_report import Decision, Link
 
 #: How much of a list or of an unknown value is shown to people; JSON has all of it.
 _MOST_VALUES = 50
@@ -56,7 +59,7 @@ def losses(source: str, held: Sequence[Description]) -> list[str]:
     return [f"{source}{place}: {why}{more}; the rest is shown"]
 
 
-def verdict_text(verdict: Decision, links: Sequence[Link], purpose: str, now: datetime) -> str:
+def verdict_text(verdict: "Decision", links: Sequence["Link"], purpose: str, now: datetime) -> str:
     """``verify`` for people: a section for each certificate of the chain, then the verdict and each problem."""
     sections = [
         "\n".join((_heading(number, link), *aligned(_link_rows(link), 12)))
@@ -73,7 +76,9 @@ def verdict_text(verdict: Decision, links: Sequence[Link], purpose: str, now: da
     return "\n\n".join(sections)
 
 
-def verdict_json(verdict: Decision, links: Iterable[Link], unreadable: Sequence[str] = ()) -> str:
+def verdict_json(
+    verdict: "Decision", links: Iterable["Link"], unreadable: Sequence[str] = ()
+) -> str:
     """``verify`` for programs: an object with ``verdict``, ``problems`` and ``chain``.
 
     And with ``unreadable``, where something was given beside the leaf that could not be judged by.
@@ -330,12 +335,12 @@ def _extensions(item: Description) -> list[dict[str, object]]:
     ]
 
 
-def _heading(number: int, link: Link) -> str:
+def _heading(number: int, link: "Link") -> str:
     item = link.certificate
     return f"certificate {number}: {click.style(item.what, bold=True)} {item.subject}".rstrip()
 
 
-def _link_rows(link: Link) -> Iterator[Row]:
+def _link_rows(link: "Link") -> Iterator[Row]:
     item = link.certificate
     if item.spiffe_ids:
         yield "SPIFFE ID", item.spiffe_ids
@@ -376,7 +381,7 @@ def problem_json(problem: Problem) -> dict[str, str]:
     }
 
 
-def _link(link: Link) -> dict[str, object]:
+def _link(link: "Link") -> dict[str, object]:
     item = link.certificate
     return {
         "what": item.what,

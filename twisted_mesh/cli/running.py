@@ -12,10 +12,8 @@ from pki.errors import PkiError
 from twisted_mesh.cli.program import say
 from twisted_mesh.cli.status import UNUSABLE, status_of
 from twisted_mesh.runtime.clock import steady
-from twisted_mesh.runtime.open_files import too_few
+from twisted_mesh.runtime.open_files import LEAST_OPEN_FILES, too_few
 
-#: The reactor's, a few connections, and a file at a time.
-LEAST_OPEN_FILES = 24
 reactor: Any = steady(_reactor)
 
 

@@ -22,16 +22,18 @@ def status_of(error: "PkiError") -> int:
     from pki.codes import Code
     from twisted_mesh.api.refusal import CaRefused
     from twisted_mesh.state.directory import StateError
+
+    if isinstance(error, StateError):
+        return UNUSABLE
+    if isinstance(error, CaRefused):
+        return UNREACHABLE if error.status >= 500 else REFUSED
+    # Twisted comes with it.
     from twisted_mesh.tls.alerts import RefusedByPeer, Unreachable
 
     # The other side could not be talked to, as opposed to saying no.
     away = {Code.UNREACHABLE, Code.INTERRUPTED, Code.NOT_TLS, Code.NOT_HTTP, Code.TLS_ERROR}
-    if isinstance(error, StateError):
-        return UNUSABLE
     if isinstance(error, Unreachable):
         return UNREACHABLE
-    if isinstance(error, CaRefused):
-        return UNREACHABLE if error.status >= 500 else REFUSED
     if isinstance(error, RefusedByPeer):
         return UNREACHABLE if error.problems[0].code in away else REFUSED
     return REFUSED

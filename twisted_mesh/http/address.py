@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 from pki.errors import Malformed, discreet, printable
-from twisted_mesh.runtime.reach import too_long
+from twisted_mesh.runtime.socket_path import too_long
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?", re.ASCII)
 

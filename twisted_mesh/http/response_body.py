@@ -10,14 +10,7 @@ from twisted.web import http
 from twisted.web.client import ResponseDone
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
-from pki.codes import Code
-from pki.errors import PkiError
-
-
-class AnswerTooLong(PkiError):
-    """What is answered is more than is taken."""
-
-    code = Code.NOT_SERVED
+from twisted_mesh.http.answer_reader import AnswerTooLong
 
 
 def read_body(response: IResponse, limit: int, address: str) -> "Deferred[bytes]":

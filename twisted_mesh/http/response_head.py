@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
-#: Bytes of a head, with the interim answers before it (RFC 9110 section 15.2).
-LARGEST_HEAD = 64 * 1024
+from twisted_mesh.http.answer_reader import LARGEST_HEAD
+
 _END = re.compile(rb"\r?\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/[0-9.]+ 1[0-9][0-9]\b")
 #: Two lines of a head that are none, wherever in a line the first of them begins.

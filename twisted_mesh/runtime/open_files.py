@@ -4,6 +4,8 @@ import os
 import resource
 from contextlib import suppress
 
+#: What a command needs: a reactor's, a few connections, and a file at a time.
+LEAST_OPEN_FILES = 24
 _STANDARD = 3
 
 

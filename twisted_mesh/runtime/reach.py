@@ -20,8 +20,6 @@ from zope.interface import implementer
 
 from pki.errors import printable
 
-#: What sun_path holds, without its closing NUL, on every platform: 104 bytes on macOS, 108 on Linux.
-MOST_SOCKET_PATH = 103
 #: More of what comes first is not looked at.
 _FIRST = 16
 _DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
@@ -210,16 +208,6 @@ def closed_on_the_way(path: Path) -> Path | None:
         if not os.access(above, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return above
     return None
-
-
-def too_long(path: Path) -> str | None:
-    """That no unix socket can be at ``path`` since it is too long; None where one can."""
-    length = len(os.fsencode(path))
-    if length <= MOST_SOCKET_PATH:
-        return None
-    return (
-        f"{path} is too long for a unix socket: {length} bytes, and {MOST_SOCKET_PATH} are the most"
-    )
 
 
 def lack_of_descriptors() -> Why | None:

@@ -18,7 +18,7 @@ from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.api.local_ca import CaUser, ForeignCa
+from twisted_mesh.api.ca_user import CaUser, ForeignCa
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.attest.credentials import peer_uid
 from twisted_mesh.http.address import CaAddress, server_name

@@ -13,7 +13,7 @@ from pki.svid import names
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint, RootPin
 from pki.validity import parse_lifetime
-from twisted_mesh.api.local_ca import CaUser
+from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.runtime.clock import wall_clock

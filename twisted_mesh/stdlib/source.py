@@ -18,9 +18,10 @@ from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration
+from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import SignAnswer, SignRequest
 from twisted_mesh.api.refusal import CaRefused
-from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news, read_shape
+from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now

@@ -9,8 +9,9 @@ from pathlib import Path
 from twisted.internet.error import CannotListenError
 
 from pki.errors import printable
-from twisted_mesh.runtime.reach import closed_on_the_way, lack_of_descriptors, too_long
+from twisted_mesh.runtime.reach import closed_on_the_way, lack_of_descriptors
 from twisted_mesh.runtime.socket_owner import listener_at, listener_on
+from twisted_mesh.runtime.socket_path import too_long
 
 _FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _ANOTHER = "choose another address"

@@ -39,8 +39,8 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.runtime.socket_owner import listener_at
+from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.taps import own_address
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options

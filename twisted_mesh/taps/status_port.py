@@ -13,7 +13,7 @@ from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.http.status_site import Question, StatusSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
-from twisted_mesh.runtime.reach import too_long
+from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.taps.early_port import is_answered
 from twisted_mesh.taps.service_options import StartError
 

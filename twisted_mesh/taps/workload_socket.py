@@ -20,8 +20,8 @@ from twisted_mesh.attest.users import UserNames
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.meters import Reading, Readings, show
-from twisted_mesh.runtime.reach import too_long
 from twisted_mesh.runtime.socket_owner import listener_at
+from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.runtime.tasks import sleep
 from twisted_mesh.state.way import on_the_way
 from twisted_mesh.taps.early_port import is_answered

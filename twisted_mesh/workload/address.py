@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from attrs import frozen
 
 from pki.errors import Malformed, discreet, printable
-from twisted_mesh.runtime.reach import too_long
+from twisted_mesh.runtime.socket_path import too_long
 
 #: What names it where nobody says it.
 VARIABLE = "SPIFFE_ENDPOINT_SOCKET"

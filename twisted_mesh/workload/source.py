@@ -23,7 +23,8 @@ from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Problem, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.svid.revocation_set import Revocation
-from twisted_mesh.api.local_ca import CaUser, ForeignCa, LocalCaEndpoint
+from twisted_mesh.api.ca_user import CaUser, ForeignCa
+from twisted_mesh.api.local_ca import LocalCaEndpoint
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.grpc.client import CLIENT_LIMITS, NOT_MADE, GrpcChannel
 from twisted_mesh.grpc.connection import Limits

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from pki.errors import Malformed
 from pki.spiffe import SpiffeId, TrustDomain
-from twisted_mesh.api.local_ca import CaUser
+from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from pki.policy.entry import read_entry
 from tests.authorities import MESH
 from twisted_mesh.api.agent_messages import AgentEntries, AgentSignRequest
-from twisted_mesh.api.trust_news import read_shape
+from twisted_mesh.api.body import read_shape
 from twisted_mesh.http.json import parse_json
 
 #: An entry as a CA tells of it that has never heard of hints.

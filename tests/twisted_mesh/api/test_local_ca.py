@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pki.errors import Malformed
-from twisted_mesh.api.local_ca import CaUser, ForeignCa
+from twisted_mesh.api.ca_user import CaUser, ForeignCa
 
 NOBODY, OTHER = 65534, 65533
 

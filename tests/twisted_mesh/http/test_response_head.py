@@ -2,7 +2,8 @@
 
 import pytest
 
-from twisted_mesh.http.response_head import _NONSENSE, LARGEST_HEAD, _Head
+from twisted_mesh.http.answer_reader import LARGEST_HEAD
+from twisted_mesh.http.response_head import _NONSENSE, _Head
 
 OK = b"HTTP/1.1 200 OK\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"

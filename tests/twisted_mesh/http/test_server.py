@@ -20,8 +20,9 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.talking import Talk, Wire, read_answers
+from twisted_mesh.http.answer_reader import AnswerTooLong
 from twisted_mesh.http.request import SiteRequest, answer
-from twisted_mesh.http.response_body import AnswerTooLong, read_body
+from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.server import BoundedSite, Limits, address_of_peer
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 

@@ -13,14 +13,13 @@ from pki.spiffe import TrustDomain
 from pki.svid.pin import Fingerprint, RootPin
 from pki.svid.x509svid import Purpose, certificates_pem
 from tests.authorities import HOUR, MESH, OTHER, Mesh, key, mesh
-from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.bootstrap import (
-    administrator_client,
     ca_client,
     ca_security,
-    exported,
     join_token,
 )
+from twisted_mesh.identity.ca_place import CaPlace
+from twisted_mesh.identity.exported import exported
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.generation import publish
@@ -201,10 +200,9 @@ def me(tmp_path: Path) -> Path:
 
 def asks_as(
     me: Path, ca_url: str | None, ca_file: str | None = None, ca_fingerprint: str | None = None
-) -> CaClient:
+) -> CaPlace:
     elsewhere = TrustDomain("elsewhere.example")
-    return administrator_client(
-        MemoryReactorClock(),
+    return CaPlace.of_administrator(
         ca_url,
         ca_file,
         Path("/state"),
@@ -215,22 +213,23 @@ def asks_as(
 
 
 def test_an_exported_identity_says_whose_root_to_believe_and_who_we_are(me: Path) -> None:
-    security = asks_as(me, "https://ca").security
-    assert security is not None
-    assert [str(b.trust_domain) for b in security.judge.trust.bundles] == [str(MESH)]
-    assert security.contexts.current() is not None
+    place = asks_as(me, "https://ca")
+    assert place.roots is not None
+    assert place.roots.trust_domain == MESH
+    assert place.shown is not None
+    assert place.origin == f"--svid {me}"
 
 
 def test_another_root_may_be_named(me: Path, root: str) -> None:
-    assert asks_as(me, "https://ca", root).security is not None
+    assert asks_as(me, "https://ca", root).roots is not None
     with pytest.raises(StateError, match="--ca-file /gone"):
         asks_as(me, "https://ca", "/gone")
 
 
 def test_or_another_fingerprint(me: Path) -> None:
-    security = asks_as(me, "https://ca", None, FINGERPRINT).security
-    assert security is not None
-    assert security.judge.pin == RootPin(Fingerprint.parse(FINGERPRINT), MESH)
+    place = asks_as(me, "https://ca", None, FINGERPRINT)
+    assert place.pin == RootPin(Fingerprint.parse(FINGERPRINT), MESH)
+    assert place.roots is None
     with pytest.raises(Malformed, match="give one of them"):
         asks_as(me, "https://ca", "/gone", FINGERPRINT)
 

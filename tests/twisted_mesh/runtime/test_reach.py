@@ -18,12 +18,11 @@ from twisted.internet.error import (
 
 from twisted_mesh.runtime import reach as reach_module
 from twisted_mesh.runtime.reach import (
-    MOST_SOCKET_PATH,
     Reach,
     closed_on_the_way,
     spoken_in,
-    too_long,
 )
+from twisted_mesh.runtime.socket_path import MOST_SOCKET_PATH, too_long
 
 SERVER = Reach("https://server.example:9443", host="server.example", seconds=10)
 

@@ -35,7 +35,7 @@ from tests.twisted_mesh.workload.fake_workloads import (
     judge,
     refusing,
 )
-from twisted_mesh.api.local_ca import CaUser
+from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.grpc.call import Call
 from twisted_mesh.grpc.server import GrpcServer, Method, streaming
 from twisted_mesh.grpc.status import GrpcError, Status

@@ -26,7 +26,6 @@ from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.messages import Registration, TokenRow
 from twisted_mesh.cli.ctl import audit_transcript
 from twisted_mesh.cli.ctl.audit_transcript import Transcript
-from twisted_mesh.runtime.tasks import sleep
 
 #: By how much clocks may differ.
 _SLACK = timedelta(minutes=10)
@@ -64,7 +63,7 @@ async def compared(
     first = await _compared(administration, transcript, now)
     if not first.differences:
         return first
-    await sleep(administration.client.reactor, _SETTLING)
+    await administration.client.pause(_SETTLING)
     with await audit_transcript.fetched(administration) as file:
         second = await _compared(administration, file, now)
     known = {(found.code, found.kind, found.name) for found in first.differences}

@@ -61,18 +61,41 @@ def put_table(
     headings: Sequence[str], rows: Iterable[Sequence[str | None]], *, headed: bool = True
 ) -> None:
     """Columns, folded only where a terminal is too narrow. A known status has its colour."""
+    from pki.errors import printable
+
+    cells = [[printable(cell) if cell else "-" for cell in row] for row in rows]
+    lines = None if terminal_width() else _unfolded(headings, cells, headed=headed)
+    if lines is None:
+        lines = _folded(headings, cells, headed=headed)
+    put("\n".join(line.rstrip() for line in lines))
+
+
+def _unfolded(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, headed: bool
+) -> list[str] | None:
+    """As rich writes it where nobody looks, without loading it; None where it knows better how wide a letter is."""
+    lines = [headings, *rows] if headed else rows
+    widths = [max((len(row[at]) for row in lines), default=0) for at in range(len(headings))]
+    if sum(widths) + 2 * len(widths) > _UNFOLDED or not all(
+        cell.isascii() for row in lines for cell in row
+    ):
+        return None
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in lines
+    ]
+
+
+def _folded(headings: Sequence[str], rows: Iterable[Sequence[str]], *, headed: bool) -> list[str]:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from pki.errors import printable
 
     table = Table(box=None, pad_edge=False, show_header=headed, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        cells = [printable(cell) if cell else "-" for cell in row]
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     written = StringIO()
     console = Console(
         file=written,
@@ -82,7 +105,7 @@ def put_table(
         legacy_windows=False,
     )
     console.print(table)
-    put("\n".join(line.rstrip() for line in written.getvalue().splitlines()))
+    return written.getvalue().splitlines()
 
 
 def put_facts(facts: Mapping[str, _Fact]) -> None:

@@ -1,16 +1,23 @@
-"""One run of ``mesh-ctl`` that asks a CA: an administrator's client, some work, an exit status."""
+"""One run of ``mesh-ctl`` that asks a CA: an administrator's client, some work, an exit status. No reactor runs."""
 
-from collections.abc import Awaitable, Callable
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from pki.errors import Malformed
+import click
+
+from pki.errors import Malformed, PkiError
 from pki.spiffe import TrustDomain
 from pki.validity import parse_duration
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.blocking_client import BlockingCaClient, Secures, result_of
 from twisted_mesh.cli.ctl.options import Reach
-from twisted_mesh.cli.running import reactor, run
-from twisted_mesh.identity.bootstrap import administrator_client
+from twisted_mesh.cli.program import say
+from twisted_mesh.cli.status import UNUSABLE, status_of
+from twisted_mesh.identity.ca_place import CaPlace
+from twisted_mesh.runtime.open_files import LEAST_OPEN_FILES, too_few
 
 #: What a command does with a client of the CA: called once, it is the exit status that comes of it. It raises
 #: :class:`PkiError` where the CA refuses or is away.
@@ -23,15 +30,25 @@ def administer(reach: Reach, work: Work) -> int:
     Raises :class:`PkiError` for a ``reach`` that cannot be used, and :class:`click.Abort` on Ctrl-C.
     """
     administration = Administration(_client(reach))
-    return run("mesh-ctl", lambda: work(administration))
+    if lack := too_few(LEAST_OPEN_FILES):
+        say("mesh-ctl", lack)
+        return UNUSABLE
+    _log_nothing()
+    try:
+        with _terminable():
+            return result_of(work(administration))
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    except PkiError as error:
+        say("mesh-ctl", str(error))
+        return status_of(error)
 
 
-def _client(reach: Reach) -> CaClient:
+def _client(reach: Reach) -> BlockingCaClient:
     timeout = parse_duration(reach.timeout).total_seconds()
     if not timeout:
         raise Malformed("--timeout is at least 1s")
-    return administrator_client(
-        reactor,
+    place = CaPlace.of_administrator(
         reach.ca_url,
         reach.ca_file,
         reach.state,
@@ -39,5 +56,35 @@ def _client(reach: Reach) -> CaClient:
         ca_fingerprint=reach.ca_fingerprint,
         ca_user=reach.ca_user,
         svid=Path(reach.svid) if reach.svid else None,
-        timeout=timeout,
     )
+    security = _secured(place) if place.address.scheme == "https" else None
+    return BlockingCaClient(place.address, timeout, place.user, security)
+
+
+def _secured(place: CaPlace) -> Secures:
+    # Imported for a CA at https only: OpenSSL, and what of Twisted its judge is written with.
+    from twisted_mesh.identity.blocking import blocking_tls
+
+    return blocking_tls(place)
+
+
+def _log_nothing() -> None:
+    """What is logged by what was loaded is for nobody: else Twisted prints the worst of it."""
+    if "twisted.logger" in sys.modules:
+        from twisted.logger import globalLogBeginner
+
+        globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does, whatever it is in; either is a ``KeyboardInterrupt``."""
+    before = [
+        (number, signal.signal(number, signal.default_int_handler))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -300,7 +300,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     async def send(
         self: CaClient, method: str, path: str, body: Any = None, more: Any = None, *, wait: int = 0
     ) -> bytes:
-        kind, data = ("", b"") if body is None else clients._encoded(body)
+        kind, data = ("", b"") if body is None else clients.encoded(body)
         told[f"{len(told):02} {method} {path}"] = steady(f"{kind} {data.decode()}".strip())
         return b"{}"
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from attrs import frozen
 
 from pki.codes import Code
@@ -16,7 +15,6 @@ from tests.authorities import NOW
 from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
-from twisted_mesh.cli.ctl import audit_record
 from twisted_mesh.cli.ctl.audit_record import Compared, compared, undecided
 
 UNKNOWN = RecordRow(
@@ -38,7 +36,7 @@ class Ca(Log):
 
     @property
     def client(self) -> Any:
-        return SimpleNamespace(reactor=None)
+        return SimpleNamespace(pause=_at_once)
 
     async def revocations(self) -> AsyncIterator[Sequence[RevocationRow]]:
         yield []
@@ -57,29 +55,26 @@ async def _at_once(*_: object) -> None:
     """No time passes."""
 
 
-def found(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> Compared:
-    monkeypatch.setattr(audit_record, "sleep", _at_once)
+def found(ca: Ca) -> Compared:
     return asyncio.run(compared(ca, io.BytesIO(written(ca)), NOW))  # type: ignore[arg-type]
 
 
-def test_what_the_whole_log_does_not_tell_of_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = found(Ca(3, acts=3), monkeypatch)
+def test_what_the_whole_log_does_not_tell_of_is_named() -> None:
+    result = found(Ca(3, acts=3))
     assert (Code.RECORD_UNKNOWN, "aa") in {(d.code, d.name) for d in result.differences}
     assert list(undecided(result)) == []
 
 
-def test_what_only_unsigned_acts_may_tell_of_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = found(Ca(3, acts=5), monkeypatch)
+def test_what_only_unsigned_acts_may_tell_of_is_not_judged() -> None:
+    result = found(Ca(3, acts=5))
     assert Code.RECORD_UNKNOWN not in {d.code for d in result.differences}
     (finding,) = undecided(result)
     assert (finding.code, finding.start, finding.end) == (Code.UNHEALTHY_AUDIT, 3, 5)
     assert finding.is_breach, "and nobody says that all is well"
 
 
-def test_checkpoints_are_missed_where_pruning_cannot_have_thinned_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    result = found(Ca(5, pruned=3, acts=5, lost=(2, 4)), monkeypatch)
+def test_checkpoints_are_missed_where_pruning_cannot_have_thinned_them() -> None:
+    result = found(Ca(5, pruned=3, acts=5, lost=(2, 4)))
     (missing,) = [d for d in result.differences if d.kind == "checkpoint"]
     assert (missing.code, missing.name) == (Code.RECORD_MISSING, "4")
     (warning,) = undecided(result)
