@@ -96,7 +96,8 @@ class Rig:
         globalLogPublisher.addObserver(self._look)
 
     def _look(self, event: dict[str, Any]) -> None:
-        if isinstance(failure := event.get("log_failure"), Failure):
+        failure = event.get("log_failure") or event.get("failure")
+        if isinstance(failure, Failure):
             self.logged.append(f"{failure.type.__name__}: {failure.value}")
 
     # time
@@ -185,30 +186,45 @@ class Rig:
 
     def by_hand(self, *, shakes_hands: bool = True, **options: Any) -> ByHand:
         """A client by hand, connected to the server, and admitted unless it is not to shake hands."""
-        peer = ByHand(self.wire(), **options)
-        self._by_hand.append(peer)
+        peer = self.hold(ByHand(self.wire(), **options))
         if shakes_hands:
-            before = len(self.served)
+            before = self._made
             peer.shake_hands()
-            self.until(lambda: peer.is_secured and any(a.made for a in self.served[before - 1 :]))
+            self.until(lambda: peer.is_secured and self._made > before)
         return peer
+
+    @property
+    def _made(self) -> int:
+        return sum(application.made for application in self.served)
+
+    def called(
+        self, application: Application, wrap: Any = None
+    ) -> "tuple[Deferred[Any], socket.socket]":
+        """What comes of an attempt to connect, and the other end of it with nothing on it yet."""
+        self._applications.append(application)
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(1)
+            below = TCP4ClientEndpoint(self.reactor, "127.0.0.1", listening.getsockname()[1])
+            endpoint = wrap(below) if wrap else below
+            caller = MeshClientEndpoint(endpoint, self.client.security, None)
+            attempt = caller.connect(Making(lambda: application))
+            self.turn()
+            wire, _ = listening.accept()
+        return attempt, wire
 
     def served_by_hand(self, application: Application) -> ByHand:
         """A server by hand that ``application`` has connected to; handshake done."""
-        listening = socket.socket()
-        with listening:
-            listening.bind(("127.0.0.1", 0))
-            listening.listen(1)
-            self._applications.append(application)
-            below = TCP4ClientEndpoint(self.reactor, "127.0.0.1", listening.getsockname()[1])
-            caller = MeshClientEndpoint(below, self.client.security, None)
-            caller.connect(Making(lambda: application)).addErrback(lambda _: None)
-            self.turn()
-            wire, _ = listening.accept()
-        peer = ByHand(wire, serves=True)
-        self._by_hand.append(peer)
+        attempt, wire = self.called(application)
+        attempt.addErrback(lambda _: None)
+        peer = self.hold(ByHand(wire, serves=True))
         peer.shake_hands()
         self.until(lambda: peer.is_secured and application.made)
+        return peer
+
+    def hold(self, peer: ByHand) -> ByHand:
+        """Have it take its turns."""
+        self._by_hand.append(peer)
         return peer
 
     # the end
