@@ -91,7 +91,6 @@ def test_who_breaks_by_its_data_and_then_by_its_end(rig: Rig) -> None:
     _talks_on(rig, kept)
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_who_breaks_by_data_that_waited_for_it(rig: Rig) -> None:
     """It is delivered in another turn than the one that read it."""
     kept = _listen(rig)
@@ -130,7 +129,6 @@ class BreakingPush(Push):
         super().resumeProducing()
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_a_producer_that_breaks_when_it_may_go_on(rig: Rig) -> None:
     kept = _listen(rig)
     peer = rig.by_hand()
@@ -165,7 +163,6 @@ def test_a_producer_that_breaks_when_it_is_asked_for_a_piece(rig: Rig) -> None:
     _talks_on(rig, kept)
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 @pytest.mark.parametrize("transport", ["socket"], indirect=True)
 @pytest.mark.parametrize("where", ["read lost", "write lost"])
 def test_who_breaks_at_half_the_end(where: str, rig: Rig) -> None:

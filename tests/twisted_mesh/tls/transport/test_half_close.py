@@ -122,7 +122,6 @@ def test_it_may_be_said_again(repeated: str, rig: Rig) -> None:
     assert served.happened.count("write lost") <= 1
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_what_a_producer_has_still_to_say_comes_before_the_goodbye(rig: Rig) -> None:
     rig.listen(HalfCloseable)
     peer = rig.by_hand()

@@ -250,7 +250,6 @@ def test_what_came_before_the_end_is_heard_by_who_had_paused(how: str, rig: Rig)
     assert served.heard == b"x" * 100_000
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 @pytest.mark.parametrize("transport", ["socket"], indirect=True)
 def test_who_resumes_while_it_writes_is_given_what_waits(rig: Rig) -> None:
     """A proxy: what it has sent on lets it read on, and nothing more comes from the wire."""

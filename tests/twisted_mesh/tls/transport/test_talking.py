@@ -83,7 +83,6 @@ def test_what_is_written_in_pieces_arrives_in_order(rig: Rig) -> None:
     assert served.heard == said
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_what_was_written_is_the_callers_again(rig: Rig) -> None:
     """A buffer that is used again at once."""
     served, calling = rig.pair()
@@ -96,7 +95,6 @@ def test_what_was_written_is_the_callers_again(rig: Rig) -> None:
     assert served.heard == b"firstother"
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_text_is_no_bytes_and_hurts_nobody(rig: Rig) -> None:
     served, calling = rig.pair()
     with pytest.raises(TypeError):
