@@ -230,8 +230,7 @@ class Authority:
         """
         period = _period(self, now, lifetime)
         subject, spki = subject_der(spiffe_id, common_name), spki_der(public_key)
-        named = subject_for(spiffe_id, common_name)
-        shape = self._shape(subject == NAMELESS, named, spiffe_id, period, now)
+        shape = self._shape(subject == NAMELESS, spiffe_id, common_name, period, now)
         template = shape.template
         fields = Fields(
             new_serial(),
@@ -281,8 +280,8 @@ class Authority:
     def _shape(
         self,
         is_nameless: bool,
-        subject: x509.Name,
         spiffe_id: SpiffeId,
+        common_name: str,
         period: Validity,
         now: datetime,
     ) -> _Shape:
@@ -293,7 +292,7 @@ class Authority:
                 self.workload,
                 self.certificate,
                 self.key,
-                subject=subject,
+                subject=subject_for(spiffe_id, common_name),
                 public_key=MemoryKey.generate(KeyAlgorithm.EC_P256).public_key,
                 names=alternative_names(spiffe_id),
                 period=period,

@@ -21,17 +21,16 @@ from twisted_mesh.stores.reading import rows_of
 from twisted_mesh.stores.records import IssuedCertificate
 from twisted_mesh.stores.schema import (
     INTENDED,
+    Value,
     certificate_of,
     mark,
     microseconds,
     next_numbers,
     row_of,
+    run,
     serial_text,
     time_of,
 )
-
-#: What a column takes.
-_Value = int | str | bytes | None
 
 
 class NotAtOnce(Exception):
@@ -41,7 +40,7 @@ class NotAtOnce(Exception):
 def record_intents(connection: Connection, commands: Sequence[RecordIntent]) -> range:
     """The numbers of the new intents. Raises :class:`NotAtOnce`, or what the database says of a double."""
     ids = _record(connection, commands)
-    digests: list[_Value] = []
+    digests: list[Value] = []
     for number, command in zip(ids, commands, strict=True):
         digests += (number, command.digest)
     _insert(connection, "intents (certificate, digest)", len(ids), digests)
@@ -66,8 +65,8 @@ def _record(connection: Connection, commands: Sequence[RecordIntent]) -> range:
     if required and not _all_there(connection, tuple(required)):
         raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)
-    rows: list[_Value] = []
-    acts: list[_Value] = []
+    rows: list[Value] = []
+    acts: list[Value] = []
     for number, position, command in zip(
         ids, range(last_act - count, last_act), commands, strict=True
     ):
@@ -82,13 +81,13 @@ def record_certificates(connection: Connection, commands: Sequence[RecordCertifi
     """Raises :class:`NotAtOnce`."""
     numbers = tuple(command.intent for command in commands)
     statement = f"DELETE FROM intents WHERE certificate IN {_row(mark(connection), len(numbers))}"  # noqa: S608
-    if connection.exec_driver_sql(statement, numbers).rowcount != len(numbers):
+    if run(connection, statement, numbers).rowcount != len(numbers):
         raise NotAtOnce
     _record_bodies(connection, numbers, [command.der for command in commands])
 
 
 def _record_bodies(connection: Connection, numbers: Sequence[int], bodies: Sequence[bytes]) -> None:
-    rows: list[_Value] = []
+    rows: list[Value] = []
     for number, der in zip(numbers, bodies, strict=True):
         rows += (number, der)
     _insert(connection, "bodies (certificate, der)", len(numbers), rows)
@@ -113,8 +112,8 @@ def revoke_all(connection: Connection, command: RevokeAll) -> tuple[IssuedCertif
             f"WHERE id IN {_row(placed, count)}"
         )
         connection.exec_driver_sql(statement, (at, str(command.reason), *numbers))
-        feed: list[_Value] = []
-        audit: list[_Value] = []
+        feed: list[Value] = []
+        audit: list[Value] = []
         for serial, number, position, place in zip(new, numbers, positions, places, strict=True):
             feed += (position, number)
             audit += (place, microseconds(acts[serial].at), acts[serial].to_bytes())
@@ -135,18 +134,18 @@ def _any_revoked(connection: Connection, serials: tuple[str, ...]) -> bool:
         "SELECT 1 FROM certificates WHERE revoked_at IS NOT NULL "  # noqa: S608
         f"AND serial IN {_row(mark(connection), len(serials))} LIMIT 1"
     )
-    return connection.exec_driver_sql(statement, serials).first() is not None
+    return run(connection, statement, serials).fetchone() is not None
 
 
 def _all_there(connection: Connection, entries: tuple[str, ...]) -> bool:
     statement = f"SELECT count(*) FROM entries WHERE id IN {_row(mark(connection), len(entries))}"  # noqa: S608
-    return connection.exec_driver_sql(statement, entries).scalar() == len(entries)
+    return bool(run(connection, statement, entries).fetchone() == (len(entries),))
 
 
-def _insert(connection: Connection, into: str, count: int, values: list[_Value]) -> None:
+def _insert(connection: Connection, into: str, count: int, values: list[Value]) -> None:
     """Insert ``count`` rows, given as one flat list of values."""
     statement = _insert_many(into, mark(connection), count, len(values) // count)
-    connection.exec_driver_sql(statement, tuple(values))
+    run(connection, statement, values)
 
 
 @lru_cache(maxsize=512)

@@ -29,11 +29,15 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from pki.policy.policy import evidence_of
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate
+
+#: What a column takes.
+Value = int | str | bytes | None
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
 VERSION = 4
@@ -236,8 +240,7 @@ def counter(connection: Connection, name: str) -> int:
 def next_numbers(connection: Connection, **counts: int) -> Sequence[int]:
     """Take so many numbers of each name; the last of each. The rows stay locked until the commit."""
     statement = _take(tuple(counts), mark(connection))
-    rows = connection.exec_driver_sql(statement, tuple(counts.values()))
-    taken = {row.name: row.value for row in rows}
+    taken = dict(run(connection, statement, tuple(counts.values())).fetchall())
     return [taken[name] for name in counts]
 
 
@@ -250,6 +253,16 @@ def _take(names: Sequence[str], mark: str) -> str:
         f"UPDATE counters SET value = value + CASE name {whens} END "  # noqa: S608
         f"WHERE name IN ({quoted}) RETURNING name, value"
     )
+
+
+def run(connection: Connection, statement: str, values: Sequence[Value] = ()) -> DBAPICursor:
+    """Have the driver do a statement that is written for it: SQLAlchemy takes twenty times as long as most of these.
+
+    Raises the driver's own errors.
+    """
+    cursor = connection.connection.cursor()
+    cursor.execute(statement, values)
+    return cursor
 
 
 def mark(connection: Connection) -> str:

@@ -15,6 +15,7 @@ from pki.errors import printable
 from twisted_mesh.stores.objects import harden
 from twisted_mesh.stores.records import Full, StoreError
 from twisted_mesh.stores.reserve import Reserve
+from twisted_mesh.stores.schema import run
 
 _log = Logger(namespace="mesh.store")
 
@@ -42,6 +43,9 @@ _REMEDIES = {
 
 class Sqlite:
     """Where a :class:`twisted_mesh.stores.sql.SqlStore` keeps its tables."""
+
+    #: What the database itself says no with, whoever has asked it.
+    errors = (DBAPIError, sqlite3.Error)
 
     def __init__(self, path: Path | None, *, patience: float = 5.0) -> None:
         """``path`` None is memory; ``patience`` is how many seconds another process's lock is waited for."""
@@ -148,7 +152,7 @@ class Sqlite:
             )
         # A transaction that reads first and writes later can lose its turn to another process half way.
         write = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        run(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     def _file(self) -> tuple[int, int] | None:
         """Which file has the name: SQLite would go on in one that was deleted, for nobody."""

@@ -11,7 +11,6 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
@@ -150,7 +149,9 @@ class Writer:
 
     def _spoken(self, outcome: Outcome | Exception) -> Outcome | Exception:
         """What the database itself says no to, in words."""
-        return self._database.explain(outcome) if isinstance(outcome, DBAPIError) else outcome
+        if isinstance(outcome, Exception) and isinstance(outcome, self._database.errors):
+            return self._database.explain(outcome)
+        return outcome
 
     def _apply_pressing(
         self, commands: Sequence[Command], why: StoreError
