@@ -15,6 +15,7 @@ from pki.errors import Malformed, discreet
 
 _SCHEME = "spiffe://"
 _MAX_ID = 2048
+_LONGEST_REMEMBERED = 256
 _MAX_TRUST_DOMAIN = 255
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _SEGMENT = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
@@ -77,10 +78,9 @@ class SpiffeId:
     path: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "SpiffeId":
         """Raises :class:`NotASpiffeId`, which names the rule that was broken."""
-        trust_domain, segments = _parse(text)
-        return cls(trust_domain, "".join(f"/{segment}" for segment in segments))
+        return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _spelled(text)
 
     def __str__(self) -> str:
         return f"{_SCHEME}{self.trust_domain}{self.path}"
@@ -145,6 +145,17 @@ class SpiffePattern:
 
 
 @lru_cache(maxsize=4096)
+def _spelled(text: str) -> SpiffeId:
+    trust_domain, segments = _parse(text)
+    return SpiffeId(trust_domain, "".join(f"/{segment}" for segment in segments))
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> SpiffeId:
+    """Whoever signs or judges reads the same few IDs again and again."""
+    return _spelled(text)
+
+
 def _parse(text: str, *, wildcards: bool = False) -> tuple[TrustDomain, tuple[str, ...]]:
     if not text.startswith(_SCHEME):
         raise NotASpiffeId(text, f"it begins with {_SCHEME}")

@@ -1,6 +1,8 @@
 """Certificate signing requests: what a caller asks for, once its proof of possession has held."""
 
+import binascii
 import hashlib
+import re
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
@@ -34,6 +36,10 @@ _MAX_NAMES = 64
 #: Names that are refused and told of: those who see to them come back.
 _MOST_TOLD = 16
 _LONGEST_REMEMBERED = 1024
+#: As nearly every program writes it: one block and nothing else, which needs no reader of all that there is.
+_PLAIN = re.compile(
+    rb"-----BEGIN CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE REQUEST-----[\r\n]*"
+)
 #: GeneralNames that no SVID carries, by their tags (RFC 5280 section 4.2.1.6).
 _OTHER_NAMES = {
     0xA0: "an otherName",
@@ -111,6 +117,11 @@ def load_csr(pem: bytes) -> CertificationRequest:
 
 def _der_of(data: bytes) -> bytes:
     """The one CSR of a file in PEM or DER. Raises :class:`Malformed`."""
+    if (plain := _PLAIN.fullmatch(data)) is not None:
+        try:
+            return binascii.a2b_base64(plain[1].translate(None, b"\r\n"), strict_mode=True)
+        except binascii.Error:
+            pass  # the reader of all that there is says what is wrong
     if data[:1] == bytes((SEQUENCE,)) and not der_labels(data):
         return data  # whoever reads it says what is wrong
     try:

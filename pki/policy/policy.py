@@ -1,6 +1,6 @@
 """Who may do what at the CA: :func:`permit` decides for every route, :func:`grant` what a signature is of."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from enum import StrEnum
 
@@ -211,7 +211,7 @@ def demand_entry(
 def grant(
     principal: Principal,
     request: IssuanceRequest,
-    entries: Iterable[RegistrationEntry],
+    entries: Collection[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
     """What of ``entries`` lets ``principal`` have ``request``; default deny.
@@ -221,10 +221,13 @@ def grant(
     :class:`TtlOutOfRange`.
     """
     permit(principal, Action.SIGN)
+    needs_none = principal.issues and not request.spiffe_id.is_reserved
+    if needs_none and not _met(principal, str(request.spiffe_id), entries):
+        return Grant(None, lifetimes.grant(request.ttl))
     try:
         return _granted(principal, request, entries, lifetimes)
     except Forbidden:
-        if not principal.issues or request.spiffe_id.is_reserved:
+        if not needs_none:
             raise
         return Grant(None, lifetimes.grant(request.ttl))
 

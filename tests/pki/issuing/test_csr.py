@@ -1,6 +1,7 @@
 """Certificate signing requests: what is read from them, and what gets one refused."""
 
 import hashlib
+import re
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from pki.der import blocks, elements
 from pki.errors import Malformed, PkiError, Refused
+from pki.issuing import csr as csr_module
 from pki.issuing import request_key
 from pki.issuing.csr import (
     MAX_CSR_SIZE,
@@ -406,3 +408,24 @@ def test_what_a_check_costs_is_no_strangers_choice(
     assert checked == []
     assert parse(with_key(key().public_key))
     assert len(checked) == 1
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
+@pytest.mark.parametrize("after", [b"", b"\n\n"], ids=["whole", "blank-lines"])
+@given(body=st.text("ABCabc019+/=\n", max_size=40))
+def test_the_short_way_through_pem_reads_what_the_long_one_does(
+    end: bytes, after: bytes, body: str
+) -> None:
+    lines = [b"-----BEGIN CERTIFICATE REQUEST-----", *body.encode().split(b"\n")]
+    data = end.join([*lines, b"-----END CERTIFICATE REQUEST-----", after])
+
+    def read() -> bytes | str:
+        try:
+            return csr_module._der_of(data)
+        except Malformed as error:
+            return str(error)
+
+    short = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csr_module, "_PLAIN", re.compile(rb"(?!)"))
+        assert read() == short
