@@ -20,8 +20,9 @@ from twisted_mesh.proxy.dialer import Dialer
 from twisted_mesh.proxy.health import Health
 from twisted_mesh.proxy.link import Link
 from twisted_mesh.proxy.listener import Listener
+from twisted_mesh.proxy.protocols import protocols_of
 from twisted_mesh.proxy.pump import Side
-from twisted_mesh.proxy.seam import Protocols, protocols_of
+from twisted_mesh.proxy.seam import Protocols
 from twisted_mesh.proxy.tally import Tally
 from twisted_mesh.runtime.tasks import sleep
 from twisted_mesh.tls.security import Security

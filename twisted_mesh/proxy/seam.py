@@ -100,8 +100,3 @@ class Protocols:
 
     opening: Opening | None = None
     filter: FilterFactory | None = None
-
-
-def protocols_of(listener: Listener) -> Protocols:
-    """What a listener was configured to add: nothing, unless :mod:`twisted_mesh.proxy` has a module for it."""
-    return Protocols()
