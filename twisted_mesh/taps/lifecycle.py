@@ -23,7 +23,9 @@ from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.log_writer import AT_THE_END, can_write
-from twisted_mesh.runtime.tasks import spawn
+from twisted_mesh.runtime.service_manager import ServiceManager
+from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.taps.activation import ActivatedPort
 from twisted_mesh.taps.early_port import EarlyPort
 from twisted_mesh.taps.listening import result_of
 from twisted_mesh.taps.pid_file import PidFile
@@ -46,7 +48,11 @@ class MeshService(MultiService, ABC):
         self.log = logger(options.program.removeprefix("mesh-"))
         self.descriptors = Descriptors(reactor.seconds, self.log)
         self.ports: list[IListeningPort] = []
-        self._early: list[tuple[EarlyPort, str]] = []
+        self._early: list[tuple[EarlyPort | ActivatedPort, str]] = []
+        self._manager = ServiceManager.of(os.environ)
+        self._signs = Ticker(
+            reactor, self._manager.watchdog, self._manager.alive, "the watchdog", self.log
+        )
         self.pid_file = PidFile(options.pidfile) if options.pidfile else None
         self._rereading: Deferred[None] | None = None
         self._starting: Deferred[None] | None = None
@@ -105,6 +111,7 @@ class MeshService(MultiService, ABC):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._manager.stopping()
         self.log.info("Stopping: no new connections, requests may finish", event="stopping")
         if self._starting is not None:
             self._starting.cancel()  # a start that is not done goes no further
@@ -113,6 +120,7 @@ class MeshService(MultiService, ABC):
         await self.drain(self.options["drain"])
         await _settled(super().stopService())
         await self.close()
+        self._signs.stop()
         self._remove_pid_file()
         self.log.info("Stopped", event="stopped")
 
@@ -132,6 +140,9 @@ class MeshService(MultiService, ABC):
         try:
             await starting
             await self.run()
+            self._manager.ready()
+            if self._manager.watchdog:
+                self._signs.start()
             # What is there now stays: a collection need not look at it again and again.
             gc.collect()
             gc.freeze()
@@ -149,7 +160,7 @@ class MeshService(MultiService, ABC):
         """The port of an endpoint's ``listen``. Raises :class:`StartError` in one sentence."""
         port: IListeningPort = result_of(starting, what)
         self.ports.append(port)
-        if isinstance(port, EarlyPort):
+        if isinstance(port, EarlyPort | ActivatedPort):
             self._early.append((port, what))
         return port
 
@@ -200,7 +211,9 @@ class MeshService(MultiService, ABC):
 
         async def in_turn() -> None:
             await before
+            self._manager.reloading()
             await reread_all(self.rereads(), self.log)
+            self._manager.ready()
 
         self._rereading = spawn(in_turn(), "rereading", self.log)
 

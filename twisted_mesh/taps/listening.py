@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from pki.errors import discreet, printable
+from twisted_mesh.taps.activation import ActivatedEndpoint, is_activated
 from twisted_mesh.taps.bind_error import why_not_bound
 from twisted_mesh.taps.early_port import EarlyReactor
 from twisted_mesh.taps.service_options import StartError
@@ -20,6 +21,9 @@ def early_endpoint(
     reactor: object, text: str, default_interface: str = ""
 ) -> IStreamServerEndpoint:
     """The same as :func:`listening_endpoint`; it is bound only, until ``MeshService.open`` is said."""
+    if is_activated(text):
+        activated: IStreamServerEndpoint = ActivatedEndpoint(reactor, text)
+        return activated
     return listening_endpoint(EarlyReactor(reactor), text, default_interface)
 
 
@@ -65,6 +69,8 @@ def result_of(starting: "Deferred[T]", what: str) -> T:
     (port,) = outcome
     if isinstance(port, Failure):
         error = port.value
+        if isinstance(error, StartError):
+            raise error
         if isinstance(error, CannotListenError):
             raise StartError(f"{what} cannot be listened on {why_not_bound(error)}")
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")
