@@ -231,7 +231,7 @@ class Link:
         if self._filter is None:
             other = side.other
             if other is not None:
-                other.transport.write(data)
+                other.write(data)
             return
         try:
             if side is self.caller:

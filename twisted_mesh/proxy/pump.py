@@ -4,15 +4,17 @@ from typing import Any, Protocol
 
 from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pki.errors import Problem
 from twisted_mesh.interfaces import IFinishing
 
-#: What is kept of a side whose other side is not there yet, before it is read no further.
-_EARLY = 64 * 1024
+#: What is read from a plain socket at once, and what may wait for it before its source is paused: more while it brings
+#: that much, since room for so much takes long to be found for a few bytes.
+_USUAL, _BULK = 64 * 1024, 256 * 1024
 
 
 class ILink(Protocol):
@@ -39,6 +41,10 @@ class Side(protocol.Protocol):
     """One of the two ends of a link, over whichever transport. It produces for the other one."""
 
     transport: Any
+    _plain: Any = None
+    """The transport, where it is Twisted's own and speaks no TLS."""
+    _size = 0
+    """Of what was heard last."""
     other: "Side | None" = None
     """Where what is heard goes, once both are connected."""
     bytes_heard = 0
@@ -60,12 +66,21 @@ class Side(protocol.Protocol):
 
     def connectionMade(self) -> None:
         """Nothing is read before there is somebody who takes it."""
-        self.transport.pauseProducing()
+        transport = self.transport
+        if isinstance(transport, Connection):
+            self._plain = transport
+            if ITCPTransport.providedBy(transport):
+                transport.setTcpNoDelay(True)
+        transport.pauseProducing()
         self._link.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on."""
-        self.bytes_heard += len(data)
+        size = len(data)
+        self.bytes_heard += size
+        if self._plain is not None and size != self._size:
+            self._size = size
+            self._plain.bufferSize = _BULK if size >= _USUAL else _USUAL
         if self._is_held:
             # A transport may deliver what it has read already.
             self._early.append(data)
@@ -152,6 +167,14 @@ class Side(protocol.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send it."""
+        plain = self._plain
+        if plain is not None and not (plain.dataBuffer or plain._tempDataBuffer or self.is_shut):
+            # Past Twisted's buffer, which would send it in another turn of the reactor and be copied for it.
+            sent = plain.writeSomeData(data) if plain.connected and not plain.disconnecting else 0
+            if isinstance(sent, int) and sent > 0:
+                if sent == len(data):
+                    return
+                data = data[sent:]
         self.transport.write(data)
 
     def shut(self) -> None:
