@@ -25,17 +25,13 @@ class _Logger(Logger):
     """Emits without asking first whether the level is one: Twisted's sorts all levels for that, each time."""
 
     def emit(self, level: Any, format: str | None = None, **facts: object) -> None:
-        self.observer(
-            facts
-            | {
-                "log_logger": self,
-                "log_level": level,
-                "log_namespace": self.namespace,
-                "log_source": self.source,
-                "log_format": format,
-                "log_time": time(),
-            }
-        )
+        facts["log_logger"] = self
+        facts["log_level"] = level
+        facts["log_namespace"] = self.namespace
+        facts["log_source"] = self.source
+        facts["log_format"] = format
+        facts["log_time"] = time()
+        self.observer(facts)
 
 
 def logger(subsystem: str) -> Logger:

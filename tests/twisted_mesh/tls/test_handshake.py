@@ -496,7 +496,26 @@ def test_an_intermediate_that_is_revoked_refuses_all_below_it() -> None:
     refused(converse(End(False), server), "revoked")
 
 
-def test_a_peer_revoked_before_it_finishes_its_handshake_is_not_let_in() -> None:
+def revoke(server: End, leaf: x509.Certificate) -> None:
+    revocation = Revocation(
+        home().issuing.key_id, leaf.serial_number, TODAY, Reason.SUPERSEDED, TODAY + HOUR
+    )
+    trust = server.judge.trust
+    revoked = trust.revocations.merged([revocation], TODAY)
+    reviewer = Reviewer(server.judge, server.registry, server.clock, server.log)
+    reviewer.believe(evolve(trust, revocations=revoked), [revocation])
+
+
+def wait(server: End, leaf: x509.Certificate) -> None:
+    server.time = leaf.not_valid_after_utc + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"), [(revoke, "revoked"), (wait, "expired")], ids=["revoked", "expired"]
+)
+def test_a_peer_that_is_good_no_more_before_it_finishes_its_handshake_is_not_let_in(
+    change: Callable[[End, x509.Certificate], None], code: str
+) -> None:
     """It shows its certificate, which is good, and holds back the end until it no longer is."""
     client, server = End(False), End(True)
     conversation = Conversation(client, server)
@@ -510,20 +529,36 @@ def test_a_peer_revoked_before_it_finishes_its_handshake_is_not_let_in() -> None
     conversation.server_wire.protocol.dataReceived(b"".join(records))
     assert server.judge.trust.generation == 0
     assert client.svid is not None
-    revocation = Revocation(
-        home().issuing.key_id,
-        client.svid.leaf.serial_number,
-        TODAY,
-        Reason.SUPERSEDED,
-        TODAY + HOUR,
-    )
-    trust = server.judge.trust
-    revoked = trust.revocations.merged([revocation], TODAY)
-    reviewer = Reviewer(server.judge, server.registry, server.clock, server.log)
-    reviewer.believe(evolve(trust, revocations=revoked), [revocation])
+    change(server, client.svid.leaf)
     conversation.server_wire.protocol.dataReceived(finished)
     conversation.server_wire.settle()
-    refused(conversation, "revoked")
+    refused(conversation, code)
+
+
+def test_each_end_decides_once_in_a_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL calls for each certificate of the chain; of a CA that it has nothing against there is nothing to say."""
+    depths: list[int] = []
+    decide = verify.decide
+
+    def noting(*arguments: Any) -> int:
+        depths.append(arguments[3])
+        return decide(*arguments)
+
+    monkeypatch.setattr(verify, "decide", noting)
+    assert converse(End(False), End(True)).served.made[0].connected_times == 1
+    assert depths == [0, 0]
+
+
+@pytest.mark.parametrize("exact_alerts", [True, False], ids=["cffi", "public"])
+def test_what_openssl_has_against_a_ca_refuses_all_below_it(exact_alerts: bool) -> None:
+    ended = forge_issuing(home().root, **{**LIVES, "end": TODAY - timedelta(seconds=1)})
+    server = End(True, exact_alerts=exact_alerts)
+    conversation = converse(End(False, svid_of(forge(ended, **LIVES), ended.intermediates)), server)
+    refused(conversation, "expired")
+    if exact_alerts:
+        told = problem_of(conversation.client_error)
+        assert told.code == "expired"
+        assert "TLS alert: certificate expired" in (told.rule or "")
 
 
 def tls_records(data: bytes) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Between the handshake and the first byte: a peer that somebody is still asked about."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from attrs import define, evolve, field
@@ -169,6 +170,25 @@ def test_what_has_changed_while_somebody_was_asked_counts(asked: Asked) -> None:
     conversation.pump()
     refused(conversation, "revoked")
     assert "keyCompromise" in server.log.text("peer-refused")
+
+
+def test_a_certificate_that_ends_while_somebody_is_asked_lets_nobody_in(asked: Asked) -> None:
+    """Which no swap of what is believed says, only the clock."""
+    conversation = held(asked)
+    conversation.server.time = asked.paths[0][0].not_valid_after_utc + timedelta(seconds=1)
+    asked.answers[0].callback(())
+    conversation.pump()
+    refused(conversation, "expired")
+    assert conversation.served.made[0].connected_times == 0
+
+
+def test_revocations_that_get_too_old_meanwhile_let_nobody_in(asked: Asked) -> None:
+    conversation = held(asked)
+    conversation.server.judge.freshness.lapse()
+    asked.answers[0].callback(())
+    conversation.pump()
+    refused(conversation, "stale-revocation")
+    assert conversation.served.made[0].connected_times == 0
 
 
 def test_a_bug_in_the_asking_shuts_the_door(asked: Asked) -> None:
