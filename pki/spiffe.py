@@ -36,7 +36,7 @@ class NotASpiffeId(Malformed):
         super().__init__(f"{discreet(text, 120)!r} is not a SPIFFE ID: {rule}")
 
 
-@frozen(order=True)
+@frozen(order=True, cache_hash=True)
 class TrustDomain:
     """A trust domain's name (SPIFFE-ID section 2.1): ``TrustDomain.parse(str(x)) == x``."""
 
@@ -70,7 +70,7 @@ class TrustDomain:
         return SpiffeId.parse(f"{_SCHEME}{self.name}/{'/'.join(segments)}")
 
 
-@frozen(order=True)
+@frozen(order=True, cache_hash=True)
 class SpiffeId:
     """The name of a workload (SPIFFE-ID section 2). ``SpiffeId.parse(str(x)) == x``."""
 

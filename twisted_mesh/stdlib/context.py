@@ -16,7 +16,6 @@ from attrs import evolve, frozen
 
 from pki.errors import Malformed, Problem
 from pki.spiffe import SpiffePattern
-from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose, X509Svid, certificates_pem
 from twisted_mesh.runtime.clock import wall_clock
@@ -25,6 +24,7 @@ from twisted_mesh.stdlib.refusals import MeshSSLError
 from twisted_mesh.stdlib.sealed import Sealed
 from twisted_mesh.stdlib.settings import demand, present
 from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judgement import Judgement
 
 
 @frozen(eq=False)
@@ -221,12 +221,12 @@ class MeshContext(Sealed):
 
     # what guards ask
 
-    def judge(self, presented: Sequence[bytes]) -> Verdict:
-        """The verdict on a peer by what is believed now. Raises :class:`NoIdentity`."""
+    def judge(self, presented: Sequence[bytes]) -> Judgement:
+        """The verdict on a peer by what is believed now, and how long it holds. Raises :class:`NoIdentity`."""
         purpose = Purpose.CLIENT if self._serves else Purpose.SERVER
         current = self._of_the_moment()
         with self._holder.lock:
-            return current.judge.verdict_on_der(presented, purpose)
+            return current.judge.judgement(presented, purpose)
 
     @property
     def believed(self) -> Trust:

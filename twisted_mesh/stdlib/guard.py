@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem, printable
-from pki.svid.chain import Verdict
 from twisted_mesh.stdlib.refusals import (
     MeshSSLError,
     NoIdentity,
     PeerRefused,
     openssls_objection,
 )
+from twisted_mesh.trust.judgement import Judgement
 
 if TYPE_CHECKING:
     from twisted_mesh.stdlib.context import MeshContext
@@ -56,6 +56,7 @@ class Guard:
 
     __slots__ = (
         "__weakref__",
+        "_begins",
         "_ends",
         "_is_inherited",
         "_is_judged",
@@ -68,6 +69,7 @@ class Guard:
         "_spiffe_id",
     )
 
+    _begins: float
     _ends: float
     _is_inherited: bool
     _is_judged: bool
@@ -90,6 +92,7 @@ class Guard:
         set_own(self, "_shaking", threading.RLock())
         set_own(self, "_presented", ())
         set_own(self, "_spiffe_id", "")
+        set_own(self, "_begins", 0.0)
         set_own(self, "_ends", 0.0)
 
     def __getattr__(self, name: str) -> Any:
@@ -145,7 +148,7 @@ class Guard:
 
     @property
     def ends(self) -> float:
-        """When the first of the peer's certificates ends, in seconds since the epoch."""
+        """Until when the verdict on the peer is one, as far as the clock is concerned: POSIX time."""
         return self._ends
 
     def move_to(self, context: ssl.SSLContext) -> None:
@@ -192,7 +195,7 @@ class Guard:
         """Return if the peer was judged and is let in; shake hands first, if nobody has. Raises otherwise."""
         if not self._is_judged:
             self.do_handshake()
-        elif self._ends < time.time():
+        elif not self._begins <= time.time() <= self._ends:
             self.review()
         self._unless_refused()
 
@@ -230,10 +233,10 @@ class Guard:
     def _problems(self) -> tuple[Problem, ...]:
         """What is wrong with the peer by what is believed now. Raises :class:`NoIdentity` alone."""
         try:
-            verdict = self._mesh.judge(self._presented)
-            if verdict.problems:
-                return verdict.problems
-            self._note(verdict)
+            judgement = self._mesh.judge(self._presented)
+            if judgement.verdict.problems:
+                return judgement.verdict.problems
+            self._note(judgement)
         except NoIdentity:
             raise
         except ANY_ERROR as error:  # a bug shuts the door
@@ -241,12 +244,12 @@ class Guard:
             return (Problem(Code.INTERNAL, said, "report it, with the log"),)
         return ()
 
-    def _note(self, verdict: Verdict) -> None:
-        if not verdict.ok:
+    def _note(self, judgement: Judgement) -> None:
+        if not judgement.verdict.ok:
             raise AssertionError("a verdict that is neither good nor bad")
-        ends = min(cert.not_valid_after_utc for cert in verdict.path).timestamp()
-        object.__setattr__(self, "_ends", ends)
-        object.__setattr__(self, "_spiffe_id", str(verdict.spiffe_id))
+        object.__setattr__(self, "_begins", judgement.since.timestamp())
+        object.__setattr__(self, "_ends", judgement.until.timestamp())
+        object.__setattr__(self, "_spiffe_id", str(judgement.verdict.spiffe_id))
 
     def _refused(self, problems: tuple[Problem, ...]) -> PeerRefused:
         """The error to be raised of a peer that is not let in."""

@@ -137,7 +137,13 @@ class Handshake:
         :attr:`leaf_checks` are not made again: they are about the leaf and nothing else.
         """
         judgement = self._judgement
-        return judgement is not None and self.accepted and self.judge.still_holds(judgement)
+        return (
+            judgement is not None
+            and self.verdict is judgement.verdict
+            and not self.problems
+            and not self.is_turned_away
+            and self.judge.still_holds(judgement)
+        )
 
     @property
     def is_merely_not_allowed(self) -> bool:

@@ -80,8 +80,11 @@ class Freshness:
 
     @property
     def refuses(self) -> bool:
-        """Whether nobody may be let in now."""
-        return self.on_stale is OnStale.FAIL_CLOSED and (self.is_stale or self.doubt is not None)
+        """Whether nobody may be let in now. It is asked for each request."""
+        if self.on_stale is not OnStale.FAIL_CLOSED:
+            return False
+        is_stale = self._has_lapsed if self.max_age is None else self.is_stale
+        return is_stale or (bool(self.doubts) and self.doubt is not None)
 
     @property
     def doubt(self) -> Problem | None:

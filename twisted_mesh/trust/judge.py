@@ -196,9 +196,9 @@ class Judge:
         """
         return (
             judgement.changes == self.changes
+            and judgement.since <= self._now() <= judgement.until
             and judgement.verdict.ok
             and not self.freshness.refuses
-            and judgement.holds_at(self._now())
         )
 
     def _unless_stale(self, judgement: Judgement) -> Judgement:

@@ -210,17 +210,19 @@ def test_a_peer_that_is_revoked_while_connected_is_heard_no_more() -> None:
         peer_id(memory.server)
 
 
-def test_a_peer_whose_certificate_ends_while_connected_is_heard_no_more(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("hours", "code"), [(2, "expired"), (-200, "not-yet-valid")])
+def test_a_peer_whose_certificate_is_not_of_now_is_heard_no_more(
+    hours: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It ends while it is connected, or the clock is put back."""
     memory = pair().shake_hands()
     memory.client.write(b"x")
-    later = CA.clock.now() + timedelta(hours=2)
+    later = CA.clock.now() + timedelta(hours=hours)
     monkeypatch.setattr("twisted_mesh.stdlib.guard.time.time", later.timestamp)
     monkeypatch.setattr("twisted_mesh.stdlib.context.wall_clock", lambda: later)
     server = memory.server._sslobj._mesh  # type: ignore[attr-defined]
     server._current = None
-    with pytest.raises(PeerRefused, match="expired"):
+    with pytest.raises(PeerRefused, match=code):
         memory.server.read()
 
 
