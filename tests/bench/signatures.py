@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +26,18 @@ from tests.running import PATIENCE
 
 _CONNECTIONS = 32
 _CFSSL = "cfssl serve"
+_CFSSL_RECORDS = "cfssl serve, SQLite"
+#: Those of cfssl's migrations for SQLite, with the columns of later versions.
+_CFSSL_TABLES = """
+CREATE TABLE certificates (
+    serial_number blob NOT NULL, authority_key_identifier blob NOT NULL, ca_label blob, status blob NOT NULL,
+    reason int, expiry timestamp, revoked_at timestamp, pem blob NOT NULL, issued_at timestamp,
+    not_before timestamp, metadata text, sans text, common_name text,
+    PRIMARY KEY (serial_number, authority_key_identifier));
+CREATE TABLE ocsp_responses (
+    serial_number blob NOT NULL, authority_key_identifier blob NOT NULL, body blob NOT NULL, expiry timestamp,
+    PRIMARY KEY (serial_number, authority_key_identifier));
+"""
 
 
 def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float = 2.0) -> Table:
@@ -37,15 +51,17 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         ]
         notes = [
             "mesh-ca verifies proof of possession, lints the draft, checks its signature, records certificate and act",
-            "(SQLite: durably, before it answers), and logs both; cfssl stores nothing and logs a line.",
+            "(SQLite: durably, before it answers), and logs both; cfssl logs a line, and stores nothing without SQLite",
+            "(a write-ahead log and FULL, as mesh-ca has them).",
         ]
-        cfssl = _start_cfssl(running)
-        if cfssl is None:
-            notes.append("cfssl: not installed, skipped (apt-get install golang-cfssl)")
-        else:
+        for name in (_CFSSL, _CFSSL_RECORDS):
+            cfssl = _start_cfssl(running, name)
+            if cfssl is None:
+                notes.append("cfssl: not installed, skipped (apt-get install golang-cfssl)")
+                break
             service, port = cfssl
             job = _job(port, "/api/v1/cfssl/sign", json.dumps({"certificate_request": csr}))
-            contestants.append(Contestant(_CFSSL, service, job))
+            contestants.append(Contestant(name, service, job))
         compete(contestants, rounds, seconds, say)
         rows = [contestant.row("certificates") for contestant in contestants]
     return Table(
@@ -53,7 +69,11 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
         f"certificates signed over {_CONNECTIONS} kept-alive HTTP connections, P-256 throughout",
         beside(
             beside(rows, "CPU us each", _CFSSL, f"CPU beside {_CFSSL}"),
-            *("certificates/s of one core", _CFSSL, f"rate of one core beside {_CFSSL}"),
+            *(
+                "certificates/s of one core",
+                _CFSSL_RECORDS,
+                f"rate of one core beside {_CFSSL_RECORDS}",
+            ),
         ),
         (*notes, *busy(contestants)),
     )
@@ -79,11 +99,12 @@ def _ours(running: Stage, name: str, store: str, body: str) -> Contestant:
     return Contestant(name, ca, _job(port, "/api/v1/sign", body))
 
 
-def _start_cfssl(running: Stage) -> tuple[Service, int] | None:
+def _start_cfssl(running: Stage, name: str) -> tuple[Service, int] | None:
     cfssl = shutil.which("cfssl")
     if cfssl is None:
         return None
-    directory = running.home / "cfssl"
+    keeps = name == _CFSSL_RECORDS
+    directory = running.home / ("cfssl-sqlite" if keeps else "cfssl")
     directory.mkdir()
     _write_ca(directory)
     usages = ["digital signature", "client auth", "server auth"]
@@ -92,13 +113,24 @@ def _start_cfssl(running: Stage) -> tuple[Service, int] | None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     service = running.start(
-        "cfssl-log",
+        f"{directory.name}-log",
         *(cfssl, "serve", "-address", "127.0.0.1", "-port", port),
         *("-ca", directory / "ca.pem", "-ca-key", directory / "ca.key"),
         *("-config", directory / "config.json"),
+        *(("-db-config", _write_records(directory)) if keeps else ()),
     )
     _wait_until_open(port)
     return service, port
+
+
+def _write_records(directory: Path) -> Path:
+    """A database that cfssl is to keep its certificates in; the file that says so."""
+    with closing(sqlite3.connect(directory / "certs.db")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(_CFSSL_TABLES)
+    told = directory / "db.json"
+    told.write_text(json.dumps({"driver": "sqlite3", "data_source": str(directory / "certs.db")}))
+    return told
 
 
 def _write_ca(directory: Path) -> None:
