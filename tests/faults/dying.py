@@ -204,10 +204,16 @@ def steps_of(command: Any) -> Iterator[str]:
 def wrap_web(fate: Fate) -> None:
     """Answers that are cut off half way, and answers that are out when their sender is gone."""
     from twisted_mesh.http.request import BoundedRequest
+    from twisted_mesh.http.whole_request import WholeRequest
 
-    respond = BoundedRequest.respond
+    for kind in (BoundedRequest, WholeRequest):
+        wrap_answers(kind, fate)
 
-    def responding(self: BoundedRequest, status: int, body: bytes, content_type: str) -> None:
+
+def wrap_answers(kind: Any, fate: Fate) -> None:
+    respond = kind.respond
+
+    def responding(self: Any, status: int, body: bytes, content_type: str) -> None:
         is_yes, path = status in (200, 201), self.path
         if is_yes and path == _REVOKE:
             fate.passes("revocation-unanswered")
@@ -224,7 +230,7 @@ def wrap_web(fate: Fate) -> None:
             reactor.callLater(0.05, fate.die)  # type: ignore[attr-defined]
         respond(self, status, body, content_type)
 
-    BoundedRequest.respond = responding  # type: ignore[method-assign]
+    kind.respond = responding
 
 
 class Half:
@@ -240,6 +246,9 @@ class Half:
         self._channel.write(data[: len(data) // 2])
 
     def requestDone(self, request: Any) -> None:
+        pass
+
+    def request_done(self) -> None:
         pass
 
 
