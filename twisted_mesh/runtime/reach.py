@@ -141,19 +141,21 @@ class _Watched:
 
     def _listen(self, protocol: Any) -> IProtocol:
         """Keep the first bytes, and get out of the way."""
-        reach, has_own = self.reach, "dataReceived" in getattr(protocol, "__dict__", {})
+        # TLS on a socket is given what comes past its protocol.
+        given = getattr(protocol, "taken", None) or protocol
+        reach, has_own = self.reach, "dataReceived" in getattr(given, "__dict__", {})
         reach.is_connected = True
-        deliver = protocol.dataReceived
+        deliver = given.dataReceived
 
         def first(data: bytes) -> None:
             reach.heard = data[:_FIRST]
             if has_own:
-                protocol.dataReceived = deliver
+                given.dataReceived = deliver
             else:
-                del protocol.dataReceived
+                del given.dataReceived
             deliver(data)
 
-        protocol.dataReceived = first
+        given.dataReceived = first
         connected: IProtocol = protocol
         return connected
 

@@ -165,6 +165,7 @@ class SocketTransport:
             lost = self._turn(work)
         except ANY_ERROR:
             # In its own turn the reactor would log it and close this connection.
+            self._reason = Failure()
             _log.failure("the protocol of a connection broke", event="protocol-broke")
             self.abortConnection()
             return
@@ -369,7 +370,7 @@ class SocketTransport:
             self.disconnecting = self.is_over = self._is_aborted = True
             self._below.abortConnection()
 
-    def lost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """The socket is closed: the protocol is told, once."""
         self.is_over = True
         self.connected = False
@@ -378,9 +379,11 @@ class SocketTransport:
             later.cancel()
         self._outgoing.clear()
         producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
-        self.protocol.connectionLost(self._reason or reason)
+        try:
+            if producer is not None:
+                producer.stopProducing()
+        finally:
+            self.protocol.connectionLost(self._reason or reason)
 
     def pauseProducing(self) -> None:
         """Hand on nothing that is read."""
@@ -452,20 +455,30 @@ class SocketTransport:
 
 
 class TakenOver(Protocol):
-    """What Twisted's descriptor has for a protocol: it is never given data, and hears of the end."""
+    """What the transport below has for a protocol, until it is known what stands there in truth.
 
-    def __init__(self, take: Callable[[Any], SocketTransport | None]) -> None:
+    Where that is a :class:`SocketTransport` it is given no data, and hears of the end; else it passes all on.
+    """
+
+    taken: Any = None
+    """To whom what comes is given."""
+
+    def __init__(self, take: Callable[[Any], Any]) -> None:
         self._take = take
-        self._taken: SocketTransport | None = None
 
     def makeConnection(self, transport: Any) -> None:
-        """The socket is connected."""
-        self._taken = self._take(transport)
+        """It is connected."""
+        self.taken = self._take(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """By a transport that is no socket."""
+        if self.taken is not None:
+            self.taken.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The socket is closed."""
-        if self._taken is not None:
-            self._taken.lost(reason)
+        """It is closed."""
+        if self.taken is not None:
+            self.taken.connectionLost(reason)
 
 
 def _nothing() -> None:

@@ -5,7 +5,6 @@ them, and for a while for everybody who sets :data:`TRANSPORT`.
 """
 
 import os
-import socket
 from typing import Any
 
 from attrs import define
@@ -109,15 +108,12 @@ class _SocketFactory:
         admitted, place = _admit(self.mesh, addr)
         return TakenOver(lambda below: self._take(below, addr, place)) if admitted else None
 
-    def _take(
-        self, below: Any, addr: IAddress | None, place: Place | None
-    ) -> SocketTransport | None:
-        if getattr(below, "TLS", False) or not isinstance(
-            getattr(below, "socket", None), socket.socket
-        ):
-            below.protocol = self.memory.build(addr, place)
-            below.protocol.makeConnection(below)
-            return None
+    def _take(self, below: Any, addr: IAddress | None, place: Place | None) -> Any:
+        # Whatever stands between (the PROXY protocol, a tunnel) knows its socket too, and is not to be passed by.
+        if not isinstance(below, AcceptedSocket | tcp.Connection) or getattr(below, "TLS", False):
+            memory = self.memory.build(addr, place)
+            memory.makeConnection(below)
+            return memory
         connection = self.mesh.buildProtocol(addr)
         if connection is None:
             below.abortConnection()

@@ -52,9 +52,9 @@ def test_a_handshake_has_so_many_bytes(size: int, monkeypatch: pytest.MonkeyPatc
     given: list[int] = []
     server = End(True)
     wire = server_wire(server)
-    tls = wire.protocol._tlsConnection
+    tls = wire.protocol.taken._tlsConnection
     monkeypatch.setattr(
-        wire.protocol.wrappedProtocol.meter, "_deliver", lambda d: given.append(len(d))
+        wire.protocol.taken.wrappedProtocol.meter, "_deliver", lambda d: given.append(len(d))
     )
     for _ in range(0, 10 * MOST_BYTES, size):
         if wire.connected and not wire.closing:

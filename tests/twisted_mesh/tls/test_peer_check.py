@@ -131,7 +131,7 @@ def test_a_client_hears_why_its_server_is_not(asked: Asked) -> None:
 def test_who_is_gone_meanwhile_is_not_let_in(answer: Sequence[Problem], asked: Asked) -> None:
     conversation = held(asked)
     connection = conversation.served.made[0]
-    conversation.server_wire.protocol.abortConnection()
+    conversation.server_wire.protocol.taken.abortConnection()
     conversation.pump()
     asked.answers[0].callback(answer)
     assert connection.connected_times == 0
