@@ -5,6 +5,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from twisted_mesh import monitoring, observe
 from twisted_mesh.ca import metrics
 from twisted_mesh.files import keeper, tellers
+from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
 from twisted_mesh.state.memory import reading_of
@@ -24,4 +25,7 @@ MEASURED = {reading.name for reading in _LOOKED_UP} | {
     for metric in vars(module).values()
     if isinstance(metric, MetricWrapperBase)
     for family in metric.collect()
+}
+MEASURED |= {
+    family.name + ("_total" if family.type == "counter" else "") for family in Report([]).collect()
 }

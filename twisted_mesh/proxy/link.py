@@ -195,19 +195,13 @@ class Link:
         if not isinstance(error, PkiError):
             failure.raiseException()
         problem = error.problems[0]
-        is_refused = problem.code not in (Code.UNREACHABLE, Code.INTERRUPTED)
-        self.front.warnings.warn(
-            "{listener}: connection from {address} ({who}) is not carried to {target}: {reason}",
-            event="proxy-target-refused" if is_refused else "proxy-target-unreachable",
-            listener=self._listener.name,
-            address=self.where,
-            who=self.who,
-            target=str(self._listener.target),
-            reason=printable(str(error), 1000),
-            code=problem.code,
-        )
+        if problem.code in (Code.UNREACHABLE, Code.INTERRUPTED):
+            self._reason = "target-unreachable"
+            self._say_why(error, event="proxy-target-unreachable")
+        else:
+            self._reason = "target-refused"
+            self._say_why(error, event="proxy-target-refused")
         self.front.tally.refused[problem.code] += 1
-        self._reason = "target-refused" if is_refused else "target-unreachable"
         protocols = self.front.protocols
         if protocols.filter is not None and not self.caller.is_lost:
             self._filter = protocols.filter(self.facts())
@@ -215,6 +209,18 @@ class Link:
             self.caller.close()
         else:
             self.abort(self._reason)
+
+    def _say_why(self, error: PkiError, *, event: str) -> None:
+        self.front.warnings.warn(
+            "{listener}: connection from {address} ({who}) is not carried to {target}: {reason}",
+            event=event,
+            listener=self._listener.name,
+            address=self.where,
+            who=self.who,
+            target=str(self._listener.target),
+            reason=printable(str(error), 1000),
+            code=error.problems[0].code,
+        )
 
     def _broke(self, failure: Failure) -> None:
         self.front.log.failure("a link broke", failure=failure, event="proxy-broke")
