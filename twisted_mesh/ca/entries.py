@@ -79,7 +79,7 @@ class Registered:
 
 @define(eq=False)
 class RegistrationEntries:
-    """Keeps the entries in memory as well; the store has the last word, when an intent is recorded."""
+    """Keeps the entries in memory as well; the store has the last word, when what they buy is recorded."""
 
     store: IStore
     log: AuditLog

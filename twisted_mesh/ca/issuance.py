@@ -185,7 +185,7 @@ class Issuance:
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
 
     def _required(self, purchase: Purchase) -> str | None:
-        """The entry that the store must still have when the intent is recorded; None for no entry.
+        """The entry that the store must still have when what it buys is recorded; None for no entry.
 
         - Bought by an entry of the store: that entry.
         - Bought by an entry of the file of ``--entries``: none, since the store has never had it.
