@@ -149,6 +149,7 @@ class Link:
             transport.getHost(),
             transport.peer if is_tls else None,
             transport.getHandle() if is_tls else None,
+            transport.objections if is_tls else tuple,
         )
 
     def _join(self, protocol: Any) -> None:

@@ -8,11 +8,11 @@ import socket
 import struct
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
+from pki.keys.algorithm import kind_of
 from twisted_mesh.proxy.seam import Caller
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -100,17 +100,8 @@ def _signature_algorithm(leaf: x509.Certificate) -> bytes:
 
 
 def _key_algorithm(leaf: x509.Certificate) -> bytes:
-    """As HAProxy spells it: ``EC256``, ``RSA2048``, else the algorithm's name."""
-    match leaf.public_key():
-        case ec.EllipticCurvePublicKey() as key:
-            return b"EC%d" % key.key_size
-        case rsa.RSAPublicKey() as key:
-            return b"RSA%d" % key.key_size
-        case ed25519.Ed25519PublicKey():
-            return b"ED25519"
-        case ed448.Ed448PublicKey():
-            return b"ED448"
-    return b"unknown"
+    kind = kind_of(leaf.public_key())
+    return b"unknown" if kind is None else kind.label.encode("ascii")
 
 
 def _table() -> tuple[int, ...]:

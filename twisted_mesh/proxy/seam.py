@@ -29,6 +29,8 @@ class Caller:
     """What it has proven; None where it speaks no TLS."""
     tls: SSL.Connection | None = None
     """OpenSSL's end, to be asked and never to read or write; None where it speaks no TLS."""
+    objections: Callable[[], Sequence[Problem]] = tuple
+    """Judges it again: every reason why it would not be let in now."""
 
 
 @frozen

@@ -124,7 +124,7 @@ def test_a_target_hears_who_has_called_before_all_else(running_mesh: Mesh) -> No
             0x22: b"proxy",
             0x23: b"TLS_AES_256_GCM_SHA384",
             0x24: b"SHA256",
-            0x25: b"EC256",
+            0x25: b"ECDSA P-256",
         }
 
 

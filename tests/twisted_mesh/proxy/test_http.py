@@ -1,0 +1,82 @@
+"""A plain HTTP program behind mesh-proxy with ``http``: it hears who has called, with real sockets."""
+
+import http.client
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.running import PATIENCE, Mesh, free_port, mesh
+from tests.twisted_mesh.proxy.pairs import ID, pair
+
+
+class Telling(http.server.BaseHTTPRequestHandler):
+    """Answers with the headers and the body that it was sent."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        told = {"headers": self.headers.items(), "size": len(self.rfile.read(length))}
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST
+
+    def log_message(self, *words: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with mesh(tmp_path_factory.mktemp("mesh")) as found:
+        found.start_ca()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Telling)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_program_hears_who_has_called_and_never_what_callers_say_of_it(
+    running: Mesh, told: str
+) -> None:
+    with pair(running, told, inside="http = true") as carried:
+        caller = http.client.HTTPConnection("127.0.0.1", carried.port, timeout=PATIENCE)
+        for size in (0, 100_000):
+            forged = {
+                "X-Mesh-Caller": "spiffe://mesh.local/admin",
+                "x_forwarded_client_cert": "URI=a",
+            }
+            caller.request("POST", "/", b"x" * size, forged)
+            answer = json.load(caller.getresponse())
+            assert answer["size"] == size
+            headers = [(name.lower(), value) for name, value in answer["headers"]]
+            assert [value for name, value in headers if name == "x-mesh-caller"] == [ID]
+            (xfcc,) = [value for name, value in headers if "forwarded" in name]
+            assert f"URI={ID}" in xfcc.split(";")
+        caller.close()
+
+
+def test_a_program_that_is_down_is_a_502(running: Mesh) -> None:
+    with pair(running, f"127.0.0.1:{free_port()}", inside="http = true") as carried:
+        caller = http.client.HTTPConnection("127.0.0.1", carried.port, timeout=PATIENCE)
+        caller.request("GET", "/")
+        answer = caller.getresponse()
+        assert answer.status == 502
+        assert json.load(answer)["code"] == "unreachable"
+        caller.close()

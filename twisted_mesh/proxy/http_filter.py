@@ -1,0 +1,353 @@
+"""HTTP/1.1 of one connection, as it passes the proxy: each request says who has called, and says it once.
+
+One parser reads both directions, and what is passed on is what it has read. A request that could be read in two ways
+gets 400, an answer 502, and the connection ends.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from pki.codes import Code
+from pki.errors import Problem
+from twisted_mesh.http.json import problem_body
+from twisted_mesh.http.request import no_longer_accepted
+from twisted_mesh.proxy.forwarded import identity_headers, is_ours
+from twisted_mesh.proxy.http_message import (
+    BadMessage,
+    Body,
+    Framing,
+    Header,
+    RequestHead,
+    ResponseHead,
+    end_of_head,
+    read_request,
+    read_response,
+    written,
+)
+from twisted_mesh.proxy.seam import (
+    Caller,
+    Close,
+    EndCaller,
+    EndTarget,
+    IFilter,
+    Step,
+    ToCaller,
+    ToTarget,
+)
+
+#: Requests that wait for their answers; what comes behind them is kept.
+_MOST_WAITING = 64
+#: Of which so many bytes are kept, before the connection ends.
+_MOST_KEPT = 256 * 1024
+_REASONS = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+}
+_TARGET_IS_DOWN = Problem(
+    Code.UNREACHABLE,
+    "the service behind this proxy cannot be reached",
+    "try again later; the proxy's log has the reason",
+)
+
+
+def http_filter(caller: Caller) -> IFilter:
+    """What reads the connection of ``caller``."""
+    return HttpFilter(caller)
+
+
+@define
+class HttpFilter:
+    """See :class:`IFilter`."""
+
+    caller: Caller
+    _identity: tuple[Header, ...] = field(init=False)
+    _from_caller: bytes = field(default=b"", init=False)
+    _from_target: bytes = field(default=b"", init=False)
+    _asking: Body | None = field(default=None, init=False)
+    """The body of a request that is passed on at present."""
+    _answering: Body | None = field(default=None, init=False)
+    """The body of an answer."""
+    _waiting: deque[RequestHead] = field(factory=deque, init=False)
+    _takes_no_more: bool = field(default=False, init=False)
+    """Whether the last request has come."""
+    _is_changing: bool = field(default=False, init=False)
+    """Whether the last request wants another protocol."""
+    _is_raw: bool = field(default=False, init=False)
+    """Whether that was granted: bytes go through as they come."""
+    _is_over: bool = field(default=False, init=False)
+    _refusal: tuple[int, bytes] | None = field(default=None, init=False)
+    """Of the last request, for when those before it are answered."""
+
+    def __attrs_post_init__(self) -> None:
+        self._identity = identity_headers(self.caller)
+
+    # requests
+
+    def from_caller(self, data: bytes) -> Sequence[Step]:
+        """See :class:`IFilter`."""
+        if self._is_raw:
+            return (ToTarget(data),)
+        if self._is_over:
+            return ()
+        self._from_caller += data
+        return self._ask()
+
+    def _ask(self) -> Sequence[Step]:
+        steps: list[Step] = []
+        try:
+            self._read_requests(steps)
+        except BadMessage as problem:
+            why = Problem(Code.MALFORMED, f"the request is no good HTTP/1.1: {problem}", "mend it")
+            self._refuse_next(steps, 400, why)
+        if self._takes_no_more and self._asking is None:
+            self._from_caller = b""  # behind the last request nothing is said
+        if len(self._from_caller) > _MOST_KEPT:
+            self._is_over = True
+            steps.append(Close("too-many-requests"))
+        return steps
+
+    def _read_requests(self, steps: list[Step]) -> None:
+        while self._from_caller and not self._is_over:
+            if self._asking is not None:
+                self._pass_on(steps)
+            elif self._is_held or not self._begin_request(steps):
+                return
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether no request is read before an answer has come, or none at all."""
+        return self._takes_no_more or self._is_changing or len(self._waiting) >= _MOST_WAITING
+
+    def _pass_on(self, steps: list[Step]) -> None:
+        if self._asking is None:
+            return
+        made, self._from_caller = self._asking.take(self._from_caller)
+        if made:
+            steps.append(ToTarget(made))
+        if self._asking.is_over:
+            self._asking = None
+
+    def _begin_request(self, steps: list[Step]) -> bool:
+        """Pass the next head on; False where it has not come whole."""
+        # One empty line before a request is let pass (RFC 9112 section 2.2).
+        start = 2 if self._from_caller.startswith(b"\r\n") else 0
+        end = end_of_head(self._from_caller[start:])
+        if not end:
+            return False
+        raw, self._from_caller = (
+            self._from_caller[start : start + end],
+            self._from_caller[start + end :],
+        )
+        head = read_request(raw)
+        if problems := self.caller.objections():
+            self._end_with(steps, 403, no_longer_accepted(problems[0]))
+            return False
+        self._takes_no_more = head.is_last
+        self._is_changing = bool(head.upgrade)
+        self._waiting.append(head)
+        self._asking = Body(head.framing)
+        if self._asking.is_over:
+            self._asking = None
+        first = b"%s %s HTTP/1.%d" % (head.method, head.target, head.version)
+        steps.append(ToTarget(written(first, self._told(head))))
+        return True
+
+    def _told(self, head: RequestHead) -> list[Header]:
+        headers = [header for header in head.headers if not is_ours(header[0])]
+        headers += self._identity
+        if head.framing.is_chunked:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        if head.upgrade:
+            headers += [(b"Connection", b"upgrade"), (b"Upgrade", head.upgrade)]
+        elif head.is_last:
+            headers.append((b"Connection", b"close"))
+        return headers
+
+    def caller_ended(self) -> Sequence[Step]:
+        """See :class:`IFilter`. It may still listen to what it has asked for."""
+        if self._is_raw:
+            return (EndTarget(),)
+        self._takes_no_more = True
+        if self._asking is not None or self._from_caller:
+            self._is_over = True
+            return (Close("caller-cut-short"),)
+        return () if self._waiting else (Close(),)
+
+    # answers
+
+    def from_target(self, data: bytes) -> Sequence[Step]:
+        """See :class:`IFilter`."""
+        if self._is_raw:
+            return (ToCaller(data),)
+        if self._is_over:
+            return ()
+        self._from_target += data
+        steps: list[Step] = []
+        try:
+            self._read_answers(steps)
+        except BadMessage as problem:
+            self._end_with(steps, 502, _bad_answer(str(problem)))
+        if self._from_caller and not self._is_over:
+            steps += self._ask()
+        return steps
+
+    def _read_answers(self, steps: list[Step]) -> None:
+        while self._from_target and not self._is_over:
+            if self._is_raw:
+                self._change(steps)
+            elif self._answering is not None:
+                self._pass_back(steps)
+            elif not self._begin_answer(steps):
+                return
+        if self._is_raw:
+            self._change(steps)
+
+    def _begin_answer(self, steps: list[Step]) -> bool:
+        """Pass the next head back; False where it has not come whole."""
+        if not self._waiting:
+            raise BadMessage("it answers what nobody has asked")
+        end = end_of_head(self._from_target)
+        if not end:
+            return False
+        raw, self._from_target = self._from_target[:end], self._from_target[end:]
+        asked = self._waiting[0]
+        head = read_response(raw, asked.method)
+        if head.status == 101 and not asked.upgrade:
+            raise BadMessage("it changes the protocol, and nobody has asked for that")
+        if head.status < 200 and head.status != 101:
+            if asked.version:
+                steps.append(ToCaller(self._said(head, Framing(), is_last=False)))
+            return True
+        framing = head.framing
+        if framing.is_chunked and not asked.version:
+            framing = Framing(None)  # which it takes up to the end of the connection
+        is_last = head.is_last or self._is_last(framing)
+        if head.status == 101:
+            steps.append(ToCaller(self._said(head, framing, is_last=False)))
+            self._is_raw = True
+            return True
+        self._is_changing = False
+        self._takes_no_more = self._takes_no_more or is_last
+        steps.append(ToCaller(self._said(head, framing, is_last=is_last)))
+        self._answering = Body(head.framing, keeps_chunks=framing.is_chunked)
+        if self._answering.is_over:
+            self._end_answer(steps)
+        return True
+
+    def _is_last(self, framing: Framing) -> bool:
+        """Whether nothing more is answered behind this one."""
+        until_the_end = framing.length is None and not framing.is_chunked
+        return until_the_end or (self._takes_no_more and len(self._waiting) == 1)
+
+    def _said(self, head: ResponseHead, framing: Framing, *, is_last: bool) -> bytes:
+        headers = [*head.headers]
+        if framing.is_chunked:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        if head.status == 101:
+            headers += [(b"Connection", b"upgrade"), (b"Upgrade", head.upgrade)]
+        elif is_last:
+            headers.append((b"Connection", b"close"))
+        return written(b"HTTP/1.1 %d %s" % (head.status, head.reason), headers)
+
+    def _pass_back(self, steps: list[Step]) -> None:
+        if self._answering is None:
+            return
+        made, self._from_target = self._answering.take(self._from_target)
+        if made:
+            steps.append(ToCaller(made))
+        if self._answering.is_over:
+            self._end_answer(steps)
+
+    def _end_answer(self, steps: list[Step]) -> None:
+        self._answering = None
+        self._waiting.popleft()
+        if self._waiting or not self._takes_no_more:
+            return
+        if self._refusal is not None:
+            self._end_with(steps, *self._refusal)
+        elif self._asking is None:
+            self._is_over = True
+            steps.append(Close())
+
+    def _change(self, steps: list[Step]) -> None:
+        """From now on it is not HTTP: what has come goes through."""
+        to_target, to_caller = self._from_caller, self._from_target
+        self._from_caller = self._from_target = b""
+        steps += [ToCaller(to_caller)] if to_caller else []
+        steps += [ToTarget(to_target)] if to_target else []
+
+    def target_ended(self) -> Sequence[Step]:
+        """See :class:`IFilter`."""
+        if self._is_raw:
+            return (EndCaller(),)
+        if self._is_over:
+            return ()
+        if self._answering is not None:
+            is_whole = (
+                self._answering.framing.length is None and not self._answering.framing.is_chunked
+            )
+            self._is_over = True
+            return (Close() if is_whole else Close("target-cut-short"),)
+        if self._waiting:
+            steps: list[Step] = []
+            self._end_with(steps, 502, _bad_answer("it hung up before it had answered"))
+            return steps
+        self._is_over = True
+        return (Close(),)
+
+    # what is answered by the proxy
+
+    def unreachable(self, problem: Problem) -> Sequence[Step]:
+        """See :class:`IFilter`. The reason is for the log: it names what callers need not know."""
+        steps: list[Step] = []
+        body = problem_body(502, problem.code, _TARGET_IS_DOWN.detail, [_TARGET_IS_DOWN])
+        self._end_with(steps, 502, body)
+        return steps
+
+    def finish(self) -> Sequence[Step]:
+        """See :class:`IFilter`."""
+        if self._is_raw or self._is_over:
+            return ()
+        self._takes_no_more = True
+        if self._waiting or self._asking is not None:
+            return ()
+        self._is_over = True
+        return (Close(),)
+
+    def _refuse_next(self, steps: list[Step], status: int, problem: Problem) -> None:
+        """Refuse the request that is being read, once those before it are answered."""
+        if self._asking is not None:
+            self._asking = None
+            self._waiting.pop()  # which the target waits for in vain
+        self._takes_no_more = True
+        body = problem_body(status, problem.code, problem.detail, [problem])
+        if self._waiting:
+            self._refusal = (status, body)
+        else:
+            self._end_with(steps, status, body)
+
+    def _end_with(self, steps: list[Step], status: int, body: bytes) -> None:
+        """Answer and end; only end where that would be taken for the rest of another answer."""
+        self._is_over = True
+        if self._answering is not None:
+            steps.append(Close("broken"))
+            return
+        head = written(
+            b"HTTP/1.1 %d %s" % (status, _REASONS[status]),
+            (
+                (b"Content-Type", b"application/problem+json"),
+                (b"Content-Length", b"%d" % len(body)),
+                (b"Connection", b"close"),
+            ),
+        )
+        steps += [ToCaller(head + body), Close("refused" if status < 500 else "target-broken")]
+
+
+def _bad_answer(why: str) -> bytes:
+    detail = f"what the service behind this proxy answers is no good HTTP: {why}"
+    problem = Problem(Code.NOT_HTTP, detail, "look at that service")
+    return problem_body(502, problem.code, detail, [problem])
