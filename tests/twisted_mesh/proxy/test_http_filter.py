@@ -420,8 +420,9 @@ def split(said: bytes, cuts: list[int]) -> list[bytes]:
 def test_where_it_is_split_makes_no_difference(stream: list[bytes], cuts: list[int]) -> None:
     said = b"".join(stream)
     whole, cut = Talk().say(said), Talk().say(*split(said, cuts))
-    assert _without_chunks(cut.to_target) == _without_chunks(whole.to_target)
-    assert (cut.to_caller, cut.closed) == (whole.to_caller, whole.closed)
+    assert (cut.statuses, cut.closed) == (whole.statuses, whole.closed)
+    if whole.closed is None:  # of what is refused more or less of the beginning was passed on
+        assert _without_chunks(cut.to_target) == _without_chunks(whole.to_target)
 
 
 def _without_chunks(said: bytes) -> bytes:
