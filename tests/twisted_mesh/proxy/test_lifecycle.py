@@ -1,18 +1,22 @@
 """The proxy while it is told to stop, to read again, whom to cut and whom to refuse; with real processes."""
 
+import os
+import resource
 import select
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from tests.running import PATIENCE, Mesh, mesh, until
-from tests.twisted_mesh.proxy.backend import Backend, digest
+from tests.twisted_mesh.proxy.backend import Backend, break_off, digest
 from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
 
 
@@ -294,3 +298,75 @@ def test_it_serves_at_and_to_unix_sockets(running: Mesh, tmp_path: Path) -> None
             assert said_by(caller) == b""
         assert (client.stop(), server.stop()) == (0, 0)
         assert not door.exists() and not out.exists()
+
+
+def descriptors(found: Pair) -> int:
+    return len(os.listdir(f"/proc/{found.proxy.process.pid}/fd"))
+
+
+def test_descriptors_that_run_out_come_back(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target) as found, ExitStack() as stack:
+        with found.call() as caller:
+            talk(caller)
+        found.settled()
+        usual = descriptors(found)
+        pid = found.proxy.process.pid
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (usual + 10, hard))
+        for _ in range(20):
+            caller = stack.enter_context(found.call())
+            with suppress(OSError):
+                caller.sendall(b"hello")
+        found.proxy.wait_for("descriptor")
+        stack.close()
+        until(lambda: descriptors(found) <= usual + 1, lambda: descriptors(found))
+        with found.call() as caller:
+            talk(caller)
+        assert found.proxy.process.poll() is None
+        assert "Traceback" not in found.proxy.text
+
+
+def test_churn_leaves_nothing_behind(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target) as found:
+        with found.call() as caller:
+            talk(caller)
+        found.settled()
+        usual = descriptors(found)
+        for number in range(60):
+            with found.call() as caller:
+                talk(caller)
+                if number % 3 == 0:
+                    break_off(caller)
+        found.settled()
+        until(lambda: descriptors(found) <= usual + 1, lambda: descriptors(found))
+        shown = found.shown("in")
+        assert sum(one["connections"] for one in shown["peers"].values()) == 61
+        assert sum(shown["ended"].values()) == 61
+
+
+def test_an_end_without_a_goodbye_is_passed_on_as_a_reset(running: Mesh) -> None:
+    how: SimpleQueue[object] = SimpleQueue()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"go on")
+        try:
+            how.put(said_by(connection))
+        except OSError as error:
+            how.put(type(error))
+
+    name = "spiffe://mesh.local/service/payment-worker"
+    with Backend(serve) as backend:
+        server, port = running.start_proxy("server", backend.target, "--allow", name)
+        running.start_server()
+        identity = running.export()
+        context = ssl.create_default_context(cafile=str(identity / "svid_bundle.pem"))
+        context.check_hostname = False
+        context.load_cert_chain(identity / "svid.pem", identity / "svid_key.pem")
+        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        with context.wrap_socket(plain) as caller:
+            assert caller.recv(5) == b"go on"
+            caller.sendall(b"transfer 1000")
+            with socket.socket(fileno=os.dup(caller.fileno())) as below:
+                below.shutdown(socket.SHUT_RDWR)
+            assert how.get(timeout=PATIENCE) is ConnectionResetError
+        assert server.stop() == 0
