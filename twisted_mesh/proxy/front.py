@@ -109,10 +109,26 @@ class Front:
         """Take another one's rules, target and bounds from now on. Who is carried is for the reviewer to judge."""
         if listener.target != self.listener.target:
             self.health.forget()
+        is_strict_now = self.listener.permissive and not listener.permissive
         self.listener, self.room = listener, room
+        if is_strict_now:
+            for link in self.links:
+                if link.peer is None:
+                    link.abort("severed")
         self.protocols = protocols_of(listener)
         self._dialer = self._made()
         self._let_in()
+
+    def take_plain(self, address: object) -> None:
+        """A caller of a permissive listener speaks no TLS: count who it is, and say so."""
+        host = str(getattr(address, "host", "a local process"))
+        self.tally.plain_caller(host)
+        self.warnings.warn(
+            "{listener} is permissive: the caller at {address} speaks no TLS, and is carried without proof",
+            event="proxy-plaintext",
+            listener=self.listener.name,
+            address=host,
+        )
 
     def objection(self, leaf: x509.Certificate) -> Problem | None:
         """Why whoever holds ``leaf`` may not be at the far side, where all rules together would let it."""

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pki.codes import Code
 from pki.errors import Problem, printable
 from twisted_mesh.http.status_site import Page
 from twisted_mesh.proxy.front import Front
@@ -57,8 +58,14 @@ class Report(Collector):
             "Connections whose target could not be reached, or was refused, by code.",
             labels=["listener", "code"],
         )
+        plain = CounterMetricFamily(
+            "mesh_proxy_plaintext",
+            "Callers of a permissive listener that spoke no TLS.",
+            labels=["listener"],
+        )
         for front in self.fronts:
             name = printable(front.listener.name, 100)
+            plain.add_metric([name], front.tally.plain.total())
             gauges["open"].add_metric([name], len(front.links))
             gauges["waiting"].add_metric([name], front.waiting)
             gauges["up"].add_metric([name], float(front.health.problem is None))
@@ -71,7 +78,7 @@ class Report(Collector):
                 ended.add_metric([name, reason], count)
             for code, count in front.tally.refused.items():
                 refused.add_metric([name, code], count)
-        yield from (*gauges.values(), carried, volume, ended, refused)
+        yield from (*gauges.values(), carried, plain, volume, ended, refused)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: a registry that is told nothing does not look all of it up beforehand."""
@@ -80,6 +87,22 @@ class Report(Collector):
     def lack(self) -> Problem | None:
         """Why nobody should be sent here, by what is known of the targets."""
         return next((front.health.problem for front in self.fronts if front.health.problem), None)
+
+    def troubles(self) -> Sequence[tuple[str, Problem]]:
+        """What is the worse for it, and serves all the same: listeners that ask for no proof."""
+        return [
+            (
+                f"permissive {front.listener.name}",
+                Problem(
+                    Code.NOT_TLS,
+                    f"listener {front.listener.name} lets callers in without TLS: "
+                    f"{front.tally.plain.total()} connections so far",
+                    "once nobody comes so any more, take permissive away",
+                ),
+            )
+            for front in self.fronts
+            if front.listener.permissive
+        ]
 
     async def look(self) -> None:
         """Know of each target whether it can be reached."""
@@ -116,6 +139,7 @@ class Report(Collector):
             "ended": dict(front.tally.ended),
             "not_carried": dict(front.tally.refused),
             "peers": dict(front.tally.shown()),
+            "plain_callers": dict(front.tally.plain),
             "connections": [
                 {
                     "address": link.where,

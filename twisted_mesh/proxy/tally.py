@@ -45,6 +45,8 @@ class Tally:
     peers: dict[str, OfPeer] = field(factory=dict)
     ended: "Counter[str]" = field(factory=lambda: Counter(dict.fromkeys((*REASONS, OTHERS), 0)))
     """By reason."""
+    plain: "Counter[str]" = field(factory=Counter)
+    """Callers of a permissive listener that speak no TLS, by their address."""
     refused: "Counter[str]" = field(factory=Counter)
     """Far sides that were not let in, by the code of the first problem."""
 
@@ -56,6 +58,12 @@ class Tally:
                 name = OTHERS
             found = self.peers.setdefault(name, OfPeer())
         return found
+
+    def plain_caller(self, host: str) -> None:
+        """A caller without TLS has come."""
+        if host not in self.plain and len(self.plain) >= _MOST_PEERS:
+            host = OTHERS
+        self.plain[host] += 1
 
     def end(self, reason: str) -> None:
         """A connection has ended."""

@@ -16,6 +16,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from zope.interface import implementer
 
+#: Connections that are taken in one turn of the reactor: half of those that may be leaving at once.
+_AT_ONCE = 32
+
 
 @implementer(IListeningPort)
 @define(eq=False)
@@ -67,6 +70,7 @@ class EarlyPort:
         self._port = self._reactor.adoptStreamPort(
             self._socket.fileno(), self._socket.family, self._factory
         )
+        _take_few_at_once(self._port)
         self._socket.listen(self._backlog)  # Twisted has a word in it where it is a unix socket
         self._socket.close()
 
@@ -131,6 +135,23 @@ class EarlyReactor:
             bound.close()
             raise CannotListenError(None, address, error) from None
         return EarlyPort(self._reactor, factory, bound, backlog, address, _place(address))
+
+
+def _take_few_at_once(port: Any) -> None:
+    """Have it take no more connections in one turn than may be hung up on in one, to make room.
+
+    Twisted takes more with each turn that brings more, and in a flood an honest newcomer would be refused for that.
+    """
+    take = getattr(port, "doRead", None)
+    if take is None:  # it is one in memory
+        return
+
+    def take_few() -> object:
+        port.numberAccepts = min(port.numberAccepts, _AT_ONCE)
+        taken: object = take()
+        return taken
+
+    port.doRead = take_few
 
 
 def is_answered(path: Path) -> bool:

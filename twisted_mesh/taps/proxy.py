@@ -20,6 +20,7 @@ from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.monitoring import EndpointStatus
 from twisted_mesh.proxy.front import Front
+from twisted_mesh.proxy.greeting import GreetingEndpoint
 from twisted_mesh.proxy.listener import Listener, is_loopback
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime.clock import wall_clock
@@ -113,7 +114,12 @@ class ProxyService(MeshService):
         self.report = Report(self.fronts)
         self.looks = Ticker(reactor, _LOOK, self._look, "the proxy", self.log)
         self.status = ProxyStatus(
-            self.manager, self.descriptors, memories, lack=self.report.lack, report=self.report
+            self.manager,
+            self.descriptors,
+            memories,
+            self.report.troubles,
+            self.report.lack,
+            self.report,
         )
         self.status.show()
         show("proxy", self.report)
@@ -143,7 +149,8 @@ class ProxyService(MeshService):
                 handshake_budget=HandshakeBudget(self.reactor),
                 leaf_checks=(front.objection,),
             )
-            port = self.listening(endpoints.listen(endpoint, front.callers, security), what)
+            greeting = GreetingEndpoint(endpoint, front, limit)
+            port = self.listening(endpoints.listen(greeting, front.callers, security), what)
             front.watch(port, lambda: limit.unproven)
             return
         front.secure(self.agent.security(serves=False, handshake_timeout=timeout))
@@ -201,6 +208,7 @@ class ProxyService(MeshService):
                 target=str(front.listener.target),
                 spiffe_id=str(svid.spiffe_id),
             )
+            self._warn_of_permissive(front)
         rotation = self.manager.next_rotation or svid.validity.not_after
         self.log.info(
             "Certificate rotation scheduled:\n  Next rotation: {next_rotation} (in {wait})\n"
@@ -209,6 +217,15 @@ class ProxyService(MeshService):
             next_rotation=rfc3339(rotation),
             wait=spoken_duration(rotation - wall_clock()),
         )
+
+    def _warn_of_permissive(self, front: Front) -> None:
+        if front.listener.permissive:
+            self.log.warn(
+                "Listener {listener} is permissive: whoever reaches it may call {target} without TLS and without proof",
+                event="proxy-permissive",
+                listener=front.listener.name,
+                target=str(front.listener.target),
+            )
 
     def _look(self) -> None:
         for front in self.fronts:
@@ -243,6 +260,7 @@ class ProxyService(MeshService):
         before = [str(front.listener) for front in self.fronts]
         for front, listener, room in zip(self.fronts, listeners, _rooms(listeners), strict=True):
             front.replace(listener, room)
+            self._warn_of_permissive(front)
         self.options["listeners"] = listeners
         self.trust_store.allow(widest)
         self.trust_store.review()

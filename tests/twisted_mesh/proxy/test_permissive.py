@@ -1,0 +1,117 @@
+"""Permissive mode: who speaks TLS and who does not at one port, and the way back to strict; with real sockets."""
+
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.running import PATIENCE, Mesh, mesh, until
+from tests.twisted_mesh.proxy.backend import Backend
+from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
+from twisted_mesh.proxy.first_bytes import ENOUGH, speaks_tls
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with mesh(tmp_path_factory.mktemp("mesh")) as found:
+        found.start_ca()
+        yield found
+
+
+@pytest.fixture
+def permissive(running: Mesh) -> Iterator[Pair]:
+    inside = 'permissive = true\nhandshake-timeout = "2s"'
+    with Backend() as backend, pair(running, backend.target, inside=inside) as found:
+        yield found
+
+
+def plain(found: Pair) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", found.door), PATIENCE)
+
+
+def test_both_are_served_and_those_without_proof_are_counted(permissive: Pair) -> None:
+    permissive.proxy.wait_for("Listener in is permissive: whoever reaches it may call")
+    with permissive.call() as proven, plain(permissive) as caller:
+        for one in (proven, caller):
+            one.sendall(b"hello")
+            assert one.recv(5) == b"hello"
+        permissive.proxy.wait_for("in is permissive: the caller at 127.0.0.1 speaks no TLS")
+        shown = permissive.shown("in")
+        assert shown["plain_callers"] == {"127.0.0.1": 1}
+        assert {name: one["open"] for name, one in shown["peers"].items()} == {ID: 1, "none": 1}
+    status, body = permissive.ask("/readyz")
+    assert (status, b"lets callers in without TLS: 1 connections" in body) == (200, True)
+    metrics = permissive.ask("/metrics")[1]
+    assert b'mesh_proxy_plaintext_total{listener="in"} 1.0' in metrics
+
+
+def test_it_is_strict_again_at_once(permissive: Pair) -> None:
+    with permissive.call() as proven, plain(permissive) as caller:
+        for one in (proven, caller):
+            one.sendall(b"hello")
+            assert one.recv(5) == b"hello"
+        permissive.inside = 'handshake-timeout = "2s"'
+        permissive.write()
+        permissive.proxy.process.send_signal(signal.SIGHUP)
+        with pytest.raises(ConnectionResetError):
+            said_by(caller)
+        proven.sendall(b"hello")
+        assert proven.recv(5) == b"hello"
+        with plain(permissive) as late:
+            late.sendall(b"hello")
+            with pytest.raises((ConnectionResetError, AssertionError)):
+                assert said_by(late) == b"hello"
+
+
+def hello() -> bytes:
+    """What a client of TLS says first."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    out = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    return out.read()
+
+
+def test_a_hello_in_pieces_is_tls(permissive: Pair) -> None:
+    said = hello()
+    with plain(permissive) as caller:
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        caller.sendall(said[:1])
+        with plain(permissive) as other:  # somebody else is served meanwhile
+            other.sendall(b"hello")
+            assert other.recv(5) == b"hello"
+        caller.sendall(said[1:5])
+        caller.sendall(said[5:])
+        assert caller.recv(3) == b"\x16\x03\x03", "the server's hello"
+    assert permissive.shown("in")["plain_callers"] == {"127.0.0.1": 1}
+
+
+def test_who_says_nothing_is_hung_up_on(permissive: Pair) -> None:
+    with plain(permissive) as silent, plain(permissive) as short:
+        short.sendall(b"\x16")
+        for caller in (silent, short):
+            with pytest.raises(ConnectionResetError):
+                caller.recv(1)
+    until(lambda: permissive.shown("in")["open"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "is_tls"),
+    [(b"", None), (b"\x16", None), (b"\x16\x03", True), (b"\x16\x04", False), (b"G", False)],
+    ids=["nothing", "a-byte", "tls", "no-version", "http"],
+)
+def test_what_first_bytes_tell(first: bytes, is_tls: bool | None) -> None:
+    assert speaks_tls(first) is is_tls
+
+
+@given(st.binary(min_size=ENOUGH))
+def test_enough_bytes_always_tell_and_more_tell_the_same(said: bytes) -> None:
+    told = speaks_tls(said)
+    assert told is not None
+    assert all(speaks_tls(said[:count]) in (None, told) for count in range(len(said)))
