@@ -370,3 +370,20 @@ def test_an_end_without_a_goodbye_is_passed_on_as_a_reset(running: Mesh) -> None
                 below.shutdown(socket.SHUT_RDWR)
             assert how.get(timeout=PATIENCE) is ConnectionResetError
         assert server.stop() == 0
+
+
+def test_a_target_that_takes_nobody_is_waited_for_no_longer_than_its_bound(running: Mesh) -> None:
+    with socket.socket() as busy, ExitStack() as stack:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(0)
+        target = "{}:{}".format(*busy.getsockname())
+        for _ in range(2):  # its queue is full with these
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(busy.getsockname())
+        bound = 'connect-timeout = "1s"'
+        with pair(running, target, inside=bound) as found, found.call() as caller:
+            with pytest.raises(ConnectionResetError):
+                said_by(caller)
+            found.proxy.wait_for("in: .* is not carried to .*there was no connection within 1 s")
+            assert found.shown("in")["ended"]["target-unreachable"] == 1
