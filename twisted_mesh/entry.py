@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 
+from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.open_files import hold_the_standard_ones
 
 #: What we are made of, by the names that are imported.
@@ -57,6 +58,7 @@ def pki_inspect() -> int:
 
 def _run(program: str, module: str, name: str, unusable: int) -> int:
     hold_the_standard_ones()
+    garbage.seldom()
     try:
         status: int = getattr(import_module(module), name)()
     except (ImportError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from typing import Self
 
 from attrs import field, frozen
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from pki.keys.algorithm import KeyAlgorithm, PrivateKey, PublicKey
 from pki.keys.pkcs8 import UnusableKey, read_pem, write_pem
@@ -23,7 +24,15 @@ class MemoryKey:
     @classmethod
     def from_pem(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
         """A PKCS #8 or traditional PEM key. Raises :class:`UnusableKey`, never with key material in it."""
-        key = read_pem(pem, passphrase)
+        return cls._of(read_pem(pem, passphrase))
+
+    @classmethod
+    def from_known_pem(cls, pem: bytes, passphrase: bytes | None = None) -> Self:
+        """The same of a key whose public half the caller compares with a certificate: see :func:`read_pem`."""
+        return cls._of(read_pem(pem, passphrase, is_known=True))
+
+    @classmethod
+    def _of(cls, key: PrivateKeyTypes) -> Self:
         algorithm = KeyAlgorithm.of(key.public_key()) if hasattr(key, "public_key") else None
         if algorithm is None or not isinstance(key, PrivateKey):
             raise UnusableKey(f"the private key is none of {', '.join(KeyAlgorithm)}")

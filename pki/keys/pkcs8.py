@@ -8,6 +8,7 @@ import re
 import secrets
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -59,11 +60,16 @@ class Undecryptable(UnusableKey):
     """It is whole as far as can be seen, and the passphrase does not open it."""
 
 
-def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
+def read_pem(
+    data: bytes, passphrase: bytes | None = None, *, is_known: bool = False
+) -> PrivateKeyTypes:
     """The first private key in a file: PKCS #8 or traditional, of any kind, in PEM or DER.
 
     Raises :class:`UnusableKey`, never with key material in it. A wrong passphrase may by chance, one time in 256,
     decrypt to something; that is no key either.
+
+    ``is_known``: the caller compares its public half with what was once made of a key that was looked at in full. The
+    factors of an RSA modulus are then not proven prime once more, which takes 0.3 s of 4096 bits: there are no others.
     """
     section = _key_section(data)
     der = b"" if section is None else _der(section)
@@ -78,9 +84,11 @@ def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
     if encrypted:
         _refuse_costly(der or data)
     try:
-        if section is None:
-            return serialization.load_der_private_key(data, passphrase)
-        return serialization.load_pem_private_key(section.pem(), passphrase)
+        if is_known:
+            known = _decoded(section, data, passphrase, skips_primes=True)
+            if not isinstance(known, rsa.RSAPrivateKey) or _adds_up(known.private_numbers()):
+                return known
+        return _decoded(section, data, passphrase, skips_primes=False)
     except HOSTILE_INPUT:
         if encrypted:
             raise Undecryptable(
@@ -89,6 +97,34 @@ def read_pem(data: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
         raise UnusableKey(
             "this is no private key that can be decoded: it is damaged or cut short; restore it from a backup"
         ) from None
+
+
+def _decoded(
+    section: Section | None, data: bytes, passphrase: bytes | None, *, skips_primes: bool
+) -> PrivateKeyTypes:
+    if section is None:
+        return serialization.load_der_private_key(
+            data, passphrase, unsafe_skip_rsa_key_validation=skips_primes
+        )
+    return serialization.load_pem_private_key(
+        section.pem(), passphrase, unsafe_skip_rsa_key_validation=skips_primes
+    )
+
+
+def _adds_up(key: rsa.RSAPrivateNumbers) -> bool:
+    """Whether the numbers of a key of two factors belong together (RFC 8017 section 3.2)."""
+    p, q, e = key.p, key.q, key.public_numbers.e
+    return (
+        p > 1
+        and q > 1
+        and p * q == key.public_numbers.n
+        and e * key.d % (p - 1) == 1
+        and e * key.d % (q - 1) == 1
+        and key.dmp1 == key.d % (p - 1)
+        and key.dmq1 == key.d % (q - 1)
+        and 0 < key.iqmp < p
+        and key.iqmp * q % p == 1
+    )
 
 
 def is_encrypted(data: bytes) -> bool:

@@ -323,7 +323,7 @@ def load_root_key(keys: KeyFiles, root: x509.Certificate) -> MemoryKey | None:
     """The root's key, if it is here. Raises :class:`StateError` for a key that is not the root's."""
     if not keys.exists("root.key"):
         return None
-    key = keys.load("root.key", MemoryKey.from_pem)
+    key = keys.load("root.key", MemoryKey.from_known_pem)
     if spki_der(key.public_key) != spki_der(root.public_key()):
         owner = owner_of(key, keys.directory.parent)
         raise WrongState(

@@ -11,6 +11,7 @@ from twisted.logger import ILogObserver, globalLogBeginner
 from pki.errors import PkiError
 from twisted_mesh.cli.program import say
 from twisted_mesh.cli.status import UNUSABLE, status_of
+from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.open_files import LEAST_OPEN_FILES, too_few
 
@@ -48,6 +49,7 @@ def run(
         for task in tasks:
             task.cancel()
 
+    garbage.as_usual()
     globalLogBeginner.beginLoggingTo(list(observers), redirectStandardIO=False, discardBuffer=True)
     reactor.callWhenRunning(lambda: tasks.append(Deferred.fromCoroutine(to_its_end())))
     _ = reactor.addSystemEventTrigger("before", "shutdown", end)

@@ -102,18 +102,16 @@ _key_prefix = func.substr(_c.key, literal_column("1"), literal_column(str(_PREFI
 Index("certificates_by_key", _neighbourhood, _key_prefix)
 _revoked, _repeatable = _c.revoked_at.is_not(None), _c.request_key.is_not(None)
 _bought = _c.entry.is_not(None)
-Index("certificates_revoked", _c.id, sqlite_where=_revoked, postgresql_where=_revoked)
+# Of SQLite alone: to name another database here loads all of its drivers.
+Index("certificates_revoked", _c.id, sqlite_where=_revoked)
 Index(
     "certificates_by_request",
     _c.request_key,
     unique=True,
     sqlite_where=_repeatable,
-    postgresql_where=_repeatable,
 )
 #: What an entry has bought; the newest of it last.
-by_entry = Index(
-    "certificates_by_entry", _c.entry, _c.id, sqlite_where=_bought, postgresql_where=_bought
-)
+by_entry = Index("certificates_by_entry", _c.entry, _c.id, sqlite_where=_bought)
 
 
 def _whose(name: str = "certificate") -> Column[int]:

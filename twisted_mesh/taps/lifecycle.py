@@ -1,7 +1,6 @@
 """What mesh-ca and mesh-server share under twistd: one-sentence failures, signals, draining."""
 
 import atexit
-import gc
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -18,7 +17,7 @@ from twisted.python.failure import Failure
 from pki.errors import PkiError
 from twisted_mesh import monitoring, observe
 from twisted_mesh.interfaces import IReactor
-from twisted_mesh.runtime import meters
+from twisted_mesh.runtime import garbage, meters
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.descriptors import Descriptors
 from twisted_mesh.runtime.log import logger
@@ -32,6 +31,9 @@ from twisted_mesh.taps.pid_file import PidFile
 from twisted_mesh.taps.reread import Reread, reread_all
 from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.taps.signals import Signals, before_the_start
+
+#: Seconds after the start until what it has made is looked through once.
+_SETTLED = 1.0
 
 
 class MeshService(MultiService, ABC):
@@ -143,9 +145,9 @@ class MeshService(MultiService, ABC):
             self._manager.ready()
             if self._manager.watchdog:
                 self._signs.start()
-            # What is there now stays: a collection need not look at it again and again.
-            gc.collect()
-            gc.freeze()
+            garbage.as_usual()
+            # A moment later: whoever has waited for the start is served first.
+            self.reactor.callLater(_SETTLED, garbage.settle)
         except CancelledError:
             raise  # it is being stopped
         except PkiError as error:

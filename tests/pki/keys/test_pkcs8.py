@@ -147,3 +147,20 @@ def test_a_panic_is_a_damaged_key_and_an_interrupt_is_none(monkeypatch: pytest.M
 
 def test_the_same_key_is_never_encrypted_twice_to_the_same_bytes() -> None:
     assert encrypted_pem(b"x", b"p") != encrypted_pem(b"x", b"p")
+
+
+@pytest.mark.parametrize("number", ["modulus", "d", "p", "q", "dmp1", "dmq1", "iqmp"])
+def test_a_known_key_of_rsa_is_taken_if_all_its_numbers_belong_together(number: str) -> None:
+    key = rsa_key()
+    whole = write_pem(key)
+    assert read_pem(whole, is_known=True).private_numbers() == key.private_numbers()  # type: ignore[union-attr]
+    numbers, public = key.private_numbers(), key.public_key().public_numbers()
+    named = {name: getattr(numbers, name) for name in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}
+    named = {"modulus": public.n, "e": public.e, **named}
+    named[number] += 2
+    order = ("modulus", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")
+    content = b"".join(integer(named[name]) for name in order)
+    damaged = pem_of("RSA PRIVATE KEY", element(SEQUENCE, integer(0) + content))
+    for is_known in (False, True):
+        with pytest.raises(UnusableKey):
+            read_pem(damaged, is_known=is_known)
