@@ -1,4 +1,4 @@
-"""``python -m tests.bench [NAME...]``: measure, and print the figures."""
+"""``python -m tests.bench [NAME...]``: measure, and print the figures; after ``report``, write the page of them."""
 
 import argparse
 import os
@@ -13,31 +13,41 @@ from OpenSSL import SSL
 
 from tests.bench import (
     handshakes,
+    keep_alive,
+    memory,
     publishing,
     record,
     refusals,
+    report,
     revocation,
     revocation_feed,
     revocation_handshakes,
     revocation_live,
     revocation_many,
     rotation,
+    rotation_fast,
     signatures,
     start,
     stdlib,
     strangers,
+    streams,
     waiting,
     workloads,
 )
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
 from tests.bench.tables import RENDERERS
+from tests.running import CHECKOUT
 
 _MEASURES = {
     "handshakes": handshakes.measure,
+    "keep-alive": keep_alive.measure,
     "signatures": signatures.measure,
     "start": start.measure,
     "record": record.measure,
     "rotation": rotation.measure,
+    "rotation-fast": rotation_fast.measure,
+    "streams": streams.measure,
+    "memory": memory.measure,
     "revocation": revocation.measure,
     "revocation-handshakes": revocation_handshakes.measure,
     "revocation-live": revocation_live.measure,
@@ -50,6 +60,10 @@ _MEASURES = {
     "stdlib": stdlib.measure,
     "workloads": workloads.measure,
 }
+
+
+#: Where a report's sections are kept between two runs.
+_KEPT = CHECKOUT / ".bench"
 
 
 def _conditions(rounds: int) -> dict[str, str]:
@@ -67,12 +81,45 @@ def _conditions(rounds: int) -> dict[str, str]:
     }
 
 
+def _report(options: argparse.Namespace) -> int:
+    names = options.names[1:]
+    known = [section.name for section in report.sections()]
+    if unknown := set(names) - set(known):
+        sys.stderr.write(
+            f"no sections: {', '.join(sorted(unknown))}; there are {', '.join(known)}\n"
+        )
+        return 2
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        page = report.run(
+            options.kept / "quick" if options.quick else options.kept,
+            Path(directory),
+            _conditions(1 if options.quick else report.ROUNDS),
+            say,
+            names=names,
+            again=options.again or options.quick,
+            quick=options.quick,
+        )
+    print(page)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_MEASURES))
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     parser.add_argument("--format", choices=tuple(RENDERERS), default="text")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--quick", action="store_true", help="report: that it works, in two minutes"
+    )
+    parser.add_argument("--again", action="store_true", help="report: measure what is kept anew")
+    parser.add_argument("--kept", type=Path, default=_KEPT, help="report: where results are kept")
+    options = parser.parse_intermixed_args()
+    if options.names[:1] == ["report"]:
+        return _report(options)
     unknown = set(options.names) - set(_MEASURES)
     if unknown or not 1 <= options.rounds <= 20:
         parser.error(f"names are {', '.join(_MEASURES)}; rounds are 1 to 20")

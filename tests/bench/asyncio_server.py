@@ -33,7 +33,25 @@ class Answering(asyncio.Protocol):
                 self.transport.close()
 
 
-async def main(certificate: str, key: str, roots: str) -> None:
+class Streaming(asyncio.Protocol):
+    """As that of own_server: a number of sixteen bytes gets so many bytes back."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self._asked = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._asked += data
+        while len(self._asked) >= 16:
+            size, self._asked = int(self._asked[:16]), self._asked[16:]
+            self.transport.write(bytes(size))
+
+
+async def main(certificate: str, key: str, roots: str, kind: str = "http") -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
@@ -41,7 +59,9 @@ async def main(certificate: str, key: str, roots: str) -> None:
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(roots)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answering, "127.0.0.1", 0, ssl=context, backlog=1024)
+    server = await loop.create_server(
+        Streaming if kind == "stream" else Answering, "127.0.0.1", 0, ssl=context, backlog=1024
+    )
     print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
     stopped = asyncio.Event()
     loop.add_signal_handler(15, stopped.set)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -133,6 +133,43 @@ def handshakes(job: Mapping[str, Any]) -> Outcome:
     return _together(job["clients"], lambda number, outcome: client(outcome))
 
 
+def kept_alive(job: Mapping[str, Any]) -> Outcome:
+    """For ``seconds``, over each of ``clients`` connections that stay: one request after the other."""
+    context = _tls_context(job)
+    request = _request(job["path"], last=False)
+    ready = threading.Barrier(job["clients"])
+
+    def client(outcome: Outcome) -> None:
+        with _connect(job, context) as connection:
+            outcome.handshakes += 1
+            ready.wait(_TIMEOUT)
+            end = time.monotonic() + job["seconds"]
+            while time.monotonic() < end:
+                connection.sendall(request)
+                _read_answer(connection, b"")
+                outcome.done += 1
+
+    return _together(job["clients"], lambda number, outcome: client(outcome))
+
+
+def idle(job: Mapping[str, Any]) -> Outcome:
+    """Open ``clients`` connections, one request on each, and keep them for ``seconds``."""
+    context = _tls_context(job)
+    request = _request(job["path"], last=False)
+    outcome = Outcome()
+    kept = []
+    for _ in range(job["clients"]):
+        connection = _connect(job, context)
+        connection.sendall(request)
+        _read_answer(connection, b"")
+        kept.append(connection)
+        outcome.done += 1
+    time.sleep(job["seconds"])
+    for connection in kept:
+        connection.close()
+    return outcome
+
+
 def paced(job: Mapping[str, Any]) -> Outcome:
     """``requests`` by ``clients`` threads, spread over ``seconds``: kept-alive connections and new ones.
 
@@ -191,6 +228,48 @@ def _together(clients: int, client: Any) -> Outcome:
     return total
 
 
+def bulk(job: Mapping[str, Any]) -> Outcome:
+    """For ``seconds``, over each of ``clients`` connections: ask for ``size`` bytes again and again; done are MB."""
+    context = _tls_context(job)
+    size = job["size"]
+
+    def client(outcome: Outcome) -> None:
+        buffer = bytearray(256 * 1024)
+        with _connect(job, context) as connection:
+            end = time.monotonic() + job["seconds"]
+            while time.monotonic() < end:
+                connection.sendall(b"%16d" % size)
+                left = size
+                while left:
+                    got = connection.recv_into(buffer, min(left, len(buffer)))
+                    if not got:
+                        raise Broken("closed in the middle")
+                    left -= got
+                outcome.done += size // 1_000_000
+
+    return _together(job["clients"], lambda number, outcome: client(outcome))
+
+
+def round_trips(job: Mapping[str, Any]) -> Outcome:
+    """For ``seconds``, over each of ``clients`` connections: 16 bytes there, 16 bytes back."""
+    context = _tls_context(job)
+
+    def client(outcome: Outcome) -> None:
+        with _connect(job, context) as connection:
+            end = time.monotonic() + job["seconds"]
+            while time.monotonic() < end:
+                connection.sendall(b"%16d" % 16)
+                got = 0
+                while got < 16:
+                    data = connection.recv(16 - got)
+                    if not data:
+                        raise Broken("closed in the middle")
+                    got += len(data)
+                outcome.done += 1
+
+    return _together(job["clients"], lambda number, outcome: client(outcome))
+
+
 def posts(job: Mapping[str, Any]) -> Outcome:
     """For ``seconds``, over ``clients`` kept-alive plaintext connections: the same POST again and again."""
     body = job["body"].encode()
@@ -229,7 +308,11 @@ def posts(job: Mapping[str, Any]) -> Outcome:
 
 def _main() -> None:
     job = json.load(sys.stdin)
-    kind = {"handshakes": handshakes, "paced": paced, "posts": posts}[job["kind"]]
+    kinds: dict[str, Callable[[Mapping[str, Any]], Outcome]] = {
+        **{"handshakes": handshakes, "kept-alive": kept_alive, "idle": idle},
+        **{"paced": paced, "posts": posts, "bulk": bulk, "round-trips": round_trips},
+    }
+    kind = kinds[job["kind"]]
     start = time.perf_counter()
     outcome = kind(job)
     told = {
