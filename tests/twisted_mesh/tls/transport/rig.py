@@ -24,9 +24,7 @@ from twisted.python.failure import Failure
 from tests.twisted_mesh.tls.transport.application import Application
 from tests.twisted_mesh.tls.transport.by_hand import ByHand
 from tests.twisted_mesh.tls.wires import End
-from twisted_mesh.tls.connection import MeshFactory
-from twisted_mesh.tls.endpoints import MeshClientEndpoint
-from twisted_mesh.tls.transport import tls_factory
+from twisted_mesh.tls.endpoints import MeshClientEndpoint, listen
 
 try:
     from twisted.internet.epollreactor import EPollReactor as Reactor
@@ -37,7 +35,7 @@ NETWORKS = ("tcp4", "tcp6", "unix")
 
 
 #: Seconds until what was waited for is not to be expected any more, on a busy machine.
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 
 
 class Pace(Clock):
@@ -78,7 +76,6 @@ class Rig:
     clock: Pace = field(init=False)
     server: End = field(init=False)
     client: End = field(init=False)
-    mesh_factory: type[MeshFactory] = MeshFactory
     served: list[Application] = field(factory=list)
     """Applications of the server, in the order in which their peers came."""
     port: Any = None
@@ -144,10 +141,8 @@ class Rig:
         making = Making(make)
         self.served = making.made
         secured = evolve(self.server.security, **security)
-        factory = tls_factory(self.mesh_factory(making, secured, None))
         endpoint = self._endpoint(serves=True)
-        listening = (wrap(endpoint) if wrap else endpoint).listen(factory)
-        listening.addCallback(self._listens)
+        listen(wrap(endpoint) if wrap else endpoint, making, secured).addCallback(self._listens)
         self.until(lambda: self.port is not None)
 
     def _listens(self, port: Any) -> None:
@@ -211,6 +206,7 @@ class Rig:
             attempt = caller.connect(Making(lambda: application))
             self.turn()
             wire, _ = listening.accept()
+            wire.settimeout(_PATIENCE)
         return attempt, wire
 
     def served_by_hand(self, application: Application) -> ByHand:

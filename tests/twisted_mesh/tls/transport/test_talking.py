@@ -207,7 +207,6 @@ def test_the_handshake_is_told_of_once_and_before_any_data(
 ) -> None:
     monkeypatch.setattr("twisted_mesh.tls.endpoints.MeshFactory", _Telling)
     monkeypatch.setattr(_Telling, "made", [])
-    rig.mesh_factory = _Telling
     served, calling = rig.pair(Application(made=lambda me: me.transport.write(b"after")))
     rig.until(lambda: served.heard.endswith(b"after"))
     assert served.heard == b"early within after", "in the order in which it was said"
