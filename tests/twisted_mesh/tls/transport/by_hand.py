@@ -39,6 +39,8 @@ class ByHand:
         self.wire = wire
         if receive_buffer:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if wire.family != socket.AF_UNIX:
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.setblocking(False)
         self.tls = SSL.Connection(context_of(svid or good_svid(), serves=serves), None)
         (self.tls.set_accept_state if serves else self.tls.set_connect_state)()

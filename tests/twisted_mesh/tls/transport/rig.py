@@ -241,7 +241,8 @@ class Rig:
             assert not self.clock.getDelayedCalls()
         finally:
             globalLogPublisher.removeObserver(self._look)
-            self.reactor.removeAll()
+            for left in self.reactor.removeAll():  # of a test that has failed
+                left.socket.close()
             self.reactor.waker.connectionLost(None)
             if hasattr(self.reactor._poller, "close"):
                 self.reactor._poller.close()

@@ -18,7 +18,7 @@ from twisted_mesh.tls.handshake_meter import MOST_BYTES, MOST_HELLO, MOST_SILENT
 
 MIB = 1 << 20
 #: What one turn of the reactor may read from one connection.
-_A_TURN = 64 * 1024
+_A_TURN = 256 * 1024
 #: What the kernel's buffers of a connection on this machine may take.
 _KERNEL = 12 * MIB
 
@@ -45,16 +45,16 @@ def test_who_floods_does_not_starve_another(rig: Rig) -> None:
     peers = [rig.by_hand() for _ in range(3)]
     flooding, *quiet = rig.served
     peers[0].say(b"x" * 8 * MIB)
-    most, said = 0, 0
     while len(flooding.heard) < 8 * MIB:
         before, heard = len(flooding.heard), [len(each.heard) for each in quiet]
         for peer in peers[1:]:
             peer.say(b"y")
-        said += 1
-        rig.turn()
-        most = max(most, len(flooding.heard) - before)
-        assert all(len(each.heard) > had for each, had in zip(quiet, heard, strict=True))
-    assert most <= _A_TURN
+        turns = 0
+        while any(len(each.heard) == had for each, had in zip(quiet, heard, strict=True)):
+            rig.turn()
+            turns += 1
+        assert turns <= 4
+        assert len(flooding.heard) - before <= turns * _A_TURN
 
 
 @pytest.mark.parametrize("transport", ["socket"], indirect=True)
@@ -64,12 +64,14 @@ def test_who_reads_fast_does_not_starve_another(rig: Rig) -> None:
     fast, slow = rig.by_hand(), rig.by_hand()
     rig.served[0].transport.write(b"x" * 32 * MIB)
     while len(fast.heard) < 32 * MIB:
-        before = len(fast.heard)
+        before, heard = len(fast.heard), len(rig.served[1].heard)
         slow.say(b"y")
-        heard = len(rig.served[1].heard)
-        rig.turn()
-        assert len(fast.heard) - before <= 2 * MIB
-        assert len(rig.served[1].heard) > heard
+        turns = 0
+        while len(rig.served[1].heard) == heard:
+            rig.turn()
+            turns += 1
+        assert turns <= 4
+        assert len(fast.heard) - before <= turns * 2 * MIB
 
 
 def test_a_peer_that_never_reads_costs_what_the_kernel_holds(rig: Rig) -> None:
@@ -291,11 +293,11 @@ def test_a_hello_that_asks_for_too_much_is_not_read(rig: Rig) -> None:
 
 @pytest.mark.parametrize("way", ["silent", "garbage", "half"])
 def test_strangers_hurt_nobody(way: str, rig: Rig) -> None:
-    """A hundred here; a thousand, of a process of their own, in ``test_many.py``."""
+    """Fifty here; a thousand, of a process of their own, in ``test_many.py``."""
     rig.listen()
     goes_on = _honest(rig)
     strangers = []
-    for _ in range(100):
+    for _ in range(50):
         stranger = rig.by_hand(shakes_hands=False)
         strangers.append(stranger)
         rig.turn()
@@ -309,7 +311,7 @@ def test_strangers_hurt_nobody(way: str, rig: Rig) -> None:
     goes_on()
     if way == "garbage":
         rig.until(lambda: all(stranger.end for stranger in strangers))
-        assert rig.server.log.count("peer-refused") == 100
+        assert rig.server.log.count("peer-refused") == 50
     rig.clock.advance(0.2)
     for stranger in strangers:
         stranger.reads = True
