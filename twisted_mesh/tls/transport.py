@@ -47,7 +47,9 @@ def tls_factory(mesh: MeshFactory) -> IProtocolFactory:
 
 def accepted_by(port: Any, factory: IProtocolFactory) -> Any:
     """``port``, on which ``factory`` listens. One of TCP makes no more of each connection than is needed here."""
-    if isinstance(factory, _SocketFactory) and type(port) is tcp.Port:
+    # Behind an endpoint that wraps another, the port's own factory is the wrapper's.
+    own = getattr(port, "factory", None) is factory
+    if own and isinstance(factory, _SocketFactory) and type(port) is tcp.Port:
         port.transport = AcceptedSocket  # type: ignore[assignment]
     return port
 
