@@ -178,7 +178,6 @@ def test_who_breaks_at_half_the_end(where: str, rig: Rig) -> None:
     _talks_on(rig, kept)
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 @pytest.mark.parametrize("transport", ["socket"], indirect=True)
 def test_a_producer_that_breaks_when_it_is_stopped(rig: Rig) -> None:
     """Twisted's keeps such a connection for ever."""

@@ -212,7 +212,6 @@ def _talk(rig: Rig, served: Application, calling: Application) -> None:
     assert calling.heard == b"y" * 300_000
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_who_stands_between_socket_and_tls_hears_all(
     side: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +227,6 @@ def test_who_stands_between_socket_and_tls_hears_all(
     assert _Passing.passed > 300_000
 
 
-@pytest.mark.xfail(reason="being mended", strict=False)
 def test_behind_a_proxy_that_says_who_calls(rig: Rig) -> None:
     """``haproxy:`` in an endpoint's description: a line in plain comes before TLS."""
     rig.listen(wrap=proxyEndpoint)
