@@ -49,7 +49,7 @@ class _Greeters(Factory):
 
     noisy = False
 
-    def __init__(self, of: GreetingEndpoint, tls: IProtocolFactory) -> None:
+    def __init__(self, of: GreetingEndpoint, tls: Any) -> None:
         self.of = of
         self.tls = tls
 
