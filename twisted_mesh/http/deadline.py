@@ -34,7 +34,7 @@ class Deadline:
 
     def stop(self) -> None:
         """There are no phases any more."""
-        self._at = None
+        self._at, self.passed = None, _nothing
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -49,3 +49,7 @@ class Deadline:
             return
         self._at = None
         self.passed()
+
+
+def _nothing() -> None:
+    """Nothing is done."""

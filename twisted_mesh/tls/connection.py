@@ -389,7 +389,7 @@ class MeshConnection(ApplicationSide):
         elif not made_room:  # of those one line tells in total
             meters.REFUSED(self.factory.security.clock.seconds() - self._began)
             self._refused(reason)
-        self.wrappedProtocol = None
+        self.wrappedProtocol = self.meter = None
 
     def _refused(self, reason: Failure) -> None:
         problems = self._why(reason)

@@ -84,8 +84,8 @@ class DirectRecordLayer:
         self._handle = handle
         self._ssl, self._to_wire = handle._ssl, handle._from_ssl
         self._raise = handle._raise_ssl_error
-        self._ended: SSL.Error | None = None
-        """What is raised once what came before it is read."""
+        self._ended: tuple[type[SSL.Error], tuple[Any, ...]] | None = None
+        """What is raised once what came before it is read. Not as it was raised: that would know who has called."""
         self.put: Callable[[Octets], object] = connection.bio_write
         if DirectRecordLayer._room is None:
             DirectRecordLayer._room = _ffi.new("char[]", MOST)
@@ -104,7 +104,8 @@ class DirectRecordLayer:
     def read(self) -> bytes:
         """See :class:`RecordLayer`."""
         if self._ended is not None:
-            raise self._ended
+            kind, said = self._ended
+            raise kind(*said)
         ssl, room, size = self._ssl, self._room, 0
         # What another connection has left there would be taken for this one's.
         _lib.ERR_clear_error()
@@ -121,7 +122,7 @@ class DirectRecordLayer:
         try:
             self._raise(self._ssl, result)
         except SSL.Error as ended:
-            self._ended = ended
+            self._ended = type(ended), ended.args
             if raises:
                 raise
 

@@ -109,7 +109,7 @@ class SocketTransport:
         self._socket: socket.socket = below.socket
         self._layer = record_layer(connection)
         self._outgoing = Outgoing(self._layer, self._socket)
-        self.transport = _Wire(self, below)
+        self.transport: _Wire | None = _Wire(self, below)
 
     def begin(self, protocol: Any, *, is_server: bool) -> None:
         """Shake hands for ``protocol``, which has been connected to this; a server waits for the first word."""
@@ -384,6 +384,8 @@ class SocketTransport:
                 producer.stopProducing()
         finally:
             self.protocol.connectionLost(self._reason or reason)
+            # Nothing is left that knows what knows it, so that all of it is gone at once.
+            self.protocol = self.transport = None
 
     def pauseProducing(self) -> None:
         """Hand on nothing that is read."""

@@ -1,5 +1,7 @@
 """How a connection ends: what each side is told, what is still sent, and that it ends once."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -287,3 +289,30 @@ def test_nonsense_after_the_handshake_ends_it(rig: Rig, role: str) -> None:
     rig.until(lambda: application.lost and peer.end)
     assert not application.lost.check(ConnectionDone)
     assert peer.refusal is not None
+
+
+@pytest.mark.parametrize("transport", ["socket"], indirect=True)
+@pytest.mark.parametrize("how", ["goodbye", "reset", "hang_up"])
+def test_what_is_closed_is_gone_without_being_looked_for(how: str, rig: Rig) -> None:
+    """Nothing of it knows itself in a circle: with many that come and go, looking for such would cost a tenth."""
+    gone: list[weakref.ref[object]] = []
+
+    def notice(me: Application) -> None:
+        connection = me.transport
+        for part in (connection, connection.transport, connection.getHandle()):
+            gone.append(weakref.ref(part))
+
+    rig.listen(lambda: Application(made=notice))
+    gc.collect()
+    gc.disable()
+    try:
+        peer = rig.by_hand()
+        peer.say(b"hello")
+        rig.until(lambda: rig.served and rig.served[0].heard)
+        getattr(peer, how)()
+        rig.until(lambda: rig.served[0].lost)
+        served = rig.served.pop()
+        served.transport = served.lost = None
+        rig.until(lambda: not any(ref() for ref in gone), lambda: [ref() for ref in gone])
+    finally:
+        gc.enable()
