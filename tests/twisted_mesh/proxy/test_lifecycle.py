@@ -305,7 +305,11 @@ def descriptors(found: Pair) -> int:
 
 
 def test_descriptors_that_run_out_come_back(running: Mesh, backend: Backend) -> None:
-    with pair(running, backend.target) as found, ExitStack() as stack:
+    bound = 'handshake-timeout = "1s"\nconnect-timeout = "1s"'
+    with (
+        pair(running, backend.target, inside=bound, outside=bound) as found,
+        ExitStack() as stack,
+    ):
         with found.call() as caller:
             talk(caller)
         found.settled()
