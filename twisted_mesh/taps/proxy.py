@@ -208,7 +208,7 @@ class ProxyService(MeshService):
                 target=str(front.listener.target),
                 spiffe_id=str(svid.spiffe_id),
             )
-            self._warn_of_permissive(front)
+            self._warn_of(front)
         rotation = self.manager.next_rotation or svid.validity.not_after
         self.log.info(
             "Certificate rotation scheduled:\n  Next rotation: {next_rotation} (in {wait})\n"
@@ -218,7 +218,19 @@ class ProxyService(MeshService):
             wait=spoken_duration(rotation - wall_clock()),
         )
 
-    def _warn_of_permissive(self, front: Front) -> None:
+    def _warn_of(self, front: Front) -> None:
+        """What was probably not meant, and what should not stay."""
+        # A Workload API may bring the bundles of federated trust domains along.
+        for pattern in front.listener.patterns if self.options["source"] is None else ():
+            if pattern.trust_domain != self.options["trust-domain"]:
+                self.log.warn(
+                    "Listener {listener}: {pattern} means nobody, since this proxy holds the roots of {trust_domain} "
+                    "only, and nobody of another trust domain can prove who they are here; see --trust-domain",
+                    event="allow-unheld",
+                    listener=front.listener.name,
+                    pattern=str(pattern),
+                    trust_domain=str(self.options["trust-domain"]),
+                )
         if front.listener.permissive:
             self.log.warn(
                 "Listener {listener} is permissive: whoever reaches it may call {target} without TLS and without proof",
@@ -260,7 +272,7 @@ class ProxyService(MeshService):
         before = [str(front.listener) for front in self.fronts]
         for front, listener, room in zip(self.fronts, listeners, _rooms(listeners), strict=True):
             front.replace(listener, room)
-            self._warn_of_permissive(front)
+            self._warn_of(front)
         self.options["listeners"] = listeners
         self.trust_store.allow(widest)
         self.trust_store.review()

@@ -391,3 +391,9 @@ def test_a_target_that_takes_nobody_is_waited_for_no_longer_than_its_bound(runni
                 said_by(caller)
             found.proxy.wait_for("in: .* is not carried to .*there was no connection within 1 s")
             assert found.shown("in")["ended"]["target-unreachable"] == 1
+
+
+def test_a_rule_that_means_nobody_is_told(running: Mesh, backend: Backend) -> None:
+    other = "spiffe://other.test/service/shop"
+    with pair(running, backend.target, allow=other) as found:
+        found.proxy.wait_for(f"Listener in: {other} means nobody, since this proxy holds the roots")
