@@ -1,5 +1,6 @@
 """``twistd mesh-proxy``: carries connections of programs that know nothing of the mesh over it."""
 
+import os
 import resource
 from collections.abc import Sequence
 from typing import cast
@@ -34,6 +35,7 @@ from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.tls import endpoints
+from twisted_mesh.tls.transport import TRANSPORT
 
 #: Descriptors that are no connections: the log, key files, listening sockets, the reactor's own, the CA's.
 _OTHER_DESCRIPTORS = 64
@@ -68,6 +70,10 @@ class ProxyService(MeshService):
     def understand(self) -> None:
         """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
+        if os.environ.get(TRANSPORT) == "twisted":
+            raise StartError(
+                f"{TRANSPORT}=twisted cannot end one direction and go on with the other, as a proxy must: unset it"
+            )
         self.endpoints = [self._endpoint(listener) for listener in options["listeners"]]
         self.status_endpoint = None
         if options["status"]:

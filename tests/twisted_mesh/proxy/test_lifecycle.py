@@ -397,3 +397,13 @@ def test_a_rule_that_means_nobody_is_told(running: Mesh, backend: Backend) -> No
     other = "spiffe://other.test/service/shop"
     with pair(running, backend.target, allow=other) as found:
         found.proxy.wait_for(f"Listener in: {other} means nobody, since this proxy holds the roots")
+
+
+def test_a_transport_that_cannot_end_one_direction_is_refused(
+    running: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESH_TLS_TRANSPORT", "twisted")
+    words = ("--mode", "client", "--target", "localhost:1", "--verify", ID, "--listen", "0")
+    proxy = running.twistd("mesh-proxy", *words)
+    assert proxy.wait() == 1
+    assert "MESH_TLS_TRANSPORT=twisted cannot end one direction" in proxy.text
