@@ -118,6 +118,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="report: measure what is kept anew")
     parser.add_argument("--kept", type=Path, default=_KEPT, help="report: where results are kept")
     options = parser.parse_intermixed_args()
+    # An installation has its modules compiled: what is measured is started as from there.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.names[:1] == ["report"]:
         return _report(options)
     unknown = set(options.names) - set(_MEASURES)

@@ -13,7 +13,7 @@ from tests.running import until
 
 _WARM, _CONNECTIONS = 100, 600
 #: Seconds that all are kept open once they are.
-_KEPT = 1.5
+_KEPT = 0.5
 
 
 def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:

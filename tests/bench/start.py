@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench.tables import Table, Value, median
+from tests.bench.tables import Table, Value, beside, median
 from tests.running import BIN, PATIENCE, Mesh, mesh
 
 _HELPS = 10
+_PEER = "openssl x509 -text"
 _BOUNDS = {"pki-inspect show": 0.15, "mesh-ctl cert list": 0.35}
 
 
@@ -30,17 +31,18 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
                     commands.setdefault(name, []).append(_run(running, command))
         say(f"round {number + 1} of {rounds} done")
     helps = [_help() for _ in range(_HELPS)]
+    rows = (
+        _row("mesh-ca, first start, to Ready (makes an RSA-4096 root)", firsts, None),
+        _row("mesh-ca, second start, to Ready", seconds, 0.6),
+        _row("mesh-server, to Ready", servers, None),
+        _row("mesh-client, key to answer", clients, None),
+        _row("pki-inspect --help", helps, 0.4),
+        *(_row(name, values, _BOUNDS.get(name)) for name, values in commands.items()),
+    )
     return Table(
         "start",
         "seconds from the command to what the user waits for",
-        (
-            _row("mesh-ca, first start, to Ready (makes an RSA-4096 root)", firsts, None),
-            _row("mesh-ca, second start, to Ready", seconds, 0.6),
-            _row("mesh-server, to Ready", servers, None),
-            _row("mesh-client, key to answer", clients, None),
-            _row("pki-inspect --help", helps, 0.4),
-            *(_row(name, values, _BOUNDS.get(name)) for name, values in commands.items()),
-        ),
+        beside(rows, "median s", _PEER, f"beside {_PEER}"),
         ("Unpinned, one after the other. RSA-4096 takes as long as its primes take to find.",),
     )
 
@@ -67,7 +69,7 @@ def _commands(certificate: str) -> dict[str, list[str]]:
     return {
         **ours,
         "openssl version": [openssl, "version"],
-        "openssl x509 -text": [openssl, "x509", "-noout", "-text", "-in", certificate],
+        _PEER: [openssl, "x509", "-noout", "-text", "-in", certificate],
     }
 
 
