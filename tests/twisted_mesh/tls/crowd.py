@@ -1,5 +1,6 @@
 """A server that is in a process of its own, :mod:`tests.twisted_mesh.crowded`, and honest peers of it."""
 
+import os
 import re
 import socket
 import ssl
@@ -13,6 +14,7 @@ from pathlib import Path
 from attrs import define
 
 from tests.running import CHECKOUT, PATIENCE
+from twisted_mesh.tls.transport import TRANSPORT
 
 
 @define(eq=False)
@@ -72,14 +74,15 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path, most: int) -> Iterator[Server]:
-    """One that holds so many connections."""
+def serving(directory: Path, most: int, transport: str = "") -> Iterator[Server]:
+    """One that holds so many connections, on the transport that is usual if not on another."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.twisted_mesh.crowded", str(directory), str(most)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=CHECKOUT,
+        env={**os.environ, **({TRANSPORT: transport} if transport else {})},
     )
     with process:
         running = Server(process, directory)

@@ -17,9 +17,9 @@ pytestmark = [
 MOST = 200
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, MOST) as running:
+@pytest.fixture(params=["socket", pytest.param("twisted", marks=pytest.mark.interop)])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, MOST, request.param) as running:
         yield running
 
 

@@ -13,9 +13,11 @@ from tests.twisted_mesh.tls.crowd import Server, serving
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server"), 20) as running:
+@pytest.fixture(scope="module", params=["socket", "twisted"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server"), 20, request.param) as running:
         yield running
 
 

@@ -21,9 +21,12 @@ ELSEWHERE = "127.0.0.2"
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's loopback")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, 200) as running:
+_SIBLING = "tests/twisted_mesh/tls/test_strangers.py::test_strangers_of_all_kinds_starve_nobody"
+
+
+@pytest.fixture(params=["socket", pytest.param("twisted", marks=pytest.mark.interop(_SIBLING))])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, 200, request.param) as running:
         yield running
 
 

@@ -9,12 +9,17 @@ from twisted.internet import _producer_helpers
 from twisted.internet.task import Cooperator
 
 from tests.twisted_mesh.tls.transport.rig import Rig
+from twisted_mesh.tls import record_layer
 from twisted_mesh.tls.transport import TRANSPORT
 
 
-@pytest.fixture(params=["socket", "twisted"])
+@pytest.fixture(params=["socket", "twisted", pytest.param("public", marks=pytest.mark.interop)])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which it is; ``public`` is ours where only pyOpenSSL's public way to the records is known."""
     chosen: str = request.param
+    if chosen == "public":
+        chosen = "socket"
+        monkeypatch.setattr(record_layer, "_quicker", lambda: record_layer.PublicRecordLayer)
     monkeypatch.setenv(TRANSPORT, chosen)
     return chosen
 

@@ -12,7 +12,10 @@ import pytest
 from tests.flooding import KINDS, flooding, half_a_handshake, resident
 from tests.twisted_mesh.tls.crowd import Server, serving
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc"),
+    pytest.mark.parametrize("transport", ["socket", "twisted"], indirect=True),
+]
 _HERE = "tests/twisted_mesh/tls/transport/"
 
 
