@@ -29,6 +29,9 @@ class RecordLayer(Protocol):
     def settle(self) -> None:
         """The handshake is done: keep no room that only it needed."""
 
+    is_drained: bool
+    """Whether :meth:`read` would say nothing more, as far as it has looked."""
+
     def read(self) -> bytes:
         """What the peer says, of at most :data:`MOST` bytes; empty where there is nothing more.
 
@@ -45,6 +48,8 @@ class RecordLayer(Protocol):
 
 class PublicRecordLayer:
     """By pyOpenSSL's public methods."""
+
+    is_drained = False
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
@@ -77,6 +82,7 @@ class PublicRecordLayer:
 class DirectRecordLayer:
     """By OpenSSL's functions. They are the reactor's thread's alone: its connections share one memory."""
 
+    is_drained = False
     _room: Any = None
 
     def __init__(self, connection: SSL.Connection) -> None:
@@ -107,12 +113,15 @@ class DirectRecordLayer:
             kind, said = self._ended
             raise kind(*said)
         ssl, room, size = self._ssl, self._room, 0
+        self.is_drained = False
         # What another connection has left there would be taken for this one's.
         _lib.ERR_clear_error()
         while size <= MOST - RECORD:
             got = _lib.SSL_read(ssl, room + size, RECORD)
             if got <= 0:
-                if _lib.SSL_get_error(ssl, got) != _lib.SSL_ERROR_WANT_READ:
+                if _lib.SSL_get_error(ssl, got) == _lib.SSL_ERROR_WANT_READ:
+                    self.is_drained = True
+                else:
                     self._end(got, raises=not size)
                 break
             size += got

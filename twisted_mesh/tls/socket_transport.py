@@ -222,6 +222,8 @@ class SocketTransport:
                 if not data:
                     break
                 self.protocol.dataReceived(data)
+                if self._layer.is_drained:
+                    break
         finally:
             self._is_delivering = False
 
