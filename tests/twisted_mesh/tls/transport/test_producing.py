@@ -175,6 +175,48 @@ def test_a_producer_may_end_the_connection_from_within(rig: Rig) -> None:
     assert rig.logged == []
 
 
+@pytest.mark.parametrize("call", ["abortConnection", "unregisterProducer", "loseConnection"])
+def test_who_is_asked_to_pause_within_its_own_write_may_do_anything(call: str, rig: Rig) -> None:
+    rig.listen()
+    peer = rig.by_hand()
+    peer.reads = False
+    served = rig.served[0]
+
+    class Sudden(Push):
+        def pauseProducing(self) -> None:
+            super().pauseProducing()
+            getattr(served.transport, call)()
+
+    push = Sudden(served, 4096)
+    push.start(rig.reactor)
+    rig.until(lambda: push.pauses)
+    if call != "abortConnection":
+        peer.reads = True
+        rig.until(lambda: len(peer.heard) >= push.said)
+        served.transport.unregisterProducer()
+        served.transport.loseConnection()
+        rig.until(lambda: peer.has_goodbye)
+        peer.goodbye()
+    rig.until(lambda: served.lost)
+    assert served.happened == ["made", "lost"]
+    assert rig.logged == []
+
+
+def test_what_is_answered_to_much_while_nobody_reads_is_kept_in_order(rig: Rig) -> None:
+    """Each piece is echoed at once: written within what delivers it."""
+
+    def echo(me: Application) -> None:
+        me.transport.write(bytes(me.heard))
+        me.heard.clear()
+
+    rig.listen(lambda: Application(data=echo))
+    peer = rig.by_hand()
+    said = b"".join(number.to_bytes(4, "big") for number in range(500_000))
+    peer.say(said)
+    rig.until(lambda: len(peer.heard) == len(said))
+    assert peer.heard == said
+
+
 # reading
 
 
