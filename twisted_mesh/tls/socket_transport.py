@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pki.errors import ANY_ERROR
@@ -460,33 +459,6 @@ class SocketTransport:
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """See tcp(7)."""
         self._below.setTcpKeepAlive(enabled)
-
-
-class TakenOver(Protocol):
-    """What the transport below has for a protocol, until it is known what stands there in truth.
-
-    Where that is a :class:`SocketTransport` it is given no data, and hears of the end; else it passes all on.
-    """
-
-    taken: Any = None
-    """To whom what comes is given."""
-
-    def __init__(self, take: Callable[[Any], Any]) -> None:
-        self._take = take
-
-    def makeConnection(self, transport: Any) -> None:
-        """It is connected."""
-        self.taken = self._take(transport)
-
-    def dataReceived(self, data: bytes) -> None:
-        """By a transport that is no socket."""
-        if self.taken is not None:
-            self.taken.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is closed."""
-        if self.taken is not None:
-            self.taken.connectionLost(reason)
 
 
 def _nothing() -> None:

@@ -5,6 +5,7 @@ them, and for a while for everybody who sets :data:`TRANSPORT`.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define
@@ -17,7 +18,9 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pki.svid.x509svid import Purpose
@@ -29,7 +32,7 @@ from twisted_mesh.tls.accepted_socket import AcceptedSocket
 from twisted_mesh.tls.connection import Expectation, MeshConnection, MeshFactory, spoken_address
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.socket_transport import SocketTransport, TakenOver
+from twisted_mesh.tls.socket_transport import SocketTransport
 from twisted_mesh.tls.verify import Handshake
 
 #: The variable of the environment that says which transport is taken: ``socket``, which is usual, or ``twisted``.
@@ -84,6 +87,33 @@ def _bind(
     )
 
 
+class _TakenOver(Protocol):
+    """What the transport below has for a protocol, until it is known what stands there in truth.
+
+    Where that is a :class:`SocketTransport` it is given no data, and hears of the end; else it passes all on.
+    """
+
+    taken: Any = None
+    """To whom what comes is given."""
+
+    def __init__(self, take: Callable[[Any], Any]) -> None:
+        self._take = take
+
+    def makeConnection(self, transport: Any) -> None:
+        """It is connected."""
+        self.taken = self._take(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """By a transport that is no socket."""
+        if self.taken is not None:
+            self.taken.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is closed."""
+        if self.taken is not None:
+            self.taken.connectionLost(reason)
+
+
 @implementer(IProtocolFactory, ILoggingContext)
 @define(eq=False)
 class _SocketFactory:
@@ -105,10 +135,10 @@ class _SocketFactory:
         """See :class:`IProtocolFactory`."""
         self.mesh.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> TakenOver | None:
+    def buildProtocol(self, addr: IAddress | None) -> _TakenOver | None:
         """See :class:`IProtocolFactory`."""
         admitted, place = _admit(self.mesh, addr)
-        return TakenOver(lambda below: self._take(below, addr, place)) if admitted else None
+        return _TakenOver(lambda below: self._take(below, addr, place)) if admitted else None
 
     def _take(self, below: Any, addr: IAddress | None, place: Place | None) -> Any:
         # Whatever stands between (the PROXY protocol, a tunnel) knows its socket too, and is not to be passed by.
