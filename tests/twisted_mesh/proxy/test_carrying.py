@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.running import PATIENCE, Mesh, mesh, until
+from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import (
     Backend,
     break_off,
@@ -30,13 +30,6 @@ SIZES = [
         marks=pytest.mark.interop,
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as found:
-        found.start_ca()
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import PATIENCE, Mesh, free_port, mesh
+from tests.running import PATIENCE, Mesh, free_port
 from tests.twisted_mesh.proxy.pairs import ID, pair
 
 
@@ -31,13 +31,6 @@ class Telling(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *words: Any) -> None:
         """Nothing."""
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as found:
-        found.start_ca()
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,9 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.running import PATIENCE, Mesh, mesh, until
+from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import Backend, break_off, digest
 from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as found:
-        found.start_ca()
-        yield found
 
 
 @pytest.fixture(scope="module")

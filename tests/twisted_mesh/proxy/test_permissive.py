@@ -10,17 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.running import PATIENCE, Mesh, mesh, until
+from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import Backend
 from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
 from twisted_mesh.proxy.first_bytes import ENOUGH, speaks_tls
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as found:
-        found.start_ca()
-        yield found
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -12,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from tests.running import PATIENCE, Mesh, Running, free_port, mesh, until
+from tests.running import PATIENCE, Mesh, Running, free_port, until
 from tests.tools import require_tool
 from tests.twisted_mesh.proxy.backend import Backend
 from tests.twisted_mesh.proxy.pairs import ID, pair, said_by
@@ -87,14 +86,7 @@ def test_addresses_of_two_kinds_are_not_said() -> None:
     assert read(header(Caller(LISTENER, *ends)))[:2] == (0, b"")
 
 
-@pytest.fixture(scope="module")
-def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as found:
-        found.start_ca()
-        yield found
-
-
-def test_a_target_hears_who_has_called_before_all_else(running_mesh: Mesh) -> None:
+def test_a_target_hears_who_has_called_before_all_else(running: Mesh) -> None:
     heard: SimpleQueue[bytes] = SimpleQueue()
 
     def serve(connection: socket.socket) -> None:
@@ -103,7 +95,7 @@ def test_a_target_hears_who_has_called_before_all_else(running_mesh: Mesh) -> No
 
     with (
         Backend(serve) as backend,
-        pair(running_mesh, backend.target, inside="proxy-protocol = true") as carried,
+        pair(running, backend.target, inside="proxy-protocol = true") as carried,
     ):
         with carried.call() as caller:
             caller.sendall(b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n")
@@ -144,7 +136,7 @@ frontend checked
     "tests/twisted_mesh/proxy/test_proxy_protocol.py::"
     "test_a_target_hears_who_has_called_before_all_else"
 )
-def test_haproxy_takes_it_with_its_sum(running_mesh: Mesh, tmp_path: Path) -> None:
+def test_haproxy_takes_it_with_its_sum(running: Mesh, tmp_path: Path) -> None:
     program = require_tool("haproxy")
     port = free_port()
     settings = tmp_path / "haproxy.cfg"
@@ -152,7 +144,7 @@ def test_haproxy_takes_it_with_its_sum(running_mesh: Mesh, tmp_path: Path) -> No
     haproxy = Running.start(program, "-db", "-f", settings, cwd=tmp_path)
     try:
         until(lambda: _answers(port))
-        with pair(running_mesh, f"127.0.0.1:{port}", inside="proxy-protocol = true") as carried:
+        with pair(running, f"127.0.0.1:{port}", inside="proxy-protocol = true") as carried:
             with carried.call() as caller:
                 caller.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = said_by(caller)
