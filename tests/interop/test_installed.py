@@ -19,7 +19,10 @@ from attrs import frozen
 
 from tests.running import CHECKOUT, PATIENCE, Running, until
 
-PROGRAMS = {"mesh-agent", "mesh-ca", "mesh-client", "mesh-ctl", "mesh-server", "pki-inspect"}
+PROGRAMS = {
+    *("mesh-agent", "mesh-ca", "mesh-client", "mesh-ctl", "mesh-proxy", "mesh-server"),
+    "pki-inspect",
+}
 _NOT_BUILT = shutil.ignore_patterns(
     ".*", "*.egg-info", "__pycache__", "build", "dist", "dropin.cache", "htmlcov", "tests"
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from cryptography import x509
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from pki.errors import Problem, printable
 from pki.serial import serial_pairs
@@ -25,13 +25,19 @@ class _Logger(Logger):
     """Emits without asking first whether the level is one: Twisted's sorts all levels for that, each time."""
 
     def emit(self, level: Any, format: str | None = None, **facts: object) -> None:
-        facts["log_logger"] = self
-        facts["log_level"] = level
-        facts["log_namespace"] = self.namespace
-        facts["log_source"] = self.source
-        facts["log_format"] = format
-        facts["log_time"] = time()
-        self.observer(facts)
+        self._tell(level, format, facts)
+
+    def info(self, format: str | None = None, **facts: object) -> None:
+        self._tell(LogLevel.info, format, facts)
+
+    def _tell(self, level: Any, text: str | None, event: dict[str, object]) -> None:
+        event["log_logger"] = self
+        event["log_level"] = level
+        event["log_namespace"] = self.namespace
+        event["log_source"] = self.source
+        event["log_format"] = text
+        event["log_time"] = time()
+        self.observer(event)
 
 
 def logger(subsystem: str) -> Logger:

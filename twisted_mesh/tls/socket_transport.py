@@ -85,6 +85,8 @@ class SocketTransport:
     _is_secured = False
     _has_heard_end = False
     """The peer's close_notify: it says no more."""
+    _is_following = False
+    """Whether the peer has left, and nobody here stays for what a producer might still say."""
     _is_half_closing = False
     _has_said_end = False
     """Our close_notify."""
@@ -247,9 +249,11 @@ class SocketTransport:
         """The peer says no more. What is still to be said to it is said: it may be waiting for that."""
         self._has_heard_end = True
         self._below.stopReading()
-        above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
+        if self.disconnecting:
+            return
+        above = IHalfCloseableProtocol(self.application, None)
         if above is None:
-            self.disconnecting = True
+            self.disconnecting = self._is_following = True
         else:
             above.readConnectionLost()
 
@@ -281,7 +285,7 @@ class SocketTransport:
         """Send what waits, then see who waited for that."""
         if not self._send() or self._is_broken:
             return
-        if self._producer is not None and self._is_secured:
+        if self._producer is not None and self._is_secured and not self._is_following:
             self._go_on()
         elif self._is_secured and (self.disconnecting or self._is_half_closing):
             self._leave()

@@ -457,7 +457,7 @@ def test_a_root_that_is_sent_along_is_left_out() -> None:
 
 
 def test_an_agent_of_another_user_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twisted_mesh.api.local_ca.peer_uid", lambda handle: 4711)
+    monkeypatch.setattr("twisted_mesh.api.ca_user.peer_uid", lambda handle: 4711)
     workloads = FakeWorkloads(snapshot())
     with of(workloads) as rig:
         refused = rig.refusal()

@@ -9,7 +9,7 @@ import pytest
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from tests.twisted_mesh.tls.transport.application import Application
+from tests.twisted_mesh.tls.transport.application import Application, Push
 from tests.twisted_mesh.tls.transport.by_hand import ByHand
 from tests.twisted_mesh.tls.transport.rig import NETWORKS, Rig
 from twisted_mesh.tls.connection import CLOSE_TIMEOUT
@@ -316,3 +316,20 @@ def test_what_is_closed_is_gone_without_being_looked_for(how: str, rig: Rig) -> 
         rig.until(lambda: not any(ref() for ref in gone), lambda: [ref() for ref in gone])
     finally:
         gc.enable()
+
+
+def test_who_produces_for_ever_does_not_keep_a_peer_that_leaves(rig: Rig) -> None:
+    """A channel of HTTP is a producer for as long as it lives, and is told by the end that there is nobody."""
+    pushes: list[Push] = []
+
+    def produce(me: Application) -> None:
+        pushes.append(Push(me, 0))
+        me.transport.registerProducer(pushes[0], True)
+
+    rig.listen(lambda: Application(made=produce))
+    peer = rig.by_hand()
+    peer.goodbye()
+    rig.until(lambda: peer.end)
+    assert peer.tls.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+    rig.until(lambda: rig.served[0].lost)
+    assert pushes[0].is_stopped
