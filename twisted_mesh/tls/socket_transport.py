@@ -251,7 +251,7 @@ class SocketTransport:
         self._below.stopReading()
         if self.disconnecting:
             return
-        above = IHalfCloseableProtocol(self.application, None)
+        above: Any = IHalfCloseableProtocol(self.application, None)
         if above is None:
             self.disconnecting = self._is_following = True
         else:
