@@ -66,6 +66,7 @@ FOREIGN = {
     "twistd": {"--logfile", "--pidfile", "--path"},
     "curl": {"--cacert", "--cert", "--key", "--json", "--unix-socket"},
     "step": {"--daemon"},
+    "tests.bench": {"--again", "--quick"},
 }
 
 
