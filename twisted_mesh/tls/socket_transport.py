@@ -14,7 +14,6 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet import error, main
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPullProducer,
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 
 from pki.errors import ANY_ERROR
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.tls.flush import flush_of
 from twisted_mesh.tls.outgoing import Outgoing
 from twisted_mesh.tls.record_layer import RECORD, Octets, record_layer
 
@@ -100,7 +100,7 @@ class SocketTransport:
     _is_resumed = False
     """Whether something may wait in OpenSSL to be delivered."""
     _is_delivering = False
-    _later: IDelayedCall | None = None
+    _has_turn_later = False
     _producer: Any = None
     _is_streaming = False
     _is_producer_paused = False
@@ -108,7 +108,7 @@ class SocketTransport:
     def __init__(self, below: Any, connection: SSL.Connection, clock: IReactorTime) -> None:
         self._below = below
         self._connection = connection
-        self._clock = clock
+        self._flush = flush_of(clock)
         self._socket: socket.socket = below.socket
         self._layer = record_layer(connection)
         self._outgoing = Outgoing(self._layer, self._socket)
@@ -121,10 +121,10 @@ class SocketTransport:
         below.doRead, below.doWrite = self._on_readable, self._on_writable
         if self._socket.family != socket.AF_UNIX:
             below.setTcpNoDelay(True)
-        if not is_server:
-            self._outside(self._shake)
+        if not is_server and self._outside(self._shake):
+            self._below.loseConnection()
 
-    # turns: whatever is written within one is sent together at its end
+    # turns: what is written within one that reads is sent at the end of the reactor's round, else at the turn's
 
     def _on_readable(self) -> Lost:
         if self.is_over:
@@ -140,19 +140,24 @@ class SocketTransport:
         # Much is not copied: whoever keeps some of it, and before the handshake is done, copies that.
         data = _room[:size] if self._is_secured and size > RECORD else bytes(_room[:size])
         # By its name: whoever meters what comes has put itself there.
-        return self._turn(self.dataReceived, data)
+        return self._turn(self.dataReceived, data, is_sent_later=True)
 
     def _on_writable(self) -> Lost:
         return self._turn(_nothing)
 
-    def _turn(self, work: Callable[..., object], *arguments: Any) -> Lost:
+    def _turn(
+        self, work: Callable[..., object], *arguments: Any, is_sent_later: bool = False
+    ) -> Lost:
         if self.is_over:
             return None if self._is_aborted else main.CONNECTION_DONE
         self._in_turn = True
         try:
             work(*arguments)
             if not self._is_broken and not self.is_over:
-                self._settle()
+                if is_sent_later and not self._has_heard_end:
+                    self._later_turn()
+                else:
+                    self._settle()
         finally:
             self._in_turn = False
         if self._is_broken:
@@ -160,10 +165,10 @@ class SocketTransport:
         # An abort has the descriptor closed by itself, with a reset.
         return main.CONNECTION_DONE if self.is_over and not self._is_aborted else None
 
-    def _outside(self, work: Callable[[], object]) -> None:
-        """A turn that the reactor knows nothing of."""
+    def _outside(self, work: Callable[[], object]) -> bool:
+        """A turn that the reactor knows nothing of; whether it is to be closed for it."""
         if self.is_over:
-            return
+            return False
         try:
             lost = self._turn(work)
         except ANY_ERROR:
@@ -171,9 +176,8 @@ class SocketTransport:
             self._reason = Failure()
             _log.failure("the protocol of a connection broke", event="protocol-broke")
             self.abortConnection()
-            return
-        if lost is not None:
-            self._below.loseConnection()  # which is heard of in a turn of the reactor's
+            return False
+        return lost is not None
 
     def _soon(self) -> None:
         """Have a turn, where this is none."""
@@ -182,13 +186,15 @@ class SocketTransport:
         self._later_turn()
 
     def _later_turn(self) -> None:
-        if self._later is None and not self.is_over:
-            self._later = self._clock.callLater(0, self._now)
+        if not self._has_turn_later and not self.is_over:
+            self._has_turn_later = True
+            self._flush.at_the_end(self._now)
 
     def _now(self) -> None:
-        self._later = None
+        self._has_turn_later = False
         is_resumed, self._is_resumed = self._is_resumed, False
-        self._outside(self._deliver if is_resumed else _nothing)
+        if self._outside(self._deliver if is_resumed else _nothing):
+            self._below.connectionLost(Failure(main.CONNECTION_DONE))
 
     # reading
 
@@ -350,8 +356,8 @@ class SocketTransport:
         if self._in_turn or len(data) < _LARGE:
             self._press()
             self._soon()
-        else:
-            self._outside(_nothing)
+        elif self._outside(_nothing):
+            self._below.loseConnection()  # who writes hears of it in another turn
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Send all of it."""
@@ -383,9 +389,6 @@ class SocketTransport:
         """The socket is closed: the protocol is told, once."""
         self.is_over = True
         self.connected = False
-        later, self._later = self._later, None
-        if later is not None:
-            later.cancel()
         self._outgoing.clear()
         producer, self._producer = self._producer, None
         try:
