@@ -101,6 +101,7 @@ class SocketTransport:
     """Whether something may wait in OpenSSL to be delivered."""
     _is_delivering = False
     _has_turn_later = False
+    _waits_to_write = False
     _producer: Any = None
     _is_streaming = False
     _is_producer_paused = False
@@ -296,7 +297,16 @@ class SocketTransport:
         elif self._is_secured and (self.disconnecting or self._is_half_closing):
             self._leave()
         else:
-            self._below.stopWriting()
+            self._wait_to_write(False)
+
+    def _wait_to_write(self, wants: bool) -> None:
+        """Have a turn when the socket takes more, or none for that."""
+        if wants is not self._waits_to_write:
+            self._waits_to_write = wants
+            if wants:
+                self._below.startWriting()
+            else:
+                self._below.stopWriting()
 
     def _send(self) -> bool:
         """Send what waits; True where that is all."""
@@ -308,7 +318,7 @@ class SocketTransport:
         except OSError as problem:
             self._break(error.ConnectionLost(problem.errno, problem.strerror))
         else:
-            self._below.startWriting()
+            self._wait_to_write(True)
             self._press()
         return False
 
@@ -318,9 +328,9 @@ class SocketTransport:
             self._is_producer_paused = False
             self._producer.resumeProducing()
         if self._outgoing.size or self._producer is None:
-            self._below.startWriting()
+            self._wait_to_write(True)
         else:
-            self._below.stopWriting()
+            self._wait_to_write(False)
 
     def _leave(self) -> None:
         """Say goodbye; it is over where the peer has said it too."""
@@ -333,7 +343,7 @@ class SocketTransport:
                 above.writeConnectionLost()
             if not self._send():
                 return
-        self._below.stopWriting()
+        self._wait_to_write(False)
         if self._has_heard_end and self.disconnecting:
             self._is_broken = True
 
