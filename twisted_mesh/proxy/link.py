@@ -304,11 +304,8 @@ class Link:
 
     def refused(self, side: Side, problem: Problem) -> None:
         """See :class:`ILink`."""
-        self._reason = self._reason or "severed"
-        other = self.target if side is self.caller else self.caller
-        if other is not None:
-            other.abort()
-        side.close()
+        # By a reset at both sides: after a goodbye what was said would be taken for all of it.
+        self.abort("severed")
 
     def close(self, reason: str) -> None:
         """Send what is still to be sent, and close both sides."""
