@@ -27,6 +27,7 @@ class Pipe:
 
     reader: int
     writer: int
+    output: Descriptor
 
     def read(self, size: int = 65536) -> str:
         return os.read(self.reader, size).decode()
@@ -36,7 +37,10 @@ class Pipe:
 def pipe() -> Iterator[Pipe]:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    yield Pipe(reader, writer)
+    output = Descriptor(writer)
+    yield Pipe(reader, writer, output)
+    # A thread that has still something to write must not write it to whatever gets that number next.
+    output.number = -1
     for descriptor in (reader, writer):
         try:
             os.close(descriptor)
@@ -52,7 +56,7 @@ def read_until(pipe: Pipe, end: str) -> str:
 
 
 def test_nothing_is_written_before_it_starts_since_a_daemon_forks_yet(pipe: Pipe) -> None:
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.write("before\n")
     child = os.fork()
     if child == 0:  # what twistd's foreground process does
@@ -66,7 +70,7 @@ def test_nothing_is_written_before_it_starts_since_a_daemon_forks_yet(pipe: Pipe
 
 
 def test_a_process_that_never_started_it_writes_at_its_end(pipe: Pipe) -> None:
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.write("a line\n" * 100)
     assert writer.finish()
     assert pipe.read() == "a line\n" * 100
@@ -74,7 +78,7 @@ def test_a_process_that_never_started_it_writes_at_its_end(pipe: Pipe) -> None:
 
 def test_a_reader_that_stalls_holds_up_nobody_and_hears_what_it_missed(pipe: Pipe) -> None:
     counted: list[int] = []
-    writer = LogWriter(Descriptor(pipe.writer), told, counted.append, most=20_000)
+    writer = LogWriter(pipe.output, told, counted.append, most=20_000)
     writer.start()
     lines = [f"line {number:06}\n" for number in range(5000)]
     began = time.monotonic()
@@ -95,7 +99,7 @@ def test_a_reader_that_stalls_holds_up_nobody_and_hears_what_it_missed(pipe: Pip
 
 def test_the_end_waits_for_a_stalled_reader_and_not_for_ever(pipe: Pipe) -> None:
     for starts in (False, True):
-        writer = LogWriter(Descriptor(pipe.writer), told)
+        writer = LogWriter(pipe.output, told)
         writer.write("x" * 10_000 + "\n")
         writer.write("y\n")
         if starts:
@@ -138,7 +142,7 @@ def test_lines_that_no_disk_takes_are_counted_and_told_once_it_does(
 
 def test_nobody_is_told_of_a_reader_that_is_gone(pipe: Pipe) -> None:
     counted: list[int] = []
-    writer = LogWriter(Descriptor(pipe.writer), told, counted.append)
+    writer = LogWriter(pipe.output, told, counted.append)
     os.close(pipe.reader)
     writer.start()
     for _ in range(10):
@@ -149,7 +153,7 @@ def test_nobody_is_told_of_a_reader_that_is_gone(pipe: Pipe) -> None:
 
 def test_a_pipe_that_somebody_has_made_nonblocking_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer, False)
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.start()
     writer.write("y" * 50_000 + "\n")
     writer.write("end\n")
@@ -183,7 +187,7 @@ def test_what_cannot_be_reopened_goes_on_where_it_is(tmp_path: Path) -> None:
 
 
 def test_letters_that_an_encoding_lacks_are_escaped(pipe: Pipe) -> None:
-    writer = LogWriter(Descriptor(pipe.writer), told, encoding="ascii")
+    writer = LogWriter(pipe.output, told, encoding="ascii")
     writer.write("Zoë \ud800\n")
     assert writer.finish()
     assert pipe.read() == "Zo\\xeb \\ud800\n"
@@ -198,7 +202,7 @@ def test_the_lines_of_one_turn_are_one_write(pipe: Pipe, monkeypatch: pytest.Mon
         return written(descriptor, data)
 
     monkeypatch.setattr(log_writer.os, "write", write)
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.start()
     until(lambda: writer._is_waiting)
     with writer._changed:  # the thread has no turn meanwhile
@@ -210,7 +214,7 @@ def test_the_lines_of_one_turn_are_one_write(pipe: Pipe, monkeypatch: pytest.Mon
 
 def test_a_line_in_the_quiet_is_not_left_lying(pipe: Pipe) -> None:
     """Whoever hangs after it can be found by it."""
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.start()
     for number in range(50):
         until(lambda: writer._is_waiting)
@@ -219,7 +223,7 @@ def test_a_line_in_the_quiet_is_not_left_lying(pipe: Pipe) -> None:
 
 
 def test_of_several_threads_no_line_is_lost_and_each_keeps_its_order(pipe: Pipe) -> None:
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     writer.start()
     names = "abc"
 
@@ -244,7 +248,7 @@ def test_what_a_signals_handler_logs_has_its_place(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it comes, lines are being taken in: it neither waits for them nor goes before them."""
-    writer = LogWriter(Descriptor(pipe.writer), told)
+    writer = LogWriter(pipe.output, told)
     encoded = LogWriter._encoded
     handlers = ["signal\n"]
 
@@ -263,7 +267,7 @@ def test_what_a_signals_handler_logs_has_its_place(
 
 def test_what_is_lost_while_nobody_reads_is_counted_at_once(pipe: Pipe) -> None:
     counted: list[int] = []
-    writer = LogWriter(Descriptor(pipe.writer), told, counted.append, most=1000)
+    writer = LogWriter(pipe.output, told, counted.append, most=1000)
     writer.start()
     lines = 0
     while not counted:
