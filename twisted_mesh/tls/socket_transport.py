@@ -32,7 +32,7 @@ _log = logger("tls")
 #: What is read from a socket at once, and so what one connection may bring before others have their turn.
 _READ = 256 * 1024
 #: So often what comes behind the end of TLS is read, to be dropped.
-_DREGS = 8
+_DREGS = 16
 #: Where it is read to: all connections of the reactor's thread share it.
 _room = memoryview(bytearray(_READ))
 #: So much is sent when it is written, and not at the end of a turn.
@@ -276,8 +276,9 @@ class SocketTransport:
         with suppress(OSError):
             # A socket that is closed with bytes unread resets the connection, and that may overtake the alert.
             self._socket.shutdown(socket.SHUT_WR)
+            # Not into the room: what is in that may be another connection's, which has written to this one.
             for _ in range(_DREGS):
-                if not self._socket.recv_into(_room):
+                if not self._socket.recv(_LARGE):
                     break
 
     def _break(self, problem: BaseException | None) -> None:

@@ -318,3 +318,24 @@ def test_strangers_hurt_nobody(way: str, rig: Rig) -> None:
     rig.until(lambda: all(stranger.end for stranger in strangers))
     assert not any(served.made for served in rig.served[1:] if way != "half")
     goes_on()
+
+
+@pytest.mark.parametrize("transport", ["socket"], indirect=True)
+def test_what_breaks_one_connection_while_another_is_read_costs_the_other_nothing(rig: Rig) -> None:
+    """What is read is not copied: whoever fails meanwhile must not read into the same memory."""
+    rig.listen(Application)
+    broken, good = rig.by_hand(), rig.by_hand()
+    rig.until(lambda: len(rig.served) == 2)
+    first, second = rig.served
+
+    def fail_the_other(me: Application) -> None:
+        if first.happened[-1:] != ["lost"]:
+            broken.put(b"\xff" * 200_000)  # which is unread when it fails
+            below = first.transport.transport
+            below._turn(below._fail, SSL.Error("broken"))
+
+    second.does["data"] = fail_the_other
+    said = bytes(range(256)) * 2048
+    good.say(said)
+    rig.until(lambda: len(second.heard) == len(said), lambda: (len(second.heard), second.lost))
+    assert second.heard == said
