@@ -88,6 +88,8 @@ class HttpConnection:
 
     def _find_place(self) -> bool:
         """Whether there is room for this connection. One over TLS has its place from below."""
+        if self.site.is_over:
+            return False
         self._place = getattr(self.transport, "place", None)
         if self._place is None and self.site.connection_limit is not None:
             key, is_proven = self.site.caller_key(self.transport)

@@ -79,6 +79,8 @@ class BoundedSite(server.Site):
         self.reads_whole = bool(getattr(root, "takes_whole_requests", False))
         """Whether requests of ordinary shape go to the resource past Twisted."""
         self.draining = False
+        self.is_over = False
+        """Whether nothing more is answered, also not to who was shaking hands until now."""
         self._drained: list[Deferred[None]] = []
         self._strangers = LimitedLog(logger("http"), _LOGGED, reactor.seconds)
 
@@ -108,6 +110,7 @@ class BoundedSite(server.Site):
             self._drained.append(done)
             with suppress(TimeoutError):
                 await within(self.reactor, seconds, done)
+        self.is_over = True
         late = tuple(self.connections)
         for connection in late:
             connection.transport.abortConnection()

@@ -907,3 +907,12 @@ def test_every_status_has_its_phrase(status: int) -> None:
     assert b"Unknown" not in line
     if status in (421, 422):
         assert line.split(b" ", 2)[2].decode() == HTTPStatus(status).phrase
+
+
+def test_who_comes_when_all_is_drained_is_answered_nothing(rig: Rig) -> None:
+    """As one does whose handshake was under way: what it asks for would be done behind the last words."""
+    assert rig.drain() == [0]
+    talk = rig.talk()
+    assert talk.wire.aborted
+    talk.say(GET)
+    assert rig.root.seen == []
