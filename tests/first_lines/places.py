@@ -183,11 +183,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def no_descriptor_left(directory: Path) -> str:
-    """All that it asks for, and most of it open already; its Python and its reactor open some for themselves."""
-    url = f"http://127.0.0.1:{free_port()}"
+    """All that it asks for, and most of it open already; its Python opens some for itself, and a name is asked for by two."""
+    url = f"http://localhost:{free_port()}"
     env = {"MESH_STATE_DIR": str(directory / "state"), "NO_COLOR": "1"}
     told = ""
-    for held in range(14, 20):
+    for held in range(14, 21):
         words = (sys.executable, "-c", _HOLDING, str(held), BIN / "mesh-ctl", "ca", "show")
         told = run(*words, "--ca-url", url, cwd=directory, env=env).stderr
         if "nobody listens there" not in told:
@@ -226,7 +226,7 @@ ROWS = (
     FirstLine(
         "no descriptor is left to connect with",
         "client",
-        r"http://127\.0\.0\.1:\d+: this process has no file descriptor left to connect with: \d+ are the most",
+        r"http://localhost:\d+: this process has no file descriptor left to connect with: \d+ are the most",
         r"raise the limit \(ulimit -n, or LimitNOFILE=\)",
         no_descriptor_left,
         starts_processes=True,

@@ -6,6 +6,7 @@ its reactor is not.
 """
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -236,6 +237,11 @@ def _connected_to(address: CaAddress, attempt: Attempt) -> socket.socket:
 
 def _addresses(address: CaAddress, attempt: Attempt) -> list[Any]:
     """By the resolver, which cannot be told how long it may take: on a thread that is not waited for any longer."""
+    with contextlib.suppress(OSError, UnicodeError):
+        flags = socket.AI_NUMERICHOST  # an address is none's to be asked for
+        return [
+            *socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
+        ]
     outcome: list[Any] = []
     heard, tell = os.pipe()
 
@@ -243,7 +249,7 @@ def _addresses(address: CaAddress, attempt: Attempt) -> list[Any]:
         try:
             outcome.append(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            outcome.append(error)
+            outcome.append(_lack_of_descriptors() or error)
         os.close(tell)
 
     try:
@@ -253,7 +259,18 @@ def _addresses(address: CaAddress, attempt: Attempt) -> list[Any]:
         os.close(heard)
     if not ready:
         raise TimeoutError
+    if isinstance(outcome[0], OSError) and outcome[0].errno in (errno.EMFILE, errno.ENFILE):
+        raise outcome[0]
     if isinstance(outcome[0], Exception):
         raise Unresolved from None
     found: list[Any] = outcome[0]
     return found
+
+
+def _lack_of_descriptors() -> OSError | None:
+    """Which the resolver takes for a name that nobody has."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error
+    return None
