@@ -183,7 +183,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def no_descriptor_left(directory: Path) -> str:
-    """All that it asks for, and most of it open already; its Python opens some for itself, and a name is asked for by two."""
+    """All that it asks for, and most of it open already. Its Python opens some for itself, and a name takes two."""
     url = f"http://localhost:{free_port()}"
     env = {"MESH_STATE_DIR": str(directory / "state"), "NO_COLOR": "1"}
     told = ""
