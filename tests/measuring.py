@@ -15,6 +15,7 @@ from twisted_mesh.workload import meters as workload_meters
 _LOOKED_UP: tuple[Reading[object], ...] = (
     *metrics.READINGS,  # type: ignore[arg-type]
     *monitoring.OF_IDENTITY,  # type: ignore[arg-type]
+    monitoring.EVENTS,  # type: ignore[list-item]
     *keeper.READINGS,  # type: ignore[arg-type]
     *workload_socket.READINGS,  # type: ignore[arg-type]
     reading_of([]),

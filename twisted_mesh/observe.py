@@ -4,15 +4,17 @@ import atexit
 import json
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
 from math import modf
+from operator import itemgetter
 from string import Formatter
 from time import time
 from typing import Any, Protocol
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from prometheus_client import Counter
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.reflect import safe_str
@@ -34,28 +36,64 @@ LINES_LOST = Counter(
 )
 
 
-@lru_cache(maxsize=512)
-def _pieces(text: str) -> tuple[tuple[str, str | None, str], ...]:
-    """An event's constant text, taken apart once: what stands before a field, its name, its format."""
-    return tuple((before, name, spec or "") for before, name, spec, _ in Formatter().parse(text))
+@define(eq=False)
+class _Form:
+    """An event's constant text, taken apart once, with room for its values."""
 
+    pieces: list[str]
+    """Every other one stands for a field, and what is there is put in its place."""
+    names: tuple[str, ...]
+    specs: tuple[str, ...]
+    _values: Callable[[LogEvent], tuple[Any, ...]] = field(init=False)
 
-def _filled(text: str, event: LogEvent) -> str:
-    """An event's constant text with its values, without control characters."""
-    filled = []
-    for before, name, spec in _pieces(text):
-        filled.append(before)
-        if name is not None:
-            value = event.get(name, "?")
-            if type(value) is not str or spec:
-                value = _formatted(value, spec)
+    def __attrs_post_init__(self) -> None:
+        names = self.names
+        # With one name itemgetter gives no tuple.
+        self._values = (
+            itemgetter(*names) if len(names) > 1 else lambda e: tuple(e[n] for n in names)
+        )
+
+    @classmethod
+    def of(cls, text: str, prefix: str = "") -> "_Form":
+        """``prefix`` stands before every line but those that are facts of the one above."""
+        lines = text.split("\n")
+        shown = [lines[0], *(line if line.startswith(" ") else prefix + line for line in lines[1:])]
+        pieces, names, specs = [prefix], [], []
+        for before, name, spec, _ in Formatter().parse("\n".join(shown)):
+            pieces[-1] += before
+            if name is not None:
+                names.append(name)
+                specs.append(spec or "")
+                pieces += ["", ""]
+        return cls(pieces, tuple(names), tuple(specs))
+
+    def filled(self, event: LogEvent) -> str:
+        """The text with the event's values, without control characters."""
+        parts = self.pieces.copy()
+        try:
+            values = self._values(event)
+            if any(self.specs):
+                raise TypeError
             # Most are what printable() would leave as they are.
-            filled.append(
-                value
-                if len(value) <= _LONGEST and value.isprintable()
-                else printable(value, _LONGEST)
+            told = "".join(values)
+            parts[1::2] = values
+            if told.isprintable() and len(told) <= _LONGEST:
+                return "".join(parts)
+        except (KeyError, TypeError):  # one is missing, or no string
+            pass
+        values = tuple(event.get(name, "?") for name in self.names)
+        parts[1::2] = [
+            printable(
+                value if type(value) is str and not spec else _formatted(value, spec), _LONGEST
             )
-    return "".join(filled)
+            for value, spec in zip(values, self.specs, strict=True)
+        ]
+        return "".join(parts)
+
+
+@lru_cache(maxsize=512)
+def _form(text: str, prefix: str) -> _Form:
+    return _Form.of(text, prefix)
 
 
 def _formatted(value: object, spec: str) -> str:
@@ -69,7 +107,7 @@ def event_text(event: LogEvent) -> str:
     """The event in words: one line, or a title and indented facts. No value can add a line."""
     text = event.get("log_format")
     if _subsystem(event) and isinstance(text, str):
-        return _filled(text, event)
+        return _form(text, "").filled(event)
     return "\n".join(printable(line, _LONGEST) for line in formatEvent(event).splitlines())
 
 
@@ -155,20 +193,17 @@ class TextObserver:
         style = _style_of(event)
         if style is None:
             return ""
-        text = event_text(event)
-        if "log_failure" in event:
-            text += "\n" + _traceback(event)
         prefix = style.prefix
         if self._timestamps:
             prefix = f"{_second(int(event.get('log_time', 0.0)))} {prefix}"
-        if "\n" not in text:
-            return f"{prefix}{text}\n"
-        first, *rest = text.split("\n")
-        lines = [
-            prefix + first,
-            *[line if line.startswith(" ") else prefix + line for line in rest],
-        ]
-        return "\n".join(lines) + "\n"
+        text = event.get("log_format")
+        if style.subsystem and isinstance(text, str):
+            told = _form(text, prefix).filled(event)
+        else:
+            told = "\n".join(prefix + line for line in event_text(event).split("\n"))
+        if "log_failure" in event:
+            told += "\n" + _traceback(event)
+        return told + "\n"
 
 
 #: What each line of JSON begins with.

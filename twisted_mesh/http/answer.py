@@ -19,10 +19,24 @@ def answer_head(
     version: bytes, status: int, headers: Headers | None, content_type: str, size: int
 ) -> bytes:
     """All that comes before a body of ``size`` bytes; ``headers`` are besides what is always said."""
+    moment = int(time())
+    if headers is None:
+        return _plain_head(version, status, content_type, size, moment)
+    return _head(version, status, headers, content_type, size, moment)
+
+
+def _head(  # noqa: PLR0917
+    version: bytes,
+    status: int,
+    headers: Headers | None,
+    content_type: str,
+    size: int,
+    moment: int,
+) -> bytes:
     lines = [
         b"%s %d %s" % (version, status, _phrase(status)),
         b"Server: " + server.version,
-        b"Date: " + date_of(int(time())),
+        b"Date: " + date_of(moment),
     ]
     if headers is not None:
         for name, values in headers.getAllRawHeaders():
@@ -34,6 +48,12 @@ def answer_head(
         lines.append(b"Content-Length: %d" % size)
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
+
+
+@lru_cache(maxsize=64)
+def _plain_head(version: bytes, status: int, content_type: str, size: int, moment: int) -> bytes:
+    """The same answers go out many times a second."""
+    return _head(version, status, None, content_type, size, moment)
 
 
 def respond(
