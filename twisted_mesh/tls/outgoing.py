@@ -1,10 +1,11 @@
 """What one connection has to send: the application's bytes, and the records that TLS has made of some of them."""
 
 import socket
+from collections.abc import Callable
 
 from OpenSSL import SSL
 
-from twisted_mesh.tls.record_layer import Octets, RecordLayer
+from twisted_mesh.tls.record_layer import MOST, Octets, RecordLayer
 
 #: What becomes records at once.
 _PIECE = 64 * 1024
@@ -32,17 +33,22 @@ class Outgoing:
         self._said.append(data)
         self._size += len(data)
 
-    def send(self, *, is_secured: bool) -> bool:
+    def send(self, *, is_secured: bool, at_end: Callable[[], object] | None = None) -> bool:
         """Send what the socket takes; True where nothing is left. Before the handshake is done it sends that alone.
 
+        ``at_end`` is called behind the last that was said, and what TLS says then goes along: each send wakes the peer.
         Raises ``OSError`` where the socket is broken, ``SSL.Error`` where TLS is.
         """
-        sent = 0
+        sent, is_all = 0, False
         while sent < _TURN:
             if not self._records:
                 if self._said and is_secured:
                     self._seal()
+                if at_end is not None and not self._said:
+                    at_end()
+                    at_end = None
                 self._records = self._layer.take()
+                is_all = len(self._records) < MOST and not self._said
                 if not self._records:
                     return not (self._said and is_secured)
             try:
@@ -50,10 +56,12 @@ class Outgoing:
             except BlockingIOError:
                 return False
             sent += taken
-            if taken == len(self._records):
-                self._records = b""
-            else:
+            if taken < len(self._records):
                 self._records = memoryview(self._records)[taken:]
+                continue
+            self._records = b""
+            if is_all:
+                return True
         return False
 
     def _seal(self) -> None:

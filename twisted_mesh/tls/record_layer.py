@@ -22,9 +22,8 @@ MOST = 256 * 1024
 class RecordLayer(Protocol):
     """One connection's, once its handshake is done; the handshake is done on the connection itself."""
 
-    @property
-    def put(self) -> Callable[[Octets], object]:
-        """Takes what the wire has brought."""
+    def put(self, data: Octets) -> object:
+        """The wire has brought this."""
 
     def settle(self) -> None:
         """The handshake is done: keep no room that only it needed."""
@@ -43,7 +42,7 @@ class RecordLayer(Protocol):
         """Say all of it. Raises ``SSL.Error``."""
 
     def take(self) -> bytes:
-        """What the wire is to have, of at most :data:`MOST` bytes; empty where that is nothing."""
+        """What the wire is to have, of at most :data:`MOST` bytes: with fewer that is all there is."""
 
 
 class PublicRecordLayer:
@@ -53,7 +52,10 @@ class PublicRecordLayer:
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
-        self.put: Callable[[Octets], object] = connection.bio_write
+
+    def put(self, data: Octets) -> object:
+        """See :class:`RecordLayer`."""
+        return self._connection.bio_write(data)
 
     def settle(self) -> None:
         """See :class:`RecordLayer`. There is no public way."""
@@ -84,6 +86,8 @@ class DirectRecordLayer:
 
     is_drained = False
     _room: Any = None
+    _start: Any = None
+    """Where OpenSSL tells where a memory begins."""
 
     def __init__(self, connection: SSL.Connection) -> None:
         handle: Any = connection
@@ -92,9 +96,16 @@ class DirectRecordLayer:
         self._raise = handle._raise_ssl_error
         self._ended: tuple[type[SSL.Error], tuple[Any, ...]] | None = None
         """What is raised once what came before it is read. Not as it was raised: that would know who has called."""
-        self.put: Callable[[Octets], object] = connection.bio_write
+        self._from_wire = handle._into_ssl
         if DirectRecordLayer._room is None:
             DirectRecordLayer._room = _ffi.new("char[]", MOST)
+            DirectRecordLayer._start = _ffi.new("char **")
+
+    def put(self, data: Octets) -> None:
+        """See :class:`RecordLayer`."""
+        octets = data if type(data) is bytes else _ffi.from_buffer(data)
+        if _lib.BIO_write(self._from_wire, octets, len(data)) != len(data):
+            raise MemoryError("OpenSSL has no memory")
 
     def settle(self) -> None:
         """See :class:`RecordLayer`. OpenSSL's memories never shrink, and keep the room of a whole chain."""
@@ -105,7 +116,7 @@ class DirectRecordLayer:
                 _lib.BIO_write(new, self._room, got)
         _lib.SSL_set_bio(self._ssl, from_wire, to_wire)
         handle._into_ssl, handle._from_ssl = from_wire, to_wire
-        self._to_wire = to_wire
+        self._from_wire, self._to_wire = from_wire, to_wire
 
     def read(self) -> bytes:
         """See :class:`RecordLayer`."""
@@ -125,6 +136,10 @@ class DirectRecordLayer:
                     self._end(got, raises=not size)
                 break
             size += got
+            # With all of it read, asking once more would only have OpenSSL find out that there is nothing.
+            if not (_lib.SSL_pending(ssl) or _lib.BIO_get_mem_data(self._from_wire, self._start)):
+                self.is_drained = True
+                break
         return bytes(_ffi.buffer(room, size))
 
     def _end(self, result: int, *, raises: bool) -> None:

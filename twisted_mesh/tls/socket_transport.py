@@ -291,14 +291,18 @@ class SocketTransport:
 
     def _settle(self) -> None:
         """Send what waits, then see who waited for that."""
-        if not self._send() or self._is_broken:
+        is_leaving = self._is_secured and (self.disconnecting or self._is_half_closing)
+        may_leave = is_leaving and (self._producer is None or self._is_following)
+        if not self._send(self._say_end if may_leave and not self._has_said_end else None):
+            return
+        if self._is_broken:
             return
         if self._producer is not None and self._is_secured and not self._is_following:
             self._go_on()
-        elif self._is_secured and (self.disconnecting or self._is_half_closing):
-            self._leave()
-        else:
-            self._wait_to_write(False)
+            return
+        self._wait_to_write(False)
+        if self._has_said_end and self._has_heard_end and self.disconnecting:
+            self._is_broken = True
 
     def _wait_to_write(self, wants: bool) -> None:
         """Have a turn when the socket takes more, or none for that."""
@@ -309,10 +313,10 @@ class SocketTransport:
             else:
                 self._below.stopWriting()
 
-    def _send(self) -> bool:
-        """Send what waits; True where that is all."""
+    def _send(self, at_end: Callable[[], object] | None) -> bool:
+        """Send what waits, and what ``at_end`` says behind it; True where that is all."""
         try:
-            if self._outgoing.send(is_secured=self._is_secured):
+            if self._outgoing.send(is_secured=self._is_secured, at_end=at_end):
                 return True
         except SSL.Error as problem:
             self._fail(problem)
@@ -333,20 +337,14 @@ class SocketTransport:
         else:
             self._wait_to_write(False)
 
-    def _leave(self) -> None:
-        """Say goodbye; it is over where the peer has said it too."""
-        if not self._has_said_end:
-            self._has_said_end = True
-            with suppress(SSL.Error):
-                self._connection.shutdown()
-            above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
-            if above is not None:
-                above.writeConnectionLost()
-            if not self._send():
-                return
-        self._wait_to_write(False)
-        if self._has_heard_end and self.disconnecting:
-            self._is_broken = True
+    def _say_end(self) -> None:
+        """Goodbye: nothing comes behind it."""
+        self._has_said_end = True
+        with suppress(SSL.Error):
+            self._connection.shutdown()
+        above = None if self.disconnecting else IHalfCloseableProtocol(self.application, None)
+        if above is not None:
+            above.writeConnectionLost()
 
     def _press(self) -> None:
         """Have a producer pause while much is waiting."""

@@ -25,7 +25,7 @@ def test_who_has_heard_all_may_still_answer(rig: Rig) -> None:
     peer = rig.by_hand()
     peer.say(b"that is all")
     peer.goodbye()
-    rig.until(lambda: rig.served[0].lost)
+    rig.until(lambda: rig.served[0].lost and peer.end)
     assert peer.heard == b"x" * 2 * MIB
     assert peer.has_goodbye
     assert rig.served[0].happened == ["made", "data", "read lost", "lost"]
