@@ -108,10 +108,7 @@ class HttpConnection:
             return
         if self._is_refused or not self.persistent:
             return
-        if self._is_idle:
-            self._is_idle = False
-            self.deadline.within(self.limits.header_seconds)
-        elif not self._has_spoken:
+        if not self._has_spoken:
             self._has_spoken = True
             if self._place is not None:
                 self._place.speak()
@@ -119,10 +116,14 @@ class HttpConnection:
                 self._left_to_twisted().refuse_tls()
                 return
         self._waiting = self._waiting + data if self._waiting else data
-        if self._request is None:
-            self._read()
-        elif len(self._waiting) > _EAGER:
-            self._pause()
+        if self._request is not None:
+            if len(self._waiting) > _EAGER:
+                self._pause()
+            return
+        self._read()
+        if self._is_idle and self._waiting:  # it may not be read yet
+            self._is_idle = False
+            self.deadline.within(self.limits.header_seconds)
 
     def _read(self) -> None:
         """Answer one request after the other, as long as each is whole and answered at once."""
@@ -176,12 +177,12 @@ class HttpConnection:
         if head.is_last or self.site.draining:
             request.close_after()
         self.deadline.within(None)
-        if self._place is not None:
-            self._place.serve()
         try:
             self.site.resource.render(request)
         except ANY_ERROR:
             broken(request)
+        if self._request is request and self._place is not None:
+            self._place.serve()  # nobody can have been looking for room until now
 
     def request_done(self) -> None:
         """The answer is sent: the seconds until the next request begin."""

@@ -20,7 +20,16 @@ _RESET = struct.pack("ii", 1, 0)
 class AcceptedSocket:
     """Made by a port. What becomes of its readiness is decided by whoever takes it over."""
 
-    __slots__ = ("_client", "_is_closing", "_protocol", "_reactor", "doRead", "doWrite", "socket")
+    __slots__ = (
+        "_client",
+        "_has_no_delay",
+        "_is_closing",
+        "_protocol",
+        "_reactor",
+        "doRead",
+        "doWrite",
+        "socket",
+    )
 
     doRead: Callable[[], Any]
     doWrite: Callable[[], Any]
@@ -34,6 +43,8 @@ class AcceptedSocket:
         self._client = client
         self._reactor = reactor
         self._is_closing = False
+        self._has_no_delay: bool | None = None
+        """What it was told last, by one layer after the other."""
         self.doRead = self.doWrite = _nothing
         self.startReading()
 
@@ -112,8 +123,10 @@ class AcceptedSocket:
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """See tcp(7)."""
-        with suppress(OSError):  # it is gone already
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+        if enabled is not self._has_no_delay:
+            with suppress(OSError):  # it is gone already
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+                self._has_no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
         """Whether a silent connection is probed."""

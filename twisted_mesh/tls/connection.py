@@ -277,6 +277,8 @@ class MeshConnection(ApplicationSide):
         if not self.connected:
             return ()
         connection: SSL.Connection = self.transport.getHandle()
+        if verify.handshake_of(connection).holds:  # asked for each request
+            return ()
         handshake = verify.judge_again(connection)
         verdict = handshake.verdict
         if self.peer and verdict and handshake.accepted and verdict.path != self.peer.path:

@@ -168,18 +168,21 @@ class HandshakeMeter:
 
     def _has_too_long_a_hello(self, data: bytes) -> bool:
         """Follow the records up to the first that is encrypted (RFC 8446 section 5.1)."""
-        while data and not self._header.startswith(_ENCRYPTED):
-            taken = min(self._rest or 5 - len(self._header), len(data))
-            self._hello += taken
+        at, size = 0, len(data)
+        while at < size and self._header[:1] != _ENCRYPTED:
             if self._rest:
+                taken = min(self._rest, size - at)
                 self._rest -= taken
-                self._header = self._header if self._rest else b""
             else:
-                self._header += data[:taken]
-                if len(self._header) == 5:
-                    self._rest = int.from_bytes(self._header[3:])
-                    self._header = self._header if self._rest else b""
-            data = data[taken:]
+                header = self._header + data[at : at + 5 - len(self._header)]
+                taken = len(header) - len(self._header)
+                self._header = header
+                if len(header) == 5:
+                    self._rest = int.from_bytes(header[3:])
+            if len(self._header) == 5 and not self._rest:
+                self._header = b""
+            self._hello += taken
+            at += taken
         return self._hello > MOST_HELLO
 
     def _listen(self, data: Octets) -> None:
