@@ -11,6 +11,8 @@ from twisted.web.http import NOT_MODIFIED, RESPONSES, datetimeToString
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+#: What is said before the last answer on a connection. Not to be changed.
+THE_LAST = Headers({b"connection": [b"close"]})
 #: Bodies are sent in pieces of so many bytes.
 PIECE = 64 * 1024
 
@@ -20,8 +22,8 @@ def answer_head(
 ) -> bytes:
     """All that comes before a body of ``size`` bytes; ``headers`` are besides what is always said."""
     moment = int(time())
-    if headers is None:
-        return _plain_head(version, status, content_type, size, moment)
+    if headers is None or headers is THE_LAST:
+        return _plain_head(version, status, headers is None, content_type, size, moment)
     return _head(version, status, headers, content_type, size, moment)
 
 
@@ -51,9 +53,11 @@ def _head(  # noqa: PLR0917
 
 
 @lru_cache(maxsize=64)
-def _plain_head(version: bytes, status: int, content_type: str, size: int, moment: int) -> bytes:
+def _plain_head(  # noqa: PLR0917
+    version: bytes, status: int, goes_on: bool, content_type: str, size: int, moment: int
+) -> bytes:
     """The same answers go out many times a second."""
-    return _head(version, status, None, content_type, size, moment)
+    return _head(version, status, None if goes_on else THE_LAST, content_type, size, moment)
 
 
 def respond(

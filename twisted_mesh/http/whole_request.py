@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 
-from twisted_mesh.http.answer import respond
+from twisted_mesh.http.answer import THE_LAST, respond
 from twisted_mesh.http.whole_head import Head
 
 if TYPE_CHECKING:
@@ -59,11 +59,16 @@ class WholeRequest:
         """Say it before the answer."""
         if self._answers_with is None:
             self._answers_with = Headers()
+        elif self._answers_with is THE_LAST:
+            self._answers_with = THE_LAST.copy()
         self._answers_with.setRawHeaders(name, [value])
 
     def close_after(self) -> None:
         """Let this answer be the last one on the connection."""
-        self.setHeader(b"connection", b"close")
+        if self._answers_with is None:
+            self._answers_with = THE_LAST
+        else:
+            self.setHeader(b"connection", b"close")
         self.channel.persistent = False
 
     def respond(self, status: int, body: bytes, content_type: str) -> None:

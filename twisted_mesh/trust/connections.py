@@ -21,6 +21,7 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.runtime.log import TlsFacts
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 #: So many moments more than are needed may stay in the heap before it is made anew.
 _SLACK = 64
@@ -51,7 +52,7 @@ class ProvenPath:
         return TlsFacts.chain_of(self.certificates)
 
 
-@frozen
+@frozen(slots=False)
 class Peer:
     """The proven identity at the other end, and how it was proven."""
 
@@ -87,7 +88,7 @@ class Peer:
         return IndexKeys.of(self).credentials
 
 
-@frozen
+@frozen(cache_hash=True)
 class IndexKeys:
     """What a connection is found by: all that its peer's right to be connected rests on."""
 
@@ -148,10 +149,10 @@ class LiveConnection(Protocol):
 
 
 @define(eq=False)
-class _Index(Generic[K]):
-    """Connections by what they share. Most share it with none, and get by without a set."""
+class _Index(Generic[K, V]):
+    """Things by what they share. Most share it with none, and get by without a set."""
 
-    _found: dict[K, LiveConnection | set[LiveConnection]] = field(factory=dict)
+    _found: dict[K, V | set[V]] = field(factory=dict)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -162,25 +163,25 @@ class _Index(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._found
 
-    def get(self, key: K) -> tuple[LiveConnection, ...]:
+    def get(self, key: K) -> tuple[V, ...]:
         found = self._found.get(key)
         if found is None:
             return ()
         return tuple(found) if isinstance(found, set) else (found,)
 
-    def add(self, key: K, connection: LiveConnection) -> None:
+    def add(self, key: K, one: V) -> None:
         found = self._found.get(key)
         if found is None:
-            self._found[key] = connection
+            self._found[key] = one
         elif isinstance(found, set):
-            found.add(connection)
+            found.add(one)
         else:
-            self._found[key] = {found, connection}
+            self._found[key] = {found, one}
 
-    def discard(self, key: K, connection: LiveConnection) -> None:
+    def discard(self, key: K, one: V) -> None:
         found = self._found.get(key)
         if isinstance(found, set):
-            found.discard(connection)
+            found.discard(one)
             if found:
                 return
         self._found.pop(key, None)
@@ -188,13 +189,14 @@ class _Index(Generic[K]):
 
 @define(eq=False)
 class ConnectionIndex:
-    """Live connections, found by what they rest on."""
+    """Live connections, found by what they rest on: many by the same, as one peer has several of them."""
 
     _live: dict[LiveConnection, IndexKeys | None] = field(factory=dict, init=False)
-    _by_credential: _Index[tuple[str, int]] = field(factory=_Index, init=False)
-    _by_root: _Index[bytes] = field(factory=_Index, init=False)
-    _by_id: _Index[SpiffeId] = field(factory=_Index, init=False)
-    _by_end: _Index[datetime] = field(factory=_Index, init=False)
+    _resting: _Index[IndexKeys, LiveConnection] = field(factory=_Index, init=False)
+    _by_credential: _Index[tuple[str, int], IndexKeys] = field(factory=_Index, init=False)
+    _by_root: _Index[bytes, IndexKeys] = field(factory=_Index, init=False)
+    _by_id: _Index[SpiffeId, IndexKeys] = field(factory=_Index, init=False)
+    _by_end: _Index[datetime, IndexKeys] = field(factory=_Index, init=False)
     _ends: list[datetime] = field(factory=list, init=False)
     """A heap: every moment of ``_by_end``, and some of connections that are gone."""
     _when_empty: list[Callable[[], None]] = field(factory=list, init=False)
@@ -216,13 +218,18 @@ class ConnectionIndex:
         self._live[connection] = keys
         if keys is None:
             return
+        if keys not in self._resting:
+            self._enter(keys)
+        self._resting.add(keys, connection)
+
+    def _enter(self, keys: IndexKeys) -> None:
         for credential in keys.credentials:
-            self._by_credential.add(credential, connection)
-        self._by_root.add(keys.root, connection)
-        self._by_id.add(keys.spiffe_id, connection)
+            self._by_credential.add(credential, keys)
+        self._by_root.add(keys.root, keys)
+        self._by_id.add(keys.spiffe_id, keys)
         if keys.ends_at not in self._by_end:
             heappush(self._ends, keys.ends_at)
-        self._by_end.add(keys.ends_at, connection)
+        self._by_end.add(keys.ends_at, keys)
 
     def release(self, connection: LiveConnection) -> None:
         """It is still open, but on its way out, and found by nothing any more."""
@@ -230,11 +237,16 @@ class ConnectionIndex:
         if keys is None:
             return
         self._live[connection] = None
+        self._resting.discard(keys, connection)
+        if keys not in self._resting:
+            self._strike(keys)
+
+    def _strike(self, keys: IndexKeys) -> None:
         for credential in keys.credentials:
-            self._by_credential.discard(credential, connection)
-        self._by_root.discard(keys.root, connection)
-        self._by_id.discard(keys.spiffe_id, connection)
-        self._by_end.discard(keys.ends_at, connection)
+            self._by_credential.discard(credential, keys)
+        self._by_root.discard(keys.root, keys)
+        self._by_id.discard(keys.spiffe_id, keys)
+        self._by_end.discard(keys.ends_at, keys)
         if len(self._ends) > 2 * len(self._by_end) + _SLACK:
             self._ends = list(self._by_end)
             heapify(self._ends)
@@ -250,9 +262,12 @@ class ConnectionIndex:
             for call in waiting:
                 call()
 
+    def _connections(self, found: Iterable[IndexKeys]) -> tuple[LiveConnection, ...]:
+        return tuple(one for keys in found for one in self._resting.get(keys))
+
     def resting_on(self, issuer: str, serial: int) -> tuple[LiveConnection, ...]:
         """The connections that a certificate's revocation ends."""
-        return self._by_credential.get((issuer, serial))
+        return self._connections(self._by_credential.get((issuer, serial)))
 
     @property
     def credentials(self) -> Sequence[tuple[str, int]]:
@@ -267,15 +282,15 @@ class ConnectionIndex:
     def counts(self) -> Iterator[tuple[tuple[str, int], int]]:
         """Issuer and serial of each of these, and how many connections rest on it."""
         for credential in self._by_credential:
-            yield credential, len(self._by_credential.get(credential))
+            yield credential, len(self.resting_on(*credential))
 
     def ending_in(self, root: x509.Certificate) -> tuple[LiveConnection, ...]:
         """The connections whose path ends in that root."""
-        return self._by_root.get(fingerprint(root))
+        return self._connections(self._by_root.get(fingerprint(root)))
 
     def of(self, spiffe_id: SpiffeId) -> tuple[LiveConnection, ...]:
         """The connections of that SPIFFE ID."""
-        return self._by_id.get(spiffe_id)
+        return self._connections(self._by_id.get(spiffe_id))
 
     @property
     def spiffe_ids(self) -> Sequence[SpiffeId]:
@@ -291,7 +306,7 @@ class ConnectionIndex:
                 over.add(moment)
         for moment in over:  # until whoever asks has discarded or released them
             heappush(self._ends, moment)
-        return tuple(connection for moment in over for connection in self._by_end.get(moment))
+        return self._connections(keys for moment in over for keys in self._by_end.get(moment))
 
     def all(self) -> tuple[LiveConnection, ...]:
         """Every connection, those on their way out too."""
