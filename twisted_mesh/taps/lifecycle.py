@@ -43,6 +43,9 @@ class MeshService(MultiService, ABC):
     :meth:`start` has come to.
     """
 
+    under_way = "requests"
+    """What a stop lets finish, in words."""
+
     def __init__(self, options: ServiceOptions, reactor: IReactor) -> None:
         super().__init__()
         self.options = options
@@ -114,7 +117,11 @@ class MeshService(MultiService, ABC):
 
     async def _stop(self) -> None:
         self._manager.stopping()
-        self.log.info("Stopping: no new connections, requests may finish", event="stopping")
+        self.log.info(
+            "Stopping: no new connections, {under_way} may finish",
+            event="stopping",
+            under_way=self.under_way,
+        )
         if self._starting is not None:
             self._starting.cancel()  # a start that is not done goes no further
         for port in self.ports:
@@ -127,11 +134,12 @@ class MeshService(MultiService, ABC):
         self.log.info("Stopped", event="stopped")
 
     def cut_off(self, late: int, seconds: float) -> None:
-        """Say that some requests did not finish in time."""
+        """Say that some of what was under way did not finish in time."""
         self.log.warn(
-            "{late} requests were cut off after {seconds} s",
+            "{late} {under_way} were cut off after {seconds} s",
             event="cut-off",
             late=late,
+            under_way=self.under_way,
             seconds=seconds,
         )
 

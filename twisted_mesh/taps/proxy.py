@@ -65,6 +65,7 @@ class ProxyService(MeshService):
     """The proxy: its identity, its listeners, its status."""
 
     options: Options
+    under_way = "connections"
     fronts: Sequence[Front] = ()
 
     def understand(self) -> None:

@@ -92,14 +92,15 @@ class Signals:
         self.reactor.callFromThread(self._heed, number)
 
     def _heed(self, number: int) -> None:
+        if number != signal.SIGUSR2:
+            # Also while it stops: whoever has moved the log away looks for its last lines in the new one.
+            observe.reopen()
         if self.is_stopping:
             self._say_that_it_stops(number)
         elif number == signal.SIGUSR2:
             self.log.info("SIGUSR2 means nothing here", event="signal")
-        else:
-            observe.reopen()
-            if number == signal.SIGHUP:
-                self.reread()
+        elif number == signal.SIGHUP:
+            self.reread()
 
     def _say_that_it_stops(self, number: int) -> None:
         self.log.info(

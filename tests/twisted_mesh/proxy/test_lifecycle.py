@@ -65,7 +65,8 @@ def test_what_takes_too_long_is_cut_off(running: Mesh, backend: Backend) -> None
     with pair(running, backend.target, "--drain", "0s") as found, found.call() as caller:
         talk(caller)
         assert found.proxy.stop() == 0
-        assert "2 requests were cut off after 0.0 s" in found.proxy.text
+        assert "Stopping: no new connections, connections may finish" in found.proxy.text
+        assert "2 connections were cut off after 0.0 s" in found.proxy.text
 
 
 def test_a_file_is_read_again_and_a_broken_one_is_not_taken_up(running: Mesh) -> None:

@@ -634,3 +634,20 @@ def test_the_cas_doors_drain_side_by_side(exits: list[Any]) -> None:
 def test_every_start_error_is_an_error_of_ours() -> None:
     assert issubclass(StartError, PkiError)
     assert StartError.code == "start"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_the_log_is_reopened_also_where_a_stop_comes_right_behind(
+    service: Service, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopened: list[int] = []
+    monkeypatch.setattr(signals.observe, "reopen", lambda: reopened.append(number))
+    service.startService()
+    service.reactor.run()
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), signal.SIGTERM)
+    service.reactor.advance(0)
+    assert service.reactor.stopped == 1
+    assert reopened == [number]
+    assert f"{number.name}: it is stopping already" in service.log.text("signal")
+    assert service.log.count("reread-done") == 0
