@@ -5,7 +5,6 @@ from http import HTTPStatus
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.web.client import URI, Agent
 from twisted.web.iweb import IAgentEndpointFactory
@@ -20,6 +19,7 @@ from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import RefusedByPeer, as_error, not_http
@@ -107,7 +107,7 @@ class MeshHttpClient:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """For twisted.web's agent: the one server, over mutual TLS, by its host name."""
         host = self.server.host
-        tcp = HostnameEndpoint(self.reactor, host, self.server.port, self.timeout)
+        tcp = HostEndpoint(self.reactor, host, self.server.port, self.timeout)
         leaf_checks = (lambda leaf: hostname_problem(leaf, host),) if self.checks_host else ()
         name = server_name(host)
         mesh = MeshClientEndpoint(tcp, self.security, name, leaf_checks, self._reach)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from attrs import define, field
 from cryptography import x509
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -42,6 +42,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.connection import MeshConnection
@@ -224,7 +225,7 @@ class MeshClientEndpoint:
         shared.use_for_clients()
         await shared.agent.ready(self.timeout)
         mesh = endpoints.MeshClientEndpoint(
-            HostnameEndpoint(self.reactor, self.host, self.port, self.timeout),
+            HostEndpoint(self.reactor, self.host, self.port, self.timeout),
             shared.agent.security(serves=False),
             server_name(self.host),
             (partial(_not_among, (self.peer,), "peer="),),

@@ -182,7 +182,7 @@ class _Now:
 
 def reach(monkeypatch: pytest.MonkeyPatch, ca: FakeCa) -> None:
     """Have every TCP connection of a CA's client end at ``ca``."""
-    monkeypatch.setattr(ca_client_module, "HostnameEndpoint", lambda *_: _Endpoint(ca))
+    monkeypatch.setattr(ca_client_module, "HostEndpoint", lambda *_: _Endpoint(ca))
     # It would wait for turns of the global reactor.
     monkeypatch.setattr(
         ca_client_module,

@@ -132,7 +132,7 @@ def reach(monkeypatch: pytest.MonkeyPatch, places: HttpPlaces) -> None:
         places.addresses.append((host, port))
         return _Endpoint(places)
 
-    monkeypatch.setattr(fetch, "HostnameEndpoint", endpoint)
+    monkeypatch.setattr(fetch, "HostEndpoint", endpoint)
     monkeypatch.setattr(
         fetch,
         "FileBodyProducer",

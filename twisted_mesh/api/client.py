@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 from attrs import define, field
 from cryptography import x509
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
@@ -43,6 +42,7 @@ from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import as_error
@@ -120,7 +120,7 @@ class CaClient:
             path = Path(self.address.path)
             local = LocalCaEndpoint(self.reactor, path, self.ca_user, self.timeout)
             return reach.watch(BoundedHeads(local))
-        tcp = HostnameEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
+        tcp = HostEndpoint(self.reactor, self.address.host, self.address.port, self.timeout)
         if self.security is None:
             return reach.watch(BoundedHeads(tcp))
         if self._generation != self.security.judge.trust.generation:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
@@ -24,6 +23,7 @@ from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
 from twisted_mesh.http.response_head import BoundedHeads
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import as_error
@@ -84,7 +84,7 @@ class _Route:
         """For twisted.web's agent."""
         host = uri.host.decode("ascii").strip("[]")
         self.reach.host = host
-        tcp = HostnameEndpoint(self.reactor, host, uri.port, self.timeout)
+        tcp = HostEndpoint(self.reactor, host, uri.port, self.timeout)
         return self.reach.watch(BoundedHeads(tcp))
 
 

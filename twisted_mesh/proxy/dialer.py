@@ -1,16 +1,10 @@
 """How a target is reached: on this machine by TCP or a unix socket, elsewhere by mutual TLS."""
 
-import ipaddress
 from functools import partial
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -18,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted_mesh.http.address import server_name
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.proxy.listener import Bounds, Target
+from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
@@ -26,16 +21,10 @@ from twisted_mesh.tls.verify import LeafCheck
 
 
 def endpoint_of(reactor: IReactor, target: Target, seconds: float) -> IStreamClientEndpoint:
-    """What leads to a target, without a lookup where none is needed."""
+    """What leads to a target."""
     if target.path:
         return UNIXClientEndpoint(reactor, target.path, timeout=seconds)
-    try:
-        address = ipaddress.ip_address(target.host)
-    except ValueError:
-        return HostnameEndpoint(reactor, target.host, target.port, timeout=seconds)
-    kind = TCP4ClientEndpoint if address.version == 4 else TCP6ClientEndpoint
-    endpoint: IStreamClientEndpoint = kind(reactor, target.host, target.port, timeout=seconds)
-    return endpoint
+    return HostEndpoint(reactor, target.host, target.port, seconds)
 
 
 @frozen
