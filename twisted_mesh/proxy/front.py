@@ -1,7 +1,6 @@
 """A listener that is running: who waits for room, who is carried, and what becomes of them when it is changed."""
 
 import select
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,7 +69,8 @@ class Front:
     _dialer: Dialer = field(init=False)
     _links: dict[Link, None] = field(factory=dict, init=False)
     """Those that are carried."""
-    _waiting: deque[Link] = field(factory=deque, init=False)
+    _waiting: dict[Link, None] = field(factory=dict, init=False)
+    """Those who wait for room, the first first."""
     _is_paused: bool = field(default=False, init=False)
     _unproven: Callable[[], int] = field(default=lambda: 0, init=False)
 
@@ -112,7 +112,7 @@ class Front:
         is_strict_now = self.listener.permissive and not listener.permissive
         self.listener, self.room = listener, room
         if is_strict_now:
-            for link in self.links:
+            for link in (*self._links, *self._waiting):
                 if link.peer is None:
                     link.abort("severed")
         self.protocols = protocols_of(listener)
@@ -155,7 +155,7 @@ class Front:
         if len(self._links) < self.room:
             self._begin(link)
         else:
-            self._waiting.append(link)
+            self._waiting[link] = None
             self._pause()
 
     def _begin(self, link: Link) -> None:
@@ -169,6 +169,7 @@ class Front:
     def closed(self, link: Link) -> None:
         """See :class:`IFront`."""
         self._links.pop(link, None)
+        self._waiting.pop(link, None)
         if self._waiting or self._is_paused:
             # In a turn of its own: a begin that fails at once comes back here.
             self.reactor.callLater(0, self._let_in)
@@ -176,7 +177,9 @@ class Front:
     def _let_in(self) -> None:
         """Those who wait, the first first, while there is room."""
         while self._waiting and len(self._links) < self.room:
-            self._begin(self._waiting.popleft())
+            link = next(iter(self._waiting))
+            del self._waiting[link]
+            self._begin(link)
         if self._is_paused and not self._waiting and len(self._links) < self.room:
             self._is_paused = False
             if self.port is not None and not self.is_draining:
@@ -211,9 +214,9 @@ class Front:
         """Hang up for those who broke off while nobody reads what they say: the reactor does not watch these."""
         paused = {
             descriptor: link
-            for link in self._links
+            for link in (*self._links, *self._waiting)
             for side in (link.caller, link.target)
-            if side is not None and side.is_paused and (descriptor := side.descriptor) is not None
+            if side is not None and side.is_unread and (descriptor := side.descriptor) is not None
         }
         if not paused:
             return

@@ -104,9 +104,10 @@ class _Greeter(Protocol):
         self._give_back()
         transport, front = self.transport, self._factory.of.front
         del transport.doRead
-        factory = self._factory.tls if is_tls else front.callers
-        if not is_tls:
+        is_plain = not is_tls and front.listener.permissive  # which may have ended meanwhile
+        if is_plain:
             front.take_plain(transport.getPeer())
+        factory = front.callers if is_plain else self._factory.tls
         taken = factory.buildProtocol(self._addr)
         if taken is None:
             transport.abortConnection()

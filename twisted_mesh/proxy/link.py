@@ -107,9 +107,6 @@ class Link:
 
     def begin(self) -> None:
         """There is room: reach the target."""
-        if self.caller.is_lost:
-            self._over()
-            return
         self.has_begun = True
         self._look_later()
         target = Side(self)

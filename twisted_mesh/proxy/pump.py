@@ -121,6 +121,11 @@ class Side(protocol.Protocol):
         """The other side is gone, and says so by itself."""
 
     @property
+    def is_unread(self) -> bool:
+        """Whether nobody hears of its end for as long as that stays so."""
+        return self.is_paused or self._is_held
+
+    @property
     def descriptor(self) -> int | None:
         """Of its socket, where that can be told."""
         if self.is_lost:

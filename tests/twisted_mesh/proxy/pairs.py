@@ -1,6 +1,7 @@
 """Two listeners of one process, one of each mode: what is said to one comes out of the other, by way of mutual TLS."""
 
 import json
+import os
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -88,6 +89,11 @@ verify = ["{self.verify}"]
         listeners = json.loads(self.ask("/status")[1])["listeners"]
         (found,) = [one for one in listeners if one["name"] == name]
         return dict(found)
+
+    @property
+    def descriptors(self) -> int:
+        """How many it has open."""
+        return len(os.listdir(f"/proc/{self.proxy.process.pid}/fd"))
 
     def settled(self) -> None:
         """Wait until nothing is carried."""

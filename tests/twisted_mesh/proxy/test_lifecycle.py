@@ -294,10 +294,6 @@ def test_it_serves_at_and_to_unix_sockets(running: Mesh, tmp_path: Path) -> None
         assert not door.exists() and not out.exists()
 
 
-def descriptors(found: Pair) -> int:
-    return len(os.listdir(f"/proc/{found.proxy.process.pid}/fd"))
-
-
 def test_descriptors_that_run_out_come_back(running: Mesh, backend: Backend) -> None:
     bound = 'handshake-timeout = "1s"\nconnect-timeout = "1s"'
     with (
@@ -307,7 +303,7 @@ def test_descriptors_that_run_out_come_back(running: Mesh, backend: Backend) -> 
         with found.call() as caller:
             talk(caller)
         found.settled()
-        usual = descriptors(found)
+        usual = found.descriptors
         pid = found.proxy.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (usual + 10, hard))
@@ -317,7 +313,7 @@ def test_descriptors_that_run_out_come_back(running: Mesh, backend: Backend) -> 
                 caller.sendall(b"hello")
         found.proxy.wait_for("descriptor")
         stack.close()
-        until(lambda: descriptors(found) <= usual + 1, lambda: descriptors(found))
+        until(lambda: found.descriptors <= usual + 1, lambda: found.descriptors)
         with found.call() as caller:
             talk(caller)
         assert found.proxy.process.poll() is None
@@ -329,14 +325,14 @@ def test_churn_leaves_nothing_behind(running: Mesh, backend: Backend) -> None:
         with found.call() as caller:
             talk(caller)
         found.settled()
-        usual = descriptors(found)
+        usual = found.descriptors
         for number in range(60):
             with found.call() as caller:
                 talk(caller)
                 if number % 3 == 0:
                     break_off(caller)
         found.settled()
-        until(lambda: descriptors(found) <= usual + 1, lambda: descriptors(found))
+        until(lambda: found.descriptors <= usual + 1, lambda: found.descriptors)
         shown = found.shown("in")
         assert sum(one["connections"] for one in shown["peers"].values()) == 61
         assert sum(shown["ended"].values()) == 61

@@ -4,7 +4,8 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,46 @@ def test_it_is_strict_again_at_once(permissive: Pair) -> None:
             late.sendall(b"hello")
             with pytest.raises((ConnectionResetError, AssertionError)):
                 assert said_by(late) == b"hello"
+
+
+def queued(port: int) -> int:
+    """How many have connected to a port of IPv4 whom nobody has taken yet; see proc_pid_net(5)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "0A" and local.endswith(f":{port:04X}"):  # it listens
+            return int(queues.partition(":")[2], 16)
+    raise AssertionError(f"nobody listens at {port}")
+
+
+def test_who_waits_for_room_or_for_words_is_not_let_in_once_it_is_strict(running: Mesh) -> None:
+    inside = "max-connections = 1"
+    with (
+        Backend() as backend,
+        pair(running, backend.target, inside=f"permissive = true\n{inside}") as found,
+        ExitStack() as stack,
+    ):
+        # Taken beforehand: a listener without room takes nobody.
+        first, second, third, silent = [stack.enter_context(plain(found)) for _ in range(4)]
+        until(lambda: queued(found.door) == 0)
+        first.sendall(b"hello")
+        assert first.recv(5) == b"hello"
+        for waiting in (second, third):
+            waiting.sendall(b"hello")
+        until(lambda: found.shown("in")["waiting"] == 2)
+        found.inside = inside
+        found.write()
+        found.proxy.process.send_signal(signal.SIGHUP)
+        found.proxy.wait_for("was read again: changed: in")
+        silent.sendall(b"hello")
+        for caller in (first, second, third, silent):
+            caller.settimeout(PATIENCE)
+            with suppress(ConnectionResetError):
+                assert said_by(caller) == b""
+        with found.call() as proven:  # there is room
+            proven.sendall(b"hello")
+            assert proven.recv(5) == b"hello"
+        assert len(backend.seen) == 2
+        assert found.shown("in")["plain_callers"] == {"127.0.0.1": 3}
 
 
 def hello() -> bytes:
