@@ -9,20 +9,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.svid.x509svid import spiffe_id_of
-from twisted_mesh.proxy.http_message import Header
+from twisted_mesh.proxy.http_message import Header, as_variable
 from twisted_mesh.proxy.seam import Caller
 
 CLIENT_CERT = b"X-Forwarded-Client-Cert"
 CALLER = b"X-Mesh-Caller"
 _OURS = {b"x-forwarded-client-cert", b"x-mesh-caller"}
-#: Programs read a header's name as a variable's, in which ``-``, ``_`` and ``.`` are the same.
-_ALIKE = re.compile(rb"[^a-z0-9]")
 _SPECIAL = re.compile(r'[,;="\\]')
 
 
 def is_ours(name: bytes) -> bool:
     """Whether some program could take a header of that ``name`` for one of these."""
-    return _ALIKE.sub(b"-", name.lower()) in _OURS
+    return as_variable(name) in _OURS
 
 
 def identity_headers(caller: Caller) -> tuple[Header, ...]:

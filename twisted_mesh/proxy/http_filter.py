@@ -15,6 +15,7 @@ from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import no_longer_accepted
 from twisted_mesh.proxy.forwarded import identity_headers, is_ours
 from twisted_mesh.proxy.http_message import (
+    MOST_HEAD,
     BadMessage,
     Body,
     Framing,
@@ -32,6 +33,8 @@ from twisted_mesh.proxy.seam import (
     EndCaller,
     EndTarget,
     IFilter,
+    PauseCaller,
+    ResumeCaller,
     Step,
     ToCaller,
     ToTarget,
@@ -39,8 +42,8 @@ from twisted_mesh.proxy.seam import (
 
 #: Requests that wait for their answers; what comes behind them is kept.
 _MOST_WAITING = 64
-#: Of which so many bytes are kept, before the connection ends.
-_MOST_KEPT = 256 * 1024
+#: Once so many bytes of these are kept, the caller is not heard until some are answered.
+_MOST_KEPT = MOST_HEAD
 _REASONS = {
     400: b"Bad Request",
     403: b"Forbidden",
@@ -79,6 +82,8 @@ class HttpFilter:
     _is_raw: bool = field(default=False, init=False)
     """Whether that was granted: bytes go through as they come."""
     _is_over: bool = field(default=False, init=False)
+    _is_caller_paused: bool = field(default=False, init=False)
+    _has_caller_ended: bool = field(default=False, init=False)
     _refusal: tuple[int, bytes] | None = field(default=None, init=False)
     """Of the last request, for when those before it are answered."""
 
@@ -105,9 +110,12 @@ class HttpFilter:
             self._refuse_next(steps, 400, why)
         if self._takes_no_more and self._asking is None:
             self._from_caller = b""  # behind the last request nothing is said
-        if len(self._from_caller) > _MOST_KEPT:
-            self._is_over = True
-            steps.append(Close("too-many-requests"))
+        if self._has_caller_ended and not self._is_over:
+            self._end_asking(steps)
+        is_enough = len(self._from_caller) >= _MOST_KEPT and self._is_held
+        if is_enough is not self._is_caller_paused and not self._is_over:
+            self._is_caller_paused = is_enough
+            steps.append(PauseCaller() if is_enough else ResumeCaller())
         return steps
 
     def _read_requests(self, steps: list[Step]) -> None:
@@ -135,16 +143,17 @@ class HttpFilter:
         """Pass the next head on; False where it has not come whole."""
         # One empty line before a request is let pass (RFC 9112 section 2.2).
         start = 2 if self._from_caller.startswith(b"\r\n") else 0
-        end = end_of_head(self._from_caller[start:])
+        end = end_of_head(self._from_caller, start)
         if not end:
             return False
-        raw, self._from_caller = (
-            self._from_caller[start : start + end],
-            self._from_caller[start + end :],
-        )
+        raw, self._from_caller = self._from_caller[start:end], self._from_caller[end:]
         head = read_request(raw)
         if problems := self.caller.objections():
-            self._end_with(steps, 403, no_longer_accepted(problems[0]))
+            if self._waiting:  # of which the first would take it for its answer
+                self._is_over = True
+                steps.append(Close("refused"))
+            else:
+                self._end_with(steps, 403, no_longer_accepted(problems[0]))
             return False
         self._takes_no_more = head.is_last
         self._is_changing = bool(head.upgrade)
@@ -171,11 +180,23 @@ class HttpFilter:
         """See :class:`IFilter`. It may still listen to what it has asked for."""
         if self._is_raw:
             return (EndTarget(),)
+        self._has_caller_ended = True
+        steps: list[Step] = []
+        if not self._is_over:
+            self._end_asking(steps)
+        return steps
+
+    def _end_asking(self, steps: list[Step]) -> None:
+        """The caller says no more: what it has said whole is still answered."""
+        if self._asking is None and self._from_caller and self._is_held:
+            return
         self._takes_no_more = True
         if self._asking is not None or self._from_caller:
             self._is_over = True
-            return (Close("caller-cut-short"),)
-        return () if self._waiting else (Close(),)
+            steps.append(Close("caller-cut-short"))
+        elif not self._waiting:
+            self._is_over = True
+            steps.append(Close())
 
     # answers
 
@@ -185,6 +206,10 @@ class HttpFilter:
             return (ToCaller(data),)
         if self._is_over:
             return ()
+        if not self._waiting:
+            # Whatever was said now would be taken for the answer to what is asked next.
+            self._is_over = True
+            return (Close("target-broken"),)
         self._from_target += data
         steps: list[Step] = []
         try:
@@ -209,7 +234,9 @@ class HttpFilter:
     def _begin_answer(self, steps: list[Step]) -> bool:
         """Pass the next head back; False where it has not come whole."""
         if not self._waiting:
-            raise BadMessage("it answers what nobody has asked")
+            self._is_over = True
+            steps.append(Close("target-broken"))
+            return False
         end = end_of_head(self._from_target)
         if not end:
             return False
@@ -225,23 +252,24 @@ class HttpFilter:
         framing = head.framing
         if framing.is_chunked and not asked.version:
             framing = Framing(None)  # which it takes up to the end of the connection
-        is_last = head.is_last or self._is_last(framing)
+        # Behind this one the target says nothing more: what else was asked is not answered.
+        is_end = head.is_last or (framing.length is None and not framing.is_chunked)
+        is_one = len(self._waiting) == 1 and self._refusal is None
+        is_last = is_end or (self._takes_no_more and is_one)
         if head.status == 101:
             steps.append(ToCaller(self._said(head, framing, is_last=False)))
             self._is_raw = True
             return True
-        self._is_changing = False
+        if asked.upgrade:
+            self._is_changing = False
         self._takes_no_more = self._takes_no_more or is_last
+        if is_end:
+            self._waiting, self._refusal = deque((asked,)), None
         steps.append(ToCaller(self._said(head, framing, is_last=is_last)))
         self._answering = Body(head.framing, keeps_chunks=framing.is_chunked)
         if self._answering.is_over:
             self._end_answer(steps)
         return True
-
-    def _is_last(self, framing: Framing) -> bool:
-        """Whether nothing more is answered behind this one."""
-        until_the_end = framing.length is None and not framing.is_chunked
-        return until_the_end or (self._takes_no_more and len(self._waiting) == 1)
 
     def _said(self, head: ResponseHead, framing: Framing, *, is_last: bool) -> bytes:
         headers = [*head.headers]
@@ -279,6 +307,9 @@ class HttpFilter:
         self._from_caller = self._from_target = b""
         steps += [ToCaller(to_caller)] if to_caller else []
         steps += [ToTarget(to_target)] if to_target else []
+        if self._is_caller_paused:
+            self._is_caller_paused = False
+            steps.append(ResumeCaller())
 
     def target_ended(self) -> Sequence[Step]:
         """See :class:`IFilter`."""
@@ -320,10 +351,14 @@ class HttpFilter:
 
     def _refuse_next(self, steps: list[Step], status: int, problem: Problem) -> None:
         """Refuse the request that is being read, once those before it are answered."""
+        self._takes_no_more = True
         if self._asking is not None:
             self._asking = None
+            if not self._waiting:  # it was answered before it was whole
+                self._is_over = True
+                steps.append(Close("refused"))
+                return
             self._waiting.pop()  # which the target waits for in vain
-        self._takes_no_more = True
         body = problem_body(status, problem.code, problem.detail, [problem])
         if self._waiting:
             self._refusal = (status, body)

@@ -16,6 +16,8 @@ _MOST_HEADERS = 200
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_ODD = re.compile(rb"[^a-z0-9]")
+_FRAMING = (b"content-length", b"transfer-encoding")
 _HEADER = re.compile(
     rb"("
     + _TOKEN
@@ -81,12 +83,15 @@ class ResponseHead(Head):
     upgrade: bytes
 
 
-def end_of_head(data: bytes) -> int:
-    """Where the head in ``data`` ends, behind its empty line; 0 where that has not come. Raises :class:`BadMessage`."""
-    at = data.find(b"\r\n\r\n", 0, MOST_HEAD)
+def end_of_head(data: bytes, start: int = 0) -> int:
+    """Where the head that begins at ``start`` ends, behind its empty line; 0 where that has not come.
+
+    Raises :class:`BadMessage`.
+    """
+    at = data.find(b"\r\n\r\n", start, start + MOST_HEAD)
     if at >= 0:
         return at + 4
-    if len(data) >= MOST_HEAD:
+    if len(data) - start >= MOST_HEAD:
         raise BadMessage(f"a head has at most {MOST_HEAD} bytes")
     return 0
 
@@ -100,6 +105,8 @@ def read_request(head: bytes) -> RequestHead:
     method, target, version = found[1], found[2], int(found[3])
     if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
         raise BadMessage("the target is no path")
+    if method == b"CONNECT":
+        raise BadMessage("CONNECT is not passed on")
     hosts = _all(headers, b"host")
     if len(hosts) > 1 or (version and not hosts) or any(not HOST.fullmatch(one) for one in hosts):
         raise BadMessage("Host is said once, and is a name or an address")
@@ -135,7 +142,10 @@ def read_response(head: bytes, request_method: bytes) -> ResponseHead:
     upgrade = _all(headers, b"upgrade")
     is_last = b"close" in tokens or (version == 0 and b"keep-alive" not in tokens)
     reason = found[3] or b""
-    kept = _kept(headers, tokens)
+    # Where there is never a body there is no length to be told (RFC 9110 section 8.6).
+    kept = _kept(
+        headers, tokens | ({b"content-length"} if status < 200 or status == 204 else set())
+    )
     return ResponseHead(
         version, kept, framing, is_last, status, reason, upgrade[0] if upgrade else b""
     )
@@ -150,8 +160,16 @@ def _lines(head: bytes) -> tuple[bytes, list[Header]]:
         found = _HEADER.fullmatch(line)
         if found is None:
             raise BadMessage("a header is not NAME: VALUE in one line")
+        name = found[1].lower()
+        if name not in _FRAMING and as_variable(name) in _FRAMING:
+            raise BadMessage("a header is spelt so that some would take its length from it")
         headers.append((found[1], found[2]))
     return lines[0], headers
+
+
+def as_variable(name: bytes) -> bytes:
+    """A header's ``name`` as programs know it that read it as a variable's: ``-``, ``_`` and ``.`` are the same."""
+    return _ODD.sub(b"-", name.lower())
 
 
 def _all(headers: Iterable[Header], name: bytes) -> list[bytes]:

@@ -22,7 +22,9 @@ from twisted_mesh.proxy.seam import (
     EndCaller,
     EndTarget,
     IFilter,
+    PauseCaller,
     Protocols,
+    ResumeCaller,
     Step,
     ToCaller,
     ToTarget,
@@ -275,6 +277,10 @@ class Link:
                     target.shut()
             elif isinstance(step, EndCaller):
                 caller.shut()
+            elif isinstance(step, PauseCaller):
+                caller.hold()
+            elif isinstance(step, ResumeCaller):
+                caller.release()
             elif isinstance(step, Close):
                 self.close(step.reason)
 

@@ -101,7 +101,7 @@ class Side(protocol.Protocol):
             self._link.heard(self, data)
         if self._end_is_early:
             self.readConnectionLost()
-        self.resumeProducing()
+        self._go_on()
 
     # what it produces
 
@@ -114,8 +114,22 @@ class Side(protocol.Protocol):
     def resumeProducing(self) -> None:
         """The other side takes more."""
         self.is_paused = False
-        if not self.is_lost and not self.has_ended and not self._is_held:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not (self.is_lost or self.has_ended or self.is_unread):
             self.transport.resumeProducing()
+
+    def hold(self) -> None:
+        """Read no more of it, whatever the other side takes, before :meth:`release`."""
+        self._is_held = True
+        if not self.is_lost:
+            self.transport.pauseProducing()
+
+    def release(self) -> None:
+        """Read on, and hand on what came meanwhile."""
+        if self._is_held:
+            self.begin()
 
     def stopProducing(self) -> None:
         """The other side is gone, and says so by itself."""

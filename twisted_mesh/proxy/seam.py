@@ -58,6 +58,16 @@ class EndCaller:
 
 
 @frozen
+class PauseCaller:
+    """Have the caller say no more for now: what it has said already waits."""
+
+
+@frozen
+class ResumeCaller:
+    """Go on hearing the caller."""
+
+
+@frozen
 class Close:
     """Send what is still to be sent, and close both sides."""
 
@@ -65,7 +75,7 @@ class Close:
     """A short word, for counters."""
 
 
-Step = ToTarget | ToCaller | EndTarget | EndCaller | Close
+Step = ToTarget | ToCaller | EndTarget | EndCaller | PauseCaller | ResumeCaller | Close
 
 
 class IFilter(Protocol):

@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -73,3 +74,18 @@ def test_a_program_that_is_down_is_a_502(running: Mesh) -> None:
         assert answer.status == 502
         assert json.load(answer)["code"] == "unreachable"
         caller.close()
+
+
+def test_who_asks_faster_than_it_is_answered_waits_and_hears_all(running: Mesh, told: str) -> None:
+    with pair(running, told, inside="http = true") as carried, carried.call() as caller:
+        one = b"GET / HTTP/1.1\r\nHost: a\r\nX: %s\r\n\r\n" % (b"y" * 4000)
+        asking = threading.Thread(target=caller.sendall, args=(one * 150,))
+        asking.start()
+        heard = bytearray()
+        while heard.count(b"HTTP/1.1 200") < 150 or not heard.endswith(b"}"):
+            heard += (data := caller.recv(65536))
+            assert data
+        asking.join()
+        with caller.makefile("rb") as rest:
+            caller.shutdown(socket.SHUT_WR)
+            assert rest.read() == b""
