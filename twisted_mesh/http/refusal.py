@@ -14,6 +14,9 @@ _LONGEST_HEAD = 16 * 1024
 OF_SERVER = (
     "add --allow {} where the server is started, or call as a service that may (--spiffe-id)"
 )
+OF_PROXY = (
+    "name {} in --allow of the proxy (allow = […] in its file), or call as a service that may"
+)
 OF_CA = "call the CA as a member of its own trust domain"
 
 

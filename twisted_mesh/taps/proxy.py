@@ -3,6 +3,7 @@
 import os
 import resource
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from pki.errors import Malformed
 from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.http.refusal import OF_PROXY, HttpRefusal
 from twisted_mesh.http.status_site import Page
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -155,6 +157,8 @@ class ProxyService(MeshService):
                 connection_limit=limit,
                 handshake_budget=HandshakeBudget(self.reactor),
                 leaf_checks=(front.objection,),
+                explain=partial(HttpRefusal, cure=OF_PROXY),
+                explains=lambda: front.listener.http,
             )
             greeting = GreetingEndpoint(endpoint, front, limit)
             port = self.listening(endpoints.listen(greeting, front.callers, security), what)

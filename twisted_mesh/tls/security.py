@@ -57,6 +57,8 @@ class Security:
     """Whether who connects judges its own chain before it shows it."""
     explain: Explain | None = None
     """How a caller that is merely not allowed is told so inside TLS; None sends it an alert."""
+    explains: Callable[[], bool] = lambda: True
+    """Whether that is so at the moment: a port may change the language that it speaks."""
     leaf_checks: Sequence[Callable[[x509.Certificate], Problem | None]] = ()
     """What the certificates of those who call must satisfy besides."""
     peer_check: PeerCheck | None = None

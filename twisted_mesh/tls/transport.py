@@ -215,7 +215,7 @@ class _ConnectionCreator:
         security, client = self.security, self.client
         leaf_checks = client.leaf_checks if client else security.leaf_checks
         must_staple = security.requires_staple and client is not None
-        explains = security.explain is not None and client is None
+        explains = security.explain is not None and client is None and security.explains()
         handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple, explains)
         verify.begin(connection, handshake)
         return connection

@@ -89,3 +89,27 @@ def test_who_asks_faster_than_it_is_answered_waits_and_hears_all(running: Mesh, 
         with caller.makefile("rb") as rest:
             caller.shutdown(socket.SHUT_WR)
             assert rest.read() == b""
+
+
+@pytest.mark.parametrize("may_elsewhere", [False, True])
+def test_a_caller_who_may_not_reads_why(running: Mesh, told: str, may_elsewhere: bool) -> None:
+    more = f"""[[listener]]
+        name = "other"
+        mode = "server"
+        listen = "[::1]:0"
+        target = "{told}"
+        allow = ["{ID}"]"""
+    inside = "http = true\n" + (more if may_elsewhere else "")
+    shop = "spiffe://mesh.local/service/shop"
+    with pair(running, told, inside=inside, allow=shop) as carried:
+        caller = http.client.HTTPConnection("127.0.0.1", carried.port, timeout=PATIENCE)
+        caller.request("GET", "/")
+        answer = caller.getresponse()
+        assert (answer.status, answer.getheader("Connection")) == (403, "close")
+        problem = json.load(answer)
+        assert problem["code"] == "not-authorized"
+        assert f"name {ID} in --allow of the proxy" in problem["detail"]
+        assert shop not in problem["detail"], "who may is none of its business"
+        caller.close()
+        carried.proxy.wait_for(rf"refused: not-authorized: {ID} is not among those that may")
+        assert not carried.shown("in")["peers"]

@@ -8,6 +8,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.codes import Code
+from pki.errors import Problem
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import Reason, Revocation
@@ -335,8 +337,41 @@ def test_it_counts_as_unproven_and_its_handshake_is_charged() -> None:
     assert len(limit) == 0
 
 
-def test_of_a_port_that_speaks_another_protocol_it_hears_an_alert() -> None:
-    conversation = converse(End(False), End(True, allow=ALLOWED))
+def strictest() -> End:
+    """A server that lets everybody in by all rules together, and by those of the port one service that does not call.
+
+    Then, and not before, what it demands besides is asked of a leaf.
+    """
+    problem = Problem(Code.NOT_AUTHORIZED, f"{BACKEND} is not among those that may here")
+    return End(True, explain=HttpRefusal, leaf_checks=(lambda leaf: problem,))
+
+
+def test_where_the_port_alone_does_not_let_it_in_it_is_told_too() -> None:
+    conversation = called(server=strictest())
+    say(conversation, GET)
+    assert [answer.status for answer in answers(conversation)] == [403]
+    assert_nobody_heard(conversation)
+    assert refusals(conversation.server) == ["not-authorized"]
+
+
+def test_where_the_port_objects_to_more_than_that_it_hears_an_alert() -> None:
+    server = strictest()
+    server.security = evolve(
+        server.security,
+        leaf_checks=(
+            *server.security.leaf_checks,
+            lambda leaf: Problem(Code.NAME_MISMATCH, "it is another host's"),
+        ),
+    )
+    conversation = converse(End(False), server)
+    assert conversation.calling.made[0].heard == b""
+    assert_nobody_heard(conversation)
+    assert refusals(server) == ["not-authorized, name-mismatch"]
+
+
+@pytest.mark.parametrize("server", [End(True, allow=ALLOWED), choosy(explains=False)])
+def test_of_a_port_that_speaks_another_protocol_it_hears_an_alert(server: End) -> None:
+    conversation = converse(End(False), server)
     assert conversation.calling.made[0].heard == b""
     assert "alert" in str(conversation.client_error) or conversation.client_error is not None
     assert_nobody_heard(conversation)

@@ -28,6 +28,7 @@ from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.tls.transport import tls_factory
 from twisted_mesh.tls.turned_away import Explain
+from twisted_mesh.tls.verify import LeafCheck
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
 
@@ -135,6 +136,8 @@ class End:
     looks_first: bool = False
     """Most clients here show what they know to be bad: it is the other side that is tried."""
     explain: Explain | None = None
+    explains: bool = True
+    leaf_checks: Sequence[LeafCheck] = ()
     staples: Staples = field(init=False)
     judge: Judge = field(init=False)
     contexts: ContextFactory = field(init=False)
@@ -167,6 +170,8 @@ class End:
             requires_staple=self.requires_staple,
             looks_first=self.looks_first,
             explain=self.explain,
+            explains=lambda: self.explains,
+            leaf_checks=self.leaf_checks,
         )
 
 
