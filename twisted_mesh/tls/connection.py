@@ -37,8 +37,8 @@ from twisted_mesh.tls.turned_away import TurnedAway
 from twisted_mesh.tls.verify import Handshake, LeafCheck
 from twisted_mesh.trust.connections import Peer
 
-#: Seconds that a peer has to answer our goodbye.
-CLOSE_TIMEOUT = 2.0
+#: Seconds that a peer has to answer our goodbye; and in all, as long as it still takes what was said before that.
+CLOSE_TIMEOUT, TAKING_TIMEOUT = 2.0, 60.0
 #: The share of what is left of the time for a handshake, for finding out about a peer.
 _FOR_PEER_CHECK = 0.9
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
@@ -348,11 +348,41 @@ class MeshConnection(ApplicationSide):
         )
 
     def loseConnection(self) -> None:
-        """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`."""
+        """Say goodbye; a peer that does not answer is dropped after :data:`CLOSE_TIMEOUT`.
+
+        One that still takes what was said before that, or talks on, has :data:`TAKING_TIMEOUT`.
+        """
         if not self.disconnecting:
             self.disconnecting = True
             self.transport.loseConnection()
-            self._abort_after(SEVER_CLOSE_TIMEOUT if self._severed else CLOSE_TIMEOUT)
+            if self._severed:
+                self._abort_after(SEVER_CLOSE_TIMEOUT)
+            elif self.connected:
+                until = self.factory.security.clock.seconds() + TAKING_TIMEOUT
+                self._await_goodbye(until, self._pace)
+
+    @property
+    def _pace(self) -> tuple[int, int]:
+        """By what it is seen that a peer is still busy: what is still to be sent to it, and what was heard of it."""
+        below = self.transport
+        dropped, unsent = getattr(below, "bytes_dropped", 0), getattr(below, "unsent", 0)
+        return unsent, self.bytes_heard + dropped
+
+    def _await_goodbye(self, until: float, before: tuple[int, int]) -> None:
+        self._stop_timer()
+        if self.connected:
+            clock = self.factory.security.clock
+            self._timer = clock.callLater(CLOSE_TIMEOUT, self._look_for_goodbye, until, before)
+
+    def _look_for_goodbye(self, until: float, before: tuple[int, int]) -> None:
+        self._timer = None
+        now = self._pace
+        (unsent, heard), (was_unsent, was_heard) = now, before
+        is_busy = heard != was_heard or 0 < unsent < was_unsent
+        if is_busy and self.factory.security.clock.seconds() < until:
+            self._await_goodbye(until, now)
+        elif self.connected:
+            getattr(self.transport, "hang_up", self.transport.abortConnection)()
 
     def _abort_after(self, seconds: float) -> None:
         self._stop_timer()

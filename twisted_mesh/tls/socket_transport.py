@@ -6,7 +6,10 @@ are counted before they are looked at: OpenSSL by itself would read on from a so
 TLS busy.
 """
 
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -37,6 +40,7 @@ _DREGS = 16
 _room = memoryview(bytearray(_READ))
 #: So much is sent when it is written, and not at the end of a turn.
 _LARGE = 16 * 1024
+_INT = struct.Struct("i")
 #: Bytes that wait to be sent, from which on a producer is asked to pause.
 _HIGH = 64 * 1024
 
@@ -97,6 +101,9 @@ class SocketTransport:
     """Whether it is to be closed at the end of this turn."""
     _in_turn = False
     _is_paused = False
+    _is_dropping = False
+    """Whether what is read is for nobody."""
+    bytes_dropped = 0
     _is_resumed = False
     """Whether something may wait in OpenSSL to be delivered."""
     _is_delivering = False
@@ -231,7 +238,10 @@ class SocketTransport:
                 data = self._read()
                 if not data:
                     break
-                self.protocol.dataReceived(data)
+                if self._is_dropping:
+                    self.bytes_dropped += len(data)
+                else:
+                    self.protocol.dataReceived(data)
                 if self._layer.is_drained:
                     break
         finally:
@@ -274,8 +284,12 @@ class SocketTransport:
         self._break(problem)
         self._outgoing.send_last()
         with suppress(OSError):
-            # A socket that is closed with bytes unread resets the connection, and that may overtake the alert.
             self._socket.shutdown(socket.SHUT_WR)
+        self._take_dregs()
+
+    def _take_dregs(self) -> None:
+        """A socket that is closed with bytes unread resets the connection, and that may overtake what was sent."""
+        with suppress(OSError):
             # Not into the room: what is in that may be another connection's, which has written to this one.
             for _ in range(_DREGS):
                 if not self._socket.recv(_LARGE):
@@ -303,6 +317,18 @@ class SocketTransport:
         self._wait_to_write(False)
         if self._has_said_end and self._has_heard_end and self.disconnecting:
             self._is_broken = True
+        elif self._is_paused and self._has_said_all:
+            self._drop()
+
+    @property
+    def _has_said_all(self) -> bool:
+        """Whether nothing is left but the peer's goodbye."""
+        return self.disconnecting and self._has_said_end and not self._has_heard_end
+
+    def _drop(self) -> None:
+        """Read what nobody here listens to, since the peer's goodbye comes behind it."""
+        self._is_dropping = True
+        self.resumeProducing()
 
     def _wait_to_write(self, wants: bool) -> None:
         """Have a turn when the socket takes more, or none for that."""
@@ -388,6 +414,26 @@ class SocketTransport:
             self._is_half_closing = True
             self._soon()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the peer's system has not taken: those that wait here, and those in the kernel (see tcp(7))."""
+        with suppress(OSError):
+            answer = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
+            return self._outgoing.size + int(_INT.unpack(answer)[0])
+        return self._outgoing.size
+
+    def hang_up(self) -> None:
+        """Close, though the peer has not said goodbye: what the kernel has is still sent. What waits here is not.
+
+        Where that is something, it is closed by a reset, so that nobody takes what came for all of it.
+        """
+        if self._outgoing.size or self._in_turn:
+            self.abortConnection()
+        elif not self.is_over:
+            self.is_over = True
+            self._take_dregs()
+            self._below.connectionLost(Failure(main.CONNECTION_DONE))
+
     def abortConnection(self) -> None:
         """Close at once, without a goodbye."""
         if self.connected:
@@ -410,6 +456,9 @@ class SocketTransport:
 
     def pauseProducing(self) -> None:
         """Hand on nothing that is read."""
+        if self._has_said_all:
+            self._is_dropping = True
+            return
         self._is_paused = True
         self._below.stopReading()
 

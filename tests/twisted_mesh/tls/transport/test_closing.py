@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from tests.twisted_mesh.tls.transport.application import Application, Push
 from tests.twisted_mesh.tls.transport.by_hand import ByHand
 from tests.twisted_mesh.tls.transport.rig import NETWORKS, Rig
-from twisted_mesh.tls.connection import CLOSE_TIMEOUT
+from twisted_mesh.tls.connection import CLOSE_TIMEOUT, TAKING_TIMEOUT
 
 MIB = 1 << 20
 on_each_network = pytest.mark.parametrize("network", NETWORKS, indirect=True)
@@ -92,8 +92,58 @@ def test_a_peer_that_reads_nothing_is_dropped_too(rig: Rig, role: str) -> None:
     application.transport.loseConnection()
     rig.turns()
     assert application.lost is None
+    rig.clock.advance(CLOSE_TIMEOUT + 0.1)  # by now its system has taken what it takes
+    rig.turns()
     rig.clock.advance(CLOSE_TIMEOUT + 0.1)
     rig.until(lambda: application.lost)
+
+
+def test_a_peer_that_reads_slowly_hears_all_of_it(rig: Rig, role: str) -> None:
+    if rig.transport == "twisted":
+        pytest.skip("Twisted's has so many seconds for all of it")
+    application, peer = met(rig, role)
+    peer.reads = False
+    application.transport.write(b"x" * 16 * MIB)
+    application.transport.loseConnection()
+    for _ in range(8):
+        peer.reads = True
+        before = len(peer.heard)
+        rig.until(lambda: len(peer.heard) > before or peer.end)  # noqa: B023  # called within the loop
+        peer.reads = False
+        rig.clock.advance(CLOSE_TIMEOUT + 0.1)
+        rig.turns()
+    assert application.lost is None
+    peer.reads = True
+    rig.until(lambda: peer.has_goodbye)
+    assert peer.heard == b"x" * 16 * MIB
+
+
+def test_a_peer_that_reads_slowly_has_its_time_and_no_more(rig: Rig, role: str) -> None:
+    application, peer = met(rig, role)
+    application.transport.loseConnection()
+    for _ in range(int(TAKING_TIMEOUT / CLOSE_TIMEOUT) + 1):
+        peer.say(b"still there")
+        rig.turns()
+        rig.clock.advance(CLOSE_TIMEOUT)
+    rig.until(lambda: application.lost)
+
+
+def test_who_has_paused_still_hears_the_goodbye_to_its_own(rig: Rig, role: str) -> None:
+    if rig.transport == "twisted":
+        pytest.skip("Twisted's reads nothing then, and waits for its time to be over")
+    application, peer = met(rig, role)
+    application.transport.pauseProducing()
+    peer.say(b"x" * 4 * MIB)
+    rig.turns()
+    application.transport.write(b"that is enough")
+    application.transport.loseConnection()
+    rig.until(lambda: peer.has_goodbye and not peer.unsent)
+    application.transport.pauseProducing()
+    peer.goodbye()
+    rig.until(lambda: application.lost and peer.end)
+    assert (peer.heard, peer.end) == (b"that is enough", "closed")
+    assert application.heard == b"", "and none of it is delivered"
+    assert application.lost.check(ConnectionDone)
 
 
 @on_each_network
