@@ -148,7 +148,10 @@ def parse_config(text: bytes, path: Path) -> tuple[Listener, ...]:
         whole = tomllib.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise Malformed(f"{where} is not UTF-8 (byte {error.start}): write it in UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # one of more digits than int() takes is no TOMLDecodeError
         raise Malformed(f"{where} is no TOML: {printable(str(error), 200)}") from None
     stray = sorted(set(whole) - {"listener"})
     if stray:

@@ -26,7 +26,8 @@ from twisted_mesh.proxy.first_bytes import ENOUGH, speaks_tls
 from twisted_mesh.proxy.front import Front
 
 #: Seconds until a caller whose first byte does not tell is looked at again: readiness would tell of the same byte.
-_AGAIN = 0.01
+#: Twice as many each time, up to the second: a thousand who say no more must not keep us busy.
+_AGAIN, _AGAIN_AT_MOST = 0.01, 0.32
 
 
 @implementer(IStreamServerEndpoint)
@@ -72,6 +73,7 @@ class _Greeter(Protocol):
         self._place = place
         self._clock = factory.of.front.clock
         self._timers: list[IDelayedCall] = []
+        self._again = _AGAIN
 
     def connectionMade(self) -> None:
         """Wait for its first word, for as long as a handshake may take."""
@@ -93,7 +95,8 @@ class _Greeter(Protocol):
         is_tls = speaks_tls(first)
         if is_tls is None:
             self.transport.stopReading()
-            self._timers.append(self._clock.callLater(_AGAIN, self.transport.startReading))
+            self._timers.append(self._clock.callLater(self._again, self.transport.startReading))
+            self._again = min(2 * self._again, _AGAIN_AT_MOST)
             if len(self._timers) > ENOUGH:  # the first stays
                 del self._timers[1]
             return None

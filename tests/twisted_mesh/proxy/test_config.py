@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.python import usage
 
@@ -93,6 +93,9 @@ def test_bytes_that_are_no_text_are_told() -> None:
 
 
 @given(st.binary() | st.text().map(str.encode))
+@example(b"x = " + b"9" * 5000)
+@example(b"x = " + b"[" * 100_000)
+@example(b"x = 9999-99-99")
 def test_any_file_is_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(PkiError):
         parse_config(data, PATH)

@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import PATIENCE, Mesh, free_port
+from tests.running import PATIENCE, Mesh, free_port, until
 from tests.twisted_mesh.proxy.pairs import ID, pair
 
 
@@ -113,3 +114,38 @@ def test_a_caller_who_may_not_reads_why(running: Mesh, told: str, may_elsewhere:
         caller.close()
         carried.proxy.wait_for(rf"refused: not-authorized: {ID} is not among those that may")
         assert not carried.shown("in")["peers"]
+
+
+def ask_on(port: int, outcomes: list[str]) -> None:
+    """One request after the other on one connection, until it ends; how."""
+    caller = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        while True:
+            caller.request("POST", "/", b"x" * 1000)
+            answer = caller.getresponse()
+            assert (answer.status, json.load(answer)["size"]) == (200, 1000)
+            if answer.getheader("Connection") == "close":
+                outcomes.append("told")
+                return
+    except (http.client.RemoteDisconnected, ConnectionError):
+        outcomes.append("between two requests")
+    except Exception as broken:
+        outcomes.append(repr(broken))
+    finally:
+        caller.close()
+
+
+def test_who_stops_under_load_answers_all_that_was_asked(running: Mesh, told: str) -> None:
+    outcomes: list[str] = []
+    with pair(running, told, inside="http = true") as carried:
+        asking = [threading.Thread(target=ask_on, args=(carried.port, outcomes)) for _ in range(16)]
+        for thread in asking:
+            thread.start()
+        until(lambda: carried.shown("in")["from_target_bytes"] > 100_000)
+        carried.proxy.process.send_signal(signal.SIGTERM)
+        for thread in asking:
+            thread.join(PATIENCE)
+        assert carried.proxy.wait() == 0
+        assert set(outcomes) <= {"told", "between two requests"}
+        assert len(outcomes) == 16
+        assert "cut off" not in carried.proxy.text

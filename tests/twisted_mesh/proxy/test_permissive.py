@@ -6,15 +6,21 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import Backend
 from tests.twisted_mesh.proxy.pairs import ID, Pair, pair, said_by
 from twisted_mesh.proxy.first_bytes import ENOUGH, speaks_tls
+from twisted_mesh.proxy.greeting import _Greeter, _Greeters
+from twisted_mesh.proxy.listener import Bounds
 
 
 @pytest.fixture
@@ -133,6 +139,51 @@ def test_who_says_nothing_is_hung_up_on(permissive: Pair) -> None:
             with pytest.raises(ConnectionResetError):
                 caller.recv(1)
     until(lambda: permissive.shown("in")["open"] == 0)
+
+
+@define
+class OneByte:
+    """A connection whose caller has said the first byte of TLS, and says no more."""
+
+    socket: Any
+    looks: int = 0
+    is_read: bool = True
+    is_aborted: bool = False
+    doRead: Any = None
+
+    def startReading(self) -> None:
+        self.is_read = True
+
+    def stopReading(self) -> None:
+        self.is_read = False
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+
+    def turn(self) -> None:
+        if self.is_read:
+            self.looks += 1
+            self.doRead()
+
+
+def test_who_says_one_byte_and_no_more_is_looked_at_less_and_less() -> None:
+    clock = Clock()
+    bounds = Bounds(handshake=10.0)
+    front: Any = SimpleNamespace(clock=clock, listener=SimpleNamespace(bounds=bounds))
+    of: Any = SimpleNamespace(front=front)
+    place: Any = SimpleNamespace()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"\x16")
+        caller = OneByte(ours)
+        _Greeter(_Greeters(of, None), None, place).makeConnection(caller)
+        for _ in range(999):
+            caller.turn()
+            clock.advance(0.01)
+        assert 10 < caller.looks < 50
+        assert not caller.is_aborted
+        clock.advance(0.02)
+        assert caller.is_aborted
 
 
 @pytest.mark.parametrize(
