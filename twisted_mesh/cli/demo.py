@@ -64,8 +64,16 @@ class Demo:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A service under twistd, its log shown as it comes."""
         self.say("$ twistd -n " + " ".join(arguments))
+        return self._start(self.command("twistd", "-n", *arguments))
+
+    def start_module(self, *arguments: str) -> subprocess.Popen[str]:
+        """A program of Python's own, which knows nothing of the mesh."""
+        self.say("$ python -m " + " ".join(arguments))
+        return self._start([sys.executable, "-m", *arguments])
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            self.command("twistd", "-n", *arguments),
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -190,16 +198,25 @@ def show(demo: Demo) -> None:
     demo.run("mesh-client", *join, "--state-dir", "elsewhere", last=1)
     demo.run("mesh-client", *join, "--state-dir", "a-thiefs", expect=1, last=1)
 
-    demo.step("A certificate is revoked: its open connection is closed, and no new one is accepted")
-    kept = _kept_connection(demo, int(port))
-    _ask(kept)
+    demo.step("A program that knows no TLS becomes a service of the mesh, without a changed line")
+    proxy, sidecar = _sidecar(demo, allow)
+
+    demo.step(
+        "A certificate is revoked: its open connections are closed, and no new one is accepted"
+    )
+    demo.shown = re.compile(r"^\[(SERVER|PROXY)\].* (closed|refused): revoked")
+    doors = {"the server": int(port), "the program behind the sidecar": int(sidecar)}
+    opened = {whose: _kept_connection(demo, door) for whose, door in doors.items()}
+    for connection in opened.values():
+        _ask(connection)
     serial = _serial(demo)
     demo.run("mesh-ctl", "cert", "revoke", "--serial", serial, "--reason", "keyCompromise", "--yes")
-    demo.say(
-        f"  its open connection is closed, {_closed_after(kept):.0f} ms after mesh-ctl was done"
-    )
-    demo.say(f"  a new one is told: {_refusal(demo, int(port))}")
-    demo.wait_for(server, r"refused: revoked")
+    for whose, door in doors.items():
+        took = f"{_closed_after(opened[whose]):.0f} ms after mesh-ctl was done"
+        demo.say(f"  its open connection to {whose} is closed, {took}")
+        demo.say(f"  a new one is told: {_refusal(demo, door)}")
+    for judge in (server, proxy):
+        demo.wait_for(judge, r"refused: revoked")
 
     demo.shown = re.compile("Stopp")
     demo.step("Anybody can look at what was issued")
@@ -207,10 +224,34 @@ def show(demo: Demo) -> None:
     demo.run("pki-inspect", "verify", "identity/svid.pem", *roots)
 
     demo.step("SIGTERM: requests finish, exit status 0")
-    for process in (server, ca):
+    for process in (proxy, server, ca):
         process.send_signal(signal.SIGTERM)
         if process.wait(15) != 0:
             raise DemoFailed(f"a service ended with {process.returncode}")
+
+
+def _sidecar(demo: Demo, caller: str) -> tuple[subprocess.Popen[str], str]:
+    """mesh-proxy before Python's own web server, called by who may and by who may not; and its port."""
+    pages = demo.home / "pages" / "api"
+    pages.mkdir(parents=True)
+    (pages / "status").write_text("healthy, and I have never heard of TLS")
+    demo.shown = re.compile(r'^\[PROXY\].* (carries|is carried|refused)|"GET ')
+    listen = ("--bind", "127.0.0.1", "--protocol", "HTTP/1.1", "--directory", "pages", "0")
+    program = demo.start_module("http.server", *listen)
+    target = demo.wait_for(program, r"Serving HTTP on \S+ port (\d+)")[1]
+    name = "spiffe://mesh.local/service/pages"
+    carried = ("--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{target}", "--allow", caller)
+    proxy = demo.start("mesh-proxy", "--mode", "server", *carried, "--http", "--spiffe-id", name)
+    port = demo.wait_for(proxy, r"carries \S+:(\d+) to")[1]
+    demo.wait_for(proxy, r"Ready to carry")
+    call = ("--server", f"https://localhost:{port}", "--server-id", name)
+    demo.run("mesh-client", *call, last=3)
+    demo.wait_for(program, r"GET /api/status")
+    demo.wait_for(proxy, r"is carried to")
+    stranger = "spiffe://mesh.local/service/stranger"
+    demo.run("mesh-client", *call, "--spiffe-id", stranger, expect=1, last=0)
+    demo.wait_for(proxy, r"refused: not-authorized")
+    return proxy, port
 
 
 def _without_certificate(demo: Demo, port: int) -> str:
