@@ -30,6 +30,7 @@ from twisted_mesh.proxy.seam import (
     ToTarget,
 )
 from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
+from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
 from twisted_mesh.trust.connections import Peer
 
@@ -201,7 +202,6 @@ class Link:
         else:
             self._reason = "target-refused"
             self._say_why(error, event="proxy-target-refused")
-        self.front.tally.refused[problem.code] += 1
         protocols = self.front.protocols
         if protocols.filter is not None and not self.caller.is_lost:
             self._filter = protocols.filter(self.facts())
@@ -221,6 +221,7 @@ class Link:
             reason=printable(str(error), 1000),
             code=error.problems[0].code,
         )
+        self.front.tally.refused[error.problems[0].code] += 1
 
     def _broke(self, failure: Failure) -> None:
         self.front.log.failure("a link broke", failure=failure, event="proxy-broke")
@@ -289,6 +290,8 @@ class Link:
     def lost(self, side: Side, reason: Failure, *, is_clean: bool) -> None:
         """See :class:`ILink`."""
         other = self.target if side is self.caller else self.caller
+        if side is self.target and not self._reason and not side.bytes_heard:
+            self._hear_of_refusal(reason)
         if not self._reason and not is_clean:
             # Of what has said all, a reset says only that it listens no more.
             both = other is not None and other.has_ended and side.has_ended
@@ -304,6 +307,12 @@ class Link:
             self._reason = self._reason or "done"
             self._dialing.cancel()
         self._over()
+
+    def _hear_of_refusal(self, reason: Failure) -> None:
+        """Whether the target has refused us: in TLS 1.3 it says so once our own handshake is over."""
+        if isinstance(reason.value, RefusedByPeer):
+            self._reason = "target-refused"
+            self._say_why(reason.value, event="proxy-target-refused")
 
     def refused(self, side: Side, problem: Problem) -> None:
         """See :class:`ILink`."""

@@ -205,6 +205,18 @@ def test_a_caller_who_may_not_is_refused(running: Mesh, backend: Backend) -> Non
         assert not found.shown("in")["peers"]
 
 
+def test_a_client_that_is_refused_says_so(running: Mesh, backend: Backend) -> None:
+    # In TLS 1.3 it hears of that when it reads, once its own handshake is over; here before it has said anything.
+    with pair(running, backend.target, allow="spiffe://mesh.local/service/other") as found:
+        with found.call() as caller, pytest.raises(ConnectionResetError):
+            said_by(caller)
+        found.proxy.wait_for(
+            r"out: connection from \S+ .* is not carried to \S+: .*refuses our certificate"
+        )
+        until(lambda: found.shown("out")["ended"]["target-refused"] == 1)
+        assert found.shown("out")["not_carried"] == {"bad-certificate": 1}
+
+
 def test_who_answers_is_judged_before_a_byte_is_said(running: Mesh, backend: Backend) -> None:
     other = "spiffe://mesh.local/service/other"
     with pair(running, backend.target, verify=other) as found:
