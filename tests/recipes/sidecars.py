@@ -1,0 +1,144 @@
+"""The pages docs/recipes/sidecar-*.md, typed from top to bottom: each block is run, each answer and line is looked for."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import define, field
+
+from tests.recipes.estate import DOCUMENTS, Estate
+from tests.running import BIN, PATIENCE, Running, free_port, until
+
+_FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_PORT = re.compile(r"(?<!\d)\d{4}(?!\d)")
+_MACHINE = re.compile(r"\b\w+\.example\b")
+
+Program = Callable[["Reader", str], object]
+"""Starts what a block of some language is the configuration or the text of."""
+
+
+@define(eq=False)
+class Reader:
+    """Somebody who does what a page says, on one machine, with ports and places of its own."""
+
+    estate: Estate
+    page: Path
+    programs: Mapping[str, Program]
+    """By the language of their block."""
+    said: bytes
+    """What a client says first on a connection of this protocol, to get ``answer``."""
+    answer: bytes
+    places: dict[str, str | Path] = field(factory=dict)
+    sidecars: list[Running] = field(factory=list, init=False)
+    doors: list[int] = field(factory=list, init=False)
+    """The ports of sidecars that take plain callers, in order."""
+    _ports: dict[str, int] = field(factory=dict, init=False)
+
+    def here(self, text: str) -> str:
+        """What the page says, for this machine."""
+        for theirs, ours in self.places.items():
+            text = text.replace(theirs, str(ours))
+        text = _MACHINE.sub("localhost", text)
+        return _PORT.sub(lambda found: str(self.port(found[0])), text)
+
+    def port(self, theirs: str) -> int:
+        """The one that stands for a port of the page."""
+        return self._ports.setdefault(theirs, free_port())
+
+    def read(self) -> None:
+        """Do all of it, and stop what was started."""
+        for indent, language, block in _FENCE.findall(self.page.read_text(encoding="utf-8")):
+            text = self.here(re.sub(rf"^{indent}", "", block, flags=re.MULTILINE))
+            if language == "sh":
+                self._start(shlex.split(text.replace("\\\n", " ")))
+            elif language == "console":
+                for command, told in _typed(text):
+                    self._type(command, told)
+            elif language == "text":
+                for line in text.splitlines():
+                    self._look_for(line)
+            else:
+                self.programs[language](self, text)
+        for sidecar in reversed(self.sidecars):
+            assert sidecar.stop() == 0
+
+    def _start(self, words: list[str]) -> None:
+        assert words[0] == "mesh-proxy"
+        sidecar = self.estate.mesh.twistd(*words)
+        sidecar.wait_for(r"Ready to carry connections\.")
+        self.sidecars.append(sidecar)
+        if "client" in words:
+            self.doors.append(int(words[words.index("--listen") + 1].rpartition(":")[2]))
+
+    def _type(self, command: str, told: str) -> None:
+        with self._carried() as caller:
+            done = self._shell(command)
+            pattern = re.escape(told).replace("…", ".*")
+            assert re.fullmatch(pattern, done, re.DOTALL), f"{command}\n{done}\nin place of\n{told}"
+            if "cert revoke" in command:
+                assert is_cut_off(caller)
+
+    def _shell(self, command: str) -> str:
+        rc = self.estate.home / ".curlrc"
+        rc.write_text("silent\nshow-error\n")
+        env = {
+            **os.environ,
+            **self.estate.mesh.env,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "CURL_HOME": str(rc.parent),
+        }
+        done = subprocess.run(
+            ["sh", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
+            cwd=self.estate.home,
+            timeout=PATIENCE,
+        )
+        return done.stdout
+
+    def _carried(self) -> socket.socket:
+        """A connection through the first of the doors, which has come to its program."""
+        caller = socket.create_connection(("127.0.0.1", self.doors[0]), PATIENCE)
+        caller.sendall(self.said)
+        heard = b""
+        while self.answer not in heard:
+            more = caller.recv(65536)
+            assert more, f"it hung up after {heard!r}"
+            heard += more
+        return caller
+
+    def _look_for(self, line: str) -> None:
+        """In the log of any sidecar."""
+        pattern = re.escape(line).replace("…", ".*")
+
+        def logs() -> str:
+            return "\n".join(sidecar.text for sidecar in self.sidecars)
+
+        until(lambda: re.search(pattern, logs()) is not None, lambda: f"{line} is not in {logs()}")
+
+
+def _typed(block: str) -> list[tuple[str, str]]:
+    """Commands and what they print."""
+    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
+    assert not parts[0]
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def is_cut_off(caller: socket.socket) -> bool:
+    """Whether the other side ends that connection within a few seconds."""
+    with suppress(ConnectionResetError):
+        while caller.recv(65536):
+            pass
+    return True
+
+
+def pages() -> list[Path]:
+    """All there are."""
+    return sorted(DOCUMENTS.glob("sidecar-*.md"))
