@@ -1,39 +1,56 @@
-"""What the recipes tell people to type is understood by mesh-agent, also where none of the programs is installed."""
+"""What the recipes tell people to type is understood, also where none of the programs of others is installed."""
 
 import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.recipes.estate import DOCUMENTS, blocks
 from tests.recipes.pages import program
-from twisted_mesh.taps.agent_options import Options
+from twisted_mesh.taps import agent_options, proxy_options
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
+def commands(program: str) -> Iterator[tuple[str, list[str]]]:
     for path in sorted(DOCUMENTS.glob("*.md")):
         for block in blocks(path.stem, "sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line)
-                if words[:1] == ["mesh-agent"]:
+                if words[:1] == [program]:
                     yield path.stem, words[1:]
 
 
-@pytest.mark.parametrize(
-    ("document", "words"), list(commands()), ids=[name for name, _ in commands()]
-)
+AGENTS, SIDECARS = list(commands("mesh-agent")), list(commands("mesh-proxy"))
+
+
+@pytest.mark.parametrize(("document", "words"), AGENTS, ids=[name for name, _ in AGENTS])
 def test_the_agent_understands_what_a_recipe_says(
     document: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    options = Options()
+    options = agent_options.Options()
     options.parseOptions(words)
     assert options["write"].is_absolute()
     assert (
         options["command"] or options["signal"] or document == "envoy"
     )  # which watches the files itself
+
+
+@pytest.mark.parametrize(("document", "words"), SIDECARS, ids=[name for name, _ in SIDECARS])
+def test_the_sidecar_understands_what_a_recipe_says(
+    document: str, words: list[str], tmp_path: Path
+) -> None:
+    if "--config" in words:
+        (text,) = blocks(document, "toml")
+        file = tmp_path / "sidecar.toml"
+        file.touch(mode=0o600)
+        file.write_text(text)
+        words = [*words, "--config", str(file)]
+    options = proxy_options.Options()
+    options.parseOptions(words)
+    assert options["listeners"]
 
 
 def test_an_application_of_fastapi_needs_three_lines() -> None:

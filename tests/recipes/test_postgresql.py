@@ -1,6 +1,5 @@
 """docs/recipes/postgresql.md, with the real PostgreSQL and psql."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -23,22 +22,11 @@ from tests.recipes.estate import (
 )
 from tests.recipes.pages import need
 from tests.recipes.pages import program as page_program
+from tests.recipes.postgres import POSTGRES, as_postgres, become, needs_root, program
 from tests.running import PATIENCE, free_port, until
-from tests.tools import IN_CI, require_tool
+from tests.tools import require_tool
 
-pytestmark = [
-    pytest.mark.recipes,
-    pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL has a user of its own"),
-]
-_PLACES = Path("/usr/lib/postgresql")
-POSTGRES = "postgres"
-
-
-def program(name: str) -> Path:
-    found = sorted(_PLACES.glob(f"*/bin/{name}"))
-    if not found and not IN_CI:
-        pytest.skip("PostgreSQL is not installed")
-    return found[-1]
+pytestmark = [pytest.mark.recipes, needs_root]
 
 
 @frozen
@@ -54,14 +42,6 @@ class Postgres:
 
     def ask(self, directory: Path) -> str:
         return run_shell(self.script(directory)).strip()
-
-
-def as_postgres(*words: str | Path, cwd: Path) -> None:
-    become = [require_tool("setpriv"), f"--reuid={POSTGRES}", f"--regid={POSTGRES}"]
-    done = subprocess.run(
-        [*become, "--clear-groups", *map(str, words)], cwd=cwd, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +75,7 @@ def postgres() -> Iterator[Postgres]:
         assert "--on-update-signal HUP:/var/lib/postgresql/15/main/postmaster.pid" in told
         option = f"HUP:{data / 'postmaster.pid'}"
         made.agent(files, "database", "--ttl", "6s", "--on-update-signal", option, user=POSTGRES)
-        become = [require_tool("setpriv"), f"--reuid={POSTGRES}", f"--regid={POSTGRES}"]
-        made.start(*become, "--clear-groups", server, "-D", data)
+        made.start(*become(), server, "-D", data)
         until(lambda: is_open(port))
         psql = ["psql", "-h", home, "-p", port, "-U", "postgres", "-qc", "create role app login"]
         done = subprocess.run(list(map(str, psql)), capture_output=True, text=True)

@@ -1,20 +1,25 @@
 """docs/recipes/sidecar-*.md, with the real programs."""
 
-from collections.abc import Iterator
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
-from tests.recipes.estate import Estate, estate, is_open
-from tests.recipes.sidecars import Program, Reader, pages
-from tests.running import until
+from tests.recipes.estate import DOCUMENTS, Estate, estate, is_open
+from tests.recipes.postgres import POSTGRES, as_postgres, become, needs_root, program
+from tests.recipes.sidecars import Program, Reader
+from tests.running import is_listening, until
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.recipes
 
-_ASKED = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-_ANSWERED = b"HTTP/1.1 200"
+_HTTP = (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200")
+_POSTGRESQL = (b"\0\0\0\x08\x04\xd2\x16\x2f", b"N")  # whether it speaks TLS: no
+_REDIS = (b"PING\r\n", b"+PONG")
 
 
 @pytest.fixture
@@ -23,17 +28,116 @@ def made() -> Iterator[Estate]:
         yield found
 
 
-def node(reader: Reader, text: str) -> None:
-    script = reader.estate.home / "service.js"
-    script.write_text(text)
-    reader.estate.start(require_tool("node"), script)
-    until(lambda: is_open(reader.port("8080")))
+def reader(
+    made: Estate,
+    name: str,
+    programs: Mapping[str, Program],
+    protocol: tuple[bytes, bytes],
+    places: Mapping[str, str | Path] | None = None,
+) -> Reader:
+    page = DOCUMENTS / f"sidecar-{name}.md"
+    return Reader(made, page, programs, *protocol, places or {})
 
 
 def test_node(made: Estate) -> None:
-    Reader(made, page("node"), {"js": node}, _ASKED, _ANSWERED).read()
+    def run(reader: Reader, text: str) -> None:
+        script = reader.home / "service.js"
+        script.write_text(text)
+        made.start(require_tool("node"), script)
+        until(lambda: is_open(reader.port("8080")))
+
+    reader(made, "node", {"js": run}, _HTTP).read()
 
 
-def page(name: str) -> Path:
-    (found,) = [each for each in pages() if each.stem == f"sidecar-{name}"]
-    return found
+def test_http_server(made: Estate) -> None:
+    def run(reader: Reader, text: str) -> None:
+        made.start("sh", "-c", f"exec {text}")
+        until(lambda: is_open(reader.port("8080")))
+
+    pages = made.home / "pages"
+    pages.mkdir()
+    (pages / "hello.txt").write_text("hello\n")
+    places = {"python ": f"{sys.executable} ", "/srv/pages": pages}
+    reader(made, "http-server", {"sh": run}, _HTTP, places).read()
+
+
+def test_redis(made: Estate) -> None:
+    socket = made.home / "redis.sock"
+
+    def run(reader: Reader, text: str) -> None:
+        config = reader.home / "redis.conf"
+        config.write_text(text.replace(str(reader.port("0000")), "0") + 'save ""\n')
+        made.start(require_tool("redis-server"), config)
+        until(lambda: is_listening(socket))
+
+    require_tool("redis-cli")
+    reader(made, "redis", {"redis": run}, _REDIS, {"/run/redis/redis.sock": socket}).read()
+
+
+@needs_root
+def test_postgresql(made: Estate) -> None:
+    home = made.home / POSTGRES
+    data, shop = home / "data", made.home / "shop"
+    files = {"ini": "postgresql.conf", "hba": "pg_hba.conf", "ident": "pg_ident.conf"}
+
+    def configure(language: str) -> Program:
+        def add(reader: Reader, text: str) -> None:
+            with (data / files[language]).open("a") as file:
+                file.write(text)
+            if language == "ident":  # the last one
+                start(reader)
+
+        return add
+
+    def start(reader: Reader) -> None:
+        port = reader.port("5432")
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(f"port = {port}\nfsync = off\n")
+        made.start(*become(), program("postgres"), "-D", data)
+        socket = home / f".s.PGSQL.{port}"
+        until(lambda: socket.exists() and is_listening(socket))
+        psql = ["psql", "-h", home, "-p", port, "-U", "postgres", "-qc", "create role app login"]
+        done = subprocess.run([*become(), *map(str, psql)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    require_tool("psql")
+    shop.mkdir()
+    home.mkdir()
+    shutil.chown(home, POSTGRES, POSTGRES)
+    as_postgres(
+        program("initdb"), "-D", data, "-A", "peer", "-U", "postgres", "--no-sync", cwd=home
+    )
+    (data / "pg_hba.conf").write_text("local all postgres peer\n")
+    places = {
+        "/var/run/postgresql": home,
+        "/run/shop": shop,
+        "mesh mesh-proxy app": "mesh root app",
+    }
+    programs = {language: configure(language) for language in files}
+    reader(made, "postgresql", programs, _POSTGRESQL, places).read()
+
+
+def test_nginx(made: Estate) -> None:
+    nginx = require_tool("nginx")
+    config = made.home / "web.toml"
+
+    def keep(reader: Reader, text: str) -> None:
+        config.write_text(text)
+        config.chmod(0o600)
+
+    def run(reader: Reader, text: str) -> None:
+        home = reader.home / f"nginx-{len(made.processes)}"
+        home.mkdir()
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "\n".join(f"{kind}_temp_path {home}/{kind};" for kind in kinds)
+        (home / "nginx.conf").write_text(
+            f"daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
+            f"events {{ }}\nhttp {{ access_log off; {places}\n{text}\n}}\n"
+        )
+        made.start(nginx, "-c", home / "nginx.conf", "-e", home / "error.log")
+        for port in re.findall(r"listen 127\.0\.0\.1:(\d+)", text):
+            until(lambda port=int(port): is_open(port))
+
+    reader(
+        made, "nginx", {"nginx": run, "toml": keep}, _HTTP, {"/etc/mesh/web.toml": config}
+    ).read()
