@@ -65,6 +65,17 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
 FOREIGN = {
     "twistd": {"--logfile", "--pidfile", "--path"},
     "curl": {"--cacert", "--cert", "--key", "--json", "--unix-socket"},
+    "envoy": {"--concurrency", "--drain-time-s"},
+    "ghostunnel": {
+        *("--allow-cn", "--allow-ou", "--allow-policy", "--allow-query", "--allow-spki-pin"),
+        *("--allow-uri", "--auto-acme-cert", "--cacert", "--cert", "--connect-proxy"),
+        *("--disable-authentication", "--enable-pprof", "--enable-shutdown", "--key"),
+        *("--keychain-identity", "--keystore", "--max-concurrent-conns", "--metrics-graphite"),
+        *("--metrics-prefix", "--metrics-url", "--override-server-name", "--pkcs"),
+        *("--proxy", "--proxy-protocol-mode", "--quiet", "--shutdown-timeout", "--storepass"),
+        *("--target-status", "--timed-reload", "--use-workload-api-addr", "--verify-cn"),
+        *("--verify-ou", "--verify-policy", "--verify-spki-pin", "--verify-uri"),
+    },
     "step": {"--daemon"},
     "tests.bench": {"--again", "--quick"},
 }

@@ -5,6 +5,7 @@ import re
 import shlex
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,7 @@ class Reader:
     doors: list[int] = field(factory=list, init=False)
     """The ports of sidecars that take plain callers, in order."""
     _ports: dict[str, int] = field(factory=dict, init=False)
+    _looked_for: Counter[str] = field(factory=Counter, init=False)
 
     @property
     def home(self) -> Path:
@@ -60,7 +62,7 @@ class Reader:
         """Do all of it, and stop what was started."""
         for indent, language, block in _FENCE.findall(self.page.read_text(encoding="utf-8")):
             text = self.here(re.sub(rf"^{indent}", "", block, flags=re.MULTILINE))
-            if text.startswith("mesh-proxy "):
+            if text.startswith(("mesh-proxy ", "mesh-agent ")):
                 self._start(shlex.split(text.replace("\\\n", " ")))
             elif language == "console":
                 for command, told in _typed(text):
@@ -74,9 +76,11 @@ class Reader:
             assert sidecar.stop() == 0
 
     def _start(self, words: list[str]) -> None:
-        sidecar = self.estate.mesh.twistd(*words)
-        sidecar.wait_for(r"Ready to carry connections\.")
+        mesh = self.estate.mesh
+        sidecar = Running.start(BIN / words[0], *words[1:], cwd=self.home, env=mesh.env)
+        mesh.processes.append(sidecar)
         self.sidecars.append(sidecar)
+        sidecar.wait_for(r"Ready to carry connections\.|Files in \S+ are new")
         if "client" in words:
             listen = words[words.index("--listen") + 1]
             if listen.isdigit():
@@ -86,7 +90,8 @@ class Reader:
         is_about_rights = command.startswith("mesh-ctl cert revoke")
         caller = self._carried() if is_about_rights else None
         done = self._shell(command)
-        pattern = re.escape(told).replace("…", ".*")
+        # Whether the last line is ended, as of an answer's body, no page shows.
+        pattern = re.escape(told.rstrip("\n")).replace("…", ".*") + "\n?"
         assert re.fullmatch(pattern, done, re.DOTALL), f"{command}\n{done}\nin place of\n{told}"
         if caller is not None:
             with caller:
@@ -118,13 +123,17 @@ class Reader:
         return caller
 
     def _look_for(self, line: str) -> None:
-        """In the log of any sidecar."""
+        """In the log of any sidecar, and there anew where the page has shown it before."""
         pattern = re.escape(line).replace("…", ".*")
+        self._looked_for[line] += 1
 
         def logs() -> str:
             return "\n".join(sidecar.text for sidecar in self.sidecars)
 
-        until(lambda: re.search(pattern, logs()) is not None, lambda: f"{line} is not in {logs()}")
+        until(
+            lambda: len(re.findall(pattern, logs())) >= self._looked_for[line],
+            lambda: f"{line} is not in {logs()}",
+        )
 
 
 def _typed(block: str) -> list[tuple[str, str]]:

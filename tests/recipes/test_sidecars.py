@@ -50,15 +50,59 @@ def test_node(made: Estate) -> None:
 
 
 def test_http_server(made: Estate) -> None:
-    def run(reader: Reader, text: str) -> None:
-        made.start("sh", "-c", f"exec {text}")
-        until(lambda: is_open(reader.port("8080")))
+    places = {"/srv/pages": pages_of(made)}
+    reader(made, "http-server", {"sh": http_server}, _HTTP, places).read()
 
+
+def http_server(reader: Reader, text: str) -> None:
+    reader.estate.start("sh", "-c", f"exec {text.replace('python ', f'{sys.executable} ')}")
+    until(lambda: is_open(reader.port("8080")))
+
+
+def pages_of(made: Estate) -> Path:
     pages = made.home / "pages"
     pages.mkdir()
     (pages / "hello.txt").write_text("hello\n")
-    places = {"python ": f"{sys.executable} ", "/srv/pages": pages}
-    reader(made, "http-server", {"sh": run}, _HTTP, places).read()
+    return pages
+
+
+def test_moving_in(made: Estate) -> None:
+    config = made.home / "web.toml"
+    places = {
+        "/srv/pages": pages_of(made),
+        "/etc/mesh/web.toml": config,
+        "/run/mesh/web.pid": made.home / "web.pid",
+    }
+    programs = {"sh": http_server, "toml": keep(config), "ini": lambda reader, text: None}
+    Reader(made, DOCUMENTS.parent / "SIDECAR.md", programs, *_HTTP, places).read()
+
+
+def test_stunnel_on_the_other_side(made: Estate) -> None:
+    stunnel = require_tool("stunnel")
+    config = made.home / "stunnel.conf"
+
+    def run(reader: Reader, text: str) -> None:
+        config.write_text(text)
+        made.start(stunnel, config)
+        until(lambda: is_open(reader.port("8081")))
+
+    pages = pages_of(made)
+    places = {"/etc/stunnel/mesh": made.home / "mesh", "/run/stunnel.pid": made.home / "pid"}
+    programs = {"sh": lambda reader, text: None, "stunnel": run}
+    page = Reader(made, DOCUMENTS.parent / "COMING_FROM.md", programs, *_HTTP, places)
+    serve = f"python -m http.server --bind 127.0.0.1 --directory {pages} {page.port('8080')}"
+    http_server(page, serve)
+    page.read()
+
+
+def keep(config: Path) -> Program:
+    """The block goes into that file."""
+
+    def write(reader: Reader, text: str) -> None:
+        config.write_text(text)
+        config.chmod(0o600)
+
+    return write
 
 
 def test_redis(made: Estate) -> None:
@@ -121,10 +165,6 @@ def test_nginx(made: Estate) -> None:
     nginx = require_tool("nginx")
     config = made.home / "web.toml"
 
-    def keep(reader: Reader, text: str) -> None:
-        config.write_text(text)
-        config.chmod(0o600)
-
     def run(reader: Reader, text: str) -> None:
         home = reader.home / f"nginx-{len(made.processes)}"
         home.mkdir()
@@ -139,5 +179,5 @@ def test_nginx(made: Estate) -> None:
             until(lambda port=int(port): is_open(port))
 
     reader(
-        made, "nginx", {"nginx": run, "toml": keep}, _HTTP, {"/etc/mesh/web.toml": config}
+        made, "nginx", {"nginx": run, "toml": keep(config)}, _HTTP, {"/etc/mesh/web.toml": config}
     ).read()
