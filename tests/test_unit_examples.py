@@ -1,10 +1,11 @@
-"""The unit and the log rotation that docs/OPERATIONS.md shows: systemd and logrotate take them, and they work."""
+"""The units and the log rotation that the documents show: systemd and logrotate take them, and they work."""
 
 import configparser
 import grp
 import os
 import pwd
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,28 +13,57 @@ import pytest
 
 from tests.running import BIN, CHECKOUT, PATIENCE, Running, until
 from tests.tools import require_tool
+from twisted_mesh.taps.proxy_options import Options
 
 _PAGE = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
+_SIDECAR = (CHECKOUT / "docs" / "SIDECAR.md").read_text()
 _COMMANDS = (CHECKOUT / "docs" / "COMMANDS.md").read_text()
 
 
-def example(language: str, begins: str) -> str:
-    """The block of the page that begins so."""
-    found = re.search(rf"^```{language}\n({re.escape(begins)}.*?)^```", _PAGE, re.M | re.S)
+def example(language: str, begins: str, page: str = _PAGE) -> str:
+    """The block of a page that begins so."""
+    found = re.search(rf"^```{language}\n({re.escape(begins)}.*?)^```", page, re.M | re.S)
     assert found, f"the page shows nothing that begins with {begins!r}"
     return found[1]
 
 
+def parsed(unit: str) -> configparser.ConfigParser:
+    found = configparser.ConfigParser(interpolation=None, strict=False)
+    found.optionxform = str  # type: ignore[assignment, method-assign]
+    found.read_string(unit)
+    return found
+
+
+def sidecar_units() -> dict[str, str]:
+    """The socket and the service of a sidecar, by the name of their file."""
+    return {
+        "mesh-proxy-web.socket": example("ini", "[Unit]\nDescription=Where callers", page=_SIDECAR),
+        "mesh-proxy-web.service": example("ini", "[Unit]\nDescription=The sidecar", page=_SIDECAR),
+    }
+
+
 def test_the_unit_starts_a_program_of_ours_with_what_we_read() -> None:
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(example("ini", "[Unit]"))
+    unit = parsed(example("ini", "[Unit]"))
     service = unit["Service"]
     assert (BIN / Path(service["ExecStart"]).name).exists()
     variable, _, place = service["Environment"].partition("=")
     assert f"| `{variable}` |" in _COMMANDS
     assert place == f"/var/lib/{service['StateDirectory']}"
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
+def test_the_sidecar_takes_the_socket_of_its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    socket, service = map(parsed, sidecar_units().values())
+    program, *words = shlex.split(service["Service"]["ExecStart"])
+    assert (BIN / Path(program).name).exists()
+    for line in sidecar_units()["mesh-proxy-web.service"].splitlines():
+        if line.startswith("Environment="):
+            monkeypatch.setenv(*line.removeprefix("Environment=").split("=", 1))
+    options = Options()
+    options.parseOptions(words)
+    (listener,) = options["listeners"]
+    assert listener.address == f"systemd:{socket['Socket']['FileDescriptorName']}"
+    assert service["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
 def test_the_rotation_sends_the_signal_that_reopens_the_log() -> None:
@@ -45,14 +75,15 @@ def test_the_rotation_sends_the_signal_that_reopens_the_log() -> None:
 @pytest.mark.interop(
     "tests/test_unit_examples.py::test_the_unit_starts_a_program_of_ours_with_what_we_read"
 )
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
     # It says what it does not know on stderr, and its status is 0 all the same.
-    unit = example("ini", "[Unit]").replace("/opt/twisted-mesh/.venv/bin", str(BIN))
-    path = tmp_path / "mesh-ca.service"
-    path.write_text(unit)
-    verify = [require_tool("systemd-analyze"), "--man=no", "verify", str(path)]
+    units = {"mesh-ca.service": example("ini", "[Unit]"), **sidecar_units()}
+    for name, unit in units.items():
+        (tmp_path / name).write_text(unit.replace("/opt/twisted-mesh/.venv/bin", str(BIN)))
+    paths = [str(tmp_path / name) for name in units]
+    verify = [require_tool("systemd-analyze"), "--man=no", "verify", *paths]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=PATIENCE * 2)
-    assert (done.returncode, "mesh-ca.service" in done.stderr) == (0, False), done.stderr
+    assert (done.returncode, "mesh-" in done.stderr) == (0, False), done.stderr
 
 
 @pytest.mark.interop(
