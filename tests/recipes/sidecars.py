@@ -6,8 +6,8 @@ import shlex
 import socket
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from attrs import define, field
@@ -17,10 +17,14 @@ from tests.running import BIN, PATIENCE, Running, free_port, until
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"(?<!\d)\d{4}(?!\d)")
+#: Seconds within which what rests on a right ends with it, on a loaded machine.
+CUT_OFF = 10.0
 _MACHINE = re.compile(r"\b\w+\.example\b")
 
 Program = Callable[["Reader", str], object]
 """Starts what a block of some language is the configuration or the text of, or keeps it for a later one."""
+Open = Callable[["Reader"], AbstractContextManager[object]]
+"""Something that goes on through the first door, and must be cut off by what is done meanwhile."""
 
 
 @define(eq=False)
@@ -31,9 +35,8 @@ class Reader:
     page: Path
     programs: Mapping[str, Program]
     """By the language of their block."""
-    said: bytes
-    """What a client says first on a connection of this protocol, to get ``answer``."""
-    answer: bytes
+    open: Open
+    """While somebody's right is ended."""
     places: Mapping[str, str | Path] = field(factory=dict)
     sidecars: list[Running] = field(factory=list, init=False)
     doors: list[int] = field(factory=list, init=False)
@@ -87,15 +90,12 @@ class Reader:
                 self.doors.append(int(listen))
 
     def _type(self, command: str, told: str) -> None:
-        is_about_rights = command.startswith("mesh-ctl cert revoke")
-        caller = self._carried() if is_about_rights else None
-        done = self._shell(command)
+        ends_a_right = command.startswith("mesh-ctl cert revoke")
+        with self.open(self) if ends_a_right else nullcontext():
+            done = self._shell(command)
         # Whether the last line is ended, as of an answer's body, no page shows.
         pattern = re.escape(told.rstrip("\n")).replace("…", ".*") + "\n?"
         assert re.fullmatch(pattern, done, re.DOTALL), f"{command}\n{done}\nin place of\n{told}"
-        if caller is not None:
-            with caller:
-                assert is_cut_off(caller)
 
     def _shell(self, command: str) -> str:
         (self.home / ".curlrc").write_text("silent\nshow-error\n")
@@ -110,17 +110,6 @@ class Reader:
             timeout=PATIENCE,
         )
         return done.stdout
-
-    def _carried(self) -> socket.socket:
-        """A connection through the first of the doors, which has come to its program."""
-        caller = socket.create_connection(("127.0.0.1", self.doors[0]), PATIENCE)
-        caller.sendall(self.said)
-        heard = b""
-        while self.answer not in heard:
-            more = caller.recv(65536)
-            assert more, f"it hung up after {heard!r}"
-            heard += more
-        return caller
 
     def _look_for(self, line: str) -> None:
         """In the log of any sidecar, and there anew where the page has shown it before."""
@@ -143,10 +132,21 @@ def _typed(block: str) -> list[tuple[str, str]]:
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def is_cut_off(caller: socket.socket) -> bool:
-    """Whether the other side ends that connection, in however many words; a TimeoutError where it does not."""
-    caller.settimeout(5)
-    with suppress(ConnectionResetError):
-        while caller.recv(65536):
-            pass
-    return True
+def connection(said: bytes, enough: bytes) -> Open:
+    """One that is idle, once ``said`` was answered by ``enough``."""
+
+    @contextmanager
+    def opened(reader: Reader) -> Iterator[None]:
+        with socket.create_connection(("127.0.0.1", reader.doors[0]), PATIENCE) as caller:
+            caller.sendall(said)
+            heard = b""
+            while enough not in heard:
+                more = caller.recv(65536)
+                assert more, f"it hung up after {heard!r}"
+                heard += more
+            yield
+            caller.settimeout(CUT_OFF)
+            with suppress(ConnectionResetError):
+                assert not caller.recv(65536)
+
+    return opened

@@ -5,21 +5,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.recipes.estate import DOCUMENTS, Estate, estate, is_open
 from tests.recipes.postgres import POSTGRES, as_postgres, become, needs_root, program
-from tests.recipes.sidecars import Program, Reader
+from tests.recipes.sidecars import CUT_OFF, Open, Program, Reader, connection
 from tests.running import is_listening, until
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.recipes
 
-_HTTP = (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200")
-_POSTGRESQL = (b"\0\0\0\x08\x04\xd2\x16\x2f", b"N")  # whether it speaks TLS: no
-_REDIS = (b"PING\r\n", b"+PONG")
+HTTP = connection(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200")
+REDIS = connection(b"PING\r\n", b"+PONG")
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def reader(
     made: Estate,
     name: str,
     programs: Mapping[str, Program],
-    protocol: tuple[bytes, bytes],
+    opened: Open,
     places: Mapping[str, str | Path] | None = None,
 ) -> Reader:
     page = DOCUMENTS / f"sidecar-{name}.md"
-    return Reader(made, page, programs, *protocol, places or {})
+    return Reader(made, page, programs, opened, places or {})
 
 
 def test_node(made: Estate) -> None:
@@ -46,12 +46,12 @@ def test_node(made: Estate) -> None:
         made.start(require_tool("node"), script)
         until(lambda: is_open(reader.port("8080")))
 
-    reader(made, "node", {"js": run}, _HTTP).read()
+    reader(made, "node", {"js": run}, HTTP).read()
 
 
 def test_http_server(made: Estate) -> None:
     places = {"/srv/pages": pages_of(made)}
-    reader(made, "http-server", {"sh": http_server}, _HTTP, places).read()
+    reader(made, "http-server", {"sh": http_server}, HTTP, places).read()
 
 
 def http_server(reader: Reader, text: str) -> None:
@@ -74,7 +74,7 @@ def test_moving_in(made: Estate) -> None:
         "/run/mesh/web.pid": made.home / "web.pid",
     }
     programs = {"sh": http_server, "toml": keep(config), "ini": lambda reader, text: None}
-    Reader(made, DOCUMENTS.parent / "SIDECAR.md", programs, *_HTTP, places).read()
+    Reader(made, DOCUMENTS.parent / "SIDECAR.md", programs, HTTP, places).read()
 
 
 def test_stunnel_on_the_other_side(made: Estate) -> None:
@@ -89,7 +89,7 @@ def test_stunnel_on_the_other_side(made: Estate) -> None:
     pages = pages_of(made)
     places = {"/etc/stunnel/mesh": made.home / "mesh", "/run/stunnel.pid": made.home / "pid"}
     programs = {"sh": lambda reader, text: None, "stunnel": run}
-    page = Reader(made, DOCUMENTS.parent / "COMING_FROM.md", programs, *_HTTP, places)
+    page = Reader(made, DOCUMENTS.parent / "COMING_FROM.md", programs, HTTP, places)
     serve = f"python -m http.server --bind 127.0.0.1 --directory {pages} {page.port('8080')}"
     http_server(page, serve)
     page.read()
@@ -110,12 +110,12 @@ def test_redis(made: Estate) -> None:
 
     def run(reader: Reader, text: str) -> None:
         config = reader.home / "redis.conf"
-        config.write_text(text.replace(str(reader.port("0000")), "0") + 'save ""\n')
+        config.write_text(f'{text}save ""\n')
         made.start(require_tool("redis-server"), config)
         until(lambda: is_listening(socket))
 
     require_tool("redis-cli")
-    reader(made, "redis", {"redis": run}, _REDIS, {"/run/redis/redis.sock": socket}).read()
+    reader(made, "redis", {"redis": run}, REDIS, {"/run/redis/redis.sock": socket}).read()
 
 
 @needs_root
@@ -140,9 +140,24 @@ def test_postgresql(made: Estate) -> None:
         made.start(*become(), program("postgres"), "-D", data)
         socket = home / f".s.PGSQL.{port}"
         until(lambda: socket.exists() and is_listening(socket))
-        psql = ["psql", "-h", home, "-p", port, "-U", "postgres", "-qc", "create role app login"]
-        done = subprocess.run([*become(), *map(str, psql)], capture_output=True, text=True)
+        ask(reader, "create role app login")
+
+    def ask(reader: Reader, query: str) -> str:
+        words = ("psql", "-h", home, "-p", reader.port("5432"), "-U", "postgres", "-Atqc", query)
+        done = subprocess.run([*become(), *map(str, words)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def long_query(reader: Reader) -> Iterator[None]:
+        """By a psql that has an answer to wait for, through the sidecars."""
+        count = "select count(*) from pg_stat_activity where query = 'select pg_sleep(3600)'"
+        to = f"host=127.0.0.1 port={reader.doors[0]} user=app dbname=postgres sslmode=disable"
+        psql = made.start("psql", to, "-Atc", "select pg_sleep(3600)")
+        until(lambda: ask(reader, count) == "1\n")
+        yield
+        assert psql.wait(CUT_OFF) == 2
+        until(lambda: ask(reader, count) == "0\n")
 
     require_tool("psql")
     shop.mkdir()
@@ -158,7 +173,7 @@ def test_postgresql(made: Estate) -> None:
         "mesh mesh-proxy app": "mesh root app",
     }
     programs = {language: configure(language) for language in files}
-    reader(made, "postgresql", programs, _POSTGRESQL, places).read()
+    reader(made, "postgresql", programs, long_query, places).read()
 
 
 def test_nginx(made: Estate) -> None:
@@ -179,5 +194,5 @@ def test_nginx(made: Estate) -> None:
             until(lambda port=int(port): is_open(port))
 
     reader(
-        made, "nginx", {"nginx": run, "toml": keep(config)}, _HTTP, {"/etc/mesh/web.toml": config}
+        made, "nginx", {"nginx": run, "toml": keep(config)}, HTTP, {"/etc/mesh/web.toml": config}
     ).read()
