@@ -229,6 +229,16 @@ def test_who_answers_is_judged_before_a_byte_is_said(running: Mesh, backend: Bac
         assert found.shown("out")["not_carried"] == {"not-authorized": 1}
 
 
+def test_the_name_of_a_target_is_only_where_to_go(running: Mesh, backend: Backend) -> None:
+    # Nobody's certificate is valid for that address; who is there the SPIFFE ID says.
+    listening = ("--listen", "127.0.0.2:0")
+    server, port = running.start_proxy("server", backend.target, "--allow", ID, *listening)
+    client, door = running.start_proxy("client", f"127.0.0.2:{port}", "--verify", ID)
+    with socket.create_connection(("127.0.0.1", door), PATIENCE) as caller:
+        talk(caller)
+    assert (client.stop(), server.stop()) == (0, 0)
+
+
 def test_one_address_has_one_owner(running: Mesh, backend: Backend) -> None:
     with pair(running, backend.target) as found:
         words = ("--mode", "server", "--target", backend.target, "--allow", ID)
