@@ -20,7 +20,8 @@ def new_serial() -> int:
 def serial_hex(serial: int) -> str:
     """Whole bytes in lower-case hex, for programs: ``1a2b3c``."""
     digits = f"{serial:x}"
-    return digits.zfill(len(digits) + len(digits) % 2)
+    size = len(digits)
+    return digits.zfill(size + 1) if size % 2 else digits
 
 
 def serial_pairs(serial: int) -> str:

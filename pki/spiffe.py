@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Self
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pki.codes import Code
 from pki.errors import Malformed, discreet
@@ -76,6 +76,11 @@ class SpiffeId:
 
     trust_domain: TrustDomain
     path: str = ""
+    _text: str = field(init=False, repr=False, eq=False)
+
+    @_text.default
+    def _written(self) -> str:
+        return f"{_SCHEME}{self.trust_domain}{self.path}"
 
     @classmethod
     def parse(cls, text: str) -> "SpiffeId":
@@ -83,7 +88,7 @@ class SpiffeId:
         return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _spelled(text)
 
     def __str__(self) -> str:
-        return f"{_SCHEME}{self.trust_domain}{self.path}"
+        return self._text
 
     @property
     def segments(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -79,6 +80,12 @@ def compared(theirs: datetime, ours: datetime, whose: str) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T10:00:00Z``: UTC, whole seconds."""
+    return _to_the_second(moment)
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(moment: datetime) -> str:
+    # What begins or ends within one second is told again and again.
     return moment.astimezone(UTC).isoformat()[:_SECONDS] + "Z"
 
 

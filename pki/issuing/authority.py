@@ -222,14 +222,18 @@ class Authority:
         dns_names: Collection[str] = (),
         ip_addresses: Collection[IPAddress] = (),
         common_name: str = "",
+        spki: bytes | None = None,
     ) -> Draft:
         """An SVID that lives ``lifetime`` from ``now``, shortened to the issuer's own end.
 
-        Without a ``common_name`` its subject has the ID's last path segment.
+        Without a ``common_name`` its subject has the ID's last path segment. ``spki`` is the ``public_key`` in DER,
+        from whoever has encoded it already.
         Raises :class:`LintFailed` and :class:`IssuerExpired`.
         """
         period = _period(self, now, lifetime)
-        subject, spki = subject_der(spiffe_id, common_name), spki_der(public_key)
+        subject = subject_der(spiffe_id, common_name)
+        if spki is None:
+            spki = spki_der(public_key)
         shape = self._shape(subject == NAMELESS, spiffe_id, common_name, period, now)
         template = shape.template
         fields = Fields(

@@ -137,7 +137,7 @@ def read_request(der: bytes) -> CertificationRequest:
     if version[1] not in _VERSIONS:
         number = int.from_bytes(version[1][:8], "big", signed=True) + 1
         raise BadRequestForm(f"says that it is of version {number}, and there is but version 1")
-    if [part[0] for part in _list(spki[2])] != [SEQUENCE, BIT_STRING]:
+    if [part[0] for part in _parts(spki[1], "elements")] != [SEQUENCE, BIT_STRING]:
         raise BadRequestForm("has a key that is not an algorithm and a bit string")
     if [part[0] for part in rest] not in ([], [_ATTRIBUTES]):
         raise _none(der, "has something other than attributes after its key")
@@ -246,11 +246,21 @@ def _list(whole: bytes) -> list[tuple[int, bytes, bytes]]:
 def _parts(content: bytes, what: str) -> list[tuple[int, bytes, bytes]]:
     """Tag, content and whole of each element. Raises :class:`BadRequestForm`, also for more than anybody needs."""
     found: list[tuple[int, bytes, bytes]] = []
-    at = 0
-    while at < len(content):
+    at, last = 0, len(content)
+    while at < last:
         if len(found) == _MOST:
             raise BadRequestForm(f"has more than {_MOST} {what} in one place", "ask for less")
-        tag, start, end = _at(content, at)
+        # A short length after an ordinary tag, as most have: that is quicker seen here than in _header().
+        if (
+            last - at > 1
+            and (size := content[at + 1]) < 0x80
+            and content[at] & _LONG_TAG != _LONG_TAG
+        ):
+            tag, start, end = content[at], at + 2, at + 2 + size
+        else:
+            tag, start, end = _header(content, at)
+        if end > last:
+            raise _overlong()
         found.append((tag, content[start:end], content[at:end]))
         at = end
     return found
@@ -260,8 +270,12 @@ def _at(data: bytes, at: int) -> tuple[int, int, int]:
     """The tag of the element at ``at``, where its content begins and where it ends. Raises :class:`BadRequestForm`."""
     found = _header(data, at)
     if found[2] > len(data):
-        raise BadRequestForm("has an element in it that is longer than what it stands in")
+        raise _overlong()
     return found
+
+
+def _overlong() -> BadRequestForm:
+    return BadRequestForm("has an element in it that is longer than what it stands in")
 
 
 def _header(data: bytes, at: int) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Self
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
@@ -25,7 +25,7 @@ from pki.issuing.certification_request import (
     subject_text,
 )
 from pki.issuing.request_key import proven_key
-from pki.keys import MemoryKey, PublicKey
+from pki.keys import MemoryKey, PublicKey, spki_der
 from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid import names
@@ -68,6 +68,12 @@ class IssuanceRequest:
     """The subject that the CSR carries: for the log, not for the certificate."""
     digest: str
     """SHA-256 of the CSR's DER, in hex."""
+    spki: bytes = field(repr=False)
+    """The SubjectPublicKeyInfo of ``public_key``, in DER."""
+
+    @spki.default
+    def _encoded_key(self) -> bytes:
+        return spki_der(self.public_key)
 
     @classmethod
     def parse(
@@ -99,12 +105,13 @@ class IssuanceRequest:
             raise Refused(problems)
         return cls(
             spiffe_id=spiffe_id,
-            public_key=key,
+            public_key=key.public_key,
             dns_names=named.dns_names,
             ip_addresses=named.ip_addresses,
             ttl=ttl,
             subject=named.subject,
             digest=hashlib.sha256(csr.der).hexdigest(),
+            spki=key.spki,
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from attrs import evolve
+from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -11,7 +11,15 @@ from pki.codes import Code
 from pki.der import oid_content, oid_text
 from pki.errors import HOSTILE_INPUT, Problem
 from pki.issuing.certification_request import CertificationRequest
-from pki.keys import KeyAlgorithm, PublicKey, is_strong, kind_of, spki_der, weaknesses
+from pki.keys import (
+    KeyAlgorithm,
+    PublicKey,
+    is_certifiable,
+    is_strong,
+    kind_of,
+    spki_der,
+    weaknesses,
+)
 
 _PSS = oid_content("1.2.840.113549.1.1.10")
 #: What the keys of the table sign by.
@@ -47,9 +55,17 @@ _SIGN = (
 )
 
 
+@frozen
+class ProvenKey:
+    """The public key of a CSR, and its SubjectPublicKeyInfo as certificates have it."""
+
+    public_key: PublicKey
+    spki: bytes
+
+
 def proven_key(
     csr: CertificationRequest, forbidden: Collection[bytes], problems: list[Problem]
-) -> PublicKey | None:
+) -> ProvenKey | None:
     """The key, where a certificate can carry one of its kind; what is against it is added to ``problems``.
 
     It is the CSR's own: that of RSASSA-PSS alone, which a certificate would call an RSA key, is refused.
@@ -77,9 +93,10 @@ def proven_key(
                 subject="csr",
             )
         )
-    if not isinstance(key, PublicKey):
+    if not is_certifiable(key):
         return None
-    if spki_der(key) in forbidden:
+    spki = spki_der(key)
+    if spki in forbidden:
         problems.append(
             Problem(
                 code=Code.FORBIDDEN_KEY,
@@ -88,7 +105,7 @@ def proven_key(
                 subject="csr",
             )
         )
-    return key
+    return ProvenKey(key, spki)
 
 
 def _unusable(csr: CertificationRequest) -> Problem:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -73,6 +73,11 @@ class KeyAlgorithm(StrEnum):
 def _rows(kind: type) -> tuple[KeyAlgorithm, ...]:
     """The rows for keys of that public class."""
     return tuple(row for row in KeyAlgorithm if issubclass(kind, row.kind.public_class))
+
+
+def is_certifiable(key: PublicKeyTypes) -> TypeGuard[PublicKey]:
+    """Whether it is of a class of the table, whatever its size. Abstract classes take long to ask themselves."""
+    return bool(_rows(type(key)))
 
 
 def kind_of(key: PublicKeyTypes) -> _Row | None:

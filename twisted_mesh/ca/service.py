@@ -189,6 +189,7 @@ class CertificateAuthority:
             dns_names=request.dns_names,
             ip_addresses=request.ip_addresses,
             common_name=purchase.grant.common_name,
+            spki=request.spki,
         )
         return await self.issuance.issue(draft, request.spiffe_id, purchase, issuer)
 

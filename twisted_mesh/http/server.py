@@ -59,6 +59,8 @@ class BoundedSite(server.Site):
 
     requestFactory = BoundedRequest
     noisy = False
+    answers_promptly = True
+    """Whether what is sent on plain TCP is worth trying at once: answers are short."""
 
     def __init__(
         self,

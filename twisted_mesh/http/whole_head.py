@@ -1,9 +1,10 @@
 """The head of a request, read by one expression instead of line by line, where nothing in it is out of the ordinary."""
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from attrs import field, frozen
+from twisted.web.http_headers import Headers
 
 #: Well below what Twisted takes, so that nothing is read here that it would refuse.
 _MAX_HEAD, _MAX_HEADERS, _MAX_DIGITS = 8 * 1024, 100, 9
@@ -33,6 +34,14 @@ class Head:
     """Bytes of the body."""
     is_last: bool
     """Whether the caller wants the connection closed behind the answer."""
+
+    @cached_property
+    def shared(self) -> Headers:
+        """The same, as Twisted has them: of all requests that begin so. Nobody changes them."""
+        headers = Headers()
+        for name, value in self.headers:
+            headers.addRawHeader(name, value)
+        return headers
 
     def values(self, name: bytes) -> list[bytes]:
         """What is said under ``name``, which is in lower case."""

@@ -42,13 +42,10 @@ class WholeRequest:
         found: dict[bytes, list[bytes]] = parse_qs(self._asked, 1) if self._question else {}
         return found
 
-    @cached_property
+    @property
     def requestHeaders(self) -> Headers:
         """All that is said before the body."""
-        headers = Headers()
-        for name, value in self._head.headers:
-            headers.addRawHeader(name, value)
-        return headers
+        return self._head.shared
 
     def getHeader(self, name: bytes) -> bytes | None:
         """The last of what is said under ``name``, which is in lower case."""

@@ -312,7 +312,8 @@ class SqlStore:
 
     def _wrote(self, batch: Sequence[_Work], outcomes: Sequence[object]) -> None:
         self._answered(batch, outcomes)
-        self._hand_over()
+        # Not at once: those who were answered may have more, and one large commit costs less than two.
+        self._reactor.callFromThread(self._hand_over)
 
     def _stopped(self, _: object) -> None:
         stopping, self._stopping = self._stopping, []

@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from zope.interface import implementer
 
+from twisted_mesh.http.prompt import send_promptly
 from twisted_mesh.tls.transport import accepted_by
 
 #: Connections that are taken in one turn of the reactor: half of those that may be leaving at once.
@@ -72,6 +73,8 @@ class EarlyPort:
         self._port = self._reactor.adoptStreamPort(
             self._socket.fileno(), self._socket.family, self._factory
         )
+        if getattr(self._factory, "answers_promptly", False):
+            send_promptly(self._port)
         _take_few_at_once(accepted_by(self._port, self._factory))
         self._socket.listen(self._backlog)  # Twisted has a word in it where it is a unix socket
         self._socket.close()

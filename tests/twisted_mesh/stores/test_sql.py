@@ -117,6 +117,22 @@ def test_a_slow_disk_makes_larger_commits_and_loses_nothing(
     assert [c.serial for c in page.certificates] == list(range(299, -1, -1))
 
 
+def test_what_the_answered_have_next_shares_a_commit_with_what_has_waited(
+    store: SqlStore, calls: ThreadCalls, gate: Gate, slow_commits: list[int]
+) -> None:
+    first = begun(calls, gate, store.apply(intent(0)))
+    told = [store.apply(intent(1))]
+    _ = first.addCallback(
+        lambda _: calls.callFromThread(lambda: told.append(store.apply(intent(2))))
+    )
+    gate.open.set()
+    calls.result(first)
+    while len(told) < 2:
+        calls.turn()
+    calls.result(gatherResults(told))
+    assert slow_commits == [1, 2]
+
+
 def test_what_waits_for_the_disk_is_bounded_and_whoever_comes_then_is_told(
     store: SqlStore,
     calls: ThreadCalls,
