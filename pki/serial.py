@@ -1,7 +1,7 @@
 """Serial numbers: made, read and written in one way everywhere (RFC 5280 section 4.1.2.2)."""
 
+import os
 import re
-import secrets
 
 from pki.errors import Malformed, discreet
 
@@ -10,11 +10,23 @@ _HEX = re.compile(r"[0-9a-f]{1,40}", re.ASCII)
 #: Our own serials: 16 bytes, 126 of their bits random. The two top bits are 01, so that every one
 #: is positive and has the same length in DER and in hex.
 _BYTES = 16
+_RANDOM = (1 << _BYTES * 8 - 2) - 1
+#: The system is asked for so many at once.
+_DRAWN = 32
+_drawn: list[bytes] = []
+# A child must not give out what its parent gives out too.
+os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_serial() -> int:
     """A fresh serial number with 126 random bits."""
-    return secrets.randbits(_BYTES * 8 - 2) | 1 << (_BYTES * 8 - 2)
+    try:
+        drawn = _drawn.pop()  # which no other thread can get then
+    except IndexError:
+        block = os.urandom(_BYTES * _DRAWN)
+        drawn, *others = (block[at : at + _BYTES] for at in range(0, len(block), _BYTES))
+        _drawn.extend(others)
+    return int.from_bytes(drawn, "big") & _RANDOM | _RANDOM + 1
 
 
 def serial_hex(serial: int) -> str:

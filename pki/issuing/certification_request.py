@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from pki.der import (
-    BIT_STRING,
     INTEGER,
     OBJECT_IDENTIFIER,
     SEQUENCE,
@@ -126,32 +125,35 @@ def read_request(der: bytes) -> CertificationRequest:
             f"has {more} byte{'s' if more > 1 else ''} after its end",
             "cut them off with openssl req -in FILE -out NEW",
         )
-    parts = _parts(der[start:end], "elements")
-    if [part[0] for part in parts] != [SEQUENCE, SEQUENCE, BIT_STRING]:
-        raise _none(der, "has not the three parts of one, information, algorithm and signature")
-    (_, body, info), (_, algorithm, _), (_, bits, _) = parts
-    fields = _parts(body, "elements")
-    if [field[0] for field in fields[:3]] != [INTEGER, SEQUENCE, SEQUENCE]:
-        raise _none(der, "does not begin with a version, a subject and a key")
-    version, subject, spki, *rest = fields
-    if version[1] not in _VERSIONS:
-        number = int.from_bytes(version[1][:8], "big", signed=True) + 1
+    match _parts(der[start:end], "elements"):
+        case [(0x30, body, info), (0x30, algorithm, _), (0x03, bits, _)]:
+            pass
+        case _:
+            raise _none(der, "has not the three parts of one, information, algorithm and signature")
+    match _parts(body, "elements"):
+        case [(0x02, version, _), (0x30, _, subject), (0x30, key, spki), *rest]:
+            pass
+        case _:
+            raise _none(der, "does not begin with a version, a subject and a key")
+    if version not in _VERSIONS:
+        number = int.from_bytes(version[:8], "big", signed=True) + 1
         raise BadRequestForm(f"says that it is of version {number}, and there is but version 1")
-    if [part[0] for part in _parts(spki[1], "elements")] != [SEQUENCE, BIT_STRING]:
-        raise BadRequestForm("has a key that is not an algorithm and a bit string")
-    if [part[0] for part in rest] not in ([], [_ATTRIBUTES]):
-        raise _none(der, "has something other than attributes after its key")
+    match _parts(key, "elements"):
+        case [(0x30, _, _), (0x03, _, _)]:
+            pass
+        case _:
+            raise BadRequestForm("has a key that is not an algorithm and a bit string")
+    match rest:
+        case []:
+            attributes = b""
+        case [(0xA0, attributes, _)]:
+            pass
+        case _:
+            raise _none(der, "has something other than attributes after its key")
     if bits[:1] != b"\0":
         raise BadRequestForm("has a signature that is not made of whole bytes")
-    return CertificationRequest(
-        der=der,
-        info=info,
-        subject=subject[2],
-        spki=spki[2],
-        attributes=rest[0][1] if rest else b"",
-        algorithm=_first_oid(algorithm, "its signature's algorithm"),
-        signature=bits[1:],
-    )
+    oid = _first_oid(algorithm, "its signature's algorithm")
+    return CertificationRequest(der, info, subject, spki, attributes, oid, bits[1:])
 
 
 def alternative_names_in(attributes: bytes) -> Iterator[tuple[int, bytes]]:

@@ -95,7 +95,7 @@ def proven_key(
         )
     if not is_certifiable(key):
         return None
-    spki = spki_der(key)
+    spki = spki_der(key, csr.spki)
     if spki in forbidden:
         problems.append(
             Problem(

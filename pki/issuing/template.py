@@ -94,26 +94,27 @@ class Template:
     def fill(self, fields: Fields) -> bytes:
         """The TBSCertificate with ``fields`` in its gaps."""
         names = element(SEQUENCE, b"".join([element(tag, name) for tag, name in fields.names]))
-        validity = time(fields.validity.not_before) + time(fields.validity.not_after)
-        extensions = (
-            self.usages
-            + _KEY_IDENTIFIER
-            + fields.key_identifier
-            + self.authority
-            + element(SEQUENCE, self.name_head + element(OCTET_STRING, names))
-            + self.rest
+        period = time(fields.validity.not_before) + time(fields.validity.not_after)
+        named = element(SEQUENCE, self.name_head + element(OCTET_STRING, names))
+        extensions = b"%b%b%b%b%b%b" % (
+            self.usages,
+            _KEY_IDENTIFIER,
+            fields.key_identifier,
+            self.authority,
+            named,
+            self.rest,
         )
-        return element(
-            SEQUENCE,
-            self.version
-            + integer(fields.serial)
-            + self.algorithm
-            + self.issuer
-            + element(SEQUENCE, validity)
-            + fields.subject
-            + fields.spki
-            + element(_EXTENSIONS, element(SEQUENCE, extensions)),
+        body = b"%b%b%b%b%b%b%b%b" % (
+            self.version,
+            integer(fields.serial),
+            self.algorithm,
+            self.issuer,
+            element(SEQUENCE, period),
+            fields.subject,
+            fields.spki,
+            element(_EXTENSIONS, element(SEQUENCE, extensions)),
         )
+        return element(SEQUENCE, body)
 
     def fill_and_read(self, fields: Fields) -> tuple[bytes, Fields]:
         """The TBSCertificate, and what :meth:`read` finds in it. Raises :class:`Malformed` as that does."""

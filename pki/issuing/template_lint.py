@@ -83,19 +83,19 @@ def public_key(d: Filled) -> Iterator[Problem]:
 
 def alternative_names(d: Filled) -> Iterator[Problem]:
     """One SPIFFE ID with a path, the one that was granted, and the host names that were, in their order."""
-    found: dict[int, list[bytes]] = {URI: [], DNS_NAME: [], IP_ADDRESS: []}
-    for tag, content in d.fields.names:
-        found.setdefault(tag, []).append(content)
-    uris = [uri.decode("ascii", "replace") for uri in found.pop(URI)]
+    names = d.fields.names
+    uris = [content.decode("ascii", "replace") for tag, content in names if tag == URI]
+    dns_names = [content for tag, content in names if tag == DNS_NAME]
+    ip_addresses = [content for tag, content in names if tag == IP_ADDRESS]
     yield from uri_problems(uris, lambda: d.subject)
     rule = "RFC 5280 section 4.2.1.6"
     if uris != [d.subject]:
         yield broken(d, "the URI name is not the SPIFFE ID that was granted", rule)
-    if found.pop(DNS_NAME) != [name.encode() for name in d.dns_names]:
+    if dns_names != [name.encode() for name in d.dns_names]:
         yield broken(d, "the DNS names are not those that were granted", rule)
-    if found.pop(IP_ADDRESS) != [address.packed for address in d.ip_addresses]:
+    if ip_addresses != [address.packed for address in d.ip_addresses]:
         yield broken(d, "the IP addresses are not those that were granted", rule)
-    if found:
+    if len(uris) + len(dns_names) + len(ip_addresses) != len(names):
         yield broken(d, "an alternative name is of another kind", rule)
 
 

@@ -7,9 +7,15 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from pki.der import inside
 
+#: What a SubjectPublicKeyInfo of P-256 begins with whose point is written out, in the one way that DER has for it.
+_P256_UNCOMPRESSED = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_P256_SIZE = len(_P256_UNCOMPRESSED) + 64
 
-def spki_der(key: PublicKeyTypes) -> bytes:
-    """The SubjectPublicKeyInfo."""
+
+def spki_der(key: PublicKeyTypes, read_from: bytes = b"") -> bytes:
+    """The SubjectPublicKeyInfo. ``read_from`` is what the key was read from, which may be in another encoding."""
+    if len(read_from) == _P256_SIZE and read_from.startswith(_P256_UNCOMPRESSED):
+        return read_from  # it would only be written so again
     return key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -1,5 +1,7 @@
 """Serial numbers."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,23 @@ def test_new_serials_are_positive_random_and_of_one_length() -> None:
         both &= serial
     assert either == 2**127 - 1
     assert both == 2**126
+
+
+def test_a_child_makes_other_serials_than_its_parent() -> None:
+    new_serial()  # some are drawn ahead by now
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, " ".join(str(new_serial()) for _ in range(40)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        theirs = told.read().split()
+    os.waitpid(child, 0)
+    assert len(theirs) == 40
+    assert set(theirs).isdisjoint(str(new_serial()) for _ in range(40))
 
 
 def test_a_negative_serial_is_shown_too() -> None:

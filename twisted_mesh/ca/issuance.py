@@ -115,16 +115,18 @@ class Issuance:
         :class:`ClockBehind` for what would be dead on arrival.
         """
         self.record_clock.demand_life(draft.not_after)
+        now = self.now()
         issuing = issuer or self.authorities.current.issuing
         principal = purchase.principal
         bought_by = purchase.grant.entry
+        serial, id_text = serial_hex(draft.serial), str(spiffe_id)
         intended = IssuedCertificate(
             issuer=issuing.key_id,
             serial=draft.serial,
             spiffe_id=spiffe_id,
             subject=draft.subject,
             key=draft.spki_digest,
-            issued_at=self.now().replace(microsecond=0),
+            issued_at=now.replace(microsecond=0),
             expires_at=draft.not_after,
             requester=principal.evidence,
             entry=bought_by,
@@ -132,7 +134,7 @@ class Issuance:
         digest = hashlib.sha256(draft.tbs)
         expires_at = rfc3339(draft.not_after)
         facts = {
-            "spiffe_id": str(spiffe_id),
+            "spiffe_id": id_text,
             "tbs": digest.hexdigest(),
             "expires_at": expires_at,
             "issuer": issuing.key_id,
@@ -145,7 +147,7 @@ class Issuance:
         act = self.log.entry(
             Act.ISSUE if principal.serial is None or stated is not None else Act.RENEW,
             principal,
-            serial_hex(draft.serial),
+            serial,
             facts,
         )
         intent_of = RecordIntent(
@@ -156,7 +158,7 @@ class Issuance:
             purchase.request_key,
             requires=self._required(purchase),
             token=purchase.token.digest if purchase.token else None,
-            at=self.now(),
+            at=now,
         )
         self.under_way.add(draft.serial)
         began = self.seconds()
@@ -179,7 +181,7 @@ class Issuance:
             event="certificate-signed",
             serial=serial_pairs(draft.serial),
             subject=intended.subject,
-            spiffe_id=str(spiffe_id),
+            spiffe_id=id_text,
             expires_at=expires_at,
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)

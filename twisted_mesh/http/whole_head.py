@@ -43,9 +43,10 @@ class Head:
             headers.addRawHeader(name, value)
         return headers
 
-    def values(self, name: bytes) -> list[bytes]:
-        """What is said under ``name``, which is in lower case."""
-        return [value for known, value in self.headers if known.lower() == name]
+    @cached_property
+    def last(self) -> dict[bytes, bytes]:
+        """The last of what is said under each name, in lower case."""
+        return {name.lower(): value for name, value in self.headers}
 
 
 def read_head(data: bytes, at: int = 0) -> Head | None:

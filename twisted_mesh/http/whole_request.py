@@ -1,6 +1,5 @@
 """A request that has arrived whole: what a resource of ours needs of Twisted's, and no more."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -36,9 +35,9 @@ class WholeRequest:
         """All of it."""
         return self._body
 
-    @cached_property
+    @property
     def args(self) -> dict[bytes, list[bytes]]:
-        """The parameters, each with its values."""
+        """The parameters, each with its values; read anew each time."""
         found: dict[bytes, list[bytes]] = parse_qs(self._asked, 1) if self._question else {}
         return found
 
@@ -49,8 +48,7 @@ class WholeRequest:
 
     def getHeader(self, name: bytes) -> bytes | None:
         """The last of what is said under ``name``, which is in lower case."""
-        values = self._head.values(name)
-        return values[-1] if values else None
+        return self._head.last.get(name)
 
     def setHeader(self, name: bytes, value: bytes) -> None:
         """Say it before the answer."""

@@ -4,7 +4,9 @@ import gc
 
 #: Objects that are made before the next look.
 _SELDOM = 100_000
-_USUAL = gc.get_threshold()
+USUAL, *_LATER = gc.get_threshold()
+#: The same, of a program whose objects mostly live for as long as a commit takes, and then go by themselves.
+OF_A_CA = 10_000
 
 
 def seldom() -> None:
@@ -12,9 +14,9 @@ def seldom() -> None:
     gc.set_threshold(_SELDOM)
 
 
-def as_usual() -> None:
-    """The program is loaded, and goes on."""
-    gc.set_threshold(*_USUAL)
+def as_usual(made: int = USUAL) -> None:
+    """The program is loaded, and goes on; after so many objects more there is a look."""
+    gc.set_threshold(made, *_LATER)
 
 
 def settle() -> None:

@@ -46,6 +46,7 @@ from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
 from twisted_mesh.monitoring import OF_IDENTITY
+from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
 from twisted_mesh.runtime.meters import Readings, show
 from twisted_mesh.runtime.tasks import Ticker, within
@@ -75,6 +76,7 @@ _LAST_WORDS = 2.0
 class CaService(MeshService):
     """The CA: its state, its store, its parts, its listeners."""
 
+    objects_between_looks = garbage.OF_A_CA
     options: Options
     parts: CaParts | None = None
     """None until the start has come to it."""

@@ -45,6 +45,8 @@ class MeshService(MultiService, ABC):
 
     under_way = "requests"
     """What a stop lets finish, in words."""
+    objects_between_looks = garbage.USUAL
+    """How many are made before garbage is looked for."""
 
     def __init__(self, options: ServiceOptions, reactor: IReactor) -> None:
         super().__init__()
@@ -153,7 +155,7 @@ class MeshService(MultiService, ABC):
             self._manager.ready()
             if self._manager.watchdog:
                 self._signs.start()
-            garbage.as_usual()
+            garbage.as_usual(self.objects_between_looks)
             # A moment later: whoever has waited for the start is served first.
             self.reactor.callLater(_SETTLED, garbage.settle)
         except CancelledError:
