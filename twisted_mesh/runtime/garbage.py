@@ -3,7 +3,7 @@
 import gc
 
 #: Objects that are made before the next look.
-_SELDOM = 100_000
+_SELDOM = 1_000_000
 USUAL, *_LATER = gc.get_threshold()
 #: The same, of a program whose objects mostly live for as long as a commit takes, and then go by themselves.
 OF_A_CA = 10_000
