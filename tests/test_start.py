@@ -133,3 +133,43 @@ def test_who_asks_one_over_tls_loads_no_reactor(home: Path) -> None:
     found = modules(home, asking)
     assert "twisted_mesh.tls.blocking" in found
     assert not loaded(found, ("twisted.internet.reactor", "sqlalchemy", "rich"))
+
+
+_SERVING = """
+import gc, json, os, sys
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+(maker,) = (made for made in getPlugins(IServiceMaker) if made.tapname == sys.argv[1])
+told, sys.stdout = sys.stdout, open(os.devnull, "w")
+before = sum(generation["collections"] for generation in gc.get_stats())
+maker.options
+looks = sum(generation["collections"] for generation in gc.get_stats()) - before
+json.dump([looks, sorted(sys.modules)], told)
+"""
+
+#: A service, and what it must not have loaded when it begins to start.
+SERVES = {
+    "mesh-ca": (
+        *("click", "rich", "tomllib", "platformdirs", "http.cookies"),
+        *(
+            "twisted_mesh.workload",
+            "twisted_mesh.grpc",
+            "twisted_mesh.api.client",
+            "twisted_mesh.cli.ctl",
+        ),
+    ),
+    "mesh-server": ("click", "rich", "sqlalchemy", "twisted_mesh.ca", "twisted_mesh.grpc"),
+}
+
+
+@pytest.mark.parametrize(("service", "unwanted"), SERVES.items(), ids=SERVES)
+def test_a_service_loads_what_it_needs_and_looks_for_no_garbage_meanwhile(
+    service: str, unwanted: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SERVING, service], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout, done.stderr
+    looks, found = json.loads(done.stdout)
+    assert looks <= 1  # whatever was made before counts too
+    assert not loaded(found, unwanted)

@@ -10,7 +10,6 @@
 
 import hashlib
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_entries(path: Path, trust_domain: TrustDomain) -> tuple[RegistrationEntry, ...]:
     """Raises :class:`StateError` with everything that is wrong, also with who may change the file."""
+    import tomllib  # many a CA has no such file
+
     declare_kinds()
     data = read_trusted(path, "--entries", _MAX_SIZE)
     try:

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from attrs import define
 
@@ -21,7 +22,9 @@ from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.workload.interface import JwtSvid
+
+if TYPE_CHECKING:
+    from twisted_mesh.workload.interface import JwtSvid
 
 _log = logger("ca")
 #: How long a token lives unless it is asked for otherwise, and at most.
@@ -50,7 +53,7 @@ class JwtIssuer:
         selectors: Collection[Selector],
         audience: Sequence[str],
         ttl: timedelta | None = None,
-    ) -> JwtSvid:
+    ) -> "JwtSvid":
         """A token for the one ID that ``entry`` buys a caller of these selectors, asked for by ``principal``.
 
         That the entry counts, and is ``principal``'s to use, the caller has seen to. Raises
@@ -83,7 +86,7 @@ class JwtIssuer:
         entry: RegistrationEntry,
         selectors: Collection[Selector],
         claims: JwtClaims,
-    ) -> JwtSvid:
+    ) -> "JwtSvid":
         """Recorded first: no crash leaves a token of which the log says nothing."""
         key = self.keys.signer
         facts = {
@@ -104,6 +107,8 @@ class JwtIssuer:
             requester=str(principal),
             **{name: facts[name] for name in ("spiffe_id", "audience", "expires_at")},
         )
+        from twisted_mesh.workload.interface import JwtSvid
+
         return JwtSvid(claims.spiffe_id, token, claims.expires_at)
 
     def _lifetime(self, entry: RegistrationEntry, ttl: timedelta | None) -> timedelta:

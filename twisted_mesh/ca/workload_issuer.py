@@ -20,7 +20,7 @@ from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.identity.sources import new_key
+from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources

@@ -17,9 +17,9 @@ from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.cli import running
-from twisted_mesh.cli.program import OutputLost, put
 from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
+from twisted_mesh.cli.stdout import OutputLost, put
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
 from twisted_mesh.files.keeper import FilesKeeper
 from twisted_mesh.files.writer import FilesWriter, InUse

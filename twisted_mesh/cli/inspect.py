@@ -32,10 +32,10 @@ from twisted_mesh.cli.program import (
     CONTEXT,
     Unusable,
     run_program,
-    say,
     with_version,
 )
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.cli.stdout import say
 
 if TYPE_CHECKING:
     from pki.codes import Code

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from twisted_mesh.cli.inspect_input import FORMAT, print_result, read, source_name
-from twisted_mesh.cli.program import Unusable, say
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE
+from twisted_mesh.cli.stdout import say
 
 if TYPE_CHECKING:
     from pki.inspect.key_holders import KeyHolder

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twisted_mesh.cli.program import Unusable, abandon_stdout
+from twisted_mesh.cli.program import Unusable
+from twisted_mesh.cli.stdout import abandon_stdout
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -6,8 +6,9 @@ Nothing is imported here but click: the command loads cryptography when it runs,
 import click
 
 from twisted_mesh.cli.inspect_input import FORMAT, print_result, read, source_name
-from twisted_mesh.cli.program import Unusable, say
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.cli.stdout import say
 
 
 @click.command()

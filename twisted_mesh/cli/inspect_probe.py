@@ -11,8 +11,9 @@ from twisted_mesh.cli.inspect_input import (
     print_result,
     spiffe_patterns,
 )
-from twisted_mesh.cli.program import Unusable, say
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE
+from twisted_mesh.cli.stdout import say
 
 _LONGEST = 86400
 

@@ -1,29 +1,17 @@
 """What our programs share: how a command line is run, and how its failure becomes one sentence and a status."""
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import TextIO
 
 import click
 
-from twisted_mesh.cli.status import DONE, INTERRUPTED, REFUSED, UNUSABLE
+from twisted_mesh.cli.status import DONE, INTERRUPTED, UNUSABLE
+from twisted_mesh.cli.stdout import OutputLost, lacks_descriptors, not_written, say
 
 #: For the outermost command of a program; those below it take it over.
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-
-
-class OutputLost(Exception):
-    """The result cannot be written, or nobody reads it any more."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class Unusable(click.ClickException):
@@ -67,15 +55,6 @@ def refuse_tildes(words: Sequence[str]) -> None:
         environment.refuse_tildes(words)
 
 
-def say(program: str, sentence: str) -> None:
-    """What is not the result: on stderr, under the program's name."""
-    if sys.stderr is not None:  # as it is where the shell closed it: 2>&-
-        try:
-            click.echo(f"{program}: {sentence}", file=sys.stderr)
-        except OSError:  # the status tells what nobody can read
-            _abandon(sys.stderr)
-
-
 def run_program(
     program: str, command: click.Command, arguments: Sequence[str] | None = None
 ) -> int:
@@ -106,7 +85,7 @@ def run_program(
     except OutputLost as lost:
         return not_written(program, lost.error)
     except OSError as error:
-        if error.errno not in _DESCRIPTORS and isinstance(error.filename, str | bytes):
+        if not lacks_descriptors(error) and isinstance(error.filename, str | bytes):
             from pki.errors import printable
 
             name = printable(os.fsdecode(error.filename), 200)
@@ -123,35 +102,3 @@ def run_program(
             raise
         say(program, str(error))
         return UNUSABLE
-
-
-def put(text: str) -> None:
-    """Text of the result on stdout, now, where there is one. Raises :class:`OutputLost`."""
-    if sys.stdout is not None:  # as it is where the shell closed it: >&-
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError as error:
-            raise OutputLost(error) from None
-
-
-def not_written(program: str, error: OSError) -> int:
-    """Say that the result is lost, unless whoever read it has had enough; the exit status."""
-    abandon_stdout()
-    if isinstance(error, BrokenPipeError):  # whoever read has had enough, as head has
-        return REFUSED
-    if error.errno in _DESCRIPTORS:
-        say(program, "no file descriptor is left: raise the limit (ulimit -n)")
-    else:
-        say(program, f"the output cannot be written ({error.strerror}): free some space")
-    return UNUSABLE
-
-
-def abandon_stdout() -> None:
-    """So that what is still buffered does not fail again when Python closes the stream."""
-    if sys.stdout is not None:
-        _abandon(sys.stdout)
-
-
-def _abandon(stream: TextIO) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, globalLogBeginner
 
 from pki.errors import PkiError
-from twisted_mesh.cli.program import say
 from twisted_mesh.cli.status import UNUSABLE, status_of
+from twisted_mesh.cli.stdout import say
 from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.clock import steady
 from twisted_mesh.runtime.open_files import LEAST_OPEN_FILES, too_few

@@ -1,12 +1,11 @@
 """Sources: where a service's own identity comes from."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -22,6 +21,7 @@ from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
@@ -45,13 +45,6 @@ class _Question:
     key: MemoryKey = field(repr=False)
     csr: bytes
     idempotency_key: str = field(factory=lambda: secrets.token_hex(16))
-
-
-async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
-    """A fresh key; one that may take a second to make is made on a thread."""
-    if algorithm.kind.is_slow:
-        return await deferToThread(MemoryKey.generate, algorithm)
-    return MemoryKey.generate(algorithm)
 
 
 @implementer(ISource)
@@ -215,29 +208,3 @@ def _disowns(error: PkiError) -> bool:
     if isinstance(error, OwnChainRefused):
         return True
     return isinstance(error, RefusedByPeer) and error.problems[0].code in _OURS_REFUSED
-
-
-@implementer(ISource)
-@define(eq=False)
-class OwnSource:
-    """The CA's own identity, which it issues to itself."""
-
-    issue: Callable[[MemoryKey], Awaitable[Sequence[x509.Certificate]]]
-    """The chain for that key, leaf first."""
-    bundles: Callable[[], BundleSet]
-    now: Now
-    where: str = "itself"
-
-    async def obtain(self, algorithm: KeyAlgorithm) -> Identity:
-        """A fresh key, certified by the CA that we are."""
-        key = await new_key(algorithm)
-        issued_at = self.now()
-        chain = await self.issue(key)
-        return Identity(X509Svid.assemble(chain, key), self.bundles(), issued_at)
-
-    async def revocations(self, wait: int = 0) -> TrustUpdate:
-        """Nothing: the CA tells its own manager at once."""
-        return TrustUpdate()
-
-    def renewed(self) -> None:
-        """Nobody is asked."""

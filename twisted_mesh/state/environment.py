@@ -1,12 +1,9 @@
 """What the environment says of where state lives, and in one sentence what in it cannot be meant."""
 
-import difflib
 import os
 import pwd
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import platformdirs
 
 from pki.codes import Code
 from pki.errors import PkiError, printable
@@ -47,6 +44,8 @@ def user_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
             raise _homeless(f"HOME is not set, and nobody here has the uid {os.getuid()}") from None
     elif not home.startswith("/"):
         raise _homeless(f"HOME is {printable(home, 80)!r}" if home else "HOME is empty")
+    import platformdirs
+
     return platformdirs.user_state_path("twisted-mesh")
 
 
@@ -83,6 +82,8 @@ def refuse_misspelt(environ: Iterable[str]) -> None:
         letters = _letters(name)
         if name == STATE_DIR or "MESH" not in letters:
             continue
+        import difflib
+
         if difflib.SequenceMatcher(None, letters, ours).ratio() >= _ALIKE:
             raise BadEnvironment(
                 f"nothing reads the variable {printable(name, 80)}: if it is to be {STATE_DIR}, give it that name, "

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.error import TimeoutError
@@ -41,7 +41,6 @@ from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
-from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
@@ -61,7 +60,9 @@ from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
-from twisted_mesh.taps.workload_socket import WorkloadSocket
+
+if TYPE_CHECKING:
+    from twisted_mesh.taps.workload_socket import WorkloadSocket
 
 #: The routes that most callers need; docs/COMMANDS.md has all.
 _SUMMARY = {
@@ -80,7 +81,7 @@ class CaService(MeshService):
     options: Options
     parts: CaParts | None = None
     """None until the start has come to it."""
-    workloads: WorkloadSocket | None = None
+    workloads: "WorkloadSocket | None" = None
     """Serves this machine's processes; None where nobody has asked for that."""
     _clock_ticker: Ticker | None = None
     """Looks at a clock that is behind the record."""
@@ -148,6 +149,9 @@ class CaService(MeshService):
 
     def _serve_workloads(self, parts: CaParts, path: Path) -> None:
         """Listen at once, and have something to tell once the CA runs. Raises :class:`StartError`."""
+        from twisted_mesh.ca.workload_issuer import CaWorkloadIssuer
+        from twisted_mesh.taps.workload_socket import WorkloadSocket
+
         trust_store = self.endpoint.trust_store
         self.workload_issuer = CaWorkloadIssuer(
             parts, lambda: trust_store.trust.revocations, self.reactor

@@ -14,7 +14,7 @@ from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.issuance import OwnCertificates
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.identity.manager import CertificateManager
-from twisted_mesh.identity.sources import OwnSource
+from twisted_mesh.identity.own_source import OwnSource
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.stapler import Stapler

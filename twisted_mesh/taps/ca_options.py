@@ -21,7 +21,6 @@ from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
-from twisted_mesh.taps.workload_socket import parse_socket
 
 _MAX_LIFE = timedelta(days=365)
 _MAX_ISSUING_LIFE = timedelta(days=1825)
@@ -162,6 +161,8 @@ class Options(ServiceOptions):
         super().postOptions()
         if self["workload-socket"]:
             path = self._from_here(self["workload-socket"], "--workload-socket")
+            from twisted_mesh.taps.workload_socket import parse_socket
+
             self["workload-socket"] = parse_socket(path, "--workload-socket")
         if self["port"] is not None and self["listen"] is not None:
             raise Malformed("--port and --listen say the same thing: give one of them")

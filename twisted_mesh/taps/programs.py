@@ -15,7 +15,7 @@ from twisted.python.usage import Options, UsageError
 from twisted.scripts.twistd import ServerOptions, runApp  # type: ignore[attr-defined]
 
 from pki.errors import printable
-from twisted_mesh.cli.program import OutputLost, not_written, put
+from twisted_mesh.cli.stdout import OutputLost, not_written, put
 from twisted_mesh.taps.signals import before_the_start
 
 #: What of twistd loads an application of the caller's, or is answered by the service.

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ from pki.codes import Code
 from pki.errors import PkiError, discreet, printable
 from pki.validity import parse_duration
 from twisted_mesh import observe
-from twisted_mesh.cli.program import OutputLost, not_written, put
+from twisted_mesh.cli.stdout import OutputLost, not_written, put
 from twisted_mesh.runtime.open_files import hold_the_standard_ones, too_few
 from twisted_mesh.state.environment import default_state_dir, refuse_tilde, refuse_tildes
 from twisted_mesh.taps.log_level import LevelOption
@@ -78,6 +77,8 @@ class ServiceOptions(usage.Options):
 
     def opt_version(self) -> None:
         """print the version of twisted-mesh and exit"""
+        from importlib.metadata import version
+
         try:
             put(f"twisted-mesh {version('twisted-mesh')}\n")
         except OutputLost as lost:

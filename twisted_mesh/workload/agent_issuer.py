@@ -34,7 +34,7 @@ from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.identity.agent import Agent
-from twisted_mesh.identity.sources import new_key
+from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, sleep, spawn

@@ -10,7 +10,8 @@ import pytest
 
 from twisted_mesh.cli import client, inspect
 from twisted_mesh.cli.ctl import command as ctl
-from twisted_mesh.cli.program import OutputLost, run_program
+from twisted_mesh.cli.program import run_program
+from twisted_mesh.cli.stdout import OutputLost
 
 Main = Callable[[Sequence[str]], int]
 
@@ -76,7 +77,7 @@ def test_a_failure_is_a_status_and_a_sentence(
     def command() -> None:
         raise raised
 
-    monkeypatch.setattr("twisted_mesh.cli.program.abandon_stdout", lambda: None)
+    monkeypatch.setattr("twisted_mesh.cli.stdout.abandon_stdout", lambda: None)
     assert run_program("x", command, []) == status
     assert capsys.readouterr() == ("", said)
 

@@ -27,8 +27,9 @@ from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.http.address import CaAddress
-from twisted_mesh.identity import sources as sources_module
-from twisted_mesh.identity.sources import CaSource, OwnSource, new_key
+from twisted_mesh.identity import own_source
+from twisted_mesh.identity.own_source import OwnSource, new_key
+from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.interfaces import ISource, TrustUpdate
 from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.trust.log_witness import LogStatement
@@ -238,7 +239,7 @@ def test_only_keys_that_take_long_are_made_on_a_thread(
         made.append(kind)
         return succeed(make(kind))
 
-    monkeypatch.setattr(sources_module, "deferToThread", defer_to_thread)
+    monkeypatch.setattr(own_source, "deferToThread", defer_to_thread)
     assert result_of(new_key(algorithm)).algorithm is algorithm
     assert bool(made) is on_a_thread
 

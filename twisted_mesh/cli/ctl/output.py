@@ -9,7 +9,7 @@ from io import StringIO
 
 import click
 
-from twisted_mesh.cli import program
+from twisted_mesh.cli import stdout
 
 #: No table is wider than that; where nobody looks, its lines are not folded.
 _UNFOLDED = 10_000
@@ -42,7 +42,7 @@ def put_json(value: object) -> None:
 
 def say(sentence: str) -> None:
     """What is not the result: on stderr."""
-    program.say("mesh-ctl", sentence)
+    stdout.say("mesh-ctl", sentence)
 
 
 def terminal_width() -> int | None:

@@ -14,8 +14,8 @@ from pki.validity import parse_duration
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.blocking_client import BlockingCaClient, Secures, result_of
 from twisted_mesh.cli.ctl.options import Reach
-from twisted_mesh.cli.program import say
 from twisted_mesh.cli.status import UNUSABLE, status_of
+from twisted_mesh.cli.stdout import say
 from twisted_mesh.identity.ca_place import CaPlace
 from twisted_mesh.runtime.open_files import LEAST_OPEN_FILES, too_few
 
