@@ -2,7 +2,6 @@
 
 import binascii
 import hashlib
-import re
 from collections.abc import Collection
 from datetime import timedelta
 from functools import lru_cache
@@ -37,9 +36,7 @@ _MAX_NAMES = 64
 _MOST_TOLD = 16
 _LONGEST_REMEMBERED = 1024
 #: As nearly every program writes it: one block and nothing else, which needs no reader of all that there is.
-_PLAIN = re.compile(
-    rb"-----BEGIN CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE REQUEST-----[\r\n]*"
-)
+_BEGIN, _END = b"-----BEGIN CERTIFICATE REQUEST-----", b"-----END CERTIFICATE REQUEST-----"
 #: GeneralNames that no SVID carries, by their tags (RFC 5280 section 4.2.1.6).
 _OTHER_NAMES = {
     0xA0: "an otherName",
@@ -124,9 +121,13 @@ def load_csr(pem: bytes) -> CertificationRequest:
 
 def _der_of(data: bytes) -> bytes:
     """The one CSR of a file in PEM or DER. Raises :class:`Malformed`."""
-    if (plain := _PLAIN.fullmatch(data)) is not None:
+    lines = data.rstrip(b"\r\n")
+    if lines.startswith(_BEGIN) and lines.endswith(_END):
+        body = lines[len(_BEGIN) : -len(_END)]
         try:
-            return binascii.a2b_base64(plain[1].translate(None, b"\r\n"), strict_mode=True)
+            if body.startswith((b"\n", b"\r\n")):
+                # It takes base64 and nothing else: no second block, no header.
+                return binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True)
         except binascii.Error:
             pass  # the reader of all that there is says what is wrong
     if data[:1] == bytes((SEQUENCE,)) and not der_labels(data):

@@ -4,7 +4,6 @@ A template is cut out of a whole certificate that was laid out and linted in ful
 has passed every rule. What goes into its gaps is read back and linted each time: :mod:`pki.issuing.lint`.
 """
 
-from datetime import datetime
 from typing import Self
 
 from attrs import frozen
@@ -138,28 +137,29 @@ class Template:
 
     def _read(self, tbs: bytes) -> Fields:
         """Takes for granted that all else is the template's: :meth:`read` makes sure of that."""
-        at, _ = inside(tbs, 0)
-        start, at = inside(tbs, at + len(self.version))
+        # What always has a short length is read as such: where it has not, filling in gives something else.
+        start = inside(tbs, 0)[0] + len(self.version) + 2
+        at = start + tbs[start - 1]
         serial = int.from_bytes(tbs[start:at], "big", signed=True)
-        start, at = inside(tbs, at + len(self.algorithm) + len(self.issuer))
-        not_before, start = _read_time(tbs, start)
-        not_after, _ = _read_time(tbs, start)
-        start, at = at, inside(tbs, at)[1]
+        at += len(self.algorithm) + len(self.issuer) + 2
+        end = at + 2 + tbs[at + 1]
+        not_before = parse_time(tbs[at], tbs[at + 2 : end])
+        at = end + 2 + tbs[end + 1]
+        not_after = parse_time(tbs[end], tbs[end + 2 : at])
+        start, at = at, at + 2 + tbs[at + 1]
         subject = tbs[start:at]
         start, at = at, inside(tbs, at)[1]
         spki = tbs[start:at]
-        start, _ = inside(tbs, inside(tbs, at)[0])
-        start += len(self.usages) + len(_KEY_IDENTIFIER)
+        start = inside(tbs, inside(tbs, at)[0])[0] + len(self.usages) + len(_KEY_IDENTIFIER)
         at = start + _KEY_IDENTIFIER_SIZE
         key_identifier = tbs[start:at]
-        start, _ = inside(tbs, at + len(self.authority))
-        start, _ = inside(tbs, start + len(self.name_head))
-        start, end = inside(tbs, start)
+        start = inside(tbs, at + len(self.authority))[0] + len(self.name_head)
+        at, end = inside(tbs, inside(tbs, start)[0])
         names = []
-        while start < end:
-            tag = tbs[start]
-            content, start = inside(tbs, start)
-            names.append((tag, tbs[content:start]))
+        while at < end:
+            tag = tbs[at]
+            start, at = inside(tbs, at)
+            names.append((tag, tbs[start:at]))
         validity = Validity(not_before, not_after)
         return Fields(serial, validity, subject, spki, key_identifier, tuple(names))
 
@@ -168,9 +168,3 @@ def _head(extension: bytes) -> bytes:
     """What stands before an extension's value: its OID, and whether it is critical."""
     *head, _ = elements(extension)
     return b"".join(part.whole for part in head)
-
-
-def _read_time(der: bytes, at: int) -> tuple[datetime, int]:
-    """The time at ``at``, and the position after it."""
-    start, end = inside(der, at)
-    return parse_time(der[at], der[start:end]), end

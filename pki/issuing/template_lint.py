@@ -49,10 +49,7 @@ class Filled:
 
 def lint_template(filled: Filled) -> list[Problem]:
     """Every rule that the gaps break; empty when the draft may be signed."""
-    problems: list[Problem] = []
-    for rule in _RULES:
-        problems += rule(filled)
-    return problems
+    return [problem for rule in _RULES for problem in rule(filled)]
 
 
 def serial(d: Filled) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """What comes with a request and could say who asks, and what an attestor makes of it."""
 
 import socket
+from collections.abc import Callable
 from typing import Self
 
 from attrs import field, frozen
@@ -13,6 +14,9 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.stores.records import IssuedToken
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.trust.connections import Peer
+
+#: As a number, as the system has it: to make Python's constant of it takes a while.
+_family: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 
 class Lapsed(NoProof):
@@ -73,7 +77,7 @@ class Evidence:
         if isinstance(transport, MeshConnection):
             return cls(TlsPeer.of(transport), headers=headers)
         connected = getattr(transport, "socket", None)
-        if isinstance(connected, socket.socket) and connected.family == socket.AF_UNIX:
+        if isinstance(connected, socket.socket) and _family(connected) == socket.AF_UNIX:
             return cls(process=connected, headers=headers)
         return cls(headers=headers)
 
