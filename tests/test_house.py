@@ -245,3 +245,23 @@ def test_nobody_reaches_into_an_object_that_is_built() -> None:
         for poke in pokes(ast.parse(path.read_text()))
     }
     assert found == UNBUILT
+
+
+#: Where what an object shows of itself counts: all of it is loaded before a CA is ready.
+QUIET = (
+    ROOT / "pki",
+    *(ROOT / "twisted_mesh" / name for name in ("api", "attest", "ca", "identity", "revocation")),
+    *(ROOT / "twisted_mesh" / name for name in ("runtime", "state", "stores", "trust")),
+)
+
+
+def test_what_is_only_itself_shows_no_fields() -> None:
+    # attrs writes more code for that than for all else of a class, and compiles it at each start.
+    shows = re.compile(r"^@(?:define|frozen)\(eq=False(?!, repr=False)", re.MULTILINE)
+    found = {
+        str(path.relative_to(ROOT))
+        for directory in QUIET
+        for path in directory.rglob("*.py")
+        if shows.search(path.read_text())
+    }
+    assert not found

@@ -103,7 +103,7 @@ def _forks(signed: dict[int, list[Checkpoint]]) -> Iterator[Finding]:
             )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Examination:
     """How far an examination has come."""
 

@@ -280,7 +280,7 @@ class Verifier:
         return raw if name == self.name else None
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class LogKey:
     """What signs a log's checkpoints: an Ed25519 key and the log's name. Its ``repr`` shows no secret."""
 

@@ -188,7 +188,7 @@ def _demand_hashes(values: Sequence[bytes]) -> None:
         raise BadProof(f"a proof is made of hashes of {_HASH} bytes, and this one is not")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class GrowingTree:
     """A tree of which only what its root needs is kept: as many hashes as its size has ones in binary."""
 

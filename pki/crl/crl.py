@@ -44,7 +44,7 @@ class BadCrl(Refused):
     code = Code.BAD_CRL
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Crl:
     """A CRL that was read and can be relied on: an iterable of :class:`Revocation`."""
 

@@ -111,7 +111,7 @@ def _entry_at(der: bytes, begin: int) -> str:
     return f"entry {number} of the CRL"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Reader:
     """Remembers days and extensions: entries have few different ones."""
 

@@ -67,7 +67,7 @@ class IssuerExpired(PkiError):
     code = Code.ISSUER_EXPIRED
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Draft:
     """A certificate that passed every lint and is not signed yet; only an ``Authority`` makes one."""
 
@@ -95,7 +95,7 @@ class Draft:
         return x509.load_der_x509_certificate(assemble(self.tbs, self.algorithm))
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Shape:
     """A template, and what it was linted for."""
 
@@ -105,7 +105,7 @@ class _Shape:
     """The kinds of keys and names that it was filled with and linted in full."""
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class Authority:
     """A CA certificate with its key: drafts and signs."""
 

@@ -16,7 +16,7 @@ from pki.keys.kind import Hash, KeyKind, base64url
 _HASHES: dict[str, Hash] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 
 
-@frozen(eq=False, kw_only=True)
+@frozen(eq=False, repr=False, kw_only=True)
 class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
     """Keys on one curve. That a point is on it, cryptography has checked when it parsed the key."""
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 from pki.keys.kind import KeyKind, base64url
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Ed25519(KeyKind[Ed25519PrivateKey, Ed25519PublicKey]):
     """It has one size, and signs the data itself."""
 

@@ -9,7 +9,7 @@ from pki.keys.algorithm import KeyAlgorithm, PrivateKey, PublicKey
 from pki.keys.pkcs8 import UnusableKey, read_pem, write_pem
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class MemoryKey:
     """A :class:`pki.keys.SigningKey` in this process's memory. Its ``repr`` shows no secret."""
 

@@ -31,7 +31,7 @@ _SHA256 = SHA256()
 _PADDING = padding.PKCS1v15()
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
     """Keys of one size are made; keys of other people may have any that is not weak."""
 

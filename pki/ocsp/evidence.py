@@ -18,7 +18,7 @@ from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.svid.x509svid import subject_of
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Evidence:
     """CRLs, and answers by the certificates that they are about; all of them were found good to rely on."""
 

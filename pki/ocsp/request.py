@@ -100,7 +100,7 @@ class CertId:
     """As it came: an answer repeats it byte for byte."""
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Issuer:
     """A CA as requests name it: by hashes of its name and its key."""
 

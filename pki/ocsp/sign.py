@@ -101,7 +101,7 @@ def error_response(status: ErrorStatus) -> bytes:
     return element(SEQUENCE, element(ENUMERATED, bytes((status,))))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Responder:
     """Who answers for one CA: the CA itself, or a delegate that it has certified.
 

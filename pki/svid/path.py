@@ -43,7 +43,7 @@ class Link(Enum):
     """The budget was spent before."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PathSearch:
     """One search: its budget is for everything that is verified in it."""
 

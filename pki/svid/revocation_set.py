@@ -122,7 +122,7 @@ _POSITION_AT = _END_AT + _TIME_BITS
 _FACTS = (1 << _POSITION_AT) - 1
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Ledger:
     """Entries that generations of a set share. Each generation sees the first so many of them."""
 
@@ -174,7 +174,7 @@ class _Ledger:
         return swept
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class RevocationSet:
     """What is revoked, by issuer and serial. Immutable; :meth:`merged` makes a larger one.
 

@@ -24,7 +24,7 @@ from twisted_mesh.api.messages import SignAnswer
 _SIGNING = 1
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AgentClient:
     """Asks under the identity that ``client`` shows. Raises what that raises."""
 

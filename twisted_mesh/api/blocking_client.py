@@ -54,7 +54,7 @@ class Secures(Protocol):
         """What ended a connection, by what we know of our own certificate."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class BlockingCaClient:
     """Asks one CA, one thing at a time. Whatever goes wrong is a :class:`PkiError`, as it is of ``CaClient``."""
 

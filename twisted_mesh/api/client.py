@@ -64,7 +64,7 @@ _READ_AT_ONCE = 128 * 1024
 
 
 @implementer(IAgentEndpointFactory)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Route:
     """To the CA, and how far it came."""
 
@@ -76,7 +76,7 @@ class _Route:
         return self.client.endpoint(self.reach)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CaClient:
     """Asks one CA. Whatever goes wrong is a :class:`PkiError`: :class:`CaRefused` if it said no itself,
     :class:`~twisted_mesh.tls.alerts.Unreachable` if there was no answer."""

@@ -14,7 +14,7 @@ from twisted_mesh.api.ca_user import CaUser, ForeignCa
 
 
 @implementer(IStreamClientEndpoint)
-@define(eq=False)
+@define(eq=False, repr=False)
 class LocalCaEndpoint:
     """Connects to a CA's socket, and fails with :class:`ForeignCa` before a byte is sent to anybody else."""
 

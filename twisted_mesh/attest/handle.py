@@ -52,7 +52,7 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ProcessHandle:
     """A pidfd (pidfd_open(2)), to be used in a ``with``."""
 

@@ -38,7 +38,7 @@ class _Recorded:
 
 
 @implementer(IAttestor)
-@define(eq=False)
+@define(eq=False, repr=False)
 class ProcessAttestor(WithoutChallenge):
     """``unix:uid``, ``unix:gid``, ``unix:user`` and ``systemd:unit`` of the process that connected.
 

@@ -37,7 +37,7 @@ class Attested:
     """Whether some evidence was good once, and is no more: see :class:`Lapsed`."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Attestors:
     """The attestors of a CA. Raises :class:`ValueError` where two of them may find selectors of one kind."""
 

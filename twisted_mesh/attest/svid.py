@@ -52,7 +52,7 @@ class SvidOfAnotherDomain(NoLongerGood):
 
 
 @implementer(IAttestor)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SvidAttestor(WithoutChallenge):
     """``x509:<SPIFFE ID>`` over mutual TLS.
 

@@ -20,7 +20,7 @@ _REMEDY = "have an administrator make another (mesh-ctl token create)"
 
 
 @implementer(IAttestor)
-@define(eq=False)
+@define(eq=False, repr=False)
 class TokenAttestor(WithoutChallenge):
     """The ``token`` selectors of the registration entry that the token is bound to, which alone counts then.
 

@@ -33,7 +33,7 @@ def user_name(uid: int) -> str | None:
         return None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class UserNames:
     """From uid to name: one look-up at a time for each user, remembered for a minute."""
 

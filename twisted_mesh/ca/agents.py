@@ -58,7 +58,7 @@ class Ended:
     """Its own certificates, and all that it had obtained for workloads."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Agents:
     """What agents may do, and what administrators do with them."""
 

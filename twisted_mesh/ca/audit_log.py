@@ -58,7 +58,7 @@ async def _at_once(work: Callable[[], None]) -> None:
     work()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AuditLog:
     """Makes entries, and keeps the tree and its checkpoints up with them."""
 

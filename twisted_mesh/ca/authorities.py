@@ -117,7 +117,7 @@ class JwtPublished:
     """Of the whole bundle: the root never changes."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CurrentAuthorities:
     """Who issues at this moment, for how long at most, and where certificates say that things are published."""
 

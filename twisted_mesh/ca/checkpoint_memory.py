@@ -37,7 +37,7 @@ class SignedCheckpoint:
     note: str
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CheckpointMemory:
     """Remembers where one log stood. Nobody without its key can put something else there."""
 

@@ -29,7 +29,7 @@ _A_SECOND = 10
 _LASTS = 3
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Report:
     until: float
     counts: dict[Credential, int] = field(factory=dict)
@@ -45,7 +45,7 @@ class Told:
     connections: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ConnectionReports:
     """The reports of the moment, and the CA's own connections."""
 

@@ -77,7 +77,7 @@ class Registered:
     created_at: datetime | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RegistrationEntries:
     """Keeps the entries in memory as well; the store has the last word, when what they buy is recorded."""
 

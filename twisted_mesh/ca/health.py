@@ -82,7 +82,7 @@ class Check:
         return Problem(_CODES[self.name], self.detail, self.remedy)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Health:
     """Looks at everything that issuing and revoking rest on."""
 

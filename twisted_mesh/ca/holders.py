@@ -14,7 +14,7 @@ _log = logger("ca")
 _REMEMBERED = 8192
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Holders:
     """An entry with a ``*`` buys as many IDs as its holder likes: for shares they are one."""
 

@@ -34,7 +34,7 @@ _PRUNING = 3600.0
 _STEP = 60.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Housekeeping:
     """A loop beside the CA; whatever goes wrong is tried again at the next turn."""
 

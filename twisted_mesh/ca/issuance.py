@@ -76,7 +76,7 @@ class Purchase:
     """Of a workload, by its agent, who is the principal then; None where the principal asks for itself."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Issuance:
     """Signs what is granted, and hands it out once it is on record."""
 
@@ -200,7 +200,7 @@ class Issuance:
         return DEFAULT_ENTRY if purchase.principal.selectors else None
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class OwnCertificates:
     """What the CA issues to itself."""
 
@@ -234,7 +234,7 @@ class OwnCertificates:
         return x509.load_der_x509_certificate(issued.der)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class WriteOffs:
     """Resolves what was cut short between its intent and its certificate."""
 

@@ -19,7 +19,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o640)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class IssuanceLog:
     """The file, opened for each line: it may be moved away meanwhile."""
 

@@ -32,7 +32,7 @@ class WrongState(StateError):
     """The files of the state directory do not fit each other, or not these options."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class IssuingFiles:
     """The files of the issuing CAs below ``root``. What it raises is :class:`StateError`, and names the file."""
 

@@ -38,7 +38,7 @@ class Made:
     expires_at: datetime
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class JoinTokens:
     """What administrators do with tokens. What a token buys is decided where certificates are signed."""
 

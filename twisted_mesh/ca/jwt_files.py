@@ -49,7 +49,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     keys: list[_Key]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class JwtFiles:
     """What it raises is :class:`StateError`, and names the file."""
 

@@ -31,7 +31,7 @@ _log = logger("ca")
 DEFAULT_LIFETIMES = Lifetimes(timedelta(minutes=5), timedelta(hours=1))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class JwtIssuer:
     """Signs tokens. Who may have one is decided before: by the entry, and by whose entry it is."""
 

@@ -51,7 +51,7 @@ class JwtKeysBroke(PkiError):
     code = Code.INTERNAL
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class JwtKeys(Service):
     """Sees to it that there is always a key that signs, and that it was published before."""
 

@@ -35,7 +35,7 @@ _MOST_KEPT = 64
 _AT_ONCE = 32
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Waiter:
     who: str
     holder: str
@@ -43,7 +43,7 @@ class _Waiter:
     timer: IDelayedCall | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Kept:
     """An answer that is being made, or was."""
 
@@ -54,7 +54,7 @@ class _Kept:
 
 
 @implementer(IRevocationListener)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Notifier:
     """Counts its issues and holds who waits for the next one, ``most`` at most, ``most_of_one`` of one caller.
 

@@ -36,7 +36,7 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 _log = logger("ca")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CaUrl:
     """Where callers of other machines reach the CA's TLS port. It is known once that port is bound."""
 
@@ -50,7 +50,7 @@ class CaUrl:
         self.text = text
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class CaParts:
     """All that a running CA consists of, for whoever serves it: its API, its public site, its loops, its metrics."""
 

@@ -7,7 +7,7 @@ from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import Feed, IssuedCertificate, Page, Query, Unknown
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class CertificateRecord:
     """What the store knows of certificates. Whether a caller may read it is asked before."""
 

@@ -27,7 +27,7 @@ class ClockBehind(PkiError):
     code = Code.CLOCK_BEHIND
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RecordClock:
     """What time it is at least, as far as the record knows."""
 

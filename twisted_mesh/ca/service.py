@@ -44,7 +44,7 @@ _JOINING = "join token"
 _NAMES_TOLD = 3
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CertificateAuthority:
     """Signs for callers, and revokes: permit, draft, sign, record, notify.
 

@@ -39,7 +39,7 @@ class SignsNoTokens(PkiError):
 
 
 @implementer(IWorkloadIssuer)
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class CaWorkloadIssuer(Service):
     """Signs by the same steps as for whoever comes to the CA's socket: permitted, recorded, signed."""
 

@@ -74,7 +74,7 @@ class Wanted:
         return self.spiffe_id
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Agent:
     """Obtains, renews and presents one identity, and judges whoever it meets.
 

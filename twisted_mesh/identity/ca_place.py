@@ -17,7 +17,7 @@ from twisted_mesh.runtime.socket_path import too_long
 from twisted_mesh.state.directory import StateDirectory, read_file
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class CaPlace:
     """One CA: at ``https`` it has a root, or the pin of one."""
 

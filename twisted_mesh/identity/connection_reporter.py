@@ -31,7 +31,7 @@ _MOST, _AT_ONCE = 10_000, 1000
 _Row = tuple[tuple[str, int], int]
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class ConnectionReporter(Service):
     """Reports while anybody is connected, at the pace that the CA asks for; that nobody is, once.
 

@@ -53,7 +53,7 @@ class RenewalBroke(PkiError):
     code = Code.INTERNAL
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class CertificateManager(Service):
     """Owns one identity: where it comes from, when it is renewed, and the contexts that present it."""
 

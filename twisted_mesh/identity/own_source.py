@@ -22,7 +22,7 @@ async def new_key(algorithm: KeyAlgorithm) -> MemoryKey:
 
 
 @implementer(ISource)
-@define(eq=False)
+@define(eq=False, repr=False)
 class OwnSource:
     """The CA's own identity, which it issues to itself."""
 

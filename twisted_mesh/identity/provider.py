@@ -46,7 +46,7 @@ class IProvider(ISource):
         """Ask no more. May be said again."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class IssuerCheck:
     """Shows a provider the issuers of each peer before that gets in: it may hold a CRL of one that it did not know."""
 

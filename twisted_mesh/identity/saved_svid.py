@@ -36,7 +36,7 @@ _log = logger("identity")
 _CHAIN, _KEY, _BUNDLE = "svid.pem", "svid_key.pem", "svid_bundle.pem"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SavedSvid:
     """The files of one endpoint's identity: chain, key and roots, which are replaced as one generation."""
 

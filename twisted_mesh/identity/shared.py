@@ -31,7 +31,7 @@ class Asked:
     wanted: Wanted = field(eq=False)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SharedAgent:
     """An agent, and how many use it; it stops with the last of them, or with the reactor."""
 

@@ -48,7 +48,7 @@ class _Question:
 
 
 @implementer(ISource)
-@define(eq=False)
+@define(eq=False, repr=False)
 class CaSource:
     """An identity from a CA by its API. The key is made here and never leaves."""
 

@@ -16,7 +16,7 @@ from twisted_mesh.state.private import make_private_in_state, read_private, refu
 _log = logger("crl")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SeenCrlNumbers:
     """Highest numbers, by the source that a list came from and by its issuer."""
 

@@ -29,7 +29,7 @@ class CrlMissing(Refused):
     code = Code.FILES_BEHIND
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class IssuerList:
     """The CRL of one CA."""
 
@@ -38,7 +38,7 @@ class IssuerList:
     der: bytes
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class CrlSet:
     """The CRLs of one trust domain, of one moment."""
 

@@ -80,7 +80,7 @@ class Content(Protocol):
         """Have it all the next time, whether it has changed or not."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileContent:
     """A file, read on a thread when it is another one than before."""
 

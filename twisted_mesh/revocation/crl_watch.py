@@ -45,7 +45,7 @@ _NOT_YET = Problem(Code.UNREACHABLE, "it has not been read yet", "wait")
 _BROKEN = Problem(Code.INTERNAL, "reading it met a bug", "the log has a traceback: report it")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Watched:
     """One source, and what came from it."""
 
@@ -63,7 +63,7 @@ class _Watched:
     task: "Deferred[None] | None" = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CrlWatch:
     """Follows sources of CRLs. Never raises: what goes wrong is logged, once."""
 

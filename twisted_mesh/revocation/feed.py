@@ -40,7 +40,7 @@ _ALARM = 3
 _MOST_PAGES = 100
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class Feed(Service):
     """Asks one source what is revoked and whom it believes, and has what it says believed.
 

@@ -11,7 +11,7 @@ from twisted_mesh.interfaces import IRevocationListener
 
 
 @implementer(IRevocationListener)
-@define(eq=False)
+@define(eq=False, repr=False)
 class RevocationListeners:
     """Tells each listener in the order in which it is given; one that raises keeps no other from hearing."""
 

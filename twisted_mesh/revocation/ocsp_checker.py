@@ -93,7 +93,7 @@ def _named(certificate: x509.Certificate) -> Iterable[HttpUrl]:
         return
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OcspChecker:
     """Asks about certificates: once about each, however many connections wait for it."""
 

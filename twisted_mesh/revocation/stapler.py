@@ -43,7 +43,7 @@ _BROKEN = Problem(Code.INTERNAL, "asking for it met a bug", "the log has a trace
 
 
 @implementer(IRevocationListener)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Stapler:
     """Keeps an OCSP answer about our own certificate. Never raises: what goes wrong is logged, once."""
 

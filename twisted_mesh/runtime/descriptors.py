@@ -29,7 +29,7 @@ _LACKING = Problem(
 
 
 @implementer(ILogObserver)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Descriptors:
     """Hears what Twisted says when it accepts, and says so once a second at most."""
 

@@ -24,7 +24,7 @@ MODE = 0o640
 _PAUSE = 1.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LogFile:
     """The file at ``path``, for one thread. Raises :class:`OSError` where it cannot be opened for writing."""
 

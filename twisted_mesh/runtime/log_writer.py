@@ -55,7 +55,7 @@ class Descriptor:
         """It has no name."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lost:
     """Lines that are missing in one place."""
 
@@ -65,14 +65,14 @@ class Lost:
     """POSIX time."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Reopen:
     """Stands in the queue where the next file begins."""
 
     told: Callable[[OSError | None], str]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LogWriter:
     """Does what :meth:`write` and :meth:`reopen` ask for, in that order, while whoever asks goes on.
 

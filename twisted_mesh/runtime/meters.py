@@ -71,7 +71,7 @@ class Reading(Generic[T]):
         return found
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Readings(Collector, Generic[T]):
     """What is looked up of one object, and besides it what else belongs to its program alone."""
 

@@ -30,7 +30,7 @@ Why = tuple[str, str]
 """What is so, and what to do about it."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Reach:
     """One attempt to reach a place, or several after another: where it is, and how far the last one came."""
 
@@ -129,7 +129,7 @@ class Reach:
 
 
 @implementer(IStreamClientEndpoint)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Watched:
     endpoint: IStreamClientEndpoint
     reach: Reach

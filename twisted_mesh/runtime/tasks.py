@@ -33,7 +33,7 @@ class Defer(Protocol):
         """What it returns, or raises, comes here by the Deferred."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Ticker:
     """Calls ``look`` every so many seconds of ``clock``, while it runs.
 

@@ -28,7 +28,7 @@ class Wire(Protocol):
         """Never raises."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Attempt:
     """One request's way to the CA: until when, and how far it came."""
 
@@ -47,7 +47,7 @@ class Attempt:
         return left
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PlainWire:
     """A socket, and the deadline for all that is done with it."""
 

@@ -30,7 +30,7 @@ class WritesPem(Protocol):
 K = TypeVar("K", bound=WritesPem)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class KeyFiles:
     """The keys in one directory. The passphrase is kept here and nowhere else: the next key needs it."""
 

@@ -40,7 +40,7 @@ _CURES = {
 _CURE = "look at that file and at its directory"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Memory:
     """One file, or one directory of files, that something is remembered in."""
 
@@ -114,7 +114,7 @@ class Memory:
             )
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class Memories(Service):
     """All that one program remembers. While it runs, what could not be written is tried again."""
 

@@ -12,7 +12,7 @@ _PART = 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Reserve:
     """A file that is only there to be deleted."""
 

@@ -43,7 +43,7 @@ _WAITING = 4096
 _ASKING = 256
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Question:
     ask: Callable[[Connection], object]
 

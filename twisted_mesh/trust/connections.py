@@ -27,7 +27,7 @@ V = TypeVar("V")
 _SLACK = 64
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class ProvenPath:
     """A path that was judged good, and what follows from it alone: made once, however many connections rest on it."""
 
@@ -148,7 +148,7 @@ class LiveConnection(Protocol):
         """Take nothing new from the peer, and close, because of ``problems``."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Index(Generic[K, V]):
     """Things by what they share. Most share it with none, and get by without a set."""
 
@@ -187,7 +187,7 @@ class _Index(Generic[K, V]):
         self._found.pop(key, None)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ConnectionIndex:
     """Live connections, found by what they rest on: many by the same, as one peer has several of them."""
 
@@ -320,7 +320,7 @@ class ConnectionIndex:
             call()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ConnectionRegistry(ConnectionIndex):
     """Who is connected, and beside them those who are only told why they are not: nobody counts these."""
 

@@ -32,7 +32,7 @@ class OnStale(StrEnum):
             raise Malformed(f"--on-stale is one of {', '.join(cls)}") from None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Freshness:
     """Knows the moment, on a clock that does not jump, at which all that was revoked was known here.
 

@@ -103,7 +103,7 @@ class _OnOurs:
         return self.trust is trust and self.told is told and self.chain == chain
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Judge:
     """Judges peers by the trust of the moment, and remembers verdicts by the chain's DER.
 
@@ -298,7 +298,7 @@ def _loaded(presented: Sequence[bytes]) -> list[x509.Certificate] | None:
         return None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PinnedJudge(Judge):
     """A judge that knows one root by its fingerprint, until it has met it.
 

@@ -17,7 +17,7 @@ _ABOUT_THE_CLOCK = {Code.EXPIRED, Code.NOT_YET_VALID}
 _MOMENT = timedelta(seconds=1)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Judgement:
     """A verdict; it would be given again between two moments, as long as what is believed is the same."""
 

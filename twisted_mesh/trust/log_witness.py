@@ -37,7 +37,7 @@ class _Remembered(msgspec.Struct):
     note: str
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class LogWitness:
     """Remembers one CA's log: by what it is verified, and its latest checkpoint."""
 

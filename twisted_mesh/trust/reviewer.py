@@ -34,7 +34,7 @@ _BROKEN = Problem(
 )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Reviewer:
     """Swaps what a judge believes, and severs the connections that would not be let in any more."""
 

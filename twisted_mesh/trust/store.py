@@ -41,7 +41,7 @@ class BundleUser(Protocol):
 
 
 @implementer(IRevocationListener)
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class TrustStore(Service):
     """What is believed, who is connected by it, and who wants to know.
 

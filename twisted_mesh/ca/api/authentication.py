@@ -47,7 +47,7 @@ class Authenticator(Protocol):
         """Who asks, by what was attested of the connection; the rest is for :func:`principal_of`."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SocketAuthenticator:
     """The unix socket: processes of this machine, by what the kernel knows of them."""
 
@@ -72,7 +72,7 @@ class SocketAuthenticator:
         return anonymous(seen.proof, seen.selectors)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TlsAuthenticator:
     """The TLS port: whoever proved an SVID in the handshake, and whoever comes without one."""
 
@@ -114,7 +114,7 @@ def _any_matches(patterns: Sequence[SpiffePattern], spiffe_id: SpiffeId) -> bool
     return any(pattern.matches(spiffe_id) for pattern in patterns)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PlaintextAuthenticator:
     """The loopback port of ``--insecure-http``: whoever reaches it, on the user's own word."""
 

@@ -13,7 +13,7 @@ _A_USER = "unix:uid:"
 _IDS = 10
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Throttle:
     """One for all listeners of a CA, asked before any attestor is.
 

@@ -24,7 +24,7 @@ LEAST_WAIT, MOST_WAIT = 1, 60
 _RECENT = 1.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Told:
     """A feed, and its revocations as JSON, for all who get them."""
 

@@ -33,7 +33,7 @@ class NotPublished(PkiError):
     code = Code.NOT_PUBLISHED
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class PublishedCrl:
     """A CRL that is being served."""
 
@@ -59,7 +59,7 @@ class PublishedCrl:
         return f'"{self.issuer[:16]}-{self.number}"'
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class IssuingCrl:
     """What one issuing CA has revoked, and the CRL that says so.
 

@@ -17,7 +17,7 @@ _log = logger("ca")
 _MILLISECONDS = 1000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CrlNumbers:
     """Gives out numbers, each durable in the record before it is used.
 

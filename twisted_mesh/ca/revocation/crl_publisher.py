@@ -36,7 +36,7 @@ _ROOT_AGAIN = 30.0
 
 
 @implementer(IRevocationListener)
-@define(eq=False)
+@define(eq=False, repr=False)
 class CrlPublisher:
     """Keeps the CRLs up with what is revoked and with the clock.
 

@@ -58,7 +58,7 @@ _ERRORS = {
 STATUSES = ("good", "revoked", "unknown", *_ERRORS.values())
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class OcspReply:
     """An OCSPResponse in DER."""
 
@@ -72,7 +72,7 @@ class OcspReply:
         return hashlib.sha256(self.der).hexdigest()[:32]
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Kept:
     reply: OcspReply
     certificate: tuple[str, int]
@@ -80,7 +80,7 @@ class _Kept:
     standing: str
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Delegate:
     """Who signs for one issuing CA."""
 
@@ -93,7 +93,7 @@ class _Delegate:
 
 
 @implementer(IRevocationListener)
-@define(eq=False)
+@define(eq=False, repr=False)
 class OcspResponder:
     """Answers for every issuing CA that has its key here."""
 

@@ -30,7 +30,7 @@ _log = logger("ca")
 _LEAST = timedelta(days=1)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RootCrl:
     """What the root has revoked, and the CRL that says so. Signed rarely: each time is an act of its own."""
 

@@ -39,7 +39,7 @@ class RotationBroke(PkiError):
     code = Code.INTERNAL
 
 
-@define(eq=False, slots=False)
+@define(eq=False, repr=False, slots=False)
 class Rotator(Service):
     """Sees to it that there is always an issuing CA with enough life left."""
 

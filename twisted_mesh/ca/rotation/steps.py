@@ -68,7 +68,7 @@ class Detached:
     """When certificates cannot be issued any more without it."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RotationSteps:
     """Does what :mod:`pki.issuing.rotation` says is due, to the authorities and their files. One caller at a time."""
 
