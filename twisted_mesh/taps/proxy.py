@@ -22,6 +22,7 @@ from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.monitoring import EndpointStatus
+from twisted_mesh.proxy.circle import circle
 from twisted_mesh.proxy.front import Front
 from twisted_mesh.proxy.greeting import GreetingEndpoint
 from twisted_mesh.proxy.listener import Listener, is_loopback
@@ -134,6 +135,8 @@ class ProxyService(MeshService):
         show("proxy", self.report)
         for front, endpoint in zip(self.fronts, self.endpoints, strict=True):
             self._bind(front, endpoint)
+        if problem := self._circle(listeners):
+            raise StartError(problem)
         if self.status_endpoint is not None:
             clear_way(options["status"])
             questions = {**self.status.questions, "/status": self.report.page}
@@ -183,6 +186,23 @@ class ProxyService(MeshService):
                 target=str(listener.target),
             )
         front.watch(port)
+
+    def _circle(self, listeners: Sequence[Listener]) -> str:
+        """What is to be said where a caller would be carried round and round; empty where none would be."""
+        ends = zip(self.fronts, listeners, strict=True)
+        found = circle(
+            {one.name: (front.port.getHost(), one.target) for front, one in ends if front.port}
+        )
+        if not found:
+            return ""
+        way = (
+            f"to {', that to '.join(found[1:])}, and that back to {found[0]}"
+            if found[1:]
+            else "to itself"
+        )
+        return (
+            f"listener {found[0]} carries {way}: the first caller would fill it; correct its target"
+        )
 
     def _widest(self, listeners: Sequence[Listener]) -> tuple[SpiffePattern, ...]:
         """All that may be at some far side; which of them at which one, each listener says."""
@@ -279,6 +299,8 @@ class ProxyService(MeshService):
                 f"there are {len(listeners)} listeners now, and {len(self.fronts)} run: more or fewer of them count "
                 "from the next start only"
             )
+        if problem := self._circle(listeners):
+            raise Malformed(problem)
         widest = self._widest(listeners)
         before = [str(front.listener) for front in self.fronts]
         for front, listener, room in zip(self.fronts, listeners, _rooms(listeners), strict=True):

@@ -416,11 +416,16 @@ class SocketTransport:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the peer's system has not taken: those that wait here, and those in the kernel (see tcp(7))."""
+        """Bytes that wait here, and those before them that the peer's system has not taken (see tcp(7)).
+
+        No bytes where nothing waits here: the kernel by itself sends what it has.
+        """
+        if not (size := self._outgoing.size):
+            return 0
         with suppress(OSError):
             answer = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size))
-            return self._outgoing.size + int(_INT.unpack(answer)[0])
-        return self._outgoing.size
+            size += _INT.unpack(answer)[0]
+        return size
 
     def hang_up(self) -> None:
         """Close, though the peer has not said goodbye: what the kernel has is still sent. What waits here is not.
