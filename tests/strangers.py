@@ -22,6 +22,7 @@ from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from twisted.internet.address import IPv4Address
 
 from pki.audit.log import LogKey, Verifier
 from pki.audit.merkle import verify_consistency
@@ -62,6 +63,10 @@ from twisted_mesh.backup.archive import DATABASE, FORMAT, ROOT, Archive, Manifes
 from twisted_mesh.cli.ctl.why_caller import saved_request
 from twisted_mesh.http.answer_reader import LARGEST_HEAD
 from twisted_mesh.http.json import parse_json
+from twisted_mesh.proxy.http_filter import HttpFilter
+from twisted_mesh.proxy.http_message import MOST_HEAD
+from twisted_mesh.proxy.listener import Listener, Mode, Target
+from twisted_mesh.proxy.seam import Caller
 from twisted_mesh.trust.judge import Judge
 
 _KIB = 1024
@@ -348,6 +353,18 @@ def _read_http(data: bytes) -> object:
     return talk.wire.value()
 
 
+def _blanks(size: int) -> bytes:
+    """A value that is none, behind blanks and more blanks."""
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nX:"
+    return head + b" " * (size - len(head) - 5) + b"\x01\r\n\r\n"
+
+
+def _read_proxied(data: bytes) -> object:
+    here = IPv4Address("TCP", "127.0.0.1", 1)
+    listener = Listener("in", Mode.SERVER, "127.0.0.1:0", Target("127.0.0.1", 1))
+    return HttpFilter(Caller(listener, here, here)).from_caller(data)
+
+
 READERS = (
     Reader(
         "chain of a handshake",
@@ -416,6 +433,8 @@ READERS = (
     Reader("JSON, one string", "pairs of surrogates, escaped", _BODY, _strings, _read_json),
     Reader("HTTP head", "lines of five bytes", 16 * _KIB, _head, _read_http),
     Reader("HTTP body", "a byte in each chunk", 384 * _KIB, _chunks, _read_http, largest=96 * _KIB),
+    Reader("HTTP head, proxied", "blanks, and no value", MOST_HEAD, _blanks, _read_proxied),
+    Reader("HTTP body, proxied", "a byte in each chunk", 256 * _KIB, _chunks, _read_proxied),
     Reader(
         "HTTP head of a server",
         "lines of five bytes, without an end",

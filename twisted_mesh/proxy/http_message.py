@@ -18,11 +18,10 @@ _REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ODD = re.compile(rb"[^a-z0-9]")
 _FRAMING = (b"content-length", b"transfer-encoding")
-_HEADER = re.compile(
-    rb"("
-    + _TOKEN
-    + rb"):[\t ]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[\t ]*"
-)
+_FRAMING_SIZES = tuple(map(len, _FRAMING))
+_NAME = re.compile(_TOKEN)
+#: What a value never has: control characters, of which a line's end is one.
+_NO_VALUE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 #: The line before a chunk, and one of a trailer.
@@ -157,14 +156,23 @@ def _lines(head: bytes) -> tuple[bytes, list[Header]]:
         raise BadMessage(f"a head has at most {_MOST_HEADERS} headers")
     headers = []
     for line in lines[1:]:
-        found = _HEADER.fullmatch(line)
-        if found is None:
+        header = _header(line)
+        if header is None:
             raise BadMessage("a header is not NAME: VALUE in one line")
-        name = found[1].lower()
-        if name not in _FRAMING and as_variable(name) in _FRAMING:
+        name = header[0].lower()
+        if len(name) in _FRAMING_SIZES and name not in _FRAMING and as_variable(name) in _FRAMING:
             raise BadMessage("a header is spelt so that some would take its length from it")
-        headers.append((found[1], found[2]))
+        headers.append(header)
     return lines[0], headers
+
+
+def _header(line: bytes) -> Header | None:
+    """Name and value, with nothing around either; None where that is not what ``line`` is."""
+    name, colon, value = line.partition(b":")
+    # In steps of which none looks at a byte twice: one expression for all would try each way to share out the blanks.
+    if not colon or not _NAME.fullmatch(name) or _NO_VALUE.search(value):
+        return None
+    return name, value.strip(b" \t")
 
 
 def as_variable(name: bytes) -> bytes:
@@ -247,24 +255,29 @@ class Body:
     def _take_chunks(self, data: bytes) -> tuple[bytes, bytes]:
         data, self._held = self._held + data, b""
         made = []
-        while data and not self.is_over:
+        at = 0
+        while at < len(data) and not self.is_over:
             if self._left:
-                piece, data = data[: self._left], data[self._left :]
+                piece = data[at : at + self._left]
+                at += len(piece)
                 self._left -= len(piece)
                 self._needs_end = not self._left
-                made.append(b"%x\r\n%s\r\n" % (len(piece), piece) if self.keeps_chunks else piece)
+                made.append(piece)
                 continue
-            at = data.find(b"\r\n", 0, _MOST_LINE)
-            if at < 0:
-                if len(data) >= _MOST_LINE or b"\n" in data:
+            end = data.find(b"\r\n", at, at + _MOST_LINE)
+            if end < 0:
+                self._held = data[at:]
+                if len(self._held) >= _MOST_LINE or b"\n" in self._held:
                     raise BadMessage("a line of a chunked body does not end")
-                self._held = data
                 break
-            line, data = data[: at + 2], data[at + 2 :]
+            line = data[at : end + 2]
+            at = end + 2
             self._take_line(line)
-        if self.is_over and self.keeps_chunks:
-            made.append(b"0\r\n\r\n")
-        return b"".join(made), data if self.is_over else b""
+        passed = b"".join(made)
+        if self.keeps_chunks:
+            last = b"0\r\n\r\n" if self.is_over else b""
+            passed = (b"%x\r\n%s\r\n%s" % (len(passed), passed, last)) if passed else last
+        return passed, data[at:] if self.is_over else b""
 
     def _take_line(self, line: bytes) -> None:
         if self._needs_end:
@@ -274,7 +287,7 @@ class Body:
         elif self._in_trailer:
             if line == b"\r\n":
                 self.is_over = True
-            elif not _HEADER.fullmatch(line[:-2]):
+            elif _header(line[:-2]) is None:
                 raise BadMessage("a trailer is not NAME: VALUE in one line")
         else:
             found = _CHUNK.fullmatch(line)
