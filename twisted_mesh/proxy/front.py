@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from pki.errors import Problem
+from pki.spiffe import TrustDomain
 from pki.svid.x509svid import spiffe_id_of
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
@@ -57,6 +58,8 @@ class Front:
     room: int
     """How many connections are carried at once."""
     log: Logger
+    trust_domain: TrustDomain | None = None
+    """Ours, whose CA is believed about DNS names."""
     port: Any = field(default=None, init=False)
     """Where callers come from; None before it is bound."""
     security: Security | None = field(default=None, init=False)
@@ -136,7 +139,7 @@ class Front:
         allow = self.judge.trust.allow
         if spiffe_id is None or not any(pattern.matches(spiffe_id) for pattern in allow):
             return None  # it is refused by these already
-        return self.listener.objection(leaf)
+        return self.listener.objection(leaf, self.trust_domain)
 
     # callers
 

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.errors import Malformed, Problem, discreet, printable
-from pki.spiffe import SpiffePattern
+from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.x509svid import spiffe_id_of
 from twisted_mesh.tls.hostname import hostname_problem
 
@@ -139,14 +139,18 @@ class Listener:
         """Who may be at the far side, as far as that is said by SPIFFE IDs."""
         return self.allow if self.serves else self.verify
 
-    def objection(self, leaf: x509.Certificate) -> Problem | None:
-        """Why whoever has proven to hold ``leaf`` may not be at the far side; None where it may."""
+    def objection(self, leaf: x509.Certificate, ours: TrustDomain | None) -> Problem | None:
+        """Why whoever has proven to hold ``leaf`` may not be at the far side; None where it may.
+
+        ``ours`` is the trust domain whose CA is believed about DNS names: another's may certify any.
+        """
         spiffe_id = spiffe_id_of(leaf)
         is_named = spiffe_id is not None and any(
             pattern.matches(spiffe_id) for pattern in self.patterns
         )
         if self.serves:
-            if is_named or _is_one_of(leaf, self.allow_dns):
+            is_ours = spiffe_id is not None and spiffe_id.trust_domain == ours
+            if is_named or (is_ours and _is_one_of(leaf, self.allow_dns)):
                 return None
             return self._problem(str(spiffe_id), "--allow", (*self.allow, *self.allow_dns))
         if not is_named:

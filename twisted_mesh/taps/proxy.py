@@ -118,7 +118,9 @@ class ProxyService(MeshService):
         self.addService(memories)
         rooms = _rooms(listeners)
         self.fronts = [
-            Front(listener, reactor, self.trust_store.judge, room, self.log)
+            Front(
+                listener, reactor, self.trust_store.judge, room, self.log, options["trust-domain"]
+            )
             for listener, room in zip(listeners, rooms, strict=True)
         ]
         self.report = Report(self.fronts)
