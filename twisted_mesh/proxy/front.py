@@ -72,6 +72,8 @@ class Front:
     _dialer: Dialer = field(init=False)
     _links: dict[Link, None] = field(factory=dict, init=False)
     """Those that are carried."""
+    _plain: set[Link] = field(factory=set, init=False)
+    """Those of them that have proven nothing, where others prove who they are."""
     _waiting: dict[Link, None] = field(factory=dict, init=False)
     """Those who wait for room, the first first."""
     _is_paused: bool = field(default=False, init=False)
@@ -155,14 +157,30 @@ class Front:
         if self.is_draining and not self.listener.serves:
             link.abort("drain")
             return
-        if len(self._links) < self.room:
+        if self._has_room(link):
             self._begin(link)
+        elif len(self._links) < self.room and len(self._waiting) >= self.room - self._plain_room:
+            link.abort("full")
         else:
             self._waiting[link] = None
-            self._pause()
+            if len(self._links) >= self.room:
+                self._pause()
+
+    def _has_room(self, link: Link) -> bool:
+        if len(self._links) >= self.room:
+            return False
+        is_known = link.peer is not None or not self.listener.serves
+        return is_known or len(self._plain) < self._plain_room
+
+    @property
+    def _plain_room(self) -> int:
+        """How many of a permissive listener's may be without proof: the others would never get in beside a crowd."""
+        return max(1, self.room * 3 // 4)
 
     def _begin(self, link: Link) -> None:
         self._links[link] = None
+        if link.peer is None and self.listener.serves:
+            self._plain.add(link)
         if len(self._links) >= self.room:
             self._pause()
         link.begin()
@@ -173,17 +191,18 @@ class Front:
         """See :class:`IFront`."""
         self._links.pop(link, None)
         self._waiting.pop(link, None)
+        self._plain.discard(link)
         if self._waiting or self._is_paused:
             # In a turn of its own: a begin that fails at once comes back here.
             self.reactor.callLater(0, self._let_in)
 
     def _let_in(self) -> None:
         """Those who wait, the first first, while there is room."""
-        while self._waiting and len(self._links) < self.room:
-            link = next(iter(self._waiting))
-            del self._waiting[link]
-            self._begin(link)
-        if self._is_paused and not self._waiting and len(self._links) < self.room:
+        for link in tuple(self._waiting):
+            if self._has_room(link):
+                del self._waiting[link]
+                self._begin(link)
+        if self._is_paused and len(self._links) < self.room:
             self._is_paused = False
             if self.port is not None and not self.is_draining:
                 self.port.resumeProducing()

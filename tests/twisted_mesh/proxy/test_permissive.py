@@ -108,6 +108,31 @@ def test_who_waits_for_room_or_for_words_is_not_let_in_once_it_is_strict(running
         assert found.shown("in")["plain_callers"] == {"127.0.0.1": 3}
 
 
+def test_callers_without_proof_leave_room_for_the_others(running: Mesh) -> None:
+    inside = "permissive = true\nmax-connections = 4"
+    with (
+        Backend() as backend,
+        pair(running, backend.target, inside=inside) as found,
+        ExitStack() as stack,
+    ):
+        first, *others = [stack.enter_context(plain(found)) for _ in range(3)]
+        for caller in (first, *others):
+            caller.sendall(b"hello")
+            assert caller.recv(5) == b"hello"
+        late = stack.enter_context(plain(found))
+        late.sendall(b"hello")
+        until(lambda: found.shown("in")["waiting"] == 1)
+        with found.call() as proven:
+            proven.sendall(b"hello")
+            assert proven.recv(5) == b"hello"
+        too_late = stack.enter_context(plain(found))
+        too_late.sendall(b"hello")
+        with pytest.raises(ConnectionResetError):
+            too_late.recv(5)
+        first.close()
+        assert late.recv(5) == b"hello"
+
+
 def hello() -> bytes:
     """What a client of TLS says first."""
     context = ssl.create_default_context()
