@@ -27,6 +27,9 @@ _UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 _BY_TLS, _WITH_CERTIFICATE = 0x01, 0x02
 _VERIFIED, _NOT_VERIFIED = 0, 1
 _PATH = 108
+#: Bytes of a common name that is passed on: four times what X.520 lets one have, in letters of any alphabet. All of the
+#: header has to fit in 64 KiB.
+_MOST_NAME = 256
 #: The checksum's value, which is at the end, is counted as zeros.
 _NO_SUM = bytes(4)
 
@@ -91,7 +94,8 @@ def _tlv(kind: int, value: bytes) -> bytes:
 
 def _common_name(leaf: x509.Certificate) -> list[bytes]:
     names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return [str(names[0].value).encode()] if len(names) == 1 else []
+    said = [str(name.value).encode() for name in names]
+    return said if len(said) == 1 and len(said[0]) <= _MOST_NAME else []
 
 
 def _signature_algorithm(leaf: x509.Certificate) -> bytes:

@@ -5,12 +5,17 @@ import socket
 import struct
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
+from tests.authorities import forge, mesh
 from tests.running import PATIENCE, Mesh, Running, free_port, until
 from tests.tools import require_tool
 from tests.twisted_mesh.proxy.backend import Backend
@@ -84,6 +89,28 @@ def test_addresses_of_a_unix_socket(name: bytes | None) -> None:
 def test_addresses_of_two_kinds_are_not_said() -> None:
     ends = IPv4Address("TCP", "127.0.0.1", 1), UNIXAddress(b"/run/b.sock")
     assert read(header(Caller(LISTENER, *ends)))[:2] == (0, b"")
+
+
+class Tls:
+    """An end of a connection that has agreed on something."""
+
+    get_protocol_version_name = staticmethod(lambda: "TLSv1.3")
+    get_cipher_name = staticmethod(lambda: "TLS_AES_256_GCM_SHA384")
+    get_alpn_proto_negotiated = staticmethod(lambda: b"")
+    get_servername = staticmethod(lambda: b"host.example")
+
+
+@pytest.mark.filterwarnings("ignore:Attribute's length")
+@pytest.mark.parametrize(("size", "is_said"), [(64, True), (257, False), (70_000, False)])
+def test_a_name_that_is_too_long_is_not_said(size: int, is_said: bool) -> None:
+    name = x509.NameAttribute(NameOID.COMMON_NAME, "x" * size, _validate=False)
+    leaf = forge(mesh().issuing, subject=x509.Name([name]))
+    peer: Any = SimpleNamespace(leaf=leaf, spiffe_id=ID)
+    tls: Any = Tls()
+    here = IPv4Address("TCP", "127.0.0.1", 1)
+    _, _, values, _ = read(header(Caller(LISTENER, here, here, peer, tls)))
+    assert values[SPIFFE_ID] == ID.encode()
+    assert (0x22 in values_of(values[0x20][5:])) is is_said
 
 
 def test_a_target_hears_who_has_called_before_all_else(running: Mesh) -> None:
