@@ -357,6 +357,8 @@ class MeshConnection(ApplicationSide):
             self.transport.loseConnection()
             if self._severed:
                 self._abort_after(SEVER_CLOSE_TIMEOUT)
+            elif self.turned_away is not None:
+                self._abort_after(CLOSE_TIMEOUT)
             elif self.connected:
                 until = self.factory.security.clock.seconds() + TAKING_TIMEOUT
                 self._await_goodbye(until, self._pace)

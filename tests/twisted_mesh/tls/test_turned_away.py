@@ -141,6 +141,20 @@ def test_one_that_asks_nothing_is_told_when_its_time_is_up() -> None:
     assert refusals(conversation.server) == ["not-authorized"]
 
 
+def test_whoever_talks_on_has_no_more_time_for_that() -> None:
+    conversation = called()
+    client = conversation.calling.made[0].transport
+    for second in range(4):
+        assert not conversation.server_wire.aborted, second
+        client.write(GET)
+        conversation.client.clock.advance(0)
+        # It is heard, and hears nothing: no goodbye either.
+        conversation.server_wire.protocol.dataReceived(conversation.client_wire.value())
+        conversation.client_wire.clear()
+        conversation.server.clock.advance(CLOSE_TIMEOUT / 4)
+    assert conversation.server_wire.aborted
+
+
 def test_an_upload_is_read_for_a_while_and_no_further() -> None:
     conversation = called()
     wire, client = conversation.client_wire, conversation.calling.made[0].transport
