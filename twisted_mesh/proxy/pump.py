@@ -96,6 +96,10 @@ class Side(protocol.Protocol):
     def begin(self) -> None:
         """Pass on what it has said, and what it says from now on."""
         self._is_held = False
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """What has come while nothing was passed on, and what comes from now on."""
         early, self._early = self._early, []
         for data in early:
             self._link.heard(self, data)
@@ -129,7 +133,8 @@ class Side(protocol.Protocol):
     def release(self) -> None:
         """Read on, and hand on what came meanwhile."""
         if self._is_held:
-            self.begin()
+            self._is_held = False
+            self._pass_on()
 
     def stopProducing(self) -> None:
         """The other side is gone, and says so by itself."""
