@@ -6,14 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.recipes.estate import DOCUMENTS, Estate, estate, is_open
+from tests.recipes.pages import need
 from tests.recipes.postgres import POSTGRES, as_postgres, become, needs_root, program
 from tests.recipes.sidecars import CUT_OFF, Open, Program, Reader, connection
-from tests.running import is_listening, until
+from tests.running import PATIENCE, is_listening, until
 from tests.tools import require_tool
 
 pytestmark = pytest.mark.recipes
@@ -93,6 +95,24 @@ def test_stunnel_on_the_other_side(made: Estate) -> None:
     serve = f"python -m http.server --bind 127.0.0.1 --directory {pages} {page.port('8080')}"
     http_server(page, serve)
     page.read()
+
+
+def test_grpc_goes_through_as_bytes(made: Estate) -> None:
+    need("grpc")
+    peer, where = Path(__file__).with_name("grpcio_peer.py"), made.home / "grpc.sock"
+    name = "spiffe://mesh.local/service/proxy"
+    serve = [sys.executable, str(peer), "serve", f"unix:{where}"]
+    with subprocess.Popen(serve, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"serving\n"
+        _, port = made.mesh.start_proxy("server", f"unix:{where}", "--allow", name)
+        _, door = made.mesh.start_proxy("client", f"localhost:{port}", "--verify", name)
+        with import_module("grpc").insecure_channel(f"127.0.0.1:{door}") as channel:
+            large = b"x" * 1_000_000
+            assert channel.unary_unary("/a.A/Echo")(large, timeout=PATIENCE) == large
+            talk = channel.stream_stream("/a.A/Talk")(iter([b"a", b"b"]), timeout=PATIENCE)
+            assert list(talk) == [b"A", b"B"]
+        server.communicate()
 
 
 def keep(config: Path) -> Program:
