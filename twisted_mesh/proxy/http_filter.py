@@ -5,7 +5,7 @@ gets 400, an answer 502, and the connection ends.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -13,6 +13,7 @@ from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.http.json import problem_body
 from twisted_mesh.http.request import no_longer_accepted
+from twisted_mesh.proxy.ending import ending
 from twisted_mesh.proxy.forwarded import identity_headers, is_ours
 from twisted_mesh.proxy.http_message import (
     MOST_HEAD,
@@ -68,6 +69,7 @@ class HttpFilter:
 
     caller: Caller
     _identity: tuple[Header, ...] = field(init=False)
+    _ends_soon: Callable[[], bool] = field(init=False)
     _from_caller: bytes = field(default=b"", init=False)
     _from_target: bytes = field(default=b"", init=False)
     _asking: Body | None = field(default=None, init=False)
@@ -89,6 +91,7 @@ class HttpFilter:
 
     def __attrs_post_init__(self) -> None:
         self._identity = identity_headers(self.caller)
+        self._ends_soon = ending(self.caller)
 
     # requests
 
@@ -252,6 +255,8 @@ class HttpFilter:
         framing = head.framing
         if framing.is_chunked and not asked.version:
             framing = Framing(None)  # which it takes up to the end of the connection
+        if self._ends_soon():
+            self._takes_no_more = True  # lest another be cut off in the middle
         # Behind this one the target says nothing more: what else was asked is not answered.
         is_end = head.is_last or (framing.length is None and not framing.is_chunked)
         is_one = len(self._waiting) == 1 and self._refusal is None

@@ -142,14 +142,16 @@ class Link:
     def facts(self) -> Caller:
         """What may be told of the caller."""
         transport = self.caller.transport
-        is_tls = isinstance(transport, MeshConnection)
+        where = (self._listener, self.address, transport.getHost())
+        if not isinstance(transport, MeshConnection):
+            return Caller(*where)
+        judge = transport.factory.security.judge
         return Caller(
-            self._listener,
-            self.address,
-            transport.getHost(),
-            transport.peer if is_tls else None,
-            transport.getHandle() if is_tls else None,
-            transport.objections if is_tls else tuple,
+            *where,
+            transport.peer,
+            transport.getHandle(),
+            transport.objections,
+            lambda: judge.now,
         )
 
     def _join(self, protocol: Any) -> None:

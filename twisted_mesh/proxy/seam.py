@@ -5,6 +5,7 @@ through as they come.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from attrs import frozen
@@ -31,6 +32,8 @@ class Caller:
     """OpenSSL's end, to be asked and never to read or write; None where it speaks no TLS."""
     objections: Callable[[], Sequence[Problem]] = tuple
     """Judges it again: every reason why it would not be let in now."""
+    now: Callable[[], datetime] | None = None
+    """The time of day that it is judged by; None where it is not."""
 
 
 @frozen

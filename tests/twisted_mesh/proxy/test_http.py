@@ -149,3 +149,21 @@ def test_who_stops_under_load_answers_all_that_was_asked(running: Mesh, told: st
         assert set(outcomes) <= {"told", "between two requests"}
         assert len(outcomes) == 16
         assert "cut off" not in carried.proxy.text
+
+
+@pytest.mark.slow
+def test_no_request_fails_over_rotations_of_both(running: Mesh, told: str) -> None:
+    # A connection lives as long as its certificates: the answer before that says that it is the last one.
+    seen: set[str] = set()
+    connections = 0
+    with pair(running, told, "--ttl", "6s", inside="http = true") as carried:
+        caller = http.client.HTTPConnection("127.0.0.1", carried.port, timeout=PATIENCE)
+        while len(seen) < 3:
+            connections += caller.sock is None
+            caller.request("GET", "/")
+            answer = caller.getresponse()
+            headers = dict(json.load(answer)["headers"])
+            seen.add(headers["X-Forwarded-Client-Cert"])
+            assert answer.status == 200
+        caller.close()
+    assert connections < 10

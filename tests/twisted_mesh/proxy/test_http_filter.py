@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
@@ -406,6 +408,22 @@ def test_who_stops_answers_what_was_asked_and_no_more() -> None:
     assert talk.to_target.count(b"GET") == 1
     talk.answer(OK)
     assert b"Connection: close" in talk.to_caller
+    assert talk.closed == "done"
+
+
+@pytest.mark.parametrize(("left", "soon"), [(3600, 60), (100, 10)])
+def test_before_the_certificates_end_a_connection_ends_with_an_answer(left: int, soon: int) -> None:
+    caller = proven()
+    assert caller.peer is not None
+    end = caller.peer.leaf.not_valid_after_utc
+    now = end - timedelta(seconds=left)
+    talk = Talk(evolve(caller, now=lambda: now))
+    now = end - timedelta(seconds=soon + 1)
+    talk.say(GET).answer(OK)
+    assert b"close" not in talk.to_caller
+    now = end - timedelta(seconds=soon)
+    talk.say(GET).answer(OK)
+    assert b"\r\nConnection: close\r\n" in talk.to_caller
     assert talk.closed == "done"
 
 
