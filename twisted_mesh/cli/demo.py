@@ -249,7 +249,7 @@ def _sidecar(demo: Demo, caller: str) -> tuple[subprocess.Popen[str], str]:
     demo.wait_for(program, r"GET /api/status")
     demo.wait_for(proxy, r"is carried to")
     stranger = "spiffe://mesh.local/service/stranger"
-    demo.run("mesh-client", *call, "--spiffe-id", stranger, expect=1, last=0)
+    demo.run("mesh-client", *call, "--spiffe-id", stranger, expect=1, last=1)
     demo.wait_for(proxy, r"refused: not-authorized")
     return proxy, port
 
