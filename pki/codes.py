@@ -449,6 +449,11 @@ class Code(StrEnum):
         "the server has no valid certificate now, and lets nobody in",
         "its log says why its CA gives it none",
     )
+    NO_WORKER = (
+        "no-worker",
+        "no worker of the service takes connections",
+        "its log says why they have ended; they are started again by themselves",
+    )
     INTERNAL = (
         "internal",
         "a bug here",

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 from prometheus_client import Counter
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
@@ -129,12 +129,29 @@ LEVELS = {
     "error": (LogLevel.error, LogLevel.error),
 }
 _least = [LEVELS["info"]]
+#: The number of this worker, where it is one: its lines go into its parent's log.
+_worker: list[int] = []
 
 
 def set_level(name: str) -> None:
     """Log from now on what is at least that important: a key of :data:`LEVELS`."""
     _least[:] = [LEVELS[name]]
     _style.cache_clear()
+
+
+def set_worker(number: int) -> None:
+    """Say on each line from now on which worker tells it."""
+    _worker[:] = [number]
+    _style.cache_clear()
+
+
+def pass_on(lines: str) -> None:
+    """Write lines that a worker has made, each with its end, as they are; as events, where the log is not ours."""
+    if writer := _writer():
+        writer.write(lines)
+        return
+    for line in lines.splitlines():
+        globalLogPublisher(_event(LogLevel.info, "{line}", event="worker-said", line=line))
 
 
 @frozen
@@ -154,7 +171,7 @@ def _style(level: Any, namespace: str) -> _Style | None:
     ours, twisteds = _least[0]
     if level < (ours if subsystem else twisteds):
         return None
-    prefix = f"[{(subsystem or 'twisted').upper()}] "
+    prefix = f"[{(subsystem or 'twisted').upper()}{''.join(f' {one}' for one in _worker)}] "
     if level >= LogLevel.error:
         prefix += "ERROR: "
     elif level >= LogLevel.warn:
@@ -237,6 +254,8 @@ class JsonObserver:
             "event": event.get("event", ""),
             "message": event_text(event).split("\n", 1)[0],
         }
+        for number in _worker:
+            line["worker"] = number
         if style.subsystem:
             for name, value in event.items():
                 if _is_fact(name):

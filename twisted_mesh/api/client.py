@@ -202,7 +202,7 @@ class CaClient:
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         """The CA's own bundle. Raises :class:`BadBundle` also where it has no root."""
-        content = await self._send("GET", "/api/v1/bundle")
+        content = await self.send("GET", "/api/v1/bundle")
         bundle = await self._read(content, partial(read_bundle, str(self.address), trust_domain))
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
@@ -221,21 +221,21 @@ class CaClient:
             path += f"&store={quote(store, safe='')}"
         if wait:
             path += f"&wait={wait}s"
-        content = await self._send("GET", path, wait=wait)
+        content = await self.send("GET", path, wait=wait)
         return await self._read(content, partial(read_news, str(self.address)))
 
     async def roots(self) -> tuple[x509.Certificate, ...]:
         """The roots of the CA's trust domain."""
-        return load_certificates(await self._send("GET", "/api/v1/ca"), "the CA's answer")
+        return load_certificates(await self.send("GET", "/api/v1/ca"), "the CA's answer")
 
     async def crls(self) -> PublishedCrls:
         """The CRLs of the root and of every issuing CA, as they came: nothing of them is checked."""
-        content = await self._send("GET", "/api/v1/crls")
+        content = await self.send("GET", "/api/v1/crls")
         return await self._read(content, partial(read_shape, str(self.address), PublishedCrls))
 
     async def ocsp(self, request: bytes) -> bytes:
         """The CA's answer to an OCSPRequest, as it came; both are DER."""
-        return await self._send("POST", "/api/v1/ocsp", request)
+        return await self.send("POST", "/api/v1/ocsp", request)
 
     async def ask(
         self,
@@ -252,7 +252,7 @@ class CaClient:
         It may take ``wait`` seconds longer than others, and its connection is kept for the next such question.
         Raises :class:`Malformed` for an answer that is no ``shape``.
         """
-        content = await self._send(method, path, body, more, wait=wait)
+        content = await self.send(method, path, body, more, wait=wait)
         return await self._read(content, partial(read_shape, str(self.address), shape))
 
     async def _read(self, content: bytes, read: Callable[[bytes], T]) -> T:
@@ -261,7 +261,7 @@ class CaClient:
             return read(content)
         return await self.defer(read, content)
 
-    async def _send(
+    async def send(
         self,
         method: str,
         path: str,
@@ -270,6 +270,7 @@ class CaClient:
         *,
         wait: int = 0,
     ) -> bytes:
+        """What one route answers, as it came. Raises :class:`PkiError`."""
         host = self.address.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         scheme = "https" if self.address.scheme == "https" else "http"

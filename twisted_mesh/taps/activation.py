@@ -65,6 +65,10 @@ class ActivatedPort:
             "TCP", *name
         )
 
+    def for_worker(self) -> socket.socket:
+        """The same socket, for one more process of ours that takes connections there. Raises :class:`OSError`."""
+        return self._socket.dup()
+
     def startListening(self) -> None:
         """Take connections. May be said again."""
         if self._port is None:

@@ -9,13 +9,15 @@ from twisted_mesh.state.directory import StateError, read_trusted
 _MAX_SIZE = 1024 * 1024
 
 
-def read_allowed(path: Path) -> tuple[SpiffePattern, ...]:
-    """The patterns, in order; what follows a ``#`` is a remark.
+def read_allowed(path: Path, data: bytes | None = None) -> tuple[SpiffePattern, ...]:
+    """The patterns, in order; what follows a ``#`` is a remark. ``data`` is what is in the file, where it was read.
 
     Raises :class:`StateError` with every line that is wrong, for a file without any, and for one that others may
     change.
     """
-    text = read_trusted(path, "--allow-file", _MAX_SIZE).decode("utf-8", "replace")
+    if data is None:
+        data = read_trusted(path, "--allow-file", _MAX_SIZE)
+    text = data.decode("utf-8", "replace")
     found, wrong = [], []
     for number, line in enumerate(text.splitlines(), 1):
         if word := line.partition("#")[0].strip():

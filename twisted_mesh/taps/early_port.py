@@ -6,6 +6,7 @@ ready is refused by the kernel, as everywhere where nobody serves: not let in an
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from twisted_mesh.tls.transport import accepted_by
 
 #: Connections that are taken in one turn of the reactor: half of those that may be leaving at once.
 _AT_ONCE = 32
+#: Whether sockets at one address each get a share of the callers, as Linux has it.
+_SHARES_OUT = sys.platform.startswith("linux")
 
 
 @implementer(IListeningPort)
@@ -56,6 +59,26 @@ class EarlyPort:
     def getHost(self) -> IAddress:
         """Where it is bound."""
         return self._address
+
+    def for_worker(self) -> socket.socket:
+        """A socket for one more process of ours that is to serve at this address. Raises :class:`OSError`.
+
+        Of TCP one of its own, so that the kernel shares callers out evenly. This one had the address for itself before
+        it lets others of its user in, and never listens: whoever asks for the address without SO_REUSEPORT, as all of
+        our services do first, is refused as ever.
+        """
+        if self._path or not _SHARES_OUT:
+            return self._socket.dup()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        member = _prepared(self._socket.family)
+        try:
+            for option in (socket.SO_REUSEPORT, socket.SO_REUSEADDR):
+                member.setsockopt(socket.SOL_SOCKET, option, 1)
+            member.bind(self._socket.getsockname())
+        except OSError:
+            member.close()
+            raise
+        return member
 
     def startListening(self) -> None:
         """Listen. Raises :class:`CannotListenError` where the address is another's by now. May be said again."""

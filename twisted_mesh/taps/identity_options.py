@@ -128,6 +128,8 @@ class IdentityOptions(ServiceOptions):
         self["key"] = key_algorithm(self["key"], "key")
         self["ttl"] = parse_lifetime(self["ttl"]) if self["ttl"] else None
         self["rotate-at"] = rotation_share(self["rotate-at"])
+        if self.seat is not None:
+            self["state-dir"] = self.seat.memory_dir(self["state-dir"])
         self["freshness"] = freshness(self["revocation-max-age"], self["on-stale"])
         self["revocation-sources"] = RevocationOptions.parse(
             self["crl"],
@@ -150,6 +152,8 @@ class IdentityOptions(ServiceOptions):
 
     def origin(self, reactor: IReactor, log: Logger) -> CaClient | IProvider:
         """Who gives the identity: the CA that is asked, or a Workload API. Raises :class:`PkiError`."""
+        if self.seat is not None and self["source"] is None:
+            return self.seat.client(reactor, log)
         if self["source"] is not None:
             provider: IProvider = self["source"].source(reactor, self["revocation-sources"], log)
             return provider

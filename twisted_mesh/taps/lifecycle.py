@@ -4,18 +4,20 @@ import atexit
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
 from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, execute, succeed
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from pki.errors import PkiError
 from twisted_mesh import monitoring, observe
+from twisted_mesh.http.status_site import Question
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime import garbage, meters
 from twisted_mesh.runtime.clock import steady
@@ -26,7 +28,8 @@ from twisted_mesh.runtime.service_manager import ServiceManager
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.taps.activation import ActivatedPort
 from twisted_mesh.taps.early_port import EarlyPort
-from twisted_mesh.taps.listening import result_of
+from twisted_mesh.taps.inherited_port import InheritedEndpoint
+from twisted_mesh.taps.listening import early_endpoint, result_of
 from twisted_mesh.taps.pid_file import PidFile
 from twisted_mesh.taps.reread import Reread, reread_all
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -63,6 +66,7 @@ class MeshService(MultiService, ABC):
         self.pid_file = PidFile(options.pidfile) if options.pidfile else None
         self._rereading: Deferred[None] | None = None
         self._starting: Deferred[None] | None = None
+        self.questions: Mapping[str, Question] = {}
         self.understand()
         self.signals = Signals(reactor, self.log, self._reread)
 
@@ -96,6 +100,8 @@ class MeshService(MultiService, ABC):
         globalLogPublisher.addObserver(self.descriptors)
         self.signals.install_first()
         self.reactor.callWhenRunning(self.signals.install)
+        if self.options.seat is not None:
+            self.options.seat.speak(self.reactor, self, self.log)
         starting = Deferred.fromCoroutine(self.start())
         if starting.called:
             self._refuse_failed(starting)
@@ -131,6 +137,8 @@ class MeshService(MultiService, ABC):
         await self.drain(self.options["drain"])
         await _settled(super().stopService())
         await self.close()
+        if self.options.seat is not None:
+            self.options.seat.leave()
         self._signs.stop()
         self._remove_pid_file()
         self.log.info("Stopped", event="stopped")
@@ -153,6 +161,8 @@ class MeshService(MultiService, ABC):
             await starting
             await self.run()
             self._manager.ready()
+            if self.options.seat is not None:
+                self.options.seat.listening()
             if self._manager.watchdog:
                 self._signs.start()
             garbage.as_usual(self.objects_between_looks)
@@ -228,6 +238,22 @@ class MeshService(MultiService, ABC):
             self._manager.ready()
 
         self._rereading = spawn(in_turn(), "rereading", self.log)
+
+    def take_up(self, texts: Mapping[str, bytes], level: str) -> None:
+        """As at SIGHUP, which the parent of this worker has heeded: its files hold that now."""
+        self.options.texts = texts
+        observe.set_level(level)
+        self._reread()
+
+    def stop_now(self, *, at_once: bool) -> None:
+        """As at SIGTERM, or at a second one: the parent of this worker has had it."""
+        self.signals.end(at_once=at_once)
+
+    def endpoint_at(self, text: str, default_interface: str = "") -> IStreamServerEndpoint:
+        """What :meth:`open` is to listen on: an address, or a worker's socket there. Raises :class:`StartError`."""
+        if self.options.seat is not None:
+            return InheritedEndpoint(self.reactor, self.options.seat.take_socket())
+        return early_endpoint(self.reactor, text, default_interface)
 
     def _say(self, sentence: str) -> None:
         """On the standard error that twistd took over for its log; and in the log, if that is elsewhere."""

@@ -8,7 +8,6 @@ from typing import cast
 
 from attrs import frozen
 from twisted.application.service import IService
-from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from pki.errors import Malformed
@@ -25,15 +24,17 @@ from twisted_mesh.monitoring import EndpointStatus
 from twisted_mesh.proxy.circle import circle
 from twisted_mesh.proxy.front import Front
 from twisted_mesh.proxy.greeting import GreetingEndpoint
-from twisted_mesh.proxy.listener import Listener, is_loopback
+from twisted_mesh.proxy.listener import Listener
 from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.meters import show
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.lifecycle import MeshService, service_of
-from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
+from twisted_mesh.taps.listener_rules import is_for_others, refuse_moved, usual_interface
+from twisted_mesh.taps.listening import listening_endpoint
 from twisted_mesh.taps.proxy_options import Options
+from twisted_mesh.taps.proxy_parent import ProxyParent
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, status_site
@@ -95,9 +96,7 @@ class ProxyService(MeshService):
             )
 
     def _endpoint(self, listener: Listener) -> IStreamServerEndpoint:
-        return early_endpoint(
-            self.reactor, listener.address, "" if listener.serves else "127.0.0.1"
-        )
+        return self.endpoint_at(listener.address, usual_interface(listener))
 
     async def start(self) -> None:
         """Build what gets and shows an identity, and bind every port. Raises :class:`PkiError`."""
@@ -134,6 +133,7 @@ class ProxyService(MeshService):
             self.report,
         )
         self.status.show()
+        self.questions = {**self.status.questions, "/status": self.report.page}
         show("proxy", self.report)
         for front, endpoint in zip(self.fronts, self.endpoints, strict=True):
             self._bind(front, endpoint)
@@ -141,8 +141,7 @@ class ProxyService(MeshService):
             raise StartError(problem)
         if self.status_endpoint is not None:
             clear_way(options["status"])
-            questions = {**self.status.questions, "/status": self.report.page}
-            health = status_site(questions, options["dns"], reactor, self.log)
+            health = status_site(self.questions, options["dns"], reactor, self.log)
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
@@ -150,7 +149,8 @@ class ProxyService(MeshService):
     def _bind(self, front: Front, endpoint: IStreamServerEndpoint) -> None:
         listener = front.listener
         what = f"the address {listener.address}"
-        clear_way(listener.address, "--listen")
+        if self.options.seat is None:
+            clear_way(listener.address, "--listen")
         timeout = listener.bounds.handshake
         if listener.serves:
             limit = ConnectionLimit(
@@ -172,13 +172,7 @@ class ProxyService(MeshService):
         front.secure(self.agent.security(serves=False, handshake_timeout=timeout))
         port = self.listening(endpoint.listen(front.callers), what)
         address = port.getHost()
-        is_here = isinstance(address, UNIXAddress) or is_loopback(getattr(address, "host", ""))
-        if not is_here and not listener.unsafe_listen:
-            raise StartError(
-                f"{what} can be reached from other machines, whose words would come in plaintext: listen on "
-                "127.0.0.1:PORT, [::1]:PORT or unix:PATH, or say --unsafe-listen (unsafe-listen = true in the file)"
-            )
-        if not is_here:
+        if is_for_others(listener, address):
             self.log.warn(
                 "Listener {listener} takes plaintext from other machines (--unsafe-listen): whoever reaches {address} "
                 "is carried to {target} as us",
@@ -285,22 +279,7 @@ class ProxyService(MeshService):
 
     async def _reread_listeners(self) -> str:
         listeners = self.options.read_listeners()
-        for old, new in zip((front.listener for front in self.fronts), listeners, strict=False):
-            for key in ("name", "mode", "address"):
-                if getattr(old, key) != getattr(new, key):
-                    raise Malformed(
-                        f"listener {old.name} has another {'listen' if key == 'address' else key} now: that counts "
-                        "from the next start only"
-                    )
-            if old.bounds.handshake != new.bounds.handshake:
-                raise Malformed(
-                    f"listener {old.name} has another handshake-timeout now: that counts from the next start only"
-                )
-        if len(listeners) != len(self.fronts):
-            raise Malformed(
-                f"there are {len(listeners)} listeners now, and {len(self.fronts)} run: more or fewer of them count "
-                "from the next start only"
-            )
+        refuse_moved([front.listener for front in self.fronts], listeners)
         if problem := self._circle(listeners):
             raise Malformed(problem)
         widest = self._widest(listeners)
@@ -367,4 +346,4 @@ def _spoken(address: object) -> str:
 
 def makeService(options: Options) -> IService:
     """What ``twistd mesh-proxy`` starts."""
-    return cast(IService, service_of(ProxyService, options))
+    return cast(IService, service_of(ProxyParent if options.has_workers else ProxyService, options))

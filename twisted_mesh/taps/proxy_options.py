@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import ClassVar
 
+from attrs import evolve
 from twisted.python import usage
 
 from pki.errors import Malformed
 from twisted_mesh.proxy.config import ListenerTable, listener_of, parse_config
 from twisted_mesh.proxy.listener import Listener
-from twisted_mesh.state.directory import read_trusted
 from twisted_mesh.taps.allow_file import read_allowed
-from twisted_mesh.taps.identity_options import IdentityOptions
+from twisted_mesh.taps.worker_options import WORKERS, WorkerOptions
 
-_LARGEST = 1024 * 1024
 #: What one listener is told by; a file has them as keys.
 _OF_LISTENER = (
     *("mode", "listen", "target", "allow-file"),
@@ -23,7 +22,7 @@ _REPEATED = ("allow", "allow-dns", "verify", "verify-dns")
 _FLAGS = ("allow-all", "http", "proxy-protocol", "permissive", "unsafe-listen", "unsafe-target")
 
 
-class Options(IdentityOptions):
+class Options(WorkerOptions):
     """Options of ``twistd mesh-proxy``."""
 
     program = "mesh-proxy"
@@ -39,6 +38,7 @@ class Options(IdentityOptions):
         "in and mutual TLS out (client). It gets its certificate from the CA, and renews it."
     )
     default_id = ("service", "proxy")
+    files = ("config", "allow-file")
     optParameters: ClassVar = [
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/proxy)"],
         [
@@ -67,6 +67,7 @@ class Options(IdentityOptions):
             None,
             "carried at once, others wait (default: what descriptors allow)",
         ],
+        WORKERS,
     ]
     optFlags: ClassVar = [
         ["allow-all", None, "every service of our trust domain may call"],
@@ -141,10 +142,10 @@ class Options(IdentityOptions):
     def read_listeners(self) -> tuple[Listener, ...]:
         """The listeners, as they are written now. Raises :class:`PkiError`."""
         if self["config"] is not None:
-            return parse_config(read_trusted(self["config"], "--config", _LARGEST), self["config"])
+            return tuple(map(self._shared, parse_config(self.text_of("config"), self["config"])))
         allow = list(self["allow"])
         if self["allow-file"] is not None:
-            allow += map(str, read_allowed(self["allow-file"]))
+            allow += map(str, read_allowed(self["allow-file"], self.text_of("allow-file")))
         if self["allow-all"]:
             if self["trust-domain"] is None:
                 raise Malformed("--allow-all means a trust domain: say which by --trust-domain")
@@ -169,7 +170,14 @@ class Options(IdentityOptions):
             close_timeout=self["close-timeout"],
             max_connections=_number(self["max-connections"]),
         )
-        return (listener_of(table, lambda key: f"--{key}"),)
+        return (self._shared(listener_of(table, lambda key: f"--{key}")),)
+
+    def _shared(self, listener: Listener) -> Listener:
+        """With this process' part of the connections that there may be."""
+        most = listener.bounds.connections
+        if most is None:
+            return listener
+        return evolve(listener, bounds=evolve(listener.bounds, connections=self.share(most)))
 
 
 def _number(text: str | None) -> int | None:

@@ -1,5 +1,6 @@
 """``twistd mesh-server``: a service that proves who it is and serves who proves the same."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from twisted.application.service import IService
@@ -15,11 +16,12 @@ from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.monitoring import EndpointStatus
 from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.server import site
 from twisted_mesh.state.memory import Memories
-from twisted_mesh.taps.allow_file import read_allowed
 from twisted_mesh.taps.lifecycle import MeshService, service_of
-from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
+from twisted_mesh.taps.listening import listening_endpoint
+from twisted_mesh.taps.parent import ParentService
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.service_options import StartError
@@ -37,7 +39,7 @@ class ServerService(MeshService):
     def understand(self) -> None:
         """The endpoints, and the CA that is asked. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
-        self.endpoint = early_endpoint(reactor, options["listen"])
+        self.listens_on = self.endpoint_at(options["listen"])
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
@@ -47,8 +49,7 @@ class ServerService(MeshService):
         """Build what gets and shows an identity, and bind the ports. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
         allow = tuple(options["allow"])
-        if options["allow-file"] is not None:
-            allow += read_allowed(options["allow-file"])
+        allow += options.read_allow_file()
         if not allow and options["trust-domain"] is None:
             raise StartError(
                 "with --source say who may connect: --allow spiffe://TD/**, or --trust-domain TD for everybody of that"
@@ -83,7 +84,10 @@ class ServerService(MeshService):
         self.addService(memories)
         self.status = EndpointStatus(self.manager, self.descriptors, memories)
         self.status.show()
+        self.questions = self.status.questions
         self.site = site(reactor)
+        if options.seat is not None:
+            self.signals.hurry(self._hurry)
         security = self.agent.security(
             serves=True,
             connection_limit=ConnectionLimit(
@@ -93,11 +97,12 @@ class ServerService(MeshService):
             explain=HttpRefusal,
         )
         self.port = self.listening(
-            endpoints.listen(self.endpoint, self.site, security), f"the address {options['listen']}"
+            endpoints.listen(self.listens_on, self.site, security),
+            f"the address {options['listen']}",
         )
         if self.status_endpoint is not None:
             clear_way(options["status"])
-            health = status_site(self.status.questions, options["dns"], reactor, self.log)
+            health = status_site(self.questions, options["dns"], reactor, self.log)
             self.listening(
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
@@ -144,7 +149,7 @@ class ServerService(MeshService):
 
     async def _reread_allowed(self) -> str:
         before = set(self.trust_store.trust.allow)
-        patterns = (*self.options["allow"], *read_allowed(self.options["allow-file"]))
+        patterns = (*self.options["allow"], *self.options.read_allow_file())
         self.trust_store.allow(patterns)
         return difference(map(str, before), map(str, patterns))
 
@@ -161,6 +166,10 @@ class ServerService(MeshService):
         self.agent.close()
         self.agent.witness.remember()
 
+    def _hurry(self) -> None:
+        """The parent of this worker was told to stop once more."""
+        _ = spawn(self.drain(0), "stopping", self.log)
+
     async def drain(self, seconds: float) -> None:
         """Let requests finish within so many seconds."""
         late = await self.site.drain(seconds)
@@ -168,6 +177,23 @@ class ServerService(MeshService):
             self.cut_off(late, seconds)
 
 
+class ServerParent(ParentService):
+    """Supervises workers that are servers."""
+
+    options: Options
+
+    def addresses(self) -> Sequence[tuple[str, str]]:
+        """See :class:`ParentService`."""
+        return [(self.options["listen"], "")]
+
+    def read_rules(self) -> str:
+        """See :class:`ParentService`."""
+        _ = self.options.read_allow_file()
+        return ""
+
+
 def makeService(options: Options) -> IService:
     """What ``twistd mesh-server`` starts."""
-    return cast(IService, service_of(ServerService, options))
+    return cast(
+        IService, service_of(ServerParent if options.has_workers else ServerService, options)
+    )

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from pki.spiffe import SpiffePattern
+from twisted_mesh.taps.allow_file import read_allowed
 from twisted_mesh.taps.ca_options import max_connections
-from twisted_mesh.taps.identity_options import IdentityOptions
+from twisted_mesh.taps.worker_options import WORKERS, WorkerOptions
 
 
-class Options(IdentityOptions):
+class Options(WorkerOptions):
     """Options of ``twistd mesh-server``."""
 
     program = "mesh-server"
     synopsis = "[options]\n\nExample: twistd -n mesh-server --listen 9443 --allow spiffe://mesh.local/service/payment-worker"
     longdesc = "An mTLS service: it gets its certificate from the CA, renews it, and serves proven callers only."
     default_id = ("service", "api-server")
+    files = ("allow-file",)
     optParameters: ClassVar = [
         [
             "spiffe-id",
@@ -24,6 +26,7 @@ class Options(IdentityOptions):
         ],
         ["allow-file", None, None, "a file of more of --allow, one a line, read again at SIGHUP"],
         ["listen", None, "9443", "9443, host:9443, or a Twisted endpoint string"],
+        WORKERS,
         ["max-connections", None, None, "open connections (default: what the system allows)"],
     ]
 
@@ -39,4 +42,14 @@ class Options(IdentityOptions):
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
         self["allow-file"] = Path(self["allow-file"]) if self["allow-file"] else None
-        self["max-connections"] = max_connections(self["max-connections"])
+        most = self["max-connections"] = max_connections(self["max-connections"])
+        if most is not None:
+            # Of each worker's part too: it is refused before there are any.
+            _ = max_connections(str(most // self["workers"]))
+            self["max-connections"] = self.share(most)
+
+    def read_allow_file(self) -> tuple[SpiffePattern, ...]:
+        """Who is named in ``--allow-file``, as it is now; nobody without it. Raises :class:`PkiError`."""
+        if self["allow-file"] is None:
+            return ()
+        return read_allowed(self["allow-file"], self.text_of("allow-file"))

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.python import usage
 
@@ -13,12 +15,17 @@ from pki.validity import parse_duration
 from twisted_mesh import observe
 from twisted_mesh.cli.stdout import OutputLost, not_written, put
 from twisted_mesh.runtime.open_files import hold_the_standard_ones, too_few
+from twisted_mesh.state.directory import read_trusted
 from twisted_mesh.state.environment import default_state_dir, refuse_tilde, refuse_tildes
 from twisted_mesh.taps.log_level import LevelOption
+
+if TYPE_CHECKING:
+    from twisted_mesh.workers.seat import Seat
 
 #: The reactor's, the store's, the doors', and some callers'.
 LEAST_OPEN_FILES = 32
 _LOG_FORMATS = ("text", "json")
+_LARGEST_TEXT = 1024 * 1024
 _DEFAULT_PIDFILE = "twistd.pid"
 
 
@@ -32,6 +39,16 @@ class ServiceOptions(usage.Options):
     """Options of every service, and errors in one sentence."""
 
     program: str
+    words: tuple[str, ...] = ()
+    """The options as they were written."""
+    came_from: str | None = None
+    """The directory that relative paths are meant from; None where it is gone."""
+    seat: "Seat | None" = None
+    """Of a worker; None where this is the whole service."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Options that name a file of rules, which is read again at SIGHUP."""
+    texts: Mapping[str, bytes] | None = None
+    """By option, what these hold, where a parent has read them for all its workers; None where they are read here."""
     pidfile = ""
     """The file that is to have our PID; empty where there is none."""
     optParameters: ClassVar = [
@@ -58,6 +75,9 @@ class ServiceOptions(usage.Options):
         os.umask(os.umask(0o077) & 0o077)
         if lack := too_few(LEAST_OPEN_FILES):
             raise SystemExit(f"{self.program}: {lack}")
+        self.words = tuple(sys.argv[1:] if options is None else options)
+        with suppress(FileNotFoundError):
+            self.came_from = os.getcwd()
         try:
             refuse_tildes(sys.argv[1:] if options is None else options)
             super().parseOptions(options)
@@ -67,6 +87,20 @@ class ServiceOptions(usage.Options):
             ) from None
         except PkiError as error:
             raise SystemExit(f"{self.program}: {error}") from None
+
+    def read_texts(self) -> Mapping[str, bytes]:
+        """What the files of rules hold now. Raises :class:`PkiError`."""
+        return {
+            name: read_trusted(Path(self[name]), f"--{name}", _LARGEST_TEXT)
+            for name in self.files
+            if self[name]
+        }
+
+    def text_of(self, option: str) -> bytes:
+        """What the file of ``option`` holds: for a worker, as its parent last read it. Raises :class:`PkiError`."""
+        if self.texts is not None:
+            return self.texts[option]
+        return read_trusted(Path(self[option]), f"--{option}", _LARGEST_TEXT)
 
     opt_h = usage.Options.opt_help
 

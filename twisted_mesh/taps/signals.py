@@ -77,6 +77,14 @@ class Signals:
         """It stops, by whatever cause: no signal begins that anew."""
         self.is_stopping = True
 
+    def end(self, *, at_once: bool) -> None:
+        """What a signal that stops does, or with ``at_once`` a second one: said by whoever supervises this process."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.reactor.callWhenRunning(self.reactor.stop)
+        elif at_once and self._at_once is not None:
+            self._at_once()
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_stopping and number == signal.SIGINT:
             os._exit(130)  # a second Ctrl-C means it
