@@ -1,4 +1,4 @@
-"""Sockets that a worker has of its parent: bound, and not listened on before there is somebody to serve."""
+"""Sockets that a worker has of its parent: at most bound, where that can be, before there is somebody to serve."""
 
 import socket
 from typing import Any
@@ -6,7 +6,12 @@ from typing import Any
 from attrs import define
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from zope.interface import implementer
 
 from twisted_mesh.taps.activation import ActivatedPort
@@ -36,6 +41,26 @@ class InheritedEndpoint:
         ):
             return EarlyPort(self.reactor, factory, given, _BACKLOG)
         return SharedPort(self.reactor, factory, given)
+
+
+@define(eq=False)
+class HeldPort:
+    """A parent's port at a unix socket, with its lock: it listens, and takes no connections itself."""
+
+    _port: Any
+
+    def __attrs_post_init__(self) -> None:
+        self._port.pauseProducing()
+
+    def getHost(self) -> IAddress:
+        """Where it listens."""
+        address: IAddress = self._port.getHost()
+        return address
+
+    def for_worker(self) -> socket.socket:
+        """The same socket, for one more worker. Raises :class:`OSError`."""
+        duplicate: socket.socket = self._port.socket.dup()
+        return duplicate
 
 
 class SharedPort(ActivatedPort):

@@ -11,12 +11,17 @@ import msgspec
 from attrs import evolve
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+)
 from twisted.internet.error import TimeoutError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 
 from pki.codes import Code
-from pki.errors import Problem
+from pki.errors import Problem, discreet
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.http.status_site import LIVENESS, Page
@@ -25,8 +30,9 @@ from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.meters import Reading, Readings, show
 from twisted_mesh.state.memory import Memories, reading_of
-from twisted_mesh.taps.activation import ActivatedPort
+from twisted_mesh.taps.activation import ActivatedEndpoint, ActivatedPort
 from twisted_mesh.taps.early_port import EarlyPort
+from twisted_mesh.taps.inherited_port import HeldPort
 from twisted_mesh.taps.lifecycle import MeshService
 from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
 from twisted_mesh.taps.reread import Reread
@@ -38,6 +44,9 @@ from twisted_mesh.workers.messages import Answered, Asked, Assignment, Told
 from twisted_mesh.workers.relay import Relay
 from twisted_mesh.workers.supervisor import Supervisor, Worker, WorkerFailed
 
+#: Endpoints whose sockets can be handed on.
+_SHARED = (TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, ActivatedEndpoint)
+SharedOut = EarlyPort | ActivatedPort | HeldPort
 #: What Prometheus reads of the workers beside their own figures.
 _OF_WORKERS: tuple[Reading[Supervisor], ...] = (
     Reading("mesh_workers", "Workers that there should be.", lambda s: s.count),
@@ -68,7 +77,7 @@ class ParentService(MeshService):
     def addresses(self) -> Sequence[tuple[str, str]]:
         """Where it listens, and which interface a port alone means, in the order in which workers take them."""
 
-    def bound(self, ports: Sequence[IListeningPort]) -> None:
+    def bound(self, ports: Sequence[SharedOut]) -> None:
         """The addresses are ours. Raises :class:`StartError` where they may not be listened on."""
 
     @abstractmethod
@@ -85,12 +94,22 @@ class ParentService(MeshService):
     def understand(self) -> None:
         """The addresses, and who is asked for a certificate. Raises :class:`PkiError`."""
         options, reactor = self.options, self.reactor
-        self.endpoints = [early_endpoint(reactor, *address) for address in self.addresses()]
+        self.endpoints = [self._endpoint(*address) for address in self.addresses()]
         self.status_endpoint = None
         if options["status"]:
             self.status_endpoint = listening_endpoint(reactor, options["status"], "127.0.0.1")
         # A Workload API looks at each process that asks, and gives it a key: there is nothing to relay.
         self.client = options.origin(reactor, self.log) if options["source"] is None else None
+
+    def _endpoint(self, address: str, interface: str) -> IStreamServerEndpoint:
+        endpoint = early_endpoint(self.reactor, address, interface)
+        # What another wraps, or what makes more of a connection than it is, would be passed by.
+        if not isinstance(endpoint, _SHARED):
+            raise StartError(
+                f"the address {discreet(address, 80)} is one that a single process listens on: with --workers write "
+                "HOST:PORT, unix:PATH or systemd:NAME, or leave --workers out"
+            )
+        return endpoint
 
     async def start(self) -> None:
         """Bind every address, and build what vouches for the workers. Raises :class:`PkiError`."""
@@ -138,16 +157,12 @@ class ParentService(MeshService):
                 self.status_endpoint.listen(health), f"the status address {options['status']}"
             )
 
-    def _bind(self, endpoint: Any, address: str) -> EarlyPort | ActivatedPort:
-        what = f"the address {address}"
+    def _bind(self, endpoint: IStreamServerEndpoint, address: str) -> SharedOut:
         clear_way(address, "--listen")
-        port = self.listening(endpoint.listen(Factory()), what)
-        if not isinstance(port, EarlyPort | ActivatedPort):
-            raise StartError(
-                f"{what} is one that a single process listens on: with --workers write HOST:PORT, unix:PATH or "
-                "systemd:NAME, or leave --workers out"
-            )
-        return port
+        port = self.listening(endpoint.listen(Factory()), f"the address {address}")
+        if isinstance(port, EarlyPort | ActivatedPort):
+            return port
+        return HeldPort(port)
 
     async def run(self) -> None:
         """Get the certificate that vouches for the workers, and have all of them serve."""

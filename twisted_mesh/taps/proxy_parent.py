@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IListeningPort
-
 from twisted_mesh.proxy.listener import Listener
 from twisted_mesh.taps.listener_rules import is_for_others, refuse_moved, usual_interface
-from twisted_mesh.taps.parent import ParentService
+from twisted_mesh.taps.parent import ParentService, SharedOut
 from twisted_mesh.taps.proxy_options import Options
 from twisted_mesh.taps.reread import difference
 from twisted_mesh.workers.figures import merged_listeners
@@ -22,7 +20,7 @@ class ProxyParent(ParentService):
         """See :class:`ParentService`."""
         return [(one.address, usual_interface(one)) for one in self.options["listeners"]]
 
-    def bound(self, ports: Sequence[IListeningPort]) -> None:
+    def bound(self, ports: Sequence[SharedOut]) -> None:
         """See :class:`ParentService`."""
         for listener, port in zip(self.options["listeners"], ports, strict=True):
             if not listener.serves:
