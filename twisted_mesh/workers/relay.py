@@ -4,8 +4,9 @@ It may be an administrator there, by its user or its certificate. Whatever that 
 through it: a question that is not one of these few is refused here.
 """
 
+import re
 from collections.abc import Awaitable
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from attrs import define, field
 
@@ -29,6 +30,7 @@ _PLAIN = frozenset((("GET", "/api/v1/bundle"), ("GET", "/api/v1/crls")))
 _TRUST = ("GET", "/api/v1/trust")
 _OCSP = ("POST", "/api/v1/ocsp")
 _CONNECTIONS = ("POST", "/api/v1/connections")
+_QUERY = re.compile(r"[A-Za-z0-9._~%&=+-]{1,500}", re.ASCII)
 _OF_TRUST = frozenset(("after", "log", "store", "wait"))
 
 
@@ -84,18 +86,18 @@ class Relay:
 
     def _ask(self, asked: Asked) -> Awaitable[bytes]:
         """Raises :class:`PkiError` for what is not asked for a worker."""
-        url = urlsplit(asked.path)
-        route = (asked.method, url.path)
-        if not (url.scheme or url.netloc or url.fragment) and 0 <= asked.wait <= _LONGEST_WAIT:
-            if route == _SIGN and not url.query:
+        path, question, query = asked.path.partition("?")
+        route = (asked.method, path)
+        if 0 <= asked.wait <= _LONGEST_WAIT:
+            if route == _SIGN and not question:
                 return self._sign(asked)
-            if route in _PLAIN and not url.query and asked.body is None:
+            if route in _PLAIN and not question and asked.body is None:
                 return self.client.send(asked.method, asked.path)
-            if route == _TRUST and asked.body is None and _is_of_trust(url.query):
+            if route == _TRUST and asked.body is None and _is_of_trust(query):
                 return self.client.send(asked.method, asked.path, wait=asked.wait)
-            if route == _OCSP and not url.query and asked.body:
+            if route == _OCSP and not question and asked.body:
                 return self.client.send(asked.method, asked.path, asked.body)
-            if route == _CONNECTIONS and not url.query:
+            if route == _CONNECTIONS and not question:
                 report = parse_json(asked.body or b"", ConnectionsReport)
                 return self.client.send(asked.method, asked.path, report)
         raise NotRelayed(
@@ -124,6 +126,8 @@ class Relay:
 
 
 def _is_of_trust(query: str) -> bool:
+    if not _QUERY.fullmatch(query):
+        return False
     try:
         pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
     except ValueError:
