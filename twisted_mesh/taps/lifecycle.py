@@ -241,7 +241,7 @@ class MeshService(MultiService, ABC):
 
     def take_up(self, texts: Mapping[str, bytes], level: str) -> None:
         """As at SIGHUP, which the parent of this worker has heeded: its files hold that now."""
-        self.options.texts = texts
+        _ = self.options.take_texts(texts)
         observe.set_level(level)
         self._reread()
 

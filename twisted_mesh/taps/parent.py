@@ -269,14 +269,15 @@ class ParentService(MeshService):
 
     async def _reread_rules(self) -> str:
         options = self.options
-        before, options.texts = options.texts, options.read_texts()
+        texts = options.read_texts()
+        before = options.take_texts(texts)
         try:
             changed = self.read_rules()
         except BaseException:
-            options.texts = before
+            _ = options.take_texts(before)
             raise
         if self.supervisor is not None:
-            self.supervisor.reread(options.texts, options["log-level"].level)
+            self.supervisor.reread(texts, options["log-level"].level)
         return changed
 
     def _hurry(self) -> None:

@@ -88,6 +88,15 @@ class ServiceOptions(usage.Options):
         except PkiError as error:
             raise SystemExit(f"{self.program}: {error}") from None
 
+    def sit_at(self, seat: "Seat") -> None:
+        """Be the options of that worker: said before they are parsed."""
+        self.seat, self.texts = seat, seat.assignment.texts
+
+    def take_texts(self, texts: Mapping[str, bytes] | None) -> Mapping[str, bytes] | None:
+        """Have the files of rules hold that from now on; what they held before."""
+        before, self.texts = self.texts, texts
+        return before
+
     def read_texts(self) -> Mapping[str, bytes]:
         """What the files of rules hold now. Raises :class:`PkiError`."""
         return {

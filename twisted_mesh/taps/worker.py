@@ -80,8 +80,7 @@ def main() -> int:
         one.set_inheritable(False)
     module = namedAny(_SERVICES[assignment.program])
     options = module.Options()
-    options.seat = Seat(assignment, channel, sockets, _parent_is_gone)
-    options.texts = assignment.texts
+    options.sit_at(Seat(assignment, channel, sockets, _parent_is_gone))
     options.parseOptions(assignment.words)
     observe.set_level(options["log-level"].level)
     observe.set_worker(assignment.number)

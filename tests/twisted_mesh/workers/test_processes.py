@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.running import PATIENCE, Mesh, NeverSaid, until
 from tests.twisted_mesh.proxy.backend import Backend, digest
@@ -270,3 +273,47 @@ def test_the_service_manager_hears_of_the_parent_alone(running: Mesh, tmp_path: 
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
+
+
+def memory_of(pid: int) -> bytes:
+    """All that a process can write to."""
+    found = bytearray()
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            span, rights = line.split()[:2]
+            if not rights.startswith("rw") or "[vvar" in line:
+                continue
+            start, end = (int(part, 16) for part in span.split("-"))
+            memory.seek(start)
+            with suppress(OSError):
+                found += memory.read(end - start)
+    return bytes(found)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux'")
+def test_the_parents_key_is_in_no_worker_and_its_token_too(running: Mesh, tmp_path: Path) -> None:
+    name = "spiffe://mesh.local/service/api-server"
+    token = json.loads(
+        running.ctl("token", "create", "--spiffe-id", name, "--format", "json").stdout
+    )["token"]
+    over_tls = ("--ca-url", f"https://localhost:{running.ca_port}")
+    over_tls += ("--ca-fingerprint", running.fingerprint, "--join-token", token)
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    with served(running, *over_tls, "--state-dir", str(state)) as found:
+        (kept,) = (state / "identity").glob("*/svid_key.pem")
+        pem = kept.read_bytes()
+        key = load_pem_private_key(pem, None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        scalar = key.private_numbers().private_value.to_bytes(32, "big")
+        forms = (scalar, scalar[::-1], pem.splitlines()[1])
+        with suppress(PermissionError):
+            mine = memory_of(found.server.process.pid)
+            assert any(form in mine for form in forms)
+        for pid in found.pids():
+            theirs = memory_of(pid)
+            assert b"Assignment" in theirs
+            assert not any(form in theirs for form in forms)
+            assert token.encode() not in theirs
+            for written in ("cmdline", "environ"):
+                assert token.encode() not in Path(f"/proc/{pid}/{written}").read_bytes()
