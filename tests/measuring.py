@@ -9,7 +9,7 @@ from twisted_mesh.proxy.report import Report
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.meters import Reading
 from twisted_mesh.state.memory import reading_of
-from twisted_mesh.taps import workload_socket
+from twisted_mesh.taps import parent, workload_socket
 from twisted_mesh.workload import meters as workload_meters
 
 _LOOKED_UP: tuple[Reading[object], ...] = (
@@ -18,6 +18,7 @@ _LOOKED_UP: tuple[Reading[object], ...] = (
     monitoring.EVENTS,  # type: ignore[list-item]
     *keeper.READINGS,  # type: ignore[arg-type]
     *workload_socket.READINGS,  # type: ignore[arg-type]
+    *parent.OF_WORKERS,  # type: ignore[arg-type]
     reading_of([]),
 )
 MEASURED = {reading.name for reading in _LOOKED_UP} | {

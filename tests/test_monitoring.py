@@ -182,7 +182,7 @@ def test_the_metrics_are_those_that_there_are_and_the_cas_are_in_the_ca_alone(
     of_both = {
         name
         for name in MEASURED
-        if not name.startswith(("mesh_ca_", "mesh_files_", "mesh_proxy_", "mesh_workload_"))
+        if not name.startswith(("mesh_ca_", "mesh_files_", "mesh_proxy_", "mesh_work"))
     }
     assert ours(ca) == of_both | {name for name in MEASURED if name.startswith("mesh_ca_")}
     assert ours(server) == of_both
@@ -292,6 +292,7 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
         ("mesh_events_total", {"instance": "server", "event": "log-contradicts"}, 1)
     ],
     "MeshNoDescriptors": [("mesh_events_total", {"instance": "ca", "event": "no-descriptors"}, 1)],
+    "MeshWorkerDied": [("mesh_events_total", {"instance": "server", "event": "worker-died"}, 1)],
     "MeshLogLinesLost": [("mesh_log_lines_lost_total", {"instance": "server"}, 1)],
     "MeshRereadFailed": [("mesh_events_total", {"instance": "ca", "event": "reread-failed"}, 1)],
     "MeshDoorOpen": [("mesh_events_total", {"instance": "ca", "event": "insecure-http"}, 1)],

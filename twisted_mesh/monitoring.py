@@ -33,6 +33,8 @@ WORTH_AN_ALARM = (
     "renewal-failed",
     "own-certificate-revoked",
     "no-descriptors",
+    "worker-died",
+    "worker-silent",
     "reread-failed",
     "refusals-untold",
     "intent-written-off",

@@ -48,7 +48,7 @@ from twisted_mesh.workers.supervisor import Supervisor, Worker, WorkerFailed
 _SHARED = (TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, ActivatedEndpoint)
 SharedOut = EarlyPort | ActivatedPort | HeldPort
 #: What Prometheus reads of the workers beside their own figures.
-_OF_WORKERS: tuple[Reading[Supervisor], ...] = (
+OF_WORKERS: tuple[Reading[Supervisor], ...] = (
     Reading("mesh_workers", "Workers that there should be.", lambda s: s.count),
     Reading(
         "mesh_workers_listening",
@@ -143,7 +143,7 @@ class ParentService(MeshService):
             self.log,
             options.came_from,
         )
-        show("workers", Readings(self.supervisor, _OF_WORKERS))
+        show("workers", Readings(self.supervisor, OF_WORKERS))
         self.questions = {
             "/livez": LIVENESS,
             "/readyz": self._readiness,
@@ -243,6 +243,13 @@ class ParentService(MeshService):
             if told.body != b"{}"
         ]
         told = merged_readiness(pages, self.options["workers"])
+        if self.agent is not None and (problem := self.agent.manager.last_problem) is not None:
+            own = {
+                "name": PARENT,
+                "detail": str(problem),
+                "remedy": "its log says when it tries again",
+            }
+            told["degraded"] = [*told.get("degraded", ()), own]
         is_ready = told["status"] == "ready"
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Page(msgspec.json.encode(told), status)
