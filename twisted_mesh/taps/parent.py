@@ -41,8 +41,9 @@ from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.taps.worker_options import WorkerOptions
 from twisted_mesh.workers.figures import PARENT, merged_metrics, merged_readiness
 from twisted_mesh.workers.messages import Answered, Asked, Assignment, Told
+from twisted_mesh.workers.process import Worker, WorkerFailed
 from twisted_mesh.workers.relay import Relay
-from twisted_mesh.workers.supervisor import Supervisor, Worker, WorkerFailed
+from twisted_mesh.workers.supervisor import Supervisor
 
 #: Endpoints whose sockets can be handed on.
 _SHARED = (TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, ActivatedEndpoint)

@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.workers import supervisor as supervisor_module
+from twisted_mesh.workers import process as process_module
 from twisted_mesh.workers.channel import Frames, framed
 from twisted_mesh.workers.messages import (
     CHANNEL,
@@ -26,15 +26,13 @@ from twisted_mesh.workers.messages import (
     Listening,
     Told,
 )
+from twisted_mesh.workers.process import SETTLED, STARTING, WorkerFailed
 from twisted_mesh.workers.supervisor import (
     FIRST_PAUSE,
     GRACE,
     LONGEST_PAUSE,
-    SETTLED,
     SILENT,
-    STARTING,
     Supervisor,
-    WorkerFailed,
 )
 
 KILLED = ProcessTerminated(None, 9, 9)
@@ -127,7 +125,7 @@ class Rig:
 def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
     found = Rig()
-    monkeypatch.setattr(supervisor_module.os, "kill", lambda pid, number: found.killed.append(pid))
+    monkeypatch.setattr(process_module.os, "kill", lambda pid, number: found.killed.append(pid))
     return found
 
 
@@ -267,3 +265,30 @@ def test_whole_lines_of_a_log_are_passed_on(rig: Rig) -> None:
     output.outReceived(b"one\ntw")
     output.outReceived(b"o\nthree\n")
     assert rig.lines == ["one\n", "two\nthree\n"]
+
+
+def test_a_line_without_an_end_is_passed_on_in_pieces_and_at_the_end(rig: Rig) -> None:
+    output = rig.serve().reactor.spawned[0].output
+    for _ in range(3):
+        output.outReceived(b"x" * 500_000)
+    assert [len(line) for line in rig.lines] == [1_500_001]
+    output.outReceived(b"last")
+    rig.reactor.spawned[0].end()
+    assert rig.lines[-1] == "last\n"
+
+
+def test_one_whose_channel_cannot_be_had_is_nobodys(rig: Rig) -> None:
+    rig.serve()
+
+    def refuse(*told: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    usual = rig.reactor.adoptStreamConnection
+    rig.reactor.adoptStreamConnection = refuse  # type: ignore[method-assign]
+    rig.reactor.spawned[0].end()
+    rig.reactor.advance(FIRST_PAUSE)
+    rig.reactor.adoptStreamConnection = usual  # type: ignore[method-assign]
+    rig.reactor.advance(2 * FIRST_PAUSE)
+    nobodys, its = rig.reactor.spawned[2:]
+    nobodys.end()
+    assert rig.supervisor.workers[0].pid == its.pid
