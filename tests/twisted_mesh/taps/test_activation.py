@@ -15,7 +15,7 @@ from twisted_mesh.taps.activation import given, is_activated
 from twisted_mesh.taps.service_options import StartError
 
 #: What systemd does: the socket is descriptor 3, and the environment says whose it is.
-_AS_SYSTEMD = """
+AS_SYSTEMD = """
 import os, socket, sys
 listening = socket.create_server(("127.0.0.1", 0))
 print("socket", listening.getsockname()[1], flush=True)
@@ -40,7 +40,7 @@ def test_a_proxy_serves_at_the_socket_that_it_was_given(running: Mesh, tmp_path:
         words = ("--mode", "client", "--listen", "systemd:door", "--verify", ID)
         told = {**running.env, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
         _, port = running.start_proxy("server", backend.target, "--allow", ID)
-        command = (sys.executable, "-c", _AS_SYSTEMD, BIN / "twistd", "-n", "mesh-proxy", *words)
+        command = (sys.executable, "-c", AS_SYSTEMD, BIN / "twistd", "-n", "mesh-proxy", *words)
         proxy = Running.start(
             *command, "--target", f"localhost:{port}", cwd=tmp_path, env=told, real=True
         )

@@ -15,9 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.running import PATIENCE, Mesh, NeverSaid, until
+from tests.running import BIN, PATIENCE, Mesh, NeverSaid, Running, mesh, until
 from tests.twisted_mesh.proxy.backend import Backend, digest
 from tests.twisted_mesh.proxy.pairs import ID, pair, said_by
+from tests.twisted_mesh.taps.test_activation import AS_SYSTEMD
 from tests.twisted_mesh.workers.served import asked, key_of, leaf, served
 
 CALLER = "spiffe://mesh.local/service/payment-worker"
@@ -318,3 +319,41 @@ def test_the_parents_key_is_in_no_worker_and_its_token_too(running: Mesh, tmp_pa
             assert token.encode() not in theirs
             for written in ("cmdline", "environ"):
                 assert token.encode() not in Path(f"/proc/{pid}/{written}").read_bytes()
+
+
+def test_with_a_workload_api_each_worker_asks_for_itself(tmp_path: Path) -> None:
+    door = tmp_path / "workload.sock"
+    with mesh(tmp_path / "ca") as own:
+        own.start_ca("--workload-socket", str(door))
+        made = own.ctl(
+            *("entry", "create", "--selector", f"unix:uid:{os.geteuid()}"),
+            *("--spiffe-id", "spiffe://mesh.local/service/api-server", "--dns", "localhost"),
+        )
+        assert made.returncode == 0, made.stderr
+        source = ("--source", f"workload:unix://{door}", "--allow", "spiffe://mesh.local/**")
+        with served(own, *source) as found, ExitStack() as stack:
+            assert all(asked(stack.enter_context(found.call())) for _ in range(8))
+            assert json.loads(found.page("/readyz"))["workers_ready"] == 2
+            assert (
+                'mesh_certificate_expiry_timestamp_seconds{worker="parent"}'
+                not in found.page("/metrics").decode()
+            )
+
+
+def test_all_serve_at_a_socket_of_the_service_managers(running: Mesh, tmp_path: Path) -> None:
+    with Backend() as backend:
+        _, port = running.start_proxy("server", backend.target, "--allow", ID)
+        words = ("--mode", "client", "--listen", "systemd:door", "--verify", ID, "--workers", "2")
+        command = (sys.executable, "-c", AS_SYSTEMD, BIN / "twistd", "-n", "mesh-proxy", *words)
+        proxy = Running.start(
+            *command, "--target", f"localhost:{port}", cwd=tmp_path, env=running.env, real=True
+        )
+        running.processes.append(proxy)
+        door = int(proxy.wait_for(r"^socket (\d+)")[1])
+        proxy.wait_for("2 workers serve")
+        for _ in range(8):
+            with socket.create_connection(("127.0.0.1", door), PATIENCE) as caller:
+                caller.sendall(b"hello")
+                assert caller.recv(5) == b"hello"
+        assert proxy.stop() == 0
+        assert "Traceback" not in proxy.text
