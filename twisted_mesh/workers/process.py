@@ -109,6 +109,8 @@ class Worker:
     _gone: "list[Deferred[None]]" = field(factory=list, init=False)
     _questions: "dict[int, Deferred[Told]]" = field(factory=dict, init=False)
     _asked: int = field(default=0, init=False)
+    _relaying: "set[Deferred[None]]" = field(factory=set, init=False)
+    """Its questions to the CA that are open."""
 
     def start(self) -> None:
         """Start a process for it. Raises :class:`PkiError` where there can be none."""
@@ -183,7 +185,11 @@ class Worker:
     def _hear(self, message: FromWorker) -> None:
         self.heard_at = self.owner.reactor.seconds()
         if isinstance(message, Asked):
-            _ = spawn(self._relay(message, self.channel), "asking for a worker", self.owner.log)
+            relaying = spawn(
+                self._relay(message, self.channel), "asking for a worker", self.owner.log
+            )
+            self._relaying.add(relaying)
+            _ = relaying.addBoth(lambda _: self._relaying.discard(relaying))
         elif isinstance(message, Told):
             waiting = self._questions.pop(message.number, None)
             if waiting is not None and not waiting.called:
@@ -228,6 +234,9 @@ class Worker:
         lived = self.owner.reactor.seconds() - self.since
         was_listening, self.is_listening = self.is_listening, False
         self.channel.close()
+        relaying, self._relaying = self._relaying, set()
+        for one in relaying:
+            one.cancel()  # nobody waits for that answer any more
         questions, self._questions = self._questions, {}
         for question in questions.values():
             if not question.called:

@@ -59,6 +59,8 @@ def test_each_worker_has_a_key_of_its_own_and_all_have_one_id(running: Mesh) -> 
 def test_a_worker_that_is_killed_loses_its_own_connections_and_is_replaced(running: Mesh) -> None:
     with served(running) as found, ExitStack() as stack:
         before = found.both(stack)
+        held = Path(f"/proc/{found.server.process.pid}/fd")
+        usual = len(list(held.iterdir()))
         victim = found.workers()[0]["pid"]
         os.kill(victim, signal.SIGKILL)
         found.server.wait_for(rf"ERROR: Worker 1 \(process {victim}\) has ended \(by SIGKILL\)")
@@ -71,6 +73,7 @@ def test_a_worker_that_is_killed_loses_its_own_connections_and_is_replaced(runni
         again = found.both(stack)
         assert len(again.keys() - before.keys()) == 1
         assert found.workers()[0]["restarts"] == 1
+        until(lambda: len(list(held.iterdir())) <= usual, lambda: list(held.iterdir()))
         assert b'mesh_worker_restarts_total{worker="parent"} 1.0' in found.page("/metrics")
 
 

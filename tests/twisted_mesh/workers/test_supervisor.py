@@ -93,11 +93,15 @@ class Rig:
     log: Any = field(factory=RecordingLog)
     killed: list[int] = field(factory=list)
     lines: list[str] = field(factory=list)
+    waiting: "Deferred[None]" = field(factory=Deferred)
+    """What the CA's answers wait for that may."""
     supervisor: Supervisor = field(init=False)
     starting: "Deferred[None]" = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         async def answer(worker: int, asked: Asked) -> Answered:
+            if asked.wait:
+                await self.waiting
             return Answered(asked.number, 200, f"to {worker}".encode())
 
         self.supervisor = Supervisor(
@@ -292,3 +296,14 @@ def test_one_whose_channel_cannot_be_had_is_nobodys(rig: Rig) -> None:
     nobodys, its = rig.reactor.spawned[2:]
     nobodys.end()
     assert rig.supervisor.workers[0].pid == its.pid
+
+
+def test_what_a_dead_worker_has_asked_is_asked_no_more(rig: Rig) -> None:
+    first, _ = rig.serve().reactor.spawned
+    cancelled: list[Any] = []
+    rig.waiting.addErrback(cancelled.append)
+    first.say(Asked(7, "GET", "/api/v1/trust?after=1", wait=45))
+    assert len(first.heard) == 1 and not cancelled
+    first.end()
+    assert len(cancelled) == 1
+    assert not rig.supervisor.workers[0]._relaying
