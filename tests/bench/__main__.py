@@ -32,6 +32,7 @@ from tests.bench import (
     strangers,
     streams,
     waiting,
+    workers,
     workloads,
 )
 from tests.bench.processes import LOAD_CORE, SERVER_CORE
@@ -58,6 +59,7 @@ _MEASURES = {
     "strangers": strangers.measure,
     "refusals": refusals.measure,
     "stdlib": stdlib.measure,
+    "workers": workers.measure,
     "workloads": workloads.measure,
 }
 

@@ -70,10 +70,12 @@ class MeshOnStage:
         ca.wait_for(r"Ready to issue certificates\.")
         return ca
 
-    def start_server(self, *options: str, core: int | None = SERVER_CORE) -> tuple[Service, int]:
+    def start_server(
+        self, *options: str, core: int | None = SERVER_CORE, name: str = "mesh-server"
+    ) -> tuple[Service, int]:
         """The server and its port."""
         server = self.stage.start(
-            "mesh-server",
+            name,
             *(BIN / "twistd", "-n", "mesh-server", "--listen", "127.0.0.1:0", *options),
             env=self.env,
             core=core,
