@@ -34,6 +34,7 @@ from twisted_mesh.taps.pid_file import PidFile
 from twisted_mesh.taps.reread import Reread, reread_all
 from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.taps.signals import Signals, before_the_start
+from twisted_mesh.taps.status_port import clear_way, status_site
 
 #: Seconds after the start until what it has made is looked through once.
 _SETTLED = 1.0
@@ -67,6 +68,7 @@ class MeshService(MultiService, ABC):
         self._rereading: Deferred[None] | None = None
         self._starting: Deferred[None] | None = None
         self.questions: Mapping[str, Question] = {}
+        """What may be asked about it, by path."""
         self.understand()
         self.signals = Signals(reactor, self.log, self._reread)
 
@@ -185,6 +187,14 @@ class MeshService(MultiService, ABC):
         if isinstance(port, EarlyPort | ActivatedPort):
             self._early.append((port, what))
         return port
+
+    def serve_status(self, endpoint: IStreamServerEndpoint | None) -> None:
+        """Answer :attr:`questions` at ``--status``, where that is wanted. Raises :class:`StartError`."""
+        if endpoint is not None:
+            address = self.options["status"]
+            clear_way(address)
+            health = status_site(self.questions, self.options["dns"], self.reactor, self.log)
+            self.listening(endpoint.listen(health), f"the status address {address}")
 
     def open(self, *, later: object = None) -> None:
         """Listen on the ports that have been bound only, ``later`` not yet. Raises :class:`StartError`."""

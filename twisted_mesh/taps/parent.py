@@ -37,7 +37,7 @@ from twisted_mesh.taps.lifecycle import MeshService
 from twisted_mesh.taps.listening import early_endpoint, listening_endpoint
 from twisted_mesh.taps.reread import Reread
 from twisted_mesh.taps.service_options import StartError
-from twisted_mesh.taps.status_port import clear_way, status_site
+from twisted_mesh.taps.status_port import clear_way
 from twisted_mesh.taps.worker_options import WorkerOptions
 from twisted_mesh.workers.figures import PARENT, merged_metrics, merged_readiness
 from twisted_mesh.workers.messages import Answered, Asked, Assignment, Told
@@ -151,12 +151,7 @@ class ParentService(MeshService):
             "/metrics": self._metrics,
             "/status": self._status,
         }
-        if self.status_endpoint is not None:
-            clear_way(options["status"])
-            health = status_site(self.questions, options["dns"], reactor, self.log)
-            self.listening(
-                self.status_endpoint.listen(health), f"the status address {options['status']}"
-            )
+        self.serve_status(self.status_endpoint)
 
     def _bind(self, endpoint: IStreamServerEndpoint, address: str) -> SharedOut:
         clear_way(address, "--listen")
@@ -273,7 +268,11 @@ class ParentService(MeshService):
 
     def rereads(self) -> list[Reread]:
         """The log level, the files of rules, and whatever else each worker reads again."""
-        return [*super().rereads(), Reread("what all workers have", self._reread_rules)]
+        named = [
+            f"--{name} {self.options[name]}" for name in self.options.files if self.options[name]
+        ]
+        what = ", ".join(named) or "what the workers have"
+        return [*super().rereads(), Reread(what, self._reread_rules)]
 
     async def _reread_rules(self) -> str:
         options = self.options

@@ -37,7 +37,7 @@ from twisted_mesh.taps.proxy_options import Options
 from twisted_mesh.taps.proxy_parent import ProxyParent
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.service_options import StartError
-from twisted_mesh.taps.status_port import clear_way, status_site
+from twisted_mesh.taps.status_port import clear_way
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.transport import TRANSPORT
 
@@ -139,12 +139,7 @@ class ProxyService(MeshService):
             self._bind(front, endpoint)
         if problem := self._circle(listeners):
             raise StartError(problem)
-        if self.status_endpoint is not None:
-            clear_way(options["status"])
-            health = status_site(self.questions, options["dns"], reactor, self.log)
-            self.listening(
-                self.status_endpoint.listen(health), f"the status address {options['status']}"
-            )
+        self.serve_status(self.status_endpoint)
 
     def _bind(self, front: Front, endpoint: IStreamServerEndpoint) -> None:
         listener = front.listener

@@ -25,7 +25,6 @@ from twisted_mesh.taps.parent import ParentService
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.service_options import StartError
-from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.tls import endpoints
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to bind
@@ -100,12 +99,7 @@ class ServerService(MeshService):
             endpoints.listen(self.listens_on, self.site, security),
             f"the address {options['listen']}",
         )
-        if self.status_endpoint is not None:
-            clear_way(options["status"])
-            health = status_site(self.questions, options["dns"], reactor, self.log)
-            self.listening(
-                self.status_endpoint.listen(health), f"the status address {options['status']}"
-            )
+        self.serve_status(self.status_endpoint)
 
     async def run(self) -> None:
         """Get an identity, however long that takes, and then say where the server listens."""

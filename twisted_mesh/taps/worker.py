@@ -1,6 +1,6 @@
 """A worker: a process that its parent starts, which serves what the parent's command line says.
 
-``python -m twisted_mesh.taps.worker`` is of no use to anybody else: what it is comes by the channel.
+It is of no use to anybody else: what it is comes by the channel.
 """
 
 import ctypes
@@ -95,7 +95,3 @@ def main() -> int:
     with suppress(ReactorNotRunning):
         reactor.run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

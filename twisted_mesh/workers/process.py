@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
+from twisted_mesh import __file__ as _package
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.tasks import spawn, within
 from twisted_mesh.workers.channel import Channel
@@ -37,8 +38,11 @@ from twisted_mesh.workers.messages import (
     Told,
 )
 
-#: The module that a worker runs.
-MODULE = "twisted_mesh.taps.worker"
+#: What a worker runs: nothing of the current directory, and our packages from where the parent has them.
+_PROGRAM = (
+    f"import sys; sys.path.append({os.path.dirname(os.path.dirname(_package))!r}); "
+    "from twisted_mesh.taps.worker import main; sys.exit(main())"
+)
 #: Seconds that a worker has until its first sign of life, besides those between two: it imports what it needs.
 STARTING = 60.0
 #: Seconds that it must have served for to be replaced at once when it ends.
@@ -138,7 +142,7 @@ class Worker:
         assignment = owner.assignment(self.number, len(inherited) - 1)
         # The last two are for whoever looks at the list of processes.
         told = [assignment.program, str(self.number)]
-        command = [sys.executable, "-P", "-m", MODULE, *told]
+        command = [sys.executable, "-P", "-c", _PROGRAM, *told]
         # Nothing is ever written to its standard input.
         descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
         descriptors |= {at: one.fileno() for at, one in enumerate(inherited, CHANNEL)}

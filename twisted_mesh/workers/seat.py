@@ -15,6 +15,7 @@ from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.status_site import Question as PageQuestion
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.state.private import make_private_in_state
 from twisted_mesh.workers.channel import Channel
 from twisted_mesh.workers.messages import (
     MOST_TO_PARENT,
@@ -81,10 +82,10 @@ class Seat:
         return whole + (self.number <= rest)
 
     def memory_dir(self, state: Path) -> Path:
-        """Where this worker keeps what must outlive it: no two write the same file."""
+        """Where this worker keeps what must outlive it: no two write the same file. Raises :class:`StateError`."""
         mine = state / f"worker-{self.number}"
         with suppress(OSError):  # whoever writes there says what is wrong, and goes on
-            mine.mkdir(mode=0o700, exist_ok=True)
+            make_private_in_state(mine)
         return mine
 
     def client(self, reactor: IReactor, log: Logger) -> RelayedClient:
