@@ -37,7 +37,7 @@ _USUAL = "GAIResolver"
 
 
 @implementer(IStreamClientEndpoint)
-@define(eq=False)
+@define(eq=False, repr=False)
 class HostEndpoint:
     """A port of a host, by its name or its address: as Twisted's ``HostnameEndpoint``, which does the connecting.
 
@@ -76,7 +76,7 @@ def _kind(host: str) -> "type[TCP4ClientEndpoint] | type[TCP6ClientEndpoint] | N
     return TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Lookups:
     """Those of one reactor. Who asks for what is being asked for already waits for the same answer.
 
