@@ -22,6 +22,8 @@ _SEGMENT = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
 
 #: The path segment below which only the mesh's own components live.
 RESERVED_SEGMENT = "mesh"
+_RESERVED = f"/{RESERVED_SEGMENT}"
+_BELOW_RESERVED = f"{_RESERVED}/"
 #: The path segments below which each agent has its name.
 AGENTS = (RESERVED_SEGMENT, "agent")
 
@@ -103,7 +105,7 @@ class SpiffeId:
     @property
     def is_reserved(self) -> bool:
         """Whether the ID is in ``/mesh/**``, where only the mesh's own components live."""
-        return self.segments[:1] == (RESERVED_SEGMENT,)
+        return self.path == _RESERVED or self.path.startswith(_BELOW_RESERVED)
 
     @property
     def agent(self) -> str | None:

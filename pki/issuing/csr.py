@@ -92,7 +92,7 @@ class IssuanceRequest:
         problems: list[Problem] = []
         spiffe_id = _requested_id(requested_id, trust_domain, problems)
         key = proven_key(csr, forbidden_keys, problems)
-        named = _named(_EncodedNames(csr.subject, csr.attributes, requested_id))
+        named = _named(csr.subject, csr.attributes, requested_id)
         problems += named.problems
         if ttl is not None and ttl < timedelta(seconds=1):
             problems.append(
@@ -197,17 +197,8 @@ def _requested_id(
 
 
 @frozen
-class _EncodedNames:
-    """What a workload's CSRs have in common, whatever the key: who they are for, in DER."""
-
-    subject: bytes
-    attributes: bytes
-    requested_id: str
-
-
-@frozen
 class _Names:
-    """The same, decoded."""
+    """What a workload's CSRs have in common, whatever the key: who they are for, decoded."""
 
     subject: str
     dns_names: tuple[str, ...]
@@ -215,24 +206,25 @@ class _Names:
     problems: tuple[Problem, ...]
 
 
-def _named(encoded: _EncodedNames) -> _Names:
-    if len(encoded.subject) + len(encoded.attributes) > _LONGEST_REMEMBERED:
-        return _decoded(encoded)
-    return _remembered(encoded)
+def _named(subject: bytes, attributes: bytes, requested_id: str) -> _Names:
+    """``subject`` and ``attributes`` are in DER."""
+    if len(subject) + len(attributes) > _LONGEST_REMEMBERED:
+        return _decoded(subject, attributes, requested_id)
+    return _remembered(subject, attributes, requested_id)
 
 
 @lru_cache(maxsize=1024)
-def _remembered(encoded: _EncodedNames) -> _Names:
+def _remembered(subject: bytes, attributes: bytes, requested_id: str) -> _Names:
     """Workloads come back with the same names and another key, at each renewal."""
-    return _decoded(encoded)
+    return _decoded(subject, attributes, requested_id)
 
 
-def _decoded(encoded: _EncodedNames) -> _Names:
+def _decoded(subject: bytes, attributes: bytes, requested_id: str) -> _Names:
     problems: list[Problem] = []
     dns_names: dict[str, None] = {}
     ip_addresses: dict[IPAddress, None] = {}
     try:
-        found = tuple(islice(alternative_names_in(encoded.attributes), _MAX_NAMES + 1))
+        found = tuple(islice(alternative_names_in(attributes), _MAX_NAMES + 1))
         if len(found) > _MAX_NAMES:
             problems.append(
                 _problem(
@@ -252,14 +244,13 @@ def _decoded(encoded: _EncodedNames) -> _Names:
                 case names.IP_ADDRESS:
                     ip_addresses.update(_address(content, problems))
                 case names.URI:
-                    _check_uri(_text(content), encoded.requested_id, problems)
+                    _check_uri(_text(content), requested_id, problems)
                 case _:
                     what = _OTHER_NAMES.get(tag, "a name of a kind that there is not")
                     problems.append(_unsupported(f"the CSR carries {what}"))
     except BadRequestForm as bad:
         problems.append(_problem(bad.code, bad.detail, bad.remedy, "csr"))
-    subject = subject_text(encoded.subject)
-    return _Names(subject, tuple(dns_names), tuple(ip_addresses), tuple(problems))
+    return _Names(subject_text(subject), tuple(dns_names), tuple(ip_addresses), tuple(problems))
 
 
 def _dns_name(content: bytes, problems: list[Problem]) -> dict[str, None]:

@@ -37,6 +37,11 @@ class Account:
     """Whether it asks for others, who are many."""
 
 
+#: Whoever comes by the plaintext port is the same.
+_OF_INSECURE_HTTP = Account(_INSECURE_HTTP, Kind.ADMINISTRATOR)
+_BY_INSECURE_HTTP = administrator(_INSECURE_HTTP)
+
+
 class Authenticator(Protocol):
     """Of one listener: who its callers are."""
 
@@ -120,11 +125,11 @@ class PlaintextAuthenticator:
 
     def account(self, evidence: Evidence) -> Account:
         """One for all."""
-        return Account(_INSECURE_HTTP, Kind.ADMINISTRATOR)
+        return _OF_INSECURE_HTTP
 
     def principal(self, attested: Attested) -> Principal:
         """An administrator."""
-        return administrator(_INSECURE_HTTP)
+        return _BY_INSECURE_HTTP
 
 
 def of_process(transport: object) -> tuple[str, bool]:
