@@ -248,11 +248,7 @@ def test_nobody_reaches_into_an_object_that_is_built() -> None:
 
 
 #: Where what an object shows of itself counts: all of it is loaded before a CA is ready.
-QUIET = (
-    ROOT / "pki",
-    *(ROOT / "twisted_mesh" / name for name in ("api", "attest", "ca", "identity", "revocation")),
-    *(ROOT / "twisted_mesh" / name for name in ("runtime", "state", "stores", "trust")),
-)
+QUIET = (ROOT / "pki", *(ROOT / "twisted_mesh" / name for name in ("ca", "identity", "stores")))
 
 
 def test_what_is_only_itself_shows_no_fields() -> None:
