@@ -150,7 +150,7 @@ json.dump([looks, sorted(sys.modules)], told)
 #: A service, and what it must not have loaded when it begins to start.
 SERVES = {
     "mesh-ca": (
-        *("click", "rich", "tomllib", "platformdirs", "http.cookies"),
+        *("click", "rich", "tomllib", "platformdirs", "twisted.web.client"),
         *(
             "twisted_mesh.workload",
             "twisted_mesh.grpc",

@@ -13,7 +13,6 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseFailed
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
@@ -156,6 +155,11 @@ def not_http(where: str, speaks: str | None = None) -> Problem:
 def _is_unread(error: BaseException | Failure) -> bool:
     """Whether an answer came to nothing by how it was written, whatever is raised by reading it."""
     value = error.value if isinstance(error, Failure) else error
+    if not hasattr(value, "reasons"):
+        return False
+    # Who serves, and asks nobody, has no other use for it.
+    from twisted.web.client import ResponseFailed
+
     if not isinstance(value, ResponseFailed):
         return False
     # The first is what happened; others follow from it.
