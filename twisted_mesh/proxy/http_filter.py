@@ -86,6 +86,8 @@ class HttpFilter:
     _is_over: bool = field(default=False, init=False)
     _is_caller_paused: bool = field(default=False, init=False)
     _has_caller_ended: bool = field(default=False, init=False)
+    _has_asked: bool = field(default=False, init=False)
+    _is_target_gone: bool = field(default=False, init=False)
     _refusal: tuple[int, bytes] | None = field(default=None, init=False)
     """Of the last request, for when those before it are answered."""
 
@@ -151,6 +153,10 @@ class HttpFilter:
             return False
         raw, self._from_caller = self._from_caller[start:end], self._from_caller[end:]
         head = read_request(raw)
+        if self._is_target_gone:
+            self._end_with(steps, 502, _HUNG_UP)
+            return False
+        self._has_asked = True
         if problems := self.caller.objections():
             if self._waiting:  # of which the first would take it for its answer
                 self._is_over = True
@@ -328,12 +334,25 @@ class HttpFilter:
             )
             self._is_over = True
             return (Close() if is_whole else Close("target-cut-short"),)
+        return self._without_target()
+
+    def target_lost(self) -> Sequence[Step] | None:
+        """See :class:`IFilter`."""
+        if self._is_raw or self._is_over or self._answering is not None:
+            return None
+        return self._without_target()
+
+    def _without_target(self) -> Sequence[Step]:
+        """It hung up between two answers. Who has asked for nothing yet is told so once it asks."""
+        steps: list[Step] = []
         if self._waiting:
-            steps: list[Step] = []
-            self._end_with(steps, 502, _bad_answer("it hung up before it had answered"))
-            return steps
-        self._is_over = True
-        return (Close(),)
+            self._end_with(steps, 502, _HUNG_UP)
+        elif self._has_asked or self._takes_no_more:
+            self._is_over = True
+            steps.append(Close())
+        else:
+            self._is_target_gone = True
+        return steps
 
     # what is answered by the proxy
 
@@ -391,3 +410,6 @@ def _bad_answer(why: str) -> bytes:
     detail = f"what the service behind this proxy answers is no good HTTP: {why}"
     problem = Problem(Code.NOT_HTTP, detail, "look at that service")
     return problem_body(502, problem.code, detail, [problem])
+
+
+_HUNG_UP = _bad_answer("it hung up before it had answered")

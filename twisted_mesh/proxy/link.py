@@ -303,12 +303,28 @@ class Link:
         if other is not None and not other.is_lost:
             if is_clean:
                 other.close()
-            else:
+            elif side is self.caller or not self._is_told_of_loss():
                 other.abort()
         if self._dialing is not None:
             self._reason = self._reason or "done"
             self._dialing.cancel()
         self._over()
+
+    def _is_told_of_loss(self) -> bool:
+        """Whether the caller has been told in its own language that its target is lost, or will be."""
+        if self._filter is None or self._reason != "target-reset":
+            return False
+        try:
+            steps = self._filter.target_lost()
+            if steps is None:
+                return False
+            self._take(steps)
+        except ANY_ERROR:
+            self._break()
+            return False
+        self._looked = self.front.clock.seconds()
+        self._look_later()
+        return True
 
     def _hear_of_refusal(self, reason: Failure) -> None:
         """Whether the target has refused us: in TLS 1.3 it says so once our own handshake is over."""

@@ -96,6 +96,9 @@ class IFilter(Protocol):
     def target_ended(self) -> Sequence[Step]:
         """The target says no more; it may still listen."""
 
+    def target_lost(self) -> Sequence[Step] | None:
+        """The target broke off, by a reset say; None has the caller hear that as it is."""
+
     def unreachable(self, problem: Problem) -> Sequence[Step]:
         """There is no target, because of ``problem``; both sides are closed after this."""
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.running import PATIENCE, Mesh, free_port, until
-from tests.twisted_mesh.proxy.pairs import ID, pair
+from tests.twisted_mesh.proxy.backend import Backend, break_off, reset
+from tests.twisted_mesh.proxy.pairs import ID, pair, said_by
 
 
 class Telling(http.server.BaseHTTPRequestHandler):
@@ -35,10 +36,15 @@ class Telling(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """Of five, as is usual, some of those who come at once are reset."""
+
+
 @pytest.fixture(scope="module")
 def told() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Telling)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Telling)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield f"127.0.0.1:{server.server_address[1]}"
@@ -123,7 +129,8 @@ def ask_on(port: int, outcomes: list[str]) -> None:
         while True:
             caller.request("POST", "/", b"x" * 1000)
             answer = caller.getresponse()
-            assert (answer.status, json.load(answer)["size"]) == (200, 1000)
+            told = json.load(answer)
+            assert (answer.status, told.get("size")) == (200, 1000), told
             if answer.getheader("Connection") == "close":
                 outcomes.append("told")
                 return
@@ -167,3 +174,31 @@ def test_no_request_fails_over_rotations_of_both(running: Mesh, told: str) -> No
             assert answer.status == 200
         caller.close()
     assert connections < 10
+
+
+def hang_up(connection: socket.socket) -> None:
+    """At once, and whatever comes."""
+
+
+def begin_to_answer(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nwhole")
+    connection.recv(1)
+    break_off(connection)
+
+
+def test_a_program_that_leaves_before_it_answers_is_a_502(running: Mesh) -> None:
+    with Backend() as backend, pair(running, backend.target, inside="http = true") as carried:
+        for backend.serve in (hang_up, break_off, reset):
+            for _ in range(5):
+                caller = http.client.HTTPConnection("127.0.0.1", carried.port, timeout=PATIENCE)
+                caller.request("GET", "/")
+                assert caller.getresponse().status == 502
+                caller.close()
+        backend.serve = begin_to_answer
+        with carried.call() as broken:
+            broken.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert broken.recv(9) == b"HTTP/1.1 "
+            broken.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            with pytest.raises(ConnectionResetError):
+                said_by(broken)

@@ -371,6 +371,32 @@ def test_a_target_that_hangs_up_before_it_answers_is_a_502() -> None:
     assert (talk.statuses, talk.closed) == ([502], "target-broken")
 
 
+@pytest.mark.parametrize("how", ["target_ended", "target_lost"])
+def test_a_target_that_leaves_between_two_answers_is_told_where_somebody_waits(how: str) -> None:
+    talk = Talk().say(GET)
+    talk.do(getattr(talk.filter, how)())
+    assert (talk.statuses, talk.closed) == ([502], "target-broken")
+    talk = Talk().say(GET).answer(OK)
+    talk.do(getattr(talk.filter, how)())
+    assert (talk.statuses, talk.closed) == ([200], "done")
+    talk = Talk().say(GET[:-4])
+    talk.do(getattr(talk.filter, how)())
+    assert talk.closed is None
+    talk.say(GET[-4:])
+    assert (talk.statuses, talk.closed, talk.to_target) == ([502], "target-broken", b"")
+    talk = Talk()
+    talk.do(getattr(talk.filter, how)())
+    talk.do(talk.filter.caller_ended())
+    assert (talk.statuses, talk.closed) == ([], "done")
+
+
+def test_a_target_that_breaks_off_within_an_answer_is_passed_on_as_it_is() -> None:
+    talk = Talk().say(GET).answer(OK[:-1])
+    assert talk.filter.target_lost() is None
+    talk = Talk().say(UPGRADE).answer(SWITCHED)
+    assert talk.filter.target_lost() is None
+
+
 def test_a_target_that_hangs_up_within_an_answer_cuts_it_short() -> None:
     talk = Talk().say(GET).answer(OK[:-1])
     talk.do(talk.filter.target_ended())
