@@ -39,11 +39,12 @@ DAY = 86400.0
 
 @frozen
 class Watched:
-    """A CA and a server that are watched."""
+    """A CA, a server and a sidecar that are watched."""
 
     mesh: Mesh
     ca: Path
     server: Path
+    sidecar: Path
     """Their status sockets."""
     prometheus: Path
     worker: Path
@@ -53,6 +54,7 @@ class Watched:
         return together(
             scrape_of(by_socket(self.ca, "/metrics")[1], "ca"),
             scrape_of(by_socket(self.server, "/metrics")[1], "server"),
+            scrape_of(by_socket(self.sidecar, "/metrics")[1], "sidecar"),
         )
 
     def by_tls(self, path: str, identity: Path | None, method: str = "GET") -> int:
@@ -87,7 +89,7 @@ def by_socket(
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     home = tmp_path_factory.mktemp("watched")
-    ca, server = home / "ca.sock", home / "server.sock"
+    ca, server, sidecar = home / "ca.sock", home / "server.sock", home / "sidecar.sock"
     with mesh(home) as running:
         running.start_ca(
             "--monitor", "spiffe://mesh.local/service/prometheus", "--status", f"unix:{ca}"
@@ -95,10 +97,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         running.start_server(
             "--status", f"unix:{server}", "--allow", "spiffe://mesh.local/service/**"
         )
+        who = ("--verify", "spiffe://mesh.local/service/api-server")
+        target = f"localhost:{running.port}"
+        running.start_proxy("client", target, *who, "--status", f"unix:{sidecar}")
         yield Watched(
             running,
             ca,
             server,
+            sidecar,
             running.export("--spiffe-id", "spiffe://mesh.local/service/prometheus"),
             running.export("--spiffe-id", "spiffe://mesh.local/service/worker"),
         )
@@ -297,6 +303,22 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
     "MeshRereadFailed": [("mesh_events_total", {"instance": "ca", "event": "reread-failed"}, 1)],
     "MeshDoorOpen": [("mesh_events_total", {"instance": "ca", "event": "insecure-http"}, 1)],
     "MeshBug": [("mesh_events_total", {"instance": "ca", "event": "request-broke"}, 1)],
+    "MeshProxyTargetDown": [
+        ("mesh_proxy_target_up", {"instance": "sidecar", "listener": "127.0.0.1:0"}, -1)
+    ],
+    "MeshProxyTargetRefuses": [
+        (
+            "mesh_proxy_ended_total",
+            {"instance": "sidecar", "listener": "127.0.0.1:0", "reason": "target-refused"},
+            1,
+        )
+    ],
+    "MeshProxyFull": [
+        ("mesh_proxy_waiting", {"instance": "sidecar", "listener": "127.0.0.1:0"}, 1)
+    ],
+    "MeshProxyPlaintext": [
+        ("mesh_proxy_plaintext_total", {"instance": "sidecar", "listener": "127.0.0.1:0"}, 1)
+    ],
     "MeshCaGone": [("mesh_ca_audit_entries", {"instance": "ca"}, None)],
     "MeshCaUnwell": [("mesh_ca_health", {"instance": "ca", "check": "crls"}, 1)],
     "MeshCaIssuingEnds": [
