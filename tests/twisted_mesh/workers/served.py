@@ -38,8 +38,11 @@ class Served:
         context = ssl.create_default_context(cafile=str(self.identity / "svid_bundle.pem"))
         context.load_cert_chain(self.identity / "svid.pem", self.identity / "svid_key.pem")
         plain = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        found = context.wrap_socket(plain, server_hostname="localhost")
-        assert asked(found)
+        with ExitStack() as stack:
+            stack.enter_context(plain)
+            found = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            assert asked(found)
+            stack.pop_all()
         return found
 
     def both(self, stack: ExitStack) -> dict[bytes, list[ssl.SSLSocket]]:
