@@ -7,10 +7,12 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -19,9 +21,18 @@ from tests.running import BIN, PATIENCE, Mesh, NeverSaid, Running, mesh, until
 from tests.twisted_mesh.proxy.backend import Backend, digest
 from tests.twisted_mesh.proxy.pairs import ID, pair, said_by
 from tests.twisted_mesh.taps.test_activation import AS_SYSTEMD
-from tests.twisted_mesh.workers.served import asked, key_of, leaf, served
+from tests.twisted_mesh.workers.served import Served, asked, key_of, leaf, served
 
 CALLER = "spiffe://mesh.local/service/payment-worker"
+
+
+@pytest.fixture(scope="module")
+def serving(running: Mesh) -> Iterator[Served]:
+    """Two workers that no test harms."""
+    with served(running) as found:
+        yield found
+    assert found.server.wait() == 0
+    assert "Traceback" not in found.server.text
 
 
 def is_taken(port: int) -> bool:
@@ -36,8 +47,9 @@ def is_there(pid: int) -> bool:
         return False
 
 
-def test_each_worker_has_a_key_of_its_own_and_all_have_one_id(running: Mesh) -> None:
-    with served(running) as found, ExitStack() as stack:
+def test_each_worker_has_a_key_of_its_own_and_all_have_one_id(serving: Served) -> None:
+    found = serving
+    with ExitStack() as stack:
         shown = [leaf(callers[0]) for callers in found.both(stack).values()]
         assert len({key_of(one) for one in shown}) == 2
         assert len({one.serial_number for one in shown}) == 2
@@ -57,8 +69,6 @@ def test_each_worker_has_a_key_of_its_own_and_all_have_one_id(running: Mesh) -> 
             )
         assert 'mesh_workers_listening{worker="parent"} 2.0' in metrics
         assert metrics.count("# TYPE mesh_handshake_seconds histogram") == 1
-    assert found.server.wait() == 0
-    assert "Traceback" not in found.server.text
 
 
 def test_a_worker_that_is_killed_loses_its_own_connections_and_is_replaced(running: Mesh) -> None:
@@ -93,8 +103,10 @@ def test_no_worker_outlives_its_parent(running: Mesh) -> None:
         until(lambda: not is_taken(found.port))
 
 
-def test_a_revocation_cuts_in_every_worker_within_a_second(running: Mesh) -> None:
-    with served(running) as found, ExitStack() as stack:
+def test_a_revocation_cuts_in_every_worker_within_a_second(running: Mesh, serving: Served) -> None:
+    running.port = serving.port
+    found = evolve(serving, identity=running.export())
+    with ExitStack() as stack:
         callers = [one for some in found.both(stack).values() for one in some]
         serial = x509.load_pem_x509_certificate(
             (found.identity / "svid.pem").read_bytes()
@@ -124,12 +136,11 @@ def test_certificates_rotate_in_every_worker(running: Mesh) -> None:
         assert not later & {key_of(leaf(caller)) for caller in callers}
 
 
-def test_one_address_has_one_owner(running: Mesh) -> None:
-    with served(running) as found:
-        for more in ((), ("--workers", "2")):
-            late = running.twistd("mesh-server", "--listen", f"127.0.0.1:{found.port}", *more)
-            assert late.wait() == 1
-            assert "cannot be listened on" in late.text
+@pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["alone", "with workers"])
+def test_one_address_has_one_owner(running: Mesh, serving: Served, more: tuple[str, ...]) -> None:
+    late = running.twistd("mesh-server", "--listen", f"127.0.0.1:{serving.port}", *more)
+    assert late.wait() == 1
+    assert "cannot be listened on" in late.text
 
 
 def test_what_is_carried_is_finished_by_every_worker(running: Mesh) -> None:
