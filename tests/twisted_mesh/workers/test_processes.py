@@ -244,13 +244,6 @@ def test_a_unix_socket_is_served_by_all(running: Mesh, tmp_path: Path) -> None:
         assert not door.exists() and not out.exists()
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "65", "two", "1.5", "", "٢"])
-def test_a_number_of_workers_that_cannot_be_is_refused(running: Mesh, number: str) -> None:
-    late = running.twistd("mesh-server", f"--workers={number}")
-    assert late.wait() == 1
-    assert "it takes a number from 1, which is one process and no other, to 64" in late.text
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
