@@ -378,3 +378,22 @@ def test_all_serve_at_a_socket_of_the_service_managers(running: Mesh, tmp_path: 
                 assert caller.recv(5) == b"hello"
         assert proxy.stop() == 0
         assert "Traceback" not in proxy.text
+
+
+def test_a_worker_without_a_certificate_does_not_listen_and_the_others_serve(
+    tmp_path: Path,
+) -> None:
+    with mesh(tmp_path) as own:
+        ca = own.start_ca()
+        with served(own) as found, ExitStack() as stack:
+            assert ca.stop() == 0
+            os.kill(found.workers()[0]["pid"], signal.SIGKILL)
+            found.server.wait_for(r"\[SERVER 1\] WARNING: No certificate from the CA .*unreachable")
+            shown = {key_of(leaf(stack.enter_context(found.call()))) for _ in range(8)}
+            assert len(shown) == 1
+            ready = json.loads(found.page("/readyz"))
+            assert (ready["status"], ready["workers_ready"]) == ("ready", 1)
+            assert [one["name"] for one in ready["degraded"]] == ["worker 1"]
+            own.start_ca()
+            found.server.wait_for("Worker 1 serves again")
+            assert len(found.both(stack)) == 2
