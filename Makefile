@@ -25,7 +25,7 @@ help:
 	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
 	@echo "make recipes those of docs/recipes/: frameworks and servers of others, which it installs into .venv"
 	@echo "make check   before a commit: ruff, mypy, the floors, the quick tests of what was touched"
-	@echo "make bench   measure; with ARGS=report all beside others, into docs/BENCHMARKS.md (ten minutes)"
+	@echo "make bench   measure; with ARGS=report all beside others, into docs/BENCHMARKS.md (a quarter of an hour)"
 	@echo "make soak    those that take minutes; with ARGS='-m \"\"' all there are, with many more examples"
 	@echo "make cover   the tests with coverage of pki and twisted_mesh"
 	@echo "make lock    resolve requirements/*.lock anew (UPGRADE=--upgrade for newer versions)"

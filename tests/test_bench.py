@@ -67,7 +67,7 @@ def test_a_section_that_breaks_or_takes_too_long_says_so_and_the_others_go_on(
 
 
 def test_the_whole_has_a_bound() -> None:
-    assert sum(found.bound for found in report.sections()) <= 12 * 60
+    assert sum(found.bound for found in report.sections()) <= 18 * 60
 
 
 def test_a_picture_is_xml_whatever_its_labels_say_and_has_colours_for_dark_pages() -> None:

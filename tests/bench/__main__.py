@@ -6,6 +6,7 @@ import platform
 import ssl
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.bench import (
     revocation_many,
     rotation,
     rotation_fast,
+    sidecar,
     signatures,
     start,
     stdlib,
@@ -61,7 +63,13 @@ _MEASURES = {
     "stdlib": stdlib.measure,
     "workers": workers.measure,
     "workloads": workloads.measure,
+    "sidecar-bulk": sidecar.measure_bulk,
+    "sidecar-trips": sidecar.measure_trips,
+    "sidecar-connections": sidecar.measure_connections,
+    "sidecar-idle": sidecar.measure_idle,
 }
+#: One word for several.
+_GROUPS = {"sidecar": tuple(name for name in _MEASURES if name.startswith("sidecar-"))}
 
 
 #: Where a report's sections are kept between two runs.
@@ -83,8 +91,12 @@ def _conditions(rounds: int) -> dict[str, str]:
     }
 
 
+def _spelled_out(names: Sequence[str]) -> list[str]:
+    return [one for name in names for one in _GROUPS.get(name, (name,))]
+
+
 def _report(options: argparse.Namespace) -> int:
-    names = options.names[1:]
+    names = _spelled_out(options.names[1:])
     known = [section.name for section in report.sections()]
     if unknown := set(names) - set(known):
         sys.stderr.write(
@@ -111,7 +123,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_MEASURES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join((*_MEASURES, *_GROUPS)))
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     parser.add_argument("--format", choices=tuple(RENDERERS), default="text")
     parser.add_argument(
@@ -124,13 +136,13 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.names[:1] == ["report"]:
         return _report(options)
-    unknown = set(options.names) - set(_MEASURES)
-    if unknown or not 1 <= options.rounds <= 20:
-        parser.error(f"names are {', '.join(_MEASURES)}; rounds are 1 to 20")
+    names = _spelled_out(options.names)
+    if set(names) - set(_MEASURES) or not 1 <= options.rounds <= 20:
+        parser.error(f"names are {', '.join((*_MEASURES, *_GROUPS))}; rounds are 1 to 20")
     conditions = _conditions(options.rounds)
     tables = []
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        for name in options.names or _MEASURES:
+        for name in names or _MEASURES:
 
             def say(text: str, name: str = name) -> None:
                 print(f"{name}: {text}", file=sys.stderr, flush=True)

@@ -26,14 +26,18 @@ _TIMEOUT = 20.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
-def work(job: Mapping[str, Any], core: int | None = LOAD_CORE) -> dict[str, Any]:
-    """Have a process of its own do ``job``; see :func:`_main`."""
-    return finish(begin(job, core))
+def work(
+    job: Mapping[str, Any], core: int | None = LOAD_CORE, module: str = "tests.bench.load"
+) -> dict[str, Any]:
+    """Have a process of its own, of ``module``, do ``job``; see :func:`_main`."""
+    return finish(begin(job, core, module))
 
 
-def begin(job: Mapping[str, Any], core: int | None = LOAD_CORE) -> Any:
+def begin(
+    job: Mapping[str, Any], core: int | None = LOAD_CORE, module: str = "tests.bench.load"
+) -> Any:
     """The same, without waiting: several may go on at once."""
-    context = script("tests.bench.load", core)
+    context = script(module, core)
     process = context.__enter__()
     process.stdin.write(json.dumps(job).encode())
     process.stdin.close()

@@ -83,6 +83,13 @@ class MeshOnStage:
         server.wait_for(r"Ready to accept mTLS connections\.")
         return server, int(server.wait_for(r"Starting mTLS server on \S*:(\d+)")[1])
 
+    def start_proxy(self, *options: str, name: str) -> Service:
+        """mesh-proxy, carrying."""
+        command = (BIN / "twistd", "-n", "mesh-proxy", *options)
+        proxy = self.stage.start(name, *command, env=self.env)
+        proxy.wait_for(r"Ready to carry connections\.")
+        return proxy
+
     def export(self, port: int) -> Identity:
         """An identity of the default client, proven by one request to the server."""
         identity = Identity(self.stage.home / "identity")

@@ -144,10 +144,13 @@ class Stage:
         self.services.append(service)
         return service
 
-    def module(self, name: str, module: str, *arguments: object) -> Service:
+    def module(
+        self, name: str, module: str, *arguments: object, core: int | None = SERVER_CORE
+    ) -> Service:
         """A server of this directory's, under the interpreter of the measured ones."""
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT))))
-        return self.start(name, sys.executable, "-m", module, *arguments, env={"PYTHONPATH": path})
+        command = (sys.executable, "-m", module, *arguments)
+        return self.start(name, *command, env={"PYTHONPATH": path}, core=core)
 
 
 @contextmanager

@@ -1,39 +1,54 @@
 """Contestants, measured in turn: the same load against each in every round, and medians of the rounds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 
 from tests.bench import load
-from tests.bench.processes import Service
 from tests.bench.tables import Value, median
 
 #: The share of a core from which on a contestant can be said to have been the bottleneck.
 _FULL = 0.8
 
 
+class Measured(Protocol):
+    """What does the work: a process, or several together."""
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time so far; None where that cannot be told."""
+
+
 @define(eq=False)
 class Contestant:
     name: str
-    service: Service
+    service: Measured
     job: Mapping[str, Any]
+    work: Callable[[Mapping[str, Any]], Mapping[str, Any]] = load.work
+    """Does the job, and tells what came of it."""
     _rates: list[float] = field(factory=list, init=False)
     _costs: list[float] = field(factory=list, init=False)
     _shares: list[float] = field(factory=list, init=False)
+    _told: list[Mapping[str, Any]] = field(factory=list, init=False)
     failures: int = field(default=0, init=False)
 
     def measure(self, seconds: float) -> None:
         before = self.service.cpu_seconds()
-        told = load.work({**self.job, "seconds": seconds})
+        told = self.work({**self.job, "seconds": seconds})
         after = self.service.cpu_seconds()
         self.failures += sum(told["failures"].values())
         if not told["done"]:
             raise AssertionError(f"{self.name} did nothing: {told}")
+        self._told.append(told)
         self._rates.append(told["done"] / told["seconds"])
         if before is not None and after is not None:
             self._costs.append((after - before) / told["done"])
             self._shares.append((after - before) / told["seconds"])
+
+    def told(self, what: str) -> float | None:
+        """The median of what the load tells besides."""
+        values = [told[what] for told in self._told if told.get(what) is not None]
+        return median(values) if values else None
 
     @property
     def share(self) -> float | None:
@@ -58,7 +73,7 @@ def compete(
 ) -> None:
     """One short unmeasured turn each, then the rounds; the order is turned in every other one."""
     for contestant in contestants:
-        load.work({**contestant.job, "seconds": 0.3})
+        contestant.work({**contestant.job, "seconds": 0.3})
     for number in range(rounds):
         order = contestants if number % 2 == 0 else tuple(reversed(contestants))
         for contestant in order:
