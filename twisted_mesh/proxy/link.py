@@ -235,6 +235,11 @@ class Link:
 
     # what is said
 
+    @property
+    def is_filtered(self) -> bool:
+        """See :class:`ILink`."""
+        return self._filter is not None
+
     def heard(self, side: Side, data: bytes) -> None:
         """See :class:`ILink`."""
         if self._filter is None:

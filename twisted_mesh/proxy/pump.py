@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from twisted.internet import protocol
+from twisted.internet import main, protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.tcp import Connection
@@ -11,10 +11,14 @@ from zope.interface import implementer
 
 from pki.errors import Problem
 from twisted_mesh.interfaces import IFinishing
+from twisted_mesh.tls.read_poll import read_poll_of
+from twisted_mesh.tls.record_layer import Octets
+from twisted_mesh.tls.socket_transport import SocketTransport
 
-#: What is read from a plain socket at once, and what may wait for it before its source is paused: more while it brings
-#: that much, since room for so much takes long to be found for a few bytes.
-_USUAL, _BULK = 64 * 1024, 256 * 1024
+#: What is read from a plain socket at once, and what may wait for it before its source is paused.
+_BULK = 256 * 1024
+#: Where it is read to: all connections of the reactor's thread share it.
+_room = memoryview(bytearray(_BULK))
 
 
 class ILink(Protocol):
@@ -22,6 +26,10 @@ class ILink(Protocol):
 
     def connected(self, side: "Side") -> None:
         """It has a transport now, and is paused."""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether what is said is looked at on its way."""
 
     def heard(self, side: "Side", data: bytes) -> None:
         """It says this."""
@@ -43,8 +51,8 @@ class Side(protocol.Protocol):
     transport: Any
     _plain: Any = None
     """The transport, where it is Twisted's own and speaks no TLS."""
-    _size = 0
-    """Of what was heard last."""
+    _secured: SocketTransport | None = None
+    """What is below the transport, where that is our own and speaks TLS."""
     other: "Side | None" = None
     """Where what is heard goes, once both are connected."""
     bytes_heard = 0
@@ -63,30 +71,48 @@ class Side(protocol.Protocol):
         """Whether there is nobody yet for what it says."""
         self._end_is_early = False
         self._is_told = False
+        self._straight: Side | None = None
+        """Where what it says goes as it is."""
 
     def connectionMade(self) -> None:
         """Nothing is read before there is somebody who takes it."""
         transport = self.transport
         if isinstance(transport, Connection):
             self._plain = transport
+            transport.bufferSize = _BULK
             if ITCPTransport.providedBy(transport):
                 transport.setTcpNoDelay(True)
+        else:
+            below = getattr(transport, "transport", None)
+            self._secured = below if isinstance(below, SocketTransport) else None
         transport.pauseProducing()
         self._link.connected(self)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
-        size = len(data)
-        self.bytes_heard += size
-        if self._plain is not None and size != self._size:
-            self._size = size
-            self._plain.bufferSize = _BULK if size >= _USUAL else _USUAL
+    def dataReceived(self, data: Octets) -> None:
+        """Pass it on; it may be overwritten afterwards once this has begun."""
+        self.bytes_heard += len(data)
+        if self._straight is not None:
+            self._straight.write(data)
+            return
         if self._is_held:
             # A transport may deliver what it has read already.
-            self._early.append(data)
+            self._early.append(bytes(data))
             self.transport.pauseProducing()
             return
-        self._link.heard(self, data)
+        self._link.heard(self, bytes(data))
+
+    def _read(self) -> object:
+        """What Twisted's own does, without a copy."""
+        try:
+            size = self._plain.socket.recv_into(_room)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not size:
+            return main.CONNECTION_DONE
+        self.dataReceived(_room[:size])
+        return None
 
     def join(self, other: "Side") -> None:
         """Have the transport of ``other`` say how fast this one may be read."""
@@ -103,6 +129,14 @@ class Side(protocol.Protocol):
         early, self._early = self._early, []
         for data in early:
             self._link.heard(self, data)
+        self._straight = None if self._link.is_filtered else self.other
+        if self._secured is not None:
+            self._secured.lend()
+        if self._plain is not None:
+            self._plain.doRead = self._read
+            poll = read_poll_of(self._plain.reactor)
+            if poll is not None and not self.is_lost:
+                poll.take(self._plain)
         if self._end_is_early:
             self.readConnectionLost()
         self._go_on()
@@ -189,17 +223,24 @@ class Side(protocol.Protocol):
 
     # what it is told
 
-    def write(self, data: bytes) -> None:
-        """Send it."""
-        plain = self._plain
-        if plain is not None and not (plain.dataBuffer or plain._tempDataBuffer or self.is_shut):
-            # Past Twisted's buffer, which would send it in another turn of the reactor and be copied for it.
-            sent = plain.writeSomeData(data) if plain.connected and not plain.disconnecting else 0
-            if isinstance(sent, int) and sent > 0:
+    def write(self, data: Octets) -> None:
+        """Send it; it may be overwritten afterwards."""
+        plain, secured = self._plain, self._secured
+        if plain is not None:
+            if not (plain.dataBuffer or plain._tempDataBuffer or self.is_shut or self.is_lost):
+                # Past Twisted's buffer, which would send it in another turn of the reactor and be copied for it.
+                try:
+                    sent = plain.socket.send(data)
+                except OSError:  # the reactor will hear of it too
+                    sent = 0
                 if sent == len(data):
                     return
                 data = data[sent:]
-        self.transport.write(data)
+            plain.write(bytes(data))
+        elif secured is None or self.is_lost:
+            self.transport.write(bytes(data))
+        else:
+            secured.say(memoryview(data))
 
     def shut(self) -> None:
         """Say that nothing more comes."""

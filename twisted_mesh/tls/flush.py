@@ -17,14 +17,28 @@ class Flush:
 
     clock: IReactorTime
     _waiting: list[Callable[[], object]] = field(factory=list, init=False)
+    _is_scheduled: bool = field(default=False, init=False)
+    """Whether the reactor calls, or whoever holds it back does."""
 
     def at_the_end(self, send: Callable[[], object]) -> None:
         """Call ``send`` when this round is over. It must not raise."""
-        if not self._waiting:
-            self.clock.callLater(0, self._run)
         self._waiting.append(send)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.clock.callLater(0, self._run)
+
+    def hold(self) -> bool:
+        """Leave the end of this round to :meth:`release`; whether it is left to that."""
+        is_free = not self._is_scheduled
+        self._is_scheduled = True
+        return is_free
+
+    def release(self) -> None:
+        """The round is over."""
+        self._run()
 
     def _run(self) -> None:
+        self._is_scheduled = False
         waiting, self._waiting = self._waiting, []
         for send in waiting:
             send()

@@ -11,6 +11,7 @@ from pki.codes import Code
 from pki.errors import Problem
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.handshake_budget import HandshakeBudget, Turn
+from twisted_mesh.tls.lending import Lending
 from twisted_mesh.tls.record_layer import Octets
 
 #: The largest chain that is legal has ten certificates: a leaf with 64 names of 253 bytes (17 kB), and nine CAs with
@@ -124,7 +125,8 @@ class HandshakeMeter:
 
     def over(self, *, succeeded: bool) -> None:
         """The connection is lost. Whoever did not get in is charged."""
-        vars(self.protocol).pop("dataReceived", None)
+        for name in ("dataReceived", "meter"):
+            vars(self.protocol).pop(name, None)
         if self._turn is not None and self.budget is not None:
             self.budget.forget(self._turn)
         if not succeeded:
@@ -153,6 +155,8 @@ class HandshakeMeter:
         # First of all whether it is in: the request may have come along, and be answered and over by now.
         if self.connection.is_secured:
             self.protocol.dataReceived = self._listen
+            if isinstance(self.protocol, Lending):
+                self.protocol.meter = self
             if self.connection.turned_away is not None:
                 self._charge()
             else:
@@ -189,17 +193,34 @@ class HandshakeMeter:
         """Pass on what comes behind the handshake; a peer that only keeps TLS busy is dropped, and charged for it."""
         at = 0
         while at < len(data):
-            piece = data[at : at + self._piece]
+            piece = data if not at and len(data) <= self._piece else data[at : at + self._piece]
             at += len(piece)
             self._unheard += len(piece)
             self._deliver(piece)
             if self.connection.is_paused:
                 continue  # what it says is heard later
             self._judge_silence()
-            if self._silent > MOST_SILENT:
-                self._charge()
-                self.connection.drop_for(SAYS_NOTHING)
+            if self._drop_silent():
                 return
+
+    def is_fair(self, came: int, heard: int) -> bool:
+        """See :class:`~twisted_mesh.tls.lending.IMeter`: there is nothing to be held against the peer, or forgiven."""
+        return FOR_EACH_BYTE * heard >= came and not (self._silent or self._unheard)
+
+    def weigh(self, came: int, heard: int) -> None:
+        """See :class:`~twisted_mesh.tls.lending.IMeter`."""
+        self._unheard += came
+        self._heard = self.connection.bytes_heard - heard
+        if not self.connection.is_paused:
+            self._judge_silence()
+            self._drop_silent()
+
+    def _drop_silent(self) -> bool:
+        if self._silent <= MOST_SILENT:
+            return False
+        self._charge()
+        self.connection.drop_for(SAYS_NOTHING)
+        return True
 
     def _judge_silence(self) -> None:
         """See what has become of the bytes that have come; of a peer that speaks more is taken at once."""

@@ -28,24 +28,16 @@ from twisted.python.failure import Failure
 from pki.errors import ANY_ERROR
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.flush import flush_of
+from twisted_mesh.tls.lending import LARGE, Lending, Lost, room
 from twisted_mesh.tls.outgoing import Outgoing
-from twisted_mesh.tls.record_layer import RECORD, Octets, record_layer
+from twisted_mesh.tls.record_layer import Octets, record_layer
 
 _log = logger("tls")
-#: What is read from a socket at once, and so what one connection may bring before others have their turn.
-_READ = 256 * 1024
 #: So often what comes behind the end of TLS is read, to be dropped.
 _DREGS = 16
-#: Where it is read to: all connections of the reactor's thread share it.
-_room = memoryview(bytearray(_READ))
-#: So much is sent when it is written, and not at the end of a turn.
-_LARGE = 16 * 1024
 _INT = struct.Struct("i")
 #: Bytes that wait to be sent, from which on a producer is asked to pause.
 _HIGH = 64 * 1024
-
-#: What a descriptor answers the reactor with: why it is to be closed, or None.
-Lost = BaseException | Failure | None
 
 
 class _Wire:
@@ -75,7 +67,7 @@ class _Wire:
             self._below.startReading()
 
 
-class SocketTransport:
+class SocketTransport(Lending):
     """One connection, for the protocol above it and for whoever closes it."""
 
     connected = True
@@ -111,7 +103,8 @@ class SocketTransport:
     _waits_to_write = False
     _producer: Any = None
     _is_streaming = False
-    _is_producer_paused = False
+    _is_waited_for = False
+    """Whether who produces is to be told to go on once all is sent."""
 
     def __init__(self, below: Any, connection: SSL.Connection, clock: IReactorTime) -> None:
         self._below = below
@@ -138,17 +131,22 @@ class SocketTransport:
         if self.is_over:
             return main.CONNECTION_DONE
         try:
-            size = self._socket.recv_into(_room)
+            size = self._socket.recv_into(room)
         except BlockingIOError:
             return None
         except OSError as problem:
             return self._turn(self._break, error.ConnectionLost(problem.errno, problem.strerror))
+        return self._come(size)
+
+    def _come(self, size: int) -> Lost:
+        """So much has come from the socket."""
         if not size:
             return self._turn(self._end_of_file)
-        # Much is not copied: whoever keeps some of it, and before the handshake is done, copies that.
-        data = _room[:size] if self._is_secured and size > RECORD else bytes(_room[:size])
         # By its name: whoever meters what comes has put itself there.
-        return self._turn(self.dataReceived, data, is_sent_later=True)
+        if not self._is_secured:
+            return self._turn(self.dataReceived, bytes(room[:size]), is_sent_later=True)
+        # It is not copied: whoever keeps some of it copies that.
+        return self._turn(self.dataReceived, room[:size], is_sent_later=True)
 
     def _on_writable(self) -> Lost:
         return self._turn(_nothing)
@@ -163,7 +161,8 @@ class SocketTransport:
             work(*arguments)
             if not self._is_broken and not self.is_over:
                 if is_sent_later and not self._has_heard_end:
-                    self._later_turn()
+                    if not (self._is_at_rest and self._layer.has_taken_all):
+                        self._later_turn()
                 else:
                     self._settle()
         finally:
@@ -200,6 +199,8 @@ class SocketTransport:
 
     def _now(self) -> None:
         self._has_turn_later = False
+        if self._is_pushed():
+            return
         is_resumed, self._is_resumed = self._is_resumed, False
         if self._outside(self._deliver if is_resumed else _nothing):
             self._below.connectionLost(Failure(main.CONNECTION_DONE))
@@ -210,10 +211,14 @@ class SocketTransport:
         """What has come from the socket."""
         if self.is_over or self._is_broken:
             return
-        self._layer.put(data)
         if self._is_secured:
-            self._deliver()
+            self._layer.lend(data)
+            try:
+                self._deliver()
+            finally:
+                self._layer.keep()
         else:
+            self._layer.put(data)
             self._shake()
 
     def _shake(self) -> None:
@@ -241,13 +246,13 @@ class SocketTransport:
                 if self._is_dropping:
                     self.bytes_dropped += len(data)
                 else:
-                    self.protocol.dataReceived(data)
+                    self.protocol.dataReceived(data if self.lends else bytes(data))
                 if self._layer.is_drained:
                     break
         finally:
             self._is_delivering = False
 
-    def _read(self) -> bytes:
+    def _read(self) -> Octets:
         """What the peer has said, or nothing more."""
         try:
             return self._layer.read()
@@ -292,7 +297,7 @@ class SocketTransport:
         with suppress(OSError):
             # Not into the room: what is in that may be another connection's, which has written to this one.
             for _ in range(_DREGS):
-                if not self._socket.recv(_LARGE):
+                if not self._socket.recv(LARGE):
                     break
 
     def _break(self, problem: BaseException | None) -> None:
@@ -355,8 +360,8 @@ class SocketTransport:
 
     def _go_on(self) -> None:
         """All is sent: who produces may produce more, and what that is goes in another turn."""
-        if not self._is_streaming or self._is_producer_paused:
-            self._is_producer_paused = False
+        if self._is_waited_for:
+            self._is_waited_for = not self._is_streaming
             self._producer.resumeProducing()
         if self._outgoing.size or self._producer is None:
             self._wait_to_write(True)
@@ -374,8 +379,8 @@ class SocketTransport:
 
     def _press(self) -> None:
         """Have a producer pause while much is waiting."""
-        if self._is_streaming and not self._is_producer_paused and self._outgoing.size >= _HIGH:
-            self._is_producer_paused = True
+        if self._producer is not None and not self._is_waited_for and self._outgoing.size >= _HIGH:
+            self._is_waited_for = True
             self._producer.pauseProducing()
 
     # what is asked from above
@@ -388,7 +393,7 @@ class SocketTransport:
         if not data or is_late or self.is_over or self._has_said_end:
             return
         self._outgoing.add(data)
-        if self._in_turn or len(data) < _LARGE:
+        if self._in_turn or len(data) < LARGE:
             self._press()
             self._soon()
         elif self._outside(_nothing):
@@ -487,7 +492,7 @@ class SocketTransport:
         if self.is_over:
             producer.stopProducing()
             return
-        self._producer, self._is_streaming, self._is_producer_paused = producer, streaming, False
+        self._producer, self._is_streaming, self._is_waited_for = producer, streaming, not streaming
         if not streaming:
             producer.resumeProducing()
         else:
@@ -495,7 +500,7 @@ class SocketTransport:
 
     def unregisterProducer(self) -> None:
         """It has produced all."""
-        self._producer = None
+        self._producer, self._is_waited_for = None, False
         self._soon()
 
     def getHandle(self) -> SSL.Connection:

@@ -13,6 +13,7 @@ from tests.twisted_mesh.tls.wires import End
 from twisted_mesh.tls import record_layer as module
 from twisted_mesh.tls.record_layer import (
     MOST,
+    PIECE,
     RECORD,
     DirectRecordLayer,
     PublicRecordLayer,
@@ -60,7 +61,7 @@ def carry(source: RecordLayer, target: RecordLayer) -> None:
 def all_of(layer: RecordLayer) -> bytes:
     pieces = []
     while piece := layer.read():
-        pieces.append(piece)
+        pieces.append(bytes(piece))
     return b"".join(pieces)
 
 
@@ -102,7 +103,7 @@ def test_settling_loses_nothing_that_is_on_its_way(made: Made) -> None:
 def test_settling_in_the_middle_of_a_record_loses_nothing(made: Made) -> None:
     one, other = map(made, connected())
     one.write(b"x" * 1000)
-    wire = one.take()
+    wire = bytes(one.take())
     for at in (3, 5, 500):
         piece, wire = wire[:at], wire[at:]
         other.put(piece)
@@ -111,6 +112,53 @@ def test_settling_in_the_middle_of_a_record_loses_nothing(made: Made) -> None:
     other.put(wire)
     other.settle()
     assert all_of(other) == b"x" * 1000
+
+
+@BOTH
+@given(
+    said=st.lists(st.integers(1, 3 * RECORD), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(1, 40_000), min_size=1, max_size=6),
+    stop=st.integers(0, 5),
+)
+def test_what_is_lent_is_read_and_may_be_overwritten_then(
+    made: Made, said: list[int], cuts: list[int], stop: int
+) -> None:
+    one, other = map(made, connected())
+    wire = b""
+    for number, size in enumerate(said):
+        one.write(bytes([number]) * size)
+        wire += bytes(one.take())
+    room, heard, number = bytearray(MOST), b"", 0
+    while wire:
+        piece, wire = wire[: (cut := cuts[number % len(cuts)])], wire[cut:]
+        room[: len(piece)] = piece
+        other.lend(memoryview(room)[: len(piece)])
+        if number != stop:  # as if its protocol had paused
+            heard += all_of(other)
+        other.keep()
+        room[: len(piece)] = bytes(len(piece))
+        number += 1
+    assert heard + all_of(other) == b"".join(bytes([n]) * size for n, size in enumerate(said))
+    other.settle()
+    one.write(b"after")
+    carry(one, other)
+    assert all_of(other) == b"after"
+
+
+@BOTH
+def test_sealing_is_writing_and_taking(made: Made) -> None:
+    one, other = map(made, connected())
+    said = bytes(range(256)) * (PIECE // 256)
+    for size in (1, RECORD, RECORD + 1, PIECE):
+        other.put(one.seal(memoryview(said)[:size]))
+        assert one.take() == b""
+        one.relax()
+        assert all_of(other) == said[:size]
+    one.write(b"waits ")
+    one.relax()
+    one.write(b"and is not lost")
+    carry(one, other)
+    assert all_of(other) == b"waits and is not lost"
 
 
 @BOTH
@@ -134,7 +182,7 @@ def test_no_call_takes_out_more_than_its_bound(made: Made) -> None:
 def test_half_a_record_is_nothing_yet(made: Made) -> None:
     one, other = map(made, connected())
     one.write(b"whole")
-    wire = one.take()
+    wire = bytes(one.take())
     for at in range(len(wire) - 1):
         other.put(wire[at : at + 1])
         assert other.read() == b""
@@ -159,7 +207,7 @@ def test_what_came_before_the_goodbye_is_read_before_it(made: Made) -> None:
 def test_what_came_before_a_broken_record_is_read_before_the_error(made: Made) -> None:
     one, other = map(made, connected())
     one.write(b"good")
-    good = one.take()
+    good = bytes(one.take())
     one.write(b"changed on the way")
     bad = bytearray(one.take())
     bad[-1] ^= 1
