@@ -239,6 +239,16 @@ def test_the_name_of_a_target_is_only_where_to_go(running: Mesh, backend: Backen
     assert (client.stop(), server.stop()) == (0, 0)
 
 
+@pytest.mark.slow
+def test_no_connection_fails_over_rotations_of_both_sides(running: Mesh, backend: Backend) -> None:
+    with pair(running, backend.target, "--ttl", "6s") as found:
+        while found.proxy.text.count("Certificate rotation complete.") < 3:
+            with found.call() as caller:
+                talk(caller)
+        reasons = found.shown("out")["ended"]
+        assert {reason for reason, count in reasons.items() if count} == {"done"}
+
+
 def test_one_address_has_one_owner(running: Mesh, backend: Backend) -> None:
     with pair(running, backend.target) as found:
         words = ("--mode", "server", "--target", backend.target, "--allow", ID)
