@@ -122,14 +122,6 @@ class Side(protocol.Protocol):
     def begin(self) -> None:
         """Pass on what it has said, and what it says from now on."""
         self._is_held = False
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        """What has come while nothing was passed on, and what comes from now on."""
-        early, self._early = self._early, []
-        for data in early:
-            self._link.heard(self, data)
-        self._straight = None if self._link.is_filtered else self.other
         if self._secured is not None:
             self._secured.lend()
         if self._plain is not None:
@@ -137,6 +129,14 @@ class Side(protocol.Protocol):
             poll = read_poll_of(self._plain.reactor)
             if poll is not None and not self.is_lost:
                 poll.take(self._plain)
+        self._pass_on()
+        self._straight = None if self._link.is_filtered else self.other
+
+    def _pass_on(self) -> None:
+        """What has come while nothing was passed on, and what comes from now on."""
+        early, self._early = self._early, []
+        for data in early:
+            self._link.heard(self, data)
         if self._end_is_early:
             self.readConnectionLost()
         self._go_on()

@@ -195,7 +195,7 @@ class HandshakeMeter:
         while at < len(data):
             piece = data if not at and len(data) <= self._piece else data[at : at + self._piece]
             at += len(piece)
-            self._unheard += len(piece)
+            self._count(len(piece), self.connection.bytes_heard)
             self._deliver(piece)
             if self.connection.is_paused:
                 continue  # what it says is heard later
@@ -209,11 +209,16 @@ class HandshakeMeter:
 
     def weigh(self, came: int, heard: int) -> None:
         """See :class:`~twisted_mesh.tls.lending.IMeter`."""
-        self._unheard += came
-        self._heard = self.connection.bytes_heard - heard
+        self._count(came, self.connection.bytes_heard - heard)
         if not self.connection.is_paused:
             self._judge_silence()
             self._drop_silent()
+
+    def _count(self, came: int, heard_before: int) -> None:
+        # What went the short way was fair, and is neither held against the peer nor to its credit.
+        if not self._unheard:
+            self._heard = heard_before
+        self._unheard += came
 
     def _drop_silent(self) -> bool:
         if self._silent <= MOST_SILENT:
