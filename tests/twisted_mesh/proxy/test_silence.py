@@ -56,12 +56,8 @@ def test_new_keys_without_end_are_cut_also_behind_much_that_was_carried(
         with pytest.raises(OSError, match=r"reset|pipe"):
             for _ in range(100):
                 wire.sendall(b"".join(writer.key_update() for _ in range(40)))
-                wire.setblocking(False)
-                try:
-                    while not wire.recv(65536):
-                        raise ConnectionResetError("reset")
-                except BlockingIOError:
-                    wire.settimeout(PATIENCE)
+            while wire.recv(65536):  # the answers, of which there are few
+                pass
 
 
 def test_new_keys_now_and_then_between_what_is_carried_are_not(identity: Path, port: int) -> None:
