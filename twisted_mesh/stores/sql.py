@@ -56,8 +56,9 @@ class SqlStore:
     """Keeps certificates in ``database``; see :class:`IStore`.
 
     The writer is given one batch at a time: what one turn of the reactor brings, then what has come
-    while the last batch was written, so that a slow disk makes larger commits instead of a longer
-    queue. (A thread that helped itself would be woken for each command, and find that one alone.)
+    while the last batch was written and in the turn after it, so that a slow disk makes larger commits
+    instead of a longer queue. (A thread that helped itself would be woken for each command, and find
+    that one alone.)
     A read sees every command that was answered before it. What is in memory has one thread for both.
     A commit that fails keeps nothing and tells each of its callers; the next one tries again.
     Cancelling an answer stops nothing: what was told is done.
@@ -312,8 +313,11 @@ class SqlStore:
 
     def _wrote(self, batch: Sequence[_Work], outcomes: Sequence[object]) -> None:
         self._answered(batch, outcomes)
-        # Not at once: those who were answered may have more, and one large commit costs less than two.
-        self._reactor.callFromThread(self._hand_over)
+        if self._waiting:
+            # Not at once: those who were answered may have more, and one large commit costs less than two.
+            self._reactor.callFromThread(self._hand_over)
+        else:
+            self._hand_over()
 
     def _stopped(self, _: object) -> None:
         stopping, self._stopping = self._stopping, []
