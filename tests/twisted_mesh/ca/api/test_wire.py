@@ -304,7 +304,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         told[f"{len(told):02} {method} {path}"] = steady(f"{kind} {data.decode()}".strip())
         return b"{}"
 
-    monkeypatch.setattr(CaClient, "_send", send)
+    monkeypatch.setattr(CaClient, "send", send)
     return told
 
 
