@@ -4,6 +4,7 @@ It is a process of its own from its first instruction on, and no copy of the par
 memory, its key above all, is not in there.
 """
 
+import errno
 import os
 import signal
 import socket
@@ -49,6 +50,13 @@ STARTING = 60.0
 SETTLED = 10.0
 #: Seconds that it has to answer a question of ours, and to end once it is not heard any more.
 PATIENCE = 2.0
+_NOT_RUN = f": this user must be able to run {printable(sys.executable, 300)}"
+_CURES = {
+    errno.EACCES: _NOT_RUN,
+    errno.ENOENT: _NOT_RUN,
+    errno.EMFILE: ": raise the limit of descriptors (ulimit -n, or LimitNOFILE=)",
+    errno.EAGAIN: ": raise the limit of processes (ulimit -u, or TasksMax=)",
+}
 _LONGEST_LINE = 4000
 #: Bytes that wait for the end of their line.
 _LONGEST_TEAR = 1024 * 1024
@@ -127,8 +135,9 @@ class Worker:
         except OSError as error:
             # One that runs already loses its channel by this, and ends: it is nobody's.
             self.pid, self._output = 0, None
+            cure = _CURES.get(error.errno or 0, "")
             raise WorkerFailed(
-                f"worker {self.number} cannot be started ({error.strerror})"
+                f"worker {self.number} cannot be started ({error.strerror}){cure}"
             ) from None
         finally:
             for one in handed:

@@ -185,6 +185,10 @@ def test_where_no_process_can_be_had_it_is_tried_again(rig: Rig) -> None:
     rig.reactor.spawned[0].end()
     rig.reactor.advance(FIRST_PAUSE)
     assert rig.log.count("worker-died") == 2
+    assert (
+        "cannot be started (Resource temporarily unavailable): raise the limit of processes"
+        in (rig.log.events[-1]["error"])
+    )
     rig.reactor.refusal = None
     rig.reactor.advance(2 * FIRST_PAUSE)
     assert len(rig.reactor.spawned) == 3
