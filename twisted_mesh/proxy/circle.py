@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from twisted_mesh.proxy.listener import Target
+from twisted_mesh.proxy.listener import Listener, Target
 
 _ANY = ("", "0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 
@@ -24,6 +24,19 @@ def circle(listeners: Mapping[str, tuple[IAddress, Target]]) -> Sequence[str]:
                 return way[way.index(following) :]
             way.append(following)
     return ()
+
+
+def circle_problem(addresses: Sequence[IAddress], listeners: Sequence[Listener]) -> str:
+    """What is to be said where a caller of one of these would be carried round and round; empty where none would be.
+
+    ``addresses`` are those that they are bound to, in the same order.
+    """
+    ends = zip(addresses, listeners, strict=True)
+    first, *others = circle({one.name: (address, one.target) for address, one in ends}) or ("",)
+    if not first:
+        return ""
+    way = f"to {', that to '.join(others)}, and that back to {first}" if others else "to itself"
+    return f"listener {first} carries {way}: the first caller would fill it; correct its target"
 
 
 def _behind(target: Target, listeners: Mapping[str, tuple[IAddress, Target]]) -> str | None:

@@ -21,7 +21,7 @@ from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
 from twisted_mesh.monitoring import EndpointStatus
-from twisted_mesh.proxy.circle import circle
+from twisted_mesh.proxy.circle import circle_problem
 from twisted_mesh.proxy.front import Front
 from twisted_mesh.proxy.greeting import GreetingEndpoint
 from twisted_mesh.proxy.listener import Listener
@@ -179,21 +179,7 @@ class ProxyService(MeshService):
         front.watch(port)
 
     def _circle(self, listeners: Sequence[Listener]) -> str:
-        """What is to be said where a caller would be carried round and round; empty where none would be."""
-        ends = zip(self.fronts, listeners, strict=True)
-        found = circle(
-            {one.name: (front.port.getHost(), one.target) for front, one in ends if front.port}
-        )
-        if not found:
-            return ""
-        way = (
-            f"to {', that to '.join(found[1:])}, and that back to {found[0]}"
-            if found[1:]
-            else "to itself"
-        )
-        return (
-            f"listener {found[0]} carries {way}: the first caller would fill it; correct its target"
-        )
+        return circle_problem([front.port.getHost() for front in self.fronts], listeners)
 
     def _widest(self, listeners: Sequence[Listener]) -> tuple[SpiffePattern, ...]:
         """All that may be at some far side; which of them at which one, each listener says."""

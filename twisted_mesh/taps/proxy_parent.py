@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.interfaces import IAddress
+
+from pki.errors import Malformed
+from twisted_mesh.proxy.circle import circle_problem
 from twisted_mesh.proxy.listener import Listener
 from twisted_mesh.taps.listener_rules import is_for_others, refuse_moved, usual_interface
 from twisted_mesh.taps.parent import ParentService, SharedOut
 from twisted_mesh.taps.proxy_options import Options
 from twisted_mesh.taps.reread import difference
+from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.workers.figures import merged_listeners
 
 
@@ -15,6 +20,7 @@ class ProxyParent(ParentService):
     """Has the listeners' addresses, and workers that carry."""
 
     options: Options
+    _bound_to: Sequence[IAddress] = ()
 
     def addresses(self) -> Sequence[tuple[str, str]]:
         """See :class:`ParentService`."""
@@ -22,15 +28,20 @@ class ProxyParent(ParentService):
 
     def bound(self, ports: Sequence[SharedOut]) -> None:
         """See :class:`ParentService`."""
-        for listener, port in zip(self.options["listeners"], ports, strict=True):
+        self._bound_to = [port.getHost() for port in ports]
+        for listener, address in zip(self.options["listeners"], self._bound_to, strict=True):
             if not listener.serves:
-                is_for_others(listener, port.getHost())
+                is_for_others(listener, address)
+        if problem := circle_problem(self._bound_to, self.options["listeners"]):
+            raise StartError(problem)
 
     def read_rules(self) -> str:
         """See :class:`ParentService`."""
         before: Sequence[Listener] = self.options["listeners"]
         listeners = self.options.read_listeners()
         refuse_moved(before, listeners)
+        if problem := circle_problem(self._bound_to, listeners):
+            raise Malformed(problem)
         self.options["listeners"] = listeners
         changed = [
             new.name for old, new in zip(before, listeners, strict=True) if str(old) != str(new)

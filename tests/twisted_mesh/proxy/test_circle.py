@@ -53,13 +53,15 @@ def test_a_longer_way_round_is_found_and_a_way_through_is_none(tmp_path: Path) -
     assert circle({}) == ()
 
 
-def test_it_does_not_start_and_does_not_come_to_it(running: Mesh) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_does_not_start_and_does_not_come_to_it(running: Mesh, workers: str) -> None:
     port = free_port()
     words = ("--mode", "client", "--listen", f"127.0.0.1:{port}", "--verify", ID)
+    words = (*words, "--workers", workers)
     proxy = running.twistd("mesh-proxy", *words, "--target", f"localhost:{port}")
     assert proxy.wait() == 1
     assert f"listener 127.0.0.1:{port} carries to itself" in proxy.text
-    with pair(running, str(BACKEND)) as found:
+    with pair(running, str(BACKEND), "--workers", workers) as found:
         found.target = f"127.0.0.1:{found.port}"
         found.write()
         found.proxy.process.send_signal(signal.SIGHUP)
