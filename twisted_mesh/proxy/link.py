@@ -34,6 +34,9 @@ from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
 from twisted_mesh.trust.connections import Peer
 
+#: Seconds from the end of a handshake in which whoever is let in has said what it came for.
+_JUST_COME = 1.0
+
 
 class IFront(Protocol):
     """What links belong to: a listener that is running."""
@@ -97,6 +100,7 @@ class Link:
         self._looked = self.began
         self._of_peer: OfPeer | None = None
         self._is_draining = False
+        self._drain_later: IDelayedCall | None = None
         self._is_over = False
 
     # its life
@@ -361,8 +365,17 @@ class Link:
         self._over()
 
     def drain(self) -> None:
-        """Begin nothing new, where what is carried has beginnings."""
+        """Begin nothing new, where what is carried has beginnings; who has just come may still ask."""
         self._is_draining = True
+        if self._filter is None or self._drain_later is not None:
+            return
+        if (left := _JUST_COME - self.age) > 0:
+            self._drain_later = self.front.clock.callLater(left, self._finish)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._drain_later = None
         if self._filter is not None:
             try:
                 self._take(self._filter.finish())
@@ -386,9 +399,10 @@ class Link:
         if self._is_over or not self.caller.is_lost or not is_target_gone:
             return
         self._is_over = True
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        for timer in (self._timer, self._drain_later):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._drain_later = None
         self.front.closed(self)
         self._filter = None
         if not self.has_begun:

@@ -1,0 +1,107 @@
+"""A carried connection on wires in memory, at a time that the test says."""
+
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from tests.twisted_mesh.proxy.test_http_filter import GET, OK
+from tests.twisted_mesh.recording import RecordingLog
+from twisted_mesh.limits.rate_limit import LimitedLog, Rate
+from twisted_mesh.proxy.link import Link
+from twisted_mesh.proxy.listener import Listener, Mode, Target
+from twisted_mesh.proxy.protocols import protocols_of
+from twisted_mesh.proxy.seam import Protocols
+from twisted_mesh.proxy.tally import Tally
+
+
+@define(eq=False)
+class Front:
+    """A listener whose target answers at once, and which has room for everybody."""
+
+    listener: Listener
+    clock: Clock = field(factory=Clock)
+    log: Any = field(factory=RecordingLog)
+    tally: Tally = field(factory=Tally)
+    to_target: StringTransport = field(factory=StringTransport)
+    gone: list[Link] = field(factory=list)
+
+    @property
+    def protocols(self) -> Protocols:
+        return protocols_of(self.listener)
+
+    @property
+    def warnings(self) -> LimitedLog:
+        return LimitedLog(self.log, Rate(1, 1), self.clock.seconds)
+
+    def dial(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
+        protocol: Any = factory.buildProtocol(None)
+        protocol.makeConnection(self.to_target)
+        return succeed(protocol)
+
+    def opened(self, link: Link) -> None:
+        link.begin()
+
+    def closed(self, link: Link) -> None:
+        self.gone.append(link)
+
+
+@pytest.fixture
+def front() -> Front:
+    target = Target("127.0.0.1", 1)
+    return Front(Listener("in", Mode.SERVER, "127.0.0.1:0", target, http=True))
+
+
+def called(front: Front) -> tuple[Link, StringTransport]:
+    link, to_caller = Link(front), StringTransport()
+    link.caller.makeConnection(to_caller)
+    return link, to_caller
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["as it comes", "before"])
+def test_who_has_just_come_when_it_stops_is_answered(front: Front, is_first: bool) -> None:
+    link, to_caller = called(front)
+    if is_first:
+        link.caller.dataReceived(GET[:9])
+    link.drain()
+    front.clock.advance(0.5)
+    link.caller.dataReceived(GET[9:] if is_first else GET)
+    front.clock.advance(0.6)
+    assert front.to_target.value() == GET
+    assert not to_caller.disconnecting
+    assert link.target is not None
+    link.target.dataReceived(OK)
+    assert b"Connection: close" in to_caller.value()
+    assert to_caller.disconnecting
+
+
+def test_who_asks_for_nothing_is_hung_up_on_a_second_after_it_came(front: Front) -> None:
+    link, to_caller = called(front)
+    front.clock.advance(0.3)
+    link.drain()
+    link.drain()
+    front.clock.advance(0.6)
+    assert not to_caller.disconnecting
+    front.clock.advance(0.2)
+    assert to_caller.disconnecting
+
+
+def test_who_came_long_ago_is_hung_up_on_at_once(front: Front) -> None:
+    link, to_caller = called(front)
+    front.clock.advance(1)
+    link.drain()
+    assert to_caller.disconnecting
+
+
+def test_who_leaves_meanwhile_leaves_nothing_behind(front: Front) -> None:
+    link, _ = called(front)
+    link.drain()
+    assert link.target is not None
+    for side in (link.caller, link.target):
+        side.connectionLost()
+    assert front.gone == [link]
+    assert front.clock.getDelayedCalls() == []
