@@ -24,6 +24,11 @@ REASONS = (
     "severed",
     "drain",
     "broken",
+    # Of a listener of HTTP, where a message could be read in two ways or is not whole.
+    "refused",
+    "target-broken",
+    "caller-cut-short",
+    "target-cut-short",
 )
 
 

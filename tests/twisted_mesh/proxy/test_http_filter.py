@@ -31,6 +31,7 @@ from twisted_mesh.proxy.seam import (
     ToCaller,
     ToTarget,
 )
+from twisted_mesh.proxy.tally import REASONS
 
 LISTENER = Listener("in", Mode.SERVER, "127.0.0.1:0", Target.parse("127.0.0.1:1"))
 HERE = IPv4Address("TCP", "127.0.0.1", 1)
@@ -72,6 +73,7 @@ class Talk:
                 assert self.is_paused is isinstance(step, ResumeCaller), "in turns"
                 self.is_paused = not self.is_paused
             elif isinstance(step, Close):
+                assert step.reason in REASONS, "it is counted"
                 self.closed = step.reason
             else:
                 self.ended.append(type(step))
