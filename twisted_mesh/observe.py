@@ -4,121 +4,31 @@ import atexit
 import json
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from io import StringIO
 from math import modf
-from operator import itemgetter
-from string import Formatter
 from time import time
 from typing import Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 from prometheus_client import Counter
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
 from pki.errors import printable
+from twisted_mesh.runtime.event_text import event_text, form_of, subsystem_of
 from twisted_mesh.runtime.log import NAMESPACE
 from twisted_mesh.runtime.log_file import LogFile
 from twisted_mesh.runtime.log_writer import Descriptor, LogWriter, Lost, Output
 
-_SUBSYSTEM = re.compile(rf"{NAMESPACE}\.(\w+)")
-#: Characters of a value that are shown.
-_LONGEST = 4000
 _PRIVATE = re.compile(r"log_.*|event|format|isError|failure|time|system|message")
 
 LINES_LOST = Counter(
     "mesh_log_lines_lost",
     "Lines of the log that could not be written, or had no room to wait until they were.",
 )
-
-
-@define(eq=False)
-class _Form:
-    """An event's constant text, taken apart once, with room for its values."""
-
-    pieces: list[str]
-    """Every other one stands for a field, and what is there is put in its place."""
-    names: tuple[str, ...]
-    specs: tuple[str, ...]
-    _values: Callable[[LogEvent], tuple[Any, ...]] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        names = self.names
-        # With one name itemgetter gives no tuple.
-        self._values = (
-            itemgetter(*names) if len(names) > 1 else lambda e: tuple(e[n] for n in names)
-        )
-
-    @classmethod
-    def of(cls, text: str, prefix: str = "") -> "_Form":
-        """``prefix`` stands before every line but those that are facts of the one above."""
-        lines = text.split("\n")
-        shown = [lines[0], *(line if line.startswith(" ") else prefix + line for line in lines[1:])]
-        pieces, names, specs = [prefix], [], []
-        for before, name, spec, _ in Formatter().parse("\n".join(shown)):
-            pieces[-1] += before
-            if name is not None:
-                names.append(name)
-                specs.append(spec or "")
-                pieces += ["", ""]
-        return cls(pieces, tuple(names), tuple(specs))
-
-    def filled(self, event: LogEvent) -> str:
-        """The text with the event's values, without control characters."""
-        parts = self.pieces.copy()
-        try:
-            values = self._values(event)
-            if any(self.specs):
-                raise TypeError
-            # Most are what printable() would leave as they are.
-            told = "".join(values)
-            parts[1::2] = values
-            if told.isprintable() and len(told) <= _LONGEST:
-                return "".join(parts)
-        except (KeyError, TypeError):  # one is missing, or no string
-            pass
-        values = tuple(event.get(name, "?") for name in self.names)
-        parts[1::2] = [
-            printable(
-                value if type(value) is str and not spec else _formatted(value, spec), _LONGEST
-            )
-            for value, spec in zip(values, self.specs, strict=True)
-        ]
-        return "".join(parts)
-
-
-@lru_cache(maxsize=512)
-def _form(text: str, prefix: str) -> _Form:
-    return _Form.of(text, prefix)
-
-
-def _formatted(value: object, spec: str) -> str:
-    try:
-        return format(value, spec)
-    except Exception:  # what it means to show itself is its own affair, the log is ours
-        return safe_str(value)
-
-
-def event_text(event: LogEvent) -> str:
-    """The event in words: one line, or a title and indented facts. No value can add a line."""
-    text = event.get("log_format")
-    if _subsystem(event) and isinstance(text, str):
-        return _form(text, "").filled(event)
-    return "\n".join(printable(line, _LONGEST) for line in formatEvent(event).splitlines())
-
-
-def _subsystem(event: LogEvent) -> str | None:
-    return _subsystem_of(event.get("log_namespace") or "")
-
-
-@lru_cache(maxsize=512)
-def _subsystem_of(namespace: str) -> str | None:
-    match = _SUBSYSTEM.match(namespace)
-    return match[1] if match else None
 
 
 #: What ``--log-level`` may say, and from which level on our own events and Twisted's are told then.
@@ -167,7 +77,7 @@ class _Style:
 @lru_cache(maxsize=512)
 def _style(level: Any, namespace: str) -> _Style | None:
     """None where it is told to nobody: by default our own debugging, and what Twisted has to say that is no warning."""
-    subsystem = _subsystem_of(namespace)
+    subsystem = subsystem_of(namespace)
     ours, twisteds = _least[0]
     if level < (ours if subsystem else twisteds):
         return None
@@ -215,7 +125,7 @@ class TextObserver:
             prefix = f"{_second(int(event.get('log_time', 0.0)))} {prefix}"
         text = event.get("log_format")
         if style.subsystem and isinstance(text, str):
-            told = _form(text, prefix).filled(event)
+            told = form_of(text, prefix).filled(event)
         else:
             told = "\n".join(prefix + line for line in event_text(event).split("\n"))
         if "log_failure" in event:

@@ -4,7 +4,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 
 
 class RecordingLog(Logger):

@@ -11,7 +11,7 @@ from pki.errors import Malformed
 from tests.authorities import BACKEND, MESH, mesh
 from tests.twisted_mesh.peers import peer_of
 from twisted_mesh.client import ServerUrl, log_handshake
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 
 
 @pytest.mark.parametrize(

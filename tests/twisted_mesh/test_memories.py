@@ -18,8 +18,8 @@ from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.identity.saved_svid import SavedSvid
-from twisted_mesh.observe import event_text
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.memory import AGAIN, Memories, Memory
 from twisted_mesh.trust.log_witness import LogWitness

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from pki.errors import Problem
 from twisted_mesh import observe
-from twisted_mesh.observe import JsonObserver, TextObserver, event_text
+from twisted_mesh.observe import JsonObserver, TextObserver
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.runtime.log import codes, logger, reasons
 
 WHEN = datetime(2026, 11, 23, 10, 0, 0, 250000, tzinfo=UTC).timestamp()

@@ -24,7 +24,7 @@ from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, forge, key, mesh
 from tests.twisted_mesh.ca.rigs import ca_rig
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import Authorities, load_or_create
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateDirectory, StateError
 from twisted_mesh.state.key_files import KeyFiles
 

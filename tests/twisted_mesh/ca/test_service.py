@@ -40,7 +40,7 @@ from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, s
 from twisted_mesh.ca.entries import NameTaken
 from twisted_mesh.ca.issuance import Purchase
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.commands import RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import (

@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from pki.keys import MemoryKey, spki_der
 from pki.keys.pkcs8 import is_encrypted
 from tests.authorities import key
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state import key_files as key_files_module
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.key_files import KeyFiles, copy_out

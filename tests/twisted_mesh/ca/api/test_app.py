@@ -44,7 +44,7 @@ from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.rate_limit import Rate
-from twisted_mesh.observe import event_text
+from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.stores.records import Page, Query
 
 NOBODY = anonymous("tls:no-certificate")
