@@ -17,6 +17,7 @@ from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
 from twisted_mesh.trust.connections import Peer
+from twisted_mesh.trust.ending import leave_by
 
 _log = logger("server")
 _PROBLEM = "application/problem+json"
@@ -26,10 +27,20 @@ class MeshSite(BoundedSite):
     """A site whose callers are all proven, and logged as they connect."""
 
     def opened(self, connection: HttpConnection) -> None:
-        """Log who it is."""
+        """Log who it is, and note when it should come again."""
         transport = connection.transport
         if isinstance(transport, MeshConnection) and transport.peer is not None:
+            connection.leave_by = _leave_by(transport, transport.peer)
             log_peer(transport, transport.peer)
+
+
+def _leave_by(connection: MeshConnection, peer: Peer) -> float:
+    """A POSIX time: callers hang up once our own certificate has ended, as we do once theirs has."""
+    security = connection.factory.security
+    end, own = peer.proven.keys.ends_at, security.contexts.shown
+    if own is not None:
+        end = min(end, own.leaf.not_valid_after_utc)
+    return leave_by(end, security.judge.now).timestamp()
 
 
 class StatusResource(resource.Resource):

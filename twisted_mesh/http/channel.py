@@ -36,9 +36,12 @@ class BoundedChannel(http.HTTPChannel):
     refused = False
     _is_sending = False
 
-    def __init__(self, site: "BoundedSite", deadline: Deadline, place: Place | None) -> None:
+    def __init__(
+        self, site: "BoundedSite", deadline: Deadline, place: Place | None, leave_by: float
+    ) -> None:
         super().__init__()
         self.factory = self.site = site
+        self._leave_by = leave_by
         self.limits = site.limits
         self.callLater = site.reactor.callLater
         self.timeOut = None
@@ -120,8 +123,8 @@ class BoundedChannel(http.HTTPChannel):
             super().allContentReceived()
 
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
-        """Whether the connection goes on after this request: not while the site drains."""
-        if not self.site.draining:
+        """Whether the connection goes on after this request: not while the site drains, nor near the end."""
+        if not self.site.is_left(self._leave_by):
             return bool(super().checkPersistence(request, version))
         request.setHeader(b"connection", b"close")
         return False

@@ -1,5 +1,6 @@
 """A connection that speaks HTTP/1.1: whole requests of ordinary shape are read here, all else is left to Twisted."""
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import (
@@ -41,6 +42,8 @@ class HttpConnection:
     connected = 0
     persistent = True
     """Whether it goes on after the present answer."""
+    leave_by = inf
+    """The POSIX time from which on each answer is the last: the caller is to come again before the connection ends."""
     producer: Any = None
     """What produces the present answer."""
     _channel: BoundedChannel | None = None
@@ -174,7 +177,7 @@ class HttpConnection:
     def _answer(self, request: WholeRequest, head: Head) -> None:
         self._request = request
         self._is_idle = False  # also where it came in one piece with the request before
-        if head.is_last or self.site.draining:
+        if head.is_last or self.site.is_left(self.leave_by):
             request.close_after()
         self.deadline.within(None)
         try:
@@ -287,7 +290,7 @@ class HttpConnection:
     def _left_to_twisted(self) -> BoundedChannel:
         """Twisted's channel, which has the rest of the connection."""
         self.transport.unregisterProducer()
-        channel = BoundedChannel(self.site, self.deadline, self._place)
+        channel = BoundedChannel(self.site, self.deadline, self._place, self.leave_by)
         self._channel = channel
         channel.makeConnection(self.transport)
         return channel

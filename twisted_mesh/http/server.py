@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from time import time
 from typing import Any
 
 from attrs import frozen
@@ -98,6 +99,10 @@ class BoundedSite(server.Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A connection within our limits, not Twisted's."""
         return HttpConnection(self)
+
+    def is_left(self, leave_by: float) -> bool:
+        """Whether answers are the last by now on a connection that is left then, a POSIX time."""
+        return self.draining or time() >= leave_by
 
     def opened(self, connection: HttpConnection) -> None:
         """``connection`` has begun."""

@@ -1,12 +1,9 @@
-"""When the certificates of a connection end, and that its caller should make another before they do."""
+"""Whether the certificates of a carried connection end soon, and its caller should make another before they do."""
 
 from collections.abc import Callable
-from datetime import timedelta
 
 from twisted_mesh.proxy.seam import Caller
-
-#: The last part of a connection's life: so much of it, and no longer than that.
-_SHARE, _MOST = 10, timedelta(minutes=1)
+from twisted_mesh.trust.ending import leave_by
 
 
 def ending(caller: Caller) -> Callable[[], bool]:
@@ -19,5 +16,5 @@ def ending(caller: Caller) -> Callable[[], bool]:
         return bool
     leaves = (caller.peer.leaf, own.to_cryptography())
     end = min(leaf.not_valid_after_utc for leaf in leaves)
-    soon = end - min(_MOST, (end - now()) / _SHARE)
+    soon = leave_by(end, now())
     return lambda: now() >= soon

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from http import HTTPStatus
+from time import time
 from typing import Any
 
 import pytest
@@ -613,6 +614,19 @@ def test_no_bytes_at_all_make_a_connection_raise_or_stay_for_ever(
 
 
 # Draining.
+
+
+@pytest.mark.parametrize(("seconds", "is_last"), [(60.0, False), (-1.0, True)])
+def test_a_connection_that_ends_soon_is_left_with_an_answer(
+    rig: Rig, seconds: float, is_last: bool
+) -> None:
+    leave_by = time() + seconds
+    rig.site.opened = lambda connection: setattr(connection, "leave_by", leave_by)  # type: ignore[method-assign]
+    talk = rig.talk()
+    talk.say(GET)
+    assert talk.statuses == [200]
+    assert (b"connection: close\r\n" in talk.wire.value().lower()) is is_last
+    assert talk.open is not is_last
 
 
 def test_draining_closes_idle_connections_at_once(rig: Rig) -> None:
