@@ -160,6 +160,12 @@ class Front:
         if self._has_room(link):
             self._begin(link)
         elif len(self._links) < self.room and len(self._waiting) >= self.room - self._plain_room:
+            self.warnings.warn(
+                "{listener} hangs up on the caller at {address}: callers without TLS have taken their share of room",
+                event="proxy-full",
+                listener=self.listener.name,
+                address=link.where,
+            )
             link.abort("full")
         else:
             self._waiting[link] = None

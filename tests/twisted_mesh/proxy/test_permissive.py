@@ -129,6 +129,7 @@ def test_callers_without_proof_leave_room_for_the_others(running: Mesh) -> None:
         too_late.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
             too_late.recv(5)
+        found.proxy.wait_for("in hangs up on the caller at .* have taken their share")
         first.close()
         assert late.recv(5) == b"hello"
 
