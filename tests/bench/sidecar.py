@@ -15,7 +15,7 @@ from tests.bench.peers import ENVOY
 from tests.bench.processes import LOAD_CORE, Service, Stage, pinned, stage
 from tests.bench.rounds import Contestant, busy, compete
 from tests.bench.sidecars import Sidecar, sidecars
-from tests.bench.tables import Table, Value, beside, median
+from tests.bench.tables import Table, Value, beside
 from tests.running import PATIENCE
 
 _LOAD = "tests.bench.plain_load"
@@ -25,7 +25,7 @@ _BULK = {1: 16, 64: 2}
 _TRIPS = (1, 64)
 _AT_ONCE = 8
 _FRAME = 16
-_WARM, _IDLE, _LADEN = 100, 1000, 300
+_WARM, _IDLE, _LADEN = 100, 600, 200
 _LOAD_OF_ONE = 4_000_000
 #: Seconds until memory that is not needed any more is given back.
 _SETTLED = 1.0
@@ -160,22 +160,12 @@ def _rows(
 
 
 def measure_idle(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
-    """What an idle connection takes of both processes, which are new for each round."""
-    found: dict[str, list[Mapping[str, float]]] = {}
-    missing: tuple[str, ...] = ()
-    for number in range(min(rounds, 2)):
-        with _carrying(home / str(number)) as (there, absent, _):
-            missing = (*absent,)
-            for sidecar in there:
-                found.setdefault(sidecar.name, []).append(_grown(sidecar))
-        say(f"round {number + 1} of {min(rounds, 2)} done")
-    rows: list[Mapping[str, Value]] = [
-        {
-            "": name,
-            **{key: round(median([one[key] for one in told]), 1) for key in told[0]},
-        }
-        for name, told in found.items()
-    ]
+    """What an idle connection takes of both processes. Once: ``rounds`` are for what differs between them."""
+    with _carrying(home) as (there, absent, _):
+        rows: list[Mapping[str, Value]] = []
+        for sidecar in there:
+            rows.append({"": sidecar.name, **_grown(sidecar)})
+            say(f"{sidecar.name} is measured")
     return Table(
         "sidecar-idle",
         f"resident memory of both hops for each of {_IDLE:,} idle connections, after one round trip on each",
@@ -184,7 +174,7 @@ def measure_idle(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
             f"Beyond what {_WARM} connections, which stay, had made them take before. Each hop holds two sockets of a "
             f"carried connection, of which one speaks TLS. The last column is what {_LADEN} of them take more once "
             f"each has carried {_LOAD_OF_ONE // 1_000_000} MB and is idle again, of both hops.",
-            *missing,
+            *absent,
         ),
     )
 
@@ -212,12 +202,14 @@ def _grown(sidecar: Sidecar) -> Mapping[str, float]:
         time.sleep(_SETTLED)
         laden = resident()
     outside, inside = ((now - was) / _IDLE for now, was in zip(idle, before, strict=True))
-    return {
+    more = (sum(laden) - sum(idle)) / _LADEN
+    told = {
         "KiB each": outside + inside,
         "plain to TLS": outside,
         "TLS to plain": inside,
-        "KiB more after bulk": (sum(laden) - sum(idle)) / _LADEN,
+        "KiB more after bulk": more,
     }
+    return {name: round(value, 1) for name, value in told.items()}
 
 
 def _ask(caller: socket.socket, size: int) -> None:

@@ -153,7 +153,7 @@ def _ours(hops: Hops) -> Sidecar:
     services, target = [], hops.backend
     for mode, rule in (("server", "--allow"), ("client", "--verify")):
         service = hops.mesh.start_proxy(
-            *("--mode", mode, "--listen", "127.0.0.1:0", "--target", f"localhost:{target}"),
+            *("--mode", mode, "--listen", "127.0.0.1:0", "--target", f"127.0.0.1:{target}"),
             *(rule, ID, "--max-connections", str(_MOST)),
             name=f"{OURS}-{mode}",
         )

@@ -54,7 +54,7 @@ class RecordLayer(Protocol):
         """Say all of it. Raises ``SSL.Error``."""
 
     def seal(self, data: memoryview) -> Octets:
-        """:meth:`write` at most :data:`PIECE` bytes and :meth:`take` all of it, where nothing waits to be taken."""
+        """:meth:`write` at most :data:`MOST` bytes and :meth:`take` all of it, where nothing waits to be taken."""
 
     def take(self) -> Octets:
         """What the wire is to have, of at most :data:`MOST` bytes: with fewer that is all there is.
@@ -109,7 +109,7 @@ class PublicRecordLayer:
     def seal(self, data: memoryview) -> Octets:
         """See :class:`RecordLayer`."""
         self.write(data)
-        return self.take()
+        return b"".join(iter(self.take, b""))
 
     def relax(self) -> None:
         """See :class:`RecordLayer`. There is no public way."""
@@ -149,7 +149,8 @@ class DirectRecordLayer:
         """What is raised once what came before it is read. Not as it was raised: that would know who has called."""
         kind = DirectRecordLayer
         if kind._heard is None:
-            kind._heard, kind._wire = _ffi.new("char[]", MOST), _ffi.new("char[]", MOST)
+            kind._heard = _ffi.new("char[]", MOST)
+            kind._wire = _ffi.new("char[]", MOST + RECORD)
             kind._heard_view = memoryview(_ffi.buffer(kind._heard))
             kind._wire_view = memoryview(_ffi.buffer(kind._wire))
 
@@ -246,7 +247,7 @@ class DirectRecordLayer:
         size = 0
         for at in range(0, len(data), RECORD):
             self.write(data[at : at + RECORD])
-            size += _lib.BIO_read(self._to_wire, self._wire + size, MOST - size)
+            size += _lib.BIO_read(self._to_wire, self._wire + size, MOST + RECORD - size)
         return self._wire_view[:size]
 
     def relax(self) -> None:

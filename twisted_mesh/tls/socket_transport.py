@@ -114,6 +114,10 @@ class SocketTransport(Lending):
         self._layer = record_layer(connection)
         self._outgoing = Outgoing(self._layer, self._socket)
         self.transport: _Wire | None = _Wire(self, below)
+        # What is looked at for each message is its own, which is found sooner than its class's.
+        self.disconnecting = self.is_over = self._is_broken = self._has_heard_end = False
+        self._is_half_closing = self._is_waited_for = self._waits_to_write = False
+        self._is_paused = self._is_resumed = self._in_turn = self._has_turn_later = False
 
     def begin(self, protocol: Any, *, is_server: bool) -> None:
         """Shake hands for ``protocol``, which has been connected to this; a server waits for the first word."""
