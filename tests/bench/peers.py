@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -135,6 +135,26 @@ def _opened(name: str, service: Service, port: int) -> Peer | Absent:
     return Peer(name, service, port)
 
 
+def envoy_secrets(identity: Identity, matcher: Mapping[str, str]) -> dict[str, object]:
+    """TLS 1.3 with that identity, and whose peer's SPIFFE ID ``matcher`` says."""
+    return {
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        },
+        "tls_certificates": [
+            {
+                "certificate_chain": {"filename": identity.certificate},
+                "private_key": {"filename": identity.key},
+            }
+        ],
+        "validation_context": {
+            "trusted_ca": {"filename": identity.roots},
+            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": matcher}],
+        },
+    }
+
+
 def _envoy_settings(home: Path, identity: Identity, port: int) -> dict[str, object]:
     of_tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
     of_http = (
@@ -151,24 +171,7 @@ def _envoy_settings(home: Path, identity: Identity, port: int) -> dict[str, obje
             "routes": [{"match": {"prefix": "/"}, "direct_response": answer}],
         }
     ]
-    secrets = {
-        "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_3",
-            "tls_maximum_protocol_version": "TLSv1_3",
-        },
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": identity.certificate},
-                "private_key": {"filename": identity.key},
-            }
-        ],
-        "validation_context": {
-            "trusted_ca": {"filename": identity.roots},
-            "match_typed_subject_alt_names": [
-                {"san_type": "URI", "matcher": {"prefix": "spiffe://mesh.local/"}}
-            ],
-        },
-    }
+    secrets = envoy_secrets(identity, {"prefix": "spiffe://mesh.local/"})
     tls = {
         "@type": of_tls,
         "require_client_certificate": True,

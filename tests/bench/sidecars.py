@@ -16,7 +16,15 @@ from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from tests.bench.meshes import Identity, MeshOnStage
-from tests.bench.peers import ENVOY, NGINX, Absent, envoy_program, free_port, wait_until_open
+from tests.bench.peers import (
+    ENVOY,
+    NGINX,
+    Absent,
+    envoy_program,
+    envoy_secrets,
+    free_port,
+    wait_until_open,
+)
 from tests.bench.processes import Service, Stage
 from tests.ca_socket import CaSocket
 
@@ -254,22 +262,7 @@ def _envoy_settings(
     identity: Identity, log: str, port: int, target: int, *, serves: bool
 ) -> dict[str, object]:
     extensions = "type.googleapis.com/envoy.extensions"
-    common = {
-        "tls_params": {
-            "tls_minimum_protocol_version": "TLSv1_3",
-            "tls_maximum_protocol_version": "TLSv1_3",
-        },
-        "tls_certificates": [
-            {
-                "certificate_chain": {"filename": identity.certificate},
-                "private_key": {"filename": identity.key},
-            }
-        ],
-        "validation_context": {
-            "trusted_ca": {"filename": identity.roots},
-            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": ID}}],
-        },
-    }
+    common = envoy_secrets(identity, {"exact": ID})
     sockets = f"{extensions}.transport_sockets.tls.v3"
     down = {
         "@type": f"{sockets}.DownstreamTlsContext",

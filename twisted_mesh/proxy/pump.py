@@ -214,6 +214,8 @@ class Side(protocol.Protocol):
         """It is gone."""
         self.is_lost = True
         self._early = []
+        if self._plain is not None:
+            vars(self._plain).pop("doRead", None)  # which knows what knows it
         self._link.lost(self, reason, is_clean=bool(reason.check(ConnectionDone)))
 
     def finish(self, refusal: Problem | None = None) -> None:
