@@ -174,8 +174,8 @@ def measure_idle(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
             f"Beyond what {_WARM} connections, which stay, had made them take before. Each hop holds two sockets of a "
             f"carried connection, of which one speaks TLS. The last column is what {_LADEN} of them take more once "
             f"each has carried {_LOAD_OF_ONE // 1_000_000} MB and is idle again, of both hops.",
-            "mesh-proxy agrees on X25519MLKEM768, whose keys OpenSSL keeps: one end takes 41 KiB by itself, and 34 with "
-            "X25519 alone.",
+            "mesh-proxy agrees on X25519MLKEM768, whose keys OpenSSL keeps: one end takes 41 KiB by itself, and 34 "
+            "with X25519 alone.",
             *absent,
         ),
     )
