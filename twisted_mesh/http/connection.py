@@ -65,6 +65,8 @@ class HttpConnection:
     _is_full = False
     """Whether more is on its way to the caller than it reads."""
     _is_paused = False
+    _is_kept = False
+    """Whether one request was answered, and others are expected."""
 
     def __init__(self, site: "BoundedSite") -> None:
         self.site = site
@@ -104,8 +106,9 @@ class HttpConnection:
 
     # what comes
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """Answer what is whole by now."""
+        data = bytes(data)
         if self._channel is not None:
             self._channel.dataReceived(data)
             return
@@ -199,6 +202,11 @@ class HttpConnection:
             return
         if self._is_paused and not self._is_full:
             self._resume()
+        if not self._is_kept:
+            self._is_kept = True
+            lend = getattr(self.transport, "lend", None)
+            if lend is not None:
+                lend()
         if self._waiting:
             self._read()
 

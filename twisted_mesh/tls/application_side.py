@@ -34,6 +34,13 @@ class ApplicationSide:
         """Say all of it to the peer."""
         self.transport.writeSequence(data)
 
+    def lend(self) -> None:
+        """Deliver what the peer says by the short way, where there is one: it is overwritten once it was heard."""
+        lend = getattr(self.transport, "lend", None)
+        if lend is not None and not self.is_paused:
+            lend()
+            self.resumeProducing()
+
     def loseConnection(self) -> None:
         """Close once all is said."""
         self.transport.loseConnection()

@@ -132,9 +132,11 @@ class Lending:
                 meter.weigh(size, heard)
         finally:
             self._in_turn = False
-        if layer.is_drained and layer.has_taken_all and self._is_at_rest:
-            return None
-        return self._turn(self._deliver, is_sent_later=True)
+        if not layer.is_drained or self._is_broken or self.is_over:
+            return self._turn(self._deliver, is_sent_later=True)
+        if not (layer.has_taken_all and self._is_at_rest):
+            self._later_turn()
+        return None
 
     def say(self, data: memoryview) -> None:
         """Send what may be overwritten afterwards: as :meth:`write`, and nothing is copied but what has to wait."""

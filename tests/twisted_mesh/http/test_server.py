@@ -616,6 +616,18 @@ def test_no_bytes_at_all_make_a_connection_raise_or_stay_for_ever(
 # Draining.
 
 
+def test_what_is_overwritten_once_it_was_heard_is_kept(rig: Rig, talk: Talk) -> None:
+    room, said = bytearray(20), post(b"x" * 50) + GET
+    for at in range(0, len(said), len(room)):
+        piece = said[at : at + len(room)]
+        room[: len(piece)] = piece
+        talk.wire.protocol.dataReceived(memoryview(room)[: len(piece)])
+        room[:] = bytes(len(room))
+        rig.clock.advance(0)
+    assert talk.statuses == [200, 200]
+    assert rig.root.seen == [("/now", b"x" * 50), ("/now", b"")]
+
+
 @pytest.mark.parametrize(("seconds", "is_last"), [(60.0, False), (-1.0, True)])
 def test_a_connection_that_ends_soon_is_left_with_an_answer(
     rig: Rig, seconds: float, is_last: bool
