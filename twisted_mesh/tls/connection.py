@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -25,16 +24,16 @@ from twisted_mesh.interfaces import IFinishing
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.log import codes, reasons
-from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import spawn
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.application_side import ApplicationSide
+from twisted_mesh.tls.expectation import Expectation
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
 from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.turned_away import TurnedAway
-from twisted_mesh.tls.verify import Handshake, LeafCheck
+from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds that a peer has to answer our goodbye; and in all, as long as it still takes what was said before that.
@@ -44,38 +43,6 @@ _FOR_PEER_CHECK = 0.9
 #: Seconds that a severed connection has to finish what it has begun, and then to answer our goodbye:
 #: all is over within a second.
 SEVER_GRACE, SEVER_CLOSE_TIMEOUT = 0.5, 0.4
-
-
-@define(eq=False)
-class Expectation:
-    """One attempt to connect, until it is known how it ended."""
-
-    server_name: str | None
-    leaf_checks: Sequence[LeafCheck]
-    reach: Reach | None = None
-    """Where it leads, and how far it came."""
-    attempt: "Deferred[IProtocol] | None" = None
-    connection: "MeshConnection | None" = None
-    outcome: "Deferred[IProtocol]" = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.outcome = Deferred(lambda _: self._cancel())
-
-    def _cancel(self) -> None:
-        if self.attempt is not None:
-            self.attempt.cancel()
-        if self.connection is not None:
-            self.connection.abortConnection()
-
-    def established(self, protocol: IProtocol) -> None:
-        """The server has proven who it is, and ``protocol`` is connected. Only the first outcome counts."""
-        if not self.outcome.called:
-            self.outcome.callback(protocol)
-
-    def failed(self, error: Exception) -> None:
-        """There will be no connection, because of ``error``. Only the first outcome counts."""
-        if not self.outcome.called:
-            self.outcome.errback(error)
 
 
 @implementer(IProtocolFactory, ILoggingContext)

@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.tls.alerts import as_error
-from twisted_mesh.tls.connection import Expectation, MeshFactory
+from twisted_mesh.tls.connection import MeshFactory
+from twisted_mesh.tls.expectation import Expectation
 from twisted_mesh.tls.own_chain import refused_beforehand
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.transport import accepted_by, tls_factory

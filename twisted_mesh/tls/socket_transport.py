@@ -29,8 +29,10 @@ from pki.errors import ANY_ERROR
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.flush import flush_of
 from twisted_mesh.tls.lending import LARGE, Lending, Lost, room
+from twisted_mesh.tls.on_socket import OnSocket
 from twisted_mesh.tls.outgoing import Outgoing
 from twisted_mesh.tls.record_layer import Octets, record_layer
+from twisted_mesh.tls.wire import Wire
 
 _log = logger("tls")
 #: So often what comes behind the end of TLS is read, to be dropped.
@@ -40,34 +42,7 @@ _INT = struct.Struct("i")
 _HIGH = 64 * 1024
 
 
-class _Wire:
-    """The TCP connection below, for whoever counts what comes from it."""
-
-    def __init__(self, above: "SocketTransport", below: Any) -> None:
-        self._above = above
-        self._below = below
-
-    @property
-    def disconnecting(self) -> bool:
-        """Whether nothing more is read."""
-        return self._above.is_over
-
-    def write(self, data: bytes) -> None:
-        """Send it as it is, past TLS."""
-        with suppress(OSError):
-            self._below.socket.send(data)
-
-    def pauseProducing(self) -> None:
-        """Read nothing."""
-        self._below.stopReading()
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-        if not self._above.is_over:
-            self._below.startReading()
-
-
-class SocketTransport(Lending):
+class SocketTransport(Lending, OnSocket):
     """One connection, for the protocol above it and for whoever closes it."""
 
     connected = True
@@ -113,7 +88,7 @@ class SocketTransport(Lending):
         self._socket: socket.socket = below.socket
         self._layer = record_layer(connection)
         self._outgoing = Outgoing(self._layer, self._socket)
-        self.transport: _Wire | None = _Wire(self, below)
+        self.transport: Wire | None = Wire(self, below)
         # What is looked at for each message is its own, which is found sooner than its class's.
         self.disconnecting = self.is_over = self._is_broken = self._has_heard_end = False
         self._is_half_closing = self._is_waited_for = self._waits_to_write = False
@@ -510,34 +485,6 @@ class SocketTransport(Lending):
     def getHandle(self) -> SSL.Connection:
         """OpenSSL's end: to be asked, and never to read or write."""
         return self._connection
-
-    def fileno(self) -> int:
-        """Of the socket: to be asked, and never to read or write."""
-        return int(self._below.fileno())
-
-    def getHost(self) -> Any:
-        """Our address."""
-        return self._below.getHost()
-
-    def getPeer(self) -> Any:
-        """The peer's address."""
-        return self._below.getPeer()
-
-    def getTcpNoDelay(self) -> bool:
-        """Whether small pieces are sent at once: they are."""
-        return bool(self._below.getTcpNoDelay())
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """See tcp(7)."""
-        self._below.setTcpNoDelay(enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Whether a silent connection is probed."""
-        return bool(self._below.getTcpKeepAlive())
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """See tcp(7)."""
-        self._below.setTcpKeepAlive(enabled)
 
 
 def _nothing() -> None:
