@@ -23,6 +23,7 @@ from attrs import define, field
 from tests.bench.processes import LOAD_CORE, script
 
 _TIMEOUT = 20.0
+_CLOSE = b"\r\nconnection: close"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -100,6 +101,11 @@ def _request(path: str, *, last: bool) -> bytes:
 
 def _read_answer(connection: socket.socket, answer: bytes) -> bytes:
     """The body of one whole answer, of which ``answer`` has come already. Raises :class:`Broken`."""
+    return _read_whole(connection, answer)[1]
+
+
+def _read_whole(connection: socket.socket, answer: bytes) -> tuple[bytes, bytes]:
+    """The same, with what stands before the body."""
     while b"\r\n\r\n" not in answer:
         answer += _more(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -110,7 +116,7 @@ def _read_answer(connection: socket.socket, answer: bytes) -> bytes:
         raise Broken("no content-length")
     while len(body) < int(length[1]):
         body += _more(connection)
-    return body
+    return head, body
 
 
 def _more(connection: socket.socket) -> bytes:
@@ -185,10 +191,13 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     each = job["requests"] // job["clients"]
     start = time.monotonic()
 
-    def ask(connection: ssl.SSLSocket, *, last: bool) -> None:
+    def ask(connection: ssl.SSLSocket, *, last: bool) -> bool:
+        """Whether the server takes more on this connection."""
         connection.sendall(_request(job["path"], last=last))
-        if expected not in _read_answer(connection, b""):
+        head, body = _read_whole(connection, b"")
+        if expected not in body:
             raise Broken("the answer names another caller")
+        return _CLOSE not in head.lower()
 
     def client(number: int, outcome: Outcome) -> None:
         draw = random.Random(job["seed"] * 1000 + number)
@@ -202,8 +211,10 @@ def paced(job: Mapping[str, Any]) -> Outcome:
                     for served in range(1, length + 1):
                         due = start + (asked + served - 1) * job["seconds"] / each
                         time.sleep(max(0.0, due - time.monotonic()))
-                        ask(connection, last=served == length)
+                        goes_on = ask(connection, last=served == length)
                         outcome.done += 1
+                        if not goes_on:
+                            break
             except (OSError, Broken) as error:
                 outcome.failures[f"{type(error).__name__}: {error}"] += 1
                 served = max(served, 1)
