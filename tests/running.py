@@ -7,6 +7,7 @@ Our own programs are forked from a server that has imported them, where that mak
 import hashlib
 import os
 import re
+import secrets
 import signal
 import socket
 import ssl
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -30,10 +31,11 @@ PATIENCE = 30.0
 
 
 def free_port() -> int:
-    """One that nobody listens on, and that nobody is given for a while."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
+    """One that nobody listens on; below those that systems give to whoever calls, or asks for any."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def until(is_so: Callable[[], bool], otherwise: Callable[[], object] = str) -> None:

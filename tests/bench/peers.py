@@ -15,7 +15,7 @@ from attrs import frozen
 
 from tests.bench.meshes import Identity
 from tests.bench.processes import Service, Stage
-from tests.running import PATIENCE
+from tests.running import PATIENCE, free_port
 
 ASYNCIO, NGINX, ENVOY = "asyncio + ssl", "nginx", "envoy"
 _NGINX = """
@@ -83,13 +83,6 @@ def wait_until_open(port: int) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 def _asyncio(running: Stage, identity: Identity) -> Peer:

@@ -22,11 +22,11 @@ from tests.bench.peers import (
     Absent,
     envoy_program,
     envoy_secrets,
-    free_port,
     wait_until_open,
 )
 from tests.bench.processes import Service, Stage
 from tests.ca_socket import CaSocket
+from tests.running import free_port
 
 OURS, HAPROXY, STUNNEL = "mesh-proxy", "haproxy", "stunnel"
 #: Who all of them are.
