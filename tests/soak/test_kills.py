@@ -12,10 +12,18 @@ from tests.faults.test_kills import dies
 
 #: So many CAs, each of which dies at every step once.
 _LIVES = 12
+#: Of these, so many in CI.
+_OF_CI = 4
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(_LIVES))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *range(_OF_CI),
+        *(pytest.param(n, marks=pytest.mark.endurance) for n in range(_OF_CI, _LIVES)),
+    ],
+)
 def test_nothing_is_lost_in_hundreds_of_deaths(
     seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -58,7 +58,9 @@ def churn(carried: Pair, count: int, draw: random.Random) -> None:
     ("count", "more_kib"),
     [
         pytest.param(400, 16 * 1024, id="400"),
-        pytest.param(100_000, 32 * 1024, id="100000", marks=pytest.mark.soak),
+        pytest.param(
+            100_000, 32 * 1024, id="100000", marks=[pytest.mark.soak, pytest.mark.endurance]
+        ),
     ],
 )
 def test_descriptors_and_memory_are_back_where_they_were(

@@ -82,6 +82,7 @@ def test_whatever_both_sides_do_nothing_is_left(running: Mesh, inside: str) -> N
 
 
 @pytest.mark.soak
+@pytest.mark.endurance
 @pytest.mark.parametrize("inside", WAYS)
 def test_whatever_both_sides_do_for_long_nothing_is_left(running: Mesh, inside: str) -> None:
     all_moods(running, inside, 10_000)

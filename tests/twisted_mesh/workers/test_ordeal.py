@@ -112,7 +112,9 @@ def test_callers_are_served_whatever_befalls_a_worker(running: Mesh) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.endurance) for seed in range(1, 4))]
+)
 def test_callers_are_served_through_sixty_blows(
     running: Mesh, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
