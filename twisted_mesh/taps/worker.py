@@ -62,9 +62,9 @@ def main() -> int:
     """Serve until the parent says so; the exit status. Raises :class:`SystemExit` with a sentence."""
     hold_the_standard_ones()
     garbage.seldom()
-    channel = socket.socket(fileno=CHANNEL)
-    channel.set_inheritable(False)
     try:
+        channel = socket.socket(fileno=CHANNEL)
+        channel.set_inheritable(False)
         assignment = first_message(channel)
     except (OSError, EOFError, PkiError):
         sys.stderr.write(

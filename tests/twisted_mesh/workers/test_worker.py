@@ -163,3 +163,18 @@ def test_nobody_else_can_use_it(said: bytes) -> None:
         )
     assert done.returncode == 1
     assert b"this is started by mesh-server and mesh-proxy (--workers)" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["os.devnull", "sys.executable", None])
+def test_started_by_hand_it_says_whose_it_is(place: str | None) -> None:
+    opened = f"os.dup2(os.open({place}, os.O_RDONLY), 3)" if place else "os.closerange(3, 100)"
+    command = (
+        f"import os, sys; {opened}; from twisted_mesh.taps.worker import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", command], capture_output=True, timeout=PATIENCE
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        b"this is started by mesh-server and mesh-proxy (--workers), and by nobody else\n"
+    )
