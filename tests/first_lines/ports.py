@@ -76,6 +76,11 @@ def file_in_the_way(directory: Path) -> str:
     return ca("--socket", "{}/s")(directory)
 
 
+def locked(directory: Path) -> str:
+    (directory / "s.lock").symlink_to(str(os.getpid()))
+    return started(directory, "mesh-server", "--listen", f"unix:{directory}/s")
+
+
 ROWS = (
     FirstLine(
         "the port is in use",
@@ -147,6 +152,20 @@ ROWS = (
         r"the socket /nowhere/at/all/s cannot be listened on .*: there is no directory /nowhere:",
         "make it, or choose another path",
         ca("--socket", "/nowhere/at/all/s"),
+    ),
+    FirstLine(
+        "the directory of the server's socket is missing",
+        "server",
+        r"unix:/nowhere/s cannot be listened on \(No such file or directory\): there is no directory /nowhere:",
+        "make it, or choose another path",
+        server(lambda: "unix:/nowhere/s"),
+    ),
+    FirstLine(
+        "the lock beside the socket is a process's that runs",
+        "server",
+        rf"cannot be listened on \(Cannot acquire lock\): \S+/s\.lock says that it is process {os.getpid()}'s",
+        "stop that; or, where .* has nothing to do with it, remove that file",
+        locked,
     ),
     FirstLine(
         "the socket's path is too long",

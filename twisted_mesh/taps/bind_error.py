@@ -15,6 +15,8 @@ from twisted_mesh.runtime.socket_path import too_long
 
 _FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _ANOTHER = "choose another address"
+#: What Twisted adds to a socket's path for a link that names the process whose socket it is.
+LOCK = ".lock"
 
 
 def why_not_bound(error: CannotListenError) -> str:
@@ -57,6 +59,8 @@ def _of_unix(path: str, number: int | None) -> str | None:
     if (objection := too_long(Path(path))) is not None:
         return f"{objection}: choose a shorter path"
     place = Path(path).absolute()
+    if number is None:
+        return _locked(path)
     if number == errno.EADDRINUSE:
         try:
             is_socket = stat.S_ISSOCK(place.lstat().st_mode)
@@ -78,6 +82,20 @@ def _of_unix(path: str, number: int | None) -> str | None:
     if number == errno.EROFS:
         return f"{place.parent} is on a file system that is read-only: choose another path"
     return None
+
+
+def _locked(path: str) -> str | None:
+    """Twisted believes in the link beside the socket as long as a process of that number runs, whichever that is."""
+    if (owner := listener_at(path)) is not None:
+        return _in_use(owner)
+    try:
+        holder = printable(os.readlink(path + LOCK), 20)
+    except OSError:
+        return None
+    return (
+        f"{path}{LOCK} says that it is process {holder}'s: stop that; or, where it is a program that has nothing to "
+        "do with it, remove that file"
+    )
 
 
 def _in_use(owner: str | None) -> str:

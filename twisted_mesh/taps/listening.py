@@ -1,5 +1,6 @@
 """Addresses to listen on, as users write them, and the ports that come of them or one sentence why not."""
 
+import os
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,7 @@ from twisted.python.failure import Failure
 
 from pki.errors import discreet, printable
 from twisted_mesh.taps.activation import ActivatedEndpoint, is_activated
-from twisted_mesh.taps.bind_error import why_not_bound
+from twisted_mesh.taps.bind_error import LOCK, why_not_bound
 from twisted_mesh.taps.early_port import EarlyReactor
 from twisted_mesh.taps.service_options import StartError
 
@@ -71,6 +72,10 @@ def result_of(starting: "Deferred[T]", what: str) -> T:
         error = port.value
         if isinstance(error, StartError):
             raise error
+        if isinstance(error, OSError) and isinstance(error.filename2, bytes):
+            # Before it binds a socket's path, Twisted makes a lock beside it.
+            path = os.fsdecode(error.filename2).removesuffix(LOCK)
+            error = CannotListenError("unix", path, error)
         if isinstance(error, CannotListenError):
             raise StartError(f"{what} cannot be listened on {why_not_bound(error)}")
         raise StartError(f"{what} cannot be listened on ({printable(str(error), 200)})")

@@ -25,6 +25,7 @@ from twisted_mesh.taps.parent import ParentService
 from twisted_mesh.taps.reread import Reread, difference
 from twisted_mesh.taps.server_options import Options
 from twisted_mesh.taps.service_options import StartError
+from twisted_mesh.taps.status_port import clear_way
 from twisted_mesh.tls import endpoints
 
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - a word for the log, not an address to bind
@@ -95,6 +96,8 @@ class ServerService(MeshService):
             handshake_budget=HandshakeBudget(reactor),
             explain=HttpRefusal,
         )
+        if options.seat is None:
+            clear_way(options["listen"], "--listen")
         self.port = self.listening(
             endpoints.listen(self.listens_on, self.site, security),
             f"the address {options['listen']}",

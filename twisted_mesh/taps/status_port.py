@@ -1,6 +1,7 @@
 """``--status``: health and metrics in plaintext, at the CA and at an endpoint, in one way."""
 
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from twisted_mesh.http.status_site import Question, StatusSite
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.runtime.socket_path import too_long
+from twisted_mesh.taps.bind_error import LOCK
 from twisted_mesh.taps.early_port import is_answered
 from twisted_mesh.taps.service_options import StartError
 
@@ -31,7 +33,7 @@ def status_site(
 
 
 def clear_way(address: str, option: str = "--status") -> None:
-    """Remove the socket of a process that was killed, where ``address`` is one that nobody answers at.
+    """Remove the socket of a process that was killed, and a lock that says it is ours, where nobody answers.
 
     Raises :class:`StartError` where there can be no socket of that name.
     """
@@ -40,9 +42,16 @@ def clear_way(address: str, option: str = "--status") -> None:
     path = Path(address.removeprefix(_UNIX).partition(":")[0])
     if (objection := too_long(path)) is not None:
         raise StartError(f"the socket's path {objection}: choose a shorter {option}")
+    if is_answered(path):
+        return
     with suppress(OSError):  # whoever binds there says what is wrong
-        if path.is_socket() and not is_answered(path):
+        if path.is_socket():
             path.unlink()
+    lock = f"{path}{LOCK}"
+    with suppress(OSError):
+        # In a container each start has the number of the one before, and would be held to be what is in its way.
+        if os.readlink(lock) == str(os.getpid()):
+            os.unlink(lock)
 
 
 def refuse_public(address: IAddress, text: str) -> None:
