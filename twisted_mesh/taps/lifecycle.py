@@ -253,7 +253,8 @@ class MeshService(MultiService, ABC):
         """As at SIGHUP, which the parent of this worker has heeded: its files hold that now."""
         _ = self.options.take_texts(texts)
         observe.set_level(level)
-        self._reread()
+        if self.rereads():  # else the level was all, of which the parent tells
+            self._reread()
 
     def stop_now(self, *, at_once: bool) -> None:
         """As at SIGTERM, or at a second one: the parent of this worker has had it."""

@@ -268,11 +268,13 @@ class ParentService(MeshService):
 
     def rereads(self) -> list[Reread]:
         """The log level, the files of rules, and whatever else each worker reads again."""
-        named = [
-            f"--{name} {self.options[name]}" for name in self.options.files if self.options[name]
-        ]
-        what = ", ".join(named) or "what the workers have"
-        return [*super().rereads(), Reread(what, self._reread_rules)]
+        options, found = self.options, super().rereads()
+        named = [f"--{name} {options[name]}" for name in options.files if options[name]]
+        named += [f"--crl {place}" for place in options["crl"]]
+        if named or found:
+            what = ", ".join(named) or "the log level of the workers"
+            found.append(Reread(what, self._reread_rules))
+        return found
 
     async def _reread_rules(self) -> str:
         options = self.options
@@ -285,7 +287,7 @@ class ParentService(MeshService):
             raise
         if self.supervisor is not None:
             self.supervisor.reread(texts, options["log-level"].level)
-        return changed
+        return changed or ("each worker says what has changed" if options["crl"] else "")
 
     def _hurry(self) -> None:
         if self.supervisor is not None:

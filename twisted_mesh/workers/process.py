@@ -52,11 +52,17 @@ SETTLED = 10.0
 PATIENCE = 2.0
 _NOT_RUN = f": this user must be able to run {printable(sys.executable, 300)}"
 _CURES = {
+    errno.EBADF: (
+        ": this process has inherited a descriptor whose number is above its own limit: raise that (ulimit -n, or "
+        "LimitNOFILE=)"
+    ),
     errno.EACCES: _NOT_RUN,
     errno.ENOENT: _NOT_RUN,
     errno.EMFILE: ": raise the limit of descriptors (ulimit -n, or LimitNOFILE=)",
     errno.EAGAIN: ": raise the limit of processes (ulimit -u, or TasksMax=)",
 }
+#: How one ends that was told to.
+FINISHED = "with status 0"
 _LONGEST_LINE = 4000
 #: Bytes that wait for the end of their line.
 _LONGEST_TEAR = 1024 * 1024

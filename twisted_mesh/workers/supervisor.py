@@ -12,7 +12,7 @@ from pki.errors import PkiError
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.workers.messages import SIGN_OF_LIFE, Answered, Asked, Assignment, Reread, Stop
-from twisted_mesh.workers.process import Worker, WorkerFailed
+from twisted_mesh.workers.process import FINISHED, Worker, WorkerFailed
 
 #: Seconds without a sign of life until a worker is killed: it takes connections, and serves none.
 SILENT = 30.0
@@ -90,13 +90,16 @@ class Supervisor:
             return
         pause = self._pause(worker)
         self.log.error(
-            "Worker {worker} (process {pid}) has ended ({how}): its connections are lost, the others serve on. Another "
-            "is started in {pause} s",
+            "Worker {worker} (process {pid}) has ended ({how}): {lost}, the others serve on. Another is started {when}",
             event="worker-died",
             worker=worker.number,
             pid=pid,
             how=how,
+            lost="it was told to, and has finished"
+            if how == FINISHED
+            else "its connections are lost",
             pause=pause,
+            when=f"in {pause} s" if pause else "at once",
         )
         worker.again(pause)
 

@@ -224,6 +224,15 @@ def test_a_file_is_read_again_by_all_and_a_broken_one_by_none(running: Mesh) -> 
         assert heard() == {b"second"}
 
 
+def test_where_nothing_is_read_again_sighup_says_so_once(serving: Served) -> None:
+    serving.server.process.send_signal(signal.SIGHUP)
+    serving.server.wait_for("no option of this service names anything that is read again")
+    assert serving.page(
+        "/readyz"
+    )  # what the workers have been told meanwhile, they have heard by now
+    assert serving.server.text.count("SIGHUP") == 1
+
+
 def test_a_unix_socket_is_served_by_all(running: Mesh, tmp_path: Path) -> None:
     with Backend() as backend:
         door = tmp_path / "in.sock"

@@ -159,11 +159,34 @@ def test_one_that_had_served_for_a_while_is_replaced_at_once(rig: Rig) -> None:
     rig.reactor.advance(SETTLED)
     rig.reactor.spawned[0].end()
     assert rig.log.count("worker-died") == 1
+    assert rig.log.events[-1]["when"] == "at once"
     rig.reactor.advance(0)
     assert len(rig.reactor.spawned) == 3
     rig.reactor.spawned[2].say(Listening())
     assert rig.log.count("worker-back") == 1
     assert rig.supervisor.workers[0].restarts == 1
+
+
+@pytest.mark.parametrize(
+    "ended, lost",
+    [
+        (ProcessDone(0), "it was told to, and has finished"),
+        (ProcessTerminated(1), "its connections are lost"),
+    ],
+)
+def test_it_is_said_what_is_lost_by_an_end(rig: Rig, ended: Exception, lost: str) -> None:
+    rig.serve()
+    rig.reactor.spawned[0].end(ended)
+    assert rig.log.events[-1]["lost"] == lost
+    assert rig.log.events[-1]["when"] == f"in {FIRST_PAUSE} s"
+
+
+def test_a_descriptor_above_the_limit_has_its_cure(rig: Rig) -> None:
+    rig.serve()
+    rig.reactor.refusal = OSError(9, "Bad file descriptor")
+    rig.reactor.spawned[0].end()
+    rig.reactor.advance(FIRST_PAUSE)
+    assert "(Bad file descriptor): this process has inherited" in rig.log.events[-1]["error"]
 
 
 def test_one_that_ends_again_and_again_is_put_off(rig: Rig) -> None:
