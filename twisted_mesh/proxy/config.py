@@ -11,7 +11,7 @@ from pki.errors import Malformed, PkiError, discreet, printable
 from pki.spiffe import SpiffePattern
 from pki.validity import parse_duration
 from twisted_mesh.identity.host_names import dns_option
-from twisted_mesh.proxy.listener import Bounds, Listener, Mode, Target
+from twisted_mesh.proxy.listener import Bounds, Listener, Mode, OnCut, Target
 
 T = TypeVar("T")
 _MOST_LISTENERS = 64
@@ -40,6 +40,7 @@ class ListenerTable(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, 
     max_conn_lifetime: str = "0s"
     close_timeout: str = "60s"
     max_connections: int | None = None
+    on_cut: str = "reset"
 
 
 _KEYS = {field.encode_name for field in msgspec.structs.fields(ListenerTable)}
@@ -94,6 +95,10 @@ def listener_of(table: ListenerTable, spoken: Callable[[str], str]) -> Listener:
     most = table.max_connections
     if most is not None and not 0 < most <= _MOST_CONNECTIONS:
         raise Malformed(f"{spoken('max-connections')} is a number from 1 to {_MOST_CONNECTIONS}")
+    if table.on_cut not in list(OnCut):
+        raise Malformed(
+            f"{spoken('on-cut')} {discreet(table.on_cut, 40)!r} is neither reset nor end"
+        )
     bounds = Bounds(
         reading.seconds("connect-timeout", table.connect_timeout, least=1),
         reading.seconds("handshake-timeout", table.handshake_timeout, least=1),
@@ -116,6 +121,7 @@ def listener_of(table: ListenerTable, spoken: Callable[[str], str]) -> Listener:
         table.permissive,
         bounds,
         table.unsafe_listen,
+        OnCut(table.on_cut),
     )
 
 

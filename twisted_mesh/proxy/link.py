@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Problem, printable
 from twisted_mesh.limits.rate_limit import LimitedLog
-from twisted_mesh.proxy.listener import Listener
+from twisted_mesh.proxy.listener import Listener, OnCut
 from twisted_mesh.proxy.pump import Side
 from twisted_mesh.proxy.seam import (
     Caller,
@@ -32,10 +32,13 @@ from twisted_mesh.proxy.seam import (
 from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
 from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
+from twisted_mesh.tls.socket_transport import HungUp
 from twisted_mesh.trust.connections import Peer
 
 #: Seconds from the end of a handshake in which whoever is let in has said what it came for.
 _JUST_COME = 1.0
+#: Seconds in which a side takes what was said before an end that a bound has set, or is reset.
+_LAST_WORDS = 5.0
 
 
 class IFront(Protocol):
@@ -102,6 +105,8 @@ class Link:
         self._is_draining = False
         self._drain_later: IDelayedCall | None = None
         self._is_over = False
+        self._is_closing = False
+        """Whether it ends by what nobody has said."""
 
     # its life
 
@@ -312,12 +317,32 @@ class Link:
         if other is not None and not other.is_lost:
             if is_clean:
                 other.close()
+            elif self._filter is None and self._ends_softly and reason.check(HungUp):
+                other.close()
+                self._close_soon()
             elif side is self.caller or not self._is_told_of_loss():
                 other.abort()
         if self._dialing is not None:
             self._reason = self._reason or "done"
             self._dialing.cancel()
         self._over()
+
+    @property
+    def _ends_softly(self) -> bool:
+        return self._listener.on_cut is OnCut.END and self.target is not None
+
+    def _close_soon(self) -> None:
+        self._is_closing = True
+        self._looked = self.front.clock.seconds()
+        self._look_later()
+
+    def _cut(self, reason: str) -> None:
+        """A bound is reached."""
+        if self._is_closing or not self._ends_softly:
+            self.abort(reason)
+        else:
+            self._close_soon()
+            self.close(reason)
 
     def _is_told_of_loss(self) -> bool:
         """Whether the caller has been told in its own language that its target is lost, or will be."""
@@ -441,16 +466,10 @@ class Link:
 
     def _look_later(self) -> None:
         """Have a look when the next bound may be reached; a timer that comes too soon is set anew then."""
-        bounds, now = self._listener.bounds, self.front.clock.seconds()
-        moments = []
-        if bounds.lifetime:
-            moments.append(self.began + bounds.lifetime)
-        if bounds.idle:
-            moments.append(self._looked + bounds.idle)
-        if self._is_half_over and self.target is not None:
-            moments.append(self._looked + bounds.close)
+        moments = self._moments()
         if not moments:
             return
+        now = self.front.clock.seconds()
         self._deadline = max(now, min(moments))
         if self._timer is not None:
             if self._timer.getTime() <= self._deadline:
@@ -458,19 +477,42 @@ class Link:
             self._timer.cancel()
         self._timer = self.front.clock.callLater(self._deadline - now, self._look)
 
+    def _moments(self) -> list[float]:
+        """When each of the bounds is reached, if nothing is said until then."""
+        bounds = self._listener.bounds
+        if self._is_closing:
+            return [self._looked + _LAST_WORDS]
+        moments = []
+        if bounds.lifetime:
+            moments.append(self.began + bounds.lifetime)
+        if self._is_half_over and self.target is not None:
+            moments.append(self._looked + bounds.close)
+        elif bounds.idle:
+            moments.append(self._looked + bounds.idle)
+        return moments
+
     def _look(self) -> None:
         """Whether a bound is reached."""
         self._timer = None
         bounds, now = self._listener.bounds, self.front.clock.seconds()
+        if self._is_closing:
+            if now - self._looked >= _LAST_WORDS:
+                self.abort(self._reason)
+            else:
+                self._look_later()
+            return
         heard = sum(self.bytes_heard)
         if heard != self._heard:
             self._heard, self._looked = heard, now
         silent = now - self._looked
         if bounds.lifetime and now - self.began >= bounds.lifetime:
-            self.abort("lifetime")
-        elif self._is_half_over and self.target is not None and silent >= bounds.close:
-            self.abort("close-timeout")
+            self._cut("lifetime")
+        elif self._is_half_over and self.target is not None:
+            if silent >= bounds.close:
+                self._cut("close-timeout")
+            else:
+                self._look_later()
         elif bounds.idle and silent >= bounds.idle:
-            self.abort("idle")
+            self._cut("idle")
         else:
             self._look_later()

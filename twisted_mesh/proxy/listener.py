@@ -84,6 +84,15 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+class OnCut(StrEnum):
+    """What the other side hears where one has said no end: its TLS has, or a bound is reached."""
+
+    RESET = "reset"
+    """A reset: nothing that was cut short passes for whole."""
+    END = "end"
+    """An end like any other, after all that was said."""
+
+
 @frozen
 class Bounds:
     """How long and how many. Seconds; 0 where there is no bound."""
@@ -128,6 +137,7 @@ class Listener:
     bounds: Bounds = Bounds()
     unsafe_listen: bool = False
     """Of a client: whether callers of other machines are let in, whose words come in plaintext."""
+    on_cut: OnCut = OnCut.RESET
 
     @property
     def serves(self) -> bool:

@@ -16,7 +16,7 @@ from twisted_mesh.taps.worker_options import WORKERS, WorkerOptions
 _OF_LISTENER = (
     *("mode", "listen", "target", "allow-file"),
     *("connect-timeout", "handshake-timeout", "idle-timeout", "max-conn-lifetime"),
-    *("close-timeout", "max-connections"),
+    *("close-timeout", "max-connections", "on-cut"),
 )
 _REPEATED = ("allow", "allow-dns", "verify", "verify-dns")
 _FLAGS = ("allow-all", "http", "proxy-protocol", "permissive", "unsafe-listen", "unsafe-target")
@@ -66,6 +66,12 @@ class Options(WorkerOptions):
             None,
             None,
             "carried at once, others wait (default: what descriptors allow)",
+        ],
+        [
+            "on-cut",
+            None,
+            "reset",
+            "what the other side hears where TLS ends without a goodbye, or by a bound: reset, or end",
         ],
         WORKERS,
     ]
@@ -149,7 +155,13 @@ class Options(WorkerOptions):
         if self["allow-all"]:
             if self["trust-domain"] is None:
                 raise Malformed("--allow-all means a trust domain: say which by --trust-domain")
-            allow.append(f"{self['trust-domain'].id}/**")
+            everybody = f"{self['trust-domain'].id}/**"
+            if allow or self["allow-dns"]:
+                raise Malformed(
+                    "--allow-all lets every service of our trust domain call, whatever rules stand beside it: leave it "
+                    f"out, or write --allow {everybody} if that is meant"
+                )
+            allow.append(everybody)
         table = ListenerTable(
             mode=self["mode"],
             listen=self["listen"],
@@ -169,6 +181,7 @@ class Options(WorkerOptions):
             max_conn_lifetime=self["max-conn-lifetime"],
             close_timeout=self["close-timeout"],
             max_connections=_number(self["max-connections"]),
+            on_cut=self["on-cut"],
         )
         return (self._shared(listener_of(table, lambda key: f"--{key}")),)
 

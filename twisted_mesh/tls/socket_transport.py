@@ -42,6 +42,10 @@ _INT = struct.Struct("i")
 _HIGH = 64 * 1024
 
 
+class HungUp(error.ConnectionLost):
+    """The peer has hung up without TLS's goodbye"""
+
+
 class SocketTransport(Lending, OnSocket):
     """One connection, for the protocol above it and for whoever closes it."""
 
@@ -244,7 +248,7 @@ class SocketTransport(Lending, OnSocket):
     def _end_of_file(self) -> None:
         """The peer has hung up; without a goodbye before, what it said may be cut short."""
         is_over = self._has_heard_end or self.disconnecting
-        self._break(None if is_over else error.ConnectionLost())
+        self._break(None if is_over else HungUp())
 
     def _hear_end(self) -> None:
         """The peer says no more. What is still to be said to it is said: it may be waiting for that."""

@@ -74,6 +74,7 @@ def test_a_file_has_listeners_of_both_modes() -> None:
         (table(SERVER, 'idle-timeout = "soon"'), "idle-timeout: 'soon' is not a duration"),
         (table(SERVER, 'connect-timeout = "0s"'), "connect-timeout is at least 1s"),
         (table(SERVER, "max-connections = 0"), "max-connections is a number from 1"),
+        (table(SERVER, 'on-cut = "rst"'), "on-cut 'rst' is neither reset nor end"),
         (table(SERVER) + table(SERVER, 'name = "b"'), "two listeners have listen = '8444'"),
         (
             table(SERVER, 'name = "a"') + table(CLIENT, 'name = "a"'),
@@ -135,6 +136,9 @@ def test_any_target_is_read_or_refused(text: str) -> None:
     assert Target.parse(str(target)) == target
 
 
+EVERYBODY = ("--mode", "server", "--listen", "1", "--target", "localhost:1", "--allow-all")
+
+
 def options(*words: str) -> Options:
     found = Options()
     usage.Options.parseOptions(found, list(words))
@@ -182,6 +186,12 @@ def test_options_make_one_listener() -> None:
             ("--mode", "server", "--listen", "1", "--target", "a:1", "--allow-all"),
             "or say --unsafe-target",
         ),
+        (
+            (*EVERYBODY, "--allow", SHOP),
+            "leave it out, or write --allow spiffe://mesh.local/\\*\\*",
+        ),
+        ((*EVERYBODY, "--allow-dns", "shop.example"), "whatever rules stand beside it"),
+        ((*EVERYBODY, "--on-cut", "rst"), "--on-cut 'rst' is neither"),
     ],
 )
 def test_options_that_cannot_be_used_are_told(words: tuple[str, ...], sentence: str) -> None:

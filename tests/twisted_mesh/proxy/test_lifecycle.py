@@ -370,7 +370,14 @@ def test_churn_leaves_nothing_behind(running: Mesh, backend: Backend) -> None:
         assert sum(shown["ended"].values()) == 61
 
 
-def test_an_end_without_a_goodbye_is_passed_on_as_a_reset(running: Mesh) -> None:
+@pytest.mark.parametrize(
+    ("options", "heard"),
+    [((), ConnectionResetError), (("--on-cut", "end"), b"transfer 1000")],
+    ids=["reset", "end"],
+)
+def test_an_end_without_a_goodbye_is_passed_on_as_a_reset_or_as_is_told(
+    running: Mesh, options: tuple[str, ...], heard: object
+) -> None:
     how: SimpleQueue[object] = SimpleQueue()
 
     def serve(connection: socket.socket) -> None:
@@ -382,7 +389,7 @@ def test_an_end_without_a_goodbye_is_passed_on_as_a_reset(running: Mesh) -> None
 
     name = "spiffe://mesh.local/service/payment-worker"
     with Backend(serve) as backend:
-        server, port = running.start_proxy("server", backend.target, "--allow", name)
+        server, port = running.start_proxy("server", backend.target, "--allow", name, *options)
         running.start_server()
         identity = running.export()
         context = ssl.create_default_context(cafile=str(identity / "svid_bundle.pem"))
@@ -394,7 +401,7 @@ def test_an_end_without_a_goodbye_is_passed_on_as_a_reset(running: Mesh) -> None
             caller.sendall(b"transfer 1000")
             with socket.socket(fileno=os.dup(caller.fileno())) as below:
                 below.shutdown(socket.SHUT_RDWR)
-            assert how.get(timeout=PATIENCE) is ConnectionResetError
+            assert how.get(timeout=PATIENCE) == heard
         assert server.stop() == 0
 
 

@@ -13,10 +13,25 @@ from tests.twisted_mesh.proxy.test_http_filter import GET, OK
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.limits.rate_limit import LimitedLog, Rate
 from twisted_mesh.proxy.link import Link
-from twisted_mesh.proxy.listener import Listener, Mode, Target
+from twisted_mesh.proxy.listener import Bounds, Listener, Mode, OnCut, Target
 from twisted_mesh.proxy.protocols import protocols_of
 from twisted_mesh.proxy.seam import Protocols
 from twisted_mesh.proxy.tally import Tally
+
+
+class Wire(StringTransport):
+    """As a socket takes it: one direction may end, and what ends may be ended again."""
+
+    was_reset = False
+
+    def abortConnection(self) -> None:
+        self.was_reset = True
+
+    def loseWriteConnection(self) -> None:
+        pass
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
 
 
 @define(eq=False)
@@ -27,7 +42,7 @@ class Front:
     clock: Clock = field(factory=Clock)
     log: Any = field(factory=RecordingLog)
     tally: Tally = field(factory=Tally)
-    to_target: StringTransport = field(factory=StringTransport)
+    to_target: Wire = field(factory=Wire)
     gone: list[Link] = field(factory=list)
 
     @property
@@ -56,8 +71,8 @@ def front() -> Front:
     return Front(Listener("in", Mode.SERVER, "127.0.0.1:0", target, http=True))
 
 
-def called(front: Front) -> tuple[Link, StringTransport]:
-    link, to_caller = Link(front), StringTransport()
+def called(front: Front) -> tuple[Link, Wire]:
+    link, to_caller = Link(front), Wire()
     link.caller.makeConnection(to_caller)
     return link, to_caller
 
@@ -105,3 +120,50 @@ def test_who_leaves_meanwhile_leaves_nothing_behind(front: Front) -> None:
         side.connectionLost()
     assert front.gone == [link]
     assert front.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        (Bounds(idle=7), "idle"),
+        (Bounds(lifetime=7), "lifetime"),
+        (Bounds(close=7), "close-timeout"),
+        (Bounds(close=0), "close-timeout"),
+    ],
+)
+@pytest.mark.parametrize("on_cut", OnCut)
+def test_a_bound_ends_both_sides_by_a_reset_or_as_is_told(
+    bounds: Bounds, reason: str, on_cut: OnCut
+) -> None:
+    target = Target("127.0.0.1", 1)
+    front = Front(Listener("in", Mode.SERVER, "127.0.0.1:0", target, bounds=bounds, on_cut=on_cut))
+    link, to_caller = called(front)
+    wires = (to_caller, front.to_target)
+    if reason == "close-timeout":
+        link.caller.readConnectionLost()
+    front.clock.advance(7)
+    if on_cut is OnCut.END:
+        assert all(wire.disconnecting and not wire.was_reset for wire in wires)
+        front.clock.advance(5)  # who takes nothing does not stay for that
+    assert all(wire.was_reset for wire in wires)
+    for side in (link.caller, link.target):
+        assert side is not None
+        side.connectionLost()
+    assert front.gone == [link]
+    assert front.tally.ended[reason] == 1
+    assert front.clock.getDelayedCalls() == []
+
+
+def test_once_one_side_has_said_all_silence_has_the_bound_of_that() -> None:
+    bounds = Bounds(idle=1, close=5)
+    front = Front(Listener("in", Mode.SERVER, "127.0.0.1:0", Target("127.0.0.1", 1), bounds=bounds))
+    link, to_caller = called(front)
+    link.caller.readConnectionLost()
+    front.clock.pump([1, 1, 1, 1])
+    assert not to_caller.was_reset
+    front.clock.advance(1)
+    assert to_caller.was_reset
+    for side in (link.caller, link.target):
+        assert side is not None
+        side.connectionLost()
+    assert front.tally.ended["close-timeout"] == 1

@@ -62,7 +62,8 @@ def test_a_worker_is_no_parent_and_has_its_share(tmp_path: Path) -> None:
 def test_files_count_as_the_parent_has_read_them(tmp_path: Path) -> None:
     rules = tmp_path / "allow"
     rules.write_text("spiffe://mesh.local/service/a\n")
-    options = of_proxy("--workers", "2", "--allow-file", str(rules))
+    options: Any = proxy_options.Options()
+    options.parseOptions([*PROXY[:-1], "--workers", "2", "--allow-file", str(rules)])
     assert options.texts == {"allow-file": b"spiffe://mesh.local/service/a\n"}
     rules.write_text("nonsense")
     assert options.text_of("allow-file") == b"spiffe://mesh.local/service/a\n"
