@@ -50,6 +50,9 @@ _LEAST_ROOM = 4
 _LOOK = 1.0
 #: Handshakes under way at one listener, at most.
 _MOST_UNPROVEN = 256
+_LEAST_UNPROVEN = 16
+#: Descriptors, where there is no limit of them.
+_ENOUGH = 1 << 20
 
 
 @frozen(eq=False)
@@ -149,7 +152,10 @@ class ProxyService(MeshService):
         timeout = listener.bounds.handshake
         if listener.serves:
             limit = ConnectionLimit(
-                _capacity(front.room), self.reactor, f"listener {listener.name}", self.log
+                _capacity(front.room, len(self.fronts)),
+                self.reactor,
+                f"listener {listener.name}",
+                self.log,
             )
             security = self.agent.security(
                 serves=True,
@@ -302,17 +308,24 @@ class ProxyService(MeshService):
 
 def _rooms(listeners: Sequence[Listener]) -> list[int]:
     """How many connections each carries: two descriptors for each, and some for who has proven nothing yet."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    each = _MOST_ROOM
-    if soft != resource.RLIM_INFINITY:
-        left = (soft - _OTHER_DESCRIPTORS) // len(listeners)
-        each = max(_LEAST_ROOM, min(_MOST_ROOM, (left - min(_MOST_UNPROVEN, left // 4)) // 2))
+    left = _descriptors(len(listeners))
+    each = max(_LEAST_ROOM, min(_MOST_ROOM, (left - min(_MOST_UNPROVEN, left // 4)) // 2))
     return [listener.bounds.connections or each for listener in listeners]
 
 
-def _capacity(room: int) -> Capacity:
-    """Of those who have proven who they are none is hung up on for another: they wait."""
-    unproven = max(16, min(_MOST_UNPROVEN, room))
+def _descriptors(listeners: int) -> int:
+    """What there is for each of so many listeners."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (_ENOUGH if soft == resource.RLIM_INFINITY else soft - _OTHER_DESCRIPTORS) // listeners
+
+
+def _capacity(room: int, listeners: int) -> Capacity:
+    """Of those who have proven who they are none is hung up on for another: they wait.
+
+    However few may be carried, many may come for that at once, and who is hung up on before it is judged cannot tell
+    that from being let in: TLS 1.3 has ended its handshake by then.
+    """
+    unproven = max(_LEAST_UNPROVEN, min(_MOST_UNPROVEN, _descriptors(listeners) // 4))
     most = room + 2 * unproven
     return Capacity(most, unproven, most, unproven * 3 // 4)
 

@@ -436,3 +436,19 @@ def test_a_transport_that_cannot_end_one_direction_is_refused(
     proxy = running.twistd("mesh-proxy", *words)
     assert proxy.wait() == 1
     assert "MESH_TLS_TRANSPORT=twisted cannot end one direction" in proxy.text
+
+
+def test_who_comes_at_once_with_many_others_waits_and_is_not_hung_up_on(
+    running: Mesh, backend: Backend
+) -> None:
+    with pair(running, backend.target, inside="max-connections = 2") as found, ExitStack() as stack:
+        callers = [stack.enter_context(found.call()) for _ in range(60)]
+        for caller in callers:
+            caller.sendall(b"hello")
+        while callers:
+            ready, _, _ = select.select(callers, [], [], PATIENCE)
+            assert ready, f"{len(callers)} wait"
+            for caller in ready:
+                assert caller.recv(5) == b"hello"
+                caller.close()
+                callers.remove(caller)
