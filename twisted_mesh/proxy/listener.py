@@ -85,7 +85,7 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class OnCut(StrEnum):
-    """What the other side hears where one has said no end: its TLS has, or a bound is reached."""
+    """What the other side hears of an end that nobody has said: TLS ended without a goodbye, or a bound is reached."""
 
     RESET = "reset"
     """A reset: nothing that was cut short passes for whole."""
@@ -138,6 +138,7 @@ class Listener:
     unsafe_listen: bool = False
     """Of a client: whether callers of other machines are let in, whose words come in plaintext."""
     on_cut: OnCut = OnCut.RESET
+    """What the other side hears of an end that nobody has said."""
 
     @property
     def serves(self) -> bool:
