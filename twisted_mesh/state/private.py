@@ -22,7 +22,9 @@ def make_private(directory: Path) -> None:
 
 
 def make_private_in_state(directory: Path) -> None:
-    """One that is directly in the state directory. Raises :class:`StateError` and OSError."""
+    """One that is directly in the state directory, which is made too. Raises :class:`StateError` and OSError."""
+    # Who asks another user's CA, or that of another machine, may have none yet.
+    directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     refuse_open(directory)
 

@@ -1,6 +1,7 @@
 """Directories of our own: who else could write there, or has put it there, is found before anything is believed."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,13 @@ def test_a_place_of_our_own_is_made_and_used(tmp_path: Path) -> None:
     again = SeenCrlNumbers(numbers.path)
     again.recall()
     assert again.seen("source") == {"issuer": 255}
+
+
+def test_the_state_directory_is_made_too_and_lets_others_through(tmp_path: Path) -> None:
+    state = tmp_path / "of" / "who" / "asks"
+    make_private_in_state(state / "witness")
+    assert stat.S_IMODE(state.stat().st_mode) & 0o066 == 0
+    assert stat.S_IMODE((state / "witness").stat().st_mode) == 0o700
 
 
 def test_a_file_is_not_read_through_a_link(tmp_path: Path) -> None:
