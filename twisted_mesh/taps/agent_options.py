@@ -32,9 +32,9 @@ class Options(IdentityOptions):
 
     program = "mesh-agent"
     synopsis = (
-        "[options]\n\nExamples: twistd -n mesh-agent --name web-1 --ca-url https://ca.example:8443"
+        "[options]\n\nExample: twistd -n mesh-agent --name web-1 --ca-url https://ca.example:8443"
         " --ca-fingerprint sha256:… --join-token-file token\n"
-        "twistd -n mesh-agent --write /etc/nginx/mesh --spiffe-id spiffe://mesh.local/service/web"
+        "         twistd -n mesh-agent --write /etc/nginx/mesh --spiffe-id spiffe://mesh.local/service/web"
         " --on-update-signal HUP:/run/nginx.pid"
     )
     longdesc = (

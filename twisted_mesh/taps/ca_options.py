@@ -32,7 +32,7 @@ class Options(ServiceOptions):
     """Options of ``twistd mesh-ca``."""
 
     program = "mesh-ca"
-    synopsis = "[options]\n\nExample: twistd -n mesh-ca --cert-duration 1h --insecure-http 8080"
+    synopsis = "[options]\n\nExample: twistd -n mesh-ca --listen :8443 --cert-duration 1h"
     longdesc = "A certificate authority that issues short-lived X.509 certificates with SPIFFE IDs."
     optParameters: ClassVar = [
         ["port", None, None, "TLS port on 127.0.0.1 (default 8443)"],

@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pki.policy.policy import Lifetimes
 from twisted_mesh import observe
 from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.ca_options import Options as CaOptions
+from twisted_mesh.taps.proxy_options import Options as ProxyOptions
 from twisted_mesh.taps.server_options import Options as ServerOptions
 from twisted_mesh.taps.service_options import ServiceOptions
 
@@ -48,6 +50,17 @@ def refusal(program: str, *arguments: str) -> str:
     assert text.isprintable()
     assert "Error" not in text
     return text
+
+
+@pytest.mark.parametrize("program", [*KINDS, "mesh-proxy"])
+def test_the_examples_of_help_are_safe_and_in_one_column(program: str) -> None:
+    options = ProxyOptions if program == "mesh-proxy" else KINDS[program]
+    _, heading, shown = options.synopsis.partition("Example: ")
+    assert all(
+        line.startswith(f"twistd -n {program} ")
+        for line in dedent(" " * len(heading) + shown).splitlines()
+    )
+    assert shown and "insecure" not in shown and "unsafe" not in shown
 
 
 def test_the_defaults_of_the_ca_are_those_of_the_contract() -> None:
