@@ -3,10 +3,11 @@
 Each has one conformance suite that every implementation runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from attrs import frozen
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IReactorCore,
@@ -67,6 +68,10 @@ class TrustUpdate:
     """For how many seconds after the question this is still the latest, at least."""
     bundles: BundleSet | None = None
     """All that the source has believed now; None where nothing is said of it."""
+    issuers: Mapping[str, tuple[x509.Certificate, ...]] | None = None
+    """By the key id of an issuing CA: what is to be served above its leaves, without the root; None as above."""
+    withdrawn_pins: frozenset[str] = frozenset()
+    """``sha256/BASE64`` of the SPKIs of CA keys that are not to be relied on any more."""
 
 
 class ISource(Interface):

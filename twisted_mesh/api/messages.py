@@ -154,6 +154,14 @@ class _Trust(Struct, Generic[T], frozen=True, kw_only=True):
     revocations: T
     log: LogNews | UnsetType | None = UNSET
     """Unset where it was not asked for; None where there is nothing new."""
+    edition: str | UnsetType = UNSET
+    """Of all but what was revoked of leaves: another whenever that says something else. To ask with the next time."""
+    issuers: dict[str, list[str]] | UnsetType = UNSET
+    """By the key id of each issuing CA whose leaves may be in use: what is to be served above them, each PEM."""
+    revoked_authorities: list[RevocationRow] | UnsetType = UNSET
+    """Of CA certificates, roots too, all of them each time."""
+    withdrawn_pins: list[str] | UnsetType = UNSET
+    """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
 
 
 class TrustAnswer(_Trust[list[RevocationRow]], frozen=True):

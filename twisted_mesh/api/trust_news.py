@@ -1,14 +1,19 @@
 """What a CA tells, made of the bytes that it sends; each function may run on a thread."""
 
+import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 from attrs import frozen
+from cryptography import x509
+from msgspec import UnsetType
 
-from pki.errors import Malformed
+from pki.errors import Malformed, printable
 from pki.serial import parse_serial
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.x509svid import load_certificates
 from pki.validity import parse_rfc3339
 from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import LogNews, RevocationRow, TrustAnswer
@@ -18,6 +23,13 @@ T = TypeVar("T")
 
 #: The largest position, and the longest id of a store, that can be asked from.
 _MOST, _LONGEST_STORE = 2**62, 200
+#: So many issuing CAs may have leaves in use, so many certificates stand above one of these, and each is so long.
+MOST_ISSUERS, MOST_ABOVE, LONGEST_PEM = 1000, 4, 16 * 1024
+#: So many pins may be withdrawn, and so many CA certificates be revoked.
+MOST_WITHDRAWN, MOST_REVOKED = 10_000, 10_000
+_KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_EDITION = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
+_SPKI_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
 
 
 @frozen
@@ -28,12 +40,19 @@ class TrustNews:
     position: int
     bundles: BundleSet
     revocations: tuple[Revocation, ...]
+    """Those of CA certificates too, which are told anew each time."""
     log: LogStatement | None = None
     """Of the CA's audit log, where that has moved on."""
     more: bool = False
     """Whether there may be others already."""
     waited: float = 0.0
     """For how many seconds the CA had waited before it looked for the last time."""
+    issuers: Mapping[str, tuple[x509.Certificate, ...]] | None = None
+    """What is to be served above the leaves of each issuing CA, by its key id; None of a CA that does not say so."""
+    withdrawn_pins: frozenset[str] = frozenset()
+    """``sha256/BASE64`` of the SPKIs of CA keys that are not to be relied on any more."""
+    edition: str = ""
+    """Of all but the revocations of leaves; empty of a CA that does not say it."""
 
 
 def read_bundle(address: str, trust_domain: TrustDomain, content: bytes) -> TrustBundle:
@@ -64,12 +83,72 @@ def read_news(address: str, content: bytes) -> TrustNews:
         answer.store,
         answer.generation,
         BundleSet.of(*bundles),
-        revocations,
+        (*revocations, *_revoked_authorities(address, answer)),
         told,
         # Before a CA said so, it was known only once nothing came.
         bool(revocations) if answer.more is None else answer.more,
         answer.waited,
+        _issuers(address, answer.issuers),
+        _withdrawn_pins(address, answer.withdrawn_pins),
+        _edition(address, answer.edition),
     )
+
+
+def _edition(address: str, told: str | UnsetType) -> str:
+    if isinstance(told, UnsetType):
+        return ""
+    if not _EDITION.fullmatch(told):
+        raise Malformed(f"what answers at {address} says an edition that is none")
+    return told
+
+
+def _issuers(
+    address: str, told: Mapping[str, list[str]] | UnsetType
+) -> Mapping[str, tuple[x509.Certificate, ...]] | None:
+    if isinstance(told, UnsetType):
+        return None
+    _bound(address, "issuing CAs", told, MOST_ISSUERS)
+    return {key_id: _above(address, key_id, pems) for key_id, pems in told.items()}
+
+
+def _above(address: str, key_id: str, pems: list[str]) -> tuple[x509.Certificate, ...]:
+    """What stands above the leaves of one issuing CA. Whether it does is for whoever serves it to judge."""
+    what = f"the way above {printable(key_id, 80)} that {address} tells"
+    if not _KEY_ID.fullmatch(key_id):
+        raise Malformed(f"{what}: that is no key id, which has 64 digits of lower-case hex")
+    if not 0 < len(pems) <= MOST_ABOVE or max(map(len, pems)) > LONGEST_PEM:
+        raise Malformed(
+            f"{what}: there are 1 to {MOST_ABOVE} certificates of at most {LONGEST_PEM} characters"
+        )
+    found = tuple(cert for pem in pems for cert in load_certificates(pem.encode(), what))
+    if len(found) != len(pems):
+        raise Malformed(f"{what}: there is one certificate in each text, and no other")
+    return found
+
+
+def _withdrawn_pins(address: str, told: list[str] | UnsetType) -> frozenset[str]:
+    if isinstance(told, UnsetType):
+        return frozenset()
+    _bound(address, "withdrawn pins", told, MOST_WITHDRAWN)
+    for pin in told:
+        if not _SPKI_PIN.fullmatch(pin):
+            raise Malformed(
+                f"{printable(pin, 80)!r}, which {address} withdraws, is no pin: sha256/ and 32 bytes in base64"
+            )
+    return frozenset(told)
+
+
+def _revoked_authorities(address: str, answer: TrustAnswer) -> tuple[Revocation, ...]:
+    told = answer.revoked_authorities
+    if isinstance(told, UnsetType):
+        return ()
+    _bound(address, "revoked CA certificates", told, MOST_REVOKED)
+    return tuple(map(_revocation, told))
+
+
+def _bound(address: str, what: str, told: Mapping[str, object] | list[T], most: int) -> None:
+    if len(told) > most:
+        raise Malformed(f"{address} tells of {len(told)} {what}: at most {most} are read")
 
 
 def _revocation(row: RevocationRow) -> Revocation:

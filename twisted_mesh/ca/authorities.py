@@ -1,5 +1,7 @@
 """The CA's own certificates and keys: made at the first start, loaded at the later ones."""
 
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Self
@@ -18,6 +20,7 @@ from pki.policy.policy import Lifetimes
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
+from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
@@ -117,6 +120,32 @@ class JwtPublished:
     """Of the whole bundle: the root never changes."""
 
 
+@frozen(repr=False, hash=False)
+class Published:
+    """All that the CA tells of whom to believe, but for what was revoked of leaves. Replaced whole."""
+
+    bundles: BundleSet = field(factory=BundleSet)
+    issuers: Mapping[str, tuple[x509.Certificate, ...]] = field(factory=dict)
+    """By the key id of each issuing CA whose leaves may be in use: what is to be served above them, no root."""
+    revoked_authorities: tuple[Revocation, ...] = ()
+    """Of CA certificates, roots too; all of them."""
+    withdrawn_pins: frozenset[str] = frozenset()
+    """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
+
+    @cached_property
+    def edition(self) -> str:
+        """Of what it says: the same text for the same, after a restart too."""
+        told = hashlib.sha256()
+        for bundle in self.bundles:
+            told.update(f"{bundle.trust_domain} {len(bundle.roots)} ".encode() + bundle.to_jwks())
+        for key_id, above in sorted(self.issuers.items()):
+            told.update(f"{key_id} {len(above)} ".encode() + certificates_pem(above))
+        for revoked in self.revoked_authorities:
+            told.update(f"{revoked.issuer} {revoked.serial} {revoked.expires_at} ".encode())
+        told.update(" ".join(sorted(self.withdrawn_pins)).encode())
+        return told.hexdigest()[:32]
+
+
 @define(eq=False, repr=False)
 class CurrentAuthorities:
     """Who issues at this moment, for how long at most, and where certificates say that things are published."""
@@ -126,20 +155,20 @@ class CurrentAuthorities:
     """Of the certificates that are issued for callers."""
     current: Authorities
     notifier: Notifier | None = None
-    """Wakes whoever waits for another bundle."""
+    """Wakes whoever waits for something else to be published."""
     _published_at: str | None = field(default=None, init=False)
     _jwt: JwtPublished = field(factory=JwtPublished, init=False)
     _bundle: TrustBundle = field(init=False)
-    _bundles: BundleSet = field(init=False)
+    _told: Published = field(factory=Published, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._issue_by(self.current)
 
     def adopt(self, authorities: Authorities) -> None:
         """From now on ``authorities.issuing`` issues."""
-        before = self.bundle()
+        before = self._told
         self._issue_by(authorities)
-        if self.notifier is not None and self.bundle() != before:
+        if self.notifier is not None and self._told is not before:
             self.notifier.announce()
 
     def publish_at(self, base: str) -> None:
@@ -158,7 +187,12 @@ class CurrentAuthorities:
 
     def bundles(self) -> BundleSet:
         """The same, as all that is believed here."""
-        return self._bundles
+        return self._told.bundles
+
+    @property
+    def published(self) -> Published:
+        """What is told of whom to believe: another object whenever it says something else."""
+        return self._told
 
     def _issue_by(self, authorities: Authorities) -> None:
         self.current = self._issuing_ours(authorities)
@@ -167,7 +201,12 @@ class CurrentAuthorities:
             sequence=self._jwt.sequence,
             jwt_authorities=self._jwt.authorities,
         )
-        self._bundles = BundleSet.of(self._bundle)
+        told = Published(
+            BundleSet.of(self._bundle),
+            {ca.key_id: ca.intermediates for ca in self.current.every_issuing},
+        )
+        if told != self._told:
+            self._told = told
 
     def _issuing_ours(self, authorities: Authorities) -> Authorities:
         """The same, with an active one that issues SVIDs as they are settled here."""

@@ -12,7 +12,7 @@ from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
 from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.health import Health
@@ -199,3 +199,8 @@ class CaParts:
     def bundles(self) -> BundleSet:
         """The same, as all that is believed here."""
         return self.current.bundles()
+
+    @property
+    def published(self) -> Published:
+        """All that is told of whom to believe: another object whenever it says something else."""
+        return self.current.published

@@ -189,7 +189,14 @@ class CaSource:
         # Two questions may be under way: a proof leads on from what was seen when it was asked for.
         if told.log is not None and self.witness.size == log_size:
             self.witness.compare(told.log, self.now().timestamp())
-        return TrustUpdate(told.revocations, told.more and has_moved, told.waited, told.bundles)
+        return TrustUpdate(
+            told.revocations,
+            told.more and has_moved,
+            told.waited,
+            told.bundles,
+            told.issuers,
+            told.withdrawn_pins,
+        )
 
     def renewed(self) -> None:
         """Close the connection of the last identity."""

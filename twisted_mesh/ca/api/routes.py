@@ -115,7 +115,7 @@ ROUTES: dict[tuple[str, str], Route] = {
         Action.READ_TRUST,
         trust.trust,
         messages.TrustAnswer,
-        query=["after", "store", "log", "wait"],
+        query=["after", "store", "log", "wait", "edition", "instance", "holds", "top"],
     ),
     ("POST", "/api/v1/revoke"): Route(
         Action.REVOKE,

@@ -4,12 +4,14 @@ from functools import lru_cache, partial
 
 import msgspec
 from attrs import define
+from cryptography import x509
 from msgspec import UNSET, UnsetType
 
 from pki.errors import Malformed, discreet
 from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import Revocation
+from pki.svid.x509svid import certificates_pem
 from pki.validity import parse_duration, rfc3339
 from twisted_mesh.api.messages import LogNews, RevocationRow, WrittenTrust
 from twisted_mesh.ca.api.request import Call
@@ -62,15 +64,20 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     if log_size is not None:
         # Who comes from another store may know another log of the same size.
         log = await _log_since(ca, log_size, call.principal.proof, is_ours=store == feed.store)
+    published = ca.published
     return json_answer(
         WrittenTrust(
             store=feed.store,
             generation=feed.position,
             more=feed.more,
             waited=round(waited, 3),
-            bundles={str(b.trust_domain): _jwks(b) for b in ca.bundles()},
+            bundles={str(b.trust_domain): _jwks(b) for b in published.bundles},
             revocations=told.revocations,
             log=log,
+            edition=published.edition,
+            issuers={key_id: _pems(above) for key_id, above in published.issuers.items()},
+            revoked_authorities=[*map(_row, published.revoked_authorities)],
+            withdrawn_pins=sorted(published.withdrawn_pins),
         )
     )
 
@@ -81,7 +88,8 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
     read = partial(_Told.read, ca, after, store)
     began = notifier.clock.seconds()
     gone = call.gone()
-    bundles = ca.bundles()
+    # What has changed since the last answer is news too, though nobody was waiting at that moment.
+    edition = call.query.get("edition", ca.published.edition)
     who = call.principal.proof
     seen = notifier.number
     waited = 0.0
@@ -98,7 +106,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
             # Not for longer than until the record was looked at: so old is what the caller knows now.
             return told, max(0.0, looked_at - began)
         told = await notifier.shared((after, store), read)
-        if told.has_news(after, store) or ca.bundles() != bundles or call.is_gone:
+        if told.has_news(after, store) or ca.published.edition != edition or call.is_gone:
             return told, waited
         # Again: others have come while that was read.
         if _may_not_wait(notifier, call):
@@ -112,6 +120,12 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
 def _jwks(bundle: TrustBundle) -> msgspec.Raw:
     """A bundle as it goes out, for all who get it."""
     return msgspec.Raw(msgspec.json.encode(bundle.to_jwks_object()))
+
+
+@lru_cache(maxsize=256)
+def _pems(above: tuple[x509.Certificate, ...]) -> list[str]:
+    """What is served above some leaves, for all who hear of it."""
+    return [certificates_pem([cert]).decode("ascii") for cert in above]
 
 
 def _may_not_wait(notifier: Notifier, call: Call) -> bool:
