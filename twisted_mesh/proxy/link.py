@@ -30,6 +30,7 @@ from twisted_mesh.proxy.seam import (
     ToTarget,
 )
 from twisted_mesh.proxy.tally import NOBODY, OfPeer, Tally
+from twisted_mesh.proxy.watch import Watch
 from twisted_mesh.tls.alerts import RefusedByPeer
 from twisted_mesh.tls.connection import MeshConnection, spoken_address
 from twisted_mesh.tls.socket_transport import HungUp
@@ -37,8 +38,6 @@ from twisted_mesh.trust.connections import Peer
 
 #: Seconds from the end of a handshake in which whoever is let in has said what it came for.
 _JUST_COME = 1.0
-#: Seconds in which a side takes what was said before an end that a bound has set, or is reset.
-_LAST_WORDS = 5.0
 
 
 class IFront(Protocol):
@@ -96,17 +95,11 @@ class Link:
         self._filter: IFilter | None = None
         self._dialing: Deferred[IProtocol] | None = None
         self._reason = ""
-        self._timer: IDelayedCall | None = None
-        self._deadline = 0.0
-        self._heard = 0
-        """Bytes at the last look, and when that was."""
-        self._looked = self.began
+        self._watch = Watch(self, front.listener.bounds, front.clock)
         self._of_peer: OfPeer | None = None
         self._is_draining = False
         self._drain_later: IDelayedCall | None = None
         self._is_over = False
-        self._is_closing = False
-        """Whether it ends by what nobody has said."""
 
     # its life
 
@@ -120,7 +113,7 @@ class Link:
     def begin(self) -> None:
         """There is room: reach the target."""
         self.has_begun = True
-        self._look_later()
+        self._watch.look_later()
         target = Side(self)
         dialing = self.front.dial(_Target(target))
         self._dialing = dialing
@@ -276,8 +269,7 @@ class Link:
                 self._break()
         elif side.other is not None:
             side.other.shut()
-        self._looked = self.front.clock.seconds()
-        self._look_later()
+        self._watch.begin_anew()
 
     def _take(self, steps: Sequence[Step]) -> None:
         """Do what a filter says."""
@@ -319,7 +311,7 @@ class Link:
                 other.close()
             elif self._filter is None and self._ends_softly and reason.check(HungUp):
                 other.close()
-                self._close_soon()
+                self._watch.close_soon()
             elif side is self.caller or not self._is_told_of_loss():
                 other.abort()
         if self._dialing is not None:
@@ -331,18 +323,17 @@ class Link:
     def _ends_softly(self) -> bool:
         return self._listener.on_cut is OnCut.END and self.target is not None
 
-    def _close_soon(self) -> None:
-        self._is_closing = True
-        self._looked = self.front.clock.seconds()
-        self._look_later()
-
-    def _cut(self, reason: str) -> None:
-        """A bound is reached."""
-        if self._is_closing or not self._ends_softly:
+    def cut(self, reason: str) -> None:
+        """See :class:`~twisted_mesh.proxy.watch.IWatched`."""
+        if self._watch.is_closing or not self._ends_softly:
             self.abort(reason)
         else:
-            self._close_soon()
+            self._watch.close_soon()
             self.close(reason)
+
+    def give_up(self) -> None:
+        """See :class:`~twisted_mesh.proxy.watch.IWatched`."""
+        self.abort(self._reason)
 
     def _is_told_of_loss(self) -> bool:
         """Whether the caller has been told in its own language that its target is lost, or will be."""
@@ -356,8 +347,7 @@ class Link:
         except ANY_ERROR:
             self._break()
             return False
-        self._looked = self.front.clock.seconds()
-        self._look_later()
+        self._watch.begin_anew()
         return True
 
     def _hear_of_refusal(self, reason: Failure) -> None:
@@ -377,7 +367,7 @@ class Link:
         for side in (self.caller, self.target):
             if side is not None:
                 side.close()
-        self._look_later()
+        self._watch.look_later()
 
     def abort(self, reason: str) -> None:
         """Close both sides at once."""
@@ -417,6 +407,14 @@ class Link:
         """Seconds since its caller was let in."""
         return self.front.clock.seconds() - self.began
 
+    @property
+    def is_half_over(self) -> bool:
+        """See :class:`~twisted_mesh.proxy.watch.IWatched`."""
+        target = self.target
+        if target is None:
+            return False
+        return bool(self._reason or self.caller.has_ended or target.has_ended)
+
     def _over(self) -> None:
         """Give everything back, once both sides are gone."""
         target = self.target
@@ -424,10 +422,10 @@ class Link:
         if self._is_over or not self.caller.is_lost or not is_target_gone:
             return
         self._is_over = True
-        for timer in (self._timer, self._drain_later):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._drain_later = None
+        self._watch.stop()
+        if self._drain_later is not None:
+            self._drain_later.cancel()
+            self._drain_later = None
         self.front.closed(self)
         self._filter = None
         if not self.has_begun:
@@ -454,65 +452,3 @@ class Link:
                 back=back,
                 target=str(self._listener.target),
             )
-
-    # bounds
-
-    @property
-    def _is_half_over(self) -> bool:
-        target = self.target
-        return bool(
-            self._reason or self.caller.has_ended or (target is not None and target.has_ended)
-        )
-
-    def _look_later(self) -> None:
-        """Have a look when the next bound may be reached; a timer that comes too soon is set anew then."""
-        moments = self._moments()
-        if not moments:
-            return
-        now = self.front.clock.seconds()
-        self._deadline = max(now, min(moments))
-        if self._timer is not None:
-            if self._timer.getTime() <= self._deadline:
-                return
-            self._timer.cancel()
-        self._timer = self.front.clock.callLater(self._deadline - now, self._look)
-
-    def _moments(self) -> list[float]:
-        """When each of the bounds is reached, if nothing is said until then."""
-        bounds = self._listener.bounds
-        if self._is_closing:
-            return [self._looked + _LAST_WORDS]
-        moments = []
-        if bounds.lifetime:
-            moments.append(self.began + bounds.lifetime)
-        if self._is_half_over and self.target is not None:
-            moments.append(self._looked + bounds.close)
-        elif bounds.idle:
-            moments.append(self._looked + bounds.idle)
-        return moments
-
-    def _look(self) -> None:
-        """Whether a bound is reached."""
-        self._timer = None
-        bounds, now = self._listener.bounds, self.front.clock.seconds()
-        if self._is_closing:
-            if now - self._looked >= _LAST_WORDS:
-                self.abort(self._reason)
-            else:
-                self._look_later()
-            return
-        heard = sum(self.bytes_heard)
-        if heard != self._heard:
-            self._heard, self._looked = heard, now
-        silent = now - self._looked
-        if bounds.lifetime and now - self.began >= bounds.lifetime:
-            self._cut("lifetime")
-        elif self._is_half_over and self.target is not None:
-            if silent >= bounds.close:
-                self._cut("close-timeout")
-            else:
-                self._look_later()
-        elif bounds.idle and silent >= bounds.idle:
-            self._cut("idle")
-        else:
-            self._look_later()
