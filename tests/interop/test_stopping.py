@@ -46,7 +46,7 @@ def test_the_ca_finishes_what_it_was_asked_and_ends_with_0(number: int, house: H
         idle.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in idle.recv(65536)
         ca.process.send_signal(number)
-        ca.wait_for("Stopping: no new connections, requests may finish")
+        ca.wait_for("Stopping: nobody new is let in, and requests may finish")
         assert idle.recv(1) == b"", "an idle connection is closed at once"
         busy.sendall(body[100:])
         reply = reply_of(read_all(busy))

@@ -128,7 +128,7 @@ class MeshService(MultiService, ABC):
     async def _stop(self) -> None:
         self._manager.stopping()
         self.log.info(
-            "Stopping: no new connections, {under_way} may finish",
+            "Stopping: nobody new is let in, and {under_way} may finish",
             event="stopping",
             under_way=self.under_way,
         )

@@ -384,17 +384,17 @@ def test_an_issuer_without_key_usage_may_sign() -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_thousand_entries_are_read_as_cryptography_reads_them() -> None:
+def test_fifty_thousand_entries_are_read_as_cryptography_reads_them() -> None:
     reasons = list(Reason)
     told = [
         Revocation(CA.key_id, new_serial(), NOW - n * SECOND, reasons[n % 10], NOW + HOUR)
-        for n in range(200_000)
+        for n in range(50_000)
     ]
     made = asyncio.run(issue_crl(CA, told, 1, this_update=NOW, next_update=NOW + HOUR))
     start = time.process_time()
     found = read_crl(made, CA.certificate, now=NOW)
-    assert time.process_time() - start < 6  # half a second on an idle machine
-    assert len(found) == 200_000
+    assert time.process_time() - start < 2  # an eighth of a second on an idle machine
+    assert len(found) == 50_000
     oracle = x509.load_der_x509_crl(made)
     for ours, theirs in list(zip(found, oracle, strict=True))[::50]:
         assert ours.serial == theirs.serial_number

@@ -37,7 +37,7 @@ def test_who_stops_waits_for_what_is_carried(running: Mesh) -> None:
         caller.sendall(b"x" * 1000)
         until(lambda: found.shown("in")["from_caller_bytes"] == 1000)
         found.proxy.process.send_signal(signal.SIGTERM)
-        found.proxy.wait_for("Stopping: no new connections")
+        found.proxy.wait_for("Stopping: nobody new is let in")
         found.proxy.process.send_signal(signal.SIGHUP)
         found.proxy.wait_for("SIGHUP: it is stopping already")
         with pytest.raises(ConnectionRefusedError):
@@ -53,7 +53,7 @@ def test_a_second_sigterm_ends_it_at_once(running: Mesh, backend: Backend) -> No
     with pair(running, backend.target, "--drain", "1h") as found, found.call() as caller:
         talk(caller)
         found.proxy.process.send_signal(signal.SIGTERM)
-        found.proxy.wait_for("Stopping: no new connections")
+        found.proxy.wait_for("Stopping: nobody new is let in")
         found.proxy.process.send_signal(signal.SIGTERM)
         assert found.proxy.wait() == 0
         assert "Told to stop once more: 2 connections are cut off" in found.proxy.text
@@ -65,7 +65,7 @@ def test_what_takes_too_long_is_cut_off(running: Mesh, backend: Backend) -> None
     with pair(running, backend.target, "--drain", "0s") as found, found.call() as caller:
         talk(caller)
         assert found.proxy.stop() == 0
-        assert "Stopping: no new connections, connections may finish" in found.proxy.text
+        assert "Stopping: nobody new is let in, and connections may finish" in found.proxy.text
         assert "2 connections were cut off after 0.0 s" in found.proxy.text
 
 

@@ -1,5 +1,6 @@
 """Whatever is told in whatever order, a store says what a dict would."""
 
+import os
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -453,4 +454,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
-TestStoreAgainstModel.settings = settings(stateful_step_count=25)
+# The longest of all tests: a third of the runs that others get, and all of them in make soak.
+TestStoreAgainstModel.settings = settings(
+    stateful_step_count=25,
+    max_examples=settings().max_examples // (1 if os.environ.get("MESH_SOAK") == "1" else 3),
+)

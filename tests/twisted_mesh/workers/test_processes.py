@@ -157,7 +157,7 @@ def test_what_is_carried_is_finished_by_every_worker(running: Mesh) -> None:
         assert len({one["worker"] for one in found.shown("in")["connections"]}) == 2
         assert found.shown("in")["open"] == 12
         found.proxy.process.send_signal(signal.SIGTERM)
-        found.proxy.wait_for("Stopping: no new connections", count=3)
+        found.proxy.wait_for("Stopping: nobody new is let in", count=3)
         for caller in callers:
             caller.sendall(b"x" * 1000)
             caller.shutdown(socket.SHUT_WR)
@@ -183,7 +183,7 @@ def test_a_second_sigterm_cuts_everybody_off(running: Mesh, program: str) -> Non
             through.sendall(b"hello")
             assert through.recv(5) == b"hello"
         process.process.send_signal(signal.SIGTERM)
-        process.wait_for("Stopping: no new connections", count=3)
+        process.wait_for("Stopping: nobody new is let in", count=3)
         process.process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
         assert "Told to stop once more" in process.text
