@@ -48,6 +48,7 @@ _MOST_KEPT = MOST_HEAD
 _REASONS = {
     400: b"Bad Request",
     403: b"Forbidden",
+    408: b"Request Timeout",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
 }
@@ -86,7 +87,8 @@ class HttpFilter:
     _is_over: bool = field(default=False, init=False)
     _is_caller_paused: bool = field(default=False, init=False)
     _has_caller_ended: bool = field(default=False, init=False)
-    _has_asked: bool = field(default=False, init=False)
+    _asked: int = field(default=0, init=False)
+    """How many requests it has begun."""
     _is_target_gone: bool = field(default=False, init=False)
     _refusal: tuple[int, bytes] | None = field(default=None, init=False)
     """Of the last request, for when those before it are answered."""
@@ -156,7 +158,7 @@ class HttpFilter:
         if self._is_target_gone:
             self._end_with(steps, 502, _HUNG_UP)
             return False
-        self._has_asked = True
+        self._asked += 1
         if problems := self.caller.objections():
             if self._waiting:  # of which the first would take it for its answer
                 self._is_over = True
@@ -347,7 +349,7 @@ class HttpFilter:
         steps: list[Step] = []
         if self._waiting:
             self._end_with(steps, 502, _HUNG_UP)
-        elif self._has_asked or self._takes_no_more:
+        elif self._asked or self._takes_no_more:
             self._is_over = True
             steps.append(Close())
         else:
@@ -361,6 +363,26 @@ class HttpFilter:
         steps: list[Step] = []
         body = problem_body(502, problem.code, _TARGET_IS_DOWN.detail, [_TARGET_IS_DOWN])
         self._end_with(steps, 502, body)
+        return steps
+
+    @property
+    def half_told(self) -> int:
+        """See :class:`IFilter`: a head that is not whole."""
+        is_head = bool(self._from_caller) and self._asking is None
+        if not is_head or self._is_held or self._is_raw or self._is_over:
+            return 0
+        return self._asked + 1
+
+    def too_slow(self) -> Sequence[Step]:
+        """See :class:`IFilter`."""
+        steps: list[Step] = []
+        why = Problem(
+            Code.MALFORMED,
+            "the head of the request did not come whole in time",
+            "send it at once",
+            "RFC 9110 section 15.5.9",
+        )
+        self._refuse_next(steps, 408, why)
         return steps
 
     def finish(self) -> Sequence[Step]:

@@ -252,6 +252,8 @@ class Link:
         try:
             if side is self.caller:
                 self._take(self._filter.from_caller(data))
+                if self._filter is not None:  # it may be over
+                    self._watch.wait_for_the_rest(self._filter.half_told)
             else:
                 self._take(self._filter.from_target(data))
         except ANY_ERROR:
@@ -334,6 +336,14 @@ class Link:
     def give_up(self) -> None:
         """See :class:`~twisted_mesh.proxy.watch.IWatched`."""
         self.abort(self._reason)
+
+    def too_slow(self) -> None:
+        """See :class:`~twisted_mesh.proxy.watch.IWatched`."""
+        if self._filter is not None:
+            try:
+                self._take(self._filter.too_slow())
+            except ANY_ERROR:
+                self._break()
 
     def _is_told_of_loss(self) -> bool:
         """Whether the caller has been told in its own language that its target is lost, or will be."""

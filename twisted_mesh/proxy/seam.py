@@ -84,6 +84,13 @@ Step = ToTarget | ToCaller | EndTarget | EndCaller | PauseCaller | ResumeCaller 
 class IFilter(Protocol):
     """Reads both directions of one connection. Whatever it raises aborts both sides, and is logged."""
 
+    @property
+    def half_told(self) -> int:
+        """Which thing the caller has begun that means nothing before it is whole, counted from 1; 0 for none.
+
+        It has a moment for the rest.
+        """
+
     def from_caller(self, data: bytes) -> Sequence[Step]:
         """The caller says this."""
 
@@ -101,6 +108,9 @@ class IFilter(Protocol):
 
     def unreachable(self, problem: Problem) -> Sequence[Step]:
         """There is no target, because of ``problem``; both sides are closed after this."""
+
+    def too_slow(self) -> Sequence[Step]:
+        """The rest of what was :attr:`half_told` has not come in time."""
 
     def finish(self) -> Sequence[Step]:
         """The proxy stops: begin nothing new, and close where nothing is under way."""

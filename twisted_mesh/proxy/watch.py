@@ -8,6 +8,8 @@ from twisted_mesh.proxy.listener import Bounds
 
 #: Seconds in which a side takes what was said before an end that a bound has set, or is reset.
 _LAST_WORDS = 5.0
+#: Seconds for what means nothing before it is whole: the head of a request.
+_REST = 10.0
 
 
 class IWatched(Protocol):
@@ -30,11 +32,24 @@ class IWatched(Protocol):
     def give_up(self) -> None:
         """Nobody took its last words in time."""
 
+    def too_slow(self) -> None:
+        """The rest of what the caller has begun to say did not come in time."""
+
 
 class Watch:
     """Looks at a connection when the next of its bounds may be reached: one timer, whatever is said meanwhile."""
 
-    __slots__ = ("_bounds", "_clock", "_heard", "_link", "_looked", "_timer", "is_closing")
+    __slots__ = (
+        "_bounds",
+        "_clock",
+        "_half_told",
+        "_half_told_at",
+        "_heard",
+        "_link",
+        "_looked",
+        "_timer",
+        "is_closing",
+    )
 
     def __init__(self, link: IWatched, bounds: Bounds, clock: IReactorTime) -> None:
         self._link = link
@@ -44,6 +59,9 @@ class Watch:
         self._heard = 0
         """Bytes at the last look, and when that was."""
         self._looked = clock.seconds()
+        self._half_told = 0
+        """Of what the rest is waited for, and since when."""
+        self._half_told_at = 0.0
         self.is_closing = False
         """Whether it ends by what nobody has said."""
 
@@ -64,6 +82,12 @@ class Watch:
         """Something has just happened: silence counts from now."""
         self._looked = self._clock.seconds()
         self.look_later()
+
+    def wait_for_the_rest(self, half_told: int) -> None:
+        """Of which thing the rest is to come, as a number; 0 where all that was begun is whole."""
+        if half_told != self._half_told:
+            self._half_told, self._half_told_at = half_told, self._clock.seconds()
+            self.look_later()
 
     def close_soon(self) -> None:
         """It has its last words to say, and no more time than these take."""
@@ -88,6 +112,8 @@ class Watch:
             moments.append(self._looked + bounds.close)
         elif bounds.idle:
             moments.append(self._looked + bounds.idle)
+        if self._half_told:
+            moments.append(self._half_told_at + _REST)
         return moments
 
     def _look(self) -> None:
@@ -106,6 +132,9 @@ class Watch:
         silent = now - self._looked
         if bounds.lifetime and now - link.began >= bounds.lifetime:
             link.cut("lifetime")
+        elif self._half_told and now - self._half_told_at >= _REST:
+            self._half_told = 0
+            link.too_slow()
         elif link.is_half_over:
             if silent >= bounds.close:
                 link.cut("close-timeout")

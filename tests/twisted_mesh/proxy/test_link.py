@@ -167,3 +167,41 @@ def test_once_one_side_has_said_all_silence_has_the_bound_of_that() -> None:
         assert side is not None
         side.connectionLost()
     assert front.tally.ended["close-timeout"] == 1
+
+
+def test_who_never_ends_a_head_is_told_so_after_ten_seconds(front: Front) -> None:
+    link, to_caller = called(front)
+    for _ in range(19):
+        link.caller.dataReceived(b"G" if not to_caller.value() else b"")
+        front.clock.advance(0.5)
+    assert to_caller.value() == b""
+    front.clock.advance(0.5)
+    assert to_caller.value().startswith(b"HTTP/1.1 408 ")
+    assert to_caller.disconnecting
+    assert front.to_target.value() == b""
+
+
+def test_who_always_has_the_next_head_half_said_is_served_on(front: Front) -> None:
+    link, to_caller = called(front)
+    link.caller.dataReceived(GET[:9])
+    assert link.target is not None
+    for _ in range(30):
+        link.caller.dataReceived(GET[9:] + GET[:9])
+        link.target.dataReceived(OK)
+        front.clock.advance(1)
+    assert to_caller.value().count(b" 200 ") == 30
+    assert not to_caller.disconnecting
+    front.clock.advance(10)
+    assert b" 408 " in to_caller.value()
+
+
+def test_a_slow_body_and_a_slow_answer_have_no_such_bound(front: Front) -> None:
+    link, to_caller = called(front)
+    link.caller.dataReceived(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na")
+    front.clock.advance(60)
+    link.caller.dataReceived(b"bc")
+    front.clock.advance(60)
+    assert link.target is not None
+    link.target.dataReceived(OK)
+    assert b" 200 " in to_caller.value()
+    assert not to_caller.disconnecting
