@@ -25,6 +25,7 @@ from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.names import alternative_names, subject_for
+from pki.svid.revocation_set import Reason, Revocation
 from twisted_mesh import testing
 
 NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
@@ -97,6 +98,49 @@ def mesh(
         return Mesh(trust_domain, root, issuing)
 
     return asyncio.run(found())
+
+
+@frozen(eq=False)
+class Overlap:
+    """A root and its successor, and an issuing key that both have certified; leaves lead to either by one path."""
+
+    old: Authority
+    new: Authority
+    by_old: Authority
+    by_new: Authority
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """Both roots."""
+        return TrustBundle(MESH, (self.old.certificate, self.new.certificate))
+
+    def bundle_of(self, *roots: Authority) -> TrustBundle:
+        return TrustBundle(MESH, tuple(root.certificate for root in roots))
+
+    @property
+    def key_id(self) -> str:
+        return self.by_old.key_id
+
+
+@cache
+def overlap(now: datetime = NOW) -> Overlap:
+    """As between *activate* and *retire*: made once."""
+
+    async def found() -> Overlap:
+        old = await Authority.create_root(key("the old root"), MESH, now)
+        new = await Authority.create_root(key("the new root"), MESH, now, generation=2)
+        issuing = key("issuing CA of both")
+        below = [await root.create_issuing(issuing, MESH, now, generation=2) for root in (old, new)]
+        return Overlap(old, new, *below)
+
+    return asyncio.run(found())
+
+
+def revocation_of(
+    issuer: Authority, cert: x509.Certificate, end: datetime = NOW + DAY
+) -> Revocation:
+    """Of a certificate of that issuer; of a root, with the root as its own issuer."""
+    return Revocation(issuer.key_id, cert.serial_number, NOW, Reason.CA_COMPROMISE, end)
 
 
 def forge(

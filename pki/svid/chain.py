@@ -30,7 +30,7 @@ from pki.svid.certificate import (
     oversized,
     unidentified_issuer,
 )
-from pki.svid.path import Link, Path, PathSearch
+from pki.svid.path import Link, Path, PathSearch, with_issuers
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import (
     Purpose,
@@ -107,7 +107,7 @@ def judge(
             problems.append(_unknown_trust_domain(leaf, spiffe_id, bundles))
         else:
             search = PathSearch(presented, bundle.roots)
-            path, anchored, unanchored = _best_path(search, bundle, now, known_issuers)
+            path, anchored, unanchored = _best_path(search, bundle, revocations, now, known_issuers)
             problems += unanchored
     below = dict(_issuers(path))
     for position, cert in enumerate(path):
@@ -119,7 +119,9 @@ def judge(
             lasting = tuple(lasting_problems(cert, thorough=anchored))
             about_issuing = tuple(issuer_problems(cert, below[cert])) if position else ()
         problems += lasting
-        problems += _revoked(cert, issuer, revocations, is_issuer=position > 0)
+        # A root that is not believed any more is revoked by its own name.
+        revoker = cert if issuer is None and anchored else issuer
+        problems += _revoked(cert, revoker, revocations, is_issuer=position > 0)
         problems += about_issuing
         if issuer is not None:
             problems += unidentified_issuer(cert)
@@ -171,6 +173,7 @@ def _unknown_trust_domain(
 def _best_path(
     search: PathSearch,
     bundle: TrustBundle,
+    revocations: RevocationSet,
     now: datetime,
     known_issuers: Collection[bytes],
 ) -> tuple[Path, bool, list[Problem]]:
@@ -186,7 +189,7 @@ def _best_path(
         return sum(
             len(certificate_problems(cert, now)) + len(issuer_problems(cert, cas_below))
             for cert, cas_below in _issuers(path)
-        )
+        ) + len(revoked_in(path, revocations))
 
     return paths[0] if len(paths) == 1 else min(paths, key=faults), True, []
 
@@ -305,6 +308,23 @@ def _is_ours(
         )
     except HOSTILE_INPUT:
         return False
+
+
+def revoked_in(path: Sequence[x509.Certificate], revocations: RevocationSet) -> tuple[Problem, ...]:
+    """What of a path that leads to a root is revoked, the root itself too."""
+    own = (*_revoked(path[0], path[1], revocations, is_issuer=False),) if path[1:] else ()
+    return (*own, *revoked_above(path, revocations))
+
+
+def revoked_above(
+    path: Sequence[x509.Certificate], revocations: RevocationSet
+) -> tuple[Problem, ...]:
+    """The same of what stands above the leaf: no fault of whoever holds that."""
+    return tuple(
+        problem
+        for cert, issuer in with_issuers(path[1:])
+        for problem in _revoked(cert, issuer, revocations, is_issuer=True)
+    )
 
 
 def _revoked(

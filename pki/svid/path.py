@@ -141,6 +141,13 @@ class PathSearch:
         return True
 
 
+def with_issuers(
+    path: Sequence[x509.Certificate],
+) -> Iterator[tuple[x509.Certificate, x509.Certificate]]:
+    """Each certificate of a path that leads to a root, with the one that issued it: the root, with itself."""
+    return zip(path, (*path[1:], *path[-1:]), strict=True)
+
+
 def issued_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s name and key made ``cert``, whatever it costs to find out."""
     return names_match(cert, issuer) and signed_by(cert, issuer)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from attrs import define, field
+from attrs import define, evolve, field
 from cryptography import x509
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -23,7 +23,7 @@ from zope.interface import implementer
 from pki.errors import PkiError
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.bundle import BadBundle, TrustBundle
+from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
 from twisted_mesh.api.body import encoded, read_shape
@@ -48,7 +48,8 @@ from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.reviewer import Reviewer
 
 T = TypeVar("T")
 
@@ -96,6 +97,10 @@ class CaClient:
     _dated_at: datetime | None = field(default=None, init=False)
     """Ours, then."""
     _shown: X509Svid | None = field(default=None, init=False)
+    _reviewer: Reviewer | None = field(default=None, init=False)
+    """Changes what is believed of the CA, and cuts what it is asked on."""
+    _followed: Trust | None = field(default=None, init=False)
+    """What was believed of others when that was done last."""
     _generation: int = field(default=0, init=False)
     """Of the trust whose roots are in the context of the moment."""
     _pool: QuietPool = field(init=False)
@@ -148,9 +153,36 @@ class CaClient:
             self._generation = trust.generation
 
     def heed(self, judge: Judge) -> None:
-        """Look at what ``judge`` has heard of revocations before our own certificate is shown."""
+        """Believe of the CA what ``judge`` believes of everybody, and no more what has been revoked or has gone.
+
+        So it is with what stands above our own certificate, before that is shown.
+        """
         if self.security is not None:
-            self.security.judge.told_by = judge
+            ours = self.security
+            ours.judge.told_by = judge
+            self._reviewer = Reviewer(ours.judge, ours.registry, self.reactor, ours.log)
+
+    def _follow(self) -> None:
+        """Take over what has changed since the last question, once the CA's own root was met."""
+        if self.security is None or self._reviewer is None:
+            return
+        judge = self.security.judge
+        told = judge.told_by
+        if told is None or told.trust is self._followed or judge.pin is not None:
+            return
+        trust, held = told.trust, judge.trust
+        bundles = BundleSet.of(
+            *(
+                bundle
+                if (bundle := trust.bundles.get(ours.trust_domain)) and bundle.roots
+                else ours
+                for ours in held.bundles
+            )
+        )
+        self._followed = trust
+        if bundles == held.bundles:
+            bundles = held.bundles
+        self._reviewer.believe(evolve(held, bundles=bundles, revocations=trust.revocations))
 
     def hang_up(self) -> None:
         """Keep no connection for another question. One that is being answered is not kept for long."""
@@ -271,6 +303,7 @@ class CaClient:
         wait: int = 0,
     ) -> bytes:
         """What one route answers, as it came. Raises :class:`PkiError`."""
+        self._follow()
         host = self.address.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         scheme = "https" if self.address.scheme == "https" else "http"

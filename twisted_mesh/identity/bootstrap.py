@@ -127,4 +127,4 @@ def _only_the_ca(trust_domain: TrustDomain) -> Trust:
 def _security(clock: IReactorTime, judge: Judge) -> Security:
     contexts = ContextFactory(Role(serves=False))
     contexts.replace(None, judge.trust.bundles.all_roots)
-    return Security(contexts, judge, clock)
+    return Security(contexts, judge, clock, meets_ca=True)

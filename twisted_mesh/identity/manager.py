@@ -16,17 +16,19 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from pki import renewal
 from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Refused, printable
 from pki.keys import KeyAlgorithm
 from pki.renewal import Action, RenewalPlan
-from pki.spiffe import SpiffePattern
-from pki.svid.chain import Verdict
-from pki.svid.x509svid import Purpose, X509Svid, extension
+from pki.svid.revocation_set import Revocation
+from pki.svid.told_path import ToldPaths
+from pki.svid.x509svid import X509Svid, extension
+from twisted_mesh.identity.own_path import OwnPath
 from twisted_mesh.identity.rotation_log import RotationLog
-from twisted_mesh.interfaces import Identity, ISource
+from twisted_mesh.interfaces import Identity, IRevocationListener, ISource, TrustUpdate
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker, spawn
@@ -38,6 +40,10 @@ from twisted_mesh.trust.store import TICK, TrustStore
 
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7
+
+#: Seconds within which those ask for another certificate, each at a moment of its own, whose issuer is revoked: they
+#: are all that it has issued for, and serve nobody meanwhile.
+SPREAD = 2.0
 
 #: Awaited before an identity is used. It bounds its time and raises nothing.
 Preparation = Callable[[Identity], Awaitable[None]]
@@ -53,6 +59,7 @@ class RenewalBroke(PkiError):
     code = Code.INTERNAL
 
 
+@implementer(IRevocationListener)
 @define(eq=False, repr=False, slots=False)
 class CertificateManager(Service):
     """Owns one identity: where it comes from, when it is renewed, and the contexts that present it."""
@@ -78,6 +85,8 @@ class CertificateManager(Service):
     """Whether the log tells of certificates that come as they should."""
     giver: str = "the CA"
     """What the source is, for people."""
+    on_change: Callable[[X509Svid, Trust], object] = lambda svid, trust: None
+    """Called once we serve by another path, or once something else is believed."""
     svid: X509Svid | None = field(default=None, init=False)
     last_problem: PkiError | None = field(default=None, init=False)
     """Why there is no fresh certificate; None while there is one."""
@@ -88,6 +97,10 @@ class CertificateManager(Service):
     _retry_at: float = field(default=0.0, init=False)
     """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
     _withdrawn: bool = field(default=False, init=False)
+    _path: OwnPath = field(init=False)
+    _is_following: bool = field(default=False, init=False)
+    """Whether what a source says is being believed, all of which may be needed to serve on."""
+    _believe: Callable[[TrustUpdate], bool] = field(init=False)
     _is_pushed: bool = field(default=False, init=False)
     """Whether the source has said by itself that there is another certificate."""
     _renewing: "Deferred[None] | None" = field(default=None, init=False)
@@ -101,7 +114,11 @@ class CertificateManager(Service):
         )
         self._ticker = Ticker(self.clock, TICK, self._look, "the rotation", self.log)
         self.trust_store.users.append(self)
+        self.trust_store.listeners.append(self)
+        self._path = OwnPath(self.now)
+        self._believe = self.trust_store.update
         if self.feed is not None:
+            self._believe, self.feed.believe = self.feed.believe, self.follow
             self.feed.recovery_listeners.append(self._retry_if_withdrawn)
 
     def startService(self) -> None:
@@ -159,6 +176,51 @@ class CertificateManager(Service):
         self._withdraw(error)
         self.renew_now()
 
+    @property
+    def told_paths(self) -> ToldPaths:
+        """What the source says is to be served above whose leaves; another object once it says it anew."""
+        return self._path.told
+
+    def follow(self, update: TrustUpdate) -> bool:
+        """Have what the source says believed, and serve by the path that it tells; whether anything changed."""
+        if update.issuers is not None and update.issuers != self._path.told:
+            self._path.told = update.issuers
+        self._is_following = True
+        try:
+            is_new = self._believe(update)
+        finally:
+            self._is_following = False
+        is_new = self._mind_our_path() or is_new
+        if is_new and self.svid is not None:
+            self.on_change(self.svid, self.trust_store.trust)
+        return is_new
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        """Where an issuer of ours is among them, or our root: serve by it no more, and ask for another soon.
+
+        A leaf of ours that is revoked is for whoever revoked it: it is used for as long as others take it.
+        """
+        if not self._is_following:
+            _ = self._mind_our_path()
+
+    def _mind_our_path(self) -> bool:
+        """Serve by the path that is told, and by none that is revoked; whether it is another one now."""
+        before, trust = self.svid, self.trust_store.trust
+        if before is None or self._withdrawn:
+            return False
+        moved, problem = self._path.of(before, trust)
+        try:
+            if problem is not None:
+                raise problem
+            if moved is not before:
+                self._built(moved, trust, rehearsed=True)()
+        except PkiError as error:
+            self._path.refuse(before, error, self._rotation_log)
+        if problems := self._path.revoked(self.svid or before, trust):
+            self.give_up(Refused(problems))
+            self._retry_at = self.clock.seconds() + self.draw.uniform(0, SPREAD)
+        return self.svid is not before
+
     def prepare(self, trust: Trust) -> Callable[[], None] | None:
         """Be ready for ``trust``: contexts that let OpenSSL believe its roots; what is returned swaps them in.
 
@@ -172,10 +234,11 @@ class CertificateManager(Service):
             return None
         if self._withdrawn:
             return _nothing
-        if not self._judge_ourselves(trust, self.svid).ok:
+        svid, _ = self._path.of(self.svid, trust)
+        if not self._path.judged(svid, trust).ok:
             self.renew_now()
             return None
-        return self._built(self.svid, trust)
+        return self._built(svid, trust)
 
     def _built(
         self, svid: X509Svid, trust: Trust, *, rehearsed: bool = False
@@ -197,13 +260,11 @@ class CertificateManager(Service):
         def swap() -> None:
             for factory, context in zip(self.contexts, contexts, strict=True):
                 factory.use(context, svid)
+            if self.svid is not None and svid is not self.svid and svid.leaf == self.svid.leaf:
+                self.svid = svid
+                self._rotation_log.path_switched(self._path.judged(svid, trust).path)
 
         return swap
-
-    def _judge_ourselves(self, trust: Trust, svid: X509Svid) -> Verdict:
-        """As a peer would."""
-        ourselves = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
-        return ourselves.judge(svid.chain, self.now(), Purpose.ANY)
 
     def _retry_if_withdrawn(self) -> None:
         """Who serves nobody does not wait any longer once the CA answers again."""
@@ -257,9 +318,10 @@ class CertificateManager(Service):
 
     def _adopt(self, identity: Identity) -> None:
         """Judge our own certificate as a peer would, then swap it in. All of it, or nothing."""
-        svid, first = identity.svid, self.svid is None
-        trust = self._trust_with(identity)
-        verdict = self._judge_ourselves(trust, svid)
+        first, trust = self.svid is None, self._trust_with(identity)
+        # What is told may be newer than the answer in which it came.
+        svid, _ = self._path.of(identity.svid, trust)
+        verdict = self._path.judged(svid, trust)
         if not verdict.ok:
             raise with_clocks(OwnCertificateRefused(verdict.problems), identity.clocks)
         swap = self._built(svid, trust, rehearsed=True)
@@ -279,6 +341,7 @@ class CertificateManager(Service):
         if self.feed is not None:
             self.feed.renew()
             self.feed.start()
+        self.on_change(svid, trust)
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(svid)

@@ -1,16 +1,14 @@
 """Who gives an identity in place of a CA of ours: a source that an agent also asks for what it asks a CA."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from attrs import define
 from cryptography import x509
 from zope.interface import Attribute
 
 from pki.errors import PkiError, Problem
-from pki.keys import key_id
+from pki.svid.chain import revoked_in
 from pki.svid.revocation_set import Revocation
-from pki.svid.x509svid import subject_of
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.interfaces import ISource
 from twisted_mesh.tls.security import PeerCheck
@@ -63,8 +61,6 @@ class IssuerCheck:
         if news:
             self.trust.revoked(news)
             known = self.trust.trust.revocations
-            for cert, issuer in pairwise(path):
-                found = known.find(key_id(issuer.public_key()), cert.serial_number)
-                if found is not None:
-                    return (found.problem(subject_of(cert), is_issuer=cert is not path[0]),)
+            if revoked := revoked_in(path, known):
+                return revoked
         return () if self.then is None else await self.then.objections(path, seconds)

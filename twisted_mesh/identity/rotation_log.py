@@ -1,8 +1,11 @@
 """What the log says of an identity: its certificates for people, its troubles for whoever has to mend them."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.logger import Logger
 
 from pki.errors import PkiError
@@ -111,6 +114,30 @@ class RotationLog:
             event="identity-taken-away",
             giver=self.giver,
             ca=self.where,
+            codes=codes(error.problems),
+            reasons=reasons(error.problems),
+        )
+
+    def path_switched(self, path: Sequence[x509.Certificate]) -> None:
+        """The same certificate is served by another way to a root from now on."""
+        self.log.info(
+            "Our certificate is served by another way now, as {giver} at {ca} says: it leads to {root}",
+            event="path-switched",
+            giver=self.giver,
+            ca=self.where,
+            serial=serial_pairs(path[0].serial_number),
+            root=f"{subject_of(path[-1])} (sha256:{path[-1].fingerprint(SHA256()).hex()})",
+        )
+
+    def path_refused(self, svid: X509Svid, error: PkiError) -> None:
+        """What is told to be served above our certificate is not."""
+        self.log.error(
+            "The way above our certificate that {giver} at {ca} tells is not served, and the present one stays: "
+            "{reasons}",
+            event="path-refused",
+            giver=self.giver,
+            ca=self.where,
+            serial=serial_pairs(svid.leaf.serial_number),
             codes=codes(error.problems),
             reasons=reasons(error.problems),
         )

@@ -37,8 +37,21 @@ def own_problem(security: Security, *, by_our_roots: bool = False) -> Problem | 
         return None
     verdict = security.judge.on_ours(shown.chain)
     passed_over = set() if by_our_roots else _NOT_OURS_TO_SAY
-    problem = next((found for found in verdict.problems if found.code not in passed_over), None)
+    problem = next(
+        (
+            found
+            for found in verdict.problems
+            if found.code not in passed_over
+            and not (security.meets_ca and _of_issuer(found, shown))
+        ),
+        None,
+    )
     return None if problem is None else _about_ours(problem, shown)
+
+
+def _of_issuer(problem: Problem, shown: X509Svid) -> bool:
+    """Whether it is that an issuer of ours was revoked: a CA takes such a certificate to be renewed."""
+    return problem.code == Code.REVOKED and problem.subject != subject_of(shown.leaf)
 
 
 def refused_beforehand(security: Security) -> OwnChainRefused | None:

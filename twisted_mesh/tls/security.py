@@ -55,6 +55,8 @@ class Security:
     """Whether servers must staple an OCSP answer to their certificates."""
     looks_first: bool = True
     """Whether who connects judges its own chain before it shows it."""
+    meets_ca: bool = False
+    """Whether the other side is our CA, which renews what somebody else has revoked the issuer of."""
     explain: Explain | None = None
     """How a caller that is merely not allowed is told so inside TLS; None sends it an alert."""
     explains: Callable[[], bool] = lambda: True

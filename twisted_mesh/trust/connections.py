@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from pki.errors import Problem
 from pki.keys import key_id
 from pki.spiffe import SpiffeId
+from pki.svid.path import with_issuers
 from twisted_mesh.runtime.log import TlsFacts
 
 K = TypeVar("K", bound=Hashable)
@@ -84,7 +84,7 @@ class Peer:
         return self.path[0]
 
     def credentials(self) -> Iterable[tuple[str, int]]:
-        """Issuer and serial of each certificate below the root: if one is revoked, so is the peer."""
+        """Issuer and serial of each certificate, the root's too: if one is revoked, so is the peer."""
         return IndexKeys.of(self).credentials
 
 
@@ -93,7 +93,7 @@ class IndexKeys:
     """What a connection is found by: all that its peer's right to be connected rests on."""
 
     credentials: tuple[tuple[str, int], ...]
-    """Issuer and serial of each certificate below the root."""
+    """Issuer and serial of each certificate; the root is its own issuer."""
     root: bytes
     """The SHA-256 of the certificate that the path ends in."""
     spiffe_id: SpiffeId
@@ -120,7 +120,7 @@ class _Above:
 def _keys_above(issuers: tuple[x509.Certificate, ...]) -> _Above:
     return _Above(
         key_id(issuers[0].public_key()),
-        tuple((key_id(up.public_key()), cert.serial_number) for cert, up in pairwise(issuers)),
+        tuple((key_id(up.public_key()), cert.serial_number) for cert, up in with_issuers(issuers)),
         fingerprint(issuers[-1]),
         min(cert.not_valid_after_utc for cert in issuers),
     )

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pki.keys import key_id
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation
@@ -36,8 +37,13 @@ class BundleUser(Protocol):
     def prepare(self, trust: Trust) -> Callable[[], None] | None:
         """Make it anew for ``trust``, and change nothing yet. Raises nothing that is expected.
 
-        What is returned puts it to use; None is a veto: nothing changes then.
+        What is returned puts it to use; None is a veto: nothing changes then, unless that would keep a root
+        that is revoked.
         """
+
+
+def _listed(listeners: Sequence[IRevocationListener]) -> list[IRevocationListener]:
+    return [*listeners]
 
 
 @implementer(IRevocationListener)
@@ -53,7 +59,7 @@ class TrustStore(Service):
     clock: IReactorTime
     now: Now
     log: Logger
-    listeners: Sequence[IRevocationListener] = ()
+    listeners: list[IRevocationListener] = field(factory=list, converter=_listed)
     """They hear what is revoked, each thing once, after it is believed."""
     users: list[BundleUser] = field(factory=list, init=False)
     _reviewer: Reviewer = field(init=False)
@@ -150,14 +156,21 @@ class TrustStore(Service):
         if bundles == self.trust.bundles:
             return True
         trust = evolve(self.trust, bundles=bundles)
-        switches = []
-        for user in self.users:
-            switch = user.prepare(trust)
-            if switch is None:
-                return False
-            switches.append(switch)
-        self._switch(trust, switches)
+        switches = [user.prepare(trust) for user in self.users]
+        if None in switches and not self._ends_a_revoked_root(bundles):
+            return False
+        self._switch(trust, [switch for switch in switches if switch is not None])
         return True
+
+    def _ends_a_revoked_root(self, bundles: BundleSet) -> bool:
+        """Whether a root is believed now and not by ``bundles`` which is revoked: nobody's veto keeps that."""
+        kept = set(bundles.all_roots)
+        revocations = self.trust.revocations
+        return any(
+            revocations.find(key_id(root.public_key()), root.serial_number)
+            for root in self.trust.bundles.all_roots
+            if root not in kept
+        )
 
     def _switch(self, trust: Trust, switches: Sequence[Callable[[], None]]) -> None:
         for switch in switches:

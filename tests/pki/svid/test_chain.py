@@ -220,6 +220,24 @@ TABLE = [
         revocations=revoked(ISSUER, LEAF),
     ),
     Bad(
+        "revoked root",
+        [LEAF, ISSUER.certificate],
+        ["revoked"],
+        revocations=revoked(ROOT_CA, ROOT_CA.certificate),
+    ),
+    Bad(
+        "revoked root directly above",
+        [forge(ROOT_CA)],
+        ["revoked"],
+        revocations=revoked(ROOT_CA, ROOT_CA.certificate),
+    ),
+    Bad(
+        "revoked root that the peer sent along",
+        [LEAF, ISSUER.certificate, ROOT_CA.certificate],
+        ["revoked"],
+        revocations=revoked(ROOT_CA, ROOT_CA.certificate),
+    ),
+    Bad(
         "revoked intermediate",
         [LEAF, ISSUER.certificate],
         ["revoked"],
@@ -533,6 +551,35 @@ def test_during_a_rollover_either_root_vouches() -> None:
     held = bundle_of(ROOT_CA, new_root)
     assert judged([LEAF, ISSUER.certificate], held).ok
     assert judged(below(new_root), held).ok
+
+
+def two_paths() -> tuple[Authority, Authority, Chain, BundleSet]:
+    """A root that is to go and its successor, both above one issuing key; and a leaf with both certificates of it."""
+    old, new = forge_root(90), forge_root(91)
+    above = [forge_issuing(root, 92) for root in (old, new)]
+    return (
+        old,
+        new,
+        [forge(above[0]), *(ca.certificate for ca in above)],
+        bundle_of(old, new),
+    )
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_revoked_root_revives_no_path_and_spoils_no_other(which: int) -> None:
+    *roots, chain, bundles = two_paths()
+    gone, left = roots[which], roots[1 - which]
+    revocations = revoked(gone, gone.certificate)
+    verdict = judged(chain, bundles, revocations=revocations)
+    assert verdict.ok
+    assert verdict.path[-1] == left.certificate
+    through_it = [chain[0], chain[1 + which]]
+    assert codes(judged(through_it, bundles, revocations=revocations)) == ["revoked"]
+    assert judged([chain[0], chain[2 - which]], bundles, revocations=revocations).ok
+
+
+def test_a_root_that_another_key_calls_revoked_is_not() -> None:
+    assert judged([LEAF, ISSUER.certificate], revocations=revoked(ISSUER, ROOT_CA.certificate)).ok
 
 
 def test_a_deep_chain_is_followed_only_so_far() -> None:

@@ -36,10 +36,11 @@ def test_a_serial_means_nothing_without_its_issuer() -> None:
     assert registry.resting_on(ROOT_ID, serial) == ()
 
 
-def test_no_connection_rests_on_the_roots_own_serial() -> None:
+def test_every_connection_rests_on_its_root_which_is_its_own_issuer() -> None:
     registry = ConnectionRegistry()
-    registry.add(Connected(peer_of(CA.leaf())))
-    assert registry.resting_on(ROOT_ID, CA.root.certificate.serial_number) == ()
+    connection = Connected(peer_of(CA.leaf()))
+    registry.add(connection)
+    assert registry.resting_on(ROOT_ID, CA.root.certificate.serial_number) == (connection,)
 
 
 def test_several_connections_may_rest_on_one_leaf() -> None:

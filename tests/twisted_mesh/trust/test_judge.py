@@ -123,6 +123,18 @@ def revoke(rig: Rig, leaf: x509.Certificate) -> None:
     rig.judge.trust = rig.trust(evolve(Trust(CA.bundles, allow=ALL), revocations=revocations))
 
 
+def test_a_root_that_is_revoked_is_believed_by_no_remembered_verdict(rig: Rig) -> None:
+    presented = chain()
+    assert rig.verdict(presented) == []
+    assert rig.verdict(presented) == []
+    root = CA.root.certificate
+    gone = Revocation(CA.root.key_id, root.serial_number, NOW, Reason.KEY_COMPROMISE, NOW + HOUR)
+    old = rig.judge.trust
+    revocations = old.revocations.merged([gone], NOW)
+    rig.judge.trust = rig.trust(Trust(old.bundles, revocations, old.allow))
+    assert rig.verdict(presented) == ["revoked"]
+
+
 def test_a_refusal_is_remembered_until_what_is_believed_changes(rig: Rig) -> None:
     presented = chain()
     revoke(rig, presented[0])

@@ -165,6 +165,16 @@ def test_a_revoked_issuing_ca_severs_all_below_it(rig: Rig) -> None:
     assert rig.verdicts == 3
 
 
+def test_a_revoked_root_severs_all_that_end_in_it(rig: Rig) -> None:
+    rig.connect(3)
+    rig.connect(1, OTHERS)
+    root = CA.root.certificate
+    gone = Revocation(CA.root.key_id, root.serial_number, NOW, Reason.CA_COMPROMISE, NOW + HOUR)
+    rig.revoke(gone)
+    assert rig.severed == {0: "revoked", 1: "revoked", 2: "revoked"}
+    assert rig.verdicts == 3
+
+
 def test_a_removed_root_severs_who_ends_in_it(rig: Rig) -> None:
     rig.connect(2)
     rig.connect(2, OTHERS)
