@@ -159,6 +159,38 @@ class Code(StrEnum):
         "add it to `--allow` where it is to be let in, or call with `--server-id`; for a certificate make an entry; "
         "`mesh-ctl why` says what is missing",
     )
+    # Of federated trust domains.
+    BAD_FEDERATION = (
+        "bad-federation",
+        "what is said of a trust domain that is to be followed cannot be used",
+        "do what the message says; the peer's operator knows the URL, the profile and the endpoint's SPIFFE ID",
+    )
+    OLDER_BUNDLE = (
+        "older-bundle",
+        "the sequence number of a federated bundle went back; the last good one is still believed",
+        "ask the peer's operator whether its CA was restored; if so, `mesh-ctl federation refresh TD --accept-older`",
+    )
+    ALTERED_BUNDLE = (
+        "altered-bundle",
+        "a federated bundle has other keys than before and the same sequence number; the last good one is still "
+        "believed",
+        "ask the peer's operator what has happened; then `mesh-ctl federation refresh TD --accept-older`",
+    )
+    FOREIGN_ROOT = (
+        "foreign-root",
+        "a federated bundle has the root of another trust domain",
+        "check the URL, and ask the peer's operator which roots are its own",
+    )
+    BAD_BUNDLE_KEY = (
+        "bad-bundle-key",
+        "a key in a federated bundle cannot be used; the rest of the bundle is believed",
+        "tell the peer's operator; without that key what was issued under it is refused",
+    )
+    STALE_BUNDLE = (
+        "stale-bundle",
+        "a federated bundle has not been had from its endpoint for longer than it may be believed",
+        "see that the endpoint can be reached; `mesh-ctl federation show TD` says what goes wrong",
+    )
     # Of CRLs.
     BAD_CRL = (
         "bad-crl",
