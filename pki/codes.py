@@ -753,6 +753,36 @@ class Code(StrEnum):
         "a new issuing CA is due, and the root's key is not here",
         "bring the root's key back, 0600: it is picked up within a second",
     )
+    ROOT_OUT_OF_TURN = (
+        "root-out-of-turn",
+        "the step does not follow from where the rotation of the root is",
+        "see where it is, and what comes next, with mesh-ctl ca root status",
+    )
+    ROOT_UNACKNOWLEDGED = (
+        "root-unacknowledged",
+        "an endpoint or agent has not said yet that it believes the new root, or that it serves the chain to it",
+        "see what keeps it from its CA; `--force` goes on without it, and its connections fail until it has heard",
+    )
+    ROOT_TOO_SOON = (
+        "root-too-soon",
+        "whoever only polls the bundle may not have seen the new root yet (SPIFFE federation, section 4.1)",
+        "wait until the time that the message names; `--force` goes on at once",
+    )
+    ROOT_IN_USE = (
+        "root-in-use",
+        "valid certificates rest on the root that is to be retired, and on no other",
+        "wait until they have ended or are renewed; `--force` goes on, and they are refused everywhere",
+    )
+    ROOT_KEY_AWAY = (
+        "root-key-away",
+        "the key of a root that has to sign for this is not here",
+        "bring that key back under the name that the message has, mode 0600: it is picked up within a second",
+    )
+    ROOT_ENDS = (
+        "root-ends",
+        "the root ends before long, has ended, or its rotation was left half-way",
+        "see what comes next with mesh-ctl ca root status",
+    )
     PROOF_FAILED = (
         "proof-failed",
         "a new issuing CA made a certificate that peers would refuse; it is not put to use",

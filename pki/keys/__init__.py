@@ -20,7 +20,7 @@ from pki.keys.signature import (
     is_strong,
     signature_over,
 )
-from pki.keys.spki import key_bits, key_id, key_identifier, spki_der
+from pki.keys.spki import key_bits, key_id, key_identifier, spki_der, spki_pin
 
 __all__ = [
     "KeyAlgorithm",
@@ -40,6 +40,7 @@ __all__ = [
     "kind_of",
     "signature_over",
     "spki_der",
+    "spki_pin",
     "verify",
     "verify_cost",
     "weaknesses",

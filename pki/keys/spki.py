@@ -1,5 +1,6 @@
 """SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7): what a key is told by and named by."""
 
+import base64
 import hashlib
 
 from cryptography.hazmat.primitives import serialization
@@ -36,3 +37,8 @@ def key_identifier(spki: bytes) -> bytes:
 def key_id(key: PublicKeyTypes) -> str:
     """The SHA-256 of the SubjectPublicKeyInfo in hex: how an issuer is named in the store and in trust."""
     return hashlib.sha256(spki_der(key)).hexdigest()
+
+
+def spki_pin(key: PublicKeyTypes) -> str:
+    """The same digest as people pin it: ``sha256/BASE64`` (RFC 7469 section 2.4)."""
+    return "sha256/" + base64.b64encode(hashlib.sha256(spki_der(key)).digest()).decode("ascii")

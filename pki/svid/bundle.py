@@ -5,6 +5,7 @@ Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and R
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, TypeGuard
 
@@ -27,6 +28,8 @@ from pki.svid.x509svid import (
 )
 
 _X509_SVID = "x509-svid"
+_MOST_ANNOUNCED = 64
+_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=", re.ASCII)
 
 
 class BadBundle(Malformed):
@@ -47,6 +50,8 @@ class TrustBundle:
     """How often to fetch it again, in seconds."""
     jwt_authorities: tuple[JwtAuthority, ...] = ()
     """What verifies its JWT-SVIDs. For a verdict on a certificate they count nothing."""
+    next_keys: tuple[str, ...] = ()
+    """Pins (``sha256/BASE64``) of CA keys that are not in use yet. For a verdict they count nothing."""
 
     @classmethod
     def from_pem(
@@ -115,8 +120,14 @@ class TrustBundle:
             raise BadBundle(
                 f"none of the {len(keys)} keys for X.509 in the SPIFFE bundle holds a root that can be believed"
             )
-        authorities = authorities_of(bundle["keys"])
-        return cls(trust_domain, tuple(dict.fromkeys(roots)), sequence, hint, authorities)
+        return cls(
+            trust_domain,
+            tuple(dict.fromkeys(roots)),
+            sequence,
+            hint,
+            authorities_of(bundle["keys"]),
+            _announced(bundle.get("mesh_next_keys")),
+        )
 
     def to_jwks_object(self) -> dict[str, object]:
         """The SPIFFE bundle, to be encoded as JSON; :meth:`from_jwks_object` reads it back.
@@ -132,6 +143,8 @@ class TrustBundle:
         }
         if self.refresh_hint is not None:
             bundle["spiffe_refresh_hint"] = self.refresh_hint
+        if self.next_keys:
+            bundle["mesh_next_keys"] = list(self.next_keys)
         return bundle
 
     def to_jwks(self) -> bytes:
@@ -178,6 +191,14 @@ class BundleSet:
 _NAME_ROOTS = (
     "name the file with the root, which mesh-ca keeps as ca/root.crt in its state directory"
 )
+
+
+def _announced(told: object) -> tuple[str, ...]:
+    """The pins of keys to come; what is none of ours is passed over, as with any member that a reader does not know."""
+    if not isinstance(told, list):
+        return ()
+    pins = [one for one in told[:_MOST_ANNOUNCED] if isinstance(one, str)]
+    return tuple(one for one in pins if _PIN.fullmatch(one))
 
 
 def _no_root(cert: x509.Certificate) -> str:

@@ -1,64 +1,138 @@
-"""The CA's own certificates and keys: made at the first start, loaded at the later ones."""
+"""The CA's own certificates and keys, who of them issues at this moment, and what is published of them."""
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Self
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from pki.issuing.authority import Authority
-from pki.issuing.profile import ISSUING
 from pki.issuing.publication import Publication
-from pki.issuing.rotation import Line, Term, resumable
+from pki.issuing.root_line import RootLine, fingerprint_of
+from pki.issuing.rotation import Line, Term
 from pki.jwt_svid.jwks import JwtAuthority
-from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.keys import MemoryKey, key_id, spki_der, spki_pin
 from pki.policy.policy import Lifetimes
-from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
-from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
+from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation
-from pki.svid.x509svid import certificates_pem, subject_of, uri_names, validity_of
-from pki.validity import rfc3339
-from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState, read_certificate
+from pki.svid.x509svid import certificates_pem
 from twisted_mesh.ca.notifier import Notifier
-from twisted_mesh.runtime.clock import RELEASE
-from twisted_mesh.runtime.log import logger
-from twisted_mesh.state.directory import StateDirectory, write_whole
-from twisted_mesh.state.key_files import KeyFiles
-from twisted_mesh.state.key_owner import owner_of
 
-_log = logger("ca")
-__all__ = [
-    "Authorities",
-    "CurrentAuthorities",
-    "WrongState",
-    "load_or_create",
-    "load_root_key",
-    "tell_certificate",
-]
+#: How often those who poll the bundle are to do so, in seconds.
+REFRESH_HINT = 300
 
 
 @frozen
 class Authorities:
-    """The root, with its key if it is here, and the issuing CAs below it. Replaced whole."""
+    """The roots, with their keys if they are here, and the issuing CAs below them. Replaced whole."""
 
     root: x509.Certificate
+    """The one that chains lead to, and that whoever joins compares with: ``root_line.served``."""
     root_key: MemoryKey | None
+    """Its key, if it is here."""
     issuing: Authority
-    """The active one: it issues."""
+    """The active one: it issues. As all of them it is there by its certificate below :attr:`root`, if it has one."""
     prepared: Authority | None = None
     """The next one."""
     retired: tuple[Authority, ...] = ()
     """Those that answer for what they issued, the latest generation first."""
+    root_line: RootLine = field(
+        default=Factory(lambda self: RootLine(self.root), takes_self=True), kw_only=True
+    )
+    """All roots, and how far their rotation is."""
+    other_root_key: MemoryKey | None = field(default=None, kw_only=True)
+    """The key of the root that is believed besides, if there is one and its key is here."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.root_line.served != self.root:
+            raise AssertionError("chains lead to the root that is served")
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        """All that are believed, the served one first."""
+        return self.root_line.roots
+
+    def key_of(self, root: x509.Certificate) -> MemoryKey | None:
+        """The key of one of the roots; None while it is not here."""
+        return self.root_key if root == self.root else self.other_root_key
+
+    @property
+    def root_keys(self) -> Mapping[str, MemoryKey]:
+        """Those that are here, by the roots' key ids."""
+        found = ((root, self.key_of(root)) for root in self.roots)
+        return {key_id(root.public_key()): key for root, key in found if key is not None}
+
+    @property
+    def known_roots(self) -> frozenset[str]:
+        """The key ids of all roots that there are and were: by each of them this CA is known to be itself."""
+        present = {key_id(root.public_key()) for root in self.roots}
+        return frozenset(present | {root.key_id for root in self.root_line.former})
+
+    def certificates_of(self, authority: Authority) -> tuple[x509.Certificate, ...]:
+        """Every certificate of that issuing CA's key, the one that is served first."""
+        both = self.root_line.certificates_of(spki_der(authority.certificate.public_key()))
+        return tuple(dict.fromkeys((authority.certificate, *both)))
+
+    def rests_on(self, authority: Authority, root: x509.Certificate) -> bool:
+        """Whether that root has certified that issuing CA."""
+        found = self.certificates_of(authority)
+        return any(self.root_line.root_of(certificate) == root for certificate in found)
+
+    def along(self, line: RootLine) -> Self:
+        """The same by another line of roots: each issuing CA by its certificate below the root that is served then."""
+        keys = self.root_keys
+
+        def below(authority: Authority) -> Authority:
+            for certificate in (
+                *line.certificates_of(spki_der(authority.certificate.public_key())),
+            ):
+                if (
+                    line.root_of(certificate) == line.served
+                    and certificate != authority.certificate
+                ):
+                    return evolve(authority, certificate=certificate, intermediates=(certificate,))
+            return authority
+
+        other = line.other
+        return evolve(
+            self,
+            root=line.served,
+            root_key=keys.get(key_id(line.served.public_key())),
+            issuing=below(self.issuing),
+            prepared=below(self.prepared) if self.prepared is not None else None,
+            retired=tuple(map(below, self.retired)),
+            root_line=line,
+            other_root_key=keys.get(key_id(other.public_key())) if other is not None else None,
+        )
+
+    def with_root_keys(self, keys: Mapping[str, MemoryKey]) -> Self:
+        """The same with these keys of roots, by key id, and no other."""
+        other = self.root_line.other
+        return evolve(
+            self,
+            root_key=keys.get(key_id(self.root.public_key())),
+            other_root_key=keys.get(key_id(other.public_key())) if other is not None else None,
+        )
+
+    @property
+    def next_pins(self) -> tuple[str, ...]:
+        """The pins (``sha256/BASE64``) of keys that are not in use yet: of the next issuing CA and the next root."""
+        line, pins = self.root_line, []
+        if self.prepared is not None:
+            pins.append(spki_pin(self.prepared.certificate.public_key()))
+        elif line.announced:
+            pins.append(line.announced)
+        if line.new is not None and line.served != line.new:
+            pins.append(spki_pin(line.new.public_key()))
+        return tuple(pins)
 
     @property
     def fingerprint(self) -> str:
         """Of the root: what a caller pins."""
-        return "sha256:" + self.root.fingerprint(hashes.SHA256()).hex()
+        return fingerprint_of(self.root)
 
     def issuer(self, key_id: str) -> Authority | None:
         """The issuing CA whose key has that id."""
@@ -84,12 +158,18 @@ class Authorities:
 
     @cached_property
     def _public_keys(self) -> frozenset[bytes]:
-        certificates = (self.root, *(ca.certificate for ca in self.every_issuing))
+        certificates = (*self.roots, *(ca.certificate for ca in self.every_issuing))
         return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
-        """What members of that trust domain are believed by: the root."""
-        return TrustBundle(trust_domain, (self.root,), sequence=1, refresh_hint=300)
+        """What members of that trust domain are believed by: the roots."""
+        return TrustBundle(
+            trust_domain,
+            self.roots,
+            sequence=1 + self.root_line.sequence,
+            refresh_hint=REFRESH_HINT,
+            next_keys=self.next_pins,
+        )
 
     def with_issuing(self, active: Authority, others: tuple[Authority, ...]) -> Self:
         """The latest of ``others`` is the prepared one, if it is later than ``active``; the rest is retired."""
@@ -117,7 +197,7 @@ class JwtPublished:
 
     authorities: tuple[JwtAuthority, ...] = ()
     sequence: int = 1
-    """Of the whole bundle: the root never changes."""
+    """The JWT keys' part of the bundle's: the roots have another, and the sum of both grows with either."""
 
 
 @frozen(repr=False, hash=False)
@@ -138,8 +218,8 @@ class Published:
         told = hashlib.sha256()
         for bundle in self.bundles:
             told.update(f"{bundle.trust_domain} {len(bundle.roots)} ".encode() + bundle.to_jwks())
-        for key_id, above in sorted(self.issuers.items()):
-            told.update(f"{key_id} {len(above)} ".encode() + certificates_pem(above))
+        for issuer, above in sorted(self.issuers.items()):
+            told.update(f"{issuer} {len(above)} ".encode() + certificates_pem(above))
         for revoked in self.revoked_authorities:
             told.update(f"{revoked.issuer} {revoked.serial} {revoked.expires_at} ".encode())
         told.update(" ".join(sorted(self.withdrawn_pins)).encode())
@@ -198,12 +278,13 @@ class CurrentAuthorities:
         self.current = self._issuing_ours(authorities)
         self._bundle = evolve(
             self.current.bundle(self.trust_domain),
-            sequence=self._jwt.sequence,
+            sequence=self._jwt.sequence + self.current.root_line.sequence,
             jwt_authorities=self._jwt.authorities,
         )
         told = Published(
             BundleSet.of(self._bundle),
             {ca.key_id: ca.intermediates for ca in self.current.every_issuing},
+            withdrawn_pins=frozenset(root.pin for root in self.current.root_line.former),
         )
         if told != self._told:
             self._told = told
@@ -232,164 +313,3 @@ class CurrentAuthorities:
 
 def _generation(authority: Authority) -> int:
     return Term.of(authority.certificate).generation
-
-
-async def load_or_create(
-    state: StateDirectory,
-    keys: KeyFiles,
-    trust_domain: TrustDomain,
-    now: datetime,
-    *,
-    root_algorithm: KeyAlgorithm,
-    issuing_algorithm: KeyAlgorithm,
-    issuing_life: timedelta = ISSUING.lifetime,
-) -> Authorities:
-    """The authorities of ``state``. Raises :class:`StateError` with the file to look at.
-
-    The active issuing CA may have ended, if its successor is there or can be made: that is done by
-    :mod:`twisted_mesh.ca.rotation.rotator`.
-    """
-    state.sweep()
-    keys.check()
-    if not state.root_certificate.exists():
-        if (
-            not state.unfinished.exists()
-            and any(state.private.glob("*.key"))
-            and (state.ca / "issuing.crt").exists()
-        ):
-            raise WrongState(
-                f"{state.root_certificate} is gone but its issuing CA is there: restore it from a backup; "
-                f"if its first start was cut short, remove {state.ca / 'issuing.crt'} and start again"
-            )
-        if (state.ca / "mesh.db").exists():
-            raise WrongState(
-                f"{state.root_certificate} is gone, and {state.ca / 'mesh.db'} shows that this CA has issued: restore "
-                "it from a backup, or start anew in an empty --state-dir"
-            )
-        # Until it is gone, nothing here has been used: a first start that was cut short is made anew.
-        write_whole(state.unfinished, b"", 0o600)
-        await _create(
-            state,
-            keys,
-            trust_domain,
-            now,
-            root_algorithm=root_algorithm,
-            issuing_algorithm=issuing_algorithm,
-            issuing_life=issuing_life,
-        )
-    state.unfinished.unlink(missing_ok=True)
-    authorities = _load(state, keys, trust_domain, now)
-    keys.seal()
-    return authorities
-
-
-async def _create(
-    state: StateDirectory,
-    keys: KeyFiles,
-    trust_domain: TrustDomain,
-    now: datetime,
-    *,
-    root_algorithm: KeyAlgorithm,
-    issuing_algorithm: KeyAlgorithm,
-    issuing_life: timedelta,
-) -> None:
-    """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
-    if now < RELEASE.at:
-        raise WrongState(
-            f"here it is {rfc3339(now)}, and this program came out on {RELEASE.at:%Y-%m-%d}: no root is made by a "
-            "clock that cannot be right; set this machine's clock, and start again"
-        )
-    _log.info(
-        "Generating Root CA key pair ({algorithm})...",
-        event="root-generating",
-        algorithm=root_algorithm.label,
-    )
-    root_key = MemoryKey.generate(root_algorithm)
-    root = await Authority.create_root(root_key, trust_domain, now)
-    keys.write("root.key", root_key)
-    tell_generating(issuing_algorithm)
-    key = MemoryKey.generate(issuing_algorithm)
-    issuing = await root.create_issuing(key, trust_domain, now, lifetime=issuing_life)
-    keys.write("issuing.key", key)
-    write_whole(state.ca / "issuing.crt", certificates_pem([issuing.certificate]), 0o644)
-    write_whole(state.root_certificate, certificates_pem([root.certificate]), 0o644)
-    tell_certificate("Root CA certificate created", root.certificate)
-
-
-def _load(
-    state: StateDirectory, keys: KeyFiles, trust_domain: TrustDomain, now: datetime
-) -> Authorities:
-    root = read_certificate(state.root_certificate)
-    if uri_names(root) != [str(trust_domain.id)]:
-        raise WrongState(
-            f"{state.root_certificate} is the root of {' '.join(uri_names(root)) or 'another mesh'}, not of "
-            f"{trust_domain.id}: choose another --trust-domain or --state-dir"
-        )
-    root_key = load_root_key(keys, root)
-    try:
-        TrustBundle(trust_domain, (root,)).to_jwks_object()
-    except BadBundle as error:
-        raise WrongState(f"{state.root_certificate} cannot be told to anybody: {error}") from None
-    if not validity_of(root).contains(now):
-        raise WrongState(
-            f"{subject_of(root)} is valid from {rfc3339(root.not_valid_before_utc)} to "
-            f"{rfc3339(root.not_valid_after_utc)}, and here it is {rfc3339(now)}: check this machine's clock"
-        )
-    active, others = IssuingFiles(state, keys, root).load(now)
-    authorities = Authorities(root, root_key, active).with_issuing(active, others)
-    _refuse_ended(authorities, keys, now)
-    return authorities
-
-
-def _refuse_ended(authorities: Authorities, keys: KeyFiles, now: datetime) -> None:
-    """An active one that is not valid now is fine, if there is another or if one can be made."""
-    line = authorities.line
-    if now < line.active.validity.not_before and resumable(line.retired, now) is None:
-        raise WrongState(
-            f"the issuing CA is valid from {rfc3339(line.active.validity.not_before)}, and here it is "
-            f"{rfc3339(now)}: check this machine's clock; if that is right now and was ahead at an earlier start, "
-            f"bring back from a backup what was active then, issuing.crt and {keys.path('issuing.key')}"
-        )
-    successor = line.prepared is not None and line.prepared.validity.contains(now)
-    if now > line.active.ends_at and authorities.root_key is None and not successor:
-        raise WrongState(
-            f"the issuing CA is not valid at {rfc3339(now)}, and the root's key is not here to make another: "
-            f"check this machine's clock, or bring {keys.path('root.key')} back and start again"
-        )
-
-
-def load_root_key(keys: KeyFiles, root: x509.Certificate) -> MemoryKey | None:
-    """The root's key, if it is here. Raises :class:`StateError` for a key that is not the root's."""
-    if not keys.exists("root.key"):
-        return None
-    key = keys.load("root.key", MemoryKey.from_known_pem)
-    if spki_der(key.public_key) != spki_der(root.public_key()):
-        owner = owner_of(key, keys.directory.parent)
-        raise WrongState(
-            f"{keys.path('root.key')} is not the key of {keys.directory.parent / 'root.crt'}{owner}: restore both from "
-            "one backup"
-        )
-    return key
-
-
-def tell_generating(algorithm: KeyAlgorithm) -> None:
-    """Say that a key is being made: one of RSA takes a moment."""
-    _log.info(
-        "Generating issuing CA key pair ({algorithm})...",
-        event="issuing-generating",
-        algorithm=algorithm.label,
-    )
-
-
-def tell_certificate(title: str, cert: x509.Certificate) -> None:
-    """A CA certificate's facts, as people see them at the start."""
-    _log.info(
-        "{title}:\n  Subject: {subject}\n  Serial: {serial}\n  Valid: {not_before} to {not_after}\n"
-        "  Key Usage: Certificate Sign, CRL Sign",
-        event="ca-certificate",
-        title=title,
-        subject=subject_of(cert),
-        serial=serial_pairs(cert.serial_number),
-        not_before=rfc3339(cert.not_valid_before_utc),
-        not_after=rfc3339(cert.not_valid_after_utc),
-    )

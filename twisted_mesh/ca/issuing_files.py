@@ -7,6 +7,7 @@ finds its key whatever write was the last before a crash.
 """
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from cryptography import x509
 from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
-from pki.keys import KeyAlgorithm, MemoryKey
+from pki.issuing.root_line import RootLine
+from pki.keys import KeyAlgorithm, MemoryKey, spki_der
 from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
@@ -34,11 +36,14 @@ class WrongState(StateError):
 
 @define(eq=False, repr=False)
 class IssuingFiles:
-    """The files of the issuing CAs below ``root``. What it raises is :class:`StateError`, and names the file."""
+    """The files of the issuing CAs below the roots of ``line``, each with its certificate below the served one.
+
+    What it raises is :class:`StateError`, and names the file.
+    """
 
     state: StateDirectory
     keys: KeyFiles
-    root: x509.Certificate
+    line: RootLine
 
     def load(self, now: datetime) -> tuple[Authority, tuple[Authority, ...]]:
         """The active one, and the others, the latest generation first.
@@ -52,7 +57,7 @@ class IssuingFiles:
             name = f"{ACTIVE}-{generation}"
             try:
                 found = read_certificate(self.state.ca / f"{name}.crt")
-                if found == certificate:
+                if _spki(found) == _spki(certificate):
                     continue  # a copy of the active one: a switch was cut short
                 if generation_of(found.subject) != generation:
                     raise WrongState(f"{self.state.ca / name}.crt is of another generation")
@@ -60,7 +65,16 @@ class IssuingFiles:
             except PkiError as error:
                 _tell_unusable(error)
         self._tidy(active)
+        self.follow(active, others)
         return active, tuple(others)
+
+    def follow(self, active: Authority, others: Iterable[Authority]) -> None:
+        """Have each file hold the certificate by which its CA is served now."""
+        for authority in (active, *others):
+            name = ACTIVE if authority is active else _name(authority)
+            path = self.state.ca / f"{name}.crt"
+            if path.exists() and read_certificate(path) != authority.certificate:
+                self._write_certificate(name, authority)
 
     def next_number(self) -> int:
         """The generation that comes next; also one that cannot be used has used up its number."""
@@ -128,14 +142,26 @@ class IssuingFiles:
         path = self.state.ca / f"{name}.crt"
         key = self._key(certificate, name)
         try:
-            certificate.verify_directly_issued_by(self.root)
-            return Authority(certificate, key, (certificate,))
+            served = self.served(certificate)
+            return Authority(served, key, (served,))
         except ANY_ERROR:  # a wrong key, another root, a broken signature: one remedy for all
             owner = "" if is_certified(key, certificate) else owner_of(key, self.state.ca)
             raise WrongState(
                 f"{path} does not fit {self.keys.path(name)}.key and {self.state.root_certificate}{owner}: "
                 "restore all three from one backup"
             ) from None
+
+    def served(self, certificate: x509.Certificate) -> x509.Certificate:
+        """The certificate of the same key below the root that chains lead to, where there is one.
+
+        Raises :class:`WrongState` for one that none of our roots has signed.
+        """
+        if self.line.root_of(certificate) is None:
+            raise WrongState("no root of ours has signed that issuing CA")
+        for candidate in (certificate, *self.line.certificates_of(_spki(certificate))):
+            if self.line.root_of(candidate) == self.line.served:
+                return candidate
+        return certificate
 
     def _key(self, certificate: x509.Certificate, name: str) -> MemoryKey:
         """The certificate's key. In the midst of a switch it is found under its number only."""
@@ -162,6 +188,10 @@ def read_certificate(path: Path) -> x509.Certificate:
             f"{path} holds a certificate that cannot be decoded: restore it from a backup"
         ) from None
     return found[0]
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    return spki_der(certificate.public_key())
 
 
 def _name(authority: Authority) -> str:

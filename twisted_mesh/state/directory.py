@@ -58,6 +58,11 @@ class StateDirectory:
         return self.ca / "root.crt"
 
     @property
+    def roots(self) -> Path:
+        """Which roots there are and how far their rotation is; there from the first one on."""
+        return self.ca / "roots.json"
+
+    @property
     def unfinished(self) -> Path:
         """Is there while the first start makes the CA's keys and certificates."""
         return self.ca / "unfinished"

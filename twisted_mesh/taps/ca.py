@@ -20,12 +20,8 @@ from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import (
-    Authorities,
-    CurrentAuthorities,
-    load_or_create,
-    tell_certificate,
-)
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.housekeeping import Housekeeping, take_note_of_restore

@@ -13,7 +13,8 @@ from pki.policy.policy import Lifetimes
 from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of
-from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, load_or_create
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.authority_files import load_or_create
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.state.directory import StateDirectory

@@ -80,13 +80,11 @@ class Rotator(Service):
 
     def waiting(self) -> Problem | None:
         """What is due and cannot be done, because the root's key is away."""
-        if (
-            self.authorities.root_key is not None
-            or self.rotation_steps.next_step() is not Step.PREPARE
-        ):
+        away = self.rotation_steps.keys_away()
+        if not away or self.rotation_steps.next_step() is not Step.PREPARE:
             return None
         left = self.authorities.line.active.ends_at - self.rotation_steps.now()
-        path = self.rotation_steps.keys.path("root.key")
+        path = " and ".join(map(str, away))
         how_long = (
             f"certificates can be issued for {spoken_duration(left)} more"
             if left > timedelta()
@@ -144,14 +142,11 @@ class Rotator(Service):
             self._working = spawn(self.attend(), "succession", _log)
 
     def _is_due(self) -> bool:
-        attachable = self.authorities.root_key is None and self.rotation_steps.keys.exists(
-            "root.key"
-        )
         step = self.rotation_steps.next_step()
         doable = step is not Step.WAIT and not (
-            step is Step.PREPARE and self.authorities.root_key is None
+            step is Step.PREPARE and self.rotation_steps.keys_away()
         )
-        return attachable or doable or bool(self._forgettable())
+        return self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
 
     def _remind(self) -> None:
         waits = self.waiting()
@@ -177,8 +172,8 @@ class Rotator(Service):
                 await self.rotation_steps.activate(authorities.prepared)
             elif step is Step.RESUME:
                 await self.rotation_steps.resume()
-            elif step is Step.PREPARE and authorities.root_key is not None:
-                await self.rotation_steps.prepare(authorities.root_key)
+            elif step is Step.PREPARE and not self.rotation_steps.keys_away():
+                await self.rotation_steps.prepare()
             else:
                 return  # nothing is due, or _remind says what waits
 

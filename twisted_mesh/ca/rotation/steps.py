@@ -5,28 +5,28 @@ Each is recorded before it takes effect. One that fails leaves what was; done ag
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
+from cryptography import x509
 from twisted.internet.threads import deferToThread
 
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
+from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import Rules, Step, Term
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.validity import rfc3339
-from twisted_mesh.ca.authorities import (
-    Authorities,
-    CurrentAuthorities,
-    load_root_key,
-    tell_generating,
-)
+from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.authority_files import tell_generating
 from twisted_mesh.ca.issuing_files import IssuingFiles
+from twisted_mesh.ca.root_files import RootFiles
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
@@ -48,6 +48,18 @@ class NoRootKey(CannotDetach):
     """The root's key is not here to be taken away."""
 
     code = Code.NO_ROOT_KEY
+
+
+class RootKeyAway(PkiError):
+    """A root whose key is not here would have to sign."""
+
+    code = Code.ROOT_KEY_AWAY
+
+    @classmethod
+    def at(cls, paths: Iterable[Path]) -> Self:
+        """``paths`` are where the keys are to be brought back to."""
+        wanted = " and ".join(map(str, paths))
+        return cls(f"a root's key is wanted and is not here: bring it back as {wanted}, mode 0600")
 
 
 class NoCopy(CannotDetach):
@@ -86,8 +98,8 @@ class RotationSteps:
     """Runs what writes files or makes keys, off the reactor."""
     farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
     """What is still to be done with the root's key before it goes: its CRL, for as long as it is away."""
-    _made: Authority | None = field(default=None, init=False)
-    """A successor whose certificate could not be kept yet: the next attempt keeps this one."""
+    _made: tuple[Authority, tuple[x509.Certificate, ...]] | None = field(default=None, init=False)
+    """A successor whose certificates could not be kept yet: the next attempt keeps these."""
     _recorded: set[tuple[str, str]] = field(factory=set, init=False)
     """Steps that are recorded and could not be finished; they are not recorded twice."""
 
@@ -104,46 +116,95 @@ class RotationSteps:
 
     @property
     def _files(self) -> IssuingFiles:
-        return IssuingFiles(self.state, self.keys, self.authorities.root)
+        return IssuingFiles(self.state, self.keys, self.authorities.root_line)
+
+    @property
+    def _root_files(self) -> RootFiles:
+        return RootFiles(self.state, self.keys)
+
+    def keys_away(self) -> tuple[Path, ...]:
+        """Where the keys are wanted that the next issuing CA needs and that are not here."""
+        authorities, now = self.authorities, self.now()
+        return tuple(
+            self.root_key_path(root)
+            for root in authorities.root_line.certifying
+            if authorities.key_of(root) is None and now <= root.not_valid_after_utc
+        )
+
+    def root_key_path(self, root: x509.Certificate) -> Path:
+        """Where the key of a root is, or is to be brought back to."""
+        return self.keys.path(self._root_files.key_name(self.authorities.root_line, root))
 
     def next_step(self) -> Step:
         """What is due now."""
         return rotation.next_step(self.authorities.line, self.rules, self.now())
 
-    async def prepare(self, root_key: MemoryKey) -> None:
-        """Make the next issuing CA. It exists once its certificate is kept; nobody sees it sooner."""
+    async def prepare(self) -> None:
+        """Make the next issuing CA. It exists once its certificate is kept; nobody sees it sooner.
+
+        Raises :class:`RootKeyAway`, and what signing and keeping raise.
+        """
         authorities = self.authorities
-        made, self._made = self._made or await self._make(root_key), None
-        await self._prove(made)
+        made, self._made = self._made or await self._make(), None
+        successor, certificates = made
+        await self._prove(successor)
         self._made = made
         await self._record_once(
             "rotate",
-            made.key_id,
+            successor.key_id,
             step="prepared",
             replaces=authorities.issuing.key_id,
-            **_facts(made),
+            **_facts(successor),
         )
-        await self.aside(self._files.keep_certificate, made)
+        if len(certificates) > 1:
+            # First: a certificate that nothing refers to does no harm, and a CA that lacks one would.
+            await self.keep_line(authorities.root_line.certified(certificates))
+        await self.aside(self._files.keep_certificate, successor)
         self._made = None
-        self.current.adopt(authorities.with_prepared(made))
+        self.current.adopt(self.authorities.with_prepared(successor))
         self._done("prepared")
         active_until = authorities.line.active.activate_at(self.current.lifetimes.maximum)
         _tell(
             "The next issuing CA is prepared, and takes over at {when}",
-            made,
+            successor,
             event="issuing-prepared",
             when=rfc3339(active_until),
         )
 
-    async def _make(self, root_key: MemoryKey) -> Authority:
+    async def _make(self) -> tuple[Authority, tuple[x509.Certificate, ...]]:
+        """The next issuing CA, and its certificates by each root that is to certify it, the served one first."""
+        if away := self.keys_away():
+            raise RootKeyAway.at(away)
         generation: int = await self.aside(self._files.next_number)
-        key = await self._key_for(generation)
-        root = Authority(self.authorities.root, root_key)
-        return await root.create_issuing(
-            key, self.current.trust_domain, self.now(), generation, self.life
-        )
+        key = await self.draw_key(generation)
+        authorities = self.authorities
+        made = []
+        for root in authorities.root_line.certifying:
+            root_key = authorities.key_of(root)
+            if root_key is None:
+                continue  # it has ended, and certifies nothing any more
+            made.append(
+                await Authority(root, root_key).create_issuing(
+                    key, self.current.trust_domain, self.now(), generation, self.life
+                )
+            )
+        return made[0], tuple(one.certificate for one in made)
 
-    async def _key_for(self, generation: int) -> MemoryKey:
+    async def keep_line(self, line: RootLine) -> None:
+        """Have a line of roots on disk, and believe it. The commit of whatever has led there."""
+        authorities = self.authorities
+        document = await self._root_files.signed(line, authorities.issuing)
+        await self.aside(self._root_files.commit, document)
+        self.current.adopt(authorities.along(line))
+        await self.follow_line()
+
+    async def follow_line(self) -> None:
+        """Have the other files follow the line of roots. Done again after a failure, it ends where it should."""
+        authorities = self.authorities
+        await self.aside(self._root_files.tidy, authorities.root_line, authorities.root_keys)
+        await self.aside(self._files.follow, authorities.issuing, authorities.every_issuing[1:])
+
+    async def draw_key(self, generation: int) -> MemoryKey:
         """On disk before the certificate is made: a crash in between takes up the same key again."""
         drawn: MemoryKey | None = await self.aside(
             self._files.drawn_key, generation, self.algorithm
@@ -199,6 +260,7 @@ class RotationSteps:
     async def forget(self, retired: Authority) -> None:
         """Delete the key of one that has ended."""
         await self._record_once("rotate", retired.key_id, step="forgotten", **_facts(retired))
+        await self.reseal(retired)
         await self.aside(self._files.forget, retired)
         self.current.adopt(self.authorities.without(retired))
         self._done("forgotten")
@@ -208,18 +270,36 @@ class RotationSteps:
             event="issuing-forgotten",
         )
 
+    async def reseal(self, leaving: Authority) -> None:
+        """Have the active one sign which roots there are, where an issuing CA did so whose key is about to go."""
+        if await self.aside(self._root_files.signer) == leaving.key_id:
+            line = self.authorities.root_line
+            document = await self._root_files.signed(line, self.authorities.issuing)
+            await self.aside(self._root_files.commit, document)
+
+    def is_attachable(self) -> bool:
+        """Whether there is a file where the key of a root is missed."""
+        authorities = self.authorities
+        return any(
+            authorities.key_of(root) is None and self.root_key_path(root).exists()
+            for root in authorities.roots
+        )
+
     async def attach_root(self) -> None:
         """Take up a root's key that was brought back."""
-        if self.authorities.root_key is not None or not self.keys.exists("root.key"):
+        if not self.is_attachable():
             return
-        root_key = await self.aside(load_root_key, self.keys, self.authorities.root)
+        authorities = self.authorities
+        found = await self.aside(self._root_files.load_keys, authorities.root_line)
         await self.aside(self.keys.seal)
-        self.current.adopt(evolve(self.authorities, root_key=root_key))
-        _log.info(
-            "The root's key is back, in {path}",
-            event="root-attached",
-            path=str(self.keys.path("root.key")),
-        )
+        for root in authorities.roots:
+            if authorities.key_of(root) is None and key_id(root.public_key()) in found:
+                _log.info(
+                    "The root's key is back, in {path}",
+                    event="root-attached",
+                    path=str(self.root_key_path(root)),
+                )
+        self.current.adopt(authorities.with_root_keys({**authorities.root_keys, **found}))
 
     async def detach_root(self, sha256: str, by: str) -> Detached:
         """Delete the root's key here, and forget it, once the caller has shown that it holds a copy of the file.
@@ -229,16 +309,18 @@ class RotationSteps:
         puts off the day on which the key is needed again. Raises :class:`NoRootKey`, :class:`NoCopy`,
         and whatever keeps the act from being recorded or the file from being removed.
         """
-        root_key = await self._held_root_key(sha256)
-        if rotation.is_worth_preparing(self.authorities.line, self.rules, self.now()):
-            await self.prepare(root_key)
+        name, root, root_key = await self._held_root_key(sha256)
+        if not self.keys_away() and rotation.is_worth_preparing(
+            self.authorities.line, self.rules, self.now()
+        ):
+            await self.prepare()
         if self.farewell is not None:
             await self.farewell(root_key)
-        await self._record_once(
-            "administer", key_id(self.authorities.root.public_key()), step="root-detached", by=by
-        )
-        await self.aside(self.keys.remove, "root.key")
-        self.current.adopt(evolve(self.authorities, root_key=None))
+        whose = key_id(root.public_key())
+        await self._record_once("administer", whose, step="root-detached", by=by)
+        await self.aside(self.keys.remove, name)
+        left = {held: key for held, key in self.authorities.root_keys.items() if held != whose}
+        self.current.adopt(self.authorities.with_root_keys(left))
         self._done("root-detached")
         detached = self._without_root()
         _log.info(
@@ -250,21 +332,25 @@ class RotationSteps:
         )
         return detached
 
-    async def _held_root_key(self, sha256: str) -> MemoryKey:
-        """The root's key from its file, if ``sha256`` is that file's digest."""
+    async def _held_root_key(self, sha256: str) -> tuple[str, x509.Certificate, MemoryKey]:
+        """The file, the root and the key, where ``sha256`` is the digest of that file."""
+        authorities, found = self.authorities, 0
+        for root in authorities.roots:
+            name = self.root_key_path(root).name
+            if not self.keys.exists(name):
+                continue
+            found += 1
+            held = hashlib.sha256(await self.aside(self.keys.read, name)).hexdigest()
+            if hmac.compare_digest(held.encode(), sha256.lower().encode()):
+                # Also that it is the root's key: who copied something else has no copy.
+                keys = await self.aside(self._root_files.load_keys, authorities.root_line)
+                return name, root, keys[key_id(root.public_key())]
         path = self.keys.path("root.key")
-        if not self.keys.exists("root.key"):
+        if not found:
             raise NoRootKey(f"{path} is not here: the root's key has been taken away already")
-        held = hashlib.sha256(await self.aside(self.keys.read, "root.key")).hexdigest()
-        if not hmac.compare_digest(held.encode(), sha256.lower().encode()):
-            raise NoCopy(
-                f"sha256 is not the digest of {path}: copy the file, read the copy back, and send the digest of that"
-            )
-        # Also that it is the root's key: who copied something else has no copy.
-        key: MemoryKey | None = await self.aside(load_root_key, self.keys, self.authorities.root)
-        if key is None:
-            raise NoRootKey(f"{path} is not here: the root's key has been taken away already")
-        return key
+        raise NoCopy(
+            f"sha256 is not the digest of {path}: copy the file, read the copy back, and send the digest of that"
+        )
 
     def _without_root(self) -> Detached:
         line = self.authorities.line
