@@ -204,7 +204,8 @@ class RootLine:
         if self.phase is Phase.SWITCHED:
             return evolve(self, phase=Phase.ACTIVATED, since=now)
         if self.phase is Phase.ACTIVATED:
-            return evolve(self, phase=Phase.PREPARED, since=now, both=(), replaced="")
+            # What was replaced is remembered: it issues again, as far as it can.
+            return evolve(self, phase=Phase.PREPARED, since=now, both=())
         if self.new is None:
             raise AssertionError("there is nothing to take back")
         return RootLine(

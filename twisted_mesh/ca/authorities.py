@@ -81,9 +81,12 @@ class Authorities:
         found = self.certificates_of(authority)
         return any(self.root_line.root_of(certificate) == root for certificate in found)
 
-    def along(self, line: RootLine) -> Self:
-        """The same by another line of roots: each issuing CA by its certificate below the root that is served then."""
-        keys = self.root_keys
+    def along(self, line: RootLine, more: Mapping[str, MemoryKey] | None = None) -> Self:
+        """The same by another line of roots: each issuing CA by its certificate below the root that is served then.
+
+        ``more`` are keys of roots that were not there before, by key id.
+        """
+        keys = {**self.root_keys, **(more or {})}
 
         def below(authority: Authority) -> Authority:
             for certificate in (
@@ -187,8 +190,10 @@ class Authorities:
         return self.with_issuing(active, tuple(ca for ca in self.every_issuing if ca is not active))
 
     def without(self, forgotten: Authority) -> Self:
-        """The same, without one of the retired."""
-        return evolve(self, retired=tuple(ca for ca in self.retired if ca is not forgotten))
+        """The same, without one that does not issue."""
+        return self.with_issuing(
+            self.issuing, tuple(ca for ca in self.every_issuing[1:] if ca is not forgotten)
+        )
 
 
 @frozen

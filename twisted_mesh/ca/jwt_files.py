@@ -6,7 +6,7 @@ an earlier day by a restore, and a key that was retired must not come back with 
 them. A CA that was restored elsewhere makes new ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,6 +57,8 @@ class JwtFiles:
     keys: KeyFiles
     root: str
     """:func:`pki.keys.key_id` of the CA's root: keys of another CA are nobody's here."""
+    former: Collection[str] = ()
+    """The same of its other roots, and of those that it had."""
 
     def load(self) -> tuple[Line, Mapping[str, MemoryKey]]:
         """The keys there are, and the private halves by kid, of those that sign or will.
@@ -113,7 +115,7 @@ class JwtFiles:
                 raise StateError(
                     f"{self._path} was written by a later version of this program: upgrade twisted-mesh"
                 )
-            if document.root != self.root:
+            if document.root != self.root and document.root not in self.former:
                 _log.warn(
                     "{path} lists JWT keys of another CA: new ones are made",
                     event="jwt-keys-foreign",

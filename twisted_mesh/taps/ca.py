@@ -214,7 +214,12 @@ class CaService(MeshService):
         self.rotator = Rotator(rotation_steps, reactor)
         self.jwt_keys = JwtKeys(
             current,
-            JwtFiles(self.state, self.keys, key_id(authorities.root.public_key())),
+            JwtFiles(
+                self.state,
+                self.keys,
+                key_id(authorities.root.public_key()),
+                authorities.known_roots,
+            ),
             log,
             Rules(
                 options["jwt-key"], options["jwt-key-duration"], options["jwt-lifetimes"].maximum

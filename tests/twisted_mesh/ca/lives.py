@@ -15,6 +15,7 @@ from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.authority_files import load_or_create
+from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.state.directory import StateDirectory
@@ -57,6 +58,7 @@ class Life:
     clock: Clock = field(factory=Clock)
     current: CurrentAuthorities = field(init=False)
     rotator: Rotator = field(init=False)
+    root_steps: RootSteps = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.state.prepare()
@@ -100,8 +102,9 @@ class Life:
             lambda: self.time,
             at_once,
         )
+        self.root_steps = RootSteps(rotation_steps, P256)
         self.clock = Clock()
-        self.rotator = Rotator(rotation_steps, self.clock)
+        self.rotator = Rotator(rotation_steps, self.clock, root_steps=self.root_steps)
 
     def run(self) -> None:
         """What the service does at its start."""

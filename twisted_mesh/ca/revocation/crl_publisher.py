@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field
+from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
@@ -14,7 +15,8 @@ from zope.interface import implementer
 from pki.codes import Code
 from pki.crl.schedule import list_life
 from pki.errors import PkiError, Problem
-from pki.keys import MemoryKey
+from pki.issuing.profile import generation_of
+from pki.keys import MemoryKey, key_id
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
@@ -56,27 +58,23 @@ class CrlPublisher:
     demand_life: Callable[[datetime], None] = lambda next_update: None
     """Raises :class:`PkiError` for what would be dead on arrival, by the moment when it ends."""
     numbers: CrlNumbers = field(init=False)
-    root: RootCrl = field(init=False)
+    _roots: dict[str, RootCrl] = field(factory=dict, init=False)
+    """By the roots' key ids, the one that chains lead to first."""
     _lists: dict[str, IssuingCrl] = field(factory=dict, init=False)
     _has_begun: bool = field(default=False, init=False)
     _is_ready: bool = field(default=False, init=False)
     _getting_ready: "list[Deferred[None]] | None" = field(default=None, init=False)
     _early: list[Revocation] = field(factory=list, init=False)
     """What was revoked before the record was read."""
-    _root_again_at: float = field(default=0.0, init=False)
+    _root_again_at: dict[str, float] = field(factory=dict, init=False)
+    """When a root's CRL is tried again that could not be signed."""
     _is_attending: bool = field(default=False, init=False)
     _ticker: Ticker | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         kept = self.directory
         self.numbers = CrlNumbers(self.store, self.now, kept / "crl-numbers" if kept else None)
-        self.root = RootCrl(
-            self.authorities.current.root,
-            self.numbers,
-            self.log,
-            self.now,
-            kept / "root.crl" if kept else None,
-        )
+        self._follow_roots()
 
     def begin(self) -> None:
         """From now on whoever revokes waits until that is published."""
@@ -100,7 +98,8 @@ class CrlPublisher:
 
     async def _recall(self) -> None:
         self.numbers.recall()
-        self.root.recall()
+        for root in self._roots.values():
+            root.recall()
         self._follow()
         for known in self._lists.values():
             last = await self.store.last_crl(known.key_id)
@@ -128,23 +127,27 @@ class CrlPublisher:
     # What is asked by others.
 
     @property
+    def root(self) -> RootCrl:
+        """Of the root that chains lead to."""
+        self._follow_roots()
+        return next(iter(self._roots.values()))
+
+    @property
     def lists(self) -> Iterator[IssuingCrl]:
         """Those of the issuing CAs."""
         yield from self._lists.values()
 
     def current(self, issuer: str) -> PublishedCrl | None:
         """The CRL that is being served for an issuer, by its key id."""
-        if issuer == self.root.key_id:
-            return self.root.current
-        known = self._lists.get(issuer)
+        known = self._roots.get(issuer) or self._lists.get(issuer)
         return known.current if known is not None else None
 
     async def crl(self, issuer: str) -> PublishedCrl:
         """The same, made first where need be. Raises :class:`Unknown` and :class:`NotPublished`."""
         await self.ready()
-        if issuer == self.root.key_id:
-            return await self._roots()
         self._follow()
+        if issuer in self._roots:
+            return await self._of_root(self._roots[issuer])
         known = self._lists.get(issuer)
         if known is None:
             raise Unknown(
@@ -184,7 +187,7 @@ class CrlPublisher:
     async def sign_root(self, key: MemoryKey) -> None:
         """Sign the root's CRL now: its key is about to leave. Raises :class:`PkiError`."""
         await self.ready()
-        await self.root.sign(key, self._root_until())
+        await self._roots[key_id(key.public_key)].sign(key, self._root_until())
 
     def waiting(self) -> Problem | None:
         """What cannot be published as it should be."""
@@ -196,7 +199,9 @@ class CrlPublisher:
                 return Problem(
                     Code.CRL_STALE, detail, "see to that first; it is tried again each second"
                 )
-        return self.root.waiting(has_key=self.authorities.current.root_key is not None)
+        keys = self.authorities.current.root_keys
+        found = (root.waiting(has_key=root.key_id in keys) for root in self._roots.values())
+        return next((problem for problem in found if problem is not None), None)
 
     # What is done.
 
@@ -206,13 +211,14 @@ class CrlPublisher:
         self._follow()
         for known in self._lists.values():
             known.build()
-        key = self.authorities.current.root_key
-        if key is None:
-            self._root_again_at = 0.0
-        elif self.root.is_due() and seconds >= self._root_again_at:
-            self._root_again_at = seconds + _ROOT_AGAIN
-            await self.root.sign(key, self._root_until())
-            self._root_again_at = 0.0
+        keys = self.authorities.current.root_keys
+        for root in tuple(self._roots.values()):
+            if root.key_id not in keys:
+                self._root_again_at.pop(root.key_id, None)
+            elif root.is_due() and seconds >= self._root_again_at.get(root.key_id, 0.0):
+                self._root_again_at[root.key_id] = seconds + _ROOT_AGAIN
+                await root.sign(keys[root.key_id], self._root_until())
+                del self._root_again_at[root.key_id]
 
     def _tick(self, clock: IReactorTime) -> None:
         if not self._is_attending:
@@ -229,34 +235,62 @@ class CrlPublisher:
 
     def _follow(self) -> None:
         """The issuing CAs come and go."""
+        self._follow_roots()
         there = {
             authority.key_id: authority for authority in self.authorities.current.every_issuing
         }
-        for key_id in self._lists.keys() - there.keys():
-            del self._lists[key_id]
-        for key_id in there.keys() - self._lists.keys():
+        for gone in self._lists.keys() - there.keys():
+            del self._lists[gone]
+        for issuer, authority in there.items():
+            if issuer in self._lists:
+                self._lists[issuer].issuer = authority  # by another certificate, it may be
+                continue
             life = list_life(self.authorities.lifetimes.default)
-            self._lists[key_id] = IssuingCrl(
-                there[key_id], self.numbers, self.now, life, self.aside, self.demand_life
+            self._lists[issuer] = IssuingCrl(
+                authority, self.numbers, self.now, life, self.aside, self.demand_life
             )
 
     def _add(self, revocations: Sequence[Revocation]) -> None:
         for issuer in {revocation.issuer for revocation in revocations}:
-            known = self.root if issuer == self.root.key_id else self._lists.get(issuer)
+            known = self._roots.get(issuer) or self._lists.get(issuer)
             if known is not None:
                 known.add(r for r in revocations if r.issuer == issuer)
 
-    async def _roots(self) -> PublishedCrl:
-        key = self.authorities.current.root_key
-        if self.root.current is None and key is not None:
+    async def _of_root(self, root: RootCrl) -> PublishedCrl:
+        key = self.authorities.current.root_keys.get(root.key_id)
+        if root.current is None and key is not None:
             await self.sign_root(key)
-        if self.root.current is None:
+        if root.current is None:
             raise NotPublished(
                 "there is no CRL of the root, and its key is not here: it is made once that is back"
             )
-        return self.root.current
+        return root.current
+
+    def _follow_roots(self) -> None:
+        """The roots come and go, too, and change places."""
+        there = {key_id(root.public_key()): root for root in self.authorities.current.roots}
+        if list(there) == list(self._roots):
+            return
+        former, self._roots = self._roots, {}
+        for name, root in there.items():
+            known = former.pop(name, None)
+            if known is None:
+                path = None if self.directory is None else self.directory / _crl_name(root)
+                known = RootCrl(root, self.numbers, self.log, self.now, path)
+                if self._is_ready:
+                    known.recall()
+            self._roots[name] = known
+        for gone in former.values():
+            if gone.path is not None:
+                gone.path.unlink(missing_ok=True)
 
     def _root_until(self) -> datetime:
         """The last issuing CA's end: by then at the latest the root's key is needed anyway."""
         line = self.authorities.current.line
         return (line.prepared or line.active).ends_at
+
+
+def _crl_name(root: x509.Certificate) -> str:
+    """The file of a root's CRL: it keeps its name whichever root chains lead to."""
+    generation = generation_of(root.subject)
+    return "root.crl" if generation <= 1 else f"root-{generation}.crl"

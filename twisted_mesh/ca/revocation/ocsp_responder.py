@@ -271,6 +271,9 @@ class OcspResponder:
         """The issuing CAs come and go."""
         there = self.authorities.current.every_issuing
         if [a.key_id for a in there] == list(self._delegates):
+            for authority in there:
+                # Chains may lead to another root by now: the same key, by another certificate.
+                self._delegates[authority.key_id].authority = authority
             return
         former, self._delegates = self._delegates, {}
         for authority in there:

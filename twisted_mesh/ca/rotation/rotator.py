@@ -22,6 +22,7 @@ from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
@@ -46,6 +47,8 @@ class Rotator(Service):
     rotation_steps: RotationSteps
     clock: IReactorTime
     draw: random.Random = field(factory=random.SystemRandom)
+    root_steps: RootSteps | None = None
+    """What the rotation of the root has left to be finished; None where there is no such thing."""
     last_problem: PkiError | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _retry_at: float = field(default=0.0, init=False)
@@ -115,7 +118,12 @@ class Rotator(Service):
         """Do all that is due now. What fails is told, and tried again later; one part does not keep up another."""
         await self._lock.acquire()
         try:
-            parts = (self.rotation_steps.attach_root, self._do_steps, self._forget_ended)
+            parts = (
+                self.rotation_steps.attach_root,
+                self._heal,
+                self._do_steps,
+                self._forget_ended,
+            )
             failures = [failure for part in parts if (failure := await _failure_of(part))]
         finally:
             self._lock.release()
@@ -146,7 +154,9 @@ class Rotator(Service):
         doable = step is not Step.WAIT and not (
             step is Step.PREPARE and self.rotation_steps.keys_away()
         )
-        return self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
+        found = self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
+        roots = self.root_steps
+        return found or (roots is not None and (roots.unsettled() is not None or roots.is_over()))
 
     def _remind(self) -> None:
         waits = self.waiting()
@@ -164,6 +174,10 @@ class Rotator(Service):
             reasons=reasons([waits]),
             seconds_left=int(left.total_seconds()),
         )
+
+    async def _heal(self) -> None:
+        if self.root_steps is not None:
+            await self.root_steps.heal()
 
     async def _do_steps(self) -> None:
         for _ in range(_MOST_STEPS):

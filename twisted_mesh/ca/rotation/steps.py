@@ -17,10 +17,10 @@ from twisted.internet.threads import deferToThread
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.issuing import rotation
-from pki.issuing.authority import Authority
+from pki.issuing.authority import Authority, IssuerExpired
 from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import Rules, Step, Term
-from pki.keys import KeyAlgorithm, MemoryKey, key_id
+from pki.keys import KeyAlgorithm, MemoryKey, SigningKey, key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
@@ -122,12 +122,15 @@ class RotationSteps:
     def _root_files(self) -> RootFiles:
         return RootFiles(self.state, self.keys)
 
-    def keys_away(self) -> tuple[Path, ...]:
-        """Where the keys are wanted that the next issuing CA needs and that are not here."""
+    def keys_away(self, roots: Iterable[x509.Certificate] | None = None) -> tuple[Path, ...]:
+        """Where the keys of ``roots`` are wanted that are not here; by default of those that certify what is made now.
+
+        A root that has ended certifies nothing any more: its key is not missed.
+        """
         authorities, now = self.authorities, self.now()
         return tuple(
             self.root_key_path(root)
-            for root in authorities.root_line.certifying
+            for root in (authorities.root_line.certifying if roots is None else roots)
             if authorities.key_of(root) is None and now <= root.not_valid_after_utc
         )
 
@@ -139,17 +142,19 @@ class RotationSteps:
         """What is due now."""
         return rotation.next_step(self.authorities.line, self.rules, self.now())
 
-    async def prepare(self) -> None:
+    async def prepare(self, roots: tuple[x509.Certificate, ...] | None = None) -> None:
         """Make the next issuing CA. It exists once its certificate is kept; nobody sees it sooner.
 
+        ``roots`` are to certify it, by default those that certify whatever is made now.
         Raises :class:`RootKeyAway`, and what signing and keeping raise.
         """
         authorities = self.authorities
-        made, self._made = self._made or await self._make(), None
+        wanted = authorities.root_line.certifying if roots is None else roots
+        made, self._made = self._made or await self._make(wanted), None
         successor, certificates = made
         await self._prove(successor)
         self._made = made
-        await self._record_once(
+        await self.record_once(
             "rotate",
             successor.key_id,
             step="prepared",
@@ -162,7 +167,7 @@ class RotationSteps:
         await self.aside(self._files.keep_certificate, successor)
         self._made = None
         self.current.adopt(self.authorities.with_prepared(successor))
-        self._done("prepared")
+        self.done("prepared")
         active_until = authorities.line.active.activate_at(self.current.lifetimes.maximum)
         _tell(
             "The next issuing CA is prepared, and takes over at {when}",
@@ -171,31 +176,43 @@ class RotationSteps:
             when=rfc3339(active_until),
         )
 
-    async def _make(self) -> tuple[Authority, tuple[x509.Certificate, ...]]:
-        """The next issuing CA, and its certificates by each root that is to certify it, the served one first."""
-        if away := self.keys_away():
+    async def _make(
+        self, roots: tuple[x509.Certificate, ...]
+    ) -> tuple[Authority, tuple[x509.Certificate, ...]]:
+        """The next issuing CA, and its certificates by each of the roots, as far as they have not ended."""
+        if away := self.keys_away(roots):
             raise RootKeyAway.at(away)
-        generation: int = await self.aside(self._files.next_number)
+        generation = await self.next_number()
         key = await self.draw_key(generation)
-        authorities = self.authorities
-        made = []
-        for root in authorities.root_line.certifying:
-            root_key = authorities.key_of(root)
-            if root_key is None:
-                continue  # it has ended, and certifies nothing any more
-            made.append(
-                await Authority(root, root_key).create_issuing(
-                    key, self.current.trust_domain, self.now(), generation, self.life
-                )
+        made = [
+            await self.certify(root, key, generation)
+            for root in roots
+            if self.now() <= root.not_valid_after_utc
+        ]
+        if not made:
+            raise IssuerExpired(
+                "every root that is to certify the next issuing CA has ended: mesh-ctl ca root status says what to do"
             )
         return made[0], tuple(one.certificate for one in made)
 
-    async def keep_line(self, line: RootLine) -> None:
-        """Have a line of roots on disk, and believe it. The commit of whatever has led there."""
+    async def certify(self, root: x509.Certificate, key: SigningKey, generation: int) -> Authority:
+        """An issuing CA with that key below that root. Raises :class:`RootKeyAway`, and what signing raises."""
+        root_key = self.authorities.key_of(root)
+        if root_key is None:
+            raise RootKeyAway.at([self.root_key_path(root)])
+        return await Authority(root, root_key).create_issuing(
+            key, self.current.trust_domain, self.now(), generation, self.life
+        )
+
+    async def keep_line(self, line: RootLine, more: Mapping[str, MemoryKey] | None = None) -> None:
+        """Have a line of roots on disk, and believe it. The commit of whatever has led there.
+
+        ``more`` are keys of roots that come in with it, by key id.
+        """
         authorities = self.authorities
         document = await self._root_files.signed(line, authorities.issuing)
         await self.aside(self._root_files.commit, document)
-        self.current.adopt(authorities.along(line))
+        self.current.adopt(authorities.along(line, more))
         await self.follow_line()
 
     async def follow_line(self) -> None:
@@ -203,6 +220,11 @@ class RotationSteps:
         authorities = self.authorities
         await self.aside(self._root_files.tidy, authorities.root_line, authorities.root_keys)
         await self.aside(self._files.follow, authorities.issuing, authorities.every_issuing[1:])
+
+    async def next_number(self) -> int:
+        """The generation of the issuing CA that comes next."""
+        number: int = await self.aside(self._files.next_number)
+        return number
 
     async def draw_key(self, generation: int) -> MemoryKey:
         """On disk before the certificate is made: a crash in between takes up the same key again."""
@@ -221,10 +243,10 @@ class RotationSteps:
         """Have ``successor`` issue from now on, and retire the one that did so far."""
         authorities, replaced = self.authorities, self.authorities.issuing
         await self._prove(successor)
-        await self._record_once(
+        await self.record_once(
             "rotate", successor.key_id, step=step, replaces=replaced.key_id, **_facts(successor)
         )
-        await self._record_once(
+        await self.record_once(
             "rotate",
             replaced.key_id,
             step="retired",
@@ -233,7 +255,7 @@ class RotationSteps:
         )
         await self.aside(self._files.switch, replaced, successor)
         self.current.adopt(authorities.with_active(successor))
-        self._done(step, "retired")
+        self.done(step, "retired")
         if step == "resumed":
             _tell(
                 "The clock was ahead and is right again: the earlier issuing CA issues again",
@@ -259,11 +281,11 @@ class RotationSteps:
 
     async def forget(self, retired: Authority) -> None:
         """Delete the key of one that has ended."""
-        await self._record_once("rotate", retired.key_id, step="forgotten", **_facts(retired))
+        await self.record_once("rotate", retired.key_id, step="forgotten", **_facts(retired))
         await self.reseal(retired)
         await self.aside(self._files.forget, retired)
         self.current.adopt(self.authorities.without(retired))
-        self._done("forgotten")
+        self.done("forgotten")
         _tell(
             "A retired issuing CA has ended, and its key is deleted",
             retired,
@@ -317,11 +339,11 @@ class RotationSteps:
         if self.farewell is not None:
             await self.farewell(root_key)
         whose = key_id(root.public_key())
-        await self._record_once("administer", whose, step="root-detached", by=by)
+        await self.record_once("administer", whose, step="root-detached", by=by)
         await self.aside(self.keys.remove, name)
         left = {held: key for held, key in self.authorities.root_keys.items() if held != whose}
         self.current.adopt(self.authorities.with_root_keys(left))
-        self._done("root-detached")
+        self.done("root-detached")
         detached = self._without_root()
         _log.info(
             "The root's key is deleted here. Certificates can be issued until {issues_until}; it is wanted again at "
@@ -360,12 +382,14 @@ class RotationSteps:
     async def _prove(self, candidate: Authority) -> None:
         await rotation.prove(candidate, self.current.bundle(), self.now())
 
-    async def _record_once(self, act: str, target: str, *, step: str, **facts: str) -> None:
+    async def record_once(self, act: str, target: str, *, step: str, **facts: str) -> None:
+        """Have a step in the record before it takes effect; one that is done again after a failure is there already."""
         if (step, target) not in self._recorded:
             await self.record(act, target, {"step": step, **facts})
             self._recorded.add((step, target))
 
-    def _done(self, *steps: str) -> None:
+    def done(self, *steps: str) -> None:
+        """These have taken effect: the next ones of that name are recorded anew."""
         self._recorded = {(step, target) for step, target in self._recorded if step not in steps}
 
 
