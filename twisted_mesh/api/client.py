@@ -7,7 +7,6 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from attrs import define, evolve, field
@@ -37,6 +36,7 @@ from twisted_mesh.api.messages import (
 )
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
+from twisted_mesh.api.trust_question import TrustQuestion
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
@@ -240,20 +240,9 @@ class CaClient:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")
         return bundle
 
-    async def trust(
-        self, after: int, store: str = "", log_size: int = 0, wait: int = 0
-    ) -> TrustNews:
-        """What is new since position ``after`` of that store's feed, and since the log had that size.
-
-        With ``wait``, in seconds, the CA may take so long until there is something. One that does not know
-        how to wait answers at once.
-        """
-        path = f"/api/v1/trust?after={after}&log={log_size}"
-        if store:
-            path += f"&store={quote(store, safe='')}"
-        if wait:
-            path += f"&wait={wait}s"
-        content = await self.send("GET", path, wait=wait)
+    async def trust(self, question: TrustQuestion) -> TrustNews:
+        """What is new since what the question says is known. A CA that cannot wait for it answers at once."""
+        content = await self.send("GET", question.path, wait=question.wait)
         return await self._read(content, partial(read_news, str(self.address)))
 
     async def roots(self) -> tuple[x509.Certificate, ...]:

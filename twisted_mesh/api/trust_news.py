@@ -9,14 +9,13 @@ from cryptography import x509
 from msgspec import UnsetType
 
 from pki.errors import Malformed, printable
-from pki.serial import parse_serial
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import load_certificates
-from pki.validity import parse_rfc3339
 from twisted_mesh.api.body import read_shape
-from twisted_mesh.api.messages import LogNews, RevocationRow, TrustAnswer
+from twisted_mesh.api.messages import LogNews, TrustAnswer
+from twisted_mesh.api.revocation_rows import revocation_of
 from twisted_mesh.trust.log_witness import LogStatement
 
 T = TypeVar("T")
@@ -71,7 +70,7 @@ def read_news(address: str, content: bytes) -> TrustNews:
         TrustBundle.from_jwks_object(TrustDomain.parse(name), jwks)
         for name, jwks in answer.bundles.items()
     ]
-    revocations = tuple(_revocation(revoked) for revoked in answer.revocations)
+    revocations = tuple(revocation_of(revoked) for revoked in answer.revocations)
     told = None
     if isinstance(answer.log, LogNews):
         try:
@@ -143,23 +142,9 @@ def _revoked_authorities(address: str, answer: TrustAnswer) -> tuple[Revocation,
     if isinstance(told, UnsetType):
         return ()
     _bound(address, "revoked CA certificates", told, MOST_REVOKED)
-    return tuple(map(_revocation, told))
+    return tuple(map(revocation_of, told))
 
 
 def _bound(address: str, what: str, told: Mapping[str, object] | list[T], most: int) -> None:
     if len(told) > most:
         raise Malformed(f"{address} tells of {len(told)} {what}: at most {most} are read")
-
-
-def _revocation(row: RevocationRow) -> Revocation:
-    try:
-        reason = Reason(row.reason)
-    except ValueError:
-        reason = Reason.UNSPECIFIED
-    return Revocation(
-        row.issuer,
-        parse_serial(row.serial),
-        parse_rfc3339(row.revoked_at),
-        reason,
-        parse_rfc3339(row.expires_at),
-    )

@@ -10,6 +10,7 @@ from pki.errors import Problem
 from pki.policy.policy import Lifetimes
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
+from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.agents import Agents
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
@@ -69,6 +70,8 @@ class CaParts:
     health: Health
     reports: ConnectionReports
     """What endpoints say of their connections."""
+    acknowledgements: Acknowledgements
+    """What endpoints say that they believe and serve."""
     notifier: Notifier | None
     """Who waits for news; without one nobody waits."""
     agents: Agents
@@ -147,6 +150,7 @@ class CaParts:
                 behind=issuance.record_clock.problem,
             ),
             reports=ConnectionReports(seconds, connections),
+            acknowledgements=Acknowledgements(now),
             notifier=notifier,
             agents=Agents(issuance.entries, tokens, certificates, store, now),
             agents_notifier=agents_notifier,

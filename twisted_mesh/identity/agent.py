@@ -19,8 +19,10 @@ from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern
 from pki.svid.names import IPAddress
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.trust_question import Belief, new_instance
 from twisted_mesh.identity.bootstrap import saved_svid
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.provider import IProvider, IssuerCheck
@@ -91,6 +93,8 @@ class Agent:
     log: Logger = field(factory=lambda: logger("agent"))
     retries: Callable[[PkiError, float], bool] = lambda error, pause: True
     """As :attr:`CertificateManager.retries`."""
+    instance: str = field(factory=new_instance)
+    """By which the CA tells this one from others of the same ID."""
     trust_store: TrustStore = field(init=False)
     feed: Feed = field(init=False)
     manager: CertificateManager = field(init=False)
@@ -158,6 +162,8 @@ class Agent:
         self.memories = [self.witness.memory, self.crls.numbers.memory]
         if isinstance(source, CaSource):
             self.memories.insert(1, source.kept.memory)
+            source.belief, self.manager.on_change = self.belief, source.serve
+            self.trust_store.revoked(source.kept.learnt.revoked)
         else:
             source.on_fresh, source.on_loss = self.manager.take_fresh, self.manager.give_up
 
@@ -200,6 +206,17 @@ class Agent:
     def svid(self) -> X509Svid | None:
         """The certificate of the moment, with its key; None before the first."""
         return self.manager.svid
+
+    def belief(self) -> Belief | None:
+        """What is believed and served now, for the CA; None before there is an identity."""
+        svid, trust = self.svid, self.trust_store.trust
+        bundle = None if svid is None else trust.bundles.get(svid.spiffe_id.trust_domain)
+        if bundle is None:
+            return None
+        top = self.manager.top
+        return Belief(
+            self.instance, bundle.sequence, "" if top is None else str(Fingerprint.of(top))
+        )
 
     @property
     def services(self) -> tuple[Service, ...]:

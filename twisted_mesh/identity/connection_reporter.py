@@ -1,6 +1,5 @@
 """Tells the CA how many open connections rest on each certificate, so that a revocation's reach can be seen before."""
 
-import secrets
 from collections.abc import Sequence
 from heapq import nlargest
 
@@ -16,6 +15,7 @@ from pki.validity import parse_duration
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import ConnectionsReport, ReportTaken
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_question import new_instance
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.trust.connections import ConnectionRegistry
 
@@ -43,8 +43,8 @@ class ConnectionReporter(Service):
     registry: ConnectionRegistry
     clock: IReactorTime
     log: Logger
-    instance: str = field(factory=lambda: secrets.token_hex(8))
-    """Tells us from others who prove the same: of one service there may be many."""
+    instance: str = field(factory=new_instance)
+    """Tells us from others who prove the same."""
     _due_at: float = field(default=0.0, init=False)
     _pause_until: float = field(default=0.0, init=False)
     _has_reported: bool = field(default=False, init=False)

@@ -181,6 +181,14 @@ class CertificateManager(Service):
         """What the source says is to be served above whose leaves; another object once it says it anew."""
         return self._path.told
 
+    @property
+    def top(self) -> x509.Certificate | None:
+        """The root that our certificate leads to by the path that peers are shown; None while they are shown none."""
+        if self.svid is None or self._withdrawn:
+            return None
+        verdict = self._path.judged(self.svid, self.trust_store.trust)
+        return verdict.path[-1] if verdict.ok else None
+
     def follow(self, update: TrustUpdate) -> bool:
         """Have what the source says believed, and serve by the path that it tells; whether anything changed."""
         if update.issuers is not None and update.issuers != self._path.told:

@@ -9,22 +9,23 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from attrs import define, field
-from cryptography.hazmat.primitives import serialization
+from attrs import define, evolve, field
 
 from pki.errors import PkiError, Refused
 from pki.keys import MemoryKey
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge
+from pki.svid.pin import Fingerprint
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, load_certificates
 from pki.validity import rfc3339
+from twisted_mesh.identity.saved_trust import SavedTrust
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.generation import publish
@@ -33,7 +34,10 @@ from twisted_mesh.state.private import make_private, read_private, refuse_open
 from twisted_mesh.trust.judge import Judge
 
 _log = logger("identity")
+#: What to do where the root in the options leads nowhere any more.
+REJOIN = "start it with a new join line, which mesh-ctl token create prints on the CA's machine"
 _CHAIN, _KEY, _BUNDLE = "svid.pem", "svid_key.pem", "svid_bundle.pem"
+_TRUST = "svid_trust.json"
 
 
 @define(eq=False, repr=False)
@@ -44,6 +48,10 @@ class SavedSvid:
     """None keeps nothing."""
     memory: Memory = field(init=False)
     """Whether it can be written."""
+    learnt: SavedTrust = field(factory=SavedTrust, init=False)
+    """What has been believed until now, and by what that began."""
+    _held: tuple[X509Svid, TrustBundle] | None = field(default=None, init=False, repr=False)
+    """What was kept last."""
     _latest: tuple[X509Svid, TrustBundle] | None = field(default=None, init=False, repr=False)
     """What is to be kept, and None once it is or is not to be any more."""
     _must_go: bool = field(default=False, init=False)
@@ -60,15 +68,26 @@ class SavedSvid:
         )
 
     def recall(self, spiffe_id: SpiffeId, ca: Judge, now: datetime) -> X509Svid | None:
-        """What was kept, if ``ca`` believes its root and it is still good; else None, and the log says why."""
+        """What was kept, if ``ca`` believes its root and it is still good; else None, and the log says why.
+
+        ``ca`` may have been told of a root that was met in an earlier life, and has been replaced since: then it
+        believes what was believed last, from now on. What is known to be revoked of CAs it knows in any case.
+        """
+        given = _given(ca)
+        self.learnt = SavedTrust().leading_from(given)
         if self.directory is None or not os.path.lexists(self.directory):
             return None
         try:
-            svid, bundle = _read(self.directory, spiffe_id)
-            believed = _believed(bundle, ca)
-            verdict = judge(svid.chain, believed, RevocationSet(), now=now, purpose=Purpose.ANY)
-            if not verdict.ok:
-                raise Refused(verdict.problems)
+            svid, bundle, trust = _read(self.directory, spiffe_id)
+            ca.recall(None, trust.revoked)
+            believed = _believed(bundle, trust, ca, given)
+            # Its issuer may be revoked, or its root gone, and the CA may take it to be renewed.
+            roots = evolve(bundle, roots=(*bundle.roots, *trust.former))
+            # It shows that what stands beside it is its own, also once it has ended.
+            _demand_good(svid, roots, min(now, svid.validity.not_after))
+            ca.recall(believed, ())
+            self.learnt, self._held = trust.leading_from(given), (svid, bundle)
+            _demand_good(svid, roots, now)
         except PkiError as error:
             _log.warn(
                 "The identity kept in {directory} is not used: {error}",
@@ -85,8 +104,20 @@ class SavedSvid:
         )
         return svid
 
-    def keep(self, svid: X509Svid, bundle: TrustBundle) -> None:
-        """Replace what is kept; an endpoint does not stop because it cannot, says so, and tries again."""
+    def keep(
+        self, svid: X509Svid, bundle: TrustBundle, revocations: RevocationSet | None = None
+    ) -> None:
+        """Replace what is kept; an endpoint does not stop because it cannot, says so, and tries again.
+
+        ``revocations`` is all that is known of them now.
+        """
+        _, before = self._held or (svid, bundle)
+        trust = self.learnt.followed_by(before, bundle, revocations or RevocationSet())
+        if self._held is not None and self._latest is None and self.learnt == trust:
+            held, roots = self._held[0], self._held[1].roots
+            if held is svid and roots == bundle.roots:
+                return
+        self.learnt, self._held = trust, (svid, bundle)
         self._latest, self._must_go = (svid, bundle), False
         self._again()
 
@@ -102,6 +133,7 @@ class SavedSvid:
             _CHAIN: (svid.chain_pem(), 0o644),
             _KEY: (svid.key.to_pem(), 0o600),
             _BUNDLE: (bundle.to_pem(), 0o644),
+            _TRUST: (self.learnt.to_json(), 0o644),
         }
         with self.memory.writing():
             make_private(self.directory)
@@ -111,7 +143,7 @@ class SavedSvid:
 
     def forget(self) -> None:
         """Keep it no longer: it is revoked."""
-        self._latest = None
+        self._latest = self._held = None
         if self.directory is None or not os.path.lexists(self.directory):
             return
         self._must_go = True
@@ -121,7 +153,7 @@ class SavedSvid:
             self._must_go = False
 
 
-def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle]:
+def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle, SavedTrust]:
     """What is in ``directory``. Raises :class:`PkiError` where it is not good, or not safe to believe."""
     try:
         refuse_open(directory.parent)
@@ -134,7 +166,11 @@ def _read(directory: Path, spiffe_id: SpiffeId) -> tuple[X509Svid, TrustBundle]:
     svid = X509Svid.assemble(chain, MemoryKey.from_pem(read_private(home / _KEY, secret=True)))
     if svid.spiffe_id != spiffe_id:
         raise StateError(f"it is that of {svid.spiffe_id} and not of {spiffe_id}")
-    return svid, TrustBundle.from_pem(spiffe_id.trust_domain, read_private(home / _BUNDLE))
+    bundle = TrustBundle.from_pem(spiffe_id.trust_domain, read_private(home / _BUNDLE))
+    trust = SavedTrust()
+    if os.path.lexists(home / _TRUST):  # earlier versions kept none
+        trust = SavedTrust.parse(read_private(home / _TRUST), _TRUST)
+    return svid, bundle, trust
 
 
 def identity_path(state_dir: Path, who: str) -> Path:
@@ -142,15 +178,47 @@ def identity_path(state_dir: Path, who: str) -> Path:
     return state_dir / "identity" / hashlib.sha256(who.encode()).hexdigest()[:16]
 
 
-def _believed(kept: TrustBundle, ca: Judge) -> BundleSet:
-    """What a kept chain must lead to: what we believe of the CA, or the root that we know by its fingerprint."""
-    if ca.pin is None:
-        return ca.trust.bundles
-    ders = [root.public_bytes(serialization.Encoding.DER) for root in kept.roots]
-    for der in ders:
-        if ca.pin.objection(der) is None:
-            return BundleSet.of(ca.pin.bundle(der))
-    raise StateError(f"it is of another root than {ca.pin.fingerprint}")
+def _demand_good(svid: X509Svid, bundle: TrustBundle, now: datetime) -> None:
+    """Raises :class:`Refused`."""
+    known = BundleSet.of(bundle)
+    verdict = judge(svid.chain, known, RevocationSet(), now=now, purpose=Purpose.ANY)
+    if not verdict.ok:
+        raise Refused(verdict.problems)
+
+
+def _given(ca: Judge) -> tuple[Fingerprint, ...]:
+    """By what the options name the CA's root."""
+    if ca.pin is not None:
+        return (ca.pin.fingerprint,)
+    return tuple(map(Fingerprint.of, ca.trust.bundles.all_roots))
+
+
+def _believed(
+    kept: TrustBundle, trust: SavedTrust, ca: Judge, given: Sequence[Fingerprint]
+) -> TrustBundle:
+    """What is believed of the CA: what was last, if that began with what the options name, and what else they name.
+
+    Raises :class:`PkiError` where nothing connects the two.
+    """
+    at = (
+        {bundle.trust_domain for bundle in ca.trust.bundles}
+        if ca.pin is None
+        else {ca.pin.trust_domain}
+    )
+    if kept.trust_domain not in at:
+        raise StateError(f"it is of {kept.trust_domain}, of which the CA is not")
+    held = {Fingerprint.of(root): root for root in (*trust.former, *kept.roots)}
+    known = {*held, *trust.met}
+    gone = {fingerprint for fingerprint, root in held.items() if trust.distrusts(root)}
+    if not known.intersection(given):
+        raise StateError(f"it is of another root than {', '.join(map(str, given))}")
+    if not (known - gone).intersection(given):
+        raise StateError(
+            f"the root that is to be believed, {given[0]}, was distrusted since: {REJOIN}"
+        )
+    others = [root for root in ca.trust.bundles.all_roots if Fingerprint.of(root) not in known]
+    roots = [root for root in (*kept.roots, *others) if not trust.distrusts(root)]
+    return evolve(kept, roots=tuple(roots))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Sources: where a service's own identity comes from."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from attrs import define, evolve, field, frozen
@@ -21,11 +21,13 @@ from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.tls.alerts import OwnChainRefused, RefusedByPeer
+from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.log_witness import LogWitness
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
@@ -65,10 +67,13 @@ class CaSource:
     """What buys the first certificate; forgotten once there is one."""
     kept: SavedSvid = field(factory=lambda: SavedSvid(None))
     """For the next life."""
+    belief: Callable[[], Belief | None] = lambda: None
+    """What is believed and served now, to be told to the CA."""
     _asking: "_Question | None" = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
     _position: int = field(default=0, init=False)
+    _edition: str = field(default="", init=False)
 
     @property
     def where(self) -> str:
@@ -99,6 +104,15 @@ class CaSource:
         self._present()
         self.kept.keep(svid, bundle)
         return Identity(svid, BundleSet.of(bundle), issued_at, self.client.compared_clocks())
+
+    def serve(self, svid: X509Svid, trust: Trust) -> None:
+        """That is served and believed now: the CA is shown it too, and it is kept for the next life."""
+        if svid is not self._svid:
+            self._svid = svid
+            self._present()
+        bundle = trust.bundles.get(self.spiffe_id.trust_domain)
+        if bundle is not None and bundle.roots:
+            self.kept.keep(svid, bundle, trust.revocations)
 
     async def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
         """The certificate, by the proof that we have: our SVID, else the join token."""
@@ -179,13 +193,17 @@ class CaSource:
         """What was revoked since the position that we hold; see :class:`ISource`."""
         shown, log_size = self._svid, self.witness.size
         try:
-            told = await self.client.trust(self._position, self._store, log_size, wait)
+            told = await self.client.trust(
+                TrustQuestion(
+                    self._position, self._store, self._edition, log_size, wait, self.belief()
+                )
+            )
         except PkiError as error:
             if shown is self._svid:
                 self._heed(error)
             raise
         has_moved = (told.store, told.position) != (self._store, self._position)
-        self._store, self._position = told.store, told.position
+        self._store, self._position, self._edition = told.store, told.position, told.edition
         # Two questions may be under way: a proof leads on from what was seen when it was asked for.
         if told.log is not None and self.witness.size == log_size:
             self.witness.compare(told.log, self.now().timestamp())

@@ -1,9 +1,8 @@
 """Where an identity comes from, by blocking calls: a certificate for a key that is made here, and what is revoked."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from urllib.parse import quote
 
 from attrs import define, field
 from cryptography import x509
@@ -22,6 +21,7 @@ from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import SignAnswer, SignRequest
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
+from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
@@ -59,10 +59,13 @@ class BlockingSource:
     """What buys the first certificate; forgotten once there is one."""
     kept: SavedSvid = field(factory=lambda: SavedSvid(None))
     """For the next life."""
+    belief: Callable[[], Belief | None] = lambda: None
+    """What is believed and served now, to be told to the CA."""
     _asking: _Question | None = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
     _position: int = field(default=0, init=False)
+    _edition: str = field(default="", init=False)
 
     def recall(self) -> None:
         """Take up the identity of an earlier life, to show it to the CA until there is a fresh one."""
@@ -96,17 +99,15 @@ class BlockingSource:
 
     def news(self, wait: int = 0) -> TrustNews:
         """What was revoked since the last answer; the CA may wait for so many seconds until there is something."""
-        path = f"/api/v1/trust?after={self._position}"
-        if self._store:
-            path += f"&store={quote(self._store, safe='')}"
-        if wait:
-            path += f"&wait={wait}s"
+        asked = TrustQuestion(
+            self._position, self._store, self._edition, wait=wait, belief=self.belief()
+        )
         try:
-            told = read_news(str(self.ca.address), self.ca.send("GET", path, wait=wait))
+            told = read_news(str(self.ca.address), self.ca.send("GET", asked.path, wait=wait))
         except PkiError as error:
             self._heed(error)
             raise
-        self._store, self._position = told.store, told.position
+        self._store, self._position, self._edition = told.store, told.position, told.edition
         return told
 
     def _question(self) -> _Question:

@@ -208,7 +208,13 @@ class ProxyService(MeshService):
         self.open()
         if isinstance(self.client, CaClient):
             self.addService(
-                ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
+                ConnectionReporter(
+                    self.client,
+                    self.trust_store.registry,
+                    self.reactor,
+                    self.log,
+                    self.agent.instance,
+                )
             )
         self.looks.start(now=False)
         for front in self.fronts:

@@ -112,7 +112,13 @@ class ServerService(MeshService):
         self.open()
         if isinstance(self.client, CaClient):
             self.addService(
-                ConnectionReporter(self.client, self.trust_store.registry, self.reactor, self.log)
+                ConnectionReporter(
+                    self.client,
+                    self.trust_store.registry,
+                    self.reactor,
+                    self.log,
+                    self.agent.instance,
+                )
             )
         address = self.port.getHost()
         host = getattr(address, "host", "")

@@ -15,10 +15,10 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused
 from pki.ocsp.response import read_answer
 from pki.spiffe import SpiffeId, SpiffePattern
-from pki.svid.bundle import BundleSet
+from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
-from pki.svid.revocation_set import RevocationSet
+from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, subject_of
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
@@ -156,6 +156,20 @@ class Judge:
     def now(self) -> datetime:
         """By the clock that everything is judged by."""
         return self._now()
+
+    def recall(self, bundle: TrustBundle | None, revoked: Sequence[Revocation]) -> None:
+        """Believe ``bundle`` where there is one, and ``revoked`` in any case, as an earlier life has come to.
+
+        Before anybody is met. What was given to begin with, by a fingerprint too, is followed no more where there is
+        a bundle.
+        """
+        trust = self._trust
+        self.trust = evolve(
+            trust,
+            bundles=trust.bundles if bundle is None else BundleSet.of(bundle),
+            revocations=trust.revocations.merged(revoked, self.now),
+            generation=trust.generation + 1,
+        )
 
     def on_ours(self, chain: Sequence[x509.Certificate]) -> Verdict:
         """What another side that knows what we know would say of our own chain, leaf first; not whether we may."""
@@ -313,6 +327,12 @@ class PinnedJudge(Judge):
     def pin(self) -> RootPin | None:
         """The root that has not been met yet."""
         return self._pin
+
+    def recall(self, bundle: TrustBundle | None, revoked: Sequence[Revocation]) -> None:
+        """See :meth:`Judge.recall`."""
+        super().recall(bundle, revoked)
+        if bundle is not None:
+            self._pin = None
 
     def judgement(self, presented: Sequence[bytes], purpose: Purpose) -> Judgement:
         """The verdict on a chain in DER; the first good one has its root believed from then on."""

@@ -30,8 +30,8 @@ _PLAIN = frozenset((("GET", "/api/v1/bundle"), ("GET", "/api/v1/crls")))
 _TRUST = ("GET", "/api/v1/trust")
 _OCSP = ("POST", "/api/v1/ocsp")
 _CONNECTIONS = ("POST", "/api/v1/connections")
-_QUERY = re.compile(r"[A-Za-z0-9._~%&=+-]{1,500}", re.ASCII)
-_OF_TRUST = frozenset(("after", "log", "store", "wait"))
+_QUERY = re.compile(r"[A-Za-z0-9._~%&=+-]{1,700}", re.ASCII)
+_OF_TRUST = frozenset(("after", "edition", "holds", "instance", "log", "store", "top", "wait"))
 
 
 class NotRelayed(PkiError):

@@ -32,6 +32,7 @@ from tests.twisted_mesh.talking import Wire
 from twisted_mesh.api import client as ca_client_module
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_question import TrustQuestion
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.cli.status import UNREACHABLE, status_of
 from twisted_mesh.http.address import BadCaUrl, CaAddress
@@ -150,7 +151,7 @@ def signing() -> Rig:
 
 def trust_asked(after: int = 0, store: str = "") -> Rig:
     rig = Rig()
-    return rig.ask(rig.client.trust(after, store)).connect()
+    return rig.ask(rig.client.trust(TrustQuestion(after, store, log_size=0))).connect()
 
 
 def test_a_request_to_sign_says_what_is_wanted() -> None:
@@ -266,7 +267,7 @@ NOTHING: dict[str, Any] = {"store": "s", "generation": 3, "bundles": {}, "revoca
 def waiting(rig: Rig | None = None) -> Rig:
     rig = rig or Rig()
     rig.outcome.clear()
-    return rig.ask(rig.client.trust(3, "s", 0, 25))
+    return rig.ask(rig.client.trust(TrustQuestion(3, "s", log_size=0, wait=25)))
 
 
 def test_the_ca_is_told_how_long_it_may_wait() -> None:
@@ -602,10 +603,10 @@ def test_client_and_ca_mean_the_same(joined: Joined) -> None:
     assert issuing == joined.ca.home.issuing.certificate
     bundle = joined.ask(client.bundle(MESH))
     assert bundle.roots == (joined.ca.home.root.certificate,)
-    before = joined.ask(client.trust(0))
+    before = joined.ask(client.trust(TrustQuestion()))
     assert before.revocations == ()
     result_of(joined.ca.ca.certificates.revoke(ADMIN, leaf.serial_number, Reason.KEY_COMPROMISE))
-    after = joined.ask(client.trust(before.position, before.store))
+    after = joined.ask(client.trust(TrustQuestion(before.position, before.store)))
     assert list(after.revocations) == joined.ca.told
 
 

@@ -179,7 +179,15 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the bundle is of another mesh": (
         lambda home: file_of(home, "svid_bundle.pem").write_bytes(mesh(OTHER).bundle.to_pem()),
-        "it is of another root than sha256:",
+        "unknown-authority",
+    ),
+    "what was believed is gone": (
+        lambda home: file_of(home, "svid_trust.json").write_bytes(b"{"),
+        "svid_trust.json is not what was kept there",
+    ),
+    "what was believed is another user's": (
+        lambda home: owned_by_another(file_of(home, "svid_trust.json")),
+        "belongs to another user",
     ),
 }
 
@@ -216,13 +224,13 @@ MISFITS: dict[str, tuple[SpiffeId, Judge, datetime, str]] = {
         BACKEND,
         Judge(lambda: NOW, Trust(mesh(OTHER).bundles)),
         NOW,
-        "no bundle is held",
+        "it is of mesh.local, of which the CA is not",
     ),
     "another root": (
         BACKEND,
         Judge(lambda: NOW, Trust(BundleSet.of(TrustBundle(MESH, (forge_root().certificate,))))),
         NOW,
-        "unknown-authority",
+        "it is of another root than sha256:",
     ),
 }
 

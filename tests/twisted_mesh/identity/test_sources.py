@@ -26,6 +26,7 @@ from tests.twisted_mesh.ca.rigs import ca_rig, result_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews
+from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity import own_source
 from twisted_mesh.identity.own_source import OwnSource, new_key
@@ -53,6 +54,7 @@ class Client:
     presented: list[X509Svid | None] = field(factory=list)
 
     waits: list[int] = field(factory=list)
+    questions: list[TrustQuestion] = field(factory=list)
     waiting: "Deferred[TrustNews] | None" = None
     hung_up: int = 0
 
@@ -86,9 +88,10 @@ class Client:
         self.asked.append(trust_domain)
         return self.ca.bundle
 
-    async def trust(self, after: int, store: str, log_size: int, wait: int) -> TrustNews:
-        self.asked.append((after, store))
-        self.waits.append(wait)
+    async def trust(self, question: TrustQuestion) -> TrustNews:
+        self.asked.append((question.after, question.store))
+        self.questions.append(question)
+        self.waits.append(question.wait)
         if self.waiting is not None:
             return await self.waiting
         return self.news.pop(0)
@@ -272,11 +275,25 @@ def test_an_answer_that_does_not_come_does_not_move_the_position(rig: Rig) -> No
 
 def test_a_source_says_all_that_the_ca_said(rig: Rig) -> None:
     bundles = BundleSet.of(rig.client.ca.bundle)
-    rig.client.news = [TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5)]
+    issuers, pins = {"k": rig.client.ca.issuing.intermediates}, frozenset({"p"})
+    rig.client.news = [
+        TrustNews("one", 5, bundles, (revocation(1),), None, True, 3.5, issuers, pins)
+    ]
     assert result_of(rig.source().revocations(25)) == TrustUpdate(
-        (revocation(1),), True, 3.5, bundles
+        (revocation(1),), True, 3.5, bundles, issuers, pins
     )
     assert rig.client.waits == [25]
+
+
+def test_it_is_asked_with_what_was_told_last_and_with_what_is_believed(rig: Rig) -> None:
+    source = rig.source()
+    rig.client.news = [TrustNews("one", 5, BundleSet(), (), edition="e1")] * 2
+    result_of(source.revocations())
+    source.belief = lambda: Belief("me", 7, "sha256:ab")
+    result_of(source.revocations())
+    first, second = rig.client.questions
+    assert (first.edition, first.belief) == ("", None)
+    assert (second.edition, second.belief) == ("e1", Belief("me", 7, "sha256:ab"))
 
 
 def test_what_an_overtaken_answer_says_of_the_log_is_not_held_against_the_ca(rig: Rig) -> None:

@@ -408,4 +408,4 @@ def test_nobody_else_swaps_what_is_believed() -> None:
         for path in HOUSE.rglob("*.py")
         if swap.search(path.read_text())
     }
-    assert found == {"trust/judge.py": 2, "trust/reviewer.py": 1}
+    assert found == {"trust/judge.py": 3, "trust/reviewer.py": 1}

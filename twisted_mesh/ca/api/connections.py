@@ -12,12 +12,11 @@ from twisted_mesh.api.messages import (
     Reporter,
     ReportTaken,
 )
-from twisted_mesh.ca.api.request import Call, key_digest
+from twisted_mesh.ca.api.request import Call, demand_instance, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer
 from twisted_mesh.ca.connection_reports import Credential
 from twisted_mesh.ca.parts import CaParts
 
-_LONGEST_NAME = 64
 #: More connections than that no endpoint has.
 _MOST = 10_000_000
 
@@ -25,8 +24,7 @@ _MOST = 10_000_000
 async def tell(ca: CaParts, call: Call) -> Answer:
     """Take in a report; when the next one is wanted. Raises :class:`Malformed`."""
     asked = call.read(ConnectionsReport)
-    if not (0 < len(asked.instance) <= _LONGEST_NAME and asked.instance.isalnum()):
-        raise Malformed(f"instance is a name of 1 to {_LONGEST_NAME} letters and digits")
+    demand_instance(asked.instance)
     if sum(map(len, asked.connections.values())) > LARGEST_PAGE:
         raise Malformed(
             f"a report has at most {LARGEST_PAGE} certificates: send the others in a next"

@@ -21,9 +21,10 @@ from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken, Query, Status
+from twisted_mesh.trust.connections import Peer
 
 T = TypeVar("T")
-_MAX_KEY = 255
+_MAX_KEY, _LONGEST_INSTANCE = 255, 64
 _MOST = 2**62
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
@@ -55,6 +56,13 @@ class Call:
     def is_gone(self) -> bool:
         """Whether the caller hung up."""
         return self._request is not None and self._request.is_gone
+
+    @property
+    def certificate_ends(self) -> datetime | None:
+        """When the certificate does that the connection was opened with; None without one."""
+        request = self._request
+        peer = None if request is None else getattr(request.channel.transport, "peer", None)
+        return peer.leaf.not_valid_after_utc if isinstance(peer, Peer) else None
 
     def gone(self) -> "Deferred[None] | None":
         """What fires once the caller has hung up or was answered; it never fails, so that it may be forgotten."""
@@ -205,6 +213,12 @@ def _agent(text: str | None) -> SpiffeId | None:
     if agent is not None and agent.agent is None:
         raise Malformed("the parameter agent is the ID of one: spiffe://TD/mesh/agent/NAME")
     return agent
+
+
+def demand_instance(name: str) -> None:
+    """Raises :class:`Malformed` for what no process of those that prove the same may be called."""
+    if not (0 < len(name) <= _LONGEST_INSTANCE and name.isascii() and name.isalnum()):
+        raise Malformed(f"instance is a name of 1 to {_LONGEST_INSTANCE} letters and digits")
 
 
 def key_digest(text: str | None, name: str) -> str | None:

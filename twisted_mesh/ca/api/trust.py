@@ -8,13 +8,13 @@ from cryptography import x509
 from msgspec import UNSET, UnsetType
 
 from pki.errors import Malformed, discreet
-from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
-from pki.svid.revocation_set import Revocation
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import certificates_pem
-from pki.validity import parse_duration, rfc3339
-from twisted_mesh.api.messages import LogNews, RevocationRow, WrittenTrust
-from twisted_mesh.ca.api.request import Call
+from pki.validity import parse_duration
+from twisted_mesh.api.messages import LogNews, WrittenTrust
+from twisted_mesh.api.revocation_rows import row_of
+from twisted_mesh.ca.api.request import Call, demand_instance
 from twisted_mesh.ca.api.response import Answer, json_answer
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
@@ -36,7 +36,7 @@ class _Told:
     @classmethod
     async def read(cls, ca: CaParts, after: int, store: str) -> "_Told":
         feed = await ca.record.revocations(after, store)
-        return cls(feed, msgspec.Raw(msgspec.json.encode([*map(_row, feed.revocations)])))
+        return cls(feed, msgspec.Raw(msgspec.json.encode([*map(row_of, feed.revocations)])))
 
     def has_news(self, after: int, store: str) -> bool:
         """For whoever is at that position of that store's feed."""
@@ -52,6 +52,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     """
     after, store, wait = call.number("after", 0), call.query.get("store", ""), waited_for(call)
     log_size = call.number("log", 0) if "log" in call.query else None
+    _take_acknowledgement(ca, call)
     waited, notifier = 0.0, ca.notifier
     if notifier is None:
         told = await _Told.read(ca, after, store)
@@ -76,9 +77,27 @@ async def trust(ca: CaParts, call: Call) -> Answer:
             log=log,
             edition=published.edition,
             issuers={key_id: _pems(above) for key_id, above in published.issuers.items()},
-            revoked_authorities=[*map(_row, published.revoked_authorities)],
+            revoked_authorities=[*map(row_of, published.revoked_authorities)],
             withdrawn_pins=sorted(published.withdrawn_pins),
         )
+    )
+
+
+def _take_acknowledgement(ca: CaParts, call: Call) -> None:
+    """What the caller says that it believes and serves. Raises :class:`Malformed`."""
+    instance = call.query.get("instance")
+    if instance is None:
+        return
+    demand_instance(instance)
+    if "holds" not in call.query:
+        raise Malformed("the parameter instance goes with holds: what that one believes")
+    top = call.query.get("top")
+    ca.acknowledgements.take(
+        call.principal.proof,
+        instance,
+        call.number("holds", 0),
+        None if top is None else Fingerprint.parse(top),
+        call.certificate_ends,
     )
 
 
@@ -147,16 +166,6 @@ def waited_for(call: Call) -> float:
             f"the parameter wait is from {LEAST_WAIT}s to {MOST_WAIT}s, and not {discreet(text, 20)}"
         )
     return seconds
-
-
-def _row(revoked: Revocation) -> RevocationRow:
-    return RevocationRow(
-        revoked.issuer,
-        serial_hex(revoked.serial),
-        rfc3339(revoked.revoked_at),
-        str(revoked.reason),
-        rfc3339(revoked.expires_at),
-    )
 
 
 async def _log_since(ca: CaParts, size: int, who: str, *, is_ours: bool) -> LogNews | None:

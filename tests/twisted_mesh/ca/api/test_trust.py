@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from pki.policy.policy import Principal, workload
 from pki.svid.revocation_set import Reason
+from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk
@@ -21,6 +22,7 @@ from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.authorities import JwtPublished
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.http.server import BoundedSite
@@ -332,3 +334,66 @@ def test_a_store_that_fails_fails_the_wait(api: Api) -> None:
     (answer,) = talk.answers
     assert answer.status == 503
     assert json.loads(answer.body)["code"] == "store-unavailable"
+
+
+def acknowledged(api: Api) -> list[tuple[str, str, int, str]]:
+    known = api.rig.ca.acknowledgements.known()
+    return [(one.who, one.instance, one.holds, str(one.top)) for one in known]
+
+
+TOP = f"sha256:{'ab' * 32}"
+
+
+def test_who_asks_says_what_it_believes_and_serves(api: Api) -> None:
+    talk = api.ask(f"{api.at()}&wait=25s&instance=i1&holds=7&top={TOP.replace(':', '%3A')}")
+    assert talk.answers == []
+    assert acknowledged(api) == [(WORKLOAD.proof, "i1", 7, TOP)], "before it is answered"
+    api.answer("instance=i1&holds=8")
+    assert acknowledged(api) == [(WORKLOAD.proof, "i1", 8, "None")]
+    api.answer("")
+    assert len(acknowledged(api)) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "instance=&holds=1",
+        "instance=a-b&holds=1",
+        "instance=%C3%A9&holds=1",
+        f"instance={'a' * 65}&holds=1",
+        "instance=a",
+        "instance=a&holds=",
+        "instance=a&holds=-1",
+        "instance=a&holds=9999999999999999999",
+        "instance=a&holds=1&top=",
+        "instance=a&holds=1&top=sha256:ab",
+        "instance=a&instance=b&holds=1",
+    ],
+)
+def test_what_is_no_acknowledgement_is_refused(api: Api, query: str) -> None:
+    (answer,) = api.ask(query).answers
+    assert answer.status == 400
+    assert acknowledged(api) == []
+
+
+def test_what_has_changed_between_an_answer_and_the_next_question_is_told_at_once(api: Api) -> None:
+    now = api.answer("")
+    where = f"after={now['generation']}&store={now['store']}&edition={now['edition']}&wait=25s"
+    assert api.ask(where).answers == [], "nothing has changed"
+    current = api.rig.ca.current
+    current.publish_jwt(JwtPublished(sequence=2))
+    api.clock.advance(1)
+    told = only(api.ask(where)).json
+    assert told["edition"] != now["edition"]
+    again = where.replace(now["edition"], told["edition"])
+    assert api.ask(again).answers == []
+    current.publish_jwt(JwtPublished(sequence=2))
+    api.clock.advance(1)
+    assert api.ask(again).answers == [], "it says the same"
+
+
+def test_what_is_to_be_served_above_leaves_is_told(api: Api) -> None:
+    issuing = api.rig.ca.authorities.issuing
+    told = api.answer("")
+    assert told["issuers"] == {issuing.key_id: [certificates_pem(issuing.intermediates).decode()]}
+    assert (told["revoked_authorities"], told["withdrawn_pins"]) == ([], [])

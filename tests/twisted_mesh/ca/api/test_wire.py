@@ -32,6 +32,7 @@ from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import NewRegistration, NewToken
+from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
@@ -317,7 +318,7 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
     for asking in (
         client.sign(CSR.encode(), BACKEND),
         client.sign(CSR.encode(), BACKEND, HOUR, "key", token),
-        client.trust(7, "störe", 3, 30),
+        client.trust(TrustQuestion(7, "störe", log_size=3, wait=30)),
         administration.revoke("2a", Reason.UNSPECIFIED),
         administration.revoke("2a", Reason.KEY_COMPROMISE),
         administration.revoke_all(["2a", "2b"], Reason.UNSPECIFIED),
@@ -356,6 +357,7 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         agent.entries("0123", 45),
         agent.sign(CSR.encode(), BACKEND, "e1", seen),
         agent.jwt("e1", seen, ["backend"], HOUR),
+        client.trust(TrustQuestion(7, "store", "0e", 3, 30, Belief("me", 5, "sha256:00"))),
     ):
         try:
             result_of(asking)
