@@ -168,13 +168,13 @@ class Code(StrEnum):
     OLDER_BUNDLE = (
         "older-bundle",
         "the sequence number of a federated bundle went back; the last good one is still believed",
-        "ask the peer's operator whether its CA was restored; if so, `mesh-ctl federation refresh TD --accept-older`",
+        "ask the peer's operator whether its CA was restored; if so, have the older one accepted once",
     )
     ALTERED_BUNDLE = (
         "altered-bundle",
         "a federated bundle has other keys than before and the same sequence number; the last good one is still "
         "believed",
-        "ask the peer's operator what has happened; then `mesh-ctl federation refresh TD --accept-older`",
+        "ask the peer's operator what has happened; then have it accepted once",
     )
     FOREIGN_ROOT = (
         "foreign-root",
@@ -189,7 +189,7 @@ class Code(StrEnum):
     STALE_BUNDLE = (
         "stale-bundle",
         "a federated bundle has not been had from its endpoint for longer than it may be believed",
-        "see that the endpoint can be reached; `mesh-ctl federation show TD` says what goes wrong",
+        "see that the endpoint can be reached; the log says what goes wrong",
     )
     # Of CRLs.
     BAD_CRL = (

@@ -100,7 +100,7 @@ def _authority(jwk: object) -> Iterator[JwtAuthority]:
     if not isinstance(jwk, dict) or jwk.get("use") != JWT_SVID:
         return
     kid, alg = jwk.get("kid"), jwk.get("alg")
-    if not (isinstance(kid, str) and 0 < len(kid) <= _LONGEST_KID):
+    if not (isinstance(kid, str) and 0 < len(kid) <= _LONGEST_KID and _is_text(kid)):
         return
     if alg is not None and alg not in ALGORITHMS:
         return
@@ -112,6 +112,11 @@ def _authority(jwk: object) -> Iterator[JwtAuthority]:
         return
     if alg is None or fits(alg, key):
         yield JwtAuthority(kid, spki_der(key), alg)
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written down again: half of a surrogate pair, which JSON can escape, cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _public_key(jwk: dict[str, object]) -> JwtPublicKey | None:

@@ -27,7 +27,8 @@ from pki.svid.x509svid import (
     subject_of,
 )
 
-_X509_SVID = "x509-svid"
+#: The ``use`` of roots in a SPIFFE bundle.
+X509_SVID = "x509-svid"
 _MOST_ANNOUNCED = 64
 _PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=", re.ASCII)
 
@@ -115,7 +116,7 @@ class TrustBundle:
                     f"a key of the SPIFFE bundle has {len(chain)} certificates in x5c: a root stands alone, each in a "
                     "key of its own (X509-SVID section 6.1)"
                 )
-        roots = [root for key in keys for root in _root_of(key)]
+        roots = [root for key in keys if (root := root_of_jwk(key)) is not None]
         if keys and not roots:
             raise BadBundle(
                 f"none of the {len(keys)} keys for X.509 in the SPIFFE bundle holds a root that can be believed"
@@ -227,7 +228,7 @@ def _is_ca(cert: x509.Certificate) -> bool:
 
 
 def _jwk(root: x509.Certificate) -> dict[str, object]:
-    """The JWK of a root. Raises :class:`BadBundle` for one that :func:`_root_of` would pass over."""
+    """The JWK of a root. Raises :class:`BadBundle` for one that :func:`root_of_jwk` would pass over."""
     if not _is_ca(root):
         raise BadBundle(f"{subject_of(root)} is no CA certificate, so it cannot be a root")
     members = jwk_members(root.public_key())
@@ -237,22 +238,22 @@ def _jwk(root: x509.Certificate) -> dict[str, object]:
             "take that root out of the bundle, or have it made anew"
         )
     der = root.public_bytes(serialization.Encoding.DER)
-    return {"use": _X509_SVID, **members, "x5c": [base64.b64encode(der).decode()]}
+    return {"use": X509_SVID, **members, "x5c": [base64.b64encode(der).decode()]}
 
 
 def _is_for_x509(jwk: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(jwk, dict) and jwk.get("use") == _X509_SVID
+    return isinstance(jwk, dict) and jwk.get("use") == X509_SVID
 
 
-def _root_of(jwk: dict[str, object]) -> Iterator[x509.Certificate]:
-    """The root that a JWK holds; nothing where it holds none that can be believed."""
+def root_of_jwk(jwk: dict[str, object]) -> x509.Certificate | None:
+    """The root that a JWK holds, whose key its members describe; None where it holds none that can be believed."""
     chain = jwk.get("x5c")
     if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], str):
-        return
+        return None
     try:
         root = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         members = jwk_members(root.public_key())
     except HOSTILE_INPUT:
-        return
-    if members and _is_ca(root) and all(jwk.get(name) == value for name, value in members.items()):
-        yield root
+        return None
+    is_described = members and all(jwk.get(name) == value for name, value in members.items())
+    return root if is_described and _is_ca(root) else None

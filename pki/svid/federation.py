@@ -5,16 +5,20 @@ SPIFFE Federation, sections 4.2 and 5; SPIFFE Trust Domain and Bundle, section 4
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import evolve, frozen
+from cryptography import x509
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, discreet
+from pki.errors import Malformed, PkiError, Problem, discreet
+from pki.keys import key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import TrustBundle
+from pki.svid.federated_document import ForeignRoot
+from pki.svid.x509svid import subject_of
 
 #: Characters of a URL.
 LONGEST_URL = 2000
@@ -203,3 +207,48 @@ def _same_keys(one: TrustBundle, other: TrustBundle) -> bool:
     return set(one.roots) == set(other.roots) and set(one.jwt_authorities) == set(
         other.jwt_authorities
     )
+
+
+def root_keys(bundle: TrustBundle) -> frozenset[str]:
+    """By what :func:`apart` tells roots: the ids of their keys, whatever certificate each is in."""
+    return frozenset(key_id(root.public_key()) for root in bundle.roots)
+
+
+def apart(
+    published: TrustBundle, own: Collection[str], holders: Mapping[str, TrustDomain]
+) -> tuple[TrustBundle, tuple[Problem, ...]]:
+    """What is to be believed of ``published``, and which of its roots are not, since they are held for somebody else.
+
+    ``own`` are the keys of our own roots, ``holders`` those of the other trust domains. One that is ours has the whole
+    bundle refused, by :class:`ForeignRoot`: whoever has it is mistaken about whose bundle it is. One that is held for a
+    third domain only loses its place. That domain may be the one that is lied about: were all of its bundle refused
+    since another domain has been quicker to show its new root, then a root that it has removed would live on here.
+
+    What nobody can notice: roots that say nothing of whose they are, and are held for nobody else. The server that is
+    configured for a trust domain decides alone who speaks for it.
+    """
+    believed: list[x509.Certificate] = []
+    problems: list[Problem] = []
+    for root in published.roots:
+        key = key_id(root.public_key())
+        if key in own:
+            raise ForeignRoot(
+                f"the bundle of {published.trust_domain} has the root {subject_of(root)}, whose key is one of our own "
+                "trust domain's roots: the URL leads to our own bundle, or its server mixes them up"
+            )
+        holder = holders.get(key, published.trust_domain)
+        if holder == published.trust_domain:
+            believed.append(root)
+            continue
+        problems.append(
+            Problem(
+                Code.FOREIGN_ROOT,
+                f"the root {subject_of(root)} is held for {holder} already, and is not believed for "
+                f"{published.trust_domain} besides",
+                "ask both operators whose it is, and remove the one that has it wrongly; trust domains that do share a "
+                "root need one each",
+                "SPIFFE Trust Domain and Bundle section 6.2",
+                "bundle",
+            )
+        )
+    return evolve(published, roots=tuple(believed)), tuple(problems)
