@@ -209,13 +209,16 @@ class Handshake:
             self.problems = (objection,) if objection else ()
         self.verdict = None
         if not self.problems:
-            self.problems = (
-                Problem(
-                    _CODES.get(errno, Code.BAD_CERTIFICATE),
-                    f"OpenSSL refuses the certificate: {x509_store_ctx.error_text(errno)}",
-                    "look at it with pki-inspect verify",
-                ),
-            )
+            self.problems = (openssl_problem(errno),)
+
+
+def openssl_problem(errno: int) -> Problem:
+    """An objection of OpenSSL's, by its number ``X509_V_ERR_…``."""
+    return Problem(
+        _CODES.get(errno, Code.BAD_CERTIFICATE),
+        f"OpenSSL refuses the certificate: {x509_store_ctx.error_text(errno)}",
+        "look at it with pki-inspect verify",
+    )
 
 
 #: The attribute of a connection that has its handshake: its app data belongs to Twisted.
