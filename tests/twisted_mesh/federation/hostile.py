@@ -45,7 +45,9 @@ def redirect(location: str, status: int = 302) -> bytes:
 class _LocalNames:
     """Every name is this machine's: the test's reactor has no threads to ask on."""
 
-    def resolveHostName(self, receiver: Any, name: str, portNumber: int = 0, *_: Any, **__: Any) -> Any:
+    def resolveHostName(
+        self, receiver: Any, name: str, portNumber: int = 0, *_: Any, **__: Any
+    ) -> Any:
         receiver.resolutionBegan(self)
         receiver.addressResolved(IPv4Address("TCP", "127.0.0.1", portNumber))
         receiver.resolutionComplete()

@@ -302,7 +302,7 @@ def test_a_reset_and_nobody_there_are_told() -> None:
 
 def test_plain_http_is_told() -> None:
     with serving(ok(bundle().to_jwks()), None) as endpoint:
-        assert refused(endpoint.url(), timeout=1)[0] in ("not-tls", "interrupted", "unreachable")
+        assert refused(endpoint.url(), timeout=0.4)[0] in ("not-tls", "interrupted", "unreachable")
 
 
 def test_a_redirection_is_followed_to_whom_the_profile_believes(endpoint: Endpoint) -> None:
