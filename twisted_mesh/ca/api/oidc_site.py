@@ -1,41 +1,21 @@
 """``--oidc``: the JWT keys by OpenID Connect Discovery 1.0, and nothing else."""
 
-from collections.abc import Mapping
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
-from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IReactorTime
 
-from pki.codes import Code
-from pki.errors import PkiError
 from pki.jwt_svid.algorithms import SIGNING_ALGORITHMS, alg_of
-from twisted_mesh.ca.api.request import path_of
-from twisted_mesh.ca.api.resource import AnsweringResource
+from twisted_mesh.ca.api.document_site import DocumentSite
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.ca.jwt_keys import JwtKeys
-from twisted_mesh.http.json import BadRequest
-from twisted_mesh.http.request import SiteRequest
-from twisted_mesh.limits.rate_limit import Rate, TokenBuckets, address_key
+from twisted_mesh.limits.rate_limit import Rate
 
 CONFIGURATION = "/.well-known/openid-configuration"
 KEYS = "/keys"
 #: Shorter than a key is published before it signs: no cache misses one.
 _HEADERS = {"cache-control": "public, max-age=300", "x-content-type-options": "nosniff"}
-_METHODS = ("GET", "HEAD")
-
-
-class NotServed(BadRequest):
-    """There is nothing at this path."""
-
-    code = Code.NOT_FOUND
-
-
-class WrongMethod(BadRequest):
-    """What is there is read, and nothing else is done to it."""
-
-    code = Code.METHOD_NOT_ALLOWED
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -49,15 +29,14 @@ class Configuration(msgspec.Struct, frozen=True):
     claims_supported: list[str]
 
 
-class OidcSite(AnsweringResource):
+class OidcSite(DocumentSite):
     """Two documents, below the path of the issuer's URL. Both are public."""
 
     def __init__(self, keys: JwtKeys, issuer: str, rate: Rate, clock: IReactorTime) -> None:
-        super().__init__()
+        super().__init__(rate, clock)
         self.keys = keys
-        self._buckets = TokenBuckets(rate, clock.seconds)
         above = urlsplit(issuer).path
-        self._answers = {above + CONFIGURATION: self._configuration, above + KEYS: self._keys}
+        self._documents = {above + CONFIGURATION: self._configuration, above + KEYS: self._keys}
         algorithms = [alg_of(algorithm) for algorithm in SIGNING_ALGORITHMS]
         self._document = msgspec.json.encode(
             Configuration(
@@ -70,39 +49,17 @@ class OidcSite(AnsweringResource):
             )
         )
 
-    async def _reply(self, request: SiteRequest) -> Answer:
-        peer = request.channel.getPeer()
-        if not isinstance(peer, UNIXAddress):  # a web server in front bounds its own callers
-            self._buckets.charge(address_key(peer))
-        answering = self._answers.get(path_of(request))
-        if answering is None:
-            raise NotServed(HTTPStatus.NOT_FOUND, f"there is nothing here but {self._paths}")
-        method = request.method.decode("ascii", "replace")
-        if method not in _METHODS:
-            raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, "this is read by GET")
-        return Answer(answering(), headers=_HEADERS)
-
-    def _refused(
-        self, request: SiteRequest, status: HTTPStatus, error: PkiError
-    ) -> Mapping[str, str]:
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            return {"allow": ", ".join(_METHODS)}
-        return {}
-
     @property
-    def _paths(self) -> str:
-        return " and ".join(self._answers)
+    def documents(self) -> Mapping[str, Callable[[], Answer]]:
+        """See :class:`DocumentSite`."""
+        return self._documents
 
-    def _configuration(self) -> bytes:
-        return self._document
+    def _configuration(self) -> Answer:
+        return Answer(self._document, headers=_HEADERS)
 
-    def _keys(self) -> bytes:
+    def _keys(self) -> Answer:
         """Each with its one algorithm, which OpenID Connect's readers hold a token to."""
-        return msgspec.json.encode(
-            {
-                "keys": [
-                    key.authority.to_jwk("sig", alg=alg_of(key.algorithm))
-                    for key in self.keys.line.keys
-                ]
-            }
-        )
+        keys = [
+            key.authority.to_jwk("sig", alg=alg_of(key.algorithm)) for key in self.keys.line.keys
+        ]
+        return Answer(msgspec.json.encode({"keys": keys}), headers=_HEADERS)
