@@ -773,6 +773,11 @@ class Code(StrEnum):
         "valid certificates rest on the root that is to be retired, and on no other",
         "wait until they have ended or are renewed; `--force` goes on, and they are refused everywhere",
     )
+    ROOT_BREAKS_PIN = (
+        "root-breaks-pin",
+        "an endpoint has reported that it pins keys, and the next ones are not among them",
+        "add the pins that mesh-ctl ca root status announces there first; `--force` goes on, and it refuses its peers",
+    )
     ROOT_KEY_AWAY = (
         "root-key-away",
         "the key of a root that has to sign for this is not here",

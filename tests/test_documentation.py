@@ -43,6 +43,8 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("", "cert", "cert list", "cert show", "cert revoke", "cert export"),
             *("audit", "audit verify", "audit show", "audit export"),
             *("ca", "ca show", "ca detach-root", "doctor", "why"),
+            *("ca root", "ca root status", "ca root prepare", "ca root activate", "ca root retire"),
+            "ca root revert",
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),
             *("jwt", "jwt list", "jwt rotate", "jwt retire"),

@@ -38,6 +38,8 @@ class Action(StrEnum):
     READ_HEALTH = "read-health"
     DETACH_ROOT = "detach-root"
     SIGN_BACKUP = "sign-backup"
+    READ_ROOTS = "read-roots"
+    CHANGE_ROOTS = "change-roots"
     READ_ENTRIES = "read-entries"
     CHANGE_ENTRIES = "change-entries"
     READ_JWT_KEYS = "read-jwt-keys"

@@ -39,6 +39,7 @@ from twisted_mesh.api.messages import (
     TokenRows,
     TrustAnswer,
 )
+from twisted_mesh.api.root_messages import RootStatus, RootStepDone, RootStepRequest
 from twisted_mesh.http.address import CaAddress
 
 T = TypeVar("T")
@@ -185,6 +186,14 @@ class Administration:
     async def detach_root(self, sha256: str) -> Detached:
         """Have the root's key deleted, of which a copy with that SHA-256 is held elsewhere."""
         return await self._post("/api/v1/ca/detach-root", DetachRequest(sha256), Detached)
+
+    async def root(self) -> RootStatus:
+        """How the rotation of the root stands."""
+        return await self._get("/api/v1/ca/root", {}, RootStatus)
+
+    async def step_root(self, step: str, how: RootStepRequest) -> RootStepDone:
+        """``prepare``, ``activate``, ``retire`` or ``revert``."""
+        return await self._post(f"/api/v1/ca/root/{step}", how, RootStepDone)
 
     async def sign_backup(self, sha256: str) -> BackupSignature:
         """Have the CA sign a backup of itself, by the digest of the archive's manifest."""

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem
+from pki.issuing.root_conditions import Wait
 from pki.keys import verify
 from pki.svid.x509svid import validity_of
 from pki.validity import rfc3339, spoken_duration
@@ -31,6 +32,7 @@ _CODES = {
     "store": Code.UNHEALTHY_STORE,
     "clock": Code.UNHEALTHY_CLOCK,
     "issuer": Code.UNHEALTHY_ISSUER,
+    "root": Code.ROOT_ENDS,
     "intents": Code.UNHEALTHY_INTENTS,
     "audit": Code.UNHEALTHY_AUDIT,
     "crls": Code.UNHEALTHY_CRLS,
@@ -103,6 +105,8 @@ class Health:
     seconds: Callable[[], float] = time.monotonic
     behind: Callable[[], Problem | None] = lambda: None
     """Whether the clock is behind what earlier lives have recorded."""
+    rooted: Callable[[], Wait | None] = lambda: None
+    """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, when first looked at."""
@@ -118,6 +122,7 @@ class Health:
             ("store", self._store),
             ("clock", self._clock),
             ("issuer", self._issuer),
+            ("root", self._root),
             ("intents", self._intents),
             ("audit", self._audit),
             ("crls", self._crls),
@@ -209,6 +214,14 @@ class Health:
         if waiting is not None:
             return Check("issuer", Standing.WARN, f"{left}; {waiting.detail}", waiting.remedy)
         return Check("issuer", Standing.OK, left)
+
+    async def _root(self) -> Check:
+        found = self.rooted()
+        if found is not None:
+            standing = Standing.FAIL if found.is_blocking else Standing.WARN
+            return Check("root", standing, found.problem.detail, found.problem.remedy)
+        left = self.authorities.current.root.not_valid_after_utc - self.now()
+        return Check("root", Standing.OK, f"the root is good for {spoken_duration(left)} more")
 
     async def _intents(self) -> Check:
         count = len(await self.store.open_intents(_MANY_INTENTS + 1))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import Counter, Histogram
 
 from pki.codes import Code
+from pki.issuing.root_line import Phase
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.parts import CaParts
@@ -48,6 +49,12 @@ REQUEST_CODES = (
     Code.NO_COPY,
     Code.NO_ROOT_KEY,
     Code.SUCCESSION_WAITS,
+    Code.ROOT_OUT_OF_TURN,
+    Code.ROOT_UNACKNOWLEDGED,
+    Code.ROOT_TOO_SOON,
+    Code.ROOT_IN_USE,
+    Code.ROOT_BREAKS_PIN,
+    Code.ROOT_KEY_AWAY,
     Code.LINT,
     Code.PROOF_FAILED,
     Code.STATE,
@@ -110,12 +117,18 @@ def _of_crls(tell: Callable[[PublishedCrl], float]) -> Callable[[CaParts], Mappi
 def ends(of: Authorities) -> Mapping[str, float]:
     """When each of the CA's own certificates ends, as a POSIX time."""
     certificates = {"root": of.root, "issuing": of.issuing.certificate}
+    if (other := of.root_line.other) is not None:
+        certificates["other-root"] = other
     if of.prepared is not None:
         certificates["prepared"] = of.prepared.certificate
     return {
         name: certificate.not_valid_after_utc.timestamp()
         for name, certificate in certificates.items()
     }
+
+
+def _phases(ca: CaParts) -> Mapping[str, float]:
+    return {str(phase): float(ca.authorities.root_line.phase is phase) for phase in Phase}
 
 
 def _standings(ca: CaParts) -> Mapping[str, float]:
@@ -171,9 +184,15 @@ READINGS: tuple[Reading[CaParts], ...] = (
     ),
     Reading(
         "mesh_ca_issuer_expiry_timestamp_seconds",
-        "When the CA's own certificates end; the prepared one's is there while there is one.",
+        "When the CA's own certificates end; those of a prepared one and of another root are there while there is one.",
         lambda ca: ends(ca.authorities),
         "issuer",
+    ),
+    Reading(
+        "mesh_ca_root_phase",
+        "1 for where the rotation of the root is: settled, prepared, activated or switched.",
+        _phases,
+        "phase",
     ),
     Reading(
         "mesh_ca_succession_waits",

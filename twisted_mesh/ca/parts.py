@@ -24,6 +24,7 @@ from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.interfaces import IRevocationListener
@@ -81,6 +82,8 @@ class CaParts:
     """Replaces issuing CAs, and takes the root's key away; None where no keys are kept in files."""
     jwt: JwtIssuer | None = None
     """Signs JWT-SVIDs; None where no keys are kept in files."""
+    root_rotator: RootRotator | None = None
+    """Rotates the root; None where no keys are kept in files."""
     url: CaUrl = field(factory=CaUrl)
 
     @classmethod
@@ -93,6 +96,7 @@ class CaParts:
         *,
         rotator: Rotator | None = None,
         jwt: JwtIssuer | None = None,
+        root_rotator: RootRotator | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
@@ -148,6 +152,7 @@ class CaParts:
                 memories,
                 seconds,
                 behind=issuance.record_clock.problem,
+                rooted=root_rotator.standing if root_rotator is not None else lambda: None,
             ),
             reports=ConnectionReports(seconds, connections),
             acknowledgements=Acknowledgements(now),
@@ -156,6 +161,7 @@ class CaParts:
             agents_notifier=agents_notifier,
             rotator=rotator,
             jwt=jwt,
+            root_rotator=root_rotator,
         )
 
     @property

@@ -35,6 +35,8 @@ from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.rotation.root_rotator import RootRotator
+from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.limits.connection_limit import Capacity
@@ -211,7 +213,17 @@ class CaService(MeshService):
             wall_clock,
             farewell=publisher.sign_root,
         )
-        self.rotator = Rotator(rotation_steps, reactor)
+        root_steps = RootSteps(rotation_steps, options["root-key"])
+        self.rotator = Rotator(rotation_steps, reactor, root_steps=root_steps)
+        self.root_rotator = RootRotator(
+            root_steps,
+            current,
+            store,
+            wall_clock,
+            reactor,
+            self.rotator.lock,
+            options["root-rotation"],
+        )
         self.jwt_keys = JwtKeys(
             current,
             JwtFiles(
@@ -235,6 +247,7 @@ class CaService(MeshService):
             publisher,
             [trust_store, self.endpoint],
             rotator=self.rotator,
+            root_rotator=self.root_rotator,
             jwt=JwtIssuer(
                 self.jwt_keys,
                 own.issuance,
@@ -325,6 +338,7 @@ class CaService(MeshService):
         await self.jwt_keys.attend()
         parts.publisher.start(self.reactor)
         self.addService(self.rotator)
+        self.addService(self.root_rotator)
         self.addService(self.jwt_keys)
         for service in self.endpoint.services:
             self.addService(service)

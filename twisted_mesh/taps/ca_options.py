@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pki.errors import Malformed, discreet
 from pki.issuing.profile import ISSUING
+from pki.issuing.root_conditions import RootMode
 from pki.issuing.rotation import LEAST_LIVES
 from pki.jwt_svid import rotation
 from pki.jwt_svid.algorithms import SIGNING_ALGORITHMS
@@ -54,6 +55,12 @@ class Options(ServiceOptions):
         ["max-cert-duration", None, "24h", "how long they live at most"],
         ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
         ["issuing-key", None, "ec-p256", "the issuing CA's key"],
+        [
+            "root-rotation",
+            None,
+            RootMode.REMIND,
+            "remind in time that the root ends, or auto: also replace it, step by step (default remind)",
+        ],
         [
             "issuing-duration",
             None,
@@ -186,6 +193,9 @@ class Options(ServiceOptions):
         self["max-connections"] = max_connections(self["max-connections"])
         for name in ("root-key", "issuing-key"):
             self[name] = key_algorithm(self[name], name)
+        if self["root-rotation"] not in tuple(RootMode):
+            raise Malformed("--root-rotation is remind or auto")
+        self["root-rotation"] = RootMode(self["root-rotation"])
         self["jwt-key"] = key_algorithm(self["jwt-key"], "jwt-key", SIGNING_ALGORITHMS)
         default, most = (
             parse_duration(self[name]) for name in ("cert-duration", "max-cert-duration")

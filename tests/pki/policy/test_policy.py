@@ -81,6 +81,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READ_HEALTH: "none",
     Action.DETACH_ROOT: "none",
     Action.SIGN_BACKUP: "none",
+    Action.READ_ROOTS: "none",
+    Action.CHANGE_ROOTS: "none",
     Action.READ_ENTRIES: "none",
     Action.CHANGE_ENTRIES: "none",
     Action.READ_TOKENS: "none",

@@ -1,18 +1,18 @@
 """A CA in this process: the real store in memory, answered at once, and a signer that the test can break."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pki.audit.log import LogKey
+from pki.audit.log import Act, LogKey
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
 from pki.jwt_svid.rotation import Line, Rules
@@ -39,9 +39,14 @@ from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.rotation.root_rotator import RootRotator
+from twisted_mesh.ca.rotation.root_steps import RootSteps
+from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Allowance, Quota
+from twisted_mesh.state.directory import StateDirectory
+from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.stores.records import StoreError
 
@@ -171,6 +176,8 @@ class CaRig:
     log: AuditLog = field(init=False)
     jwt_keys: JwtKeys = field(init=False)
     """None is made before it is asked for."""
+    root_rotator: RootRotator = field(init=False)
+    """It can keep nothing."""
     ca: CaParts = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -214,11 +221,31 @@ class CaRig:
             Clock(),
             at_once,
         )
+        nowhere = StateDirectory(Path("/nowhere"))
+        rotation_steps = RotationSteps(
+            own.issuance.authorities,
+            nowhere,
+            KeyFiles(nowhere.private),
+            self.record,
+            KeyAlgorithm.EC_P256,
+            365 * DAY,
+            self.now,
+            at_once,
+        )
+        self.root_rotator = RootRotator(
+            RootSteps(rotation_steps, KeyAlgorithm.EC_P256),
+            own.issuance.authorities,
+            self.store,
+            self.now,
+            Clock(),
+            DeferredLock(),
+        )
         self.ca = CaParts.assemble(
             own,
             responder,
             publisher,
             [self.endpoint],
+            root_rotator=self.root_rotator,
             jwt=JwtIssuer(
                 self.jwt_keys,
                 own.issuance,
@@ -228,6 +255,9 @@ class CaRig:
             ),
             seconds=lambda: self.seconds,
         )
+
+    async def record(self, act: str, target: str, facts: Mapping[str, str]) -> None:
+        await self.log.record(Act(act), target, facts)
 
     def now(self) -> datetime:
         return self.time

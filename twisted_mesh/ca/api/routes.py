@@ -11,7 +11,13 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.policy.policy import Action
-from twisted_mesh.api import agent_messages, jwt_messages, log_messages, messages
+from twisted_mesh.api import (
+    agent_messages,
+    jwt_messages,
+    log_messages,
+    messages,
+    root_messages,
+)
 from twisted_mesh.ca.api import (
     agents,
     audit,
@@ -22,6 +28,7 @@ from twisted_mesh.ca.api import (
     issuing,
     jwt,
     published,
+    roots,
     trust,
 )
 from twisted_mesh.ca.api.admission import ProvingBody
@@ -172,6 +179,16 @@ ROUTES: dict[tuple[str, str], Route] = {
         messages.BackupSignature,
         body=messages.BackupRequest,
     ),
+    ("GET", "/api/v1/ca/root"): Route(Action.READ_ROOTS, roots.status, root_messages.RootStatus),
+    **{
+        ("POST", f"/api/v1/ca/root/{step}"): Route(
+            Action.CHANGE_ROOTS,
+            handler,
+            root_messages.RootStepDone,
+            body=root_messages.RootStepRequest,
+        )
+        for step, handler in roots.STEPS.items()
+    },
     ("GET", "/api/v1/entries"): Route(
         Action.READ_ENTRIES, entries.list_entries, messages.Registrations
     ),

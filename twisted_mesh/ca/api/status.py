@@ -4,13 +4,15 @@ from http import HTTPStatus
 
 from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.lint import LintFailed
+from pki.issuing.root_line import OutOfTurn
 from pki.issuing.rotation import ProofFailed
 from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
 from twisted_mesh.ca.agents import AgentBanned
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
-from twisted_mesh.ca.rotation.steps import CannotDetach
+from twisted_mesh.ca.rotation.root_rotator import RootWaits
+from twisted_mesh.ca.rotation.steps import CannotDetach, RootKeyAway
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.limits.quota import QuotaUsedUp
 from twisted_mesh.limits.rate_limit import Busy, RateLimited
@@ -36,6 +38,9 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),
     (CannotDetach, HTTPStatus.CONFLICT),
+    (OutOfTurn, HTTPStatus.CONFLICT),
+    (RootWaits, HTTPStatus.CONFLICT),
+    (RootKeyAway, HTTPStatus.CONFLICT),
     (EntryInFile, HTTPStatus.CONFLICT),
     (EntryOfAgent, HTTPStatus.CONFLICT),
     (AgentBanned, HTTPStatus.CONFLICT),

@@ -102,6 +102,10 @@ class IssuingCrl:
         """The issuer's subject."""
         return self.issuer.name
 
+    def follow(self, issuer: Authority) -> None:
+        """The same key, by another certificate it may be: chains may lead to another root by now."""
+        self.issuer = issuer
+
     def recall(self, served: datetime | None) -> None:
         """What the record says: when the last CRL was made that was served."""
         self._on_record = served

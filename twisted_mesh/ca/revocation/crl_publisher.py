@@ -243,7 +243,7 @@ class CrlPublisher:
             del self._lists[gone]
         for issuer, authority in there.items():
             if issuer in self._lists:
-                self._lists[issuer].issuer = authority  # by another certificate, it may be
+                self._lists[issuer].follow(authority)
                 continue
             life = list_life(self.authorities.lifetimes.default)
             self._lists[issuer] = IssuingCrl(

@@ -84,7 +84,7 @@ class RootSteps:
         await steps.keep_line(line.prepared(made, steps.now(), announced), keys)
         self._made = None
         self._done("prepared")
-        self._tell("The next root is published beside the present one", made, "root-prepared")
+        self._tell("The next root is published beside the present one", made, event="root-prepared")
 
     async def activate(self, by: str = OURSELVES, reason: str = "") -> None:
         """Have an issuing CA issue that both roots certify. Where the old one has ended, the new one alone.
@@ -108,7 +108,7 @@ class RootSteps:
             activated = activated.switched(steps.now())
         await steps.keep_line(activated)
         self._done("activated")
-        self._tell("Both roots certify what issues from now on", new, "root-activated")
+        self._tell("Both roots certify what issues from now on", new, event="root-activated")
         await self.settle()
 
     async def switch(self, by: str = OURSELVES, reason: str = "") -> None:
@@ -123,7 +123,7 @@ class RootSteps:
         await self._record("switched", new, by, reason)
         await steps.keep_line(self.line.switched(steps.now()))
         self._done("switched")
-        self._tell("Chains lead to the new root from now on", new, "root-switched")
+        self._tell("Chains lead to the new root from now on", new, event="root-switched")
 
     async def retire(
         self,
@@ -151,7 +151,9 @@ class RootSteps:
         await steps.keep_line(self.line.retired(steps.now(), how))
         self._done(str(how))
         self._tell(
-            "The old root is believed no more, and its key is deleted here", old, "root-retired"
+            "The old root is believed no more, and its key is deleted here",
+            old,
+            event="root-retired",
         )
 
     async def revert(self, by: str = OURSELVES, reason: str = "") -> None:
@@ -170,7 +172,7 @@ class RootSteps:
         await self._record("reverted", new, by, reason, was=str(line.phase))
         await steps.keep_line(self.line.reverted(steps.now()))
         self._done("reverted")
-        self._tell("A step of the root's rotation is taken back", new, "root-reverted")
+        self._tell("A step of the root's rotation is taken back", new, event="root-reverted")
         await self.settle()
 
     # What needs no question.
@@ -290,7 +292,7 @@ class RootSteps:
     def _done(self, step: str) -> None:
         self.rotation_steps.done(f"root-{step}")
 
-    def _tell(self, title: str, root: x509.Certificate, event: str) -> None:
+    def _tell(self, title: str, root: x509.Certificate, *, event: str) -> None:
         facts: dict[str, Any] = {
             "subject": subject_of(root),
             "fingerprint": fingerprint_of(root),

@@ -57,7 +57,8 @@ class Rotator(Service):
     _seen_ended: dict[int, float] = field(factory=dict, init=False)
     """When a generation was first seen as ended."""
     _working: "Deferred[None] | None" = field(default=None, init=False)
-    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+    lock: DeferredLock = field(factory=DeferredLock, init=False)
+    """Held while anything is done to issuing CAs or roots."""
     _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -116,7 +117,7 @@ class Rotator(Service):
 
     async def attend(self) -> None:
         """Do all that is due now. What fails is told, and tried again later; one part does not keep up another."""
-        await self._lock.acquire()
+        await self.lock.acquire()
         try:
             parts = (
                 self.rotation_steps.attach_root,
@@ -126,7 +127,7 @@ class Rotator(Service):
             )
             failures = [failure for part in parts if (failure := await _failure_of(part))]
         finally:
-            self._lock.release()
+            self.lock.release()
         if failures:
             self._put_off(failures[0])
         else:
@@ -135,11 +136,11 @@ class Rotator(Service):
     async def detach_root(self, principal: Principal, sha256: str) -> Detached:
         """:meth:`RotationSteps.detach_root`, when nothing else is being done. Raises refusals besides."""
         policy.permit(principal, Action.DETACH_ROOT)
-        await self._lock.acquire()
+        await self.lock.acquire()
         try:
             return await self.rotation_steps.detach_root(sha256, principal.evidence)
         finally:
-            self._lock.release()
+            self.lock.release()
 
     # The loop.
 

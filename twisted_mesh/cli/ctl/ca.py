@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from twisted_mesh.cli.ctl import ca_root
 from twisted_mesh.cli.ctl.options import (
     Reach,
     format_option,
@@ -15,13 +16,17 @@ from twisted_mesh.cli.ctl.options import (
 
 @click.group()
 def command() -> None:
-    """Show the CA's certificates; take the root's key away.
+    """Show the CA's certificates; rotate the root; take a root's key away.
 
     \b
     Examples:
       mesh-ctl ca show
+      mesh-ctl ca root status
       mesh-ctl ca detach-root /media/safe/
     """
+
+
+command.add_command(ca_root.command)
 
 
 @command.command()

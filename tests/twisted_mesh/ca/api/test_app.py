@@ -37,6 +37,7 @@ from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.api.roots import STEPS
 from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.api.status import status_of
 from twisted_mesh.ca.api.throttle import Throttle
@@ -159,6 +160,11 @@ WHO_MAY = {
     ("GET", "/api/v1/health"): (401, 403, 200),
     ("POST", "/api/v1/ca/detach-root"): (401, 403, 409),
     ("POST", "/api/v1/ca/sign-backup"): (401, 403, 200),
+    ("GET", "/api/v1/ca/root"): (401, 403, 200),
+    ("POST", "/api/v1/ca/root/prepare"): (401, 403, 503),
+    ("POST", "/api/v1/ca/root/activate"): (401, 403, 409),
+    ("POST", "/api/v1/ca/root/retire"): (401, 403, 409),
+    ("POST", "/api/v1/ca/root/revert"): (401, 403, 409),
     ("GET", "/api/v1/entries"): (401, 403, 200),
     ("POST", "/api/v1/entries"): (401, 403, 201),
     ("GET", "/api/v1/entries/*"): (401, 403, 200),
@@ -194,6 +200,7 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
         "/api/v1/ca/detach-root": {"sha256": "0" * 64},
         "/api/v1/ca/sign-backup": {"sha256": "0" * 64},
+        **{f"/api/v1/ca/root/{step}": {} for step in STEPS},
         "/api/v1/connections": {"instance": "a", "connections": {}},
         "/api/v1/entries": {"selectors": ["unix:uid:7"], "spiffe_id": str(BACKEND)},
         "/api/v1/tokens": {"spiffe_id": str(BACKEND)},
@@ -765,6 +772,7 @@ STATUSES = {
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy"),
+        *("OutOfTurn", "RootWaits", "RootKeyAway"),
         *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
     },
     422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from attrs import define, evolve, field
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from pki.policy.policy import Principal, workload
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import BACKEND, key, mesh
+from tests.authorities import BACKEND, NOW, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk
 from twisted_mesh.attest.evidence import Evidence
@@ -137,7 +137,8 @@ def test_a_bundle_that_changes_is_told(api: Api) -> None:
     ca.current.adopt(ca.authorities)
     api.clock.advance(1)
     assert talk.answers == []
-    ca.current.adopt(evolve(ca.authorities, root=mesh(root_key=key(7)).root.certificate))
+    other = mesh(root_key=key(7)).root.certificate
+    ca.current.adopt(ca.authorities.along(ca.authorities.root_line.prepared(other, NOW)))
     api.clock.advance(0)
     assert only(talk).json["bundles"] == {"mesh.local": ca.bundle().to_jwks_object()}
 

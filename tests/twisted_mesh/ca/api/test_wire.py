@@ -32,11 +32,13 @@ from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import NewRegistration, NewToken
+from twisted_mesh.api.root_messages import RootStepRequest
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.api.roots import STEPS as ROOT_STEPS
 from twisted_mesh.ca.api.routes import ROUTES, Route
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.server import BoundedSite
@@ -180,6 +182,9 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("inclusion", "GET", "/api/v1/audit/proof", rest=f"?position=0&size={size}")
     api.ask("consistency", "GET", "/api/v1/audit/proof", rest=f"?from=1&to={size}")
     api.ask("of a CA without a root key", "POST", "/api/v1/ca/detach-root", {"sha256": "0" * 64})
+    api.ask("of a root alone", "GET", "/api/v1/ca/root")
+    for step, body in (("prepare", {"dry_run": True}), *((s, {}) for s in ROOT_STEPS)):
+        api.ask(f"{step} {body}", "POST", f"/api/v1/ca/root/{step}", body)
     api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})
     api.ask("no digest", "POST", "/api/v1/ca/sign-backup", {"sha256": "x"})
     _entries_and_tokens(api)
@@ -323,6 +328,9 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.revoke("2a", Reason.KEY_COMPROMISE),
         administration.revoke_all(["2a", "2b"], Reason.UNSPECIFIED),
         administration.detach_root("0" * 64),
+        administration.root(),
+        administration.step_root("prepare", RootStepRequest()),
+        administration.step_root("retire", RootStepRequest(True, True, "why")),
         administration.register(NewRegistration(selectors=["unix:uid:7"], spiffe_id=str(BACKEND))),
         administration.register(
             NewRegistration(
