@@ -1,7 +1,7 @@
 """The CA's own certificates and keys, who of them issues at this moment, and what is published of them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -245,6 +245,7 @@ class CurrentAuthorities:
     _jwt: JwtPublished = field(factory=JwtPublished, init=False)
     _bundle: TrustBundle = field(init=False)
     _told: Published = field(factory=Published, init=False)
+    _watchers: list[Callable[[Published], None]] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._issue_by(self.current)
@@ -253,8 +254,16 @@ class CurrentAuthorities:
         """From now on ``authorities.issuing`` issues."""
         before = self._told
         self._issue_by(authorities)
-        if self.notifier is not None and self._told is not before:
+        if self._told is before:
+            return
+        if self.notifier is not None:
             self.notifier.announce()
+        for changed in tuple(self._watchers):
+            changed(self._told)
+
+    def watch(self, changed: Callable[[Published], None]) -> None:
+        """Have ``changed`` called at once with whatever is published anew."""
+        self._watchers.append(changed)
 
     def publish_at(self, base: str) -> None:
         """From now on certificates say that what is published of their issuer is found below ``base``."""

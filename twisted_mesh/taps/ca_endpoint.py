@@ -8,14 +8,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pki.errors import ANY_ERROR
 from pki.spiffe import SpiffePattern
 from pki.svid.revocation_set import Revocation
-from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.authorities import CurrentAuthorities, Published
 from twisted_mesh.ca.issuance import OwnCertificates
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.own_source import OwnSource
-from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import Now
@@ -80,6 +81,20 @@ class CaEndpoint:
             preparations=[stapler.prepare],
             announce=False,
         )
+
+        def follow(published: Published) -> None:
+            if manager.svid is None:
+                return  # who has no certificate yet gets one by what is published then
+            try:
+                manager.follow(TrustUpdate(bundles=published.bundles, issuers=published.issuers))
+            except ANY_ERROR:
+                log.failure(
+                    "the CA's own port does not follow what the CA publishes",
+                    event="own-path-broke",
+                )
+                manager.renew_now()
+
+        own.issuance.authorities.watch(follow)
         return cls(trust_store, feed, manager, stapler, contexts)
 
     @property
