@@ -23,18 +23,21 @@ from pki.errors import PkiError, discreet
 from pki.validity import parse_rfc3339
 from twisted_mesh.state.directory import StateError, writing_whole
 
-FORMAT = 3
-#: In those of the first format there is no CRL, and in those of the second no signature.
-_READABLE = (1, 2, 3)
+FORMAT = 4
+#: In those of the first format there is no CRL, in those of the second no signature, in those of the third one root only.
+_READABLE = (1, 2, 3, 4)
 _SIGNED_FROM = 3
 DATABASE = "ca/mesh.db"
 ROOT = "ca/root.crt"
 ISSUING = "ca/issuing.crt"
-ROOT_CRL = "ca/root.crl"
+ROOTS = "ca/roots.json"
+#: Of each root.
+ROOT_CRL = re.compile(r"ca/root(?:-[1-9][0-9]{0,8})?\.crl", re.ASCII)
+ROOT_KEY = re.compile(r"ca/private/(root(?:-[1-9][0-9]{0,8})?)\.key", re.ASCII)
 _MANIFEST = "manifest.json"
 _SIGNATURE = "manifest.sig"
 NAME = re.compile(
-    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root\.crl|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
+    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root(?:-[1-9][0-9]{0,8})?\.crl|roots\.json|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
     re.ASCII,
 )
 #: People are shown these: nothing else than what we write is in them.

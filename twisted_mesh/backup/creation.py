@@ -87,7 +87,8 @@ def _workshop(path: Path) -> "tempfile.TemporaryDirectory[str]":
 
 def _read(state: StateDirectory) -> dict[str, bytes]:
     files = {}
-    for directory, ending in ((state.ca, "crt"), (state.ca, "crl"), (state.private, "key")):
+    kinds = ((state.ca, "crt"), (state.ca, "crl"), (state.ca, "json"), (state.private, "key"))
+    for directory, ending in kinds:
         for path in sorted(directory.glob(f"*.{ending}")):
             name = str(path.relative_to(state.root))
             if NAME.fullmatch(name):  # what has other names is not the CA's

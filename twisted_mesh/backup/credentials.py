@@ -1,20 +1,26 @@
 """A CA's certificates and keys, as files that fit each other or not."""
 
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from cryptography import x509
 
 from pki.audit.log import LogKey
 from pki.codes import Code
-from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError, Problem, Refused
+from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
+from pki.issuing.root_line import RootLine
 from pki.keys import MemoryKey, key_id, spki_der
 from pki.keys.pkcs8 import is_encrypted
 from pki.svid.x509svid import load_certificates
+from twisted_mesh.backup.archive import ROOT_KEY, ROOTS
+from twisted_mesh.ca.issuing_files import WrongState
+from twisted_mesh.ca.root_files import read_line
 
 _ROOT = "ca/root.crt"
 _ACTIVE = "ca/issuing.crt"
 _LOG_KEY = "audit.key"
+_OF_ROOT = re.compile(r"ca/root(?:-[1-9][0-9]{0,8})?\.crt", re.ASCII)
 
 
 class DoNotFit(Refused):
@@ -44,9 +50,19 @@ def issuers_of(files: Mapping[str, bytes]) -> dict[str, x509.Certificate]:
     found = [
         _certificate(name, data)
         for name, data in files.items()
-        if name.endswith(".crt") and name != _ROOT
+        if name.endswith(".crt") and not _OF_ROOT.fullmatch(name)
     ]
     return {key_id(certificate.public_key()): certificate for certificate in found}
+
+
+def line_of(files: Mapping[str, bytes]) -> RootLine:
+    """The roots. Raises :class:`pki.errors.Malformed` and :class:`DoNotFit`."""
+    if ROOTS not in files:
+        return RootLine(root_of(files))
+    try:
+        return read_line(files[ROOTS], Path(ROOTS), issuers_of(files).values())
+    except WrongState as error:
+        raise DoNotFit([_problem(ROOTS, f"cannot be used: {error}")]) from None
 
 
 def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:
@@ -70,44 +86,62 @@ def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:
                 held |= _public(name, data)
             except PkiError as error:
                 yield _problem(name, f"cannot be read: {error}")
-    root = certificates.get(_ROOT)
-    if root is not None:
-        yield from _misfits(certificates, root, held, sealed=sealed)
-        yield from _wrong_root_key(files, certificates, root)
+    if _ROOT not in certificates or len(certificates) < sum(n.endswith(".crt") for n in files):
+        return  # told already
+    try:
+        line = line_of(files)
+    except DoNotFit as error:
+        yield from error.problems
+        return
+    yield from _misfits(certificates, line, held, sealed=sealed)
+    for name in files:
+        if ROOT_KEY.fullmatch(name):
+            yield from _wrong_root_key(files, certificates, line, name)
 
 
 def _misfits(
     certificates: Mapping[str, x509.Certificate],
-    root: x509.Certificate,
+    line: RootLine,
     held: set[bytes],
     *,
     sealed: bool,
 ) -> Iterator[Problem]:
     for name, certificate in certificates.items():
         if name == _ROOT:
+            if certificate != line.served:
+                yield _problem(name, f"is not the root that {ROOTS} names")
             continue
-        try:
-            certificate.verify_directly_issued_by(root)
-        except ANY_ERROR:
+        if _OF_ROOT.fullmatch(name):
+            if certificate not in line.roots:
+                yield _problem(name, f"is none of the roots that {ROOTS} names")
+            continue
+        if line.root_of(certificate) is None:
             yield _problem(name, "was not issued by root.crt")
         if name == _ACTIVE and not sealed and spki_der(certificate.public_key()) not in held:
             yield _problem(name, "has no key beside it")
 
 
 def _wrong_root_key(
-    files: Mapping[str, bytes], certificates: Mapping[str, x509.Certificate], root: x509.Certificate
+    files: Mapping[str, bytes],
+    certificates: Mapping[str, x509.Certificate],
+    line: RootLine,
+    name: str,
 ) -> Iterator[Problem]:
-    data = files.get("ca/private/root.key")
-    if data is None or is_encrypted(data):
+    data, stem = files[name], PurePosixPath(name).stem
+    if is_encrypted(data):
         return
     try:
-        held = _public("root.key", data)
-        if held != {spki_der(root.public_key())}:
+        held = _public(name, data)
+        root = certificates.get(f"ca/{stem}.crt")
+        number = int(stem.removeprefix("root-")) if stem != "root" else 0
+        if root is None and number >= line.next_generation:
+            return  # drawn, and of no root yet
+        if root is None or held != {spki_der(root.public_key())}:
             owner = next(
                 (n for n, c in certificates.items() if held == {spki_der(c.public_key())}), None
             )
             what = f" but of {PurePosixPath(owner).name}" if owner else ""
-            yield _problem("ca/private/root.key", f"is not the key of root.crt{what}")
+            yield _problem(name, f"is not the key of {stem}.crt{what}")
     except PkiError:
         pass  # told already
 

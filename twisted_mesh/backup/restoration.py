@@ -17,15 +17,26 @@ import msgspec
 from attrs import define, field, frozen
 
 from pki.audit.log import Checkpoint, LogKey
+from pki.errors import PkiError
+from pki.issuing.root_line import RootLine, fingerprint_of
 from pki.keys.pkcs8 import is_encrypted
 from pki.serial import serial_hex
 from pki.svid.pin import Fingerprint
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.backup import credentials, record, vouching
-from twisted_mesh.backup.archive import DATABASE, NAME, ROOT, ROOT_CRL, Archive, Manifest
+from twisted_mesh.backup.archive import (
+    DATABASE,
+    NAME,
+    ROOT,
+    ROOT_CRL,
+    ROOT_KEY,
+    Archive,
+    Manifest,
+)
 from twisted_mesh.backup.provenance import NotProven, Provenance, demand_known_root, judge
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.backup.vouching import Vouched
+from twisted_mesh.ca.issuing_files import read_certificate
 from twisted_mesh.state.directory import (
     StateDirectory,
     StateError,
@@ -40,9 +51,6 @@ _NEW = "new"
 _PRESENT = "present.db"
 _PLAN = "plan.json"
 _LEFTOVERS = ("ca/mesh.db-wal", "ca/mesh.db-shm")
-#: Stay although a backup has none: the root's key may be detached when one is made, and back later; and
-#: the root's CRL that is here is never older than one that was saved.
-_KEPT = ("ca/private/root.key", ROOT_CRL)
 
 
 class _Plan(msgspec.Struct, forbid_unknown_fields=True):
@@ -212,17 +220,36 @@ class Restoration:
             restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
         record.close(backup)
         place = [member.name for member in self.manifest.members]
-        if ROOT_CRL in place and (self.state.root / ROOT_CRL).exists():
-            place.remove(ROOT_CRL)
+        # A root's CRL that is here is never older than one that was saved.
+        kept = [
+            name for name in place if ROOT_CRL.fullmatch(name) and (self.state.root / name).exists()
+        ]
+        place = [name for name in place if name not in kept]
         plan = _Plan(
             backup=self.manifest.sha256,
             aside=f"replaced-{self.now:%Y%m%dT%H%M%SZ}",
             place=place,
-            remove=[name for name in self._present() if name not in (*place, *_KEPT)],
+            remove=[
+                name for name in self._present() if name not in place and not self._stays(name)
+            ],
             restored=restored,
         )
         write_whole(self._workshop / _PLAN, msgspec.json.encode(plan), 0o600)
         self._carry_out(plan)
+
+    def _stays(self, name: str) -> bool:
+        """Whether a file that the backup lacks stays: of a root that is in it.
+
+        The root's key may be detached when a backup is made, and back later, and its CRL be made after it.
+        """
+        if ROOT_CRL.fullmatch(name):
+            return True
+        match = ROOT_KEY.fullmatch(name)
+        if match is None:
+            return False
+        certificate = f"ca/{match[1]}.crt"
+        present, saved = self.state.root / certificate, self._workshop / _NEW / certificate
+        return present.exists() and saved.exists() and present.read_bytes() == saved.read_bytes()
 
     def abandon(self) -> None:
         """Leave no trace, unless it is decided."""
@@ -234,7 +261,8 @@ class Restoration:
 
     def _proven(self, files: Mapping[str, bytes]) -> Provenance:
         root = self.state.root_certificate
-        own = read_file(root, "the root") if root.exists() else None
+        # That it is one of those that are believed here was looked at.
+        own = files[ROOT] if root.exists() else None
         demand_known_root(self.manifest, files[ROOT], self.fingerprint, own)
         is_known = self.fingerprint is not None or own is not None
         return judge(
@@ -262,13 +290,37 @@ class Restoration:
         return found
 
     def _demand_same_ca(self, new: Path) -> None:
+        """Also where another root is served by now, as long as both are believed here."""
         root = self.state.root_certificate
         if not root.exists():
             return
-        if read_file(root, "the root") != (new / ROOT).read_bytes():
+        line, saved = (
+            self._own_line(),
+            fingerprint_of(credentials.root_of({ROOT: (new / ROOT).read_bytes()})),
+        )
+        for former in line.former:
+            if former.fingerprint == saved:
+                raise StateError(
+                    f"the backup is from before its root was {former.how} here, at {rfc3339(former.at)}, and would "
+                    "bring that back: use a later one"
+                )
+        if saved not in map(fingerprint_of, line.roots):
             raise StateError(
                 f"{root} is another CA's than the backup's: restore into an empty --state-dir, or move that one away"
             )
+
+    def _own_line(self) -> RootLine:
+        """The roots that are here; the one that is served alone, where what says more cannot be read."""
+        try:
+            return credentials.line_of(
+                {
+                    name: read_file(self.state.root / name, "the file")
+                    for name in self._present()
+                    if name.endswith((".crt", ".json"))
+                }
+            )
+        except PkiError:
+            return RootLine(read_certificate(self.state.root_certificate))
 
     def _compared(self, backup: Path) -> tuple[Lost | None, str]:
         """With the record that is here, of which a copy is made: it stays as it is."""
@@ -341,7 +393,7 @@ class Restoration:
             sync_directory(self.state.ca)
         for name in plan.place:
             with suppress(FileNotFoundError):  # moved by an earlier run
-                (new / name).chmod(0o644 if name.endswith((".crt", ".crl")) else 0o600)
+                (new / name).chmod(0o644 if name.endswith((".crt", ".crl", ".json")) else 0o600)
                 (new / name).replace(self.state.root / name)
 
 

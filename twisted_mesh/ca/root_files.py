@@ -91,11 +91,8 @@ class RootFiles:
     def demand_signed(self, authorities: Iterable[Authority]) -> None:
         """Raises :class:`WrongState` for a document that none of the issuing CAs has signed."""
         document = self._document()
-        if document is None:
+        if document is None or _is_signed(document, [ca.certificate for ca in authorities]):
             return
-        for authority in authorities:
-            if authority.key_id == document.signer and _holds(document, authority):
-                return
         raise WrongState(
             f"{self.state.roots} was not signed by an issuing CA that is here, so that anybody may have written it: "
             f"restore it from a backup together with {self.state.ca / 'issuing.crt'}"
@@ -229,17 +226,7 @@ class RootFiles:
 
     def _document(self) -> _Document | None:
         path = self.state.roots
-        if not path.exists():
-            return None
-        try:
-            document = msgspec.json.decode(read_file(path, "the roots"), type=_Document)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            raise WrongState(f"{path} is damaged: restore it from a backup") from None
-        if document.said.format != _FORMAT:
-            raise WrongState(
-                f"{path} was written by a later version of this program: upgrade twisted-mesh"
-            )
-        return document
+        return _read(read_file(path, "the roots"), path) if path.exists() else None
 
     def _only_root(self) -> RootLine:
         """As it is where no root was ever rotated."""
@@ -322,8 +309,36 @@ def _statement(said: _Said) -> bytes:
     return _HEAD + msgspec.json.encode(said)
 
 
-def _holds(document: _Document, authority: Authority) -> bool:
-    key = authority.certificate.public_key()
+def read_line(data: bytes, path: Path, issuing: Iterable[x509.Certificate]) -> RootLine:
+    """The line of roots in a document that one of these issuing CAs has signed.
+
+    Raises :class:`WrongState`, which calls it ``path``.
+    """
+    document = _read(data, path)
+    if not _is_signed(document, issuing):
+        raise WrongState(f"{path} was not signed by an issuing CA that is beside it")
+    return _line_of(document.said, path)
+
+
+def _read(data: bytes, path: Path) -> _Document:
+    try:
+        document = msgspec.json.decode(data, type=_Document)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise WrongState(f"{path} is damaged: restore it from a backup") from None
+    if document.said.format != _FORMAT:
+        raise WrongState(
+            f"{path} was written by a later version of this program: upgrade twisted-mesh"
+        )
+    return document
+
+
+def _is_signed(document: _Document, issuing: Iterable[x509.Certificate]) -> bool:
+    signers = (one for one in issuing if key_id(one.public_key()) == document.signer)
+    return any(_holds(document, signer) for signer in signers)
+
+
+def _holds(document: _Document, signer: x509.Certificate) -> bool:
+    key = signer.public_key()
     algorithm = KeyAlgorithm.of(key)
     if algorithm is None:
         return False

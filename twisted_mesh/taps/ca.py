@@ -310,6 +310,8 @@ class CaService(MeshService):
         await log.recall(is_restored=self.state.restored.exists())
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
+        if self.state.restored.exists():
+            await self.root_rotator.take_note_of_restore()
         await take_note_of_restore(self.state, log, trust_domain)
         await parts.write_offs.resolve()
         await log.record(

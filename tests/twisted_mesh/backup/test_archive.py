@@ -105,7 +105,7 @@ def _edited(files: list[tuple[tarfile.TarInfo, bytes]]) -> None:
         (lambda files: files.reverse(), "its first file is not the manifest"),
         (lambda files: files.append(files[1]), "it holds more than its manifest says"),
         (_edited, "is not what was saved"),
-        (_with_manifest(format=4), "it is of format 4, and this program reads 3"),
+        (_with_manifest(format=5), "it is of format 5, and this program reads 4"),
         (_with_manifest(members=[]), "lacks the root or the record"),
         (_with_manifest(more=1), "its manifest is damaged"),
         (_with_manifest(created_at="\x1b[2J"), "does not say when it was made"),

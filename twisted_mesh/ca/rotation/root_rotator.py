@@ -165,6 +165,11 @@ class RootRotator(Service):
         finally:
             self.lock.release()
 
+    async def take_note_of_restore(self) -> None:
+        """Number the bundle past whatever was published before the restore. Raises what keeping that raises."""
+        steps = self.root_steps.rotation_steps
+        await steps.keep_line(self.line.restored(self.now()))
+
     # What is done.
 
     async def _do(
