@@ -24,7 +24,7 @@ from pki.validity import parse_rfc3339
 from twisted_mesh.state.directory import StateError, writing_whole
 
 FORMAT = 4
-#: In those of the first format there is no CRL, in those of the second no signature, in those of the third one root only.
+#: In those of the first format there is no CRL, in those of the second no signature, in those of the third one root.
 _READABLE = (1, 2, 3, 4)
 _SIGNED_FROM = 3
 DATABASE = "ca/mesh.db"
