@@ -97,6 +97,7 @@ class CaParts:
         rotator: Rotator | None = None,
         jwt: JwtIssuer | None = None,
         root_rotator: RootRotator | None = None,
+        acknowledgements: Acknowledgements | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
@@ -105,10 +106,11 @@ class CaParts:
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
-        ``endpoints`` are the first to hear what is revoked; then whoever waits for news is told, OCSP
-        answers are made anew, and the CRL is the last: it takes a moment, and nobody else is to wait
-        for it. ``directory`` is where the state lives, for one that is kept; ``connections`` are those
-        of its own TLS port; ``allowance`` is how many certificates callers may have; ``lacking`` says
+        ``acknowledgements`` are those that ``root_rotator`` waits for. ``endpoints`` are the first to
+        hear what is revoked; then whoever waits for news is told, OCSP answers are made anew, and the CRL
+        is the last: it takes a moment, and nobody else is to wait for it. ``directory`` is where the state
+        lives, for one that is kept; ``connections`` are those of its own TLS port;
+        ``allowance`` is how many certificates callers may have; ``lacking`` says
         whether descriptors are; ``seconds`` is a clock that does not go back.
         """
         issuance = own.issuance
@@ -155,7 +157,7 @@ class CaParts:
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
             ),
             reports=ConnectionReports(seconds, connections),
-            acknowledgements=Acknowledgements(now),
+            acknowledgements=acknowledgements or Acknowledgements(now),
             notifier=notifier,
             agents=Agents(issuance.entries, tokens, certificates, store, now),
             agents_notifier=agents_notifier,

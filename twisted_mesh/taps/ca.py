@@ -19,6 +19,7 @@ from pki.keys import key_id
 from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
+from twisted_mesh.ca.acknowledgements import Acknowledgements
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
@@ -215,6 +216,7 @@ class CaService(MeshService):
         )
         root_steps = RootSteps(rotation_steps, options["root-key"])
         self.rotator = Rotator(rotation_steps, reactor, root_steps=root_steps)
+        acknowledgements = Acknowledgements(wall_clock)
         self.root_rotator = RootRotator(
             root_steps,
             current,
@@ -223,6 +225,7 @@ class CaService(MeshService):
             reactor,
             self.rotator.lock,
             options["root-rotation"],
+            acknowledgements=acknowledgements,
         )
         self.jwt_keys = JwtKeys(
             current,
@@ -248,6 +251,7 @@ class CaService(MeshService):
             [trust_store, self.endpoint],
             rotator=self.rotator,
             root_rotator=self.root_rotator,
+            acknowledgements=acknowledgements,
             jwt=JwtIssuer(
                 self.jwt_keys,
                 own.issuance,

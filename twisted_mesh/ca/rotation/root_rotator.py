@@ -5,7 +5,6 @@ By itself it reminds in time that the next root is due, or takes the steps as so
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from attrs import define, field, frozen
 from twisted.application.service import Service
@@ -15,12 +14,14 @@ from twisted.internet.interfaces import IReactorTime
 from pki.errors import ANY_ERROR, PkiError, Problem, Refused
 from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
-from pki.issuing.root_line import OutOfTurn, Phase, RootLine, RootStep, fingerprint_of
+from pki.issuing.root_line import OutOfTurn, Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.spiffe import SpiffeId
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import validity_of
+from twisted_mesh.ca.acknowledgements import Acknowledged, Acknowledgements
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.rotation.root_steps import OURSELVES, RootSteps
 from twisted_mesh.runtime.log import logger, reasons
@@ -39,19 +40,6 @@ _EXAMPLES = 5
 
 class RootWaits(Refused):
     """A step of the root's rotation is not done yet: each problem says for what it waits."""
-
-
-class HearsAcknowledgements(Protocol):
-    """Who holds which bundle and serves which chain, as far as they have told it. Names are for people."""
-
-    def lagging(self, sequence: int) -> Sequence[str]:
-        """Those that hold an older bundle than that."""
-
-    def not_serving(self, fingerprint: str) -> Sequence[str]:
-        """Those whose chain leads to another root."""
-
-    def heard(self) -> frozenset[str]:
-        """The SPIFFE IDs of all that have told anything."""
 
 
 @frozen
@@ -78,7 +66,8 @@ class RootRotator(Service):
     mode: RootMode = RootMode.REMIND
     longest_wait: timedelta = timedelta(seconds=60)
     """For how long an endpoint's question may wait."""
-    acknowledgements: HearsAcknowledgements | None = None
+    acknowledgements: Acknowledgements | None = None
+    """Who has told what it believes and serves; None where nobody is heard."""
     domains: Callable[[], Sequence[str]] = lambda: ()
     """The trust domains that fetch our bundle."""
     broken_pins: Callable[[Sequence[str]], Sequence[str]] = lambda pins: ()
@@ -214,16 +203,20 @@ class RootRotator(Service):
     async def _followers(self, step: RootStep) -> Followers:
         line, heard = self.line, self.acknowledgements
         resting = await self._resting() if step is RootStep.RETIRE else ()
-        lagging: Sequence[str] = ()
-        not_serving: Sequence[str] = ()
+        lagging: tuple[str, ...] = ()
+        not_serving: tuple[str, ...] = ()
+        spoken: frozenset[str] = frozenset()
         if heard is not None:
-            lagging = heard.lagging(self.current.bundle().sequence)
+            lagging = _named(heard.lagging(self.current.bundle().sequence))
+            spoken = frozenset(one.who for one in heard.known())
         if heard is not None and line.phase is Phase.SWITCHED:
-            not_serving = heard.not_serving(fingerprint_of(line.served))
+            not_serving = _named(heard.not_serving(Fingerprint.of(line.served)))
+        if heard is not None and not heard.is_whole:
+            lagging = (*lagging, "others, for whose words there was no room")
         return Followers(
-            tuple(lagging),
-            tuple(not_serving),
-            await self._silent(heard.heard() if heard is not None else frozenset()),
+            lagging,
+            not_serving,
+            await self._silent(spoken),
             tuple(self.domains()),
             tuple(self.broken_pins(self.current.current.next_pins)),
             resting,
@@ -251,7 +244,7 @@ class RootRotator(Service):
         rows, _ = await self._valid(None)
         ours = (self._responders, self.current.trust_domain.member("mesh", "ca"))
         names = dict.fromkeys(str(row.spiffe_id) for row in rows if row.spiffe_id not in ours)
-        return tuple(name for name in names if name not in heard)
+        return tuple(name for name in names if f"x509:{name}" not in heard)
 
     @property
     def _responders(self) -> SpiffeId:
@@ -319,3 +312,8 @@ class RootRotator(Service):
             _log.failure("the rotation of the root broke", event="root-broke")
         finally:
             self.lock.release()
+
+
+def _named(found: Sequence[Acknowledged]) -> tuple[str, ...]:
+    """Each once, whatever the number of its instances."""
+    return tuple(dict.fromkeys(one.who for one in found))
