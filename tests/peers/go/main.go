@@ -4,6 +4,9 @@
 //	peer serve ID             HTTPS for whoever proves ID; says "listening PORT", and for each certificate "svid SERIAL"
 //	peer ask URL ID N         N requests to a server that proves ID, a connection each, while rotations come
 //	peer agent SOCKET LIFE    a Workload API of its own, with a CA in memory; certificates live for LIFE
+//	peer fetch URL TD FILE ID a bundle by https_spiffe, beginning with the one in FILE; without ID by https_web, whose
+//	                          CAs are in FILE; what is in it, and then how go-spiffe writes it
+//	peer endpoint TD FILE CERTIFICATE KEY   serves the bundle in FILE; says "listening PORT"
 package main
 
 import (
@@ -34,7 +37,7 @@ func main() {
 
 func run(words []string) error {
 	if len(words) < 2 {
-		return fmt.Errorf("peer calls|serve|ask|agent …")
+		return fmt.Errorf("peer calls|serve|ask|agent|fetch|endpoint …")
 	}
 	ctx := context.Background()
 	switch words[0] {
@@ -46,6 +49,10 @@ func run(words []string) error {
 		return ask(ctx, words[1], words[2], words[3])
 	case "agent":
 		return agent(words[1], words[2])
+	case "fetch":
+		return fetch(ctx, words[1:])
+	case "endpoint":
+		return endpoint(words[1:])
 	}
 	return fmt.Errorf("%s is not known", words[0])
 }

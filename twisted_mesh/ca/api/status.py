@@ -7,6 +7,7 @@ from pki.issuing.lint import LintFailed
 from pki.issuing.root_line import OutOfTurn
 from pki.issuing.rotation import ProofFailed
 from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
+from pki.svid.federation import AlteredBundle, OlderBundle
 from twisted_mesh.ca.agents import AgentBanned
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
@@ -45,6 +46,8 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (EntryOfAgent, HTTPStatus.CONFLICT),
     (AgentBanned, HTTPStatus.CONFLICT),
     (NotByToken, HTTPStatus.CONFLICT),
+    (OlderBundle, HTTPStatus.CONFLICT),
+    (AlteredBundle, HTTPStatus.CONFLICT),
     (RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (QuotaUsedUp, HTTPStatus.TOO_MANY_REQUESTS),
     (Busy, HTTPStatus.SERVICE_UNAVAILABLE),
