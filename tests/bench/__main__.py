@@ -13,6 +13,7 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from tests.bench import (
+    federation,
     handshakes,
     keep_alive,
     memory,
@@ -58,6 +59,7 @@ _MEASURES = {
     "revocation-feed": revocation_feed.measure,
     "waiting": waiting.measure,
     "publishing": publishing.measure,
+    "federation": federation.measure,
     "strangers": strangers.measure,
     "refusals": refusals.measure,
     "stdlib": stdlib.measure,
