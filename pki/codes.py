@@ -788,6 +788,16 @@ class Code(StrEnum):
         "the root ends before long, has ended, or its rotation was left half-way",
         "see what comes next with mesh-ctl ca root status",
     )
+    ISSUER_REVOKED = (
+        "issuer-revoked",
+        "the issuing CA is revoked and has no successor: nothing is signed",
+        "bring the root's key back, 0600: a new issuing CA is made within a second",
+    )
+    NO_SUCCESSOR = (
+        "no-successor",
+        "the CA that issues cannot be revoked: the root's key is not here to make another",
+        "bring the root's key back first, or say --force",
+    )
     PROOF_FAILED = (
         "proof-failed",
         "a new issuing CA made a certificate that peers would refuse; it is not put to use",

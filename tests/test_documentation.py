@@ -42,9 +42,9 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
         for command in (
             *("", "cert", "cert list", "cert show", "cert revoke", "cert export"),
             *("audit", "audit verify", "audit show", "audit export"),
-            *("ca", "ca show", "ca detach-root", "doctor", "why"),
             *("ca root", "ca root status", "ca root prepare", "ca root activate", "ca root retire"),
             "ca root revert",
+            *("ca", "ca show", "ca detach-root", "ca revoke-issuing", "doctor", "why"),
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),
             *("jwt", "jwt list", "jwt rotate", "jwt retire"),

@@ -104,11 +104,16 @@ class Line:
     active: Term
     prepared: Term | None = None
     retired: tuple[Term, ...] = ()
+    is_revoked: bool = False
+    """Whether the active one is to sign nothing any more: another is wanted at once."""
 
 
 def next_step(line: Line, rules: Rules, now: datetime) -> Step:
     """What is to be done now. After it was done, ask again: several steps may be due."""
     active, prepared = line.active, line.prepared
+    if line.is_revoked:
+        is_ready = prepared is not None and prepared.validity.contains(now)
+        return Step.ACTIVATE if is_ready else Step.PREPARE
     if now < active.validity.not_before:
         return Step.RESUME if resumable(line.retired, now) is not None else Step.WAIT
     activate_at = active.activate_at(rules.longest_leaf)

@@ -37,6 +37,7 @@ class Action(StrEnum):
     READ_AUDIT = "read-audit"
     READ_HEALTH = "read-health"
     DETACH_ROOT = "detach-root"
+    REVOKE_ISSUING = "revoke-issuing"
     SIGN_BACKUP = "sign-backup"
     READ_ROOTS = "read-roots"
     CHANGE_ROOTS = "change-roots"
@@ -81,6 +82,9 @@ class Principal:
     """Whether it may have signed what no entry lets it have."""
     monitors: bool = False
     """Whether it may read how the CA is, and for that be no administrator."""
+
+    only_renews: bool = False
+    """Whether the CA that issued its SVID is revoked, and all that it may is to have that renewed."""
 
     @property
     def evidence(self) -> str:
@@ -142,6 +146,9 @@ _WORKLOADS = _WITHOUT_PROOF | {
     Action.TELL_CONNECTIONS,
 }
 
+#: What is left to whoever rests on a revoked CA: the way back.
+_RENEWING = _WITHOUT_PROOF | {Action.SIGN, Action.READ_TRUST}
+
 #: How the CA is: nothing of whom it knows, or of what it has signed.
 MONITORING = frozenset({Action.LIVENESS, Action.READINESS, Action.METRICS, Action.READ_HEALTH})
 
@@ -159,6 +166,12 @@ def permit(principal: Principal, action: Action, target: Certificate | None = No
     do the action to anything at all: it lets a route refuse before it reads a body. What is signed for
     whoever may sign at all, :func:`grant` decides.
     """
+    if principal.only_renews and action not in _RENEWING:
+        raise Forbidden(
+            "renew-first",
+            f"the issuing CA of the certificate of {principal} is revoked: it may be renewed, and is good for nothing "
+            "else",
+        )
     if action is Action.SERVE_WORKLOADS:
         demand_proof(principal, action)
         return _permit_agent(principal)
@@ -206,6 +219,7 @@ def demand_entry(
     caller's text. Raises :class:`NoProof`, :class:`Forbidden`.
     """
     permit(principal, Action.SIGN)
+    _demand_own_id(principal, requested_id)
     if not principal.issues and not _met(principal, requested_id, entries):
         raise _no_entry(principal, requested_id)
 
@@ -223,6 +237,7 @@ def grant(
     :class:`TtlOutOfRange`.
     """
     permit(principal, Action.SIGN)
+    _demand_own_id(principal, str(request.spiffe_id))
     needs_none = principal.issues and not request.spiffe_id.is_reserved
     if needs_none and not _met(principal, str(request.spiffe_id), entries):
         return Grant(None, lifetimes.grant(request.ttl))
@@ -232,6 +247,15 @@ def grant(
         if not needs_none:
             raise
         return Grant(None, lifetimes.grant(request.ttl))
+
+
+def _demand_own_id(principal: Principal, requested_id: str) -> None:
+    if principal.only_renews and requested_id != str(principal.spiffe_id):
+        raise Forbidden(
+            "renew-first",
+            f"the issuing CA of the certificate of {principal} is revoked: renew that ID first, and then ask for "
+            "others",
+        )
 
 
 def grant_through(

@@ -24,6 +24,7 @@ from twisted_mesh.api.messages import (
     Detached,
     DetachRequest,
     Health,
+    IssuingRevoked,
     KnownConnections,
     MadeToken,
     NewRegistration,
@@ -34,12 +35,19 @@ from twisted_mesh.api.messages import (
     Revoked,
     RevokedMany,
     RevokedToken,
+    RevokeIssuing,
     RevokeRequest,
     TokenRow,
     TokenRows,
     TrustAnswer,
 )
-from twisted_mesh.api.root_messages import RootStatus, RootStepDone, RootStepRequest
+from twisted_mesh.api.root_messages import (
+    DistrustRequest,
+    RootDistrusted,
+    RootStatus,
+    RootStepDone,
+    RootStepRequest,
+)
 from twisted_mesh.http.address import CaAddress
 
 T = TypeVar("T")
@@ -194,6 +202,18 @@ class Administration:
     async def step_root(self, step: str, how: RootStepRequest) -> RootStepDone:
         """``prepare``, ``activate``, ``retire`` or ``revert``."""
         return await self._post(f"/api/v1/ca/root/{step}", how, RootStepDone)
+
+    async def distrust_root(
+        self, fingerprint: str, reason: Reason, *, dry_run: bool = False
+    ) -> RootDistrusted:
+        """Have nobody believe a root any more, for good. Done again, the answer is the same."""
+        body = DistrustRequest(fingerprint, str(reason), dry_run)
+        return await self._post("/api/v1/ca/root/distrust", body, RootDistrusted)
+
+    async def revoke_issuing(self, issuer: str, reason: Reason, *, force: bool) -> IssuingRevoked:
+        """Revoke an issuing CA by its key id, for good. Done again, the answer is the same."""
+        body = RevokeIssuing(issuer, str(reason), force)
+        return await self._post("/api/v1/ca/revoke-issuing", body, IssuingRevoked)
 
     async def sign_backup(self, sha256: str) -> BackupSignature:
         """Have the CA sign a backup of itself, by the digest of the archive's manifest."""

@@ -365,6 +365,39 @@ class DetachRequest(Struct, frozen=True):
     """Of the file of the root's key, in hex: who asks has read it."""
 
 
+class RevokeIssuing(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/ca/revoke-issuing``."""
+
+    issuer: str
+    """:func:`pki.keys.key_id` of its key."""
+    reason: str = msgspec.field(default_factory=_unspecified)
+    force: bool = False
+    """Whether to revoke also the one that issues, where there can be no successor now."""
+
+
+class RevokedCa(Struct, frozen=True):
+    """One certificate of a CA that is revoked."""
+
+    issuer: str
+    """:func:`pki.keys.key_id` of the root that has signed it."""
+    serial: str
+    subject: str
+    revoked_at: str
+    reason: str
+
+
+class IssuingRevoked(Struct, frozen=True):
+    """What the CA answers when an issuing CA is revoked."""
+
+    revoked: list[RevokedCa]
+    was_revoked: bool
+    """Whether it had been before."""
+    issuing: str | None
+    """The key id of the CA that issues now; null where there is none."""
+    waits: str | None
+    """What is still to be done, and what for it is needed; null where all is done."""
+
+
 class BackupRequest(Struct, frozen=True):
     """``POST /api/v1/ca/sign-backup``."""
 

@@ -1,5 +1,6 @@
 """Requests and answers about the roots and their rotation; as :mod:`twisted_mesh.api.messages` has them."""
 
+import msgspec
 from msgspec import Struct
 
 
@@ -85,3 +86,48 @@ class RootStepDone(Struct, frozen=True):
     """False of a dry run, and of a step that waits half-way: ask for it again."""
     waits: list[RootWait]
     status: RootStatus
+
+
+class DistrustRequest(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/ca/root/distrust``."""
+
+    fingerprint: str
+    """``sha256:HEX``, of the root."""
+    reason: str = msgspec.field(default_factory=lambda: "cACompromise")
+    """Of RFC 5280. A client says it in any case."""
+    dry_run: bool = False
+
+
+class RemnantRow(Struct, frozen=True):
+    """A certificate of a CA that has to do with a distrusted root."""
+
+    where: str
+    subject: str
+    serial: str
+    key_id: str
+    remains: str
+    """``dead`` (it leads to that root), ``survives`` (it leads to another, over a key that this one certified too), or
+    ``revives``: it would bring the stolen key back to life."""
+
+
+class RootDistrusted(Struct, frozen=True):
+    """What the CA answers when a root is distrusted, or would be."""
+
+    fingerprint: str
+    subject: str
+    steps: list[str]
+    """That were needed, or would be."""
+    alone: list[str]
+    """Key ids of issuing CAs that no other root had certified."""
+    done: bool
+    revoked_at: str | None = None
+    reason: str | None = None
+    root: str | None = None
+    """The fingerprint of the root that chains lead to now."""
+    remnants: list[RemnantRow] = []
+    leaves: int = 0
+    """Certificates on record over its key."""
+    proven: bool | None = None
+    """Whether nothing is left that would bring its key back to life; null of a dry run."""
+    waits: str | None = None
+    """What is still to be done."""

@@ -45,6 +45,8 @@ class TlsPeer:
     """Whether it would be let in again."""
     objections: tuple[Problem, ...] = ()
     """Why not; none where the connection is ending anyway."""
+    only_renews: bool = False
+    """Whether it rests on a CA that is revoked: its leaf proves who it is if the record has it, byte for byte."""
 
     @classmethod
     def of(cls, connection: MeshConnection) -> Self | None:
@@ -53,7 +55,7 @@ class TlsPeer:
             return None
         is_good = connection.still_good()
         objections = () if is_good else tuple(connection.objections())
-        return cls(connection.peer, is_good, objections)
+        return cls(connection.peer, is_good, objections, connection.only_renews)
 
 
 @frozen
@@ -105,6 +107,8 @@ class Attestation:
     """Of the SVID that was presented."""
     entry: str | None = None
     """The only registration entry that counts: the one that a join token is bound to."""
+    only_renews: bool = False
+    """Whether that SVID may be renewed, and is good for nothing else."""
     uid: int | None = None
     """The user on the other end of a unix socket."""
     token: IssuedToken | None = None

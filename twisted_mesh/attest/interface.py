@@ -11,7 +11,7 @@ from pki.policy.selector import SelectorKind
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import Now
-from twisted_mesh.stores.records import IssuedToken
+from twisted_mesh.stores.records import IssuedCertificate, IssuedToken
 
 
 class IAttestor(Interface):
@@ -52,6 +52,8 @@ class Means:
     entry_of: Callable[[str], RegistrationEntry | None]
     """The registration entry of that id, if it is there and counts."""
     now: Now
+    find_certificate: Callable[[int], Awaitable[IssuedCertificate | None]]
+    """The certificate of that serial, as it is on record."""
 
 
 class AttestorClass(Protocol):

@@ -1,19 +1,22 @@
 """Attests whoever holds a current SVID, by the TLS handshake that proved it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Self
+from typing import ClassVar, Self
 
-from attrs import define
+from attrs import define, evolve
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from zope.interface import implementer
 
 from pki.codes import Code
 from pki.errors import Problem
-from pki.policy.selector import KINDS
+from pki.policy.selector import KINDS, SelectorKind
 from pki.spiffe import SpiffeId
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed, WithoutChallenge, seen
 from twisted_mesh.attest.interface import IAttestor, Means
+from twisted_mesh.runtime.clock import Now
+from twisted_mesh.stores.records import IssuedCertificate, Status
 
 
 class NoLongerGood(Lapsed):
@@ -51,21 +54,42 @@ class SvidOfAnotherDomain(NoLongerGood):
     code = Code.UNKNOWN_TRUST_DOMAIN
 
 
+class NotOnRecord(NoLongerGood):
+    """Its issuing CA is revoked, and it is no valid certificate that this CA has on record."""
+
+    code = Code.REVOKED
+
+    def __init__(self) -> None:
+        super().__init__(
+            [
+                Problem(
+                    Code.REVOKED,
+                    "its issuing CA is revoked, and it is not on record here as a valid certificate, byte for byte",
+                    "join anew with a token (mesh-ctl token create)",
+                )
+            ]
+        )
+
+
 @implementer(IAttestor)
 @define(eq=False, repr=False)
 class SvidAttestor(WithoutChallenge):
     """``x509:<SPIFFE ID>`` over mutual TLS.
 
-    The handshake may be long ago: the right ends with the certificate, not with the connection.
+    The handshake may be long ago: the right ends with the certificate, not with the connection. Of what a revoked CA
+    has signed only that counts which is on record, to be renewed: whoever has that CA's key can sign anything else.
     """
 
-    name = "svid"
-    kinds = (KINDS["x509"],)
+    find_certificate: Callable[[int], Awaitable[IssuedCertificate | None]]
+    now: Now
+
+    name: ClassVar[str] = "svid"
+    kinds: ClassVar[tuple[SelectorKind, ...]] = (KINDS["x509"],)
 
     @classmethod
     def of(cls, means: Means) -> Self:
-        """It needs nothing: the evidence says it all."""
-        return cls()
+        """One that asks the record where the evidence alone does not do."""
+        return cls(means.find_certificate, means.now)
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
         """Who the handshake proved. Raises :class:`NoLongerGood` where that would not be let in again."""
@@ -74,7 +98,22 @@ class SvidAttestor(WithoutChallenge):
             return None
         if not peer.is_good:
             raise _no_longer_good(peer.objections)
-        return _attestation(peer.proven.spiffe_id, peer.proven.leaf)
+        seen = _attestation(peer.proven.spiffe_id, peer.proven.leaf)
+        if not peer.only_renews:
+            return seen
+        await self._demand_on_record(peer.proven.leaf)
+        return evolve(seen, only_renews=True)
+
+    async def _demand_on_record(self, leaf: x509.Certificate) -> None:
+        """Raises :class:`NotOnRecord`, and StoreError where nobody can say."""
+        found = await self.find_certificate(leaf.serial_number)
+        if (
+            found is None
+            or found.der is None
+            or found.der != leaf.public_bytes(serialization.Encoding.DER)
+            or found.status(self.now()) is not Status.VALID
+        ):
+            raise NotOnRecord
 
 
 def _no_longer_good(problems: Sequence[Problem]) -> NoLongerGood:

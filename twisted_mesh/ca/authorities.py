@@ -8,6 +8,8 @@ from typing import Self
 from attrs import Factory, define, evolve, field, frozen
 from cryptography import x509
 
+from pki.codes import Code
+from pki.errors import PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.publication import Publication
 from pki.issuing.root_line import RootLine, fingerprint_of
@@ -20,9 +22,16 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import certificates_pem
 from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 
 #: How often those who poll the bundle are to do so, in seconds.
 REFRESH_HINT = 300
+
+
+class IssuerRevoked(PkiError):
+    """The issuing CA is revoked, and there is no other yet (HTTP 503)."""
+
+    code = Code.ISSUER_REVOKED
 
 
 @frozen
@@ -45,6 +54,8 @@ class Authorities:
     """All roots, and how far their rotation is."""
     other_root_key: MemoryKey | None = field(default=None, kw_only=True)
     """The key of the root that is believed besides, if there is one and its key is here."""
+    revoked: tuple[RevokedAuthority, ...] = field(default=(), kw_only=True)
+    """CA certificates that nobody is to rely on. The active one's may be among them, until there is a successor."""
 
     def __attrs_post_init__(self) -> None:
         if self.root_line.served != self.root:
@@ -147,12 +158,39 @@ class Authorities:
         return (self.issuing, *((self.prepared,) if self.prepared else ()), *self.retired)
 
     @property
+    def in_use(self) -> tuple[Authority, ...]:
+        """Those that may sign something: all but one that is revoked and has no successor yet."""
+        return tuple(ca for ca in self.every_issuing if not self.is_revoked(ca.key_id))
+
+    def is_revoked(self, key_id: str) -> bool:
+        """Whether nobody is to rely on that key any more."""
+        return key_id in self._revoked_keys
+
+    @cached_property
+    def _revoked_keys(self) -> frozenset[str]:
+        return frozenset(row.key_id for row in self.revoked)
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether a root is still in the bundle that is distrusted."""
+        return any(row.is_root and row.certificate in self.roots for row in self.revoked)
+
+    def demand_in_use(self, issuer: Authority) -> None:
+        """Raises :class:`IssuerRevoked` for one whose key is to sign nothing any more."""
+        if self.is_revoked(issuer.key_id):
+            raise IssuerRevoked(
+                f"{issuer.name} is revoked and has no successor: nothing is signed until the root's key is here, which "
+                "makes one"
+            )
+
+    @property
     def line(self) -> Line:
         """What rotation is decided by."""
         return Line(
             Term.of(self.issuing.certificate),
             Term.of(self.prepared.certificate) if self.prepared else None,
             tuple(Term.of(authority.certificate) for authority in self.retired),
+            is_revoked=self.is_revoked(self.issuing.key_id),
         )
 
     def forbidden_keys(self) -> frozenset[bytes]:
@@ -161,7 +199,11 @@ class Authorities:
 
     @cached_property
     def _public_keys(self) -> frozenset[bytes]:
-        certificates = (*self.roots, *(ca.certificate for ca in self.every_issuing))
+        certificates = (
+            *self.roots,
+            *(ca.certificate for ca in self.every_issuing),
+            *(row.certificate for row in self.revoked),
+        )
         return frozenset(spki_der(certificate.public_key()) for certificate in certificates)
 
     def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
@@ -175,8 +217,12 @@ class Authorities:
         )
 
     def with_issuing(self, active: Authority, others: tuple[Authority, ...]) -> Self:
-        """The latest of ``others`` is the prepared one, if it is later than ``active``; the rest is retired."""
-        others = tuple(sorted(others, key=_generation, reverse=True))
+        """The latest of ``others`` is the prepared one, if it is later than ``active``; the rest is retired.
+
+        Those of them that are revoked are none any more.
+        """
+        good = (ca for ca in others if not self.is_revoked(ca.key_id))
+        others = tuple(sorted(good, key=_generation, reverse=True))
         if others and _generation(others[0]) > _generation(active):
             return evolve(self, issuing=active, prepared=others[0], retired=others[1:])
         return evolve(self, issuing=active, prepared=None, retired=others)
@@ -188,6 +234,10 @@ class Authorities:
     def with_active(self, active: Authority) -> Self:
         """The same, with ``active``, which is one of them, in the place of the one that issued."""
         return self.with_issuing(active, tuple(ca for ca in self.every_issuing if ca is not active))
+
+    def with_revoked(self, rows: tuple[RevokedAuthority, ...]) -> Self:
+        """The same, with these as all that are revoked."""
+        return evolve(self, revoked=rows).with_issuing(self.issuing, self.every_issuing[1:])
 
     def without(self, forgotten: Authority) -> Self:
         """The same, without one that does not issue."""
@@ -283,6 +333,10 @@ class CurrentAuthorities:
         """The same, as all that is believed here."""
         return self._told.bundles
 
+    def all_revoked(self) -> tuple[RevokedAuthority, ...]:
+        """CA certificates that nobody is to rely on."""
+        return self.current.revoked
+
     @property
     def published(self) -> Published:
         """What is told of whom to believe: another object whenever it says something else."""
@@ -297,8 +351,10 @@ class CurrentAuthorities:
         )
         told = Published(
             BundleSet.of(self._bundle),
-            {ca.key_id: ca.intermediates for ca in self.current.every_issuing},
-            withdrawn_pins=frozenset(root.pin for root in self.current.root_line.former),
+            {ca.key_id: ca.intermediates for ca in self.current.in_use},
+            tuple(row.revocation for row in self.current.revoked),
+            frozenset(root.pin for root in self.current.root_line.former)
+            | {row.pin for row in self.current.revoked},
         )
         if told != self._told:
             self._told = told

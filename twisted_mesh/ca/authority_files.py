@@ -15,6 +15,8 @@ from pki.svid.x509svid import certificates_pem, subject_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState
+from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
+from twisted_mesh.ca.revoked_authorities import RevokedAuthorities
 from twisted_mesh.ca.root_files import RootFiles
 from twisted_mesh.runtime.clock import RELEASE
 from twisted_mesh.runtime.log import logger
@@ -114,12 +116,13 @@ def _load(
     root_keys = files.load_keys(line)
     _refuse_early_root(line, now)
     active, others = IssuingFiles(state, keys, line).load(now)
+    revoked = RevokedAuthorities(state.ca / REVOKED).load()
     authorities = (
-        Authorities(line.served, None, active, root_line=line)
+        Authorities(line.served, None, active, root_line=line, revoked=revoked)
         .with_issuing(active, others)
         .with_root_keys(root_keys)
     )
-    files.demand_signed(authorities.every_issuing)
+    files.demand_signed((active, *others))  # one that is revoked goes once another has signed
     files.tidy(line, root_keys)
     _refuse_ended(authorities, keys, now)
     return authorities

@@ -149,7 +149,9 @@ class Health:
         return self._last[1] if self._last else ()
 
     async def _signing(self) -> Check:
-        key = self.authorities.current.issuing.key
+        current = self.authorities.current
+        current.demand_in_use(current.issuing)
+        key = current.issuing.key
         told = _PROBE + self.now().isoformat().encode()
         try:
             verify(key.public_key, await key.sign(told), told, key.algorithm.hash)

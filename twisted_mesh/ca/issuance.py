@@ -117,6 +117,7 @@ class Issuance:
         self.record_clock.demand_life(draft.not_after)
         now = self.now()
         issuing = issuer or self.authorities.current.issuing
+        self.authorities.current.demand_in_use(issuing)
         principal = purchase.principal
         bought_by = purchase.grant.entry
         serial, id_text = serial_hex(draft.serial), str(spiffe_id)

@@ -7,7 +7,7 @@ finds its key whatever write was the last before a crash.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
 from pki.issuing.root_line import RootLine
-from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
 from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
@@ -112,6 +112,22 @@ class IssuingFiles:
     def forget(self, retired: Authority) -> None:
         """Delete its key. The certificate too: it has ended, and nobody asks for it any more."""
         self._remove(_name(retired))
+
+    def have(self, key_ids: Collection[str]) -> bool:
+        """Whether there are certificates of these besides the active one's."""
+        return any(True for _ in self._named(key_ids))
+
+    def forget_keys(self, key_ids: Collection[str]) -> None:
+        """Delete the keys of these, and their certificates, wherever they lie; the active one's stay."""
+        for name in list(self._named(key_ids)):
+            self._remove(name)
+
+    def _named(self, key_ids: Collection[str]) -> Iterator[str]:
+        for generation in self._numbers():
+            name = f"{ACTIVE}-{generation}"
+            certificate = read_certificate(self.state.ca / f"{name}.crt")
+            if key_id(certificate.public_key()) in key_ids:
+                yield name
 
     def _remove(self, name: str) -> None:
         # The certificate first: a key that is left over is a key without use.

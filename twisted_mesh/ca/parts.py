@@ -1,6 +1,6 @@
 """The parts of a CA, and how they belong together: each is given those that it needs when it is made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -24,6 +24,10 @@ from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
+from twisted_mesh.ca.revoked_authorities import RevokedAuthorities
+from twisted_mesh.ca.rotation.distrusting import RootDistruster
+from twisted_mesh.ca.rotation.revoking import AuthorityRevoker
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.service import CertificateAuthority
@@ -80,6 +84,10 @@ class CaParts:
     """Agents that wait for their entries to change."""
     rotator: Rotator | None
     """Replaces issuing CAs, and takes the root's key away; None where no keys are kept in files."""
+    revoker: AuthorityRevoker | None = None
+    """Revokes issuing CAs; None where no keys are kept in files."""
+    distruster: RootDistruster | None = None
+    """Distrusts roots; None likewise."""
     jwt: JwtIssuer | None = None
     """Signs JWT-SVIDs; None where no keys are kept in files."""
     root_rotator: RootRotator | None = None
@@ -95,6 +103,7 @@ class CaParts:
         endpoints: Sequence[IRevocationListener] = (),
         *,
         rotator: Rotator | None = None,
+        renew_own: Callable[[], Awaitable[None]] | None = None,
         jwt: JwtIssuer | None = None,
         root_rotator: RootRotator | None = None,
         acknowledgements: Acknowledgements | None = None,
@@ -108,7 +117,8 @@ class CaParts:
 
         ``acknowledgements`` are those that ``root_rotator`` waits for. ``endpoints`` are the first to
         hear what is revoked; then whoever waits for news is told, OCSP answers are made anew, and the CRL
-        is the last: it takes a moment, and nobody else is to wait for it. ``directory`` is where the state
+        is the last: it takes a moment, and nobody else is to wait for it. ``renew_own`` has the CA's own
+        certificate issued anew. ``directory`` is where the state
         lives, for one that is kept; ``connections`` are those of its own TLS port;
         ``allowance`` is how many certificates callers may have; ``lacking`` says
         whether descriptors are; ``seconds`` is a clock that does not go back.
@@ -130,6 +140,14 @@ class CaParts:
             agents_notifier = Notifier(notifier.clock, notifier.most, notifier.most_of_one)
         if agents_notifier is not None:
             _ = issuance.entries.watch(agents_notifier.announce)
+        revoker = distruster = None
+        if rotator is not None and renew_own is not None and directory is not None:
+            file = RevokedAuthorities(directory / REVOKED)
+            _ = file.load()
+            revoker = AuthorityRevoker(rotator, file, publisher, listener, renew_own)
+            if rotator.root_steps is not None:
+                distruster = RootDistruster(revoker, rotator.root_steps, store)
+                rotator.besides.append(distruster.finish)
         return cls(
             certificates=certificates,
             record=CertificateRecord(store),
@@ -162,6 +180,8 @@ class CaParts:
             agents=Agents(issuance.entries, tokens, certificates, store, now),
             agents_notifier=agents_notifier,
             rotator=rotator,
+            revoker=revoker,
+            distruster=distruster,
             jwt=jwt,
             root_rotator=root_rotator,
         )

@@ -156,7 +156,7 @@ class CaWorkloadIssuer(Service):
     def _current_lists(self) -> tuple[bytes, ...]:
         """One of each CA, all of now, or none."""
         authorities, now = self.ca.authorities, self.ca.now()
-        issuers = [*authorities.roots, *(one.certificate for one in authorities.every_issuing)]
+        issuers = [*authorities.roots, *(one.certificate for one in authorities.in_use)]
         found = []
         for issuer in issuers:
             current = self.ca.publisher.current(key_id(issuer.public_key()))

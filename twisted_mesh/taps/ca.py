@@ -252,6 +252,7 @@ class CaService(MeshService):
             rotator=self.rotator,
             root_rotator=self.root_rotator,
             acknowledgements=acknowledgements,
+            renew_own=self.endpoint.renew,
             jwt=JwtIssuer(
                 self.jwt_keys,
                 own.issuance,

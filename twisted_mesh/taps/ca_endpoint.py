@@ -13,6 +13,7 @@ from pki.spiffe import SpiffePattern
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.authorities import CurrentAuthorities, Published
 from twisted_mesh.ca.issuance import OwnCertificates
+from twisted_mesh.ca.record_judge import RecordJudge
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.own_source import OwnSource
@@ -20,12 +21,16 @@ from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
 from twisted_mesh.revocation.feed import Feed
 from twisted_mesh.revocation.stapler import Stapler
 from twisted_mesh.runtime.clock import Now
+from twisted_mesh.runtime.tasks import sleep
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.store import TrustStore
+from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.store import TICK, TrustStore
+
+#: Seconds that a certificate of the CA's own may take.
+_RENEWAL = 5.0
 
 
 def own_trust_store(
@@ -34,7 +39,7 @@ def own_trust_store(
     """Whom the TLS port believes: every member of the CA's own trust domain."""
     everyone = SpiffePattern.parse(f"{authorities.trust_domain.id}/**")
     trust = Trust(authorities.bundles(), allow=(everyone,))
-    judge = Judge(now, trust, Freshness(seconds=clock.seconds))
+    judge = RecordJudge(now, trust, Freshness(seconds=clock.seconds), authorities.all_revoked)
     return TrustStore(judge, ConnectionRegistry(), clock, now, log)
 
 
@@ -48,6 +53,7 @@ class CaEndpoint:
     manager: CertificateManager
     stapler: Stapler
     contexts: ContextFactory
+    authorities: CurrentAuthorities
 
     @classmethod
     def of(
@@ -66,9 +72,11 @@ class CaEndpoint:
         now, judge = own.issuance.now, trust_store.judge
         staples = Staples(now)
         role = Role(serves=True, demands_certificate=False, sends_root=True)
-        contexts = ContextFactory(role, staples)
+        # Whoever rests on a root that is distrusted is let in by OpenSSL, and judged by the judge.
+        contexts = ContextFactory(role, staples, trust_store.judge.forgiven_roots)
         stapler = Stapler(ask, staples, clock, now, log)
-        source = OwnSource(own.issue_tls, own.issuance.authorities.bundles, now)
+        authorities = own.issuance.authorities
+        source = OwnSource(own.issue_tls, authorities.bundles, now)
         feed = Feed(source, trust_store.update, judge.freshness, clock, now, log)
         manager = CertificateManager(
             source,
@@ -94,8 +102,8 @@ class CaEndpoint:
                 )
                 manager.renew_now()
 
-        own.issuance.authorities.watch(follow)
-        return cls(trust_store, feed, manager, stapler, contexts)
+        authorities.watch(follow)
+        return cls(trust_store, feed, manager, stapler, contexts, authorities)
 
     @property
     def services(self) -> Sequence[Service]:
@@ -106,5 +114,20 @@ class CaEndpoint:
         """Whoever has revoked our own certificate wants another here, and no CA that nobody believes."""
         self.stapler.revoked(revocations)
         svid = self.manager.svid
-        if svid is not None and svid.leaf.serial_number in {r.serial for r in revocations}:
+        if svid is None:
+            return
+        serials = {certificate.serial_number for certificate in svid.chain}
+        if not serials.isdisjoint(revocation.serial for revocation in revocations):
             self.manager.renew_now()
+
+    async def renew(self) -> None:
+        """Show a certificate of the CA that issues now. It takes no longer than that should."""
+        clock, before = self.manager.clock, self.manager.svid
+        issuing = self.authorities.current.issuing
+        if before is None or before.chain[1:2] == issuing.intermediates[:1]:
+            return
+        self.manager.renew_now()
+        self.manager.retry_now()
+        until = clock.seconds() + _RENEWAL
+        while self.manager.svid is before and clock.seconds() < until:
+            await sleep(clock, TICK / 4)

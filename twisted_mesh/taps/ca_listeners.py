@@ -125,7 +125,8 @@ class CaListeners:
 
         They are listened on once the CA can serve. Raises :class:`StartError`.
         """
-        means = Means(self.reactor, ca.store.find_token, ca.entries.entry_of, ca.now)
+        store = ca.store
+        means = Means(self.reactor, store.find_token, ca.entries.entry_of, ca.now, store.find)
         shared = _Shared(
             ca,
             Attestors.registered(means),

@@ -212,14 +212,18 @@ class MeshConnection(ApplicationSide):
         self._stop_timer()
         if presented and handshake.verdict is not None:
             self.peer = peer = verify.peer_of(connection, handshake)
-            if self.place is not None and not self.place.prove(str(peer.spiffe_id)):
+            place, security = self.place, self.factory.security
+            if place is not None and security.judge.only_renews(peer):
+                place = (
+                    None  # whoever has the stolen key of a CA must not take the places of others
+                )
+            if place is not None and not place.prove(str(peer.spiffe_id)):
                 self._one_too_many = True
                 self.abortConnection()
                 return
-            holder_of = self.factory.security.holder_of
-            if self.place is not None and holder_of is not None:
-                finding = self._find_holder(self.place, holder_of(peer))
-                _ = spawn(finding, "asking who holds a connection", self.factory.security.log)
+            if place is not None and security.holder_of is not None:
+                finding = self._find_holder(place, security.holder_of(peer))
+                _ = spawn(finding, "asking who holds a connection", security.log)
         self._established = True
         meters.ACCEPTED(self.factory.security.clock.seconds() - self._began)
         self.factory.security.registry.add(self)
@@ -253,6 +257,11 @@ class MeshConnection(ApplicationSide):
                 connection, handshake
             )  # a root went, another vouches for it too
         return handshake.problems
+
+    @property
+    def only_renews(self) -> bool:
+        """Whether the peer may have its certificate renewed, and nothing else."""
+        return self.peer is not None and self.factory.security.judge.only_renews(self.peer)
 
     def objections_besides(self) -> Sequence[Problem]:
         """The same of a peer that is turned away: every reason but that it is not among those that may."""

@@ -1,6 +1,6 @@
 """TLS contexts: TLS 1.3, no resumption, both sides verified; built anew for each certificate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field, frozen
 from cryptography import x509
@@ -85,6 +85,8 @@ class ContextFactory:
     role: Role
     staples: Staples | None = None
     """What a server staples to its certificates."""
+    besides: Callable[[], Sequence[x509.Certificate]] = tuple
+    """Roots that OpenSSL is to believe too, of which our own verdict has its own opinion."""
     shown: X509Svid | None = field(default=None, init=False)
     """What the context of the moment presents."""
     origin: str = field(default="", init=False)
@@ -94,7 +96,8 @@ class ContextFactory:
 
     def build(self, svid: X509Svid | None, roots: Sequence[x509.Certificate]) -> SSL.Context:
         """A context for these, not in use yet. Raises ``SSL.Error`` where they do not fit."""
-        return build_context(svid, roots, self.role, self.staples)
+        others = [root for root in self.besides() if root not in roots]
+        return build_context(svid, [*roots, *others], self.role, self.staples)
 
     def use(self, context: SSL.Context, svid: X509Svid | None) -> None:
         """Use it, which presents ``svid``, from the next connection on."""

@@ -20,6 +20,7 @@ from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.svid.x509svid import Purpose, subject_of
+from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
 
@@ -151,6 +152,14 @@ class Judge:
     def pin(self) -> RootPin | None:
         """The root that is known by its fingerprint only; None where nothing is believed unseen."""
         return None
+
+    def only_renews(self, peer: Peer) -> bool:
+        """Whether a peer that is let in may have its certificate renewed, and nothing else. Nobody, but at a CA."""
+        return False
+
+    def forgiven_roots(self) -> Sequence[x509.Certificate]:
+        """Roots that nobody believes, and OpenSSL is to let pass for :meth:`only_renews`."""
+        return ()
 
     @property
     def now(self) -> datetime:

@@ -29,6 +29,7 @@ from tests.twisted_mesh.attest.processes import (
     outcome,
     process_attestor,
 )
+from tests.twisted_mesh.attest.records import Record
 from tests.twisted_mesh.attest.shared_secret import HEADER, NAME, SECRET, SharedSecretAttestor
 from tests.twisted_mesh.attest.tokens import Tokens
 from tests.twisted_mesh.tls.wires import End, converse
@@ -36,7 +37,6 @@ from twisted_mesh.attest.evidence import AttestationData, Evidence
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.registry import ATTESTORS as HOUSE
 from twisted_mesh.attest.registry import Attestors
-from twisted_mesh.attest.svid import SvidAttestor
 
 
 @frozen
@@ -66,7 +66,7 @@ def an_svid(stack: ExitStack) -> Case:
     def spoil() -> None:
         server.time += timedelta(hours=2)
 
-    return Case(SvidAttestor(), partial(Evidence.of, connection), spoil)
+    return Case(Record().attestor, partial(Evidence.of, connection), spoil)
 
 
 def a_token(stack: ExitStack) -> Case:
@@ -86,7 +86,7 @@ def a_secret(stack: ExitStack) -> Case:
     return Case(attestor, lambda: Evidence(headers=headers), spoil)
 
 
-MEANS: Any = Means(Clock(), Tokens().find, {}.get, lambda: NOW)  # type: ignore[arg-type]
+MEANS: Any = Means(Clock(), Tokens().find, {}.get, lambda: NOW, Record().find)  # type: ignore[arg-type]
 ATTESTORS = {"process": a_process, "svid": an_svid, "token": a_token, "secret": a_secret}
 
 
@@ -219,7 +219,7 @@ def test_garbage_attests_nothing_and_raises_nothing_but_our_errors(
 def test_no_text_is_taken_for_a_token(
     make: Callable[[ExitStack], Case], token: str, stack: ExitStack
 ) -> None:
-    case = make(stack) if make is a_token else Case(SvidAttestor(), Evidence, print)
+    case = make(stack) if make is a_token else Case(Record().attestor, Evidence, print)
     got = attempt(case.attestor, Evidence(token=token))
     assert isinstance(got, NoProof) if make is a_token else got is None
 

@@ -12,9 +12,10 @@ from pki.policy.selector import Selector
 from pki.svid.revocation_set import Reason, Revocation
 from tests.authorities import HOUR, OTHER
 from tests.twisted_mesh.attest.processes import outcome
+from tests.twisted_mesh.attest.records import Record
 from tests.twisted_mesh.tls.wires import TODAY, End, converse, good_svid, home
 from twisted_mesh.attest.evidence import Attestation, Evidence
-from twisted_mesh.attest.svid import NoLongerGood, SvidAttestor
+from twisted_mesh.attest.svid import NoLongerGood
 from twisted_mesh.tls.connection import MeshConnection
 
 
@@ -26,7 +27,7 @@ def connection_to(server: End, client: End | None = None) -> MeshConnection:
 
 
 def attest(connection: object) -> Attestation | None:
-    return outcome(SvidAttestor().attest(Evidence.of(connection)))
+    return outcome(Record().attestor.attest(Evidence.of(connection)))
 
 
 def test_the_svid_says_who_it_is() -> None:

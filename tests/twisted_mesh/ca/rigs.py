@@ -311,7 +311,9 @@ class Door:
 def attestors_of(rig: CaRig) -> Attestors:
     """Those that the CA of a rig has."""
     ca = rig.ca
-    return Attestors.registered(Means(Clock(), ca.store.find_token, ca.entries.entry_of, ca.now))
+    return Attestors.registered(
+        Means(Clock(), ca.store.find_token, ca.entries.entry_of, ca.now, ca.store.find)
+    )
 
 
 def entry(entry_id: str, selector: str, spiffe_id: object, **more: Any) -> RegistrationEntry:

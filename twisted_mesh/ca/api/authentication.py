@@ -19,6 +19,7 @@ _ROOT = 0
 _UNKNOWN_PROCESS = "unix:unknown"
 _NO_CERTIFICATE = "tls:no-certificate"
 _NO_LONGER_VALID = "tls:no-longer-valid"
+_REVOKED_ISSUER = "tls:revoked-issuer"
 _INSECURE_HTTP = "insecure-http"
 
 
@@ -92,6 +93,9 @@ class TlsAuthenticator:
             return Account(_NO_CERTIFICATE, Kind.ANONYMOUS)
         if not evidence.peer.is_good:
             return Account(_NO_LONGER_VALID, Kind.ANONYMOUS)
+        if evidence.peer.only_renews:
+            # Its ID may be anybody's word: that is for the record to say.
+            return Account(_REVOKED_ISSUER, Kind.ANONYMOUS)
         spiffe_id = evidence.peer.proven.spiffe_id
         kind = Kind.ADMINISTRATOR if self._administers(spiffe_id) else Kind.WORKLOAD
         return Account(f"x509:{spiffe_id}", kind, spiffe_id.agent is not None)
@@ -106,6 +110,8 @@ class TlsAuthenticator:
         for seen in attested.attestations:
             if seen.spiffe_id is not None and seen.serial is not None:
                 caller = workload(seen.spiffe_id, seen.serial)
+                if seen.only_renews:
+                    return evolve(caller, only_renews=True)
                 if self._administers(seen.spiffe_id):
                     return evolve(caller, kind=Kind.ADMINISTRATOR)
                 return evolve(caller, monitors=_any_matches(self.monitors, seen.spiffe_id))
@@ -181,6 +187,7 @@ def with_token(principal: Principal, seen: Attestation) -> Principal:
         entry=seen.entry,
         issues=False,
         monitors=False,
+        only_renews=False,
     )
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 import msgspec
 from cryptography import x509
 
-from pki.errors import Malformed, discreet
+from pki.errors import Malformed
 from pki.policy.policy import Principal
 from pki.serial import parse_serial, serial_hex
-from pki.svid.revocation_set import GIVEN_REASONS, Reason
+from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem
 from pki.validity import rfc3339
 from twisted_mesh.api.messages import (
@@ -21,7 +21,7 @@ from twisted_mesh.api.messages import (
     RevokedMany,
     RevokeRequest,
 )
-from twisted_mesh.ca.api.request import Call, certificate_query
+from twisted_mesh.ca.api.request import Call, certificate_query, given_reason
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import IssuedCertificate
@@ -50,11 +50,7 @@ async def revoke(ca: CaParts, call: Call) -> Answer:
     asked = call.read(RevokeRequest)
     if (asked.serial is None) == (asked.serials is None):
         raise Malformed("the body does not fit: it has either serial or serials")
-    if asked.reason not in GIVEN_REASONS:
-        raise Malformed(
-            f"{discreet(asked.reason, 60)!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
-        )
-    reason = Reason(asked.reason)
+    reason = given_reason(asked.reason)
     if asked.serials is not None:
         return await _revoke_all(ca, call.principal, asked.serials, reason)
     serial = parse_serial(asked.serial or "")

@@ -17,11 +17,14 @@ from twisted_mesh.api.messages import (
     BackupSignature,
     Detached,
     DetachRequest,
+    IssuingRevoked,
+    RevokedCa,
+    RevokeIssuing,
     SignAnswer,
     SignRequest,
 )
 from twisted_mesh.ca import saved_state
-from twisted_mesh.ca.api.request import Call
+from twisted_mesh.ca.api.request import Call, given_reason, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer
 from twisted_mesh.ca.issuance import Issued
 from twisted_mesh.ca.parts import CaParts
@@ -66,6 +69,32 @@ async def detach_root(ca: CaParts, call: Call) -> Answer:
     )
 
 
+async def revoke_issuing(ca: CaParts, call: Call) -> Answer:
+    """Revoke an issuing CA. Raises what :meth:`AuthorityRevoker.revoke` raises, and :class:`Malformed`."""
+    asked = call.read(RevokeIssuing)
+    if ca.revoker is None:
+        raise Conflict("this CA keeps no keys in files")
+    issuer, reason = key_digest(asked.issuer, "issuer") or "", given_reason(asked.reason)
+    done = await ca.revoker.revoke(call.principal, issuer, reason, force=asked.force)
+    return json_answer(
+        IssuingRevoked(
+            [
+                RevokedCa(
+                    row.revocation.issuer,
+                    serial_hex(row.revocation.serial),
+                    row.name,
+                    rfc3339(row.revocation.revoked_at),
+                    str(row.revocation.reason),
+                )
+                for row in done.revoked
+            ],
+            done.was_revoked,
+            done.issuing,
+            None if done.waits is None else str(done.waits),
+        )
+    )
+
+
 async def sign_backup(ca: CaParts, call: Call) -> Answer:
     """Sign the digest of a backup's manifest, with the key that verifies our audit log.
 
@@ -73,6 +102,7 @@ async def sign_backup(ca: CaParts, call: Call) -> Answer:
     """
     policy.permit(call.principal, policy.Action.SIGN_BACKUP)
     asked, log_key = call.read(BackupRequest), str(ca.log.key.verifier)
+    ca.authorities.demand_in_use(ca.authorities.issuing)
     signature = await saved_state.sign_backup(ca.authorities.issuing.key, asked.sha256, log_key)
     return json_answer(BackupSignature(log_key, base64.b64encode(signature).decode()))
 

@@ -58,7 +58,7 @@ async def crls(ca: CaParts, call: Call) -> Answer:
     Also of the one that issues next: who fetches them now and then has its CRL before it issues anything.
     One that cannot be made now is left out, and whoever needs it says so.
     """
-    issuers = [*ca.authorities.roots, *(one.certificate for one in ca.authorities.every_issuing)]
+    issuers = [*ca.authorities.roots, *(one.certificate for one in ca.authorities.in_use)]
     rows = []
     for certificate in issuers:
         with suppress(NotPublished):

@@ -13,6 +13,7 @@ from pki.errors import Malformed, discreet
 from pki.policy.policy import Kind, Principal
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
+from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.validity import parse_rfc3339
 from twisted_mesh.api.messages import LARGEST_PAGE
 from twisted_mesh.ca.api.response import Answer
@@ -174,6 +175,15 @@ def _idempotency_key(request: SiteRequest) -> str | None:
             f"Idempotency-Key is given once, in 1 to {_MAX_KEY} printable ASCII characters"
         )
     return key
+
+
+def given_reason(text: str) -> Reason:
+    """A reason that a certificate of ours can be revoked for. Raises :class:`Malformed`."""
+    if text not in GIVEN_REASONS:
+        raise Malformed(
+            f"{discreet(text, 60)!r} is no reason: choose one of {', '.join(GIVEN_REASONS)}"
+        )
+    return Reason(text)
 
 
 def certificate_query(asked: dict[str, str], now: datetime) -> Query:

@@ -1,13 +1,19 @@
 """The routes of the roots: how their rotation stands, and its steps."""
 
+import msgspec
+
 from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Wait
 from pki.issuing.root_line import RootStep, fingerprint_of
-from pki.keys import spki_pin
+from pki.keys import key_id, spki_pin
+from pki.serial import serial_hex
 from pki.svid.x509svid import subject_of
 from pki.validity import rfc3339
 from twisted_mesh.api.root_messages import (
+    DistrustRequest,
     FormerRootRow,
+    RemnantRow,
+    RootDistrusted,
     RootRow,
     RootStatus,
     RootStepDone,
@@ -15,9 +21,10 @@ from twisted_mesh.api.root_messages import (
     RootWait,
 )
 from twisted_mesh.ca.api.entries import reason_of
-from twisted_mesh.ca.api.request import Call
+from twisted_mesh.ca.api.request import Call, given_reason
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.rotation.distrusting import Plan
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.stores.records import Conflict
 
@@ -66,6 +73,53 @@ async def _do(ca: CaParts, call: Call, step: RootStep) -> Answer:
     waits = await rotator.waits(root_conditions.next_step(rotator.line))
     return json_answer(
         RootStepDone(done.is_done, [*map(_wait, done.waits)], _status(rotator, waits))
+    )
+
+
+async def distrust(ca: CaParts, call: Call) -> Answer:
+    """Have nobody believe a root any more, or say what that takes: :class:`RootDistrusted`.
+
+    Raises what :meth:`RootDistruster.distrust` raises, and :class:`Malformed`.
+    """
+    asked, distruster = call.read(DistrustRequest), ca.distruster
+    if distruster is None:
+        raise Conflict("this CA keeps no keys in files")
+    reason = given_reason(asked.reason)
+    if asked.dry_run:
+        return json_answer(_planned(distruster.plan(call.principal, asked.fingerprint)))
+    done = await distruster.distrust(call.principal, asked.fingerprint, reason)
+    remnants = [
+        RemnantRow(
+            remnant.where,
+            subject_of(remnant.certificate),
+            serial_hex(remnant.certificate.serial_number),
+            key_id(remnant.certificate.public_key()),
+            str(remnant.remains),
+        )
+        for remnant in done.remnants
+    ]
+    return json_answer(
+        msgspec.structs.replace(
+            _planned(done.plan),
+            done=True,
+            revoked_at=rfc3339(done.row.revocation.revoked_at),
+            reason=str(done.row.revocation.reason),
+            root=ca.authorities.fingerprint,
+            remnants=remnants,
+            leaves=done.leaves,
+            proven=done.is_proven,
+            waits=None if done.waits is None else str(done.waits),
+        )
+    )
+
+
+def _planned(plan: Plan) -> RootDistrusted:
+    return RootDistrusted(
+        fingerprint_of(plan.root),
+        subject_of(plan.root),
+        list(plan.steps),
+        list(plan.alone),
+        done=False,
     )
 
 

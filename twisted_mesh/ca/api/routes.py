@@ -173,11 +173,23 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/ca/detach-root"): Route(
         Action.DETACH_ROOT, issuing.detach_root, messages.Detached, body=messages.DetachRequest
     ),
+    ("POST", "/api/v1/ca/revoke-issuing"): Route(
+        Action.REVOKE_ISSUING,
+        issuing.revoke_issuing,
+        messages.IssuingRevoked,
+        body=messages.RevokeIssuing,
+    ),
     ("POST", "/api/v1/ca/sign-backup"): Route(
         Action.SIGN_BACKUP,
         issuing.sign_backup,
         messages.BackupSignature,
         body=messages.BackupRequest,
+    ),
+    ("POST", "/api/v1/ca/root/distrust"): Route(
+        Action.CHANGE_ROOTS,
+        roots.distrust,
+        root_messages.RootDistrusted,
+        body=root_messages.DistrustRequest,
     ),
     ("GET", "/api/v1/ca/root"): Route(Action.READ_ROOTS, roots.status, root_messages.RootStatus),
     **{

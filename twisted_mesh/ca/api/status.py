@@ -12,6 +12,7 @@ from twisted_mesh.ca.agents import AgentBanned
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
+from twisted_mesh.ca.rotation.revoking import NoSuccessor
 from twisted_mesh.ca.rotation.root_rotator import RootWaits
 from twisted_mesh.ca.rotation.steps import CannotDetach, RootKeyAway
 from twisted_mesh.http.json import BadRequest
@@ -42,6 +43,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (OutOfTurn, HTTPStatus.CONFLICT),
     (RootWaits, HTTPStatus.CONFLICT),
     (RootKeyAway, HTTPStatus.CONFLICT),
+    (NoSuccessor, HTTPStatus.CONFLICT),
     (EntryInFile, HTTPStatus.CONFLICT),
     (EntryOfAgent, HTTPStatus.CONFLICT),
     (AgentBanned, HTTPStatus.CONFLICT),

@@ -104,6 +104,10 @@ class CrlPublisher:
         for known in self._lists.values():
             last = await self.store.last_crl(known.key_id)
             known.recall(last.served if last is not None else None)
+        authorities = [row.revocation for row in self.authorities.current.revoked]
+        self._add(authorities)
+        if self.earlier is not None and authorities:
+            self.earlier.revoked(authorities)
         feed = await self.store.feed(0)
         while feed.revocations:
             self._add(feed.revocations)
@@ -189,6 +193,14 @@ class CrlPublisher:
         await self.ready()
         await self._roots[key_id(key.public_key)].sign(key, self._root_until())
 
+    async def sign_roots(self) -> None:
+        """Sign each root's CRL that lacks something, as far as the keys are here. Raises :class:`PkiError`."""
+        await self.ready()
+        self._follow()
+        for issuer, key in self.authorities.current.root_keys.items():
+            if self._roots[issuer].is_behind:
+                await self.sign_root(key)
+
     def waiting(self) -> Problem | None:
         """What cannot be published as it should be."""
         if not self._is_ready:
@@ -236,9 +248,7 @@ class CrlPublisher:
     def _follow(self) -> None:
         """The issuing CAs come and go."""
         self._follow_roots()
-        there = {
-            authority.key_id: authority for authority in self.authorities.current.every_issuing
-        }
+        there = {authority.key_id: authority for authority in self.authorities.current.in_use}
         for gone in self._lists.keys() - there.keys():
             del self._lists[gone]
         for issuer, authority in there.items():
@@ -279,6 +289,8 @@ class CrlPublisher:
                 known = RootCrl(root, self.numbers, self.log, self.now, path)
                 if self._is_ready:
                     known.recall()
+                    revoked = (row.revocation for row in self.authorities.current.revoked)
+                    known.add(revocation for revocation in revoked if revocation.issuer == name)
             self._roots[name] = known
         for gone in former.values():
             if gone.path is not None:

@@ -269,7 +269,7 @@ class OcspResponder:
 
     def _follow(self) -> None:
         """The issuing CAs come and go."""
-        there = self.authorities.current.every_issuing
+        there = self.authorities.current.in_use
         if [a.key_id for a in there] == list(self._delegates):
             for authority in there:
                 # Chains may lead to another root by now: the same key, by another certificate.

@@ -44,7 +44,8 @@ class RootCrl:
     problem: PkiError | None = field(default=None, init=False)
     """Why the last attempt to sign one failed."""
     _revoked: dict[int, Revocation] = field(factory=dict, init=False)
-    _is_behind: bool = field(default=False, init=False)
+    _told: frozenset[int] = field(default=frozenset(), init=False)
+    """Serials that are on the CRL of the moment."""
     memory: Memory = field(init=False)
     """Whether the file can be written. Whoever publishes tries again twice a minute while the key is here."""
     _lock: DeferredLock = field(factory=DeferredLock, init=False)
@@ -63,12 +64,16 @@ class RootCrl:
         """The root's :func:`pki.keys.key_id`."""
         return key_id(self.root.public_key())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the root has revoked what its CRL does not say."""
+        return not self._told >= self._revoked.keys()
+
     def add(self, revocations: Iterable[Revocation]) -> None:
         """Of the root. They are told when its key is at hand."""
         for revocation in revocations:
-            if revocation.serial not in self._revoked:
-                self._revoked[revocation.serial] = revocation
-                self._is_behind = True
+            if revocation.serial != self.root.serial_number:  # no root is believed by its own CRL
+                self._revoked.setdefault(revocation.serial, revocation)
 
     def recall(self) -> None:
         """Take up the one in the file. One that is not the root's is told and left alone."""
@@ -89,7 +94,7 @@ class RootCrl:
     def is_due(self) -> bool:
         """Whether it is time for the next one, or an older one has come back, from a backup."""
         current = self.current
-        if current is None or self._is_behind:
+        if current is None or self.is_behind:
             return True
         return current.number < self.numbers.highest(self.key_id) or current.span.is_due(self.now())
 
@@ -124,23 +129,20 @@ class RootCrl:
             "entries": str(len(self._revoked)),
         }
         await self.log.record(Act.ADMINISTER, self.key_id, facts)
-        told, self._is_behind = tuple(self._revoked.values()), False
-        try:
-            der = await issue_crl(
-                Authority(self.root, key),
-                told,
-                number,
-                this_update=span.this_update,
-                next_update=span.next_update,
-            )
-            if self.path is not None:
-                with self.memory.watched():
-                    write_whole(self.path, der, 0o644)
-        except BaseException:
-            self._is_behind = True
-            raise
+        told = tuple(self._revoked.values())
+        der = await issue_crl(
+            Authority(self.root, key),
+            told,
+            number,
+            this_update=span.this_update,
+            next_update=span.next_update,
+        )
+        if self.path is not None:
+            with self.memory.watched():
+                write_whole(self.path, der, 0o644)
         crl = PublishedCrl(self.key_id, number, span, len(told), now.replace(microsecond=0), der)
         self.current = crl.after(self.current)
+        self._told = frozenset(revocation.serial for revocation in told)
         _log.info(
             "The root's CRL is signed, and holds until {until}",
             event="root-crl-signed",
@@ -166,7 +168,7 @@ class RootCrl:
             )
         if current.span.is_over(now):
             return Problem(Code.CRL_STALE, "the root's CRL is not believed any more", remedy)
-        if self._is_behind:
+        if self.is_behind:
             return Problem(Code.CRL_STALE, "the root has revoked what its CRL does not say", remedy)
         if current.span.is_late(now):
             left = spoken_duration(current.span.next_update - now)
@@ -181,6 +183,7 @@ class RootCrl:
             raise Malformed("it has no number")
         made_at = min(read.this_update, self.now()).replace(microsecond=0)
         span = Span(read.this_update, read.next_update)
+        self._told = frozenset(revocation.serial for revocation in read)
         return PublishedCrl(self.key_id, read.number, span, len(read), made_at, der)
 
 

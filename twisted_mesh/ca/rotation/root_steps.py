@@ -86,8 +86,8 @@ class RootSteps:
         self._done("prepared")
         self._tell("The next root is published beside the present one", made, event="root-prepared")
 
-    async def activate(self, by: str = OURSELVES, reason: str = "") -> None:
-        """Have an issuing CA issue that both roots certify. Where the old one has ended, the new one alone.
+    async def activate(self, by: str = OURSELVES, reason: str = "", *, alone: bool = False) -> None:
+        """Have an issuing CA issue that both roots certify. Where the old one has ended, or ``alone``, the new one.
 
         Raises :class:`OutOfTurn`, :class:`RootKeyAway`, and what making and keeping it raise.
         """
@@ -97,7 +97,7 @@ class RootSteps:
         if away := steps.keys_away([new]):
             raise RootKeyAway.at(away)
         await steps.follow_line()
-        has_ended = steps.now() > line.old.not_valid_after_utc
+        has_ended = alone or steps.now() > line.old.not_valid_after_utc
         wanted = (new,) if has_ended else (line.old, new)
         successor = await self._successor(wanted)
         both = await self._certified(successor, wanted)
@@ -156,7 +156,12 @@ class RootSteps:
             event="root-retired",
         )
 
-    async def revert(self, by: str = OURSELVES, reason: str = "") -> None:
+    async def revert(
+        self,
+        by: str = OURSELVES,
+        reason: str = "",
+        how: HowItEnded = HowItEnded.REVERTED,
+    ) -> None:
         """One step back. Raises :class:`OutOfTurn`, and what keeping it raises."""
         steps, line = self.rotation_steps, self.line
         line.demand(RootStep.REVERT)
@@ -170,7 +175,7 @@ class RootSteps:
                 f"what issues was not certified by {subject_of(line.old)}, which had ended: there is no way back to it"
             )
         await self._record("reverted", new, by, reason, was=str(line.phase))
-        await steps.keep_line(self.line.reverted(steps.now()))
+        await steps.keep_line(self.line.reverted(steps.now(), how))
         self._done("reverted")
         self._tell("A step of the root's rotation is taken back", new, event="root-reverted")
         await self.settle()

@@ -6,6 +6,7 @@ A step that fails, or that cannot be recorded, leaves everything as it was; it i
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from attrs import define, field
 from twisted.application.service import Service
@@ -26,6 +27,8 @@ from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
+
+T = TypeVar("T")
 
 _log = logger("ca")
 #: Seconds between two looks at the clock.
@@ -49,6 +52,8 @@ class Rotator(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     root_steps: RootSteps | None = None
     """What the rotation of the root has left to be finished; None where there is no such thing."""
+    besides: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
+    """What else is to be finished that was cut short."""
     last_problem: PkiError | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _retry_at: float = field(default=0.0, init=False)
@@ -89,6 +94,14 @@ class Rotator(Service):
             return None
         left = self.authorities.line.active.ends_at - self.rotation_steps.now()
         path = " and ".join(map(str, away))
+        if self.authorities.line.is_revoked:
+            return Problem(
+                Code.ISSUER_REVOKED,
+                f"{self.authorities.issuing.name} is revoked, and the root's key is not here to make another: no "
+                "certificate can be issued",
+                f"bring the root's key back as {path}, mode 0600: it is picked up without a restart",
+                subject=self.authorities.issuing.name,
+            )
         how_long = (
             f"certificates can be issued for {spoken_duration(left)} more"
             if left > timedelta()
@@ -124,6 +137,8 @@ class Rotator(Service):
                 self._heal,
                 self._do_steps,
                 self._forget_ended,
+                self.rotation_steps.forget_revoked,
+                *self.besides,
             )
             failures = [failure for part in parts if (failure := await _failure_of(part))]
         finally:
@@ -136,9 +151,14 @@ class Rotator(Service):
     async def detach_root(self, principal: Principal, sha256: str) -> Detached:
         """:meth:`RotationSteps.detach_root`, when nothing else is being done. Raises refusals besides."""
         policy.permit(principal, Action.DETACH_ROOT)
+        evidence = principal.evidence
+        return await self.alone(lambda: self.rotation_steps.detach_root(sha256, evidence))
+
+    async def alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What ``work`` comes to, while nothing else is done to the succession."""
         await self.lock.acquire()
         try:
-            return await self.rotation_steps.detach_root(sha256, principal.evidence)
+            return await work()
         finally:
             self.lock.release()
 
@@ -156,6 +176,7 @@ class Rotator(Service):
             step is Step.PREPARE and self.rotation_steps.keys_away()
         )
         found = self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
+        found = found or self.authorities.is_parting
         roots = self.root_steps
         return found or (roots is not None and (roots.unsettled() is not None or roots.is_over()))
 

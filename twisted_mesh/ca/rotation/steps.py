@@ -224,7 +224,9 @@ class RotationSteps:
     async def next_number(self) -> int:
         """The generation of the issuing CA that comes next."""
         number: int = await self.aside(self._files.next_number)
-        return number
+        # No number twice, though the files of one that is revoked are gone.
+        used = [row.generation for row in self.authorities.revoked if not row.is_root]
+        return max(number, *(1 + generation for generation in used), 1)
 
     async def draw_key(self, generation: int) -> MemoryKey:
         """On disk before the certificate is made: a crash in between takes up the same key again."""
@@ -256,6 +258,7 @@ class RotationSteps:
         await self.aside(self._files.switch, replaced, successor)
         self.current.adopt(authorities.with_active(successor))
         self.done(step, "retired")
+        await self.forget_revoked()
         if step == "resumed":
             _tell(
                 "The clock was ahead and is right again: the earlier issuing CA issues again",
@@ -292,12 +295,25 @@ class RotationSteps:
             event="issuing-forgotten",
         )
 
+    async def forget_revoked(self) -> None:
+        """Delete the keys of issuing CAs that are revoked, but for the active one's that has no successor yet."""
+        authorities = self.authorities
+        keys = {row.key_id for row in authorities.revoked} - {authorities.issuing.key_id}
+        if not keys or not await self.aside(self._files.have, keys):
+            return
+        if await self.aside(self._root_files.signer) in keys:
+            await self._seal()
+        await self.aside(self._files.forget_keys, keys)
+
     async def reseal(self, leaving: Authority) -> None:
         """Have the active one sign which roots there are, where an issuing CA did so whose key is about to go."""
         if await self.aside(self._root_files.signer) == leaving.key_id:
-            line = self.authorities.root_line
-            document = await self._root_files.signed(line, self.authorities.issuing)
-            await self.aside(self._root_files.commit, document)
+            await self._seal()
+
+    async def _seal(self) -> None:
+        line = self.authorities.root_line
+        document = await self._root_files.signed(line, self.authorities.issuing)
+        await self.aside(self._root_files.commit, document)
 
     def is_attachable(self) -> bool:
         """Whether there is a file where the key of a root is missed."""

@@ -6,6 +6,7 @@ import click
 
 from twisted_mesh.cli.ctl import ca_root
 from twisted_mesh.cli.ctl.options import (
+    REASONS,
     Reach,
     format_option,
     must_be_answered,
@@ -16,12 +17,13 @@ from twisted_mesh.cli.ctl.options import (
 
 @click.group()
 def command() -> None:
-    """Show the CA's certificates; rotate the root; take a root's key away.
+    """Show the CA's certificates; rotate the root; revoke an issuing CA; take a root's key away.
 
     \b
     Examples:
       mesh-ctl ca show
       mesh-ctl ca root status
+      mesh-ctl ca revoke-issuing KEY_ID --dry-run
       mesh-ctl ca detach-root /media/safe/
     """
 
@@ -70,4 +72,48 @@ def detach_root(*, reach: Reach, destination: str, yes: bool, format_: str) -> i
 
     must_be_answered(yes)
     work = ca_actions.Detaching(reach.state, Path(destination), yes, format_ == "json")
+    return administer(reach, work)
+
+
+@command.command("revoke-issuing")
+@click.argument("key_id")
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    default="cACompromise",
+    show_default=True,
+    help="Why (RFC 5280).",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Revoke also the one that issues, though the root's key is not here for another.",
+)
+@click.option("--dry-run", is_flag=True, help="Say whom it would cut off, and revoke nothing.")
+@yes_option
+@reaching
+@format_option
+def revoke_issuing(
+    *, reach: Reach, key_id: str, reason: str, force: bool, dry_run: bool, yes: bool, format_: str
+) -> int:
+    """Revoke the issuing CA whose key has that id, as ca show has it, for good.
+
+    Its successor is made and issues first, by the root's key. Then nobody believes what it has issued,
+    and whoever holds that gets a certificate of the successor by itself: its own ID, once its old
+    certificate is found in the record, byte for byte.
+
+    \b
+    Examples:
+      mesh-ctl ca revoke-issuing 5f0c…e1 --dry-run
+      mesh-ctl ca revoke-issuing 5f0c…e1 --reason keyCompromise --yes
+    """
+    from pki.svid.revocation_set import Reason
+    from twisted_mesh.cli.ctl.ca_revoke import RevokingIssuing
+    from twisted_mesh.cli.ctl.session import administer
+
+    if not dry_run:
+        must_be_answered(yes)
+    work = RevokingIssuing(
+        key_id.lower(), Reason(reason), force, dry_run=dry_run, yes=yes, as_json=format_ == "json"
+    )
     return administer(reach, work)

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from pki.errors import PkiError, Refused
+from pki.keys import key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
@@ -81,6 +82,7 @@ def _put(name: str, certificate: x509.Certificate, now: datetime) -> None:
             "  serial": serial_pairs(certificate.serial_number),
             "  valid": f"{rfc3339(validity.not_before)} to {rfc3339(validity.not_after)}, {lasts}",
             "  fingerprint": _fingerprint(certificate),
+            "  key id": key_id(certificate.public_key()),
         }
     )
     output.put("")
@@ -96,6 +98,7 @@ def _told(name: str, certificate: x509.Certificate, now: datetime) -> dict[str, 
         "not_after": rfc3339(validity.not_after),
         "seconds_left": int((validity.not_after - now).total_seconds()),
         "fingerprint": _fingerprint(certificate),
+        "key_id": key_id(certificate.public_key()),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import click
 
 from twisted_mesh.cli.ctl.options import (
+    REASONS,
     Reach,
     format_option,
     must_be_answered,
@@ -23,7 +24,7 @@ _force = click.option(
 
 @click.group("root")
 def command() -> None:
-    """Rotate the root: prepare, activate, retire; each step can be taken back until the last.
+    """Rotate the root: prepare, activate, retire; each step can be taken back until the last. Or distrust it.
 
     \b
     Examples:
@@ -115,6 +116,46 @@ def revert(
       mesh-ctl ca root revert --reason 'a machine was forgotten' --yes
     """
     return _do("revert", reach, format_, dry_run=dry_run, force=force, reason=reason, yes=yes)
+
+
+@command.command()
+@click.argument("fingerprint")
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    default="cACompromise",
+    show_default=True,
+    help="Why (RFC 5280).",
+)
+@click.option("--dry-run", is_flag=True, help="Say whom it would cut off, and change nothing.")
+@yes_option
+@reaching
+@format_option
+def distrust(
+    *, reach: Reach, fingerprint: str, reason: str, dry_run: bool, yes: bool, format_: str
+) -> int:
+    """Have nobody believe the root with that fingerprint any more: its key is stolen, say.
+
+    Another root is made and put in its place at once, if there is none; nobody is waited for. Every
+    connected endpoint cuts what rests on the old one, and workloads get other certificates by
+    themselves. It ends with a proof that no certificate is left that brings the key back to life;
+    exit status 1 where one is.
+
+    \b
+    Examples:
+      mesh-ctl ca root distrust sha256:5f0c…e1 --dry-run
+      mesh-ctl ca root distrust sha256:5f0c…e1 --reason keyCompromise --yes
+    """
+    from pki.svid.revocation_set import Reason
+    from twisted_mesh.cli.ctl.ca_revoke import Distrusting
+    from twisted_mesh.cli.ctl.session import administer
+
+    if not dry_run:
+        must_be_answered(yes)
+    work = Distrusting(
+        fingerprint, Reason(reason), dry_run=dry_run, yes=yes, as_json=format_ == "json"
+    )
+    return administer(reach, work)
 
 
 def _do(

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from twisted_mesh.cli.ctl.options import (
+    REASONS,
     Reach,
     format_option,
     must_be_answered,
@@ -14,17 +15,6 @@ from twisted_mesh.cli.ctl.options import (
     yes_option,
 )
 from twisted_mesh.cli.program import Unusable
-
-_REASONS = (
-    "unspecified",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-)
-
 
 _NARROWING = (
     click.option(
@@ -123,7 +113,7 @@ def show(*, reach: Reach, serial: str, format_: str) -> int:
 @narrowing
 @click.option(
     "--reason",
-    type=click.Choice(_REASONS),
+    type=click.Choice(REASONS),
     default="unspecified",
     show_default=True,
     help="Why (RFC 5280).",

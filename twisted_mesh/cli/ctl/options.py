@@ -73,6 +73,16 @@ format_option = click.option(
     help="Text for people, or JSON for programs.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+#: Why a certificate may be revoked (RFC 5280).
+REASONS = (
+    "unspecified",
+    "keyCompromise",
+    "cACompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "privilegeWithdrawn",
+)
 reason_option = click.option(
     "--reason", metavar="TEXT", default="", help="Why: it goes into the CA's audit log."
 )
