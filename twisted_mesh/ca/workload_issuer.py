@@ -20,9 +20,11 @@ from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.identity.own_path import as_served, is_revoked_for_peers
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
+from twisted_mesh.trust.judge import Trust
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
 
@@ -98,7 +100,18 @@ class CaWorkloadIssuer(Service):
         return any(
             self.ca.publisher.find(key_id(issuer.public_key()), serial) is not None
             for issuer in issuers
-        )
+        ) or is_revoked_for_peers(self._trust(), svid, self.ca.now())
+
+    def as_served(self, svid: X509Svid) -> X509Svid:
+        """By the path that is told to everybody."""
+        told = self.ca.published.issuers
+        return as_served(svid, told, self._trust(), self.ca.now(), _log)
+
+    def _trust(self) -> Trust:
+        """What all are told to believe of CAs."""
+        published = self.ca.published
+        revoked = RevocationSet().merged(published.revoked_authorities, self.ca.now())
+        return Trust(published.bundles, revoked)
 
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm
@@ -144,6 +157,8 @@ class CaWorkloadIssuer(Service):
     def _look(self) -> None:
         if (revocations := self.revocations()) is not self._sources.revocations:
             self._say(evolve(self._sources, revocations=revocations))
+        if (published := self.ca.published) is not self._sources.paths:
+            self._say(evolve(self._sources, paths=published))
         bundle, lists = self.ca.bundle(), self._current_lists()
         if bundle is not self._bundle or lists != self._lists:
             self._bundle, self._lists = bundle, lists

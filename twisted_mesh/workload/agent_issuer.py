@@ -25,15 +25,20 @@ from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, key_id
 from pki.policy.entry import EntryDocument, RegistrationEntry, read_entry
 from pki.policy.selector import Selector
-from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import Reason, Revocation
-from pki.svid.x509svid import Purpose, X509Svid
+from pki.svid.x509svid import X509Svid
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.identity.agent import Agent
+from twisted_mesh.identity.own_path import (
+    as_served,
+    is_revoked_for_peers,
+    judged_as_by_peers,
+)
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import logger, reasons
@@ -107,7 +112,7 @@ class AgentIssuer(Service):
     """Why the last question for entries failed."""
     _ended: PkiError | None = field(default=None, init=False)
     """By which the CA said that this is no agent any more."""
-    _turned_away: X509Svid | None = field(default=None, init=False)
+    _turned_away: x509.Certificate | None = field(default=None, init=False)
     """The certificate that the CA has turned away as a revoked one, before we had heard of it."""
     _unreadable: set[str] = field(factory=set, init=False)
     """Entries of which it was told that they cannot be read."""
@@ -162,8 +167,16 @@ class AgentIssuer(Service):
         return stop
 
     def is_revoked(self, svid: X509Svid) -> bool:
-        """Whether the CA has said so."""
-        return self._revocation_of(svid) is not None
+        """Whether the CA has said so, of it or of what stands above it."""
+        trust = self.identity.trust_store.trust
+        return self._revocation_of(svid) is not None or is_revoked_for_peers(
+            trust, svid, self.now()
+        )
+
+    def as_served(self, svid: X509Svid) -> X509Svid:
+        """By the path that the CA tells, where a peer of the workload would take that."""
+        trust, told = self.identity.trust_store.trust, self.identity.manager.told_paths
+        return as_served(svid, told, trust, self.now(), _log)
 
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm
@@ -205,8 +218,7 @@ class AgentIssuer(Service):
     def _judge(self, svid: X509Svid) -> None:
         """As a peer of the workload would. Raises :class:`Refused`."""
         trust: Trust = self.identity.trust_store.trust
-        whoever = evolve(trust, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
-        verdict = whoever.judge(svid.chain, self.now(), Purpose.ANY)
+        verdict = judged_as_by_peers(trust, svid, self.now())
         if not verdict.ok:
             raise Refused(verdict.problems)
 
@@ -290,7 +302,8 @@ class AgentIssuer(Service):
                 f"the agent {self.identity.wanted.named} may serve no workloads any more: {error}"
             )
         if any(problem.code == Code.REVOKED for problem in error.problems):
-            self._turned_away = self.identity.svid
+            svid = self.identity.svid
+            self._turned_away = None if svid is None else svid.leaf
         is_other = self._trouble is None or str(self._trouble) != str(error)
         self._trouble = error
         (_log.warn if is_other else _log.debug)(
@@ -317,6 +330,7 @@ class AgentIssuer(Service):
             trust,
             self.identity.manager.seconds_left <= 0,
             self.identity.manager.last_problem,
+            self.identity.manager.told_paths,
         )
         if seen != self._seen:
             self._seen = seen
@@ -335,6 +349,7 @@ class AgentIssuer(Service):
             and now.is_over == before.is_over
             and str(now.problem) == str(before.problem)
             and before.revocations is now.revocations
+            and before.paths is now.paths
         )
         if not is_same:
             self._sources = now
@@ -350,7 +365,7 @@ class AgentIssuer(Service):
         if self._ended is not None:
             return Sources((), bundles, self._ended, is_over=True, revocations=revocations)
         revoked = self._revocation_of(svid)
-        if revoked is not None or svid is self._turned_away:
+        if revoked is not None or svid.leaf == self._turned_away:
             problem = AgentRevoked(
                 f"the certificate of the agent {svid.spiffe_id} was revoked{_when(revoked)}, and all that it had "
                 "obtained is withdrawn: have an administrator look (mesh-ctl agent list), and start it with a new join "
@@ -366,7 +381,9 @@ class AgentIssuer(Service):
                 f"the certificate of the agent {svid.spiffe_id} ended at {ends}, so nothing is signed for it{why}"
             )
         known = bundles if self._version or problem_now is not None else None
-        return Sources(self._entries, known, problem_now, revocations=revocations)
+        return Sources(
+            self._entries, known, problem_now, revocations=revocations, paths=manager.told_paths
+        )
 
     def _bundles(self) -> Bundles:
         trust = self.identity.trust_store.trust

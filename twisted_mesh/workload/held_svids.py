@@ -140,13 +140,29 @@ class HeldSvids:
             held.plan = RenewalPlan(self.now(), held.plan.expires_at)
         held.retry_at = 0.0
 
+    def move(self) -> None:
+        """Other paths are to be served: whoever follows is told the same certificates by those, at once."""
+        for held in self:
+            if held.svid is None:
+                continue
+            moved = self.issuer.as_served(held.svid)
+            if moved is not held.svid:
+                held.svid = moved
+                _log.info(
+                    "The SVID of {spiffe_id} is handed out by another way to a root",
+                    event="workload-svid-moved",
+                    spiffe_id=str(moved.spiffe_id),
+                    serial=f"{moved.leaf.serial_number:x}",
+                )
+                _tell(held)
+
     def review(self) -> None:
         """Something was revoked: what of it is held is replaced at once, or else withdrawn."""
         for held in self:
             if held.svid is not None and not held.is_revoked and self.issuer.is_revoked(held.svid):
                 held.is_revoked = True
                 _log.warn(
-                    "The SVID of {spiffe_id} was revoked: asking for another",
+                    "The SVID of {spiffe_id}, or what it rests on, was revoked: asking for another",
                     event="workload-svid-revoked",
                     spiffe_id=str(held.svid.spiffe_id),
                     serial=f"{held.svid.leaf.serial_number:x}",
@@ -225,6 +241,8 @@ class HeldSvids:
                 raise Mistaken(
                     f"the CA has certified {svid.spiffe_id}, not {bought.spiffe_id}: this is a case to report"
                 )
+            # What is told may be newer than the answer that this came in.
+            svid = self.issuer.as_served(svid)
         except CancelledError:
             raise
         except PkiError as error:

@@ -50,6 +50,8 @@ class Sources:
     """Whether ``problem`` is final: the agent was banned. Workloads then have nothing, and are told to stop."""
     revocations: object = field(default=None, eq=False, repr=False)
     """Another object whenever what :meth:`IWorkloadIssuer.is_revoked` says may have changed."""
+    paths: object = field(default=None, eq=False, repr=False)
+    """The same for :meth:`IWorkloadIssuer.as_served`."""
 
 
 class IWorkloadIssuer(Interface):
@@ -65,7 +67,10 @@ class IWorkloadIssuer(Interface):
         """Have ``changed`` called after each change of :meth:`sources`; what is returned ends that."""
 
     def is_revoked(svid: X509Svid) -> bool:
-        """Whether, by all that is known now, that certificate is."""
+        """Whether, by all that is known now, that certificate is, or what it rests on: nobody takes it any more."""
+
+    def as_served(svid: X509Svid) -> X509Svid:
+        """The same leaf and key by the path that is to be served now; ``svid`` itself where that is its own."""
 
     async def issue(
         entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm

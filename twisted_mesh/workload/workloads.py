@@ -212,7 +212,9 @@ class Workloads:
         else:
             self.svids.keep({entry.id: None for entry in sources.entries})
             self.tokens.keep({entry.id: None for entry in sources.entries})
-        if sources.revocations is not before.revocations:
+        if sources.paths is not before.paths:
+            self.svids.move()
+        if sources.revocations is not before.revocations or sources.paths is not before.paths:
             self.svids.review()
         if before.problem is not None and sources.problem is None:
             self.svids.retry()
@@ -380,6 +382,6 @@ def _less(counts: "Counter[Hashable]", key: Hashable) -> None:
 def _mark(snapshot: Snapshot) -> tuple[object, ...]:
     """Equal for two that say the same."""
     refusal = snapshot.refusal
-    svids = tuple((one.svid.leaf, one.hint) for one in snapshot.svids)
+    svids = tuple((one.svid.chain, one.hint) for one in snapshot.svids)
     why = None if refusal is None else (refusal.is_final, str(refusal.problem))
     return snapshot.bundles, svids, why

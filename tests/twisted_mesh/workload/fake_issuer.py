@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import define, evolve, field
+from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.internet.task import Clock
@@ -97,6 +98,8 @@ class FakeIssuer:
     signed: str = ""
     """The text of tokens, where that matters."""
     revoked: list[X509Svid] = field(factory=list)
+    path: tuple[x509.Certificate, ...] | None = None
+    """That is to be served."""
     watchers: list[Callable[[], None]] = field(factory=list)
 
     def sources(self) -> Sources:
@@ -121,6 +124,10 @@ class FakeIssuer:
 
     def is_revoked(self, svid: X509Svid) -> bool:
         return svid in self.revoked
+
+    def as_served(self, svid: X509Svid) -> X509Svid:
+        is_same = self.path in (None, svid.intermediates)
+        return svid if is_same else evolve(svid, intermediates=self.path)
 
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve, field
+from cryptography import x509
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.keys import key_id
 from pki.policy.entry import EntryDocument
 from pki.spiffe import SpiffeId
-from pki.svid.revocation_set import Reason, Revocation
+from pki.svid.bundle import BundleSet
+from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import X509Svid
-from tests.authorities import HOUR, MESH, key, mesh
+from tests.authorities import HOUR, MESH, forge, key, mesh, overlap, revocation_of
 from tests.twisted_mesh.workload.fake_issuer import Turning, entry
 from twisted_mesh.api.agent_messages import AgentEntries
 from twisted_mesh.api.refusal import CaRefused
@@ -62,7 +64,7 @@ class Standing:
             svid=svid,
             ready=ready,
             trust_store=SimpleNamespace(trust=Trust(mesh().bundles)),
-            manager=SimpleNamespace(seconds_left=3600.0, last_problem=None),
+            manager=SimpleNamespace(seconds_left=3600.0, last_problem=None, told_paths={}),
             ca=SimpleNamespace(address="https://ca.test:8443", crls=no_crls),
         )
         self.issuer = AgentIssuer(self.identity, self.reactor, self.reactor.now)
@@ -234,3 +236,49 @@ def test_stopped_it_asks_no_more(standing: Standing) -> None:
     before = len(standing.asked)
     standing.reactor.pump([1.0] * 10)
     assert len(standing.asked) == before
+
+
+BOTH = overlap()
+WORKLOAD = X509Svid.assemble((forge(BOTH.by_old), BOTH.by_old.certificate), key(9))
+
+
+def believing(standing: Standing, *revoked: Revocation) -> None:
+    now = standing.reactor.now()
+    trust = Trust(BundleSet.of(BOTH.bundle), RevocationSet().merged(revoked, now))
+    standing.identity.trust_store.trust = trust
+
+
+def test_what_workloads_hold_follows_the_path_that_the_ca_tells(standing: Standing) -> None:
+    believing(standing)
+    standing.hear(AgentEntries("1", [document()]))
+    issuer, manager = standing.issuer, standing.identity.manager
+    assert issuer.as_served(WORKLOAD) is WORKLOAD
+    before = issuer.sources()
+    manager.told_paths = {BOTH.key_id: (BOTH.by_new.certificate,)}
+    assert standing.pass_time().paths is not before.paths, "whoever watches is told"
+    moved = issuer.as_served(WORKLOAD)
+    assert moved.chain == (WORKLOAD.leaf, BOTH.by_new.certificate)
+    assert issuer.as_served(moved) is moved
+    manager.told_paths = {BOTH.key_id: (mesh().issuing.certificate,)}
+    assert issuer.as_served(WORKLOAD) is WORKLOAD, "no peer would take that"
+
+
+@pytest.mark.parametrize(
+    "gone", [BOTH.old.certificate, BOTH.by_old.certificate], ids=["root", "issuing CA"]
+)
+def test_what_rests_on_a_revoked_ca_is_revoked(standing: Standing, gone: x509.Certificate) -> None:
+    believing(standing)
+    assert not standing.issuer.is_revoked(WORKLOAD)
+    believing(standing, revocation_of(BOTH.old, gone))
+    assert standing.issuer.is_revoked(WORKLOAD)
+    moved = evolve(WORKLOAD, intermediates=(BOTH.by_new.certificate,))
+    assert not standing.issuer.is_revoked(moved)
+
+
+def test_an_agent_that_was_turned_away_is_so_by_any_path(standing: Standing) -> None:
+    standing.hear(AgentEntries("1", [document()]))
+    standing.away = CaRefused(401, [Problem(Code.REVOKED, "it is revoked")])
+    standing.hear()
+    standing.identity.svid = evolve(standing.identity.svid)
+    standing.away = Away("no answer")
+    assert standing.hear().entries == ()

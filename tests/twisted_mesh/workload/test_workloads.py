@@ -584,3 +584,26 @@ def test_a_short_life_is_renewed_in_time(machine: Machine) -> None:
     machine.reactor.pump([0.5] * 60)
     assert len(told.snapshots) >= 5
     assert all(snapshot.svids for snapshot in told.snapshots)
+
+
+def test_another_path_reaches_every_stream_at_once_and_signs_nothing(machine: Machine) -> None:
+    machine.issuer.say(entries=[entry("web", US), entry("api", US)])
+    streams = [machine.follow() for _ in range(3)]
+    before = streams[0].last.svids[0].svid
+    machine.issuer.path = (mesh(OTHER).issuing.certificate,)
+    machine.issuer.say(paths=object())
+    for told in streams:
+        assert len(told.snapshots) == 3, "one for each of its two certificates"
+        for one in told.last.svids:
+            assert one.svid.intermediates == machine.issuer.path
+    moved = streams[0].last.svids[0].svid
+    assert (moved.leaf, moved.key) == (before.leaf, before.key)
+    assert len(machine.issuer.asked) == 2
+    machine.issuer.say(paths=object())
+    assert len(streams[0].snapshots) == 3, "nothing has changed"
+
+
+def test_a_fresh_certificate_comes_by_the_path_that_is_told(machine: Machine) -> None:
+    machine.issuer.path = (mesh(OTHER).issuing.certificate,)
+    machine.issuer.say(entries=[entry("web", US)])
+    assert machine.follow().last.svids[0].svid.intermediates == machine.issuer.path
