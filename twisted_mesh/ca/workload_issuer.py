@@ -20,13 +20,13 @@ from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.identity.own_path import as_served, is_revoked_for_peers
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.judge import Trust
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
+from twisted_mesh.workload.standing import as_served, is_revoked_for_peers
 
 _log = logger("workload")
 

@@ -223,7 +223,8 @@ class CertificateManager(Service):
             if moved is not before:
                 self._built(moved, trust, rehearsed=True)()
         except PkiError as error:
-            self._path.refuse(before, error, self._rotation_log)
+            if self._path.refuse(before):
+                self._rotation_log.path_refused(before, error)
         if problems := self._path.revoked(self.svid or before, trust):
             self.give_up(Refused(problems))
             self._retry_at = self.clock.seconds() + self.draw.uniform(0, SPREAD)

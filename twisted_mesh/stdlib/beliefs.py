@@ -1,13 +1,18 @@
 """What is believed once a certificate or news have come from the CA: a value from a value."""
 
-from attrs import evolve
+from attrs import define, evolve, field
 from cryptography import x509
 
+from pki.errors import Problem
 from pki.svid.bundle import BundleSet
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import X509Svid, extension
 from twisted_mesh.api.trust_news import TrustNews
+from twisted_mesh.api.trust_question import Belief, new_instance
+from twisted_mesh.identity.own_path import OwnPath
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
+from twisted_mesh.stdlib.log import log
 from twisted_mesh.trust.judge import Trust
 
 
@@ -27,6 +32,37 @@ def with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
     if revocations is trust.revocations and bundles is trust.bundles:
         return trust
     return evolve(trust, revocations=revocations, bundles=bundles)
+
+
+@define(eq=False)
+class Standing:
+    """How we stand: what we would be refused for by all who hear the same, and the path that the CA tells us."""
+
+    now: Now
+    instance: str = field(factory=new_instance)
+    path: OwnPath = field(init=False)
+    problem: Problem | None = field(default=None, init=False)
+    """Why we show our certificate to nobody, though it has not ended; None while we do."""
+
+    def __attrs_post_init__(self) -> None:
+        self.path = OwnPath(self.now)
+
+    def served(self, svid: X509Svid, trust: Trust) -> X509Svid:
+        """``svid`` as it is to be served under ``trust``, and whether by all that stands above it it can be."""
+        served, error = self.path.of(svid, trust)
+        if error is not None and self.path.refuse(svid):
+            log.error("The way above our certificate that the CA tells is not served: %s", error)
+        self.problem = next(iter(self.path.revoked(served, trust)), None)
+        return served
+
+    def belief(self, svid: X509Svid | None, trust: Trust) -> Belief | None:
+        """What the CA is told of us; None before there is an identity."""
+        bundle = None if svid is None else trust.bundles.get(svid.spiffe_id.trust_domain)
+        if svid is None or bundle is None:
+            return None
+        verdict = self.path.judged(svid, trust)
+        top = str(Fingerprint.of(verdict.path[-1])) if verdict.ok else ""
+        return Belief(self.instance, bundle.sequence, top)
 
 
 def _issuers(svid: X509Svid) -> set[bytes]:

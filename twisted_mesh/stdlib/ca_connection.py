@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from pki.errors import PkiError, Problem, Refused, printable
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet
 from pki.svid.pin import RootPin
+from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.ca_user import CaUser, ForeignCa
 from twisted_mesh.api.refusal import CaRefused, told_problems
@@ -44,6 +46,7 @@ class _CaHolder:
     trust_domain: TrustDomain
     lock: "threading.RLock" = field(factory=threading.RLock, init=False)
     now: Moment = field(init=False)
+    guards: "weakref.WeakSet[Guard]" = field(factory=weakref.WeakSet, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.now = Moment(None, Trust())
@@ -52,7 +55,13 @@ class _CaHolder:
         return self.now
 
     def admit(self, guard: Guard) -> None:
-        """It is asked one thing, and hung up on."""
+        """It is asked one thing and hung up on, or kept for the next question."""
+        self.guards.add(guard)
+
+    def review(self) -> None:
+        """Judge again whom we are connected to."""
+        for guard in tuple(self.guards):
+            guard.review()
 
     def tell_refused(self, problems: Sequence[Problem]) -> None:
         """Whoever asks hears of it."""
@@ -84,6 +93,7 @@ class CaConnection:
     """Until its root was met."""
     bundles: BundleSet = field(factory=BundleSet)
     """What it must lead to."""
+    revocations: RevocationSet = field(factory=RevocationSet, init=False)
     _shown: X509Svid | None = field(default=None, init=False)
     _holder: _CaHolder = field(init=False)
     _context: MeshContext = field(init=False)
@@ -112,7 +122,8 @@ class CaConnection:
         self._use()
 
     def _use(self) -> None:
-        self._holder.now = Moment(self._shown, Trust(bundles=self.bundles), self.pin)
+        trust = Trust(bundles=self.bundles, revocations=self.revocations)
+        self._holder.now = Moment(self._shown, trust, self.pin)
 
     @property
     def keeps_identity(self) -> bool:
@@ -126,11 +137,19 @@ class CaConnection:
             self._shown = svid
             self._use()
 
-    def believe(self, bundles: BundleSet) -> None:
-        """Have the CA lead to one of these roots from now on."""
-        if self.pin is None and bundles != self.bundles and bundles.get(self.trust_domain):
-            self.bundles = bundles
+    def believe(self, trust: Trust) -> None:
+        """Have the CA lead to one of these roots from now on, and by nothing that is revoked."""
+        if self.pin is None and trust.bundles.get(self.trust_domain):
+            if (trust.bundles, trust.revocations) == (self.bundles, self.revocations):
+                return
+            self.bundles, self.revocations = trust.bundles, trust.revocations
             self._use()
+            self._holder.review()
+
+    def recall(self, trust: Trust, pin: RootPin | None) -> None:
+        """What an earlier life has come to believe, before anything is asked; and the pin, where it still counts."""
+        self.bundles, self.revocations, self.pin = trust.bundles, trust.revocations, pin
+        self._use()
 
     def hang_up(self) -> None:
         """Keep no connection for another question."""

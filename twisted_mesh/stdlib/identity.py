@@ -18,15 +18,14 @@ from pki import renewal
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printable
 from pki.renewal import RenewalPlan
-from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
-from pki.svid.chain import Verdict
-from pki.svid.x509svid import Purpose, X509Svid
+from pki.svid.x509svid import X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.api.trust_news import TrustNews
+from twisted_mesh.api.trust_question import Belief
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now, wall_clock
-from twisted_mesh.stdlib.beliefs import with_identity, with_news
+from twisted_mesh.stdlib.beliefs import Standing, with_identity, with_news
 from twisted_mesh.stdlib.context import MeshContext, Moment, patterns
 from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
 from twisted_mesh.stdlib.guard import Guard
@@ -37,6 +36,8 @@ from twisted_mesh.trust.judge import Trust
 
 #: Seconds for which the CA may wait for news, and from one question to the next where it does not.
 WAIT, POLL = 45, 1.0
+#: Seconds within which those ask for another certificate, each at a moment of its own, whose issuer is revoked.
+SPREAD = 2.0
 #: Seconds between two attempts at most while there is no answer.
 LONGEST_PAUSE = 3.0
 _MOST_PAGES = 100
@@ -84,7 +85,12 @@ class JoinedIdentity:
     _is_closed: bool = field(default=False, init=False)
     _wake: threading.Event = field(factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    _standing: Standing = field(init=False)
     _guards: "weakref.WeakSet[Guard]" = field(factory=weakref.WeakSet, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._standing = Standing(self._now)
+        self._source.belief = self._belief
 
     # what a program uses
 
@@ -165,6 +171,8 @@ class JoinedIdentity:
             raise NoIdentity(_CLOSED)
         if self._ends < time.time():
             raise NoIdentity(self._lapsed())
+        if self._standing.problem is not None:
+            raise NoIdentity(self._standing.problem)
         return moment
 
     def admit(self, guard: Guard) -> None:
@@ -290,24 +298,22 @@ class JoinedIdentity:
         identity = self._source.obtain()
         before = Trust() if self._moment is None else self._moment.trust
         trust = with_identity(before, identity)
-        self._source.ca.believe(trust.bundles)
+        self._source.ca.believe(trust)
         for _ in range(_MOST_PAGES):
             news = self._source.news()
             trust = with_news(trust, news, self._now)
+            self._hear_of_paths(news)
             if not news.more:
                 break
-        verdict = self._judge_ourselves(trust, identity.svid)
+        svid, _ = self._standing.path.of(identity.svid, trust)
+        verdict = trust.judge_ours(svid, self._now())
         if not verdict.ok:
             raise OwnCertificateRefused(verdict.problems)
-        self._adopt(identity, trust)
-
-    def _judge_ourselves(self, trust: Trust, svid: X509Svid) -> Verdict:
-        """As a peer would."""
-        ourselves = evolve(trust, allow=(SpiffePattern.parse(self.spiffe_id),))
-        return ourselves.judge(svid.chain, self._now(), Purpose.ANY)
+        self._adopt(evolve(identity, svid=svid), trust)
 
     def _adopt(self, identity: Identity, trust: Trust) -> None:
-        svid = identity.svid
+        svid = self._standing.served(identity.svid, trust)
+        self._source.serve(svid, trust)
         with self.lock:
             self._moment = Moment(svid, trust)
             self._ends = svid.validity.not_after.timestamp()
@@ -323,22 +329,45 @@ class JoinedIdentity:
         if moment is None:
             return False
         trust = with_news(moment.trust, news, self._now)
-        if trust is moment.trust:
-            return False
-        self._source.ca.believe(trust.bundles)
+        self._hear_of_paths(news)
         svid, now = moment.svid, self._now()
+        if svid is not None:
+            svid = self._serve_on(svid, trust)
+        if trust is moment.trust and svid is moment.svid:
+            return False
+        if svid is not None:
+            self._source.serve(svid, trust)
         with self.lock:
             self._moment = Moment(svid, trust)
             if (
                 trust.bundles != moment.trust.bundles
                 and self._plan is not None
                 and svid is not None
-                and not self._judge_ourselves(trust, svid).ok
+                and not trust.judge_ours(svid, now).ok
             ):
                 # Whoever has heard of the same roots refuses us until there is another.
                 self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
         self._review()
         return True
+
+    def _hear_of_paths(self, news: TrustNews) -> None:
+        if news.issuers is not None:
+            self._standing.path.told = news.issuers
+
+    def _serve_on(self, svid: X509Svid, trust: Trust) -> X509Svid:
+        """Our certificate by the path that is told; by none once that is revoked, and then there is another soon."""
+        was_served = self._standing.problem is None
+        served = self._standing.served(svid, trust)
+        if self._standing.problem is not None and was_served and self._plan is not None:
+            log.error("Our certificate is shown no more: %s", self._standing.problem)
+            self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, self._now()))
+            self._retry_at = time.monotonic() + self._draw.uniform(0, SPREAD)
+        return served
+
+    def _belief(self) -> Belief | None:
+        """What the CA is told of us."""
+        moment = self._moment
+        return None if moment is None else self._standing.belief(moment.svid, moment.trust)
 
     def _unanswered(self, error: PkiError) -> float:
         self._missed += 1

@@ -74,6 +74,7 @@ class BlockingSource:
             pin = self.ca.pin
             judge = Judge(self.now, trust) if pin is None else PinnedJudge(self.now, trust, pin=pin)
             self._svid = self.kept.recall(self.spiffe_id, judge, self.now())
+            self.ca.recall(judge.trust, judge.pin)
 
     def renew_after_fork(self) -> None:
         """Belong to a process of its own: a key that the parent is asking a certificate for is the parent's."""
@@ -96,6 +97,15 @@ class BlockingSource:
         self._present()
         self.kept.keep(svid, bundle)
         return Identity(svid, BundleSet.of(bundle), issued_at)
+
+    def serve(self, svid: X509Svid, trust: Trust) -> None:
+        """That is shown and believed now: by the CA too, and it is kept for the next life."""
+        self._svid = svid
+        self.ca.believe(trust)
+        self._present()
+        bundle = trust.bundles.get(self.spiffe_id.trust_domain)
+        if bundle is not None and bundle.roots:
+            self.kept.keep(svid, bundle, trust.revocations)
 
     def news(self, wait: int = 0) -> TrustNews:
         """What was revoked since the last answer; the CA may wait for so many seconds until there is something."""

@@ -19,7 +19,7 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import Revocation, RevocationSet
-from pki.svid.x509svid import Purpose, subject_of
+from pki.svid.x509svid import Purpose, X509Svid, subject_of
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
@@ -66,6 +66,13 @@ class Trust:
         )
         refusal = self._not_allowed(verdict, purpose)
         return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
+
+    def judge_ours(
+        self, svid: X509Svid, now: datetime, chain: Sequence[x509.Certificate] | None = None
+    ) -> Verdict:
+        """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``."""
+        whoever = evolve(self, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
+        return whoever.judge(svid.chain if chain is None else chain, now, Purpose.ANY)
 
     def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:
         spiffe_id = verdict.spiffe_id

@@ -34,11 +34,6 @@ from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.identity.agent import Agent
-from twisted_mesh.identity.own_path import (
-    as_served,
-    is_revoked_for_peers,
-    judged_as_by_peers,
-)
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import logger, reasons
@@ -49,6 +44,7 @@ from twisted_mesh.trust.store import TICK
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
+from twisted_mesh.workload.standing import as_served, is_revoked_for_peers
 from twisted_mesh.workload.stated import stated
 
 _log = logger("workload")
@@ -218,7 +214,7 @@ class AgentIssuer(Service):
     def _judge(self, svid: X509Svid) -> None:
         """As a peer of the workload would. Raises :class:`Refused`."""
         trust: Trust = self.identity.trust_store.trust
-        verdict = judged_as_by_peers(trust, svid, self.now())
+        verdict = trust.judge_ours(svid, self.now())
         if not verdict.ok:
             raise Refused(verdict.problems)
 
