@@ -83,8 +83,8 @@ class RootPin:
             return Problem(
                 Code.WRONG_FINGERPRINT,
                 f"the root that was sent has the fingerprint {found}, and the one to believe has {self.fingerprint}",
-                "compare with what the CA prints at its start: either the fingerprint is another CA's, or somebody "
-                "poses as the CA",
+                "compare with what the CA prints at its start: either the fingerprint is another CA's, or of a root "
+                "that was replaced, or somebody poses as the CA",
                 subject=subject,
             )
         if found != self.fingerprint:

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from pki.codes import Code
-from pki.errors import PkiError, Problem, printable
+from pki.errors import PkiError, Problem, Refused, printable
 
 
 class CaRefused(PkiError):
@@ -21,6 +23,27 @@ class CaRefused(PkiError):
     def problems(self) -> tuple[Problem, ...]:
         """The CA's reasons, or that it gave none."""
         return self._problems
+
+
+#: What to do where the root in the options leads to the CA no more.
+REJOIN = "start it with a new join line, which mesh-ctl token create prints on the CA's machine"
+_OTHER_ROOT = (Code.WRONG_FINGERPRINT, Code.UNKNOWN_AUTHORITY, Code.INCOMPLETE_CHAIN)
+
+
+def about_its_root(error: PkiError) -> PkiError:
+    """Our refusal of a CA that leads to another root than we were told of, with what is to be done about that."""
+    if not isinstance(error, Refused):
+        return error
+    return type(error)(
+        evolve(
+            problem,
+            remedy=f"{problem.remedy}; if the CA has replaced its root while this was off, and has retired the one in "
+            f"the options, {REJOIN}: nothing has to be deleted here",
+        )
+        if problem.code in _OTHER_ROOT
+        else problem
+        for problem in error.problems
+    )
 
 
 def told_problems(status: int, content: bytes) -> list[Problem]:

@@ -25,6 +25,7 @@ from pki.svid.pin import Fingerprint
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, load_certificates
 from pki.validity import rfc3339
+from twisted_mesh.api.refusal import REJOIN
 from twisted_mesh.identity.saved_trust import SavedTrust
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError
@@ -34,8 +35,6 @@ from twisted_mesh.state.private import make_private, read_private, refuse_open
 from twisted_mesh.trust.judge import Judge
 
 _log = logger("identity")
-#: What to do where the root in the options leads nowhere any more.
-REJOIN = "start it with a new join line, which mesh-ctl token create prints on the CA's machine"
 _CHAIN, _KEY, _BUNDLE = "svid.pem", "svid_key.pem", "svid_bundle.pem"
 _TRUST = "svid_trust.json"
 

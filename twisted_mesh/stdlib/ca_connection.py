@@ -21,7 +21,7 @@ from pki.svid.pin import RootPin
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.ca_user import CaUser, ForeignCa
-from twisted_mesh.api.refusal import CaRefused, told_problems
+from twisted_mesh.api.refusal import CaRefused, about_its_root, told_problems
 from twisted_mesh.attest.credentials import peer_uid
 from twisted_mesh.http.address import CaAddress, server_name
 from twisted_mesh.stdlib.context import MeshContext, Moment
@@ -284,8 +284,11 @@ class CaConnection:
         where = f"the CA at {self.address}"
         start = "start it (twistd -n mesh-ca) there, or check ca_url"
         if isinstance(error, PeerRefused):
-            return Refused(
-                evolve(problem, detail=f"{where}: {problem.detail}") for problem in error.problems
+            return about_its_root(
+                Refused(
+                    evolve(problem, detail=f"{where}: {problem.detail}")
+                    for problem in error.problems
+                )
             )
         if isinstance(error, TimeoutError):
             return CaUnreachable(f"{where} did not answer within {self.timeout:g} s: {start}")
