@@ -34,7 +34,7 @@ from twisted_mesh.api.messages import (
     SignAnswer,
     SignRequest,
 )
-from twisted_mesh.api.refusal import CaRefused, about_its_root, told_problems
+from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import TrustQuestion
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
@@ -316,10 +316,10 @@ class CaClient:
                 self.timeout + wait,
                 self._exchange(agent, method, url, headers, producer),
             )
-        except PkiError as error:
-            raise about_its_root(error) from None
+        except PkiError:
+            raise
         except Exception as error:
-            raise about_its_root(as_error(error, reach)) from None
+            raise as_error(error, reach) from None
         if status >= 400:
             raise CaRefused(status, told_problems(status, content))
         return content

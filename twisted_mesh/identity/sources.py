@@ -20,7 +20,7 @@ from pki.svid.certificate import date_problems
 from pki.svid.names import IPAddress
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.refusal import CaRefused, about_its_root
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.identity.saved_svid import SavedSvid
@@ -99,7 +99,7 @@ class CaSource:
         except PkiError as error:
             if self._is_hopeless(error):
                 self._asking = None  # with this key and CSR it would never be otherwise
-            raise
+            raise about_its_root(error) from None
         self._asking, self._svid, self.token = None, svid, None
         self._present()
         self.kept.keep(svid, bundle)
@@ -201,7 +201,7 @@ class CaSource:
         except PkiError as error:
             if shown is self._svid:
                 self._heed(error)
-            raise
+            raise about_its_root(error) from None
         has_moved = (told.store, told.position) != (self._store, self._position)
         self._store, self._position, self._edition = told.store, told.position, told.edition
         # Two questions may be under way: a proof leads on from what was seen when it was asked for.
