@@ -28,7 +28,7 @@ def switched(requests: int, transport: str) -> Any:
     ("requests", "transport"),
     [
         (60, "socket"),
-        pytest.param(400, "twisted", marks=pytest.mark.interop),
+        pytest.param(100, "twisted", marks=pytest.mark.interop),
         pytest.param(20_000, "socket", marks=pytest.mark.soak),
     ],
 )
