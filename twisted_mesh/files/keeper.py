@@ -132,6 +132,7 @@ class FilesKeeper(Service):
         self._fetching = Part("crls", "The CRLs beside the identity are not up to date", self.log)
         self._writing = Part("files", "The files are not up to date", self.log)
         self._ticker = Ticker(self.clock, TICK, self._look, "keeping files", self.log)
+        self.agent.handing_on.append(self._has)
 
     def startService(self) -> None:
         """Write the files as soon as there is an identity, and look after them from now on."""
@@ -297,6 +298,12 @@ class FilesKeeper(Service):
                 next_update=rfc3339(crls.next_update),
             )
         self.written = contents
+        if before is not None and "bundle" in changes:
+            self.agent.tell_belief()
+
+    def _has(self, bundle: TrustBundle) -> bool:
+        """Whether whoever reads the files believes these roots."""
+        return self.written is not None and self.written.roots == bundle.roots
 
     async def _tell(self, teller: Teller) -> None:
         contents, changes = self.written, sorted(teller.untold)

@@ -6,6 +6,7 @@ mesh-client and the ``mesh:`` endpoints differ in the :class:`Wanted` that they 
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pki.errors import PkiError
 from pki.keys import KeyAlgorithm
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId, SpiffePattern
+from pki.svid.bundle import TrustBundle
 from pki.svid.names import IPAddress
 from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import X509Svid
@@ -103,6 +105,10 @@ class Agent:
     crls: CrlWatch = field(init=False)
     memories: list[Memory] = field(init=False)
     """What it remembers in files."""
+    handing_on: list[Callable[[TrustBundle], bool]] = field(factory=list, init=False)
+    """Whether each who hands what is believed on to others, in files say, has that bundle: no word of it before."""
+    _holds: int = field(default=0, init=False)
+    """The sequence of the bundle that all have."""
     _contexts: dict[bool, ContextFactory] = field(init=False)
     """By whether they are a server's."""
     _stapler: Stapler | None = field(default=None, init=False)
@@ -162,10 +168,17 @@ class Agent:
         self.memories = [self.witness.memory, self.crls.numbers.memory]
         if isinstance(source, CaSource):
             self.memories.insert(1, source.kept.memory)
-            source.belief, self.manager.on_change = self.belief, source.serve
+            source.belief = self.belief
             self.trust_store.revoked(source.kept.learnt.revoked)
         else:
             source.on_fresh, source.on_loss = self.manager.take_fresh, self.manager.give_up
+        self.manager.on_change = partial(self._changed, source)
+
+    def _changed(self, source: CaSource | IProvider, svid: X509Svid, trust: Trust) -> None:
+        """That is served and believed from now on."""
+        self.crls.learn(svid.intermediates, trust.bundles.all_roots)
+        if isinstance(source, CaSource):
+            source.serve(svid, trust)
 
     def _ca_source(self, client: CaClient, judge: Judge) -> CaSource:
         wanted = self.wanted
@@ -213,10 +226,15 @@ class Agent:
         bundle = None if svid is None else trust.bundles.get(svid.spiffe_id.trust_domain)
         if bundle is None:
             return None
+        if all(has_it(bundle) for has_it in self.handing_on):
+            self._holds = bundle.sequence
         top = self.manager.top
-        return Belief(
-            self.instance, bundle.sequence, "" if top is None else str(Fingerprint.of(top))
-        )
+        return Belief(self.instance, self._holds, "" if top is None else str(Fingerprint.of(top)))
+
+    def tell_belief(self) -> None:
+        """Whoever hands a bundle on has it now: the CA hears of it at once."""
+        if self.svid is not None:
+            self.feed.renew()
 
     @property
     def services(self) -> tuple[Service, ...]:

@@ -69,7 +69,7 @@ class CrlWatch:
 
     sources: Sequence[CrlSource]
     issuers: Sequence[x509.Certificate]
-    """Besides our own issuing CA and the roots, which are learnt from each identity."""
+    """Besides our own issuing CA and the roots, which are learnt as they come."""
     fetcher: Fetcher
     clock: IReactorTime
     now: Now
@@ -87,8 +87,7 @@ class CrlWatch:
 
     async def prepare(self, identity: Identity) -> None:
         """Learn whose lists may come; at the first time begin, and wait until all have been looked at."""
-        self._roots = tuple(identity.bundles.all_roots)
-        self._learnt = tuple(dict.fromkeys((*self._learnt, *identity.svid.intermediates)))
+        self.learn(identity.svid.intermediates, identity.bundles.all_roots)
         if self._watched or not self.sources:
             return
         self._watched = tuple(
@@ -106,6 +105,11 @@ class CrlWatch:
                 event="crl-late",
                 seconds=PATIENCE,
             )
+
+    def learn(self, issuers: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> None:
+        """Take the lists of these roots from now on, and of no other, and those of ``issuers`` too."""
+        self._roots = tuple(roots)
+        self._learnt = tuple(dict.fromkeys((*self._learnt, *issuers)))
 
     def stop(self) -> None:
         """Follow them no more."""

@@ -14,8 +14,9 @@ from twisted.logger import LogLevel
 from pki.errors import PkiError, Problem
 from pki.jwt_svid.jwks import JwtAuthority
 from pki.keys import KeyAlgorithm, MemoryKey
-from pki.svid.bundle import BundleSet
+from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
+from tests.authorities import mesh
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.revocation.published import HOUR, Publishing
 from twisted_mesh.api.messages import PublishedCrls
@@ -60,6 +61,8 @@ class Rig:
     pending: "list[Deferred[None]]" = field(factory=list)
     is_slow: bool = False
     """Whether what runs on a thread waits for the test."""
+    beliefs: list[float] = field(factory=list)
+    """When the CA was to hear what is believed."""
     client: FakeClient = field(init=False)
     agent: Any = field(init=False)
     teller: Teller = field(init=False)
@@ -73,6 +76,8 @@ class Rig:
             client=self.client,
             wanted=SimpleNamespace(spiffe_id=ca.id("shop")),
             trust_store=SimpleNamespace(trust=Trust(BundleSet.of(ca.bundle), ca.revoked)),
+            handing_on=[],
+            tell_belief=lambda: self.beliefs.append(self.clock_seconds),
         )
         self.teller = Teller(self.tell, Part("command", "The command was not done", self.log))
         writer = FilesWriter(self.directory)
@@ -101,6 +106,10 @@ class Rig:
         waiting: Deferred[None] = Deferred()
         self.pending.append(waiting)
         return waiting.addCallback(lambda _: call(*args, **kwargs))
+
+    @property
+    def clock_seconds(self) -> float:
+        return self.publishing.clock.seconds()
 
     def renew(self) -> X509Svid:
         self.agent.svid = self.publishing.ca.issue("shop")
@@ -384,3 +393,32 @@ def test_a_part_tells_its_trouble_once(rig: Rig) -> None:
     assert rig.warnings == 2
     part.failed(PkiError("another"), 7.0)
     assert rig.warnings == 3
+
+
+def test_the_ca_hears_of_a_bundle_once_those_have_it_who_read_the_files(rig: Rig) -> None:
+    (has_it,) = rig.agent.handing_on
+    store = rig.agent.trust_store
+    (bundle,) = store.trust.bundles
+    assert not has_it(bundle), "nothing is written yet"
+    rig.renew()
+    rig.pass_time(1)
+    assert has_it(bundle)
+    assert rig.beliefs == []
+    both = TrustBundle(bundle.trust_domain, (*bundle.roots, mesh().root.certificate))
+    rig.is_slow = True
+    store.trust = evolve(store.trust, bundles=BundleSet.of(both))
+    rig.pass_time(1)
+    assert not has_it(both) and rig.beliefs == []
+    rig.is_slow = False
+    for waiting in rig.pending:
+        waiting.callback(None)
+    rig.pass_time(1)
+    assert has_it(both) and len(rig.beliefs) == 1
+
+
+def test_another_path_of_the_same_certificate_is_written(rig: Rig) -> None:
+    svid = rig.renew()
+    rig.pass_time(1)
+    rig.agent.svid = evolve(svid)
+    rig.pass_time(1)
+    assert rig.changes[-1] == "svid"

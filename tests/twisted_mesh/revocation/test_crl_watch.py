@@ -28,6 +28,7 @@ from tests.authorities import (
     forge_root,
     key,
     mesh,
+    overlap,
     pem,
     sign_crl,
 )
@@ -455,3 +456,17 @@ def test_a_url_that_was_never_there_is_told_once(
     assert told["meanwhile"] == "there was none before"
     rig.pass_time(600)
     assert len([e for e in rig.log.events if e["log_level"].name == "warn"]) == 1
+
+
+def test_the_list_of_a_root_that_is_new_counts_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may list an issuing CA, or the root that it replaces; the one before lists nothing any more."""
+    rig = made(tmp_path, monkeypatch)
+    both = overlap()
+    rig.publish(sign_crl(both.new, serials=[both.by_new.certificate.serial_number]))
+    rig.prepare()
+    assert not len(rig.revocations)
+    rig.watch.learn((), both.bundle.roots)
+    rig.pass_time(AGAIN + 1)
+    assert rig.revocations.find(both.new.key_id, both.by_new.certificate.serial_number)
