@@ -93,7 +93,7 @@ def verify(
     verdict = decide(RevocationSet())
     told: list[Problem] = []
     if crls or answers:
-        # Which path is judged does not depend on what is revoked.
+        # Of several paths another may be judged once it is known what is revoked: all of them are asked about.
         candidates = dict.fromkeys((*verdict.path, leaf, *others, *chain.from_iterable(roots)))
         evidence = _evidence(crls, answers, list(candidates), verdict.path, now)
         if isinstance(purpose, WebPurpose):

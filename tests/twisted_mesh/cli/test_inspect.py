@@ -782,6 +782,13 @@ def test_a_revoked_issuing_ca_takes_its_leaf_along(here: Path) -> None:
     assert verdict["problems"][0]["subject"].startswith("CN=mtls-mesh-issuing-ca")
 
 
+def test_a_root_that_lists_itself_is_believed_no_more(here: Path) -> None:
+    bad = mesh().root.certificate.serial_number
+    verdict = verify("svid.pem", *by_issuing(here), *by_root(here, bad), status=1)
+    assert codes(verdict) == ["revoked"]
+    assert verdict["problems"][0]["subject"].startswith("CN=mtls-mesh-root-ca")
+
+
 def test_with_one_crl_every_issuer_needs_one(here: Path) -> None:
     assert codes(verify("svid.pem", *by_issuing(here), status=1)) == ["unknown-revocation"]
     assert codes(verify("svid.pem", *by_root(here), status=1)) == ["unknown-revocation"]
