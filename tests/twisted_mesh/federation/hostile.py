@@ -129,8 +129,8 @@ class _Asked(Protocol):
 
 
 @contextmanager
-def serving(answers: Answering | bytes, shown: Shown | None) -> Iterator[Endpoint]:
-    """An endpoint on this machine that shows that certificate; without one it speaks no TLS."""
+def serving(answers: Answering | bytes, shown: Any) -> Iterator[Endpoint]:
+    """An endpoint on this machine that shows that :class:`Shown`; without one it speaks no TLS."""
     fixed = answers
     endpoint = Endpoint((lambda _: fixed) if isinstance(fixed, bytes) else fixed)
     factory: Any = Factory.forProtocol(lambda: _Asked(endpoint))
