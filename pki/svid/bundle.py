@@ -127,7 +127,7 @@ class TrustBundle:
             sequence,
             hint,
             authorities_of(bundle["keys"]),
-            _announced(bundle.get("mesh_next_keys")),
+            announced_pins(bundle.get("mesh_next_keys")),
         )
 
     def to_jwks_object(self) -> dict[str, object]:
@@ -194,7 +194,7 @@ _NAME_ROOTS = (
 )
 
 
-def _announced(told: object) -> tuple[str, ...]:
+def announced_pins(told: object) -> tuple[str, ...]:
     """The pins of keys to come; what is none of ours is passed over, as with any member that a reader does not know."""
     if not isinstance(told, list):
         return ()

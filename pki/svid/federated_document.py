@@ -17,7 +17,7 @@ from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, discreet, printable
 from pki.jwt_svid.jwks import JWT_SVID, JwtAuthority, authorities_of
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
-from pki.svid.bundle import X509_SVID, BadBundle, TrustBundle, root_of_jwk
+from pki.svid.bundle import X509_SVID, BadBundle, TrustBundle, announced_pins, root_of_jwk
 from pki.svid.x509svid import subject_of, uri_names
 
 #: Bytes of a document. A root of an RSA key takes 3 kB.
@@ -52,14 +52,21 @@ class FederatedDocument:
         Raises :class:`~pki.svid.bundle.BadBundle` where it is none as a whole, and :class:`ForeignRoot` where a root in
         it names another trust domain. Keys of an unknown use are none of ours: they are not even told.
         """
-        keys, sequence, hint = _members(document)
+        found, keys = _read(document)
         problems: list[Problem] = []
         roots = tuple(dict.fromkeys(_roots(trust_domain, keys, problems)))
         authorities = _authorities(keys, problems)
         if len(problems) > _MOST_TOLD:
             rest = len(problems) - _MOST_TOLD
             problems[_MOST_TOLD:] = [_bad_key(f"{rest} more keys of the bundle cannot be used")]
-        bundle = TrustBundle(trust_domain, roots, sequence, hint, authorities)
+        bundle = TrustBundle(
+            trust_domain,
+            roots,
+            _whole_number(found, "spiffe_sequence") or 0,
+            _whole_number(found, "spiffe_refresh_hint"),
+            authorities,
+            announced_pins(found.get("mesh_next_keys")),
+        )
         return cls(bundle, tuple(problems))
 
 
@@ -79,8 +86,8 @@ def _no_constant(name: str) -> NoReturn:
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-def _members(document: bytes) -> tuple[list[object], int, int | None]:
-    """Keys, sequence number and refresh hint. Raises :class:`BadBundle`."""
+def _read(document: bytes) -> tuple[dict[str, object], list[object]]:
+    """The document, and its keys. Raises :class:`BadBundle`."""
     if len(document) > LARGEST_DOCUMENT:
         raise BadBundle(f"the SPIFFE bundle has over {LARGEST_DOCUMENT} bytes")
     try:
@@ -97,15 +104,14 @@ def _members(document: bytes) -> tuple[list[object], int, int | None]:
     keys: list[object] = found["keys"]
     if len(keys) > _MOST_KEYS:
         raise BadBundle(f"the SPIFFE bundle has {len(keys)} keys, {_MOST_KEYS} is the most")
-    hint = found.get("spiffe_refresh_hint")
-    return (
-        keys,
-        _whole_number(found.get("spiffe_sequence", 0), "spiffe_sequence"),
-        None if hint is None else _whole_number(hint, "spiffe_refresh_hint"),
-    )
+    return found, keys
 
 
-def _whole_number(value: object, name: str) -> int:
+def _whole_number(found: dict[str, object], name: str) -> int | None:
+    """The member of that name; None where it is not there, or null, as others write that. Raises :class:`BadBundle`."""
+    value = found.get(name)
+    if value is None:
+        return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadBundle(f"{name} is not a whole number")
     if value > _LARGEST_SEQUENCE:

@@ -113,9 +113,8 @@ class Follower(Service):
         """Ask from now on: not all at once."""
         super().startService()
         self._ticker.start(now=False)
-        spread = len(self._followed) / self.refresh.together
         for followed in self._followed.values():
-            self._ask_in(followed, self._left(followed.state) or spread * self.draw.random())
+            self._ask_in(followed, self._left(followed.state) or self._spread())
 
     def stopService(self) -> None:
         """Ask no more. What is believed stays."""
@@ -138,7 +137,9 @@ class Follower(Service):
         """
         domain = relationship.trust_domain
         self.forget(domain)
-        given_at = None if held is None else fetched_at or self.now()
+        now = self.now()
+        # A clock that was ahead makes nothing last longer.
+        given_at = None if held is None else min(fetched_at or now, now)
         state = Following(relationship, held, given_at, refresh=self.refresh)
         followed = self._followed[domain] = _Followed(state)
         if held is not None:
@@ -189,6 +190,10 @@ class Follower(Service):
         interval = self.refresh.interval(state.hint, len(self._followed))
         age = (self.now() - state.fetched_at).total_seconds()
         return max(0.0, interval - max(age, 0.0))
+
+    def _spread(self) -> float:
+        """Seconds by which one of many is put off, so that not all are asked at once."""
+        return self.draw.random() * len(self._followed) / self.refresh.together
 
     def _ask_in(self, followed: _Followed, seconds: float) -> None:
         followed.put_off()
@@ -321,6 +326,9 @@ class Follower(Service):
             self._diary.too_old(state)
             self._tell(self.on_bundle, domain, None)
             self._tell(self.on_state, state)
+            if not state.failures and followed.call is not None:
+                # It was not asked: this machine slept, or its clock was set.
+                self._ask_in(followed, self._spread())
 
     def _tell(self, listener: Callable[..., object], *what: object) -> None:
         """Whatever a listener makes of it, the next attempt comes."""

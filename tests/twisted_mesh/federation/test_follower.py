@@ -300,6 +300,22 @@ def test_what_was_held_is_believed_again_after_a_restart(world: World) -> None:
     assert world.follower.believed == BundleSet()
 
 
+def test_a_machine_that_slept_believes_nobody_until_it_has_asked(world: World) -> None:
+    follower = started(world)
+    now, slept = world.clock.now, timedelta(days=5)
+    follower.now = lambda: now() + slept
+    world.clock.advance(10)
+    assert world.told[-1] == (OTHER, None)
+    world.clock.advance(1)
+    assert world.told[-1] == (OTHER, bundle(1, 0))
+    assert len(world.peers.asked) == 2
+
+
+def test_a_clock_that_was_ahead_makes_nothing_last_longer(world: World) -> None:
+    world.follower.follow(web(), bundle(1, 0), world.clock.now() + 9 * DAY)
+    assert world.other.fetched_at == world.clock.now()
+
+
 def test_what_was_held_and_is_our_own_by_now_is_not_believed(world: World) -> None:
     ours = evolve(bundle(2), roots=mesh().bundle.roots)
     world.follower.follow(web(), ours, world.clock.now())
