@@ -18,6 +18,12 @@ spiffe_ids = st.builds(
     trust_domains,
     st.lists(segments, max_size=5),
 )
+#: What a JSON document may hold.
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=10,
+)
 
 
 def mutated(good: bytes) -> st.SearchStrategy[bytes]:

@@ -87,7 +87,7 @@ class Follower(Service):
     log: Logger
     on_bundle: Callable[[TrustDomain, TrustBundle | None], object]
     """Hears what is to be believed of a trust domain from now on, whenever that is another than before; None once
-    what is held has grown too old, or where it is our own."""
+    what is held has grown too old."""
     on_state: Callable[[Following], object] = lambda _: None
     """Hears how a trust domain stands after each attempt, so that its bundle and that time are kept over a restart."""
     revocations: Callable[[], RevocationSet | None] = lambda: None
@@ -167,6 +167,8 @@ class Follower(Service):
             await self._ask(followed, accept_older=accept_older)
         finally:
             self._ask_again(followed)
+        if not self._is_followed(followed):
+            raise BadFederation(f"{trust_domain} was removed, or said anew, while it was asked")
         return followed.state
 
     def following(self, trust_domain: TrustDomain) -> Following | None:

@@ -122,5 +122,6 @@ class WebClientEndpoint:
     def connect(self, factory: IProtocolFactory) -> "Deferred[IProtocol]":
         """See :class:`IStreamClientEndpoint`. Fires once TCP is connected."""
         wrapped = TLSMemoryBIOFactory(self.visit, True, factory, self.clock)
+        wrapped.noisy = False
         connecting: Deferred[Any] = self.endpoint.connect(wrapped)
         return connecting.addCallback(lambda tls: tls.wrappedProtocol)

@@ -33,7 +33,7 @@ from tests.authorities import (
     rsa_key,
     sign_crl,
 )
-from tests.pki.strategies import mutated
+from tests.pki.strategies import json_values, mutated
 
 ROOTS = tuple(
     mesh(MESH, key(f"root {n}", algorithm)).root.certificate
@@ -224,13 +224,6 @@ def test_what_is_no_bundle_is_refused(document: bytes) -> None:
     with pytest.raises(BadBundle) as refusal:
         TrustBundle.from_jwks(MESH, document)
     assert refusal.value.code == "bad-bundle"
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=10,
-)
 
 
 @given(

@@ -21,7 +21,7 @@ from pki.svid.federated_document import (
     ForeignRoot,
 )
 from tests.authorities import MESH, OTHER, der, forge, key, mesh
-from tests.pki.strategies import mutated
+from tests.pki.strategies import json_values, mutated
 
 ROOTS = tuple(mesh(MESH, key(f"peer {n}", KeyAlgorithm.EC_P256)).root.certificate for n in range(2))
 AUTHORITIES = tuple(
@@ -180,13 +180,6 @@ def test_what_is_no_bundle_as_a_whole_is_refused(document: bytes) -> None:
     with pytest.raises(BadBundle) as refusal:
         FederatedDocument.parse(MESH, document)
     assert (refusal.value.code, str(refusal.value).isprintable()) == ("bad-bundle", True)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=10,
-)
 
 
 @given(

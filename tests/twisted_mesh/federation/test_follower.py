@@ -339,6 +339,19 @@ def test_who_is_forgotten_is_asked_no_more_and_what_comes_late_is_not_believed(
         world.refresh()
 
 
+def test_who_is_forgotten_while_an_administrator_waits_is_told_so(world: World) -> None:
+    follower = started(world)
+    world.peers.is_slow = True
+    outcome: list[object] = []
+    Deferred.fromCoroutine(follower.refresh_now(OTHER)).addErrback(outcome.append)
+    follower.forget(OTHER)
+    world.peers.waiting[0].callback(FederatedDocument(bundle(2, 1)))
+    (failure,) = outcome
+    assert isinstance(failure, Failure)
+    assert "was removed" in str(failure.value)
+    assert (follower.believed, len(world.told)) == (BundleSet(), 1)
+
+
 def test_what_is_said_anew_replaces_what_was_said(world: World) -> None:
     follower = started(world)
     other_place = evolve(web(), url="https://elsewhere.example/bundle")
