@@ -18,7 +18,7 @@ from pki.errors import HOSTILE_INPUT, Problem, discreet, printable
 from pki.jwt_svid.jwks import JWT_SVID, JwtAuthority, authorities_of
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid.bundle import X509_SVID, BadBundle, TrustBundle, announced_pins, root_of_jwk
-from pki.svid.x509svid import subject_of, uri_names
+from pki.svid.x509svid import issuer_of, subject_of, uri_names
 
 #: Bytes of a document. A root of an RSA key takes 3 kB.
 LARGEST_DOCUMENT = 1024 * 1024
@@ -139,11 +139,16 @@ def _roots(
             )
             continue
         try:
-            uris, _ = uri_names(root), (root.subject, root.issuer)
+            uris, is_root = uri_names(root), root.issuer == root.subject
         except HOSTILE_INPUT:
             problems.append(
                 _bad_key(f"key {at + 1} of the bundle has a root with unreadable names")
             )
+            continue
+        if not is_root:
+            # It may be (X509-SVID section 6.1), and OpenSSL ends no chain there.
+            said = f"key {at + 1} of the bundle has {subject_of(root)}, which {issuer_of(root)} has certified"
+            problems.append(_bad_key(f"{said}: roots are believed that have signed themselves"))
             continue
         for uri in uris:
             _refuse_if_foreign(trust_domain, uri, subject_of(root))

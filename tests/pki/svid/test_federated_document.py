@@ -92,6 +92,17 @@ def test_a_number_that_is_null_is_not_there() -> None:
     assert found == evolve(BUNDLE, sequence=0, refresh_hint=None)
 
 
+def test_an_issuing_ca_is_no_root_and_the_root_beside_it_is() -> None:
+    """OpenSSL would end no chain there: better said once than at each connection."""
+    ca = mesh()
+    found = FederatedDocument.parse(
+        MESH, TrustBundle(MESH, (ca.issuing.certificate, ca.root.certificate)).to_jwks()
+    )
+    assert found.bundle.roots == (ca.root.certificate,)
+    (problem,) = found.passed_over
+    assert "have signed themselves" in problem.detail
+
+
 def test_the_same_key_twice_is_held_once() -> None:
     assert read(FIRST, FIRST, TOKEN_KEY, TOKEN_KEY) == read(FIRST, TOKEN_KEY)
 
