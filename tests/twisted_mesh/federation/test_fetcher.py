@@ -30,7 +30,7 @@ from tests.twisted_mesh.federation.hostile import (
     web_certificate,
     web_root,
 )
-from tests.twisted_mesh.grpc.sockets import run
+from tests.twisted_mesh.grpc.sockets import run, turn_until
 from twisted_mesh.federation.fetcher import MOST_REDIRECTIONS, BundleFetcher
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.testing import FORGERIES, MemoryCa
@@ -263,6 +263,14 @@ def test_a_gigabyte_is_left_after_a_megabyte(endpoint: Endpoint) -> None:
     endpoint.answers = lambda _: without_end
     assert refused(endpoint.url())[0] == "not-served"
     assert len(sent) < 64
+
+
+@pytest.mark.parametrize("more", [b"", b"HTTP/1.1 200 OK\r\n\r\n{}", b"\0" * 1000])
+def test_who_does_not_hang_up_is_hung_up_on(endpoint: Endpoint, more: bytes) -> None:
+    said = ok(bundle().to_jwks(), Connection="keep-alive") + more
+    endpoint.answers = lambda _: lambda transport: transport.write(said)
+    assert fetched(endpoint.url()) == bundle()
+    turn_until(lambda: not endpoint.open)
 
 
 def drip(transport: Any) -> None:
