@@ -171,6 +171,11 @@ def forge_root(name: str | int = 50, end: datetime = NOW + DAY, **overrides: Any
     return Authority(certificate, key(name))
 
 
+def nameless_root(name: str | int) -> x509.Certificate:
+    """A root that does not say whose it is, as other CAs than ours make them; its key is ``key(name)``."""
+    return forge_root(name, replace={x509.SubjectAlternativeName: None}).certificate
+
+
 def forge_issuing(
     issuer: Authority, name: str | int = 51, end: datetime = NOW + DAY, **overrides: Any
 ) -> Authority:

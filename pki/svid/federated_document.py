@@ -139,7 +139,8 @@ def _roots(
             )
             continue
         try:
-            uris, is_root = uri_names(root), root.issuer == root.subject
+            refuse_foreign(trust_domain, root)
+            is_root = root.issuer == root.subject
         except HOSTILE_INPUT:
             problems.append(
                 _bad_key(f"key {at + 1} of the bundle has a root with unreadable names")
@@ -150,8 +151,6 @@ def _roots(
             said = f"key {at + 1} of the bundle has {subject_of(root)}, which {issuer_of(root)} has certified"
             problems.append(_bad_key(f"{said}: roots are believed that have signed themselves"))
             continue
-        for uri in uris:
-            _refuse_if_foreign(trust_domain, uri, subject_of(root))
         yield root
 
 
@@ -161,16 +160,18 @@ def _with_first_only(key: dict[str, object]) -> dict[str, object]:
     return {**key, "x5c": chain[:1]} if isinstance(chain, list) else key
 
 
-def _refuse_if_foreign(trust_domain: TrustDomain, uri: str, subject: str) -> None:
-    try:
-        named = SpiffeId.parse(uri).trust_domain
-    except NotASpiffeId:
-        return  # a name of another kind says nothing of whose it is
-    if named != trust_domain:
-        raise ForeignRoot(
-            f"the bundle of {trust_domain} has the root {subject}, which says that it is {named}'s: the URL leads to "
-            "another trust domain's bundle, or its server mixes them up"
-        )
+def refuse_foreign(trust_domain: TrustDomain, root: x509.Certificate) -> None:
+    """Raises :class:`ForeignRoot` for one that names another trust domain, and else what hostile DER raises."""
+    for uri in uri_names(root):
+        try:
+            named = SpiffeId.parse(uri).trust_domain
+        except NotASpiffeId:
+            continue  # a name of another kind says nothing of whose it is
+        if named != trust_domain:
+            raise ForeignRoot(
+                f"the bundle of {trust_domain} has the root {subject_of(root)}, which says that it is {named}'s: it is "
+                "another trust domain's bundle, or whoever has it mixes them up"
+            )
 
 
 def _authorities(keys: list[object], problems: list[Problem]) -> tuple[JwtAuthority, ...]:

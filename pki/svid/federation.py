@@ -17,7 +17,7 @@ from pki.errors import Malformed, PkiError, Problem, discreet
 from pki.keys import key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import TrustBundle
-from pki.svid.federated_document import ForeignRoot
+from pki.svid.federated_document import ForeignRoot, refuse_foreign
 from pki.svid.x509svid import subject_of
 
 #: Characters of a URL.
@@ -219,10 +219,10 @@ def apart(
 ) -> tuple[TrustBundle, tuple[Problem, ...]]:
     """What is to be believed of ``published``, and which of its roots are not, since they are held for somebody else.
 
-    ``own`` are the keys of our own roots, ``holders`` those of the other trust domains. One that is ours has the whole
-    bundle refused, by :class:`ForeignRoot`: whoever has it is mistaken about whose bundle it is. One that is held for a
-    third domain only loses its place. That domain may be the one that is lied about: were all of its bundle refused
-    since another domain has been quicker to show its new root, then a root that it has removed would live on here.
+    A root that names another trust domain has all of it refused, by :class:`ForeignRoot`, and so has one that is ours:
+    ``own`` are the keys of our own roots, ``holders`` those of the other trust domains. One that is held for a third
+    domain only loses its place. That domain may be the one that is lied about: were all of its bundle refused since
+    another domain has been quicker to show its new root, then a root that it has removed would live on here.
 
     What nobody can notice: roots that say nothing of whose they are, and are held for nobody else. The server that is
     configured for a trust domain decides alone who speaks for it.
@@ -236,6 +236,7 @@ def apart(
                 f"the bundle of {published.trust_domain} has the root {subject_of(root)}, whose key is one of our own "
                 "trust domain's roots: the URL leads to our own bundle, or its server mixes them up"
             )
+        refuse_foreign(published.trust_domain, root)
         holder = holders.get(key, published.trust_domain)
         if holder == published.trust_domain:
             believed.append(root)

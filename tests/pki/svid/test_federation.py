@@ -235,11 +235,18 @@ def test_what_is_nobody_elses_is_believed() -> None:
     assert apart(bundle(8, 0, 1, 2), own, holders) == (bundle(8, 0, 1, 2), ())
 
 
+def test_a_root_that_names_another_domain_has_the_bundle_refused_wherever_it_comes_from() -> None:
+    """From a file in PEM, say, which nobody has read key by key."""
+    third = TrustBundle(OTHER, (ROOTS[0], mesh(THIRD).root.certificate))
+    with pytest.raises(ForeignRoot, match=r"says that it is third\.example's"):
+        apart(third, frozenset(), {})
+
+
 def test_our_own_root_under_another_name_has_the_bundle_refused() -> None:
     """By its key: a certificate is soon made anew."""
     ours = mesh(MESH)
     own = root_keys(ours.bundle)
-    anew = mesh(THIRD, key(f"root of {MESH}")).root.certificate
+    anew = mesh(OTHER, key(f"root of {MESH}")).root.certificate
     for root in (ours.root.certificate, anew):
         with pytest.raises(ForeignRoot, match="one of our own"):
             apart(evolve(bundle(7, 0), roots=(ROOTS[0], root)), own, {})

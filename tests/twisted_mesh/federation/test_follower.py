@@ -17,14 +17,14 @@ from pki.svid.federated_document import FederatedDocument
 from pki.svid.federation import Profile, Relationship
 from pki.svid.refresh import Refresh
 from pki.svid.revocation_set import RevocationSet
-from tests.authorities import DAY, MESH, OTHER, key, mesh
+from tests.authorities import DAY, MESH, OTHER, mesh, nameless_root
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.federation.follower import Follower
 from twisted_mesh.federation.following import Following
 from twisted_mesh.testing import Clock
 
 THIRD = TrustDomain("third.example")
-ROOTS = tuple(mesh(OTHER, key(f"other {n}")).root.certificate for n in range(3))
+ROOTS = tuple(nameless_root(f"other {n}") for n in range(3))
 
 
 def bundle(

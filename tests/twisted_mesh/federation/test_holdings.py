@@ -10,11 +10,11 @@ from pki.errors import PkiError
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import TrustBundle
 from pki.svid.federation import root_keys
-from tests.authorities import MESH, key, mesh
+from tests.authorities import MESH, nameless_root
 from twisted_mesh.federation.holdings import Holdings
 
 DOMAINS = tuple(TrustDomain(f"d{n}.example") for n in range(3))
-ROOTS = tuple(mesh(DOMAINS[0], key(f"shared {n}")).root.certificate for n in range(4))
+ROOTS = tuple(nameless_root(f"shared {n}") for n in range(4))
 OWN = TrustBundle(MESH, ROOTS[:1])
 
 acts = st.lists(
