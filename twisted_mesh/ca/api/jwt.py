@@ -19,21 +19,21 @@ from twisted_mesh.stores.records import Conflict
 
 async def list_keys(ca: CaParts, call: Call) -> Answer:
     """All that are published: :class:`JwtKeyRows`."""
-    return json_answer(_rows(_issuer(ca)))
+    return json_answer(_rows(ca, _issuer(ca)))
 
 
 async def rotate(ca: CaParts, call: Call) -> Answer:
     """Have the next key sign. Raises what :meth:`JwtKeys.rotate` raises."""
     asked, issuer = call.read(RotateJwtKey), _issuer(ca)
     await issuer.keys.rotate(call.principal, at_once=asked.at_once, reason=reason_of(asked.reason))
-    return json_answer(_rows(issuer))
+    return json_answer(_rows(ca, issuer))
 
 
 async def retire(ca: CaParts, call: Call) -> Answer:
     """Take a key out of the bundle. Raises what :meth:`JwtKeys.retire` raises."""
     issuer, kid = _issuer(ca), key_digest(call.rest, "kid") or ""
     await issuer.keys.retire(call.principal, kid, reason_of(call.query.get("reason", "")))
-    return json_answer(_rows(issuer))
+    return json_answer(_rows(ca, issuer))
 
 
 async def issue_for_agent(ca: CaParts, call: Call) -> Answer:
@@ -59,11 +59,11 @@ def _issuer(ca: CaParts) -> JwtIssuer:
     return ca.jwt
 
 
-def _rows(issuer: JwtIssuer) -> JwtKeyRows:
+def _rows(ca: CaParts, issuer: JwtIssuer) -> JwtKeyRows:
     keys, lifetimes = issuer.keys, issuer.lifetimes
     return JwtKeyRows(
         [_row(keys, key) for key in keys.line.keys],
-        keys.line.sequence,
+        ca.bundle().sequence,
         format_duration(lifetimes.default),
         format_duration(lifetimes.maximum),
         issuer.issuer,

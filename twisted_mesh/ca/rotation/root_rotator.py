@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from pki.errors import ANY_ERROR, PkiError, Problem, Refused
 from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
-from pki.issuing.root_line import OutOfTurn, Phase, RootLine, RootStep
+from pki.issuing.root_line import Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
@@ -75,6 +75,7 @@ class RootRotator(Service):
     up_since: datetime | None = field(default=None, init=False)
     _remind_at: float | None = field(default=None, init=False)
     _again_at: float = field(default=0.0, init=False)
+    _last_failure: str = field(default="", init=False)
     _working: "Deferred[None] | None" = field(default=None, init=False)
     _ticker: Ticker = field(init=False)
 
@@ -302,8 +303,10 @@ class RootRotator(Service):
             found = await self.waits(step)
             if not root_conditions.blocking(found):
                 await self._do(OURSELVES, step, found, "", is_forced=False)
-        except (OutOfTurn, PkiError) as error:
-            _log.warn(
+            self._last_failure = ""
+        except PkiError as error:
+            news, self._last_failure = str(error) != self._last_failure, str(error)
+            (_log.warn if news else _log.debug)(
                 "The rotation of the root has to wait: {reasons}",
                 event="root-failed",
                 reasons=reasons(error.problems),

@@ -199,6 +199,10 @@ class RootSteps:
                     return ca
         return None
 
+    def is_due(self) -> bool:
+        """Whether :meth:`heal` has anything to do."""
+        return self.rotation_steps.is_untidy or self.unsettled() is not None or self.is_over()
+
     def is_over(self) -> bool:
         """Whether chains lead to a root that has ended, and another one stands by."""
         line, now = self.line, self.rotation_steps.now()
@@ -214,6 +218,8 @@ class RootSteps:
 
     async def heal(self) -> None:
         """:meth:`settle`; and lead chains to the new root where the old one has ended, so that they lead nowhere."""
+        if self.rotation_steps.is_untidy:
+            await self.rotation_steps.follow_line()
         await self.settle()
         if self.is_over():
             await self.switch(reason="the old root has ended")

@@ -178,7 +178,7 @@ class Rotator(Service):
         found = self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
         found = found or self.authorities.is_parting
         roots = self.root_steps
-        return found or (roots is not None and (roots.unsettled() is not None or roots.is_over()))
+        return found or (roots is not None and roots.is_due())
 
     def _remind(self) -> None:
         waits = self.waiting()

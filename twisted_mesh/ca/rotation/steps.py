@@ -98,6 +98,8 @@ class RotationSteps:
     """Runs what writes files or makes keys, off the reactor."""
     farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
     """What is still to be done with the root's key before it goes: its CRL, for as long as it is away."""
+    is_untidy: bool = field(default=False, init=False)
+    """Whether files do not follow the line of roots yet: :meth:`follow_line` has failed."""
     _made: tuple[Authority, tuple[x509.Certificate, ...]] | None = field(default=None, init=False)
     """A successor whose certificates could not be kept yet: the next attempt keeps these."""
     _recorded: set[tuple[str, str]] = field(factory=set, init=False)
@@ -218,8 +220,10 @@ class RotationSteps:
     async def follow_line(self) -> None:
         """Have the other files follow the line of roots. Done again after a failure, it ends where it should."""
         authorities = self.authorities
+        self.is_untidy = True
         await self.aside(self._root_files.tidy, authorities.root_line, authorities.root_keys)
         await self.aside(self._files.follow, authorities.issuing, authorities.every_issuing[1:])
+        self.is_untidy = False
 
     async def next_number(self) -> int:
         """The generation of the issuing CA that comes next."""

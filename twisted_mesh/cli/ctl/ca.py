@@ -53,10 +53,16 @@ def show(*, reach: Reach, format_: str) -> int:
 
 @command.command("detach-root")
 @click.argument("destination")
+@click.option(
+    "--key",
+    default="root.key",
+    metavar="FILE",
+    help="Which key: that of the other root, during a rotation, is called root-N.key.",
+)
 @yes_option
 @reaching
 @format_option
-def detach_root(*, reach: Reach, destination: str, yes: bool, format_: str) -> int:
+def detach_root(*, reach: Reach, destination: str, key: str, yes: bool, format_: str) -> int:
     """Move the root's key to DESTINATION, a directory or a new file outside of the state directory.
 
     The key is copied, flushed and read back; then the CA is asked to delete its own. It goes on
@@ -66,12 +72,15 @@ def detach_root(*, reach: Reach, destination: str, yes: bool, format_: str) -> i
     Examples:
       mesh-ctl ca detach-root /media/safe/
       mesh-ctl ca detach-root /media/safe/mesh-root.key --yes
+      mesh-ctl ca detach-root /media/safe/ --key root-2.key
     """
     from twisted_mesh.cli.ctl import ca_actions
     from twisted_mesh.cli.ctl.session import administer
 
     must_be_answered(yes)
-    work = ca_actions.Detaching(reach.state, Path(destination), yes, format_ == "json")
+    work = ca_actions.Detaching(
+        reach.state, Path(destination), ca_actions.root_key(key), yes, format_ == "json"
+    )
     return administer(reach, work)
 
 

@@ -1,6 +1,7 @@
 """What ``mesh-ctl ca`` does: show the CA's own certificates, and take the root's key away."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +21,13 @@ from twisted_mesh.api.messages import Detached, HealthCheck
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
+from twisted_mesh.cli.program import Unusable
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, read_file
 from twisted_mesh.state.key_files import Copy, copy_out, remove_file
+
+_ROOT_KEY = re.compile(r"root(?:-[1-9][0-9]{0,8})?\.key", re.ASCII)
 
 
 def issuing_certificates(state: Path) -> list[tuple[str, x509.Certificate]]:
@@ -111,17 +115,28 @@ def _line(check: HealthCheck) -> str:
     return f"{output.status_word(check.status)}: {check.detail}{advice}"
 
 
+def root_key(name: str) -> str:
+    """The name of the file of a root's key. Raises :class:`Unusable`."""
+    if not _ROOT_KEY.fullmatch(name):
+        raise Unusable(
+            "--key is root.key or root-N.key: mesh-ctl ca root status shows which there are"
+        )
+    return name
+
+
 @frozen
 class Detaching:
     """``ca detach-root``."""
 
     state: Path
     destination: Path
+    key: str
+    """The file's name: during a rotation there are two."""
     yes: bool
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        source = StateDirectory(self.state).private / "root.key"
+        source = StateDirectory(self.state).private / self.key
         await administration.health()  # that it answers us at all, before a copy of the key is made
         if not os.path.exists(source):
             output.say(
