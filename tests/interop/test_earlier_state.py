@@ -45,6 +45,7 @@ class Earlier:
             *("-m", "tests.interop.at_another_time", self.now.isoformat(), program, *arguments),
             cwd=Path(__file__).resolve().parents[2],
             env={"MESH_STATE_DIR": str(self.state), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
+            real=True,  # where modules are there already, they have taken the clock
         )
 
     def start_ca(self) -> Running:

@@ -92,7 +92,8 @@ class CaEndpoint:
 
         def follow(published: Published) -> None:
             if manager.svid is None:
-                return  # who has no certificate yet gets one by what is published then
+                manager.retry_now()  # by what is published now it may get one
+                return
             try:
                 manager.follow(TrustUpdate(bundles=published.bundles, issuers=published.issuers))
             except ANY_ERROR:
