@@ -85,7 +85,7 @@ def test_every_section_has_its_drill() -> None:
     }
     assert with_commands == {
         *("Every day", "A lost host", "A damaged record"),
-        *("A record that somebody changed", "The root's key, taken away"),
+        *("A record that somebody changed", "The root's key, taken away", "A root that ends"),
         "A compromised issuing CA",
     }
 
@@ -135,6 +135,26 @@ def test_the_roots_key_is_taken_away_and_brought_back(drill: Drill) -> None:
     drill.follow("The root's key, taken away")
     ca.wait_for(r"The root's key is back, in")
     issue(drill.house, KEPT)
+
+
+@pytest.mark.slow
+def test_a_root_ends(drill: Drill) -> None:
+    brief = ("--cert-duration", "2s", "--max-cert-duration", "2s", "--issuing-duration", "1h")
+    drill.house.start_ca(*brief)
+    server = drill.house.start_server("--ttl", "2s")
+    before = drill.house.root.read_bytes()
+    for step in steps("A root that ends"):
+        command = step.command
+        if " activate " in command:
+            command += " --force"  # nobody waits for 25 minutes here
+        elif " retire " in command:
+            for _ in range(100):
+                if drill.house.ctl("ca", "root", "retire", "--dry-run").returncode == 0:
+                    break
+        drill.run(Step(command, step.shown))
+    assert drill.house.root.read_bytes() != before
+    assert drill.house.client("--ttl", "2s").returncode == 0
+    assert server.stop() == 0
 
 
 @pytest.mark.slow
