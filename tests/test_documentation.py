@@ -43,7 +43,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("", "cert", "cert list", "cert show", "cert revoke", "cert export"),
             *("audit", "audit verify", "audit show", "audit export"),
             *("ca root", "ca root status", "ca root prepare", "ca root activate", "ca root retire"),
-            "ca root revert",
+            *("ca root revert", "ca root distrust"),
             *("ca", "ca show", "ca detach-root", "ca revoke-issuing", "doctor", "why"),
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),

@@ -147,7 +147,7 @@ class CaParts:
             revoker = AuthorityRevoker(rotator, file, publisher, listener, renew_own)
             if rotator.root_steps is not None:
                 distruster = RootDistruster(revoker, rotator.root_steps, store)
-                rotator.besides.append(distruster.finish)
+                rotator.finish_too(distruster.finish)
         return cls(
             certificates=certificates,
             record=CertificateRecord(store),

@@ -52,7 +52,7 @@ class Rotator(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     root_steps: RootSteps | None = None
     """What the rotation of the root has left to be finished; None where there is no such thing."""
-    besides: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
+    _besides: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
     """What else is to be finished that was cut short."""
     last_problem: PkiError | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
@@ -138,7 +138,7 @@ class Rotator(Service):
                 self._do_steps,
                 self._forget_ended,
                 self.rotation_steps.forget_revoked,
-                *self.besides,
+                *self._besides,
             )
             failures = [failure for part in parts if (failure := await _failure_of(part))]
         finally:
@@ -153,6 +153,10 @@ class Rotator(Service):
         policy.permit(principal, Action.DETACH_ROOT)
         evidence = principal.evidence
         return await self.alone(lambda: self.rotation_steps.detach_root(sha256, evidence))
+
+    def finish_too(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have ``work`` done whenever all else is, nothing else meanwhile: it finishes what was cut short."""
+        self._besides.append(work)
 
     async def alone(self, work: Callable[[], Awaitable[T]]) -> T:
         """What ``work`` comes to, while nothing else is done to the succession."""

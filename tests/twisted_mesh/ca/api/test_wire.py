@@ -185,6 +185,8 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("of a root alone", "GET", "/api/v1/ca/root")
     for step, body in (("prepare", {"dry_run": True}), *((s, {}) for s in ROOT_STEPS)):
         api.ask(f"{step} {body}", "POST", f"/api/v1/ca/root/{step}", body)
+    named = {"fingerprint": "0" * 64}
+    api.ask("of a CA without files", "POST", "/api/v1/ca/root/distrust", named)
     body = {"issuer": "0" * 64}
     api.ask("of a CA without files", "POST", "/api/v1/ca/revoke-issuing", body)
     api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})
