@@ -13,9 +13,11 @@ from pki.issuing.root_line import RootLine
 from pki.keys import MemoryKey, key_id, spki_der
 from pki.keys.pkcs8 import is_encrypted
 from pki.svid.x509svid import load_certificates
-from twisted_mesh.backup.archive import ROOT_KEY, ROOTS
+from twisted_mesh.backup.archive import REVOKED, ROOT_KEY, ROOTS
+from twisted_mesh.ca import revoked_authorities
 from twisted_mesh.ca.issuing_files import WrongState
 from twisted_mesh.ca.root_files import read_line
+from twisted_mesh.state.directory import StateError
 
 _ROOT = "ca/root.crt"
 _ACTIVE = "ca/issuing.crt"
@@ -76,6 +78,11 @@ def _problems(files: Mapping[str, bytes]) -> Iterator[Problem]:
                 certificates[name] = _certificate(name, data)
             except PkiError as error:
                 yield _problem(name, f"cannot be read: {error}")
+    if REVOKED in files:
+        try:
+            revoked_authorities.parse(files[REVOKED], Path(REVOKED))
+        except StateError as error:
+            yield _problem(REVOKED, f"cannot be used: {error}")
     held: set[bytes] = set()
     sealed = False
     for name, data in files.items():

@@ -7,7 +7,7 @@ files are put in place however often that is begun. A CA does not start while a 
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from twisted_mesh.backup import credentials, record, vouching
 from twisted_mesh.backup.archive import (
     DATABASE,
     NAME,
+    REVOKED,
     ROOT,
     ROOT_CRL,
     ROOT_KEY,
@@ -36,7 +37,9 @@ from twisted_mesh.backup.archive import (
 from twisted_mesh.backup.provenance import NotProven, Provenance, demand_known_root, judge
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.backup.vouching import Vouched
+from twisted_mesh.ca import revoked_authorities
 from twisted_mesh.ca.issuing_files import read_certificate
+from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 from twisted_mesh.state.directory import (
     StateDirectory,
     StateError,
@@ -202,6 +205,7 @@ class Restoration:
         lost, why_not = self._compared(backup)
         summary = record.summary(backup)
         is_unreadable = lost is None and (self.state.root / DATABASE).exists()
+        is_unreadable = is_unreadable or self._revoked_here() is None
         self.loss = Loss(lost, why_not, _largest(directories, summary), summary, is_unreadable)
         return self.loss
 
@@ -225,6 +229,8 @@ class Restoration:
             name for name in place if ROOT_CRL.fullmatch(name) and (self.state.root / name).exists()
         ]
         place = [name for name in place if name not in kept]
+        if self._carry_revoked_over() and REVOKED not in place:
+            place.append(REVOKED)
         plan = _Plan(
             backup=self.manifest.sha256,
             aside=f"replaced-{self.now:%Y%m%dT%H%M%SZ}",
@@ -236,6 +242,25 @@ class Restoration:
         )
         write_whole(self._workshop / _PLAN, msgspec.json.encode(plan), 0o600)
         self._carry_out(plan)
+
+    def _revoked_here(self) -> Sequence[RevokedAuthority] | None:
+        """The CAs that are revoked here; None where what says so cannot be read."""
+        path = self.state.root / REVOKED
+        if not path.exists():
+            return ()
+        try:
+            return revoked_authorities.parse(read_file(path, "the file"), path)
+        except StateError:
+            return None
+
+    def _carry_revoked_over(self) -> bool:
+        """Have what is put in place say what is revoked here besides: a stolen key stays so. Whether anything is."""
+        new = self._workshop / _NEW / REVOKED
+        saved = revoked_authorities.parse(read_file(new, "the file"), new) if new.exists() else ()
+        merged = revoked_authorities.merged_rows(self._revoked_here() or (), saved)
+        if merged:
+            write_whole(new, revoked_authorities.written(merged), 0o644)
+        return bool(merged)
 
     def _stays(self, name: str) -> bool:
         """Whether a file that the backup lacks stays: of a root that is in it.
