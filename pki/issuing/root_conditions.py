@@ -172,8 +172,8 @@ def _unheard(followers: Followers) -> Iterator[Wait]:
     if followers.silent:
         yield _of(
             Code.ROOT_UNACKNOWLEDGED,
-            f"of {len(followers.silent)} IDs with valid certificates nobody tells by name which bundle is held: exported "
-            "files, other programs, machines that are off, and who calls on the CA's socket",
+            f"of {len(followers.silent)} IDs with valid certificates nobody tells by name which bundle is held: "
+            "exported files, other programs, machines that are off, and who calls on the CA's socket",
             "see that they have the new root before you go on: nothing waits for them",
             followers.silent,
             is_blocking=False,
