@@ -798,6 +798,11 @@ class Code(StrEnum):
         "the CA that issues cannot be revoked: the root's key is not here to make another",
         "bring the root's key back first, or say --force",
     )
+    ALREADY_CERTIFIED = (
+        "already-certified",
+        "the offline root has certified that key before, or has revoked it",
+        "use the certificate that it made then, or have the CA make another key",
+    )
     PROOF_FAILED = (
         "proof-failed",
         "a new issuing CA made a certificate that peers would refuse; it is not put to use",

@@ -169,7 +169,24 @@ class Authority:
         *,
         publication: Publication | None = None,
     ) -> "Authority":
-        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`.
+        """A new issuing CA below this root, which it does not outlive. Raises :class:`LintFailed`."""
+        draft = self.draft_issuing(
+            key.public_key, trust_domain, now, generation, lifetime, publication=publication
+        )
+        certificate = await self.sign(draft)
+        return Authority(certificate, key, (certificate, *self.intermediates))
+
+    def draft_issuing(
+        self,
+        public_key: PublicKey,
+        trust_domain: TrustDomain,
+        now: datetime,
+        generation: int = 1,
+        lifetime: timedelta = ISSUING.lifetime,
+        *,
+        publication: Publication | None = None,
+    ) -> Draft:
+        """The certificate of one, for a key that may be elsewhere, before it is signed. Raises :class:`LintFailed`.
 
         ``publication`` is where this root publishes.
         """
@@ -179,13 +196,12 @@ class Authority:
             self.certificate,
             self.key,
             subject=ca_subject(ISSUING_NAME, trust_domain, generation),
-            public_key=key.public_key,
+            public_key=public_key,
             names=alternative_names(trust_domain.id),
             period=_period(self, now, lifetime),
             now=now,
         )
-        certificate = await self.sign(_drafted(profile, unsigned, self._seal))
-        return Authority(certificate, key, (certificate, *self.intermediates))
+        return _drafted(profile, unsigned, self._seal)
 
     async def create_responder(
         self, key: SigningKey, now: datetime, lifetime: timedelta = OCSP_RESPONDER.lifetime

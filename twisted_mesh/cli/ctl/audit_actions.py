@@ -11,10 +11,10 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.validity import parse_duration
 from twisted_mesh.api.admin_client import Administration
+from twisted_mesh.api.log_transcript import Header, Transcript
 from twisted_mesh.cli.ctl import audit_record, audit_transcript, output
 from twisted_mesh.cli.ctl.audit_report import Report, inspected
 from twisted_mesh.cli.ctl.audit_show import hash_of, parsed
-from twisted_mesh.cli.ctl.audit_transcript import Header, Transcript
 from twisted_mesh.cli.status import DONE
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.state.directory import read_file, writing_whole

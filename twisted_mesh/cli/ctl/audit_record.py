@@ -23,9 +23,9 @@ from pki.serial import parse_serial
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
+from twisted_mesh.api.log_transcript import Transcript
 from twisted_mesh.api.messages import Registration, TokenRow
 from twisted_mesh.cli.ctl import audit_transcript
-from twisted_mesh.cli.ctl.audit_transcript import Transcript
 
 #: By how much clocks may differ.
 _SLACK = timedelta(minutes=10)

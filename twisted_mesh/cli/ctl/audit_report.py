@@ -8,9 +8,9 @@ from pki.audit.auditor import Finding, examine
 from pki.audit.log import Checkpoint, Verifier
 from pki.errors import PkiError
 from pki.validity import rfc3339
+from twisted_mesh.api.log_transcript import Transcript
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.audit_record import Compared
-from twisted_mesh.cli.ctl.audit_transcript import Transcript
 from twisted_mesh.cli.status import DONE, REFUSED
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from twisted_mesh.cli.ctl import ca_root_offline
 from twisted_mesh.cli.ctl.options import (
     REASONS,
     Reach,
@@ -176,3 +177,7 @@ def _do(
         must_be_answered(yes)
     how = RootStepRequest(dry_run, force, reason)
     return administer(reach, ca_root_actions.Stepping(step, how, yes, format_ == "json"))
+
+
+command.add_command(ca_root_offline.offline)
+command.add_command(ca_root_offline.sign)

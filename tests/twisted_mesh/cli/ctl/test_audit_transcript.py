@@ -17,8 +17,8 @@ from pki.audit.merkle import GrowingTree, leaf_hash
 from pki.errors import PkiError
 from tests.authorities import NOW
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogEntry, LogHead
+from twisted_mesh.api.log_transcript import BadTranscript, Transcript
 from twisted_mesh.cli.ctl import audit_transcript
-from twisted_mesh.cli.ctl.audit_transcript import BadTranscript, Transcript
 from twisted_mesh.state.directory import StateError
 
 KEY = LogKey.generate("mesh.local/audit/test")
