@@ -801,7 +801,7 @@ class Code(StrEnum):
     ALREADY_CERTIFIED = (
         "already-certified",
         "the offline root has certified that key before, or has revoked it",
-        "use the certificate that it made then, or have the CA make another key",
+        "use the certificate that it made then, or have the CA make another key: `mesh-ctl ca root csr --new-key`",
     )
     PROOF_FAILED = (
         "proof-failed",

@@ -19,7 +19,7 @@ from pki.issuing.csr import load_csr
 from pki.issuing.profile import ISSUING, ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.request_key import proven_key
 from pki.keys import MemoryKey, PublicKey, key_id
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import alternative_names
 from pki.svid.x509svid import extension
 
@@ -38,6 +38,17 @@ def build_ca_request(key: MemoryKey, trust_domain: TrustDomain, generation: int)
         .sign(key.private_key, key.algorithm.hash)
         .public_bytes(serialization.Encoding.PEM)
     )
+
+
+def trust_domain_of(data: bytes) -> TrustDomain:
+    """Whose CA a CSR asks for, by its URI; nothing else of it is looked at. Raises :class:`Malformed`."""
+    try:
+        asked = x509.load_der_x509_csr(load_csr(data).der)
+        names = extension(asked, x509.SubjectAlternativeName)
+        (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier) if names else ("",)
+    except HOSTILE_INPUT:
+        raise Malformed(f"the CSR names no trust domain: {_ANEW}") from None
+    return SpiffeId.parse(uri).trust_domain
 
 
 def pin_of(spki: bytes) -> str:

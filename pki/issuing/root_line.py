@@ -103,6 +103,8 @@ class RootLine:
     """The pin of the next issuing CA's key, which is drawn and not certified yet."""
     former: tuple[FormerRoot, ...] = ()
     """The latest first."""
+    between: tuple[x509.Certificate, ...] = ()
+    """CAs of somebody else's that stand between an issuing CA of ours and their root."""
 
     @property
     def served(self) -> x509.Certificate:
@@ -131,15 +133,22 @@ class RootLine:
         return 1 + max(*known, *(root.generation for root in self.former), 1)
 
     def root_of(self, certificate: x509.Certificate) -> x509.Certificate | None:
-        """The root that has signed an issuing CA's certificate; None for none of ours."""
-        for root in self.roots:
-            if certificate.issuer == root.subject:
-                try:
-                    certificate.verify_directly_issued_by(root)
-                except ANY_ERROR:  # whatever is wrong with it: that root has not signed it
-                    continue
-                return root
-        return None
+        """The root that an issuing CA's certificate leads to; None for none of ours."""
+        return path[-1] if (path := self.path_of(certificate)) else None
+
+    def chain_of(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
+        """What is served above the leaves of an issuing CA: its certificate, what stands above it, and no root."""
+        return self.path_of(certificate)[:-1] or (certificate,)
+
+    def path_of(self, certificate: x509.Certificate) -> tuple[x509.Certificate, ...]:
+        """From an issuing CA's certificate up to its root, which is the last; empty for none of ours."""
+        path: tuple[x509.Certificate, ...] = (certificate,)
+        while (root := _signer(path[-1], self.roots)) is None:
+            above = _signer(path[-1], [one for one in self.between if one not in path])
+            if above is None:
+                return ()
+            path = (*path, above)
+        return (*path, root)
 
     def certificates_of(self, spki: bytes) -> tuple[x509.Certificate, ...]:
         """Those of an issuing CA's key that are in :attr:`both`."""
@@ -183,6 +192,10 @@ class RootLine:
         kept = [one for one in self.both if (key_id(one.public_key()), one.issuer) not in slots]
         return evolve(self, both=(*kept, *fresh))
 
+    def with_between(self, certificates: Iterable[x509.Certificate]) -> "RootLine":
+        """With more CAs of somebody else's below their root."""
+        return evolve(self, between=tuple(dict.fromkeys((*self.between, *certificates))))
+
     def switched(self, now: datetime) -> "RootLine":
         """Chains lead to the new root."""
         return evolve(self, phase=Phase.SWITCHED, since=now, announced="")
@@ -197,6 +210,7 @@ class RootLine:
             since=now,
             sequence=self._next(now),
             former=self._remembering(self.old, now, how),
+            between=self.between,
         )
 
     def reverted(self, now: datetime, how: HowItEnded = HowItEnded.REVERTED) -> "RootLine":
@@ -214,6 +228,7 @@ class RootLine:
             since=now,
             sequence=self._next(now),
             former=self._remembering(self.new, now, how),
+            between=self.between,
         )
 
     def restored(self, now: datetime) -> "RootLine":
@@ -237,6 +252,20 @@ class RootLine:
             how,
         )
         return (ended, *self.former)[:MOST_REMEMBERED]
+
+
+def _signer(
+    certificate: x509.Certificate, candidates: Iterable[x509.Certificate]
+) -> x509.Certificate | None:
+    """Whoever of the candidates has signed a certificate."""
+    for candidate in candidates:
+        if certificate.issuer == candidate.subject:
+            try:
+                certificate.verify_directly_issued_by(candidate)
+            except ANY_ERROR:  # whatever is wrong with it: that one has not signed it
+                continue
+            return candidate
+    return None
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

@@ -69,24 +69,35 @@ class IssuingChain:
     root: x509.Certificate
 
     @classmethod
-    def of(
+    def among(
         cls,
         found: Sequence[x509.Certificate],
         roots: Sequence[x509.Certificate],
         wanted: Wanted,
-    ) -> Self:
-        """The chain among ``found``, in any order, up to one of ``roots``, which are believed.
+    ) -> tuple[Self, ...]:
+        """The chains among ``found``, in any order, up to ``roots``, which are believed: one for each root.
 
-        Raises :class:`Refused` with everything that an endpoint, OpenSSL or the CA itself would refuse it for.
+        Raises :class:`Refused` with everything that an endpoint, OpenSSL or the CA itself would refuse one for.
         """
-        ours = _ours(found, wanted)
-        path = _path(ours, found, roots)
-        problems = [*_own_problems(ours, wanted), *_above_problems(path, wanted)]
-        if is_ours(path[-1], wanted.trust_domain):
-            problems += _lints(ours, path[-1])
+        chains: list[Self] = []
+        problems: list[Problem] = []
+        for ours in _ours(found, wanted):
+            problems += _own_problems(ours, wanted)
+            path = _path(ours, found, roots, problems)
+            if not path:
+                continue
+            problems += _above_problems(path, wanted)
+            if is_ours(path[-1], wanted.trust_domain):
+                problems += _lints(ours, path[-1])
+            if any(chain.root == path[-1] for chain in chains):
+                detail = f"two different certificates lead to {subject_of(path[-1])}"
+                problems.append(
+                    Problem(Code.CONFLICT, detail, "install one of them", subject="chain")
+                )
+            chains.append(cls(path[:-1], path[-1]))
         if problems:
             raise Refused(dict.fromkeys(problems))
-        return cls(path[:-1], path[-1])
+        return tuple(chains)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -143,16 +154,11 @@ def root_problems(
     return list(dict.fromkeys(problems))
 
 
-def _ours(found: Sequence[x509.Certificate], wanted: Wanted) -> x509.Certificate:
-    """The one that is for our key. Raises :class:`Refused`."""
+def _ours(found: Sequence[x509.Certificate], wanted: Wanted) -> list[x509.Certificate]:
+    """Those that are for our key. Raises :class:`Refused` where there is none."""
     ours = [cert for cert in dict.fromkeys(found) if _spki_of(cert) == wanted.spki]
-    if len(ours) == 1:
-        return ours[0]
     if ours:
-        detail = f"{len(ours)} different certificates are for the key {pin_of(wanted.spki)}"
-        raise Refused(
-            [Problem(Code.CONFLICT, detail, "install one of them at a time", "", "chain")]
-        )
+        return ours
     others = ", ".join(f"{subject_of(cert)} ({pin_of(_spki_of(cert))})" for cert in found)
     raise Refused(
         [
@@ -161,8 +167,7 @@ def _ours(found: Sequence[x509.Certificate], wanted: Wanted) -> x509.Certificate
                 f"none of these is for the key {pin_of(wanted.spki)}, which waits for its certificate: "
                 f"{others or 'there is no certificate'}",
                 "have the CSR certified that mesh-ctl ca root csr shows now, and bring what is made of it",
-                "",
-                "chain",
+                subject="chain",
             )
         ]
     )
@@ -176,10 +181,13 @@ def _spki_of(cert: x509.Certificate) -> bytes:
 
 
 def _path(
-    ours: x509.Certificate, found: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+    ours: x509.Certificate,
+    found: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    problems: list[Problem],
 ) -> Path:
-    """From ours to a root that is believed, both included. Raises :class:`Refused`."""
-    others = [cert for cert in found if cert != ours]
+    """From ours to a root that is believed, both included; empty where there is none, and why is a problem."""
+    others = [cert for cert in found if _spki_of(cert) != _spki_of(ours)]
     search = PathSearch((ours, *others), roots, _PATIENCE)
     if paths := search.paths():
         return min(paths, key=len)
@@ -198,9 +206,10 @@ def _path(
             "mesh-ctl ca root prepare --root-cert FILE; if it is the right name and another key, it is of another CA"
         )
     detail = f"{what} (believed: {believed or 'none'})"
-    raise Refused(
-        [Problem(Code.UNKNOWN_AUTHORITY, detail, remedy, "RFC 5280 section 6.1", subject_of(last))]
+    problems.append(
+        Problem(Code.UNKNOWN_AUTHORITY, detail, remedy, "RFC 5280 section 6.1", subject_of(last))
     )
+    return ()
 
 
 def _own_problems(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:

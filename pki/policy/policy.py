@@ -38,6 +38,8 @@ class Action(StrEnum):
     READ_HEALTH = "read-health"
     DETACH_ROOT = "detach-root"
     REVOKE_ISSUING = "revoke-issuing"
+    CERTIFY_ISSUING = "certify-issuing"
+    """Have an issuing CA certified by a root elsewhere: its CSR out, its certificate in."""
     SIGN_BACKUP = "sign-backup"
     READ_ROOTS = "read-roots"
     CHANGE_ROOTS = "change-roots"

@@ -55,7 +55,8 @@ class Drill:
 
     def _type(self, step: Step) -> None:
         command = step.command.replace("bin/mesh-ctl", str(BIN / "mesh-ctl"))
-        command = command.replace("/mnt/backup", str(self.backup))
+        for place in ("backup", "offline", "stick"):
+            command = command.replace(f"/mnt/{place}", str(self.backup.with_name(place)))
         needs_shell = set(command) & set("|&;<>$*?`(")
         words = ["bash", "-c", command] if needs_shell else shlex.split(command)
         done = run(*words, cwd=self.house.home, env=self.house.env)
@@ -86,7 +87,7 @@ def test_every_section_has_its_drill() -> None:
     assert with_commands == {
         *("Every day", "A lost host", "A damaged record"),
         *("A record that somebody changed", "The root's key, taken away", "A root that ends"),
-        "A compromised issuing CA",
+        *("A compromised issuing CA", "An offline root"),
     }
 
 
@@ -103,6 +104,16 @@ def test_a_host_is_lost(drill: Drill) -> None:
     assert drill.house.root.read_bytes() == root
     found = statuses(drill.house)
     assert (found[kept], found[revoked]) == ("valid", "revoked")
+
+
+@pytest.mark.slow
+def test_a_root_is_offline(drill: Drill) -> None:
+    drill.backup.with_name("stick").mkdir()
+    drill.follow("An offline root")
+    assert not list((drill.house.state / "ca" / "private").glob("root*"))
+    drill.house.start_server()
+    drill.house.identity("payment-worker")
+    drill.house.assert_it_serves()
 
 
 @pytest.mark.slow

@@ -12,6 +12,12 @@ from cryptography import x509
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, AgentRows, EndAgent, NewAgentToken
+from twisted_mesh.api.certification_messages import (
+    CertificationRequested,
+    Installation,
+    InstallationAnswer,
+    IssuingRequest,
+)
 from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
@@ -214,6 +220,15 @@ class Administration:
         """Revoke an issuing CA by its key id, for good. Done again, the answer is the same."""
         body = RevokeIssuing(issuer, str(reason), force)
         return await self._post("/api/v1/ca/revoke-issuing", body, IssuingRevoked)
+
+    async def request_certification(self, *, new_key: bool) -> IssuingRequest:
+        """The CSR of the issuing CA that waits for a root elsewhere."""
+        asked = CertificationRequested(new_key)
+        return await self._post("/api/v1/ca/root/csr", asked, IssuingRequest)
+
+    async def install(self, installation: Installation) -> InstallationAnswer:
+        """Install what was certified. What does not fit: :class:`CaRefused` with every problem."""
+        return await self._post("/api/v1/ca/root/install", installation, InstallationAnswer)
 
     async def sign_backup(self, sha256: str) -> BackupSignature:
         """Have the CA sign a backup of itself, by the digest of the archive's manifest."""

@@ -107,7 +107,8 @@ class Authorities:
                     line.root_of(certificate) == line.served
                     and certificate != authority.certificate
                 ):
-                    return evolve(authority, certificate=certificate, intermediates=(certificate,))
+                    chain = line.chain_of(certificate)
+                    return evolve(authority, certificate=certificate, intermediates=chain)
             return authority
 
         other = line.other

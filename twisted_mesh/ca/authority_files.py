@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 
 from pki.issuing.authority import Authority
-from pki.issuing.profile import ISSUING
+from pki.issuing.profile import ISSUING, ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import resumable
 from pki.keys import KeyAlgorithm, MemoryKey
@@ -44,6 +44,11 @@ async def load_or_create(
     state.sweep()
     keys.check()
     if not state.root_certificate.exists():
+        if state.first_request.exists():
+            raise WrongState(
+                f"this CA waits for the certificate of its first issuing CA ({state.first_request} is the CSR): have "
+                "it certified, and install what comes back (mesh-ctl ca root install)"
+            )
         if (
             not state.unfinished.exists()
             and any(state.private.glob("*.key"))
@@ -70,6 +75,7 @@ async def load_or_create(
             issuing_life=issuing_life,
         )
     state.unfinished.unlink(missing_ok=True)
+    state.first_request.unlink(missing_ok=True)
     authorities = _load(state, keys, trust_domain, now)
     keys.seal()
     return authorities
@@ -123,9 +129,20 @@ def _load(
         .with_root_keys(root_keys)
     )
     files.demand_signed((active, *others))  # one that is revoked goes once another has signed
+    _refuse_other_domain(authorities, trust_domain)
     files.tidy(line, root_keys)
     _refuse_ended(authorities, keys, now)
     return authorities
+
+
+def _refuse_other_domain(authorities: Authorities, trust_domain: TrustDomain) -> None:
+    """Below a root of somebody else's, which names no trust domain, what it has certified of ours does."""
+    subject = authorities.issuing.certificate.subject
+    if subject != ca_subject(ISSUING_NAME, trust_domain, generation_of(subject)):
+        raise WrongState(
+            f"the issuing CA is {authorities.issuing.name}, and not of {trust_domain}: choose another --trust-domain "
+            "or --state-dir"
+        )
 
 
 def _refuse_early_root(line: RootLine, now: datetime) -> None:

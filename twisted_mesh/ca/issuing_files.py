@@ -96,6 +96,28 @@ class IssuingFiles:
         """Keep the key of a generation that is about to be made. Raises :class:`StateError`."""
         self.keys.write(f"{ACTIVE}-{generation}.key", key)
 
+    def request_of(self, generation: int) -> bytes | None:
+        """The CSR of a generation that waits for a root elsewhere; None where none was made."""
+        path = self._request_path(generation)
+        return read_file(path, "the CSR") if path.exists() else None
+
+    def keep_request(self, generation: int, csr: bytes) -> None:
+        """Show the same CSR from now on."""
+        write_whole(self._request_path(generation), csr, 0o644)
+
+    def forget_request(self, generation: int) -> None:
+        """It was answered."""
+        remove_file(self._request_path(generation))
+
+    def forget_drawn(self, generation: int) -> None:
+        """Delete the key that was drawn for a generation and has no certificate, and its CSR."""
+        if not (self.state.ca / f"{ACTIVE}-{generation}.crt").exists():
+            self.forget_request(generation)
+            self.keys.remove(f"{ACTIVE}-{generation}.key")
+
+    def _request_path(self, generation: int) -> Path:
+        return self.state.ca / f"{ACTIVE}-{generation}.csr"
+
     def keep_certificate(self, prepared: Authority) -> None:
         """From here on the next generation is there; its key was kept before."""
         self._write_certificate(_name(prepared), prepared)
@@ -159,7 +181,7 @@ class IssuingFiles:
         key = self._key(certificate, name)
         try:
             served = self.served(certificate)
-            return Authority(served, key, (served,))
+            return Authority(served, key, self.line.chain_of(served))
         except ANY_ERROR:  # a wrong key, another root, a broken signature: one remedy for all
             owner = "" if is_certified(key, certificate) else owner_of(key, self.state.ca)
             raise WrongState(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-from attrs import define
+from attrs import define, evolve
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
@@ -34,7 +34,8 @@ _FORMAT = 1
 _UNFIT: tuple[type[BaseException], ...] = (InvalidSignature, PkiError, *HOSTILE_INPUT)
 #: Nothing else that an issuing CA signs begins so.
 _HEAD = b"twisted-mesh roots 1\n"
-_NUMBERED = re.compile(r"root-([1-9][0-9]{0,8})\.(?:crt|key)", re.ASCII)
+#: Of generation 0 is a root of somebody else's.
+_NUMBERED = re.compile(r"root-(0|[1-9][0-9]{0,8})\.(?:crt|key)", re.ASCII)
 
 
 class _Former(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,6 +83,7 @@ class RootFiles:
         """The roots as they are kept. Whether they have certified what issues is looked at with the issuing CAs."""
         document = self._document()
         line = _line_of(document.said, self.state.roots) if document else self._only_root()
+        line = evolve(line, between=self._between())
         for root in line.roots:
             self._demand_root(root, trust_domain)
         if document is not None:
@@ -228,6 +230,18 @@ class RootFiles:
         path = self.state.roots
         return _read(read_file(path, "the roots"), path) if path.exists() else None
 
+    def keep_between(self, certificates: Iterable[x509.Certificate]) -> None:
+        """Keep CAs of somebody else's that stand between our issuing CAs and their root, beside those that are kept."""
+        kept = dict.fromkeys((*self._between(), *certificates))
+        if kept:
+            write_whole(self.state.between, certificates_pem(tuple(kept)), 0o644)
+
+    def _between(self) -> tuple[x509.Certificate, ...]:
+        path = self.state.between
+        if not path.exists():
+            return ()
+        return load_certificates(read_file(path, "the certificates"), str(path))
+
     def _only_root(self) -> RootLine:
         """As it is where no root was ever rotated."""
         path = self.state.root_certificate
@@ -247,7 +261,8 @@ class RootFiles:
 
     def _demand_root(self, root: x509.Certificate, trust_domain: TrustDomain) -> None:
         path = self.state.root_certificate
-        if uri_names(root) != [str(trust_domain.id)]:
+        # A root of somebody else's names none: what it has certified of ours does.
+        if uri_names(root) not in ([], [str(trust_domain.id)]):
             raise WrongState(
                 f"{path} is the root of {' '.join(uri_names(root)) or 'another mesh'}, not of "
                 f"{trust_domain.id}: choose another --trust-domain or --state-dir"

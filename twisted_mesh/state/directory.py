@@ -63,6 +63,21 @@ class StateDirectory:
         return self.ca / "roots.json"
 
     @property
+    def between(self) -> Path:
+        """CAs of somebody else's between our issuing CAs and their root, in PEM; there only if there are such."""
+        return self.ca / "between.crt"
+
+    @property
+    def first_request(self) -> Path:
+        """Is there while a CA that has no root yet waits for its first certificate."""
+        return self.ca / "issuing.csr"
+
+    @property
+    def installed(self) -> Path:
+        """Says what was installed before the first start, until the CA has taken note."""
+        return self.ca / "installed.json"
+
+    @property
     def unfinished(self) -> Path:
         """Is there while the first start makes the CA's keys and certificates."""
         return self.ca / "unfinished"

@@ -25,6 +25,7 @@ from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.entries_file import read_entries
+from twisted_mesh.ca.first_installation import take_note_of_installation
 from twisted_mesh.ca.housekeeping import Housekeeping, take_note_of_restore
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
@@ -36,6 +37,7 @@ from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
+from twisted_mesh.ca.rotation.certification import Certification
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
@@ -107,7 +109,7 @@ class CaService(MeshService):
         self.state.prepare()
         self.state.lock()
         self.state.refuse_half_restored()
-        fresh = not self.state.root_certificate.exists()
+        fresh = not self.state.root_certificate.exists() or self.state.installed.exists()
         if is_unsynchronised():
             self.log.warn(
                 "The kernel says that nothing keeps this machine's clock right: certificates are dated by it. Start a "
@@ -215,8 +217,11 @@ class CaService(MeshService):
             farewell=publisher.sign_root,
         )
         root_steps = RootSteps(rotation_steps, options["root-key"])
-        self.rotator = Rotator(rotation_steps, reactor, root_steps=root_steps)
         acknowledgements = Acknowledgements(wall_clock)
+        certification = Certification(rotation_steps, publisher)
+        self.rotator = Rotator(
+            rotation_steps, reactor, root_steps=root_steps, certification=certification
+        )
         self.root_rotator = RootRotator(
             root_steps,
             current,
@@ -318,6 +323,7 @@ class CaService(MeshService):
         if self.state.restored.exists():
             await self.root_rotator.take_note_of_restore()
         await take_note_of_restore(self.state, log, trust_domain)
+        await take_note_of_installation(self.state, log)
         await parts.write_offs.resolve()
         await log.record(
             Act.START,

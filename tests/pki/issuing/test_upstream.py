@@ -85,11 +85,19 @@ def between(root: Authority, length: int | None = 0, **overrides: Any) -> Author
     )
 
 
+def chain_of(
+    found: list[x509.Certificate], roots: list[x509.Certificate], wanted: Wanted = WANTED
+) -> IssuingChain:
+    """The only chain that there is."""
+    (chain,) = IssuingChain.among(found, roots, wanted)
+    return chain
+
+
 def refused(
     found: list[x509.Certificate], roots: list[Authority], wanted: Wanted = WANTED
 ) -> list[str]:
     with pytest.raises(Refused) as refusal:
-        IssuingChain.of(found, [root.certificate for root in roots], wanted)
+        chain_of(found, [root.certificate for root in roots], wanted)
     for problem in refusal.value.problems:
         assert problem.remedy, problem
     return [problem.code for problem in refusal.value.problems]
@@ -105,7 +113,7 @@ def drafted(root: Authority, **overrides: Any) -> x509.Certificate:
 def test_a_certificate_of_our_own_root_is_good() -> None:
     root = mesh().root
     cert = drafted(root)
-    chain = IssuingChain.of([cert], [root.certificate], WANTED)
+    chain = chain_of([cert], [root.certificate], WANTED)
     assert (chain.certificates, chain.root) == ((cert,), root.certificate)
 
 
@@ -114,7 +122,7 @@ def test_the_root_may_be_among_the_files_and_the_order_does_not_count() -> None:
     theirs = between(root, 1)
     cert = certified(theirs)
     given = [root.certificate, theirs.certificate, cert]
-    chain = IssuingChain.of(given, [mesh().root.certificate, root.certificate], WANTED)
+    chain = chain_of(given, [mesh().root.certificate, root.certificate], WANTED)
     assert chain.certificates == (cert, theirs.certificate)
     assert chain.root == root.certificate
 
@@ -129,7 +137,7 @@ def test_a_chain_of_somebody_elses_is_good_for_our_judge_too(depth: int, named: 
         chain.insert(0, above.certificate)
     replace = {} if named else {x509.SubjectAlternativeName: None}
     cert = certified(above, replace=replace)
-    found = IssuingChain.of([cert, *chain], [root.certificate], WANTED)
+    found = chain_of([cert, *chain], [root.certificate], WANTED)
     candidate = Authority(cert, OURS, found.certificates)
     asyncio.run(prove(candidate, TrustBundle(MESH, (root.certificate,)), NOW))
 
@@ -251,7 +259,7 @@ def test_what_a_foreign_ca_adds_is_no_fault_and_of_our_own_root_it_is() -> None:
     )
     added = {x509.KeyUsage: (usage, True), x509.UnrecognizedExtension: (template, False)}
     root = foreign()
-    IssuingChain.of([certified(root, replace=added)], [root.certificate], WANTED)
+    chain_of([certified(root, replace=added)], [root.certificate], WANTED)
     assert set(refused([certified(mesh().root, replace=added)], [mesh().root])) == {"lint"}
 
 
@@ -260,10 +268,10 @@ def test_one_of_another_root_is_refused_and_the_roots_are_named() -> None:
     with pytest.raises(
         Refused, match=r"(?s)nothing .* has signed .*believed: .*sha256:"
     ) as refusal:
-        IssuingChain.of([cert], [mesh().root.certificate], WANTED)
+        chain_of([cert], [mesh().root.certificate], WANTED)
     assert [problem.code for problem in refusal.value.problems] == ["unknown-authority"]
     with pytest.raises(Refused, match=r"it ends in the root CN=Root.*ca root prepare --root-cert"):
-        IssuingChain.of([cert, foreign().certificate], [mesh().root.certificate], WANTED)
+        chain_of([cert, foreign().certificate], [mesh().root.certificate], WANTED)
 
 
 def test_a_forged_signature_leads_nowhere() -> None:
@@ -283,7 +291,17 @@ def test_two_certificates_for_our_key_are_one_too_many() -> None:
     root = foreign()
     assert refused([certified(root), certified(root)], [root]) == ["conflict"]
     once = certified(root)
-    assert IssuingChain.of([once, once], [root.certificate], WANTED).certificate == once
+    assert chain_of([once, once], [root.certificate], WANTED).certificate == once
+
+
+def test_one_key_may_be_certified_by_two_roots() -> None:
+    roots = [foreign().certificate, mesh().root.certificate]
+    found = [certified(foreign()), drafted(mesh().root)]
+    chains = IssuingChain.among(found, roots, WANTED)
+    assert [(chain.certificates, chain.root) for chain in chains] == [
+        ((found[0],), roots[0]),
+        ((found[1],), roots[1]),
+    ]
 
 
 def test_nothing_at_all_is_refused() -> None:
@@ -332,7 +350,7 @@ def test_a_chain_that_costs_too_much_is_refused() -> None:
 def test_four_times_the_longest_leaf_is_enough() -> None:
     root = mesh().root
     cert = drafted(root, lifetime=5 * HOUR)
-    IssuingChain.of([cert], [root.certificate], evolve(WANTED, longest_leaf=HOUR))
+    chain_of([cert], [root.certificate], evolve(WANTED, longest_leaf=HOUR))
     late = evolve(WANTED, longest_leaf=HOUR, now=NOW + timedelta(minutes=61))
     assert refused([cert], [root], late) == ["ttl-out-of-range"]
 

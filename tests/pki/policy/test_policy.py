@@ -81,6 +81,7 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READ_HEALTH: "none",
     Action.DETACH_ROOT: "none",
     Action.REVOKE_ISSUING: "none",
+    Action.CERTIFY_ISSUING: "none",
     Action.SIGN_BACKUP: "none",
     Action.READ_ROOTS: "none",
     Action.CHANGE_ROOTS: "none",

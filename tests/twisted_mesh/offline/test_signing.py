@@ -81,7 +81,8 @@ def test_a_csr_becomes_a_certificate_that_may_be_installed(root: OfflineRoot) ->
     wanted = Wanted(MESH, request.subject, request.spki, DAY, root.now())
     assert signed.certificate is not None
     above = root.authority.certificate
-    assert IssuingChain.of([signed.certificate], [above], wanted).root == above
+    (chain,) = IssuingChain.among([signed.certificate], [above], wanted)
+    assert (chain.certificates, chain.root) == ((signed.certificate,), above)
     assert signed.certificate.not_valid_after_utc == root.now() + timedelta(days=100)
     assert signed.generation == 2
 

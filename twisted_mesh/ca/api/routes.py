@@ -13,6 +13,7 @@ from pki.codes import Code
 from pki.policy.policy import Action
 from twisted_mesh.api import (
     agent_messages,
+    certification_messages,
     jwt_messages,
     log_messages,
     messages,
@@ -22,6 +23,7 @@ from twisted_mesh.ca.api import (
     agents,
     audit,
     certificates,
+    certification,
     connections,
     entries,
     health,
@@ -178,6 +180,18 @@ ROUTES: dict[tuple[str, str], Route] = {
         issuing.revoke_issuing,
         messages.IssuingRevoked,
         body=messages.RevokeIssuing,
+    ),
+    ("POST", "/api/v1/ca/root/csr"): Route(
+        Action.CERTIFY_ISSUING,
+        certification.request,
+        certification_messages.IssuingRequest,
+        body=certification_messages.CertificationRequested,
+    ),
+    ("POST", "/api/v1/ca/root/install"): Route(
+        Action.CERTIFY_ISSUING,
+        certification.install,
+        certification_messages.InstallationAnswer,
+        body=certification_messages.Installation,
     ),
     ("POST", "/api/v1/ca/sign-backup"): Route(
         Action.SIGN_BACKUP,

@@ -141,6 +141,11 @@ class CrlPublisher:
         """Those of the issuing CAs."""
         yield from self._lists.values()
 
+    def of_root(self, root: x509.Certificate) -> RootCrl:
+        """Of one of the roots that are believed."""
+        self._follow_roots()
+        return self._roots[key_id(root.public_key())]
+
     def current(self, issuer: str) -> PublishedCrl | None:
         """The CRL that is being served for an issuer, by its key id."""
         known = self._roots.get(issuer) or self._lists.get(issuer)
@@ -285,7 +290,7 @@ class CrlPublisher:
         for name, root in there.items():
             known = former.pop(name, None)
             if known is None:
-                path = None if self.directory is None else self.directory / _crl_name(root)
+                path = None if self.directory is None else self.directory / crl_name(root)
                 known = RootCrl(root, self.numbers, self.log, self.now, path)
                 if self._is_ready:
                     known.recall()
@@ -302,7 +307,7 @@ class CrlPublisher:
         return (line.prepared or line.active).ends_at
 
 
-def _crl_name(root: x509.Certificate) -> str:
+def crl_name(root: x509.Certificate) -> str:
     """The file of a root's CRL: it keeps its name whichever root chains lead to."""
     generation = generation_of(root.subject)
     return "root.crl" if generation <= 1 else f"root-{generation}.crl"

@@ -1,6 +1,6 @@
 """The root's CRL: signed while the root's key is at hand, for long, and kept in a file for when it is not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from twisted.internet.defer import DeferredLock
 
 from pki.audit.log import Act
 from pki.codes import Code
-from pki.crl.crl import crls_in, read_crl
+from pki.crl.crl import Crl, crls_in, read_crl
 from pki.crl.issue import issue_crl
 from pki.crl.schedule import Span
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
 from pki.issuing.authority import Authority
 from pki.keys import MemoryKey, key_id
+from pki.serial import serial_pairs
 from pki.svid.revocation_set import Revocation
+from pki.svid.x509svid import subject_of, uri_names
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.revocation.crl import PublishedCrl
@@ -89,6 +91,7 @@ class RootCrl:
                 reasons=reasons(error.problems),
             )
             return
+        self._told = frozenset(self._listed())
         self.numbers.saw(self.key_id, self.current.number)
 
     def is_due(self) -> bool:
@@ -150,6 +153,76 @@ class RootCrl:
             number=number,
         )
 
+    @property
+    def highest(self) -> int:
+        """The highest number that is known to have been used."""
+        served = self.current.number if self.current is not None else 0
+        return max(served, self.numbers.highest(self.key_id))
+
+    def objections(self, crl: Crl, ours: Iterable[x509.Certificate]) -> Iterator[Problem]:
+        """Why a CRL that is good by itself, made where the root's key is, is not served.
+
+        ``ours`` are the certificates of the issuing CAs below this root.
+        """
+        is_ours = bool(uri_names(self.root))  # somebody else's drops what has ended
+        listed = self._listed() if is_ours else set[int]()
+        for serial in sorted(listed - {revoked.serial for revoked in crl}):
+            yield Problem(
+                Code.CRL_ROLLED_BACK,
+                f"it does not list {serial_pairs(serial)} any more, which the root's CRL of now lists",
+                "sign another where the root is: its directory there may have been put back from an old copy",
+                "RFC 5280 section 3.3",
+                "CRL",
+            )
+        for certificate in ours:
+            serial = certificate.serial_number
+            if crl.find(serial) is not None and serial not in self._revoked:
+                name = key_id(certificate.public_key())
+                yield Problem(
+                    Code.CONFLICT,
+                    f"it revokes {subject_of(certificate)}, which is in use here and was not revoked here",
+                    f"have it replaced first, and everybody told: mesh-ctl ca revoke-issuing {name}",
+                    subject="CRL",
+                )
+
+    async def install(self, der: bytes, by: str) -> None:
+        """Serve one that was made where the root's key is. Who installs it has looked at it.
+
+        Raises :class:`PkiError` where that cannot be recorded or kept.
+        """
+        made = self._parsed(der)
+        await self.log.record(
+            Act.ADMINISTER,
+            self.key_id,
+            {
+                "step": "root-crl-installed",
+                "number": str(made.number),
+                "next_update": rfc3339(made.span.next_update),
+                "entries": str(made.entries),
+                "by": by,
+            },
+        )
+        if self.path is not None:
+            with self.memory.watched():
+                write_whole(self.path, der, 0o644)
+        self.numbers.saw(self.key_id, made.number)
+        self.current = made.after(self.current)
+        self._told = frozenset(self._listed())
+        self.problem = None
+        _log.info(
+            "The root's CRL is installed, and holds until {until}",
+            event="root-crl-installed",
+            until=rfc3339(made.span.next_update),
+            number=made.number,
+        )
+
+    def _listed(self) -> set[int]:
+        """The serials on the CRL that is served."""
+        if self.current is None:
+            return set()
+        read = read_crl(self.current.der, self.root, now=self.current.span.this_update)
+        return {revoked.serial for revoked in read}
+
     def waiting(self, *, has_key: bool) -> Problem | None:
         """What is not well with it, and what to do."""
         remedy = "bring the root's key back for a moment: it is signed at once, without a restart"
@@ -178,12 +251,14 @@ class RootCrl:
     def _read(self, path: Path) -> PublishedCrl:
         """One that has ended is served all the same: it says so itself. Raises :class:`PkiError`."""
         (der,) = crls_in(read_file(path, "the root's CRL"))
+        return self._parsed(der)
+
+    def _parsed(self, der: bytes) -> PublishedCrl:
         read = read_crl(der, self.root, now=_made_at(der))
         if read.number is None:
             raise Malformed("it has no number")
         made_at = min(read.this_update, self.now()).replace(microsecond=0)
         span = Span(read.this_update, read.next_update)
-        self._told = frozenset(revocation.serial for revocation in read)
         return PublishedCrl(self.key_id, read.number, span, len(read), made_at, der)
 
 

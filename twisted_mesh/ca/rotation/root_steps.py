@@ -94,7 +94,9 @@ class RootSteps:
         steps, line = self.rotation_steps, self.line
         line.demand(RootStep.ACTIVATE)
         new = _new(line)
-        if away := steps.keys_away([new]):
+        prepared = self.authorities.prepared
+        is_certified = prepared is not None and self.authorities.rests_on(prepared, new)
+        if not is_certified and (away := steps.keys_away([new])):
             raise RootKeyAway.at(away)
         await steps.follow_line()
         has_ended = alone or steps.now() > line.old.not_valid_after_utc
@@ -276,7 +278,8 @@ class RootSteps:
             held = self.authorities.certificates_of(successor)
             present = [one for one in held if self.line.root_of(one) == root]
             if present:
-                authority = Authority(present[0], successor.key, (present[0],))
+                chain = self.line.chain_of(present[0])
+                authority = Authority(present[0], successor.key, chain)
             else:
                 generation = generation_of(successor.certificate.subject)
                 authority = await steps.certify(root, successor.key, generation)

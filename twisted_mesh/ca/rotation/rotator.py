@@ -4,7 +4,7 @@ A step that fails, or that cannot be recorded, leaves everything as it was; it i
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -23,10 +23,12 @@ from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.rotation.certification import Certification, Installed, Requested
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.stores.records import Conflict
 
 T = TypeVar("T")
 
@@ -54,6 +56,8 @@ class Rotator(Service):
     """What the rotation of the root has left to be finished; None where there is no such thing."""
     _besides: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
     """What else is to be finished that was cut short."""
+    certification: Certification | None = None
+    """Has issuing CAs certified by roots elsewhere; None where there is no such thing."""
     last_problem: PkiError | None = field(default=None, init=False)
     _failures: int = field(default=0, init=False)
     _retry_at: float = field(default=0.0, init=False)
@@ -165,6 +169,39 @@ class Rotator(Service):
             return await work()
         finally:
             self.lock.release()
+
+    async def request_certification(self, principal: Principal, *, anew: bool = False) -> Requested:
+        """:meth:`Certification.request`, when nothing else is being done. Raises refusals besides."""
+        policy.permit(principal, Action.CERTIFY_ISSUING)
+        await self.lock.acquire()
+        try:
+            return await self._certifying.request(principal.evidence, anew=anew)
+        finally:
+            self.lock.release()
+
+    async def install(
+        self,
+        principal: Principal,
+        certificates: bytes,
+        crls: Sequence[bytes],
+        *,
+        dry_run: bool = False,
+    ) -> Installed:
+        """:meth:`Certification.install`, when nothing else is being done. Raises refusals besides."""
+        policy.permit(principal, Action.CERTIFY_ISSUING)
+        await self.lock.acquire()
+        try:
+            return await self._certifying.install(
+                certificates, crls, principal.evidence, dry_run=dry_run
+            )
+        finally:
+            self.lock.release()
+
+    @property
+    def _certifying(self) -> Certification:
+        if self.certification is None:
+            raise Conflict("this CA has no issuing CA certified elsewhere")
+        return self.certification
 
     # The loop.
 

@@ -156,18 +156,18 @@ class RotationSteps:
         successor, certificates = made
         await self._prove(successor)
         self._made = made
-        await self.record_once(
-            "rotate",
-            successor.key_id,
-            step="prepared",
-            replaces=authorities.issuing.key_id,
-            **_facts(successor),
-        )
+        await self._record_prepared(successor)
         if len(certificates) > 1:
             # First: a certificate that nothing refers to does no harm, and a CA that lacks one would.
             await self.keep_line(authorities.root_line.certified(certificates))
-        await self.aside(self._files.keep_certificate, successor)
+        await self.take(successor)
         self._made = None
+
+    async def take(self, successor: Authority) -> None:
+        """Have an issuing CA that is certified and proven be the prepared one, from the write of its certificate on."""
+        authorities = self.authorities
+        await self._record_prepared(successor)
+        await self.aside(self._files.keep_certificate, successor)
         self.current.adopt(self.authorities.with_prepared(successor))
         self.done("prepared")
         active_until = authorities.line.active.activate_at(self.current.lifetimes.maximum)
@@ -176,6 +176,15 @@ class RotationSteps:
             successor,
             event="issuing-prepared",
             when=rfc3339(active_until),
+        )
+
+    async def _record_prepared(self, successor: Authority) -> None:
+        await self.record_once(
+            "rotate",
+            successor.key_id,
+            step="prepared",
+            replaces=self.authorities.issuing.key_id,
+            **_facts(successor),
         )
 
     async def _make(

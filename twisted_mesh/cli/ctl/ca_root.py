@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import click
 
-from twisted_mesh.cli.ctl import ca_root_offline
+from twisted_mesh.cli.ctl import ca_root_certification, ca_root_offline
 from twisted_mesh.cli.ctl.options import (
     REASONS,
     Reach,
@@ -179,5 +179,10 @@ def _do(
     return administer(reach, ca_root_actions.Stepping(step, how, yes, format_ == "json"))
 
 
-command.add_command(ca_root_offline.offline)
-command.add_command(ca_root_offline.sign)
+for _elsewhere in (
+    ca_root_certification.csr,
+    ca_root_offline.sign,
+    ca_root_certification.install,
+    ca_root_offline.offline,
+):
+    command.add_command(_elsewhere)

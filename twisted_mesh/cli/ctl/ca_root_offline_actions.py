@@ -8,7 +8,6 @@ from attrs import frozen
 
 from pki.errors import Malformed, Refused
 from pki.issuing.csr import MAX_CSR_SIZE
-from pki.keys import KeyAlgorithm
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
@@ -16,7 +15,7 @@ from pki.svid.x509svid import subject_of
 from pki.validity import rfc3339
 from twisted_mesh.api.blocking_client import result_of
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.options import confirmed
+from twisted_mesh.cli.ctl.options import confirmed, key_algorithm
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.offline.root import OfflineRoot, fingerprint
 from twisted_mesh.offline.signing import Plan, Signed, Wishes, carry_out, deliver, plan
@@ -72,7 +71,7 @@ def make(path: Path, wanted: NewRoot, passphrase_file: Path | None, *, as_json: 
         making = OfflineRoot.create(
             path,
             TrustDomain.parse(wanted.trust_domain),
-            _algorithm(wanted.algorithm),
+            key_algorithm(wanted.algorithm),
             passphrase=passphrase,
             now=wall_clock,
             generation=wanted.generation,
@@ -214,15 +213,9 @@ def _tell(
     facts["log"] = f"{checkpoint.size} entries, {checkpoint.root.hex()}"
     facts["files"] = [str(file) for file in files]
     output.put_facts(facts)
-    wanted = " ".join(str(file) for file in files if file.name != "root.crt")
+    is_first = signed.generation == 1
+    wanted = " ".join(str(file) for file in files if is_first or file.name != "root.crt")
     output.put(f"Bring them to the CA's machine: mesh-ctl ca root install {wanted}")
-
-
-def _algorithm(text: str) -> KeyAlgorithm:
-    try:
-        return KeyAlgorithm(text)
-    except ValueError:
-        raise Malformed(f"--algorithm is one of {', '.join(KeyAlgorithm)}") from None
 
 
 def _reason(text: str) -> Reason:

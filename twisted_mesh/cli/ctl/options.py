@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import fields, frozen
 
 from twisted_mesh.cli.program import Unusable
+
+if TYPE_CHECKING:
+    from pki.keys import KeyAlgorithm
 
 
 @frozen
@@ -140,6 +143,16 @@ def reaching(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(_REACHING):
         with_reach = option(with_reach)
     return with_reach
+
+
+def key_algorithm(text: str) -> "KeyAlgorithm":
+    """What ``--algorithm`` says. Raises :class:`Unusable`."""
+    from pki.keys import KeyAlgorithm
+
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        raise Unusable(f"--algorithm is one of {', '.join(KeyAlgorithm)}") from None
 
 
 def must_be_answered(yes: bool) -> None:

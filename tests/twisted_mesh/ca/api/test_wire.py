@@ -30,6 +30,7 @@ from twisted_mesh.api import client as clients
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
+from twisted_mesh.api.certification_messages import Installation
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import NewRegistration, NewToken
 from twisted_mesh.api.root_messages import RootStepRequest
@@ -189,6 +190,8 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("of a CA without files", "POST", "/api/v1/ca/root/distrust", named)
     body = {"issuer": "0" * 64}
     api.ask("of a CA without files", "POST", "/api/v1/ca/revoke-issuing", body)
+    api.ask("without files", "POST", "/api/v1/ca/root/csr", {})
+    api.ask("without files", "POST", "/api/v1/ca/root/install", {"crls": ["AAAA"]})
     api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})
     api.ask("no digest", "POST", "/api/v1/ca/sign-backup", {"sha256": "x"})
     _entries_and_tokens(api)
@@ -370,6 +373,8 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         agent.sign(CSR.encode(), BACKEND, "e1", seen),
         agent.jwt("e1", seen, ["backend"], HOUR),
         client.trust(TrustQuestion(7, "store", "0e", 3, 30, Belief("me", 5, "sha256:00"))),
+        administration.request_certification(new_key=False),
+        administration.install(Installation("PEM", ["AAAA"], dry_run=True)),
     ):
         try:
             result_of(asking)
