@@ -19,6 +19,7 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
+from twisted_mesh.ca.authorities import Published
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
@@ -26,7 +27,7 @@ from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.judge import Trust
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
-from twisted_mesh.workload.standing import as_served, is_revoked_for_peers
+from twisted_mesh.workload.standing import IssuersStanding, as_served
 
 _log = logger("workload")
 
@@ -53,6 +54,8 @@ class CaWorkloadIssuer(Service):
     _sources: Sources = field(init=False)
     _bundle: TrustBundle | None = field(default=None, init=False)
     _lists: tuple[bytes, ...] = field(default=(), init=False)
+    _told: tuple[Published, Trust] | None = field(default=None, init=False)
+    _standing: IssuersStanding = field(factory=IssuersStanding, init=False)
     _watchers: list[Callable[[], None]] = field(factory=list, init=False)
     _unwatch: Callable[[], None] = field(default=lambda: None, init=False)
     _ticker: Ticker = field(init=False)
@@ -100,7 +103,7 @@ class CaWorkloadIssuer(Service):
         return any(
             self.ca.publisher.find(key_id(issuer.public_key()), serial) is not None
             for issuer in issuers
-        ) or is_revoked_for_peers(self._trust(), svid, self.ca.now())
+        ) or self._standing.is_cut_off(svid, self._trust(), self.ca.now())
 
     def as_served(self, svid: X509Svid) -> X509Svid:
         """By the path that is told to everybody."""
@@ -110,8 +113,10 @@ class CaWorkloadIssuer(Service):
     def _trust(self) -> Trust:
         """What all are told to believe of CAs."""
         published = self.ca.published
-        revoked = RevocationSet().merged(published.revoked_authorities, self.ca.now())
-        return Trust(published.bundles, revoked)
+        if self._told is None or self._told[0] is not published:
+            revoked = RevocationSet().merged(published.revoked_authorities, self.ca.now())
+            self._told = published, Trust(published.bundles, revoked)
+        return self._told[1]
 
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm
@@ -155,10 +160,10 @@ class CaWorkloadIssuer(Service):
             self._say(evolve(self._sources, entries=found))
 
     def _look(self) -> None:
-        if (revocations := self.revocations()) is not self._sources.revocations:
-            self._say(evolve(self._sources, revocations=revocations))
         if (published := self.ca.published) is not self._sources.paths:
             self._say(evolve(self._sources, paths=published))
+        if (revocations := self.revocations()) is not self._sources.revocations:
+            self._say(evolve(self._sources, revocations=revocations))
         bundle, lists = self.ca.bundle(), self._current_lists()
         if bundle is not self._bundle or lists != self._lists:
             self._bundle, self._lists = bundle, lists

@@ -225,7 +225,7 @@ class CertificateManager(Service):
         except PkiError as error:
             if self._path.refuse(before):
                 self._rotation_log.path_refused(before, error)
-        if problems := self._path.revoked(self.svid or before, trust):
+        if problems := self._path.cut_off(self.svid or before, trust):
             self.give_up(Refused(problems))
             self._retry_at = self.clock.seconds() + self.draw.uniform(0, SPREAD)
         return self.svid is not before

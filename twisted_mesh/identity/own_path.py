@@ -9,6 +9,7 @@ from datetime import datetime
 from attrs import define, field
 from cryptography import x509
 
+from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.svid.chain import Verdict, revoked_above
 from pki.svid.told_path import ToldPaths, other_path, switched
@@ -42,9 +43,12 @@ class OwnPath:
         """As by peers that believe ``trust``."""
         return trust.judge_ours(svid, self.now(), chain)
 
-    def revoked(self, svid: X509Svid, trust: Trust) -> Sequence[Problem]:
-        """What is revoked of all that stands above our leaf, up to the root."""
-        return revoked_above(self.judged(svid, trust).path, trust.revocations)
+    def cut_off(self, svid: X509Svid, trust: Trust) -> Sequence[Problem]:
+        """What is revoked of all that stands above our leaf; else that it leads to no root that is believed still."""
+        verdict = self.judged(svid, trust)
+        revoked = revoked_above(verdict.path, trust.revocations)
+        lost = (problem for problem in verdict.problems if problem.code == Code.UNKNOWN_AUTHORITY)
+        return revoked or tuple(lost)
 
     def refuse(self, svid: X509Svid) -> bool:
         """What is told is not served; whether that is to be said, once for each."""

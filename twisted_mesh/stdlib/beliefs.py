@@ -52,7 +52,7 @@ class Standing:
         served, error = self.path.of(svid, trust)
         if error is not None and self.path.refuse(svid):
             log.error("The way above our certificate that the CA tells is not served: %s", error)
-        self.problem = next(iter(self.path.revoked(served, trust)), None)
+        self.problem = next(iter(self.path.cut_off(served, trust)), None)
         return served
 
     def belief(self, svid: X509Svid | None, trust: Trust) -> Belief | None:

@@ -44,7 +44,7 @@ from twisted_mesh.trust.store import TICK
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
-from twisted_mesh.workload.standing import as_served, is_revoked_for_peers
+from twisted_mesh.workload.standing import IssuersStanding, as_served
 from twisted_mesh.workload.stated import stated
 
 _log = logger("workload")
@@ -114,6 +114,7 @@ class AgentIssuer(Service):
     """Entries of which it was told that they cannot be read."""
     _seen: tuple[object, ...] = field(default=(), init=False)
     _watchers: list[Callable[[], None]] = field(factory=list, init=False)
+    _standing: IssuersStanding = field(factory=IssuersStanding, init=False)
     _crls: CrlKeeper = field(init=False)
     _asking: "Deferred[None] | None" = field(default=None, init=False)
     _ticker: Ticker = field(init=False)
@@ -165,8 +166,8 @@ class AgentIssuer(Service):
     def is_revoked(self, svid: X509Svid) -> bool:
         """Whether the CA has said so, of it or of what stands above it."""
         trust = self.identity.trust_store.trust
-        return self._revocation_of(svid) is not None or is_revoked_for_peers(
-            trust, svid, self.now()
+        return self._revocation_of(svid) is not None or self._standing.is_cut_off(
+            svid, trust, self.now()
         )
 
     def as_served(self, svid: X509Svid) -> X509Svid:

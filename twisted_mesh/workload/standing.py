@@ -2,20 +2,17 @@
 
 from datetime import datetime
 
+from attrs import define, field
+from cryptography import x509
 from twisted.logger import Logger
 
 from pki.codes import Code
 from pki.errors import PkiError
+from pki.svid.chain import revoked_above
 from pki.svid.told_path import ToldPaths, other_path, switched
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.trust.judge import Trust
-
-
-def is_revoked_for_peers(trust: Trust, svid: X509Svid, now: datetime) -> bool:
-    """Whether such a peer refuses it because it, or what it rests on, is revoked."""
-    problems = trust.judge_ours(svid, now).problems
-    return any(problem.code == Code.REVOKED for problem in problems)
 
 
 def as_served(
@@ -37,3 +34,28 @@ def as_served(
             reasons=reasons(error.problems),
         )
         return svid
+
+
+@define(eq=False)
+class IssuersStanding:
+    """Whether what stands above certificates leads to a root that is believed, and nothing of it is revoked.
+
+    Asked once for all that stand below the same, however many these are and however often anything is revoked.
+    """
+
+    _known: dict[tuple[x509.Certificate, ...], bool] = field(factory=dict, init=False)
+    _trust: Trust | None = field(default=None, init=False)
+    """Under which that is so."""
+
+    def is_cut_off(self, svid: X509Svid, trust: Trust, now: datetime) -> bool:
+        """Whether peers that believe ``trust`` refuse ``svid`` for what stands above its leaf."""
+        if self._trust is not trust:
+            self._trust = trust
+            self._known.clear()
+        above = svid.intermediates
+        if above not in self._known:
+            verdict = trust.judge_ours(svid, now)
+            self._known[above] = bool(revoked_above(verdict.path, trust.revocations)) or any(
+                problem.code == Code.UNKNOWN_AUTHORITY for problem in verdict.problems
+            )
+        return self._known[above]

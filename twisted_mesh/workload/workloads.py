@@ -214,7 +214,10 @@ class Workloads:
             self.tokens.keep({entry.id: None for entry in sources.entries})
         if sources.paths is not before.paths:
             self.svids.move()
-        if sources.revocations is not before.revocations or sources.paths is not before.paths:
+        if any(
+            getattr(sources, what) is not getattr(before, what)
+            for what in ("revocations", "paths", "bundles")
+        ):
             self.svids.review()
         if before.problem is not None and sources.problem is None:
             self.svids.retry()

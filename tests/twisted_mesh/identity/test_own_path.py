@@ -193,6 +193,16 @@ def test_a_leaf_of_ours_that_is_revoked_is_not_given_up_by_us(rig: Rig) -> None:
     assert rig.contexts.current() is not None
 
 
+def test_a_distrusted_root_that_goes_at_once_takes_along_who_has_no_other(rig: Rig) -> None:
+    rig.manager.follow(TrustUpdate([OLD_ROOT_GONE], bundles=bundles(BOTH.new.certificate)))
+    assert rig.store.trust.bundles == bundles(BOTH.new.certificate)
+    assert rig.contexts.current() is None
+    rig.source.ca = Mesh(MESH, BOTH.new, BOTH.by_new)
+    rig.pass_time(SPREAD + TICK)
+    assert shown(rig) == NEW
+    assert rig.contexts.current() is not None
+
+
 def test_nobodys_veto_keeps_a_root_that_is_revoked(rig: Rig) -> None:
     class Unable:
         def prepare(self, trust: Trust) -> Callable[[], None] | None:

@@ -275,6 +275,29 @@ def test_what_rests_on_a_revoked_ca_is_revoked(standing: Standing, gone: x509.Ce
     assert not standing.issuer.is_revoked(moved)
 
 
+def test_what_leads_to_a_root_that_is_gone_is_replaced(standing: Standing) -> None:
+    believing(standing)
+    assert not standing.issuer.is_revoked(WORKLOAD)
+    trust = Trust(BundleSet.of(BOTH.bundle_of(BOTH.new)))
+    standing.identity.trust_store.trust = trust
+    assert standing.issuer.is_revoked(WORKLOAD)
+
+
+def test_what_stands_above_many_is_judged_once(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believing(standing)
+    judged: list[object] = []
+    real = Trust.judge_ours
+    monkeypatch.setattr(Trust, "judge_ours", lambda *a: judged.append(a) or real(*a))
+    for _ in range(1000):
+        assert not standing.issuer.is_revoked(WORKLOAD)
+    assert len(judged) == 1
+    believing(standing)
+    assert not standing.issuer.is_revoked(WORKLOAD)
+    assert len(judged) == 2, "something else is believed"
+
+
 def test_an_agent_that_was_turned_away_is_so_by_any_path(standing: Standing) -> None:
     standing.hear(AgentEntries("1", [document()]))
     standing.away = CaRefused(401, [Problem(Code.REVOKED, "it is revoked")])
