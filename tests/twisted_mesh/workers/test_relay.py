@@ -23,6 +23,7 @@ from tests.authorities import BACKEND, HOUR, NOW, Mesh, mesh
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.api.messages import ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.workers.channel import framed
@@ -251,3 +252,12 @@ def test_where_there_was_no_answer_a_worker_hears_why() -> None:
     wire = Wire(relay(left=0))
     with pytest.raises(ParentAway, match="vouches for no worker"):
         wire.done(wire.client.sign(b"csr", BACKEND))
+
+
+def test_all_that_an_endpoint_asks_for_news_by_is_asked_for_a_worker() -> None:
+    belief = Belief("a" * 64, 2**62, f"sha256:{'ab' * 32}")
+    question = TrustQuestion(2**62, "s" * 64, "e" * 64, 2**62, 45, belief)
+    client = Client()
+    found = answered(relay(client), Asked(1, "GET", question.path, wait=45))
+    assert found.status == 200
+    assert client.asked == [("GET", question.path, None, None, 45)]
