@@ -133,6 +133,13 @@ def _phases(ca: CaParts) -> Mapping[str, float]:
     return {str(phase): float(ca.authorities.root_line.phase is phase) for phase in Phase}
 
 
+def _revoked(ca: CaParts) -> Mapping[str, float]:
+    now = ca.now()
+    rows = [row for row in ca.authorities.revoked if row.revocation.expires_at >= now]
+    roots = sum(row.is_root for row in rows)
+    return {"issuing": float(len(rows) - roots), "root": float(roots)}
+
+
 def _standings(ca: CaParts) -> Mapping[str, float]:
     return {check.name: float(check.standing) for check in ca.health.last}
 
@@ -195,6 +202,12 @@ READINGS: tuple[Reading[CaParts], ...] = (
         "1 for where the rotation of the root is: settled, prepared, activated or switched.",
         _phases,
         "phase",
+    ),
+    Reading(
+        "mesh_ca_revoked_authorities",
+        "CA certificates that are revoked and have not ended.",
+        _revoked,
+        "kind",
     ),
     Reading(
         "mesh_ca_succession_waits",

@@ -35,9 +35,9 @@ command.add_command(ca_root.command)
 @reaching
 @format_option
 def show(*, reach: Reach, format_: str) -> int:
-    """Show the root and the issuing CAs with their fingerprints, and how long they last.
+    """Show the root and the issuing CAs with their fingerprints, and how long they last; those that are revoked.
 
-    The issuing CAs are read from the state directory, where that is this machine's.
+    But for the roots they are read from the state directory, where that is this machine's.
 
     \b
     Examples:
@@ -48,7 +48,8 @@ def show(*, reach: Reach, format_: str) -> int:
     from twisted_mesh.cli.ctl.session import administer
 
     issuing = ca_actions.issuing_certificates(reach.state) if reach.is_local else []
-    return administer(reach, ca_actions.Showing(issuing, format_ == "json"))
+    revoked = ca_actions.revoked_authorities(reach.state) if reach.is_local else ()
+    return administer(reach, ca_actions.Showing(issuing, format_ == "json", revoked))
 
 
 @command.command("detach-root")
@@ -105,7 +106,7 @@ def detach_root(*, reach: Reach, destination: str, key: str, yes: bool, format_:
 def revoke_issuing(
     *, reach: Reach, key_id: str, reason: str, force: bool, dry_run: bool, yes: bool, format_: str
 ) -> int:
-    """Revoke the issuing CA whose key has that id, as ca show has it, for good.
+    """Revoke the issuing CA whose key has that id, as ca show has it, or that a file has, for good.
 
     Its successor is made and issues first, by the root's key. Then nobody believes what it has issued,
     and whoever holds that gets a certificate of the successor by itself: its own ID, once its old
@@ -114,15 +115,21 @@ def revoke_issuing(
     \b
     Examples:
       mesh-ctl ca revoke-issuing 5f0c…e1 --dry-run
-      mesh-ctl ca revoke-issuing 5f0c…e1 --reason keyCompromise --yes
+      mesh-ctl ca revoke-issuing stolen.crt --reason keyCompromise --yes
     """
     from pki.svid.revocation_set import Reason
     from twisted_mesh.cli.ctl.ca_revoke import RevokingIssuing
+    from twisted_mesh.cli.ctl.cert_filters import issuer_meant
     from twisted_mesh.cli.ctl.session import administer
 
     if not dry_run:
         must_be_answered(yes)
     work = RevokingIssuing(
-        key_id.lower(), Reason(reason), force, dry_run=dry_run, yes=yes, as_json=format_ == "json"
+        issuer_meant(key_id, "KEY_ID"),
+        Reason(reason),
+        force,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=format_ == "json",
     )
     return administer(reach, work)

@@ -19,6 +19,8 @@ from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import Detached, HealthCheck
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
+from twisted_mesh.ca.revoked_authorities import RevokedAuthority, parse
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.program import Unusable
@@ -47,29 +49,55 @@ def issuing_certificates(state: Path) -> list[tuple[str, x509.Certificate]]:
     return found
 
 
+def revoked_authorities(state: Path) -> Sequence[RevokedAuthority]:
+    """What the state directory has of CAs that are revoked; nothing where that cannot be read."""
+    path = StateDirectory(state).ca / REVOKED
+    try:
+        return parse(read_file(path, "the file"), path) if path.exists() else ()
+    except (PkiError, OSError) as error:
+        output.say(str(error))
+        return ()
+
+
 @frozen
 class Showing:
     """``ca show``."""
 
     issuing: Sequence[tuple[str, x509.Certificate]]
     as_json: bool
+    revoked: Sequence[RevokedAuthority] = ()
 
     async def __call__(self, administration: Administration) -> int:
         roots = await administration.client.roots()
         health = await administration.health()
-        checks = [check for check in health.checks if check.name in ("issuer", "signing")]
+        checks = [check for check in health.checks if check.name in ("issuer", "signing", "crls")]
         now = wall_clock()
         certificates = [*(("root", root) for root in roots), *self.issuing]
         if self.as_json:
             output.put_json(
                 {
                     "certificates": [_told(name, cert, now) for name, cert in certificates],
+                    "revoked": [
+                        {
+                            **_told("revoked", row.certificate, now),
+                            "revoked_at": rfc3339(row.revocation.revoked_at),
+                            "reason": str(row.revocation.reason),
+                        }
+                        for row in self.revoked
+                    ],
                     "checks": [msgspec.to_builtins(check) for check in checks],
                 }
             )
             return DONE
         for name, certificate in certificates:
             _put(name, certificate, now)
+        for row in self.revoked:
+            revocation = row.revocation
+            _put(
+                f"revoked at {rfc3339(revocation.revoked_at)} ({revocation.reason})",
+                row.certificate,
+                now,
+            )
         for check in checks:
             output.put(_line(check))
         return DONE

@@ -94,12 +94,12 @@ def key_meant(text: str) -> str:
     )
 
 
-def issuer_meant(text: str) -> str:
+def issuer_meant(text: str, option: str = "--issuer") -> str:
     """``--issuer``: the SHA-256 of an issuing CA's key, or a file with its certificate. Raises :class:`Unusable`."""
     if (digest := digest_in(text)) is not None:
         return digest
-    named = f"--issuer {discreet(text)}"
-    for label, der in _blocks("--issuer", text):
+    named = f"{option} {discreet(text)}"
+    for label, der in _blocks(option, text):
         if label == CERTIFICATE:
             try:
                 cert = x509.load_der_x509_certificate(der)
