@@ -124,13 +124,7 @@ def _against_activation(
             "it was prepared",
             f"wait for {spoken_duration(until - now)} more, or force the step",
         )
-    if followers.broken_pins:
-        yield _of(
-            Code.ROOT_BREAKS_PIN,
-            f"{len(followers.broken_pins)} enforce pins that the next keys are not among",
-            "add the announced pins there first, or force the step: they refuse their peers",
-            followers.broken_pins,
-        )
+    yield from _pinned(followers)
     yield from _unheard(followers)
     if followers.up_since is not None and now - followers.up_since < 2 * longest_wait:
         yield _of(
@@ -165,7 +159,18 @@ def _against_retirement(line: RootLine, followers: Followers, now: datetime) -> 
             "see what keeps them from their CA, or force the step: they refuse everybody",
             followers.lagging,
         )
+    yield from _pinned(followers)
     yield from _unheard(followers)
+
+
+def _pinned(followers: Followers) -> Iterator[Wait]:
+    if followers.broken_pins:
+        yield _of(
+            Code.ROOT_BREAKS_PIN,
+            f"{len(followers.broken_pins)} enforce pins that the keys after this step are not among",
+            "add the announced pins there first, or force the step: they refuse their peers",
+            followers.broken_pins,
+        )
 
 
 def _unheard(followers: Followers) -> Iterator[Wait]:

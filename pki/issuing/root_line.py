@@ -177,6 +177,10 @@ class RootLine:
             announced=announced,
         )
 
+    def announcing(self, pin: str, now: datetime) -> "RootLine":
+        """With the pin of another key that issues next."""
+        return evolve(self, announced=pin, sequence=self._next(now))
+
     def activated(
         self, both: tuple[x509.Certificate, ...], replaced: str, now: datetime
     ) -> "RootLine":

@@ -138,7 +138,7 @@ class Authorities:
         line, pins = self.root_line, []
         if self.prepared is not None:
             pins.append(spki_pin(self.prepared.certificate.public_key()))
-        elif line.announced:
+        elif line.announced and line.announced != spki_pin(self.issuing.certificate.public_key()):
             pins.append(line.announced)
         if line.new is not None and line.served != line.new:
             pins.append(spki_pin(line.new.public_key()))

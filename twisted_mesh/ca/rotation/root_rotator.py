@@ -16,6 +16,7 @@ from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
 from pki.issuing.root_line import Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
+from pki.keys import spki_pin
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.spiffe import SpiffeId
@@ -71,7 +72,7 @@ class RootRotator(Service):
     domains: Callable[[], Sequence[str]] = lambda: ()
     """The trust domains that fetch our bundle."""
     broken_pins: Callable[[Sequence[str]], Sequence[str]] = lambda pins: ()
-    """Who enforces pins that none of ``pins`` is among."""
+    """Who enforces pins that none of these is among, which stand above leaves after the step."""
     up_since: datetime | None = field(default=None, init=False)
     _remind_at: float | None = field(default=None, init=False)
     _again_at: float = field(default=0.0, init=False)
@@ -219,10 +220,20 @@ class RootRotator(Service):
             not_serving,
             await self._silent(spoken),
             tuple(self.domains()),
-            tuple(self.broken_pins(self.current.current.next_pins)),
+            tuple(self.broken_pins(self._pins_after(step))),
             resting,
             self.up_since,
         )
+
+    def _pins_after(self, step: RootStep) -> tuple[str, ...]:
+        """Of the keys above the leaves that are issued after that step."""
+        authorities, line = self.current.current, self.line
+        root = line.old if step is RootStep.ACTIVATE else (line.new or line.old)
+        issuing = spki_pin(authorities.issuing.certificate.public_key())
+        if step is RootStep.ACTIVATE:
+            following = authorities.prepared
+            issuing = spki_pin(following.certificate.public_key()) if following else line.announced
+        return issuing, spki_pin(root.public_key())
 
     async def _resting(self) -> tuple[Resting, ...]:
         """What is valid and was issued by those that the new root has not certified."""

@@ -203,7 +203,17 @@ class RootSteps:
 
     def is_due(self) -> bool:
         """Whether :meth:`heal` has anything to do."""
-        return self.rotation_steps.is_untidy or self.unsettled() is not None or self.is_over()
+        unfinished = self.rotation_steps.is_untidy or self.unsettled() is not None
+        return unfinished or self.is_over() or self._has_nothing_announced()
+
+    def _has_nothing_announced(self) -> bool:
+        """Whether the key that was announced has come to issue by the ordinary succession: another one is next."""
+        if self.line.phase is not Phase.PREPARED or self.authorities.prepared is not None:
+            return False
+        return self.line.announced in (
+            "",
+            spki_pin(self.authorities.issuing.certificate.public_key()),
+        )
 
     def is_over(self) -> bool:
         """Whether chains lead to a root that has ended, and another one stands by."""
@@ -223,6 +233,9 @@ class RootSteps:
         if self.rotation_steps.is_untidy:
             await self.rotation_steps.follow_line()
         await self.settle()
+        if self._has_nothing_announced():
+            steps, announced = self.rotation_steps, await self._announce()
+            await steps.keep_line(self.line.announcing(announced, steps.now()))
         if self.is_over():
             await self.switch(reason="the old root has ended")
 

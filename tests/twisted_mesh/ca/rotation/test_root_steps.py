@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from pki.issuing.root_line import Phase, fingerprint_of
-from pki.keys import key_id, spki_der
+from pki.keys import key_id, spki_der, spki_pin
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge
 from pki.svid.revocation_set import RevocationSet
@@ -173,12 +173,27 @@ def test_the_next_keys_are_announced_before_they_are_used(life: Life) -> None:
     life.start()
     assert life.current.bundle().next_keys == pins
     activate(life)
-    from pki.keys import spki_pin
-
     assert pins[0] == spki_pin(life.authorities.issuing.certificate.public_key())
     assert pins[1:] == life.current.bundle().next_keys, "the root is not served yet"
     switch(life)
     assert life.current.bundle().next_keys == ()
+
+
+def test_another_key_is_announced_once_the_first_one_issues(life: Life) -> None:
+    """An ordinary succession may come between: what is activated later was announced all the same."""
+    prepare(life)
+    first, root = life.current.bundle().next_keys
+    sequence = life.current.bundle().sequence
+    life.pass_time(YEAR / 2 + HOUR)
+    assert life.current.bundle().next_keys == (first, root)
+    life.pass_time(YEAR / 3)
+    life.pass_time(HOUR, steps=3)
+    assert spki_pin(life.authorities.issuing.certificate.public_key()) == first
+    second, same = life.current.bundle().next_keys
+    assert (second != first, same) == (True, root)
+    assert life.current.bundle().sequence > sequence
+    activate(life)
+    assert spki_pin(life.authorities.issuing.certificate.public_key()) == second
 
 
 def test_the_sequence_grows_with_each_change_of_roots_and_over_restarts(life: Life) -> None:
