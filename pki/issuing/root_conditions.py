@@ -167,7 +167,7 @@ def _pinned(followers: Followers) -> Iterator[Wait]:
     if followers.broken_pins:
         yield _of(
             Code.ROOT_BREAKS_PIN,
-            f"{len(followers.broken_pins)} enforce pins that the keys after this step are not among",
+            f"{len(followers.broken_pins)} enforce pins that the next keys are not among",
             "add the announced pins there first, or force the step: they refuse their peers",
             followers.broken_pins,
         )

@@ -9,8 +9,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pki.errors import ANY_ERROR
+from pki.keys import key_id
 from pki.spiffe import SpiffePattern
 from pki.svid.revocation_set import Revocation
+from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.authorities import CurrentAuthorities, Published
 from twisted_mesh.ca.issuance import OwnCertificates
 from twisted_mesh.ca.record_judge import RecordJudge
@@ -102,6 +104,9 @@ class CaEndpoint:
                     event="own-path-broke",
                 )
                 manager.renew_now()
+                return
+            if _issuer(manager.svid) != authorities.current.issuing.key_id:
+                manager.renew_now()  # so that nothing of ours keeps the issuing CA before, or its root
 
         authorities.watch(follow)
         return cls(trust_store, feed, manager, stapler, contexts, authorities)
@@ -132,3 +137,8 @@ class CaEndpoint:
         until = clock.seconds() + _RENEWAL
         while self.manager.svid is before and clock.seconds() < until:
             await sleep(clock, TICK / 4)
+
+
+def _issuer(svid: X509Svid | None) -> str:
+    """The key id of the issuing CA; empty for none."""
+    return key_id(svid.intermediates[0].public_key()) if svid and svid.intermediates else ""

@@ -16,7 +16,6 @@ from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
 from pki.issuing.root_line import Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
-from pki.keys import spki_pin
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.spiffe import SpiffeId
@@ -72,7 +71,7 @@ class RootRotator(Service):
     domains: Callable[[], Sequence[str]] = lambda: ()
     """The trust domains that fetch our bundle."""
     broken_pins: Callable[[Sequence[str]], Sequence[str]] = lambda pins: ()
-    """Who enforces pins that none of these is among, which stand above leaves after the step."""
+    """Who enforces pins that none of ``pins`` is among."""
     up_since: datetime | None = field(default=None, init=False)
     _remind_at: float | None = field(default=None, init=False)
     _again_at: float = field(default=0.0, init=False)
@@ -220,20 +219,10 @@ class RootRotator(Service):
             not_serving,
             await self._silent(spoken),
             tuple(self.domains()),
-            tuple(self.broken_pins(self._pins_after(step))),
+            tuple(self.broken_pins(self.current.current.next_pins)),
             resting,
             self.up_since,
         )
-
-    def _pins_after(self, step: RootStep) -> tuple[str, ...]:
-        """Of the keys above the leaves that are issued after that step."""
-        authorities, line = self.current.current, self.line
-        root = line.old if step is RootStep.ACTIVATE else (line.new or line.old)
-        issuing = spki_pin(authorities.issuing.certificate.public_key())
-        if step is RootStep.ACTIVATE:
-            following = authorities.prepared
-            issuing = spki_pin(following.certificate.public_key()) if following else line.announced
-        return issuing, spki_pin(root.public_key())
 
     async def _resting(self) -> tuple[Resting, ...]:
         """What is valid and was issued by those that the new root has not certified."""
@@ -243,8 +232,8 @@ class RootRotator(Service):
             if new is None or authorities.rests_on(issuing, new):
                 continue
             rows, is_more = await self._valid(issuing.key_id)
-            # Those of responders name nobody, and go with their issuer.
-            rows = [row for row in rows if row.spiffe_id != self._responders]
+            # The CA's own is renewed as soon as another issues, and those of responders go with their issuer.
+            rows = [row for row in rows if row.spiffe_id not in self._ours]
             if rows:
                 names = dict.fromkeys(str(row.spiffe_id) for row in rows)
                 last = max(row.expires_at for row in rows)
@@ -254,13 +243,14 @@ class RootRotator(Service):
 
     async def _silent(self, heard: frozenset[str]) -> tuple[str, ...]:
         rows, _ = await self._valid(None)
-        ours = (self._responders, self.current.trust_domain.member("mesh", "ca"))
-        names = dict.fromkeys(str(row.spiffe_id) for row in rows if row.spiffe_id not in ours)
+        names = dict.fromkeys(str(row.spiffe_id) for row in rows if row.spiffe_id not in self._ours)
         return tuple(name for name in names if f"x509:{name}" not in heard)
 
     @property
-    def _responders(self) -> SpiffeId:
-        return self.current.trust_domain.member("mesh", "ocsp-responder")
+    def _ours(self) -> tuple[SpiffeId, ...]:
+        """Of the CA itself."""
+        trust_domain = self.current.trust_domain
+        return tuple(trust_domain.member("mesh", name) for name in ("ca", "ocsp-responder"))
 
     async def _valid(self, issuer: str | None) -> tuple[list[IssuedCertificate], bool]:
         """Valid certificates, and whether there are more than were looked at."""
