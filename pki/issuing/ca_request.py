@@ -98,17 +98,12 @@ class CaRequest:
     @property
     def fingerprint(self) -> str:
         """Of the whole CSR, for people to compare on both machines."""
-        return fingerprint_of(self.der)
+        return f"sha256:{hashlib.sha256(self.der).hexdigest()}"
 
     @property
     def pin(self) -> str:
         """Of its key: the certificate has the same."""
         return pin_of(self.spki)
-
-
-def fingerprint_of(der: bytes) -> str:
-    """``sha256:`` and 64 digits: what people compare on two machines."""
-    return f"sha256:{hashlib.sha256(der).hexdigest()}"
 
 
 def _subject_problems(subject: x509.Name, trust_domain: TrustDomain) -> list[Problem]:

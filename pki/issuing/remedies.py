@@ -20,6 +20,11 @@ class Remedy(StrEnum):
         "name the root's own certificate: mesh-ctl ca root offline shows where ours is; of another CA ask its people",
         "RFC 5280 section 3.2",
     )
+    ANOTHER = "bring another root, with a key of its own", "RFC 5280 section 6.1"
+    GENERATION = (
+        "make it with the generation that comes next: mesh-ctl ca root offline --generation",
+        "RFC 5280 section 6.1",
+    )
     SUBJECT = (
         "have the CSR's subject kept: openssl ca -preserveDN, or policy_anything; step-ca: a template with "
         '"subject": {{ toJson .Insecure.CR.Subject }}; OpenBao: sign-intermediate with use_csr_values=true; '

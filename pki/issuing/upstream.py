@@ -10,16 +10,16 @@ from typing import Self
 
 from attrs import evolve, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, Refused, printable
-from pki.issuing.ca_request import fingerprint_of, pin_of
+from pki.issuing.ca_request import pin_of
 from pki.issuing.lint import Draftee, lint
-from pki.issuing.profile import BACKDATE, ISSUING
+from pki.issuing.profile import BACKDATE, ISSUING, generation_of
 from pki.issuing.remedies import Remedy
+from pki.issuing.root_line import RootLine, fingerprint_of
 from pki.issuing.rotation import LEAST_LIVES
-from pki.keys import key_identifier, spki_der, verify_cost
+from pki.keys import key_id, key_identifier, spki_der, verify_cost
 from pki.spiffe import TrustDomain
 from pki.svid.certificate import (
     certificate_problems,
@@ -154,6 +154,39 @@ def root_problems(
     return list(dict.fromkeys(problems))
 
 
+def brought_problems(
+    root: x509.Certificate, line: RootLine, trust_domain: TrustDomain, now: datetime
+) -> list[Problem]:
+    """Why a root that was made elsewhere cannot follow the present one; empty where it can."""
+    problems = root_problems(root, trust_domain, now)
+    key = _key_id(root)
+    if root in line.roots:
+        detail = "it is believed already"
+        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
+    elif key in {_key_id(present) for present in line.roots}:
+        detail = "it has the key of a root that is believed already"
+        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
+    elif root.subject in {present.subject for present in line.roots}:
+        detail = "it has the name of the present root, so that paths would be ambiguous"
+        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.GENERATION))
+    elif is_ours(root, trust_domain) and generation_of(root.subject) != line.next_generation:
+        detail = f"it is of generation {generation_of(root.subject)}, and the next one is {line.next_generation}"
+        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.GENERATION))
+    if former := next((one for one in line.former if one.key_id == key), None):
+        detail = (
+            f"a root with that key was believed until {rfc3339(former.at)}, and was {former.how}"
+        )
+        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
+    return problems
+
+
+def _key_id(cert: x509.Certificate) -> str:
+    try:
+        return key_id(cert.public_key())
+    except HOSTILE_INPUT:
+        return ""
+
+
 def _ours(found: Sequence[x509.Certificate], wanted: Wanted) -> list[x509.Certificate]:
     """Those that are for our key. Raises :class:`Refused` where there is none."""
     ours = [cert for cert in dict.fromkeys(found) if _spki_of(cert) == wanted.spki]
@@ -192,9 +225,9 @@ def _path(
     if paths := search.paths():
         return min(paths, key=len)
     last = search.furthest[-1]
-    believed = "; ".join(f"{subject_of(root)} {_fingerprint(root)}" for root in roots)
+    believed = "; ".join(f"{subject_of(root)} {fingerprint_of(root)}" for root in roots)
     if is_self_issued(last):
-        what = f"it ends in the root {subject_of(last)} {_fingerprint(last)}, which is not believed here"
+        what = f"it ends in the root {subject_of(last)} {fingerprint_of(last)}, which is not believed here"
         remedy = (
             "if that is the one that you want, bring it in first: mesh-ctl ca root prepare --root-cert FILE; "
             "if not, have the CSR certified by the right one"
@@ -359,7 +392,3 @@ def _problem(cert: x509.Certificate, code: Code, detail: str, remedy: Remedy) ->
 
 def _in_their_words(problem: Problem, remedy: Remedy) -> Problem:
     return evolve(problem, remedy=str(remedy))
-
-
-def _fingerprint(cert: x509.Certificate) -> str:
-    return fingerprint_of(cert.public_bytes(serialization.Encoding.DER))

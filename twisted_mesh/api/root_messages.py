@@ -77,6 +77,8 @@ class RootStepRequest(Struct, frozen=True, omit_defaults=True):
     force: bool = False
     """Whether to do it all the same."""
     reason: str = ""
+    root: str = ""
+    """Of ``prepare``: the certificate (PEM) of a root that was made elsewhere, in place of a new one."""
 
 
 class RootStepDone(Struct, frozen=True):

@@ -101,6 +101,10 @@ class IssuingFiles:
         path = self._request_path(generation)
         return read_file(path, "the CSR") if path.exists() else None
 
+    def has_request(self) -> bool:
+        """Whether a CSR waits for its certificate."""
+        return any(self.state.ca.glob(f"{ACTIVE}-*.csr"))
+
     def keep_request(self, generation: int, csr: bytes) -> None:
         """Show the same CSR from now on."""
         write_whole(self._request_path(generation), csr, 0o644)

@@ -7,13 +7,13 @@ from typing import Self
 
 from attrs import define, field
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from pki.audit.log import LogKey
 from pki.audit.root_acts import RootActs, begin_entry, crl_entry, revoke_entry
 from pki.crl.crl import Crl, read_crl
 from pki.errors import Malformed, Refused
 from pki.issuing.authority import Authority
+from pki.issuing.root_line import fingerprint_of
 from pki.issuing.upstream import root_problems
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import SpiffeId, TrustDomain
@@ -165,7 +165,7 @@ class OfflineRoot:
                 )
             )
         begun = begin_entry(
-            at, who, root, certificate, step=step, fingerprint=fingerprint(certificate)
+            at, who, root, certificate, step=step, fingerprint=fingerprint_of(certificate)
         )
         await log.record(begun, *carried)
         write_whole(state.root_certificate, certificates_pem([certificate]), 0o644)
@@ -176,11 +176,6 @@ class OfflineRoot:
     def close(self) -> None:
         """Let another process have it."""
         self.state.unlock()
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """What people compare."""
-    return "sha256:" + certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def _own(state: StateDirectory) -> None:

@@ -1,13 +1,15 @@
 """The routes of the roots: how their rotation stands, and its steps."""
 
 import msgspec
+from cryptography import x509
 
+from pki.errors import Malformed
 from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Wait
 from pki.issuing.root_line import RootStep, fingerprint_of
 from pki.keys import key_id, spki_pin
 from pki.serial import serial_hex
-from pki.svid.x509svid import subject_of
+from pki.svid.x509svid import load_certificates, subject_of
 from pki.validity import rfc3339
 from twisted_mesh.api.root_messages import (
     DistrustRequest,
@@ -69,6 +71,7 @@ async def _do(ca: CaParts, call: Call, step: RootStep) -> Answer:
         force=asked.force,
         dry_run=asked.dry_run,
         reason=reason_of(asked.reason),
+        root=_brought(asked.root) if step is RootStep.PREPARE else None,
     )
     waits = await rotator.waits(root_conditions.next_step(rotator.line))
     return json_answer(
@@ -121,6 +124,16 @@ def _planned(plan: Plan) -> RootDistrusted:
         list(plan.alone),
         done=False,
     )
+
+
+def _brought(pem: str) -> x509.Certificate | None:
+    """The root that a caller brings; None where it brings none. Raises :class:`Malformed`."""
+    if not pem:
+        return None
+    found = load_certificates(pem.encode("utf-8", "replace"), "root")
+    if len(found) != 1:
+        raise Malformed(f"root holds {len(found)} certificates: send the root's alone")
+    return found[0]
 
 
 def _rotator(ca: CaParts) -> RootRotator:

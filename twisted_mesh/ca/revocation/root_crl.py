@@ -225,7 +225,12 @@ class RootCrl:
 
     def waiting(self, *, has_key: bool) -> Problem | None:
         """What is not well with it, and what to do."""
-        remedy = "bring the root's key back for a moment: it is signed at once, without a restart"
+        remedy = (
+            "bring one that was signed where the root's key is: mesh-ctl ca root sign there, then mesh-ctl ca root "
+            "install; or bring the root's key back for a moment: it is signed at once, without a restart"
+        )
+        if not uri_names(self.root):
+            remedy = f"bring that of {subject_of(self.root)}: mesh-ctl ca root install"
         current, now = self.current, self.now()
         if has_key:
             if self.problem is None:

@@ -4,7 +4,7 @@ It is checked in whole before anything is done, recorded, and takes effect by th
 CA certifies itself. Cut short, the same is done again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import define, frozen
 from cryptography import x509
@@ -16,7 +16,7 @@ from pki.issuing import rotation
 from pki.issuing.authority import Authority
 from pki.issuing.ca_request import CaRequest, build_ca_request
 from pki.issuing.profile import ISSUING_NAME, ca_subject, generation_of
-from pki.issuing.root_line import RootLine, fingerprint_of
+from pki.issuing.root_line import Phase, RootLine, fingerprint_of
 from pki.issuing.upstream import IssuingChain, Wanted
 from pki.keys import MemoryKey, key_id, spki_der
 from pki.serial import serial_hex
@@ -172,6 +172,7 @@ class Certification:
                 chains = self._chains(load_certificates(certificates, "the files"), waiting)
             except Refused as error:
                 problems += error.problems
+            problems += self._useless(chains, waiting)
         if problems:
             raise Refused(problems)
         certified = await self._proven(waiting, chains) if waiting is not None else ()
@@ -253,6 +254,22 @@ class Certification:
                 remedy = "install the one of the other root"
             raise Refused([Problem(Code.CONFLICT, detail, remedy, subject="chain")])
         return chains
+
+    def _useless(self, chains: tuple[IssuingChain, ...], waiting: Waiting) -> Iterator[Problem]:
+        """One that ends no later than what issues now would never take over, if that is what it is for."""
+        line = self.authorities.line
+        if self.authorities.root_line.phase is not Phase.SETTLED or line.is_revoked:
+            return
+        for chain in chains:
+            end = chain.certificate.not_valid_after_utc
+            if waiting.prepared is None and end <= line.active.ends_at:
+                yield Problem(
+                    Code.TTL_OUT_OF_RANGE,
+                    f"it holds until {rfc3339(end)}, and the issuing CA of now until {rfc3339(line.active.ends_at)}: "
+                    "it would never take over",
+                    "have it certified for longer; where the root itself ends by then, rotate the root first",
+                    subject="chain",
+                )
 
     def _refuse_twice(self, found: Sequence[x509.Certificate]) -> None:
         for authority in self.authorities.every_issuing:

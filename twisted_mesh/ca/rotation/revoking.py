@@ -130,9 +130,9 @@ class AuthorityRevoker:
                 if force:
                     return
                 raise NoSuccessor(
-                    f"{revoked.name} issues now, and the root's key is not here to make its successor: bring it back "
-                    f"as {' and '.join(map(str, away))}, mode 0600, and say this again. With --force it is revoked "
-                    "now, and nothing is issued or renewed until the key is back"
+                    f"{revoked.name} issues now, and the root's key is not here to make its successor: "
+                    f"{self._steps.how_to_certify(away)}; then say this again. With --force it is revoked now, and "
+                    "nothing is issued or renewed until there is a successor"
                 )
             await self._steps.prepare()
             prepared = self._authorities.prepared

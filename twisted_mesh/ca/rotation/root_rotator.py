@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
+from cryptography import x509
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,7 @@ from pki.issuing import root_conditions
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
 from pki.issuing.root_line import Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
+from pki.issuing.upstream import brought_problems
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.spiffe import SpiffeId
@@ -139,8 +141,9 @@ class RootRotator(Service):
         force: bool = False,
         dry_run: bool = False,
         reason: str = "",
+        root: x509.Certificate | None = None,
     ) -> Done:
-        """Do a step, or say what it waits for.
+        """Do a step, or say what it waits for. ``root`` is what is prepared where it was made elsewhere.
 
         Raises refusals, :class:`RootWaits`, :class:`OutOfTurn`, and whatever keeps a step from being recorded or kept.
         """
@@ -148,10 +151,14 @@ class RootRotator(Service):
         await self.lock.acquire()
         try:
             self.line.demand(step)
+            if root is not None:
+                self._refuse_unfit(root)
             found = await self.waits(step)
             if dry_run:
                 return Done(False, found)
-            return await self._do(principal.evidence, step, found, reason, is_forced=force)
+            return await self._do(
+                principal.evidence, step, found, reason, is_forced=force, root=root
+            )
         finally:
             self.lock.release()
 
@@ -163,7 +170,14 @@ class RootRotator(Service):
     # What is done.
 
     async def _do(
-        self, by: str, step: RootStep, found: tuple[Wait, ...], reason: str, *, is_forced: bool
+        self,
+        by: str,
+        step: RootStep,
+        found: tuple[Wait, ...],
+        reason: str,
+        *,
+        is_forced: bool,
+        root: x509.Certificate | None = None,
     ) -> Done:
         against = root_conditions.blocking(found)
         if against and not is_forced:
@@ -174,7 +188,7 @@ class RootRotator(Service):
         steps = self.root_steps
         match step:
             case RootStep.PREPARE:
-                await steps.prepare(by, reason)
+                await steps.prepare(by, reason, root)
             case RootStep.ACTIVATE:
                 await steps.activate(by, reason)
             case RootStep.REVERT:
@@ -194,6 +208,11 @@ class RootRotator(Service):
                 return Done(False, found)
         await self.root_steps.retire(by, reason)
         return Done(True, found)
+
+    def _refuse_unfit(self, root: x509.Certificate) -> None:
+        problems = brought_problems(root, self.line, self.current.trust_domain, self.now())
+        if problems:
+            raise Refused(problems)
 
     # What is known.
 

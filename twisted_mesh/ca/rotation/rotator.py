@@ -97,13 +97,13 @@ class Rotator(Service):
         if not away or self.rotation_steps.next_step() is not Step.PREPARE:
             return None
         left = self.authorities.line.active.ends_at - self.rotation_steps.now()
-        path = " and ".join(map(str, away))
+        remedy = self.rotation_steps.how_to_certify(away)
         if self.authorities.line.is_revoked:
             return Problem(
                 Code.ISSUER_REVOKED,
                 f"{self.authorities.issuing.name} is revoked, and the root's key is not here to make another: no "
                 "certificate can be issued",
-                f"bring the root's key back as {path}, mode 0600: it is picked up without a restart",
+                remedy,
                 subject=self.authorities.issuing.name,
             )
         how_long = (
@@ -114,7 +114,7 @@ class Rotator(Service):
         return Problem(
             Code.SUCCESSION_WAITS,
             f"a new issuing CA is due and the root's key is not here: {how_long}",
-            f"bring the root's key back as {path}, mode 0600: it is picked up without a restart",
+            remedy,
             subject=self.authorities.issuing.name,
         )
 
@@ -173,11 +173,8 @@ class Rotator(Service):
     async def request_certification(self, principal: Principal, *, anew: bool = False) -> Requested:
         """:meth:`Certification.request`, when nothing else is being done. Raises refusals besides."""
         policy.permit(principal, Action.CERTIFY_ISSUING)
-        await self.lock.acquire()
-        try:
-            return await self._certifying.request(principal.evidence, anew=anew)
-        finally:
-            self.lock.release()
+        certifying = self._certifying
+        return await self.alone(lambda: certifying.request(principal.evidence, anew=anew))
 
     async def install(
         self,
@@ -189,13 +186,10 @@ class Rotator(Service):
     ) -> Installed:
         """:meth:`Certification.install`, when nothing else is being done. Raises refusals besides."""
         policy.permit(principal, Action.CERTIFY_ISSUING)
-        await self.lock.acquire()
-        try:
-            return await self._certifying.install(
-                certificates, crls, principal.evidence, dry_run=dry_run
-            )
-        finally:
-            self.lock.release()
+        certifying = self._certifying
+        return await self.alone(
+            lambda: certifying.install(certificates, crls, principal.evidence, dry_run=dry_run)
+        )
 
     @property
     def _certifying(self) -> Certification:

@@ -22,6 +22,7 @@ from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import Rules, Step, Term
 from pki.keys import KeyAlgorithm, MemoryKey, SigningKey, key_id
 from pki.serial import serial_hex, serial_pairs
+from pki.svid.x509svid import subject_of, uri_names
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.authority_files import tell_generating
@@ -59,7 +60,10 @@ class RootKeyAway(PkiError):
     def at(cls, paths: Iterable[Path]) -> Self:
         """``paths`` are where the keys are to be brought back to."""
         wanted = " and ".join(map(str, paths))
-        return cls(f"a root's key is wanted and is not here: bring it back as {wanted}, mode 0600")
+        return cls(
+            f"a root's key is wanted and is not here: bring it back as {wanted}, mode 0600, or have the issuing CA "
+            "certified where the key is first (mesh-ctl ca root csr, sign and install)"
+        )
 
 
 class NoCopy(CannotDetach):
@@ -134,6 +138,20 @@ class RotationSteps:
             self.root_key_path(root)
             for root in (authorities.root_line.certifying if roots is None else roots)
             if authorities.key_of(root) is None and now <= root.not_valid_after_utc
+        )
+
+    def how_to_certify(self, away: Iterable[Path]) -> str:
+        """What to do where the next issuing CA is due and those keys are not here."""
+        root = self.authorities.root
+        elsewhere = "mesh-ctl ca root csr, then sign on the root's own machine, then mesh-ctl ca root install here"
+        if not uri_names(root):
+            return f"have it certified by {subject_of(root)}: mesh-ctl ca root csr, then mesh-ctl ca root install"
+        if self._files.has_request():
+            return f"its CSR waits for a certificate: {elsewhere}"
+        paths = " and ".join(map(str, away))
+        return (
+            f"have it certified where the root's key is: {elsewhere}; or bring the key back as {paths}, mode 0600: it "
+            "is picked up without a restart"
         )
 
     def root_key_path(self, root: x509.Certificate) -> Path:

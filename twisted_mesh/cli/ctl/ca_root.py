@@ -60,17 +60,35 @@ def _step(function: Callable[..., int]) -> click.Command:
 
 
 @_step
+@click.option(
+    "--root-cert", metavar="FILE", help="Of a root that was made elsewhere, in place of a new one."
+)
 def prepare(
-    *, reach: Reach, dry_run: bool, force: bool, reason: str, yes: bool, format_: str
+    *,
+    reach: Reach,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    yes: bool,
+    format_: str,
+    root_cert: str | None,
 ) -> int:
-    """Make the next root, and publish it in every bundle. Nothing rests on it yet.
+    """Make the next root, or bring one, and publish it in every bundle. Nothing rests on it yet.
 
     \b
     Examples:
       mesh-ctl ca root prepare
       mesh-ctl ca root prepare --reason 'ends in a year' --yes
+      mesh-ctl ca root prepare --root-cert root-2.crt
     """
-    return _do("prepare", reach, format_, dry_run=dry_run, force=force, reason=reason, yes=yes)
+    root = ""
+    if root_cert is not None:
+        from twisted_mesh.cli.ctl import ca_root_actions
+
+        root = ca_root_actions.root_in(root_cert)
+    return _do(
+        "prepare", reach, format_, dry_run=dry_run, force=force, reason=reason, yes=yes, root=root
+    )
 
 
 @_step
@@ -168,6 +186,7 @@ def _do(
     force: bool,
     reason: str,
     yes: bool,
+    root: str = "",
 ) -> int:
     from twisted_mesh.api.root_messages import RootStepRequest
     from twisted_mesh.cli.ctl import ca_root_actions
@@ -175,7 +194,7 @@ def _do(
 
     if not dry_run:
         must_be_answered(yes)
-    how = RootStepRequest(dry_run, force, reason)
+    how = RootStepRequest(dry_run, force, reason, root)
     return administer(reach, ca_root_actions.Stepping(step, how, yes, format_ == "json"))
 
 

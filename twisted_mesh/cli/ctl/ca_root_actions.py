@@ -2,10 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 from attrs import frozen
 
+from pki.errors import Malformed
+from pki.issuing.root_line import fingerprint_of
+from pki.svid.x509svid import certificates_pem, load_certificates, subject_of
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.root_messages import (
     RootStatus,
@@ -16,6 +20,7 @@ from twisted_mesh.api.root_messages import (
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.state.directory import read_file
 
 #: Seconds between two looks whether everybody serves the new chain, and how long that is waited for.
 _PAUSE, _PATIENCE = 1.0, 30.0
@@ -92,6 +97,17 @@ _HALF_WAY = (
     "Chains lead to the new root, and the old one is believed until everybody serves them: ask again, with --force to "
     "wait for nobody"
 )
+
+
+def root_in(path: str) -> str:
+    """The one certificate of a file, in PEM; its fingerprint is said. Raises :class:`Malformed` and StateError."""
+    found = load_certificates(read_file(Path(path), "the root's certificate"), path)
+    if len(found) != 1:
+        raise Malformed(
+            f"{path} holds {len(found)} certificates: name the file with the root's alone"
+        )
+    output.say(f"the root in {path} is {subject_of(found[0])}, {fingerprint_of(found[0])}")
+    return certificates_pem(found).decode()
 
 
 def _question(step: str, how: RootStepRequest) -> str:

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from pki.errors import Malformed, Refused
 from pki.issuing.csr import MAX_CSR_SIZE
+from pki.issuing.root_line import fingerprint_of
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
@@ -17,7 +18,7 @@ from twisted_mesh.api.blocking_client import result_of
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed, key_algorithm
 from twisted_mesh.cli.status import DONE, REFUSED
-from twisted_mesh.offline.root import OfflineRoot, fingerprint
+from twisted_mesh.offline.root import OfflineRoot
 from twisted_mesh.offline.signing import Plan, Signed, Wishes, carry_out, deliver, plan
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import read_file
@@ -84,7 +85,7 @@ def make(path: Path, wanted: NewRoot, passphrase_file: Path | None, *, as_json: 
                     "directory": str(path),
                     "trust_domain": str(root.trust_domain),
                     "subject": subject_of(certificate),
-                    "fingerprint": fingerprint(certificate),
+                    "fingerprint": fingerprint_of(certificate),
                     "not_after": rfc3339(certificate.not_valid_after_utc),
                     "log": str(root.log.key.verifier),
                 }
@@ -93,7 +94,7 @@ def make(path: Path, wanted: NewRoot, passphrase_file: Path | None, *, as_json: 
         output.put_facts(
             {
                 "root": subject_of(certificate),
-                "fingerprint": fingerprint(certificate),
+                "fingerprint": fingerprint_of(certificate),
                 "valid until": rfc3339(certificate.not_valid_after_utc),
                 "certificate": str(root.state.root_certificate),
                 "log's key": str(root.log.key.verifier),
@@ -140,7 +141,7 @@ def sign(
 
 def _show(root: OfflineRoot, planned: Plan) -> None:
     certificate = root.authority.certificate
-    output.put_facts({"root": subject_of(certificate), "fingerprint": fingerprint(certificate)})
+    output.put_facts({"root": subject_of(certificate), "fingerprint": fingerprint_of(certificate)})
     if (request := planned.request) is not None:
         output.put("")
         output.put_facts(
@@ -181,7 +182,7 @@ def _tell(
     checkpoint = root.log.checkpoint
     if as_json:
         told: dict[str, object] = {
-            "root": fingerprint(root.authority.certificate),
+            "root": fingerprint_of(root.authority.certificate),
             "crl": {
                 "number": str(signed.number),
                 "next_update": rfc3339(signed.crl_until),
@@ -195,7 +196,7 @@ def _tell(
             told["csr"] = planned.request.fingerprint
             told["certificate"] = {
                 "serial": serial_hex(signed.certificate.serial_number),
-                "fingerprint": fingerprint(signed.certificate),
+                "fingerprint": fingerprint_of(signed.certificate),
                 "key": planned.request.pin,
                 "not_after": rfc3339(signed.certificate.not_valid_after_utc),
                 "made_before": planned.again is not None,
@@ -205,7 +206,7 @@ def _tell(
     output.put("")
     facts: output.Facts = {}
     if signed.certificate is not None:
-        facts["certificate"] = fingerprint(signed.certificate)
+        facts["certificate"] = fingerprint_of(signed.certificate)
     facts["CRL"] = (
         f"number {signed.number}, {output.counted(len(root.acts.revoked), 'entry', 'entries')}, "
         f"until {rfc3339(signed.crl_until)}"
