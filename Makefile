@@ -16,11 +16,12 @@ PACKAGING := setup.cfg pyproject.toml .ci/setup twisted/plugins/mesh_plugins.py
 
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal --durations 20
 
-.PHONY: help demo test interop recipes check bench soak lock cover clean
+.PHONY: help demo demo-federation test interop recipes check bench soak lock cover clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    watch two services prove to each other who they are"
+	@echo "make demo-federation  watch two trust domains learn of each other, and part again"
 	@echo "make test    run the tests, and say which took longest"
 	@echo "make interop the others: outside programs on every case, real clocks, thousands of connections"
 	@echo "make recipes those of docs/recipes/: frameworks and servers of others, which it installs into .venv"
@@ -33,6 +34,9 @@ help:
 
 demo: .venv/.core
 	@$(PY) -m twisted_mesh.cli.demo $(ARGS)
+
+demo-federation: .venv/.core
+	@$(PY) -m twisted_mesh.cli.federation_demo $(ARGS)
 
 test: .venv/.dev
 	$(PYTEST) -m "not interop and not soak and not recipes" $(ARGS)

@@ -864,6 +864,11 @@ class Code(StrEnum):
         "what is revoked cannot be published as it should be",
         "do what the message says; it is tried again each second",
     )
+    UNHEALTHY_FEDERATION = (
+        "unhealthy-federation",
+        "a federated trust domain is not believed any more, or its bundle endpoint fails",
+        "do what the message says: mesh-ctl federation show tells what is wrong with which",
+    )
     UNHEALTHY_DESCRIPTORS = (
         "unhealthy-descriptors",
         "few file descriptors are left",

@@ -15,6 +15,8 @@ from attrs import frozen
 from pki.audit.log import Act
 from tests.earlier import LEFT, unpack
 from tests.measuring import MEASURED
+from tests.twisted_mesh.stores.registrations import opened
+from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Restoration
@@ -82,6 +84,12 @@ TABLES = {
         ("store",),
         ("mesh_events_total",),
     ),
+    "federation": Table(
+        AS_SAVED,
+        (Act.ADMINISTER,),
+        ("federation",),
+        ("mesh_ca_federated_domains", "mesh_ca_federated_oldest_seconds"),
+    ),
     "audit": Table(AS_SAVED, tuple(Act), ("audit",), ("mesh_ca_audit_entries",)),
     "tiles": Table(
         AS_SAVED,
@@ -123,8 +131,12 @@ def state(tmp_path: Path) -> StateDirectory:
     """One that a CA and endpoints have left, with a row in every table."""
     (version, _) = next(iter(LEFT.items()))
     found = StateDirectory(unpack(version, tmp_path))
+    calls = ThreadCalls()
+    with opened(found.ca / "mesh.db", calls):
+        pass  # its tables are those of this version now
     with closing(sqlite3.connect(found.ca / "mesh.db")) as connection, connection:
         connection.execute("INSERT INTO intents SELECT max(id), x'00' FROM certificates")
+        connection.execute("INSERT INTO federation VALUES ('b', 0, x'00', 0, NULL, NULL)")
     return found
 
 

@@ -55,6 +55,8 @@ class Identity:
     """When it was asked for, by our own clock: what its life is counted from."""
     clocks: str = ""
     """How the clock of whoever issued it was to ours, for people; empty where that is not known."""
+    is_of_all: bool = True
+    """Whether nobody is to be believed but these; False where only updates speak of other trust domains."""
 
 
 @frozen

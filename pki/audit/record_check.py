@@ -31,6 +31,7 @@ _MEMBERS = frozenset(
         "common_name",
         "parent",
         "hint",
+        "federates_with",
         "banned",
     )
 )

@@ -57,6 +57,8 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     """The ID of the agent through which alone it counts. Unset for none: then it counts at the CA itself."""
     hint: str | msgspec.UnsetType = msgspec.UNSET
     """What a workload that has several IDs is told this one is for (SPIFFE Workload API). Unset for none."""
+    federates_with: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """Other trust domains, whose bundles whoever it lets in is given. Unset for none."""
 
     def facts(self) -> dict[str, str]:
         """All of it that is not empty, lists joined, as the audit log has it."""
@@ -107,6 +109,8 @@ class RegistrationEntry:
     """The agent through which alone it counts; None where it counts at the CA itself."""
     hint: str = ""
     """For a workload that has several IDs: what this one is for."""
+    federates_with: tuple[TrustDomain, ...] = ()
+    """Other trust domains, whose bundles whoever it lets in is given, each by itself."""
     is_ban: bool = False
     """Whether it says of an agent that it may not come again: then it buys nothing."""
 
@@ -154,6 +158,7 @@ class RegistrationEntry:
             common_name=self.common_name or msgspec.UNSET,
             parent=msgspec.UNSET if self.parent is None else str(self.parent),
             hint=self.hint or msgspec.UNSET,
+            federates_with=[str(domain) for domain in self.federates_with] or msgspec.UNSET,
             agent=self.agent or msgspec.UNSET,
             banned=self.is_ban or msgspec.UNSET,
         )
@@ -269,6 +274,10 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
     hint = said.hint or ""
     if len(hint) > _LONGEST_HINT or not hint.isprintable():
         problems.append(_problem("hint", f"it is one line of at most {_LONGEST_HINT} characters"))
+    others = each("federates_with", said.federates_with or [], TrustDomain.parse)
+    if trust_domain in others:
+        rule = f"it names other trust domains: whoever has an ID of {trust_domain} believes that one anyway"
+        problems.append(_problem("federates_with", rule))
     if problems:
         raise Refused(problems)
     return RegistrationEntry(
@@ -284,6 +293,7 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         common_name,
         parents[0] if parents else None,
         hint,
+        tuple(sorted(set(others))),
     )
 
 

@@ -56,6 +56,8 @@ class Action(StrEnum):
     """Of an agent: its entries, and certificates and tokens for workloads of its machine."""
     READ_AGENTS = "read-agents"
     CHANGE_AGENTS = "change-agents"
+    READ_FEDERATION = "read-federation"
+    CHANGE_FEDERATION = "change-federation"
 
 
 class Kind(StrEnum):

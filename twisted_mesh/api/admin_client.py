@@ -18,6 +18,13 @@ from twisted_mesh.api.certification_messages import (
     InstallationAnswer,
     IssuingRequest,
 )
+from twisted_mesh.api.federation_messages import (
+    FederationEnded,
+    FederationRow,
+    FederationRows,
+    NewFederation,
+    RefreshFederation,
+)
 from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
@@ -266,6 +273,26 @@ class Administration:
         """The proof that the tree of ``newer`` entries begins with that of ``older``."""
         asked = {"from": str(older), "to": str(newer)}
         return await self._get("/api/v1/audit/proof", asked, Proof)
+
+    async def federations(self) -> FederationRows:
+        """Every trust domain that is federated with, by name."""
+        return await self._get("/api/v1/federation", {}, FederationRows)
+
+    async def federation(self, trust_domain: str) -> FederationRow:
+        """One of them. One that nobody federates with: :class:`CaRefused` with status 404."""
+        return await self._get(_path("federation", trust_domain), {}, FederationRow)
+
+    async def federate(self, new: NewFederation) -> FederationRow:
+        """Federate with another trust domain."""
+        return await self._post("/api/v1/federation", new, FederationRow)
+
+    async def refresh_federation(self, trust_domain: str, how: RefreshFederation) -> FederationRow:
+        """Have its bundle asked for now."""
+        return await self._post(_path("federation", trust_domain), how, FederationRow)
+
+    async def end_federation(self, trust_domain: str, reason: str) -> FederationEnded:
+        """Federate with it no more. ``reason`` is for the audit log, and may be empty."""
+        return await self._delete(_path("federation", trust_domain), reason, FederationEnded)
 
     async def _get(self, path: str, asked: Mapping[str, str], shape: type[T]) -> T:
         query = f"?{urlencode(asked)}" if asked else ""

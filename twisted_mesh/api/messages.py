@@ -160,6 +160,8 @@ class _Trust(Struct, Generic[T], frozen=True, kw_only=True):
     """By the key id of each issuing CA whose leaves may be in use: what is to be served above them, each PEM."""
     revoked_authorities: list[RevocationRow] | UnsetType = UNSET
     """Of CA certificates, roots too, all of them each time."""
+    federated_revocations: list[RevocationRow] | UnsetType = UNSET
+    """All that the CAs of federated trust domains have revoked. Unset where the caller has heard of all already."""
     withdrawn_pins: list[str] | UnsetType = UNSET
     """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
 
@@ -277,6 +279,8 @@ class NewToken(Struct, frozen=True, omit_defaults=True):
     key: str | None = None
     """:func:`pki.keys.key_id` of the only key that it certifies."""
     reason: str = ""
+    federates_with: list[str] = []
+    """Other trust domains, whose bundles whoever it lets in is given."""
 
 
 class MadeToken(Struct, frozen=True):

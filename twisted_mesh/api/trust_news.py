@@ -26,6 +26,8 @@ _MOST, _LONGEST_STORE = 2**62, 200
 MOST_ISSUERS, MOST_ABOVE, LONGEST_PEM = 1000, 4, 16 * 1024
 #: So many pins may be withdrawn, and so many CA certificates be revoked.
 MOST_WITHDRAWN, MOST_REVOKED = 10_000, 10_000
+#: And so many certificates of other trust domains.
+MOST_OF_OTHERS = 100_000
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _EDITION = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 _SPKI_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
@@ -82,7 +84,7 @@ def read_news(address: str, content: bytes) -> TrustNews:
         answer.store,
         answer.generation,
         BundleSet.of(*bundles),
-        (*revocations, *_revoked_authorities(address, answer)),
+        (*revocations, *_revoked_authorities(address, answer), *_of_others(address, answer)),
         told,
         # Before a CA said so, it was known only once nothing came.
         bool(revocations) if answer.more is None else answer.more,
@@ -142,6 +144,14 @@ def _revoked_authorities(address: str, answer: TrustAnswer) -> tuple[Revocation,
     if isinstance(told, UnsetType):
         return ()
     _bound(address, "revoked CA certificates", told, MOST_REVOKED)
+    return tuple(map(revocation_of, told))
+
+
+def _of_others(address: str, answer: TrustAnswer) -> tuple[Revocation, ...]:
+    told = answer.federated_revocations
+    if isinstance(told, UnsetType):
+        return ()
+    _bound(address, "revocations of other trust domains", told, MOST_OF_OTHERS)
     return tuple(map(revocation_of, told))
 
 

@@ -1,4 +1,4 @@
-"""Entries and tokens at a restore: none is un-deleted, un-revoked or un-spent.
+"""Entries, tokens and federated trust domains at a restore: none is un-deleted, un-revoked or un-spent.
 
 ``main`` is the record that is restored, ``present`` the one that is here.
 """
@@ -27,6 +27,17 @@ _REPLACED = """
 DELETE FROM main.tokens WHERE EXISTS
     (SELECT 1 FROM present.tokens p WHERE p.id = tokens.id AND p.digest != tokens.digest)
 """
+#: What was heard here last is told on: a bundle never goes back because of us.
+_HEARD = """
+UPDATE main.federation SET bundle = p.bundle, sequence = p.sequence, fetched_at = p.fetched_at
+FROM present.federation p WHERE p.trust_domain = federation.trust_domain
+    AND p.relationship = federation.relationship AND p.sequence >= federation.sequence AND p.bundle IS NOT NULL
+"""
+_ENDED = """
+DELETE FROM main.federation WHERE NOT EXISTS
+    (SELECT 1 FROM present.federation p
+     WHERE p.trust_domain = federation.trust_domain AND p.created_at = federation.created_at)
+"""
 _UNUSED = """
 SELECT id, document FROM main.entries e
 WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
@@ -38,8 +49,10 @@ def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
     """``deletions``: whether ``present`` has known all that is in ``main``, so that it deleted what it lacks."""
     connection.execute(_SPEND)
     connection.execute(_REPLACED)
+    connection.execute(_HEARD)
     _keep_bans(connection)
     if deletions:
+        connection.execute(_ENDED)
         deleted = connection.execute(_DELETED).fetchall()
         connection.executemany("DELETE FROM main.tokens WHERE entry = ?", deleted)
         connection.executemany("DELETE FROM main.entries WHERE id = ?", deleted)

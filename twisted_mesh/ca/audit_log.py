@@ -47,7 +47,7 @@ SAMPLING = 60.0
 _KINDS = 50
 #: So many acts may have been recorded and not signed when a CA dies: far more than it does in the seconds between.
 _MOST_UNSIGNED = 100_000
-_OURSELVES = administrator("self")
+OURSELVES = administrator("self")
 #: What says that the log is not what it was, or that there is none to compare.
 _CONTRADICTIONS = (LogContradicts, BadCheckpoint, BadProof, DamagedTree, LogCut)
 #: Beside the remembered checkpoints: whoever may make it accepts the log as it is.
@@ -103,7 +103,7 @@ class AuditLog:
         return Entry(self.now(), act, by.evidence, object, facts)
 
     async def record(
-        self, act: Act, object: str, facts: Mapping[str, str], by: Principal = _OURSELVES
+        self, act: Act, object: str, facts: Mapping[str, str], by: Principal = OURSELVES
     ) -> None:
         """Record an act that changes nothing in the store. Where that fails, the act must not be done."""
         await self.store.apply(RecordAct(self.entry(act, by, object, facts)))
@@ -166,7 +166,7 @@ class AuditLog:
         }
         try:
             await self.store.apply(
-                RecordAct(Entry(self.now(), Act.REFUSE, _OURSELVES.evidence, "requests", facts))
+                RecordAct(Entry(self.now(), Act.REFUSE, OURSELVES.evidence, "requests", facts))
             )
         except PkiError:
             self._refused.update(counted)

@@ -1,7 +1,7 @@
 """The CA's own certificates and keys, who of them issues at this moment, and what is published of them."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -268,6 +268,21 @@ class Published:
     withdrawn_pins: frozenset[str] = frozenset()
     """``sha256/BASE64`` of the SPKIs of CA keys that nobody is to rely on any more."""
 
+    federated_revocations: tuple[Revocation, ...] = ()
+    """What the CAs of federated trust domains have revoked; all of it."""
+
+    def federated(
+        self, bundles: Iterable[TrustBundle], revocations: tuple[Revocation, ...]
+    ) -> "Published":
+        """The same for somebody who is given bundles of other trust domains too. Our own is never replaced."""
+        own = self.bundles.bundles
+        others = {b.trust_domain: b for b in bundles if b.trust_domain not in own}
+        return evolve(
+            self,
+            bundles=BundleSet({**own, **others}),
+            federated_revocations=revocations,
+        )
+
     @cached_property
     def edition(self) -> str:
         """Of what it says: the same text for the same, after a restart too."""
@@ -276,7 +291,7 @@ class Published:
             told.update(f"{bundle.trust_domain} {len(bundle.roots)} ".encode() + bundle.to_jwks())
         for issuer, above in sorted(self.issuers.items()):
             told.update(f"{issuer} {len(above)} ".encode() + certificates_pem(above))
-        for revoked in self.revoked_authorities:
+        for revoked in (*self.revoked_authorities, *self.federated_revocations):
             told.update(f"{revoked.issuer} {revoked.serial} {revoked.expires_at} ".encode())
         told.update(" ".join(sorted(self.withdrawn_pins)).encode())
         return told.hexdigest()[:32]

@@ -36,6 +36,7 @@ _CODES = {
     "intents": Code.UNHEALTHY_INTENTS,
     "audit": Code.UNHEALTHY_AUDIT,
     "crls": Code.UNHEALTHY_CRLS,
+    "federation": Code.UNHEALTHY_FEDERATION,
     "descriptors": Code.UNHEALTHY_DESCRIPTORS,
     "disk": Code.UNHEALTHY_DISK,
     "memories": Code.UNHEALTHY_MEMORIES,
@@ -52,6 +53,7 @@ _MANY_INTENTS = 100
 _MANY_DESCRIPTORS = 0.8
 #: By :class:`Standing`.
 _WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
+FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
 _LITTLE_SPACE = 256 * 1024 * 1024
 
 
@@ -105,6 +107,8 @@ class Health:
     seconds: Callable[[], float] = time.monotonic
     behind: Callable[[], Problem | None] = lambda: None
     """Whether the clock is behind what earlier lives have recorded."""
+    federation: Callable[[], tuple[str, Problem | None]] = lambda: (FEDERATES_WITH_NOBODY, None)
+    """How those stand that are federated with, in words, and what is wrong with any."""
     rooted: Callable[[], Wait | None] = lambda: None
     """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
@@ -128,6 +132,7 @@ class Health:
             ("crls", self._crls),
         ):
             found.append(await _looked(name, look))
+        found.append(_federation(*self.federation()))
         found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))
@@ -287,6 +292,12 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
     except PkiError as error:
         problem = error.problems[0]
         return Check(name, Standing.FAIL, problem.detail, problem.remedy)
+
+
+def _federation(told: str, problem: Problem | None) -> Check:
+    if problem is None:
+        return Check("federation", Standing.OK, told)
+    return Check("federation", Standing.WARN, f"{told}; {problem.detail}", problem.remedy)
 
 
 def _memories(memories: Sequence[Memory]) -> Check:

@@ -153,6 +153,19 @@ def _last_act(ca: CaParts) -> float:
     return ca.log.latest.checkpoint.size if ca.log.latest else 0
 
 
+def _federated(ca: CaParts) -> Mapping[str, float]:
+    told = () if ca.federated is None else tuple(ca.federations)
+    believed = sum(one.is_believed for one in told)
+    return {"believed": float(believed), "not-believed": float(len(told) - believed)}
+
+
+def _oldest(ca: CaParts) -> float:
+    if ca.federated is None:
+        return 0.0
+    ages = (one.following.age(ca.now()) for one in ca.federations)
+    return max((age.total_seconds() for age in ages if age is not None), default=0.0)
+
+
 READINGS: tuple[Reading[CaParts], ...] = (
     Reading("mesh_ready", "1 while /readyz says so.", _is_ready),
     Reading(
@@ -196,6 +209,17 @@ READINGS: tuple[Reading[CaParts], ...] = (
         "When the CA's own certificates end; those of a prepared one and of another root are there while there is one.",
         lambda ca: ends(ca.authorities),
         "issuer",
+    ),
+    Reading(
+        "mesh_ca_federated_domains",
+        "Trust domains that are federated with, and whether their bundles are handed out.",
+        _federated,
+        "bundle",
+    ),
+    Reading(
+        "mesh_ca_federated_oldest_seconds",
+        "How long ago the endpoint had it of those bundles which has been longest without an answer.",
+        _oldest,
     ),
     Reading(
         "mesh_ca_root_phase",

@@ -7,7 +7,7 @@ from time import monotonic
 from attrs import define, field, frozen
 
 from pki.errors import Problem
-from pki.policy.policy import Lifetimes
+from pki.policy.policy import Lifetimes, Principal
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from twisted_mesh.ca.acknowledgements import Acknowledgements
@@ -16,7 +16,9 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities, Published
 from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
-from twisted_mesh.ca.health import Health
+from twisted_mesh.ca.federated_trust import FederatedTrust
+from twisted_mesh.ca.federation import Federations
+from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY, Health
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
@@ -37,6 +39,7 @@ from twisted_mesh.revocation.listeners import RevocationListeners
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.interface import IStore
+from twisted_mesh.stores.records import Conflict
 from twisted_mesh.trust.connections import ConnectionRegistry
 
 _log = logger("ca")
@@ -93,6 +96,8 @@ class CaParts:
     root_rotator: RootRotator | None = None
     """Rotates the root; None where no keys are kept in files."""
     url: CaUrl = field(factory=CaUrl)
+    federated: FederatedTrust | None = None
+    """Which other trust domains whom is told of; None where there is nobody to follow them."""
 
     @classmethod
     def assemble(
@@ -112,6 +117,7 @@ class CaParts:
         allowance: Allowance = DEFAULT_ALLOWANCE,
         lacking: Callable[[], Problem | None] = lambda: None,
         seconds: Callable[[], float] = monotonic,
+        federations: Federations | None = None,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -172,6 +178,11 @@ class CaParts:
                 memories,
                 seconds,
                 behind=issuance.record_clock.problem,
+                federation=(
+                    (lambda: (FEDERATES_WITH_NOBODY, None))
+                    if federations is None
+                    else federations.standing
+                ),
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
             ),
             reports=ConnectionReports(seconds, connections),
@@ -183,6 +194,9 @@ class CaParts:
             revoker=revoker,
             distruster=distruster,
             jwt=jwt,
+            federated=None
+            if federations is None
+            else FederatedTrust(current, issuance.entries, store, federations),
             root_rotator=root_rotator,
         )
 
@@ -231,6 +245,26 @@ class CaParts:
     def bundles(self) -> BundleSet:
         """The same, as all that is believed here."""
         return self.current.bundles()
+
+    async def told_to(self, principal: Principal) -> Callable[[], Published]:
+        """What ``principal`` is told of whom to believe, asked at any later moment too. Raises :class:`StoreError`."""
+        if self.federated is None:
+            return lambda: self.published
+        return await self.federated.told_to(principal)
+
+    def believed_by_workloads(self) -> BundleSet:
+        """All bundles that may be handed out to anybody: our own, and of others those that are federated with."""
+        own = self.current.bundles()
+        if self.federated is None:
+            return own
+        return BundleSet({**self.federated.federations.believed().bundles, **own.bundles})
+
+    @property
+    def federations(self) -> Federations:
+        """The trust domains that are federated with. Raises :class:`Conflict` where there is nobody to follow them."""
+        if self.federated is None:
+            raise Conflict("this CA federates with nobody: it does not follow other trust domains")
+        return self.federated.federations
 
     @property
     def published(self) -> Published:

@@ -16,7 +16,7 @@ from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Principal, anonymous
 from pki.policy.selector import Selector, values_of
 from pki.spiffe import SpiffeId, TrustDomain
-from pki.svid.bundle import TrustBundle
+from pki.svid.bundle import BundleSet
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.authorities import Published
@@ -52,7 +52,7 @@ class CaWorkloadIssuer(Service):
     clock: IReactorTime
     agent: str | None = None
     _sources: Sources = field(init=False)
-    _bundle: TrustBundle | None = field(default=None, init=False)
+    _bundles: BundleSet | None = field(default=None, init=False)
     _lists: tuple[bytes, ...] = field(default=(), init=False)
     _told: tuple[Published, Trust] | None = field(default=None, init=False)
     _standing: IssuersStanding = field(factory=IssuersStanding, init=False)
@@ -164,14 +164,13 @@ class CaWorkloadIssuer(Service):
             self._say(evolve(self._sources, paths=published))
         if (revocations := self.revocations()) is not self._sources.revocations:
             self._say(evolve(self._sources, revocations=revocations))
-        bundle, lists = self.ca.bundle(), self._current_lists()
-        if bundle is not self._bundle or lists != self._lists:
-            self._bundle, self._lists = bundle, lists
+        bundles, lists = self.ca.believed_by_workloads(), self._current_lists()
+        if bundles != self._bundles or lists != self._lists:
+            self._bundles, self._lists = bundles, lists
             at = self.trust_domain
-            bundles = Bundles(
-                at, self.ca.bundles(), {at: bundle.to_jwt_bundle()}, {at: lists} if lists else {}
-            )
-            self._say(evolve(self._sources, bundles=bundles))
+            jwks = {bundle.trust_domain: bundle.to_jwt_bundle() for bundle in bundles}
+            told = Bundles(at, bundles, jwks, {at: lists} if lists else {})
+            self._say(evolve(self._sources, bundles=told))
 
     def _current_lists(self) -> tuple[bytes, ...]:
         """One of each CA, all of now, or none."""

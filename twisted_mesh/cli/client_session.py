@@ -21,7 +21,7 @@ from twisted_mesh.cli.running import reactor
 from twisted_mesh.cli.status import DONE, REFUSED, UNREACHABLE, UNUSABLE, status_of
 from twisted_mesh.cli.stdout import OutputLost, put
 from twisted_mesh.client import MeshHttpClient, Reply, ServerUrl, log_handshake
-from twisted_mesh.files.keeper import FilesKeeper
+from twisted_mesh.files.keeper import FilesKeeper, federated_files
 from twisted_mesh.files.writer import FilesWriter, InUse
 from twisted_mesh.identity.agent import Agent, Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
@@ -323,7 +323,8 @@ async def _taken(directory: Path) -> FilesWriter:
 
 
 async def _export(directory: Path, svid: X509Svid, store: TrustStore) -> None:
-    bundle = store.trust.bundles.get(svid.spiffe_id.trust_domain)
+    believed, own = store.trust.bundles, svid.spiffe_id.trust_domain
+    bundle = believed.get(own)
     writer = await _taken(directory)
     try:
         writer.write(
@@ -331,6 +332,7 @@ async def _export(directory: Path, svid: X509Svid, store: TrustStore) -> None:
                 "svid.pem": (svid.chain_pem(), 0o644),
                 "svid_key.pem": (svid.key.to_pem(), 0o600),
                 "svid_bundle.pem": (bundle.to_pem() if bundle else b"", 0o644),
+                **federated_files(believed.without(own)),
             }
         )
     finally:

@@ -5,7 +5,7 @@ written: who reads two files one after the other because it was told to has unti
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -73,6 +73,8 @@ class Contents:
     svid: X509Svid
     roots: tuple[x509.Certificate, ...]
     crls: CrlSet
+    others: tuple[TrustBundle, ...] = ()
+    """Of the other trust domains that the identity's holder may believe."""
 
     def changes(self, before: "Contents | None") -> tuple[str, ...]:
         """What is new in comparison: ``svid``, ``bundle``, ``crl``."""
@@ -80,7 +82,7 @@ class Contents:
             return ("svid", "bundle", "crl")
         found = {
             "svid": self.svid is not before.svid,
-            "bundle": self.roots != before.roots,
+            "bundle": self.roots != before.roots or self.others != before.others,
             "crl": self.crls is not before.crls and self.crls.to_pem() != before.crls.to_pem(),
         }
         return tuple(name for name, is_new in found.items() if is_new)
@@ -94,7 +96,16 @@ class Contents:
             KEY: (self.svid.key.to_pem(), 0o600),
             BUNDLE: (bundle.to_pem(), 0o644),
             CRL: (self.crls.to_pem(), 0o644),
+            **federated_files(self.others),
         }
+
+
+def federated_files(bundles: Iterable[TrustBundle]) -> Mapping[str, tuple[bytes, int]]:
+    """A file for each trust domain, by name: in one with ours its CA could mint our names for whoever reads that."""
+    stem, dot, ending = BUNDLE.partition(".")
+    return {
+        f"{stem}.{bundle.trust_domain}{dot}{ending}": (bundle.to_pem(), 0o644) for bundle in bundles
+    }
 
 
 @define(eq=False, slots=False)
@@ -207,6 +218,12 @@ class FilesKeeper(Service):
             return None
         return self.agent.trust_store.trust.bundles.get(svid.spiffe_id.trust_domain)
 
+    def _others(self) -> tuple[TrustBundle, ...]:
+        """Those of other trust domains, by name."""
+        svid, believed = self.agent.svid, self.agent.trust_store.trust.bundles
+        own = None if svid is None else svid.spiffe_id.trust_domain
+        return tuple(believed.bundles[at] for at in sorted(believed.bundles) if at != own)
+
     def _is_fetch_due(self, svid: X509Svid, seconds: float) -> bool:
         if seconds < self._fetching.again_at:
             return False
@@ -229,6 +246,7 @@ class FilesKeeper(Service):
             or before.svid is not svid
             or before.roots != bundle.roots
             or before.crls is not self.crls
+            or before.others != self._others()
         )
 
     def _known(self, svid: X509Svid) -> tuple[RevocationSet, tuple[x509.Certificate, ...]]:
@@ -281,7 +299,7 @@ class FilesKeeper(Service):
         crls, before = self.crls, self.written
         if crls is None:
             raise AssertionError("nothing is to be written before there are CRLs")
-        contents = Contents(svid, bundle.roots, crls)
+        contents = Contents(svid, bundle.roots, crls, self._others())
         changes = contents.changes(before)
         if changes:
             await self.defer(self.writer.write, contents.files)

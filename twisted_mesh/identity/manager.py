@@ -361,9 +361,10 @@ class CertificateManager(Service):
         issuers = (
             extension(cert, x509.SubjectKeyIdentifier) for cert in identity.svid.intermediates
         )
+        join = self.trust_store.merged if identity.is_of_all else self.trust_store.joined
         return evolve(
             before,
-            bundles=self.trust_store.merged(identity.bundles),
+            bundles=join(identity.bundles),
             # Those from before too: peers have leaves of the last issuing CA for a while.
             known_issuers=before.known_issuers
             | {found.digest for found in issuers if found is not None},

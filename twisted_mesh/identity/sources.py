@@ -103,7 +103,8 @@ class CaSource:
         self._asking, self._svid, self.token = None, svid, None
         self._present()
         self.kept.keep(svid, bundle)
-        return Identity(svid, BundleSet.of(bundle), issued_at, self.client.compared_clocks())
+        clocks = self.client.compared_clocks()
+        return Identity(svid, BundleSet.of(bundle), issued_at, clocks, is_of_all=False)
 
     def serve(self, svid: X509Svid, trust: Trust) -> None:
         """That is served and believed now: the CA is shown it too, and it is kept for the next life."""

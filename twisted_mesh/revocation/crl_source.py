@@ -116,8 +116,10 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
-def content_of(source: CrlSource, fetcher: Fetcher, defer: Defer) -> Content:
-    """What ``source`` has to say: ``fetcher`` asks URLs, and files are read by ``defer``."""
+def content_of(
+    source: CrlSource, fetcher: Fetcher, defer: Defer, limit: int = MAX_CRL_SIZE
+) -> Content:
+    """What ``source`` has to say: ``fetcher`` asks URLs, for ``limit`` bytes, and files are read by ``defer``."""
     if source.url is not None:
-        return Download(fetcher, source.url, MAX_CRL_SIZE)
+        return Download(fetcher, source.url, limit)
     return FileContent(source.path or Path(), defer)

@@ -81,6 +81,7 @@ class CrlWatch:
     defer: Defer = deferToThread
     """Has a function called somewhere else, and its result here."""
     draw: random.Random = field(factory=random.SystemRandom)
+    content_of: Callable[[CrlSource, Fetcher, Defer], Content] = content_of
     _learnt: tuple[x509.Certificate, ...] = field(default=(), init=False)
     _roots: tuple[x509.Certificate, ...] = field(default=(), init=False)
     _watched: tuple[_Watched, ...] = field(default=(), init=False)
@@ -90,12 +91,7 @@ class CrlWatch:
         self.learn(identity.svid.intermediates, identity.bundles.all_roots)
         if self._watched or not self.sources:
             return
-        self._watched = tuple(
-            _Watched(source, content_of(source, self.fetcher, self.defer))
-            for source in self.sources
-        )
-        for watched in self._watched:
-            watched.task = spawn(self._follow(watched), "following a CRL", self.log)
+        self._begin()
         try:
             looks = gatherResults([w.seen for w in self._watched], consumeErrors=True)
             await within(self.clock, PATIENCE, looks)
@@ -110,6 +106,24 @@ class CrlWatch:
         """Take the lists of these roots from now on, and of no other, and those of ``issuers`` too."""
         self._roots = tuple(roots)
         self._learnt = tuple(dict.fromkeys((*self._learnt, *issuers)))
+
+    def begin(self, roots: Sequence[x509.Certificate]) -> None:
+        """Follow the lists of these CAs, and of :attr:`issuers`, without an identity. Said again, of these instead."""
+        self._roots = tuple(roots)
+        if not self._watched:
+            self._begin()
+
+    def know(self, issuers: Sequence[x509.Certificate]) -> None:
+        """Lists of these may come from now on, besides those of the roots."""
+        self.issuers = issuers
+
+    def _begin(self) -> None:
+        self._watched = tuple(
+            _Watched(source, self.content_of(source, self.fetcher, self.defer))
+            for source in self.sources
+        )
+        for watched in self._watched:
+            watched.task = spawn(self._follow(watched), "following a CRL", self.log)
 
     def stop(self) -> None:
         """Follow them no more."""

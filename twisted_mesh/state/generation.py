@@ -53,6 +53,10 @@ def _publish(directory: int, files: Mapping[str, tuple[bytes, int]]) -> None:
     for name in files:
         if _target(directory, name) != f"current/{name}":
             _relink(directory, name, f"current/{name}")
+    for old in os.listdir(directory):
+        # Of a generation that had more files.
+        if old not in files and _target(directory, old) == f"current/{old}":
+            os.unlink(old, dir_fd=directory)
     os.fsync(directory)
     for old in os.listdir(directory):
         if old.startswith(_GENERATION) and old not in (generation, replaced):

@@ -96,7 +96,7 @@ class BlockingSource:
         self._asking, self._svid, self.token = None, svid, None
         self._present()
         self.kept.keep(svid, bundle)
-        return Identity(svid, BundleSet.of(bundle), issued_at)
+        return Identity(svid, BundleSet.of(bundle), issued_at, is_of_all=False)
 
     def serve(self, svid: X509Svid, trust: Trust) -> None:
         """That is shown and believed now: by the CA too, and it is kept for the next life."""

@@ -10,9 +10,15 @@ from attrs import frozen
 
 from pki.audit.log import Entry
 from pki.policy.entry import RegistrationEntry
-from pki.spiffe import SpiffeId
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason
-from twisted_mesh.stores.records import IssuedCertificate, IssuedToken, LogHead, StoredEntry
+from twisted_mesh.stores.records import (
+    IssuedCertificate,
+    IssuedToken,
+    LogHead,
+    StoredEntry,
+    StoredFederation,
+)
 
 R = TypeVar("R")
 
@@ -192,6 +198,40 @@ class RevokeToken(Returning[IssuedToken]):
 
 
 @frozen
+class Federate(Returning[None]):
+    """Begin to federate with another trust domain. Result: None. Raises :class:`Conflict` where that has begun."""
+
+    federation: StoredFederation
+    act: Entry
+
+
+@frozen
+class KeepBundle(Returning[None]):
+    """Keep what was last heard of a federated trust domain. Result: None.
+
+    Raises :class:`Unknown` where it is not federated with any more, and :class:`Conflict` for a sequence that is
+    lower than that of the bundle which is kept.
+    """
+
+    trust_domain: TrustDomain
+    bundle: bytes
+    sequence: int
+    fetched_at: datetime
+    act: Entry | None = None
+    """None where the bundle is the same as before."""
+    accepts_older: bool = False
+    """Whether somebody has said that a lower sequence is right."""
+
+
+@frozen
+class EndFederation(Returning[None]):
+    """Federate with that trust domain no more. Result: None. Raises :class:`Unknown`."""
+
+    trust_domain: TrustDomain
+    act: Entry
+
+
+@frozen
 class TakeCrlNumber(Returning[int]):
     """Give out the number of an issuer's next CRL. Result: that number.
 
@@ -263,6 +303,9 @@ Command = (
     | EndAgent
     | CreateToken
     | RevokeToken
+    | Federate
+    | KeepBundle
+    | EndFederation
     | TakeCrlNumber
     | RecordAct
     | ExtendLog

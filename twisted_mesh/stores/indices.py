@@ -29,7 +29,7 @@ _ENTRIES = {
     "certificates_by_entry": ("d.entry = c.entry", "c.entry IS NOT NULL"),
 }
 #: Tables of which every row is looked up at once.
-_SMALL = ("counters", "crls", "meta", "entries", "tokens", "feed", "tiles")
+_SMALL = ("counters", "crls", "meta", "entries", "tokens", "federation", "feed", "tiles")
 _NAMED = 20
 
 

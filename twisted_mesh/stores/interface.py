@@ -21,6 +21,7 @@ from twisted_mesh.stores.records import (
     Page,
     Query,
     StoredEntry,
+    StoredFederation,
 )
 
 R = TypeVar("R")
@@ -77,6 +78,9 @@ class IStore(Interface):
 
     def tokens() -> Deferred[tuple[IssuedToken, ...]]:
         """All join tokens, the newest first."""
+
+    def federations() -> Deferred[tuple[StoredFederation, ...]]:
+        """All trust domains that are federated with, by name. Errs with StoreError where one cannot be read."""
 
     def find_token(digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, spent, revoked and expired ones too."""

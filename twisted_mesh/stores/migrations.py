@@ -177,6 +177,12 @@ def _from_3(connection: Connection) -> int:
     return 4
 
 
+def _from_4(connection: Connection) -> int:
+    """Federation comes: there was none before."""
+    metadata.create_all(connection)
+    return 5
+
+
 def _key_of(der: bytes | None) -> str:
     try:
         return key_id(x509.load_der_x509_certificate(der or b"").public_key())
@@ -189,4 +195,5 @@ _MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {
     1: _from_1,
     2: _from_2,
     3: _from_3,
+    4: _from_4,
 }

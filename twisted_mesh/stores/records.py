@@ -9,7 +9,7 @@ from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
-from pki.spiffe import SpiffeId
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason, Revocation
 
 
@@ -72,6 +72,22 @@ class StoredEntry:
 
     entry: RegistrationEntry
     created_at: datetime
+
+
+@frozen
+class StoredFederation:
+    """Another trust domain that is federated with, and what was last heard of it."""
+
+    trust_domain: TrustDomain
+    relationship: bytes
+    """How its bundle is had; the store does not look into it."""
+    created_at: datetime
+    bundle: bytes | None = None
+    """Its last good bundle, as SPIFFE writes it; None before the first."""
+    sequence: int = 0
+    """Of that bundle."""
+    fetched_at: datetime | None = None
+    """When its endpoint last stood by that bundle; None for one that came with a file."""
 
 
 class TokenStatus(StrEnum):

@@ -16,14 +16,17 @@ from pki.audit.log import Entry
 from pki.errors import printable
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Reason
-from twisted_mesh.stores import agents, bulk, entries, log, tokens
+from twisted_mesh.stores import agents, bulk, entries, federation, log, tokens
 from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
     CreateToken,
     DeleteEntry,
     EndAgent,
+    EndFederation,
     ExtendLog,
+    Federate,
+    KeepBundle,
     Outcome,
     Probe,
     Prune,
@@ -101,6 +104,12 @@ def apply(connection: Connection, command: Command) -> Outcome:
             entries.create(connection, command)
         case DeleteEntry():
             entries.remove(connection, command)
+        case Federate():
+            federation.begin(connection, command)
+        case KeepBundle():
+            federation.keep(connection, command)
+        case EndFederation():
+            federation.end(connection, command)
         case CreateToken():
             tokens.create(connection, command)
         case RecordCertificate():

@@ -40,7 +40,7 @@ from twisted_mesh.stores.records import IssuedCertificate
 Value = int | str | bytes | None
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 4
+VERSION = 5
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -180,6 +180,19 @@ crls = Table(
     Column("issuer", Text, primary_key=True),
     Column("number", _Int64, nullable=False),
     Column("served", _Int64),
+)
+
+#: Other trust domains that are federated with: ``relationship`` as :mod:`twisted_mesh.ca.federation` writes it,
+#: ``bundle`` the last good one of theirs (SPIFFE's JWKS), ``fetched_at`` when they were last heard to stand by it.
+federation = Table(
+    "federation",
+    metadata,
+    Column("trust_domain", Text, primary_key=True),
+    Column("created_at", _Int64, nullable=False),
+    Column("relationship", LargeBinary, nullable=False),
+    Column("sequence", _Int64, nullable=False),
+    Column("bundle", LargeBinary),
+    Column("fetched_at", _Int64),
 )
 
 #: The audit log: each act, written in the act's own transaction. Pruned, its hash stays in ``tiles``.

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from twisted_mesh.stores import entries, examination, log, reading, tokens
+from twisted_mesh.stores import entries, examination, federation, log, reading, tokens
 from twisted_mesh.stores.commands import Command, Returning
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.migrations import Tables, bring_up
@@ -29,6 +29,7 @@ from twisted_mesh.stores.records import (
     Page,
     Query,
     StoredEntry,
+    StoredFederation,
     StoreError,
 )
 from twisted_mesh.stores.sqlite import Sqlite
@@ -169,6 +170,10 @@ class SqlStore:
     def tokens(self) -> "Deferred[tuple[IssuedToken, ...]]":
         """All join tokens, the newest first."""
         return self._read(tokens.everything)
+
+    def federations(self) -> "Deferred[tuple[StoredFederation, ...]]":
+        """Federated trust domains, by name. Errs with :class:`StoreError` where one cannot be read."""
+        return self._read(federation.everything)
 
     def find_token(self, digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, whatever has become of it, or None."""

@@ -21,6 +21,7 @@ from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
     CreateToken,
+    Federate,
     Outcome,
     Probe,
     RecordAct,
@@ -188,7 +189,9 @@ def _can_wait(command: Command) -> bool:
     """
     if isinstance(command, RecordAct):
         return command.entry.act is Act.REFUSE
-    return isinstance(command, RecordIntent | RecordIssue | CreateEntry | CreateToken | Probe)
+    return isinstance(
+        command, RecordIntent | RecordIssue | CreateEntry | CreateToken | Federate | Probe
+    )
 
 
 def _again(error: StoreError) -> StoreError:

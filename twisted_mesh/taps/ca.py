@@ -57,6 +57,7 @@ from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
 from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
+from twisted_mesh.taps.ca_federation import federations_of, services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
@@ -249,6 +250,12 @@ class CaService(MeshService):
             deferToThread,
         )
         self.jwt_keys.load()
+        self.federations = federations_of(
+            reactor,
+            own.issuance,
+            self.state.root if store.is_kept else None,
+            lambda: trust_store.trust.revocations,
+        )
         self.parts = parts = CaParts.assemble(
             own,
             responder,
@@ -270,6 +277,7 @@ class CaService(MeshService):
             connections=trust_store.registry,
             allowance=options["quota"],
             lacking=lambda: self.descriptors.problem,
+            federations=self.federations,
         )
         self.housekeeping = Housekeeping(
             store,
@@ -353,6 +361,9 @@ class CaService(MeshService):
         self.addService(self.rotator)
         self.addService(self.root_rotator)
         self.addService(self.jwt_keys)
+        await self.federations.load()
+        for service in services_of(self.federations):
+            self.addService(service)
         for service in self.endpoint.services:
             self.addService(service)
         # With a full disk the CA gets no certificate, and whoever is revoked by its socket is revoked all the same.
@@ -436,6 +447,12 @@ class CaService(MeshService):
                 return certificate.load(wall_clock())
 
             found.append(Reread(f"--oidc-cert {certificate.certificate}", web_certificate))
+        if (shown := self.listeners.federation_certificate) is not None:
+
+            async def federation_certificate() -> str:
+                return shown.load(wall_clock())
+
+            found.append(Reread(f"--federation-cert {shown.certificate}", federation_certificate))
         source = passphrase_file(options["key-passphrase-file"], _credentials())
         if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
 

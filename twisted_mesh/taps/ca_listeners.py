@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.logger import Logger
 
+from pki.svid.federation import Profile
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api import health
@@ -27,6 +28,7 @@ from twisted_mesh.ca.api.authentication import (
     TlsAuthenticator,
     of_process,
 )
+from twisted_mesh.ca.api.bundle_site import PATH, BundleSite
 from twisted_mesh.ca.api.oidc_site import OidcSite
 from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.throttle import Throttle
@@ -45,13 +47,14 @@ from twisted_mesh.taps import own_address
 from twisted_mesh.taps.ca_endpoint import CaEndpoint
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.early_port import EarlyReactor, is_answered
+from twisted_mesh.taps.federation_options import FederationOptions
 from twisted_mesh.taps.listening import early_endpoint
 from twisted_mesh.taps.oidc_options import OidcOptions
 from twisted_mesh.taps.service_options import StartError
 from twisted_mesh.taps.status_port import clear_way, refuse_public, status_site
 from twisted_mesh.tls import endpoints
 from twisted_mesh.tls.security import Security
-from twisted_mesh.tls.web import WebCertificate, over_web_tls
+from twisted_mesh.tls.web import ShownSvid, WebCertificate, over_web_tls
 
 Listening = Callable[[Deferred[IListeningPort], str], IListeningPort]
 """The port of an endpoint's ``listen``, by what it is called. Raises :class:`StartError`."""
@@ -73,6 +76,9 @@ class CaListeners:
     oidc_endpoint: IStreamServerEndpoint | None = None
     web_certificate: WebCertificate | None = None
     """Of the OIDC address, where that is not a unix socket."""
+    federation_endpoint: IStreamServerEndpoint | None = None
+    federation_certificate: WebCertificate | None = None
+    """Of that address, with ``https_web`` where it is not a unix socket."""
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
     tls_port: IListeningPort | None = field(default=None, init=False)
@@ -97,6 +103,10 @@ class CaListeners:
         certificate = None
         if oidc is not None and oidc.certificate is not None and oidc.key is not None:
             certificate = WebCertificate(oidc.certificate, oidc.key)
+        federation: FederationOptions | None = options["federation"]
+        shown = None
+        if federation is not None and federation.certificate and federation.key:
+            shown = WebCertificate(federation.certificate, federation.key, "--federation")
         return cls(
             options,
             reactor,
@@ -109,6 +119,8 @@ class CaListeners:
             early_endpoint(reactor, status, "127.0.0.1") if status is not None else None,
             early_endpoint(reactor, oidc.address) if oidc is not None else None,
             certificate,
+            early_endpoint(reactor, federation.address) if federation is not None else None,
+            shown,
         )
 
     @property
@@ -117,7 +129,12 @@ class CaListeners:
         most = self.options["max-connections"]
         if most:
             return Capacity.of(most)
-        asked_for = (self.plain_endpoint, self.crl_endpoint, self.oidc_endpoint)
+        asked_for = (
+            self.plain_endpoint,
+            self.crl_endpoint,
+            self.oidc_endpoint,
+            self.federation_endpoint,
+        )
         return Capacity.of_system(2 + sum(endpoint is not None for endpoint in asked_for))
 
     def open(self, ca: CaParts, own: CaEndpoint, capacity: Capacity) -> IAddress:
@@ -143,6 +160,8 @@ class CaListeners:
             self._open_status(self.status_endpoint, ca)
         if self.oidc_endpoint is not None and ca.jwt is not None:
             self._open_oidc(self.oidc_endpoint, shared, ca.jwt)
+        if self.federation_endpoint is not None:
+            self._open_federation(self.federation_endpoint, shared, own)
         return address
 
     async def drain(self, seconds: float) -> int:
@@ -246,6 +265,32 @@ class CaListeners:
             address=options.address,
             issuer=issuer,
             port=own_address.port_of(port.getHost()),
+        )
+
+    def _open_federation(
+        self, endpoint: IStreamServerEndpoint, shared: "_Shared", own: CaEndpoint
+    ) -> None:
+        options: FederationOptions = self.options["federation"]
+        resource = BundleSite(shared.ca.bundle, self.options["rate-limit"], self.reactor)
+        limit = self._limit(shared, "the federation port")
+        site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
+        factory: IProtocolFactory = site
+        if options.profile is Profile.HTTPS_SPIFFE:
+            factory = over_web_tls(ShownSvid(own.contexts), site, self.reactor)
+        elif self.federation_certificate is not None:
+            self.federation_certificate.load(wall_clock())
+            factory = over_web_tls(self.federation_certificate, site, self.reactor)
+        else:
+            clear_way(options.address, "--federation")
+        port = self.listening(endpoint.listen(factory), f"the federation address {options.address}")
+        found = port.getHost()
+        is_here = options.address.startswith("unix:")
+        self.log.info(
+            "Our bundle is served to other trust domains ({profile}) at {url}",
+            event="federation-listening",
+            profile=str(options.profile),
+            url=options.address if is_here else f"{own_address.reached_at(found, None)}{PATH}",
+            port=own_address.port_of(found),
         )
 
     def _limit(self, shared: "_Shared", name: str) -> ConnectionLimit:

@@ -19,6 +19,7 @@ from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
+from twisted_mesh.taps.federation_options import FederationOptions
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -103,6 +104,26 @@ class Options(ServiceOptions):
             "the web certificate of --oidc, with its chain, in PEM; HUP rereads it",
         ],
         ["oidc-key", None, None, "its key, in PEM"],
+        [
+            "federation",
+            None,
+            None,
+            "serve our bundle to other trust domains, and nothing else, at this address: https://HOST:PORT/bundle",
+        ],
+        [
+            "federation-profile",
+            None,
+            None,
+            "how that proves itself: https_spiffe by the CA's own SVID, https_web by the next two (default "
+            "https_spiffe)",
+        ],
+        [
+            "federation-cert",
+            None,
+            None,
+            "the web certificate of --federation, with its chain, in PEM; HUP rereads it",
+        ],
+        ["federation-key", None, None, "its key, in PEM"],
         ["public-url", None, None, "where callers of other machines reach this CA"],
         [
             "crl-http",
@@ -228,6 +249,13 @@ class Options(ServiceOptions):
             self["oidc-issuer"] = issuer_url(self["oidc-issuer"])
         self["oidc"] = OidcOptions.parse(
             self["oidc"], self["oidc-issuer"], self["oidc-cert"], self["oidc-key"]
+        )
+
+        self["federation"] = FederationOptions.parse(
+            self["federation"],
+            self["federation-profile"],
+            self["federation-cert"],
+            self["federation-key"],
         )
 
     def _understand_passphrase(self) -> None:

@@ -244,8 +244,9 @@ class ProxyService(MeshService):
         for pattern in front.listener.patterns if self.options["source"] is None else ():
             if pattern.trust_domain != self.options["trust-domain"]:
                 self.log.warn(
-                    "Listener {listener}: {pattern} means nobody, since this proxy holds the roots of {trust_domain} "
-                    "only, and nobody of another trust domain can prove who they are here; see --trust-domain",
+                    "Listener {listener}: {pattern} means nobody before an entry that lets this proxy have its ID "
+                    "federates with that trust domain (mesh-ctl entry create --federates-with), and its CA with it: "
+                    "this proxy is of {trust_domain}",
                     event="allow-unheld",
                     listener=front.listener.name,
                     pattern=str(pattern),

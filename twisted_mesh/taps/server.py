@@ -65,8 +65,9 @@ class ServerService(MeshService):
         for pattern in allow if options["source"] is None else ():
             if pattern.trust_domain != options["trust-domain"]:
                 self.log.warn(
-                    "--allow {pattern} lets nobody in: this server holds the roots of {trust_domain} only, and "
-                    "nobody of another trust domain can prove who they are here; see --trust-domain",
+                    "--allow {pattern} lets nobody in before an entry that lets this server have its ID federates with "
+                    "that trust domain (mesh-ctl entry create --federates-with), and its CA with it: this server is of "
+                    "{trust_domain}",
                     event="allow-unheld",
                     pattern=str(pattern),
                     trust_domain=str(options["trust-domain"]),

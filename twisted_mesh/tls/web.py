@@ -19,9 +19,10 @@ from zope.interface import implementer
 
 from pki.errors import HOSTILE_INPUT, PkiError
 from pki.keys import MemoryKey
-from pki.svid.x509svid import is_certified, load_certificates, subject_of, validity_of
+from pki.svid.x509svid import X509Svid, is_certified, load_certificates, subject_of, validity_of
 from pki.validity import rfc3339
 from twisted_mesh.state.directory import StateError, read_file
+from twisted_mesh.tls.contexts import ContextFactory
 
 _HTTP11 = b"http/1.1"
 _READ_BY_ALL = stat.S_IROTH | stat.S_IWOTH
@@ -38,13 +39,15 @@ class WebCertificate:
 
     certificate: Path
     key: Path
+    option: str = "--oidc"
+    """What it is for."""
     _context: SSL.Context | None = field(default=None, init=False)
     _read: bytes = field(default=b"", init=False)
 
     def load(self, now: datetime) -> str:
         """Read both files; what has changed by that, or nothing. Raises :class:`StateError`: then nothing has."""
-        chain = read_file(self.certificate, "--oidc-cert")
-        pem = read_file(self.key, "--oidc-key")
+        chain = read_file(self.certificate, f"{self.option}-cert")
+        pem = read_file(self.key, f"{self.option}-key")
         if os.stat(self.key).st_mode & _READ_BY_ALL:
             raise BadWebCertificate(f"{self.key} can be read by everybody: chmod o-rwx {self.key}")
         if chain + pem == self._read:
@@ -53,11 +56,11 @@ class WebCertificate:
             found = load_certificates(chain, str(self.certificate))
             key = MemoryKey.from_pem(pem)
             fits = is_certified(key, found[0])
-            context = self._built(found, key) if fits else None
+            context = _context(found, key) if fits else None
         except _UNUSABLE as error:
             said = str(error) if isinstance(error, PkiError) else "OpenSSL does not take them"
             raise BadWebCertificate(
-                f"--oidc-cert {self.certificate} and --oidc-key {self.key} cannot be used: {said}"
+                f"{self.option}-cert {self.certificate} and {self.option}-key {self.key} cannot be used: {said}"
             ) from None
         if context is None:
             raise BadWebCertificate(
@@ -79,22 +82,52 @@ class WebCertificate:
             raise AssertionError("it is loaded before anybody connects")
         return self._context
 
-    def _built(self, chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).
-        context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20")
-        context.use_certificate(chain[0])
-        for certificate in chain[1:]:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key.private_key)
-        context.check_privatekey()
-        context.set_alpn_select_callback(
-            lambda _, offered: _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
-        )
-        return context
+
+@implementer(IOpenSSLContextFactory)
+@define(eq=False)
+class ShownSvid:
+    """An endpoint's own SVID for whoever comes: nobody is asked for a certificate.
+
+    SPIFFE Federation section 5.2.2 wants it so of a bundle endpoint. Before there is an SVID, and while it is
+    withdrawn, nobody gets through the handshake.
+    """
+
+    contexts: ContextFactory
+    """Whose SVID it is."""
+    _of: X509Svid | None = field(default=None, init=False)
+    _context: SSL.Context | None = field(default=None, init=False)
+
+    def getContext(self) -> SSL.Context:
+        """Twisted's: the context of the moment."""
+        shown = self.contexts.shown if self.contexts.current() is not None else None
+        if self._context is None or shown is not self._of:
+            self._of = shown
+            self._context = _context(shown.chain, shown.key) if shown is not None else _nobody()
+        return self._context
+
+
+def _context(chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
+    context = _nobody()
+    context.use_certificate(chain[0])
+    for certificate in chain[1:]:
+        context.add_extra_chain_cert(certificate)
+    context.use_privatekey(key.private_key)
+    context.check_privatekey()
+    return context
+
+
+def _nobody() -> SSL.Context:
+    """Without a certificate, which is shown to nobody."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).
+    context.set_cipher_list(b"ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_alpn_select_callback(
+        lambda _, offered: _HTTP11 if _HTTP11 in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    )
+    return context
 
 
 #: What loading may raise.
@@ -102,7 +135,7 @@ _UNUSABLE: tuple[type[BaseException], ...] = (PkiError, SSL.Error, *HOSTILE_INPU
 
 
 def over_web_tls(
-    certificate: WebCertificate, factory: IProtocolFactory, clock: IReactorTime
+    certificate: WebCertificate | ShownSvid, factory: IProtocolFactory, clock: IReactorTime
 ) -> IProtocolFactory:
     """``factory`` behind TLS with ``certificate``. Its own deadlines and bounds hold from the first byte on."""
     return TLSMemoryBIOFactory(certificate, False, factory, clock)

@@ -139,9 +139,11 @@ class TrustStore(Service):
         merged = self.trust.bundles
         for trust_domain in merged.bundles.keys() - bundles.bundles.keys() - self._federated:
             merged = merged.without(trust_domain)
-        for bundle in bundles:
-            merged = merged.with_bundle(bundle)
-        return merged
+        return _joined(merged, bundles)
+
+    def joined(self, bundles: BundleSet) -> BundleSet:
+        """What is believed with an identity that came with these: of other trust domains it says nothing."""
+        return _joined(self.trust.bundles, bundles)
 
     def believe(self, trust: Trust, by: BundleUser) -> None:
         """Believe ``trust`` from now on, for which ``by`` is ready.
@@ -152,7 +154,23 @@ class TrustStore(Service):
         self._switch(trust, [switch for switch in others if switch is not None])
 
     def _believe_bundles(self, bundles: BundleSet) -> bool:
-        """Believe them if whoever uses them can; whether they are what is believed now."""
+        """Believe them if whoever uses them can; whether they are what is believed now.
+
+        Where that is not so of one trust domain, it keeps no other from being replaced or forgotten.
+        """
+        if self._believe_at_once(bundles):
+            return True
+        before = self.trust.bundles
+        domains = before.bundles.keys() | bundles.bundles.keys()
+        others = [at for at in sorted(domains) if before.get(at) != bundles.get(at)]
+        for trust_domain in others if len(others) > 1 else ():
+            bundle, now = bundles.get(trust_domain), self.trust.bundles
+            one = now.without(trust_domain) if bundle is None else now.with_bundle(bundle)
+            _ = self._believe_at_once(one)
+        return bundles == self.trust.bundles
+
+    def _believe_at_once(self, bundles: BundleSet) -> bool:
+        """Believe all of them or change nothing; which of both."""
         if bundles == self.trust.bundles:
             return True
         trust = evolve(self.trust, bundles=bundles)
@@ -179,3 +197,9 @@ class TrustStore(Service):
 
     def _look_at_the_clock(self) -> None:
         self._reviewer.look_at_the_clock(self.now())
+
+
+def _joined(before: BundleSet, bundles: BundleSet) -> BundleSet:
+    for bundle in bundles:
+        before = before.with_bundle(bundle)
+    return before

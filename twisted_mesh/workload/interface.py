@@ -1,6 +1,6 @@
 """Between who signs for workloads and the APIs by which workloads ask: values of one moment, and two interfaces."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from attrs import field, frozen
@@ -25,6 +25,18 @@ class Bundles:
     """The JWT bundle of each: a JWKS document whose keys all have ``use`` ``jwt-svid``."""
     crls: Mapping[TrustDomain, Sequence[bytes]] = field(factory=dict)
     """Of each: the CRLs of its root and of all issuing CAs, in DER; none where not all of them are at hand."""
+
+    def only(self, others: Collection[TrustDomain]) -> "Bundles":
+        """The same without the other trust domains that are none of ``others``. Our own is always there."""
+        kept = {self.own, *others}
+        if kept.issuperset(self.x509.bundles) and kept.issuperset(self.jwks):
+            return self
+        return Bundles(
+            self.own,
+            BundleSet({at: bundle for at, bundle in self.x509.bundles.items() if at in kept}),
+            {at: jwks for at, jwks in self.jwks.items() if at in kept},
+            {at: crls for at, crls in self.crls.items() if at in kept},
+        )
 
 
 @frozen

@@ -262,21 +262,25 @@ class Workloads:
             problem = sources.problem or AgentOut("this agent may serve no workloads any more")
             self._hold(following, ())
             return Snapshot(None, (), Refusal(problem, is_final=True))
-        self._hold(following, self._rights.of(caller.selectors))
+        bought = self._rights.of(caller.selectors)
+        self._hold(following, bought)
         if sources.bundles is None:
             if sources.problem is None:
                 return None
             return Snapshot(None, (), Refusal(sources.problem, is_final=False))
+        # Of other trust domains those with which an entry of the caller's federates, and no others.
+        others = {domain for one in bought for domain in one.entry.federates_with}
+        bundles = sources.bundles.only(others)
         if not following.held:
-            return Snapshot(sources.bundles, (), self._refusal(caller))
+            return Snapshot(bundles, (), self._refusal(caller))
         good = [_identity(held) for held in following.held if held.svid is not None]
         is_waiting = not all(held.is_settled for held in following.held)
         # The first answer is whole. Without the CA there is nothing to wait for.
         if is_waiting and not sources.problem and not (good and following.last):
             return None
         if good:
-            return Snapshot(sources.bundles, good)
-        return Snapshot(sources.bundles, (), Refusal(self._unsigned(following), is_final=False))
+            return Snapshot(bundles, good)
+        return Snapshot(bundles, (), Refusal(self._unsigned(following), is_final=False))
 
     def _hold(self, following: Following, bought: Sequence[Bought]) -> None:
         """Have it follow exactly the SVIDs of these."""

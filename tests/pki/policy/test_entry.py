@@ -15,7 +15,7 @@ from pki.errors import PkiError, Refused
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
 from pki.policy.candidates import candidates, grants_by_default, shortfalls
-from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
+from pki.policy.entry import BadDocument, EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import CannotFill, IdTemplate
 from pki.policy.selector import Selector
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
@@ -653,6 +653,25 @@ def test_an_entry_may_count_through_an_agent() -> None:
     assert RegistrationEntry.from_document(entry.to_document()) == entry
 
 
+def test_an_entry_may_federate_with_other_trust_domains() -> None:
+    members = EntryMembers(
+        selectors=["unix:uid:1"],
+        spiffe_id=f"spiffe://{MESH}/service/db",
+        federates_with=["c.example", "b.example", "c.example"],
+    )
+    entry = read_entry("e", MESH, members)
+    assert entry.federates_with == (TrustDomain("b.example"), TrustDomain("c.example"))
+    assert entry.members().facts()["federates_with"] == "b.example, c.example"
+    document = entry.to_document()
+    assert RegistrationEntry.from_document(document) == entry
+    # Whoever federates with nobody is written as before there was federation.
+    plain = evolve(entry, federates_with=()).to_document()
+    assert b"federates_with" not in plain
+    assert RegistrationEntry.from_document(plain).federates_with == ()
+    with pytest.raises(BadDocument):
+        RegistrationEntry.from_document(document.replace(b'["b.example","c.example"]', b"[]"))
+
+
 @pytest.mark.parametrize(
     ("member", "value"),
     [
@@ -664,9 +683,15 @@ def test_an_entry_may_count_through_an_agent() -> None:
         ("parent", "node-1"),
         ("hint", "x" * 201),
         ("hint", "two\nlines"),
+        ("federates_with", [str(MESH)]),
+        ("federates_with", ["b.example", "b.example/x"]),
+        ("federates_with", [""]),
+        ("federates_with", [f"{number}.example" for number in range(65)]),
     ],
 )
-def test_what_is_no_parent_and_no_hint_is_refused(member: str, value: str) -> None:
+def test_what_is_no_parent_no_hint_and_no_other_trust_domain_is_refused(
+    member: str, value: str | list[str]
+) -> None:
     said = {"selectors": ["unix:uid:1"], "spiffe_id": f"spiffe://{MESH}/service/db", member: value}
     with pytest.raises(Refused) as refusal:
         read_entry("e", MESH, EntryMembers(**said))  # type: ignore[arg-type]

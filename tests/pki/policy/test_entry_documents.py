@@ -26,6 +26,7 @@ SELECTORS = [
     "x509:spiffe://mesh.local/service/api",
 ]
 FIRST = segments.filter(lambda segment: segment != RESERVED_SEGMENT)
+OTHERS = [TrustDomain("b.example"), TrustDomain("c.example")]
 SECONDS = st.integers(1, 999_999_999)
 
 
@@ -48,6 +49,7 @@ def entries(draw: st.DrawFn) -> RegistrationEntry:
         draw(st.text(max_size=200).filter(str.isprintable)),
         parent=draw(st.sampled_from([None, domain.member("mesh", "agent", "node-1")])),
         hint=draw(st.text(max_size=200).filter(str.isprintable)),
+        federates_with=tuple(sorted(draw(st.sets(st.sampled_from(OTHERS))))),
     )
 
 

@@ -12,17 +12,22 @@ from pki.policy.entry import RegistrationEntry
 from pki.spiffe import SpiffeId
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
-from tests.twisted_mesh.stores.certificates import der, entry, intent, write_off
+from tests.twisted_mesh.stores.certificates import LATER, der, entry, intent, write_off
 from tests.twisted_mesh.stores.registrations import (
     create_entry,
     create_token,
     delete_entry,
+    end_federation,
     entry_of,
+    federate,
+    keep_bundle,
+    opened,
     revoke_token,
     settle_default,
     stored,
     token_of,
 )
+from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.restoration import Loss, Restoration
@@ -124,6 +129,34 @@ def test_a_ban_that_was_taken_back_does_not_come_again(
     tell(state, delete_entry("ban"))
     restored(state, saved)
     assert "ban" not in entries(state)
+
+
+def federations(state: StateDirectory) -> dict[str, int]:
+    calls = ThreadCalls()
+    with opened(state.ca / "mesh.db", calls) as store:
+        return {str(f.trust_domain): f.sequence for f in calls.result(store.federations())}
+
+
+def test_who_is_federated_with_is_so_after_a_restore_and_who_is_no_more_is_not(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, federate("b.example"), federate("c.example"), keep_bundle("b.example", 3))
+    saved = save(state, tmp_path / "ca.tar")
+    tell(state, end_federation("c.example"), federate("d.example"), keep_bundle("b.example", 7))
+    restored(state, saved)
+    # What was seen here of a bundle is not unseen by a restore.
+    assert federations(state) == {"b.example": 7}
+
+
+def test_who_was_removed_and_added_anew_does_not_come_back_as_before(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    tell(state, federate("b.example"), keep_bundle("b.example", 3))
+    saved = save(state, tmp_path / "ca.tar")
+    later = {"relationship": b"other", "created_at": LATER}
+    tell(state, end_federation("b.example"), federate("b.example", **later))
+    restored(state, saved)
+    assert federations(state) == {}
 
 
 def test_what_was_pruned_stays_forgotten(state: StateDirectory, saved: Path) -> None:

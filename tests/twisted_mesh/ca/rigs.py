@@ -13,13 +13,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pki.audit.log import Act, LogKey
+from pki.codes import Code
+from pki.errors import PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
 from pki.jwt_svid.rotation import Line, Rules
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.policy import Lifetimes, Principal, administrator
-from pki.spiffe import SpiffeId
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.federated_document import FederatedDocument
+from pki.svid.federation import Relationship
 from pki.svid.revocation_set import Revocation
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, Mesh, key, mesh
 from tests.twisted_mesh.support import ThreadCalls
@@ -30,6 +35,8 @@ from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.entries import RegistrationEntries
+from twisted_mesh.ca.federation import Federations, OnBundle, OnState
+from twisted_mesh.ca.foreign_crls import ForeignCrls
 from twisted_mesh.ca.housekeeping import Housekeeping
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates
 from twisted_mesh.ca.issuance_log import IssuanceLog
@@ -42,9 +49,11 @@ from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import RotationSteps
+from twisted_mesh.federation.follower import Follower
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Allowance, Quota
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.opening import open_store
@@ -151,6 +160,31 @@ class JwtMemory:
         self.private.pop(kid, None)
 
 
+class EndpointDown(PkiError):
+    code = Code.UNREACHABLE
+
+
+@define(eq=False)
+class Endpoints:
+    """The bundle endpoints of other trust domains: what each has to say, or that it is down."""
+
+    bundles: dict[TrustDomain, TrustBundle] = field(factory=dict)
+    asked: list[TrustDomain] = field(factory=list)
+
+    async def fetch_bundle(
+        self, relationship: Relationship, bundles: BundleSet, revocations: object = None
+    ) -> FederatedDocument:
+        self.asked.append(relationship.trust_domain)
+        if relationship.trust_domain not in self.bundles:
+            raise EndpointDown(f"{relationship.url} does not answer")
+        document = self.bundles[relationship.trust_domain].to_jwks()
+        return FederatedDocument.parse(relationship.trust_domain, document)
+
+
+def no_lists(*_: Any, **__: Any) -> Any:
+    raise AssertionError("no list is followed here")
+
+
 async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
@@ -171,6 +205,9 @@ class CaRig:
     directory: Path | None = None
     """Where what is published is kept."""
     notifier: Notifier | None = None
+    clock: Clock = field(factory=Clock)
+    """Of what follows other trust domains."""
+    endpoints: Endpoints = field(factory=Endpoints)
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
     log: AuditLog = field(init=False)
@@ -254,6 +291,24 @@ class CaRig:
                 issuer="https://mesh.example",
             ),
             seconds=lambda: self.seconds,
+            federations=self._federations(own.issuance.authorities),
+        )
+
+    def _federations(self, current: CurrentAuthorities) -> Federations:
+        def make_follower(on_bundle: OnBundle, on_state: OnState) -> Follower:
+            return Follower(
+                self.endpoints,
+                current.bundle,
+                self.clock,
+                self.now,
+                logger("federation"),
+                on_bundle,
+                on_state,
+            )
+
+        crls = ForeignCrls(no_lists, self.clock, self.now)
+        return Federations(
+            self.store, self.log, self.now, current.trust_domain, make_follower, crls
         )
 
     async def record(self, act: str, target: str, facts: Mapping[str, str]) -> None:

@@ -66,6 +66,11 @@ def test_an_entry_of_the_file_may_count_through_an_agent(tmp_path: Path) -> None
     # What was bought through one agent is not renewed through another.
     assert len({one.id, other.id, read("").id}) == 3
     assert hinted.id == read("").id
+    # Nor does whom it believes besides make it another.
+    federated = read('federates_with = ["b.example"]\n')
+    assert (federated.id, *map(str, federated.federates_with)) == (hinted.id, "b.example")
+    with pytest.raises(BadEntriesFile, match="federates_with: it names other trust domains"):
+        read(f'federates_with = ["{MESH}"]\n')
     with pytest.raises(BadEntriesFile, match="parent"):
         read(f'parent = ["spiffe://{MESH}/mesh/agent/a", "spiffe://{MESH}/mesh/agent/b"]\n')
     with pytest.raises(BadEntriesFile, match="it is the ID of an agent"):

@@ -18,10 +18,13 @@ from twisted_mesh.stores.commands import (
     CreateEntry,
     CreateToken,
     DeleteEntry,
+    EndFederation,
+    Federate,
+    KeepBundle,
     RevokeToken,
     SettleDefaultEntry,
 )
-from twisted_mesh.stores.records import IssuedToken, StoredEntry
+from twisted_mesh.stores.records import IssuedToken, StoredEntry, StoredFederation
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -68,6 +71,24 @@ def revoke_token(token: IssuedToken, **changes: Any) -> RevokeToken:
 
 def settle_default(chosen: RegistrationEntry | None) -> SettleDefaultEntry:
     return SettleDefaultEntry(chosen, NOW, entry(Act.ADMINISTER, 5))
+
+
+def federated(name: str, **changes: Any) -> StoredFederation:
+    """A trust domain that is federated with, with no bundle yet."""
+    return evolve(StoredFederation(TrustDomain(name), b"{}", NOW), **changes)
+
+
+def federate(name: str, **changes: Any) -> Federate:
+    return Federate(federated(name, **changes), entry(Act.ADMINISTER, 6))
+
+
+def keep_bundle(name: str, sequence: int, **changes: Any) -> KeepBundle:
+    kept = KeepBundle(TrustDomain(name), b"%d" % sequence, sequence, NOW)
+    return evolve(kept, **changes)
+
+
+def end_federation(name: str) -> EndFederation:
+    return EndFederation(TrustDomain(name), entry(Act.ADMINISTER, 8))
 
 
 @contextmanager

@@ -16,11 +16,18 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from tests.running import CHECKOUT
 from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, write_off
-from tests.twisted_mesh.stores.registrations import create_token, settle_default, stored, token_of
+from tests.twisted_mesh.stores.registrations import (
+    create_token,
+    federate,
+    federated,
+    settle_default,
+    stored,
+    token_of,
+)
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
 from twisted_mesh.stores.commands import RecordCertificate, TakeCrlNumber
-from twisted_mesh.stores.records import IssuedCertificate, Query, Status
+from twisted_mesh.stores.records import IssuedCertificate, LastCrl, Query, Status
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -28,8 +35,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 #: The name that ends each SPIFFE ID, and the serial.
 EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
-VERSION_1, VERSION_2, VERSION_3 = (
-    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3)
+VERSION_1, VERSION_2, VERSION_3, VERSION_4 = (
+    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3, 4)
 )
 
 
@@ -364,6 +371,44 @@ def test_version_3_comes_to_the_tables_of_a_new_store(path_3: Path, calls: Threa
     store.start()
     calls.result(store.stop())
     assert tables(path_3) == tables_of_a_new_store(path_3, calls)
+
+
+def test_version_4_loses_nothing_and_comes_to_the_tables_of_a_new_store(
+    tmp_path: Path, calls: ThreadCalls
+) -> None:
+    path = database(tmp_path, VERSION_4)
+    store = SqlStore(Sqlite(path), calls)
+    store.start()
+    assert store.id == "00112233445566778899aabbccddeeff"
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    assert sorted(known.entry.id for known in calls.result(store.entries())) == ["api", "web"]
+    assert calls.result(store.last_crl("39" * 32)) == LastCrl(2, None)
+    assert calls.result(store.federations()) == ()
+    calls.result(store.stop())
+    assert tables(path) == tables_of_a_new_store(path, calls)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_what_is_older_federates(tmp_path: Path, calls: ThreadCalls, version: int) -> None:
+    script = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)[version - 1]
+    store = SqlStore(Sqlite(database(tmp_path, script)), calls)
+    store.start()
+    assert tell(store, calls, federate("partner.example")) == [None]
+    assert calls.result(store.federations()) == (federated("partner.example"),)
+    calls.result(store.stop())
+
+
+def test_kill_9_half_way_leaves_version_4(tmp_path: Path, calls: ThreadCalls) -> None:
+    path = database(tmp_path, VERSION_4)
+    before = content(path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path, "update"], cwd=CHECKOUT)
+    assert killed.returncode == -signal.SIGKILL
+    assert content(path) == before
+    store = SqlStore(Sqlite(path), calls)
+    store.start()
+    assert calls.result(store.find(REVOKED)).revoked_at == NOON
+    calls.result(store.stop())
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

@@ -25,6 +25,7 @@ from tests.twisted_mesh.stores.certificates import (
     WEB,
     acts,
     der,
+    entry,
     intent,
     revoke,
     revoke_all,
@@ -34,7 +35,10 @@ from tests.twisted_mesh.stores.registrations import (
     create_entry,
     create_token,
     delete_entry,
+    end_federation,
     entry_of,
+    federate,
+    keep_bundle,
     revoke_token,
     settle_default,
     stored,
@@ -47,6 +51,9 @@ from twisted_mesh.stores.commands import (
     CreateEntry,
     CreateToken,
     DeleteEntry,
+    EndFederation,
+    Federate,
+    KeepBundle,
     Prune,
     RecordCertificate,
     RecordIntent,
@@ -66,6 +73,7 @@ from twisted_mesh.stores.records import (
     Revoked,
     Status,
     StoredEntry,
+    StoredFederation,
     TokenDead,
     TokenSpent,
     Unknown,
@@ -118,9 +126,21 @@ registrations = st.one_of(
     ),
     st.builds(lambda number, at: revoke_token(token_of(number, ""), at=at), tokens, times),
 )
+federations = st.one_of(
+    st.builds(federate, st.sampled_from(["b", "c"]), sequence=st.integers(0, 3)),
+    st.builds(
+        keep_bundle,
+        st.sampled_from(["b", "c"]),
+        st.integers(0, 3),
+        act=st.sampled_from([None, entry(Act.ADMINISTER, 7)]),
+        accepts_older=st.booleans(),
+    ),
+    st.builds(end_federation, st.sampled_from(["b", "c"])),
+)
 commands = st.one_of(
     intents,
     intents,
+    federations,
     st.builds(RecordIssue, intents, st.integers(0, 1).map(der)),
     registrations,
     st.builds(RecordCertificate, numbers, st.integers(0, 1).map(der)),
@@ -157,6 +177,7 @@ class Model:
         self.acts: list[tuple[Act, str]] = []
         self.entries: dict[str, StoredEntry] = {}
         self.tokens: dict[str, IssuedToken] = {}
+        self.federations: dict[str, StoredFederation] = {}
         self.is_settled = False
 
     def apply(self, command: Command) -> Answer:
@@ -241,8 +262,32 @@ class Model:
                 self._tell(command.act)
                 return self.tokens[name]
             case _:
-                raise AssertionError(command)
+                return self._federate(command)
         self._tell(command.act)
+        return None
+
+    def _federate(self, command: Command) -> Answer:
+        match command:
+            case Federate(new):
+                if str(new.trust_domain) in self.federations:
+                    return Conflict
+                self.federations[str(new.trust_domain)] = new
+            case KeepBundle(domain, bundle, sequence, at):
+                held = self.federations.get(str(domain))
+                if held is None:
+                    return Unknown
+                if sequence < held.sequence and not command.accepts_older:
+                    return Conflict
+                self.federations[str(domain)] = evolve(
+                    held, bundle=bundle, sequence=sequence, fetched_at=at
+                )
+            case EndFederation(domain):
+                if self.federations.pop(str(domain), None) is None:
+                    return Unknown
+            case _:
+                raise AssertionError(command)
+        if command.act is not None:
+            self._tell(command.act)
         return None
 
     def _intend(self, command: RecordIntent) -> type[Exception] | int:
@@ -423,6 +468,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert list(self.calls.result(self.store.entries())) == entries
         tokens = {token.id: token for token in self.calls.result(self.store.tokens())}
         assert tokens == self.model.tokens
+        federations = self.calls.result(self.store.federations())
+        assert federations == tuple(v for _, v in sorted(self.model.federations.items()))
 
     @rule()
     def audit(self) -> None:

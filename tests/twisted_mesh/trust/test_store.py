@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -146,12 +146,32 @@ def test_all_who_use_the_roots_are_ready_before_they_count(rig: Rig) -> None:
     assert not rig.store.forget(MESH)
     assert not rig.store.update(TrustUpdate(bundles=BundleSet.of(REPLACED)))
     assert rig.bundles == mesh().bundles
-    assert len(rig.user.prepared) == 3 and rig.user.used == []
+    # The last one changes two trust domains, and each was tried by itself too.
+    assert len(rig.user.prepared) == 5 and rig.user.used == []
     assert rig.store.update(TrustUpdate([revocation(3)], bundles=BundleSet.of(REPLACED)))
     assert rig.listener.serials == [3], "that needs nobody to be ready"
     assert rig.bundles == mesh().bundles
     unable.is_able = True
     assert rig.store.believe_bundle(mesh(OTHER).bundle)
+
+
+def test_a_veto_against_one_trust_domain_keeps_no_other_from_going(rig: Rig) -> None:
+    theirs = rig.connect(mesh(OTHER), "unknown-authority")
+    rig.store.update(TrustUpdate(bundles=BundleSet.of(mesh().bundle, mesh(OTHER).bundle)))
+    before = mesh().bundle
+    new = evolve(before, sequence=before.sequence + 1)
+
+    class OfOurs(User):
+        """As one whose own certificate would be none under the new roots."""
+
+        def prepare(self, trust: Trust) -> Callable[[], None] | None:
+            is_good = trust.bundles.get(MESH) == before
+            return super().prepare(trust) if is_good else None
+
+    rig.store.users.append(OfOurs())
+    rig.store.update(TrustUpdate(bundles=BundleSet.of(new)))
+    assert rig.bundles == BundleSet.of(before)
+    assert theirs.severed == ["unknown-authority"]
 
 
 def test_who_brings_an_identity_is_ready_itself_and_others_follow_as_they_can(rig: Rig) -> None:

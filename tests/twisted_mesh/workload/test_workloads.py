@@ -14,7 +14,7 @@ from twisted.logger import LogLevel
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.selector import Selector
-from pki.spiffe import SpiffeId
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet
 from tests.authorities import MESH, OTHER, mesh
 from tests.pki.jwt_svid.tokens import KEY, OTHER_KEY, jwks, token
@@ -217,10 +217,32 @@ def test_a_bundle_that_changes_is_told_at_once(machine: Machine) -> None:
     machine.issuer.say(entries=[entry("a", US)])
     told = machine.follow()
     machine.issuer.waits = True
-    both = Bundles(MESH, BundleSet.of(mesh().bundle, mesh(OTHER).bundle))
-    machine.issuer.say(bundles=both, entries=[entry("a", US), entry("b", US)])
-    assert told.last.bundles is both
+    next_one = Bundles(MESH, BundleSet.of(evolve(mesh().bundle, sequence=7)))
+    machine.issuer.say(bundles=next_one, entries=[entry("a", US), entry("b", US)])
+    assert told.last.bundles is next_one
     assert told.ids == ["/service/a"]
+
+
+def test_another_trust_domain_is_for_those_whose_entry_federates_with_it(machine: Machine) -> None:
+    third = TrustDomain("third.example")
+    bundles = Bundles(
+        MESH,
+        BundleSet.of(mesh().bundle, mesh(OTHER).bundle, mesh(third).bundle),
+        {MESH: b"ours", OTHER: b"theirs", third: b"others"},
+    )
+    plain, federating = entry("a", US), evolve(entry("b", US), federates_with=(OTHER,))
+    machine.issuer.say(bundles=bundles, entries=[plain])
+    told = machine.follow()
+    assert told.last.bundles == Bundles(MESH, BundleSet.of(mesh().bundle), {MESH: b"ours"})
+    # It is given to who follows already, and what no entry of his federates with is not.
+    machine.issuer.say(entries=[plain, federating])
+    assert told.last.bundles is not None
+    assert set(told.last.bundles.x509.bundles) == set(told.last.bundles.jwks) == {MESH, OTHER}
+    assert told.ids == ["/service/a", "/service/b"]
+    machine.issuer.say(entries=[plain, evolve(federating, federates_with=())])
+    assert told.last.bundles is not None
+    assert set(told.last.bundles.x509.bundles) == {MESH}
+    assert told.ids == ["/service/a", "/service/b"]
 
 
 def test_nothing_is_told_twice(machine: Machine) -> None:

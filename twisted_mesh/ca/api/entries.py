@@ -106,9 +106,10 @@ def _entry_for(ca: CaParts, asked: NewToken) -> RegistrationEntry:
     if (asked.entry is None) == (asked.spiffe_id is None):
         raise Malformed("a token is for an entry or for a spiffe_id: give one of them")
     if asked.entry is not None:
-        if asked.dns_names or asked.ip_addresses or asked.max_ttl is not None:
+        if any((asked.dns_names, asked.ip_addresses, asked.federates_with, asked.max_ttl)):
             raise Malformed(
-                "dns_names, ip_addresses and max_ttl are the entry's: leave them out, or give a spiffe_id instead"
+                "dns_names, ip_addresses, max_ttl and federates_with are the entry's: leave them out, or give a "
+                "spiffe_id instead"
             )
         return ca.entries.find(asked.entry).entry
     entry_id = new_entry_id()
@@ -118,6 +119,7 @@ def _entry_for(ca: CaParts, asked: NewToken) -> RegistrationEntry:
         dns_names=asked.dns_names,
         ip_addresses=asked.ip_addresses,
         max_ttl=asked.max_ttl,
+        federates_with=asked.federates_with or msgspec.UNSET,
     )
     return read_entry(entry_id, ca.trust_domain, said)
 

@@ -45,6 +45,10 @@ class PublicSite(AnsweringResource):
             above, _, name = path.rpartition("/")
             if path == "/crl" or above == "/crl":
                 return await published.crl(self.ca, name if above else None)
+            if path == "/crls":
+                return await published.crls_in_pem(self.ca)
             if path == "/issuer" or above == "/issuer":
                 return await published.issuer(self.ca, name if above else None)
-        raise NotServed(HTTPStatus.NOT_FOUND, "there is nothing here but /crl, /ocsp and /issuer")
+        raise NotServed(
+            HTTPStatus.NOT_FOUND, "there is nothing here but /crl, /crls, /ocsp and /issuer"
+        )

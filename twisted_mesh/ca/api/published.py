@@ -1,9 +1,11 @@
 """What anybody may have of the CA: signed data, as whoever checks certificates asks for it."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from pki.crl.schedule import Span
@@ -23,6 +25,7 @@ OCSP_REQUEST, OCSP_RESPONSE = "application/ocsp-request", "application/ocsp-resp
 CRL, PEM = "application/pkix-crl", "application/x-pem-file"
 #: What the root is called where an issuer is asked for.
 ROOT = "root"
+_IN_PEM = serialization.Encoding.PEM
 _CERTIFICATE = "application/pkix-cert"
 #: For how long a cache between us and others need not ask again.
 _MAX_AGE = timedelta(minutes=1)
@@ -58,13 +61,32 @@ async def crls(ca: CaParts, call: Call) -> Answer:
     Also of the one that issues next: who fetches them now and then has its CRL before it issues anything.
     One that cannot be made now is left out, and whoever needs it says so.
     """
-    issuers = [*ca.authorities.roots, *(one.certificate for one in ca.authorities.in_use)]
-    rows = []
-    for certificate in issuers:
-        with suppress(NotPublished):
-            found = await ca.publisher.crl(key_id(certificate.public_key()))
-            rows.append(IssuerCrl(certificates_pem([certificate]).decode(), found.der))
+    rows = [
+        IssuerCrl(certificates_pem([issuer]).decode(), found.der)
+        for issuer, found in await _every_crl(ca)
+    ]
     return json_answer(PublishedCrls(rows))
+
+
+async def crls_in_pem(ca: CaParts) -> Answer:
+    """The same in PEM, each after its issuer's certificate: for another trust domain, which has our roots only."""
+    every = await _every_crl(ca)
+    parts = [
+        certificates_pem([issuer]) + x509.load_der_x509_crl(found.der).public_bytes(_IN_PEM)
+        for issuer, found in every
+    ]
+    return Answer(b"".join(parts), content_type=PEM, headers={"cache-control": "no-cache"})
+
+
+async def _every_crl(ca: CaParts) -> Sequence[tuple[x509.Certificate, PublishedCrl]]:
+    found = []
+    for issuer in (
+        *ca.authorities.roots,
+        *(one.certificate for one in ca.authorities.in_use),
+    ):
+        with suppress(NotPublished):
+            found.append((issuer, await ca.publisher.crl(key_id(issuer.public_key()))))
+    return found
 
 
 async def ocsp(ca: CaParts, request: bytes, who: str) -> Answer:

@@ -14,6 +14,7 @@ from pki.policy.policy import Action
 from twisted_mesh.api import (
     agent_messages,
     certification_messages,
+    federation_messages,
     jwt_messages,
     log_messages,
     messages,
@@ -26,6 +27,7 @@ from twisted_mesh.ca.api import (
     certification,
     connections,
     entries,
+    federation,
     health,
     issuing,
     jwt,
@@ -291,6 +293,36 @@ ROUTES: dict[tuple[str, str], Route] = {
         agent_messages.AgentEnded,
         body=agent_messages.EndAgent,
         rest="name",
+    ),
+    ("GET", "/api/v1/federation"): Route(
+        Action.READ_FEDERATION, federation.list_federations, federation_messages.FederationRows
+    ),
+    ("POST", "/api/v1/federation"): Route(
+        Action.CHANGE_FEDERATION,
+        federation.add_federation,
+        federation_messages.FederationRow,
+        body=federation_messages.NewFederation,
+        status=HTTPStatus.CREATED,
+    ),
+    ("GET", "/api/v1/federation/*"): Route(
+        Action.READ_FEDERATION,
+        federation.show_federation,
+        federation_messages.FederationRow,
+        rest="domain",
+    ),
+    ("POST", "/api/v1/federation/*"): Route(
+        Action.CHANGE_FEDERATION,
+        federation.refresh_federation,
+        federation_messages.FederationRow,
+        body=federation_messages.RefreshFederation,
+        rest="domain",
+    ),
+    ("DELETE", "/api/v1/federation/*"): Route(
+        Action.CHANGE_FEDERATION,
+        federation.remove_federation,
+        federation_messages.FederationEnded,
+        query=["reason"],
+        rest="domain",
     ),
     ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),
     ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),

@@ -1,5 +1,6 @@
 """``GET /api/v1/trust``: what is to be believed and what was revoked since, at once or as soon as there is any."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import msgspec
@@ -16,6 +17,7 @@ from twisted_mesh.api.messages import LogNews, WrittenTrust
 from twisted_mesh.api.revocation_rows import row_of
 from twisted_mesh.ca.api.request import Call, demand_instance
 from twisted_mesh.ca.api.response import Answer, json_answer
+from twisted_mesh.ca.authorities import Published
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.stores.records import Feed
@@ -54,10 +56,12 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     log_size = call.number("log", 0) if "log" in call.query else None
     _take_acknowledgement(ca, call)
     waited, notifier = 0.0, ca.notifier
+    published_now = await ca.told_to(call.principal)
+    heard = call.query.get("edition", "")
     if notifier is None:
         told = await _Told.read(ca, after, store)
     elif wait:
-        told, waited = await _news(ca, notifier, call, wait)
+        told, waited = await _news(ca, notifier, call, wait, published_now)
     else:
         told = await notifier.fresh((after, store), partial(_Told.read, ca, after, store))
     feed = told.feed
@@ -65,7 +69,7 @@ async def trust(ca: CaParts, call: Call) -> Answer:
     if log_size is not None:
         # Who comes from another store may know another log of the same size.
         log = await _log_since(ca, log_size, call.principal.proof, is_ours=store == feed.store)
-    published = ca.published
+    published = published_now()
     return json_answer(
         WrittenTrust(
             store=feed.store,
@@ -78,6 +82,9 @@ async def trust(ca: CaParts, call: Call) -> Answer:
             edition=published.edition,
             issuers={key_id: _pems(above) for key_id, above in published.issuers.items()},
             revoked_authorities=[*map(row_of, published.revoked_authorities)],
+            federated_revocations=UNSET
+            if heard == published.edition or not published.federated_revocations
+            else [*map(row_of, published.federated_revocations)],
             withdrawn_pins=sorted(published.withdrawn_pins),
         )
     )
@@ -101,14 +108,16 @@ def _take_acknowledgement(ca: CaParts, call: Call) -> None:
     )
 
 
-async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tuple[_Told, float]:
+async def _news(
+    ca: CaParts, notifier: Notifier, call: Call, wait: float, published: Callable[[], Published]
+) -> tuple[_Told, float]:
     """The feed once there is news in it, and for how long that was waited for; at the end of the wait in any case."""
     after, store = call.number("after", 0), call.query.get("store", "")
     read = partial(_Told.read, ca, after, store)
     began = notifier.clock.seconds()
     gone = call.gone()
     # What has changed since the last answer is news too, though nobody was waiting at that moment.
-    edition = call.query.get("edition", ca.published.edition)
+    edition = call.query.get("edition", published().edition)
     who = call.principal.proof
     seen = notifier.number
     waited = 0.0
@@ -125,7 +134,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
             # Not for longer than until the record was looked at: so old is what the caller knows now.
             return told, max(0.0, looked_at - began)
         told = await notifier.shared((after, store), read)
-        if told.has_news(after, store) or ca.published.edition != edition or call.is_gone:
+        if told.has_news(after, store) or published().edition != edition or call.is_gone:
             return told, waited
         # Again: others have come while that was read.
         if _may_not_wait(notifier, call):
@@ -135,7 +144,7 @@ async def _news(ca: CaParts, notifier: Notifier, call: Call, wait: float) -> tup
         has_waited_enough = not is_woken or notifier.is_closed or call.is_gone
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=2048)
 def _jwks(bundle: TrustBundle) -> msgspec.Raw:
     """A bundle as it goes out, for all who get it."""
     return msgspec.Raw(msgspec.json.encode(bundle.to_jwks_object()))

@@ -17,6 +17,7 @@ _COMMANDS = {
     "cert": "List, show, revoke and export certificates.",
     "doctor": "Say what is not well with the CA, and what to do.",
     "entry": "Create, list, show and delete registration entries.",
+    "federation": "Federate with other trust domains: add, list, show, refresh, remove.",
     "jwt": "List, rotate and retire the keys that sign JWT-SVIDs.",
     "token": "Create, list and revoke join tokens.",
     "why": "Say why a caller gets a certificate or not, and what would change that.",

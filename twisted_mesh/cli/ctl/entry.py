@@ -7,6 +7,7 @@ import click
 from twisted_mesh.cli.ctl.options import (
     Reach,
     dns_option,
+    federates_option,
     format_option,
     ip_option,
     must_be_answered,
@@ -72,6 +73,7 @@ def command() -> None:
 @click.option(
     "--hint", metavar="TEXT", help="What a workload with several IDs is told this one is for."
 )
+@federates_option
 @click.option("--comment", metavar="TEXT", default="", help="For whoever reads it: one line.")
 @reason_option
 @reaching
@@ -103,6 +105,7 @@ def create(*, reach: Reach, parents: tuple[str, ...], format_: str, **said: Any)
             f"--parent: an entry counts through one agent, and here are {len(parents)}: make one entry for each"
         )
     said["parent"] = parents[0] if parents else None
+    said["federates_with"] = said["federates_with"] or None
     new = entry_actions.understood(reach.trust_domain, said)
     return administer(reach, entry_actions.Creating(new, format_ == "json"))
 

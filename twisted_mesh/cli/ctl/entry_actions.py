@@ -39,6 +39,7 @@ _LABELS = {
     "max_ttl": "at most",
     "common_name": "common name",
     "parent": "through",
+    "federates_with": "federates with",
 }
 _KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
 _NOT_HONOURED = "not honoured: the CA listens beyond loopback"
@@ -101,7 +102,8 @@ def creating_command(entry: RegistrationEntry) -> list[str]:
     for selector in sorted(entry.selectors):
         words += ["--selector", str(selector)]
     words += ["--spiffe-id", str(entry.spiffe_id)]
-    return words + _names("--dns", entry.dns_names) + _names("--ip", entry.ip_addresses)
+    words += _names("--dns", entry.dns_names) + _names("--ip", entry.ip_addresses)
+    return words + _names("--federates-with", entry.federates_with)
 
 
 def _names(option: str, values: Iterable[object]) -> list[str]:
@@ -120,7 +122,21 @@ class Creating:
         _put(row, as_json=self.as_json)
         if row.parent:
             await _tell_of_parent(administration, SpiffeId.parse(row.parent).name)
+        if row.federates_with:
+            await _tell_of_federations(administration, row.federates_with)
         return DONE
+
+
+async def _tell_of_federations(administration: Administration, wanted: Iterable[str]) -> None:
+    """Say so where the CA federates with one of these not yet."""
+    rows = (await administration.federations()).federations
+    known = {row.trust_domain for row in rows}
+    for name in wanted:
+        if name not in known:
+            output.say(
+                f"the CA does not federate with {name} yet, so nobody is given its bundle: "
+                f"mesh-ctl federation add {name}"
+            )
 
 
 async def _tell_of_parent(administration: Administration, name: str) -> None:

@@ -95,6 +95,12 @@ dns_option = click.option(
 ip_option = click.option(
     "--ip", "ip_addresses", multiple=True, metavar="A", help="An IP address besides. Repeatable."
 )
+federates_option = click.option(
+    "--federates-with",
+    multiple=True,
+    metavar="TD",
+    help="Another trust domain, whose bundle whoever has this is given. Repeatable.",
+)
 
 _REACHING = (
     click.option(

@@ -5,6 +5,7 @@ import click
 from twisted_mesh.cli.ctl.options import (
     Reach,
     dns_option,
+    federates_option,
     format_option,
     ip_option,
     must_be_answered,
@@ -34,6 +35,7 @@ def command() -> None:
 )
 @dns_option
 @ip_option
+@federates_option
 @click.option("--cert-ttl", metavar="T", help="The most that the certificate may live.")
 @click.option("--entry", metavar="ID", help="Instead: what this registration entry buys.")
 @click.option("--ttl", metavar="T", help="How long the token may be used.  [default: 10m]")
@@ -50,6 +52,7 @@ def create(
     spiffe_id: str | None,
     dns_names: tuple[str, ...],
     ip_addresses: tuple[str, ...],
+    federates_with: tuple[str, ...],
     cert_ttl: str | None,
     entry: str | None,
     ttl: str | None,
@@ -77,9 +80,9 @@ def create(
 
     if (spiffe_id is None) == (entry is None):
         raise Unusable("say what it buys: --spiffe-id ID, or --entry ID of an entry that there is")
-    if entry is not None and (dns_names or ip_addresses or cert_ttl):
+    if entry is not None and (dns_names or ip_addresses or federates_with or cert_ttl):
         raise Unusable(
-            "--dns, --ip and --cert-ttl are said by the entry: leave them or --entry out"
+            "--dns, --ip, --federates-with and --cert-ttl are said by the entry: leave them or --entry out"
         )
     if key is not None and csr is not None:
         raise Unusable("--key and --csr name the same thing: leave one of them out")
@@ -88,6 +91,7 @@ def create(
         spiffe_id=spiffe_id,
         dns_names=dns_names,
         ip_addresses=ip_addresses,
+        federates_with=federates_with,
         cert_ttl=cert_ttl,
         ttl=ttl,
         key=key if csr is None else token_actions.key_of(csr),

@@ -37,6 +37,7 @@ def understood(
     spiffe_id: str | None,
     dns_names: Sequence[str],
     ip_addresses: Sequence[str],
+    federates_with: Sequence[str] = (),
     cert_ttl: str | None,
     ttl: str | None,
     key: str | None,
@@ -52,6 +53,7 @@ def understood(
                 dns_names=list(dns_names),
                 ip_addresses=list(ip_addresses),
                 max_ttl=cert_ttl,
+                federates_with=list(federates_with) or msgspec.UNSET,
             )
             read_entry("new", named.trust_domain, said)
     if ttl is not None:
@@ -63,6 +65,7 @@ def understood(
         ip_addresses=list(ip_addresses),
         max_ttl=cert_ttl,
         ttl=ttl,
+        federates_with=list(federates_with),
         key=None if key is None else digest_of(key, "--key takes"),
         reason=reason,
     )

@@ -51,6 +51,11 @@ from twisted_mesh.stores.records import Page, Query
 NOBODY = anonymous("tls:no-certificate")
 WORKLOAD = workload(BACKEND, 1)
 SIGN, REVOKE = "/api/v1/sign", "/api/v1/revoke"
+PARTNER = {
+    "trust_domain": "partner.example",
+    "url": "https://partner.example/bundle",
+    "profile": "https_web",
+}
 Logged = list[LogEvent]
 
 
@@ -186,6 +191,11 @@ WHO_MAY = {
     ("POST", "/api/v1/agents"): (401, 403, 201),
     ("GET", "/api/v1/agents/*"): (401, 403, 404),
     ("POST", "/api/v1/agents/*"): (401, 403, 404),
+    ("GET", "/api/v1/federation"): (401, 403, 200),
+    ("POST", "/api/v1/federation"): (401, 403, 201),
+    ("GET", "/api/v1/federation/*"): (401, 403, 404),
+    ("POST", "/api/v1/federation/*"): (401, 403, 404),
+    ("DELETE", "/api/v1/federation/*"): (401, 403, 404),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -215,6 +225,8 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         "/api/v1/jwt/rotate": {},
         "/api/v1/agents": {"name": "node-1"},
         "/api/v1/agents/*": {"action": "evict"},
+        "/api/v1/federation": PARTNER,
+        "/api/v1/federation/*": {},
     }.get(route[1], b"")
     method, path = route
     entries = path.startswith("/api/v1/entries")
@@ -555,6 +567,9 @@ def test_a_method_that_is_not_done_reads_which_is(
 
 
 def _rest(api: Api, path: str, serial: str) -> str:
+    if "federation" in path:
+        assert api.ask("POST", "/api/v1/federation", PARTNER).status == 201
+        return "partner.example"
     if "agent" not in path:
         return "file.backend" if "entries" in path else serial
     assert api.ask("POST", "/api/v1/agents", {"name": "node-1"}).status == 201
@@ -759,6 +774,7 @@ STATUSES = {
         *(
             "Malformed",
             "BadBundle",
+            "BadFederation",
             "BadEntry",
             "BadCursor",
             "NotASpiffeId",

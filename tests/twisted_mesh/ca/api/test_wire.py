@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.task import Clock
 
 from pki.issuing.csr import build_csr
@@ -23,7 +23,7 @@ from pki.policy.policy import Principal, anonymous, workload
 from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
-from tests.authorities import BACKEND, HOUR, MESH, key
+from tests.authorities import BACKEND, HOUR, MESH, OTHER, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
@@ -32,6 +32,7 @@ from twisted_mesh.api.agent_client import AgentClient
 from twisted_mesh.api.agent_messages import EndAgent, NewAgentToken
 from twisted_mesh.api.certification_messages import Installation
 from twisted_mesh.api.client import CaClient
+from twisted_mesh.api.federation_messages import NewFederation, RefreshFederation
 from twisted_mesh.api.messages import NewRegistration, NewToken
 from twisted_mesh.api.root_messages import RootStepRequest
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
@@ -204,6 +205,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("with JWT keys", "GET", "/api/v1/bundle")
     _agents(api)
     _token_by_an_agent(api)
+    _federation(api)
     rig.store.broken = {"Probe"}
     rig.seconds += 2
     api.ask("unwell", "GET", "/api/v1/health")
@@ -257,6 +259,30 @@ def _entries_and_tokens(api: Api) -> None:
     api.ask("unfit", "POST", "/api/v1/tokens", {"entry": made, "spiffe_id": str(BACKEND)})
     api.ask("deleted", "DELETE", "/api/v1/entries/*", rest=made)
     api.ask("of a file", "DELETE", "/api/v1/entries/*", rest="file.backend")
+
+
+def _federation(api: Api) -> None:
+    partner = {"trust_domain": "other.example", "url": "https://o.example/b", "reason": "why"}
+    web, spiffe = {"profile": "https_web"}, {"profile": "https_spiffe"}
+    api.ask("none", "GET", "/api/v1/federation")
+    api.ask("added", "POST", "/api/v1/federation", partner | web)
+    api.ask("added twice", "POST", "/api/v1/federation", partner | web)
+    api.ask("without a bundle", "POST", "/api/v1/federation", partner | spiffe)
+    api.ask("shown", "GET", "/api/v1/federation/*", rest="other.example")
+    api.ask("unreachable", "POST", "/api/v1/federation/*", {}, rest="other.example")
+    api.rig.endpoints.bundles[OTHER] = mesh(OTHER).bundle
+    older = {"accept_older": True}
+    api.ask("refreshed", "POST", "/api/v1/federation/*", older, rest="other.example")
+    told = {"selectors": ["unix:uid:9"], "spiffe_id": str(BACKEND)}
+    whole = {"federates_with": ["other.example"], **told}
+    api.ask("that federates", "POST", "/api/v1/entries", whole)
+    api.caller = workload(BACKEND, 1)
+    api.ask("of one that federates with nobody", "GET", "/api/v1/trust", rest="?after=3")
+    api.caller = evolve(ADMIN, selectors=frozenset({Selector.parse("unix:uid:9")}))
+    api.ask("of one that federates", "GET", "/api/v1/trust", rest="?after=3")
+    api.caller = ADMIN
+    api.ask("removed", "DELETE", "/api/v1/federation/*", rest="other.example?reason=why")
+    api.ask("removed twice", "DELETE", "/api/v1/federation/*", rest="other.example")
 
 
 def _agents(api: Api) -> None:
@@ -369,6 +395,11 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         administration.create_agent_token(NewAgentToken("node-1")),
         administration.create_agent_token(NewAgentToken("node-1", "1h", "0" * 64, "why")),
         administration.end_agent("node-1", EndAgent("ban", "stolen")),
+        administration.federations(),
+        administration.federation("b.example"),
+        administration.federate(NewFederation("b.example", "https://b.example/", "https_web")),
+        administration.refresh_federation("b.example", RefreshFederation(True, "why")),
+        administration.end_federation("b.example", "why"),
         agent.entries("0123", 45),
         agent.sign(CSR.encode(), BACKEND, "e1", seen),
         agent.jwt("e1", seen, ["backend"], HOUR),

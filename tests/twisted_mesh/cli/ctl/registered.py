@@ -12,6 +12,7 @@ from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import MESH
 from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, EndAgent, NewAgentToken
+from twisted_mesh.api.federation_messages import FederationRows
 from twisted_mesh.api.messages import (
     CertificatePage,
     CertificateRow,
@@ -105,7 +106,11 @@ class Ca:
     async def register(self, new: NewRegistration) -> Registration:
         self.acts.append(new)
         made = replace(DEFAULT, id="0011223344556677", selectors=new.selectors, source="store")
-        return replace(made, parent=new.parent, hint=new.hint)
+        told = {"parent": new.parent, "hint": new.hint, "federates_with": new.federates_with}
+        return replace(made, **told)
+
+    async def federations(self) -> FederationRows:
+        return FederationRows([], {})
 
     async def delete_registration(self, entry_id: str, reason: str) -> Deleted:
         row = await self.registration(entry_id)

@@ -46,7 +46,7 @@ def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.Mon
     words = (
         "create --selector unix:uid:1000 --selector systemd:unit:api.service "
         "--spiffe-id spiffe://{trust_domain}/service/api --dns api.example --ip ::1 --ttl 30m --max-ttl 1h "
-        "--key ec-p256 --key ec-p384 --comment C --reason R"
+        "--key ec-p256 --key ec-p384 --federates-with b.example --federates-with c.example --comment C --reason R"
     )
     assert typed(monkeypatch, ca, *words.split()) == 0
     assert ca.acts == [
@@ -59,6 +59,7 @@ def test_the_options_are_asked_for_as_the_api_names_them(monkeypatch: pytest.Mon
             max_ttl="1h",
             keys=["ec-p256", "ec-p384"],
             comment="C",
+            federates_with=["b.example", "c.example"],
             reason="R",
         )
     ]
@@ -260,6 +261,20 @@ def test_an_entry_for_an_agent_is_asked_for_with_its_parent(
     for parent in (f"spiffe://{MESH}/service/x", "spiffe://other.example/mesh/agent/a", "node-1"):
         with pytest.raises(AssertionError, match="--parent"):
             typed(monkeypatch, ca, *CREATE, "--parent", parent)
+
+
+def test_a_trust_domain_that_is_not_federated_with_yet_is_told_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    new = NewRegistration(
+        selectors=["unix:uid:7"],
+        spiffe_id=f"spiffe://{MESH}/service/x",
+        federates_with=["b.example"],
+    )
+    assert run(entry_actions.Creating(new, False), Ca()) == 0
+    told = capsys.readouterr()
+    assert "federates with  b.example" in told.out
+    assert "mesh-ctl federation add b.example" in told.err
 
 
 def test_a_parent_that_nobody_knows_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
