@@ -98,6 +98,8 @@ class CertificateManager(Service):
     """By :attr:`clock`, which does not jump: a wall clock put back must not put off a renewal."""
     _withdrawn: bool = field(default=False, init=False)
     _path: OwnPath = field(init=False)
+    _looked_at: tuple[object, ...] = field(default=(), init=False)
+    """With what our path was looked at last."""
     _is_following: bool = field(default=False, init=False)
     """Whether what a source says is being believed, all of which may be needed to serve on."""
     _believe: Callable[[TrustUpdate], bool] = field(init=False)
@@ -214,8 +216,10 @@ class CertificateManager(Service):
     def _mind_our_path(self) -> bool:
         """Serve by the path that is told, and by none that is revoked; whether it is another one now."""
         before, trust = self.svid, self.trust_store.trust
-        if before is None or self._withdrawn:
+        looked_at = before, trust, self._path.told
+        if before is None or self._withdrawn or looked_at == self._looked_at:
             return False
+        self._looked_at = looked_at
         moved, problem = self._path.of(before, trust)
         try:
             if problem is not None:

@@ -47,6 +47,11 @@ class Standing:
     def __attrs_post_init__(self) -> None:
         self.path = OwnPath(self.now)
 
+    def hear(self, news: TrustNews) -> None:
+        """What is to be served above leaves, where the CA says that."""
+        if news.issuers is not None:
+            self.path.told = news.issuers
+
     def served(self, svid: X509Svid, trust: Trust) -> X509Svid:
         """``svid`` as it is to be served under ``trust``, and whether by all that stands above it it can be."""
         served, error = self.path.of(svid, trust)

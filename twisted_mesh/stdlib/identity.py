@@ -302,7 +302,7 @@ class JoinedIdentity:
         for _ in range(_MOST_PAGES):
             news = self._source.news()
             trust = with_news(trust, news, self._now)
-            self._hear_of_paths(news)
+            self._standing.hear(news)
             if not news.more:
                 break
         svid, _ = self._standing.path.of(identity.svid, trust)
@@ -329,7 +329,7 @@ class JoinedIdentity:
         if moment is None:
             return False
         trust = with_news(moment.trust, news, self._now)
-        self._hear_of_paths(news)
+        self._standing.hear(news)
         svid, now = moment.svid, self._now()
         if svid is not None:
             svid = self._serve_on(svid, trust)
@@ -349,10 +349,6 @@ class JoinedIdentity:
                 self._plan = evolve(self._plan, renew_at=min(self._plan.renew_at, now))
         self._review()
         return True
-
-    def _hear_of_paths(self, news: TrustNews) -> None:
-        if news.issuers is not None:
-            self._standing.path.told = news.issuers
 
     def _serve_on(self, svid: X509Svid, trust: Trust) -> X509Svid:
         """Our certificate by the path that is told; by none once that is revoked, and then there is another soon."""
