@@ -44,13 +44,13 @@ class IssuersStanding:
     """
 
     _known: dict[tuple[x509.Certificate, ...], bool] = field(factory=dict, init=False)
-    _trust: Trust | None = field(default=None, init=False)
-    """Under which that is so."""
+    _under: Trust | None = field(default=None, init=False)
+    """What is believed, by which that is so."""
 
     def is_cut_off(self, svid: X509Svid, trust: Trust, now: datetime) -> bool:
         """Whether peers that believe ``trust`` refuse ``svid`` for what stands above its leaf."""
-        if self._trust is not trust:
-            self._trust = trust
+        if self._under is not trust:
+            self._under = trust
             self._known.clear()
         above = svid.intermediates
         if above not in self._known:
