@@ -27,7 +27,16 @@ class CaRefused(PkiError):
 
 #: What to do where the root in the options leads to the CA no more.
 REJOIN = "start it with a new join line, which mesh-ctl token create prints on the CA's machine"
+#: How the detail of such a refusal ends: with the rule, as that of all.
+_RENEW_FIRST = "(rule renew-first)"
 _OTHER_ROOT = (Code.WRONG_FINGERPRINT, Code.UNKNOWN_AUTHORITY, Code.INCOMPLETE_CHAIN)
+
+
+def must_renew_first(error: PkiError) -> bool:
+    """Whether the CA says no for the moment: what issued the caller's certificate is revoked, and it gets another."""
+    return isinstance(error, CaRefused) and any(
+        problem.detail.endswith(_RENEW_FIRST) for problem in error.problems
+    )
 
 
 def about_its_root(error: PkiError) -> PkiError:

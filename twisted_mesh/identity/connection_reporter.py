@@ -14,7 +14,7 @@ from pki.serial import serial_hex
 from pki.validity import parse_duration
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import ConnectionsReport, ReportTaken
-from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.refusal import CaRefused, must_renew_first
 from twisted_mesh.api.trust_question import new_instance
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.trust.connections import ConnectionRegistry
@@ -84,7 +84,8 @@ class ConnectionReporter(Service):
                 chunk = rows[start : start + _AT_ONCE]
                 pace = await self._send(chunk, goes_on=start > 0)
         except CaRefused as error:
-            self._pause_until = self.clock.seconds() + _REFUSED
+            pause = PACE if must_renew_first(error) else _REFUSED
+            self._pause_until = self.clock.seconds() + pause
             self.log.debug("The CA takes no report of connections: {error}", error=str(error))
             return
         except PkiError:

@@ -31,7 +31,7 @@ from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import X509Svid
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.api.agent_client import AgentClient
-from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.refusal import CaRefused, must_renew_first
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.own_source import new_key
@@ -294,7 +294,7 @@ class AgentIssuer(Service):
             error = ServesNoAgents(
                 f"the CA at {self.identity.ca.address} knows no agents: update it (it is older than this agent)"
             )
-        elif status == _FORBIDDEN:
+        elif status == _FORBIDDEN and not must_renew_first(error):
             self._ended = AgentEnded(
                 f"the agent {self.identity.wanted.named} may serve no workloads any more: {error}"
             )

@@ -305,3 +305,15 @@ def test_an_agent_that_was_turned_away_is_so_by_any_path(standing: Standing) -> 
     standing.identity.svid = evolve(standing.identity.svid)
     standing.away = Away("no answer")
     assert standing.hear().entries == ()
+
+
+def test_an_agent_whose_ca_is_revoked_is_no_agent_that_was_banned(standing: Standing) -> None:
+    """Until it has another certificate the CA tells it nothing; its workloads keep what they have."""
+    standing.hear(AgentEntries("1", [document()]))
+    standing.away = refused(403, "the issuing CA is revoked (rule renew-first)")
+    found = standing.hear()
+    assert [one.id for one in found.entries] == ["web"]
+    assert not found.is_over
+    assert "renew-first" in str(found.problem)
+    standing.away = refused(403, "it is no agent (rule agents-only)")
+    assert standing.hear().is_over
