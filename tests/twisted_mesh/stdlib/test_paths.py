@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,18 +13,22 @@ from cryptography import x509
 
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BundleSet, TrustBundle
-from pki.svid.pin import Fingerprint
-from pki.svid.revocation_set import Revocation
+from pki.svid.pin import Fingerprint, RootPin
+from pki.svid.revocation_set import Revocation, RevocationSet
 from pki.svid.x509svid import X509Svid
 from tests.authorities import DAY, HOUR, MESH, der, key, mesh, overlap, revocation_of
 from tests.twisted_mesh.stdlib.standing import Memory
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.api.trust_question import Belief
+from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib import NoIdentity, PeerRefused
+from twisted_mesh.stdlib.ca_connection import CaConnection
 from twisted_mesh.stdlib.guard import _presented
 from twisted_mesh.stdlib.identity import SPREAD, JoinedIdentity
+from twisted_mesh.stdlib.source import BlockingSource
 from twisted_mesh.trust.judge import Trust
 
 START = wall_clock()
@@ -169,3 +174,45 @@ def test_a_distrusted_root_is_left_without_a_gap_where_there_is_another_path(
     assert web._believe(news(OLD_GONE, path=NEW, roots=(BOTH.new.certificate,)))
     assert web.svid.chain == (leaf, *NEW)
     assert shown(web)[0] == der(leaf)
+
+
+# The next life.
+
+
+def test_options_that_name_the_old_root_are_answered_by_what_was_believed_last(
+    tmp_path: Path,
+) -> None:
+    pin = RootPin(Fingerprint.of(BOTH.old.certificate), MESH)
+
+    def life() -> BlockingSource:
+        address = CaAddress.parse("https://ca.example:8443")
+        kept = SavedSvid(identity_path(tmp_path / "state", "who"))
+        source = BlockingSource(
+            CaConnection(address, MESH, 1.0, pin=pin), WEB, wall_clock, kept=kept
+        )
+        source.recall()
+        return source
+
+    first = life()
+    assert first.ca.pin == pin, "nothing was kept yet"
+    svid = Source(chain=NEW).obtain().svid
+    for roots in ([BOTH.old, BOTH.new], [BOTH.new]):
+        first.serve(svid, Trust(BundleSet.of(BOTH.bundle_of(*roots))))
+    second = life()
+    assert second.ca.pin is None
+    assert list(second.ca.bundles.all_roots) == [BOTH.new.certificate]
+    revoked = RevocationSet().merged([OLD_GONE], START)
+    second.serve(svid, Trust(BundleSet.of(BOTH.bundle_of(BOTH.new)), revoked))
+    third = life()
+    assert third.ca.pin == pin, "it was distrusted: that line leads nowhere"
+    assert third.ca.revocations.find(OLD_GONE.issuer, OLD_GONE.serial)
+
+
+def test_a_ca_is_believed_by_what_is_believed_of_all() -> None:
+    ca = CaConnection(CaAddress.parse("https://ca.example:8443"), MESH, 1.0)
+    ca.believe(Trust())
+    assert not list(ca.bundles), "nobody is believed by nothing"
+    ca.believe(Trust(BundleSet.of(BOTH.bundle)))
+    revoked = RevocationSet().merged([OLD_GONE], START)
+    ca.believe(Trust(BundleSet.of(BOTH.bundle), revoked))
+    assert ca.revocations is revoked
