@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.interop.house import House
+from tests.interop.house import READY, House
 from tests.interop.test_ctl_root import BRIEF, step
 
 WEB, SHOP = "spiffe://mesh.local/service/web", "spiffe://mesh.local/service/shop"
@@ -59,3 +59,18 @@ def test_the_old_fingerprint_starts_who_was_there_and_a_new_line_who_was_not(hou
     healed = joining(house, SHOP, house.fingerprint)
     house.start_server(*healed, *token(house, SHOP))
     assert house.client("--server-id", SHOP).returncode == 0
+
+
+@pytest.mark.interop("tests/twisted_mesh/workers/test_relay.py::test_what_it_needs_is_asked")
+def test_a_parent_and_each_of_its_workers_serve_by_the_new_root(house: House) -> None:
+    house.start_ca(*BRIEF)
+    server = house.start_server("--workers", "2", "--ttl", "4s", wait=False)
+    server.wait_for(READY)
+    step(house, "prepare", "--yes")
+    step(house, "activate", "--force", "--yes")
+    for who in ("SERVER", "SERVER 1", "SERVER 2"):
+        server.wait_for(rf"\[{who}\] (New c|C)ertificate issued:\n.*\n  Issuer: .*generation 2,")
+    step(house, "retire", "--force", "--yes")
+    for who in ("SERVER", "SERVER 1", "SERVER 2"):
+        server.wait_for(rf"\[{who}\] Our certificate is served by another way now")
+    assert server.stop() == 0
