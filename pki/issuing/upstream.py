@@ -13,36 +13,31 @@ from cryptography import x509
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Problem, Refused, printable
+from pki.issuing.ca_above import (
+    in_their_words,
+    is_ours,
+    problem_of,
+    root_problems,
+    standing_problems,
+)
 from pki.issuing.ca_request import pin_of
 from pki.issuing.lint import Draftee, lint
-from pki.issuing.profile import BACKDATE, ISSUING, generation_of
+from pki.issuing.profile import BACKDATE, ISSUING
 from pki.issuing.remedies import Remedy
-from pki.issuing.root_line import RootLine, fingerprint_of
+from pki.issuing.root_line import fingerprint_of
 from pki.issuing.rotation import LEAST_LIVES
-from pki.keys import key_id, key_identifier, spki_der, verify_cost
+from pki.keys import key_identifier, spki_der, verify_cost
 from pki.spiffe import TrustDomain
 from pki.svid.certificate import (
-    certificate_problems,
     is_self_issued,
-    issuer_problems,
     unidentified_issuer,
 )
-from pki.svid.path import BUDGET, CHECK, Path, PathSearch, issued_by
-from pki.svid.x509svid import extension, issuer_of, subject_of, uri_names, validity_of
+from pki.svid.path import BUDGET, CHECK, Path, PathSearch
+from pki.svid.x509svid import extension, issuer_of, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
 
 #: Files that are installed are few and ours, so a path may be searched for longer than a stranger's.
 _PATIENCE = 100 * BUDGET
-#: What is against a certificate and has better words here, or in a product's terms.
-_REMEDIES = {
-    Code.NOT_A_CA: Remedy.CONSTRAINTS,
-    Code.PATH_TOO_LONG: Remedy.ABOVE,
-    Code.WRONG_USAGE: Remedy.EXTENDED,
-    Code.WEAK_KEY: Remedy.STRENGTH,
-    Code.WEAK_SIGNATURE: Remedy.STRENGTH,
-    Code.PROFILE_VIOLATION: Remedy.CONSTRAINTS,
-    Code.UNKNOWN_EXTENSION: Remedy.EXTENSIONS,
-}
 Rule = Callable[[x509.Certificate, "Wanted"], Iterator[Problem]]
 
 
@@ -103,88 +98,6 @@ class IssuingChain:
     def certificate(self) -> x509.Certificate:
         """That of our own issuing CA."""
         return self.certificates[0]
-
-
-def is_ours(root: x509.Certificate, trust_domain: TrustDomain) -> bool:
-    """Whether a root was made for that trust domain alone: a foreign one names none."""
-    try:
-        return uri_names(root) == [str(trust_domain.id)]
-    except HOSTILE_INPUT:
-        return False
-
-
-def root_problems(
-    root: x509.Certificate, trust_domain: TrustDomain, now: datetime
-) -> list[Problem]:
-    """Why a root that is brought in cannot stand above an issuing CA of ours; empty where it can."""
-    try:
-        uris = uri_names(root)
-        constraints = extension(root, x509.BasicConstraints)
-    except HOSTILE_INPUT:
-        return [_problem(root, Code.MALFORMED, "its extensions cannot be decoded", Remedy.ANEW)]
-    problems = []
-    if not is_self_issued(root) or not issued_by(root, root):
-        problems.append(
-            _problem(
-                root,
-                Code.NOT_A_ROOT,
-                f"it is no root: {issuer_of(root) or 'nobody'} has issued it",
-                Remedy.ROOT,
-            )
-        )
-    if uris and uris != [str(trust_domain.id)]:
-        problems.append(
-            _problem(
-                root,
-                Code.WRONG_TRUST_DOMAIN,
-                f"it is the root of {printable(', '.join(uris), 200)}, and this CA is that of {trust_domain.id}",
-                Remedy.ROOT,
-            )
-        )
-    if constraints is not None and constraints.path_length == 0:
-        problems.append(
-            _problem(
-                root,
-                Code.PATH_TOO_LONG,
-                "its path length is 0, so that no CA may stand below it",
-                Remedy.ABOVE,
-            )
-        )
-    problems += _standing_problems(root, 0, now)
-    return list(dict.fromkeys(problems))
-
-
-def brought_problems(
-    root: x509.Certificate, line: RootLine, trust_domain: TrustDomain, now: datetime
-) -> list[Problem]:
-    """Why a root that was made elsewhere cannot follow the present one; empty where it can."""
-    problems = root_problems(root, trust_domain, now)
-    key = _key_id(root)
-    if root in line.roots:
-        detail = "it is believed already"
-        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
-    elif key in {_key_id(present) for present in line.roots}:
-        detail = "it has the key of a root that is believed already"
-        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
-    elif root.subject in {present.subject for present in line.roots}:
-        detail = "it has the name of the present root, so that paths would be ambiguous"
-        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.GENERATION))
-    elif is_ours(root, trust_domain) and generation_of(root.subject) != line.next_generation:
-        detail = f"it is of generation {generation_of(root.subject)}, and the next one is {line.next_generation}"
-        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.GENERATION))
-    if former := next((one for one in line.former if one.key_id == key), None):
-        detail = (
-            f"a root with that key was believed until {rfc3339(former.at)}, and was {former.how}"
-        )
-        problems.append(_problem(root, Code.CONFLICT, detail, Remedy.ANOTHER))
-    return problems
-
-
-def _key_id(cert: x509.Certificate) -> str:
-    try:
-        return key_id(cert.public_key())
-    except HOSTILE_INPUT:
-        return ""
 
 
 def _ours(found: Sequence[x509.Certificate], wanted: Wanted) -> list[x509.Certificate]:
@@ -251,13 +164,13 @@ def _own_problems(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
         try:
             yield from rule(ours, wanted)
         except HOSTILE_INPUT:
-            yield _problem(ours, Code.MALFORMED, "it cannot be decoded", Remedy.ANEW)
+            yield problem_of(ours, Code.MALFORMED, "it cannot be decoded", Remedy.ANEW)
 
 
 def _subject(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
     if ours.subject != wanted.subject:
         detail = f"its subject is not that of the CSR, {wanted.subject.rfc4514_string()}"
-        yield _problem(ours, Code.PROFILE_VIOLATION, detail, Remedy.SUBJECT)
+        yield problem_of(ours, Code.PROFILE_VIOLATION, detail, Remedy.SUBJECT)
 
 
 def _names(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
@@ -268,7 +181,7 @@ def _names(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
         shown = printable(", ".join(told), 200)
         others = [name for name in told if name.startswith("spiffe://")]
         code = Code.WRONG_TRUST_DOMAIN if others else Code.UNSUPPORTED_NAME
-        yield _problem(
+        yield problem_of(
             ours,
             code,
             f"it is named {shown}, and may be named {wanted.trust_domain.id} or not at all",
@@ -286,13 +199,13 @@ def _length(ours: x509.Certificate, _: Wanted) -> Iterator[Problem]:
         length = constraints.path_length
         told = "it has no path length" if length is None else f"its path length is {length}"
         detail = f"{told}, and is to be 0: no CA stands below an issuing CA"
-        yield _problem(ours, Code.PATH_TOO_LONG, detail, Remedy.LENGTH)
+        yield problem_of(ours, Code.PATH_TOO_LONG, detail, Remedy.LENGTH)
 
 
 def _usages(ours: x509.Certificate, _: Wanted) -> Iterator[Problem]:
     usage = extension(ours, x509.KeyUsage)
     if usage is None or not usage.crl_sign:
-        yield _problem(
+        yield problem_of(
             ours,
             Code.NOT_A_CRL_ISSUER,
             "it may not sign CRLs, and has to publish them",
@@ -305,14 +218,14 @@ def _identifier(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
     told = extension(ours, x509.SubjectKeyIdentifier)
     if told is not None and told.digest != key_identifier(wanted.spki):
         detail = "its subject key identifier is not the SHA-1 of its key, as the CSR asks for"
-        yield _problem(ours, Code.PROFILE_VIOLATION, detail, Remedy.IDENTIFIERS)
+        yield problem_of(ours, Code.PROFILE_VIOLATION, detail, Remedy.IDENTIFIERS)
 
 
 def _life(ours: x509.Certificate, wanted: Wanted) -> Iterator[Problem]:
     validity, least = validity_of(ours), LEAST_LIVES * wanted.longest_leaf
     left = validity.not_after - wanted.now
     if validity.contains(wanted.now) and left < least:
-        yield _problem(
+        yield problem_of(
             ours,
             Code.TTL_OUT_OF_RANGE,
             f"it holds for {spoken_duration(left)} more, and is to hold for {spoken_duration(least)} at least: "
@@ -328,23 +241,23 @@ def _above_problems(path: Path, wanted: Wanted) -> Iterator[Problem]:
     """What is demanded of every CA of a chain, our own first."""
     cas_below, cost = 0, 0
     for cert, issuer in zip(path, (*path[1:], None), strict=True):
-        yield from _standing_problems(cert, cas_below, wanted.now)
+        yield from standing_problems(cert, cas_below, wanted.now)
         cost += CHECK + (verify_cost(cert.public_key()) or 0)
         cas_below += not is_self_issued(cert)
         if issuer is None:
             continue
         for unidentified in unidentified_issuer(cert):
-            yield _in_their_words(unidentified, Remedy.IDENTIFIERS)
+            yield in_their_words(unidentified, Remedy.IDENTIFIERS)
         end, limit = cert.not_valid_after_utc, issuer.not_valid_after_utc
         if end > limit:
-            yield _problem(
+            yield problem_of(
                 cert,
                 Code.ISSUER_EXPIRED,
                 f"it holds until {rfc3339(end)}, and {subject_of(issuer)} above it until {rfc3339(limit)} only",
                 Remedy.LIFE,
             )
     if cost > BUDGET:
-        yield _problem(
+        yield problem_of(
             path[0],
             Code.PATH_TOO_LONG,
             f"to verify this chain takes {cost} µs, and endpoints spend {BUDGET} on one: {len(path)} CAs with such "
@@ -355,28 +268,6 @@ def _above_problems(path: Path, wanted: Wanted) -> Iterator[Problem]:
         yield from root_problems(path[-1], wanted.trust_domain, wanted.now)
 
 
-def _standing_problems(cert: x509.Certificate, cas_below: int, now: datetime) -> Iterator[Problem]:
-    """Of one CA, by itself and as an issuer, as endpoints judge it."""
-    try:
-        narrowed = extension(cert, x509.NameConstraints)
-    except HOSTILE_INPUT:
-        narrowed = None
-    if narrowed is not None:
-        yield _problem(
-            cert,
-            Code.UNKNOWN_EXTENSION,
-            "it has name constraints, and endpoints refuse every chain with such: they do not judge them",
-            Remedy.NAME_CONSTRAINTS,
-        )
-    for problem in (*certificate_problems(cert, now), *issuer_problems(cert, cas_below)):
-        if narrowed is not None and x509.NameConstraints.oid.dotted_string in problem.detail:
-            continue
-        remedy = _REMEDIES.get(problem.code)
-        if "subject key identifier" in problem.detail:
-            remedy = Remedy.IDENTIFIERS
-        yield problem if remedy is None else _in_their_words(problem, remedy)
-
-
 def _lints(ours: x509.Certificate, root: x509.Certificate) -> list[Problem]:
     """A root of ours signs by our profile only: all that the CA itself would hold its own draft to."""
     validity = validity_of(ours)
@@ -384,11 +275,3 @@ def _lints(ours: x509.Certificate, root: x509.Certificate) -> list[Problem]:
     draftee = Draftee(ours, root, profile, validity.not_before + BACKDATE)
     remedy = "sign the CSR with mesh-ctl ca root sign"
     return [evolve(problem, remedy=remedy) for problem in lint(draftee)]
-
-
-def _problem(cert: x509.Certificate, code: Code, detail: str, remedy: Remedy) -> Problem:
-    return Problem(code, detail, str(remedy), remedy.rule, subject_of(cert))
-
-
-def _in_their_words(problem: Problem, remedy: Remedy) -> Problem:
-    return evolve(problem, remedy=str(remedy))

@@ -36,8 +36,9 @@ def _run(
 
 
 @cache
-def go_peer() -> Path:
-    """The program, or a skip with the reason."""
+def go_peer(name: str = "go", what: str = "go-spiffe") -> Path:
+    """The program in that directory, or a skip with the reason."""
+    sources = _SOURCES.with_name(name)
     go = shutil.which("go")
     if go is None:
         pytest.skip("go is not installed: the peer is built with Go 1.24 or later")
@@ -46,15 +47,20 @@ def go_peer() -> Path:
     version = re.match(r"go(\d+)\.(\d+)", told.stdout)
     if version is None or tuple(map(int, version.groups())) < _LEAST:
         pytest.skip(f"the peer is built with Go 1.24 or later, and this is {told.stdout.strip()}")
-    program = _home() / f"go-{_digest(_SOURCES)}"
+    program = _home() / f"{name}-{_digest(sources)}"
     if not program.exists():
         made = program.with_suffix(f".{os.getpid()}")
-        if _run((go, "mod", "download"), _SOURCES, env).returncode:
-            pytest.skip("go-spiffe cannot be fetched from here")
-        built = _run((go, "build", "-buildvcs=false", "-o", str(made), "."), _SOURCES, env)
+        if _run((go, "mod", "download"), sources, env).returncode:
+            pytest.skip(f"{what} cannot be fetched from here")
+        built = _run((go, "build", "-buildvcs=false", "-o", str(made), "."), sources, env)
         assert built.returncode == 0, built.stderr
         made.replace(program)
     return program
+
+
+def step_peer() -> Path:
+    """What signs CSRs as step-ca does."""
+    return go_peer("step", "step-ca's library")
 
 
 @cache

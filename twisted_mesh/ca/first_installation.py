@@ -17,10 +17,11 @@ from pki.crl.crl import Crl, crls_in, read_crl
 from pki.errors import Problem, Refused
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
+from pki.issuing.ca_above import root_problems
 from pki.issuing.ca_request import CaRequest, build_ca_request, trust_domain_of
 from pki.issuing.profile import WORKLOAD, generation_of
 from pki.issuing.root_line import fingerprint_of
-from pki.issuing.upstream import IssuingChain, Wanted, root_problems
+from pki.issuing.upstream import IssuingChain, Wanted
 from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
 from pki.serial import serial_hex
 from pki.spiffe import TrustDomain

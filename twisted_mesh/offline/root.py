@@ -13,8 +13,8 @@ from pki.audit.root_acts import RootActs, begin_entry, crl_entry, revoke_entry
 from pki.crl.crl import Crl, read_crl
 from pki.errors import Malformed, Refused
 from pki.issuing.authority import Authority
+from pki.issuing.ca_above import root_problems
 from pki.issuing.root_line import fingerprint_of
-from pki.issuing.upstream import root_problems
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names

@@ -9,13 +9,15 @@ import pytest
 from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from pki.errors import Refused
 from pki.issuing.authority import Authority
+from pki.issuing.ca_above import is_ours, root_problems
 from pki.issuing.profile import ISSUING, ISSUING_NAME, ROOT, WORKLOAD, ca_subject
 from pki.issuing.rotation import prove
-from pki.issuing.upstream import IssuingChain, Wanted, is_ours, root_problems
+from pki.issuing.upstream import IssuingChain, Wanted
 from pki.keys import KeyAlgorithm, spki_der
 from pki.svid.bundle import TrustBundle
 from tests.authorities import (
@@ -261,6 +263,45 @@ def test_what_a_foreign_ca_adds_is_no_fault_and_of_our_own_root_it_is() -> None:
     root = foreign()
     chain_of([certified(root, replace=added)], [root.certificate], WANTED)
     assert set(refused([certified(mesh().root, replace=added)], [mesh().root])) == {"lint"}
+
+
+def test_what_ad_cs_makes_of_the_csr_is_good() -> None:
+    """The shape of a certificate of its template SubCA: other string types, its own extensions, LDAP's URLs."""
+    printable = x509.Name(
+        [
+            x509.NameAttribute(each.oid, str(each.value), _type=_ASN1Type.PrintableString)
+            for each in SUBJECT
+        ]
+    )
+    url = x509.UniformResourceIdentifier("ldap:///CN=Root,CN=CDP,DC=corp?certificateRevocationList")
+    usage = x509.KeyUsage(True, *[False] * 4, True, True, False, False)
+    root = foreign(x509.BasicConstraints(True, None))
+    replace = {
+        x509.KeyUsage: (usage, True),
+        x509.SubjectAlternativeName: None,
+        x509.CRLDistributionPoints: (
+            x509.CRLDistributionPoints([x509.DistributionPoint([url], None, None, None)]),
+            False,
+        ),
+        x509.MSCertificateTemplate: (
+            x509.MSCertificateTemplate(ObjectIdentifier("1.3.6.1.4.1.311.21.8.1"), 100, 3),
+            False,
+        ),
+        x509.UnrecognizedExtension: (
+            x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.311.21.1"), b"\x02\x01\x00"),
+            False,
+        ),
+        x509.CertificatePolicies: (
+            x509.CertificatePolicies(
+                [x509.PolicyInformation(ObjectIdentifier("2.5.29.32.0"), None)]
+            ),
+            False,
+        ),
+    }
+    cert = certified(root, subject=printable, replace=replace)
+    found = chain_of([cert], [root.certificate])
+    candidate = Authority(cert, OURS, found.certificates)
+    asyncio.run(prove(candidate, TrustBundle(MESH, (root.certificate,)), NOW))
 
 
 def test_one_of_another_root_is_refused_and_the_roots_are_named() -> None:

@@ -14,10 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from pki.errors import ANY_ERROR, PkiError, Problem, Refused
 from pki.issuing import root_conditions
+from pki.issuing.ca_above import brought_problems
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
 from pki.issuing.root_line import Phase, RootLine, RootStep
 from pki.issuing.rotation import reminder_pause
-from pki.issuing.upstream import brought_problems
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.spiffe import SpiffeId

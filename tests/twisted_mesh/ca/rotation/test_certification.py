@@ -16,13 +16,24 @@ from cryptography.hazmat.primitives import serialization
 from pki.errors import Refused
 from pki.issuing.authority import Authority
 from pki.issuing.ca_request import CaRequest
+from pki.issuing.profile import ISSUING
 from pki.issuing.root_line import Phase
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge
 from pki.svid.revocation_set import Reason, RevocationSet
 from pki.svid.x509svid import Purpose, certificates_pem
-from tests.authorities import DAY, HOUR, MESH, forge_root, key, sign_crl
+from tests.authorities import (
+    DAY,
+    HOUR,
+    MESH,
+    OTHER,
+    forge,
+    forge_issuing,
+    forge_root,
+    key,
+    sign_crl,
+)
 from tests.twisted_mesh.ca.lives import YEAR, Life
 from tests.twisted_mesh.ca.rigs import result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
@@ -31,6 +42,7 @@ from twisted_mesh.ca.first_installation import FirstInstallation
 from twisted_mesh.ca.issuing_files import WrongState
 from twisted_mesh.ca.revocation.crl_numbers import CrlNumbers
 from twisted_mesh.ca.revocation.root_crl import RootCrl
+from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 from twisted_mesh.ca.rotation.certification import Certification, Installed
 from twisted_mesh.ca.rotation.steps import RootKeyAway
 from twisted_mesh.offline.root import OfflineRoot
@@ -341,6 +353,74 @@ def test_the_root_is_rotated_to_another_that_is_elsewhere(
     assert believed(life, new)
 
 
+def theirs(apart: Apart) -> tuple[Authority, Authority]:
+    """A root and an intermediate of somebody else's, with nothing of ours in their names."""
+    made: list[Authority] = []
+    for at, length in enumerate((None, 1)):
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"theirs {at}")])
+        replace = {
+            x509.SubjectAlternativeName: None,
+            x509.BasicConstraints: (x509.BasicConstraints(True, length), True),
+        }
+        options = {"subject": name, "replace": replace, "start": apart.life.time - DAY}
+        end = apart.life.time + (9 - at) * YEAR
+        above = made[-1] if made else None
+        made.append(
+            forge_root("theirs", end=end, **options)
+            if above is None
+            else forge_issuing(above, "theirs 1", end=end, **options)
+        )
+    return made[0], made[1]
+
+
+def test_the_root_is_rotated_to_somebody_elses_and_what_is_in_between_stays(apart: Apart) -> None:
+    life, old = apart.life, apart.life.authorities.root
+    root, above = theirs(apart)
+    result_of(life.root_steps.prepare(BY, "", root.certificate))
+    csr = apart.csr()
+    ours = certified(apart.sign(csr))
+    request = CaRequest.parse(csr, MESH)
+    foreign = forge(
+        above,
+        ISSUING,
+        subject_key=life.rotator.rotation_steps.keys.load("issuing-2.key", MemoryKey.from_pem),
+        subject=request.subject,
+        start=life.time - HOUR,
+        end=life.time + 2 * YEAR,
+    )
+    apart.install(ours, foreign, above.certificate)
+    result_of(life.root_steps.activate(BY))
+    apart.start()
+    assert life.authorities.issuing.intermediates == (ours,)
+    assert believed(life, old)
+    result_of(life.root_steps.switch(BY))
+    assert life.authorities.issuing.intermediates == (foreign, above.certificate)
+    assert believed(life, root.certificate)
+    result_of(life.root_steps.retire(BY))
+    apart.start()
+    assert life.authorities.issuing.intermediates == (foreign, above.certificate)
+    assert believed(life, root.certificate)
+    assert not believed(life, old)
+    life.pass_time(YEAR + DAY)
+    waits = life.rotator.waiting()
+    assert waits is not None
+    assert waits.remedy.startswith("have it certified by CN=theirs 0: mesh-ctl ca root csr")
+
+
+def test_one_that_issues_and_is_revoked_without_a_successor_is_followed_by_what_is_installed(
+    apart: Apart,
+) -> None:
+    life, issuing = apart.life, apart.life.authorities.issuing
+    revoked = RevokedAuthority.of(
+        issuing.certificate, life.authorities.root, life.time, Reason.KEY_COMPROMISE, BY
+    )
+    life.current.adopt(life.authorities.with_revoked((revoked,)))
+    signed = apart.sign(apart.csr())
+    apart.install(certified(signed))
+    life.pass_time(timedelta(seconds=2))
+    assert life.authorities.issuing.certificate == certified(signed)
+
+
 # Before the first start.
 
 
@@ -446,8 +526,6 @@ def test_another_trust_domain_does_not_start_on_it(beginning: Beginning) -> None
 
 
 def _load_as_other(beginning: Beginning) -> None:
-    from tests.authorities import OTHER
-
     state = beginning.life.state
     result_of(
         load_or_create(
