@@ -5,6 +5,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from attrs import define, field, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509 import ocsp
 
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
@@ -29,6 +31,8 @@ from twisted_mesh.testing import forge
 HOME = TrustDomain("mesh.local")
 WEB, SHOP, ADMIN = (HOME.member("service", name) for name in ("web", "shop", "admin"))
 AGENT = HOME.member("mesh", "agent", "machine")
+#: Connections of the CA's port: half of them for any one peer.
+MOST = 64
 OWN, OTHER = key("the holder's own"), key("for the next certificate")
 
 
@@ -65,8 +69,8 @@ class Revoked:
     done: Any = None
     """What revoking it was answered with."""
 
-    def ask(self, shown: Shown, method: str, path: str, body: object = None) -> Answer:
-        """One request over mutual TLS. Raises :class:`ssl.SSLError` where the port refuses the certificate."""
+    def connected(self, shown: Shown) -> http.client.HTTPSConnection:
+        """Over mutual TLS; a refusal comes with the first thing that is read."""
         name = self.mesh.home / f"shown-{shown.leaf.serial_number:x}.pem"
         name.write_bytes(shown.key.to_pem() + certificates_pem([shown.leaf, *shown.above]))
         context = ssl.create_default_context(cafile=str(self.mesh.root))
@@ -74,6 +78,12 @@ class Revoked:
         connection = http.client.HTTPSConnection(
             "localhost", self.mesh.ca_port, timeout=PATIENCE, context=context
         )
+        connection.connect()
+        return connection
+
+    def ask(self, shown: Shown, method: str, path: str, body: object = None) -> Answer:
+        """One request. Raises :class:`ssl.SSLError` where the port refuses the certificate."""
+        connection = self.connected(shown)
         text = None if body is None else json.dumps(body)
         try:
             connection.request(method, path, text, {"Content-Type": "application/json"})
@@ -107,7 +117,7 @@ def shown_of(answer: Any, by: MemoryKey = OWN) -> Shown:
 @pytest.fixture(scope="module")
 def revoked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revoked]:
     with mesh(tmp_path_factory.mktemp("revoked")) as running:
-        ca = running.start_ca("--admin", str(ADMIN))
+        ca = running.start_ca("--admin", str(ADMIN), "--max-connections", str(MOST))
         issued = {}
         socket = CaSocket(running.socket)
         for spiffe_id in (WEB, SHOP, ADMIN):
@@ -289,6 +299,34 @@ def test_its_key_is_gone_and_answers_nothing(revoked: Revoked) -> None:
     shown = revoked.issued["web"]
     crl = revoked.ask(shown, "GET", f"/api/v1/crl?issuer={revoked.issuing.key_id}")
     assert crl.status == 404
+
+
+def test_nobody_answers_ocsp_for_it(revoked: Revoked) -> None:
+    """Its delegate could speak for it only by its key (RFC 6960 section 4.2.2.2), which signs nothing any more."""
+    web = revoked.issued["web"]
+    asked = ocsp.OCSPRequestBuilder().add_certificate(web.leaf, web.above[0], hashes.SHA1())
+    socket = CaSocket(revoked.mesh.socket)
+    body = asked.build().public_bytes(serialization.Encoding.DER)
+    socket.request("POST", "/api/v1/ocsp", body, {"Content-Type": "application/ocsp-request"})
+    answer = ocsp.load_der_ocsp_response(socket.getresponse().read())
+    socket.close()
+    assert answer.response_status is ocsp.OCSPResponseStatus.UNAUTHORIZED
+
+
+def test_who_comes_by_it_takes_no_place_of_whom_he_claims_to_be(revoked: Revoked) -> None:
+    """More connections of a forged certificate than one peer may have, and then the holder of the name."""
+    thief = forged(revoked, WEB)
+    with ExitStack() as stack:
+        for _ in range(MOST):
+            with suppress(
+                OSError, http.client.HTTPException
+            ):  # one place has some room for strangers
+                connection = revoked.connected(thief)
+                stack.callback(connection.close)
+                connection.request("GET", "/api/v1/ca")
+                assert connection.getresponse().read()
+        fresh = revoked.fresh(revoked.issued["web"], WEB)
+        assert revoked.ask(fresh, "POST", "/api/v1/connections", report()).status == 200
 
 
 def test_openssl_and_our_own_tool_refuse_it_by_the_roots_crl(

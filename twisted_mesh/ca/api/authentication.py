@@ -36,6 +36,8 @@ class Account:
     """Anonymous are all that no connection tells from others, and users of whom entries may say more."""
     is_agent: bool = False
     """Whether it asks for others, who are many."""
+    only_renews: bool = False
+    """Whether it comes by a CA that is revoked: nobody then, until the record says otherwise, and one of many."""
 
 
 #: Whoever comes by the plaintext port is the same.
@@ -95,7 +97,7 @@ class TlsAuthenticator:
             return Account(_NO_LONGER_VALID, Kind.ANONYMOUS)
         if evidence.peer.only_renews:
             # Its ID may be anybody's word: that is for the record to say.
-            return Account(_REVOKED_ISSUER, Kind.ANONYMOUS)
+            return Account(_REVOKED_ISSUER, Kind.ANONYMOUS, only_renews=True)
         spiffe_id = evidence.peer.proven.spiffe_id
         kind = Kind.ADMINISTRATOR if self._administers(spiffe_id) else Kind.WORKLOAD
         return Account(f"x509:{spiffe_id}", kind, spiffe_id.agent is not None)

@@ -26,6 +26,8 @@ class Throttle:
     _held: TokenBuckets = field(init=False)
     _agents: TokenBuckets = field(init=False)
     """Each asks for all workloads of its machine."""
+    _renewing: TokenBuckets = field(init=False)
+    """By where they are, those whose CA is revoked: strangers cost them nothing, and they cost nobody else."""
     _known: TokenBuckets = field(init=False)
     _users: TokenBuckets = field(init=False)
     _strangers: TokenBuckets = field(init=False)
@@ -37,6 +39,7 @@ class Throttle:
         of_many = Rate(self.rate.per_second * _IDS, self.rate.burst * _IDS)
         self._held = TokenBuckets(of_many, self.clock.seconds)
         self._agents = TokenBuckets(of_many, self.clock.seconds)
+        self._renewing = TokenBuckets(of_many, self.clock.seconds)
 
     def charge(
         self,
@@ -49,7 +52,10 @@ class Throttle:
 
         ``holder`` is who has several names, and answers for all of them, where that is known.
         """
-        if account.kind is Kind.ANONYMOUS:
+        if account.only_renews:
+            # All whom a CA had issued for come at once, many of them from one place.
+            self._renewing.charge(address_key(address))
+        elif account.kind is Kind.ANONYMOUS:
             if account.proof.startswith(_A_USER):
                 self._users.charge(account.proof)
             else:

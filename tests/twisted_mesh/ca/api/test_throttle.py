@@ -51,6 +51,16 @@ def test_an_agent_asks_for_many() -> None:
     assert gate.passes(ONE)
 
 
+def test_whose_ca_is_revoked_is_charged_by_where_it_is_and_apart_from_strangers() -> None:
+    gate = Gate()
+    back = Account("tls:revoked-issuer", Kind.ANONYMOUS, only_renews=True)
+    assert gate.passes(NOBODY)
+    assert not gate.passes(NOBODY)
+    assert [gate.passes(back) for _ in range(11)] == [True] * 10 + [False]
+    assert gate.passes(back, THERE)
+    assert gate.passes(ONE)
+
+
 def test_strangers_are_charged_by_where_they_are() -> None:
     gate = Gate()
     assert gate.passes(NOBODY)
