@@ -5,6 +5,7 @@ measures must not depend on what it measures with.
 """
 
 import json
+import os
 import random
 import re
 import selectors
@@ -82,6 +83,13 @@ def _tls_context(job: Mapping[str, Any]) -> ssl.SSLContext:
     context.check_hostname = False
     context.load_cert_chain(job["certificate"], job["key"])
     return context
+
+
+def _generation(kept: str) -> dict[str, str]:
+    """The files of one generation of an identity that is kept in a directory: they change together."""
+    home = os.path.realpath(os.path.join(kept, "current"))
+    names = {"certificate": "svid.pem", "key": "svid_key.pem", "roots": "svid_bundle.pem"}
+    return {what: os.path.join(home, name) for what, name in names.items()}
 
 
 def _connect(job: Mapping[str, Any], context: ssl.SSLContext) -> ssl.SSLSocket:
@@ -184,18 +192,26 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     """``requests`` by ``clients`` threads, spread over ``seconds``: kept-alive connections and new ones.
 
     ``seed`` draws how many requests each connection serves; the first client keeps one connection
-    throughout. Every answer must name ``expected`` in its body.
+    throughout. Every answer must name ``expected`` in its body. With ``targets`` each connection goes to one of
+    these, whose facts take the place of the job's: ``plain`` ones without TLS. With ``kept`` the identity is what is
+    in that directory at the moment of the connection, as :program:`mesh-agent` keeps it there.
     """
-    context = _tls_context(job)
-    expected = job["expected"].encode()
+    kept = job.get("kept")
+    context = None if kept else _tls_context(job)
+    targets = job.get("targets") or [{}]
     each = job["requests"] // job["clients"]
     start = time.monotonic()
 
-    def ask(connection: ssl.SSLSocket, *, last: bool) -> bool:
+    def connect(to: Mapping[str, Any]) -> socket.socket:
+        if to.get("plain"):
+            return socket.create_connection(("127.0.0.1", to["port"]), timeout=_TIMEOUT)
+        return _connect(to, context or _tls_context({**job, **_generation(kept)}))
+
+    def ask(connection: socket.socket, to: Mapping[str, Any], *, last: bool) -> bool:
         """Whether the server takes more on this connection."""
         connection.sendall(_request(job["path"], last=last))
         head, body = _read_whole(connection, b"")
-        if expected not in body:
+        if to["expected"].encode() not in body:
             raise Broken("the answer names another caller")
         return _CLOSE not in head.lower()
 
@@ -204,19 +220,20 @@ def paced(job: Mapping[str, Any]) -> Outcome:
         asked = 0
         while asked < each:
             length = min(each - asked, each if number == 0 else draw.choice((1, 1, 1, 2, 5, 20)))
-            served = 0
+            served, to = 0, {**job, **draw.choice(targets)}
             try:
-                with _connect(job, context) as connection:
+                with connect(to) as connection:
                     outcome.handshakes += 1
                     for served in range(1, length + 1):
                         due = start + (asked + served - 1) * job["seconds"] / each
                         time.sleep(max(0.0, due - time.monotonic()))
-                        goes_on = ask(connection, last=served == length)
+                        goes_on = ask(connection, to, last=served == length)
                         outcome.done += 1
                         if not goes_on:
                             break
             except (OSError, Broken) as error:
-                outcome.failures[f"{type(error).__name__}: {error}"] += 1
+                where = f" ({to['name']}, request {served})" if targets[0] else ""
+                outcome.failures[f"{type(error).__name__}: {error}{where}"] += 1
                 served = max(served, 1)
             asked += served
 
