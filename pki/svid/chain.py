@@ -84,11 +84,14 @@ def judge(
     now: datetime,
     purpose: Purpose,
     known_issuers: Collection[bytes] = (),
+    beside: Sequence[x509.Certificate] = (),
 ) -> Verdict:
     """Judge a chain, leaf first, as it came over the wire.
 
     ``known_issuers`` are subject key identifiers of CAs that are known to be ours: they tell a peer
-    that forgot its intermediates (``incomplete-chain``) from one of another CA. Never raises.
+    that forgot its intermediates (``incomplete-chain``) from one of another CA. ``beside`` are certificates of CAs
+    that are at hand though the peer has not sent them, and no roots: where what it has sent leads to no root, they may
+    (RFC 5280 section 6.1: a path is built of whatever is at hand). Never raises.
     """
     if not presented:
         return Verdict(None, (), (_no_certificate(),))
@@ -108,6 +111,14 @@ def judge(
         else:
             search = PathSearch(presented, bundle.roots)
             path, anchored, unanchored = _best_path(search, bundle, revocations, now, known_issuers)
+            if not anchored and beside:
+                # Of the same budget: what a stranger can have us look for does not grow by it.
+                search = PathSearch((leaf, *beside), bundle.roots, search.left)
+                found, anchored, objections = _best_path(
+                    search, bundle, revocations, now, known_issuers
+                )
+                if anchored:
+                    path, unanchored = found, objections
             problems += unanchored
     below = dict(_issuers(path))
     for position, cert in enumerate(path):

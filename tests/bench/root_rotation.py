@@ -162,7 +162,9 @@ class _House:
         ready = time.monotonic()
         how = {"force": True} if against else {}
         while not self.ask("POST", f"{_ROOT}/{name}", how)["done"]:
-            time.sleep(_LOOK)  # of retire: chains lead to the new root, and not everybody serves them yet
+            time.sleep(
+                _LOOK
+            )  # of retire: chains lead to the new root, and not everybody serves them yet
         return Step(name, ready - began, time.monotonic() - ready, tuple(sorted(against)))
 
     def signed(self) -> Iterator[float]:
@@ -259,7 +261,7 @@ class _House:
             *("--concurrency", "1", "--disable-hot-restart", "-l", "warning"),
             core=None,
         )
-        until(lambda: is_open(port) and is_open(out), lambda: (self.home / "envoy.log").read_text())
+        until(lambda: is_open(port) and is_open(out), (self.home / "envoy.log").read_text)
         self.targets += [
             {"name": "envoy", "port": port, "expected": "hello", "path": "/"},
             {
@@ -351,7 +353,11 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         (
             f"{WHOLE.servers} processes of mesh-server, {WHOLE.crowd} services in one process, one agent; certificates "
             f"live for {WHOLE.life} s. {came.seconds:.0f} s; {came.still_asked:.0f} s of them after the last step.",
-            *(f"{s.name} was forced over {', '.join(s.passed_over)}" for s in came.steps if s.passed_over),
+            *(
+                f"{s.name} was forced over {', '.join(s.passed_over)}"
+                for s in came.steps
+                if s.passed_over
+            ),
             *(f"failed: {what} ({count} times)" for what, count in came.failures.items()),
             *(f"log: {line}" for line in came.complaints[:5]),
         ),

@@ -148,7 +148,7 @@ class CaClient:
         self._shown = svid
         if self.security is not None:
             trust = self.security.judge.trust
-            self.security.contexts.replace(svid, trust.bundles.all_roots)
+            self.security.contexts.replace(svid, trust.at_hand)
             self.security.contexts.origin = origin
             self._generation = trust.generation
 
@@ -182,7 +182,9 @@ class CaClient:
         self._followed = trust
         if bundles == held.bundles:
             bundles = held.bundles
-        self._reviewer.believe(evolve(held, bundles=bundles, revocations=trust.revocations))
+        self._reviewer.believe(
+            evolve(held, bundles=bundles, revocations=trust.revocations, beside=trust.beside)
+        )
 
     def hang_up(self) -> None:
         """Keep no connection for another question. One that is being answered is not kept for long."""

@@ -261,7 +261,7 @@ class CertificateManager(Service):
         ``rehearsed``: each has shaken hands with ourselves. Raises :class:`CannotShakeHands`.
         """
         try:
-            contexts = [factory.build(svid, trust.bundles.all_roots) for factory in self.contexts]
+            contexts = [factory.build(svid, trust.at_hand) for factory in self.contexts]
         except SSL.Error as error:
             if rehearsed:
                 raise CannotShakeHands(words_of(error)) from None

@@ -262,7 +262,7 @@ class MeshContext(Sealed):
             last is not None
             and last.alpn == alpn
             and last.moment.svid is moment.svid
-            and last.moment.trust.bundles == moment.trust.bundles
+            and last.moment.trust.at_hand == moment.trust.at_hand
             and last.moment.pin == moment.pin
         ):
             inner = last.inner  # what was revoked, or who issues, is none of OpenSSL's business
@@ -281,7 +281,7 @@ class MeshContext(Sealed):
         )
         if moment.pin is not None:
             inner.verify_mode = ssl.CERT_NONE  # OpenSSL does not hold the root yet
-        elif roots := moment.trust.bundles.all_roots:
+        elif roots := moment.trust.at_hand:
             ssl.SSLContext.load_verify_locations(
                 inner, cadata=certificates_pem(roots).decode("ascii")
             )

@@ -35,7 +35,7 @@ class BlockingTls:
     def present(self, svid: X509Svid | None, origin: str) -> None:
         """Prove ourselves by ``svid``, which was read at ``origin``, and have OpenSSL hold what is believed now."""
         trust = self.security.judge.trust
-        self.security.contexts.replace(svid, trust.bundles.all_roots)
+        self.security.contexts.replace(svid, trust.at_hand)
         self.security.contexts.origin, self._generation = origin, trust.generation
 
     def secured(self, wire: PlainWire) -> "_TlsWire":

@@ -1,7 +1,7 @@
 """What is believed now: an immutable :class:`Trust`, swapped whole, and the judge that asks it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import TypeVar
@@ -50,7 +50,27 @@ class Trust:
     """Which peers may connect; one match is enough."""
     known_issuers: frozenset[bytes] = frozenset()
     """Subject key identifiers of the issuing CAs that are known to be ours."""
+    beside: tuple[x509.Certificate, ...] = ()
+    """Certificates of our issuing CAs, as they are to be served now: where the one that a peer has sent leads to a
+    root that is believed no more, another one of the same key may lead to one that is."""
     generation: int = 0
+
+    def with_beside(self, paths: Iterable[Sequence[x509.Certificate]]) -> "Trust":
+        """With what is to be served above leaves at hand; the same object where that is nothing new.
+
+        What is self-issued would be a root to OpenSSL, and is none here.
+        """
+        known = (cert for path in paths for cert in path if cert.issuer != cert.subject)
+        beside = tuple(dict.fromkeys(known))
+        return self if beside == self.beside else evolve(self, beside=beside)
+
+    @property
+    def at_hand(self) -> tuple[x509.Certificate, ...]:
+        """What OpenSSL is to hold: the roots of all trust domains, and what paths to them may be built of.
+
+        The latter are no anchors, as OpenSSL believes partial chains only where it is told to.
+        """
+        return (*self.bundles.all_roots, *self.beside)
 
     def judge(
         self, presented: Sequence[x509.Certificate], now: datetime, purpose: Purpose
@@ -63,6 +83,7 @@ class Trust:
             now=now,
             purpose=purpose,
             known_issuers=self.known_issuers,
+            beside=self.beside,
         )
         refusal = self._not_allowed(verdict, purpose)
         return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
@@ -71,7 +92,8 @@ class Trust:
         self, svid: X509Svid, now: datetime, chain: Sequence[x509.Certificate] | None = None
     ) -> Verdict:
         """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``."""
-        whoever = evolve(self, allow=(SpiffePattern.parse(str(svid.spiffe_id)),))
+        # What we have at hand besides, others may lack: the path has to stand as it is sent.
+        whoever = evolve(self, allow=(SpiffePattern.parse(str(svid.spiffe_id)),), beside=())
         return whoever.judge(svid.chain if chain is None else chain, now, Purpose.ANY)
 
     def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:
@@ -275,7 +297,7 @@ class Judge:
         """By ``trust``, with nothing remembered."""
         verdict = trust.judge(chain, now, purpose)
         try:
-            since, until = span(verdict, (*chain, *trust.bundles.all_roots), now)
+            since, until = span(verdict, (*chain, *trust.at_hand), now)
         except HOSTILE_INPUT:
             since, until = (
                 now,

@@ -128,6 +128,11 @@ class TrustStore(Service):
 
     def update(self, update: TrustUpdate) -> bool:
         """Believe what a source says; whether that changed anything."""
+        if update.issuers is not None:
+            # Before the bundles: who rests on a root that goes may rest on another one by these.
+            knowing = self.trust.with_beside(update.issuers.values())
+            if knowing is not self.trust:
+                self._reviewer.believe(knowing)
         before = self.trust
         self.revoked(update.revocations)
         if update.bundles is not None:

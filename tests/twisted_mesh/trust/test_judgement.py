@@ -89,6 +89,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "bundles": lambda rig: rig.believe(bundles=OTHERS.bundles),
         "revocations": lambda rig: rig.revoke(CA.issuing.key_id, CA_LEAF),
         "allow": lambda rig: rig.believe(allow=()),
+        "beside": "only who is refused without it depends on it; a swap for it forgets all the same",
         "known_issuers": "only the words of a refusal depend on it; a swap for it forgets all the same",
         "generation": "a number for whoever asks; each swap counts, whatever stands in it",
     },
@@ -131,7 +132,7 @@ def test_all_that_a_verdict_may_depend_on_is_named(kind: type) -> None:
 
 def test_nothing_else_is_asked_for_a_verdict() -> None:
     """What the rules are asked with is in the trust, or is what was presented, for what, and when."""
-    of_trust = {"bundles", "revocations", "known_issuers"}
+    of_trust = {"bundles", "revocations", "known_issuers", "beside"}
     assert set(inspect.signature(judge_chain).parameters) == of_trust | {
         "presented",
         "now",
@@ -243,6 +244,7 @@ CHANGES: Mapping[str, Callable[[Rig], None]] = {
     "our root": lambda rig: rig.believe(bundles=CA.bundles),
     "two other roots": lambda rig: rig.believe(bundles=BundleSet.of(BOTH)),
     "two trust domains": lambda rig: rig.believe(bundles=BundleSet.of(BOTH, OTHERS.bundle)),
+    "another certificate of an issuer is at hand": lambda rig: rig.believe(beside=(CA_LEAF,)),
     "issuers become known": lambda rig: rig.believe(known_issuers=frozenset((b"x",))),
     "as it was": lambda rig: setattr(rig.judge, "trust", rig.judge.trust),
     "revocations are too old": age,
