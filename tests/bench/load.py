@@ -194,13 +194,17 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     ``seed`` draws how many requests each connection serves; the first client keeps one connection
     throughout. Every answer must name ``expected`` in its body. With ``targets`` each connection goes to one of
     these, whose facts take the place of the job's: ``plain`` ones without TLS. With ``kept`` the identity is what is
-    in that directory at the moment of the connection, as :program:`mesh-agent` keeps it there.
+    in that directory at the moment of the connection, as mesh-agent keeps it there. With ``until`` they go on at the
+    same pace until there is that file.
     """
     kept = job.get("kept")
     context = None if kept else _tls_context(job)
     targets = job.get("targets") or [{}]
     each = job["requests"] // job["clients"]
     start = time.monotonic()
+
+    def is_over() -> bool:
+        return "until" not in job or os.path.exists(job["until"])
 
     def connect(to: Mapping[str, Any]) -> socket.socket:
         if to.get("plain"):
@@ -218,8 +222,9 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     def client(number: int, outcome: Outcome) -> None:
         draw = random.Random(job["seed"] * 1000 + number)
         asked = 0
-        while asked < each:
-            length = min(each - asked, each if number == 0 else draw.choice((1, 1, 1, 2, 5, 20)))
+        while asked < each or not is_over():
+            length = each if number == 0 else draw.choice((1, 1, 1, 2, 5, 20))
+            length = min(each - asked, length) if asked < each else length
             served, to = 0, {**job, **draw.choice(targets)}
             try:
                 with connect(to) as connection:
@@ -227,9 +232,10 @@ def paced(job: Mapping[str, Any]) -> Outcome:
                     for served in range(1, length + 1):
                         due = start + (asked + served - 1) * job["seconds"] / each
                         time.sleep(max(0.0, due - time.monotonic()))
-                        goes_on = ask(connection, to, last=served == length)
+                        is_last = served == length or (asked + served >= each and is_over())
+                        goes_on = ask(connection, to, last=is_last)
                         outcome.done += 1
-                        if not goes_on:
+                        if is_last or not goes_on:
                             break
             except (OSError, Broken) as error:
                 where = f" ({to['name']}, request {served})" if targets[0] else ""

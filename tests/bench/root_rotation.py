@@ -37,8 +37,6 @@ _TOO_SOON = "root-too-soon"
 _STEPS = ("prepare", "activate", "retire")
 #: Seconds between two looks at what a step waits for.
 _LOOK = 0.25
-#: Seconds of asking before the first step, and after the last one.
-_BEFORE, _AFTER = 3.0, 5.0
 _PROCESSES = 2
 
 
@@ -48,7 +46,7 @@ class Scale:
 
     requests: int
     seconds: float
-    """Over which they are spread: longer than the rotation takes, which is two lives of a certificate at most."""
+    """Over which they are spread; they go on at that pace for as long as the rotation takes."""
     life: int
     """Of certificates, in seconds."""
     servers: int
@@ -56,10 +54,14 @@ class Scale:
     crowd: int
     """Services in one process."""
     clients: int
+    after: float = 5.0
+    """Seconds of asking before the first step, and after the last one."""
+    envoy: bool = True
+    """Whether there is one, where its program is installed."""
     seed: int = 20261129
 
 
-WHOLE = Scale(requests=100_000, seconds=260.0, life=90, servers=6, crowd=14, clients=8)
+WHOLE = Scale(requests=100_000, seconds=200.0, life=90, servers=6, crowd=14, clients=8)
 
 
 @frozen
@@ -236,7 +238,7 @@ class _House:
     def start_envoy(self) -> None:
         """By the recipe: it lets in the clients, and takes whoever comes to the first of the servers."""
         found = find_spec("envoy")
-        if found is None or found.origin is None:
+        if not self.scale.envoy or found is None or found.origin is None:
             return
         entry = {
             "parent": "spiffe://mesh.local/mesh/agent/node-1",
@@ -282,6 +284,7 @@ def rotate(home: Path, scale: Scale, say: Callable[[str], None] = lambda text: N
         house.start_agent()
         house.start_envoy()
         say(f"{len(house.targets)} services are there")
+        over = home / "over"
         job = {
             "kind": "paced",
             "path": "/api/status",
@@ -290,15 +293,18 @@ def rotate(home: Path, scale: Scale, say: Callable[[str], None] = lambda text: N
             "requests": scale.requests // _PROCESSES,
             "seconds": scale.seconds,
             "clients": scale.clients // _PROCESSES,
+            "until": str(over),
         }
         began, wall = time.monotonic(), time.time()
         parts = [load.begin({**job, "seed": scale.seed + n}, None) for n in range(_PROCESSES)]
-        time.sleep(_BEFORE)
+        time.sleep(scale.after)
         steps = []
         for name in _STEPS:
             steps.append(house.step(name))
             say(f"{name}: waited {steps[-1].waited:.1f} s, took {steps[-1].took:.2f} s")
         done = time.monotonic()
+        time.sleep(scale.after)
+        over.touch()
         told = [load.finish(part) for part in parts]
         ended = time.monotonic()
         signatures = Counter(int(moment) for moment in house.signed() if moment >= int(wall))
