@@ -92,6 +92,25 @@ class Code(StrEnum):
         "the root that the CA sent is not the one whose fingerprint was given; nothing of ours was sent",
         "compare `--ca-fingerprint` with what the CA prints at its start, and check `--ca-url`",
     )
+    PIN_MISMATCH = (
+        "pin-mismatch",
+        "the certificate is good, and none of the CA keys that vouch for it is one that is pinned for this peer "
+        "(`--peer-pin`)",
+        "compare with the keys that its CA announces (`mesh-ctl ca root status`): where the CA has moved, pin the new "
+        "key; else somebody else's CA vouches for it",
+    )
+    PINS_WITHDRAWN = (
+        "pins-withdrawn",
+        "every pin for this peer is of a key that its CA has withdrawn, so nobody can meet them",
+        "ask whoever runs the CA which keys count now, and pin these; `--peer-pin-mode report`, said on that machine, "
+        "lets it through meanwhile",
+    )
+    BAD_PIN = (
+        "bad-pin",
+        "a pin, or what is said of pins, cannot be used",
+        "write `sha256/BASE64` of a root's or issuing CA's key, as `pki-inspect fingerprint` prints it; two or more "
+        "for each pattern",
+    )
     NOT_A_ROOT = (
         "not-a-root",
         "the certificate with that fingerprint is an issuing CA, not signed by itself",

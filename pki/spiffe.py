@@ -150,6 +150,22 @@ class SpiffePattern:
             w in ("*", f) for w, f in zip(wanted, found, strict=True)
         )
 
+    def overlaps(self, other: "SpiffePattern") -> bool:
+        """Whether there may be an ID that both mean."""
+        ours, theirs = self.segments, other.segments
+        # So many segments an ID has at least as are written, and exactly so many where ** is none of them.
+        fits = (ours[-1:] == ("**",) or len(ours) >= len(theirs)) and (
+            theirs[-1:] == ("**",) or len(theirs) >= len(ours)
+        )
+        return (
+            fits
+            and self.trust_domain == other.trust_domain
+            and all(
+                one == another or not {"*", "**"}.isdisjoint((one, another))
+                for one, another in zip(ours, theirs, strict=False)
+            )
+        )
+
 
 @lru_cache(maxsize=4096)
 def _spelled(text: str) -> SpiffeId:

@@ -301,6 +301,7 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
     "MeshWorkerDied": [("mesh_events_total", {"instance": "server", "event": "worker-died"}, 1)],
     "MeshLogLinesLost": [("mesh_log_lines_lost_total", {"instance": "server"}, 1)],
     "MeshRereadFailed": [("mesh_events_total", {"instance": "ca", "event": "reread-failed"}, 1)],
+    "MeshPins": [("mesh_events_total", {"instance": "server", "event": "pins-expired"}, 1)],
     "MeshDoorOpen": [("mesh_events_total", {"instance": "ca", "event": "insecure-http"}, 1)],
     "MeshBug": [("mesh_events_total", {"instance": "ca", "event": "request-broke"}, 1)],
     "MeshProxyTargetDown": [

@@ -31,6 +31,7 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, printable
 from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import spiffe_id_of
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh.http.address import server_name
@@ -41,6 +42,7 @@ from twisted_mesh.identity.shared import Asked, OtherWords, SharedAgent, stop_al
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
 from twisted_mesh.limits.handshake_budget import HandshakeBudget
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.state.environment import default_state_dir
@@ -53,6 +55,7 @@ _log = logger("endpoints")
 _IDENTITY = (
     *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
     *("join-token-file", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
+    *("peer-pin", "peer-pin-mode", "peer-pin-until"),
 )
 #: The trust domain that programs take unless they are told otherwise.
 _USUAL_DOMAIN = TrustDomain.parse("mesh.local")
@@ -85,6 +88,13 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
         KeyAlgorithm(algorithm),
         token=join_token(None, words.get("join-token-file")),
         freshness=freshness(words.get("revocation-max-age"), words.get("on-stale", "fail-closed")),
+        pins=PinSet.parse(
+            words["peer-pin"].split(";") if "peer-pin" in words else (),
+            words.get("peer-pin-mode"),
+            words.get("peer-pin-until"),
+            now=wall_clock(),
+            spoken="{}=".format,
+        ),
     )
     client = ca_client(
         reactor,
@@ -156,7 +166,7 @@ class MeshServerEndpoint:
         shared = _shared(self.reactor, self.asked)
         shared.use()
         try:
-            await shared.agent.ready()
+            await shared.ready()
             security = shared.agent.security(
                 serves=True,
                 leaf_checks=(partial(_not_among, self.allow, "allow="),),
@@ -223,7 +233,7 @@ class MeshClientEndpoint:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         shared = _shared(self.reactor, self.asked)
         shared.use_for_clients()
-        await shared.agent.ready(self.timeout)
+        await shared.ready(self.timeout)
         mesh = endpoints.MeshClientEndpoint(
             HostEndpoint(self.reactor, self.host, self.port, self.timeout),
             shared.agent.security(serves=False),

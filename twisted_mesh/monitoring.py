@@ -44,6 +44,14 @@ WORTH_AN_ALARM = (
     "request-broke",
     "insecure-http",
     "allow-all",
+    "pin-mismatch-reported",
+    "pins-without-backup",
+    "pins-end-soon",
+    "pins-expired",
+    "pins-withdrawn",
+    "pins-must-move",
+    "rotation-waits-for-pins",
+    "rotation-breaks-pins",
 )
 #: Why a peer is turned away, or hung up on later. Others count as ``other``.
 PEER_CODES = (
@@ -61,6 +69,8 @@ PEER_CODES = (
     Code.UNKNOWN_TRUST_DOMAIN,
     Code.NOT_AN_SVID,
     Code.NOT_A_SPIFFE_ID,
+    Code.PIN_MISMATCH,
+    Code.PINS_WITHDRAWN,
     Code.WRONG_USAGE,
     Code.NOT_A_CA,
     Code.PATH_TOO_LONG,
@@ -139,6 +149,12 @@ def _is_stale(manager: CertificateManager) -> float:
     return float(freshness.is_stale or freshness.doubt is not None)
 
 
+def _pinned_until(manager: CertificateManager) -> float:
+    pins = manager.trust_store.judge.trust.pins
+    is_enforced = pins.enforced_at(manager.now())
+    return pins.until.timestamp() if is_enforced and pins.until is not None else 0.0
+
+
 #: What Prometheus reads of whoever has an identity: an endpoint, and the CA with its TLS port.
 OF_IDENTITY: tuple[Reading[CertificateManager], ...] = (
     Reading(
@@ -168,6 +184,11 @@ OF_IDENTITY: tuple[Reading[CertificateManager], ...] = (
         "mesh_revocations_known",
         "Revoked certificates that are known and refused.",
         lambda m: len(m.trust_store.judge.trust.revocations),
+    ),
+    Reading(
+        "mesh_pins_expiry_timestamp_seconds",
+        "When enforced pins of CA keys begin to be reported only; 0 where none are enforced.",
+        _pinned_until,
     ),
 )
 

@@ -127,6 +127,11 @@ def next_step(line: Line, rules: Rules, now: datetime) -> Step:
     return Step.WAIT
 
 
+def can_wait(line: Line, rules: Rules, now: datetime) -> bool:
+    """Whether a successor that is due may be put off still: until a leaf would be cut short by its issuer."""
+    return now < line.active.ends_at - rules.longest_leaf
+
+
 def is_worth_preparing(line: Line, rules: Rules, now: datetime) -> bool:
     """Whether a successor made now, before it is due, would put off the next need of the root's key."""
     if line.prepared is not None and line.prepared.ends_at > max(line.active.ends_at, now):

@@ -30,7 +30,7 @@ from pki.svid.x509svid import (
 #: The ``use`` of roots in a SPIFFE bundle.
 X509_SVID = "x509-svid"
 _MOST_ANNOUNCED = 64
-_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{43}=", re.ASCII)
+_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
 
 
 class BadBundle(Malformed):

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -236,3 +237,28 @@ def test_an_id_matches_itself_and_two_stars_match_all_below(spiffe_id: SpiffeId)
     assert SpiffePattern.parse(str(spiffe_id)).matches(spiffe_id)
     below = SpiffePattern(spiffe_id.trust_domain, ("**",))
     assert below.matches(spiffe_id) is bool(spiffe_id.path)
+
+
+_SEGMENTS = st.lists(st.sampled_from(["a", "b", "*"]), max_size=3)
+_PATTERNS = st.builds(
+    lambda domain, segments, rest: SpiffePattern(
+        TrustDomain(domain), (*segments, *(["**"] if rest else []))
+    ),
+    st.sampled_from(["mesh.local", "other.example"]),
+    _SEGMENTS,
+    st.booleans(),
+)
+_FEW_IDS = [
+    SpiffeId(TrustDomain(domain), "".join(f"/{segment}" for segment in segments))
+    for domain in ("mesh.local", "other.example")
+    for length in range(6)
+    for segments in product("abc", repeat=length)
+]
+
+
+@given(_PATTERNS, _PATTERNS)
+def test_patterns_overlap_where_there_is_an_id_that_both_mean(
+    one: SpiffePattern, other: SpiffePattern
+) -> None:
+    both = any(one.matches(some) and other.matches(some) for some in _FEW_IDS)
+    assert one.overlaps(other) is other.overlaps(one) is both

@@ -61,6 +61,28 @@ def test_a_client_is_understood(reactor: MemoryReactorClock, tmp_path: Path) -> 
     assert client.peer == SpiffePattern.parse("spiffe://mesh.local/service/shop")
 
 
+PIN, BACKUP = (f"sha256/{letter * 43}=" for letter in "AE")
+
+
+def test_pins_are_understood(reactor: MemoryReactorClock, tmp_path: Path) -> None:
+    text = (
+        f"mesh:example.org:9443:peer={SHOP}:{ID}:state-dir={tmp_path}:peer-pin={SHOP}={PIN},{BACKUP};"
+        f"spiffe\\://mesh.local/**={BACKUP},{PIN}:peer-pin-mode=report"
+    )
+    client = clientFromString(reactor, text)
+    assert [str(rule) for rule in client.asked.wanted.pins.rules] == [
+        f"spiffe://mesh.local/service/shop={PIN},{BACKUP}",
+        f"spiffe://mesh.local/**={BACKUP},{PIN}",
+    ]
+    for wrong, why in (
+        (f"peer-pin={SHOP}={PIN}", "peer-pin=: .* has one pin"),
+        ("peer-pin-mode=enforce", "peer-pin-mode= says nothing without a pin"),
+        (f"peer-pin={SHOP}={PIN},{BACKUP}:peer-pin-mode=enforce", "give peer-pin-until= and a"),
+    ):
+        with pytest.raises(BadEndpoint, match=why):
+            serverFromString(reactor, f"mesh:9443:{ID}:state-dir={tmp_path}:{wrong}")
+
+
 def test_who_says_nothing_is_who_the_commands_are(
     reactor: MemoryReactorClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from pki.policy.entry import EntryDocument, EntryMembers
 from pki.svid.revocation_set import Reason
+from pki.svid.spki_pin import PinSet
+from pki.validity import rfc3339
 
 T = TypeVar("T")
 
@@ -195,6 +197,22 @@ class PublishedCrls(Struct, frozen=True):
 # Connections
 
 
+class HeldPins(Struct, frozen=True):
+    """By which CA keys an endpoint has its peers vouched for."""
+
+    rules: list[str]
+    """Each ``PATTERN=sha256/BASE64,sha256/BASE64``, as options have it."""
+    mode: Literal["report", "enforce"]
+    until: str | UnsetType = UNSET
+    """When they begin to be reported only."""
+
+
+def held_pins(pins: PinSet) -> HeldPins:
+    """What is told of an endpoint's pins."""
+    until = UNSET if pins.until is None else rfc3339(pins.until)
+    return HeldPins([str(rule) for rule in pins.rules], pins.mode.value, until)
+
+
 class ConnectionsReport(Struct, frozen=True):
     """``POST /api/v1/connections``: by issuer and serial, how many connections rest on a certificate."""
 
@@ -202,6 +220,8 @@ class ConnectionsReport(Struct, frozen=True):
     connections: dict[str, dict[str, int]]
     goes_on: bool = False
     """Whether it adds to what the report before it said."""
+    pins: HeldPins | UnsetType = UNSET
+    """Unset by an endpoint that has none; of one that goes on nothing is said of them."""
 
 
 class ReportTaken(Struct, frozen=True):
@@ -218,6 +238,13 @@ class Reporter(Struct, frozen=True):
     connections: int
 
 
+class Pinning(Struct, frozen=True):
+    """One endpoint, and the pins that it says it has."""
+
+    who: str
+    pins: HeldPins
+
+
 class KnownConnections(Struct, frozen=True):
     """Who has told the CA of open connections."""
 
@@ -227,6 +254,7 @@ class KnownConnections(Struct, frozen=True):
     own: int
     """The CA's own."""
     reports: list[Reporter] | UnsetType = UNSET
+    pins: list[Pinning] | UnsetType = UNSET
 
 
 # Registration entries

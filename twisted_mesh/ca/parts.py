@@ -23,6 +23,7 @@ from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.notifier import Notifier
+from twisted_mesh.ca.pin_reports import PinReports
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
@@ -78,6 +79,8 @@ class CaParts:
     health: Health
     reports: ConnectionReports
     """What endpoints say of their connections."""
+    pin_reports: PinReports
+    """What they say of their pins."""
     acknowledgements: Acknowledgements
     """What endpoints say that they believe and serve."""
     notifier: Notifier | None
@@ -112,6 +115,7 @@ class CaParts:
         jwt: JwtIssuer | None = None,
         root_rotator: RootRotator | None = None,
         acknowledgements: Acknowledgements | None = None,
+        pin_reports: PinReports | None = None,
         directory: Path | None = None,
         connections: ConnectionRegistry | None = None,
         allowance: Allowance = DEFAULT_ALLOWANCE,
@@ -186,6 +190,7 @@ class CaParts:
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
             ),
             reports=ConnectionReports(seconds, connections),
+            pin_reports=pin_reports or PinReports(seconds, now, current.trust_domain),
             acknowledgements=acknowledgements or Acknowledgements(now),
             notifier=notifier,
             agents=Agents(issuance.entries, tokens, certificates, store, now),

@@ -128,6 +128,22 @@ Examples:
     help="Refuse a server that does not staple its CA's word that it is not revoked.",
 )
 @click.option(
+    "--peer-pin",
+    metavar="PATTERN=PIN,PIN",
+    multiple=True,
+    help="Such servers need one of these CA keys above them: sha256/BASE64, two at least, one a backup; repeatable.",
+)
+@click.option(
+    "--peer-pin-mode",
+    type=click.Choice(["report", "enforce"]),
+    help="Who breaks pins is called all the same, and it is said; or refused.  [default: report]",
+)
+@click.option(
+    "--peer-pin-until",
+    metavar="TIME",
+    help="From then on pins only report, like 2027-03-01T00:00:00Z: needed with enforce.",
+)
+@click.option(
     "--export",
     metavar="DIR",
     help="Publish our identity there: svid.pem, svid_key.pem, svid_bundle.pem.",

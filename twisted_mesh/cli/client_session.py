@@ -12,6 +12,7 @@ from twisted.internet.error import TimeoutError
 from pki.errors import Malformed, PkiError, discreet
 from pki.keys import KeyAlgorithm
 from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid
 from pki.validity import parse_duration, parse_lifetime
 from twisted_mesh import observe
@@ -29,6 +30,7 @@ from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.provider import IProvider
 from twisted_mesh.revocation.options import RevocationOptions
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.environment import default_state_dir
@@ -122,6 +124,12 @@ class Session:
                 token,
                 freshness(options["revocation_max_age"], options["on_stale"]),
                 revocation,
+                PinSet.parse(
+                    options["peer_pin"],
+                    options["peer_pin_mode"],
+                    options["peer_pin_until"],
+                    now=wall_clock(),
+                ),
             ),
             client=source.source(reactor, revocation, _log)
             if source is not None

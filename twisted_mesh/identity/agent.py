@@ -22,6 +22,7 @@ from pki.spiffe import SpiffeId, SpiffePattern
 from pki.svid.bundle import TrustBundle
 from pki.svid.names import IPAddress
 from pki.svid.pin import Fingerprint
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.trust_question import Belief, new_instance
@@ -69,6 +70,8 @@ class Wanted:
     freshness: Freshness = field(factory=Freshness)
     revocation: RevocationOptions = field(factory=RevocationOptions)
     """Who is heard about revocation besides the CA."""
+    pins: PinSet = field(factory=PinSet)
+    """By which CA keys peers must be vouched for besides."""
 
     @property
     def named(self) -> SpiffeId:
@@ -116,7 +119,7 @@ class Agent:
 
     def __attrs_post_init__(self) -> None:
         wanted, reactor, log = self.wanted, self.reactor, self.log
-        judge = Judge(wall_clock, Trust(allow=self.allow), wanted.freshness)
+        judge = Judge(wall_clock, Trust(allow=self.allow, pins=wanted.pins), wanted.freshness)
         who = f"{self.where} {wanted.spiffe_id}"
         self.witness = LogWitness(witness_path(wanted.state_dir, who))
         self.witness.recall()

@@ -1,9 +1,13 @@
-"""Tells the CA how many open connections rest on each certificate, so that a revocation's reach can be seen before."""
+"""Tells the CA what depends on its keys: how many open connections on each certificate, and pins.
 
-from collections.abc import Sequence
+So the reach of a revocation, and whom another key would shut out, can be seen before.
+"""
+
+from collections.abc import Callable, Sequence
 from heapq import nlargest
 
 from attrs import define, field
+from msgspec import UNSET
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -11,9 +15,10 @@ from twisted.logger import Logger
 
 from pki.errors import PkiError
 from pki.serial import serial_hex
+from pki.svid.spki_pin import PinSet
 from pki.validity import parse_duration
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import ConnectionsReport, ReportTaken
+from twisted_mesh.api.messages import ConnectionsReport, ReportTaken, held_pins
 from twisted_mesh.api.refusal import CaRefused, must_renew_first
 from twisted_mesh.api.trust_question import new_instance
 from twisted_mesh.runtime.tasks import Ticker, spawn
@@ -29,11 +34,12 @@ _REFUSED = 300.0
 _MOST, _AT_ONCE = 10_000, 1000
 
 _Row = tuple[tuple[str, int], int]
+_NO_PINS = PinSet()
 
 
 @define(eq=False, repr=False, slots=False)
 class ConnectionReporter(Service):
-    """Reports while anybody is connected, at the pace that the CA asks for; that nobody is, once.
+    """Reports while anybody is connected, at the pace that the CA asks for; that nobody is, once. Pins, always.
 
     The CA shows it to administrators and believes nothing of it. A CA that is away is not waited for:
     the next report says it all.
@@ -45,10 +51,13 @@ class ConnectionReporter(Service):
     log: Logger
     instance: str = field(factory=new_instance)
     """Tells us from others who prove the same."""
+    pins: Callable[[], PinSet] = PinSet
+    """Those of the moment."""
     _due_at: float = field(default=0.0, init=False)
     _pause_until: float = field(default=0.0, init=False)
     _has_reported: bool = field(default=False, init=False)
-    """Whether the CA knows of connections of ours."""
+    """Whether the CA knows of connections or pins of ours."""
+    _told_pins: PinSet = field(factory=PinSet, init=False)
     _reporting: "Deferred[None] | None" = field(default=None, init=False)
     _ticker: Ticker = field(init=False)
 
@@ -71,18 +80,19 @@ class ConnectionReporter(Service):
         now = self.clock.seconds()
         if now < self._pause_until or not (self._reporting is None or self._reporting.called):
             return
-        if (now >= self._due_at) if self._has_reported else self.registry.credential_count:
+        is_due = now >= self._due_at if self._has_reported else self.registry.credential_count > 0
+        if is_due or self.pins() != self._told_pins:
             self._reporting = spawn(self._report(), "telling the CA of connections", self.log)
 
     async def _report(self) -> None:
         rows = list(self.registry.counts())
         if len(rows) > _MOST:
             rows = nlargest(_MOST, rows, key=lambda row: row[1])
-        pace = PACE
+        pace, pins = PACE, self.pins()
         try:
             for start in range(0, max(len(rows), 1), _AT_ONCE):
                 chunk = rows[start : start + _AT_ONCE]
-                pace = await self._send(chunk, goes_on=start > 0)
+                pace = await self._send(chunk, _NO_PINS if start else pins, goes_on=start > 0)
         except CaRefused as error:
             pause = PACE if must_renew_first(error) else _REFUSED
             self._pause_until = self.clock.seconds() + pause
@@ -91,14 +101,15 @@ class ConnectionReporter(Service):
         except PkiError:
             self._pause_until = self.clock.seconds() + PACE
             return
-        self._has_reported = bool(rows)
+        self._told_pins, self._has_reported = pins, bool(rows or pins)
         self._due_at = self.clock.seconds() + pace
 
-    async def _send(self, rows: Sequence[_Row], *, goes_on: bool) -> float:
+    async def _send(self, rows: Sequence[_Row], pins: PinSet = _NO_PINS, *, goes_on: bool) -> float:
         """Seconds until the CA wants the next."""
         told: dict[str, dict[str, int]] = {}
         for (issuer, serial), count in rows:
             told.setdefault(issuer, {})[serial_hex(serial)] = count
-        body = ConnectionsReport(self.instance, told, goes_on)
+        held = held_pins(pins) if pins else UNSET
+        body = ConnectionsReport(self.instance, told, goes_on, held)
         answer = await self.client.ask("POST", "/api/v1/connections", body, ReportTaken)
         return max(PACE, parse_duration(answer.again_after).total_seconds())

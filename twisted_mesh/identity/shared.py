@@ -10,6 +10,7 @@ from pki.errors import Malformed
 from pki.spiffe import SpiffeId, SpiffePattern
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.agent import Agent, Wanted
+from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import within
@@ -40,6 +41,7 @@ class SharedAgent:
     agent: Agent = field(init=False)
     has_clients: bool = False
     _users: int = field(default=0, init=False)
+    _reporter: ConnectionReporter | None = field(default=None, init=False)
     _trigger: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -69,6 +71,17 @@ class SharedAgent:
     def use(self) -> None:
         """Run for one more user."""
         self._users += 1
+
+    async def ready(self, seconds: float | None = None) -> None:
+        """Once there is a certificate; its CA is told of pins from then on. Raises :class:`PkiError`."""
+        agent = self.agent
+        await agent.ready(seconds)
+        if self._reporter is None and agent.wanted.pins:
+            store = agent.trust_store
+            self._reporter = ConnectionReporter(
+                agent.ca, store.registry, self.reactor, _log, pins=lambda: store.trust.pins
+            )
+            self._reporter.startService()
 
     def use_for_clients(self) -> None:
         """Run until the reactor stops, or until :func:`leave`: who connects does not say when it is over."""
@@ -101,6 +114,7 @@ class SharedAgent:
         known = AGENTS.get(self.reactor, {})
         for who in [who for who, shared in known.items() if shared is self]:
             del known[who]
+            self._report_no_more()
             await self.agent.stop()
             self.reactor.removeSystemEventTrigger(self._trigger)
 
@@ -108,7 +122,13 @@ class SharedAgent:
         known = AGENTS.get(self.reactor, {})
         for who in [who for who, shared in known.items() if shared is self]:
             del known[who]
+        self._report_no_more()
         return Deferred.fromCoroutine(self.agent.stop())
+
+    def _report_no_more(self) -> None:
+        reporter, self._reporter = self._reporter, None
+        if reporter is not None:
+            reporter.stopService()
 
 
 #: By reactor, and by state directory, CA and ID.

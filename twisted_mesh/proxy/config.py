@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 
 from pki.errors import Malformed, PkiError, discreet, printable
 from pki.spiffe import SpiffePattern
+from pki.svid.spki_pin import PinSet
 from pki.validity import parse_duration
 from twisted_mesh.identity.host_names import dns_option
 from twisted_mesh.proxy.listener import Bounds, Listener, Mode, OnCut, Target
@@ -16,6 +18,14 @@ from twisted_mesh.proxy.listener import Bounds, Listener, Mode, OnCut, Target
 T = TypeVar("T")
 _MOST_LISTENERS = 64
 _MOST_CONNECTIONS = 1_000_000
+
+
+class PinTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``[peer-pins]``, as it is written: the pins of all listeners."""
+
+    pins: list[str]
+    mode: str | None = None
+    until: str | None = None
 
 
 class ListenerTable(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, kw_only=True):
@@ -43,6 +53,7 @@ class ListenerTable(msgspec.Struct, rename="kebab", forbid_unknown_fields=True, 
     on_cut: str = "reset"
 
 
+_PIN_KEYS = {"peer-pin": "pins", "peer-pin-mode": "mode", "peer-pin-until": "until"}
 _KEYS = {field.encode_name for field in msgspec.structs.fields(ListenerTable)}
 
 
@@ -147,9 +158,28 @@ class _Reading:
         return found
 
 
-def parse_config(text: bytes, path: Path) -> tuple[Listener, ...]:
-    """The listeners of a file, in order. Raises :class:`Malformed` with every table that is wrong."""
-    where = f"--config {path}"
+def parse_pins(text: bytes, path: Path, now: datetime) -> PinSet:
+    """What ``[peer-pins]`` of a file says; nothing where there is none. Raises :class:`PkiError`."""
+    table = _whole(text, f"--config {path}").get("peer-pins")
+    if table is None:
+        return PinSet()
+    where = f"--config {path}, [peer-pins]"
+    if isinstance(table, dict) and isinstance(until := table.get("until"), datetime):
+        table = {**table, "until": until.isoformat()}  # TOML has times of its own
+    try:
+        read = msgspec.convert(table, PinTable)
+        pins = PinSet.parse(read.pins, read.mode, read.until, now=now, spoken=_PIN_KEYS.__getitem__)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"{where}: {printable(str(error), 200)}") from None
+    except PkiError as error:
+        raise Malformed(f"{where}: {error}") from None
+    if not pins:
+        raise Malformed(f"{where} has no pin: write a rule in pins, or leave the table out")
+    return pins
+
+
+def _whole(text: bytes, where: str) -> dict[str, Any]:
+    """All that the file says. Raises :class:`Malformed`."""
     try:
         whole = tomllib.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -159,11 +189,19 @@ def parse_config(text: bytes, path: Path) -> tuple[Listener, ...]:
         RecursionError,
     ) as error:  # one of more digits than int() takes is no TOMLDecodeError
         raise Malformed(f"{where} is no TOML: {printable(str(error), 200)}") from None
-    stray = sorted(set(whole) - {"listener"})
+    stray = sorted(set(whole) - {"listener", "peer-pins"})
     if stray:
         raise Malformed(
-            f"{where}: {discreet(stray[0], 80)!r} is no key of it: it has tables [[listener]] and nothing else"
+            f"{where}: {discreet(stray[0], 80)!r} is no key of it: it has tables [[listener]], one [peer-pins] and "
+            "nothing else"
         )
+    return whole
+
+
+def parse_config(text: bytes, path: Path) -> tuple[Listener, ...]:
+    """The listeners of a file, in order. Raises :class:`Malformed` with every table that is wrong."""
+    where = f"--config {path}"
+    whole = _whole(text, where)
     tables = whole.get("listener")
     if not isinstance(tables, list) or not tables:
         raise Malformed(f"{where} has no listener: write at least one table [[listener]]")

@@ -6,6 +6,7 @@ from cryptography import x509
 from pki.errors import Problem
 from pki.svid.bundle import BundleSet
 from pki.svid.pin import Fingerprint
+from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import X509Svid, extension
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.api.trust_question import Belief, new_instance
@@ -31,9 +32,12 @@ def with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
         trust = trust.with_beside(news.issuers.values())
     revocations = trust.revocations.merged(news.revocations, now())
     bundles = trust.bundles if news.bundles == trust.bundles else news.bundles
-    if revocations is trust.revocations and bundles is trust.bundles:
+    pins = (
+        trust.pins.narrowed(map(SpkiHash.parse, news.withdrawn_pins)) if trust.pins else trust.pins
+    )
+    if revocations is trust.revocations and bundles is trust.bundles and pins is trust.pins:
         return trust
-    return evolve(trust, revocations=revocations, bundles=bundles)
+    return evolve(trust, revocations=revocations, bundles=bundles, pins=pins)
 
 
 @define(eq=False)

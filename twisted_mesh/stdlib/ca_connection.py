@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,10 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused, printable
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import RevocationSet
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.ca_user import CaUser, ForeignCa
 from twisted_mesh.api.refusal import CaRefused, about_its_root, told_problems
@@ -65,6 +68,9 @@ class _CaHolder:
 
     def tell_refused(self, problems: Sequence[Problem]) -> None:
         """Whoever asks hears of it."""
+
+    def see_pins(self, pins: PinSet, verdict: Verdict, now: datetime) -> None:
+        """The CA is held to none."""
 
 
 @frozen

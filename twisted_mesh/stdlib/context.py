@@ -10,13 +10,16 @@ import ssl
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Protocol, Self
 
 from attrs import evolve, frozen
 
 from pki.errors import Malformed, Problem
 from pki.spiffe import SpiffePattern
+from pki.svid.chain import Verdict
 from pki.svid.pin import RootPin
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import Purpose, X509Svid, certificates_pem
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib.guard import Guard, JudgedSocket
@@ -56,6 +59,10 @@ class Holder(Protocol):
 
     def tell_refused(self, problems: Sequence[Problem]) -> None:
         """A peer was not."""
+        ...
+
+    def see_pins(self, pins: PinSet, verdict: Verdict, now: datetime) -> None:
+        """A peer that there are pins for is good otherwise."""
         ...
 
 
@@ -258,6 +265,7 @@ class MeshContext(Sealed):
             if moment.pin is None
             else PinnedJudge(wall_clock, trust, pin=moment.pin)
         )
+        judge.pin_watch = self._holder.see_pins
         if (
             last is not None
             and last.alpn == alpn

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,8 @@ from pki.codes import Code
 from pki.errors import ANY_ERROR, Malformed, PkiError, Problem, Refused, printable
 from pki.renewal import RenewalPlan
 from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid
 from pki.validity import rfc3339
 from twisted_mesh.api.trust_news import TrustNews
@@ -30,6 +33,7 @@ from twisted_mesh.stdlib.context import MeshContext, Moment, patterns
 from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.log import log
+from twisted_mesh.stdlib.pinning import Pinning
 from twisted_mesh.stdlib.refusals import NoIdentity
 from twisted_mesh.stdlib.source import BlockingSource, passes
 from twisted_mesh.trust.judge import Trust
@@ -67,6 +71,7 @@ class JoinedIdentity:
     _now: Now = wall_clock
     _rotate_at: float = 0.5
     _require_pq: bool = False
+    _pins: PinSet = field(factory=PinSet)
     _draw: random.Random = field(factory=random.SystemRandom)
     rotations: int = field(default=0, init=False)
     """How often the certificate was replaced."""
@@ -86,11 +91,13 @@ class JoinedIdentity:
     _wake: threading.Event = field(factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
     _standing: Standing = field(init=False)
+    _pinning: Pinning = field(init=False)
     _guards: "weakref.WeakSet[Guard]" = field(factory=weakref.WeakSet, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._standing = Standing(self._now)
         self._source.belief = self._belief
+        self._pinning = Pinning(self._source, self._now)
 
     # what a program uses
 
@@ -184,10 +191,15 @@ class JoinedIdentity:
         """Say so in the log: whoever serves sees no more than a handshake that failed."""
         log.warning("Peer refused: %s", "; ".join(map(str, problems)))
 
+    def see_pins(self, pins: PinSet, verdict: Verdict, now: datetime) -> None:
+        """Say in the log what a peer breaks of pins that are only reported."""
+        self._pinning.see(pins, verdict, now)
+
     # the first certificate
 
     def start(self, timeout: float | None) -> None:
         """Obtain the first certificate, and look after it from then on. Raises :class:`PkiError`: why there is none."""
+        self._pinning.begin(self._pins)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -222,6 +234,10 @@ class JoinedIdentity:
 
     def _step(self) -> float:
         """What is to be done now; the seconds until the next."""
+        if self._moment is not None:
+            with self.lock:
+                self._pinning.look(self._moment.trust)
+            self._pinning.tell(self._moment.trust.pins)
         now = time.time()
         if self._ends < now:
             problem = self._lapsed()
@@ -296,7 +312,7 @@ class JoinedIdentity:
     def _renew(self) -> None:
         """Another certificate, judged as a peer would, and all that is revoked. All of it, or nothing."""
         identity = self._source.obtain()
-        before = Trust() if self._moment is None else self._moment.trust
+        before = Trust(pins=self._pins) if self._moment is None else self._moment.trust
         trust = with_identity(before, identity)
         self._source.ca.believe(trust)
         for _ in range(_MOST_PAGES):
@@ -422,6 +438,7 @@ class JoinedIdentity:
         if self._is_closed:
             return
         self._source.renew_after_fork()
+        self._pinning.renew_after_fork()
         if self._moment is not None:
             # Another object, so that nobody uses what was made under the parent's locks.
             self._moment = Moment(self._moment.svid, self._moment.trust)

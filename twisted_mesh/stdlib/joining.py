@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pki.errors import Malformed
@@ -12,6 +12,7 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid import names
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.pin import Fingerprint, RootPin
+from pki.svid.spki_pin import PinSet
 from pki.validity import parse_lifetime
 from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.http.address import CaAddress
@@ -42,6 +43,9 @@ def join(
     ttl: str | timedelta | None = None,
     state_dir: str | Path | None = None,
     rotate_at: float = 0.5,
+    peer_pin: str | Iterable[str] = (),
+    peer_pin_mode: str | None = None,
+    peer_pin_until: str | datetime | None = None,
     require_pq: bool = False,
     timeout: float | None = 30.0,
 ) -> JoinedIdentity:
@@ -58,6 +62,13 @@ def join(
         raise Malformed(
             f"rotate_at is a share of a certificate's life, between 0 and 1: {rotate_at:g}"
         )
+    pins = PinSet.parse(
+        _listed(peer_pin),
+        peer_pin_mode,
+        peer_pin_until.isoformat() if isinstance(peer_pin_until, datetime) else peer_pin_until,
+        now=wall_clock(),
+        spoken=lambda name: name.replace("-", "_"),
+    )
     if require_pq:
         insist_on_hybrid(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     home = default_state_dir() if state_dir is None else Path(state_dir)
@@ -77,7 +88,7 @@ def join(
         SavedSvid(where),
     )
     source.recall()
-    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq)
+    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins)
     identity.start(timeout)
     return identity
 

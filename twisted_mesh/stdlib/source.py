@@ -15,10 +15,17 @@ from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.names import IPAddress
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid, load_certificates
-from pki.validity import format_duration
+from pki.validity import format_duration, parse_duration
 from twisted_mesh.api.body import read_shape
-from twisted_mesh.api.messages import SignAnswer, SignRequest
+from twisted_mesh.api.messages import (
+    ConnectionsReport,
+    ReportTaken,
+    SignAnswer,
+    SignRequest,
+    held_pins,
+)
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
@@ -119,6 +126,13 @@ class BlockingSource:
             raise
         self._store, self._position, self._edition = told.store, told.position, told.edition
         return told
+
+    def tell_pins(self, instance: str, pins: PinSet) -> float:
+        """Tell the CA which pins we have; the seconds after which it wants to hear that again."""
+        told = ConnectionsReport(instance, {}, pins=held_pins(pins))
+        content = self.ca.send("POST", "/api/v1/connections", told)
+        taken = read_shape(str(self.ca.address), ReportTaken, content)
+        return parse_duration(taken.again_after).total_seconds()
 
     def _question(self) -> _Question:
         key = MemoryKey.generate(self.algorithm)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService
@@ -34,10 +35,12 @@ from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.pin_reports import PinReports
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.certification import Certification
+from twisted_mesh.ca.rotation.pinned_paths import PinnedPaths
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
@@ -218,10 +221,16 @@ class CaService(MeshService):
             farewell=publisher.sign_root,
         )
         root_steps = RootSteps(rotation_steps, options["root-key"])
+        pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
+        pinned = PinnedPaths(pin_reports, current)
         acknowledgements = Acknowledgements(wall_clock)
         certification = Certification(rotation_steps, publisher)
         self.rotator = Rotator(
-            rotation_steps, reactor, root_steps=root_steps, certification=certification
+            rotation_steps,
+            reactor,
+            root_steps=root_steps,
+            certification=certification,
+            pinned=pinned,
         )
         self.root_rotator = RootRotator(
             root_steps,
@@ -232,6 +241,7 @@ class CaService(MeshService):
             self.rotator.lock,
             options["root-rotation"],
             acknowledgements=acknowledgements,
+            broken_pins=pinned.of_rotation,
         )
         self.jwt_keys = JwtKeys(
             current,
@@ -265,6 +275,7 @@ class CaService(MeshService):
             root_rotator=self.root_rotator,
             acknowledgements=acknowledgements,
             renew_own=self.endpoint.renew,
+            pin_reports=pin_reports,
             jwt=JwtIssuer(
                 self.jwt_keys,
                 own.issuance,

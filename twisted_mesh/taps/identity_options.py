@@ -7,6 +7,7 @@ from twisted.logger import Logger
 
 from pki.errors import Malformed
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.svid.spki_pin import PinSet
 from pki.validity import parse_lifetime
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.identity.agent import Wanted
@@ -185,6 +186,7 @@ class IdentityOptions(ServiceOptions):
             token,
             self["freshness"],
             self["revocation-sources"],
+            self.get("pins", PinSet()),
         )
 
 

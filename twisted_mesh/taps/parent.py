@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory
 
 from pki.codes import Code
 from pki.errors import Problem, discreet
+from pki.svid.spki_pin import PinSet
 from twisted_mesh import observe
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.http.status_site import LIVENESS, Page
@@ -124,7 +125,7 @@ class ParentService(MeshService):
         ca = ""
         if isinstance(self.client, CaClient):
             ca = str(self.client.address)
-            wanted = evolve(options.wanted(), revocation=RevocationOptions())
+            wanted = evolve(options.wanted(), revocation=RevocationOptions(), pins=PinSet())
             self.agent = agent = Agent(
                 self.client, wanted, reactor, (), serves=False, connects=False, log=self.log
             )

@@ -214,6 +214,7 @@ class ProxyService(MeshService):
                     self.reactor,
                     self.log,
                     self.agent.instance,
+                    lambda: self.trust_store.trust.pins,
                 )
             )
         self.looks.start(now=False)
@@ -265,10 +266,12 @@ class ProxyService(MeshService):
             front.look()
 
     def rereads(self) -> list[Reread]:
-        """The log level, and the listeners: who may, where connections go, how long and how many."""
+        """The log level, the listeners (who may, where connections go, how long and how many), and pins."""
         found = super().rereads()
         if self.options.source_of_listeners and self.fronts:
             found.append(Reread(self.options.source_of_listeners, self._reread_listeners))
+        if self.fronts:
+            found += self.options.reread_pins(self.trust_store)
         return found
 
     async def _reread_listeners(self) -> str:

@@ -7,10 +7,13 @@ from attrs import evolve
 from twisted.python import usage
 
 from pki.errors import Malformed
-from twisted_mesh.proxy.config import ListenerTable, listener_of, parse_config
+from pki.svid.spki_pin import PinSet
+from twisted_mesh.proxy.config import ListenerTable, listener_of, parse_config, parse_pins
 from twisted_mesh.proxy.listener import Listener
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.taps.allow_file import read_allowed
-from twisted_mesh.taps.worker_options import WORKERS, WorkerOptions
+from twisted_mesh.taps.pin_options import PinOptions
+from twisted_mesh.taps.worker_options import WORKERS
 
 #: What one listener is told by; a file has them as keys.
 _OF_LISTENER = (
@@ -22,7 +25,7 @@ _REPEATED = ("allow", "allow-dns", "verify", "verify-dns")
 _FLAGS = ("allow-all", "http", "proxy-protocol", "permissive", "unsafe-listen", "unsafe-target")
 
 
-class Options(WorkerOptions):
+class Options(PinOptions):
     """Options of ``twistd mesh-proxy``."""
 
     program = "mesh-proxy"
@@ -38,7 +41,7 @@ class Options(WorkerOptions):
         "in and mutual TLS out (client). It gets its certificate from the CA, and renews it."
     )
     default_id = ("service", "proxy")
-    files = ("config", "allow-file")
+    files = ("config", "allow-file", "peer-pin-file")
     optParameters: ClassVar = [
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/proxy)"],
         [
@@ -136,6 +139,26 @@ class Options(WorkerOptions):
         elif missing := [name for name in ("mode", "listen", "target") if not self[name]]:
             raise usage.UsageError(f"--{missing[0]} is needed, or --config")
         self["listeners"] = self.read_listeners()
+        self["pins"] = self.read_pins()
+
+    def read_pins(self) -> PinSet:
+        """By options, or in the table of the file: in one of them. Raises :class:`PkiError`."""
+        pins, config = super().read_pins(), self["config"]
+        if not config:
+            return pins
+        in_file = parse_pins(self.text_of("config"), config, wall_clock())
+        if pins and in_file:
+            raise Malformed(
+                f"--config {config} has a table [peer-pins], and --peer-pin says something else of the same: keep one "
+                "of them"
+            )
+        return in_file or pins
+
+    @property
+    def source_of_pins(self) -> str:
+        """See :class:`PinOptions`: a file of listeners may have them by the next time."""
+        config = self["config"]
+        return super().source_of_pins or (f"--config {config}" if config else "")
 
     @property
     def source_of_listeners(self) -> str:

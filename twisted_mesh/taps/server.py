@@ -119,6 +119,7 @@ class ServerService(MeshService):
                     self.reactor,
                     self.log,
                     self.agent.instance,
+                    lambda: self.trust_store.trust.pins,
                 )
             )
         address = self.port.getHost()
@@ -142,10 +143,11 @@ class ServerService(MeshService):
         )
 
     def rereads(self) -> list[Reread]:
-        """The log level, who may connect, and whose lists of revoked certificates are heeded."""
+        """The log level, who may connect, pins, and whose lists of revoked certificates are heeded."""
         found = super().rereads()
         if self.options["allow-file"] is not None:
             found.append(Reread(f"--allow-file {self.options['allow-file']}", self._reread_allowed))
+        found += self.options.reread_pins(self.trust_store)
         if self.agent.crls.sources:
             places = ", ".join(map(str, self.agent.crls.sources))
             found.append(Reread(f"--crl {places}", self._reread_crls))
@@ -192,7 +194,7 @@ class ServerParent(ParentService):
 
     def read_rules(self) -> str:
         """See :class:`ParentService`."""
-        _ = self.options.read_allow_file()
+        _ = self.options.read_allow_file(), self.options.read_pins()
         return ""
 
 

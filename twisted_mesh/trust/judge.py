@@ -19,6 +19,7 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import Verdict, judge
 from pki.svid.pin import RootPin
 from pki.svid.revocation_set import Revocation, RevocationSet
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import Purpose, X509Svid, subject_of
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import Freshness
@@ -53,6 +54,8 @@ class Trust:
     beside: tuple[x509.Certificate, ...] = ()
     """Certificates of our issuing CAs, as they are to be served now: where the one that a peer has sent leads to a
     root that is believed no more, another one of the same key may lead to one that is."""
+    pins: PinSet = field(factory=PinSet)
+    """By which CA keys some peers must be vouched for besides."""
     generation: int = 0
 
     def with_beside(self, paths: Iterable[Sequence[x509.Certificate]]) -> "Trust":
@@ -75,7 +78,10 @@ class Trust:
     def judge(
         self, presented: Sequence[x509.Certificate], now: datetime, purpose: Purpose
     ) -> Verdict:
-        """The verdict on a chain, leaf first: :func:`pki.svid.chain.judge`, and whether the peer is allowed."""
+        """The verdict on a chain, leaf first: :func:`pki.svid.chain.judge`, and whether the peer is allowed.
+
+        And whether it breaks pins, where they are enforced.
+        """
         verdict = judge(
             presented,
             self.bundles,
@@ -86,14 +92,30 @@ class Trust:
             beside=self.beside,
         )
         refusal = self._not_allowed(verdict, purpose)
-        return evolve(verdict, problems=(*verdict.problems, refusal)) if refusal else verdict
+        refusals: tuple[Problem, ...] = () if refusal is None else (refusal,)
+        if self.pins.enforced_at(now):
+            refusals += self._unpinned(verdict)
+        return evolve(verdict, problems=(*verdict.problems, *refusals)) if refusals else verdict
+
+    def _unpinned(self, verdict: Verdict) -> tuple[Problem, ...]:
+        """Of a path to a root. Where a certificate of it is revoked, that is said and nothing of pins."""
+        spiffe_id, path = verdict.spiffe_id, verdict.path
+        bundle = spiffe_id and self.bundles.get(spiffe_id.trust_domain)
+        if not bundle or not spiffe_id or path[-1] not in bundle.roots:
+            return ()
+        if any(problem.code is Code.REVOKED for problem in verdict.problems):
+            return ()
+        return self.pins.problems(spiffe_id, path)
 
     def judge_ours(
         self, svid: X509Svid, now: datetime, chain: Sequence[x509.Certificate] | None = None
     ) -> Verdict:
-        """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``."""
-        # What we have at hand besides, others may lack: the path has to stand as it is sent.
-        whoever = evolve(self, allow=(SpiffePattern.parse(str(svid.spiffe_id)),), beside=())
+        """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``.
+
+        Our pins are for others; and what we have at hand besides, others may lack: the path has to stand as it is sent.
+        """
+        ourselves = (SpiffePattern.parse(str(svid.spiffe_id)),)
+        whoever = evolve(self, allow=ourselves, beside=(), pins=PinSet())
         return whoever.judge(svid.chain if chain is None else chain, now, Purpose.ANY)
 
     def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:
@@ -118,6 +140,10 @@ class Trust:
                 return f"that is the CA of {spiffe_id.trust_domain}: check --ca-url, and our trust domain"
             return "that is a service and not the CA: check the port in --ca-url"
         return f"to accept it, call with --server-id {spiffe_id}; else check --server, which leads to another service"
+
+
+def _unwatched(pins: PinSet, verdict: Verdict, now: datetime) -> None:
+    """Nobody wants to know."""
 
 
 @frozen
@@ -162,6 +188,8 @@ class Judge:
     """OCSP answers by which a certificate is good, and until when."""
     told_by: "Judge | None" = field(default=None, init=False)
     """Another judge of this program, who hears of revocations where this one does not: of our own, say."""
+    pin_watch: Callable[[PinSet, Verdict, datetime], None] = field(default=_unwatched, init=False)
+    """Is told of each good verdict on a peer that there are pins for, once and not again while it is remembered."""
     _of_ours: "_OnOurs | None" = field(default=None, init=False)
 
     @property
@@ -297,12 +325,14 @@ class Judge:
         """By ``trust``, with nothing remembered."""
         verdict = trust.judge(chain, now, purpose)
         try:
-            since, until = span(verdict, (*chain, *trust.at_hand), now)
+            since, until = span(verdict, (*chain, *trust.at_hand), now, trust.pins.until)
         except HOSTILE_INPUT:
             since, until = (
                 now,
                 now - datetime.resolution,
             )  # its dates are none: it holds at no moment
+        if trust.pins and verdict.ok:
+            self.pin_watch(trust.pins, verdict, now)
         return Judgement(verdict, presented if verdict.ok else (), self.changes, since, until)
 
     def objections(

@@ -43,20 +43,25 @@ class Judgement:
 
 
 def span(
-    verdict: Verdict, looked_at: Iterable[x509.Certificate], now: datetime
+    verdict: Verdict,
+    looked_at: Iterable[x509.Certificate],
+    now: datetime,
+    pinned_until: datetime | None = None,
 ) -> tuple[datetime, datetime]:
     """Between which moments a verdict of ``now`` is the verdict: until one of the certificates begins or ends.
 
     Of all that were looked at, whichever of them the verdict rests on: another path may be the better one then.
-    Raises :class:`ValueError` for dates that are none.
+    At ``pinned_until`` pins begin to be reported only. Raises :class:`ValueError` for dates that are none.
     """
     since, until = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    moments = [] if pinned_until is None else [pinned_until]
     for validity in map(validity_of, looked_at):
-        for begins in (validity.not_before, validity.not_after + datetime.resolution):
-            if begins <= now:
-                since = max(since, begins)
-            else:
-                until = min(until, begins - datetime.resolution)
+        moments += (validity.not_before, validity.not_after + datetime.resolution)
+    for begins in moments:
+        if begins <= now:
+            since = max(since, begins)
+        else:
+            until = min(until, begins - datetime.resolution)
     if any(problem.code in _ABOUT_THE_CLOCK for problem in verdict.problems):
         since, until = now, min(until, now + _MOMENT)
     return since, until

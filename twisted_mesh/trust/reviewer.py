@@ -51,6 +51,8 @@ class Reviewer:
     _left_at: float = field(default=0.0, init=False)
     """When the last turn was over, on the clock."""
     _was_stale: bool = field(default=False, init=False)
+    _was_pinned: bool = field(default=False, init=False)
+    """Whether pins were enforced at the last look."""
 
     def believe(self, trust: Trust, news: Sequence[Revocation] | None = None) -> None:
         """Believe ``trust`` from now on, as the next generation.
@@ -63,11 +65,15 @@ class Reviewer:
         self._review(self._concerned(old, trust, news))
 
     def look_at_the_clock(self, now: datetime) -> None:
-        """Review whoever rests on a certificate that has ended; everybody once revocations are too old."""
+        """Review whoever rests on a certificate that has ended; everybody once revocations are too old.
+
+        And everybody once pins are enforced, or are not any more: a clock can also be put back.
+        """
         for index in self._indexes:
             self._review(iter(index.ended(now)))
         was_stale, self._was_stale = self._was_stale, self.judge.freshness.refuses
-        if self._was_stale and not was_stale:
+        was_pinned, self._was_pinned = self._was_pinned, self.judge.trust.pins.enforced_at(now)
+        if (self._was_stale and not was_stale) or self._was_pinned is not was_pinned:
             # As another generation, so that those are judged again too whose handshake is under way.
             self.review()
 
@@ -175,3 +181,9 @@ def _concerned(
                 pattern.matches(spiffe_id) for pattern in new.allow
             ):
                 yield from registry.of(spiffe_id)
+    if new.pins and new.pins is not old.pins:
+        for spiffe_id in registry.spiffe_ids:
+            for connection in registry.of(spiffe_id):
+                peer = connection.peer
+                if peer is not None and new.pins.are_broken_by(spiffe_id, peer.path):
+                    yield connection

@@ -19,12 +19,14 @@ from pki.keys import key_id
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation
+from pki.svid.spki_pin import PinSet, SpkiHash
 from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.pin_log import PinLog
 from twisted_mesh.trust.reviewer import Reviewer
 
 #: Seconds between two looks at the clock: for peers whose certificates have ended, and for stale revocations.
@@ -66,15 +68,21 @@ class TrustStore(Service):
     """The only one that changes what the judge believes."""
     _federated: set[TrustDomain] = field(factory=set, init=False)
     """Those whose bundle came by :meth:`believe_bundle`: no source takes it away by leaving it out."""
+    _withdrawn: frozenset[str] = field(default=frozenset(), init=False)
+    """Pins that were withdrawn when it was last said which: for pins that are still to come."""
+    _pin_log: PinLog = field(init=False)
     _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._reviewer = Reviewer(self.judge, self.registry, self.clock, self.log, self.now)
+        self._pin_log = PinLog(self.log)
+        self.judge.pin_watch = self._pin_log.see
         self._ticker = Ticker(self.clock, TICK, self._look_at_the_clock, "the review", self.log)
 
     def startService(self) -> None:
         """Watch the clock from now on."""
         super().startService()
+        self._pin_log.begin(self.trust.pins, self.trust.allow, self.now())
         self._ticker.start()
 
     def stopService(self) -> None:
@@ -104,6 +112,27 @@ class TrustStore(Service):
     def allow(self, patterns: Sequence[SpiffePattern]) -> None:
         """Let these in from now on and nobody else, and cut whoever is connected and no longer may."""
         self._reviewer.believe(evolve(self.trust, allow=tuple(patterns)))
+
+    def pin(self, pins: PinSet) -> None:
+        """Hold peers to these pins from now on and no others, and judge those again whom they are about.
+
+        What was withdrawn stays so.
+        """
+        withdrawn = self.trust.pins.withdrawn.union(map(SpkiHash.parse, self._withdrawn))
+        narrowed = pins.narrowed(withdrawn)
+        self._pin_log.begin(narrowed, self.trust.allow, self.now())
+        self._pin_log.announced(narrowed, self.trust.bundles)
+        self._reviewer.believe(evolve(self.trust, pins=narrowed))
+
+    def withdraw(self, pins: frozenset[str]) -> None:
+        """Rely on none of these any more, as ``sha256/BASE64``: nothing ever widens pins again."""
+        if pins == self._withdrawn:
+            return
+        self._withdrawn = pins
+        narrowed = self.trust.pins.narrowed(map(SpkiHash.parse, pins))
+        if narrowed is not self.trust.pins:
+            self._reviewer.believe(evolve(self.trust, pins=narrowed))
+            self._pin_log.lost(narrowed)
 
     def review(self) -> None:
         """Judge everybody again: what a listener demands of its peers besides has changed."""
@@ -135,6 +164,7 @@ class TrustStore(Service):
                 self._reviewer.believe(knowing)
         before = self.trust
         self.revoked(update.revocations)
+        self.withdraw(update.withdrawn_pins)
         if update.bundles is not None:
             _ = self._believe_bundles(self.merged(update.bundles))
         return self.trust is not before
@@ -199,9 +229,12 @@ class TrustStore(Service):
         for switch in switches:
             switch()
         self._reviewer.believe(trust)
+        self._pin_log.announced(trust.pins, trust.bundles)
 
     def _look_at_the_clock(self) -> None:
-        self._reviewer.look_at_the_clock(self.now())
+        now = self.now()
+        self._pin_log.look(self.trust.pins, now)
+        self._reviewer.look_at_the_clock(now)
 
 
 def _joined(before: BundleSet, bundles: BundleSet) -> BundleSet:

@@ -5,17 +5,22 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from msgspec import UNSET
+from msgspec.structs import replace as evolve
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from pki.errors import Problem
-from twisted_mesh.api.messages import ConnectionsReport
+from pki.svid.spki_pin import PinSet
+from twisted_mesh.api.messages import ConnectionsReport, HeldPins
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.identity import connection_reporter
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
 from twisted_mesh.tls.alerts import Unreachable
 
 A, B = "aa" * 32, "bb" * 32
+RULE = f"spiffe://mesh.local/**=sha256/{'A' * 43}=,sha256/{'E' * 43}="
+PINS = PinSet.told([RULE], "report", None)
 
 
 @define
@@ -49,12 +54,15 @@ class Rig:
     clock: Clock = field(factory=Clock)
     client: Client = field(factory=Client)
     registry: Registry = field(factory=Registry)
+    pins: PinSet = field(factory=PinSet)
     service: ConnectionReporter = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         client: Any = self.client
         registry: Any = self.registry
-        self.service = ConnectionReporter(client, registry, self.clock, Logger(), "i1")
+        self.service = ConnectionReporter(
+            client, registry, self.clock, Logger(), "i1", lambda: self.pins
+        )
         self.service.startService()
 
     def wait(self, seconds: int) -> list[Any]:
@@ -122,6 +130,35 @@ def test_a_ca_that_is_away_is_told_once_it_is_back(rig: Rig) -> None:
     assert len(rig.wait(25)) == 3
     rig.client.error = None
     assert len(rig.wait(10)) == 1
+
+
+def test_pins_are_told_while_nobody_is_connected_and_at_once_when_they_change(rig: Rig) -> None:
+    rig.pins = PINS
+    told = HeldPins([RULE], "report")
+    assert rig.wait(1) == [evolve(report({}), pins=told)]
+    assert rig.wait(9) == []
+    assert rig.wait(1) == [evolve(report({}), pins=told)], "and again at the pace"
+    rig.pins = PinSet.told([RULE], "enforce", "2026-12-01T00:00:00Z")
+    (again,) = rig.wait(1)
+    assert again.pins == HeldPins([RULE], "enforce", "2026-12-01T00:00:00Z")
+    rig.pins = PinSet()
+    assert rig.wait(1) == [report({})], "that there are none, once"
+    assert rig.wait(100) == []
+
+
+def test_of_several_requests_the_first_has_the_pins(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_reporter, "_AT_ONCE", 1)
+    rig.pins = PINS
+    rig.registry.rows = {(A, 1): 2, (A, 2): 1}
+    assert [one.pins is UNSET for one in rig.wait(1)] == [False, True]
+
+
+def test_pins_that_change_do_not_hurry_a_ca_that_refuses(rig: Rig) -> None:
+    rig.pins = PINS
+    rig.client.error = CaRefused(404, [Problem("not-found", "there is nothing at this path")])
+    assert len(rig.wait(300)) == 1
 
 
 def test_it_stops_with_its_service(rig: Rig) -> None:

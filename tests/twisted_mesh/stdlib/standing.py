@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 from attrs import define, evolve, field
 
@@ -12,6 +13,8 @@ from pki.codes import Code
 from pki.errors import Problem
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
+from pki.svid.chain import Verdict
+from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid
 from tests.running import PATIENCE
 from twisted_mesh.stdlib.context import MeshContext, Moment
@@ -35,6 +38,7 @@ class Standing:
     lock: "threading.RLock" = field(factory=threading.RLock)
     guards: list[Guard] = field(factory=list)
     refused: list[Problem] = field(factory=list)
+    unpinned: list[Problem] = field(factory=list)
     is_closed: bool = False
     _now: Moment | None = None
 
@@ -50,6 +54,10 @@ class Standing:
 
     def tell_refused(self, problems: Sequence[Problem]) -> None:
         self.refused.extend(problems)
+
+    def see_pins(self, pins: PinSet, verdict: Verdict, now: datetime) -> None:
+        if verdict.spiffe_id is not None:
+            self.unpinned.extend(pins.problems(verdict.spiffe_id, verdict.path))
 
     def hears(self, ca: MemoryCa) -> None:
         """What that CA has revoked."""

@@ -11,6 +11,8 @@ import pytest
 from attrs import evolve
 
 from pki.svid.bundle import BundleSet
+from pki.svid.spki_pin import PinSet, SpkiHash
+from pki.validity import rfc3339
 from tests.twisted_mesh.stdlib.standing import (
     CA,
     EVERYBODY,
@@ -20,6 +22,7 @@ from tests.twisted_mesh.stdlib.standing import (
     Standing,
     standing,
 )
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib import ContextSealed, MeshSSLError, NoHybridGroup, NoIdentity, PeerRefused
 from twisted_mesh.stdlib.context import MeshContext
 from twisted_mesh.stdlib.peers import peer_id
@@ -224,6 +227,35 @@ def test_a_peer_whose_certificate_is_not_of_now_is_heard_no_more(
     server._current = None
     with pytest.raises(PeerRefused, match=code):
         memory.server.read()
+
+
+def pinning(*hashes: SpkiHash, mode: str = "enforce") -> PinSet:
+    rule = f"{EVERYBODY}={','.join(map(str, hashes))}"
+    now = wall_clock()
+    return PinSet.parse([rule], mode, rfc3339(now + timedelta(days=1)), now=now)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_peer_that_breaks_pins_is_refused_or_reported(side: str) -> None:
+    root, backup, other = SpkiHash.of(CA.bundle.roots[0]), SpkiHash(bytes(32)), SpkiHash(b"x" * 32)
+    ends = {"server": standing(), "client": standing("till")}
+    held = ends[side]
+    server, client = ends["server"].server(), ends["client"].client(check_hostname=False)
+    held.trust = evolve(held.trust, pins=pinning(root, backup))
+    Memory.between(server, client).shake_hands()
+    held.trust = evolve(held.trust, pins=pinning(other, backup))
+    with pytest.raises(PeerRefused, match="pin-mismatch"):
+        Memory.between(server, client).shake_hands()
+    assert held.unpinned == []
+    held.trust = evolve(held.trust, pins=pinning(other, backup, mode="report"))
+    connected_ = Memory.between(server, client).shake_hands()
+    assert [problem.code for problem in held.unpinned] == ["pin-mismatch"]
+    held.trust = evolve(held.trust, pins=pinning(other, backup))
+    for guard in held.guards:
+        guard.review()
+    end = connected_.server if side == "server" else connected_.client
+    with pytest.raises(PeerRefused, match="pin-mismatch"):
+        end.read(10)
 
 
 def test_without_an_identity_nobody_shakes_hands() -> None:

@@ -18,7 +18,9 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge as judge_chain
 from pki.svid.pin import Fingerprint, RootPin
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
+from pki.svid.spki_pin import PinSet, SpkiHash
 from pki.svid.x509svid import Purpose
+from pki.validity import rfc3339
 from tests.authorities import HOUR, MESH, NOW, OTHER, der, forge, forge_issuing, forge_root, mesh
 from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.freshness import Freshness, OnStale
@@ -29,6 +31,13 @@ CA, OTHERS = mesh(), mesh(OTHER)
 ALL = tuple(SpiffePattern.parse(f"spiffe://{domain}/**") for domain in ("mesh.local", OTHER.name))
 GOOD = tuple(map(der, (CA.leaf(), *CA.issuing.intermediates)))
 _DOUBT = Problem("crl-stale", "in this test")
+#: Of keys that vouch for nobody here.
+PINS = PinSet.parse(
+    [f"spiffe://mesh.local/**={SpkiHash(bytes(32))},{SpkiHash(bytes(31) + b'1')}"],
+    "enforce",
+    rfc3339(NOW + 5 * HOUR),
+    now=NOW,
+)
 
 
 @define(eq=False)
@@ -91,6 +100,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "allow": lambda rig: rig.believe(allow=()),
         "beside": "only who is refused without it depends on it; a swap for it forgets all the same",
         "known_issuers": "only the words of a refusal depend on it; a swap for it forgets all the same",
+        "pins": lambda rig: rig.believe(pins=PINS),
         "generation": "a number for whoever asks; each swap counts, whatever stands in it",
     },
     Judge: {
@@ -103,6 +113,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "_answers": "OCSP answers, which no chain is judged by",
         "told_by": "our own chain is judged by it, and no peer's",
         "_of_ours": "what is remembered of our own chain",
+        "pin_watch": "is told, and not asked",
     },
     PinnedJudge: {"_pin": "it is only ever taken away, by a swap of what is believed"},
     Freshness: {
@@ -245,6 +256,8 @@ CHANGES: Mapping[str, Callable[[Rig], None]] = {
     "two other roots": lambda rig: rig.believe(bundles=BundleSet.of(BOTH)),
     "two trust domains": lambda rig: rig.believe(bundles=BundleSet.of(BOTH, OTHERS.bundle)),
     "another certificate of an issuer is at hand": lambda rig: rig.believe(beside=(CA_LEAF,)),
+    "pins are set": lambda rig: rig.believe(pins=PINS),
+    "pins are taken away": lambda rig: rig.believe(pins=PinSet()),
     "issuers become known": lambda rig: rig.believe(known_issuers=frozenset((b"x",))),
     "as it was": lambda rig: setattr(rig.judge, "trust", rig.judge.trust),
     "revocations are too old": age,

@@ -14,6 +14,7 @@ from pki.errors import Problem
 from pki.spiffe import SpiffeId, SpiffePattern
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
+from pki.svid.spki_pin import PinSet, SpkiHash
 from pki.svid.x509svid import Purpose
 from tests.authorities import HOUR, MESH, NOW, OTHER, Mesh, forge, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
@@ -398,6 +399,34 @@ def test_with_ten_thousand_connections_each_of_a_thousand_revocations_costs_one_
     while rig.clock.getDelayedCalls():
         rig.clock.advance(0)
     assert [c.judged for c in connections] == [1] * 4999 + [0] + [1] * 5000
+
+
+def test_with_ten_thousand_connections_pins_cost_a_verdict_for_each_that_breaks_them(
+    rig: Rig,
+) -> None:
+    odd, even = (peer_of(CA.leaf(), CA, MESH.member(name, "x")) for name in ("odd", "even"))
+    others = peer_of(OTHERS.leaf(), OTHERS)
+    connections = [Connected((odd, even, others)[number % 3]) for number in range(9999)]
+    for connection in connections:
+        rig.registry.add(connection)
+    root, other = SpkiHash.of(CA.root.certificate), SpkiHash(bytes(32))
+
+    def held(*rules: str) -> PinSet:
+        return PinSet.told(rules, "enforce", "2026-12-01T00:00:00Z")
+
+    def judged() -> list[int]:
+        while rig.clock.getDelayedCalls():
+            rig.clock.advance(0)
+        return [connection.judged for connection in connections]
+
+    rig.believe(pins=held(f"{MESH.id}/**={root},{other}"))
+    assert judged() == [0] * 9999, "who meets them stays, and nothing is judged for it"
+    broken = held(f"{MESH.id}/odd/*={other},{SpkiHash(b'x' * 32)}")
+    rig.believe(pins=broken)
+    assert judged() == [1, 0, 0] * 3333
+    rig.believe(pins=broken)
+    rig.believe(pins=PinSet())
+    assert judged() == [1, 0, 0] * 3333
 
 
 def test_nobody_else_swaps_what_is_believed() -> None:

@@ -2,15 +2,21 @@
 
 from datetime import timedelta
 
+from msgspec import UNSET, UnsetType
+
 from pki.errors import Malformed
 from pki.serial import parse_serial
+from pki.svid.spki_pin import PinSet
 from pki.validity import format_duration
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
     ConnectionsReport,
+    HeldPins,
     KnownConnections,
+    Pinning,
     Reporter,
     ReportTaken,
+    held_pins,
 )
 from twisted_mesh.ca.api.request import Call, demand_instance, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer
@@ -36,7 +42,10 @@ async def tell(ca: CaParts, call: Call) -> Answer:
             if not 0 < count <= _MOST:
                 raise Malformed(f"connections are counted from 1 to {_MOST}")
             counts[issuer, parse_serial(serial)] = count
+    pins = _held(asked.pins)
     ca.reports.tell(call.principal.proof, asked.instance, counts, goes_on=asked.goes_on)
+    if not asked.goes_on:
+        ca.pin_reports.tell(call.principal.proof, asked.instance, pins)
     return json_answer(ReportTaken(_spoken(ca.reports.pace(call.principal.proof))))
 
 
@@ -45,11 +54,24 @@ async def read(ca: CaParts, call: Call) -> Answer:
     reports = ca.reports.all()
     own = ca.reports.own
     listed = [Reporter(r.who, r.credentials, r.connections) for r in reports[:LARGEST_PAGE]]
+    pinning = [Pinning(one.who, held_pins(one.pins)) for one in ca.pin_reports.all()[:LARGEST_PAGE]]
     return json_answer(
         KnownConnections(
-            len(reports), _spoken(ca.reports.lasts), 0 if own is None else len(own), listed
+            len(reports),
+            _spoken(ca.reports.lasts),
+            0 if own is None else len(own),
+            listed,
+            pinning or UNSET,
         )
     )
+
+
+def _held(told: HeldPins | UnsetType) -> PinSet:
+    """Raises :class:`PkiError`."""
+    if isinstance(told, UnsetType):
+        return PinSet()
+    until = None if isinstance(told.until, UnsetType) else told.until
+    return PinSet.told(told.rules, told.mode, until)
 
 
 def _spoken(seconds: float) -> str:

@@ -21,9 +21,11 @@ from pki.issuing.authority import Authority
 from pki.issuing.rotation import Step, Term
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
+from pki.svid.pin_conflict import BrokenPin
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.rotation.certification import Certification, Installed, Requested
+from twisted_mesh.ca.rotation.pinned_paths import PinnedPaths, named
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
@@ -37,6 +39,8 @@ _log = logger("ca")
 TICK = 1.0
 #: Steps that can be due at once are few; a bug must not make an endless row of CAs.
 _MOST_STEPS = 4
+#: Seconds between two looks at the pins that endpoints have told of.
+_LOOK_AT_PINS = 60.0
 
 
 class RotationBroke(PkiError):
@@ -54,6 +58,8 @@ class Rotator(Service):
     draw: random.Random = field(factory=random.SystemRandom)
     root_steps: RootSteps | None = None
     """What the rotation of the root has left to be finished; None where there is no such thing."""
+    pinned: PinnedPaths | None = None
+    """Whose pins a successor would break; None where nobody tells of any."""
     _besides: list[Callable[[], Awaitable[None]]] = field(factory=list, init=False)
     """What else is to be finished that was cut short."""
     certification: Certification | None = None
@@ -63,6 +69,7 @@ class Rotator(Service):
     _retry_at: float = field(default=0.0, init=False)
     """By :attr:`clock`, like all moments below: it does not jump."""
     _remind_at: float | None = field(default=None, init=False)
+    _look_at_pins_at: float = field(default=0.0, init=False)
     _seen_ended: dict[int, float] = field(factory=dict, init=False)
     """When a generation was first seen as ended."""
     _working: "Deferred[None] | None" = field(default=None, init=False)
@@ -94,7 +101,7 @@ class Rotator(Service):
     def waiting(self) -> Problem | None:
         """What is due and cannot be done, because the root's key is away."""
         away = self.rotation_steps.keys_away()
-        if not away or self.rotation_steps.next_step() is not Step.PREPARE:
+        if not away or self.next_step() is not Step.PREPARE:
             return None
         left = self.authorities.line.active.ends_at - self.rotation_steps.now()
         remedy = self.rotation_steps.how_to_certify(away)
@@ -119,8 +126,8 @@ class Rotator(Service):
         )
 
     def trouble(self) -> Problem | None:
-        """What keeps the succession: :meth:`waiting`, or what has failed and is tried again."""
-        waits = self.waiting()
+        """What keeps the succession: :meth:`waiting`, pins, or what has failed and is tried again."""
+        waits = self.waiting() or self._pinned()
         if waits is not None or self.last_problem is None:
             return waits
         failed = self.last_problem.problems[0]
@@ -129,6 +136,27 @@ class Rotator(Service):
             f"the succession of the issuing CA has to wait: {failed.detail}",
             failed.remedy or "it is tried again by itself",
         )
+
+    def next_step(self) -> Step:
+        """What is due now. A successor that would break pins waits, as long as nobody's certificate is cut short."""
+        steps = self.rotation_steps
+        step = steps.next_step()
+        if step is not Step.ACTIVATE or not self._breaks():
+            return step
+        can_wait = rotation.can_wait(self.authorities.line, steps.rules, steps.now())
+        return Step.WAIT if can_wait else step
+
+    def _breaks(self) -> Sequence[BrokenPin]:
+        """Whose pins the successor would break."""
+        return () if self.pinned is None else self.pinned.of_successor()
+
+    def _pinned(self) -> Problem | None:
+        """Pins that are broken, or that a successor which is due waits for."""
+        if self.pinned is None:
+            return None
+        is_due = self.rotation_steps.next_step() is Step.ACTIVATE
+        last = self.authorities.line.active.ends_at - self.rotation_steps.rules.longest_leaf
+        return self.pinned.problem(last - self.rotation_steps.now() if is_due else None)
 
     # What is done.
 
@@ -201,12 +229,13 @@ class Rotator(Service):
 
     def _tick(self) -> None:
         self._remind()
+        self._remind_of_pins()
         idle = self._working is None or self._working.called
         if idle and self.clock.seconds() >= self._retry_at and self._is_due():
             self._working = spawn(self.attend(), "succession", _log)
 
     def _is_due(self) -> bool:
-        step = self.rotation_steps.next_step()
+        step = self.next_step()
         doable = step is not Step.WAIT and not (
             step is Step.PREPARE and self.rotation_steps.keys_away()
         )
@@ -214,6 +243,31 @@ class Rotator(Service):
         found = found or self.authorities.is_parting
         roots = self.root_steps
         return found or (roots is not None and roots.is_due())
+
+    def _tell_of_broken(self) -> None:
+        if broken := self._breaks():
+            _log.error(
+                "The next issuing CA issues from now on, though pins are enforced that its key is not among: {whose}. "
+                "Without it nothing could be issued in full length any more",
+                event="rotation-breaks-pins",
+                whose=named(broken),
+            )
+
+    def _remind_of_pins(self) -> None:
+        now = self.clock.seconds()
+        if now < self._look_at_pins_at:
+            return
+        found = self._pinned()
+        left = self.authorities.line.active.ends_at - self.rotation_steps.now()
+        pause = _LOOK_AT_PINS if found is None else rotation.reminder_pause(left).total_seconds()
+        self._look_at_pins_at = now + pause
+        if found is not None:
+            _log.warn(
+                "{reasons}",
+                event="rotation-waits-for-pins",
+                codes=found.code,
+                reasons=reasons([found]),
+            )
 
     def _remind(self) -> None:
         waits = self.waiting()
@@ -238,8 +292,9 @@ class Rotator(Service):
 
     async def _do_steps(self) -> None:
         for _ in range(_MOST_STEPS):
-            step, authorities = self.rotation_steps.next_step(), self.authorities
+            step, authorities = self.next_step(), self.authorities
             if step is Step.ACTIVATE and authorities.prepared is not None:
+                self._tell_of_broken()
                 await self.rotation_steps.activate(authorities.prepared)
             elif step is Step.RESUME:
                 await self.rotation_steps.resume()

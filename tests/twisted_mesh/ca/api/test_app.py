@@ -788,7 +788,7 @@ STATUSES = {
             "BadAudience",
             "BadJwt",
         ),
-        *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint"),
+        *("BadToken", "BadDocument", "UnknownSelector", "UnknownEntry", "BadFingerprint", "BadPin"),
         *("PassphraseMismatch", "BadFederation", "ForeignRoot"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
