@@ -1,7 +1,5 @@
 """What in a file holds a key: certificates, CSRs, public keys and private ones, each told by its public half alone."""
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from attrs import field, frozen
@@ -17,6 +15,7 @@ from pki.spiffe import TrustDomain
 from pki.svid.bundle import TrustBundle
 from pki.svid.certificate import encoded_parts
 from pki.svid.pin import Fingerprint
+from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import subject_of
 
 #: A bundle in JSON does not say whose it is, and its fingerprints do not depend on it.
@@ -40,8 +39,7 @@ class KeyHolder:
     @property
     def pin(self) -> str:
         """``sha256/`` and the base64 of the SHA-256 of the SubjectPublicKeyInfo (RFC 7469 section 2.4)."""
-        digest = hashlib.sha256(self.spki).digest()
-        return f"sha256/{base64.b64encode(digest).decode()}"
+        return str(SpkiHash.of_spki(self.spki))
 
     @property
     def fingerprint(self) -> str:

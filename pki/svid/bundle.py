@@ -5,7 +5,6 @@ Format: SPIFFE Trust Domain and Bundle, section 4; JWK members by RFC 7517 and R
 
 import base64
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, TypeGuard
 
@@ -18,6 +17,7 @@ from pki.errors import HOSTILE_INPUT, Malformed
 from pki.jwt_svid.jwks import JwtAuthority, authorities_of, write_jwks
 from pki.keys import jwk_members
 from pki.spiffe import TrustDomain
+from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import (
     certificates_pem,
     extension,
@@ -30,7 +30,6 @@ from pki.svid.x509svid import (
 #: The ``use`` of roots in a SPIFFE bundle.
 X509_SVID = "x509-svid"
 _MOST_ANNOUNCED = 64
-_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
 
 
 class BadBundle(Malformed):
@@ -199,7 +198,7 @@ def announced_pins(told: object) -> tuple[str, ...]:
     if not isinstance(told, list):
         return ()
     pins = [one for one in told[:_MOST_ANNOUNCED] if isinstance(one, str)]
-    return tuple(one for one in pins if _PIN.fullmatch(one))
+    return tuple(one for one in pins if SpkiHash.is_written(one))
 
 
 def _no_root(cert: x509.Certificate) -> str:

@@ -66,6 +66,11 @@ class SpkiHash:
             )
         return cls(base64.b64decode(written))
 
+    @staticmethod
+    def is_written(text: str) -> bool:
+        """Whether :meth:`parse` reads it."""
+        return text.startswith(_PREFIX) and bool(_BASE64.fullmatch(text, len(_PREFIX)))
+
     @classmethod
     def of(cls, certificate: x509.Certificate) -> Self:
         """That of the certificate's key, as it is written there. Raises what damaged DER does."""

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from twisted.internet.testing import MemoryReactorClock
 
 from pki.policy.join_token import JoinToken
 from pki.spiffe import SpiffePattern
+from pki.validity import rfc3339
 from tests.recipes.pages import need
-from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh
+from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh, until
 from twisted_mesh import endpoints
 from twisted_mesh.endpoints import BadEndpoint
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.shared import AGENTS
+from twisted_mesh.runtime.clock import wall_clock
 
 ID = "spiffe-id=spiffe\\://mesh.local/service/web"
 LIBRARY = CHECKOUT / "docs" / "LIBRARY.md"
@@ -244,6 +247,29 @@ def test_twistd_web_serves_the_mesh_and_cuts_who_is_revoked(tmp_path: Path) -> N
             assert revoked.returncode == 0, revoked.stderr
             with suppress(ConnectionError, ssl.SSLError):  # cut, too
                 assert open_one.recv(4096) == b""
+        assert web.stop() in (0, -15)
+        assert "Traceback" not in web.text
+
+
+def test_a_server_of_twistd_web_is_held_to_pins_and_tells_the_ca(tmp_path: Path) -> None:
+    need_curl = shutil.which("curl")
+    if need_curl is None:
+        pytest.skip("no curl")
+    with mesh(tmp_path / "house") as house:
+        house.start_ca()
+        rule = f"spiffe\\://mesh.local/**={PIN},{BACKUP}"
+        ends = rfc3339(wall_clock() + timedelta(days=9)).replace(":", "\\:")
+        house.port = start_web(
+            house, f"peer-pin={rule}", "peer-pin-mode=enforce", f"peer-pin-until={ends}"
+        )
+        web = house.processes[-1]
+        assert house.client("/hello.txt").returncode == 1
+        web.wait_for("pin-mismatch")
+        asking = (need_curl, "-sS", "--unix-socket", house.socket)
+        until(
+            lambda: PIN in house.run(*asking, "http://localhost/api/v1/connections").stdout,
+            lambda: web.text,
+        )
         assert web.stop() in (0, -15)
         assert "Traceback" not in web.text
 

@@ -12,6 +12,7 @@ from pki.errors import Malformed, printable
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation
+from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import LogNews, TrustAnswer
@@ -30,7 +31,6 @@ MOST_WITHDRAWN, MOST_REVOKED = 10_000, 10_000
 MOST_OF_OTHERS = 100_000
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _EDITION = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
-_SPKI_PIN = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
 
 
 @frozen
@@ -132,7 +132,7 @@ def _withdrawn_pins(address: str, told: list[str] | UnsetType) -> frozenset[str]
         return frozenset()
     _bound(address, "withdrawn pins", told, MOST_WITHDRAWN)
     for pin in told:
-        if not _SPKI_PIN.fullmatch(pin):
+        if not SpkiHash.is_written(pin):
             raise Malformed(
                 f"{printable(pin, 80)!r}, which {address} withdraws, is no pin: sha256/ and 32 bytes in base64"
             )

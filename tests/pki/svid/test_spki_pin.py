@@ -71,6 +71,16 @@ def test_a_hash_is_read_back_as_it_is_written(one: SpkiHash) -> None:
     assert SpkiHash.parse(str(one)) == one
 
 
+@given(hashes.map(str) | st.text("AE=sha256/+", min_size=48, max_size=53))
+def test_whether_it_is_one_can_be_asked(text: str) -> None:
+    try:
+        SpkiHash.parse(text)
+        is_one = True
+    except BadPin:
+        is_one = False
+    assert SpkiHash.is_written(text) is is_one
+
+
 @given(rules)
 def test_a_rule_is_read_back_as_it_is_written(one: PinRule) -> None:
     assert PinRule.parse(str(one)) == one

@@ -13,14 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pki.errors import Malformed, PkiError
+from pki.svid.spki_pin import SpkiHash
+from pki.svid.x509svid import load_certificates
 from tests.running import CHECKOUT, PATIENCE, Mesh, mesh, until
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib import JoinedIdentity, NoIdentity, PeerRefused, join, peer_id
 from twisted_mesh.stdlib.ca_connection import CaUnreachable
 
@@ -127,6 +131,41 @@ def test_a_ca_with_another_root_is_told_nothing(house: Mesh, tmp_path: Path) -> 
             join_token=None,
             state_dir=tmp_path,
         )
+
+
+def test_peers_are_held_to_pins_and_the_ca_hears_of_them(
+    house: Mesh, joined: Callable[..., JoinedIdentity], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = SpkiHash.of(load_certificates(house.root.read_bytes())[0])
+    wrong, right = (f"{ALL}={one},{SpkiHash(bytes(32))}" for one in (SpkiHash(b"x" * 32), root))
+    enforced = {
+        "peer_pin_mode": "enforce",
+        "peer_pin_until": wall_clock() + timedelta(days=30),
+    }
+    server = joined(WEB)
+    with echoing(server.server_context(CALLER)) as port:
+        refusing = joined(CALLER, peer_pin=wrong, **enforced)
+        with pytest.raises(PeerRefused, match="pin-mismatch"):
+            asked(port, refusing.client_context(WEB))
+        assert asked(port, joined(CALLER, peer_pin=right, **enforced).client_context(WEB))
+        with caplog.at_level("WARNING", "twisted_mesh.stdlib"):
+            reporting = joined(CALLER, peer_pin=[wrong])
+            for _ in range(2):
+                assert asked(port, reporting.client_context(WEB))
+    assert caplog.text.count("Pins of CA keys are only reported") == 1
+    assert caplog.text.count("would be refused if pins were enforced") == 1
+    until(lambda: told_of(house) >= {(wrong, "enforce"), (wrong, "report"), (right, "enforce")})
+    with pytest.raises(Malformed, match=r"peer_pin: .* has one pin"):
+        join(CALLER, peer_pin=right.partition(",")[0], state_dir=house.state)
+
+
+def told_of(house: Mesh) -> set[tuple[str, str]]:
+    """The pins that the CA has been told of."""
+    asking = ("curl", "-sS", "--unix-socket", house.socket, "http://localhost/api/v1/connections")
+    told = json.loads(house.run(*asking).stdout)
+    return {
+        (rule, one["pins"]["mode"]) for one in told.get("pins", []) for rule in one["pins"]["rules"]
+    }
 
 
 def test_it_rotates_by_itself(joined: Callable[..., JoinedIdentity]) -> None:

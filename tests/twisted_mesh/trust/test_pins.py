@@ -9,7 +9,6 @@ from cryptography import x509
 from twisted.internet.task import Clock
 
 from pki.codes import Code
-from pki.errors import Problem
 from pki.keys import spki_der
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
@@ -19,8 +18,9 @@ from pki.svid.spki_pin import PinSet, SpkiHash
 from pki.svid.x509svid import Purpose, X509Svid
 from pki.validity import rfc3339
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, Mesh, der, forge, key, mesh
-from tests.twisted_mesh.peers import Connected, peer_of
+from tests.twisted_mesh.peers import peer_of
 from tests.twisted_mesh.recording import RecordingLog
+from tests.twisted_mesh.trust.test_reviewer import Judged
 from twisted_mesh.interfaces import TrustUpdate
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.judge import Judge, Trust
@@ -44,19 +44,6 @@ def pins(
 ) -> PinSet:
     rule = f"{MESH.id}/{who}={','.join(map(str, hashes))}"
     return PinSet.parse([rule], mode, rfc3339(until), now=NOW)
-
-
-@define(eq=False)
-class Judged(Connected):
-    """A live connection that is judged by the real judge."""
-
-    judge: Judge | None = None
-
-    def objections(self) -> Sequence[Problem]:
-        self.judged += 1
-        assert self.judge is not None
-        assert self.peer is not None
-        return self.judge.verdict(self.peer.path[:-1], Purpose.CLIENT).problems
 
 
 @define(eq=False)
