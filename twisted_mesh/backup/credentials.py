@@ -16,7 +16,7 @@ from pki.svid.x509svid import load_certificates
 from twisted_mesh.backup.archive import REVOKED, ROOT_KEY, ROOTS
 from twisted_mesh.ca import revoked_authorities
 from twisted_mesh.ca.issuing_files import WrongState
-from twisted_mesh.ca.root_files import read_line
+from twisted_mesh.ca.root_document import read_line
 from twisted_mesh.state.directory import StateError
 
 _ROOT = "ca/root.crt"

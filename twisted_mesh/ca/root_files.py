@@ -1,73 +1,32 @@
 """The roots on disk: one document says which there are and how far their rotation is, and is replaced whole.
 
-``roots.json`` is there from the first rotation on. It holds the certificates themselves, and an issuing CA of ours has
-signed it: whoever can write it and has no key changes nothing. ``root.crt`` is always the root that chains lead to, and
-``root-N.crt`` the other one; they and the names of the keys follow the document, also after a crash in between. A key
-is known by its certificate, not by its name alone.
+``roots.json`` (:mod:`twisted_mesh.ca.root_document`) is there from the first rotation on. ``root.crt`` is always the
+root that chains lead to, and ``root-N.crt`` the other one; they and the names of the keys follow the document, also
+after a crash in between. A key is known by its certificate, not by its name alone.
 """
 
-import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
 from attrs import define, evolve
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
-from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
-from pki.issuing.root_line import FormerRoot, HowItEnded, Phase, RootLine, fingerprint_of
-from pki.keys import KeyAlgorithm, MemoryKey, key_id, signature_over, spki_der, verify
+from pki.issuing.root_line import RootLine, fingerprint_of
+from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import certificates_pem, load_certificates, subject_of, uri_names
-from pki.validity import parse_rfc3339, rfc3339_exactly
 from twisted_mesh.ca.issuing_files import WrongState, read_certificate
+from twisted_mesh.ca.root_document import Document, is_signed, line_of, read, signed
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.key_owner import owner_of
 
-_FORMAT = 1
-_UNFIT: tuple[type[BaseException], ...] = (InvalidSignature, PkiError, *HOSTILE_INPUT)
-#: Nothing else that an issuing CA signs begins so.
-_HEAD = b"twisted-mesh roots 1\n"
 #: Of generation 0 is a root of somebody else's.
 _NUMBERED = re.compile(r"root-(0|[1-9][0-9]{0,8})\.(?:crt|key)", re.ASCII)
-
-
-class _Former(msgspec.Struct, forbid_unknown_fields=True):
-    fingerprint: str
-    key_id: str
-    pin: str
-    subject: str
-    generation: int
-    at: str
-    how: str
-
-
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    """What is signed."""
-
-    format: int
-    phase: str
-    since: str
-    sequence: int
-    old: str
-    new: str | None
-    both: list[str]
-    replaced: str
-    announced: str
-    former: list[_Former]
-
-
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    said: _Said
-    signer: str
-    """:func:`pki.keys.key_id` of the issuing CA that has signed what is said."""
-    signature: str
 
 
 @define(eq=False, repr=False)
@@ -82,7 +41,7 @@ class RootFiles:
     def load(self, trust_domain: TrustDomain) -> RootLine:
         """The roots as they are kept. Whether they have certified what issues is looked at with the issuing CAs."""
         document = self._document()
-        line = _line_of(document.said, self.state.roots) if document else self._only_root()
+        line = line_of(document, self.state.roots) if document else self._only_root()
         line = evolve(line, between=self._between())
         for root in line.roots:
             self._demand_root(root, trust_domain)
@@ -93,7 +52,7 @@ class RootFiles:
     def demand_signed(self, authorities: Iterable[Authority]) -> None:
         """Raises :class:`WrongState` for a document that none of the issuing CAs has signed."""
         document = self._document()
-        if document is None or _is_signed(document, [ca.certificate for ca in authorities]):
+        if document is None or is_signed(document, [ca.certificate for ca in authorities]):
             return
         raise WrongState(
             f"{self.state.roots} was not signed by an issuing CA that is here, so that anybody may have written it: "
@@ -128,14 +87,6 @@ class RootFiles:
         """What the file of a root's key is called."""
         return f"{_stem(line, root)}.key"
 
-    def key_file_of(self, root: x509.Certificate) -> str | None:
-        """The file that has a root's key at this moment; None where there is none."""
-        spki = spki_der(root.public_key())
-        for name in self._key_names():
-            if spki_der(self.keys.load(name, MemoryKey.from_known_pem).public_key) == spki:
-                return name
-        return None
-
     # The next root's key.
 
     def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
@@ -157,10 +108,7 @@ class RootFiles:
 
     async def signed(self, line: RootLine, signer: Authority) -> bytes:
         """The document that says so, for :meth:`commit`. Raises :class:`pki.keys.SigningFailed`."""
-        said = _said(line)
-        signature = await signature_over(_statement(said), signer.key, signer.key.public_key)
-        document = _Document(said, signer.key_id, base64.b64encode(signature).decode())
-        return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+        return await signed(line, signer)
 
     def commit(self, document: bytes) -> None:
         """From here on it is so."""
@@ -226,9 +174,9 @@ class RootFiles:
 
     # What must hold.
 
-    def _document(self) -> _Document | None:
+    def _document(self) -> Document | None:
         path = self.state.roots
-        return _read(read_file(path, "the roots"), path) if path.exists() else None
+        return read(read_file(path, "the roots"), path) if path.exists() else None
 
     def keep_between(self, certificates: Iterable[x509.Certificate]) -> None:
         """Keep CAs of somebody else's that stand between our issuing CAs and their root, beside those that are kept."""
@@ -318,116 +266,3 @@ def _number(name: str) -> int | None:
 
 def _fingerprint(path: Path) -> str:
     return fingerprint_of(read_certificate(path))
-
-
-def _statement(said: _Said) -> bytes:
-    return _HEAD + msgspec.json.encode(said)
-
-
-def read_line(data: bytes, path: Path, issuing: Iterable[x509.Certificate]) -> RootLine:
-    """The line of roots in a document that one of these issuing CAs has signed.
-
-    Raises :class:`WrongState`, which calls it ``path``.
-    """
-    document = _read(data, path)
-    if not _is_signed(document, issuing):
-        raise WrongState(f"{path} was not signed by an issuing CA that is beside it")
-    return _line_of(document.said, path)
-
-
-def _read(data: bytes, path: Path) -> _Document:
-    try:
-        document = msgspec.json.decode(data, type=_Document)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise WrongState(f"{path} is damaged: restore it from a backup") from None
-    if document.said.format != _FORMAT:
-        raise WrongState(
-            f"{path} was written by a later version of this program: upgrade twisted-mesh"
-        )
-    return document
-
-
-def _is_signed(document: _Document, issuing: Iterable[x509.Certificate]) -> bool:
-    signers = (one for one in issuing if key_id(one.public_key()) == document.signer)
-    return any(_holds(document, signer) for signer in signers)
-
-
-def _holds(document: _Document, signer: x509.Certificate) -> bool:
-    key = signer.public_key()
-    algorithm = KeyAlgorithm.of(key)
-    if algorithm is None:
-        return False
-    try:
-        raw = base64.b64decode(document.signature, validate=True)
-        verify(key, raw, _statement(document.said), algorithm.hash)  # type: ignore[arg-type]
-    except _UNFIT:
-        return False
-    return True
-
-
-def _said(line: RootLine) -> _Said:
-    return _Said(
-        _FORMAT,
-        str(line.phase),
-        "" if line.since is None else rfc3339_exactly(line.since),
-        line.sequence,
-        _pem(line.old),
-        None if line.new is None else _pem(line.new),
-        [_pem(certificate) for certificate in line.both],
-        line.replaced,
-        line.announced,
-        [
-            _Former(
-                root.fingerprint,
-                root.key_id,
-                root.pin,
-                root.subject,
-                root.generation,
-                rfc3339_exactly(root.at),
-                str(root.how),
-            )
-            for root in line.former
-        ],
-    )
-
-
-def _line_of(said: _Said, path: Path) -> RootLine:
-    try:
-        new = None if said.new is None else _certificate(said.new)
-        phase = Phase(said.phase)
-        if (phase is Phase.SETTLED) != (new is None) or said.sequence < 0:
-            raise ValueError
-        return RootLine(
-            _certificate(said.old),
-            new,
-            phase,
-            said.sequence,
-            parse_rfc3339(said.since) if said.since else None,
-            tuple(map(_certificate, said.both)),
-            said.replaced,
-            said.announced,
-            tuple(
-                FormerRoot(
-                    root.fingerprint,
-                    root.key_id,
-                    root.pin,
-                    root.subject,
-                    root.generation,
-                    parse_rfc3339(root.at),
-                    HowItEnded(root.how),
-                )
-                for root in said.former
-            ),
-        )
-    except ANY_ERROR:
-        raise WrongState(f"{path} is damaged: restore it from a backup") from None
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificates_pem([certificate]).decode("ascii")
-
-
-def _certificate(pem: str) -> x509.Certificate:
-    (found,) = load_certificates(pem.encode("ascii"), "a certificate of the document")
-    uri_names(found)
-    return found

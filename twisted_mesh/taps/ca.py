@@ -218,7 +218,6 @@ class CaService(MeshService):
             options["issuing-key"],
             options["issuing-duration"],
             wall_clock,
-            farewell=publisher.sign_root,
         )
         root_steps = RootSteps(rotation_steps, options["root-key"])
         pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
@@ -231,6 +230,7 @@ class CaService(MeshService):
             root_steps=root_steps,
             certification=certification,
             pinned=pinned,
+            farewell=publisher.sign_root,
         )
         self.root_rotator = RootRotator(
             root_steps,

@@ -13,8 +13,9 @@ from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
 from twisted_mesh.ca.rotation.revoking import NoSuccessor
+from twisted_mesh.ca.rotation.root_keys import CannotDetach
 from twisted_mesh.ca.rotation.root_rotator import RootWaits
-from twisted_mesh.ca.rotation.steps import CannotDetach, RootKeyAway
+from twisted_mesh.ca.rotation.steps import RootKeyAway
 from twisted_mesh.http.json import BadRequest
 from twisted_mesh.limits.quota import QuotaUsedUp
 from twisted_mesh.limits.rate_limit import Busy, RateLimited

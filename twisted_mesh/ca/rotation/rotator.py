@@ -19,6 +19,7 @@ from pki.errors import PkiError, Problem, printable
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
 from pki.issuing.rotation import Step, Term
+from pki.keys import MemoryKey
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
 from pki.svid.pin_conflict import BrokenPin
@@ -26,8 +27,9 @@ from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.rotation.certification import Certification, Installed, Requested
 from twisted_mesh.ca.rotation.pinned_paths import PinnedPaths, named
+from twisted_mesh.ca.rotation.root_keys import Detached, RootKeys
 from twisted_mesh.ca.rotation.root_steps import RootSteps
-from twisted_mesh.ca.rotation.steps import Detached, RotationSteps
+from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.stores.records import Conflict
@@ -56,6 +58,8 @@ class Rotator(Service):
     rotation_steps: RotationSteps
     clock: IReactorTime
     draw: random.Random = field(factory=random.SystemRandom)
+    farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
+    """What is still to be done with a root's key before it goes."""
     root_steps: RootSteps | None = None
     """What the rotation of the root has left to be finished; None where there is no such thing."""
     pinned: PinnedPaths | None = None
@@ -75,9 +79,11 @@ class Rotator(Service):
     _working: "Deferred[None] | None" = field(default=None, init=False)
     lock: DeferredLock = field(factory=DeferredLock, init=False)
     """Held while anything is done to issuing CAs or roots."""
+    root_keys: RootKeys = field(init=False)
     _ticker: Ticker = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.root_keys = RootKeys(self.rotation_steps, self.farewell)
         self._ticker = Ticker(self.clock, TICK, self._tick, "the succession", _log)
 
     def startService(self) -> None:
@@ -165,7 +171,7 @@ class Rotator(Service):
         await self.lock.acquire()
         try:
             parts = (
-                self.rotation_steps.attach_root,
+                self.root_keys.attach,
                 self._heal,
                 self._do_steps,
                 self._forget_ended,
@@ -181,10 +187,10 @@ class Rotator(Service):
             self._failures, self._retry_at, self.last_problem = 0, 0.0, None
 
     async def detach_root(self, principal: Principal, sha256: str) -> Detached:
-        """:meth:`RotationSteps.detach_root`, when nothing else is being done. Raises refusals besides."""
+        """:meth:`RootKeys.detach`, when nothing else is being done. Raises refusals besides."""
         policy.permit(principal, Action.DETACH_ROOT)
         evidence = principal.evidence
-        return await self.alone(lambda: self.rotation_steps.detach_root(sha256, evidence))
+        return await self.alone(lambda: self.root_keys.detach(sha256, evidence))
 
     def finish_too(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have ``work`` done whenever all else is, nothing else meanwhile: it finishes what was cut short."""
@@ -239,7 +245,7 @@ class Rotator(Service):
         doable = step is not Step.WAIT and not (
             step is Step.PREPARE and self.rotation_steps.keys_away()
         )
-        found = self.rotation_steps.is_attachable() or doable or bool(self._forgettable())
+        found = self.root_keys.is_attachable() or doable or bool(self._forgettable())
         found = found or self.authorities.is_parting
         roots = self.root_steps
         return found or (roots is not None and roots.is_due())

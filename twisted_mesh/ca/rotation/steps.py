@@ -1,16 +1,14 @@
-"""The steps of an issuing CA's life: prepared, activated, retired, forgotten; and the root's key taken away.
+"""The steps of an issuing CA's life: prepared, activated, retired, forgotten.
 
 Each is recorded before it takes effect. One that fails leaves what was; done again, it goes on.
 """
 
-import hashlib
-import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import define, field, frozen
+from attrs import define, field
 from cryptography import x509
 from twisted.internet.threads import deferToThread
 
@@ -20,7 +18,7 @@ from pki.issuing import rotation
 from pki.issuing.authority import Authority, IssuerExpired
 from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import Rules, Step, Term
-from pki.keys import KeyAlgorithm, MemoryKey, SigningKey, key_id
+from pki.keys import KeyAlgorithm, MemoryKey, SigningKey
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import subject_of, uri_names
 from pki.validity import rfc3339
@@ -39,18 +37,6 @@ Record = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
 """Makes an act durable: its name, what it is done to (an issuer's key id), and facts. Raises if it cannot."""
 
 
-class CannotDetach(PkiError):
-    """The root's key stays where it is."""
-
-    code = Code.CANNOT_DETACH
-
-
-class NoRootKey(CannotDetach):
-    """The root's key is not here to be taken away."""
-
-    code = Code.NO_ROOT_KEY
-
-
 class RootKeyAway(PkiError):
     """A root whose key is not here would have to sign."""
 
@@ -64,24 +50,6 @@ class RootKeyAway(PkiError):
             f"a root's key is wanted and is not here: bring it back as {wanted}, mode 0600, or have the issuing CA "
             "certified where the key is first (mesh-ctl ca root csr, sign and install)"
         )
-
-
-class NoCopy(CannotDetach):
-    """The caller has not shown that it holds a copy of the root's key."""
-
-    code = Code.NO_COPY
-
-
-@frozen
-class Detached:
-    """What the CA can do without its root's key."""
-
-    prepared: bool
-    """Whether there is a successor already."""
-    wanted_at: datetime
-    """When the root's key is needed again, to make the next issuing CA."""
-    issues_until: datetime
-    """When certificates cannot be issued any more without it."""
 
 
 @define(eq=False, repr=False)
@@ -100,8 +68,6 @@ class RotationSteps:
     now: Now
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what writes files or makes keys, off the reactor."""
-    farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
-    """What is still to be done with the root's key before it goes: its CRL, for as long as it is away."""
     is_untidy: bool = field(default=False, init=False)
     """Whether files do not follow the line of roots yet: :meth:`follow_line` has failed."""
     _made: tuple[Authority, tuple[x509.Certificate, ...]] | None = field(default=None, init=False)
@@ -125,7 +91,8 @@ class RotationSteps:
         return IssuingFiles(self.state, self.keys, self.authorities.root_line)
 
     @property
-    def _root_files(self) -> RootFiles:
+    def root_files(self) -> RootFiles:
+        """Those of the roots."""
         return RootFiles(self.state, self.keys)
 
     def keys_away(self, roots: Iterable[x509.Certificate] | None = None) -> tuple[Path, ...]:
@@ -156,7 +123,7 @@ class RotationSteps:
 
     def root_key_path(self, root: x509.Certificate) -> Path:
         """Where the key of a root is, or is to be brought back to."""
-        return self.keys.path(self._root_files.key_name(self.authorities.root_line, root))
+        return self.keys.path(self.root_files.key_name(self.authorities.root_line, root))
 
     def next_step(self) -> Step:
         """What is due now."""
@@ -239,8 +206,8 @@ class RotationSteps:
         ``more`` are keys of roots that come in with it, by key id.
         """
         authorities = self.authorities
-        document = await self._root_files.signed(line, authorities.issuing)
-        await self.aside(self._root_files.commit, document)
+        document = await self.root_files.signed(line, authorities.issuing)
+        await self.aside(self.root_files.commit, document)
         self.current.adopt(authorities.along(line, more))
         await self.follow_line()
 
@@ -248,7 +215,7 @@ class RotationSteps:
         """Have the other files follow the line of roots. Done again after a failure, it ends where it should."""
         authorities = self.authorities
         self.is_untidy = True
-        await self.aside(self._root_files.tidy, authorities.root_line, authorities.root_keys)
+        await self.aside(self.root_files.tidy, authorities.root_line, authorities.root_keys)
         await self.aside(self._files.follow, authorities.issuing, authorities.every_issuing[1:])
         self.is_untidy = False
 
@@ -332,99 +299,19 @@ class RotationSteps:
         keys = {row.key_id for row in authorities.revoked} - {authorities.issuing.key_id}
         if not keys or not await self.aside(self._files.have, keys):
             return
-        if await self.aside(self._root_files.signer) in keys:
+        if await self.aside(self.root_files.signer) in keys:
             await self._seal()
         await self.aside(self._files.forget_keys, keys)
 
     async def reseal(self, leaving: Authority) -> None:
         """Have the active one sign which roots there are, where an issuing CA did so whose key is about to go."""
-        if await self.aside(self._root_files.signer) == leaving.key_id:
+        if await self.aside(self.root_files.signer) == leaving.key_id:
             await self._seal()
 
     async def _seal(self) -> None:
         line = self.authorities.root_line
-        document = await self._root_files.signed(line, self.authorities.issuing)
-        await self.aside(self._root_files.commit, document)
-
-    def is_attachable(self) -> bool:
-        """Whether there is a file where the key of a root is missed."""
-        authorities = self.authorities
-        return any(
-            authorities.key_of(root) is None and self.root_key_path(root).exists()
-            for root in authorities.roots
-        )
-
-    async def attach_root(self) -> None:
-        """Take up a root's key that was brought back."""
-        if not self.is_attachable():
-            return
-        authorities = self.authorities
-        found = await self.aside(self._root_files.load_keys, authorities.root_line)
-        await self.aside(self.keys.seal)
-        for root in authorities.roots:
-            if authorities.key_of(root) is None and key_id(root.public_key()) in found:
-                _log.info(
-                    "The root's key is back, in {path}",
-                    event="root-attached",
-                    path=str(self.root_key_path(root)),
-                )
-        self.current.adopt(authorities.with_root_keys({**authorities.root_keys, **found}))
-
-    async def detach_root(self, sha256: str, by: str) -> Detached:
-        """Delete the root's key here, and forget it, once the caller has shown that it holds a copy of the file.
-
-        ``sha256`` is the digest of the file's bytes, in hex; ``by`` is who asked, for the record.
-        A successor is prepared before, where that
-        puts off the day on which the key is needed again. Raises :class:`NoRootKey`, :class:`NoCopy`,
-        and whatever keeps the act from being recorded or the file from being removed.
-        """
-        name, root, root_key = await self._held_root_key(sha256)
-        if not self.keys_away() and rotation.is_worth_preparing(
-            self.authorities.line, self.rules, self.now()
-        ):
-            await self.prepare()
-        if self.farewell is not None:
-            await self.farewell(root_key)
-        whose = key_id(root.public_key())
-        await self.record_once("administer", whose, step="root-detached", by=by)
-        await self.aside(self.keys.remove, name)
-        left = {held: key for held, key in self.authorities.root_keys.items() if held != whose}
-        self.current.adopt(self.authorities.with_root_keys(left))
-        self.done("root-detached")
-        detached = self._without_root()
-        _log.info(
-            "The root's key is deleted here. Certificates can be issued until {issues_until}; it is wanted again at "
-            "{wanted_at}, to make the next issuing CA",
-            event="root-taken-away",
-            issues_until=rfc3339(detached.issues_until),
-            wanted_at=rfc3339(detached.wanted_at),
-        )
-        return detached
-
-    async def _held_root_key(self, sha256: str) -> tuple[str, x509.Certificate, MemoryKey]:
-        """The file, the root and the key, where ``sha256`` is the digest of that file."""
-        authorities, found = self.authorities, 0
-        for root in authorities.roots:
-            name = self.root_key_path(root).name
-            if not self.keys.exists(name):
-                continue
-            found += 1
-            held = hashlib.sha256(await self.aside(self.keys.read, name)).hexdigest()
-            if hmac.compare_digest(held.encode(), sha256.lower().encode()):
-                # Also that it is the root's key: who copied something else has no copy.
-                keys = await self.aside(self._root_files.load_keys, authorities.root_line)
-                return name, root, keys[key_id(root.public_key())]
-        path = self.keys.path("root.key")
-        if not found:
-            raise NoRootKey(f"{path} is not here: the root's key has been taken away already")
-        raise NoCopy(
-            f"sha256 is not the digest of {path}: copy the file, read the copy back, and send the digest of that"
-        )
-
-    def _without_root(self) -> Detached:
-        line = self.authorities.line
-        last = line.prepared or line.active
-        return Detached(line.prepared is not None, last.prepare_at, last.ends_at)
+        document = await self.root_files.signed(line, self.authorities.issuing)
+        await self.aside(self.root_files.commit, document)
 
     async def _prove(self, candidate: Authority) -> None:
         await rotation.prove(candidate, self.current.bundle(), self.now())

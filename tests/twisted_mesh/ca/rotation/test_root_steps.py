@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, certificates_pem, load_certificates
 from tests.authorities import DAY, HOUR, MESH
 from tests.twisted_mesh.ca.lives import YEAR, Life
-from tests.twisted_mesh.ca.rigs import result_of
+from tests.twisted_mesh.ca.rigs import ADMIN, result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
+from twisted_mesh.ca.rotation.root_keys import NoCopy
 from twisted_mesh.ca.rotation.steps import RootKeyAway
 from twisted_mesh.state.directory import StateError
 
@@ -332,6 +334,24 @@ def test_a_key_that_is_away_is_named(life: Life) -> None:
     switch(life)
     retire(life)
     assert not other.exists()
+
+
+@pytest.mark.parametrize("name", ["root.key", "root-2.key"])
+def test_either_key_can_be_taken_away_by_the_digest_of_its_file(life: Life, name: str) -> None:
+    prepare(life)
+    path = life.state.private / name
+    data = path.read_bytes()
+    result_of(life.rotator.detach_root(ADMIN, sha256(data).hexdigest()))
+    assert not path.exists()
+    away = [life.authorities.key_of(root) is None for root in life.authorities.roots]
+    assert away == [name == "root.key", name == "root-2.key"]
+    assert life.acts[-1].facts["step"] == "root-detached"
+    with pytest.raises(NoCopy):
+        result_of(life.rotator.detach_root(ADMIN, sha256(data).hexdigest()))
+    path.write_bytes(data)
+    path.chmod(0o600)
+    life.pass_time(HOUR, steps=3)
+    assert all(life.authorities.key_of(root) for root in life.authorities.roots)
 
 
 def test_the_succession_says_which_key_is_wanted(life: Life) -> None:

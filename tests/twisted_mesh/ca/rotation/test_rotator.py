@@ -23,7 +23,7 @@ from tests.twisted_mesh.ca.rigs import ADMIN, result_of
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.rotation import steps as handover_module
-from twisted_mesh.ca.rotation.steps import Detached, NoCopy, NoRootKey
+from twisted_mesh.ca.rotation.root_keys import Detached, NoCopy, NoRootKey
 from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateError
 
