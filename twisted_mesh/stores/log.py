@@ -155,6 +155,17 @@ def latest_time(connection: Connection) -> int | None:
     return at
 
 
+def acts(connection: Connection, act: str) -> tuple[bytes, ...]:
+    """The entries of one kind of act, the oldest first, of those that are not pruned."""
+    beginning = b'{"act":"' + act.encode("ascii") + b'"'  # canonical JSON: it is the first member
+    found = (
+        select(audit.c.entry)
+        .where(func.substr(audit.c.entry, 1, len(beginning)) == beginning)
+        .order_by(audit.c.position)
+    )
+    return tuple(bytes(row.entry) for row in connection.execute(found))
+
+
 def prune(connection: Connection, before: int, limit: int) -> int:
     """Forget the text of acts from before a time, and of each hour's checkpoints all but the last.
 

@@ -337,6 +337,8 @@ class CaService(MeshService):
             await parts.issuance.record_clock.recall(self.store)
             self._watch_clock(parts.issuance.record_clock)
         await log.recall(is_restored=self.state.restored.exists())
+        if parts.revoker is not None:
+            await parts.revoker.hold_against(await self.store.acts(Act.ROTATE))
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         if self.state.restored.exists():

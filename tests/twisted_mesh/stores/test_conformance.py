@@ -7,7 +7,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from pki.audit.log import Act
+from pki.audit.log import Act, Entry
 from pki.svid.revocation_set import Reason, Revocation
 from tests.twisted_mesh.stores.certificates import (
     DIGEST,
@@ -395,6 +395,19 @@ def test_each_act_writes_its_entry_and_nothing_else_does(
         (Act.WRITE_OFF, f"{second:x}"),
     ]
     assert calls.result(store.last_act()) == (6, int(NOW.timestamp() * 10**6))
+
+
+def test_the_acts_of_one_kind_are_read_in_their_order(store: SqlStore, calls: ThreadCalls) -> None:
+    entries = [
+        Entry(NOW, act, "self", str(number), {"about": '"act":"rotate"'})
+        for number, act in enumerate((Act.ROTATE, Act.START, Act.ROTATE, Act.STOP))
+    ]
+    for recorded in entries:
+        calls.result(store.apply(RecordAct(recorded)))
+    found = calls.result(store.acts("rotate"))
+    assert found == (entries[0].to_bytes(), entries[2].to_bytes())
+    assert calls.result(store.acts("restore")) == ()
+    assert calls.result(store.acts("rot")) == ()
 
 
 def test_an_empty_store_has_no_last_act(store: SqlStore, calls: ThreadCalls) -> None:

@@ -19,7 +19,7 @@ from cryptography.x509 import ocsp
 from pki.issuing.authority import Authority
 from pki.issuing.csr import build_csr
 from pki.issuing.profile import ISSUING
-from pki.keys import MemoryKey
+from pki.keys import MemoryKey, key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import key
@@ -365,3 +365,20 @@ def test_the_audit_log_has_it_and_fits_the_record(revoked: Revoked) -> None:
     until(lambda: ("revoked", revoked.issuing.key_id) in acts(), acts)
     verified = revoked.mesh.ctl("audit", "verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_start_without_what_was_revoked_ends_with_one_sentence(tmp_path: Path) -> None:
+    with mesh(tmp_path) as running:
+        ca = running.start_ca()
+        issuing = x509.load_pem_x509_certificate((running.state / "ca/issuing.crt").read_bytes())
+        words = ("ca", "revoke-issuing", key_id(issuing.public_key()), "--yes")
+        assert running.ctl(*words).returncode == 0
+        assert ca.stop() == 0
+        path = running.state / "ca/revoked-authorities.json"
+        kept = path.read_bytes()
+        path.unlink()
+        again = running.start_ca(wait=False)
+        again.wait_for("and the audit log says that it was")
+        assert again.wait() != 0
+        path.write_bytes(kept)
+        running.start_ca()

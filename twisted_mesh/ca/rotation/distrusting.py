@@ -170,6 +170,7 @@ class RootDistruster:
             step="root-distrusted",
             fingerprint=fingerprint_of(root),
             serial=serial_hex(root.serial_number),
+            not_after=rfc3339(root.not_valid_after_utc),
             reason=str(reason),
             by=principal.evidence,
         )

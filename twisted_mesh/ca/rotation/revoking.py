@@ -4,18 +4,19 @@ Recorded before it takes effect; the moment at which it does is when the file of
 again, or begun again after a crash, it goes on and ends the same.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import define, frozen
 
+from pki.audit.log import Act, Entry
 from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.issuing.authority import Authority
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
-from pki.serial import serial_hex, serial_pairs
-from pki.svid.revocation_set import Reason
-from pki.validity import rfc3339
+from pki.serial import parse_serial, serial_hex, serial_pairs
+from pki.svid.revocation_set import Reason, Revocation
+from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revoked_authorities import RevokedAuthorities, RevokedAuthority
@@ -23,9 +24,12 @@ from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.records import Conflict, Unknown
 
 _log = logger("ca")
+#: Steps of the audit log by which a CA is revoked.
+_REVOKED = ("revoked", "root-distrusted")
 
 
 class NoSuccessor(PkiError):
@@ -78,6 +82,37 @@ class AuthorityRevoker:
         """
         policy.permit(principal, Action.REVOKE_ISSUING)
         return await self.rotator.alone(lambda: self._revoke(principal, issuer, reason, force))
+
+    async def hold_against(self, acts: Iterable[bytes]) -> None:
+        """Hold the file against what the audit log says was revoked: ``acts`` are its entries about CAs.
+
+        What a crash has kept out of the file is revoked now, as far as its certificate is here. Raises
+        :class:`StateError` where the file lacks anything else: somebody has changed or removed it.
+        """
+        held = {(row.revocation.issuer, row.revocation.serial) for row in self.file.rows}
+        present = {
+            certificate.serial_number: certificate
+            for authority in self._authorities.every_issuing
+            for certificate in self._authorities.certificates_of(authority)
+        } | {root.serial_number: root for root in self._authorities.roots}
+        rows = []
+        for act in acts:
+            said = _said(act)
+            is_over = said is None or said.expires_at < self._steps.now()
+            if said is None or is_over or (said.issuer, said.serial) in held:
+                continue
+            certificate = present.get(said.serial)
+            if certificate is None:
+                raise StateError(
+                    f"{self.file.path} does not say that the CA certificate with the serial "
+                    f"{serial_hex(said.serial)} is revoked, and the audit log says that it was, at "
+                    f"{rfc3339(said.revoked_at)}: restore the file from a backup"
+                )
+            rows.append(RevokedAuthority(certificate, said, "the audit log"))
+        if rows:
+            known = await self._steps.aside(self.file.add, rows)
+            self._steps.current.adopt(self._authorities.with_revoked(known))
+            self.listener.revoked([row.revocation for row in rows])
 
     async def _revoke(
         self, principal: Principal, issuer: str, reason: Reason, force: bool
@@ -168,6 +203,21 @@ class AuthorityRevoker:
             was_revoked,
             self.rotator.waiting() or self.publisher.waiting(),
         )
+
+
+def _said(act: bytes) -> Revocation | None:
+    """What an entry says was revoked of a CA; None for one that is about something else."""
+    try:
+        entry = Entry.parse(act)
+        if entry.act is not Act.ROTATE or entry.facts.get("step") not in _REVOKED:
+            return None
+        serial = parse_serial(entry.facts["serial"])
+        issuer = entry.facts.get("issuer", entry.object)  # a root is its own
+        ends_at = parse_rfc3339(entry.facts["not_after"])
+        at = entry.at.replace(microsecond=0)
+        return Revocation(issuer, serial, at, Reason(entry.facts["reason"]), ends_at)
+    except (PkiError, KeyError, ValueError):
+        return None  # a log that is damaged is for whoever verifies it
 
 
 def _facts(row: RevokedAuthority) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from pki.audit.log import Act, Entry
 from pki.keys import key_id
 from pki.policy.policy import Forbidden, anonymous, workload
 from pki.svid.bundle import BundleSet
@@ -12,11 +13,12 @@ from pki.svid.chain import judge
 from pki.svid.revocation_set import Reason, RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid
 from tests.authorities import BACKEND
+from tests.twisted_mesh.ca.lives import YEAR
 from tests.twisted_mesh.ca.rigs import result_of
 from tests.twisted_mesh.ca.rotation.revocations import Revocations
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import IssuerRevoked
-from twisted_mesh.ca.revoked_authorities import NAME
+from twisted_mesh.ca.revoked_authorities import NAME, RevokedAuthorities, written
 from twisted_mesh.ca.rotation.revoking import NoSuccessor
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.records import Conflict, StoreError, Unknown
@@ -226,3 +228,61 @@ def test_the_bundle_stays_as_it_was(rig: Revocations) -> None:
     rig.revoke(issuing(rig))
     assert rig.life.current.published.bundles.all_roots == before.all_roots
     assert isinstance(before, BundleSet)
+
+
+# Held against the audit log.
+
+
+def logged(rig: Revocations) -> list[bytes]:
+    """What was recorded of CAs, as the audit log has it."""
+    return [
+        Entry(rig.life.time, Act.ROTATE, "unix:uid:0", act.target, act.facts).to_bytes()
+        for act in rig.life.acts
+    ]
+
+
+def test_what_the_log_says_the_file_says_too(rig: Revocations) -> None:
+    first = issuing(rig)
+    rig.revoke(first)
+    rig.revoke(issuing(rig))
+    rig.start()
+    before = rig.life.authorities.revoked
+    result_of(rig.revoker.hold_against([*logged(rig), b"{}", b"", b"damaged"]))
+    assert rig.life.authorities.revoked == before
+
+
+@pytest.mark.parametrize("how", ["removed", "without it"])
+def test_a_file_that_lacks_one_ends_the_start(rig: Revocations, how: str) -> None:
+    rig.revoke(issuing(rig))
+    path = rig.life.state.ca / NAME
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(written([]))
+    rig.start()
+    with pytest.raises(StateError, match="does not say that the CA certificate"):
+        result_of(rig.revoker.hold_against(logged(rig)))
+    rig.life.time += 20 * YEAR  # nobody could use it any more
+    result_of(rig.revoker.hold_against(logged(rig)))
+
+
+def test_what_was_recorded_and_not_written_is_done_at_the_start(
+    rig: Revocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The act is the operator's word; a kill has come before the file."""
+    before, old = issuing(rig), rig.life.svid()
+    with monkeypatch.context() as patch:
+        patch.setattr(RevokedAuthorities, "add", killed)
+        with pytest.raises(Killed):
+            rig.revoke(before)
+    rig.start()
+    assert codes(rig, old) == []
+    result_of(rig.revoker.hold_against(logged(rig)))
+    assert codes(rig, old) == ["revoked"]
+    assert len(rig.told) == 1
+    result_of(rig.life.rotator.attend())
+    assert files_of(rig, before) == []
+
+
+def killed(file: object, rows: object) -> None:
+    raise Killed
