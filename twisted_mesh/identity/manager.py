@@ -311,7 +311,10 @@ class CertificateManager(Service):
 
     async def _renew(self) -> None:
         if self.svid is not None and not self._failures:
-            self._rotation_log.triggered(None if self._is_pushed else self.rotate_at)
+            # Who was withdrawn asks since another issues by now.
+            self._rotation_log.triggered(
+                None if self._is_pushed or self._withdrawn else self.rotate_at
+            )
         self._is_pushed = False
         try:
             identity = await self.source.obtain(self.algorithm)
