@@ -152,7 +152,7 @@ class RootDistruster:
         if root != line.old:
             return  # nothing of another root's rests on it: it is taken back once nobody believes it
         if line.phase is Phase.SETTLED:
-            await self.root_steps.prepare(by, "the present one is distrusted")
+            await self.root_steps.prepare(by, "the present one is distrusted", alone=True)
         if self.root_steps.line.phase is Phase.PREPARED:
             await self.root_steps.activate(by, "the present one is distrusted", alone=True)
         if self.root_steps.line.phase is Phase.ACTIVATED:

@@ -62,10 +62,17 @@ class RootSteps:
         return RootFiles(self.rotation_steps.state, self.rotation_steps.keys)
 
     async def prepare(
-        self, by: str = OURSELVES, reason: str = "", root: x509.Certificate | None = None
+        self,
+        by: str = OURSELVES,
+        reason: str = "",
+        root: x509.Certificate | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         """Publish the next root; ``root`` where it was made elsewhere, and its key is not here.
 
+        The next issuing CA is made too, unless the new root ``alone`` is to certify it: whoever asks for CRLs has its
+        list then before it issues, and with the new root's.
         Raises :class:`OutOfTurn`, and what making and keeping it raise.
         """
         line, steps = self.line, self.rotation_steps
@@ -79,6 +86,9 @@ class RootSteps:
                 made = await self._make(key)
             self._made = made
             keys[key_id(key.public_key)] = key
+        has_ended = steps.now() > line.old.not_valid_after_utc
+        if not alone and not has_ended and not steps.keys_away([line.old]):
+            await self._successor((line.old,))
         announced = await self._announce()
         await self._record("prepared", made, by, reason, announced=announced)
         await steps.keep_line(line.prepared(made, steps.now(), announced), keys)

@@ -286,7 +286,7 @@ def test_a_dry_run_of_any_step_changes_nothing(rotation: Rotation) -> None:
         assert rotation.life.authorities.root_line == before
         if next_one is not None:
             next_one(rotation)
-    assert [act.facts["step"] for act in rotation.life.acts] == ["root-prepared"]
+    assert [act.facts["step"] for act in rotation.life.acts] == ["prepared", "root-prepared"]
 
 
 # The end of the root.

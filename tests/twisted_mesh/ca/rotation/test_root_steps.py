@@ -184,10 +184,12 @@ def test_the_next_keys_are_announced_before_they_are_used(life: Life) -> None:
 def test_another_key_is_announced_once_the_first_one_issues(life: Life) -> None:
     """An ordinary succession may come between: what is activated later was announced all the same."""
     prepare(life)
-    first, root = life.current.bundle().next_keys
+    early, root = life.current.bundle().next_keys
     sequence = life.current.bundle().sequence
     life.pass_time(YEAR / 2 + HOUR)
-    assert life.current.bundle().next_keys == (first, root)
+    first, same = life.current.bundle().next_keys
+    assert first != early, "which would end as soon as the one that issues"
+    assert same == root
     life.pass_time(YEAR / 3)
     life.pass_time(HOUR, steps=3)
     assert spki_pin(life.authorities.issuing.certificate.public_key()) == first
@@ -311,9 +313,23 @@ def test_a_root_that_has_ended_can_be_replaced(life: Life) -> None:
 # Keys that are away.
 
 
-def test_a_key_that_is_away_is_named(life: Life) -> None:
+def test_the_next_issuing_ca_is_there_before_it_issues(life: Life) -> None:
+    """Whoever judges by CRLs needs its list by then."""
     prepare(life)
+    prepared = life.authorities.prepared
+    assert prepared is not None
+    assert life.authorities.rests_on(prepared, life.authorities.root)
+    (life.root_key).rename(life.home / "kept.key")
+    life.start()
+    activate(life)
+    assert life.authorities.issuing.key_id == prepared.key_id, "and needs the old root no more"
+
+
+def test_a_key_that_is_away_is_named(life: Life) -> None:
     life.root_key.rename(life.home / "kept.key")
+    life.start()
+    prepare(life)
+    assert life.authorities.prepared is None
     life.start()
     assert life.authorities.root_key is None
     assert life.authorities.other_root_key is not None
