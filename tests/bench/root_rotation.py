@@ -6,7 +6,7 @@ other machines. ``python -m tests.bench.root_rotation DIRECTORY`` measures it wi
 
 Certificates live for a minute or two here, so that what waits for the last of them does not wait for a day. One thing
 is not waited for: five times the bundle's refresh hint, 25 minutes, for whoever polls. Nobody does here, and *activate*
-is forced once nothing else stands against it.
+is forced a few seconds after *prepare*, once nothing else stands against it.
 """
 
 import json
@@ -54,8 +54,8 @@ class Scale:
     crowd: int
     """Services in one process."""
     clients: int
-    after: float = 5.0
-    """Seconds of asking before the first step, and after the last one."""
+    after: float = 4.0
+    """Seconds of asking before the first step, and after each."""
     envoy: bool = True
     """Whether there is one, where its program is installed."""
     seed: int = 20261129
@@ -301,9 +301,9 @@ def rotate(home: Path, scale: Scale, say: Callable[[str], None] = lambda text: N
         steps = []
         for name in _STEPS:
             steps.append(house.step(name))
+            time.sleep(scale.after)  # in which agents fetch the CRLs of CAs that are new
             say(f"{name}: waited {steps[-1].waited:.1f} s, took {steps[-1].took:.2f} s")
-        done = time.monotonic()
-        time.sleep(scale.after)
+        done = time.monotonic() - scale.after
         over.touch()
         told = [load.finish(part) for part in parts]
         ended = time.monotonic()

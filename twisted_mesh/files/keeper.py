@@ -42,6 +42,8 @@ _LONGEST = 3600.0
 _SHARE = 2 / 3
 #: So many times a CRL may be behind the feed before that is a failure.
 _MOMENTS = 5
+#: So many looks for the first CRL of a CA that was just made; it may never have one, if its key has gone.
+_LOOKS = 15
 #: Seconds that a command may go on once we are stopped.
 _DRAIN = 10.0
 
@@ -134,6 +136,8 @@ class FilesKeeper(Service):
     _fetch_at: float = field(default=0.0, init=False)
     _behind: int = field(default=0, init=False)
     """So many times in a row something was revoked that was on no CRL yet."""
+    _missing: int = field(default=0, init=False)
+    """So many times in a row there was no CRL of a CA that is known."""
     _working: "Deferred[None] | None" = field(default=None, init=False)
     _stop: Stop = field(factory=Stop, init=False)
     _is_stopping: bool = field(default=False, init=False)
@@ -234,6 +238,7 @@ class FilesKeeper(Service):
             or before[0] is not known[0]
             or before[1] != known[1]
             or self._behind > 0
+            or self._missing > 0
             or seconds >= self._fetch_at
         )
 
@@ -250,7 +255,9 @@ class FilesKeeper(Service):
         )
 
     def _known(self, svid: X509Svid) -> tuple[RevocationSet, tuple[x509.Certificate, ...]]:
-        return self.agent.trust_store.trust.revocations, tuple(svid.intermediates)
+        trust = self.agent.trust_store.trust
+        # Before the first certificate of another issuing CA is met: whoever reads the files wants a list of it then.
+        return trust.revocations, (*svid.intermediates, *trust.beside)
 
     async def _work(self, svid: X509Svid, bundle: TrustBundle) -> None:
         if self._is_fetch_due(svid, self.clock.seconds()):
@@ -292,6 +299,8 @@ class FilesKeeper(Service):
             self.crls = found
         # Who waits at the feed hears of a revocation before its CRL is made: that takes a moment.
         self._behind = self._behind + 1 if is_behind else 0
+        is_missing = found.misses(known[1]) and self._missing < _LOOKS
+        self._missing = self._missing + 1 if is_missing else 0
         if self._behind > _MOMENTS:
             raise NotListed("what was revoked is not on the CA's CRLs yet: its log says why")
 

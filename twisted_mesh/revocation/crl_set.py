@@ -4,7 +4,7 @@ OpenSSL with ``CRL_CHECK_ALL``, as nginx and HAProxy use it, refuses everybody w
 """
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from attrs import frozen
@@ -60,6 +60,11 @@ class CrlSet:
             for one in self.lists
             for revocation in revocations.of(one.crl.issuer)
         )
+
+    def misses(self, issuers: Iterable[x509.Certificate]) -> bool:
+        """Whether there is no list of one of these yet: a CA that was just made has its first one in a moment."""
+        listed = {one.crl.issuer for one in self.lists}
+        return any(key_id(issuer.public_key()) not in listed for issuer in issuers)
 
 
 def read_crls(

@@ -321,7 +321,7 @@ class AgentIssuer(Service):
             return
         bundle = trust.bundles.get(self.trust_domain)
         if bundle is not None and self._ended is None:
-            self._crls.look(svid, bundle, trust.revocations)
+            self._crls.look(svid, bundle, trust.revocations, trust.beside)
         seen = (
             svid,
             trust,

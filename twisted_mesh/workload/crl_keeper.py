@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from attrs import define, field
+from cryptography import x509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
@@ -31,6 +32,8 @@ _log = logger("workload")
 _LONGEST, _SHARE = 3600.0, 2 / 3
 #: Seconds until the next question where something revoked is not on a list yet: the CA makes one in a moment.
 _BEHIND = 0.3
+#: So many questions for the first list of a CA that was just made; it may never have one, if its key has gone.
+_MOMENTS = 10
 
 
 @define(eq=False)
@@ -48,6 +51,8 @@ class CrlKeeper:
     _fetched_for: tuple[RevocationSet, tuple[object, ...]] | None = field(default=None, init=False)
     _again_at: float = field(default=0.0, init=False)
     _failures: int = field(default=0, init=False)
+    _missing: int = field(default=0, init=False)
+    """So many times in a row there was no list of a CA that is known."""
     _fetching: "Deferred[None] | None" = field(default=None, init=False)
 
     @property
@@ -55,10 +60,17 @@ class CrlKeeper:
         """In DER; none where there is not one of each, or one has ended."""
         return self._lists
 
-    def look(self, svid: X509Svid, bundle: TrustBundle, revocations: RevocationSet) -> None:
+    def look(
+        self,
+        svid: X509Svid,
+        bundle: TrustBundle,
+        revocations: RevocationSet,
+        beside: Sequence[x509.Certificate] = (),
+    ) -> None:
         """See whether they are to be fetched, or have ended; to be called again and again.
 
-        ``svid`` is one of that trust domain: the CAs of its chain must have a list each.
+        ``svid`` is one of that trust domain: the CAs of its chain must have a list each. Those of ``beside`` should,
+        before the first certificate of theirs is met.
         """
         if self._found is not None and self.now() >= self._found.next_update:
             self._found = None
@@ -68,7 +80,7 @@ class CrlKeeper:
                 event="workload-crls-ended",
                 trust_domain=str(bundle.trust_domain),
             )
-        known = revocations, (*svid.intermediates, *bundle.roots)
+        known = revocations, (*svid.intermediates, *bundle.roots, *beside)
         seconds = self.clock.seconds()
         is_new = self._fetched_for is None or (
             self._fetched_for[0] is not known[0] or self._fetched_for[1] != known[1]
@@ -77,7 +89,7 @@ class CrlKeeper:
         if is_due and (self._fetching is None or self._fetching.called):
             self._fetched_for = known
             self._fetching = spawn(
-                self._fetch(svid, bundle, revocations), "the CRLs of workloads", _log
+                self._fetch(svid, bundle, revocations, beside), "the CRLs of workloads", _log
             )
 
     def stop(self) -> None:
@@ -85,7 +97,13 @@ class CrlKeeper:
         if self._fetching is not None:
             self._fetching.cancel()
 
-    async def _fetch(self, svid: X509Svid, bundle: TrustBundle, revocations: RevocationSet) -> None:
+    async def _fetch(
+        self,
+        svid: X509Svid,
+        bundle: TrustBundle,
+        revocations: RevocationSet,
+        beside: Sequence[x509.Certificate],
+    ) -> None:
         now = self.now()
         try:
             answer = await self.fetch()
@@ -104,7 +122,10 @@ class CrlKeeper:
             )
             return
         self._failures, self._found = 0, found
-        self._again_at = self.clock.seconds() + self._pause(found, revocations, now)
+        is_missing = found.misses(beside) and self._missing < _MOMENTS
+        self._missing = self._missing + 1 if is_missing else 0
+        pause = _BEHIND if is_missing else self._pause(found, revocations, now)
+        self._again_at = self.clock.seconds() + pause
         self._set(tuple(one.der for one in found.lists))
 
     def _pause(self, found: CrlSet, revocations: RevocationSet, now: datetime) -> float:

@@ -206,6 +206,18 @@ def test_a_crl_that_is_behind_the_feed_is_fetched_again_until_it_is_not(rig: Rig
     assert rig.keeper.troubles() == []
 
 
+def test_the_crl_of_an_issuing_ca_is_looked_for_before_it_issues(rig: Rig) -> None:
+    rig.renew()
+    rig.pass_time(0.4)
+    before, store = rig.client.asked, rig.agent.trust_store
+    store.trust = evolve(store.trust, beside=(mesh().issuing.certificate,))
+    rig.pass_time(0.2)
+    assert rig.client.asked == before + 1, "at once"
+    rig.pass_time(60)
+    assert rig.client.asked == before + 16, "for a moment, as it is made; and not for ever"
+    assert rig.keeper.troubles() == []
+
+
 def test_crls_are_fetched_anew_before_they_end(rig: Rig) -> None:
     rig.renew()
     rig.pass_time(0.2)

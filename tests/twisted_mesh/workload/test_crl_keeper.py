@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from attrs import define, field
+from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
 
 from pki.codes import Code
 from pki.errors import PkiError
+from tests.authorities import mesh
 from tests.twisted_mesh.revocation.published import HOUR, Publishing
 from twisted_mesh.api.messages import PublishedCrls
 from twisted_mesh.workload.crl_keeper import CrlKeeper
@@ -43,10 +45,12 @@ class Keeping:
             raise Away("no answer")
         return self.published.answer()
 
+    beside: tuple[x509.Certificate, ...] = ()
+
     def look(self, seconds: float = 0.0) -> None:
         self.published.clock.advance(seconds)
         ca = self.published.ca
-        self.keeper.look(self.svid, ca.bundle, ca.revoked)  # type: ignore[arg-type]
+        self.keeper.look(self.svid, ca.bundle, ca.revoked, self.beside)  # type: ignore[arg-type]
 
 
 def now_and_here(call: object, *arguments: object) -> Deferred[object]:
@@ -63,6 +67,16 @@ def test_one_of_each_ca_goes_along(keeping: Keeping) -> None:
     assert keeping.told == [2]
     keeping.look(60)
     assert keeping.asked == 1
+
+
+def test_the_list_of_an_issuing_ca_is_asked_for_before_it_issues(keeping: Keeping) -> None:
+    keeping.look()
+    keeping.beside = (mesh().issuing.certificate,)
+    keeping.look()
+    assert keeping.asked == 2, "at once"
+    for _ in range(100):
+        keeping.look(0.4)
+    assert keeping.asked == 2 + 10, "for a moment, as its list is made; and not for ever"
 
 
 def test_they_are_fetched_before_they_end(keeping: Keeping) -> None:

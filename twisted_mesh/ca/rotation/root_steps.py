@@ -217,9 +217,11 @@ class RootSteps:
         return unfinished or self.is_over() or self._has_nothing_announced()
 
     def _has_nothing_announced(self) -> bool:
-        """Whether the key that was announced has come to issue by the ordinary succession: another one is next."""
-        if self.line.phase is not Phase.PREPARED or self.authorities.prepared is not None:
+        """Whether the key that was announced is not the next one: the ordinary succession has gone on meanwhile."""
+        if self.line.phase is not Phase.PREPARED:
             return False
+        if (prepared := self.authorities.prepared) is not None:
+            return self.line.announced != spki_pin(prepared.certificate.public_key())
         return self.line.announced in (
             "",
             spki_pin(self.authorities.issuing.certificate.public_key()),
