@@ -175,6 +175,38 @@ def test_an_offline_root_certifies_the_first_ca_and_the_next(home: House) -> Non
 
 
 @pytest.mark.slow
+def test_a_root_of_the_cas_own_is_followed_by_one_that_is_offline(home: House) -> None:
+    ca = home.start_ca()
+    offline, stick, csr = (home.home / name for name in ("offline", "stick", "i.csr"))
+    making = ("ca", "root", "offline", offline, "--algorithm", "ec-p256")
+    wrong = home.home / "wrong"
+    assert home.ctl(*making[:3], wrong, *making[4:]).returncode == 0
+    preparing = ("ca", "root", "prepare", "--yes", "--root-cert")
+    assert "--generation" in told(home.ctl(*preparing, wrong / "ca" / "root.crt"), 1)
+    assert home.ctl(*making, "--generation", "2").returncode == 0
+    done = home.ctl(*preparing, offline / "ca" / "root.crt")
+    assert done.returncode == 0, done.stderr
+    early = told(home.ctl("ca", "root", "activate", "--force", "--yes"), 1)
+    assert "mesh-ctl ca root csr" in early
+    answer(home, "ca", "root", "csr", "--out", str(csr))
+    signing = ("ca", "root", "sign", "--root", offline, "--out", stick, "--yes")
+    assert home.ctl(*signing, csr).returncode == 0
+    # The old root's key is here: it certifies the same key without being asked.
+    own = home.ctl("ca", "root", "install", stick / "issuing-2.crt", stick / "root.crl", "--yes")
+    assert own.returncode == 0, own.stderr
+    for step in ("activate", "retire"):
+        done = home.ctl("ca", "root", step, "--force", "--yes")
+        assert done.returncode == 0, done.stderr
+    assert home.root.read_bytes() == (stick / "root.crt").read_bytes()
+    assert not list((home.state / "ca" / "private").glob("root*"))
+    home.start_server()  # one from before rests on the old root alone: that was forced
+    assert home.client("--repeat", "2").returncode == 0
+    assert ca.stop() == 0
+    home.start_ca()
+    issue(home, "spiffe://mesh.local/service/x")
+
+
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_by_a_running_ca(home: House) -> None:
     home.start_ca()
     csr = home.home / "i.csr"

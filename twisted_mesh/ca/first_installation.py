@@ -83,6 +83,11 @@ class FirstInstallation:
                 f"{self.state.root_certificate} is gone, and {self.state.ca / 'mesh.db'} shows that this CA has "
                 "issued: restore it from a backup"
             )
+        if self.state.unfinished.exists():
+            raise WrongState(
+                f"a first start was cut short in {self.state.root}, which made a root of its own: choose an empty "
+                "--state-dir"
+            )
         self.state.sweep()
 
     def close(self) -> None:

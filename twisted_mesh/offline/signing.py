@@ -80,6 +80,16 @@ def plan(root: OfflineRoot, wishes: Wishes) -> Plan:
     problems: list[Problem] = []
     now, request, draft, again = root.now(), None, None, None
     unfinished: tuple[Certified, ...] = ()
+    if now > root.authority.validity.not_after:
+        problems.append(
+            Problem(
+                Code.ISSUER_EXPIRED,
+                f"this root has ended ({rfc3339(root.authority.validity.not_after)}), and nothing that it signs is "
+                "believed",
+                "compare this machine's clock; make another root, and rotate to it",
+                subject="root",
+            )
+        )
     revoking = _revocations(root, wishes, problems)
     if wishes.csr is not None:
         forbidden = {spki_der(root.authority.certificate.public_key())}

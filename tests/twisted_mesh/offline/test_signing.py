@@ -179,6 +179,12 @@ def test_an_issuing_ca_is_revoked_by_its_key_id_its_serial_or_its_file(
     assert refusals(root, build_ca_request(key("revoked 2"), MESH, 2)) == ["already-certified"]
 
 
+def test_a_root_that_has_ended_signs_nothing(root: OfflineRoot, clock: Clock) -> None:
+    clock.at = root.authority.validity.not_after + timedelta(seconds=1)
+    assert refusals(root, None) == ["issuer-expired"]
+    assert set(refusals(root)) == {"issuer-expired"}
+
+
 def test_what_is_unknown_cannot_be_revoked(root: OfflineRoot, tmp_path: Path) -> None:
     file = tmp_path / "other.crt"
     file.write_bytes(certificates_pem([mesh().issuing.certificate]))

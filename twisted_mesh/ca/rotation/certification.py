@@ -4,7 +4,7 @@ It is checked in whole before anything is done, recorded, and takes effect by th
 CA certifies itself. Cut short, the same is done again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import define, frozen
 from cryptography import x509
@@ -175,14 +175,14 @@ class Certification:
             problems += self._useless(chains, waiting)
         if problems:
             raise Refused(problems)
-        certified = await self._proven(waiting, chains) if waiting is not None else ()
+        certified = await self._proven(waiting, chains) if waiting is not None else {}
         generation = waiting.generation if waiting is not None else 0
         is_prepared = waiting is not None and waiting.prepared is None
         installed = Installed(generation, chains, tuple(crl for _, _, crl in read), is_prepared)
         if dry_run:
             return installed
         if waiting is not None:
-            await self._keep(waiting, certified, chains, by)
+            await self._keep(waiting, await self._completed(waiting, certified), chains, by)
         for root, der, _ in read:
             await self.publisher.of_root(root).install(der, by)
         return installed
@@ -289,20 +289,26 @@ class Certification:
 
     async def _proven(
         self, waiting: Waiting, chains: tuple[IssuingChain, ...]
-    ) -> tuple[Authority, ...]:
-        """The issuing CA by each certificate, the served root's first; those of roots whose key is here are made."""
-        steps, line = self.rotation_steps, self._line(chains)
+    ) -> dict[x509.Certificate, Authority]:
+        """The issuing CA by each certificate that was brought, by their roots; each has issued as peers want it."""
+        steps = self.rotation_steps
         found = {
             chain.root: Authority(chain.certificate, waiting.key, chain.certificates)
             for chain in chains
         }
-        if waiting.prepared is None:
-            for root in line.certifying:
-                if root not in found:
-                    found[root] = await steps.certify(root, waiting.key, waiting.generation)
         for root, authority in found.items():
             bundle = TrustBundle(steps.current.trust_domain, (root,))
             await rotation.prove(authority, bundle, steps.now())
+        return found
+
+    async def _completed(
+        self, waiting: Waiting, brought: Mapping[x509.Certificate, Authority]
+    ) -> tuple[Authority, ...]:
+        """The same, and by each other root that is to certify it and whose key is here; the served root's first."""
+        steps, line, found = self.rotation_steps, self.authorities.root_line, dict(brought)
+        for root in line.certifying if waiting.prepared is None else ():
+            if root not in found:
+                found[root] = await steps.certify(root, waiting.key, waiting.generation)
         return tuple(found[root] for root in line.roots if root in found)
 
     def _line(self, chains: tuple[IssuingChain, ...]) -> RootLine:
@@ -319,9 +325,8 @@ class Certification:
     ) -> None:
         steps, line = self.rotation_steps, self._line(chains)
         for chain in chains:
-            await steps.record_once(
-                "rotate", key_id(waiting.key.public_key), step="installed", **_facts(chain, by)
-            )
+            facts = {"step": "installed", **_facts(chain, by)}
+            await steps.record("rotate", key_id(waiting.key.public_key), facts)
         files = RootFiles(steps.state, steps.keys)
         await steps.aside(files.keep_between, line.between)
         steps.current.adopt(self.authorities.along(line))
@@ -330,7 +335,6 @@ class Certification:
         if waiting.prepared is None:
             await steps.take(certified[0])
         await steps.aside(self._files.forget_request, waiting.generation)
-        steps.done("installed")
         for chain in chains:
             _log.info(
                 "The certificate of an issuing CA is installed:\n  Subject: {subject}\n  Fingerprint: {fingerprint}\n"

@@ -17,7 +17,7 @@ from pki.errors import Refused
 from pki.issuing.authority import Authority
 from pki.issuing.ca_request import CaRequest
 from pki.issuing.profile import ISSUING
-from pki.issuing.root_line import Phase
+from pki.issuing.root_line import Phase, fingerprint_of
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge
@@ -389,6 +389,8 @@ def test_the_root_is_rotated_to_somebody_elses_and_what_is_in_between_stays(apar
         end=life.time + 2 * YEAR,
     )
     apart.install(ours, foreign, above.certificate)
+    told = [act.facts["root"] for act in life.acts if act.facts["step"] == "installed"]
+    assert told == [fingerprint_of(old), fingerprint_of(root.certificate)]
     result_of(life.root_steps.activate(BY))
     apart.start()
     assert life.authorities.issuing.intermediates == (ours,)
@@ -556,6 +558,12 @@ def test_a_beginning_that_is_killed_goes_on(
         install(beginning, certified(signed), root, signed.crl)
     beginning.life.start()
     assert believed(beginning.life, beginning.life.authorities.root)
+
+
+def test_where_a_first_start_was_cut_short_nothing_begins(beginning: Beginning) -> None:
+    beginning.life.state.unfinished.touch()
+    with pytest.raises(WrongState, match="a first start was cut short"):
+        beginning.first.open()
 
 
 def test_where_a_ca_is_nothing_begins(apart: Apart) -> None:
