@@ -246,7 +246,13 @@ def test_openssl_ca_stands_above_us(depth: int, home: House) -> None:
     assert shop.cert.read_text().count("BEGIN") == 2 + depth, "the leaf, ours, theirs, and no root"
     done = verified(home, theirs.home / "root.crt", untrusted=shop.cert)
     assert done.returncode == 0, done.stdout + done.stderr
+    saved = home.home / "saved.tar"
+    assert home.ctl("backup", "create", saved).returncode == 0
     assert server.stop() == ca.stop() == 0
+    (home.state / "ca").rename(home.home / "lost")
+    root = installed["certificates"][0]["root"]
+    restored = home.ctl("backup", "restore", saved, "--fingerprint", root)
+    assert restored.returncode == 0, restored.stdout + restored.stderr
     home.start_ca()
     issue(home, "spiffe://mesh.local/service/x")
 

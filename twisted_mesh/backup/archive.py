@@ -32,13 +32,14 @@ ROOT = "ca/root.crt"
 ISSUING = "ca/issuing.crt"
 ROOTS = "ca/roots.json"
 REVOKED = "ca/revoked-authorities.json"
+BETWEEN = "ca/between.crt"
 #: Of each root.
-ROOT_CRL = re.compile(r"ca/root(?:-[1-9][0-9]{0,8})?\.crl", re.ASCII)
+ROOT_CRL = re.compile(r"ca/root(?:-(?:0|[1-9][0-9]{0,8}))?\.crl", re.ASCII)
 ROOT_KEY = re.compile(r"ca/private/(root(?:-[1-9][0-9]{0,8})?)\.key", re.ASCII)
 _MANIFEST = "manifest.json"
 _SIGNATURE = "manifest.sig"
 NAME = re.compile(
-    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root(?:-[1-9][0-9]{0,8})?\.crl|roots\.json|revoked-authorities\.json"
+    r"ca/(?:[a-z0-9][a-z0-9-]{0,60}\.crt|root(?:-(?:0|[1-9][0-9]{0,8}))?\.crl|roots\.json|revoked-authorities\.json"
     r"|private/[a-z0-9][a-z0-9-]{0,60}\.key|mesh\.db)",
     re.ASCII,
 )

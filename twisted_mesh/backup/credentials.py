@@ -13,7 +13,7 @@ from pki.issuing.root_line import RootLine
 from pki.keys import MemoryKey, key_id, spki_der
 from pki.keys.pkcs8 import is_encrypted
 from pki.svid.x509svid import load_certificates
-from twisted_mesh.backup.archive import REVOKED, ROOT_KEY, ROOTS
+from twisted_mesh.backup.archive import BETWEEN, REVOKED, ROOT_KEY, ROOTS
 from twisted_mesh.ca import revoked_authorities
 from twisted_mesh.ca.issuing_files import WrongState
 from twisted_mesh.ca.root_document import read_line
@@ -22,7 +22,7 @@ from twisted_mesh.state.directory import StateError
 _ROOT = "ca/root.crt"
 _ACTIVE = "ca/issuing.crt"
 _LOG_KEY = "audit.key"
-_OF_ROOT = re.compile(r"ca/root(?:-[1-9][0-9]{0,8})?\.crt", re.ASCII)
+_OF_ROOT = re.compile(r"ca/root(?:-(?:0|[1-9][0-9]{0,8}))?\.crt", re.ASCII)
 
 
 class DoNotFit(Refused):
@@ -52,17 +52,24 @@ def issuers_of(files: Mapping[str, bytes]) -> dict[str, x509.Certificate]:
     found = [
         _certificate(name, data)
         for name, data in files.items()
-        if name.endswith(".crt") and not _OF_ROOT.fullmatch(name)
+        if name.endswith(".crt") and name != BETWEEN and not _OF_ROOT.fullmatch(name)
     ]
     return {key_id(certificate.public_key()): certificate for certificate in found}
 
 
+def between_of(files: Mapping[str, bytes]) -> tuple[x509.Certificate, ...]:
+    """CAs of somebody else's between the issuing CAs and their root. Raises :class:`pki.errors.Malformed`."""
+    return load_certificates(files[BETWEEN], BETWEEN) if BETWEEN in files else ()
+
+
 def line_of(files: Mapping[str, bytes]) -> RootLine:
     """The roots. Raises :class:`pki.errors.Malformed` and :class:`DoNotFit`."""
+    between = between_of(files)
     if ROOTS not in files:
-        return RootLine(root_of(files))
+        return RootLine(root_of(files), between=between)
     try:
-        return read_line(files[ROOTS], Path(ROOTS), issuers_of(files).values())
+        line = read_line(files[ROOTS], Path(ROOTS), issuers_of(files).values())
+        return line.with_between(between)
     except WrongState as error:
         raise DoNotFit([_problem(ROOTS, f"cannot be used: {error}")]) from None
 
@@ -118,6 +125,8 @@ def _misfits(
             if certificate != line.served:
                 yield _problem(name, f"is not the root that {ROOTS} names")
             continue
+        if name == BETWEEN:
+            continue  # what leads nowhere is of no use to anybody
         if _OF_ROOT.fullmatch(name):
             if certificate not in line.roots:
                 yield _problem(name, f"is none of the roots that {ROOTS} names")

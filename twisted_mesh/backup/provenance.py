@@ -14,11 +14,14 @@ from cryptography.exceptions import InvalidSignature
 from pki.audit.log import LogKey, Verifier
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, PkiError, printable
+from pki.issuing.root_line import RootLine
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.keys.algorithm import verify, weaknesses
+from pki.svid.certificate import issuer_problems
 from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import extension, load_certificates, validity_of
 from pki.validity import parse_rfc3339, rfc3339
+from twisted_mesh.backup import credentials
 from twisted_mesh.backup.archive import ISSUING, ROOT, Manifest, Signature
 from twisted_mesh.ca.saved_state import statement
 from twisted_mesh.state.key_files import KeyFiles
@@ -84,7 +87,7 @@ def judge(
             )
         return Provenance(is_signed=False)
     issuing, root = _certificate(files[ISSUING], ISSUING), _certificate(files[ROOT], ROOT)
-    _demand_issuer(manifest, issuing, root)
+    _demand_issuer(manifest, issuing, root, credentials.between_of(files))
     key = issuing.public_key()
     algorithm = KeyAlgorithm.of(key)
     try:
@@ -124,15 +127,23 @@ def sign_here(keys: KeyFiles, log_key_name: str, sha256: str) -> Signature:
     return Signature(log_key, base64.b64encode(raw).decode())
 
 
-def _demand_issuer(manifest: Manifest, issuing: x509.Certificate, root: x509.Certificate) -> None:
+def _demand_issuer(
+    manifest: Manifest,
+    issuing: x509.Certificate,
+    root: x509.Certificate,
+    between: tuple[x509.Certificate, ...],
+) -> None:
     try:
         at = parse_rfc3339(manifest.created_at)
-        issuing.verify_directly_issued_by(root)
+        path = RootLine(root, between=between).path_of(issuing)
+        # Of somebody else's root every leaf is a certificate: only its CAs may stand in between.
+        if not path or any(issuer_problems(cert, below) for below, cert in enumerate(path[1:], 1)):
+            raise InvalidSignature
         constraints = extension(issuing, x509.BasicConstraints)
         usage = extension(issuing, x509.KeyUsage)
         is_ca = constraints is not None and constraints.ca
         signs = usage is not None and usage.key_cert_sign
-        dates = [validity_of(certificate) for certificate in (issuing, root)]
+        dates = [validity_of(certificate) for certificate in path]
     except _DAMAGED:
         raise NotProven(f"its {ISSUING} was not issued by its {ROOT}: use another backup") from None
     if not (is_ca and signs):

@@ -310,4 +310,4 @@ class CrlPublisher:
 def crl_name(root: x509.Certificate) -> str:
     """The file of a root's CRL: it keeps its name whichever root chains lead to."""
     generation = generation_of(root.subject)
-    return "root.crl" if generation <= 1 else f"root-{generation}.crl"
+    return "root.crl" if generation == 1 else f"root-{generation}.crl"
