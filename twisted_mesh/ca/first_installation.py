@@ -101,6 +101,10 @@ class FirstInstallation:
         path = self.state.first_request
         if path.exists() and not anew:
             made = read_file(path, "the CSR")
+            if (whose := trust_domain_of(made)) != trust_domain:
+                raise WrongState(
+                    f"{path} is the CSR of a CA of {whose}: say --trust-domain {whose}, or --new-key for another CA"
+                )
             found = CaRequest.parse(made, trust_domain)
             if found.spki == spki_der(self._key().public_key):
                 return made, found

@@ -560,6 +560,18 @@ def test_a_beginning_that_is_killed_goes_on(
     assert believed(beginning.life, beginning.life.authorities.root)
 
 
+def test_the_first_csr_is_the_same_each_time_unless_another_is_wanted(beginning: Beginning) -> None:
+    with closing(beginning.first) as first:
+        first.open()
+        csr, _ = first.request(MESH, P256)
+        assert first.request(MESH, P256)[0] == csr
+        with pytest.raises(WrongState, match=r"say --trust-domain mesh\.local, or --new-key"):
+            first.request(OTHER, P256)
+        other, request = first.request(OTHER, P256, anew=True)
+        assert other != csr
+        assert request.trust_domain == OTHER
+
+
 def test_where_a_first_start_was_cut_short_nothing_begins(beginning: Beginning) -> None:
     beginning.life.state.unfinished.touch()
     with pytest.raises(WrongState, match="a first start was cut short"):
