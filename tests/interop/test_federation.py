@@ -22,6 +22,9 @@ from tests.tools import require_tool
 
 US = f"unix:uid:{os.geteuid()}"
 OPENED = ("--federation", "127.0.0.1:0", "--crl-http", "127.0.0.1:0")
+FIRST = (
+    "tests/interop/test_federation.py::test_each_lets_the_other_in_by_name_and_nobody_without_one"
+)
 BANK, SHOP = "bank.example", "shop.example"
 
 
@@ -128,6 +131,7 @@ def test_each_lets_the_other_in_by_name_and_nobody_without_one(
     closed.wait_for(r"refused: not-authorized")
 
 
+@pytest.mark.interop(FIRST)
 def test_what_is_exported_has_each_trust_domain_in_a_file_of_its_own(
     domains: tuple[Domain, Domain],
 ) -> None:
@@ -182,6 +186,7 @@ def curl(url: str, identity: Identity) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.interop(FIRST)
 def test_a_server_that_a_foreign_ca_has_given_our_name_is_called_by_nobody(
     domains: tuple[Domain, Domain], tmp_path: Path
 ) -> None:
@@ -217,6 +222,7 @@ def test_a_server_that_a_foreign_ca_has_given_our_name_is_called_by_nobody(
         process.wait()
 
 
+@pytest.mark.interop(FIRST)
 def test_whom_the_other_ca_has_revoked_is_refused_here(
     domains: tuple[Domain, Domain],
 ) -> None:
@@ -268,7 +274,7 @@ def test_what_is_parted_is_cut(domains: tuple[Domain, Domain]) -> None:
     assert json.loads(bank.ctl("federation", "list", "--format", "json")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.interop(FIRST)
 def test_the_demonstration_comes_to_its_end() -> None:
     done = run(
         sys.executable,
