@@ -258,14 +258,22 @@ def test_without_any_crl_there_are_no_files(rig: Rig) -> None:
     assert "nobody answers" in lack.detail
 
 
-def test_other_trust_domains_roots_are_not_in_the_bundle(rig: Rig) -> None:
+def test_other_trust_domains_roots_are_in_a_file_of_their_own_as_long_as_they_are_believed(
+    rig: Rig,
+) -> None:
     other = MemoryCa(trust_domain="other.test", clock=rig.publishing.clock)
-    store = rig.agent.trust_store
-    store.trust = evolve(store.trust, bundles=store.trust.bundles.with_bundle(other.bundle))
+    store, theirs = rig.agent.trust_store, rig.directory / "svid_bundle.other.test.pem"
+    alone = store.trust
+    store.trust = evolve(alone, bundles=alone.bundles.with_bundle(other.bundle))
     rig.renew()
     rig.pass_time(0.2)
     roots = load_certificates((rig.directory / "svid_bundle.pem").read_bytes())
     assert roots == rig.publishing.ca.bundle.roots
+    assert load_certificates(theirs.read_bytes()) == other.bundle.roots
+    store.trust = alone
+    rig.pass_time(0.2)
+    assert not theirs.is_symlink()
+    assert rig.changes == ["bundle crl svid", "bundle"]
 
 
 def test_keys_for_tokens_are_not_in_the_files_and_change_none_of_them(rig: Rig) -> None:

@@ -29,6 +29,19 @@ def generations(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if path.name.startswith(".generation-")]
 
 
+def test_a_name_that_the_next_generation_has_not_is_gone_and_what_is_not_ours_stays(
+    tmp_path: Path,
+) -> None:
+    publish(tmp_path, {**generation(1), "more.pem": (b"1", 0o644)})
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "link").symlink_to("current/other")
+    publish(tmp_path, generation(2))
+    assert contents(tmp_path) == {b"2" * 1000}
+    assert not (tmp_path / "more.pem").is_symlink()
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_the_files_are_found_under_their_names_with_their_modes(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "identity"
     publish(directory, generation(1))

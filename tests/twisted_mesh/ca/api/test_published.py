@@ -14,8 +14,12 @@ from cryptography.x509 import ocsp
 from twisted.internet.task import Clock
 
 from pki.crl.crl import read_crl
+from pki.der import blocks
+from pki.ocsp.evidence import lists_from
 from pki.ocsp.request import SHA1, Issuer, OcspRequest, encode_get
 from pki.policy.policy import anonymous
+from pki.svid.revocation_set import RevocationSet
+from pki.svid.x509svid import load_certificates
 from tests.authorities import HOUR
 from tests.twisted_mesh.ca.publishing import publishing_rig, revoke, revoked, with_root_key
 from tests.twisted_mesh.ca.rigs import CaRig, Door, attestors_of, result_of
@@ -23,6 +27,7 @@ from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.public_site import PublicSite
 from twisted_mesh.ca.api.routes import ROUTES
+from twisted_mesh.ca.foreign_lists import issuers_in
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.limits.rate_limit import Rate
 
@@ -127,6 +132,19 @@ def test_each_issuers_is_given_by_its_key_id_and_the_roots_by_that_word(outlet: 
         answer = outlet.get(outlet.by_issuer + word)
         assert answer.status == 200
         assert read_crl(answer.body, certificate, now=rig.time).issuer
+
+
+def test_another_trust_domain_is_given_all_of_them_each_after_its_issuer(rig: CaRig) -> None:
+    serial = revoked(rig)
+    answer = plain_outlet(rig).get("/crls")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-pem-file")
+    root, issuing = rig.home.root.certificate, rig.ca.authorities.issuing.certificate
+    assert [block.label for block in blocks(answer.body)] == ["CERTIFICATE", "X509 CRL"] * 2
+    assert load_certificates(answer.body) == (root, issuing)
+    assert issuers_in(answer.body, [root], rig.time) == (root, issuing)
+    lists, news = lists_from(answer.body, [root, issuing], rig.time, seen={}, known=RevocationSet())
+    assert [r.serial for r in news] == [serial]
+    assert len(lists) == 2
 
 
 @pytest.mark.parametrize(
