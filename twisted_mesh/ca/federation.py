@@ -133,11 +133,9 @@ class Federations:
 
     def believed(self) -> BundleSet:
         """The bundles that may be handed out now: none that is too old, none whose CRL is missing."""
-        found = self.follower.believed
-        for bundle in found:
-            if self.crls.problem(bundle.trust_domain) is not None:
-                found = found.without(bundle.trust_domain)
-        return found
+        return BundleSet.of(
+            *(b for b in self.follower.believed if self.crls.problem(b.trust_domain) is None)
+        )
 
     def standing(self) -> tuple[str, Problem | None]:
         """How they stand, in words, and the first thing that is wrong."""

@@ -98,6 +98,11 @@ class ForeignCrls(Service):
         for followed in self._followed.values():
             followed.watch.stop()
 
+    async def ready(self) -> None:
+        """Wait until all lists have been looked at once, and not for long: who is believed is not to flicker."""
+        for followed in tuple(self._followed.values()):
+            await followed.watch.first_looks()
+
     def follow(self, relationship: Relationship, bundle: TrustBundle | None) -> None:
         """Read the lists of that trust domain, whose roots are those of ``bundle``; none where no URL is configured."""
         url, roots = relationship.crl_url, () if bundle is None else bundle.roots

@@ -1,14 +1,18 @@
 """The lists of another trust domain as they are read: with the certificates of its issuing CAs, which no bundle has."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 from cryptography import x509
 from twisted.internet.threads import deferToThread
 
 from pki.der import blocks
 from pki.errors import HOSTILE_INPUT, PkiError
+from pki.ocsp.evidence import lists_from
 from pki.pem import is_pem
 from pki.svid.path import issued_by
 from pki.svid.revocation_set import Revocation, RevocationSet
@@ -21,6 +25,8 @@ from twisted_mesh.revocation.crl_watch import CrlWatch
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Defer
+from twisted_mesh.state.directory import write_whole
+from twisted_mesh.state.private import make_private_in_state, read_private
 
 _log = logger("federation")
 
@@ -39,6 +45,8 @@ class ListWatches:
     reactor: IReactor
     now: Now
     numbers: SeenCrlNumbers
+    directory: Path | None = None
+    """Where the last good lists are kept for the next start; None for a CA that keeps nothing."""
     defer: Defer = deferToThread
 
     def watch_of(
@@ -52,7 +60,8 @@ class ListWatches:
 
         def content(source: CrlSource, fetcher: Fetcher, defer: Defer) -> Content:
             found = content_of(source, fetcher, defer, LARGEST_LISTS)
-            return _WithIssuers(found, roots, watch.know, self.now, defer)
+            kept = None if self.directory is None else self.directory / f"{_digest(url)}.pem"
+            return _WithIssuers(found, roots, watch.know, self.now, defer, kept)
 
         watch = CrlWatch(
             [CrlSource.parse(url)],
@@ -79,17 +88,52 @@ class _WithIssuers:
     learn: Callable[[Sequence[x509.Certificate]], None]
     now: Now
     defer: Defer
+    kept: Path | None = None
+    """The last good ones, for a start at which nobody answers."""
+    _is_first: bool = field(default=True, init=False)
 
     async def fetch(self) -> bytes | None:
         """All of it; None where it has not changed. Raises :class:`PkiError`."""
-        data = await self.content.fetch()
+        is_first, self._is_first = self._is_first, False
+        try:
+            data = await self.content.fetch()
+        except PkiError:
+            data = await self.defer(_recalled, self.kept) if is_first else None
+            if data is None:
+                raise
         if data is not None:
-            self.learn(await self.defer(issuers_in, data, self.roots(), self.now()))
+            self.learn(await self.defer(_taken, data, self.roots(), self.now(), self.kept))
         return data
 
     def forget(self) -> None:
         """Have it all the next time."""
         self.content.forget()
+
+
+def _taken(
+    data: bytes, roots: Sequence[x509.Certificate], now: datetime, kept: Path | None
+) -> tuple[x509.Certificate, ...]:
+    """The issuers in it; kept for the next start where its lists are good. What cannot be kept is done without."""
+    issuers = issuers_in(data, roots, now)
+    if kept is not None:
+        with suppress(PkiError, OSError):
+            lists_from(data, (*issuers, *roots), now, seen={}, known=RevocationSet())
+            make_private_in_state(kept.parent)
+            write_whole(kept, data, 0o600)
+    return issuers
+
+
+def _recalled(kept: Path | None) -> bytes | None:
+    """What was kept; None where nothing was, or it cannot be used."""
+    if kept is None or not kept.exists():
+        return None
+    with suppress(PkiError, OSError):
+        return read_private(kept)
+    return None
+
+
+def _digest(url: str) -> str:
+    return sha256(url.encode()).hexdigest()[:16]
 
 
 def issuers_in(

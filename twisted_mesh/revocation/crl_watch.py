@@ -92,6 +92,10 @@ class CrlWatch:
         if self._watched or not self.sources:
             return
         self._begin()
+        await self.first_looks()
+
+    async def first_looks(self) -> None:
+        """Wait until all have been looked at, and not for long."""
         try:
             looks = gatherResults([w.seen for w in self._watched], consumeErrors=True)
             await within(self.clock, PATIENCE, looks)

@@ -377,6 +377,7 @@ class CaService(MeshService):
         await self.federations.load()
         for service in services_of(self.federations):
             self.addService(service)
+        await self.federations.crls.ready()
         for service in self.endpoint.services:
             self.addService(service)
         # With a full disk the CA gets no certificate, and whoever is revoked by its socket is revoked all the same.

@@ -88,7 +88,8 @@ class _Watches:
             path = None if self.state is None else crl_numbers_path(self.state, _NUMBERS)
             numbers = SeenCrlNumbers(path)
             numbers.recall()
-            self._watches = ListWatches(self.reactor, self.now, numbers)
+            directory = None if path is None else path.parent
+            self._watches = ListWatches(self.reactor, self.now, numbers, directory)
         return self._watches.watch_of(url, revoke, known, roots)
 
 

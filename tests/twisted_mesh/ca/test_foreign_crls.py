@@ -1,6 +1,7 @@
 """Revocation across trust domains: lists from the configured URL, of the other CA's own, or nobody is believed."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,11 +34,12 @@ def lists(
 @define(eq=False)
 class Rig:
     places: HttpPlaces
+    kept: Path | None = None
     changes: int = 0
     crls: ForeignCrls = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        watches = ListWatches(self.clock, self.now, SeenCrlNumbers(None), maybeDeferred)
+        watches = ListWatches(self.clock, self.now, SeenCrlNumbers(None), self.kept, maybeDeferred)
         self.crls = ForeignCrls(watches.watch_of, self.clock, self.now)
         self.crls.watch(self._changed)
         self.crls.startService()
@@ -174,6 +176,31 @@ def test_too_long_a_list_is_not_told_on_and_nobody_is_believed(
     found = rig.crls.problem(OTHER)
     assert found is not None and "lists 4, more than the 3" in found.detail
     assert rig.serials == []
+
+
+def test_the_last_good_list_counts_at_a_start_at_which_nobody_answers(
+    rig: Rig, tmp_path: Path
+) -> None:
+    first = Rig(rig.places, tmp_path / "crls")
+    first.publish(lists(5))
+    first.follow()
+    first.publish(b"<html>")
+    first.pass_time(90)
+    first.crls.stopService()
+    rig.places.answer = lambda request: response(b"", 503)
+    second = Rig(rig.places, tmp_path / "crls")
+    second.follow()
+    assert second.crls.problem(OTHER) is None
+    assert second.serials == [5]
+    second.crls.stopService()
+    # Once it has ended it counts no more, and what somebody has changed never does.
+    (file,) = (tmp_path / "crls").glob("*.pem")
+    file.write_bytes(file.read_bytes().replace(b"M", b"N", 3))
+    third = Rig(rig.places, tmp_path / "crls")
+    third.follow()
+    assert third.crls.problem(OTHER) is not None
+    assert third.serials == []
+    third.crls.stopService()
 
 
 def test_who_is_forgotten_is_asked_no_more(rig: Rig) -> None:
