@@ -3,20 +3,26 @@
 import http.client
 import json
 import os
+import signal
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from attrs import define
 from cryptography import x509
 
+from pki.spiffe import TrustDomain
+from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import load_certificates
 from tests.interop import forging
 from tests.interop.house import Identity
+from tests.interop.test_jwt_and_oidc import WebCa
 from tests.running import CHECKOUT, Mesh, Running, free_port, mesh, run, until
 from tests.tools import require_tool
 
@@ -294,3 +300,42 @@ def test_the_demonstration_comes_to_its_end() -> None:
         "All of it worked",
     ):
         assert said in done.stdout
+
+
+def test_by_the_web_the_bundle_is_served_with_its_certificate_which_is_read_again(
+    tmp_path: Path,
+) -> None:
+    web = WebCa(tmp_path)
+    told = ("--federation-cert", str(web.cert), "--federation-key", str(web.key))
+    with mesh(tmp_path / "mesh") as running:
+        profile = ("--federation", "127.0.0.1:0", "--federation-profile", "https_web")
+        ca = running.start_ca(*profile, *told)
+        url = ca.wait_for(r"Our bundle is served .*\(https_web\) at (\S+)")[1]
+        with urlopen(url, context=web.context, timeout=20) as answer:
+            bundle = TrustBundle.from_jwks(TrustDomain("mesh.local"), answer.read())
+        assert bundle.roots == load_certificates(running.root.read_bytes())
+        assert bundle.jwt_authorities
+        web.renew()
+        ca.process.send_signal(signal.SIGHUP)
+        ca.wait_for(r"federation-cert .* was read again: CN=localhost")
+        with urlopen(url, context=web.context, timeout=20) as answer:
+            assert answer.status == 200
+        # Nothing else is there.
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(url.replace("/bundle", "/api/v1/ca"), context=web.context, timeout=20)
+
+
+def test_a_mesh_of_our_own_name_is_nobody_to_federate_with(
+    domains: tuple[Domain, Domain],
+) -> None:
+    bank, shop = domains
+    told = ("--url", shop.bundle_url, "--profile", "https_web")
+    done = bank.mesh.ctl("federation", "add", BANK, *told)
+    assert done.returncode == 1
+    assert "two meshes of one name cannot federate" in done.stderr
+    done = bank.mesh.ctl(
+        *("entry", "create", "--selector", US, "--spiffe-id", bank.id("service/x")),
+        *("--federates-with", BANK),
+    )
+    assert done.returncode == 2
+    assert "it names other trust domains" in done.stderr
