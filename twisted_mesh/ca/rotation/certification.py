@@ -18,7 +18,7 @@ from pki.issuing.ca_request import CaRequest, build_ca_request
 from pki.issuing.profile import ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.root_line import Phase, RootLine, fingerprint_of
 from pki.issuing.upstream import IssuingChain, Wanted
-from pki.keys import MemoryKey, key_id, spki_der
+from pki.keys import MemoryKey, key_id, spki_der, spki_pin
 from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import load_certificates, subject_of
@@ -119,17 +119,21 @@ class Certification:
 
     async def _forget_drawn(self) -> None:
         steps = self.rotation_steps
+        generation, why = await steps.next_number(), ""
         if self._lacking() is not None:
-            raise Refused(
-                [
-                    Problem(
-                        Code.CONFLICT,
-                        "the key that waits is the prepared issuing CA's, and no new one is made for it",
-                        "have that one certified, or take the rotation of the root back (mesh-ctl ca root revert)",
-                    )
-                ]
+            why = "is the prepared issuing CA's"
+        elif announced := self.authorities.root_line.announced:
+            drawn = await steps.draw_key(generation)
+            why = (
+                "is announced, and may be pinned" if spki_pin(drawn.public_key) == announced else ""
             )
-        await steps.aside(self._files.forget_drawn, await steps.next_number())
+        if why:
+            remedy = (
+                "have it certified, or take the rotation of the root back (mesh-ctl ca root revert)"
+            )
+            detail = f"the key that waits {why}, so that no other is made in its place"
+            raise Refused([Problem(Code.CONFLICT, detail, remedy, subject="csr")])
+        await steps.aside(self._files.forget_drawn, generation)
 
     def _lacking(self) -> Waiting | None:
         """The prepared issuing CA, where a root that is believed has not certified it."""

@@ -317,6 +317,16 @@ def new_root(apart: Apart, tmp_path: Path) -> tuple[Path, x509.Certificate]:
         return place, root.authority.certificate
 
 
+def test_a_key_that_is_announced_is_not_given_up(apart: Apart, tmp_path: Path) -> None:
+    _, new = new_root(apart, tmp_path)
+    result_of(apart.life.root_steps.prepare(BY, "", new))
+    with pytest.raises(Refused, match="is announced, and may be pinned"):
+        apart.csr(anew=True)
+    apart.install(certified(apart.sign(apart.csr())))
+    with pytest.raises(Refused, match="is the prepared issuing CA's"):
+        apart.csr(anew=True)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_the_root_is_rotated_to_another_that_is_elsewhere(
     together: bool, apart: Apart, tmp_path: Path
