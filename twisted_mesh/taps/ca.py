@@ -240,6 +240,7 @@ class CaService(MeshService):
             reactor,
             self.rotator.lock,
             options["root-rotation"],
+            domains=lambda: sorted(map(str, self.federations.held)),
             acknowledgements=acknowledgements,
             broken_pins=pinned.of_rotation,
         )
