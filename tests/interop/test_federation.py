@@ -120,13 +120,19 @@ def believed(domain: Domain) -> bool:
     return all(row["believed"] and row["fetched_at"] for row in rows) and bool(rows)
 
 
+def called(bank: Domain, shop: Domain) -> tuple[Running, str, str]:
+    """A service of the bank that the shop's is let in by: its process, URL and ID."""
+    server, url = bank.server("payments", shop.id("service/web"))
+    whom = bank.id("service/payments")
+    until(lambda: shop.call(url, whom).returncode == 0)
+    return server, url, whom
+
+
 def test_each_lets_the_other_in_by_name_and_nobody_without_one(
     domains: tuple[Domain, Domain],
 ) -> None:
     bank, shop = domains
-    _, url = bank.server("payments", shop.id("service/web"))
-    whom = bank.id("service/payments")
-    until(lambda: shop.call(url, whom).returncode == 0)
+    _, url, whom = called(bank, shop)
     assert f'"caller":"{shop.id("service/web")}"' in shop.call(url, whom).stdout
     closed, closed_url = bank.server("ledger")
     # Ours is let in by it: it serves.
@@ -142,9 +148,7 @@ def test_what_is_exported_has_each_trust_domain_in_a_file_of_its_own(
     domains: tuple[Domain, Domain],
 ) -> None:
     bank, shop = domains
-    _, url = bank.server("payments", shop.id("service/web"))
-    whom = bank.id("service/payments")
-    until(lambda: shop.call(url, whom).returncode == 0)
+    _, url, whom = called(bank, shop)
     home = shop.mesh.home / "exported"
     assert shop.call(url, whom, "--export", str(home)).returncode == 0
     found = {path.name for path in home.iterdir() if path.suffix == ".pem"}
@@ -233,9 +237,7 @@ def test_whom_the_other_ca_has_revoked_is_refused_here(
     domains: tuple[Domain, Domain],
 ) -> None:
     bank, shop = domains
-    _, url = bank.server("payments", shop.id("service/web"))
-    whom = bank.id("service/payments")
-    until(lambda: shop.call(url, whom).returncode == 0)
+    _, url, whom = called(bank, shop)
     home = shop.mesh.home / "revoked"
     assert shop.call(url, whom, "--export", str(home)).returncode == 0
     shown = shop.mesh.run(
@@ -257,9 +259,7 @@ def test_whom_the_other_ca_has_revoked_is_refused_here(
 
 def test_what_is_parted_is_cut(domains: tuple[Domain, Domain]) -> None:
     bank, shop = domains
-    server, url = bank.server("payments", shop.id("service/web"))
-    whom = bank.id("service/payments")
-    until(lambda: shop.call(url, whom).returncode == 0)
+    server, url, whom = called(bank, shop)
     home = shop.mesh.home / "parted"
     assert shop.call(url, whom, "--export", str(home)).returncode == 0
     context = ssl.create_default_context(cafile=str(bank.mesh.root))

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Principal
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 from twisted_mesh.ca.authorities import CurrentAuthorities, Published
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.federation import Federations
@@ -50,10 +50,14 @@ class FederatedTrust:
 
     async def told_to(self, principal: Principal) -> Callable[[], Published]:
         """What ``principal`` is told, asked at any later moment too. Raises :class:`StoreError`."""
-        if principal.serial is not None and self._federating:
-            entry_id = await self._bought(principal.serial)
-            return lambda: self._published(self._of_svid(principal, entry_id))
-        return lambda: self._published(self._of_selectors(principal))
+        serial, agent = principal.serial, principal.spiffe_id
+        if serial is None:
+            return lambda: self._published(self._of_selectors(principal))
+        if agent is not None and agent.agent is not None:
+            return lambda: self._published(self._of_agent(agent))
+        # An entry never changes: where none federates with anybody, the one that bought this will not either.
+        entry_id = await self._bought(serial) if self._federating else None
+        return lambda: self._published(self._of_entry(entry_id))
 
     def _of_selectors(self, principal: Principal) -> frozenset[TrustDomain]:
         """By every entry that lets in whoever has these."""
@@ -66,11 +70,13 @@ class FederatedTrust:
         )
         return frozenset(domain for entry in met for domain in entry.federates_with)
 
-    def _of_svid(self, principal: Principal, entry_id: str | None) -> frozenset[TrustDomain]:
-        """By the entry that bought the certificate; an agent is told what the workloads of its machine are."""
-        if principal.spiffe_id is not None and principal.spiffe_id.agent is not None:
-            children = self.entries.of_parent(principal.spiffe_id)
-            return frozenset(domain for entry in children for domain in entry.federates_with)
+    def _of_agent(self, agent: SpiffeId) -> frozenset[TrustDomain]:
+        """What the workloads of its machine are to believe."""
+        children = self.entries.of_parent(agent)
+        return frozenset(domain for entry in children for domain in entry.federates_with)
+
+    def _of_entry(self, entry_id: str | None) -> frozenset[TrustDomain]:
+        """By the entry that bought the certificate, as long as there is one."""
         entry = None if entry_id is None else self._federating.get(entry_id)
         return _NONE if entry is None else frozenset(entry.federates_with)
 

@@ -296,6 +296,29 @@ def test_an_agent_is_told_what_its_workloads_are(rig: CaRig) -> None:
     assert told(rig, SEVEN) == set()
 
 
+def test_who_waits_already_is_told_once_an_entry_comes_and_no_holder_of_another_ones(
+    rig: CaRig,
+) -> None:
+    add(rig, SPIFFE, THEIRS)
+    leaf, *_ = rig.sign()
+    agent = MESH.member("mesh", "agent", "node-1")
+    by_x509 = evolve(
+        workload(BACKEND, leaf.serial_number),
+        selectors=frozenset({Selector.parse(f"x509:{BACKEND}")}),
+    )
+    sevens, agents, holders = (
+        result_of(rig.ca.told_to(who)) for who in (SEVEN, workload(agent, 5), by_x509)
+    )
+    register(rig)
+    register(rig, "child", OTHER, parent=str(agent))
+    new = evolve(entry("x", f"x509:{BACKEND}", BACKEND), federates_with=(OTHER,))
+    result_of(rig.ca.entries.create(ADMIN, new, ""))
+    assert OTHER in sevens().bundles.bundles
+    assert OTHER in agents().bundles.bundles
+    assert OTHER not in holders().bundles.bundles
+    assert told(rig, by_x509) == set()
+
+
 def test_each_trust_domain_is_told_by_itself(rig: CaRig) -> None:
     add(rig, SPIFFE, THEIRS)
     third = mesh(THIRD).bundle
