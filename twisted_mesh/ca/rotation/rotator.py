@@ -43,6 +43,8 @@ TICK = 1.0
 _MOST_STEPS = 4
 #: Seconds between two looks at the pins that endpoints have told of.
 _LOOK_AT_PINS = 60.0
+#: Seconds for which what was found then is taken to be so.
+_STAYS = 5.0
 
 
 class RotationBroke(PkiError):
@@ -74,6 +76,8 @@ class Rotator(Service):
     """By :attr:`clock`, like all moments below: it does not jump."""
     _remind_at: float | None = field(default=None, init=False)
     _look_at_pins_at: float = field(default=0.0, init=False)
+    _broken: Sequence[BrokenPin] = field(default=(), init=False)
+    _broken_until: float = field(default=0.0, init=False)
     _seen_ended: dict[int, float] = field(factory=dict, init=False)
     """When a generation was first seen as ended."""
     _working: "Deferred[None] | None" = field(default=None, init=False)
@@ -132,10 +136,10 @@ class Rotator(Service):
         )
 
     def trouble(self) -> Problem | None:
-        """What keeps the succession: :meth:`waiting`, pins, or what has failed and is tried again."""
-        waits = self.waiting() or self._pinned()
+        """What keeps the succession: :meth:`waiting`, what has failed and is tried again, or pins."""
+        waits = self.waiting()
         if waits is not None or self.last_problem is None:
-            return waits
+            return waits or self._pinned()
         failed = self.last_problem.problems[0]
         return Problem(
             Code.UNHEALTHY_ISSUER,
@@ -153,8 +157,11 @@ class Rotator(Service):
         return Step.WAIT if can_wait else step
 
     def _breaks(self) -> Sequence[BrokenPin]:
-        """Whose pins the successor would break."""
-        return () if self.pinned is None else self.pinned.of_successor()
+        """Whose pins the successor would break, as of a moment ago: it is asked each second while it waits."""
+        now = self.clock.seconds()
+        if self.pinned is not None and now >= self._broken_until:
+            self._broken, self._broken_until = self.pinned.of_successor(), now + _STAYS
+        return self._broken
 
     def _pinned(self) -> Problem | None:
         """Pins that are broken, or that a successor which is due waits for."""
