@@ -85,6 +85,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.SIGN_BACKUP: "none",
     Action.READ_ROOTS: "none",
     Action.CHANGE_ROOTS: "none",
+    Action.READ_FEDERATION: "none",
+    Action.CHANGE_FEDERATION: "none",
     Action.READ_ENTRIES: "none",
     Action.CHANGE_ENTRIES: "none",
     Action.READ_TOKENS: "none",
