@@ -288,7 +288,7 @@ class RotationSteps:
         self.current.adopt(self.authorities.without(retired))
         self.done("forgotten")
         _tell(
-            "A retired issuing CA has ended, and its key is deleted",
+            "A retired issuing CA is wanted no more, and its key is deleted",
             retired,
             event="issuing-forgotten",
         )
