@@ -91,8 +91,8 @@ class IStore(Interface):
     def latest_act() -> Deferred[int | None]:
         """The latest time of any act, in microseconds: the clock may have been put back since. None without one."""
 
-    def acts(act: str) -> Deferred[tuple[bytes, ...]]:
-        """The entries of one kind of act, the oldest first, of those that are not pruned. All of them are looked at."""
+    def ca_acts() -> Deferred[tuple[bytes, ...]]:
+        """The entries about the CA's own certificates (``rotate``), the oldest first, of those that are not pruned."""
 
     def log_head() -> Deferred[LogHead]:
         """What of the audit log is in its Merkle tree."""

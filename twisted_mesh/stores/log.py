@@ -14,6 +14,7 @@ from twisted_mesh.stores.schema import (
     counter,
     microseconds,
     next_numbers,
+    of_cas,
     tiles,
 )
 
@@ -155,15 +156,12 @@ def latest_time(connection: Connection) -> int | None:
     return at
 
 
-def acts(connection: Connection, act: str) -> tuple[bytes, ...]:
-    """The entries of one kind of act, the oldest first, of those that are not pruned."""
-    beginning = b'{"act":"' + act.encode("ascii") + b'"'  # canonical JSON: it is the first member
-    found = (
-        select(audit.c.entry)
-        .where(func.substr(audit.c.entry, 1, len(beginning)) == beginning)
-        .order_by(audit.c.position)
-    )
-    return tuple(bytes(row.entry) for row in connection.execute(found))
+ca_acts_query = select(audit.c.entry).where(of_cas).order_by(audit.c.position)
+
+
+def ca_acts(connection: Connection) -> tuple[bytes, ...]:
+    """The entries about the CA's own certificates, the oldest first, of those that are not pruned."""
+    return tuple(bytes(row.entry) for row in connection.execute(ca_acts_query))
 
 
 def prune(connection: Connection, before: int, limit: int) -> int:

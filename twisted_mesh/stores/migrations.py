@@ -17,6 +17,7 @@ from twisted_mesh.stores.schema import (
     COUNTERS,
     VERSION,
     bodies,
+    by_ca,
     by_entry,
     certificates,
     counters,
@@ -178,8 +179,9 @@ def _from_3(connection: Connection) -> int:
 
 
 def _from_4(connection: Connection) -> int:
-    """Federation comes: there was none before."""
+    """Federation comes, of which there was none before; and acts about CAs are found without looking through all."""
     metadata.create_all(connection)
+    by_ca.create(connection, checkfirst=True)
     return 5
 
 

@@ -39,6 +39,9 @@ from twisted_mesh.stores.records import IssuedCertificate
 #: What a column takes.
 Value = int | str | bytes | None
 
+#: How the canonical text of an act begins that is about the CA's own certificates: :attr:`pki.audit.log.Act.ROTATE`.
+ROTATE = b'{"act":"rotate"'
+
 #: The version of these tables, kept in ``meta`` under ``schema``.
 VERSION = 5
 
@@ -203,6 +206,12 @@ audit = Table(
     Column("at", _Int64, nullable=False),
     Column("entry", LargeBinary, nullable=False),
 )
+
+# To the letter the same in index and query, like those of certificates; an entry's first member is its act.
+_first = func.substr(audit.c.entry, literal_column("1"), literal_column("15"))
+of_cas = _first == literal_column(f"X'{ROTATE.hex().upper()}'")
+#: What became of the CA's own certificates: few among many, and looked through at each start.
+by_ca = Index("audit_of_cas", audit.c.position, sqlite_where=of_cas)
 
 #: The Merkle tree over it, in tiles of 256 hashes (C2SP tlog-tiles).
 tiles = Table(

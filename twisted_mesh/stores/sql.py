@@ -195,9 +195,9 @@ class SqlStore:
         """The latest time of any act, in microseconds since 1970, whichever was recorded last."""
         return self._read(log.latest_time)
 
-    def acts(self, act: str) -> "Deferred[tuple[bytes, ...]]":
-        """The entries of one kind of act, the oldest first, of those that are not pruned."""
-        return self._read(lambda connection: log.acts(connection, act))
+    def ca_acts(self) -> "Deferred[tuple[bytes, ...]]":
+        """The entries about the CA's own certificates, the oldest first, of those that are not pruned."""
+        return self._read(log.ca_acts)
 
     def checkpoints(self, start: int, limit: int) -> "Deferred[Sequence[tuple[int, str]]]":
         """At most ``limit`` signed checkpoints, each with its size, from size ``start`` on."""

@@ -339,7 +339,7 @@ class CaService(MeshService):
             self._watch_clock(parts.issuance.record_clock)
         await log.recall(is_restored=self.state.restored.exists())
         if parts.revoker is not None:
-            await parts.revoker.hold_against(await self.store.acts(Act.ROTATE))
+            await parts.revoker.hold_against(await self.store.ca_acts())
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         if self.state.restored.exists():

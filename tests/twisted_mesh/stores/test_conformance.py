@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from sqlalchemy import create_engine
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
@@ -30,7 +31,7 @@ from tests.twisted_mesh.stores.certificates import (
     write_off,
 )
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores import reading
+from twisted_mesh.stores import log, reading
 from twisted_mesh.stores.commands import (
     Command,
     Probe,
@@ -49,6 +50,7 @@ from twisted_mesh.stores.records import (
     Status,
     Unknown,
 )
+from twisted_mesh.stores.schema import create
 from twisted_mesh.stores.sql import SqlStore
 
 
@@ -397,17 +399,25 @@ def test_each_act_writes_its_entry_and_nothing_else_does(
     assert calls.result(store.last_act()) == (6, int(NOW.timestamp() * 10**6))
 
 
-def test_the_acts_of_one_kind_are_read_in_their_order(store: SqlStore, calls: ThreadCalls) -> None:
+def test_the_acts_about_cas_are_read_in_their_order(store: SqlStore, calls: ThreadCalls) -> None:
     entries = [
         Entry(NOW, act, "self", str(number), {"about": '"act":"rotate"'})
         for number, act in enumerate((Act.ROTATE, Act.START, Act.ROTATE, Act.STOP))
     ]
     for recorded in entries:
         calls.result(store.apply(RecordAct(recorded)))
-    found = calls.result(store.acts("rotate"))
+    found = calls.result(store.ca_acts())
     assert found == (entries[0].to_bytes(), entries[2].to_bytes())
-    assert calls.result(store.acts("restore")) == ()
-    assert calls.result(store.acts("rot")) == ()
+
+
+def test_acts_about_cas_are_found_without_looking_through_all() -> None:
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        create(connection)
+        asked = str(log.ca_acts_query.compile(engine, compile_kwargs={"literal_binds": True}))
+        (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all()
+    engine.dispose()
+    assert "USING INDEX audit_of_cas" in plan[3]
 
 
 def test_an_empty_store_has_no_last_act(store: SqlStore, calls: ThreadCalls) -> None:
