@@ -99,6 +99,7 @@ def test_every_section_has_its_drill() -> None:
         *("Every day", "A lost host", "A damaged record"),
         *("A record that somebody changed", "The root's key, taken away", "A root that ends"),
         *("A compromised issuing CA", "A compromised root", "An offline root", "Pins move"),
+        "A rotation that is taken back",
     }
 
 
@@ -181,6 +182,18 @@ def test_a_root_ends(drill: Drill) -> None:
         drill.run(Step(command, step.shown))
     assert drill.house.root.read_bytes() != before
     assert drill.house.client("--ttl", "2s").returncode == 0
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_rotation_is_taken_back(drill: Drill) -> None:
+    drill.house.start_ca()
+    server = drill.house.start_server()
+    before = drill.house.root.read_bytes()
+    for step in steps("A rotation that is taken back"):
+        drill.run(step)
+        assert drill.house.client().returncode == 0, step
+        assert drill.house.root.read_bytes() == before
     assert server.stop() == 0
 
 
