@@ -3,6 +3,7 @@
 By itself it reminds in time that the next root is due, or takes the steps as soon as nothing stands against them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -225,10 +226,10 @@ class RootRotator(Service):
         resting = await self._resting() if step is RootStep.RETIRE else ()
         lagging: tuple[str, ...] = ()
         not_serving: tuple[str, ...] = ()
-        spoken: frozenset[str] = frozenset()
+        spoken: Counter[str] = Counter()
         if heard is not None:
             lagging = _named(heard.lagging(self.current.bundle().sequence))
-            spoken = frozenset(one.who for one in heard.known())
+            spoken = Counter(one.who for one in heard.known())
         if heard is not None and line.phase is Phase.SWITCHED:
             not_serving = _named(heard.not_serving(Fingerprint.of(line.served)))
         if heard is not None and not heard.is_whole:
@@ -260,10 +261,24 @@ class RootRotator(Service):
                 found.append(Resting(issuing.key_id, len(rows), is_more, last, examples))
         return tuple(found)
 
-    async def _silent(self, heard: frozenset[str]) -> tuple[str, ...]:
+    async def _silent(self, heard: Counter[str]) -> tuple[str, ...]:
+        """Who holds what is valid, and has told nothing.
+
+        Of callers of the socket it is known who they are and not which ID each serves under: where as many of one
+        user's tell as there are IDs that it has asked for, all of these do.
+        """
         rows, _ = await self._valid(None)
-        names = dict.fromkeys(str(row.spiffe_id) for row in rows if row.spiffe_id not in self._ours)
-        return tuple(name for name in names if f"x509:{name}" not in heard)
+        rows = [row for row in rows if row.spiffe_id not in self._ours]
+        names = dict.fromkeys(str(row.spiffe_id) for row in rows)
+        silent = {name for name in names if not heard[f"x509:{name}"]}
+        asked_by: dict[str, set[str]] = {}
+        for row in rows:
+            if str(row.spiffe_id) in silent:
+                asked_by.setdefault(row.requester, set()).add(str(row.spiffe_id))
+        for requester, asked_for in asked_by.items():
+            if heard[requester] >= len(asked_for):
+                silent -= asked_for
+        return tuple(name for name in names if name in silent)
 
     @property
     def _ours(self) -> tuple[SpiffeId, ...]:

@@ -132,8 +132,10 @@ def _put(status: RootStatus) -> None:
             }
         )
         output.put("")
+    roots = {root.pin for root in status.roots}
     for pin in status.next_keys:
-        output.put(f"a key to come: {pin}")
+        whose = "next root" if pin in roots else "next issuing CA"
+        output.put(f"a key to come, of the {whose}: {pin}")
     for former in status.former:
         output.put(f"{former.how} at {former.at}: {former.fingerprint}")
     due = f", from {status.next_at} on" if status.next_at else ""

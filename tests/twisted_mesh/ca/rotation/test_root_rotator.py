@@ -96,7 +96,9 @@ class Rotation:
         sequence = self.life.current.bundle().sequence if holds is None else holds
         self.heard.take(who, "instance", sequence, Fingerprint.of(root), self.life.time + DAY)
 
-    def issued(self, spiffe_id: SpiffeId = BACKEND, life: timedelta = HOUR) -> None:
+    def issued(
+        self, spiffe_id: SpiffeId = BACKEND, life: timedelta = HOUR, by: str = "test"
+    ) -> None:
         time = self.life.time
         self.certificates.rows.append(
             IssuedCertificate(
@@ -107,7 +109,7 @@ class Rotation:
                 key="00" * 32,
                 issued_at=time,
                 expires_at=time + life,
-                requester="test",
+                requester=by,
                 is_pending=False,
             )
         )
@@ -191,6 +193,18 @@ def test_whoever_never_tells_is_named_and_not_waited_for(rotation: Rotation) -> 
     (note,) = found.waits
     assert not note.is_blocking
     assert note.who == ("spiffe://mesh.local/service/silent",)
+
+
+def test_who_tells_by_the_socket_is_taken_for_the_id_that_it_has_asked_for(
+    rotation: Rotation,
+) -> None:
+    prepared(rotation)
+    rotation.issued(life=3 * DAY, by="unix:uid:7")
+    rotation.says("unix:uid:7")
+    assert rotation.do(RootStep.ACTIVATE, dry_run=True).waits == ()
+    rotation.issued(MESH.member("service", "other"), 3 * DAY, by="unix:uid:7")
+    (note,) = rotation.do(RootStep.ACTIVATE, dry_run=True).waits
+    assert len(note.who) == 2, "one of the two, and nobody knows which"
 
 
 def test_domains_and_pins_and_a_ca_that_has_just_begun_are_told(rotation: Rotation) -> None:

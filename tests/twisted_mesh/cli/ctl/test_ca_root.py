@@ -68,7 +68,7 @@ def test_the_status_names_roots_keys_and_the_next_command(
     said = capsys.readouterr().out
     for words in (
         *("phase: switched since 2026-11-29T12:00:00Z", "chains lead to it", "sha256:aa"),
-        *("not here; wanted as /s/root-1.key", "a key to come: sha256/BB="),
+        *("not here; wanted as /s/root-1.key", "a key to come, of the next issuing CA: sha256/BB="),
         *("reverted at 2020-01-01T00:00:00Z: sha256:cc", "next: mesh-ctl ca root retire"),
     ):
         assert words in said
