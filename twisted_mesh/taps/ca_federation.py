@@ -109,7 +109,9 @@ class _Fetcher:
     ) -> FederatedDocument:
         """What the endpoint has now. Raises :class:`PkiError`."""
         if self._fetcher is None:
-            self._fetcher = BundleFetcher(self.reactor, self.now)
+            from twisted_mesh.federation import fetcher
+
+            self._fetcher = fetcher.BundleFetcher(self.reactor, self.now)
         return await self._fetcher.fetch_bundle(relationship, bundles, revocations)
 
 
