@@ -295,6 +295,7 @@ def test_the_demonstration_comes_to_its_end() -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     for said in (
         "unknown-trust-domain: no bundle is held for bank.example",
+        "The bundle of shop.example was had from https://localhost:",
         '"caller":"spiffe://shop.example/service/web"',
         "is not among those that may connect",
         "closed: unknown-trust-domain",
