@@ -120,7 +120,9 @@ class RootSteps:
             activated = activated.switched(steps.now())
         await steps.keep_line(activated)
         self._done("activated")
-        self._tell("The new root has certified what issues from now on", new, event="root-activated")
+        self._tell(
+            "The new root has certified what issues from now on", new, event="root-activated"
+        )
         await self.settle()
 
     async def switch(self, by: str = OURSELVES, reason: str = "") -> None:
