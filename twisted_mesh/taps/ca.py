@@ -338,8 +338,10 @@ class CaService(MeshService):
             await parts.issuance.record_clock.recall(self.store)
             self._watch_clock(parts.issuance.record_clock)
         await log.recall(is_restored=self.state.restored.exists())
+        acts = await self.store.ca_acts()
         if parts.revoker is not None:
-            await parts.revoker.hold_against(await self.store.ca_acts())
+            await parts.revoker.hold_against(acts)
+        await self.root_rotator.hold_against(acts)
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         if self.state.restored.exists():

@@ -4,7 +4,7 @@ By itself it reminds in time that the next root is due, or takes the steps as so
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
@@ -17,7 +17,7 @@ from pki.errors import ANY_ERROR, PkiError, Problem, Refused
 from pki.issuing import root_conditions
 from pki.issuing.ca_above import brought_problems
 from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
-from pki.issuing.root_line import Phase, RootLine, RootStep
+from pki.issuing.root_line import Phase, RootLine, RootStep, fingerprint_of
 from pki.issuing.rotation import reminder_pause
 from pki.policy import policy
 from pki.policy.policy import Action, Principal
@@ -26,9 +26,11 @@ from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import validity_of
 from twisted_mesh.ca.acknowledgements import Acknowledged, Acknowledgements
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.rotation.root_history import RootHistory
 from twisted_mesh.ca.rotation.root_steps import OURSELVES, RootSteps
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, spawn
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import IssuedCertificate, Query, Status
 
@@ -162,6 +164,27 @@ class RootRotator(Service):
             )
         finally:
             self.lock.release()
+
+    async def hold_against(self, acts: Iterable[bytes]) -> None:
+        """Hold the roots against what the audit log says has become of them: ``acts`` are its entries about CAs.
+
+        The last step is done again where it was recorded and cut short. Raises :class:`StateError` for a root that
+        had gone before that: somebody has put an earlier document back.
+        """
+        history, line = RootHistory.of(acts), self.line
+        held = {fingerprint_of(root) for root in line.roots}
+        if history.leaving in held:
+            if line.phase is Phase.SWITCHED and history.leaving == fingerprint_of(line.old):
+                await self.root_steps.retire(reason="the audit log says so")
+                return
+            if line.phase is Phase.PREPARED and history.leaving != fingerprint_of(line.old):
+                await self.root_steps.revert(reason="the audit log says so")
+                return
+        if back := held & (history.gone | {history.leaving}):
+            raise StateError(
+                f"{self.root_steps.rotation_steps.state.roots} has the root {min(back)}, and the audit log says that "
+                "it was taken out: somebody has put an earlier file back; restore the present one from a backup"
+            )
 
     async def take_note_of_restore(self) -> None:
         """Number the bundle past whatever was published before the restore. Raises what keeping that raises."""
