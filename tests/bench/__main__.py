@@ -13,6 +13,7 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from tests.bench import (
+    distrust,
     federation,
     handshakes,
     keep_alive,
@@ -26,6 +27,7 @@ from tests.bench import (
     revocation_handshakes,
     revocation_live,
     revocation_many,
+    root_rotation,
     rotation,
     rotation_fast,
     sidecar,
@@ -49,6 +51,8 @@ _MEASURES = {
     "start": start.measure,
     "record": record.measure,
     "rotation": rotation.measure,
+    "root-rotation": root_rotation.measure,
+    "distrust": distrust.measure,
     "rotation-fast": rotation_fast.measure,
     "streams": streams.measure,
     "memory": memory.measure,

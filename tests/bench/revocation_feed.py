@@ -32,7 +32,7 @@ _CALLERS = 8
 _SERVER = MESH.member("service", "api-server")
 
 
-class _Ca(CaSocket):
+class SocketCa(CaSocket):
     """The CA, asked for certificates and to revoke them."""
 
     def certify(self, number: int) -> Sequence[x509.Certificate]:
@@ -55,9 +55,9 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         url = "https://localhost:" + ca.wait_for(r"listening on https://[^:]+:(\d+)")[1]
         state = home / "state" / "ca"
         (home / "root.pem").write_bytes((state / "root.crt").read_bytes())
-        options = ("--ca-url", url, "--ca-file", state / "root.crt", "--join-token", _token(mesh))
+        options = ("--ca-url", url, "--ca-file", state / "root.crt", "--join-token", token(mesh))
         server, port = mesh.start_server(*map(str, options), core=SERVER_CORE)
-        with closing(_Ca(state / "ca.sock")) as asked:
+        with closing(SocketCa(state / "ca.sock")) as asked:
             peers, watch = Peers(asked.certify, home, port), Watch()
             watcher = threading.Thread(target=watch.look, daemon=True)
             open_ones = [opened(peers, watch) for _ in range(_OPEN)]
@@ -112,7 +112,7 @@ def _burst(path: Path, serials: list[int]) -> dict[int, float]:
     """When each was answered."""
 
     def revoke(some: list[int]) -> dict[int, float]:
-        with closing(_Ca(path)) as asked:
+        with closing(SocketCa(path)) as asked:
             return {serial: asked.revoke(serial) for serial in some}
 
     answered: dict[int, float] = {}
@@ -122,7 +122,7 @@ def _burst(path: Path, serials: list[int]) -> dict[int, float]:
     return answered
 
 
-def _token(mesh: MeshOnStage) -> str:
+def token(mesh: MeshOnStage) -> str:
     command = (BIN / "mesh-ctl", "token", "create", "--spiffe-id", str(_SERVER), "--format", "json")
     done = subprocess.run(
         command,
