@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import define, evolve, field
+from cryptography import x509
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -18,8 +19,10 @@ from zope.interface import implementer
 from pki.keys import key_id
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
+from pki.svid.pin import Fingerprint
 from pki.svid.revocation_set import Revocation
 from pki.svid.spki_pin import PinSet, SpkiHash
+from pki.svid.x509svid import subject_of
 from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker
@@ -228,8 +231,28 @@ class TrustStore(Service):
     def _switch(self, trust: Trust, switches: Sequence[Callable[[], None]]) -> None:
         for switch in switches:
             switch()
+        self._tell_roots(self.trust.bundles, trust.bundles)
         self._reviewer.believe(trust)
         self._pin_log.announced(trust.pins, trust.bundles)
+
+    def _tell_roots(self, before: BundleSet, after: BundleSet) -> None:
+        """Say which roots come and go, of trust domains that were believed already."""
+        for bundle in after:
+            known = before.get(bundle.trust_domain)
+            if known is None or not known.roots:
+                continue
+            for root in set(bundle.roots) - set(known.roots):
+                self.log.info(
+                    "Another root of {trust_domain} is believed from now on: {subject} ({root})",
+                    event="root-believed",
+                    **_facts(bundle.trust_domain, root),
+                )
+            for root in set(known.roots) - set(bundle.roots):
+                self.log.info(
+                    "A root of {trust_domain} is believed no more: {subject} ({root})",
+                    event="root-gone",
+                    **_facts(bundle.trust_domain, root),
+                )
 
     def _look_at_the_clock(self) -> None:
         now = self.now()
@@ -241,3 +264,11 @@ def _joined(before: BundleSet, bundles: BundleSet) -> BundleSet:
     for bundle in bundles:
         before = before.with_bundle(bundle)
     return before
+
+
+def _facts(trust_domain: TrustDomain, root: x509.Certificate) -> dict[str, str]:
+    return {
+        "trust_domain": str(trust_domain),
+        "subject": subject_of(root),
+        "root": str(Fingerprint.of(root)),
+    }

@@ -106,6 +106,16 @@ def test_a_bundle_replaces_that_of_its_trust_domain_and_no_other(rig: Rig) -> No
     assert rig.user.used[-1] == rig.bundles
 
 
+def test_the_log_says_which_roots_come_and_go(rig: Rig) -> None:
+    assert rig.store.believe_bundle(mesh(OTHER).bundle)
+    assert rig.log.count("root-believed") == 0, "the first of a trust domain is no other one"
+    assert rig.store.believe_bundle(REPLACED)
+    assert f"Another root of {OTHER} is believed" in rig.log.text("root-believed")
+    assert f"A root of {OTHER} is believed no more" in rig.log.text("root-gone")
+    assert rig.store.believe_bundle(REPLACED)
+    assert (rig.log.count("root-believed"), rig.log.count("root-gone")) == (1, 1)
+
+
 def test_the_same_bundle_again_changes_nothing(rig: Rig) -> None:
     assert rig.store.believe_bundle(mesh().bundle)
     assert rig.store.trust.generation == 0
