@@ -21,6 +21,7 @@ from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.certificate import (
     certificate_problems,
     date_problems,
+    encoded_parts,
     identifier_objection,
     is_self_issued,
     issuer_problems,
@@ -90,8 +91,9 @@ def judge(
 
     ``known_issuers`` are subject key identifiers of CAs that are known to be ours: they tell a peer
     that forgot its intermediates (``incomplete-chain``) from one of another CA. ``beside`` are certificates of CAs
-    that are at hand though the peer has not sent them, and no roots: where what it has sent leads to no root, they may
-    (RFC 5280 section 6.1: a path is built of whatever is at hand). Never raises.
+    that are at hand though the peer has not sent them, and no roots: where what it has sent leads to no root, another
+    certificate of a CA that it has sent may (RFC 5280 section 6.1: a path is built of whatever is at hand). Never
+    raises.
     """
     if not presented:
         return Verdict(None, (), (_no_certificate(),))
@@ -111,9 +113,9 @@ def judge(
         else:
             search = PathSearch(presented, bundle.roots)
             path, anchored, unanchored = _best_path(search, bundle, revocations, now, known_issuers)
-            if not anchored and beside:
+            if not anchored and (others := _of_the_same(presented[1:], beside)):
                 # Of the same budget: what a stranger can have us look for does not grow by it.
-                search = PathSearch((leaf, *beside), bundle.roots, search.left)
+                search = PathSearch((leaf, *others), bundle.roots, search.left)
                 found, anchored, objections = _best_path(
                     search, bundle, revocations, now, known_issuers
                 )
@@ -148,6 +150,16 @@ def _judged_as_issuer(
     Remembered: all leaves stand below the same few CAs, and only those are asked about that a root vouches for.
     """
     return tuple(lasting_problems(cert)), tuple(issuer_problems(cert, cas_below))
+
+
+def _of_the_same(
+    sent: Sequence[x509.Certificate], beside: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    """Those of the CAs that were sent, by name and key: who sends no issuer has to be told so, and gets none."""
+    if not beside:
+        return []
+    known = {encoded_parts(cert)[1:] for cert in sent}
+    return [cert for cert in beside if encoded_parts(cert)[1:] in known]
 
 
 def crowd_problem(sent: int) -> Problem | None:

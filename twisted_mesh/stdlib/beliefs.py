@@ -29,7 +29,7 @@ def with_identity(trust: Trust, identity: Identity) -> Trust:
 def with_news(trust: Trust, news: TrustNews, now: Now) -> Trust:
     """With what the CA says now; the same object where nothing of it is new."""
     if news.issuers is not None:
-        trust = trust.with_beside(news.issuers.values())
+        trust = trust.with_beside(news.issuers.values(), news.bundles)
     revocations = trust.revocations.merged(news.revocations, now())
     bundles = trust.bundles if news.bundles == trust.bundles else news.bundles
     pins = (

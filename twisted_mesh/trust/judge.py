@@ -58,14 +58,28 @@ class Trust:
     """By which CA keys some peers must be vouched for besides."""
     generation: int = 0
 
-    def with_beside(self, paths: Iterable[Sequence[x509.Certificate]]) -> "Trust":
-        """With what is to be served above leaves at hand; the same object where that is nothing new.
+    def with_beside(
+        self, paths: Iterable[Sequence[x509.Certificate]], coming: BundleSet | None = None
+    ) -> "Trust":
+        """With what is to be served above leaves at hand, where one root follows another; the same object for the same.
 
-        What is self-issued would be a root to OpenSSL, and is none here.
+        ``coming`` are the bundles that are to be believed next. While each trust domain has one root, all that could
+        be mended is a peer that sends no issuer, and that has to be told so. What is self-issued would be a root to
+        OpenSSL, and is none here.
         """
-        known = (cert for path in paths for cert in path if cert.issuer != cert.subject)
-        beside = tuple(dict.fromkeys(known))
+        told = dict.fromkeys(cert for path in paths for cert in path if cert.issuer != cert.subject)
+        if not self._follow_one_another(coming):
+            told = dict.fromkeys(cert for cert in told if cert in self.beside)
+        beside = tuple(told)
         return self if beside == self.beside else evolve(self, beside=beside)
+
+    def _follow_one_another(self, coming: BundleSet | None) -> bool:
+        """Whether a trust domain has several roots, now or one after the other."""
+        for bundle in (*self.bundles, *(coming or ())):
+            later = None if coming is None else coming.get(bundle.trust_domain)
+            if len({*bundle.roots, *(later.roots if later is not None else ())}) > 1:
+                return True
+        return False
 
     @property
     def at_hand(self) -> tuple[x509.Certificate, ...]:

@@ -162,7 +162,7 @@ class TrustStore(Service):
         """Believe what a source says; whether that changed anything."""
         if update.issuers is not None:
             # Before the bundles: who rests on a root that goes may rest on another one by these.
-            knowing = self.trust.with_beside(update.issuers.values())
+            knowing = self.trust.with_beside(update.issuers.values(), update.bundles)
             if knowing is not self.trust:
                 self._reviewer.believe(knowing)
         before = self.trust

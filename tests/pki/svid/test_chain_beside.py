@@ -67,6 +67,13 @@ def test_nobody_is_believed_by_it_whose_leaf_another_key_has_signed() -> None:
         assert not without.ok
 
 
+@pytest.mark.parametrize("sent", [(LEAF,), (LEAF, mesh().issuing.certificate)])
+def test_who_has_not_sent_the_issuer_is_not_helped(sent: tuple[x509.Certificate, ...]) -> None:
+    verdict = judged(sent, [BOTH.new], [BY_NEW])
+    assert not verdict.ok
+    assert verdict.problems == judged(sent, [BOTH.new], ()).problems
+
+
 def test_it_may_be_revoked_like_any_other() -> None:
     revoked = RevocationSet().merged([revocation_of(BOTH.new, BY_NEW)], NOW)
     assert codes(judged(AS_SENT, [BOTH.new], [BY_NEW], revoked)) == ["revoked"]

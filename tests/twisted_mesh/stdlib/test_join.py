@@ -314,7 +314,14 @@ def test_a_ca_that_was_made_anew_is_asked_for_another_certificate_at_once(tmp_pa
                         return asked(port, context) == CALLER.encode() + b" says hello"
                     return False
 
-                until(lambda: first not in (me.bundles, other.bundles))
+                def believes_another(joined: JoinedIdentity) -> bool:
+                    with contextlib.suppress(
+                        NoIdentity
+                    ):  # for a moment, until it has another certificate
+                        return joined.bundles != first
+                    return False
+
+                until(lambda: believes_another(me) and believes_another(other))
                 until(serves)
                 with pytest.raises(PeerRefused):
                     held.sendall(b"by a root that nobody believes any more")

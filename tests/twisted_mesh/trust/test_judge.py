@@ -11,11 +11,11 @@ from cryptography import x509
 
 from pki.errors import Problem
 from pki.spiffe import SpiffePattern
-from pki.svid.bundle import BundleSet
+from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import Verdict
 from pki.svid.revocation_set import Reason, Revocation, RevocationSet
 from pki.svid.x509svid import Purpose
-from tests.authorities import HOUR, MESH, NOW, OTHER, key, mesh
+from tests.authorities import HOUR, MESH, NOW, OTHER, key, mesh, overlap
 from twisted_mesh.trust import judge as trust_module
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
@@ -299,3 +299,18 @@ def test_while_it_is_not_known_who_is_revoked_nobody_is_let_in() -> None:
     assert judge.verdict(presented, Purpose.CLIENT).problems == (doubt[0],)
     doubt.clear()
     assert judge.verdict(presented, Purpose.CLIENT).ok
+
+
+def test_what_is_told_is_at_hand_only_where_one_root_follows_another() -> None:
+    both = overlap()
+    roots = [root.certificate for root in (both.old, both.new)]
+    old, new, two = (TrustBundle(MESH, tuple(some)) for some in (roots[:1], roots[1:], roots))
+    told = [(both.by_new.certificate,)]
+    alone = Trust(BundleSet.of(old))
+    assert alone.with_beside(told, BundleSet.of(old)) is alone
+    assert Trust(BundleSet.of(two)).with_beside(told).beside == told[0]
+    held = alone.with_beside(told, BundleSet.of(new))
+    assert held.beside == told[0]
+    after = evolve(held, bundles=BundleSet.of(new))
+    assert after.with_beside(told, BundleSet.of(new)) is after  # for as long as it is told
+    assert after.with_beside([], BundleSet.of(new)).beside == ()
