@@ -96,6 +96,7 @@ class RootDistruster:
         """Take a root out of the bundle that is distrusted and still there: it was cut short. One caller at a time."""
         for row in self._authorities.revoked:
             if row.is_root and row.certificate in self._authorities.roots:
+                await self._replace(row.certificate, row.by)
                 await self._part(row.certificate, row.by)
 
     # What is asked for.
@@ -106,11 +107,11 @@ class RootDistruster:
         line = authorities.root_line
         for row in authorities.revoked:
             if row.is_root and fingerprint_of(row.certificate) == named:
-                steps = _steps(line, row.certificate) if row.certificate in line.roots else ()
+                steps = self._steps(row.certificate) if row.certificate in line.roots else ()
                 return Plan(row.certificate, steps, ())
         for root in line.roots:
             if fingerprint_of(root) == named:
-                return Plan(root, _steps(line, root), tuple(self._alone(root)))
+                return Plan(root, self._steps(root), tuple(self._alone(root)))
         for former in line.former:
             if former.fingerprint == named:
                 raise Conflict(
@@ -119,6 +120,11 @@ class RootDistruster:
         raise Unknown(
             "no root of this CA has this fingerprint: mesh-ctl ca show has those that are believed"
         )
+
+    def _steps(self, root: x509.Certificate) -> tuple[str, ...]:
+        if self._is_alone(root):
+            return ("retire", "prepare", "activate", "distrust", "retire")
+        return _steps(self.root_steps.line, root)
 
     def _alone(self, root: x509.Certificate) -> Iterator[str]:
         authorities = self._authorities
@@ -134,8 +140,9 @@ class RootDistruster:
         before = next(
             (row for row in self._authorities.revoked if row.certificate == plan.root), None
         )
-        if before is None:
+        if plan.root in self._authorities.roots:
             await self._replace(plan.root, by)
+        if before is None:
             before = await self._revoke(plan.root, principal, reason)
         await self._part(plan.root, by)
         return Distrusted(
@@ -148,6 +155,8 @@ class RootDistruster:
 
     async def _replace(self, root: x509.Certificate, by: str) -> None:
         """Have chains lead to another root, which alone certifies what issues."""
+        if self._is_alone(root):
+            await self.root_steps.retire(by, "no way leads back to it")
         line = self.root_steps.line
         if root != line.old:
             return  # nothing of another root's rests on it: it is taken back once nobody believes it
@@ -158,6 +167,12 @@ class RootDistruster:
         if self.root_steps.line.phase is Phase.ACTIVATED:
             await self.root_steps.switch(by, "the present one is distrusted")
         await self.revoker.renew_own()
+
+    def _is_alone(self, root: x509.Certificate) -> bool:
+        """Whether chains lead to that new root, and the old one has not certified what issues: it had ended."""
+        line, issuing = self.root_steps.line, self._authorities.issuing
+        is_served = root == line.new and line.phase is Phase.SWITCHED
+        return is_served and not self._authorities.rests_on(issuing, line.old)
 
     async def _revoke(
         self, root: x509.Certificate, principal: Principal, reason: Reason

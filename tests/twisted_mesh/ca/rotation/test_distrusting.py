@@ -14,13 +14,13 @@ from pki.keys import MemoryKey, key_id
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge
 from pki.svid.pin import BadFingerprint
-from pki.svid.revocation_set import RevocationSet
+from pki.svid.revocation_set import Reason, RevocationSet
 from pki.svid.x509svid import Purpose, X509Svid, certificates_pem
 from tests.authorities import MESH
 from tests.twisted_mesh.ca.rigs import ADMIN, result_of
 from tests.twisted_mesh.ca.rotation.revocations import Revocations
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
-from twisted_mesh.ca.revoked_authorities import NAME
+from twisted_mesh.ca.revoked_authorities import NAME, RevokedAuthority
 from twisted_mesh.stores.records import Conflict, Unknown
 from twisted_mesh.testing import forge
 
@@ -94,6 +94,33 @@ def test_the_new_root_is_taken_back_wherever_its_rotation_is(tmp_path: Path, pha
     assert done.is_proven
     demand_gone(rig, new)
     assert rig.life.authorities.roots == (old,)
+
+
+def alone(home: Path) -> Revocations:
+    """Chains lead to the new root, and the old one, which had ended, has not certified what issues."""
+    rig = at(home, "prepared")
+    result_of(rig.life.root_steps.activate(alone=True))
+    return rig
+
+
+def test_a_root_that_no_way_leads_back_from_is_replaced_and_not_taken_back(tmp_path: Path) -> None:
+    rig = alone(tmp_path)
+    new = rig.life.authorities.root
+    plan = rig.distruster.plan(ADMIN, fingerprint_of(new))
+    assert plan.steps == ("retire", "prepare", "activate", "distrust", "retire")
+    assert rig.distrust(fingerprint_of(new)).is_proven
+    demand_gone(rig, new)
+
+
+def test_what_is_distrusted_and_has_no_successor_gets_one_at_the_next_start(tmp_path: Path) -> None:
+    """However it came about: nothing that is issued would be believed."""
+    rig = alone(tmp_path)
+    new = rig.life.authorities.root
+    row = RevokedAuthority.of(new, new, rig.life.time, Reason.CA_COMPROMISE, "self")
+    rig.revoker.file.add([row])
+    rig.start()
+    demand_gone(rig, new)
+    assert rig.distrust(fingerprint_of(new)).is_proven
 
 
 def test_the_only_root_has_a_successor_that_it_has_not_certified(rig: Revocations) -> None:
