@@ -4,7 +4,8 @@ Recorded before it takes effect; the moment at which it does is when the file of
 again, or begun again after a crash, it goes on and ends the same.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import datetime
 
 from attrs import define, frozen
 
@@ -19,7 +20,7 @@ from pki.svid.revocation_set import Reason, Revocation
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
-from twisted_mesh.ca.revoked_authorities import RevokedAuthorities, RevokedAuthority
+from twisted_mesh.ca.revoked_authorities import RevokedAuthorities, RevokedAuthority, merged_rows
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.interfaces import IRevocationListener
@@ -109,10 +110,19 @@ class AuthorityRevoker:
                     f"{rfc3339(said.revoked_at)}: restore the file from a backup"
                 )
             rows.append(RevokedAuthority(certificate, said, "the audit log"))
+        rows = list(merged_rows(rows, self._others_of(rows)))
         if rows:
             known = await self._steps.aside(self.file.add, rows)
             self._steps.current.adopt(self._authorities.with_revoked(known))
             self.listener.revoked([row.revocation for row in rows])
+
+    def _others_of(self, rows: Iterable[RevokedAuthority]) -> Iterator[RevokedAuthority]:
+        """Of the same issuing CAs: in an overlap of roots a key has two certificates, each with an act of its own."""
+        for row in rows:
+            issuing = self._authorities.issuer(row.key_id)
+            if issuing is not None:
+                said = row.revocation
+                yield from self._rows(issuing, said.revoked_at, said.reason, row.by)
 
     async def _revoke(
         self, principal: Principal, issuer: str, reason: Reason, force: bool
@@ -124,7 +134,7 @@ class AuthorityRevoker:
         revoked = self._named(issuer)
         if revoked is self._authorities.issuing:
             await self._succeed(revoked, force=force)
-        rows = self._rows(revoked, reason, principal.evidence)
+        rows = self._rows(revoked, self._steps.now(), reason, principal.evidence)
         for row in rows:
             await self._steps.record_once(
                 "rotate", issuer, step="revoked", by=principal.evidence, **_facts(row)
@@ -176,13 +186,15 @@ class AuthorityRevoker:
         await self._steps.activate(prepared)
         await self.renew_own()
 
-    def _rows(self, revoked: Authority, reason: Reason, by: str) -> tuple[RevokedAuthority, ...]:
-        authorities, now = self._authorities, self._steps.now()
+    def _rows(
+        self, revoked: Authority, at: datetime, reason: Reason, by: str
+    ) -> tuple[RevokedAuthority, ...]:
+        authorities = self._authorities
         found = []
         for certificate in authorities.certificates_of(revoked):
             root = authorities.root_line.root_of(certificate)
             if root is not None:
-                found.append(RevokedAuthority.of(certificate, root, now, reason, by))
+                found.append(RevokedAuthority.of(certificate, root, at, reason, by))
         return tuple(found)
 
     async def _tidy(self) -> None:

@@ -318,9 +318,11 @@ class RotationSteps:
 
     async def record_once(self, act: str, target: str, *, step: str, **facts: str) -> None:
         """Have a step in the record before it takes effect; one that is done again after a failure is there already."""
-        if (step, target) not in self._recorded:
+        # A key has two certificates in an overlap of roots: an act for each.
+        which = f"{target} {facts.get('serial', '')}"
+        if (step, which) not in self._recorded:
             await self.record(act, target, {"step": step, **facts})
-            self._recorded.add((step, target))
+            self._recorded.add((step, which))
 
     def done(self, *steps: str) -> None:
         """These have taken effect: the next ones of that name are recorded anew."""

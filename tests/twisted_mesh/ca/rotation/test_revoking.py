@@ -284,5 +284,39 @@ def test_what_was_recorded_and_not_written_is_done_at_the_start(
     assert files_of(rig, before) == []
 
 
+@pytest.mark.parametrize("is_between", [False, True], ids=["both acts", "one act"])
+@pytest.mark.parametrize("step", ["activate", "switch"])
+def test_both_certificates_of_a_key_are_revoked_at_the_start(
+    rig: Revocations, monkeypatch: pytest.MonkeyPatch, step: str, *, is_between: bool
+) -> None:
+    """In an overlap of roots a stolen key has two, and each is good without the other."""
+    for done in ("prepare", "activate", "switch")[: 3 if step == "switch" else 2]:
+        result_of(getattr(rig.life.root_steps, done)())
+    stolen = rig.life.authorities.issuing
+    serials = {one.serial_number for one in rig.life.authorities.certificates_of(stolen)}
+    assert len(serials) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(RevokedAuthorities, "add", killed)
+        with pytest.raises(Killed):
+            rig.revoke(stolen.key_id)
+    rig.start()
+    acts = logged(rig)
+    result_of(rig.revoker.hold_against(acts[:-1] if is_between else acts))
+    assert {row.revocation.serial for row in rig.life.authorities.revoked} == serials
+
+
+def test_a_file_that_lacks_one_of_two_certificates_of_a_key_ends_the_start(
+    rig: Revocations,
+) -> None:
+    for done in ("prepare", "activate"):
+        result_of(getattr(rig.life.root_steps, done)())
+    rig.revoke(issuing(rig))
+    first, _ = rig.life.authorities.revoked
+    (rig.life.state.ca / NAME).write_bytes(written([first]))
+    rig.start()
+    with pytest.raises(StateError, match="does not say that the CA certificate"):
+        result_of(rig.revoker.hold_against(logged(rig)))
+
+
 def killed(file: object, rows: object) -> None:
     raise Killed
