@@ -337,6 +337,10 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
         )
     ],
     "MeshCaRootKeyNeeded": [("mesh_ca_succession_waits", {"instance": "ca"}, 1)],
+    "MeshCaRootHalfWay": [("mesh_ca_root_phase", {"instance": "ca", "phase": "activated"}, 1)],
+    "MeshCaFederationNotBelieved": [
+        ("mesh_ca_federated_domains", {"instance": "ca", "bundle": "not-believed"}, 1)
+    ],
     "MeshCaCrlEnds": [
         ("mesh_ca_crl_expiry_timestamp_seconds", {"instance": "ca", "issuer": "issuing"}, -2800)
     ],
