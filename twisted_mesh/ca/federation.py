@@ -206,7 +206,7 @@ class Federations:
     async def refresh(
         self, principal: Principal, name: str, reason: str, *, accept_older: bool
     ) -> Federated:
-        """Ask now for the bundle of that trust domain.
+        """Ask now for the bundle of that trust domain, and for its CRLs.
 
         ``accept_older``: have what comes believed whatever its sequence is, which somebody has to answer for. Raises
         :class:`Unknown`, :class:`StoreError`, and what the question comes to where it fails.
@@ -222,6 +222,7 @@ class Federations:
             await self.follower.refresh_now(found.trust_domain, accept_older=accept_older)
         finally:
             self._accepting.discard(found.trust_domain)
+            await self.crls.look_now(found.trust_domain)
         return self.find(name)
 
     async def remove(self, principal: Principal, name: str, reason: str) -> datetime:

@@ -119,6 +119,12 @@ class ForeignCrls(Service):
         if self.running:
             known.watch.begin(roots)
 
+    async def look_now(self, trust_domain: TrustDomain) -> None:
+        """Read its lists at once; what comes of it :meth:`problem` says."""
+        followed = self._followed.get(trust_domain)
+        if followed is not None:
+            await followed.watch.look_now()
+
     def forget(self, trust_domain: TrustDomain) -> None:
         """Read its lists no more."""
         followed = self._followed.pop(trust_domain, None)

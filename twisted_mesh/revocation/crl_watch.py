@@ -106,6 +106,16 @@ class CrlWatch:
                 seconds=PATIENCE,
             )
 
+    async def look_now(self) -> None:
+        """Read them all at once, whenever it was their turn, and wait for that, though not for long."""
+        for watched in self._watched:
+            if watched.task is not None:
+                watched.task.cancel()
+            if watched.seen.called:
+                watched.seen = Deferred()
+            watched.task = spawn(self._follow(watched), "following a CRL", self.log)
+        await self.first_looks()
+
     def learn(self, issuers: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> None:
         """Take the lists of these roots from now on, and of no other, and those of ``issuers`` too."""
         self._roots = tuple(roots)

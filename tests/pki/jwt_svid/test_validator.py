@@ -311,3 +311,18 @@ def test_no_json_makes_it_raise_anything_but_a_refusal(value: object) -> None:
     for made in (f"{part}.{BODY}.{SIGNATURE}", f"{HEAD}.{part}.{SIGNATURE}"):
         with pytest.raises(PkiError):
             judged(made)
+
+
+def test_another_trust_domain_that_is_believed_says_who_its_own_workloads_are() -> None:
+    other, web = TrustDomain("other.example"), "spiffe://other.example/web"
+    both = {MESH: jwks(KEY), other: jwks(OTHER_KEY)}
+    theirs = token(header(OTHER_KEY), claims(sub=web), OTHER_KEY)
+    assert validate(theirs, "payments", both, NOW).spiffe_id == SpiffeId.parse(web)
+    for minted in (
+        # Of our name, by the name that our key has; and by our key, of theirs.
+        token(header(OTHER_KEY, kid=authority_of(KEY).kid), claims(sub=ORDERS), OTHER_KEY),
+        token(header(KEY, kid=authority_of(OTHER_KEY).kid), claims(sub=web), KEY),
+    ):
+        with pytest.raises(JwtSvidRefused) as caught:
+            validate(minted, "payments", both, NOW)
+        assert [problem.code for problem in caught.value.problems] == [Code.JWT_BAD_SIGNATURE]

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 from attrs import define, evolve, field
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import ensureDeferred, maybeDeferred
 
 from pki.svid.federation import Profile, Relationship
-from tests.authorities import HOUR, MESH, NOW, OTHER, key, mesh, pem, sign_crl
+from tests.authorities import HOUR, MESH, NOW, OTHER, forge_issuing, key, mesh, pem, sign_crl
 from tests.twisted_mesh.http_places import HttpPlaces, reach, response
 from twisted_mesh.ca import foreign_crls
 from twisted_mesh.ca.foreign_crls import ForeignCrls
 from twisted_mesh.ca.foreign_lists import LARGEST_LISTS, ListWatches, issuers_in
 from twisted_mesh.revocation.crl_numbers import SeenCrlNumbers
+from twisted_mesh.revocation.crl_watch import PATIENCE
 
 URL = "http://ca.other.example/crls"
 PEER = mesh(OTHER)
@@ -97,6 +99,51 @@ def test_what_the_other_ca_has_revoked_is_told_with_its_issuers_key(rig: Rig) ->
     rig.pass_time(120)
     assert rig.serials == [5, 7, 9]
     assert rig.changes > before
+
+
+def test_it_is_read_at_once_where_somebody_asks_for_it(rig: Rig) -> None:
+    rig.publish(lists(5))
+    rig.follow()
+    rig.publish(lists(5, 7, number=2))
+    looked = ensureDeferred(rig.crls.look_now(OTHER))
+    rig.pass_time(1)
+    assert looked.called
+    assert rig.serials == [5, 7]
+    # And in its turn after that, once.
+    asked = len(rig.places.asked)
+    rig.pass_time(65)
+    assert len(rig.places.asked) == asked + 1
+
+
+def test_whoever_is_waited_for_too_long_is_waited_for_no_more(rig: Rig) -> None:
+    rig.publish(lists(5))
+    rig.follow()
+    rig.places.answer = lambda request: b""
+    looked = ensureDeferred(rig.crls.look_now(OTHER))
+    rig.pass_time(PATIENCE + 1)
+    assert looked.called
+    assert rig.serials == [5]
+    assert ensureDeferred(rig.crls.look_now(MESH)).called
+
+
+def test_a_foreign_ca_that_takes_our_issuers_name_and_key_id_revokes_nobody_of_ours(
+    rig: Rig,
+) -> None:
+    ours = mesh(MESH).issuing
+    posing = forge_issuing(
+        PEER.root,
+        subject=ours.certificate.subject,
+        replace={x509.SubjectKeyIdentifier: (key_name(ours.certificate), False)},
+    )
+    told = pem(sign_crl(posing, serials=[5], number=1), "X509 CRL")
+    rig.publish(posing.certificate.public_bytes(PEM) + told)
+    rig.follow()
+    assert rig.serials == [5]
+    assert ours.key_id not in {r.issuer for r in rig.crls.all_revocations()}
+
+
+def key_name(cert: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    return cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
 def test_before_a_list_was_read_nobody_is_believed(rig: Rig) -> None:

@@ -128,7 +128,7 @@ def show(*, reach: Reach, domain: str, format_: str) -> int:
 @reaching
 @format_option
 def refresh(*, reach: Reach, domain: str, accept_older: bool, reason: str, format_: str) -> int:
-    """Ask for its bundle now.
+    """Ask for its bundle now, and for its CRLs.
 
     \b
     Examples:
