@@ -4,7 +4,6 @@ It asks for all that the certificate is to have (RFC 2985 section 5.4.2), so tha
 what is asked for, makes the right one; a root of ours makes it by its own profile, and refuses what asks for another.
 """
 
-import base64
 import hashlib
 from collections.abc import Collection
 from typing import Self
@@ -21,6 +20,7 @@ from pki.issuing.request_key import proven_key
 from pki.keys import MemoryKey, PublicKey, key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import alternative_names
+from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import extension
 
 _ANEW = "take the CSR that mesh-ctl ca root csr writes, as it is"
@@ -53,7 +53,7 @@ def trust_domain_of(data: bytes) -> TrustDomain:
 
 def pin_of(spki: bytes) -> str:
     """How people compare a key: the SHA-256 of its SubjectPublicKeyInfo, as pins are written (RFC 7469)."""
-    return "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
+    return str(SpkiHash.of_spki(spki))
 
 
 @frozen(eq=False, repr=False)

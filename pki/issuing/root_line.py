@@ -11,12 +11,13 @@ from enum import StrEnum
 
 from attrs import evolve, frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from pki.codes import Code
-from pki.errors import ANY_ERROR, PkiError
+from pki.errors import PkiError
 from pki.issuing.profile import generation_of
 from pki.keys import key_id, spki_der, spki_pin
+from pki.svid.path import issued_by
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import subject_of
 
 #: So many roots that were believed once are remembered.
@@ -262,16 +263,9 @@ def _signer(
     certificate: x509.Certificate, candidates: Iterable[x509.Certificate]
 ) -> x509.Certificate | None:
     """Whoever of the candidates has signed a certificate."""
-    for candidate in candidates:
-        if certificate.issuer == candidate.subject:
-            try:
-                certificate.verify_directly_issued_by(candidate)
-            except ANY_ERROR:  # whatever is wrong with it: that one has not signed it
-                continue
-            return candidate
-    return None
+    return next((one for one in candidates if issued_by(certificate, one)), None)
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:
-    """What a caller pins a root by: ``sha256:HEX``."""
-    return "sha256:" + certificate.fingerprint(hashes.SHA256()).hex()
+    """What a caller pins a root by: :class:`pki.svid.pin.Fingerprint` as text, ``sha256:HEX``."""
+    return str(Fingerprint.of(certificate))

@@ -14,10 +14,11 @@ from attrs import define, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from pki.errors import ANY_ERROR, PkiError
+from pki.errors import PkiError
 from pki.issuing.profile import generation_of
 from pki.keys import key_id, spki_pin
 from pki.serial import parse_serial, serial_hex
+from pki.svid.path import issued_by
 from pki.svid.revocation_set import Reason, Revocation
 from pki.svid.x509svid import certificates_pem, load_certificates, subject_of
 from pki.validity import parse_rfc3339, rfc3339
@@ -191,10 +192,5 @@ def _read(row: _Row) -> RevokedAuthority:
 
 def _refuse_misnamed(row: RevokedAuthority) -> None:
     """A root's revocation names its own key, and that key has signed it; another's names another key."""
-    try:
-        row.certificate.verify_directly_issued_by(row.certificate)
-        is_self_signed = True
-    except ANY_ERROR:
-        is_self_signed = False
-    if is_self_signed != row.is_root:
+    if issued_by(row.certificate, row.certificate) != row.is_root:
         raise ValueError("a certificate is revoked by whoever has signed it")

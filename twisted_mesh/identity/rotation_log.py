@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.logger import Logger
 
 from pki.errors import PkiError
 from pki.serial import serial_pairs
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import X509Svid, subject_of
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.runtime.clock import Now
@@ -126,7 +126,7 @@ class RotationLog:
             giver=self.giver,
             ca=self.where,
             serial=serial_pairs(path[0].serial_number),
-            root=f"{subject_of(path[-1])} (sha256:{path[-1].fingerprint(SHA256()).hex()})",
+            root=f"{subject_of(path[-1])} ({Fingerprint.of(path[-1])})",
         )
 
     def path_refused(self, svid: X509Svid, error: PkiError) -> None:

@@ -15,6 +15,7 @@ from pki.crl.crl import Crl, read_crl
 from pki.errors import HOSTILE_INPUT, Problem, Refused
 from pki.keys import key_id
 from pki.svid.bundle import TrustBundle
+from pki.svid.path import issued_by
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid, load_certificates, subject_of, validity_of
 from twisted_mesh.api.messages import PublishedCrls
@@ -98,18 +99,10 @@ def _is_ours(issuer: x509.Certificate, bundle: TrustBundle, now: datetime) -> bo
         if issuer in bundle.roots:
             return True
         return validity_of(issuer).contains(now) and any(
-            _is_issued_by(issuer, root) for root in bundle.roots
+            issued_by(issuer, root) for root in bundle.roots
         )
     except HOSTILE_INPUT:
         return False
-
-
-def _is_issued_by(cert: x509.Certificate, root: x509.Certificate) -> bool:
-    try:
-        cert.verify_directly_issued_by(root)
-    except HOSTILE_INPUT:
-        return False
-    return True
 
 
 def _missing(svid: X509Svid, bundle: TrustBundle, there: set[str]) -> Iterator[Problem]:
@@ -129,7 +122,7 @@ def _above(
     yield from intermediates
     top = intermediates[-1] if intermediates else None
     for root in bundle.roots:
-        if top is None or _is_issued_by(top, root):
+        if top is None or issued_by(top, root):
             yield root
 
 

@@ -5,12 +5,12 @@ our own chain is said in their place; where we find nothing, what we know is sai
 """
 
 from attrs import evolve
-from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.python.failure import Failure
 
 from pki.codes import Code
 from pki.errors import ANY_ERROR, Problem
 from pki.serial import serial_pairs
+from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import X509Svid, issuer_of, subject_of
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.tls.alerts import OwnChainRefused, RefusedByPeer, alert_of, problem_of
@@ -136,7 +136,7 @@ def _beside(alert: str, problem: Problem, security: Security) -> Problem:
         name = subject_of(top) if verdict.ok else issuer_of(top)
         fact = f"our chain leads to {name}"
         if verdict.ok:
-            fact += f" (sha256:{top.fingerprint(SHA256()).hex()})"
+            fact += f" ({Fingerprint.of(top)})"
         remedy = "compare that with the roots that it holds, and use a certificate of its mesh"
     if not fact:
         return problem

@@ -78,6 +78,14 @@ def test_other_trust_domains_lists_are_not_pooled(publishing: Publishing) -> Non
     assert read(publishing, both).to_pem().count(b"BEGIN") == 2
 
 
+def test_lists_of_a_root_of_the_same_name_and_another_key_are_passed_over(
+    publishing: Publishing,
+) -> None:
+    stranger = Publishing(clock=publishing.clock)
+    both = PublishedCrls([*publishing.answer().crls, *stranger.answer().crls])
+    assert read(publishing, both).to_pem().count(b"BEGIN") == 2
+
+
 def test_one_that_another_key_signed_is_refused(publishing: Publishing) -> None:
     stranger = Publishing(clock=publishing.clock)
     rows = [publishing.row(publishing.ca.root)]

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from pki.errors import PkiError, Refused
+from pki.issuing.root_line import fingerprint_of
 from pki.keys import key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
@@ -113,7 +113,7 @@ def _put(name: str, certificate: x509.Certificate, now: datetime) -> None:
             "  subject": subject_of(certificate),
             "  serial": serial_pairs(certificate.serial_number),
             "  valid": f"{rfc3339(validity.not_before)} to {rfc3339(validity.not_after)}, {lasts}",
-            "  fingerprint": _fingerprint(certificate),
+            "  fingerprint": fingerprint_of(certificate),
             "  key id": key_id(certificate.public_key()),
         }
     )
@@ -129,13 +129,9 @@ def _told(name: str, certificate: x509.Certificate, now: datetime) -> dict[str, 
         "not_before": rfc3339(validity.not_before),
         "not_after": rfc3339(validity.not_after),
         "seconds_left": int((validity.not_after - now).total_seconds()),
-        "fingerprint": _fingerprint(certificate),
+        "fingerprint": fingerprint_of(certificate),
         "key_id": key_id(certificate.public_key()),
     }
-
-
-def _fingerprint(certificate: x509.Certificate) -> str:
-    return "sha256:" + certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def _line(check: HealthCheck) -> str:
