@@ -12,6 +12,14 @@ from cryptography import x509
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, AgentRows, EndAgent, NewAgentToken
+from twisted_mesh.api.ca_messages import (
+    BackupRequest,
+    BackupSignature,
+    Detached,
+    DetachRequest,
+    IssuingRevoked,
+    RevokeIssuing,
+)
 from twisted_mesh.api.certification_messages import (
     CertificationRequested,
     Installation,
@@ -29,15 +37,10 @@ from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
-    BackupRequest,
-    BackupSignature,
     CertificateDetails,
     CertificatePage,
     Deleted,
-    Detached,
-    DetachRequest,
     Health,
-    IssuingRevoked,
     KnownConnections,
     MadeToken,
     NewRegistration,
@@ -48,7 +51,6 @@ from twisted_mesh.api.messages import (
     Revoked,
     RevokedMany,
     RevokedToken,
-    RevokeIssuing,
     RevokeRequest,
     TokenRow,
     TokenRows,

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, field
 
 from pki.audit.log import Checkpoint, LogKey
 from pki.errors import PkiError
 from pki.issuing.root_line import RootLine, fingerprint_of
 from pki.keys.pkcs8 import is_encrypted
-from pki.serial import serial_hex
 from pki.svid.pin import Fingerprint
 from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.backup import credentials, record, vouching
@@ -34,6 +33,7 @@ from twisted_mesh.backup.archive import (
     Archive,
     Manifest,
 )
+from twisted_mesh.backup.loss import Loss
 from twisted_mesh.backup.provenance import NotProven, Provenance, demand_known_root, judge
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.backup.vouching import Vouched
@@ -67,52 +67,6 @@ class _Plan(msgspec.Struct, forbid_unknown_fields=True):
     remove: list[str]
     restored: dict[str, Any] | None
     """What the CA is to read at its next start; None where its log goes on as if nothing had been."""
-
-
-@frozen
-class Loss:
-    """What is known to have happened after the backup was made."""
-
-    lost: Lost | None
-    """By the record that is here now; None where there is none that can be read."""
-    why_not: str
-    """Why not."""
-    witnessed: Checkpoint | None
-    """The largest log that anybody has seen of this CA, if it is larger than the backup's."""
-    backup: Summary
-    is_unreadable: bool = False
-    """Whether there is a record here that says nothing: revocations in it cannot be carried over."""
-
-    @property
-    def acts(self) -> int:
-        """How many acts of the audit log are missing in the backup, as far as is known."""
-        present = self.lost.acts if self.lost is not None else 0
-        seen = self.witnessed.size - self.backup.acts if self.witnessed is not None else 0
-        return max(present, seen, 0)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is anything to compare with."""
-        return self.lost is not None or self.witnessed is not None
-
-    @property
-    def is_none(self) -> bool:
-        """Whether it is certain that nothing is lost."""
-        return self.lost == Lost() and self.witnessed is None
-
-    @property
-    def is_up_to_date(self) -> bool:
-        """Whether the record that is here is certain to have all that has happened since the backup."""
-        if self.lost is None or not self.lost.is_successor:
-            return False
-        return self.witnessed is None or self.witnessed.size <= self.backup.acts + self.lost.acts
-
-    @property
-    def is_bearable(self) -> bool:
-        """Whether nothing is known to be lost, and nothing that is here has to be guessed at."""
-        lost = self.lost or Lost()
-        known = self.acts or lost.certificates or not lost.is_same_log
-        return not known and not self.is_unreadable
 
 
 @define(eq=False)
@@ -221,7 +175,7 @@ class Restoration:
         if not (self.loss.is_none and self.loss.is_up_to_date):
             record.settle_tokens(backup, keep_live=self.loss.is_up_to_date)
         if not self.loss.is_none:
-            restored = _told(self.loss, self.manifest, by, self.now, record.rename_store(backup))
+            restored = self.loss.told(self.manifest, by, self.now, record.rename_store(backup))
         record.close(backup)
         place = [member.name for member in self.manifest.members]
         # A root's CRL that is here is never older than one that was saved.
@@ -450,29 +404,3 @@ def _largest(directories: Iterable[Path], backup: Summary) -> Checkpoint | None:
     ]
     larger = [checkpoint for checkpoint in seen if checkpoint.size > backup.acts]
     return max(larger, key=lambda checkpoint: checkpoint.size, default=None)
-
-
-def _told(loss: Loss, manifest: Manifest, by: str, now: datetime, store: str) -> dict[str, object]:
-    """What the next epoch of the log is to begin with."""
-    last = loss.witnessed or loss.backup.checkpoint
-    lost = loss.lost or Lost()
-    checkpoint = None
-    if last is not None:
-        checkpoint = {"origin": last.origin, "size": last.size, "root": last.root.hex()}
-    return {
-        "at": rfc3339(now),
-        "by": by,
-        "backup": {"created_at": manifest.created_at, "sha256": manifest.sha256},
-        "store": {"before": loss.backup.store, "now": store},
-        "log": {
-            "size": loss.backup.acts,
-            "known_size": loss.backup.acts + loss.acts,
-            "checkpoint": checkpoint,
-        },
-        "lost": {
-            "certificates": lost.certificates,
-            "entries": loss.acts,
-            "known": loss.is_known,
-        },
-        "carried_over": [serial_hex(serial) for serial in lost.revocations],
-    }

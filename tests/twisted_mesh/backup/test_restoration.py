@@ -24,9 +24,10 @@ from tests.twisted_mesh.backup.states import (
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
+from twisted_mesh.backup.loss import Loss
 from twisted_mesh.backup.provenance import NotProven
 from twisted_mesh.backup.record import Lost
-from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.cli.ctl.backup_actions import Accepted, restore
 from twisted_mesh.cli.status import DONE
 from twisted_mesh.state.directory import StateDirectory, StateError

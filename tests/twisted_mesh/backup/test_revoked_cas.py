@@ -11,7 +11,8 @@ from tests.twisted_mesh.ca.rotation.revocations import Revocations
 from twisted_mesh.backup import creation
 from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.credentials import DoNotFit
-from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.backup.loss import Loss
+from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.ca.revoked_authorities import NAME
 from twisted_mesh.state.directory import StateDirectory, StateError
 

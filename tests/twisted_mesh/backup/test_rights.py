@@ -30,7 +30,8 @@ from tests.twisted_mesh.stores.registrations import (
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.backup import creation, restoration
 from twisted_mesh.backup.archive import Archive
-from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.backup.loss import Loss
+from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.stores.commands import CreateEntry, Prune, RecordCertificate, RecordIntent
 from twisted_mesh.stores.records import IssuedToken, TokenStatus

@@ -12,7 +12,7 @@ from pki.policy import policy
 from pki.serial import serial_hex
 from pki.svid.x509svid import certificates_pem
 from pki.validity import parse_duration, rfc3339
-from twisted_mesh.api.messages import (
+from twisted_mesh.api.ca_messages import (
     BackupRequest,
     BackupSignature,
     Detached,
@@ -20,6 +20,8 @@ from twisted_mesh.api.messages import (
     IssuingRevoked,
     RevokedCa,
     RevokeIssuing,
+)
+from twisted_mesh.api.messages import (
     SignAnswer,
     SignRequest,
 )

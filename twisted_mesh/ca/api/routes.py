@@ -13,6 +13,7 @@ from pki.codes import Code
 from pki.policy.policy import Action
 from twisted_mesh.api import (
     agent_messages,
+    ca_messages,
     certification_messages,
     federation_messages,
     jwt_messages,
@@ -175,13 +176,16 @@ ROUTES: dict[tuple[str, str], Route] = {
     ),
     ("GET", "/api/v1/health"): Route(Action.READ_HEALTH, health.health, messages.Health),
     ("POST", "/api/v1/ca/detach-root"): Route(
-        Action.DETACH_ROOT, issuing.detach_root, messages.Detached, body=messages.DetachRequest
+        Action.DETACH_ROOT,
+        issuing.detach_root,
+        ca_messages.Detached,
+        body=ca_messages.DetachRequest,
     ),
     ("POST", "/api/v1/ca/revoke-issuing"): Route(
         Action.REVOKE_ISSUING,
         issuing.revoke_issuing,
-        messages.IssuingRevoked,
-        body=messages.RevokeIssuing,
+        ca_messages.IssuingRevoked,
+        body=ca_messages.RevokeIssuing,
     ),
     ("POST", "/api/v1/ca/root/csr"): Route(
         Action.CERTIFY_ISSUING,
@@ -198,8 +202,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/api/v1/ca/sign-backup"): Route(
         Action.SIGN_BACKUP,
         issuing.sign_backup,
-        messages.BackupSignature,
-        body=messages.BackupRequest,
+        ca_messages.BackupSignature,
+        body=ca_messages.BackupRequest,
     ),
     ("POST", "/api/v1/ca/root/distrust"): Route(
         Action.CHANGE_ROOTS,

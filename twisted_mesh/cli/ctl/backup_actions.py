@@ -13,8 +13,9 @@ from pki.validity import rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.backup import creation, record
 from twisted_mesh.backup.archive import ROOT, Archive, Manifest, Signature
+from twisted_mesh.backup.loss import Loss
 from twisted_mesh.backup.provenance import demand_known_root, judge, sign_here
-from twisted_mesh.backup.restoration import Loss, Restoration
+from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.status import DONE, REFUSED

@@ -17,7 +17,8 @@ from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.messages import Detached, HealthCheck
+from twisted_mesh.api.ca_messages import Detached
+from twisted_mesh.api.messages import HealthCheck
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
 from twisted_mesh.ca.revoked_authorities import RevokedAuthority, parse
