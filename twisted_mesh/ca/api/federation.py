@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from pki.errors import Problem
 from pki.spiffe import TrustDomain
-from pki.svid.federation import Relationship
+from pki.svid.federation import Relationship, apart, root_keys
 from pki.svid.pin import Fingerprint
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.federation_messages import (
@@ -34,7 +34,10 @@ async def show_federation(ca: CaParts, call: Call) -> Answer:
 
 
 async def add_federation(ca: CaParts, call: Call) -> Answer:
-    """Federate with another trust domain. Raises :class:`BadFederation`, :class:`BadBundle`, :class:`Conflict`."""
+    """Federate with another trust domain.
+
+    Raises :class:`BadFederation`, :class:`BadBundle`, :class:`ForeignRoot`, :class:`Conflict`.
+    """
     asked, federations = call.read(NewFederation), ca.federations
     relationship = Relationship.parse(
         asked.trust_domain,
@@ -49,6 +52,8 @@ async def add_federation(ca: CaParts, call: Call) -> Answer:
     bundle = None
     if asked.bundle is not None:
         bundle = read_given(relationship.trust_domain, asked.bundle)
+        # A file that was mixed up is said now, and not with the first look at what it has.
+        _ = apart(bundle, root_keys(ca.bundle()), {})
     added = await federations.add(call.principal, relationship, bundle, reason_of(asked.reason))
     return json_answer(_row(ca, added), HTTPStatus.CREATED)
 

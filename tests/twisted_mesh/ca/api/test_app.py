@@ -918,3 +918,15 @@ def shared() -> Iterator[None]:
 
 
 SHARED: CaRig
+
+
+def test_a_bundle_of_our_own_is_refused_for_another_trust_domain(api: Api) -> None:
+    spiffe = {
+        **PARTNER,
+        "profile": "https_spiffe",
+        "endpoint_id": "spiffe://partner.example/mesh/ca",
+        "bundle": api.rig.ca.bundle().to_jwks().decode(),
+    }
+    answer = api.ask("POST", "/api/v1/federation", spiffe)
+    assert (answer.status, problem(answer)["code"]) == (400, "foreign-root")
+    assert api.ask("GET", "/api/v1/federation").json["federations"] == []
