@@ -190,8 +190,12 @@ class CaParts:
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
             ),
             reports=ConnectionReports(seconds, connections),
-            pin_reports=pin_reports or PinReports(seconds, now, current.trust_domain),
-            acknowledgements=acknowledgements or Acknowledgements(now),
+            pin_reports=PinReports(seconds, now, current.trust_domain)
+            if pin_reports is None
+            else pin_reports,
+            acknowledgements=Acknowledgements(now)
+            if acknowledgements is None
+            else acknowledgements,
             notifier=notifier,
             agents=Agents(issuance.entries, tokens, certificates, store, now),
             agents_notifier=agents_notifier,

@@ -213,6 +213,16 @@ def test_a_ca_whose_keys_are_elsewhere_issues_revokes_and_publishes(house: House
     stop(house)
 
 
+def test_a_rotation_waits_for_those_who_tell_the_api(house: House) -> None:
+    house.service.startService()
+    house.until(lambda: house.service.log.count("ready"))
+    heard = house.ca.acknowledgements
+    assert len(heard) == 0, "though they are empty"
+    assert house.ca.root_rotator is not None
+    assert house.ca.root_rotator.acknowledgements is heard
+    stop(house)
+
+
 def test_what_was_revoked_in_earlier_lives_is_believed_before_the_first_handshake(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

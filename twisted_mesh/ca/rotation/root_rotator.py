@@ -291,7 +291,9 @@ class RootRotator(Service):
         user's tell as there are IDs that it has asked for, all of these do.
         """
         rows, _ = await self._valid(None)
-        rows = [row for row in rows if row.spiffe_id not in self._ours]
+        # What rests on a root that is gone, or on a CA that is revoked, serves nobody any more.
+        believed = {issuing.key_id for issuing in self.current.current.in_use}
+        rows = [row for row in rows if row.issuer in believed and row.spiffe_id not in self._ours]
         names = dict.fromkeys(str(row.spiffe_id) for row in rows)
         silent = {name for name in names if not heard[f"x509:{name}"]}
         asked_by: dict[str, set[str]] = {}

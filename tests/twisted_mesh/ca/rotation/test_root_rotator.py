@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import DeferredLock, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
@@ -193,6 +193,14 @@ def test_whoever_never_tells_is_named_and_not_waited_for(rotation: Rotation) -> 
     (note,) = found.waits
     assert not note.is_blocking
     assert note.who == ("spiffe://mesh.local/service/silent",)
+
+
+def test_who_rests_on_what_nobody_believes_is_not_named(rotation: Rotation) -> None:
+    prepared(rotation)
+    rotation.issued(MESH.member("service", "gone"), 3 * DAY)
+    row = rotation.certificates.rows[-1]
+    rotation.certificates.rows[-1] = evolve(row, issuer="ab" * 32)
+    assert rotation.do(RootStep.ACTIVATE, dry_run=True).waits == ()
 
 
 def test_who_tells_by_the_socket_is_taken_for_the_id_that_it_has_asked_for(
