@@ -1,53 +1,27 @@
 """``twistd mesh-ca``: the certificate authority."""
 
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import IService
 from twisted.internet.error import TimeoutError
 from twisted.internet.threads import deferToThread
 
-from pki.audit.log import Act, LogKey
+from pki.audit.log import Act
 from pki.errors import PkiError
-from pki.jwt_svid.rotation import Rules
-from pki.keys import key_id
-from pki.policy.entry import RegistrationEntry
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
-from twisted_mesh.ca.acknowledgements import Acknowledgements
-from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
+from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
-from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.entries_file import read_entries
 from twisted_mesh.ca.first_installation import take_note_of_installation
-from twisted_mesh.ca.housekeeping import Housekeeping, take_note_of_restore
-from twisted_mesh.ca.issuance import Issuance, OwnCertificates
+from twisted_mesh.ca.housekeeping import take_note_of_restore
 from twisted_mesh.ca.issuance_log import IssuanceLog
-from twisted_mesh.ca.jwt_files import JwtFiles
-from twisted_mesh.ca.jwt_issuer import JwtIssuer
-from twisted_mesh.ca.jwt_keys import JwtKeys
-from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.ca.pin_reports import PinReports
 from twisted_mesh.ca.record_clock import RecordClock
-from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
-from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
-from twisted_mesh.ca.rotation.certification import Certification
-from twisted_mesh.ca.rotation.pinned_paths import PinnedPaths
-from twisted_mesh.ca.rotation.root_rotator import RootRotator
-from twisted_mesh.ca.rotation.root_steps import RootSteps
-from twisted_mesh.ca.rotation.rotator import Rotator
-from twisted_mesh.ca.rotation.steps import RotationSteps
-from twisted_mesh.limits.connection_limit import Capacity
-from twisted_mesh.limits.fair_queue import FairQueue
-from twisted_mesh.limits.quota import Quota
 from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
@@ -59,8 +33,8 @@ from twisted_mesh.state.memory import Memories
 from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
-from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
-from twisted_mesh.taps.ca_federation import federations_of, services_of
+from twisted_mesh.taps.ca_assembly import CaAssembly, Ground, assemble
+from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
@@ -86,6 +60,8 @@ class CaService(MeshService):
     options: Options
     parts: CaParts | None = None
     """None until the start has come to it."""
+    built: CaAssembly
+    """What was assembled, once :attr:`parts` are there."""
     workloads: "WorkloadSocket | None" = None
     """Serves this machine's processes; None where nobody has asked for that."""
     _clock_ticker: Ticker | None = None
@@ -139,7 +115,17 @@ class CaService(MeshService):
             issuance_log.open()
         self.store.start()
         capacity = self.listeners.capacity
-        parts = self._assemble(authorities, issuance_log, capacity)
+        ground = Ground(
+            options, self.state, self.keys, self.store, self.reactor, self.log, deferToThread
+        )
+        self.built = built = assemble(
+            ground, authorities, issuance_log, capacity, lambda: self.descriptors.problem
+        )
+        self.parts = parts = built.parts
+        self.endpoint = built.endpoint
+        show("identity", Readings(self.endpoint.manager, OF_IDENTITY))
+        metrics.watch(parts)
+        self.addService(Memories(self.reactor, parts.health.memories))
         self._tell_authorities(authorities, fresh=fresh)
         self.record_is_lost = self.store.is_new and not fresh and self.store.is_kept
         if self.record_is_lost:
@@ -166,159 +152,6 @@ class CaService(MeshService):
         )
         self.workloads.open(self.listening)
 
-    def _assemble(
-        self, authorities: Authorities, issuance_log: IssuanceLog | None, capacity: Capacity
-    ) -> CaParts:
-        """The CA, from what it issues with to what watches it. Raises :class:`StateError`."""
-        options, reactor, store = self.options, self.reactor, self.store
-        remembered = self.state.checkpoints if store.is_kept else None
-        self.audit = log = AuditLog(
-            store, self._log_key(), wall_clock, remembered, deferToThread, options["keep-audit"]
-        )
-        # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
-        notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
-        current = CurrentAuthorities(
-            options["trust-domain"], options["lifetimes"], authorities, notifier
-        )
-        filed: Sequence[RegistrationEntry] = ()
-        if options["entries"] is not None:
-            filed = read_entries(options["entries"], options["trust-domain"])
-        entries = RegistrationEntries(store, log, wall_clock, filed)
-        own = OwnCertificates(
-            Issuance(current, store, log, wall_clock, entries, issuance_log, metrics.took_to_sign)
-        )
-        trust_store = own_trust_store(current, reactor, wall_clock, self.log)
-        # Who was revoked in earlier lives is refused before the first handshake.
-        publisher = CrlPublisher(
-            current,
-            store,
-            log,
-            wall_clock,
-            self.state.ca,
-            trust_store,
-            demand_life=own.issuance.record_clock.demand_life,
-        )
-        publisher.begin()
-        fair_queue = FairQueue()
-        responder = OcspResponder(
-            current,
-            store,
-            publisher,
-            wall_clock,
-            own.issue_responder,
-            fair_queue,
-            metrics.count_ocsp,
-        )
-        self.endpoint = CaEndpoint.of(own, responder, trust_store, reactor, self.log)
-        rotation_steps = RotationSteps(
-            current,
-            self.state,
-            self.keys,
-            self._record,
-            options["issuing-key"],
-            options["issuing-duration"],
-            wall_clock,
-        )
-        root_steps = RootSteps(rotation_steps, options["root-key"])
-        pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
-        pinned = PinnedPaths(pin_reports, current)
-        acknowledgements = Acknowledgements(wall_clock)
-        certification = Certification(rotation_steps, publisher)
-        self.rotator = Rotator(
-            rotation_steps,
-            reactor,
-            root_steps=root_steps,
-            certification=certification,
-            pinned=pinned,
-            farewell=publisher.sign_root,
-        )
-        self.root_rotator = RootRotator(
-            root_steps,
-            current,
-            store,
-            wall_clock,
-            reactor,
-            self.rotator.lock,
-            options["root-rotation"],
-            domains=lambda: sorted(map(str, self.federations.held)),
-            acknowledgements=acknowledgements,
-            broken_pins=pinned.of_rotation,
-        )
-        self.jwt_keys = JwtKeys(
-            current,
-            JwtFiles(
-                self.state,
-                self.keys,
-                key_id(authorities.root.public_key()),
-                authorities.known_roots,
-            ),
-            log,
-            Rules(
-                options["jwt-key"], options["jwt-key-duration"], options["jwt-lifetimes"].maximum
-            ),
-            wall_clock,
-            reactor,
-            deferToThread,
-        )
-        self.jwt_keys.load()
-        self.federations = federations_of(
-            reactor,
-            own.issuance,
-            self.state.root if store.is_kept else None,
-            lambda: trust_store.trust.revocations,
-        )
-        self.parts = parts = CaParts.assemble(
-            own,
-            responder,
-            publisher,
-            [trust_store, self.endpoint],
-            rotator=self.rotator,
-            root_rotator=self.root_rotator,
-            acknowledgements=acknowledgements,
-            renew_own=self.endpoint.renew,
-            pin_reports=pin_reports,
-            jwt=JwtIssuer(
-                self.jwt_keys,
-                own.issuance,
-                fair_queue,
-                Quota(wall_clock, options["quota"], "JWT-SVIDs"),
-                options["jwt-lifetimes"],
-                options["oidc-issuer"],
-            ),
-            directory=self.state.ca,
-            connections=trust_store.registry,
-            allowance=options["quota"],
-            lacking=lambda: self.descriptors.problem,
-            federations=self.federations,
-        )
-        self.housekeeping = Housekeeping(
-            store,
-            parts.write_offs,
-            parts.responder,
-            publisher,
-            wall_clock,
-            reactor,
-            options["keep-expired"],
-            options["keep-audit"],
-        )
-        show("identity", Readings(self.endpoint.manager, OF_IDENTITY))
-        metrics.watch(parts)
-        self.addService(Memories(reactor, parts.health.memories))
-        return parts
-
-    def _log_key(self) -> LogKey:
-        """What signs the audit log's checkpoints; its name tells the store, so that no other log fits."""
-        name = f"{self.options['trust-domain']}/audit/{self.store.id[:16]}"
-        if not self.store.is_kept:
-            return LogKey.generate(name)
-        if self.keys.exists("audit.key"):
-            key = self.keys.load("audit.key", partial(LogKey.from_pem, name))
-            self.keys.seal()
-            return key
-        key = LogKey.generate(name)
-        self.keys.write("audit.key", key)
-        return key
-
     @property
     def _assembled(self) -> CaParts:
         """The parts, for whatever happens after :meth:`start`."""
@@ -326,13 +159,9 @@ class CaService(MeshService):
             raise AssertionError("the CA runs before it has been assembled")
         return self.parts
 
-    async def _record(self, act: str, target: str, facts: Mapping[str, str]) -> None:
-        """Have an act of the CA's own life in the record before it takes effect."""
-        await self.audit.record(Act(act), target, facts)
-
     async def run(self) -> None:
         """Settle what is left of earlier lives, then get a certificate, and listen. Raises :class:`PkiError`."""
-        parts, log = self._assembled, self.audit
+        parts, log = self._assembled, self.built.audit
         trust_domain = str(parts.trust_domain)
         if not self.options["clock-is-right"]:
             await parts.issuance.record_clock.recall(self.store)
@@ -341,11 +170,11 @@ class CaService(MeshService):
         acts = await self.store.ca_acts()
         if parts.revoker is not None:
             await parts.revoker.hold_against(acts)
-        await self.root_rotator.hold_against(acts)
+        await self.built.root_rotator.hold_against(acts)
         quota = parts.certificates.quota
         quota.recall(await self.store.issued_since(quota.hour))
         if self.state.restored.exists():
-            await self.root_rotator.take_note_of_restore()
+            await self.built.root_rotator.take_note_of_restore()
         await take_note_of_restore(self.state, log, trust_domain)
         await take_note_of_installation(self.state, log)
         await parts.write_offs.resolve()
@@ -369,18 +198,18 @@ class CaService(MeshService):
         with suppress(StateError):  # of a full disk; it is told, and tried again, each second
             await log.extend()
         log.start(self.reactor)
-        self.housekeeping.start()
+        self.built.housekeeping.start()
         await parts.publisher.ready()
-        await self.rotator.attend()
-        await self.jwt_keys.attend()
+        await self.built.rotator.attend()
+        await self.built.jwt_keys.attend()
         parts.publisher.start(self.reactor)
-        self.addService(self.rotator)
-        self.addService(self.root_rotator)
-        self.addService(self.jwt_keys)
-        await self.federations.load()
-        for service in services_of(self.federations):
+        self.addService(self.built.rotator)
+        self.addService(self.built.root_rotator)
+        self.addService(self.built.jwt_keys)
+        await self.built.federations.load()
+        for service in services_of(self.built.federations):
             self.addService(service)
-        await self.federations.crls.ready()
+        await self.built.federations.crls.ready()
         for service in self.endpoint.services:
             self.addService(service)
         # With a full disk the CA gets no certificate, and whoever is revoked by its socket is revoked all the same.
@@ -497,9 +326,9 @@ class CaService(MeshService):
             self.workloads.close()
         if self.parts is not None:
             self.endpoint.stapler.stop()
-            self.housekeeping.stop()
+            self.built.housekeeping.stop()
             self.parts.publisher.stop()
-            self.audit.stop()
+            self.built.audit.stop()
             await self._record_stop()
         await self.store.stop()
         self.state.unlock()
@@ -515,9 +344,10 @@ class CaService(MeshService):
             )
 
     async def _last_words(self) -> None:
-        await self.audit.tell_refusals()
-        await self.audit.record(Act.STOP, str(self.options["trust-domain"]), {})
-        await self.audit.extend()
+        audit = self.built.audit
+        await audit.tell_refusals()
+        await audit.record(Act.STOP, str(self.options["trust-domain"]), {})
+        await audit.extend()
 
 
 def _credentials() -> str | None:
