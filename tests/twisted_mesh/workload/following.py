@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import deferLater, react
@@ -43,9 +44,17 @@ async def follow(reactor: Any, path: str, *, again: bool) -> None:
                 found = X509SvidResponse.parse(data)
                 say(
                     ids=[one.spiffe_id for one in found.svids],
-                    serials=[f"{serial_of(one.x509_svid):x}" for one in found.svids],
+                    serials=[
+                        f"{certificates_of(one.x509_svid)[0].serial_number:x}"
+                        for one in found.svids
+                    ],
                     hints=[one.hint for one in found.svids],
                     crls=len(found.crl),
+                    above=[digests_of(one.x509_svid)[1:] for one in found.svids],
+                    roots=[digests_of(one.bundle) for one in found.svids],
+                    federated={
+                        at: digests_of(roots) for at, roots in found.federated_bundles.items()
+                    },
                 )
             say(status="OK")
         except GrpcError as error:
@@ -72,13 +81,21 @@ async def fetch_token(reactor: Any, path: str) -> None:
         say(status=error.status.name, why=error.text)
 
 
-def serial_of(ders: bytes) -> int:
-    """Of the first of several certificates that stand behind one another."""
-    size, head = ders[1], 2
-    if size & 0x80:
-        head += size & 0x7F
-        size = int.from_bytes(ders[2:head])
-    return x509.load_der_x509_certificate(ders[: head + size]).serial_number
+def certificates_of(ders: bytes) -> list[x509.Certificate]:
+    """Those that stand behind one another."""
+    found = []
+    while ders:
+        size, head = ders[1], 2
+        if size & 0x80:
+            head += size & 0x7F
+            size = int.from_bytes(ders[2:head])
+        found.append(x509.load_der_x509_certificate(ders[: head + size]))
+        ders = ders[head + size :]
+    return found
+
+
+def digests_of(ders: bytes) -> list[str]:
+    return [cert.fingerprint(SHA256()).hex() for cert in certificates_of(ders)]
 
 
 def main(reactor: Any) -> Deferred[None]:
