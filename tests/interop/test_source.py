@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from pki.serial import serial_hex
+from pki.svid.spki_pin import SpkiHash
+from pki.svid.x509svid import load_certificates
+from tests.interop.test_pins import ENFORCE, STRANGERS, rule
 from tests.recipes.estate import Identity
 from tests.recipes.workloads import Node, node
 from tests.running import is_listening, mesh, until
@@ -70,6 +73,28 @@ def test_an_entry_that_goes_takes_the_identity_and_one_that_comes_brings_it(mach
     machine.entry("api-server")
     server.wait_for("the certificate is fresh")
     assert machine.mesh.client(*asked).returncode == 0
+
+
+@pytest.mark.interop("tests/interop/test_pins.py::test_a_client_is_held_to_its_pins")
+def test_pins_hold_at_who_has_its_trust_from_an_agent_too(machine: Node) -> None:
+    ours = machine.entry("api-server")
+    right = rule(pin_of(machine), STRANGERS[0])
+    options = ("--source", machine.source, "--trust-domain", "mesh.local", "--spiffe-id", ours)
+    server = machine.mesh.start_server(*options, "--peer-pin", right, *ENFORCE)
+    asked = ("--source", machine.source, "--spiffe-id", ours, "--server-id", ours)
+    assert machine.mesh.client(*asked, "--peer-pin", right, *ENFORCE).returncode == 0
+    wrong = ("--peer-pin", rule(*STRANGERS[:2]), *ENFORCE)
+    done = machine.mesh.client(*asked, *wrong)
+    assert done.returncode == 1
+    assert "pin-mismatch" in done.stderr
+    assert server.stop() == 0
+    server = machine.mesh.start_server(*options, *wrong)
+    assert machine.mesh.client(*asked).returncode == 1
+    server.wait_for(r"refused: pin-mismatch: ")
+
+
+def pin_of(machine: Node) -> str:
+    return str(SpkiHash.of(load_certificates(machine.mesh.root.read_bytes())[0]))
 
 
 @pytest.mark.interop(SMALL + "test_an_agent_that_is_away_takes_nothing_away")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pki.codes import Code
 from pki.svid.bundle import BundleSet
 from tests.running import PATIENCE
 from tests.twisted_mesh.stdlib.standing import (
@@ -21,6 +22,7 @@ from tests.twisted_mesh.stdlib.standing import (
     standing,
     talking_client,
 )
+from tests.twisted_mesh.tls.test_two_domains import BOTH, OURS, minted
 from twisted_mesh.stdlib import MeshSSLError, PeerRefused, peer_id
 from twisted_mesh.stdlib.guard import Guard, _presented
 from twisted_mesh.testing import MemoryCa
@@ -299,3 +301,15 @@ def test_what_is_not_of_the_mesh_has_no_peer_id() -> None:
     lax = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(TypeError):
         peer_id(lax.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"))
+
+
+@pytest.mark.parametrize("posing", ["client", "server"])
+def test_a_name_of_ours_by_a_ca_that_is_federated_with_is_nobody(posing: str) -> None:
+    trust, anybody = Trust(BOTH), f"{OURS.trust_domain.id}/**"
+    ours, other = Standing(OURS.issue("web"), trust), Standing(minted(), trust)
+    server, client = (ours, other) if posing == "client" else (other, ours)
+    with pytest.raises(ssl.SSLError):
+        calling = client.client(anybody, check_hostname=False)
+        shaken = Memory.between(server.server(anybody), calling).shake_hands()
+        shaken.server.read(1) if posing == "client" else shaken.client.read(1)
+    assert [problem.code for problem in ours.refused] == [Code.UNKNOWN_AUTHORITY]
