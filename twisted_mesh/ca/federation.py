@@ -18,6 +18,12 @@ from pki.svid.federation import Relationship
 from pki.svid.pin import Fingerprint
 from twisted_mesh.ca.audit_log import OURSELVES, AuditLog
 from twisted_mesh.ca.federated import Federated, document_of, relationship_of
+from twisted_mesh.ca.federation_history import (
+    FederationHistory,
+    digest_of,
+    facts_of,
+    place_of,
+)
 from twisted_mesh.ca.foreign_crls import ForeignCrls
 from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY
 from twisted_mesh.federation.follower import Follower
@@ -75,11 +81,14 @@ class Federations:
     async def load(self) -> None:
         """Take up what the record has, and follow it. Raises :class:`StoreError`."""
         stored = await self.store.federations()
+        history = await self._history() if stored else None
         held = {one.trust_domain for one in stored}
         for one in stored:
             self._known[one.trust_domain] = one
             try:
                 relationship = relationship_of(one, self.own, held - {one.trust_domain})
+                if history is not None:
+                    history.vouch(one, relationship)
                 bundle = None
                 if one.bundle is not None:
                     bundle = TrustBundle.from_jwks(one.trust_domain, one.bundle)
@@ -94,6 +103,11 @@ class Federations:
                 )
                 continue
             self._follow(relationship, bundle, one.fetched_at)
+
+    async def _history(self) -> FederationHistory:
+        oldest, _ = await self.store.log_entries(0, 1)
+        is_whole = all(logged.entry is not None for logged in oldest)
+        return FederationHistory.of(await self.store.federation_acts(), is_whole=is_whole)
 
     def __iter__(self) -> Iterator[Federated]:
         """All that are followed, by name."""
@@ -166,19 +180,18 @@ class Federations:
         reason: str,
     ) -> Federated:
         """Federate with another trust domain. Raises :class:`Conflict`, :class:`StoreError`."""
+        document = None if bundle is None else bundle.to_jwks()
         facts = {
-            "url": relationship.url,
-            "profile": str(relationship.profile),
-            "endpoint_id": str(relationship.endpoint_id or ""),
-            "crl_url": relationship.crl_url or "",
+            **facts_of(relationship),
             "roots": "" if bundle is None else _fingerprints(bundle),
+            "bundle": "" if document is None else digest_of(document),
             "reason": reason,
         }
         stored = StoredFederation(
             relationship.trust_domain,
             document_of(relationship),
             self.now(),
-            None if bundle is None else bundle.to_jwks(),
+            document,
             0 if bundle is None else bundle.sequence,
             # It ages from now on, whether its endpoint ever answers or not.
             None if bundle is None else self.now(),
@@ -186,7 +199,7 @@ class Federations:
         act = self.log.entry(
             Act.ADMINISTER,
             principal,
-            _object(relationship.trust_domain),
+            place_of(relationship.trust_domain),
             {"did": "federate", **{name: said for name, said in facts.items() if said}},
         )
         await self.store.apply(Federate(stored, act))
@@ -215,7 +228,7 @@ class Federations:
         facts = {"did": "refresh-federation", "accept_older": str(accept_older).lower()}
         if reason:
             facts["reason"] = reason
-        await self.log.record(Act.ADMINISTER, _object(found.trust_domain), facts, principal)
+        await self.log.record(Act.ADMINISTER, place_of(found.trust_domain), facts, principal)
         if accept_older:
             self._accepting.add(found.trust_domain)
         try:
@@ -232,7 +245,7 @@ class Federations:
         """
         trust_domain, at = TrustDomain.parse(name), self.now()
         facts = {"did": "end-federation"} | ({"reason": reason} if reason else {})
-        act = self.log.entry(Act.ADMINISTER, principal, _object(trust_domain), facts)
+        act = self.log.entry(Act.ADMINISTER, principal, place_of(trust_domain), facts)
         await self.store.apply(EndFederation(trust_domain, act))
         self._known.pop(trust_domain, None)
         self._unreadable.pop(trust_domain, None)
@@ -271,11 +284,12 @@ class Federations:
             act = self.log.entry(
                 Act.ADMINISTER,
                 OURSELVES,
-                _object(trust_domain),
+                place_of(trust_domain),
                 {
                     "did": "accept-bundle",
                     "sequence": str(bundle.sequence),
                     "roots": _fingerprints(bundle),
+                    "bundle": digest_of(document),
                 },
             )
         # Before it is kept: of two that follow each other closely the second is held against the first.
@@ -324,10 +338,6 @@ class Federations:
             believed.get(trust_domain) is not None,
             self.crls.problem(trust_domain),
         )
-
-
-def _object(trust_domain: TrustDomain) -> str:
-    return f"federation {trust_domain}"
 
 
 def _fingerprints(bundle: TrustBundle) -> str:

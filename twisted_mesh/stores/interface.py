@@ -94,6 +94,9 @@ class IStore(Interface):
     def ca_acts() -> Deferred[tuple[bytes, ...]]:
         """The entries about the CA's own certificates (``rotate``), the oldest first, of those that are not pruned."""
 
+    def federation_acts() -> Deferred[tuple[bytes, ...]]:
+        """The entries about federated trust domains and about restores, the oldest first; it looks through all."""
+
     def log_head() -> Deferred[LogHead]:
         """What of the audit log is in its Merkle tree."""
 

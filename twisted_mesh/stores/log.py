@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from pki.audit import merkle
 from pki.audit.log import Entry
@@ -162,6 +162,26 @@ ca_acts_query = select(audit.c.entry).where(of_cas).order_by(audit.c.position)
 def ca_acts(connection: Connection) -> tuple[bytes, ...]:
     """The entries about the CA's own certificates, the oldest first, of those that are not pruned."""
     return tuple(bytes(row.entry) for row in connection.execute(ca_acts_query))
+
+
+#: Canonical text: what is in quotes within a fact is written otherwise.
+_ABOUT_FEDERATION = b',"object":"federation '
+_OF_RESTORES = b'{"act":"restore"'
+_federation_acts_query = (
+    select(audit.c.entry)
+    .where(
+        or_(
+            func.instr(audit.c.entry, _ABOUT_FEDERATION) > 0,
+            func.instr(audit.c.entry, _OF_RESTORES) == 1,
+        )
+    )
+    .order_by(audit.c.position)
+)
+
+
+def federation_acts(connection: Connection) -> tuple[bytes, ...]:
+    """The entries about federated trust domains and about restores, the oldest first, of those that are not pruned."""
+    return tuple(bytes(row.entry) for row in connection.execute(_federation_acts_query))
 
 
 def prune(connection: Connection, before: int, limit: int) -> int:

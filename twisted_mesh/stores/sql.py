@@ -199,6 +199,10 @@ class SqlStore:
         """The entries about the CA's own certificates, the oldest first, of those that are not pruned."""
         return self._read(log.ca_acts)
 
+    def federation_acts(self) -> "Deferred[tuple[bytes, ...]]":
+        """The entries about federated trust domains and about restores, the oldest first, as far as there are any."""
+        return self._read(log.federation_acts)
+
     def checkpoints(self, start: int, limit: int) -> "Deferred[Sequence[tuple[int, str]]]":
         """At most ``limit`` signed checkpoints, each with its size, from size ``start`` on."""
         return self._read(lambda connection: log.notes(connection, start, limit))

@@ -1,6 +1,7 @@
 """The trust domains that a CA follows: kept over a restart, told to whom it concerns, never going back by itself."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -15,12 +16,13 @@ from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.federation import BadFederation, OlderBundle, Profile, Relationship
-from tests.authorities import BACKEND, DAY, MESH, OTHER, mesh
+from tests.authorities import BACKEND, DAY, MESH, OTHER, key, mesh
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, EndpointDown, ca_rig, entry, result_of
 from tests.twisted_mesh.stores.certificates import acts
-from twisted_mesh.ca.federated import Federated, read_given
+from twisted_mesh.ca.federated import Federated, document_of, read_given
 from twisted_mesh.ca.federation import Federations
-from twisted_mesh.stores.records import Conflict, StoreError, Unknown
+from twisted_mesh.ca.federation_history import FederationHistory
+from twisted_mesh.stores.records import Conflict, StoredFederation, StoreError, Unknown
 
 WEB = Relationship(OTHER, "https://other.example/bundle", Profile.HTTPS_WEB)
 SPIFFE = Relationship(
@@ -239,17 +241,10 @@ def test_a_relationship_that_another_hand_has_changed_is_not_followed_and_can_be
     add(rig, evolve(WEB, trust_domain=THIRD))
     kept = rig.calls.result(rig.store.store.federations())
 
-    class Spoilt:
-        async def federations(self) -> Any:
-            return [
-                evolve(one, relationship=spoilt) if one.trust_domain == OTHER else one
-                for one in kept
-            ]
-
-    rig.found()
-    federations(rig).store = Spoilt()  # type: ignore[assignment]
-    result_of(federations(rig).load())
-    federations(rig).store = rig.store
+    restart_with(
+        rig,
+        *(evolve(one, relationship=spoilt) if one.trust_domain == OTHER else one for one in kept),
+    )
     assert [one.trust_domain for one in federations(rig)] == [THIRD]
     assert set(federations(rig).unreadable) == {OTHER}
     assert federations(rig).believed().bundles == {}
@@ -258,6 +253,93 @@ def test_a_relationship_that_another_hand_has_changed_is_not_followed_and_can_be
         federations(rig).find("other.example")
     remove(rig)
     assert federations(rig).unreadable == {}
+
+
+def restart_with(rig: CaRig, *rows: StoredFederation) -> None:
+    """With these in the table, whoever put them there."""
+
+    class Spoilt:
+        async def federations(self) -> Any:
+            return rows
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(rig.store, name)
+
+    rig.found()
+    federations(rig).store = Spoilt()  # type: ignore[assignment]
+    result_of(federations(rig).load())
+    federations(rig).store = rig.store
+
+
+def kept_of(rig: CaRig) -> StoredFederation:
+    (one,) = rig.calls.result(rig.store.store.federations())
+    found: StoredFederation = one
+    return found
+
+
+EVIL = evolve(mesh(OTHER, root_key=key("evil"), issuing_key=key("evil's")).bundle, sequence=5)
+#: What somebody makes of the row, and why it is believed no more.
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "bundle": ({"bundle": EVIL.to_jwks()}, "not the one that the audit log has"),
+    "no bundle": ({"bundle": None}, "."),
+    "url": (
+        {"relationship": document_of(evolve(SPIFFE, url="https://evil.example/b"))},
+        "it was another, at https://ca.other.example:8445/bundle",
+    ),
+    "crl": (
+        {"relationship": document_of(evolve(SPIFFE, crl_url="http://evil.example/crl"))},
+        "it was another",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_row_that_the_log_contradicts_has_nobody_believed(rig: CaRig, change: str) -> None:
+    add(rig, SPIFFE, THEIRS)
+    result_of(rig.log.extend())
+    honest = kept_of(rig)
+    restart_with(rig, honest)
+    assert OTHER in federations(rig).believed().bundles
+    changes, why = CHANGES[change]
+    restart_with(rig, evolve(honest, **changes))
+    assert federations(rig).believed().bundles == {}
+    assert re.search(why, federations(rig).unreadable[OTHER])
+
+
+def test_a_row_that_the_log_knows_nothing_of_has_nobody_believed(rig: CaRig) -> None:
+    add(rig, SPIFFE, THEIRS)
+    result_of(rig.log.extend())
+    planted = evolve(kept_of(rig), trust_domain=THIRD, bundle=None, relationship=document_of(WEB))
+    restart_with(rig, planted)
+    assert "was never begun" in federations(rig).unreadable[THIRD]
+    ended = kept_of(rig)
+    remove(rig)
+    restart_with(rig, ended)
+    assert "was ended" in federations(rig).unreadable[OTHER]
+
+
+def test_what_was_accepted_from_the_endpoint_stands_after_a_restart(rig: CaRig) -> None:
+    add(rig, WEB)
+    serve(rig)
+    refresh(rig)
+    serve(rig, evolve(THEIRS, sequence=6))
+    refresh(rig)
+    restart(rig)
+    assert federations(rig).unreadable == {}
+    assert OTHER in federations(rig).believed().bundles
+
+
+def test_what_was_heard_since_a_backup_is_not_held_against_the_log_of_the_backup(
+    rig: CaRig,
+) -> None:
+    add(rig, SPIFFE, THEIRS)
+    result_of(rig.log.record(Act.RESTORE, "mesh.local", {}))
+    result_of(rig.log.extend())
+    newer = evolve(THEIRS, sequence=6)
+    restart_with(rig, evolve(kept_of(rig), bundle=newer.to_jwks(), sequence=6))
+    assert federations(rig).unreadable == {}
+    history = FederationHistory.of([b"damaged"], is_whole=False)
+    history.vouch(kept_of(rig), SPIFFE)  # it was pruned: nothing is known
 
 
 # Who is told.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pki.audit.log import Act
+from pki.audit.log import Act, Entry
 from tests.twisted_mesh.stores.certificates import LATER, NOW, acts, entry, outcome, tell
 from tests.twisted_mesh.stores.registrations import (
     end_federation,
@@ -15,7 +15,7 @@ from tests.twisted_mesh.stores.registrations import (
     opened,
 )
 from tests.twisted_mesh.support import ThreadCalls
-from twisted_mesh.stores.commands import Command
+from twisted_mesh.stores.commands import Command, RecordAct
 from twisted_mesh.stores.records import Conflict, StoreError, Unknown
 from twisted_mesh.stores.sql import SqlStore
 
@@ -105,3 +105,21 @@ def test_it_is_there_again_after_a_restart(tmp_path: Path, calls: ThreadCalls) -
     with opened(tmp_path / "mesh.db", calls) as store:
         (kept,) = calls.result(store.federations())
     assert (kept.bundle, kept.sequence, kept.fetched_at) == (b"9", 9, NOW)
+
+
+def test_the_acts_about_them_and_restores_are_read_in_their_order(
+    store: SqlStore, calls: ThreadCalls
+) -> None:
+    told = [
+        Entry(NOW, act, "self", target, {"reason": quoted})
+        for act, target, quoted in (
+            (Act.ADMINISTER, "federation b.example", "why"),
+            (Act.ADMINISTER, "entry 1", ',"object":"federation b.example"'),
+            (Act.RESTORE, "mesh.local", ""),
+            (Act.START, "mesh.local", '{"act":"restore"'),
+            (Act.ADMINISTER, "federation c.example", ""),
+        )
+    ]
+    for one in told:
+        calls.result(store.apply(RecordAct(one)))
+    assert calls.result(store.federation_acts()) == tuple(told[n].to_bytes() for n in (0, 2, 4))
