@@ -790,7 +790,7 @@ class Code(StrEnum):
     ROOT_IN_USE = (
         "root-in-use",
         "valid certificates rest on the root that is to be retired, and on no other",
-        "wait until they have ended or are renewed; `--force` goes on, and they are refused everywhere",
+        "wait until they have ended or are renewed; `--force` goes on, and who has one joins anew, by a token",
     )
     ROOT_BREAKS_PIN = (
         "root-breaks-pin",

@@ -142,7 +142,7 @@ def _against_retirement(line: RootLine, followers: Followers, now: datetime) -> 
             Code.ROOT_IN_USE,
             f"{resting.count:,}{more} valid certificates of the issuing CA {resting.issuer[:16]} rest on the old root "
             f"alone, the last of them until {rfc3339(resting.until)}",
-            "wait until they are renewed or have ended, or force the step: they are refused everywhere",
+            "wait until they are renewed or have ended, or force the step: who has one then joins anew, by a token",
             resting.examples,
         )
     if line.phase is Phase.SWITCHED and followers.not_serving:
