@@ -113,7 +113,7 @@ def _against_activation(
         yield _of(
             Code.ROOT_UNACKNOWLEDGED,
             f"{len(followers.lagging)} have told which bundle they hold, and the new root is not in it",
-            "see what keeps them from their CA, or force the step: they refuse whoever comes with the new chain",
+            "see what keeps them from their CA; with --force it goes on, and they refuse who comes with the new chain",
             followers.lagging,
         )
     until = polled_until(line, refresh_hint)
@@ -122,7 +122,7 @@ def _against_activation(
             Code.ROOT_TOO_SOON,
             f"whoever polls the bundle has seen the new root by {rfc3339(until)}, {HINTS} times the refresh hint after "
             "it was prepared",
-            f"wait for {spoken_duration(until - now)} more, or force the step",
+            f"wait for {spoken_duration(until - now)} more, or add --force",
         )
     yield from _pinned(followers)
     yield from _unheard(followers)
@@ -142,21 +142,22 @@ def _against_retirement(line: RootLine, followers: Followers, now: datetime) -> 
             Code.ROOT_IN_USE,
             f"{resting.count:,}{more} valid certificates of the issuing CA {resting.issuer[:16]} rest on the old root "
             f"alone, the last of them until {rfc3339(resting.until)}",
-            "wait until they are renewed or have ended, or force the step: who has one then joins anew, by a token",
+            "wait until they are renewed or have ended; with --force they are refused everywhere, and join anew by a "
+            "token",
             resting.examples,
         )
     if line.phase is Phase.SWITCHED and followers.not_serving:
         yield _of(
             Code.ROOT_UNACKNOWLEDGED,
             f"{len(followers.not_serving)} serve a chain to the old root still",
-            "see what keeps them from their CA, or force the step: their peers refuse them",
+            "see what keeps them from their CA; with --force it goes on, and their peers refuse them",
             followers.not_serving,
         )
     if followers.lagging:
         yield _of(
             Code.ROOT_UNACKNOWLEDGED,
             f"{len(followers.lagging)} have told which bundle they hold, and the new root is not in it",
-            "see what keeps them from their CA, or force the step: they refuse everybody",
+            "see what keeps them from their CA; with --force it goes on, and they refuse everybody",
             followers.lagging,
         )
     yield from _pinned(followers)
@@ -168,7 +169,7 @@ def _pinned(followers: Followers) -> Iterator[Wait]:
         yield _of(
             Code.ROOT_BREAKS_PIN,
             f"{len(followers.broken_pins)} enforce pins that the next keys are not among",
-            "add the announced pins there first, or force the step: they refuse their peers",
+            "add the announced pins there first; with --force it goes on, and they refuse their peers",
             followers.broken_pins,
         )
 

@@ -14,7 +14,8 @@ from cryptography.exceptions import InvalidSignature
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem
-from pki.issuing.root_conditions import Wait
+from pki.issuing.root_conditions import Wait, following
+from pki.issuing.root_line import Phase
 from pki.keys import verify
 from pki.svid.x509svid import validity_of
 from pki.validity import rfc3339, spoken_duration
@@ -227,8 +228,12 @@ class Health:
         if found is not None:
             standing = Standing.FAIL if found.is_blocking else Standing.WARN
             return Check("root", standing, found.problem.detail, found.problem.remedy)
-        left = self.authorities.current.root.not_valid_after_utc - self.now()
-        return Check("root", Standing.OK, f"the root is good for {spoken_duration(left)} more")
+        current = self.authorities.current
+        told = f"the root is good for {spoken_duration(current.root.not_valid_after_utc - self.now())} more"
+        line = current.root_line
+        if line.phase is not Phase.SETTLED:
+            told += f"; its rotation is {line.phase}, and goes on by {following(line)}"
+        return Check("root", Standing.OK, told)
 
     async def _intents(self) -> Check:
         count = len(await self.store.open_intents(_MANY_INTENTS + 1))
@@ -279,7 +284,7 @@ class Health:
             free = shutil.disk_usage(directory).free
         except OSError as error:
             return Check("disk", Standing.FAIL, f"{directory}: {error.strerror}", "mount it again")
-        detail = f"{free // (1024 * 1024)} MiB are free at {directory}"
+        detail = f"{free // (1024 * 1024):,} MiB are free at {directory}"
         if free < _LITTLE_SPACE:
             return Check("disk", Standing.WARN, detail, "free some space before it is used up")
         return Check("disk", Standing.OK, detail)

@@ -24,7 +24,7 @@ class Diary:
             return
         is_news = bundle != before.bundle or before.failures
         (self.log.info if is_news else self.log.debug)(
-            "The bundle of {trust_domain} was had from {url}: number {sequence}, {roots} roots, {keys} keys for JWT",
+            "The bundle of {trust_domain} was had from {url}: number {sequence}, roots: {roots}, keys for JWT: {keys}",
             event="federation-believed",
             trust_domain=str(bundle.trust_domain),
             url=state.relationship.url,

@@ -60,7 +60,7 @@ class Options(ServiceOptions):
             "root-rotation",
             None,
             RootMode.REMIND,
-            "remind in time that the root ends, or auto: also replace it, step by step (default remind)",
+            "remind in time that the root ends, or auto: also replace it, step by step",
         ],
         [
             "issuing-duration",

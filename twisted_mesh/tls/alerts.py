@@ -6,10 +6,12 @@ from attrs import evolve
 from OpenSSL import SSL
 from twisted.internet.error import (
     ConnectError,
+    ConnectingCancelledError,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
     DNSLookupError,
+    NoProtocol,
     TimeoutError,
 )
 from twisted.python.failure import Failure
@@ -85,6 +87,16 @@ def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Pr
             )
         if isinstance(cause, ConnectError):
             return Problem(Code.UNREACHABLE, printable(str(cause), 200), "check the address")
+        if isinstance(cause, NoProtocol):
+            return Problem(
+                Code.INTERRUPTED,
+                "we have no valid certificate at the moment, and did not call",
+                "our own log says why; try again in a moment",
+            )
+        if isinstance(cause, ConnectingCancelledError):
+            return Problem(
+                Code.INTERRUPTED, "the attempt to connect was broken off on our side", "try again"
+            )
     causes = list(_causes(error))
     if _is_unread(error):
         return Problem(Code.NOT_HTTP, "what it answered is not HTTP", "check the address")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pki.errors import Problem
+from tests.authorities import key, mesh
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from twisted_mesh.ca import health
 from twisted_mesh.ca.health import Check, Standing
@@ -81,6 +82,16 @@ def test_a_clock_that_jumped_is_told(rig: CaRig) -> None:
 def test_an_issuer_that_has_expired_is_told(rig: CaRig) -> None:
     rig.time = rig.home.issuing.certificate.not_valid_after_utc + timedelta(seconds=1)
     assert look(rig, "issuer").standing is Standing.FAIL
+
+
+def test_a_rotation_of_the_root_and_its_next_step_are_told(rig: CaRig) -> None:
+    assert "rotation" not in look(rig, "root").detail
+    authorities = rig.ca.authorities
+    other = mesh(root_key=key(7)).root.certificate
+    rig.ca.current.adopt(authorities.along(authorities.root_line.prepared(other, rig.time)))
+    found = look(rig, "root")
+    assert found.standing is Standing.OK
+    assert "its rotation is prepared, and goes on by mesh-ctl ca root activate" in found.detail
 
 
 def test_what_the_succession_waits_for_is_told(rig: CaRig) -> None:

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.internet.error import (
     ConnectError,
+    ConnectingCancelledError,
     ConnectionAborted,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
     DNSLookupError,
+    NoProtocol,
     TCPTimedOutError,
     TimeoutError,
 )
@@ -115,6 +117,8 @@ def test_an_error_of_openssl_without_reasons_is_still_a_problem(error: SSL.Error
         (TimeoutError(), "unreachable", "did not answer in time"),
         (TCPTimedOutError(), "unreachable", "timed out"),
         (ConnectError(string="no route to host"), "unreachable", "no route to host"),
+        (NoProtocol(), "interrupted", "no valid certificate at the moment"),
+        (ConnectingCancelledError(None), "interrupted", "broken off on our side"),
         (ConnectionDone(), "interrupted", "closed the connection"),
         (ConnectionLost(), "interrupted", "closed the connection"),
         (ConnectionAborted(), "interrupted", "closed the connection"),

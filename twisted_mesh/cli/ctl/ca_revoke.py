@@ -133,7 +133,7 @@ def _put_distrusted(done: RootDistrusted) -> None:
     output.put(f"Chains lead to {done.root} now: whoever joins compares with that")
     if done.remnants:
         cells = ((row.remains, row.where, row.subject, row.serial) for row in done.remnants)
-        output.put_table(("certificate", "in", "subject", "serial"), cells)
+        output.put_table(("CERTIFICATE", "IN", "SUBJECT", "SERIAL"), cells)
     output.put(
         "Proven: no certificate that this CA holds or has issued brings its key back to life"
         if done.proven
