@@ -268,7 +268,7 @@ class CaService(MeshService):
         if authorities.root_key is None:
             self.log.warn(
                 "The root's key is not here. Certificates are issued for {left} more; a new issuing CA has to wait "
-                "until it is back in {private}",
+                "until it is back in {private}, or has certified one elsewhere (mesh-ctl ca root csr)",
                 event="root-detached",
                 left=spoken_duration(left),
                 private=str(self.state.private),
