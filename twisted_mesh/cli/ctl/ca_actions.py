@@ -55,7 +55,9 @@ def revoked_authorities(state: Path) -> Sequence[RevokedAuthority]:
     path = StateDirectory(state).ca / REVOKED
     try:
         return parse(read_file(path, "the file"), path) if path.exists() else ()
-    except (PkiError, OSError) as error:
+    except OSError:  # a directory on the way is closed: the CA is asked all the same
+        return ()
+    except PkiError as error:
         output.say(str(error))
         return ()
 
