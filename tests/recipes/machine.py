@@ -67,6 +67,12 @@ class MemoryIssuer:
         for changed in tuple(self._watchers):
             changed()
 
+    def is_revoked(self, svid: X509Svid) -> bool:
+        return False
+
+    def as_served(self, svid: X509Svid) -> X509Svid:
+        return svid
+
     async def issue(
         self, entry: RegistrationEntry, selectors: frozenset[Selector], algorithm: KeyAlgorithm
     ) -> X509Svid:
