@@ -141,12 +141,13 @@ class Machine:
         self.cas.append(ca)
         self.tell_crls()
 
-    def let_in(self, name: str, ttl: str | None = None) -> str:
+    def let_in(self, name: str, ttl: str | None = None, federates_with: Sequence[str] = ()) -> str:
         """Have an entry for the processes of our own user; its id."""
         said = EntryMembers(
             selectors=[f"unix:uid:{os.geteuid()}"],
             spiffe_id=f"spiffe://mesh.local/service/{name}",
             ttl=ttl,
+            federates_with=list(federates_with),
         )
         entry = read_entry(f"entry-{name}", self.ca.trust_domain, said)
         self._say(lambda now: evolve(now, entries=(*now.entries, entry)))

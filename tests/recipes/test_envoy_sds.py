@@ -202,7 +202,7 @@ def test_without_crls_who_is_revoked_is_believed_and_the_log_says_so(house: Hous
 def test_each_trust_domain_is_judged_by_its_own_roots_and_crls(house: House) -> None:
     ours, theirs = house.machine.ca, memory_ca("not-mesh.local")
     house.machine.believe(theirs)
-    house.machine.let_in("web")
+    house.machine.let_in("web", federates_with=["not-mesh.local"])
     anybody = {
         'matcher: {exact: "spiffe://mesh.local/service/shop"}': 'matcher: {prefix: "spiffe://"}'
     }
