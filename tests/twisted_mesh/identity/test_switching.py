@@ -17,7 +17,7 @@ def switched(requests: int, transport: str) -> Any:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "MESH_TLS_TRANSPORT": transport},
     )
     assert not done.returncode, done.stderr
@@ -29,7 +29,8 @@ def switched(requests: int, transport: str) -> Any:
     [
         (60, "socket"),
         pytest.param(100, "twisted", marks=pytest.mark.interop),
-        pytest.param(20_000, "socket", marks=pytest.mark.soak),
+        pytest.param(2_000, "socket", marks=pytest.mark.soak),
+        pytest.param(10_000, "socket", marks=[pytest.mark.soak, pytest.mark.endurance]),
     ],
 )
 def test_no_request_fails_while_the_path_is_switched(requests: int, transport: str) -> None:
