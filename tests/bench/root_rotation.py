@@ -163,10 +163,13 @@ class _House:
             time.sleep(_LOOK)
         ready = time.monotonic()
         how = {"force": True} if against else {}
-        while not self.ask("POST", f"{_ROOT}/{name}", how)["done"]:
-            time.sleep(
-                _LOOK
-            )  # of retire: chains lead to the new root, and not everybody serves them yet
+        done = self.ask("POST", f"{_ROOT}/{name}", how)["done"]
+        while not done:
+            # Of retire: chains lead to the new root, and not everybody serves them yet.
+            time.sleep(_LOOK)
+            looked = self.ask("POST", f"{_ROOT}/{name}", {"dry_run": True})
+            if not any(wait["blocking"] for wait in looked["waits"]):
+                done = self.ask("POST", f"{_ROOT}/{name}", how)["done"]
         return Step(name, ready - began, time.monotonic() - ready, tuple(sorted(against)))
 
     def signed(self) -> Iterator[float]:
