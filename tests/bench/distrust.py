@@ -22,6 +22,7 @@ from tests.bench.processes import LOAD_CORE, SERVER_CORE, stage
 from tests.bench.revocation_feed import SocketCa, token
 from tests.bench.revocation_live import Peers, Unanswered, Watch, opened, row
 from tests.bench.tables import Table
+from tests.running import until
 
 _OPEN = 1000
 
@@ -88,8 +89,7 @@ def cut(home: Path, what: str, count: int) -> Cut:
             watch.stop()
             watcher.join()
             (home / "root.pem").write_bytes((state / "root.crt").read_bytes())
-            while not _is_let_in(peers):
-                time.sleep(0.02)
+            until(lambda: _is_let_in(peers))
             is_back = time.monotonic() - began
         assert "Traceback" not in ca.text + server.text
     return Cut(

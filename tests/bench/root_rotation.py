@@ -34,6 +34,8 @@ from tests.running import BIN, free_port, is_listening, until
 
 _ROOT = "/api/v1/ca/root"
 _TOO_SOON = "root-too-soon"
+#: Seconds for which a step may wait: leaves live for a minute or two here.
+_LONGEST = 300.0
 _STEPS = ("prepare", "activate", "retire")
 #: Seconds between two looks at what a step waits for.
 _LOOK = 0.25
@@ -160,12 +162,14 @@ class _House:
             against = {wait["code"] for wait in looked["waits"] if wait["blocking"]}
             if against <= {_TOO_SOON}:
                 break
+            assert time.monotonic() < began + _LONGEST, looked["waits"]
             time.sleep(_LOOK)
         ready = time.monotonic()
         how = {"force": True} if against else {}
         done = self.ask("POST", f"{_ROOT}/{name}", how)["done"]
         while not done:
             # Of retire: chains lead to the new root, and not everybody serves them yet.
+            assert time.monotonic() < ready + _LONGEST, looked["waits"]
             time.sleep(_LOOK)
             looked = self.ask("POST", f"{_ROOT}/{name}", {"dry_run": True})
             if not any(wait["blocking"] for wait in looked["waits"]):
