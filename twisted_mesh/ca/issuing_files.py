@@ -83,14 +83,7 @@ class IssuingFiles:
 
     def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
         """The key of a generation that was begun and has no certificate yet."""
-        name = f"{ACTIVE}-{generation}.key"
-        if not self.keys.exists(name):
-            return None
-        try:
-            key = self.keys.load(name, MemoryKey.from_pem)
-        except StateError:
-            return None
-        return key if key.algorithm is algorithm else None
+        return drawn_key(self.keys, f"{ACTIVE}-{generation}.key", algorithm)
 
     def keep_key(self, generation: int, key: MemoryKey) -> None:
         """Keep the key of a generation that is about to be made. Raises :class:`StateError`."""
@@ -216,6 +209,17 @@ class IssuingFiles:
             if not self.keys.exists(numbered):
                 raise
         return self.keys.load(numbered, MemoryKey.from_pem)
+
+
+def drawn_key(keys: KeyFiles, name: str, algorithm: KeyAlgorithm) -> MemoryKey | None:
+    """The key that was drawn into that file for a CA that is still to be made, if it is of that algorithm."""
+    if not keys.exists(name):
+        return None
+    try:
+        key = keys.load(name, MemoryKey.from_pem)
+    except StateError:
+        return None
+    return key if key.algorithm is algorithm else None
 
 
 def read_certificate(path: Path) -> x509.Certificate:

@@ -19,9 +19,9 @@ from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import certificates_pem, load_certificates, subject_of, uri_names
-from twisted_mesh.ca.issuing_files import WrongState, read_certificate
+from twisted_mesh.ca.issuing_files import WrongState, drawn_key, read_certificate
 from twisted_mesh.ca.root_document import Document, is_signed, line_of, read, signed
-from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
+from twisted_mesh.state.directory import StateDirectory, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.key_owner import owner_of
 
@@ -91,14 +91,7 @@ class RootFiles:
 
     def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
         """The key of a root that was begun and is not in the document."""
-        name = f"root-{generation}.key"
-        if not self.keys.exists(name):
-            return None
-        try:
-            key = self.keys.load(name, MemoryKey.from_pem)
-        except StateError:
-            return None
-        return key if key.algorithm is algorithm else None
+        return drawn_key(self.keys, f"root-{generation}.key", algorithm)
 
     def keep_key(self, generation: int, key: MemoryKey) -> None:
         """Keep the key of a root that is about to be made."""
