@@ -11,7 +11,7 @@ from tests.running import PATIENCE, Mesh, until
 from tests.twisted_mesh.proxy.backend import Backend, break_off, echo
 from tests.twisted_mesh.proxy.pairs import Pair, pair, said_by
 
-_AT_ONCE, _WARM = 20, 200
+_AT_ONCE, _WARM, _ROUNDS = 20, 200, 3
 #: What a connection may say: a few bytes, some records, or more than buffers hold.
 _SIZES = (1, 16, 1000, 40_000, 300_000)
 
@@ -57,7 +57,7 @@ def churn(carried: Pair, count: int, draw: random.Random) -> None:
 @pytest.mark.parametrize(
     ("count", "more_kib"),
     [
-        pytest.param(400, 16 * 1024, id="400"),
+        pytest.param(400, 12 * 1024, id="400"),
         pytest.param(
             100_000, 32 * 1024, id="100000", marks=[pytest.mark.soak, pytest.mark.endurance]
         ),
@@ -82,8 +82,14 @@ def test_descriptors_and_memory_are_back_where_they_were(
         carried.settled()
         pid = carried.proxy.process.pid
         before, resident = descriptors(pid), resident_kib(pid)
-        churn(carried, count, draw)
-        carried.settled()
-        until(lambda: descriptors(pid) <= before, lambda: descriptors(pid))
-        assert resident_kib(pid) <= resident + more_kib
+        # What leaks leaks each time; a heap that lies about differently than before grows once.
+        for _ in range(_ROUNDS):
+            churn(carried, count, draw)
+            carried.settled()
+            until(lambda: descriptors(pid) <= before, lambda: descriptors(pid))
+            grown, resident = resident_kib(pid) - resident, resident_kib(pid)
+            if grown <= more_kib:
+                break
+        else:
+            pytest.fail(f"it grew by {grown} KiB in the last of {_ROUNDS} rounds")
         assert not carried.shown("in")["waiting"]

@@ -101,8 +101,10 @@ def asked_again(server: Server, attempts: int = 5) -> tuple[int, float]:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.endurance) for seed in range(1, 3))]
+)
 def test_strangers_who_do_not_give_up_starve_nobody(
-    server: Server, tmp_path: Path, record_property: Callable[[str, object], None]
+    server: Server, seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    for seed in range(3):
-        record_property(*held(server, "mixed", tmp_path, 20.0, seed))
+    record_property(*held(server, "mixed", tmp_path, 20.0, seed))

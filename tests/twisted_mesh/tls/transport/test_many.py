@@ -92,8 +92,9 @@ def test_who_comes_and_goes_leaves_nothing(server: Server) -> None:
 
 
 @pytest.mark.soak
-def test_20000_that_come_and_go_leave_nothing(server: Server) -> None:
-    _is_as_before(server, 20_000, 12)
+@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.endurance)])
+def test_thousands_that_come_and_go_leave_nothing(server: Server, count: int) -> None:
+    _is_as_before(server, count, 12)
 
 
 def test_descriptors_that_run_out_come_back(server: Server) -> None:
