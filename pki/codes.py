@@ -402,6 +402,59 @@ class Code(StrEnum):
         "the directory of the CA's socket, or the process at it, is of a user who is not known to be the CA's",
         "if it is the CA's all the same, name that user with `--ca-user`",
     )
+    # Of evidence of platforms, and of rules.
+    UNKNOWN_ATTESTATION = (
+        "unknown-attestation",
+        "the CA takes no evidence of that kind",
+        "use a kind that it names, or configure that one: `mesh-ca --attestors`",
+    )
+    BAD_EVIDENCE = (
+        "bad-evidence",
+        "evidence of a platform that proves nothing: its signature, issuer, audience, algorithm or claims are not as "
+        "the CA wants them",
+        "do what the message says: it names the rule",
+    )
+    EVIDENCE_EXPIRED = (
+        "evidence-expired",
+        "evidence of a platform that is over, or whose time has not come",
+        "fetch it anew, and compare the clocks of the two machines",
+    )
+    NO_EVIDENCE = (
+        "no-evidence",
+        "the platform gave an endpoint nothing that it could show to the CA",
+        "look at what the message names: the file, the variable or the metadata service of `--attest`",
+    )
+    ALREADY_ATTESTED = (
+        "already-attested",
+        "evidence that counts once has bought a certificate for another key",
+        "if that was this machine before it was set up anew, `mesh-ctl agent evict` what the message names; if not, "
+        "somebody else has used it",
+    )
+    ATTESTOR_UNAVAILABLE = (
+        "attestor-unavailable",
+        "whoever says whether the evidence is good does not answer: an API server, or the keys of an issuer",
+        "it is tried again by itself; see that the CA reaches what the message names",
+    )
+    REATTEST_REQUIRED = (
+        "reattest-required",
+        "the entry wants evidence of the platform at each renewal, and an SVID alone was shown",
+        "start the service with `--attest`; it asks again with fresh evidence then",
+    )
+    BAD_ATTESTORS = (
+        "bad-attestors",
+        "the file of `--attestors` cannot be used",
+        "do what the message says: it names the table; what was read before stays in force",
+    )
+    POLICY_DENIED = (
+        "policy-denied",
+        "a rule of the policy says no, or none says yes; the message names it",
+        "see what it decided on: `mesh-ctl policy explain`",
+    )
+    POLICY_UNAVAILABLE = (
+        "policy-unavailable",
+        "a rule could not be evaluated, or whoever decides besides did not answer: nothing is issued",
+        "look in the log which rule it is; `mesh-ctl policy check` finds most mistakes",
+    )
     # Of what the CA's API is asked.
     NO_PROOF = (
         "no-proof",

@@ -25,6 +25,18 @@ _FACTS = {
     "unix.user": "unix:user",
     "systemd.unit": "systemd:unit",
     "token": "token",
+    "k8s.ns": "k8s:ns",
+    "k8s.sa": "k8s:sa",
+    "k8s.pod-name": "k8s:pod-name",
+    "k8s_psat.cluster": "k8s_psat:cluster",
+    "k8s_psat.agent_ns": "k8s_psat:agent_ns",
+    "k8s_psat.agent_sa": "k8s_psat:agent_sa",
+    "k8s_psat.agent_node_name": "k8s_psat:agent_node_name",
+    "k8s_psat.agent_node_uid": "k8s_psat:agent_node_uid",
+    "aws_iid.instance_id": "aws_iid:instance:id",
+    "gcp_iit.project-id": "gcp_iit:project-id",
+    "gcp_iit.instance-name": "gcp_iit:instance-name",
+    "x509pop.cn": "x509pop:subject:cn",
 }
 _TRUST_DOMAIN = "{trust_domain}"
 #: A value becomes part of one path segment, and no two values become the same.

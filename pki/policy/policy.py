@@ -58,6 +58,8 @@ class Action(StrEnum):
     CHANGE_AGENTS = "change-agents"
     READ_FEDERATION = "read-federation"
     CHANGE_FEDERATION = "change-federation"
+    ATTEST = "attest"
+    """Ask for a challenge, to be answered in evidence of a platform."""
 
 
 class Kind(StrEnum):
@@ -89,6 +91,8 @@ class Principal:
 
     only_renews: bool = False
     """Whether the CA that issued its SVID is revoked, and all that it may is to have that renewed."""
+    claim: str | None = None
+    """What counts once of what was attested: it buys certificates for one key."""
 
     @property
     def evidence(self) -> str:
@@ -142,6 +146,7 @@ _WITHOUT_PROOF = {
     Action.READ_CRL,
     Action.ASK_OCSP,
     Action.LIVENESS,
+    Action.ATTEST,
 }
 #: Whoever believes the CA may see that its log only grows.
 _WORKLOADS = _WITHOUT_PROOF | {

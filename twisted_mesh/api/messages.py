@@ -26,6 +26,15 @@ LARGEST_PAGE = 1000
 # Signing
 
 
+class AttestationMember(Struct, frozen=True):
+    """Evidence of the platform that a caller runs on, which is proof."""
+
+    kind: str
+    """Which platform's: ``k8s``, ``aws``, ``gcp``, ``azure``, ``oidc`` or ``x509pop``."""
+    data: Any
+    """As that kind has it: for a token the text of it."""
+
+
 class SignRequest(Struct, frozen=True, omit_defaults=True):
     """``POST /api/v1/sign``."""
 
@@ -35,6 +44,8 @@ class SignRequest(Struct, frozen=True, omit_defaults=True):
     ttl: str | None = None
     token: str | None = None
     """A join token, which is proof."""
+    attestation: AttestationMember | UnsetType = UNSET
+    """Not beside a token."""
 
 
 class SignAnswer(Struct, frozen=True):
@@ -47,6 +58,25 @@ class SignAnswer(Struct, frozen=True):
     expires_at: str | UnsetType = UNSET
     serial: str | UnsetType = UNSET
     spiffe_id: str | UnsetType = UNSET
+
+
+# Attestation
+
+
+class ChallengeRequest(Struct, frozen=True):
+    """``POST /api/v1/attest/challenge``."""
+
+    kind: str
+    """As in :class:`AttestationMember`."""
+
+
+class Challenge(Struct, frozen=True):
+    """What has to be answered in the evidence."""
+
+    challenge: str | None
+    """None where evidence of that kind needs none."""
+    expires_in: int
+    """Seconds."""
 
 
 # Certificates on record

@@ -2,18 +2,22 @@
 
 import socket
 from collections.abc import Callable
-from typing import Self
+from typing import Self, TypeVar
 
+import msgspec
 from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
-from pki.errors import Problem
+from pki.errors import Malformed, Problem, discreet
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
+from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.stores.records import IssuedToken
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.trust.connections import Peer
+
+T = TypeVar("T")
 
 #: As a number, as the system has it: to make Python's constant of it takes a while.
 _family: Callable[[socket.socket], int] = socket.SocketType.family.__get__
@@ -25,15 +29,6 @@ class Lapsed(NoProof):
     Its bearer is somebody without that proof from now on, who may have what needs none, and may prove
     himself in another way.
     """
-
-
-@frozen
-class AttestationData:
-    """What the caller shows of the platform that it runs on: the member ``attestation`` of a request's body."""
-
-    kind: str
-    """Which attestor it is for."""
-    data: bytes = field(repr=False)
 
 
 @frozen
@@ -70,6 +65,11 @@ class Evidence:
     headers: Headers = field(factory=Headers, repr=False)
     """Of the request."""
     attestation: AttestationData | None = None
+    """What the caller shows of the platform that it runs on: the member of that name in the request's body."""
+    csr: str | None = field(default=None, repr=False)
+    """The request that is to be signed, in PEM as the caller wrote it, for a proof that is bound to its key."""
+    address: str = ""
+    """Which network it comes from, as its requests are counted."""
 
     @classmethod
     def of(cls, transport: object, headers: Headers | None = None) -> Self:
@@ -111,6 +111,8 @@ class Attestation:
     """Whether that SVID may be renewed, and is good for nothing else."""
     uid: int | None = None
     """The user on the other end of a unix socket."""
+    claim: str | None = None
+    """What of it counts once, for one key: ``aws_iid:ACCOUNT:REGION:INSTANCE``; None where it may be shown again."""
     token: IssuedToken | None = None
     """The join token: whether this key may use it, and whether this is the request it was spent
     with, is for whoever reads the request."""
@@ -133,3 +135,16 @@ def seen(kind: str, *values: object) -> frozenset[Selector]:
         except UnknownSelector:
             continue
     return frozenset(found)
+
+
+def read_data(data: bytes, shape: type[T]) -> T:
+    """Evidence as the shape that its attestor wants, like ``str`` or a struct. Raises :class:`Malformed`.
+
+    That a key stands twice in it, or that it is nested beyond reason, was refused before.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise Malformed(
+            f"the data of this attestation do not fit: {discreet(str(error), 200)}"
+        ) from None

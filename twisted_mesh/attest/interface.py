@@ -1,13 +1,14 @@
 """The interface of an attestor, and what attestors are made of; every one of them runs the conformance suite."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 from zope.interface import Attribute, Interface
 
 from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import SelectorKind
+from twisted_mesh.attest.challenges import Challenges
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import Now
@@ -38,7 +39,7 @@ class IAttestor(Interface):
 
         ``kind`` and ``data`` are those of :class:`AttestationData`: what the caller would show. None
         where that kind is not this attestor's, and where it asks for no answer. Raises :class:`PkiError`
-        for data that can be no beginning. No route asks for one yet.
+        for data that can be no beginning. It is ASCII; ``POST /api/v1/attest/challenge`` hands it out.
         """
 
 
@@ -54,6 +55,10 @@ class Means:
     now: Now
     find_certificate: Callable[[int], Awaitable[IssuedCertificate | None]]
     """The certificate of that serial, as it is on record."""
+    challenges: Challenges = field(
+        default=Factory(lambda self: Challenges(self.now), takes_self=True)
+    )
+    """Of this process: one that was handed out at one door is taken at each."""
 
 
 class AttestorClass(Protocol):
@@ -65,3 +70,29 @@ class AttestorClass(Protocol):
 
     def of(self, means: Means) -> IAttestor:
         """One for a CA that has these means."""
+
+
+Table = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""What ``--attestors FILE`` has under a platform's name: a table, or several."""
+
+
+class PlatformClass(Protocol):
+    """A class of attestors that take evidence of a platform, each configured by a table of ``--attestors FILE``."""
+
+    @property
+    def table(self) -> str:
+        """The name of its table, and the kind that its evidence has on the wire: ``k8s``."""
+
+    @property
+    def kinds(self) -> tuple[SelectorKind, ...]:
+        """Those of :class:`IAttestor`, without one being made."""
+
+    def read(self, table: Table, where: str) -> Any:
+        """What its table says, as settings of its own.
+
+        ``where`` names the table for people. Raises :class:`pki.errors.Malformed`, which names ``where``, for a
+        table that is no good, with all that is wrong.
+        """
+
+    def of(self, settings: Any, means: Means) -> IAttestor:
+        """One for a CA that has these means, for all tables of the platform."""

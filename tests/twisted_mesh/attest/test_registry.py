@@ -12,7 +12,7 @@ from pki.policy.selector import KINDS, Selector, SelectorKind, is_label
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import outcome
 from twisted_mesh.attest import registry
-from twisted_mesh.attest.evidence import Attestation, AttestationData, Evidence, Lapsed
+from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.registry import ATTESTORS, Attested, Attestors, declare_kinds
 

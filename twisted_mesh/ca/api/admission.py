@@ -5,17 +5,22 @@ step. So no other order can be written, and nothing can be left out.
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Protocol
 
+import msgspec
 from attrs import evolve, field, frozen
+from msgspec import UnsetType
 
 from pki.policy.policy import Action, Principal, demand_proof, permit
 from pki.policy.selector import Selector
+from twisted_mesh.api.messages import AttestationMember
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.authentication import Account, Authenticator, principal_of
 from twisted_mesh.ca.api.request import Call, Contents, call_of, contents_of, holder_of
 from twisted_mesh.ca.api.throttle import Throttle
+from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.stores.records import IssuedToken
@@ -27,6 +32,14 @@ class ProvingBody(Protocol):
     @property
     def token(self) -> str | None:
         """A join token."""
+
+    @property
+    def csr(self) -> str:
+        """The request that is to be signed."""
+
+    @property
+    def attestation(self) -> AttestationMember | UnsetType:
+        """Evidence of a platform."""
 
 
 @frozen
@@ -88,14 +101,28 @@ class Charged:
             except BadRequest as error:
                 unreadable = error
         evidence = self._evidence
-        if body is not None and body.token is not None:
-            evidence = evolve(evidence, token=body.token)
+        if body is not None:
+            evidence = _with_proofs(evidence, body)
         attested = await attestors.attest(evidence)
         principal = principal_of(
             self._authenticator.principal(attested), attested.attestations, lets_in
         )
         tokens = (one.token for one in attested.attestations if one.token is not None)
-        return Known(principal, next(tokens, None), request, contents, body, unreadable)
+        return Known(principal, next(tokens, None), request, contents, body, unreadable, attestors)
+
+
+def _with_proofs(evidence: Evidence, body: ProvingBody) -> Evidence:
+    """``evidence`` with what the body holds. Raises :class:`BadRequest` for two proofs that exclude each other."""
+    shown = body.attestation
+    if isinstance(shown, UnsetType):
+        return evidence if body.token is None else evolve(evidence, token=body.token)
+    if body.token is not None:
+        raise BadRequest(
+            HTTPStatus.BAD_REQUEST,
+            "a request has a token or an attestation, and not both: send one",
+        )
+    data = AttestationData(shown.kind, msgspec.json.encode(shown.data))
+    return evolve(evidence, attestation=data, csr=body.csr)
 
 
 @frozen
@@ -108,6 +135,7 @@ class Known:
     _contents: Contents | None = field(repr=False)
     _body: ProvingBody | None = field(repr=False)
     _unreadable: BadRequest | None = field(repr=False)
+    _attestors: Attestors = field(repr=False)
 
     def permit(self, action: Action) -> "Permitted":
         """Refuse whoever may not do it to anything at all. Raises :class:`NoProof`, :class:`Forbidden`.
@@ -119,7 +147,14 @@ class Known:
             demand_proof(self.principal, action)
             raise self._unreadable
         permit(self.principal, action)
-        return Permitted(self.principal, self._token, self._request, self._contents, self._body)
+        return Permitted(
+            self.principal,
+            self._token,
+            self._request,
+            self._contents,
+            self._body,
+            self._attestors,
+        )
 
 
 @frozen
@@ -131,10 +166,17 @@ class Permitted:
     _request: SiteRequest = field(repr=False)
     _contents: Contents | None = field(repr=False)
     _body: ProvingBody | None = field(repr=False)
+    _attestors: Attestors = field(repr=False)
 
     def read(self, rest: str) -> Call:
         """All that it says. ``rest`` is what its path has for the route's ``*``. Raises :class:`Malformed`."""
         contents = self._contents or contents_of(self._request)
         return call_of(
-            self._request, contents, self.principal, rest, token=self._token, asked=self._body
+            self._request,
+            contents,
+            self.principal,
+            rest,
+            token=self._token,
+            asked=self._body,
+            attestors=self._attestors,
         )

@@ -174,7 +174,12 @@ def principal_of(
 def _beside(caller: Principal, seen: Attestation) -> Principal:
     """``caller`` with one more proof; who had proven nothing yet is known by this one alone."""
     proof = f"{caller.proof}, {seen.proof}" if caller.selectors else seen.proof
-    return evolve(caller, proof=proof, selectors=caller.selectors | seen.selectors)
+    return evolve(
+        caller,
+        proof=proof,
+        selectors=caller.selectors | seen.selectors,
+        claim=seen.claim or caller.claim,
+    )
 
 
 def with_token(principal: Principal, seen: Attestation) -> Principal:

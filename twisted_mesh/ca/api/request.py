@@ -16,6 +16,7 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.validity import parse_rfc3339
 from twisted_mesh.api.messages import LARGEST_PAGE
+from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.response import Answer
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import SiteRequest
@@ -52,6 +53,8 @@ class Call:
     """The join token that it was sent with."""
     _asked: object = None
     """What the body was read as already."""
+    attestors: Attestors | None = None
+    """Who was asked about the caller."""
 
     @property
     def is_gone(self) -> bool:
@@ -139,6 +142,7 @@ def call_of(
     *,
     token: IssuedToken | None = None,
     asked: object = None,
+    attestors: Attestors | None = None,
 ) -> Call:
     """``request`` by ``principal``; ``rest`` stands for its route's ``*``, ``asked`` is what the body was read as."""
     return Call(
@@ -151,6 +155,7 @@ def call_of(
         address_key(request.channel.getPeer()),
         token,
         asked,
+        attestors,
     )
 
 

@@ -23,6 +23,7 @@ from twisted_mesh.api import (
 )
 from twisted_mesh.ca.api import (
     agents,
+    attesting,
     audit,
     certificates,
     certification,
@@ -96,6 +97,12 @@ ROUTES: dict[tuple[str, str], Route] = {
         body=messages.SignRequest,
         status=HTTPStatus.CREATED,
         proving=messages.SignRequest,
+    ),
+    ("POST", "/api/v1/attest/challenge"): Route(
+        Action.ATTEST,
+        attesting.challenge,
+        messages.Challenge,
+        body=messages.ChallengeRequest,
     ),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, published.roots, published.PEM),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, published.bundle, JSON),
