@@ -6,11 +6,11 @@ from typing import Self
 from attrs import define, field, frozen
 
 from pki.policy.selector import declare
+from twisted_mesh.attest import platforms
 from twisted_mesh.attest.errors import UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
 from twisted_mesh.attest.kinds import LOCAL_KINDS
-from twisted_mesh.attest.platforms import PLATFORMS
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
@@ -26,7 +26,8 @@ ATTESTORS: Sequence[AttestorClass] = (
 def declare_kinds() -> None:
     """Have this process read the selectors of all of them, for who reads entries without making attestors."""
     house = (attestor.kinds for attestor in ATTESTORS)
-    for kinds in (*house, *(platform.kinds for platform in PLATFORMS.values()), LOCAL_KINDS):
+    others = (platform.kinds for platform in platforms.PLATFORMS.values())
+    for kinds in (*house, *others, LOCAL_KINDS):
         for kind in kinds:
             declare(kind)
 

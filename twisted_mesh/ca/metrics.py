@@ -17,6 +17,14 @@ from twisted_mesh.state.memory import reading_of
 #: Why a request may be refused. Others count as ``other``.
 REQUEST_CODES = (
     Code.NO_PROOF,
+    Code.UNKNOWN_ATTESTATION,
+    Code.BAD_EVIDENCE,
+    Code.EVIDENCE_EXPIRED,
+    Code.ALREADY_ATTESTED,
+    Code.ATTESTOR_UNAVAILABLE,
+    Code.REATTEST_REQUIRED,
+    Code.POLICY_DENIED,
+    Code.POLICY_UNAVAILABLE,
     Code.CLOCK_BEHIND,
     Code.NOT_AUTHORIZED,
     Code.REVOKED,

@@ -68,6 +68,7 @@ TARGETS = {
 WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.SIGN: "all",
     Action.READ_CA: "all",
+    Action.ATTEST: "all",
     Action.READ_BUNDLE: "all",
     Action.READ_CRL: "all",
     Action.ASK_OCSP: "all",
@@ -106,6 +107,7 @@ NO_PROOF_NEEDED = {
     Action.READ_CRL,
     Action.ASK_OCSP,
     Action.LIVENESS,
+    Action.ATTEST,
 }
 
 

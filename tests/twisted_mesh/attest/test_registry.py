@@ -12,9 +12,13 @@ from pki.policy.selector import KINDS, Selector, SelectorKind, is_label
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import outcome
 from twisted_mesh.attest import registry
+from twisted_mesh.attest.errors import UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
+from twisted_mesh.attest.kinds import LOCAL_KINDS
+from twisted_mesh.attest.platforms import PLATFORMS, platforms
 from twisted_mesh.attest.registry import ATTESTORS, Attested, Attestors, declare_kinds
+from twisted_mesh.evidence.interface import AttestationData
 
 NOTHING = Evidence()
 
@@ -122,20 +126,78 @@ def test_kinds_are_known_without_attestors_too(monkeypatch: pytest.MonkeyPatch) 
     assert {"a", "b"} <= KINDS.keys()
 
 
-def test_every_kind_of_the_house_is_an_attestors() -> None:
-    declared = [kind.name for attestor in ATTESTORS for kind in attestor.kinds]
-    assert sorted(declared) == sorted(KINDS)
+def test_every_kind_is_an_attestors_a_platforms_or_of_local_workloads() -> None:
+    declare_kinds()
+    declared = [kind.name for known in (*ATTESTORS, *PLATFORMS.values()) for kind in known.kinds]
+    assert sorted([*declared, *(kind.name for kind in LOCAL_KINDS)]) == sorted(KINDS)
 
 
 def test_whoever_wants_an_answer_asks_for_it() -> None:
     first, second = one("a"), Fixed("b", wants={"tpm": b"nonce"})
-    attestors = Attestors((first, second))
+    attestors = Attestors((), {"other": first, "tpm": second})
     assert outcome(attestors.challenge("tpm", b"key")) == b"nonce"
     assert outcome(attestors.challenge("other", b"key")) is None
 
 
-def test_no_attestor_of_the_house_asks_for_anything_yet() -> None:
-    assert outcome(Attestors(()).challenge("tpm", b"")) is None
+# Platforms.
+
+
+def shown(name: str) -> Evidence:
+    return Evidence(attestation=AttestationData(name, b"1"))
+
+
+def test_a_platform_is_asked_about_evidence_of_its_kind_and_of_no_other() -> None:
+    house, ours, other = one("a", proof("a:1")), one("b", proof("b:1")), one("c", proof("c:1"))
+    attestors = Attestors((house,), {"b": ours, "c": other})
+    assert outcome(attestors.attest(NOTHING)) == Attested((proof("a:1"),))
+    assert outcome(attestors.attest(shown("b"))) == Attested((proof("a:1"), proof("b:1")))
+    assert [ours.asked, other.asked] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["c", "", "B", "b ", "\n" * 1000])
+def test_evidence_of_what_is_not_configured_is_refused_and_nobody_asked(kind: str) -> None:
+    house, ours = one("a", proof("a:1")), one("b", proof("b:1"))
+    attestors = Attestors((house,), {"b": ours})
+    with pytest.raises(UnknownAttestation, match="it takes b") as refusal:
+        outcome(attestors.attest(shown(kind)))
+    assert refusal.value.code == "unknown-attestation"
+    assert str(refusal.value).isprintable() and len(str(refusal.value)) < 300
+    assert [house.asked, ours.asked] == [0, 0]
+    with pytest.raises(UnknownAttestation):
+        outcome(attestors.challenge(kind))
+    with pytest.raises(UnknownAttestation, match="it takes none"):
+        outcome(Attestors((house,)).attest(shown("b")))
+
+
+def test_a_platform_that_passes_over_its_own_evidence_shuts_the_door() -> None:
+    attestors = Attestors((one("a", proof("a:1")),), {"b": one("b")})
+    with pytest.raises(RuntimeError, match="passed over evidence of its own kind"):
+        outcome(attestors.attest(shown("b")))
+
+
+def test_no_platform_speaks_for_another() -> None:
+    attestors = Attestors((), {"b": one("b", proof("unix:uid:0"))})
+    with pytest.raises(RuntimeError, match="the attestor b has found selectors of a kind"):
+        outcome(attestors.attest(shown("b")))
+
+
+def test_platforms_are_replaced_or_stay() -> None:
+    old, new = one("b", proof("b:1")), one("c", proof("c:1"))
+    attestors = Attestors((one("a"),), {"b": old})
+    with pytest.raises(ValueError, match="declares them too"):
+        attestors.replace({"c": new, "a": one("a")})
+    assert outcome(attestors.attest(shown("b"))) == Attested((proof("b:1"),))
+    attestors.replace({"c": new})
+    assert outcome(attestors.attest(shown("c"))) == Attested((proof("c:1"),))
+    with pytest.raises(UnknownAttestation):
+        outcome(attestors.attest(shown("b")))
+
+
+def test_every_platform_declares_its_kinds_before_it_is_loaded() -> None:
+    declare_kinds()
+    for name, platform in platforms().items():
+        loaded = platform.load()
+        assert (loaded.table, loaded.kinds) == (name, platform.kinds)
 
 
 # Evidence.

@@ -30,6 +30,7 @@ from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 NOBODY = anonymous("tls:no-certificate")
 WORKLOAD = workload(BACKEND, 1)
 SIGN, REVOKE, LIVEZ = "POST /api/v1/sign", "POST /api/v1/revoke", "GET /livez"
+CHALLENGE = "POST /api/v1/attest/challenge"
 GARBAGE = b"{" * 100
 
 
@@ -175,7 +176,8 @@ def test_who_asks_for_what_there_is_not_pays_and_costs_no_attestation(
 
 
 @pytest.mark.parametrize(
-    "what", [what for what in map(" ".join, ROUTES) if not what.startswith(("GET", SIGN))]
+    "what",
+    [what for what in map(" ".join, ROUTES) if not what.startswith(("GET", SIGN, CHALLENGE))],
 )
 def test_who_is_refused_is_not_read(what: str, api: Callable[..., Api]) -> None:
     made = api(caller=NOBODY)

@@ -145,6 +145,7 @@ def problem(answer: Answer) -> Any:
 #: By the contract: what a caller without proof, a workload and an administrator are answered with.
 WHO_MAY = {
     ("POST", "/api/v1/sign"): (401, 201, 201),
+    ("POST", "/api/v1/attest/challenge"): (422, 422, 422),
     ("GET", "/api/v1/ca"): (200, 200, 200),
     ("GET", "/api/v1/bundle"): (200, 200, 200),
     ("GET", "/api/v1/crl"): (200, 200, 200),
@@ -212,6 +213,7 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
     body = {
         SIGN: {"csr": csr(), "requested_id": str(BACKEND)},
         REVOKE: {"serial": serial_hex(leaf.serial_number)},
+        "/api/v1/attest/challenge": {"kind": "none"},
         "/api/v1/ca/detach-root": {"sha256": "0" * 64},
         "/api/v1/ca/revoke-issuing": {"issuer": "0" * 64},
         "/api/v1/ca/root/distrust": {"fingerprint": "0" * 64},

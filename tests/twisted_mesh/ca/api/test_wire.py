@@ -143,6 +143,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     other = api.ask("signed for a while", "POST", "/api/v1/sign", asked | {"ttl": "30m"}).json
     api.ask("refused for many reasons", "POST", "/api/v1/sign", asked | {"ttl": "25h"})
     api.ask("malformed", "POST", "/api/v1/sign", {})
+    api.ask("not taken here", "POST", "/api/v1/attest/challenge", {"kind": "k8s"})
     for path in (
         "/api/v1/ca",
         "/api/v1/crl",
