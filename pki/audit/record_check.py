@@ -32,6 +32,7 @@ _MEMBERS = frozenset(
         "parent",
         "hint",
         "federates_with",
+        "reattest",
         "banned",
     )
 )

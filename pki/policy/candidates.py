@@ -117,11 +117,11 @@ def candidates(
 
     Without a request: with what keeps it from buying anything. ``renewed`` is the entry that bought
     the caller's own certificate, where that is for the ID that is asked for again: it needs no
-    other selectors now.
+    other selectors now, unless it wants all of them each time.
     """
     found = []
     for entry in entries:
-        renews = entry.id == renewed
+        renews = entry.id == renewed and not entry.reattest
         missing = () if renews else entry.missing(selectors)
         reasons = tuple(shortfalls(entry, request, selectors, renews=renews))
         found.append(Candidate(entry, missing, reasons))

@@ -25,6 +25,8 @@ from pki.validity import format_duration, parse_lifetime
 DEFAULT_ENTRY = "default"
 
 _MAX = 64
+#: Kinds of selectors that say nothing new when they are seen again.
+_LASTING = ("token", "x509")
 _LONGEST_COMMENT = 200
 _LONGEST_HINT = 200
 
@@ -59,15 +61,19 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     """What a workload that has several IDs is told this one is for (SPIFFE Workload API). Unset for none."""
     federates_with: list[str] | msgspec.UnsetType = msgspec.UNSET
     """Other trust domains, whose bundles whoever it lets in is given. Unset for none."""
+    reattest: bool | msgspec.UnsetType = msgspec.UNSET
+    """True where an SVID alone renews nothing: evidence is wanted each time. Unset where it does."""
 
     def facts(self) -> dict[str, str]:
         """All of it that is not empty, lists joined, as the audit log has it."""
         said = {name: getattr(self, name) for name in EntryMembers.__struct_fields__}
-        return {
-            name: value if isinstance(value, str) else ", ".join(map(str, value))
-            for name, value in said.items()
-            if value
-        }
+        return {name: _fact(value) for name, value in said.items() if value}
+
+
+def _fact(value: str | list[str] | bool) -> str:
+    if isinstance(value, bool):
+        return "true"
+    return value if isinstance(value, str) else ", ".join(map(str, value))
 
 
 class EntryDocument(EntryMembers, frozen=True):
@@ -113,6 +119,8 @@ class RegistrationEntry:
     """Other trust domains, whose bundles whoever it lets in is given, each by itself."""
     is_ban: bool = False
     """Whether it says of an agent that it may not come again: then it buys nothing."""
+    reattest: bool = False
+    """Whether all of its selectors are wanted at each renewal too: its own certificate is no proof then."""
 
     def is_met_by(self, selectors: Collection[Selector]) -> bool:
         """Whether all of its selectors are among ``selectors``."""
@@ -159,6 +167,7 @@ class RegistrationEntry:
             parent=msgspec.UNSET if self.parent is None else str(self.parent),
             hint=self.hint or msgspec.UNSET,
             federates_with=[str(domain) for domain in self.federates_with] or msgspec.UNSET,
+            reattest=self.reattest or msgspec.UNSET,
             agent=self.agent or msgspec.UNSET,
             banned=self.is_ban or msgspec.UNSET,
         )
@@ -278,6 +287,9 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
     if trust_domain in others:
         rule = f"it names other trust domains: whoever has an ID of {trust_domain} believes that one anyway"
         problems.append(_problem("federates_with", rule))
+    if said.reattest is True and seen and all(one.kind in _LASTING for one in seen):
+        rule = "it is for what a platform attests: of a join token or a certificate there is nothing to be seen anew"
+        problems.append(_problem("reattest", rule))
     if problems:
         raise Refused(problems)
     return RegistrationEntry(
@@ -294,6 +306,7 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         parents[0] if parents else None,
         hint,
         tuple(sorted(set(others))),
+        reattest=said.reattest is True,
     )
 
 

@@ -140,6 +140,20 @@ class Forbidden(PkiError):
         super().__init__(f"{detail} (rule {rule})")
 
 
+class ReattestRequired(Forbidden):
+    """The entry wants evidence of the platform each time, and an SVID alone was shown (HTTP 403)."""
+
+    code = Code.REATTEST_REQUIRED
+
+    def __init__(self, principal: Principal, entry: RegistrationEntry) -> None:
+        missing = spoken(entry.missing(principal.selectors))
+        super().__init__(
+            "reattest",
+            f"the entry {entry.id} of {principal} wants all of its selectors at each renewal, and {missing} was not "
+            "seen now: send evidence of the platform along (--attest)",
+        )
+
+
 _WITHOUT_PROOF = {
     Action.READ_CA,
     Action.READ_BUNDLE,
@@ -229,8 +243,10 @@ def demand_entry(
     """
     permit(principal, Action.SIGN)
     _demand_own_id(principal, requested_id)
-    if not principal.issues and not _met(principal, requested_id, entries):
-        raise _no_entry(principal, requested_id)
+    if not principal.issues:
+        entries = tuple(entries)
+        if not _met(principal, requested_id, entries):
+            raise _no_entry(principal, requested_id, entries)
 
 
 def grant(
@@ -305,18 +321,18 @@ def demand_through(agent: Principal, entry: RegistrationEntry, stated: frozenset
 def _granted(
     principal: Principal,
     request: IssuanceRequest,
-    entries: Iterable[RegistrationEntry],
+    entries: Collection[RegistrationEntry],
     lifetimes: "Lifetimes",
 ) -> Grant:
     requested_id = str(request.spiffe_id)
     met = _met(principal, requested_id, entries)
     if not met:
-        raise _no_entry(principal, requested_id)
+        raise _no_entry(principal, requested_id, entries)
     renewed = _renewed(principal, requested_id)
     nearest = candidates(met, request, principal.selectors, renewed)[0]
     if nearest.shortfalls:
         if principal.spiffe_id not in (None, request.spiffe_id):
-            raise _no_entry(principal, requested_id)
+            raise _no_entry(principal, requested_id, entries)
         rule = nearest.shortfalls[0].rule
         detail = "; ".join(shortfall.detail for shortfall in nearest.shortfalls)
         raise Forbidden(rule, f"{principal} matches the entry {nearest.entry.id}, but {detail}")
@@ -340,11 +356,19 @@ def _met(
 ) -> list[RegistrationEntry]:
     renewed = _renewed(principal, requested_id)
     return [
-        entry for entry in entries if entry.id == renewed or entry.is_met_by(principal.selectors)
+        entry
+        for entry in entries
+        if (entry.id == renewed and not entry.reattest) or entry.is_met_by(principal.selectors)
     ]
 
 
-def _no_entry(principal: Principal, requested_id: str) -> "Forbidden":
+def _no_entry(
+    principal: Principal, requested_id: str, entries: Iterable[RegistrationEntry]
+) -> "Forbidden":
+    renewed = _renewed(principal, requested_id)
+    demanding = next((e for e in entries if e.id == renewed and e.reattest), None)
+    if demanding is not None:
+        return ReattestRequired(principal, demanding)
     seen = spoken(principal.selectors)
     if principal.spiffe_id is not None and requested_id != str(principal.spiffe_id):
         return Forbidden(

@@ -8,6 +8,7 @@ from zope.interface import Attribute, Interface
 
 from pki.policy.entry import RegistrationEntry
 from pki.policy.selector import SelectorKind
+from pki.spiffe import TrustDomain
 from twisted_mesh.attest.challenges import Challenges
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.interfaces import IReactor
@@ -55,8 +56,11 @@ class Means:
     now: Now
     find_certificate: Callable[[int], Awaitable[IssuedCertificate | None]]
     """The certificate of that serial, as it is on record."""
+    trust_domain: TrustDomain = field(kw_only=True)
+    """Whose CA it is."""
     challenges: Challenges = field(
-        default=Factory(lambda self: Challenges(self.now), takes_self=True)
+        kw_only=True,
+        default=Factory(lambda self: Challenges(self.now), takes_self=True),
     )
     """Of this process: one that was handed out at one door is taken at each."""
 
@@ -88,10 +92,10 @@ class PlatformClass(Protocol):
         """Those of :class:`IAttestor`, without one being made."""
 
     def read(self, table: Table, where: str) -> Any:
-        """What its table says, as settings of its own.
+        """What its table says, as settings of its own: with what files that it names have in them.
 
-        ``where`` names the table for people. Raises :class:`pki.errors.Malformed`, which names ``where``, for a
-        table that is no good, with all that is wrong.
+        An attestor is made anew at a reload where these are not equal to those of before. ``where`` names the
+        table for people. Raises :class:`pki.errors.Malformed`, which names ``where`` and all that is wrong.
         """
 
     def of(self, settings: Any, means: Means) -> IAttestor:

@@ -32,11 +32,12 @@ class IProver(Interface):
     where: str = Attribute("For people: the file, or the address, that the evidence comes from.")
     wants_challenge: bool = Attribute("Whether the CA is to be asked for a challenge first.")
 
-    def prove(challenge: str | None, key: bytes) -> AttestationData:
+    def prove(challenge: str | None, key: bytes, trust_domain: str) -> AttestationData:
         """Fresh evidence, within some seconds.
 
         ``challenge`` is the CA's, ASCII; None where it wants none, or was not asked. ``key`` is the DER of
-        the public key (SubjectPublicKeyInfo) that is to be certified, for evidence that can be bound to it.
+        the public key (SubjectPublicKeyInfo) that is to be certified, and ``trust_domain`` the CA's, for evidence
+        that can be bound to them.
         Raises :class:`NoEvidence`, and other :class:`pki.errors.PkiError`.
         """
 

@@ -143,7 +143,14 @@ class CaListeners:
         They are listened on once the CA can serve. Raises :class:`StartError`.
         """
         store = ca.store
-        means = Means(self.reactor, store.find_token, ca.entries.entry_of, ca.now, store.find)
+        means = Means(
+            self.reactor,
+            store.find_token,
+            ca.entries.entry_of,
+            ca.now,
+            store.find,
+            trust_domain=ca.trust_domain,
+        )
         shared = _Shared(
             ca,
             Attestors.registered(means),

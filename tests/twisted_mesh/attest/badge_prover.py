@@ -31,7 +31,7 @@ class BadgeProver:
             raise Malformed("--attest badge: name the badge's file, badge:FILE")
         return cls(file)
 
-    def prove(self, challenge: str | None, key: bytes) -> AttestationData:
+    def prove(self, challenge: str | None, key: bytes, trust_domain: str) -> AttestationData:
         try:
             name, secret = Path(self.file).read_text().split()
         except (OSError, ValueError):

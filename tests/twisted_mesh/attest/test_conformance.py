@@ -20,7 +20,7 @@ from pki.errors import PkiError
 from pki.policy.join_token import JoinToken
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, SelectorKind
-from tests.authorities import NOW
+from tests.authorities import MESH, NOW
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import (
     Transport,
@@ -86,7 +86,14 @@ def a_secret(stack: ExitStack) -> Case:
     return Case(attestor, lambda: Evidence(headers=headers), spoil)
 
 
-MEANS: Any = Means(Clock(), Tokens().find, {}.get, lambda: NOW, Record().find)  # type: ignore[arg-type]
+MEANS: Any = Means(
+    Clock(),  # type: ignore[arg-type]
+    Tokens().find,
+    {}.get,
+    lambda: NOW,
+    Record().find,
+    trust_domain=MESH,
+)
 ATTESTORS = {"process": a_process, "svid": an_svid, "token": a_token, "secret": a_secret}
 
 

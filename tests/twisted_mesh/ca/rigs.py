@@ -367,7 +367,14 @@ def attestors_of(rig: CaRig) -> Attestors:
     """Those that the CA of a rig has."""
     ca = rig.ca
     return Attestors.registered(
-        Means(Clock(), ca.store.find_token, ca.entries.entry_of, ca.now, ca.store.find)
+        Means(
+            Clock(),
+            ca.store.find_token,
+            ca.entries.entry_of,
+            ca.now,
+            ca.store.find,
+            trust_domain=ca.trust_domain,
+        )
     )
 
 

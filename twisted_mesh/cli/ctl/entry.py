@@ -74,6 +74,11 @@ def command() -> None:
     "--hint", metavar="TEXT", help="What a workload with several IDs is told this one is for."
 )
 @federates_option
+@click.option(
+    "--reattest",
+    is_flag=True,
+    help="Have evidence of the platform shown at each renewal: a certificate alone renews nothing.",
+)
 @click.option("--comment", metavar="TEXT", default="", help="For whoever reads it: one line.")
 @reason_option
 @reaching
@@ -86,7 +91,7 @@ def create(*, reach: Reach, parents: tuple[str, ...], format_: str, **said: Any)
     and not in the first; {trust_domain}.
 
     With --parent it is for workloads of that agent's machine, and the selectors are what the agent
-    states. Without, the CA itself must see them.
+    states. Without, the CA itself must see them. With --reattest it must see them again each time.
 
     \b
     Examples:
@@ -106,6 +111,7 @@ def create(*, reach: Reach, parents: tuple[str, ...], format_: str, **said: Any)
         )
     said["parent"] = parents[0] if parents else None
     said["federates_with"] = said["federates_with"] or None
+    said["reattest"] = said["reattest"] or None
     new = entry_actions.understood(reach.trust_domain, said)
     return administer(reach, entry_actions.Creating(new, format_ == "json"))
 
