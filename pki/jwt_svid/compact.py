@@ -3,7 +3,9 @@
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NoReturn
 
 from attrs import field, frozen
@@ -34,14 +36,14 @@ class CompactToken:
     signature: bytes = field(repr=False)
 
     @classmethod
-    def parse(cls, token: str) -> "CompactToken":
-        """Raises :class:`BadJwt`."""
+    def parse(cls, token: str, what: str = "JWT-SVID") -> "CompactToken":
+        """Raises :class:`BadJwt`; ``what`` the token is to be, its text says."""
         if len(token) > LARGEST_TOKEN:
-            raise BadJwt(f"the token has over {LARGEST_TOKEN} characters: no JWT-SVID is that long")
+            raise BadJwt(f"the token has over {LARGEST_TOKEN} characters: no {what} is that long")
         parts = token.split(".")
         if len(parts) != 3:
             raise BadJwt(
-                f"a JWT-SVID has three parts between dots (JWS Compact Serialization), and here are {len(parts)}"
+                f"a {what} has three parts between dots (JWS Compact Serialization), and here are {len(parts)}"
             )
         header, claims = (
             _json_object(_decoded(part, name), name)
@@ -73,6 +75,29 @@ def serialized(signed: bytes, signature: bytes) -> str:
 def strict_object(data: bytes, what: str) -> dict[str, object]:
     """A JSON object in which no member appears twice and nothing is nested deeply. Raises :class:`BadJwt`."""
     return _json_object(data, what)
+
+
+def audiences_of(claims: Mapping[str, object]) -> tuple[str, ...]:
+    """Whom a token is for (RFC 7519 section 4.1.3); none where ``aud`` is not there, or is no name and no names."""
+    audience = claims.get("aud")
+    names = [audience] if isinstance(audience, str) else audience
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
+
+
+def numeric_date(claims: Mapping[str, object], name: str) -> datetime | None:
+    """A NumericDate (RFC 7519 section 2); None where there is none. Raises :class:`BadJwt` for what is no time."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            # Cut off: a fraction makes nothing live longer.
+            return datetime.fromtimestamp(math.floor(value), UTC)
+        except (ValueError, OverflowError, OSError):
+            pass
+    raise BadJwt(f"the token's {name} is no time in seconds (RFC 7519 section 2)")
 
 
 def base64url_bytes(text: str) -> bytes | None:

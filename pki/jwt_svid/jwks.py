@@ -6,7 +6,7 @@ OpenID Connect Discovery has the same keys with ``use`` ``sig``.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from attrs import field, frozen
@@ -76,7 +76,8 @@ def authorities_of(keys: Iterable[object]) -> tuple[JwtAuthority, ...]:
     found = dict.fromkeys(
         authority
         for jwk, _ in zip(keys, range(_MOST_KEYS), strict=False)
-        for authority in _authority(jwk)
+        if isinstance(jwk, dict) and jwk.get("use") == JWT_SVID
+        if (authority := authority_of(jwk)) is not None
     )
     names = Counter(authority.kid for authority in found)
     return tuple(authority for authority in found if names[authority.kid] == 1)
@@ -96,22 +97,20 @@ def write_jwks(authorities: Iterable[JwtAuthority]) -> bytes:
     return json.dumps({"keys": [authority.to_jwk() for authority in authorities]}).encode()
 
 
-def _authority(jwk: object) -> Iterator[JwtAuthority]:
-    if not isinstance(jwk, dict) or jwk.get("use") != JWT_SVID:
-        return
+def authority_of(jwk: Mapping[str, object]) -> JwtAuthority | None:
+    """The key of a JWK, whatever its ``use``; None for one that is damaged, weak, without a name or of another kind."""
     kid, alg = jwk.get("kid"), jwk.get("alg")
     if not (isinstance(kid, str) and 0 < len(kid) <= _LONGEST_KID and _is_text(kid)):
-        return
-    if alg is not None and alg not in ALGORITHMS:
-        return
+        return None
+    if alg is not None and not (isinstance(alg, str) and alg in ALGORITHMS):
+        return None
     try:
         key = _public_key(jwk)
     except HOSTILE_INPUT:
-        return
+        return None
     if key is None or (isinstance(key, rsa.RSAPublicKey) and weaknesses(key, at_a_glance=True)):
-        return
-    if alg is None or fits(alg, key):
-        yield JwtAuthority(kid, spki_der(key), alg)
+        return None
+    return JwtAuthority(kid, spki_der(key), alg) if alg is None or fits(alg, key) else None
 
 
 def _is_text(text: str) -> bool:
@@ -119,7 +118,7 @@ def _is_text(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _public_key(jwk: dict[str, object]) -> JwtPublicKey | None:
+def _public_key(jwk: Mapping[str, object]) -> JwtPublicKey | None:
     """The key of a JWK. Raises what cryptography raises for one that is none."""
     match jwk:
         case {"kty": "RSA", "n": str(n), "e": str(e)}:
