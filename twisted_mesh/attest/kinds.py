@@ -71,6 +71,8 @@ K8S = (
 AWS_IID = (
     SelectorKind("aws_iid:instance:id", _name, "aws_iid:instance:id:i-0b22a22eec53b9321"),
     SelectorKind("aws_iid:image:id", _name, "aws_iid:image:id:ami-5fb8c835"),
+    SelectorKind("aws_iid:region", _name, "aws_iid:region:us-west-2"),
+    SelectorKind("aws_iid:account", _name, "aws_iid:account:123456789012"),
     SelectorKind("aws_iid:az", _name, "aws_iid:az:us-west-2b"),
     SelectorKind("aws_iid:tag", _pair, "aws_iid:tag:name:blog"),
     SelectorKind("aws_iid:iamrole", _text, "aws_iid:iamrole:arn:aws:iam::123456789012:role/Blog"),
