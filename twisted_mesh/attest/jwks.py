@@ -93,10 +93,12 @@ class KeySet:
 
 
 def _verifies(jwk: Mapping[str, object]) -> bool:
-    """Whether it is for signatures (RFC 7517 sections 4.2 and 4.3), or for nothing in particular."""
+    """Whether it is for signatures (RFC 7517 sections 4.2 and 4.3), or for nothing in particular; no private key."""
     operations = jwk.get("key_ops")
-    return jwk.get("use", "sig") == "sig" and (
-        operations is None or (isinstance(operations, list) and "verify" in operations)
+    return (
+        "d" not in jwk
+        and jwk.get("use", "sig") == "sig"
+        and (operations is None or (isinstance(operations, list) and "verify" in operations))
     )
 
 
