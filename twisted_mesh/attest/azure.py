@@ -23,9 +23,9 @@ from twisted_mesh.attest.kinds import AZURE
 from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenMembers
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-#: An Azure resource: its names are told apart without regard to case.
+#: An Azure resource, whose names have no colon, slash or line break in them: they stand in selectors.
 _RESOURCE = re.compile(
-    r"/subscriptions/([0-9a-f-]{36})/resourcegroups/([^/]{1,90})/providers/([^/]{1,100}/[^/]{1,100})/([^/]{1,128})",
+    r"/subscriptions/([0-9a-f-]{36})/resourcegroups/([\w.()-]{1,90})/providers/([\w.]{1,100}/\w{1,100})/([\w.()-]{1,128})",
     re.ASCII | re.IGNORECASE,
 )
 _MACHINE = "microsoft.compute/virtualmachines"

@@ -91,6 +91,10 @@ GCP_IIT = (
 AZURE = (
     SelectorKind("azure_msi:subscription-id", _uid, f"azure_msi:subscription-id:{_AN_ID}"),
     SelectorKind("azure_msi:vm-name", _pair, "azure_msi:vm-name:frontend:blog"),
+    # Ours: of an identity that is no machine's own, there is nothing else to tell.
+    SelectorKind("azure_msi:tenant-id", _uid, f"azure_msi:tenant-id:{_AN_ID}"),
+    SelectorKind("azure_msi:principal-id", _uid, f"azure_msi:principal-id:{_AN_ID}"),
+    SelectorKind("azure_msi:identity", _pair, "azure_msi:identity:frontend:deployer"),
     SelectorKind("azure_imds:subscription-id", _uid, f"azure_imds:subscription-id:{_AN_ID}"),
     SelectorKind("azure_imds:vm-name", _pair, "azure_imds:vm-name:frontend:blog"),
 )
