@@ -455,6 +455,11 @@ class Code(StrEnum):
         "a rule could not be evaluated, or whoever decides besides did not answer: nothing is issued",
         "look in the log which rule it is; `mesh-ctl policy check` finds most mistakes",
     )
+    BAD_POLICY = (
+        "bad-policy",
+        "a policy is not used, because something is wrong with a rule of it",
+        "mend what the message names; `mesh-ctl policy check` has all of it, with file, rule and place",
+    )
     # Of what the CA's API is asked.
     NO_PROOF = (
         "no-proof",

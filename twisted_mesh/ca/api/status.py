@@ -7,6 +7,7 @@ from pki.issuing.lint import LintFailed
 from pki.issuing.root_line import OutOfTurn
 from pki.issuing.rotation import ProofFailed
 from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
+from pki.rules.errors import PolicyDenied
 from pki.svid.federation import AlteredBundle, OlderBundle
 from twisted_mesh.ca.agents import AgentBanned
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (Revoked, HTTPStatus.UNAUTHORIZED),
     (TokenDead, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
+    (PolicyDenied, HTTPStatus.FORBIDDEN),
     (EntryGone, HTTPStatus.FORBIDDEN),
     (Unknown, HTTPStatus.NOT_FOUND),
     (Conflict, HTTPStatus.CONFLICT),

@@ -794,7 +794,7 @@ STATUSES = {
         *("PassphraseMismatch", "BadFederation", "ForeignRoot"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
-    403: {"Forbidden", "EntryGone"},
+    403: {"Forbidden", "EntryGone", "PolicyDenied"},
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy", "NoSuccessor"),
@@ -802,7 +802,7 @@ STATUSES = {
         *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
         *("OlderBundle", "AlteredBundle"),
     },
-    422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer"},
+    422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer", "BadPolicy"},
     500: {"LintFailed", "ProofFailed"},
     503: {
         "SignsNoTokens",
@@ -814,6 +814,7 @@ STATUSES = {
             "SigningFailed",
             "StoreError",
             "Full",
+            "PolicyUnavailable",
         ),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("Unvouched", "LogCut", "Damaged"),
