@@ -802,7 +802,15 @@ STATUSES = {
         *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
         *("OlderBundle", "AlteredBundle"),
     },
-    422: {"Refused", "JwtSvidRefused", "NameTaken", "TtlOutOfRange", "BadCrl", "BadAnswer", "BadPolicy"},
+    422: {
+        "Refused",
+        "JwtSvidRefused",
+        "NameTaken",
+        "TtlOutOfRange",
+        "BadCrl",
+        "BadAnswer",
+        "BadPolicy",
+    },
     500: {"LintFailed", "ProofFailed"},
     503: {
         "SignsNoTokens",
