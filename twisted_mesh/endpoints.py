@@ -38,6 +38,7 @@ from twisted_mesh.http.address import server_name
 from twisted_mesh.identity.agent import Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.identity.shared import Asked, OtherWords, SharedAgent, stop_all
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.limits.connection_limit import Capacity, ConnectionLimit
@@ -54,7 +55,7 @@ _E = TypeVar("_E")
 _log = logger("endpoints")
 _IDENTITY = (
     *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
-    *("join-token-file", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
+    *("join-token-file", "attest", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
     *("peer-pin", "peer-pin-mode", "peer-pin-until"),
 )
 #: The trust domain that programs take unless they are told otherwise.
@@ -79,6 +80,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
     algorithm = words.get("key", KeyAlgorithm.EC_P256)
     if algorithm not in list(KeyAlgorithm):
         raise Malformed(f"key= is one of {', '.join(KeyAlgorithm)}")
+    token = join_token(None, words.get("join-token-file"))
     wanted = Wanted(
         spiffe_id,
         state_dir,
@@ -86,7 +88,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
         tuple(map(ip_option, _several(words.get("ip")))),
         parse_lifetime(words["ttl"]) if "ttl" in words else None,
         KeyAlgorithm(algorithm),
-        token=join_token(None, words.get("join-token-file")),
+        token=token,
         freshness=freshness(words.get("revocation-max-age"), words.get("on-stale", "fail-closed")),
         pins=PinSet.parse(
             words["peer-pin"].split(";") if "peer-pin" in words else (),
@@ -95,6 +97,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
             now=wall_clock(),
             spoken="{}=".format,
         ),
+        proving=Proving.parse(words.get("attest"), has_token=token is not None, option="attest="),
     )
     client = ca_client(
         reactor,

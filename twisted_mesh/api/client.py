@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from attrs import define, evolve, field
 from cryptography import x509
+from msgspec import UNSET
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
@@ -30,6 +31,10 @@ from twisted_mesh.api.ca_reach import reach_of
 from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.api.local_ca import LocalCaEndpoint
 from twisted_mesh.api.messages import (
+    CHALLENGE,
+    AttestationMember,
+    Challenge,
+    ChallengeRequest,
     PublishedCrls,
     SignAnswer,
     SignRequest,
@@ -37,6 +42,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import TrustQuestion
+from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body
@@ -209,30 +215,37 @@ class CaClient:
             return ""
         return compared(self.date, self._dated_at, "the CA's clock")
 
-    async def sign(
+    async def sign(  # noqa: PLR0917
         self,
         csr: bytes,
         spiffe_id: SpiffeId,
         ttl: timedelta | None = None,
         idempotency_key: str | None = None,
         token: JoinToken | None = None,
+        attestation: AttestationData | None = None,
     ) -> tuple[x509.Certificate, ...]:
         """The issued certificate and its intermediates, leaf first.
 
         Asked again with the same CSR and ``idempotency_key``, because the answer was lost, it is the
-        same certificate; with the same ``token`` too, which proves the right to it.
+        same certificate; with the same ``token`` too, which proves the right to it, as ``attestation`` does.
         """
         asked = SignRequest(
             csr.decode("ascii"),
             str(spiffe_id),
             None if ttl is None else format_duration(ttl),
             None if token is None else token.text,
+            UNSET if attestation is None else AttestationMember.of(attestation),
         )
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         answer = await self.ask("POST", "/api/v1/sign", asked, SignAnswer, headers)
         return load_certificates(
             "".join((answer.certificate, *answer.chain)).encode(), "the CA's answer"
         )
+
+    async def challenge(self, kind: str) -> str | None:
+        """What is to be answered in evidence of that kind; None where nothing is."""
+        asked = ChallengeRequest(kind)
+        return (await self.ask("POST", CHALLENGE, asked, Challenge)).challenge
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         """The CA's own bundle. Raises :class:`BadBundle` also where it has no root."""

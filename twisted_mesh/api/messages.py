@@ -5,7 +5,7 @@ default. In an answer, ``null`` says that there is none; a member whose default 
 answers of its route or by CAs before it was thought of. Readers pass over members that they do not know.
 """
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -14,6 +14,7 @@ from pki.policy.entry import EntryDocument, EntryMembers
 from pki.svid.revocation_set import Reason
 from pki.svid.spki_pin import PinSet
 from pki.validity import rfc3339
+from twisted_mesh.evidence.interface import AttestationData
 
 T = TypeVar("T")
 
@@ -33,6 +34,16 @@ class AttestationMember(Struct, frozen=True):
     """Which platform's: ``k8s``, ``aws``, ``gcp``, ``azure``, ``oidc`` or ``x509pop``."""
     data: Any
     """As that kind has it: for a token the text of it."""
+
+    @classmethod
+    def of(cls, evidence: AttestationData) -> Self:
+        """What an endpoint's prover has fetched."""
+        return cls(evidence.kind, msgspec.json.decode(evidence.data))
+
+    @property
+    def evidence(self) -> AttestationData:
+        """What an attestor is given. It is JSON of ours: no key stands twice in it."""
+        return AttestationData(self.kind, msgspec.json.encode(self.data))
 
 
 class SignRequest(Struct, frozen=True, omit_defaults=True):
@@ -61,6 +72,8 @@ class SignAnswer(Struct, frozen=True):
 
 
 # Attestation
+
+CHALLENGE = "/api/v1/attest/challenge"
 
 
 class ChallengeRequest(Struct, frozen=True):

@@ -72,16 +72,16 @@ class Evidence:
     """Which network it comes from, as its requests are counted."""
 
     @classmethod
-    def of(cls, transport: object, headers: Headers | None = None) -> Self:
+    def of(cls, transport: object, headers: Headers | None = None, address: str = "") -> Self:
         """What the connection of a request shows at this moment, as its protocol was given it, and its headers."""
         headers = Headers() if headers is None else headers
         # A connection over TLS is somebody else's than whoever carries it.
         if isinstance(transport, MeshConnection):
-            return cls(TlsPeer.of(transport), headers=headers)
+            return cls(TlsPeer.of(transport), headers=headers, address=address)
         connected = getattr(transport, "socket", None)
         if isinstance(connected, socket.socket) and _family(connected) == socket.AF_UNIX:
-            return cls(process=connected, headers=headers)
-        return cls(headers=headers)
+            return cls(process=connected, headers=headers, address=address)
+        return cls(headers=headers, address=address)
 
     def header(self, name: str) -> bytes | None:
         """The value of the header ``name``, in any case; None where there is none.

@@ -1,20 +1,30 @@
 """Which attestors there are, and how a CA asks them: every one about every request."""
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Self, TypeVar
 
 from attrs import define, field, frozen
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IReactorTime
 
 from pki.policy.selector import declare
 from twisted_mesh.attest import platforms
-from twisted_mesh.attest.errors import UnknownAttestation
+from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
 from twisted_mesh.attest.kinds import LOCAL_KINDS
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
+from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.runtime.tasks import within
 
+T = TypeVar("T")
+
+#: Seconds that it may take to find out whether evidence of a platform is good.
+PATIENCE = 10.0
+#: Pieces of such evidence that are looked at at once, in line, and of one network both together.
+AT_ONCE, IN_LINE, OF_ONE_NETWORK = 32, 512, 128
 #: Every attestor of a CA, one line each, in the order in which they are asked.
 ATTESTORS: Sequence[AttestorClass] = (
     ProcessAttestor,
@@ -50,6 +60,10 @@ class Attestors:
     """Those that are asked about every request."""
     platforms: Mapping[str, IAttestor] = field(factory=dict)
     """By the kind that evidence has on the wire: who is asked about evidence of that kind, and of no other."""
+    clock: IReactorTime | None = None
+    """By which a platform's attestor that takes too long is given up; None for never."""
+    turns: FairQueue = field(factory=lambda: FairQueue(AT_ONCE, IN_LINE, OF_ONE_NETWORK))
+    """At a platform's attestor."""
 
     def __attrs_post_init__(self) -> None:
         self._declare(self.platforms)
@@ -57,7 +71,8 @@ class Attestors:
     @classmethod
     def registered(cls, means: Means, platforms: Mapping[str, IAttestor] | None = None) -> Self:
         """One of each that stands in :data:`ATTESTORS`, and those of the platforms that are configured."""
-        return cls(tuple(attestor.of(means) for attestor in ATTESTORS), platforms or {})
+        house = tuple(attestor.of(means) for attestor in ATTESTORS)
+        return cls(house, platforms or {}, means.reactor)
 
     def replace(self, platforms: Mapping[str, IAttestor]) -> None:
         """Take evidence of these platforms from now on; what is under way ends by those of before.
@@ -87,7 +102,7 @@ class Attestors:
         """
         platform = None
         if evidence.attestation is not None:
-            platform = self._platform(evidence.attestation.kind)
+            platform = self.platform(evidence.attestation.kind)
         attestations, has_lapsed = [], False
         for attestor in self.attestors:
             try:
@@ -99,22 +114,37 @@ class Attestors:
                 attestations.append(_declared(attestor, seen))
         if platform is not None:
             # The last, since it may take longest: whoever else refuses is heard before.
-            seen = await platform.attest(evidence)
-            if seen is None:
-                raise RuntimeError(
-                    f"the attestor {platform.name} passed over evidence of its own kind"
-                )
-            attestations.append(_declared(platform, seen))
+            attestations.append(_declared(platform, await self._in_turn(platform, evidence)))
         return Attested(tuple(attestations), has_lapsed)
+
+    async def _in_turn(self, platform: IAttestor, evidence: Evidence) -> Attestation:
+        """Some at once, so that who waits for a slow API server is not joined by everybody; each network in turn.
+
+        Raises :class:`AttestorUnavailable` for one that takes too long, :class:`Busy`, and what it raises itself.
+        """
+        async with self.turns.enter(evidence.address):
+            try:
+                seen = await self._soon(platform.attest(evidence))
+            except TimeoutError:
+                raise AttestorUnavailable(
+                    f"whether this evidence ({platform.name}) is good was not found out within {PATIENCE:g} s: ask again"
+                ) from None
+        if seen is None:
+            raise RuntimeError(f"the attestor {platform.name} passed over evidence of its own kind")
+        return seen
+
+    async def _soon(self, work: Awaitable[T]) -> T:
+        return await (work if self.clock is None else within(self.clock, PATIENCE, work))
 
     async def challenge(self, kind: str, data: bytes = b"null") -> bytes | None:
         """What who would show ``data`` of that kind has to answer; None where nothing is to be answered.
 
         Raises :class:`UnknownAttestation`.
         """
-        return await self._platform(kind).challenge(kind, data)
+        return await self.platform(kind).challenge(kind, data)
 
-    def _platform(self, kind: str) -> IAttestor:
+    def platform(self, kind: str) -> IAttestor:
+        """Who takes evidence of that kind. Raises :class:`UnknownAttestation`."""
         attestor = self.platforms.get(kind)
         if attestor is None:
             raise UnknownAttestation(kind, self.platforms)

@@ -53,6 +53,12 @@ Examples:
     help="The same from a file of one line, which other users do not see; - is standard input.",
 )
 @click.option(
+    "--attest",
+    metavar="KIND[:FILE]",
+    help="In their place evidence of the platform, shown to the CA alone; a kind is k8s, aws, gcp, azure, oidc or "
+    "x509pop.",
+)
+@click.option(
     "--source",
     metavar="workload:unix:///PATH",
     help="The identity comes from that SPIFFE Workload API (SPIRE's, or mesh-agent's), and no CA is asked; workload: "

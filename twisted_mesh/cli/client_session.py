@@ -29,6 +29,7 @@ from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.provider import IProvider
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
@@ -70,6 +71,7 @@ class Session:
         token = join_token(
             options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
         )
+        proving = Proving.parse(options["attest"], has_token=token is not None)
         source = SourceOption.parse({name.replace("_", "-"): of for name, of in options.items()})
         domain = options["trust_domain"]
         trust_domain = TrustDomain.parse("mesh.local" if domain is None else domain)
@@ -130,6 +132,7 @@ class Session:
                     options["peer_pin_until"],
                     now=wall_clock(),
                 ),
+                proving,
             ),
             client=source.source(reactor, revocation, _log)
             if source is not None

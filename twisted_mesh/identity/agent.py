@@ -29,6 +29,7 @@ from twisted_mesh.api.trust_question import Belief, new_instance
 from twisted_mesh.identity.bootstrap import saved_svid
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.provider import IProvider, IssuerCheck
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.crl_numbers import crl_numbers_path
@@ -72,6 +73,8 @@ class Wanted:
     """Who is heard about revocation besides the CA."""
     pins: PinSet = field(factory=PinSet)
     """By which CA keys peers must be vouched for besides."""
+    proving: Proving | None = field(default=None, eq=False, repr=False)
+    """What buys the first certificate in place of a token, and others where the CA wants it."""
 
     @property
     def named(self) -> SpiffeId:
@@ -197,7 +200,10 @@ class Agent:
             self.witness,
             wanted.token,
             saved_svid(client, wanted.state_dir, wanted.named),
+            proving=wanted.proving,
         )
+        if wanted.proving is not None:
+            wanted.proving.demand_judged(client.address)
         source.recall()
         return source
 

@@ -1,5 +1,8 @@
 """How an endpoint proves to its CA what it runs on: by evidence that is shown to that CA and to nobody else."""
 
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
 from attrs import define
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -11,8 +14,16 @@ from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.evidence.interface import AttestationData, IProver
 from twisted_mesh.evidence.option import prover
 from twisted_mesh.http.address import CaAddress
+from twisted_mesh.runtime.log import logger
 
+if TYPE_CHECKING:
+    from twisted_mesh.api.client import CaClient
+
+T = TypeVar("T")
+_log = logger("agent")
 _UNAUTHORIZED = 401
+#: For the help of an option.
+KINDS = "k8s, aws, gcp, azure, oidc or x509pop"
 
 
 @define(eq=False, repr=False)
@@ -48,6 +59,38 @@ class Proving:
         """Fresh evidence for that key. It blocks. Raises :class:`PkiError`, :class:`NoEvidence` mostly."""
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return self.prover.prove(challenge, spki, str(trust_domain))
+
+    async def evidence(
+        self, client: "CaClient", key: PublicKey, trust_domain: TrustDomain
+    ) -> AttestationData:
+        """The same for that CA, with the challenge that it wants answered, on a thread."""
+        self.demand_judged(client.address)
+        challenge = None
+        if self.prover.wants_challenge:
+            challenge = await client.challenge(self.prover.kind)
+        found: AttestationData = await client.defer(self.fetch, challenge, key, trust_domain)
+        _log.info(
+            "Showing the CA evidence of this platform ({kind}), from {where}",
+            event="evidence-shown",
+            kind=found.kind,
+            where=self.prover.where,
+        )
+        return found
+
+    async def shown(
+        self,
+        client: "CaClient",
+        key: PublicKey,
+        trust_domain: TrustDomain,
+        ask: Callable[[AttestationData], Awaitable[T]],
+    ) -> T:
+        """What the CA answers to ``ask`` with evidence; once more where it does not know its challenge any more."""
+        try:
+            return await ask(await self.evidence(client, key, trust_domain))
+        except CaRefused as error:
+            if not self.may_ask_again(error):
+                raise
+        return await ask(await self.evidence(client, key, trust_domain))
 
     def may_ask_again(self, error: PkiError) -> bool:
         """Whether the CA does not know its challenge any more: it was started again, or another one answered."""

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
@@ -22,7 +23,9 @@ from pki.svid.x509svid import X509Svid
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.refusal import CaRefused, about_its_root
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
+from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.identity.own_source import new_key
+from twisted_mesh.identity.proving import Proving, wants_evidence
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
@@ -69,6 +72,8 @@ class CaSource:
     """For the next life."""
     belief: Callable[[], Belief | None] = lambda: None
     """What is believed and served now, to be told to the CA."""
+    proving: Proving | None = None
+    """What shows the CA evidence of the platform, in place of a token."""
     _asking: "_Question | None" = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
@@ -116,25 +121,39 @@ class CaSource:
             self.kept.keep(svid, bundle, trust.revocations)
 
     async def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
-        """The certificate, by the proof that we have: our SVID, else the join token."""
+        """The certificate, by the proof that we have: our SVID, else the join token or evidence of the platform."""
         if self._present():
             try:
-                return await self._sign(asking, None)
+                return await self._sign(asking)
             except PkiError as error:
                 self._heed(error)
-                if self.token is None or not _disowns(error):
+                if self.proving is not None and wants_evidence(error):
+                    return await self._attested(asking, self.proving)
+                if (self.token is None and self.proving is None) or not _disowns(error):
                     raise
                 self.log.warn(
-                    "The CA does not take our certificate any more ({error}): joining anew, by the token",
+                    "The CA does not take our certificate any more ({error}): joining anew, by {proof}",
                     event="joining-anew",
                     error=str(error),
+                    proof="the token" if self.proving is None else self.proving.prover.where,
                 )
                 self._svid = None
                 self._present()
         try:
+            if self.proving is not None:
+                return await self._attested(asking, self.proving)
             return await self._sign(asking, self.token)
         except CaRefused as error:
             raise self._because_of_ours(error) from None
+
+    async def _attested(self, asking: _Question, proving: Proving) -> Sequence[x509.Certificate]:
+        """The same by fresh evidence."""
+        return await proving.shown(
+            self.client,
+            asking.key.public_key,
+            self.spiffe_id.trust_domain,
+            partial(self._sign, asking, None),
+        )
 
     def _because_of_ours(self, error: CaRefused) -> PkiError:
         """``error``, and first that we have a certificate and could not show it, where that is so."""
@@ -152,9 +171,14 @@ class CaSource:
         ]
         return CaRefused(error.status, (*told, *error.problems))
 
-    async def _sign(self, asking: _Question, token: JoinToken | None) -> Sequence[x509.Certificate]:
+    async def _sign(
+        self,
+        asking: _Question,
+        token: JoinToken | None = None,
+        evidence: AttestationData | None = None,
+    ) -> Sequence[x509.Certificate]:
         return await self.client.sign(
-            asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key, token
+            asking.csr, self.spiffe_id, self.ttl, asking.idempotency_key, token, evidence
         )
 
     def _is_hopeless(self, error: PkiError) -> bool:

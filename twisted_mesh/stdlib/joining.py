@@ -16,6 +16,7 @@ from pki.svid.spki_pin import PinSet
 from pki.validity import parse_lifetime
 from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, read_file
@@ -37,6 +38,7 @@ def join(
     ca_file: str | Path | None = None,
     ca_user: str | None = None,
     join_token: str | None = None,
+    attest: str | None = None,
     dns: str | Iterable[str] = (),
     ip: str | Iterable[str] = (),
     key: str = "ec-p256",
@@ -76,6 +78,9 @@ def join(
         wanted.trust_domain, home, ca_url, fingerprint=ca_fingerprint, file=ca_file, user=ca_user
     )
     where = identity_path(home, f"{ca.address} {wanted}") if ca.keeps_identity else None
+    proving = Proving.parse(attest, has_token=join_token is not None, option="attest")
+    if proving is not None:
+        proving.demand_judged(ca.address)
     source = BlockingSource(
         ca,
         wanted,
@@ -86,6 +91,7 @@ def join(
         parse_lifetime(ttl) if isinstance(ttl, str) else ttl,
         None if join_token is None else JoinToken.parse(join_token),
         SavedSvid(where),
+        proving=proving,
     )
     source.recall()
     identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins)

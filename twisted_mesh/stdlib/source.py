@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from attrs import define, field
 from cryptography import x509
+from msgspec import UNSET
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
@@ -20,6 +21,10 @@ from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.api.body import read_shape
 from twisted_mesh.api.messages import (
+    CHALLENGE,
+    AttestationMember,
+    Challenge,
+    ChallengeRequest,
     ConnectionsReport,
     ReportTaken,
     SignAnswer,
@@ -29,6 +34,8 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
+from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.identity.proving import Proving, wants_evidence
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
@@ -68,6 +75,8 @@ class BlockingSource:
     """For the next life."""
     belief: Callable[[], Belief | None] = lambda: None
     """What is believed and served now, to be told to the CA."""
+    proving: Proving | None = None
+    """What shows the CA evidence of the platform, in place of a token."""
     _asking: _Question | None = field(default=None, init=False, repr=False)
     _svid: X509Svid | None = field(default=None, init=False)
     _store: str = field(default="", init=False)
@@ -139,24 +148,51 @@ class BlockingSource:
         return _Question(key, build_csr(key, self.spiffe_id, self.dns_names, self.ip_addresses))
 
     def _certified(self, asking: _Question) -> Sequence[x509.Certificate]:
-        """The certificate, by the proof that we have: our SVID, else the join token."""
+        """The certificate, by the proof that we have: our SVID, else the join token or evidence of the platform."""
         if self._present():
             try:
-                return self._sign(asking, None)
+                return self._sign(asking)
             except PkiError as error:
                 self._heed(error)
-                if self.token is None or not _disowns(error):
+                if self.proving is not None and wants_evidence(error):
+                    return self._attested(asking, self.proving)
+                if (self.token is None and self.proving is None) or not _disowns(error):
                     raise
                 self._svid = None
                 self._present()
+        if self.proving is not None:
+            return self._attested(asking, self.proving)
         return self._sign(asking, self.token)
 
-    def _sign(self, asking: _Question, token: JoinToken | None) -> Sequence[x509.Certificate]:
+    def _attested(self, asking: _Question, proving: Proving) -> Sequence[x509.Certificate]:
+        """The same by fresh evidence; whose challenge the CA does not know any more is fetched once more."""
+        try:
+            return self._sign(asking, evidence=self._evidence(asking, proving))
+        except CaRefused as error:
+            if not proving.may_ask_again(error):
+                raise
+        return self._sign(asking, evidence=self._evidence(asking, proving))
+
+    def _evidence(self, asking: _Question, proving: Proving) -> AttestationData:
+        prover, challenge = proving.prover, None
+        proving.demand_judged(self.ca.address)
+        if prover.wants_challenge:
+            content = self.ca.send("POST", CHALLENGE, ChallengeRequest(prover.kind))
+            challenge = read_shape(str(self.ca.address), Challenge, content).challenge
+        return proving.fetch(challenge, asking.key.public_key, self.spiffe_id.trust_domain)
+
+    def _sign(
+        self,
+        asking: _Question,
+        token: JoinToken | None = None,
+        evidence: AttestationData | None = None,
+    ) -> Sequence[x509.Certificate]:
         asked = SignRequest(
             asking.csr.decode("ascii"),
             str(self.spiffe_id),
             None if self.ttl is None else format_duration(self.ttl),
             None if token is None else token.text,
+            UNSET if evidence is None else AttestationMember.of(evidence),
         )
         headers = {"idempotency-key": asking.idempotency_key}
         content = self.ca.send("POST", "/api/v1/sign", asked, headers)

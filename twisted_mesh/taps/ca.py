@@ -287,6 +287,13 @@ class CaService(MeshService):
                 return await parts.entries.replace_filed(filed)
 
             found.append(Reread(f"--entries {path}", entries))
+        platforms, path = self.listeners.platforms, options["attestors"]
+        if platforms is not None and path is not None:
+
+            async def attestors() -> str:
+                return platforms.read()
+
+            found.append(Reread(f"--attestors {path}", attestors))
         if (certificate := self.listeners.web_certificate) is not None:
 
             async def web_certificate() -> str:

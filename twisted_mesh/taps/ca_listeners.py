@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 
 from pki.svid.federation import Profile
+from twisted_mesh.attest.configured import ConfiguredPlatforms
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api import health
@@ -81,6 +82,8 @@ class CaListeners:
     """Of that address, with ``https_web`` where it is not a unix socket."""
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
+    platforms: ConfiguredPlatforms | None = field(default=None, init=False)
+    """Of which platforms evidence is taken; None before the CA listens."""
     tls_port: IListeningPort | None = field(default=None, init=False)
     """The only one that serves nobody before the CA has a certificate of its own."""
 
@@ -151,9 +154,10 @@ class CaListeners:
             store.find,
             trust_domain=ca.trust_domain,
         )
+        self.platforms = ConfiguredPlatforms(self.options["attestors"], means)
         shared = _Shared(
             ca,
-            Attestors.registered(means),
+            self.platforms.attestors,
             Throttle(self.reactor, self.options["rate-limit"]),
             capacity,
         )

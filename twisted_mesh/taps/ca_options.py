@@ -85,6 +85,12 @@ class Options(ServiceOptions):
         ["issuance-log", None, None, "append one JSON line a certificate to this file"],
         ["entries", None, None, "registration entries besides those in the record: a TOML file"],
         [
+            "attestors",
+            None,
+            None,
+            "the platforms of which evidence is taken, each a table of this TOML file; HUP rereads it",
+        ],
+        [
             "oidc-issuer",
             None,
             None,
@@ -202,7 +208,8 @@ class Options(ServiceOptions):
                     raise Malformed(
                         f"--{option} {pattern} is not of --trust-domain {self['trust-domain']}"
                     )
-        self["entries"] = Path(self["entries"]) if self["entries"] else None
+        for option in ("entries", "attestors"):
+            self[option] = Path(self[option]) if self[option] else None
         if self["public-url"] is not None:
             self["public-url"] = public_url(self["public-url"])
         self["rate-limit"] = (

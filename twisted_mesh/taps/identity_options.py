@@ -14,6 +14,7 @@ from twisted_mesh.identity.agent import Wanted
 from twisted_mesh.identity.bootstrap import ca_client, join_token
 from twisted_mesh.identity.host_names import dns_option, ip_option
 from twisted_mesh.identity.provider import IProvider
+from twisted_mesh.identity.proving import KINDS, Proving
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm
@@ -51,6 +52,12 @@ class IdentityOptions(ServiceOptions):
             "what mesh-ctl token create printed: buys the first certificate",
         ],
         ["join-token-file", None, None, "the same from a file of one line"],
+        [
+            "attest",
+            None,
+            None,
+            f"in their place evidence of the platform, shown to the CA alone: KIND[:FILE], a kind is {KINDS}",
+        ],
         [
             "source",
             None,
@@ -113,6 +120,7 @@ class IdentityOptions(ServiceOptions):
         super().postOptions()
         source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
+        self["attest"] = Proving.parse(self["attest"], has_token=self["join-token"] is not None)
         if source is None:
             trust_domain = self["trust-domain"] = TrustDomain.parse(
                 _USUAL_DOMAIN if self["trust-domain"] is None else self["trust-domain"]
@@ -187,6 +195,7 @@ class IdentityOptions(ServiceOptions):
             self["freshness"],
             self["revocation-sources"],
             self.get("pins", PinSet()),
+            self["attest"],
         )
 
 

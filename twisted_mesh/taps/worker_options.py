@@ -17,7 +17,9 @@ WORKERS: list[Any] = [
     "processes that serve, each with a key of its own; with more than 1, this one supervises them",
 ]
 #: What is the parent's alone: it speaks for all, and what buys a certificate buys its.
-_OF_PARENT = frozenset(("workers", "status", "join-token", "join-token-file", "log-level"))
+_OF_PARENT = frozenset(
+    ("workers", "status", "join-token", "join-token-file", "attest", "log-level")
+)
 
 
 class WorkerOptions(IdentityOptions):

@@ -8,16 +8,22 @@ import re
 from collections.abc import Awaitable
 from urllib.parse import parse_qsl
 
+import msgspec
 from attrs import define, field
+from msgspec import UNSET
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, printable
+from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
+from pki.issuing.csr import load_csr
+from pki.keys.algorithm import PublicKey
 from pki.spiffe import SpiffeId
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import ConnectionsReport, SignRequest
+from twisted_mesh.api.messages import AttestationMember, ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.identity.manager import CertificateManager
+from twisted_mesh.identity.proving import Proving, wants_evidence
 from twisted_mesh.workers.messages import MOST_TO_WORKER, Answered, Asked
 
 #: Questions of one worker that may be open at once.
@@ -56,6 +62,8 @@ class Relay:
     """The parent's, and so the workers'."""
     manager: CertificateManager
     """Of the parent's own certificate."""
+    proving: Proving | None = None
+    """What the parent shows the CA where that wants evidence for a worker's key too; no worker sees it."""
     _open: dict[int, int] = field(factory=dict, init=False)
     """Questions that are open, by worker."""
 
@@ -121,8 +129,37 @@ class Relay:
                 f"a worker of {self.spiffe_id} has that ID and no other, and not "
                 f"{printable(request.requested_id, 200)}"
             )
+        if request.attestation is not UNSET:
+            raise NotRelayed("a worker has no evidence of the platform: the parent shows its own")
+        return self._signed(request, asked)
+
+    async def _signed(self, request: SignRequest, asked: Asked) -> bytes:
         headers = {"idempotency-key": asked.idempotency_key} if asked.idempotency_key else {}
-        return self.client.send("POST", asked.path, request, headers)
+
+        def with_evidence(shown: AttestationData) -> Awaitable[bytes]:
+            member = AttestationMember.of(shown)
+            whole = msgspec.structs.replace(request, attestation=member)
+            return self.client.send("POST", asked.path, whole, headers)
+
+        try:
+            return await self.client.send("POST", asked.path, request, headers)
+        except CaRefused as error:
+            if self.proving is None or not wants_evidence(error):
+                raise
+        return await self.proving.shown(
+            self.client, _key_of(request), self.spiffe_id.trust_domain, with_evidence
+        )
+
+
+def _key_of(request: SignRequest) -> PublicKey:
+    """Raises :class:`Malformed`: a CA may have asked for evidence before it looked at the CSR."""
+    try:
+        key = load_csr(request.csr.encode("ascii", "replace")).public_key()
+    except HOSTILE_INPUT:
+        key = None
+    if not isinstance(key, PublicKey):
+        raise Malformed("the worker's CSR has no key that could be certified")
+    return key
 
 
 def _is_of_trust(query: str) -> bool:

@@ -17,7 +17,7 @@ from twisted_mesh.workload.address import WorkloadAddress
 from twisted_mesh.workload.chosen import Chosen
 
 #: What is said to a CA; a Workload API gives what its entries say.
-_FOR_A_CA = ("ca-url", "ca-file", "ca-fingerprint", "join-token", "join-token-file")
+_FOR_A_CA = ("ca-url", "ca-file", "ca-fingerprint", "join-token", "join-token-file", "attest")
 _FOR_A_CERTIFICATE = ("ttl", "dns", "ip")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
-import msgspec
 from attrs import evolve, field, frozen
 from msgspec import UnsetType
 
@@ -20,9 +19,9 @@ from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.authentication import Account, Authenticator, principal_of
 from twisted_mesh.ca.api.request import Call, Contents, call_of, contents_of, holder_of
 from twisted_mesh.ca.api.throttle import Throttle
-from twisted_mesh.evidence.interface import AttestationData
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import SiteRequest
+from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken
 
 
@@ -54,7 +53,11 @@ class Arrived:
     @classmethod
     def on(cls, request: SiteRequest, authenticator: Authenticator) -> "Arrived":
         """Raises :class:`NoProof` where the connection has ended meanwhile."""
-        evidence = Evidence.of(request.channel.transport, request.requestHeaders)
+        evidence = Evidence.of(
+            request.channel.transport,
+            request.requestHeaders,
+            address_key(request.channel.getPeer()),
+        )
         return cls(authenticator.account(evidence), evidence, request, authenticator)
 
     def charge(self, throttle: Throttle | None, action: Action | None) -> "Charged":
@@ -121,8 +124,7 @@ def _with_proofs(evidence: Evidence, body: ProvingBody) -> Evidence:
             HTTPStatus.BAD_REQUEST,
             "a request has a token or an attestation, and not both: send one",
         )
-    data = AttestationData(shown.kind, msgspec.json.encode(shown.data))
-    return evolve(evidence, attestation=data, csr=body.csr)
+    return evolve(evidence, attestation=shown.evidence, csr=body.csr)
 
 
 @frozen

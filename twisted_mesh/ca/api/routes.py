@@ -98,7 +98,7 @@ ROUTES: dict[tuple[str, str], Route] = {
         status=HTTPStatus.CREATED,
         proving=messages.SignRequest,
     ),
-    ("POST", "/api/v1/attest/challenge"): Route(
+    ("POST", messages.CHALLENGE): Route(
         Action.ATTEST,
         attesting.challenge,
         messages.Challenge,

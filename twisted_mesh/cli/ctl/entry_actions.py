@@ -40,6 +40,7 @@ _LABELS = {
     "common_name": "common name",
     "parent": "through",
     "federates_with": "federates with",
+    "reattest": "attested anew",
 }
 _KEPT_IN = {"store": "record", "file": "file", "default": "record, by default"}
 _NOT_HONOURED = "not honoured: the CA listens beyond loopback"
@@ -103,7 +104,8 @@ def creating_command(entry: RegistrationEntry) -> list[str]:
         words += ["--selector", str(selector)]
     words += ["--spiffe-id", str(entry.spiffe_id)]
     words += _names("--dns", entry.dns_names) + _names("--ip", entry.ip_addresses)
-    return words + _names("--federates-with", entry.federates_with)
+    words += _names("--federates-with", entry.federates_with)
+    return [*words, "--reattest"] if entry.reattest else words
 
 
 def _names(option: str, values: Iterable[object]) -> list[str]:
@@ -207,7 +209,10 @@ def _put(row: Registration, *, as_json: bool) -> None:
     said = {member.name: getattr(row, member.name) for member in fields(EntryMembers)}
     facts: output.Facts = {
         _LABELS["id"]: row.id,
-        **{_LABELS.get(name, name): value for name, value in said.items()},
+        **{
+            _LABELS.get(name, name): "yes" if value is True else value
+            for name, value in said.items()
+        },
         "kept in": _kept_in(row) if row.agent else _KEPT_IN.get(row.source, row.source),
         "made": row.created_at,
         "honoured": ""
