@@ -97,7 +97,9 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
             now=wall_clock(),
             spoken="{}=".format,
         ),
-        proving=Proving.parse(words.get("attest"), has_token=token is not None, option="attest="),
+        proving=Proving.parse(
+            words.get("attest"), words.get("ca-url"), has_token=token is not None, option="attest="
+        ),
     )
     client = ca_client(
         reactor,

@@ -127,7 +127,7 @@ class Attestors:
                 seen = await self._soon(platform.attest(evidence))
             except TimeoutError:
                 raise AttestorUnavailable(
-                    f"whether this evidence ({platform.name}) is good was not found out within {PATIENCE:g} s: ask again"
+                    f"whether this evidence ({platform.name}) is good was not found out in {PATIENCE:g} s: ask again"
                 ) from None
         if seen is None:
             raise RuntimeError(f"the attestor {platform.name} passed over evidence of its own kind")

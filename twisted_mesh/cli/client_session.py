@@ -71,7 +71,7 @@ class Session:
         token = join_token(
             options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
         )
-        proving = Proving.parse(options["attest"], has_token=token is not None)
+        proving = Proving.parse(options["attest"], options["ca_url"], has_token=token is not None)
         source = SourceOption.parse({name.replace("_", "-"): of for name, of in options.items()})
         domain = options["trust_domain"]
         trust_domain = TrustDomain.parse("mesh.local" if domain is None else domain)

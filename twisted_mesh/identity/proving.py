@@ -34,16 +34,27 @@ class Proving:
 
     @classmethod
     def parse(
-        cls, text: str | None, *, has_token: bool, option: str = "--attest"
+        cls,
+        text: str | None,
+        ca_url: str | None = None,
+        *,
+        has_token: bool,
+        option: str = "--attest",
     ) -> "Proving | None":
-        """None where nothing is said; ``option`` is what it was said by. Raises :class:`Malformed`."""
+        """None where nothing is said; ``option`` is what it was said by. Raises :class:`Malformed`.
+
+        ``ca_url`` is where the CA is, where that is said.
+        """
         if text is None:
             return None
         if has_token:
             raise Malformed(
                 f"{option} and a join token exclude each other: the platform proves who this is, or a token does"
             )
-        return cls(prover(text))
+        proving = cls(prover(text))
+        if ca_url is not None:
+            proving.demand_judged(CaAddress.parse(ca_url))
+        return proving
 
     def demand_judged(self, ca: CaAddress) -> None:
         """Raises :class:`Malformed` where nobody has judged who answers there: evidence is worth stealing."""

@@ -78,9 +78,7 @@ def join(
         wanted.trust_domain, home, ca_url, fingerprint=ca_fingerprint, file=ca_file, user=ca_user
     )
     where = identity_path(home, f"{ca.address} {wanted}") if ca.keeps_identity else None
-    proving = Proving.parse(attest, has_token=join_token is not None, option="attest")
-    if proving is not None:
-        proving.demand_judged(ca.address)
+    proving = Proving.parse(attest, ca_url, has_token=join_token is not None, option="attest")
     source = BlockingSource(
         ca,
         wanted,

@@ -120,7 +120,9 @@ class IdentityOptions(ServiceOptions):
         super().postOptions()
         source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
-        self["attest"] = Proving.parse(self["attest"], has_token=self["join-token"] is not None)
+        self["attest"] = Proving.parse(
+            self["attest"], self["ca-url"], has_token=self["join-token"] is not None
+        )
         if source is None:
             trust_domain = self["trust-domain"] = TrustDomain.parse(
                 _USUAL_DOMAIN if self["trust-domain"] is None else self["trust-domain"]
