@@ -25,7 +25,8 @@ from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenM
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 #: An Azure resource, whose names have no colon, slash or line break in them: they stand in selectors.
 _RESOURCE = re.compile(
-    r"/subscriptions/([0-9a-f-]{36})/resourcegroups/([\w.()-]{1,90})/providers/([\w.]{1,100}/\w{1,100})/([\w.()-]{1,128})",
+    r"/subscriptions/([0-9a-f-]{36})/resourcegroups/([\w.()-]{1,90})"
+    r"/providers/([\w.]{1,100}/\w{1,100})/([\w.()-]{1,128})",
     re.ASCII | re.IGNORECASE,
 )
 _MACHINE = "microsoft.compute/virtualmachines"
@@ -131,6 +132,11 @@ class AzureAttestor:
                 raise Malformed(
                     f"{where}: tenants and subscriptions are UUIDs in lower case, and {discreet(text, 60)!r} is none"
                 )
+        if not members.audience:
+            raise Malformed(
+                f"{where}: audience is the ID of an application that is registered for this CA alone, like "
+                "api://mesh.local"
+            )
         if not members.tenants:
             raise Malformed(f"{where}: tenants names those whose identities are taken")
         issuers = {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from cryptography import x509
 
 from pki.errors import Malformed, PkiError, discreet
@@ -33,7 +33,7 @@ _LARGEST_ROOTS = 1024 * 1024
 class TokenMembers(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What a table of any issuer may say; see docs/ATTESTATION.md."""
 
-    audience: str | tuple[str, ...]
+    audience: str | tuple[str, ...] = ()
     other_audiences: tuple[str, ...] = ()
     algorithms: tuple[str, ...] = USUAL_ALGORITHMS
     clock_skew: str = "60s"
@@ -50,6 +50,7 @@ class IssuerSettings:
     """One issuer: what its tokens must be, and where its keys are."""
 
     rules: TokenRules
+    """Without an audience where the table has none: then tokens are for the CA's trust domain."""
     keys: KeySet | JwksAddress
     roots: Sequence[x509.Certificate] | None
     """Whom the servers of its keys are believed by; None for the CAs that this machine believes."""
@@ -68,7 +69,7 @@ class IssuerSettings:
         for audience in (*audiences, *members.other_audiences):
             if not audience or not audience.isprintable():
                 raise Malformed(f"{where}: an audience is a text in one line")
-        if not audiences or set(audiences) & set(members.other_audiences):
+        if set(audiences) & set(members.other_audiences):
             raise Malformed(
                 f"{where}: audience names whom tokens must be for, and none of other_audiences again"
             )
@@ -136,7 +137,7 @@ def _roots(text: str, where: str) -> Sequence[x509.Certificate]:
 class TokenIssuer:
     """Whether tokens of one issuer are good evidence."""
 
-    settings: IssuerSettings
+    rules: TokenRules
     keys: KeySource
     challenges: Challenges
     now: Now
@@ -144,7 +145,10 @@ class TokenIssuer:
     @classmethod
     def of(cls, settings: IssuerSettings, means: Means) -> "TokenIssuer":
         """For a CA that has these means."""
-        return cls(settings, settings.key_source(means), means.challenges, means.now)
+        rules = settings.rules
+        if not rules.audiences:
+            rules = evolve(rules, audiences=frozenset({str(means.trust_domain.id)}))
+        return cls(rules, settings.key_source(means), means.challenges, means.now)
 
     async def prove(self, token: EvidenceToken, kind: str) -> None:
         """Its claims count once this returns, and a challenge that it carries is spent.
@@ -152,10 +156,10 @@ class TokenIssuer:
         ``kind`` of evidence is what the challenge was made for. Raises as
         :meth:`~twisted_mesh.attest.jwt_evidence.TokenRules.prove`, and what a challenge that was answered raises.
         """
-        challenge = self.settings.rules.judge(token, self.now())
+        challenge = self.rules.judge(token, self.now())
         if challenge is not None:
             # A challenge that is none of ours is not worth a signature.
             self.challenges.check(kind, challenge)
-        await self.settings.rules.prove(token, self.keys, self.now())
+        await self.rules.prove(token, self.keys, self.now())
         if challenge is not None:
             self.challenges.spend(kind, challenge)

@@ -80,7 +80,7 @@ class Metadata:
         return bytes(answer.body)
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        host = str(self).removeprefix("http://")
+        _, _, host = str(self).partition("://")
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if not all(line.isascii() and line.isprintable() for line in lines):
@@ -89,9 +89,7 @@ class Metadata:
 
     def _exchange(self, answer: Answer, request: bytes) -> None:
         attempt = Attempt(time.monotonic() + self.deadline)
-        wire = PlainWire(
-            socket.create_connection((self.host, self.port), timeout=attempt.left), attempt
-        )
+        wire = PlainWire(self._connected(attempt), attempt)
         try:
             wire.send(request)
             while not answer.is_whole:
@@ -102,3 +100,6 @@ class Metadata:
                     answer.end()
         finally:
             wire.close()
+
+    def _connected(self, attempt: Attempt) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=attempt.left)

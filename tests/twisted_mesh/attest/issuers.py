@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.task import Clock
 
+from pki.spiffe import TrustDomain
 from tests.authorities import NOW
 from twisted_mesh.attest.evidence import AttestationData, Evidence
 from twisted_mesh.attest.interface import Means
@@ -89,4 +90,5 @@ class Moment:
     def __attrs_post_init__(self) -> None:
         nothing: Any = {}.get
         clock: Any = self.clock
-        self.means = Means(clock, nothing, nothing, lambda: self.time, nothing)
+        now, trust_domain = (lambda: self.time), TrustDomain("mesh.local")
+        self.means = Means(clock, nothing, nothing, now, nothing, trust_domain=trust_domain)

@@ -173,7 +173,7 @@ def test_each_tenants_keys_are_its_own() -> None:
         (f'audience = "{AUDIENCE}"\ntenants = []', "tenants names those"),
         (f'audience = "{AUDIENCE}"\ntenants = ["example.com"]', "UUIDs"),
         (f'audience = "{AUDIENCE}"\ntenants = ["{PRINCIPAL.upper()}"]', "UUIDs"),
-        (f'tenants = ["{TENANT}"]', "audience"),
+        (f'tenants = ["{TENANT}"]', "audience is the ID of an application"),
         (TABLE + "nonce = true", "nonce"),
         (TABLE + 'subscriptions = ["x"]', "UUIDs"),
         (TABLE + 'identities = ["a**"]', "identities"),

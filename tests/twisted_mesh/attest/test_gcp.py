@@ -169,7 +169,6 @@ def test_googles_keys_are_where_they_are() -> None:
         (f'audience = "{AUDIENCE}"', "projects"),
         (f'audience = "{AUDIENCE}"\nprojects = []', "projects names those"),
         (f'audience = "{AUDIENCE}"\nprojects = [""]', "projects names those"),
-        ('projects = ["a"]', "audience"),
         (TABLE + "project_ids = []", "project_ids"),
         (TABLE + 'service_accounts = ["a**"]', "service_accounts"),
         (TABLE + 'algorithms = ["none"]', "algorithms"),
