@@ -64,6 +64,23 @@ def step_peer() -> Path:
 
 
 @cache
+def issuer_peer() -> tuple[str, ...]:
+    """The words that start the issuer of OpenID Connect on Node, or a skip with the reason."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed: the issuer is a package of npm's")
+    sources = _SOURCES.with_name("node")
+    home = _home() / f"node-{_digest(sources)}"
+    if not home.exists():
+        made = home.with_suffix(f".{os.getpid()}")
+        shutil.copytree(sources, made)
+        if _run(("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"), made).returncode:
+            pytest.skip("oidc-provider cannot be fetched from here")
+        made.rename(home)
+    return "node", str(home / "issuer.mjs")
+
+
+@cache
 def java_peer() -> tuple[str, ...]:
     """The words that start the peer written with java-spiffe, or a skip with the reason."""
     for program in ("java", "javac", "mvn"):
