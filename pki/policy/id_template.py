@@ -33,10 +33,14 @@ _FACTS = {
     "k8s_psat.agent_sa": "k8s_psat:agent_sa",
     "k8s_psat.agent_node_name": "k8s_psat:agent_node_name",
     "k8s_psat.agent_node_uid": "k8s_psat:agent_node_uid",
+    "aws_iid.account": "aws_iid:account",
+    "aws_iid.region": "aws_iid:region",
+    "aws_iid.az": "aws_iid:az",
     "aws_iid.instance_id": "aws_iid:instance:id",
     "gcp_iit.project-id": "gcp_iit:project-id",
     "gcp_iit.instance-name": "gcp_iit:instance-name",
     "x509pop.cn": "x509pop:subject:cn",
+    "x509pop.serialnumber": "x509pop:serialnumber",
 }
 _TRUST_DOMAIN = "{trust_domain}"
 #: A value becomes part of one path segment, and no two values become the same.

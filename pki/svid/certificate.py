@@ -4,7 +4,7 @@ As strict as ``openssl verify -x509_strict``: what no CA of a mesh would issue i
 nobody else who looks at the chain finds a reason that we have passed over.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from cryptography import x509
@@ -199,10 +199,15 @@ def named_key(cert: x509.Certificate) -> bytes | None:
     return told.key_identifier if told is not None else None
 
 
-def issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
+def issuer_problems(
+    cert: x509.Certificate,
+    cas_below: int,
+    usages: Collection[x509.ObjectIdentifier] = _PEER_EKUS,
+) -> list[Problem]:
     """Whether ``cert`` may issue, with so many CAs between it and the leaf (RFC 5280 section 6.1.4).
 
-    ``cas_below`` counts those that are not self-issued.
+    ``cas_below`` counts those that are not self-issued. ``usages`` are what its extended key usage, if it has one, has
+    to leave to whoever is below it.
     """
 
     def problem(code: Code, detail: str, section: str) -> Problem:
@@ -240,7 +245,7 @@ def issuer_problems(cert: x509.Certificate, cas_below: int) -> list[Problem]:
                 Code.NOT_A_CA, "its key usage does not allow it to sign certificates", "4.2.1.3"
             )
         )
-    if extended is not None and not set(extended) >= _PEER_EKUS:
+    if extended is not None and not set(extended).issuperset(usages):
         problems.append(
             problem(
                 Code.WRONG_USAGE, "its extended key usage rules out mutual TLS below it", "4.2.1.12"

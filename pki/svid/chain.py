@@ -122,7 +122,7 @@ def judge(
                 if anchored:
                     path, unanchored = found, objections
             problems += unanchored
-    below = dict(_issuers(path))
+    below = dict(issuers_in(path))
     for position, cert in enumerate(path):
         issuer = path[position + 1] if position + 1 < len(path) else None
         problems += date_problems(cert, now, is_issuer=position > 0)
@@ -211,13 +211,13 @@ def _best_path(
     def faults(path: Path) -> int:
         return sum(
             len(certificate_problems(cert, now)) + len(issuer_problems(cert, cas_below))
-            for cert, cas_below in _issuers(path)
+            for cert, cas_below in issuers_in(path)
         ) + len(revoked_in(path, revocations))
 
     return paths[0] if len(paths) == 1 else min(paths, key=faults), True, []
 
 
-def _issuers(path: Path) -> Iterator[tuple[x509.Certificate, int]]:
+def issuers_in(path: Path) -> Iterator[tuple[x509.Certificate, int]]:
     """What stands above the leaf, each with the number of CAs below it that are not self-issued."""
     cas_below = 0
     for cert in path[1:]:

@@ -37,7 +37,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataService]:
 
 
 def prove(prover: AwsProver | None = None) -> bytes:
-    found = (prover or AwsProver.of(None)).prove(None, b"key")
+    found = (prover or AwsProver.of(None)).prove(None, b"key", "mesh.local")
     assert found.kind == "aws"
     return found.data
 
