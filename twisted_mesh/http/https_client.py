@@ -5,15 +5,15 @@ followed, no proxy is asked, and no compression: what is fetched is what was nam
 """
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 from cryptography import x509
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import URI, Agent, FileBodyProducer
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, discreet, printable
@@ -170,7 +170,7 @@ class _Visit:
         self, method: str, headers: Headers, body: bytes | None, limit: int
     ) -> WebAnswer:
         agent = Agent.usingEndpointFactory(self.client.reactor, self, self.client._pool)
-        producer = None if body is None else FileBodyProducer(BytesIO(body))
+        producer = None if body is None else _Body(body)
         response = await agent.request(
             method.encode("ascii"), self.url.text.encode("ascii"), headers, producer
         )
@@ -185,3 +185,28 @@ class _Visit:
                 f"{self.reach.where} answers in the encoding {printable(encoding, 40)!r}, which was not asked for"
             )
         return WebAnswer(response.code, told, content)
+
+
+@implementer(IBodyProducer)
+@define(eq=False, repr=False)
+class _Body:
+    """Bytes that are sent at once: Twisted's own producer waits for turns of one particular reactor."""
+
+    body: bytes
+
+    @property
+    def length(self) -> int:
+        return len(self.body)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self.body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is left to wait with."""
+
+    def resumeProducing(self) -> None:
+        """Nothing is left."""
+
+    def stopProducing(self) -> None:
+        """Nothing is left."""
