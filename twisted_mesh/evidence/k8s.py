@@ -40,7 +40,7 @@ class K8sProver:
         """For people."""
         return f"the service-account token {discreet(str(self.path))}"
 
-    def prove(self, challenge: str | None, key: bytes) -> AttestationData:
+    def prove(self, challenge: str | None, key: bytes, trust_domain: str) -> AttestationData:
         """The token. Raises :class:`NoEvidence` where there is none."""
         try:
             data = read_file(self.path, "the service-account token", _LARGEST)

@@ -17,6 +17,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from pki.errors import Malformed, PkiError
 from pki.policy.selector import Selector
+from pki.spiffe import TrustDomain
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.api_server import (
     AUDIENCE,
@@ -97,7 +98,7 @@ def logged() -> Iterator[list[LogEvent]]:
 
 def means() -> Any:
     found = Tokens().find, {}.get, wall_clock, Record().find
-    return Means(reactor(), *found)  # type: ignore[arg-type]
+    return Means(reactor(), *found, trust_domain=TrustDomain("mesh.test"))  # type: ignore[arg-type]
 
 
 def attestor(*tables: dict[str, Any]) -> K8sAttestor:

@@ -19,7 +19,7 @@ def test_the_token_is_read_again_each_time(tmp_path: Path) -> None:
     assert str(path) in found.where
     for token in ("a.b.c", "d.e.f"):
         path.write_text(f"{token}\n")
-        shown = found.prove(None, b"")
+        shown = found.prove(None, b"", "mesh.test")
         assert (shown.kind, json.loads(shown.data)) == ("k8s", token)
         assert token not in repr(shown)
 
@@ -35,11 +35,11 @@ def test_what_is_no_token_is_shown_to_nobody(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "mesh"
     path.write_bytes(content)
     with pytest.raises(NoEvidence, match="projected volume") as refused:
-        K8sProver.of(str(path)).prove(None, b"")
+        K8sProver.of(str(path)).prove(None, b"", "mesh.test")
     assert str(refused.value).isprintable()
 
 
 def test_a_file_that_is_not_there_or_is_none_is_said_so(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, tmp_path / "x\0y"):
         with pytest.raises(PkiError):
-            K8sProver.of(str(path)).prove(None, b"")
+            K8sProver.of(str(path)).prove(None, b"", "mesh.test")
