@@ -35,6 +35,15 @@ def _run(
     return subprocess.run(words, cwd=where, env=env, capture_output=True, text=True, check=False)
 
 
+def _program(name: str) -> Path:
+    return _home() / f"{name}-{_digest(_SOURCES.with_name(name))}"
+
+
+def is_built(name: str) -> bool:
+    """Whether the program in that directory is there from an earlier time."""
+    return _program(name).exists()
+
+
 @cache
 def go_peer(name: str = "go", what: str = "go-spiffe") -> Path:
     """The program in that directory, or a skip with the reason."""
@@ -47,7 +56,7 @@ def go_peer(name: str = "go", what: str = "go-spiffe") -> Path:
     version = re.match(r"go(\d+)\.(\d+)", told.stdout)
     if version is None or tuple(map(int, version.groups())) < _LEAST:
         pytest.skip(f"the peer is built with Go 1.24 or later, and this is {told.stdout.strip()}")
-    program = _home() / f"{name}-{_digest(sources)}"
+    program = _program(name)
     if not program.exists():
         made = program.with_suffix(f".{os.getpid()}")
         if _run((go, "mod", "download"), sources, env).returncode:

@@ -167,7 +167,8 @@ class K8sApi:
         try:
             headers = {
                 "authorization": f"Bearer {self._own_token()}",
-                "accept": "application/json",
+                # Its keys it gives only to whoever takes their own media type.
+                "accept": "application/json, application/jwk-set+json",
                 "user-agent": "twisted-mesh",
             }
             if body is not None:

@@ -205,6 +205,8 @@ class Handler(BaseHTTPRequestHandler):
     def _get(self) -> None:
         known, parts = self.known, self.path.split("/")
         if self.path == "/openid/v1/jwks":
+            if "application/jwk-set+json" not in self.headers["Accept"]:
+                return self.refuse(406, "Available representations: application/jwk-set+json")
             self.say(200, known.jwks())
         elif (
             parts[:4] == ["", "api", "v1", "namespaces"] and len(parts) == 7 and parts[5] == "pods"
@@ -214,6 +216,7 @@ class Handler(BaseHTTPRequestHandler):
             self._object(known.nodes.get(parts[4]))
         else:
             self.refuse(404, "the server could not find the requested resource")
+        return None
 
     def _object(self, found: Mapping[str, Any] | None) -> None:
         if found is None:

@@ -1,0 +1,61 @@
+"""deploy/: what is written there is what our programs read, and what kubectl takes."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pki.policy.selector import Selector
+from pki.spiffe import TrustDomain
+from tests.pki.policy.kinds import own_kinds
+from tests.tools import require_tool
+from twisted_mesh.attest.k8s import K8sAttestor
+from twisted_mesh.ca.entries_file import read_entries
+
+TREE = Path(__file__).resolve().parent.parent / "deploy" / "kubernetes"
+
+
+def toml(path: Path) -> Any:
+    return msgspec.toml.decode(path.read_bytes())
+
+
+def test_the_attestors_are_such_as_the_ca_reads() -> None:
+    table = toml(TREE / "ca" / "attestors.toml")
+    assert table.keys() == {"k8s"}
+    (cluster,) = K8sAttestor.read(table["k8s"], "[k8s]")
+    assert cluster.is_default
+    assert cluster.accounts.has("shop", "api")
+    assert cluster.accounts.has("mesh-agent", "mesh-agent")
+    assert not cluster.accounts.has("default", "default")
+
+
+def test_the_entries_are_such_as_the_ca_reads(tmp_path: Path) -> None:
+    path = tmp_path / "entries.toml"
+    shutil.copyfile(TREE / "ca" / "entries.toml", path)
+    path.chmod(0o600)
+    with own_kinds():
+        found = read_entries(path, TrustDomain("mesh.local"))
+        assert {str(entry.spiffe_id) for entry in found} == {
+            "spiffe://mesh.local/ns/{k8s.ns}/sa/{k8s.sa}",
+            "spiffe://mesh.local/ns/shop/sa/api",
+        }
+        seen = frozenset(map(Selector.parse, ("k8s:ns:shop", "k8s:sa:web")))
+        (met,) = (entry for entry in found if entry.is_met_by(seen))
+        assert str(met.spiffe_id).endswith("/ns/{k8s.ns}/sa/{k8s.sa}")
+
+
+@pytest.mark.parametrize("part", ["", "ca", "agent", "sample"])
+def test_kubectl_builds_it(part: str) -> None:
+    words = shlex.split(f"{require_tool('kubectl')} kustomize")
+    done = subprocess.run(
+        [*words, TREE / part], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "kind: " in done.stdout
+    # No name of a registry, and no version that moves, but for the image that is built here.
+    images = {line.split()[-1] for line in done.stdout.splitlines() if " image: " in line}
+    assert all("/" not in image for image in images)
