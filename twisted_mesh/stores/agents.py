@@ -1,21 +1,38 @@
-"""How an agent ends: its entries, its certificates and all that it has obtained go in one transaction."""
+"""How an agent is let in by its platform, and how it ends, or what a claim has bought: each in one transaction."""
 
 from collections.abc import Iterator
 
 from attrs import evolve
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from pki.audit.log import Entry
 from pki.serial import serial_hex
-from twisted_mesh.stores import bulk, entries, log
-from twisted_mesh.stores.commands import EndAgent, RevokeAll
-from twisted_mesh.stores.records import IssuedCertificate
+from twisted_mesh.stores import bulk, claims, entries, log
+from twisted_mesh.stores.commands import Admission, EndAgent, ReleaseClaim, RevokeAll
+from twisted_mesh.stores.records import Conflict, IssuedCertificate
 from twisted_mesh.stores.schema import certificates, microseconds, of_agent
 from twisted_mesh.stores.schema import entries as table
 
 _c = certificates.c
 #: So many are revoked by one statement.
 _STEP = 1000
+
+
+def admit(connection: Connection, admission: Admission) -> None:
+    """Raises :class:`Conflict` where the agent's own entry is another by now: whoever decided must decide anew."""
+    before, entry = admission.replaces, admission.entry
+    if before is not None and admission.removal is not None:
+        is_same = (table.c.id == before.entry.id) & (table.c.document == before.entry.to_document())
+        if not connection.execute(delete(table).where(is_same)).rowcount:
+            raise _another(entry.entry.agent)
+        log.record(connection, admission.removal)
+    if not entries.insert(connection, entry):
+        raise _another(entry.entry.agent)
+    log.record(connection, admission.act)
+
+
+def _another(name: str | None) -> Conflict:
+    return Conflict(f"the agent {name} has been let in, or ended, at this moment: ask again")
 
 
 def end(connection: Connection, command: EndAgent) -> tuple[IssuedCertificate, ...]:
@@ -28,7 +45,21 @@ def end(connection: Connection, command: EndAgent) -> tuple[IssuedCertificate, .
         if not entries.insert(connection, stored):
             raise entries.taken(stored.entry.id)
         log.record(connection, act)
-    due = tuple(_due(connection, command))
+    if command.release is not None:
+        claims.release_all_of(connection, command.agent, command.release)
+    return _revoke(connection, command, of_agent(command.agent))
+
+
+def release(connection: Connection, command: ReleaseClaim) -> tuple[IssuedCertificate, ...]:
+    """What was revoked by it. Raises :class:`Unknown`."""
+    claims.release(connection, command)
+    return _revoke(connection, command, _c.claim == command.claim)
+
+
+def _revoke(
+    connection: Connection, command: EndAgent | ReleaseClaim, those: ColumnElement[bool]
+) -> tuple[IssuedCertificate, ...]:
+    due = tuple(_due(connection, command, those))
     revoked: list[IssuedCertificate] = []
     for start in range(0, len(due), _STEP):
         step = RevokeAll(due[start : start + _STEP], command.at, command.reason)
@@ -36,11 +67,13 @@ def end(connection: Connection, command: EndAgent) -> tuple[IssuedCertificate, .
     return tuple(revoked)
 
 
-def _due(connection: Connection, command: EndAgent) -> Iterator[tuple[int, Entry]]:
-    """What lives of the agent's own certificates and of those that it has obtained, each with the act that ends it."""
+def _due(
+    connection: Connection, command: EndAgent | ReleaseClaim, those: ColumnElement[bool]
+) -> Iterator[tuple[int, Entry]]:
+    """What lives of ``those`` certificates, each with the act that ends it."""
     living = _c.revoked_at.is_(None) & (_c.expires_at >= microseconds(command.at))
     rows = connection.execute(
-        select(_c.serial, _c.spiffe_id).where(living, of_agent(command.agent)).order_by(_c.id)
+        select(_c.serial, _c.spiffe_id).where(living, those).order_by(_c.id)
     ).all()
     for row in rows:
         serial = int(row.serial, 16)

@@ -62,6 +62,7 @@ def _record(connection: Connection, commands: Sequence[RecordIntent]) -> range:
     last_id, last_act = next_numbers(connection, certificate=count, audit=count)
     # Asked now that the audit log is ours: whoever deletes an entry has written that, or has to wait.
     required = {c.requires for c in commands if c.requires is not None}
+    required.update(*(c.rests_on for c in commands))
     if required and not _all_there(connection, tuple(required)):
         raise NotAtOnce
     ids = range(last_id - count + 1, last_id + 1)

@@ -23,6 +23,29 @@ from twisted_mesh.stores.records import (
 R = TypeVar("R")
 
 
+@frozen
+class Claim:
+    """What a platform vouches for once. It is used with the intent that it buys, by the key of that."""
+
+    text: str
+    replaces: int | None = None
+    """The serial that has it, where its bearer has proven to be the same as then; None where nobody may have it."""
+    until: datetime | None = None
+    """From when on nobody can show it any more; None where that never ends."""
+
+
+@frozen
+class Admission:
+    """An agent that its platform has proven: its own entry comes with its certificate, in place of that before."""
+
+    entry: StoredEntry
+    act: Entry
+    replaces: StoredEntry | None = None
+    """The entry that it has by now, of the same id; None where it must have none."""
+    removal: Entry | None = None
+    """The act that takes that one away."""
+
+
 class Returning(Generic[R]):
     """A command, by what it comes to where it does not raise. There are those of :data:`Command`, and no others."""
 
@@ -52,6 +75,17 @@ class RecordIntent(Returning[int]):
     """The digest of a join token that must be live, and bound to ``requires`` if that is given."""
     at: datetime | None = None
     """When the token is spent; None for the time of ``entry``."""
+    claim: Claim | None = None
+    """What is used up besides. Raises :class:`AlreadyAttested`, and :class:`Conflict` where it is just being used."""
+    admits: Admission | None = None
+    """An agent's own entry, to be recorded too. Raises :class:`Conflict` where it is another by now."""
+    rests_on: tuple[str, ...] = ()
+    """Other entries that must be in the store: what lets an agent in, the alias that it is served by."""
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it uses nothing up, so that its order among others makes no difference."""
+        return self.token is None and self.claim is None and self.admits is None
 
 
 @frozen
@@ -79,7 +113,7 @@ class RecordIssue(Returning[None]):
 class WriteOff(Returning[IssuedCertificate]):
     """Give up an intent: its serial is revoked, whatever was signed. Result: the certificate.
 
-    Nobody has got anything for it, so a token that was spent on it is not spent any more. Raises
+    Nobody has got anything for it, so a token that was spent on it is not spent any more, nor a claim used. Raises
     :class:`Unknown` where the intent is not open any more.
     """
 
@@ -170,6 +204,23 @@ class EndAgent(Returning[tuple[IssuedCertificate, ...]]):
     """What the acts of revocation are like; each has the serial and the ID of its own certificate."""
     ban: tuple[StoredEntry, Entry] | None = None
     """What says that it may not come again, and the act; None where it may."""
+    release: Entry | None = None
+    """What the acts are like by which its claims may be used again; None where they may not."""
+
+
+@frozen
+class ReleaseClaim(Returning[tuple[IssuedCertificate, ...]]):
+    """Let a claim be used again, and revoke what it has bought, and what was renewed of that, in one step.
+
+    Result: what was revoked. Raises :class:`Unknown` for a claim that nobody has used.
+    """
+
+    claim: str
+    at: datetime
+    reason: Reason
+    act: Entry
+    revocation: Entry
+    """What the acts of revocation are like; each has the serial and the ID of its own certificate."""
 
 
 @frozen
@@ -301,6 +352,7 @@ Command = (
     | DeleteEntry
     | SettleDefaultEntry
     | EndAgent
+    | ReleaseClaim
     | CreateToken
     | RevokeToken
     | Federate

@@ -12,6 +12,7 @@ from twisted_mesh.stores import log
 from twisted_mesh.stores.commands import CreateEntry, DeleteEntry, SettleDefaultEntry
 from twisted_mesh.stores.records import Conflict, StoredEntry, StoreError, Unknown
 from twisted_mesh.stores.schema import (
+    Value,
     certificates,
     entries,
     mark,
@@ -56,7 +57,7 @@ def settle_default(connection: Connection, command: SettleDefaultEntry) -> bool:
     False where that was settled before; then nothing is changed.
     """
     choice = "declined" if command.entry is None else "made"
-    if not _insert(connection, "meta (name, value)", "name", (_SETTLED, choice)):
+    if not insert_once(connection, "meta (name, value)", "name", (_SETTLED, choice)):
         return False
     if command.entry is not None:
         insert(connection, StoredEntry(command.entry, command.at))
@@ -67,12 +68,10 @@ def settle_default(connection: Connection, command: SettleDefaultEntry) -> bool:
 def insert(connection: Connection, stored: StoredEntry) -> bool:
     """False where the id is taken."""
     row = (stored.entry.id, microseconds(stored.created_at), stored.entry.to_document())
-    return _insert(connection, "entries (id, created_at, document)", "id", row)
+    return insert_once(connection, "entries (id, created_at, document)", "id", row)
 
 
-def _insert(
-    connection: Connection, into: str, key: str, row: tuple[int | str | bytes, ...]
-) -> bool:
+def insert_once(connection: Connection, into: str, key: str, row: tuple[Value, ...]) -> bool:
     """Of many that insert one key at a time, on any database, one is told True."""
     marks = ", ".join([mark(connection)] * len(row))
     statement = f"INSERT INTO {into} VALUES ({marks}) ON CONFLICT ({key}) DO NOTHING"  # noqa: S608

@@ -25,6 +25,7 @@ from twisted_mesh.stores.schema import (
     certificate_of,
     certificates,
     checkpoints,
+    claims,
     counters,
     crls,
     entries,
@@ -47,7 +48,7 @@ FROM certificates c LEFT JOIN feed f ON f.certificate = c.id LEFT JOIN intents i
 WHERE c.id >= ? ORDER BY c.id LIMIT ?
 """  # noqa: S608
 #: Tables whose every value is looked at; the log's own are held against what was signed.
-_SMALL = (counters, crls, meta, entries, tokens, federation, feed, intents, checkpoints)
+_SMALL = (counters, crls, meta, entries, tokens, claims, federation, feed, intents, checkpoints)
 #: So many rows are named for each thing that is wrong.
 _NAMED = 20
 #: What is no row of ours, or no certificate, raises.

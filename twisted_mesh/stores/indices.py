@@ -27,9 +27,10 @@ _ENTRIES = {
     "certificates_revoked": ("d.revoked_at IS NOT NULL", "c.revoked_at IS NOT NULL"),
     "certificates_by_request": ("d.request_key = c.request_key", "c.request_key IS NOT NULL"),
     "certificates_by_entry": ("d.entry = c.entry", "c.entry IS NOT NULL"),
+    "certificates_by_claim": ("d.claim = c.claim", "c.claim IS NOT NULL"),
 }
 #: Tables of which every row is looked up at once.
-_SMALL = ("counters", "crls", "meta", "entries", "tokens", "federation", "feed", "tiles")
+_SMALL = ("counters", "crls", "meta", "entries", "tokens", "claims", "federation", "feed", "tiles")
 _NAMED = 20
 
 

@@ -22,6 +22,7 @@ from twisted_mesh.stores.records import (
     Query,
     StoredEntry,
     StoredFederation,
+    UsedClaim,
 )
 
 R = TypeVar("R")
@@ -84,6 +85,12 @@ class IStore(Interface):
 
     def find_token(digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, spent, revoked and expired ones too."""
+
+    def find_claim(claim: str) -> Deferred[UsedClaim | None]:
+        """Who has used it; None where nobody has."""
+
+    def claims(after: str = "", limit: int = 1000) -> Deferred[tuple[UsedClaim, ...]]:
+        """Claims that were used, by their text, from the first one after that text on."""
 
     def last_act() -> Deferred[tuple[int, int | None]]:
         """How many acts are recorded, and the last one's time in microseconds."""

@@ -18,6 +18,7 @@ from twisted_mesh.stores.schema import (
     VERSION,
     bodies,
     by_ca,
+    by_claim,
     by_entry,
     certificates,
     counters,
@@ -185,6 +186,14 @@ def _from_4(connection: Connection) -> int:
     return 5
 
 
+def _from_5(connection: Connection) -> int:
+    """Claims come: no platform was asked before."""
+    connection.execute(text("ALTER TABLE certificates ADD COLUMN claim TEXT"))
+    by_claim.create(connection)
+    metadata.create_all(connection)
+    return 6
+
+
 def _key_of(der: bytes | None) -> str:
     try:
         return key_id(x509.load_der_x509_certificate(der or b"").public_key())
@@ -198,4 +207,5 @@ _MIGRATIONS: Mapping[int, Callable[[Connection], int]] = {
     2: _from_2,
     3: _from_3,
     4: _from_4,
+    5: _from_5,
 }

@@ -199,6 +199,8 @@ def _selective(query: Query, first: int, last: int) -> Iterator[ColumnElement[bo
         yield _below(query.below)
     if query.entry is not None:
         yield _c.entry == query.entry
+    if query.claim is not None:
+        yield _c.claim == query.claim
     if query.key is not None:
         yield of_key(query.key, first, last)
     if expiry := list(_between(query, _c.expires_at.expression)):
@@ -225,6 +227,8 @@ def _conditions(query: Query) -> Iterator[ColumnElement[bool]]:
         yield _c.serial == serial_text(query.serial)
     if query.entry is not None:
         yield _c.entry == query.entry
+    if query.claim is not None:
+        yield _c.claim == query.claim
     if query.agent is not None:
         yield of_agent(query.agent)
     if query.issuer is not None:

@@ -46,6 +46,8 @@ class IssuedCertificate:
     """The certificate; None while it is pending, and in lists."""
     entry: str | None = None
     """The registration entry that bought it, which may be gone; None where none limited the caller."""
+    claim: str | None = None
+    """The claim that has bought it, or what it is a renewal of; None where none has."""
 
     def status(self, now: datetime) -> Status:
         """How it stands at that time. Revoked outlasts expired: it says more."""
@@ -133,6 +135,21 @@ class IssuedToken:
 
 
 @frozen
+class UsedClaim:
+    """A claim that has bought a certificate, and for which key."""
+
+    claim: str
+    key: str
+    """:func:`pki.keys.key_id` of the key that used it; with the same it is the same request again."""
+    spiffe_id: SpiffeId
+    serial: int
+    """Of the certificate that it has bought."""
+    at: datetime
+    until: datetime | None = None
+    """From when on nobody can show it any more; None where that never ends."""
+
+
+@frozen
 class LastCrl:
     """Where an issuer's CRLs stand."""
 
@@ -163,6 +180,8 @@ class Query:
     key: str | None = None
     entry: str | None = None
     """The registration entry that bought it."""
+    claim: str | None = None
+    """What that claim has bought, and what was renewed of it."""
     agent: SpiffeId | None = None
     """The certificates of that agent, and what was signed on the word of one of these."""
     serial: int | None = None
@@ -280,6 +299,12 @@ class EntryGone(StoreError):
 
 class TokenSpent(Conflict):
     """The join token has bought a certificate for another request (HTTP 409)."""
+
+
+class AlreadyAttested(Conflict):
+    """What the platform vouches for has bought a certificate for another key (HTTP 409)."""
+
+    code = Code.ALREADY_ATTESTED
 
 
 class TokenDead(StoreError):

@@ -16,7 +16,7 @@ from pki.audit.log import Entry
 from pki.errors import printable
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Reason
-from twisted_mesh.stores import agents, bulk, entries, federation, log, tokens
+from twisted_mesh.stores import agents, bulk, claims, entries, federation, log, tokens
 from twisted_mesh.stores.commands import (
     Command,
     CreateEntry,
@@ -34,6 +34,7 @@ from twisted_mesh.stores.commands import (
     RecordCertificate,
     RecordIntent,
     RecordIssue,
+    ReleaseClaim,
     Revoke,
     RevokeAll,
     RevokeToken,
@@ -90,6 +91,8 @@ def apply(connection: Connection, command: Command) -> Outcome:
             return bulk.revoke_all(connection, command)
         case EndAgent():
             return agents.end(connection, command)
+        case ReleaseClaim():
+            return agents.release(connection, command)
         case ExtendLog():
             return log.extend(connection)
         case Prune():
@@ -129,7 +132,7 @@ def _record_intent(connection: Connection, command: RecordIntent) -> int:
 
 
 def _demand_right(connection: Connection, command: RecordIntent) -> None:
-    """See that what is bought may be, and spend the token that buys it."""
+    """See that what is bought may be, and use up what buys it."""
     serial, request_key, renews = command.certificate.serial, command.request_key, command.renews
     if _known(connection, _c.serial == serial_text(serial)):
         raise Conflict(f"serial {serial_pairs(serial)} has been given out already: draw another")
@@ -142,11 +145,19 @@ def _demand_right(connection: Connection, command: RecordIntent) -> None:
                 f"the certificate that was presented, {serial_pairs(renews)}, has been revoked meanwhile: "
                 "ask for a new one"
             )
-    if command.requires is not None and not entries.is_there(connection, command.requires):
-        raise EntryGone(
-            f"the registration entry {printable(command.requires, 60)} is not there any more: have an administrator "
-            "make one (mesh-ctl entry create)"
-        )
+    if command.admits is not None:
+        agents.admit(connection, command.admits)
+    required = (
+        command.rests_on if command.requires is None else (command.requires, *command.rests_on)
+    )
+    for entry in required:
+        if not entries.is_there(connection, entry):
+            raise EntryGone(
+                f"the registration entry {printable(entry, 60)} is not there any more: have an administrator "
+                "make one (mesh-ctl entry create)"
+            )
+    if command.claim is not None:
+        claims.use(connection, command, command.claim)
     if command.token is not None:
         tokens.spend(connection, command, command.token)
 
@@ -166,6 +177,7 @@ def _write_off(connection: Connection, command: WriteOff) -> IssuedCertificate:
     at, reason = microseconds(command.at), Reason.UNSPECIFIED
     gone = _mark_revoked(connection, command.intent, at, reason, command.entry)
     tokens.give_back(connection, serial_text(gone.serial))
+    claims.give_back(connection, serial_text(gone.serial))
     return gone
 
 
@@ -215,8 +227,9 @@ def _prune(connection: Connection, command: Prune) -> int:
     bought_by = list(connection.execute(forgotten).scalars())
     before = microseconds(command.expired_before)
     bound_to = tokens.prune(connection, before, command.limit)
+    over = claims.prune(connection, before, command.limit)
     orphans = {entry for entry in (*bought_by, *bound_to) if entry is not None}
-    gone = len(bought_by) + len(bound_to) + entries.forget_orphans(connection, orphans)
+    gone = len(bought_by) + len(bound_to) + over + entries.forget_orphans(connection, orphans)
     return gone + log.prune(connection, microseconds(command.acts_before), command.limit)
 
 

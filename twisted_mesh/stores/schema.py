@@ -43,7 +43,7 @@ Value = int | str | bytes | None
 ROTATE = b'{"act":"rotate"'
 
 #: The version of these tables, kept in ``meta`` under ``schema``.
-VERSION = 5
+VERSION = 6
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -88,6 +88,7 @@ certificates = Table(
     Column("revoked_at", _Int64),
     Column("reason", Text),
     Column("entry", Text),
+    Column("claim", Text),
 )
 
 _c = certificates.c
@@ -105,6 +106,7 @@ _key_prefix = func.substr(_c.key, literal_column("1"), literal_column(str(_PREFI
 Index("certificates_by_key", _neighbourhood, _key_prefix)
 _revoked, _repeatable = _c.revoked_at.is_not(None), _c.request_key.is_not(None)
 _bought = _c.entry.is_not(None)
+_claimed = _c.claim.is_not(None)
 # Of SQLite alone: to name another database here loads all of its drivers.
 Index("certificates_revoked", _c.id, sqlite_where=_revoked)
 Index(
@@ -115,6 +117,8 @@ Index(
 )
 #: What an entry has bought; the newest of it last.
 by_entry = Index("certificates_by_entry", _c.entry, _c.id, sqlite_where=_bought)
+#: What a claim has bought, and what was renewed of that.
+by_claim = Index("certificates_by_claim", _c.claim, _c.id, sqlite_where=_claimed)
 
 
 def _whose(name: str = "certificate") -> Column[int]:
@@ -176,6 +180,22 @@ tokens = Table(
 for _column in (tokens.c.entry, tokens.c.expires_at, tokens.c.serial):
     Index(f"tokens_by_{_column.name}", _column)
 
+#: What platforms vouch for once and that buys one certificate: used with the intent, by the one ``key``. ``was``
+#: is the serial of the holder before, whose renewal this is; from ``until`` on nobody can show it any more.
+claims = Table(
+    "claims",
+    metadata,
+    Column("claim", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("spiffe_id", Text, nullable=False),
+    Column("serial", Text, nullable=False),
+    Column("was", Text),
+    Column("at", _Int64, nullable=False),
+    Column("until", _Int64),
+)
+for _column in (claims.c.spiffe_id, claims.c.serial, claims.c.until):
+    Index(f"claims_by_{_column.name}", _column)
+
 #: Where each issuer's CRLs stand: the highest number, and the ``this_update`` of the last one served.
 crls = Table(
     "crls",
@@ -236,7 +256,7 @@ COUNTERS = ("certificate", "feed", "audit", "tree", "thinned")
 
 _COUNTER = select(counters.c.value).where(counters.c.name == bindparam("name_"))
 #: What is known of a certificate before it is signed, as :func:`row_of` gives it.
-INTENDED = "id, serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, request_key, entry"
+INTENDED = "id, serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, request_key, entry, claim"
 
 
 def create(connection: Connection) -> str:
@@ -344,6 +364,7 @@ def row_of(
         certificate.requester,
         request_key,
         certificate.entry,
+        certificate.claim,
     )
 
 
@@ -364,4 +385,5 @@ def certificate_of(row: RowMapping) -> IssuedCertificate:
         reason=None if reason is None else Reason(reason),
         der=row.get("der"),
         entry=row["entry"],
+        claim=row["claim"],
     )

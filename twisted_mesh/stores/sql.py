@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from pki.errors import PkiError
-from twisted_mesh.stores import entries, examination, federation, log, reading, tokens
+from twisted_mesh.stores import claims, entries, examination, federation, log, reading, tokens
 from twisted_mesh.stores.commands import Command, Returning
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.migrations import Tables, bring_up
@@ -31,6 +31,7 @@ from twisted_mesh.stores.records import (
     StoredEntry,
     StoredFederation,
     StoreError,
+    UsedClaim,
 )
 from twisted_mesh.stores.sqlite import Sqlite
 from twisted_mesh.stores.transactions import Worker, Writer
@@ -178,6 +179,14 @@ class SqlStore:
     def find_token(self, digest: bytes) -> Deferred[IssuedToken | None]:
         """The join token with that SHA-256, whatever has become of it, or None."""
         return self._read(lambda connection: tokens.find(connection, digest))
+
+    def find_claim(self, claim: str) -> Deferred[UsedClaim | None]:
+        """Who has used that claim, or None."""
+        return self._read(lambda connection: claims.find(connection, claim))
+
+    def claims(self, after: str = "", limit: int = 1000) -> "Deferred[tuple[UsedClaim, ...]]":
+        """At most ``limit`` claims that were used, by their text, after ``after``."""
+        return self._read(lambda connection: claims.page(connection, after, limit))
 
     def log_head(self) -> Deferred[LogHead]:
         """Size and root of the tree over the audit log."""

@@ -68,9 +68,11 @@ def _together(
 ) -> Callable[[Connection, Sequence[Command]], list[Outcome | Exception]]:
     """What does it together with its neighbours: the order among these makes no difference."""
     match command:
-        case RecordIssue(intent=RecordIntent(token=None)):
+        case RecordIssue(intent=intent) if intent.is_simple:
             return _issue
-        case RecordIntent(token=None) | RecordCertificate():
+        case RecordCertificate():
+            return _intend_and_sign
+        case RecordIntent() if command.is_simple:
             return _intend_and_sign
         case _:
             return _each

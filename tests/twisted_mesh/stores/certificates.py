@@ -10,11 +10,14 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores.commands import (
+    Admission,
+    Claim,
     Command,
     ExtendLog,
     RecordCertificate,
     RecordIntent,
     RecordIssue,
+    ReleaseClaim,
     Revoke,
     RevokeAll,
     WriteOff,
@@ -70,12 +73,29 @@ def intent(
     requires: str | None = None,
     token: bytes | None = None,
     at: datetime | None = None,
+    claim: Claim | None = None,
+    admits: Admission | None = None,
+    rests_on: tuple[str, ...] = (),
     **changes: Any,
 ) -> RecordIntent:
     act = Act.ISSUE if renews is None else Act.RENEW
+    if claim is not None:
+        changes.setdefault("claim", claim.text)
     certificate = issued(serial, **changes)
     told = entry(act, serial)
-    return RecordIntent(certificate, DIGEST, told, renews, request_key, requires, token, at)
+    return RecordIntent(
+        certificate,
+        DIGEST,
+        told,
+        renews,
+        request_key,
+        requires,
+        token,
+        at,
+        claim,
+        admits,
+        rests_on,
+    )
 
 
 def issue(serial: int, **facts: Any) -> RecordIssue:
@@ -95,6 +115,13 @@ def revoke_all(*serials: int, **changes: Any) -> RevokeAll:
 
 def write_off(number: int, **changes: Any) -> WriteOff:
     return evolve(WriteOff(number, NOW, entry(Act.WRITE_OFF, number)), **changes)
+
+
+def release_claim(claim: str, **changes: Any) -> ReleaseClaim:
+    command = ReleaseClaim(
+        claim, NOW, Reason.CESSATION_OF_OPERATION, entry(Act.ADMINISTER, 9), entry(Act.REVOKE)
+    )
+    return evolve(command, **changes)
 
 
 def record(store: SqlStore, calls: ThreadCalls, *certificates: IssuedCertificate) -> list[int]:

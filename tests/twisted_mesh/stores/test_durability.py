@@ -126,7 +126,7 @@ def assert_all_kept(tmp_path: Path, calls: ThreadCalls, told: list[list[str]], c
 def test_a_disk_that_fails_for_a_while_loses_nothing(
     tmp_path: Path, calls: ThreadCalls, call: str, error: str
 ) -> None:
-    span = "90..120" if call == "pwrite64" else "12..20"
+    span = "105..135" if call == "pwrite64" else "12..20"
     told = insist(tmp_path, 1, 20, f"inject={call}:error={error}:when={span}")
     refusals = [text for what, *text in told if what == "refused" for text in text]
     assert len(refusals) >= 2

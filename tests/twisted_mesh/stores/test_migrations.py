@@ -15,7 +15,14 @@ from pki.keys import key_id
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from tests.running import CHECKOUT
-from tests.twisted_mesh.stores.certificates import HOUR, intent, revoke, tell, write_off
+from tests.twisted_mesh.stores.certificates import (
+    HOUR,
+    OTHER_KEY,
+    intent,
+    revoke,
+    tell,
+    write_off,
+)
 from tests.twisted_mesh.stores.registrations import (
     create_token,
     federate,
@@ -26,8 +33,8 @@ from tests.twisted_mesh.stores.registrations import (
 )
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import migrations, schema
-from twisted_mesh.stores.commands import RecordCertificate, TakeCrlNumber
-from twisted_mesh.stores.records import IssuedCertificate, LastCrl, Query, Status
+from twisted_mesh.stores.commands import Claim, RecordCertificate, TakeCrlNumber
+from twisted_mesh.stores.records import AlreadyAttested, IssuedCertificate, LastCrl, Query, Status
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
 
@@ -35,8 +42,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 #: The name that ends each SPIFFE ID, and the serial.
 EXPIRED, VALID, PENDING, REVOKED, BOTH = 0xA1, 0x7F << 152 | 1, 3, 4, 5
-VERSION_1, VERSION_2, VERSION_3, VERSION_4 = (
-    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3, 4)
+VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5 = (
+    Path(__file__).with_name(f"version_{version}.sql").read_text() for version in (1, 2, 3, 4, 5)
 )
 
 
@@ -399,8 +406,36 @@ def test_what_is_older_federates(tmp_path: Path, calls: ThreadCalls, version: in
     calls.result(store.stop())
 
 
-def test_kill_9_half_way_leaves_version_4(tmp_path: Path, calls: ThreadCalls) -> None:
-    path = database(tmp_path, VERSION_4)
+def test_version_5_loses_nothing_and_comes_to_the_tables_of_a_new_store(
+    tmp_path: Path, calls: ThreadCalls
+) -> None:
+    path = database(tmp_path, VERSION_5)
+    store = SqlStore(Sqlite(path), calls)
+    store.start()
+    listed = calls.result(store.list(Query(NOON))).certificates
+    assert [c.serial for c in listed] == [BOTH, VALID, PENDING, REVOKED, EXPIRED]
+    assert {c.claim for c in listed} == {None}
+    assert [str(f.trust_domain) for f in calls.result(store.federations())] == ["b"]
+    assert calls.result(store.claims()) == ()
+    calls.result(store.stop())
+    assert tables(path) == tables_of_a_new_store(path, calls)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+def test_what_is_older_takes_claims(tmp_path: Path, calls: ThreadCalls, version: int) -> None:
+    script = (VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5)[version - 1]
+    store = SqlStore(Sqlite(database(tmp_path, script)), calls)
+    store.start()
+    first, second = tell(
+        store, calls, intent(9, claim=Claim("i-1")), intent(10, claim=Claim("i-1"), key=OTHER_KEY)
+    )
+    assert (first, type(second)) == (6, AlreadyAttested)
+    calls.result(store.stop())
+
+
+@pytest.mark.parametrize("script", [VERSION_4, VERSION_5], ids=["4", "5"])
+def test_kill_9_half_way_leaves_version_4(tmp_path: Path, calls: ThreadCalls, script: str) -> None:
+    path = database(tmp_path, script)
     before = content(path)
     killed = subprocess.run([sys.executable, "-c", KILLED, path, "update"], cwd=CHECKOUT)
     assert killed.returncode == -signal.SIGKILL

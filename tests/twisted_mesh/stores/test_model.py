@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pki.audit.log import Act, Entry
 from pki.policy.join_token import token_id
+from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason, Revocation
 from tests.twisted_mesh.stores.certificates import (
@@ -27,6 +28,7 @@ from tests.twisted_mesh.stores.certificates import (
     der,
     entry,
     intent,
+    release_claim,
     revoke,
     revoke_all,
     write_off,
@@ -47,6 +49,8 @@ from tests.twisted_mesh.stores.registrations import (
 from tests.twisted_mesh.support import ThreadCalls
 from twisted_mesh.stores import reading
 from twisted_mesh.stores.commands import (
+    Admission,
+    Claim,
     Command,
     CreateEntry,
     CreateToken,
@@ -58,6 +62,7 @@ from twisted_mesh.stores.commands import (
     RecordCertificate,
     RecordIntent,
     RecordIssue,
+    ReleaseClaim,
     Revoke,
     RevokeAll,
     RevokeToken,
@@ -65,6 +70,7 @@ from twisted_mesh.stores.commands import (
     WriteOff,
 )
 from twisted_mesh.stores.records import (
+    AlreadyAttested,
     Conflict,
     EntryGone,
     IssuedCertificate,
@@ -77,6 +83,7 @@ from twisted_mesh.stores.records import (
     TokenDead,
     TokenSpent,
     Unknown,
+    UsedClaim,
 )
 from twisted_mesh.stores.sql import SqlStore
 from twisted_mesh.stores.sqlite import Sqlite
@@ -91,8 +98,25 @@ keys = st.sampled_from([KEY, OTHER_KEY])
 requests = st.sampled_from([None, None, "one", "two"])
 names = st.sampled_from(["a", "b", "c"])
 tokens = st.integers(0, 5)
+claim_texts = st.sampled_from(["i-1", "i-2"])
 times = st.integers(-3, 3).map(lambda hours: NOW + hours * HOUR)
 moments = st.one_of(st.none(), times, times.map(lambda time: time + timedelta(microseconds=1)))
+claims = st.builds(
+    Claim,
+    claim_texts,
+    st.one_of(st.none(), serials),
+    st.one_of(st.none(), times),
+)
+admissions = st.builds(
+    lambda name, before: Admission(
+        stored(name, "unix:uid:7"),
+        entry(Act.ADMINISTER, 10),
+        before,
+        None if before is None else entry(Act.ADMINISTER, 11),
+    ),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([None, None, stored("a"), stored("b"), stored("a", "unix:uid:7")]),
+).filter(lambda made: made.replaces is None or made.replaces.entry.id == made.entry.entry.id)
 intents = st.builds(
     lambda serial, lifetime, issued_at, **facts: intent(
         serial, issued_at=issued_at, expires_at=issued_at + lifetime * HOUR, **facts
@@ -109,6 +133,9 @@ intents = st.builds(
     token=st.one_of(st.none(), st.none(), tokens.map(lambda number: token_of(number, "").digest)),
     at=st.one_of(st.none(), times),
     entry=st.one_of(st.none(), names),
+    claim=st.one_of(st.none(), st.none(), claims),
+    admits=st.one_of(st.none(), st.none(), st.none(), admissions),
+    rests_on=st.one_of(st.just(()), st.just(()), names.map(lambda name: (name,))),
 )
 registrations = st.one_of(
     st.builds(create_entry, names),
@@ -158,6 +185,7 @@ commands = st.one_of(
         times,
         st.sampled_from(Reason),
     ),
+    st.builds(lambda text, at: release_claim(text, at=at), claim_texts, times),
     st.builds(lambda before: Prune(before, NOW - 1000 * HOUR), times),
 )
 
@@ -178,6 +206,8 @@ class Model:
         self.entries: dict[str, StoredEntry] = {}
         self.tokens: dict[str, IssuedToken] = {}
         self.federations: dict[str, StoredFederation] = {}
+        self.claims: dict[str, UsedClaim] = {}
+        self.claimed_before: dict[str, UsedClaim] = {}
         self.is_settled = False
 
     def apply(self, command: Command) -> Answer:
@@ -207,6 +237,7 @@ class Model:
                     else t
                     for id, t in self.tokens.items()
                 }
+                self._give_back(serial)
                 self._tell(command.entry)
                 return self._revoke(number, command.at, Reason.UNSPECIFIED)
             case Revoke():
@@ -221,6 +252,8 @@ class Model:
                 return self._revoke(number, command.at, command.reason)
             case RevokeAll(acts):
                 return self._revoke_all(command, dict(acts))
+            case ReleaseClaim():
+                return self._release(command)
             case Prune():
                 return self._prune(command)
         return self._register(command)
@@ -296,16 +329,78 @@ class Model:
         renewed = None if command.renews is None else self.number_of(command.renews)
         if renewed and self.certificates[renewed].revoked_at is not None:
             return Revoked
-        if command.requires is not None and command.requires not in self.entries:
+        entries = dict(self.entries)
+        if command.admits is not None:
+            made, before = command.admits.entry, command.admits.replaces
+            held = entries.pop(made.entry.id, None)
+            if (held and held.entry) != (before and before.entry):
+                return Conflict
+            entries[made.entry.id] = made
+        if not {*command.rests_on, command.requires} - {None} <= entries.keys():
             return EntryGone
+        if command.claim is not None and (refusal := self._refusal(command, command.claim)):
+            return refusal
         if command.token is not None and (refusal := self._spend(command, command.token)):
             return refusal
+        if command.claim is not None:
+            self._use(command, command.claim)
+        if command.admits is not None:
+            if command.admits.removal is not None:
+                self._tell(command.admits.removal)
+                self.tokens = {
+                    i: t for i, t in self.tokens.items() if t.entry != command.admits.entry.entry.id
+                }
+            self._tell(command.admits.act)
+        self.entries = entries
         self._tell(command.entry)
         self.count += 1
         self.certificates[self.count] = command.certificate
         if command.request_key is not None:
             self.requests[command.request_key] = self.count
         return self.count
+
+    def _refusal(self, command: RecordIntent, claim: Claim) -> type[Exception] | None:
+        used = self.claims.get(claim.text)
+        if used is None or used.serial == claim.replaces:
+            return None
+        return Conflict if used.key == command.certificate.key else AlreadyAttested
+
+    def _use(self, command: RecordIntent, claim: Claim) -> None:
+        bought = command.certificate
+        if claim.text in self.claims:
+            self.claimed_before[claim.text] = self.claims[claim.text]
+        else:
+            self.claimed_before.pop(claim.text, None)
+        self.claims[claim.text] = UsedClaim(
+            claim.text,
+            bought.key,
+            bought.spiffe_id,
+            bought.serial,
+            command.at or command.entry.at,
+            claim.until,
+        )
+
+    def _give_back(self, serial: int) -> None:
+        for text, used in tuple(self.claims.items()):
+            if used.serial == serial:
+                before = self.claimed_before.pop(text, None)
+                if before is None:
+                    del self.claims[text]
+                else:
+                    number = self.number_of(before.serial)
+                    key = used.key if number is None else self.certificates[number].key
+                    self.claims[text] = evolve(used, serial=before.serial, key=key)
+
+    def _release(self, command: ReleaseClaim) -> Answer:
+        if self.claims.pop(command.claim, None) is None:
+            return Unknown
+        self._tell(command.act)
+        due = [
+            (c.serial, evolve(command.revocation, object=serial_hex(c.serial)))
+            for _, c in sorted(self.certificates.items())
+            if c.claim == command.claim and c.revoked_at is None and c.expires_at >= command.at
+        ]
+        return self._revoke_all(RevokeAll(tuple(due), command.at, command.reason), dict(due))
 
     def _spend(self, command: RecordIntent, digest: bytes) -> type[Exception] | None:
         at = command.at or command.entry.at
@@ -361,7 +456,14 @@ class Model:
         for name in orphans:
             del self.entries[name]
         self.requests = {k: n for k, n in self.requests.items() if n not in gone}
-        return len(gone) + len(dead) + len(orphans)
+        over = [
+            text
+            for text, used in self.claims.items()
+            if used.until is not None and used.until < command.expired_before
+        ]
+        for text in over:
+            del self.claims[text]
+        return len(gone) + len(dead) + len(over) + len(orphans)
 
     def _tell(self, entry: Entry) -> None:
         self.acts.append((entry.act, entry.object))
@@ -384,6 +486,7 @@ class Model:
             and query.issuer in (None, c.issuer)
             and query.key in (None, c.key)
             and query.entry in (None, c.entry)
+            and query.claim in (None, c.claim)
             and query.serial in (None, c.serial)
             and query.status in (None, c.status(query.now))
             and (query.expires_before is None or c.expires_at < query.expires_before)
@@ -486,6 +589,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
             number = self.model.number_of(serial)
             known = None if number is None else self.model.certificates[number]
             assert self.calls.result(self.store.find(serial)) == known
+
+    @invariant()
+    def finds_the_same_claims(self) -> None:
+        used = self.calls.result(self.store.claims())
+        assert {found.claim: found for found in used} == self.model.claims
+        assert self.calls.result(self.store.find_claim("i-1")) == self.model.claims.get("i-1")
 
     @invariant()
     def finds_the_same_tokens(self) -> None:

@@ -200,7 +200,7 @@ def test_a_reserve_that_would_take_the_last_of_the_space_is_not_taken(
 def test_where_no_reserve_can_be_taken_at_the_start_nothing_is_given_out_until_it_can(
     disk: Path, store: SqlStore, calls: ThreadCalls
 ) -> None:
-    fill(disk, but=328 * 1024)
+    fill(disk, but=392 * 1024)
     store.start()
     assert not (disk / "reserve").exists()
     assert_is_full(calls.outcome(store.apply(intent(1))))

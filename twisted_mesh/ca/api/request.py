@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIMES = ("issued_after", "issued_before", "expires_after", "expires_before")
 #: The parameters of a list of certificates.
 FILTERS = {
-    "spiffe_id", "status", "issuer", "key", "entry", "agent", "serial", "limit", "cursor", *_TIMES
+    "spiffe_id", "status", "issuer", "key", "entry", "agent", "claim", "serial", "limit", "cursor", *_TIMES
 }  # fmt: skip
 
 
@@ -204,9 +204,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
     whose = asked.get("spiffe_id")
     subtree = whose is not None and whose.endswith("/**")
     spiffe_id = SpiffeId.parse(whose.removesuffix("/**")) if whose is not None else None
-    times: dict[str, datetime] = {
-        name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked
-    }
+    times: dict[str, Any] = {name: parse_rfc3339(asked[name]) for name in _TIMES if name in asked}
     return Query(
         now=now,
         spiffe_id=None if subtree else spiffe_id,
@@ -215,6 +213,7 @@ def certificate_query(asked: dict[str, str], now: datetime) -> Query:
         issuer=key_digest(asked.get("issuer"), "issuer"),
         key=key_digest(asked.get("key"), "key"),
         entry=asked.get("entry"),
+        claim=asked.get("claim"),
         serial=parse_serial(asked["serial"]) if "serial" in asked else None,
         agent=_agent(asked.get("agent")),
         **times,
