@@ -492,12 +492,6 @@ class Code(StrEnum):
         "certificate",
         "look at what is on record, and decide anew",
     )
-    ALREADY_ATTESTED = (
-        "already-attested",
-        "evidence that counts once has bought a certificate for another key",
-        "if that was this machine before it was set up anew, `mesh-ctl agent evict` what the message names; if not, "
-        "somebody else has used it",
-    )
     ENTRY_IN_FILE = (
         "entry-in-file",
         "the entry comes from the file of `--entries`, and is changed only there",

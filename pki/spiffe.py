@@ -26,6 +26,8 @@ _RESERVED = f"/{RESERVED_SEGMENT}"
 _BELOW_RESERVED = f"{_RESERVED}/"
 #: The path segments below which each agent has its name.
 AGENTS = (RESERVED_SEGMENT, "agent")
+#: And those below which each group of agents has its name, which is no one's own.
+ALIASES = (RESERVED_SEGMENT, "alias")
 
 
 class NotASpiffeId(Malformed):
@@ -111,6 +113,13 @@ class SpiffeId:
     def agent(self) -> str | None:
         """The name of the agent that it is the ID of; None where it is none's."""
         return self.segments[2] if self.segments[:2] == AGENTS and len(self.segments) == 3 else None
+
+    @property
+    def alias(self) -> str | None:
+        """The name of the group of agents that it stands for; None where it stands for none."""
+        return (
+            self.segments[2] if self.segments[:2] == ALIASES and len(self.segments) == 3 else None
+        )
 
     @property
     def is_ca(self) -> bool:

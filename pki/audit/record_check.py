@@ -34,6 +34,8 @@ _MEMBERS = frozenset(
         "federates_with",
         "reattest",
         "banned",
+        "node",
+        "claim",
     )
 )
 

@@ -15,8 +15,8 @@ from attrs.validators import min_len
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, Refused, discreet
 from pki.keys import KeyAlgorithm
-from pki.policy.id_template import IdTemplate
-from pki.policy.selector import Selector
+from pki.policy.id_template import CannotFill, IdTemplate
+from pki.policy.selector import Selector, is_label
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import MOST_OF_COMMON_NAME, IPAddress, address, dns_name, is_common_name
 from pki.validity import format_duration, parse_lifetime
@@ -56,7 +56,7 @@ class EntryMembers(msgspec.Struct, frozen=True, kw_only=True):
     common_name: str | msgspec.UnsetType = msgspec.UNSET
     """What the subject has in place of the ID's last path segment; no other entry has it. Unset for none."""
     parent: str | msgspec.UnsetType = msgspec.UNSET
-    """The ID of the agent through which alone it counts. Unset for none: then it counts at the CA itself."""
+    """The ID of the agent, or alias, through which alone it counts. Unset for none: then it counts at the CA itself."""
     hint: str | msgspec.UnsetType = msgspec.UNSET
     """What a workload that has several IDs is told this one is for (SPIFFE Workload API). Unset for none."""
     federates_with: list[str] | msgspec.UnsetType = msgspec.UNSET
@@ -84,11 +84,22 @@ class EntryDocument(EntryMembers, frozen=True):
     """The name of the agent whose own ID it buys, and which nobody can ask for by hand. Unset for any other."""
     banned: bool | msgspec.UnsetType = msgspec.UNSET
     """True where it says instead that this agent may not come again."""
+    node: list[str] | msgspec.UnsetType = msgspec.UNSET
+    """What the platform has proven of that agent's machine. Unset where it came by a token."""
+    claim: str | msgspec.UnsetType = msgspec.UNSET
+    """The claim by which it came. Unset where its evidence may be shown again."""
+    agents: str | msgspec.UnsetType = msgspec.UNSET
+    """What agents are called that it lets in by their platform, a fact in braces. Unset for any other."""
+    alias: str | msgspec.UnsetType = msgspec.UNSET
+    """The name by which it calls all agents of its selectors. Unset for any other."""
 
     def facts(self) -> dict[str, str]:
         """The same of the whole, but for the id."""
         said = super().facts()
-        return {**said, "banned": "true"} if self.banned is True else said
+        more = {"banned": "true"} if self.banned is True else {}
+        node = {"node": ", ".join(self.node)} if self.node else {}
+        claim = {"claim": self.claim} if self.claim else {}
+        return {**said, **more, **node, **claim}
 
 
 @frozen
@@ -112,7 +123,7 @@ class RegistrationEntry:
     common_name: str = ""
     """What the subject has; empty for the ID's last path segment, which many IDs may share."""
     parent: SpiffeId | None = None
-    """The agent through which alone it counts; None where it counts at the CA itself."""
+    """The agent through which alone it counts, or the alias of many; None where it counts at the CA itself."""
     hint: str = ""
     """For a workload that has several IDs: what this one is for."""
     federates_with: tuple[TrustDomain, ...] = ()
@@ -121,6 +132,10 @@ class RegistrationEntry:
     """Whether it says of an agent that it may not come again: then it buys nothing."""
     reattest: bool = False
     """Whether all of its selectors are wanted at each renewal too: its own certificate is no proof then."""
+    node: frozenset[Selector] = frozenset()
+    """Of an agent's own entry: what its platform has proven; none where it came by a token."""
+    claim: str | None = None
+    """Of an agent's own entry: the claim by which it came; None where its evidence may be shown again."""
 
     def is_met_by(self, selectors: Collection[Selector]) -> bool:
         """Whether all of its selectors are among ``selectors``."""
@@ -135,16 +150,43 @@ class RegistrationEntry:
         """The name of the agent whose own ID it buys; None for an entry of workloads."""
         return self.spiffe_id.agent
 
+    @property
+    def alias(self) -> str | None:
+        """The name by which it calls all agents of its selectors, and buys nothing; None for any other entry."""
+        return self.spiffe_id.alias
+
+    @property
+    def lets_agents_in(self) -> bool:
+        """Whether agents get their first certificate by it, each with an own entry then."""
+        return self.spiffe_id.agents is not None
+
+    def admits(self, agent: SpiffeId, selectors: Collection[Selector]) -> bool:
+        """Whether it lets an agent of that ID in, by what was proven of it."""
+        if not (self.lets_agents_in and self.is_met_by(selectors) and is_label(agent.name)):
+            return False
+        try:
+            return self.spiffe_id.fill(selectors).matches(agent)
+        except CannotFill:
+            return False
+
     @classmethod
     def of_agent(
-        cls, entry_id: str, agent_id: SpiffeId, *, is_ban: bool = False
+        cls,
+        entry_id: str,
+        agent_id: SpiffeId,
+        *,
+        is_ban: bool = False,
+        node: frozenset[Selector] = frozenset(),
+        claim: str | None = None,
     ) -> "RegistrationEntry":
         """What buys an agent its own ID: a join token that is made for it, and nothing else.
 
-        ``is_ban``: what says that it may not come again. No token is made for that.
+        ``is_ban``: what says that it may not come again. No token is made for that, nor for one that came by its
+        platform, which has proven ``node``: what lets such agents in buys the first certificate, and this the others.
         """
         selectors = frozenset({Selector("token", entry_id)})
-        return cls(entry_id, selectors, IdTemplate.of(agent_id), is_ban=is_ban)
+        bought = IdTemplate.of(agent_id)
+        return cls(entry_id, selectors, bought, is_ban=is_ban, node=node, claim=claim)
 
     @property
     def is_of_token(self) -> bool:
@@ -170,15 +212,29 @@ class RegistrationEntry:
             reattest=self.reattest or msgspec.UNSET,
             agent=self.agent or msgspec.UNSET,
             banned=self.is_ban or msgspec.UNSET,
+            node=[str(selector) for selector in sorted(self.node)] or msgspec.UNSET,
+            claim=self.claim or msgspec.UNSET,
+            agents=self.spiffe_id.agents or msgspec.UNSET,
+            alias=self.alias or msgspec.UNSET,
         )
 
     @classmethod
     def of_members(cls, said: EntryDocument, trust_domain: TrustDomain) -> "RegistrationEntry":
         """The inverse of :meth:`members`, also for an agent's, which nobody can make by hand. Raises :class:`Malformed`
         and what :func:`read_entry` raises."""
+        if said.agents:
+            return read_entry(said.id, trust_domain, said, IdTemplate.of_agents)
+        if said.alias:
+            return read_entry(said.id, trust_domain, said, IdTemplate.of_alias)
         if not said.agent:
             return read_entry(said.id, trust_domain, said)
-        return cls.of_agent(said.id, SpiffeId.parse(said.spiffe_id), is_ban=said.banned is True)
+        return cls.of_agent(
+            said.id,
+            SpiffeId.parse(said.spiffe_id),
+            is_ban=said.banned is True,
+            node=frozenset(map(Selector.parse, said.node or ())),
+            claim=said.claim or None,
+        )
 
     def to_document(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8. Lifetimes are in whole seconds."""
@@ -228,9 +284,15 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(_Whole).decode
 
 
-def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> RegistrationEntry:
+def read_entry(
+    entry_id: str,
+    trust_domain: TrustDomain,
+    said: EntryMembers,
+    template_of: Callable[[str, TrustDomain], IdTemplate] = IdTemplate.parse,
+) -> RegistrationEntry:
     """What ``said`` means: the entry of that id. Raises :class:`Refused` with every rule that it breaks.
 
+    ``template_of`` reads its ID: whoever writes entries of workloads can name nothing of the mesh itself.
     Names, addresses and algorithms that are said twice are taken once.
     """
     problems: list[Problem] = []
@@ -249,9 +311,7 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
     if not said.selectors:
         problems.append(_problem("selectors", "without a selector it would let everybody in"))
     seen = each("selectors", said.selectors, Selector.parse)
-    template = each(
-        "spiffe_id", [said.spiffe_id], lambda text: IdTemplate.parse(text, trust_domain)
-    )
+    template = each("spiffe_id", [said.spiffe_id], lambda text: template_of(text, trust_domain))
     names = each("dns_names", said.dns_names, dns_name)
     addresses = each("ip_addresses", said.ip_addresses, address)
     life = each("ttl", [said.ttl] if said.ttl is not None else [], parse_lifetime)
@@ -277,8 +337,12 @@ def read_entry(entry_id: str, trust_domain: TrustDomain, said: EntryMembers) -> 
         problems.append(_problem("common_name", rule))
     parents = each("parent", [said.parent] if said.parent else [], SpiffeId.parse)
     for parent in parents:
-        if parent.agent is None or parent.trust_domain != trust_domain:
-            rule = f"it is the ID of an agent: spiffe://{trust_domain}/mesh/agent/NAME"
+        is_one = parent.agent is not None or parent.alias is not None
+        if not is_one or parent.trust_domain != trust_domain:
+            rule = (
+                f"it is the ID of an agent, spiffe://{trust_domain}/mesh/agent/NAME, or of an alias, "
+                f"spiffe://{trust_domain}/mesh/alias/NAME"
+            )
             problems.append(_problem("parent", rule))
     hint = said.hint or ""
     if len(hint) > _LONGEST_HINT or not hint.isprintable():

@@ -9,8 +9,10 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.errors import PkiError, printable
-from pki.policy.selector import Selector, values_of
+from pki.policy.selector import Selector, is_label, values_of
 from pki.spiffe import (
+    AGENTS,
+    ALIASES,
     RESERVED_SEGMENT,
     NotASpiffeId,
     SpiffeId,
@@ -96,6 +98,50 @@ class IdTemplate:
     def of(cls, spiffe_id: SpiffeId) -> Self:
         """That one ID, which may be one of the mesh's own."""
         return cls(spiffe_id.trust_domain, spiffe_id.segments)
+
+    @classmethod
+    def of_agents(cls, text: str, trust_domain: TrustDomain) -> Self:
+        """``spiffe://TD/mesh/agent/TEMPLATE``: the IDs of agents, of which a fact tells one from another.
+
+        Raises :class:`NotASpiffeId`.
+        """
+        name = text.removeprefix(f"{trust_domain.member(*AGENTS)}/")
+        facts = _PLACEHOLDER.findall(name)
+        if len(facts) != 1 or facts[0] not in _FACTS:
+            raise NotASpiffeId(
+                text,
+                "the name of agents has one fact in braces, by which they are told from one another: one of "
+                f"{', '.join(_FACTS)}",
+            )
+        if name == text or not is_label(_PLACEHOLDER.sub("x", name)):
+            raise NotASpiffeId(
+                text,
+                "besides the fact there are lower-case letters, digits, dots, dashes and underscores in the name of "
+                "agents, as in prod.{k8s_psat.agent_node_name}",
+            )
+        return cls(trust_domain, (*AGENTS, name))
+
+    @classmethod
+    def of_alias(cls, text: str, trust_domain: TrustDomain) -> Self:
+        """``spiffe://TD/mesh/alias/NAME``: what agents are called together. Raises :class:`NotASpiffeId`."""
+        name = text.removeprefix(f"{trust_domain.member(*ALIASES)}/")
+        if name == text or not is_label(name):
+            raise NotASpiffeId(
+                text,
+                "an alias is called by 1 to 64 lower-case letters, digits, dots, dashes and underscores, a letter or "
+                "digit first",
+            )
+        return cls(trust_domain, (*ALIASES, name))
+
+    @property
+    def agents(self) -> str | None:
+        """What the agents are called that it lets in, a fact in braces; None where it is of no agents."""
+        return self.segments[2] if self.segments[:2] == AGENTS and not self.is_literal else None
+
+    @property
+    def alias(self) -> str | None:
+        """The name of the alias that it is; None where it is none."""
+        return self.segments[2] if self.segments[:2] == ALIASES else None
 
     @property
     def is_literal(self) -> bool:

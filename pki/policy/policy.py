@@ -1,7 +1,7 @@
 """Who may do what at the CA: :func:`permit` decides for every route, :func:`grant` what a signature is of."""
 
 from collections.abc import Collection, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from attrs import frozen
@@ -93,6 +93,8 @@ class Principal:
     """Whether the CA that issued its SVID is revoked, and all that it may is to have that renewed."""
     claim: str | None = None
     """What counts once of what was attested: it buys certificates for one key."""
+    claim_until: datetime | None = None
+    """From when on nobody can show that any more; None where that never ends."""
 
     @property
     def evidence(self) -> str:
@@ -289,12 +291,15 @@ def grant_through(
     request: IssuanceRequest,
     stated: frozenset[Selector],
     lifetimes: "Lifetimes",
+    *,
+    aliases: Collection[SpiffeId] = (),
 ) -> Grant:
     """What ``entry`` lets ``agent`` have for a workload of which it states those selectors; default deny.
 
-    They are the agent's word. Raises :class:`NoProof`, :class:`Forbidden`, :class:`TtlOutOfRange`.
+    They are the agent's word; ``aliases`` are what it is called by besides.
+    Raises :class:`NoProof`, :class:`Forbidden`, :class:`TtlOutOfRange`.
     """
-    demand_through(agent, entry, stated)
+    demand_through(agent, entry, stated, aliases)
     reasons = tuple(shortfalls(entry, request, stated))
     if reasons:
         detail = "; ".join(reason.detail for reason in reasons)
@@ -302,13 +307,19 @@ def grant_through(
     return _bought(entry, request, lifetimes)
 
 
-def demand_through(agent: Principal, entry: RegistrationEntry, stated: frozenset[Selector]) -> None:
+def demand_through(
+    agent: Principal,
+    entry: RegistrationEntry,
+    stated: frozenset[Selector],
+    aliases: Collection[SpiffeId] = (),
+) -> None:
     """Refuse whoever is not the agent of ``entry``, or does not state all of its selectors.
 
+    ``aliases`` are those that the agent is called by, by what its platform has proven.
     Raises :class:`NoProof`, :class:`Forbidden`.
     """
     permit(agent, Action.SERVE_WORKLOADS)
-    if entry.parent is None or entry.parent != agent.spiffe_id:
+    if entry.parent is None or (entry.parent != agent.spiffe_id and entry.parent not in aliases):
         raise Forbidden("own-entries-only", f"the entry {entry.id} is not of {agent}")
     missing = entry.missing(stated)
     if missing:

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from datetime import datetime
 from typing import Self, TypeVar
 
 import msgspec
@@ -113,6 +114,8 @@ class Attestation:
     """The user on the other end of a unix socket."""
     claim: str | None = None
     """What of it counts once, for one key: ``aws_iid:ACCOUNT:REGION:INSTANCE``; None where it may be shown again."""
+    claim_until: datetime | None = None
+    """From when on nobody can show it any more, as a token that has expired, so that it need not be remembered."""
     token: IssuedToken | None = None
     """The join token: whether this key may use it, and whether this is the request it was spent
     with, is for whoever reads the request."""

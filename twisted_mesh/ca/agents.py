@@ -34,6 +34,12 @@ class AgentBanned(PkiError):
     code = Code.CONFLICT
 
 
+class AgentByPlatform(PkiError):
+    """No token is made for an agent that its platform proves."""
+
+    code = Code.NOT_BY_TOKEN
+
+
 @frozen
 class KnownAgent:
     """An agent, and how it stands."""
@@ -81,10 +87,17 @@ class Agents:
         agent = principal.spiffe_id
         if agent is None or self.entries.is_banned(agent.name):
             raise Forbidden("agents-only", f"{principal} is banned (mesh-ctl agent list)")
-        if not self.entries.of_agent(agent.name):
+        own = self.entries.of_agent(agent.name)
+        if not own:
             raise Forbidden(
                 "agents-only",
                 f"{principal} is no agent any more: it was evicted (mesh-ctl agent list)",
+            )
+        if not any(self.entries.entry_of(entry.id) for entry in own):
+            raise Forbidden(
+                "agents-only",
+                f"{principal} is let in no more: no entry lets agents in any more by what its platform has proven "
+                "(mesh-ctl agent allow)",
             )
         return agent
 
@@ -110,7 +123,7 @@ class Agents:
         agent = self.demand_known(principal)
         for entry in self.entries.of_parent(agent):
             if entry.id == entry_id:
-                demand_through(principal, entry, stated)
+                demand_through(principal, entry, stated, self.entries.aliases_of(agent))
                 return entry
         raise Forbidden(
             "own-entries-only",
@@ -140,6 +153,10 @@ class Agents:
         if self.entries.is_banned(name):
             raise AgentBanned(
                 f"the agent {name} is banned: take that back first (mesh-ctl agent unban {name})"
+            )
+        if any(own.node for own in known):
+            raise AgentByPlatform(
+                f"the agent {name} has come by its platform, and needs no token: mesh-ctl agent evict {name} ends it"
             )
         entry = known[0] if known else RegistrationEntry.of_agent(new_entry_id(), agent)
         return await self.tokens.create(principal, entry, life, key=key, reason=reason)

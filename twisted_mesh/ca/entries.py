@@ -17,6 +17,7 @@ from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.through_agents import ThroughAgents
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
@@ -94,8 +95,11 @@ class RegistrationEntries:
     _stored: dict[str, StoredEntry] = field(factory=dict, init=False)
     _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
     _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
-    _by_parent: dict[SpiffeId, tuple[RegistrationEntry, ...]] = field(factory=dict, init=False)
-    """Of each agent, by age. While an agent's are the same, so is the tuple."""
+    _through: ThroughAgents = field(factory=ThroughAgents, init=False)
+    _letting_in: tuple[RegistrationEntry, ...] = field(default=(), init=False)
+    """What lets agents in by their platform."""
+    _let_in: dict[RegistrationEntry, bool] = field(factory=dict, init=False)
+    """Whether that lets an agent in still, by its own entry."""
     _by_agent: dict[str, list[RegistrationEntry]] = field(factory=dict, init=False)
     _banned: set[str] = field(factory=set, init=False)
     """Agents that may not come again."""
@@ -179,7 +183,16 @@ class RegistrationEntries:
 
     def of_parent(self, agent_id: SpiffeId) -> tuple[RegistrationEntry, ...]:
         """Those that count through that agent, by age; the same tuple until one of them is another."""
-        return self._by_parent.get(agent_id, ())
+        return self._through.of(agent_id, self.node_of(agent_id))
+
+    def aliases_of(self, agent_id: SpiffeId) -> dict[SpiffeId, RegistrationEntry]:
+        """What that agent is called besides, by what its platform has proven, and the entries that say so."""
+        return self._through.aliases_of(self.node_of(agent_id))
+
+    def node_of(self, agent_id: SpiffeId) -> frozenset[Selector]:
+        """What the platform has proven of that agent; nothing where it came by a token, or is let in no more."""
+        own = (self.entry_of(entry.id) for entry in self.of_agent(agent_id.name))
+        return next((entry.node for entry in own if entry is not None), frozenset())
 
     def of_agent(self, name: str) -> tuple[RegistrationEntry, ...]:
         """What buys that agent its own ID, and what says that it may not come again."""
@@ -218,7 +231,7 @@ class RegistrationEntries:
     async def _create(
         self, principal: Principal, entry: RegistrationEntry, reason: str
     ) -> Registered:
-        act = self._creation(principal, entry, reason)
+        act = self.creation(principal, entry, reason)
         stored = StoredEntry(entry, self.now())
         await self.store.apply(CreateEntry(entry, stored.created_at, act))
         self.took(stored)
@@ -251,7 +264,7 @@ class RegistrationEntries:
 
     async def _delete(self, principal: Principal, known: Registered, reason: str) -> datetime:
         entry_id = known.entry.id
-        act = self._act(principal, "delete-entry", entry_id, reason, facts_of(known.entry))
+        act = self.deletion(principal, known.entry, reason)
         at = self.now()
         await self.store.apply(DeleteEntry(entry_id, at, act))
         self._stored.pop(entry_id, None)
@@ -284,12 +297,10 @@ class RegistrationEntries:
                 agent,
                 self.now(),
                 reason,
-                tuple(
-                    (e.id, self._act(principal, "delete-entry", e.id, why, facts_of(e)))
-                    for e in own
-                ),
+                tuple((entry.id, self.deletion(principal, entry, why)) for entry in own),
                 self.log.entry(Act.REVOKE, principal, "", {"reason": str(reason)}),
-                None if made is None else (made, self._creation(principal, made.entry, why)),
+                None if made is None else (made, self.creation(principal, made.entry, why)),
+                None if bans else self._act(principal, "release-claim", "", why, {}),
             )
         )
         for entry in own:
@@ -298,6 +309,11 @@ class RegistrationEntries:
             self._stored[made.entry.id] = made
         self._index()
         return revoked
+
+    def stored_of(self, name: str) -> StoredEntry | None:
+        """The own entry of the agent of that name as the store has it; None where it has none, or only a ban."""
+        own = (self._stored[entry.id] for entry in self.of_agent(name) if not entry.is_ban)
+        return next(own, None)
 
     def took(self, stored: StoredEntry) -> None:
         """An entry has come to be in the store."""
@@ -352,8 +368,13 @@ class RegistrationEntries:
             if entry.common_name and other != entry.id:
                 raise NameTaken.by(entry, other)
 
-    def _creation(self, principal: Principal, entry: RegistrationEntry, reason: str) -> Entry:
+    def creation(self, principal: Principal, entry: RegistrationEntry, reason: str) -> Entry:
+        """The act by which an entry is made."""
         return self._act(principal, "create-entry", entry.id, reason, facts_of(entry))
+
+    def deletion(self, principal: Principal, entry: RegistrationEntry, reason: str) -> Entry:
+        """The act by which an entry is deleted."""
+        return self._act(principal, "delete-entry", entry.id, reason, facts_of(entry))
 
     def _act(
         self, principal: Principal, did: str, entry_id: str, reason: str, facts: dict[str, str]
@@ -367,11 +388,28 @@ class RegistrationEntries:
         return Registered(
             entry,
             Source.DEFAULT if is_default else Source.STORE,
-            not (is_default and self.is_exposed) and entry.agent not in self._banned,
+            not (is_default and self.is_exposed)
+            and entry.agent not in self._banned
+            and self._is_let_in(entry),
             stored.created_at,
         )
 
+    def _is_let_in(self, entry: RegistrationEntry) -> bool:
+        """Whether an agent that came by its platform would be let in by what was proven then."""
+        if not entry.node:
+            return True
+        is_let_in = self._let_in.get(entry)
+        if is_let_in is None:
+            agent = SpiffeId.parse(str(entry.spiffe_id))
+            is_let_in = any(allowing.admits(agent, entry.node) for allowing in self._letting_in)
+            self._let_in[entry] = is_let_in
+        return is_let_in
+
     def _index(self) -> None:
+        kept = (known.entry for known in self._stored.values())
+        letting_in = tuple(entry for entry in (*self.filed, *kept) if entry.lets_agents_in)
+        if letting_in != self._letting_in or len(self._let_in) > 2 * len(self._stored):
+            self._letting_in, self._let_in = letting_in, {}
         agents: dict[str, list[RegistrationEntry]] = defaultdict(list)
         for stored in self._stored.values():
             if stored.entry.agent is not None:
@@ -379,22 +417,14 @@ class RegistrationEntries:
         self._by_agent = dict(agents)
         self._banned = {name for name, own in agents.items() if any(e.is_ban for e in own)}
         index: dict[Selector, list[RegistrationEntry]] = defaultdict(list)
-        children: dict[SpiffeId, list[RegistrationEntry]] = defaultdict(list)
-        self._honoured = {
-            known.entry.id: known.entry for known in self.by_age() if known.is_honoured
-        }
+        honoured = [known.entry for known in self.by_age() if known.is_honoured]
+        self._honoured = {entry.id: entry for entry in honoured if entry.alias is None}
         for entry in self._honoured.values():
-            if entry.parent is not None:
-                children[entry.parent].append(entry)
-            else:
+            if entry.parent is None:
                 # Under one of its selectors: whoever meets the entry has that one too.
                 index[min(entry.selectors)].append(entry)
         self._by_selector = dict(index)
-        before = self._by_parent
-        self._by_parent = {}
-        for agent, found in children.items():
-            new, old = tuple(found), before.get(agent)
-            self._by_parent[agent] = old if old is not None and old == new else new
+        self._through.replace(honoured)
         for changed in tuple(self._watching):
             changed()
 

@@ -30,6 +30,8 @@ from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
+    Admission,
+    Claim,
     RecordCertificate,
     RecordIntent,
     RecordIssue,
@@ -74,6 +76,19 @@ class Purchase:
     token: IssuedToken | None = None
     stated: frozenset[Selector] | None = None
     """Of a workload, by its agent, who is the principal then; None where the principal asks for itself."""
+    claim: Claim | None = None
+    """What its platform vouches for once."""
+    descends_from: str | None = None
+    """The claim that bought what the principal has shown."""
+    admits: Admission | None = None
+    """What is recorded of an agent that is let in."""
+    rests_on: tuple[str, ...] = ()
+    """Other entries without which it would not be granted."""
+
+    @property
+    def bought_by_claim(self) -> str | None:
+        """The claim that the certificate ends with."""
+        return self.descends_from if self.claim is None else self.claim.text
 
 
 @define(eq=False, repr=False)
@@ -131,6 +146,7 @@ class Issuance:
             expires_at=draft.not_after,
             requester=principal.evidence,
             entry=bought_by,
+            claim=purchase.bought_by_claim,
         )
         digest = hashlib.sha256(draft.tbs)
         expires_at = rfc3339(draft.not_after)
@@ -142,6 +158,7 @@ class Issuance:
         }
         if bought_by is not None:
             facts["entry"] = bought_by
+        facts |= _of_claim(purchase)
         stated = purchase.stated
         if stated is not None:
             facts["stated"] = spoken(stated)
@@ -160,6 +177,9 @@ class Issuance:
             requires=self._required(purchase),
             token=purchase.token.digest if purchase.token else None,
             at=now,
+            claim=purchase.claim,
+            admits=purchase.admits,
+            rests_on=tuple(e for e in purchase.rests_on if not self.entries.is_filed(e)),
         )
         self.under_way.add(draft.serial)
         began = self.seconds()
@@ -167,8 +187,10 @@ class Issuance:
             if issuing.key.is_in_memory and not self.store.is_shared:
                 der = await issuing.sign_der(draft)
                 await self.store.apply(RecordIssue(intent_of, der))
+                self._admitted(purchase)
             else:
                 intent = await self.store.apply(intent_of)
+                self._admitted(purchase)
                 der = await issuing.sign_der(draft)
                 await self.store.apply(RecordCertificate(intent, der))
         finally:
@@ -187,6 +209,10 @@ class Issuance:
         )
         return Issued(der, draft.serial, draft.not_after, issuing.intermediates)
 
+    def _admitted(self, purchase: Purchase) -> None:
+        if purchase.admits is not None:
+            self.entries.took(purchase.admits.entry)
+
     def _required(self, purchase: Purchase) -> str | None:
         """The entry that the store must still have when what it buys is recorded; None for no entry.
 
@@ -199,6 +225,15 @@ class Issuance:
         if entry is not None:
             return None if self.entries.is_filed(entry) else entry
         return DEFAULT_ENTRY if purchase.principal.selectors else None
+
+
+def _of_claim(purchase: Purchase) -> dict[str, str]:
+    """What the audit log says of the claim that a certificate is bought by, or descends from."""
+    told = {"claim": purchase.bought_by_claim or ""}
+    if purchase.claim is not None:
+        told["uses"] = "claim"
+        told["until"] = "" if purchase.claim.until is None else rfc3339(purchase.claim.until)
+    return {name: text for name, text in told.items() if text}
 
 
 @frozen(eq=False, repr=False)

@@ -1,7 +1,8 @@
 """The certificate authority: decides by :mod:`pki`, hands out what it has on record, and tells who must know."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from attrs import define, evolve, field
@@ -16,8 +17,11 @@ from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Action, Forbidden, Principal
 from pki.policy.selector import Selector
 from pki.serial import serial_hex, serial_pairs
+from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
+from twisted_mesh.ca.admissions import Admissions
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.ca.first_use import FirstUse
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.interfaces import IRevocationListener
@@ -95,6 +99,7 @@ class CertificateAuthority:
         certificate, as long as that is good; so is the same ``token``, which buys only one.
         """
         self.issuance.log.demand_intact()
+        presented: IssuedCertificate | None = None
         if token is None and principal.serial is not None:
             presented = await self.store.find(principal.serial)
             principal = evolve(principal, entry=presented.entry if presented else None)
@@ -114,30 +119,63 @@ class CertificateAuthority:
             idempotency_key = _JOINING
             _refuse_other_key(token, request)
         granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
-        if idempotency_key is None:
-            return await self._sign(request, Purchase(principal, granted))
-        request_key = _request_key(principal, request, idempotency_key)
-        while (earlier := self._requests.get(request_key)) is not None:
-            await _turn(earlier)
-        self._requests[request_key] = []
-        try:
-            known = await self.store.find_request(request_key)
-            if known is not None:
-                return self._signed_before(known)
-            if token is not None and token.spent_at is not None:
-                agent = request.spiffe_id.agent
-                how = (
-                    "mesh-ctl token create"
-                    if agent is None
-                    else f"mesh-ctl agent token create {agent}"
-                )
-                raise TokenSpent(
-                    f"this join token has bought a certificate for another CSR: have a new one made ({how})"
-                )
-            purchase = Purchase(principal, granted, request_key, token)
+        request_key = None
+        if idempotency_key is not None:
+            request_key = _request_key(principal, request, idempotency_key)
+        claim = principal.claim if token is None else None
+        is_agent = request.spiffe_id.agent is not None
+        async with AsyncExitStack() as stack:
+            # Always in this order: nobody waits for who waits for him.
+            for turn in (
+                f"agent {request.spiffe_id}" if is_agent else None,
+                None if claim is None else f"claim {claim}",
+                request_key,
+            ):
+                if turn is not None:
+                    await stack.enter_async_context(self._in_turn(turn))
+            if request_key is not None:
+                known = await self.store.find_request(request_key)
+                if known is not None:
+                    return self._signed_before(known)
+                _refuse_spent(token, request)
+            descends_from = None if presented is None else presented.claim
+            purchase = Purchase(principal, granted, request_key, token, descends_from=descends_from)
+            if claim is not None:
+                first_use = FirstUse(self.store, self.now)
+                found = await first_use.judge(claim, principal, request, presented)
+                if isinstance(found, IssuedCertificate):
+                    return self._signed_before(found)
+                purchase = evolve(purchase, claim=found)
+            if is_agent and token is None:
+                purchase = self._admitting(purchase, request.spiffe_id, entries)
             return await self._sign(request, purchase)
+
+    def _admitting(
+        self, purchase: Purchase, agent: SpiffeId, offered: Sequence[RegistrationEntry]
+    ) -> Purchase:
+        """With the own entry of an agent that comes by its platform. Raises :class:`Forbidden`, :class:`AgentTaken`."""
+        admitted = Admissions(self.issuance.entries).admit(
+            purchase.principal, agent, offered, purchase.grant.entry, self.now()
+        )
+        if admitted is None:
+            return purchase
+        return evolve(
+            purchase,
+            grant=evolve(purchase.grant, entry=admitted.own.id),
+            admits=admitted.admission,
+            rests_on=(admitted.by.id,),
+        )
+
+    @asynccontextmanager
+    async def _in_turn(self, key: str) -> AsyncIterator[None]:
+        """One at a time of those that have the same key."""
+        while (earlier := self._requests.get(key)) is not None:
+            await _turn(earlier)
+        self._requests[key] = []
+        try:
+            yield
         finally:
-            for waiting in self._requests.pop(request_key):
+            for waiting in self._requests.pop(key):
                 waiting.callback(None)
 
     async def sign_through(
@@ -152,10 +190,19 @@ class CertificateAuthority:
     ) -> Issued:
         """For a workload of which ``agent`` states those selectors. Raises :class:`PkiError` with every reason."""
         self.issuance.log.demand_intact()
-        policy.demand_through(agent, entry, stated)
+        aliases = self._aliases_of(agent)
+        policy.demand_through(agent, entry, stated, aliases)
         request = self._request(csr, requested_id, ttl)
-        granted = policy.grant_through(agent, entry, request, stated, self.authorities.lifetimes)
-        return await self._sign(request, Purchase(agent, granted, stated=stated))
+        granted = policy.grant_through(
+            agent, entry, request, stated, self.authorities.lifetimes, aliases=aliases
+        )
+        alias = None if entry.parent is None else aliases.get(entry.parent)
+        rests_on = () if alias is None else (alias.id,)
+        return await self._sign(request, Purchase(agent, granted, stated=stated, rests_on=rests_on))
+
+    def _aliases_of(self, agent: Principal) -> Mapping[SpiffeId, RegistrationEntry]:
+        known = agent.spiffe_id
+        return {} if known is None else self.issuance.entries.aliases_of(known)
 
     async def sign_by(
         self, principal: Principal, entry: RegistrationEntry, csr: bytes, requested_id: str
@@ -313,6 +360,16 @@ async def _turn(waiting: list[Deferred[None]]) -> None:
     done: Deferred[None] = Deferred()
     waiting.append(done)
     await done
+
+
+def _refuse_spent(token: IssuedToken | None, request: IssuanceRequest) -> None:
+    if token is None or token.spent_at is None:
+        return
+    agent = request.spiffe_id.agent
+    how = "mesh-ctl token create" if agent is None else f"mesh-ctl agent token create {agent}"
+    raise TokenSpent(
+        f"this join token has bought a certificate for another CSR: have a new one made ({how})"
+    )
 
 
 def _refuse_other_key(token: IssuedToken, request: IssuanceRequest) -> None:

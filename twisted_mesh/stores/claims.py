@@ -15,7 +15,6 @@ from sqlalchemy import (
 from pki.audit.log import Entry
 from pki.errors import printable
 from pki.spiffe import SpiffeId
-from pki.validity import rfc3339
 from twisted_mesh.stores import entries, log
 from twisted_mesh.stores.commands import Claim, RecordIntent, ReleaseClaim
 from twisted_mesh.stores.records import AlreadyAttested, Conflict, Unknown, UsedClaim
@@ -64,18 +63,7 @@ def use(connection: Connection, command: RecordIntent, claim: Claim) -> None:
     used = find(connection, claim.text)
     if used is not None and used.key == bought.key:
         raise Conflict("this key is just getting a certificate by this claim: ask again")
-    raise already_attested(claim.text, used)
-
-
-def already_attested(claim: str, used: UsedClaim | None) -> AlreadyAttested:
-    """What whoever brings a claim hears that another key has used; None where that was at this moment."""
-    name = printable(claim, 200)
-    how = "" if used is None else f" at {rfc3339(used.at)} for {used.spiffe_id}, by another key"
-    return AlreadyAttested(
-        f"{name} has attested already{how}: the first use wins, since anybody who has got hold of this evidence could "
-        f"show it again; is it the same machine, made anew? Then have an administrator let it come again "
-        f"(mesh-ctl agent evict '{name}'), which revokes what was bought by it; if not, somebody has stolen it"
-    )
+    raise AlreadyAttested.by(claim.text, used)
 
 
 def give_back(connection: Connection, serial: str) -> None:

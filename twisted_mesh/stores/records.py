@@ -2,15 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from attrs import field, frozen
 
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import PkiError, printable
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason, Revocation
+from pki.validity import rfc3339
 
 
 class Status(StrEnum):
@@ -305,6 +307,17 @@ class AlreadyAttested(Conflict):
     """What the platform vouches for has bought a certificate for another key (HTTP 409)."""
 
     code = Code.ALREADY_ATTESTED
+
+    @classmethod
+    def by(cls, claim: str, used: UsedClaim | None, how: str = "by another key") -> Self:
+        """``used`` is None where that was at this moment."""
+        name = printable(claim, 200)
+        told = "" if used is None else f" at {rfc3339(used.at)} for {used.spiffe_id}, {how}"
+        return cls(
+            f"{name} has attested already{told}: the first use wins, since whoever gets hold of such evidence can "
+            "show it again. If it is the same machine, set up anew, have an administrator let it come again "
+            f"(mesh-ctl agent evict '{name}'), which revokes what was bought by it; if not, somebody has used it"
+        )
 
 
 class TokenDead(StoreError):

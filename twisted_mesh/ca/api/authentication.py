@@ -179,6 +179,7 @@ def _beside(caller: Principal, seen: Attestation) -> Principal:
         proof=proof,
         selectors=caller.selectors | seen.selectors,
         claim=seen.claim or caller.claim,
+        claim_until=seen.claim_until if seen.claim else caller.claim_until,
     )
 
 
