@@ -22,12 +22,27 @@ INPUT_VERSION = 1
 LONGEST_TEXT = 2048
 #: Items of a list of the input.
 LONGEST_LIST = 128
+_OF_CA = frozenset(("principal", "selectors", "request", "entry", "source"))
+_OF_ENDPOINT = frozenset(("peer",))
 #: Where a time means nothing.
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RuleAction(StrEnum):
     """What is about to happen."""
+
+    @property
+    def is_of_endpoint(self) -> bool:
+        """Whether an endpoint asks, and not the CA."""
+        return self in (RuleAction.CONNECT, RuleAction.ACCEPT)
+
+    def knows(self, path: str) -> bool:
+        """Whether that part of the input means anything then.
+
+        An endpoint decides of a certificate, once for all its connections: where they come from is no part of it.
+        """
+        unknown = _OF_CA if self.is_of_endpoint else _OF_ENDPOINT
+        return path.partition(".")[0] not in unknown
 
     ISSUE = "issue"
     """The CA signs a first certificate."""
@@ -116,7 +131,6 @@ class Facts:
     time: datetime = NO_TIME
     source: SourceFacts = field(factory=SourceFacts)
     peer: PeerFacts = field(factory=PeerFacts)
-    listener: str = ""
     version: int = INPUT_VERSION
 
     def read(self, path: str) -> object:

@@ -132,22 +132,45 @@ class _Reader:
             for problem in error.problems:
                 self.wrong(where, problem.detail, problem.remedy)
             return
+        actions = self._known(where, actions, when.reads)
         if len(self.problems) == before:
             self.rules.append(
                 Rule(table.name, Effect(table.effect), actions, when, table.reason, file)
             )
+
+    def _known(
+        self, where: str, named: frozenset[RuleAction], reads: frozenset[str]
+    ) -> frozenset[RuleAction]:
+        """When a rule is asked: as it says, or whenever all is known that it reads."""
+        knowing = frozenset(
+            action for action in RuleAction if all(action.knows(path) for path in reads)
+        )
+        for action in sorted(named - knowing):
+            unknown = ", ".join(path for path in sorted(reads) if not action.knows(path))
+            self.wrong(where, f"it is asked on {action}, when nothing is known of {unknown}")
+        if not knowing:
+            self.wrong(
+                where,
+                f"there is no action at which all is known that it reads: {', '.join(sorted(reads))}",
+            )
+        return named or knowing
 
     def _external(self, file: str, table: _ExternalTable) -> None:
         where = f"{file}, external {discreet(table.name, 64)!r}"
         before = len(self.problems)
         self._name(where, table.name)
         actions = self._actions(where, table.on)
+        if any(action.is_of_endpoint for action in actions):
+            self.wrong(where, "only a CA asks elsewhere: on has issue, renew or issue-jwt")
         if not table.url.startswith(("https://", "http://")):
             self.wrong(where, "url is an address like https://opa.example:8181/v1/data/mesh/allow")
         if not 0.01 <= table.timeout <= 30:
             self.wrong(where, "timeout is seconds, from 0.01 to 30")
         if len(self.problems) == before:
-            self.externals.append(External(table.name, table.url, table.timeout, actions))
+            asked = actions or frozenset(
+                action for action in RuleAction if not action.is_of_endpoint
+            )
+            self.externals.append(External(table.name, table.url, table.timeout, asked))
 
     def _name(self, where: str, name: str) -> None:
         if not _NAME.fullmatch(name):
@@ -163,6 +186,4 @@ class _Reader:
                 where,
                 f"on has {', '.join(discreet(name, 40) for name in unknown)}, and there are {', '.join(RuleAction)}",
             )
-        return frozenset(RuleAction(name) for name in on if name in tuple(RuleAction)) or frozenset(
-            RuleAction
-        )
+        return frozenset(RuleAction(name) for name in on if name in tuple(RuleAction))

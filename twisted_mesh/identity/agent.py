@@ -48,6 +48,7 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
+from twisted_mesh.trust.peer_policy import PeerPolicy
 from twisted_mesh.trust.store import TrustStore
 
 
@@ -75,6 +76,8 @@ class Wanted:
     """By which CA keys peers must be vouched for besides."""
     proving: Proving | None = field(default=None, eq=False, repr=False)
     """What buys the first certificate in place of a token, and others where the CA wants it."""
+    policy: PeerPolicy | None = None
+    """What must allow peers besides."""
 
     @property
     def named(self) -> SpiffeId:
@@ -122,7 +125,11 @@ class Agent:
 
     def __attrs_post_init__(self) -> None:
         wanted, reactor, log = self.wanted, self.reactor, self.log
-        judge = Judge(wall_clock, Trust(allow=self.allow, pins=wanted.pins), wanted.freshness)
+        judge = Judge(
+            wall_clock,
+            Trust(allow=self.allow, pins=wanted.pins, policy=wanted.policy),
+            wanted.freshness,
+        )
         who = f"{self.where} {wanted.spiffe_id}"
         self.witness = LogWitness(witness_path(wanted.state_dir, who))
         self.witness.recall()

@@ -198,6 +198,7 @@ class IdentityOptions(ServiceOptions):
             self["revocation-sources"],
             self.get("pins", PinSet()),
             self["attest"],
+            self.get("peer-policy"),
         )
 
 

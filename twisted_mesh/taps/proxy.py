@@ -272,6 +272,7 @@ class ProxyService(MeshService):
             found.append(Reread(self.options.source_of_listeners, self._reread_listeners))
         if self.fronts:
             found += self.options.reread_pins(self.trust_store)
+            found += self.options.reread_policy(self.trust_store)
         return found
 
     async def _reread_listeners(self) -> str:

@@ -1,5 +1,6 @@
 """The options of ``mesh-proxy``."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,12 +8,13 @@ from attrs import evolve
 from twisted.python import usage
 
 from pki.errors import Malformed
+from pki.rules.facts import RuleAction
 from pki.svid.spki_pin import PinSet
 from twisted_mesh.proxy.config import ListenerTable, listener_of, parse_config, parse_pins
 from twisted_mesh.proxy.listener import Listener
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.taps.allow_file import read_allowed
-from twisted_mesh.taps.pin_options import PinOptions
+from twisted_mesh.taps.policy_options import PolicyOptions
 from twisted_mesh.taps.worker_options import WORKERS
 
 #: What one listener is told by; a file has them as keys.
@@ -25,7 +27,7 @@ _REPEATED = ("allow", "allow-dns", "verify", "verify-dns")
 _FLAGS = ("allow-all", "http", "proxy-protocol", "permissive", "unsafe-listen", "unsafe-target")
 
 
-class Options(PinOptions):
+class Options(PolicyOptions):
     """Options of ``twistd mesh-proxy``."""
 
     program = "mesh-proxy"
@@ -41,7 +43,7 @@ class Options(PinOptions):
         "in and mutual TLS out (client). It gets its certificate from the CA, and renews it."
     )
     default_id = ("service", "proxy")
-    files = ("config", "allow-file", "peer-pin-file")
+    files = ("config", "allow-file", *PolicyOptions.files)
     optParameters: ClassVar = [
         ["spiffe-id", None, None, "who we are (default spiffe://TD/service/proxy)"],
         [
@@ -140,6 +142,14 @@ class Options(PinOptions):
             raise usage.UsageError(f"--{missing[0]} is needed, or --config")
         self["listeners"] = self.read_listeners()
         self["pins"] = self.read_pins()
+        self["peer-policy"] = self.read_policy()
+
+    def policy_actions(self) -> Collection[RuleAction]:
+        """See :class:`PolicyOptions`: a server's callers are accepted, and a client's target is connected to."""
+        return {
+            RuleAction.ACCEPT if listener.serves else RuleAction.CONNECT
+            for listener in self["listeners"]
+        }
 
     def read_pins(self) -> PinSet:
         """By options, or in the table of the file: in one of them. Raises :class:`PkiError`."""

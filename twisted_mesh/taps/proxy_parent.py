@@ -39,7 +39,7 @@ class ProxyParent(ParentService):
         """See :class:`ParentService`."""
         before: Sequence[Listener] = self.options["listeners"]
         listeners = self.options.read_listeners()
-        _ = self.options.read_pins()
+        _ = self.options.read_pins(), self.options.read_policy()
         refuse_moved(before, listeners)
         if problem := circle_problem(self._bound_to, listeners):
             raise Malformed(problem)

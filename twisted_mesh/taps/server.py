@@ -148,6 +148,7 @@ class ServerService(MeshService):
         if self.options["allow-file"] is not None:
             found.append(Reread(f"--allow-file {self.options['allow-file']}", self._reread_allowed))
         found += self.options.reread_pins(self.trust_store)
+        found += self.options.reread_policy(self.trust_store)
         if self.agent.crls.sources:
             places = ", ".join(map(str, self.agent.crls.sources))
             found.append(Reread(f"--crl {places}", self._reread_crls))
@@ -194,7 +195,7 @@ class ServerParent(ParentService):
 
     def read_rules(self) -> str:
         """See :class:`ParentService`."""
-        _ = self.options.read_allow_file(), self.options.read_pins()
+        _ = self.options.read_allow_file(), self.options.read_pins(), self.options.read_policy()
         return ""
 
 

@@ -6,18 +6,18 @@ from typing import ClassVar
 from pki.spiffe import SpiffePattern
 from twisted_mesh.taps.allow_file import read_allowed
 from twisted_mesh.taps.ca_options import max_connections
-from twisted_mesh.taps.pin_options import PinOptions
+from twisted_mesh.taps.policy_options import PolicyOptions
 from twisted_mesh.taps.worker_options import WORKERS
 
 
-class Options(PinOptions):
+class Options(PolicyOptions):
     """Options of ``twistd mesh-server``."""
 
     program = "mesh-server"
     synopsis = "[options]\n\nExample: twistd -n mesh-server --listen 9443 --allow spiffe://mesh.local/service/payment-worker"
     longdesc = "An mTLS service: it gets its certificate from the CA, renews it, and serves proven callers only."
     default_id = ("service", "api-server")
-    files = ("allow-file", "peer-pin-file")
+    files = ("allow-file", *PolicyOptions.files)
     optParameters: ClassVar = [
         [
             "spiffe-id",
@@ -49,6 +49,7 @@ class Options(PinOptions):
             _ = max_connections(str(most // self["workers"]))
             self["max-connections"] = self.share(most)
         self["pins"] = self.read_pins()
+        self["peer-policy"] = self.read_policy()
 
     def read_allow_file(self) -> tuple[SpiffePattern, ...]:
         """Who is named in ``--allow-file``, as it is now; nobody without it. Raises :class:`PkiError`."""

@@ -99,17 +99,17 @@ class ServiceOptions(usage.Options):
 
     def read_texts(self) -> Mapping[str, bytes]:
         """What the files of rules hold now. Raises :class:`PkiError`."""
-        return {
-            name: read_trusted(Path(self[name]), f"--{name}", _LARGEST_TEXT)
-            for name in self.files
-            if self[name]
-        }
+        return {name: self.read_file_of(name) for name in self.files if self[name]}
+
+    def read_file_of(self, option: str) -> bytes:
+        """What the file of ``option`` holds now. Raises :class:`PkiError`."""
+        return read_trusted(Path(self[option]), f"--{option}", _LARGEST_TEXT)
 
     def text_of(self, option: str) -> bytes:
         """What the file of ``option`` holds: for a worker, as its parent last read it. Raises :class:`PkiError`."""
         if self.texts is not None:
             return self.texts[option]
-        return read_trusted(Path(self[option]), f"--{option}", _LARGEST_TEXT)
+        return self.read_file_of(option)
 
     opt_h = usage.Options.opt_help
 

@@ -24,6 +24,7 @@ from pki.svid.x509svid import Purpose, X509Svid, subject_of
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
+from twisted_mesh.trust.peer_policy import PeerPolicy
 
 K = TypeVar("K", bound=Hashable)
 
@@ -56,6 +57,8 @@ class Trust:
     root that is believed no more, another one of the same key may lead to one that is."""
     pins: PinSet = field(factory=PinSet)
     """By which CA keys some peers must be vouched for besides."""
+    policy: PeerPolicy | None = None
+    """What must allow a peer besides, once nothing else is found against it."""
     generation: int = 0
 
     def with_beside(
@@ -109,6 +112,9 @@ class Trust:
         refusals: tuple[Problem, ...] = () if refusal is None else (refusal,)
         if self.pins.enforced_at(now):
             refusals += self._unpinned(verdict)
+        if self.policy is not None and verdict.ok and not refusals:
+            denial = self.policy.objection(verdict, purpose, now)
+            refusals = () if denial is None else (denial,)
         return evolve(verdict, problems=(*verdict.problems, *refusals)) if refusals else verdict
 
     def _unpinned(self, verdict: Verdict) -> tuple[Problem, ...]:
@@ -126,10 +132,11 @@ class Trust:
     ) -> Verdict:
         """What a peer that believes the same would say of ``svid``, or of its leaf in another ``chain``.
 
-        Our pins are for others; and what we have at hand besides, others may lack: the path has to stand as it is sent.
+        Our pins and our policy are for others; and what we have at hand besides, others may lack: the path has to
+        stand as it is sent.
         """
         ourselves = (SpiffePattern.parse(str(svid.spiffe_id)),)
-        whoever = evolve(self, allow=ourselves, beside=(), pins=PinSet())
+        whoever = evolve(self, allow=ourselves, beside=(), pins=PinSet(), policy=None)
         return whoever.judge(svid.chain if chain is None else chain, now, Purpose.ANY)
 
     def _not_allowed(self, verdict: Verdict, purpose: Purpose) -> Problem | None:
@@ -345,6 +352,8 @@ class Judge:
                 now,
                 now - datetime.resolution,
             )  # its dates are none: it holds at no moment
+        if trust.policy and (ends := trust.policy.until(verdict, purpose, now)):
+            since, until = now, min(until, ends)
         if trust.pins and verdict.ok:
             self.pin_watch(trust.pins, verdict, now)
         return Judgement(verdict, presented if verdict.ok else (), self.changes, since, until)

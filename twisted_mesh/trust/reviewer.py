@@ -161,6 +161,9 @@ def _concerned(
     registry: ConnectionIndex, old: Trust, new: Trust, news: Sequence[Revocation] | None
 ) -> Iterator[LiveConnection]:
     """Those whose right to be connected may rest on what is in ``old`` and not in ``new``."""
+    if new.policy is not old.policy:
+        yield from registry.all()
+        return
     if new.revocations is not old.revocations:
         if news is not None and len(news) <= registry.credential_count:
             for revocation in news:

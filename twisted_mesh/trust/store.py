@@ -29,6 +29,7 @@ from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.peer_policy import A_WHILE, PeerPolicy
 from twisted_mesh.trust.pin_log import PinLog
 from twisted_mesh.trust.reviewer import Reviewer
 
@@ -75,6 +76,8 @@ class TrustStore(Service):
     """Pins that were withdrawn when it was last said which: for pins that are still to come."""
     _pin_log: PinLog = field(init=False)
     _ticker: Ticker = field(init=False)
+    _asked_at: float = field(default=0.0, init=False)
+    """When those who are connected are judged again by a policy that reads the time, on the clock."""
 
     def __attrs_post_init__(self) -> None:
         self._reviewer = Reviewer(self.judge, self.registry, self.clock, self.log, self.now)
@@ -126,6 +129,10 @@ class TrustStore(Service):
         self._pin_log.begin(narrowed, self.trust.allow, self.now())
         self._pin_log.announced(narrowed, self.trust.bundles)
         self._reviewer.believe(evolve(self.trust, pins=narrowed))
+
+    def govern(self, policy: PeerPolicy) -> None:
+        """Have this policy asked from now on, and cut whoever is connected and whom it does not allow."""
+        self._reviewer.believe(evolve(self.trust, policy=policy))
 
     def withdraw(self, pins: frozenset[str]) -> None:
         """Rely on none of these any more, as ``sha256/BASE64``: nothing ever widens pins again."""
@@ -258,6 +265,10 @@ class TrustStore(Service):
         now = self.now()
         self._pin_log.look(self.trust.pins, now)
         self._reviewer.look_at_the_clock(now)
+        policy = self.trust.policy
+        if policy is not None and policy.reads_time and self.clock.seconds() >= self._asked_at:
+            self._asked_at = self.clock.seconds() + A_WHILE.total_seconds()
+            self.review()
 
 
 def _joined(before: BundleSet, bundles: BundleSet) -> BundleSet:

@@ -13,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pki.errors import Problem
+from pki.rules.facts import RuleAction
+from pki.rules.rules_file import read_rules
 from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.chain import judge as judge_chain
@@ -26,6 +28,7 @@ from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.freshness import Freshness, OnStale
 from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
 from twisted_mesh.trust.judgement import Judgement
+from twisted_mesh.trust.peer_policy import PeerPolicy
 
 CA, OTHERS = mesh(), mesh(OTHER)
 ALL = tuple(SpiffePattern.parse(f"spiffe://{domain}/**") for domain in ("mesh.local", OTHER.name))
@@ -37,6 +40,10 @@ PINS = PinSet.parse(
     "enforce",
     rfc3339(NOW + 5 * HOUR),
     now=NOW,
+)
+NOBODY = PeerPolicy(
+    read_rules({"p": "version = 1\n[[rule]]\nname = 'no'\neffect = 'allow'\nwhen = 'false'\n"}),
+    {RuleAction.ACCEPT},
 )
 
 
@@ -101,6 +108,7 @@ INPUTS: Mapping[type, Mapping[str, Callable[[Rig], None] | str]] = {
         "beside": "only who is refused without it depends on it; a swap for it forgets all the same",
         "known_issuers": "only the words of a refusal depend on it; a swap for it forgets all the same",
         "pins": lambda rig: rig.believe(pins=PINS),
+        "policy": lambda rig: rig.believe(policy=NOBODY),
         "generation": "a number for whoever asks; each swap counts, whatever stands in it",
     },
     Judge: {
