@@ -794,7 +794,7 @@ STATUSES = {
         *("PassphraseMismatch", "BadFederation", "ForeignRoot"),
     },
     401: {"NoProof", "Revoked", "TokenDead"},
-    403: {"Forbidden", "EntryGone", "PolicyDenied"},
+    403: {"Forbidden", "EntryGone", "PolicyDenied", "ReattestRequired"},
     404: {"Unknown", "UnknownJwtKey"},
     409: {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy", "NoSuccessor"),
