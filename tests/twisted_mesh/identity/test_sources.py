@@ -1,5 +1,6 @@
 """An identity is a fresh key with a certificate for it, and the key stays where it was made."""
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import ip_address
@@ -10,9 +11,11 @@ from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pki.audit.log import Checkpoint, LogKey
+from pki.codes import Code
 from pki.errors import Malformed, Problem
 from pki.issuing.csr import IssuanceRequest, load_csr
 from pki.keys import KeyAlgorithm, MemoryKey
@@ -27,9 +30,11 @@ from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
+from twisted_mesh.evidence.interface import AttestationData, IProver, NoEvidence
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.identity import own_source
 from twisted_mesh.identity.own_source import OwnSource, new_key
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.interfaces import ISource, TrustUpdate
 from twisted_mesh.tls.alerts import Unreachable
@@ -57,6 +62,18 @@ class Client:
     questions: list[TrustQuestion] = field(factory=list)
     waiting: "Deferred[TrustNews] | None" = None
     hung_up: int = 0
+    shown: list[str | None] = field(factory=list)
+    """Evidence."""
+    refusals: list[CaRefused | None] = field(factory=list)
+    """What becomes of the first requests."""
+    challenges: int = 0
+
+    async def challenge(self, kind: str) -> str:
+        self.challenges += 1
+        return f"{kind}-{self.challenges}"
+
+    async def defer(self, function: Any, *words: Any) -> Any:
+        return function(*words)
 
     def hang_up(self) -> None:
         self.hung_up += 1
@@ -64,17 +81,21 @@ class Client:
     def present(self, svid: X509Svid | None) -> None:
         self.presented.append(svid)
 
-    async def sign(
+    async def sign(  # noqa: PLR0917 - as the client has it
         self,
         csr: bytes,
         spiffe_id: SpiffeId,
         ttl: timedelta | None,
         idempotency_key: str,
         token: JoinToken | None,
+        evidence: AttestationData | None = None,
     ) -> Sequence[x509.Certificate]:
         self.asked.append((csr, spiffe_id, ttl))
         self.idempotency_keys.append(idempotency_key)
         self.tokens.append(token)
+        self.shown.append(None if evidence is None else evidence.data.decode())
+        if self.refusals and (refusal := self.refusals.pop(0)) is not None:
+            raise refusal
         if self.away:
             raise self.away
         public_key: Any = self.certify.public_key if self.certify else load_csr(csr).public_key()
@@ -158,6 +179,122 @@ def test_a_certificate_for_another_key_is_no_identity(rig: Rig) -> None:
     rig.client.certify = key("somebody else's")
     with pytest.raises(Malformed, match="issued for another key"):
         result_of(rig.source().obtain(P256))
+
+
+# Evidence of the platform.
+
+
+@implementer(IProver)
+@define(eq=False)
+class Prover:
+    wants_challenge: bool = False
+    fails: bool = False
+    keys: list[bytes] = field(factory=list)
+    kind = "drill"
+    where = "the drill"
+
+    def prove(self, challenge: str | None, key: bytes, trust_domain: str) -> AttestationData:
+        if self.fails:
+            raise NoEvidence("there is none at the drill")
+        self.keys.append(key)
+        return AttestationData(self.kind, json.dumps([challenge, trust_domain]).encode())
+
+
+def refused(status: int, code: Code) -> CaRefused:
+    return CaRefused(status, [Problem(code, "no")])
+
+
+REATTEST = refused(403, Code.REATTEST_REQUIRED)
+
+
+def test_the_first_certificate_is_bought_by_evidence_and_the_next_by_that(rig: Rig) -> None:
+    prover = Prover()
+    source = rig.source(proving=Proving(prover))
+    first = result_of(source.obtain(P256))
+    result_of(source.obtain(P256))
+    assert rig.client.shown == ['[null, "mesh.local"]', None]
+    assert rig.client.tokens == [None, None]
+    spki = first.svid.key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert prover.keys == [spki]
+    assert rig.client.challenges == 0
+
+
+def test_a_challenge_is_asked_for_where_the_prover_wants_one(rig: Rig) -> None:
+    result_of(rig.source(proving=Proving(Prover(True))).obtain(P256))
+    assert rig.client.shown == ['["drill-1", "mesh.local"]']
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_challenge_that_the_ca_does_not_know_is_asked_for_once_more_and_no_more(
+    wants: bool, rig: Rig
+) -> None:
+    rig.client.refusals = [refused(401, Code.NO_PROOF)] * 3
+    with pytest.raises(CaRefused):
+        result_of(rig.source(proving=Proving(Prover(wants))).obtain(P256))
+    assert len(rig.client.shown) == (2 if wants else 1)
+    assert rig.client.challenges == (2 if wants else 0)
+    rig.client.refusals, rig.client.challenges = [refused(401, Code.BAD_EVIDENCE)], 0
+    with pytest.raises(CaRefused):
+        result_of(rig.source(proving=Proving(Prover(wants))).obtain(P256))
+    assert rig.client.challenges == int(wants), "forged once is forged twice"
+
+
+def test_where_the_entry_wants_it_the_evidence_is_shown_beside_the_certificate(rig: Rig) -> None:
+    source = rig.source(proving=Proving(Prover()))
+    identity = result_of(source.obtain(P256))
+    rig.client.refusals = [REATTEST]
+    result_of(source.obtain(P256))
+    assert [bool(shown) for shown in rig.client.shown] == [True, False, True]
+    assert rig.client.presented[-2] is identity.svid, "it is shown still"
+
+
+@pytest.mark.parametrize("options", [{}, {"proving": None}])
+def test_without_evidence_a_ca_that_wants_it_is_told_of(options: Any, rig: Rig) -> None:
+    source = rig.source(**options)
+    result_of(source.obtain(P256))
+    rig.client.refusals = [REATTEST]
+    with pytest.raises(CaRefused, match="reattest-required"):
+        result_of(source.obtain(P256))
+
+
+def test_a_certificate_that_is_disowned_makes_room_for_evidence(rig: Rig) -> None:
+    source = rig.source(proving=Proving(Prover()))
+    result_of(source.obtain(P256))
+    rig.client.refusals = [refused(401, Code.REVOKED)]
+    result_of(source.obtain(P256))
+    assert [bool(shown) for shown in rig.client.shown] == [True, False, True]
+    assert "joining anew, by the drill" in rig.log.text("joining-anew")
+
+
+def test_a_platform_that_gives_none_is_asked_again_and_nothing_was_sent(rig: Rig) -> None:
+    prover = Prover(fails=True)
+    source = rig.source(proving=Proving(prover))
+    with pytest.raises(NoEvidence):
+        result_of(source.obtain(P256))
+    assert rig.client.shown == []
+    prover.fails = False
+    assert result_of(source.obtain(P256)).svid.spiffe_id == BACKEND
+
+
+def test_over_plain_http_nothing_is_even_fetched(rig: Rig) -> None:
+    rig.client.address = CaAddress.parse("http://localhost:8080")
+    prover = Prover(True)
+    with pytest.raises(Malformed, match="and never at http://localhost:8080"):
+        result_of(rig.source(proving=Proving(prover)).obtain(P256))
+    assert (prover.keys, rig.client.challenges, rig.client.shown) == ([], 0, [])
+
+
+def test_a_token_and_evidence_exclude_each_other() -> None:
+    with pytest.raises(Malformed, match="--attest and a join token exclude each other"):
+        Proving.parse("k8s", has_token=True)
+    assert Proving.parse(None, has_token=True) is None
+
+
+@pytest.mark.parametrize("text", ["", "nobody", "K8S", "nobody:file", ":file", "k8s:", "\n"])
+def test_a_kind_that_there_is_not_is_told_with_those_that_there_are(text: str) -> None:
+    with pytest.raises(Malformed, match=r"^--attest") as error:
+        Proving.parse(text, has_token=False)
+    assert str(error.value).isprintable()
 
 
 def test_what_the_ca_refuses_is_refused(rig: Rig) -> None:
