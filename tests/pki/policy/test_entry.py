@@ -6,6 +6,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import evolve
 from hypothesis import example, given
@@ -670,6 +671,29 @@ def test_an_entry_may_federate_with_other_trust_domains() -> None:
     assert RegistrationEntry.from_document(plain).federates_with == ()
     with pytest.raises(BadDocument):
         RegistrationEntry.from_document(document.replace(b'["b.example","c.example"]', b"[]"))
+
+
+def test_an_entry_may_want_its_selectors_each_time() -> None:
+    members = EntryMembers(
+        selectors=["unix:uid:1"], spiffe_id=f"spiffe://{MESH}/service/db", reattest=True
+    )
+    entry = read_entry("e", MESH, members)
+    assert entry.reattest and entry.members().facts()["reattest"] == "true"
+    document = entry.to_document()
+    assert RegistrationEntry.from_document(document) == entry
+    assert b"reattest" not in evolve(entry, reattest=False).to_document()
+    with pytest.raises(BadDocument):
+        RegistrationEntry.from_document(document.replace(b'"reattest":true', b'"reattest":false'))
+
+
+@pytest.mark.parametrize("selectors", [["token:web"], ["x509:spiffe://mesh.local/a", "token:web"]])
+def test_what_is_seen_once_for_all_is_not_wanted_each_time(selectors: list[str]) -> None:
+    said = EntryMembers(selectors=selectors, spiffe_id=f"spiffe://{MESH}/service/db", reattest=True)
+    with pytest.raises(Refused, match="nothing to be seen anew"):
+        read_entry("e", MESH, said)
+    with pytest.raises(BadDocument):
+        read = read_entry("e", MESH, msgspec.structs.replace(said, reattest=msgspec.UNSET))
+        RegistrationEntry.from_document(evolve(read, reattest=True).to_document())
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,12 @@ def entries(draw: st.DrawFn) -> RegistrationEntry:
     template = "/".join([f"spiffe://{domain}", draw(FIRST), *rest[: draw(st.integers(0, 4))]])
     ttl, most = sorted([draw(SECONDS), draw(SECONDS)])
     some = st.sampled_from([None, 1])
+    selectors = frozenset(
+        map(Selector.parse, draw(st.sets(st.sampled_from(SELECTORS), min_size=1)))
+    )
     return RegistrationEntry(
         draw(st.text("0123456789abcdef", min_size=16, max_size=16)),
-        frozenset(map(Selector.parse, draw(st.sets(st.sampled_from(SELECTORS), min_size=1)))),
+        selectors,
         IdTemplate.parse(template, domain),
         tuple(draw(st.lists(st.sampled_from(["a.example", "b", "xn--c"]), unique=True))),
         tuple(draw(st.lists(st.ip_addresses(), max_size=3, unique=True))),
@@ -50,6 +53,7 @@ def entries(draw: st.DrawFn) -> RegistrationEntry:
         parent=draw(st.sampled_from([None, domain.member("mesh", "agent", "node-1")])),
         hint=draw(st.text(max_size=200).filter(str.isprintable)),
         federates_with=tuple(sorted(draw(st.sets(st.sampled_from(OTHERS))))),
+        reattest=any(s.kind not in ("token", "x509") for s in selectors) and draw(st.booleans()),
     )
 
 

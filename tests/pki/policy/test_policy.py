@@ -27,6 +27,7 @@ from pki.policy.policy import (
     TtlOutOfRange,
     administrator,
     anonymous,
+    demand_entry,
     grant,
     permit,
     workload,
@@ -291,6 +292,49 @@ def test_an_administrator_who_issues_needs_no_entry(seen: frozenset[Selector]) -
     assert grant(issuer, wanted, [entry(max_ttl="1h")], LIFETIMES) == Grant(None, 2 * HOUR)
     with pytest.raises(TtlOutOfRange):
         grant(issuer, request(ttl=timedelta(days=2)), [], LIFETIMES)
+
+
+# What wants evidence each time.
+
+POD = frozenset({Selector("unix:uid", "1000"), Selector("unix:user", "alice")})
+
+
+def renewing(*seen: Selector, entry_id: str = "e") -> Principal:
+    return evolve(WORKLOAD, selectors=WORKLOAD.selectors | set(seen), entry=entry_id)
+
+
+def test_an_svid_alone_renews_nothing_where_the_entry_wants_all_of_its_selectors() -> None:
+    lasting, demanding = entry(), entry(reattest=True)
+    assert grant(renewing(), request(), [lasting], LIFETIMES).entry == "e"
+    refusal = refused(renewing(), request(), demanding)
+    assert (refusal.rule, refusal.code) == ("reattest", "reattest-required")
+    assert "unix:uid:1000 was not seen now" in str(refusal)
+    with pytest.raises(Forbidden) as early:
+        demand_entry(renewing(), str(BACKEND), iter([demanding]))
+    assert early.value.code == "reattest-required"
+
+
+def test_with_the_evidence_beside_it_it_renews() -> None:
+    demanding = entry(reattest=True)
+    assert grant(renewing(*POD), request(), [demanding], LIFETIMES).entry == "e"
+    assert grant(ALICE, request(), [demanding], LIFETIMES).entry == "e"
+
+
+def test_what_a_template_was_filled_with_must_be_seen_again_too() -> None:
+    demanding = entry("e", "spiffe://mesh.local/user/{unix.user}", "unix:uid:1000", reattest=True)
+    alice = evolve(renewing(*POD), spiffe_id=ALICES)
+    assert grant(alice, request(ALICES), [demanding], LIFETIMES).entry == "e"
+    bob = evolve(
+        alice, selectors=frozenset({Selector("unix:uid", "1000"), Selector("unix:user", "bob")})
+    )
+    assert refused(bob, request(ALICES), demanding).rule == "ids-granted-only"
+
+
+def test_another_entry_without_that_wish_renews_nothing_that_it_has_not_bought() -> None:
+    other = entry("other")
+    refusal = refused(renewing(), request(), entry(reattest=True), other)
+    assert refusal.code == "reattest-required"
+    assert refused(renewing(), request(FRONTEND), entry(reattest=True)).rule == "own-identity-only"
 
 
 def test_an_entry_is_named_also_where_none_is_needed() -> None:

@@ -1,9 +1,12 @@
 """Every attestor is asked, held to the kinds that it has declared, and what one of them refuses is refused."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
@@ -12,13 +15,22 @@ from pki.policy.selector import KINDS, Selector, SelectorKind, is_label
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import outcome
 from twisted_mesh.attest import registry
-from twisted_mesh.attest.errors import UnknownAttestation
+from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.kinds import LOCAL_KINDS
 from twisted_mesh.attest.platforms import PLATFORMS, platforms
-from twisted_mesh.attest.registry import ATTESTORS, Attested, Attestors, declare_kinds
+from twisted_mesh.attest.registry import (
+    AT_ONCE,
+    ATTESTORS,
+    OF_ONE_NETWORK,
+    PATIENCE,
+    Attested,
+    Attestors,
+    declare_kinds,
+)
 from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.limits.rate_limit import Busy
 
 NOTHING = Evidence()
 
@@ -191,6 +203,62 @@ def test_platforms_are_replaced_or_stay() -> None:
     assert outcome(attestors.attest(shown("c"))) == Attested((proof("c:1"),))
     with pytest.raises(UnknownAttestation):
         outcome(attestors.attest(shown("b")))
+
+
+@implementer(IAttestor)
+@define(eq=False)
+class Slow:
+    """Waits for somebody else, who may never answer."""
+
+    name: str = "slow"
+    kinds: tuple[SelectorKind, ...] = (kind("slow"),)
+    waiting: list["Deferred[None]"] = field(factory=list)
+
+    async def attest(self, evidence: Evidence) -> Attestation | None:
+        self.waiting.append(Deferred())
+        await self.waiting[-1]
+        return proof("slow:1")
+
+    async def challenge(self, kind: str, data: bytes) -> bytes | None:
+        return None
+
+
+def asked(attestors: Attestors, address: str) -> list[Any]:
+    """What becomes of evidence from there, once there is anything."""
+    found: list[Any] = []
+    evidence = evolve(shown("slow"), address=address)
+    Deferred.fromCoroutine(attestors.attest(evidence)).addBoth(found.append)
+    return found
+
+
+def test_a_platform_that_does_not_answer_is_given_up() -> None:
+    clock, slow = Clock(), Slow()
+    attestors = Attestors((), {"slow": slow}, clock)
+    found = asked(attestors, "a")
+    clock.advance(PATIENCE - 0.1)
+    assert not found
+    clock.advance(0.2)
+    assert found[0].check(AttestorUnavailable)
+    assert (found[0].value.code, found[0].value.retry_after) == ("attestor-unavailable", 5)
+    again = asked(attestors, "a")
+    slow.waiting[-1].callback(None)
+    assert again == [Attested((proof("slow:1"),))]
+
+
+def test_a_flood_from_one_network_costs_another_one_turn_and_has_a_bound() -> None:
+    slow = Slow()
+    attestors = Attestors((), {"slow": slow}, Clock())
+    flood = [asked(attestors, "flood") for _ in range(10_000)]
+    assert len(slow.waiting) == AT_ONCE
+    turned_away = [found for found in flood if found]
+    assert len(turned_away) == 10_000 - OF_ONE_NETWORK
+    assert all(found[0].check(Busy) for found in turned_away)
+    honest = asked(attestors, "honest")
+    for turn in range(2):
+        slow.waiting[turn].callback(None)
+    for waiting in slow.waiting[AT_ONCE:]:
+        waiting.callback(None)
+    assert honest == [Attested((proof("slow:1"),))]
 
 
 def test_every_platform_declares_its_kinds_before_it_is_loaded() -> None:

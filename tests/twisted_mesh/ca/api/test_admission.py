@@ -1,5 +1,6 @@
 """In which order a request costs something: charged, attested, permitted, and only then read."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -81,12 +82,14 @@ class Api:
     rate: Rate = DEFAULT_RATE
     refuses: bool = False
     site: BoundedSite = field(init=False)
+    attestors: Attestors = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         throttle = NotingThrottle(self.clock, self.rate)
         throttle.steps = self.steps
         attestors = (Noting(self.steps, self.refuses), *attestors_of(self.rig).attestors)
-        api = CaApi(self.rig.ca, self, Attestors(attestors), throttle=throttle)
+        self.attestors = Attestors(attestors)
+        api = CaApi(self.rig.ca, self, self.attestors, throttle=throttle)
         self.site = BoundedSite(api, self.clock)
 
     def account(self, evidence: Evidence) -> Account:
@@ -152,6 +155,87 @@ def test_a_body_that_may_prove_is_read_once_for_that_before_anybody_is_asked(
     made = api()
     assert made.ask(SIGN, b'{"csr": "x", "requested_id": "y"}').status == 400
     assert made.steps == IN_ORDER_WHERE_IT_PROVES
+
+
+# Evidence of a platform.
+
+
+@define(eq=False)
+class Seeing:
+    """A platform that notes what it is shown."""
+
+    seen: list[Evidence] = field(factory=list)
+    name = "drill"
+    kinds = ()
+
+    async def attest(self, evidence: Evidence) -> Attestation | None:
+        self.seen.append(evidence)
+        return Attestation("drill:1", frozenset())
+
+    async def challenge(self, kind: str, data: bytes) -> bytes | None:
+        return b"c0ffee"
+
+
+def signing(**more: Any) -> bytes:
+    return json.dumps({"csr": "the CSR", "requested_id": "y", **more}).encode()
+
+
+def shown(data: Any, kind: Any = "drill") -> dict[str, Any]:
+    return {"attestation": {"kind": kind, "data": data}}
+
+
+@pytest.mark.parametrize("data", ["eyJ…", {"a": [1, None, True]}, None, [], 1.5])
+def test_evidence_goes_to_its_platform_with_the_csr_and_whence_it_came(
+    data: Any, api: Callable[..., Api]
+) -> None:
+    made, platform = api(), Seeing()
+    made.attestors.replace({"drill": platform})
+    made.ask(SIGN, signing(**shown(data)))
+    (evidence,) = platform.seen
+    assert evidence.attestation is not None
+    assert json.loads(evidence.attestation.data) == data
+    assert (evidence.csr, evidence.token) == ("the CSR", None)
+    assert evidence.address.startswith("address:")
+    assert made.ask(SIGN, signing()).status == 400
+    assert len(platform.seen) == 1
+
+
+def test_a_challenge_is_for_whoever_asks(api: Callable[..., Api]) -> None:
+    made = api(caller=NOBODY)
+    made.attestors.replace({"drill": Seeing()})
+    answer = made.ask(CHALLENGE, b'{"kind": "drill"}')
+    assert (answer.status, answer.json) == (200, {"challenge": "c0ffee", "expires_in": 60})
+    assert made.ask(CHALLENGE, b'{"kind": "other"}').json["code"] == "unknown-attestation"
+    assert made.ask(CHALLENGE, b"{}").status == 400
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ({**shown("x"), "token": "mj1_x"}, 400),
+        (shown("x", "other"), 422),
+        (shown("x", ""), 422),
+        ({"attestation": "x"}, 401),
+        ({"attestation": {"kind": "drill"}}, 401),
+        ({"attestation": None}, 401),
+        (shown("x", 3), 401),
+    ],
+)
+def test_evidence_in_another_form_reaches_no_platform(
+    more: dict[str, Any], status: int, api: Callable[..., Api]
+) -> None:
+    made, platform = api(caller=NOBODY), Seeing()
+    made.attestors.replace({"drill": platform})
+    assert made.ask(SIGN, signing(**more)).status == status
+    assert platform.seen == []
+
+
+def test_who_shows_evidence_too_often_costs_no_platform_anything(api: Callable[..., Api]) -> None:
+    made, platform = api(caller=NOBODY, rate=Rate(1, 3)), Seeing()
+    made.attestors.replace({"drill": platform})
+    statuses = [made.ask(SIGN, signing(**shown("x"))).status for _ in range(50)]
+    assert statuses[3:] == [429] * 47
+    assert len(platform.seen) == 3
 
 
 @pytest.mark.parametrize("what", [LIVEZ, SIGN, REVOKE, "GET /api/v1/trust", "GET /nowhere"])
