@@ -21,13 +21,18 @@ ISSUER = "https://issuer.example"
 AUDIENCE = "mesh.local"
 
 
-@cache
 def rsa_key(name: str = "one", bits: int = 2048, exponent: int = 65537) -> rsa.RSAPrivateKey:
+    """The same for the same name."""
+    return _rsa_key(name, bits, exponent)
+
+
+@cache
+def _rsa_key(name: str, bits: int, exponent: int) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(exponent, bits)
 
 
 @cache
-def ec_key(name: str = "one") -> ec.EllipticCurvePrivateKey:
+def ec_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
