@@ -11,7 +11,18 @@ from cryptography import x509
 
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
-from twisted_mesh.api.agent_messages import AgentEnded, AgentRow, AgentRows, EndAgent, NewAgentToken
+from twisted_mesh.api.agent_messages import (
+    AgentEnded,
+    AgentRow,
+    AgentRows,
+    ClaimRow,
+    ClaimRows,
+    EndAgent,
+    EvictClaim,
+    NewAgents,
+    NewAgentToken,
+    NewAlias,
+)
 from twisted_mesh.api.ca_messages import (
     BackupRequest,
     BackupSignature,
@@ -201,6 +212,28 @@ class Administration:
     async def end_agent(self, name: str, how: EndAgent) -> AgentEnded:
         """Evict, ban or unban an agent."""
         return await self._post(_path("agents", name), how, AgentEnded)
+
+    async def allow_agents(self, new: NewAgents) -> Registration:
+        """Let agents in by their platform."""
+        return await self._post("/api/v1/entries/agents", new, Registration)
+
+    async def create_alias(self, new: NewAlias) -> Registration:
+        """Make a name for many agents."""
+        return await self._post("/api/v1/entries/aliases", new, Registration)
+
+    async def claims(self) -> AsyncIterator[Sequence[ClaimRow]]:
+        """All claims that were used, by their text, a page at a time."""
+        after = ""
+        while True:
+            page = await self._get("/api/v1/claims", {"after": after}, ClaimRows)
+            yield page.claims
+            if page.next is None:
+                return
+            after = page.next
+
+    async def evict_claim(self, how: EvictClaim) -> AgentEnded:
+        """Let a claim be used again, and revoke what it has bought."""
+        return await self._post("/api/v1/claims", how, AgentEnded)
 
     async def health(self) -> Health:
         """What the CA says of itself."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from pki.policy.entry import EntryDocument
 
@@ -60,6 +60,26 @@ class NewAgentToken(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class NewAgents(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/entries/agents``: let agents in by what their platform proves."""
+
+    agents: str
+    """What they are called, with one fact in braces: ``prod.{k8s_psat.agent_node_name}``."""
+    selectors: list[str]
+    """All of them must have been proven."""
+    comment: str = ""
+    reason: str = ""
+
+
+class NewAlias(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/entries/aliases``: a name for all agents of which something was proven."""
+
+    alias: str
+    selectors: list[str]
+    comment: str = ""
+    reason: str = ""
+
+
 class AgentRow(Struct, frozen=True):
     """One agent."""
 
@@ -75,6 +95,12 @@ class AgentRow(Struct, frozen=True):
     serial: str | None = None
     """Of its latest certificate that is good."""
     expires_at: str | None = None
+    selectors: list[str] | UnsetType = UNSET
+    """What its platform has proven. Unset where it came by a token."""
+    claim: str | UnsetType = UNSET
+    """What it has used up to come. Unset where its evidence may be shown again."""
+    aliases: list[str] | UnsetType = UNSET
+    """The IDs of the aliases that it is called by. Unset for none."""
 
 
 class AgentRows(Struct, frozen=True):
@@ -92,10 +118,41 @@ class EndAgent(Struct, frozen=True, omit_defaults=True):
     """Of its certificates; ``keyCompromise`` for a ban and ``cessationOfOperation`` else, where nothing is said."""
 
 
+class ClaimRow(Struct, frozen=True):
+    """What a platform vouches for once, and what it has bought."""
+
+    claim: str
+    spiffe_id: str
+    serial: str
+    key: str
+    """:func:`pki.keys.key_id` of the key that has used it."""
+    used_at: str
+    until: str | None = None
+    """From when on nobody can show it any more; None where that never ends."""
+
+
+class ClaimRows(Struct, frozen=True):
+    """``GET /api/v1/claims``: some of those that were used, by their text."""
+
+    claims: list[ClaimRow]
+    next: str | None = None
+    """For ``after`` in the next question; None at the end."""
+
+
+class EvictClaim(Struct, frozen=True, omit_defaults=True):
+    """``POST /api/v1/claims``: let a claim be used again, and revoke what it has bought."""
+
+    claim: str
+    reason: str = ""
+    revocation_reason: str = ""
+    """``cessationOfOperation`` where nothing is said."""
+
+
 class AgentEnded(Struct, frozen=True):
-    """What became of an agent."""
+    """What became of an agent, or of a claim."""
 
     name: str
+    """Of the agent; the claim where no agent had used it."""
     action: str
     revoked: list[str]
     """Serials: its own certificates, and all that it had obtained for others."""

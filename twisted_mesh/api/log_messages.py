@@ -64,6 +64,8 @@ class RecordRow(Struct, frozen=True):
     reason: str | None = None
     issuer: str | None = None
     entry: str | None = None
+    claim: str | UnsetType = UNSET
+    """What bought it, or what it is a renewal of."""
     tbs: str | None = None
     """SHA-256 in hex of what is signed in the certificate that is kept."""
     position: int | None = None

@@ -11,7 +11,7 @@ from datetime import datetime
 from attrs import define, frozen
 
 from pki.codes import Code
-from pki.errors import PkiError
+from pki.errors import PkiError, Problem, Refused
 from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Forbidden, Principal
 from pki.spiffe import SpiffeId
@@ -104,3 +104,17 @@ class Admissions:
 def own_id(name: str) -> str:
     """The id of the own entry of an agent that comes by its platform: of many that come at once one makes it."""
     return hashlib.sha256(f"agent {name}".encode()).hexdigest()[:16]
+
+
+def alias_id(name: str) -> str:
+    """The id of an alias's entry: there is one of each name."""
+    return hashlib.sha256(f"alias {name}".encode()).hexdigest()[:16]
+
+
+def demand_of_platform(entry: RegistrationEntry) -> RegistrationEntry:
+    """``entry``, which is about agents. Raises :class:`Refused` where it wants what no platform proves."""
+    wrong = [str(selector) for selector in sorted(entry.selectors) if selector.kind in _OF_THE_MESH]
+    if wrong:
+        rule = f"agents are told by what their platform proves of them, and {', '.join(wrong)} is of the mesh itself"
+        raise Refused([Problem(Code.MALFORMED, rule, subject="selectors")])
+    return entry

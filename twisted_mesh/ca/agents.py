@@ -5,25 +5,27 @@ the same agent that buys nothing. So both are recorded, vouched for and restored
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
-from pki.policy.entry import RegistrationEntry
+from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
+from pki.policy.id_template import IdTemplate
 from pki.policy.policy import Action, Forbidden, Principal, demand_through, permit
 from pki.policy.selector import Selector, is_label
-from pki.spiffe import AGENTS, SpiffeId
+from pki.spiffe import AGENTS, ALIASES, SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason
-from twisted_mesh.ca.entries import RegistrationEntries, new_entry_id
+from twisted_mesh.ca.admissions import alias_id, demand_of_platform
+from twisted_mesh.ca.entries import Registered, RegistrationEntries, new_entry_id
 from twisted_mesh.ca.join_tokens import JoinTokens, Made
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.interface import IStore
-from twisted_mesh.stores.records import IssuedCertificate, Query, Status, Unknown
+from twisted_mesh.stores.records import Conflict, IssuedCertificate, Query, Status, Unknown
 
 _log = logger("ca")
 
@@ -53,15 +55,32 @@ class KnownAgent:
     """The latest of its own that is good."""
     last_seen: datetime | None
     """When it asked for its entries the last time; None where it has not since the start."""
+    node: frozenset[Selector] = frozenset()
+    """What its platform has proven."""
+    claim: str | None = None
+    """What it has used up to come."""
+    aliases: tuple[SpiffeId, ...] = ()
+    """What it is called besides."""
 
 
 @frozen
 class Ended:
-    """What became of an agent."""
+    """What became of an agent, or of a claim."""
 
-    agent: SpiffeId
+    agent: SpiffeId | None
+    """None where a workload had used the claim."""
     revoked: tuple[IssuedCertificate, ...]
     """Its own certificates, and all that it had obtained for workloads."""
+
+
+@frozen
+class GroupOfAgents:
+    """Agents by what their platform proves."""
+
+    name: str
+    """What they are called: each by a name with a fact in braces, or all of them by one alias."""
+    selectors: Sequence[str]
+    comment: str = ""
 
 
 @define(eq=False, repr=False)
@@ -184,7 +203,40 @@ class Agents:
             len(self.entries.of_parent(agent)),
             next(iter(page.certificates), None),
             self._seen.get(name),
+            next((one.entry.node for one in known if one.entry.node), frozenset()),
+            next((one.entry.claim for one in known if one.entry.claim), None),
+            tuple(sorted(self.entries.aliases_of(agent))),
         )
+
+    async def allow(self, principal: Principal, new: GroupOfAgents, reason: str) -> Registered:
+        """Let agents in by their platform, under names of that kind. Raises :class:`Refused`, :class:`StoreError`."""
+        name = self._named(AGENTS, new.name)
+        entry = self._group(new_entry_id(), new, name, IdTemplate.of_agents)
+        return await self.entries.create(principal, entry, reason)
+
+    async def name_alias(self, principal: Principal, new: GroupOfAgents, reason: str) -> Registered:
+        """Call all agents of these selectors by one name. Raises :class:`Refused`, :class:`Conflict`."""
+        name = self._named(ALIASES, new.name)
+        entry = self._group(alias_id(new.name), new, name, IdTemplate.of_alias)
+        if any(str(known.entry.spiffe_id) == name for known in self.entries.all()):
+            raise Conflict(
+                f"there is an alias {new.name} already: mesh-ctl entry delete takes it away, or choose another name"
+            )
+        return await self.entries.create(principal, entry, reason)
+
+    def _named(self, below: Sequence[str], name: str) -> str:
+        return f"{self.certificates.authorities.trust_domain.member(*below)}/{name}"
+
+    def _group(
+        self,
+        entry_id: str,
+        new: GroupOfAgents,
+        name: str,
+        template_of: Callable[[str, TrustDomain], IdTemplate],
+    ) -> RegistrationEntry:
+        said = EntryMembers(selectors=list(new.selectors), spiffe_id=name, comment=new.comment)
+        domain = self.certificates.authorities.trust_domain
+        return demand_of_platform(read_entry(entry_id, domain, said, template_of))
 
     async def evict(
         self,
@@ -202,6 +254,27 @@ class Agents:
         if not self.entries.of_agent(name):
             raise Unknown(f"there is no agent {name}: see mesh-ctl agent list")
         return await self._end(principal, agent, reason, why, bans=False)
+
+    async def evict_claim(
+        self, principal: Principal, claim: str, why: str, reason: Reason
+    ) -> Ended:
+        """Let a claim be used again, and revoke all that descends from it; its agent is evicted.
+
+        Raises :class:`Unknown`, and :class:`NotPublished` where all of it is revoked and there can be no CRL now.
+        """
+        used = await self.store.find_claim(claim)
+        if used is not None and used.spiffe_id.agent is not None:
+            return await self._end(principal, used.spiffe_id, reason, why, bans=False)
+        revoked = await self.entries.release_claim(principal, claim, reason, why)
+        _log.warn(
+            "Claim released: {claim}\n  Certificates revoked: {count}\n  By: {requester}",
+            event="claim-released",
+            claim=claim,
+            count=len(revoked),
+            requester=str(principal),
+        )
+        await self.certificates.tell_revoked(revoked)
+        return Ended(None, revoked)
 
     async def ban(
         self, principal: Principal, name: str, why: str, reason: Reason = Reason.KEY_COMPROMISE

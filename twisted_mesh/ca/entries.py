@@ -24,6 +24,7 @@ from twisted_mesh.stores.commands import (
     CreateEntry,
     DeleteEntry,
     EndAgent,
+    ReleaseClaim,
     SettleDefaultEntry,
 )
 from twisted_mesh.stores.interface import IStore
@@ -309,6 +310,21 @@ class RegistrationEntries:
             self._stored[made.entry.id] = made
         self._index()
         return revoked
+
+    async def release_claim(
+        self, principal: Principal, claim: str, reason: Reason, why: str
+    ) -> tuple[IssuedCertificate, ...]:
+        """Let a claim be used again, and revoke what descends from it; what was. Raises :class:`Unknown`."""
+        facts = {"did": "release-claim"} | ({"reason": why} if why else {})
+        return await self.store.apply(
+            ReleaseClaim(
+                claim,
+                self.now(),
+                reason,
+                self.log.entry(Act.ADMINISTER, principal, f"claim {claim}", facts),
+                self.log.entry(Act.REVOKE, principal, "", {"reason": str(reason)}),
+            )
+        )
 
     def stored_of(self, name: str) -> StoredEntry | None:
         """The own entry of the agent of that name as the store has it; None where it has none, or only a ban."""

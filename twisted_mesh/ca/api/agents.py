@@ -3,6 +3,8 @@
 from datetime import timedelta
 from http import HTTPStatus
 
+from msgspec import UNSET
+
 from pki.errors import Malformed, discreet
 from pki.policy.join_token import LIFETIME
 from pki.policy.selector import Selector
@@ -16,17 +18,26 @@ from twisted_mesh.api.agent_messages import (
     AgentRow,
     AgentRows,
     AgentSignRequest,
+    ClaimRow,
+    ClaimRows,
     EndAgent,
+    EvictClaim,
+    NewAgents,
     NewAgentToken,
+    NewAlias,
 )
 from twisted_mesh.api.messages import MadeToken
-from twisted_mesh.ca.agents import KnownAgent
-from twisted_mesh.ca.api.entries import made_token, reason_of
+from twisted_mesh.ca.agents import GroupOfAgents, KnownAgent
+from twisted_mesh.ca.api.entries import made_token, reason_of, registration
 from twisted_mesh.ca.api.issuing import issued_answer
 from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
 from twisted_mesh.ca.api.trust import waited_for
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.stores.records import UsedClaim
+
+#: So many claims at most in one answer.
+_CLAIMS = 500
 
 
 async def entries(ca: CaParts, call: Call) -> Answer:
@@ -113,6 +124,51 @@ async def end_agent(ca: CaParts, call: Call) -> Answer:
     return json_answer(AgentEnded(name, asked.action, serials))
 
 
+async def allow_agents(ca: CaParts, call: Call) -> Answer:
+    """Let agents in by their platform: a :class:`Registration`. Raises :class:`Refused`, :class:`Malformed`."""
+    asked = call.read(NewAgents)
+    new = GroupOfAgents(asked.agents, asked.selectors, asked.comment)
+    made = await ca.agents.allow(call.principal, new, reason_of(asked.reason))
+    return json_answer(registration(made), HTTPStatus.CREATED)
+
+
+async def create_alias(ca: CaParts, call: Call) -> Answer:
+    """A name for many agents: a :class:`Registration`. Raises :class:`Refused`, :class:`Conflict`."""
+    asked = call.read(NewAlias)
+    new = GroupOfAgents(asked.alias, asked.selectors, asked.comment)
+    made = await ca.agents.name_alias(call.principal, new, reason_of(asked.reason))
+    return json_answer(registration(made), HTTPStatus.CREATED)
+
+
+async def list_claims(ca: CaParts, call: Call) -> Answer:
+    """A page of the claims that were used: :class:`ClaimRows`."""
+    used = await ca.store.claims(call.query.get("after", ""), _CLAIMS + 1)
+    following = used[_CLAIMS - 1].claim if len(used) > _CLAIMS else None
+    return json_answer(ClaimRows(list(map(_claim, used[:_CLAIMS])), following))
+
+
+async def evict_claim(ca: CaParts, call: Call) -> Answer:
+    """Let a claim be used again. Raises :class:`Unknown`, :class:`Malformed`."""
+    asked = call.read(EvictClaim)
+    reason = _reason(asked.revocation_reason, Reason.CESSATION_OF_OPERATION)
+    ended = await ca.agents.evict_claim(
+        call.principal, asked.claim, reason_of(asked.reason), reason
+    )
+    name = asked.claim if ended.agent is None else ended.agent.name
+    return json_answer(AgentEnded(name, "evict", [serial_hex(one.serial) for one in ended.revoked]))
+
+
+def _claim(used: UsedClaim) -> ClaimRow:
+    return ClaimRow(
+        used.claim,
+        str(used.spiffe_id),
+        serial_hex(used.serial),
+        used.key,
+        rfc3339(used.at),
+        optional_time(used.until),
+    )
+
+
 def _reason(text: str, default: Reason) -> Reason:
     if not text:
         return default
@@ -135,4 +191,7 @@ def _row(known: KnownAgent) -> AgentRow:
         last_seen=optional_time(known.last_seen),
         serial=None if own is None else serial_hex(own.serial),
         expires_at=None if own is None else rfc3339(own.expires_at),
+        selectors=[str(selector) for selector in sorted(known.node)] or UNSET,
+        claim=known.claim or UNSET,
+        aliases=[str(alias) for alias in known.aliases] or UNSET,
     )

@@ -84,6 +84,7 @@ def _record_row(examined: ExaminedCertificate) -> RecordRow:
         reason=str(known.reason) if known.reason else None,
         issuer=known.issuer,
         entry=known.entry,
+        claim=known.claim or UNSET,
         tbs=examined.tbs,
         position=examined.position,
         is_without_body=examined.is_without_body,

@@ -34,13 +34,13 @@ _LONGEST_REASON = 200
 
 async def list_entries(ca: CaParts, call: Call) -> Answer:
     """Every entry, by where it is kept and its id."""
-    entries = [_entry(known) for known in ca.entries.all()]
+    entries = [registration(known) for known in ca.entries.all()]
     return json_answer(Registrations(entries, format_duration(ca.lifetimes.maximum)))
 
 
 async def show_entry(ca: CaParts, call: Call) -> Answer:
     """One entry. Raises :class:`Unknown`."""
-    return json_answer(_entry(ca.entries.find(call.rest)))
+    return json_answer(registration(ca.entries.find(call.rest)))
 
 
 async def create_entry(ca: CaParts, call: Call) -> Answer:
@@ -49,7 +49,7 @@ async def create_entry(ca: CaParts, call: Call) -> Answer:
     reason = reason_of(asked.reason)
     entry = read_entry(new_entry_id(), ca.trust_domain, asked)
     made = await ca.entries.create(call.principal, entry, reason)
-    return json_answer(_entry(made), HTTPStatus.CREATED)
+    return json_answer(registration(made), HTTPStatus.CREATED)
 
 
 async def delete_entry(ca: CaParts, call: Call) -> Answer:
@@ -133,7 +133,8 @@ def reason_of(text: str) -> str:
     return text
 
 
-def _entry(known: Registered) -> Registration:
+def registration(known: Registered) -> Registration:
+    """An entry as it is told."""
     return Registration(
         **msgspec.structs.asdict(known.entry.members()),
         source=str(known.source),

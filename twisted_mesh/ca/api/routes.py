@@ -305,6 +305,29 @@ ROUTES: dict[tuple[str, str], Route] = {
         body=agent_messages.EndAgent,
         rest="name",
     ),
+    ("POST", "/api/v1/entries/agents"): Route(
+        Action.CHANGE_ENTRIES,
+        agents.allow_agents,
+        messages.Registration,
+        body=agent_messages.NewAgents,
+        status=HTTPStatus.CREATED,
+    ),
+    ("POST", "/api/v1/entries/aliases"): Route(
+        Action.CHANGE_ENTRIES,
+        agents.create_alias,
+        messages.Registration,
+        body=agent_messages.NewAlias,
+        status=HTTPStatus.CREATED,
+    ),
+    ("GET", "/api/v1/claims"): Route(
+        Action.READ_AGENTS, agents.list_claims, agent_messages.ClaimRows, query=["after"]
+    ),
+    ("POST", "/api/v1/claims"): Route(
+        Action.CHANGE_AGENTS,
+        agents.evict_claim,
+        agent_messages.AgentEnded,
+        body=agent_messages.EvictClaim,
+    ),
     ("GET", "/api/v1/federation"): Route(
         Action.READ_FEDERATION, federation.list_federations, federation_messages.FederationRows
     ),

@@ -9,7 +9,8 @@ from pki.issuing.rotation import ProofFailed
 from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
 from pki.rules.errors import PolicyDenied
 from pki.svid.federation import AlteredBundle, OlderBundle
-from twisted_mesh.ca.agents import AgentBanned
+from twisted_mesh.ca.admissions import AgentTaken
+from twisted_mesh.ca.agents import AgentBanned, AgentByPlatform
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.revocation.crl import NotPublished
@@ -50,6 +51,8 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (EntryInFile, HTTPStatus.CONFLICT),
     (EntryOfAgent, HTTPStatus.CONFLICT),
     (AgentBanned, HTTPStatus.CONFLICT),
+    (AgentByPlatform, HTTPStatus.CONFLICT),
+    (AgentTaken, HTTPStatus.CONFLICT),
     (NotByToken, HTTPStatus.CONFLICT),
     (OlderBundle, HTTPStatus.CONFLICT),
     (AlteredBundle, HTTPStatus.CONFLICT),

@@ -140,6 +140,9 @@ class Showing:
             "certificate": None if row.serial is None else pairs(row.serial),
             "expires": row.expires_at,
             "last seen": row.last_seen,
+            "its platform has proven": row.selectors or None,
+            "by the claim": row.claim or None,
+            "also called": row.aliases or None,
         }
         output.put_facts({name: value for name, value in facts.items() if value})
         if entries:
@@ -159,7 +162,8 @@ class Showing:
 
 
 def _children(row: AgentRow, entries: Sequence[Registration]) -> list[Registration]:
-    return [entry for entry in entries if entry.parent == row.spiffe_id]
+    parents = (row.spiffe_id, *(row.aliases or ()))
+    return [entry for entry in entries if entry.parent in parents]
 
 
 @frozen
@@ -177,7 +181,7 @@ class Ending:
         if self.action != "unban" and (self.dry_run or not self.yes):
             due = await _due(administration, self.name)
             if self.dry_run:
-                return self._put_dry(due)
+                return put_due(due, as_json=self.as_json)
             if not confirmed(self._question(due), yes=self.yes):
                 output.say("nothing was changed")
                 return REFUSED
@@ -199,25 +203,28 @@ class Ending:
             output.say(f"it may come again with another token: {again}")
         return DONE
 
-    def _put_dry(self, due: list[CertificateRow]) -> int:
-        if self.as_json:
-            output.put_json([msgspec.to_builtins(row) for row in due])
-        elif due:
-            put_rows(due, connections=True)
-        output.say(f"{_counted(due)} would be revoked")
-        return DONE
-
     def _question(self, due: list[CertificateRow]) -> str:
         living = sum(map(connections_on, due))
         on_them = f", with {output.counted(living, 'open connection')}" if living else ""
         what = "Ban" if self.action == "ban" else "Evict"
         return (
             f"{what} the agent {printable(self.name, 80)}, and revoke its certificates and all that it has obtained "
-            f"({_counted(due)}{on_them}), for good?"
+            f"({counted_certificates(due)}{on_them}), for good?"
         )
 
 
-def _counted(due: Sequence[CertificateRow]) -> str:
+def put_due(due: list[CertificateRow], *, as_json: bool) -> int:
+    """What would be revoked."""
+    if as_json:
+        output.put_json([msgspec.to_builtins(row) for row in due])
+    elif due:
+        put_rows(due, connections=True)
+    output.say(f"{counted_certificates(due)} would be revoked")
+    return DONE
+
+
+def counted_certificates(due: Sequence[CertificateRow]) -> str:
+    """How many, for people."""
     some = "at least " if len(due) >= _MANY else ""
     return f"{some}{output.counted(len(due), 'certificate')}"
 

@@ -68,7 +68,7 @@ def command() -> None:
     "parents",
     multiple=True,
     metavar="ID",
-    help="The agent through which alone it counts: spiffe://TD/mesh/agent/NAME.",
+    help="The agent through which alone it counts, spiffe://TD/mesh/agent/NAME, or an alias, …/mesh/alias/NAME.",
 )
 @click.option(
     "--hint", metavar="TEXT", help="What a workload with several IDs is told this one is for."

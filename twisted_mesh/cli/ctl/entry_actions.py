@@ -121,9 +121,9 @@ class Creating:
 
     async def __call__(self, administration: Administration) -> int:
         row = await administration.register(self.new)
-        _put(row, as_json=self.as_json)
+        put_entry(row, as_json=self.as_json)
         if row.parent:
-            await _tell_of_parent(administration, SpiffeId.parse(row.parent).name)
+            await _tell_of_parent(administration, SpiffeId.parse(row.parent))
         if row.federates_with:
             await _tell_of_federations(administration, row.federates_with)
         return DONE
@@ -141,8 +141,16 @@ async def _tell_of_federations(administration: Administration, wanted: Iterable[
             )
 
 
-async def _tell_of_parent(administration: Administration, name: str) -> None:
+async def _tell_of_parent(administration: Administration, parent: SpiffeId) -> None:
     """Say so where the agent that an entry is for is banned, or not known: its name may be another."""
+    name = parent.name
+    if parent.alias is not None:
+        rows = (await administration.registrations()).entries
+        if not any(row.spiffe_id == str(parent) for row in rows):
+            output.say(
+                f"there is no alias {name} yet: mesh-ctl agent alias {name} says whom it stands for"
+            )
+        return
     try:
         status = (await administration.agent(name)).status
     except CaRefused as error:
@@ -198,11 +206,12 @@ class Showing:
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        _put(await administration.registration(self.entry), as_json=self.as_json)
+        put_entry(await administration.registration(self.entry), as_json=self.as_json)
         return DONE
 
 
-def _put(row: Registration, *, as_json: bool) -> None:
+def put_entry(row: Registration, *, as_json: bool) -> None:
+    """An entry, for people or as JSON."""
     if as_json:
         output.put_json(msgspec.to_builtins(row))
         return

@@ -143,11 +143,12 @@ class Explaining:
             problems += _too_long(request, known.max_ttl)
         agent = None if self.agent is None else domain.member(*AGENTS, self.agent)
         # What buys an agent its ID, and what bans it, is nothing for others.
-        rows = [row for row in known.entries if not row.agent]
+        rows = [row for row in known.entries if not (row.agent or row.alias)]
         token, selectors = None, self.seen.selectors
         if agent is not None:
-            rows = [row for row in rows if row.parent == str(agent)]
-            problems += await _of_agent(administration, agent)
+            aliases, more = await _of_agent(administration, agent)
+            rows = [row for row in rows if row.parent in (str(agent), *aliases)]
+            problems += more
         if self.asked is not None and self.asked.token is not None:
             tokens = await administration.tokens()
             token = _Token.looked_up(self.asked.token, tokens, request)
@@ -213,7 +214,7 @@ def _near(
     told = []
     for candidate in found:
         more = (_NOT_HONOURED,) if candidate.entry.id in unhonoured else ()
-        if candidate.entry.parent != agent:
+        if (candidate.entry.parent is None) != (agent is None):
             more = (*more, _through(candidate.entry.parent))
         told.append(evolve(candidate, shortfalls=(*candidate.shortfalls, *more)))
     return sorted(told, key=lambda candidate: candidate.distance)
@@ -221,14 +222,16 @@ def _near(
 
 def _through(parent: SpiffeId | None) -> Shortfall:
     name = "" if parent is None else parent.name
-    return Shortfall(
-        "own-entries-only",
-        f"it counts only for workloads of the agent {name} (mesh-ctl why --agent {name} asks as one)",
-    )
+    whose = f"the agent {name} (mesh-ctl why --agent {name} asks as one)"
+    if parent is not None and parent.alias is not None:
+        whose = f"agents that the alias {name} stands for (mesh-ctl why --agent NAME asks as one)"
+    return Shortfall("own-entries-only", f"it counts only for workloads of {whose}")
 
 
-async def _of_agent(administration: Administration, agent: SpiffeId) -> tuple[Problem, ...]:
-    """What is wrong with an agent, so that its entries buy nothing now."""
+async def _of_agent(
+    administration: Administration, agent: SpiffeId
+) -> tuple[Sequence[str], tuple[Problem, ...]]:
+    """What an agent is called besides, and what is wrong with it, so that its entries buy nothing now."""
     try:
         row = await administration.agent(agent.name)
     except CaRefused as error:
@@ -237,13 +240,13 @@ async def _of_agent(administration: Administration, agent: SpiffeId) -> tuple[Pr
         detail = (
             f"there is no agent {agent.name}: mesh-ctl agent token create {agent.name} lets it join"
         )
-        return (Problem(Code.NOT_AUTHORIZED, detail),)
+        return (), (Problem(Code.NOT_AUTHORIZED, detail),)
     if row.status == "banned":
         detail = (
             f"the agent {agent.name} is banned: mesh-ctl agent unban {agent.name} takes it back"
         )
-        return (Problem(Code.NOT_AUTHORIZED, detail),)
-    return ()
+        return (), (Problem(Code.NOT_AUTHORIZED, detail),)
+    return row.aliases or (), ()
 
 
 _NOT_HONOURED = Shortfall(

@@ -192,6 +192,10 @@ WHO_MAY = {
     ("POST", "/api/v1/agents"): (401, 403, 201),
     ("GET", "/api/v1/agents/*"): (401, 403, 404),
     ("POST", "/api/v1/agents/*"): (401, 403, 404),
+    ("POST", "/api/v1/entries/agents"): (401, 403, 201),
+    ("POST", "/api/v1/entries/aliases"): (401, 403, 201),
+    ("GET", "/api/v1/claims"): (401, 403, 200),
+    ("POST", "/api/v1/claims"): (401, 403, 404),
     ("GET", "/api/v1/federation"): (401, 403, 200),
     ("POST", "/api/v1/federation"): (401, 403, 201),
     ("GET", "/api/v1/federation/*"): (401, 403, 404),
@@ -227,6 +231,9 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         "/api/v1/jwt/rotate": {},
         "/api/v1/agents": {"name": "node-1"},
         "/api/v1/agents/*": {"action": "evict"},
+        "/api/v1/entries/agents": {"agents": "{unix.user}", "selectors": ["unix:uid:7"]},
+        "/api/v1/entries/aliases": {"alias": "all", "selectors": ["unix:uid:7"]},
+        "/api/v1/claims": {"claim": "aws_iid:1:a:i-1"},
         "/api/v1/federation": PARTNER,
         "/api/v1/federation/*": {},
     }.get(route[1], b"")
@@ -800,6 +807,7 @@ STATUSES = {
         *("Conflict", "CannotDetach", "NoRootKey", "NoCopy", "NoSuccessor"),
         *("OutOfTurn", "RootWaits", "RootKeyAway"),
         *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
+        *("AlreadyAttested", "AgentTaken", "AgentByPlatform"),
         *("OlderBundle", "AlteredBundle"),
     },
     422: {

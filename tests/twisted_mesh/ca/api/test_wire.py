@@ -314,6 +314,28 @@ def _agents(api: Api) -> None:
     api.ask("of a banned one", "POST", "/api/v1/agents", {"name": "node-1"})
     api.ask("unbanned", "POST", "/api/v1/agents/*", {"action": "unban"}, rest="node-1")
     api.ask("gone", "POST", "/api/v1/agents/*", {"action": "evict"}, rest="node-1")
+    _by_platform(api)
+
+
+def _by_platform(api: Api) -> None:
+    proven = ["unix:uid:7", "unix:user:node7"]
+    lets_in = {"agents": "prod.{unix.user}", "selectors": ["unix:uid:7"]}
+    api.ask("by platform", "POST", "/api/v1/entries/agents", lets_in)
+    api.ask("of no fact", "POST", "/api/v1/entries/agents", lets_in | {"agents": "prod"})
+    api.ask("of many", "POST", "/api/v1/entries/aliases", {"alias": "prod", "selectors": proven})
+    api.ask("of many", "POST", "/api/v1/entries/aliases", {"alias": "prod", "selectors": proven})
+    agent = MESH.member("mesh", "agent", "prod.node7")
+    seen = anonymous("badge:7", frozenset(map(Selector.parse, proven)))
+    api.caller = evolve(seen, claim="badge:7")
+    asked = {"csr": build_csr(key(8), agent).decode(), "requested_id": str(agent)}
+    api.ask("by platform", "POST", "/api/v1/sign", asked)
+    api.ask("again", "POST", "/api/v1/sign", asked)
+    api.ask("stolen", "POST", "/api/v1/sign", asked | {"csr": build_csr(key(9), agent).decode()})
+    api.caller = ADMIN
+    api.ask("by platform", "GET", "/api/v1/agents/*", rest="prod.node7")
+    api.ask("used", "GET", "/api/v1/claims")
+    api.ask("evicted", "POST", "/api/v1/claims", {"claim": "badge:7"})
+    api.ask("free", "POST", "/api/v1/claims", {"claim": "badge:7"})
 
 
 def _token_by_an_agent(api: Api) -> None:
