@@ -66,6 +66,10 @@ class KeyKind(ABC, Generic[Private, Public]):
     ) -> None:
         """Raises ``cryptography.exceptions.InvalidSignature`` unless ``key`` signed ``data`` over ``digest``."""
 
+    def verify_possession(self, key: Public, signature: bytes, data: bytes) -> None:
+        """As :meth:`verify`, by whatever scheme somebody's token or device may sign with such a key."""
+        self.verify(key, signature, data, self.hash)
+
     @abstractmethod
     def jwk(self, key: Public) -> Mapping[str, str]:
         """What describes ``key`` in a JWK (RFC 7517 section 4): ``kty``, and what that kind of key has."""

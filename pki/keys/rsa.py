@@ -29,6 +29,7 @@ _MAX_BITS = 8192
 _MAX_EXPONENT_BITS = 32
 _SHA256 = SHA256()
 _PADDING = padding.PKCS1v15()
+_PSS = padding.PSS(padding.MGF1(_SHA256), padding.PSS.DIGEST_LENGTH)
 
 
 @frozen(eq=False, repr=False)
@@ -76,6 +77,13 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
         if digest is None:
             raise InvalidSignature
         key.verify(signature, data, _PADDING, digest)
+
+    def verify_possession(self, key: rsa.RSAPublicKey, signature: bytes, data: bytes) -> None:
+        """By PKCS #1 v1.5 or by PSS, over SHA-256."""
+        try:
+            key.verify(signature, data, _PADDING, _SHA256)
+        except InvalidSignature:
+            key.verify(signature, data, _PSS, _SHA256)
 
     def jwk(self, key: rsa.RSAPublicKey) -> dict[str, str]:
         """``kty``, modulus and exponent."""

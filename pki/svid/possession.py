@@ -7,21 +7,17 @@ import re
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
-from pki.keys import is_certifiable, kind_of, verify, verify_cost
+from pki.keys import KeyAlgorithm, kind_of, verify_cost
 
 #: What no other protocol has before what it signs (RFC 8446 section 4.4.3): a signature made for this is none there,
 #: and none that somebody is led to make there is one here.
 _CONTEXT = b" " * 64 + b"twisted-mesh, possession of an X.509 identity, version 1\0"
 _CHALLENGE = re.compile(r"[0-9a-f-]{16,200}", re.ASCII)
 _NAME = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)
-_PSS = padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH)
 
 
 class NotPossessed(PkiError):
@@ -47,8 +43,7 @@ def possession(key: PrivateKeyTypes, challenge: str, trust_domain: str, spki: by
     kind = kind_of(key.public_key())
     if kind is None:
         raise Malformed(
-            "the key of this certificate is of a kind that the mesh does not use: RSA, ECDSA on P-256 and P-384, and "
-            "Ed25519 are"
+            f"the key of this certificate is of a kind that the mesh does not use: it has {', '.join(KeyAlgorithm)}"
         )
     signature: bytes = kind.sign(key, statement(challenge, trust_domain, spki))
     return signature
@@ -61,21 +56,13 @@ def demand_possession(key: PublicKeyTypes, signature: bytes, signed: bytes) -> N
     signed nothing: to look may cost anything.
     """
     kind = kind_of(key)
-    if kind is None or not is_certifiable(key) or verify_cost(key) is None:
+    if kind is None or verify_cost(key) is None:
         raise NotPossessed(
             "the key of this certificate is weak, or of a kind that the mesh does not use"
         )
     try:
-        verify(key, signature, signed, kind.hash)
-        return
+        kind.verify_possession(key, signature, signed)
     except InvalidSignature:
-        pass
-    if isinstance(key, RSAPublicKey):
-        try:
-            key.verify(signature, signed, _PSS, SHA256())
-            return
-        except InvalidSignature:
-            pass
-    raise NotPossessed(
-        "the signature is not of this certificate's key over the challenge, the trust domain and the key of the CSR"
-    )
+        raise NotPossessed(
+            "the signature is not of this certificate's key over the challenge, the trust domain and the key of the CSR"
+        ) from None
