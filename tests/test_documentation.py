@@ -82,6 +82,7 @@ FOREIGN = {
         *("--target-status", "--timed-reload", "--use-workload-api-addr", "--verify-cn"),
         *("--verify-ou", "--verify-policy", "--verify-spki-pin", "--verify-uri"),
     },
+    "kubectl": {"--raw"},
     "step": {"--daemon"},
     "tests.bench": {"--again", "--quick"},
 }
