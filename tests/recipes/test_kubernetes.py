@@ -11,15 +11,17 @@ import pytest
 from pki.spiffe import TrustDomain
 from tests.peers.kubernetes import ISSUER, ControlPlane, control_plane
 from tests.pki.policy.kinds import own_kinds
-from tests.running import until
+from tests.running import mesh, until
 from tests.twisted_mesh.attest.records import Record
 from tests.twisted_mesh.attest.test_k8s import attested, refusal, texts
+from tests.twisted_mesh.attest.test_k8s_joining import WEB, joining, meet, start_ca
 from tests.twisted_mesh.attest.tokens import Tokens
 from tests.twisted_mesh.federation.hostile import reactor
 from twisted_mesh.attest.errors import AttestorUnavailable, BadEvidence
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.k8s import K8sAttestor
 from twisted_mesh.attest.registry import declare_kinds
+from twisted_mesh.cli.status import REFUSED
 from twisted_mesh.runtime.clock import wall_clock
 
 pytestmark = pytest.mark.recipes
@@ -210,6 +212,23 @@ def test_without_its_rights_the_ca_lets_nobody_in(plane: ControlPlane, tmp_path:
     assert isinstance(refusal(judge, shown), AttestorUnavailable)
     (tmp_path / "token").write_text("nobody's")
     assert isinstance(refusal(judge, shown), AttestorUnavailable)
+
+
+def test_two_pods_meet_by_the_tokens_that_kubernetes_has_made(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    api, web = pod(plane, "api-6", "api"), pod(plane, "web-6")
+    with mesh(tmp_path) as made:
+        start_ca(made, table(plane, tmp_path, look_up_pods=True))
+        meet(made, token(plane, api, account="api"), token(plane, web))
+        gone = token(plane, web)
+        assert (
+            plane.ask("DELETE", "/api/v1/namespaces/shop/pods/web-6?gracePeriodSeconds=0")[0] == 200
+        )
+        out = tmp_path / "out"
+        refused = made.client(*joining(made, "late", WEB, gone), "--export", str(out))
+        assert (refused.returncode, out.exists()) == (REFUSED, False)
+        assert "bad-evidence" in refused.stderr
 
 
 def test_its_issuer_is_the_one_that_is_usual(plane: ControlPlane) -> None:

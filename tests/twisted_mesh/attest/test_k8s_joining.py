@@ -1,0 +1,109 @@
+"""Two pods that know nothing but where the CA is and their own tokens: they meet, and nobody else comes between."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Mesh, mesh, until
+from tests.twisted_mesh.attest.api_server import ApiServer, serving, uid, written
+from twisted_mesh.cli.status import REFUSED
+
+pytestmark = pytest.mark.slow
+API, WEB = (f"spiffe://mesh.local/ns/shop/sa/{name}" for name in ("api", "web"))
+ENTRIES = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes" / "ca" / "entries.toml"
+
+
+def filed(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def start_ca(mesh: Mesh, table: dict[str, Any]) -> None:
+    """With the entries of deploy/kubernetes, but for the name by which the test calls."""
+    # Texts, numbers and lists of them TOML writes as JSON does.
+    members = (f"{name} = {json.dumps(value)}" for name, value in table.items())
+    attestors = "\n".join(["[k8s]", *members])
+    entries = ENTRIES.read_text()
+    assert "api.shop.svc" in entries
+    mesh.start_ca(
+        *("--attestors", str(filed(mesh.home / "attestors.toml", attestors))),
+        *(
+            "--entries",
+            str(filed(mesh.home / "entries.toml", entries.replace("api.shop.svc", "localhost"))),
+        ),
+        "--no-default-entry",
+    )
+
+
+def joining(mesh: Mesh, name: str, who: str, token: str) -> tuple[str, ...]:
+    """What a pod is started with."""
+    file = filed(mesh.home / f"{name}.token", token)
+    return (
+        *("--ca-url", f"https://localhost:{mesh.ca_port}", "--ca-fingerprint", mesh.fingerprint),
+        *("--attest", f"k8s:{file}", "--spiffe-id", who),
+        *("--state-dir", str(mesh.home / name)),
+    )
+
+
+def meet(mesh: Mesh, api: str, web: str) -> None:
+    """The sample of deploy/kubernetes with these tokens."""
+    mesh.start_server(*joining(mesh, "api", API, api), "--dns", "localhost", "--allow", WEB)
+    called = mesh.client(*joining(mesh, "web", WEB, web), "--server-id", API, "--format", "json")
+    assert called.returncode == 0, called.stderr
+    assert API in called.stdout
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[tuple[Mesh, ApiServer]]:
+    api = ApiServer(accounts={("shop", "api"): uid("sa"), ("shop", "web"): uid("web")})
+    api.run_pod("web-1", "web", "web pod")
+    with serving(api), mesh(tmp_path) as made:
+        start_ca(made, written(api, tmp_path))
+        yield made, api
+
+
+def of_web(api: ApiServer) -> str:
+    bound = {
+        "namespace": "shop",
+        "pod": {"name": "web-1", "uid": uid("web pod")},
+        "serviceaccount": {"name": "web", "uid": uid("web")},
+    }
+    return api.token(sub="system:serviceaccount:shop:web", **{"kubernetes.io": bound})
+
+
+def test_two_pods_meet_by_their_tokens(place: tuple[Mesh, ApiServer]) -> None:
+    made, api = place
+    tokens = api.token(), of_web(api)
+    meet(made, *tokens)
+    # Each has only what is its own.
+    other = made.client(*joining(made, "thief", API, of_web(api)))
+    assert other.returncode == REFUSED
+    assert "ids-granted-only" in other.stderr
+    proof = f"k8s:prod/shop/web/{uid('web pod')}"
+    # Its log takes up once a second what was done.
+    until(lambda: proof in made.ctl("audit", "show", "--format", "json").stdout)
+    for process in made.processes:
+        assert not any(token in process.text for token in tokens)
+
+
+def test_a_deleted_pod_gets_nothing_and_is_told_why(place: tuple[Mesh, ApiServer]) -> None:
+    made, api = place
+    out = made.home / "out"
+    words = (*joining(made, "web", WEB, of_web(api)), "--export", str(out))
+    nowhere = ("--server", "https://localhost:9443")
+    del api.pods["shop", "web-1"]
+    refused = made.client(*words, *nowhere)
+    assert refused.returncode == REFUSED
+    assert "bad-evidence: the API server does not know this token" in refused.stderr
+    api.fault = lambda handler: handler.refuse(500, "etcd is away")
+    away = made.client(*words, *nowhere, "--timeout", "1s")
+    assert away.returncode != 0
+    assert "attestor-unavailable" in away.stderr
+    assert not out.exists()
+    # Why, the CA's log says, and nobody else.
+    assert "etcd is away" in made.processes[0].text
+    assert "etcd is away" not in away.stderr
