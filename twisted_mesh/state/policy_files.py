@@ -31,7 +31,7 @@ def policy_texts(
     )
 
 
-def test_texts(path: Path, what: str = "--policy") -> Mapping[str, str]:
+def unit_test_texts(path: Path, what: str = "--policy") -> Mapping[str, str]:
     """What the files of unit tests beside a policy hold, by name. Raises StateError."""
     beside = path if path.is_dir() else path.parent
     found = [name for name in _names(beside, what) if name.name.endswith(TESTS)]
