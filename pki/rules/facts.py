@@ -18,8 +18,9 @@ from pki.rules.errors import PolicyUnavailable
 
 #: The version of the input.
 INPUT_VERSION = 1
-#: Characters of a text of the input.
+#: Bytes of a text of the input, in UTF-8, and of a text in a list of it.
 LONGEST_TEXT = 2048
+LONGEST_ITEM = 512
 #: Items of a list of the input.
 LONGEST_LIST = 128
 _OF_CA = frozenset(("principal", "selectors", "request", "entry", "source"))
@@ -176,20 +177,18 @@ def _shape_of(kind: Any) -> Mapping[str, object]:
     return MappingProxyType({member.name: hints[member.name] for member in fields(kind)})
 
 
-def _bounded(path: str, value: object) -> object:
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        raise PolicyUnavailable(
-            "",
-            f"{path} of the request has {len(value)} characters, and a policy reads {LONGEST_TEXT}",
-        )
+def _bounded(path: str, value: object, longest: int = LONGEST_TEXT) -> object:
+    if isinstance(value, str):
+        # A character that is no text, as a lone surrogate, is refused by the engine.
+        size = len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
+        if size > longest:
+            raise PolicyUnavailable("", f"{path} has a text of {size} bytes, and a policy reads {longest}")
+        return str(value)
     if isinstance(value, tuple):
         if len(value) > LONGEST_LIST:
-            raise PolicyUnavailable(
-                "",
-                f"{path} of the request has {len(value)} items, and a policy reads {LONGEST_LIST}",
-            )
-        return [_bounded(path, item) for item in value]
-    return str(value) if isinstance(value, StrEnum) else value
+            raise PolicyUnavailable("", f"{path} has {len(value)} items, and a policy reads {LONGEST_LIST}")
+        return [_bounded(path, item, LONGEST_ITEM) for item in value]
+    return value
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,7 @@ from typing import get_args, get_origin
 
 from attrs import field, frozen
 
-from pki.rules.facts import LONGEST_LIST, LONGEST_TEXT, Facts, shape_of
+from pki.rules.facts import LONGEST_ITEM, LONGEST_LIST, LONGEST_TEXT, Facts, shape_of
 
 
 @frozen
@@ -44,7 +44,7 @@ class Size:
 
 
 TEXT_SIZE = Size(LONGEST_TEXT)
-LIST_SIZE = Size(LONGEST_LIST, LONGEST_TEXT)
+LIST_SIZE = Size(LONGEST_LIST, LONGEST_ITEM)
 
 
 @frozen
@@ -95,7 +95,7 @@ METHODS: Mapping[str, tuple[Function, ...]] = MappingProxyType(
         "size": FUNCTIONS["size"],
         "startsWith": (Function(BOOL, (STRING, STRING), 10),),
         "endsWith": (Function(BOOL, (STRING, STRING), 10),),
-        "contains": (Function(BOOL, (STRING, STRING), 20),),
+        "contains": (Function(BOOL, (STRING, STRING), 60),),
         "matches": (Function(BOOL, (STRING, STRING), 200, is_constant=True),),
         **{name: (Function(INT, (TIMESTAMP,), 10),) for name in _OF_DATE},
         **{
