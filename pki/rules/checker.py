@@ -360,7 +360,8 @@ def _of_input(kind: Type) -> _Judged:
 def _walking(*sizes: Size) -> int:
     """Tenths of a microsecond to go through values of these sizes, to compare or to copy them."""
     return sum(
-        size.length * (1 + size.item // _BYTES) if size.item else size.length // _BYTES for size in sizes
+        size.length * (1 + size.item // _BYTES) if size.item else size.length // _BYTES
+        for size in sizes
     )
 
 

@@ -182,11 +182,15 @@ def _bounded(path: str, value: object, longest: int = LONGEST_TEXT) -> object:
         # A character that is no text, as a lone surrogate, is refused by the engine.
         size = len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
         if size > longest:
-            raise PolicyUnavailable("", f"{path} has a text of {size} bytes, and a policy reads {longest}")
+            raise PolicyUnavailable(
+                "", f"{path} has a text of {size} bytes, and a policy reads {longest}"
+            )
         return str(value)
     if isinstance(value, tuple):
         if len(value) > LONGEST_LIST:
-            raise PolicyUnavailable("", f"{path} has {len(value)} items, and a policy reads {LONGEST_LIST}")
+            raise PolicyUnavailable(
+                "", f"{path} has {len(value)} items, and a policy reads {LONGEST_LIST}"
+            )
         return [_bounded(path, item, LONGEST_ITEM) for item in value]
     return value
 
