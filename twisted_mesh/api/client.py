@@ -42,7 +42,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import TrustQuestion
-from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
 from twisted_mesh.http.quiet_pool import QuietPool
 from twisted_mesh.http.response_body import read_body

@@ -14,7 +14,7 @@ from pki.policy.entry import EntryDocument, EntryMembers
 from pki.svid.revocation_set import Reason
 from pki.svid.spki_pin import PinSet
 from pki.validity import rfc3339
-from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.evidence.data import AttestationData
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from pki.errors import Malformed, Problem, discreet
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, UnknownSelector
 from pki.spiffe import SpiffeId
-from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.stores.records import IssuedToken
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.trust.connections import Peer

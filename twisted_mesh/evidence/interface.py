@@ -2,21 +2,13 @@
 
 from typing import Protocol
 
-from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
 from pki.codes import Code
 from pki.errors import PkiError
+from twisted_mesh.evidence.data import AttestationData
 
-
-@frozen
-class AttestationData:
-    """Evidence of a platform, as the member ``attestation`` of a request to sign carries it."""
-
-    kind: str
-    """Which platform's: ``k8s``."""
-    data: bytes = field(repr=False)
-    """One JSON value: for a token the JSON string of it."""
+__all__ = ["AttestationData", "IProver", "NoEvidence", "ProverClass"]
 
 
 class NoEvidence(PkiError):

@@ -34,7 +34,7 @@ from twisted_mesh.api.messages import (
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
-from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.identity.proving import Proving, wants_evidence
 from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity

@@ -20,7 +20,7 @@ from pki.spiffe import SpiffeId
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import AttestationMember, ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
-from twisted_mesh.evidence.interface import AttestationData
+from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.proving import Proving, wants_evidence

@@ -8,23 +8,31 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import define, field
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from msgspec import UNSET
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pki.codes import Code
 from pki.errors import Problem
-from pki.issuing.csr import load_csr
-from pki.keys import KeyAlgorithm
+from pki.issuing.csr import build_csr, load_csr
+from pki.keys import KeyAlgorithm, MemoryKey
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, HOUR, NOW, Mesh, mesh
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.api.messages import ConnectionsReport, SignRequest
+from twisted_mesh.api.messages import AttestationMember, ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
+from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.address import CaAddress
+from twisted_mesh.identity.proving import Proving
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.workers.channel import framed
 from twisted_mesh.workers.messages import MOST_TO_PARENT, MOST_TO_WORKER, Answered, Asked
@@ -47,6 +55,13 @@ class Client:
     asked: list[Any] = field(factory=list)
     refusal: CaRefused | None = None
     answer: bytes = b"{}"
+    address: CaAddress = CaAddress("unix", "/run/ca.sock")  # noqa: RUF009 - it is frozen
+
+    async def challenge(self, kind: str) -> str:
+        return "c0ffee"
+
+    async def defer(self, function: Any, *words: Any) -> Any:
+        return function(*words)
 
     def compared_clocks(self) -> str:
         return "the CA's clock is 3 s ahead"
@@ -55,7 +70,7 @@ class Client:
         self, method: str, path: str, body: Any = None, more: Any = None, *, wait: int = 0
     ) -> bytes:
         self.asked.append((method, path, body, more, wait))
-        if self.refusal is not None:
+        if self.refusal is not None and getattr(body, "attestation", UNSET) is UNSET:
             raise self.refusal
         if path == "/api/v1/bundle":
             return msgspec.json.encode(self.ca.bundle.to_jwks_object())
@@ -70,13 +85,63 @@ class Client:
         )
 
 
-def relay(client: Client | None = None, left: float = 60.0) -> Relay:
-    return Relay(client or Client(), BACKEND, Manager(left))  # type: ignore[arg-type]
+def relay(
+    client: Client | None = None, left: float = 60.0, proving: Proving | None = None
+) -> Relay:
+    return Relay(client or Client(), BACKEND, Manager(left), proving)  # type: ignore[arg-type]
 
 
 def signing(**more: Any) -> bytes:
     members = {"csr": "x", "requested_id": str(BACKEND), **more}
     return msgspec.json.encode(SignRequest(**members))
+
+
+@define(eq=False)
+class Prover:
+    kind = "drill"
+    where = "the drill"
+    wants_challenge = True
+    keys: list[bytes] = field(factory=list)
+
+    def prove(self, challenge: str | None, key: bytes, trust_domain: str) -> AttestationData:
+        self.keys.append(key)
+        return AttestationData(self.kind, msgspec.json.encode([challenge, trust_domain]))
+
+
+REATTEST = CaRefused(403, [Problem(Code.REATTEST_REQUIRED, "no")])
+
+
+def test_where_the_ca_wants_evidence_for_a_workers_key_the_parent_shows_it() -> None:
+    prover = Prover()
+    client = Client(refusal=REATTEST)
+    key = MemoryKey.generate(KeyAlgorithm.EC_P256)
+    csr = build_csr(key, BACKEND).decode()
+    answer = answered(
+        relay(client, proving=Proving(prover)),  # type: ignore[arg-type]
+        Asked(1, "POST", "/api/v1/sign", signing(csr=csr), "once"),
+    )
+    assert answer.status == 200
+    spki = key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert prover.keys == [spki]
+    first, second = client.asked
+    assert first[2].attestation is UNSET
+    assert second[2].attestation == AttestationMember("drill", ["c0ffee", "mesh.local"])
+    assert first[3] == second[3] == {"idempotency-key": "once"}
+    assert b"c0ffee" not in msgspec.msgpack.encode(answer)
+
+
+def test_a_parent_without_evidence_says_what_the_ca_says() -> None:
+    answer = answered(relay(Client(refusal=REATTEST)), Asked(1, "POST", "/api/v1/sign", signing()))
+    assert (answer.status, answer.problems[0].code) == (403, Code.REATTEST_REQUIRED)
+
+
+@pytest.mark.parametrize("csr", ["x", "", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"])
+def test_no_evidence_is_fetched_for_what_is_no_request(csr: str) -> None:
+    prover = Prover()
+    found = relay(Client(refusal=REATTEST), proving=Proving(prover))  # type: ignore[arg-type]
+    answer = answered(found, Asked(1, "POST", "/api/v1/sign", signing(csr=csr)))
+    assert answer.status != 200 and answer.problems
+    assert prover.keys == []
 
 
 def answered(found: Relay, asked: Asked) -> Answered:
@@ -98,6 +163,7 @@ def answered(found: Relay, asked: Asked) -> Answered:
         Asked(1, "POST", "/api/v1/sign", signing(requested_id="spiffe://mesh.local/admin/x")),
         Asked(1, "POST", "/api/v1/sign", signing(requested_id=f"{BACKEND}/more")),
         Asked(1, "POST", "/api/v1/sign", signing(token="abc")),
+        Asked(1, "POST", "/api/v1/sign", signing(attestation=AttestationMember("k8s", "x"))),
         Asked(1, "GET", "/api/v1/bundle", b"{}"),
         Asked(1, "GET", "/api/v1/bundle?x=1"),
         Asked(1, "GET", "/api/v1/trust?after=1&after=2"),
