@@ -821,7 +821,7 @@ STATUSES = {
     },
     500: {"LintFailed", "ProofFailed"},
     503: {
-        "SignsNoTokens",
+        *("SignsNoTokens", "NotPossessed"),
         *(
             "PkiError",
             "ClockBehind",
