@@ -45,6 +45,38 @@ def listener_at(path: str, proc: Path = Path("/proc")) -> str | None:
     return _owner(found, proc)
 
 
+def users_at(
+    there: tuple[str, int], here: tuple[str, int], proc: Path = Path("/proc")
+) -> frozenset[int]:
+    """The users of a server on this machine: of whoever listens on its port, and of its end of our connection.
+
+    Both are needed. A connection that nobody has taken yet is shown as root's, and then whoever listens will take it;
+    one that was taken is shown as it is, though its taker may listen no more. So the listeners are looked at first.
+    Empty where no listener is seen: the server is on another machine, or in another network namespace.
+    """
+    address, port = _address(there[0]), there[1]
+    listening, taken = set(), set()
+    for is_listening in (True, False):
+        for name in ("tcp", "tcp6"):
+            for words in _rows(proc / "self" / "net" / name):
+                (local, local_port), (remote, remote_port) = map(_end, words[1:3])
+                if local_port != port:
+                    continue
+                if is_listening and words[3] == _LISTENS:
+                    if local.is_unspecified or local == address:
+                        listening.add(int(words[7]))
+                elif (local, remote, remote_port) == (address, _address(here[0]), here[1]):
+                    taken.add(int(words[7]))
+    return frozenset(listening | taken) if listening and taken else frozenset()
+
+
+def _end(
+    kernels: str,
+) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    address, _, port = kernels.rpartition(":")
+    return _address_of(address), int(port, 16)
+
+
 def _rows(path: Path) -> Iterator[list[str]]:
     try:
         lines = path.read_text(errors="replace").splitlines()
