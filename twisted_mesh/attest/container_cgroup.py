@@ -104,14 +104,11 @@ def _place(controllers: str, path: str) -> Container | None:
             # The kernel writes them first, and nowhere else: nothing can be called so.
             at = _At.ABOVE
             continue
-        if found := _mixed(at, part, parts[index - 1] if index else ""):
-            pod, container = found
-        else:
-            container = _container(at, part)
-        if container is not None:
-            place = (controllers, "/".join(["", *parts[: index + 1]]))
-            is_in_unit = at is _At.UNIT and not found
-            return Container(container, pod, user, is_in_unit, frozenset({place}))
+        place = frozenset({(controllers, "/".join(["", *parts[: index + 1]]))})
+        if both := _mixed(at, part, parts[index - 1] if index else ""):
+            return Container(both[1], both[0], user, False, place)
+        if (container := _container(at, part)) is not None:
+            return Container(container, pod, user, at is _At.UNIT, place)
         if at in _SLICES and (manager := _USERS_SYSTEMD.fullmatch(part)) and user is None:
             at, user = _At.SLICE, int(manager[1])
             continue

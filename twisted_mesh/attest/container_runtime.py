@@ -153,8 +153,8 @@ class ContainerRuntime:
             ) from None
         if place is None or place.id != found.id:
             raise NotTold(
-                f"{self.where}: process {pid} is not in container {found.id[:12]}, whose first it is said to be: it has "
-                "ended, or this program sees other PIDs than the runtime"
+                f"{self.where}: process {pid} is not in container {found.id[:12]}, whose first it is said to be: it "
+                "has ended, or this program sees other PIDs than the runtime"
             )
         return place.places
 

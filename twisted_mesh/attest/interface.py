@@ -11,6 +11,7 @@ from pki.policy.selector import SelectorKind
 from pki.spiffe import TrustDomain
 from twisted_mesh.attest.challenges import Challenges
 from twisted_mesh.attest.evidence import Attestation, Evidence
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.records import IssuedCertificate, IssuedToken
@@ -63,6 +64,8 @@ class Means:
         default=Factory(lambda self: Challenges(self.now), takes_self=True),
     )
     """Of this process: one that was handed out at one door is taken at each."""
+    containers: LocalWorkloads | None = None
+    """Who is asked about the containers of this machine's processes; None for nobody."""
 
 
 class AttestorClass(Protocol):

@@ -7,12 +7,14 @@ write an entry down. ``oidc`` is ours; SPIRE has none.
 import re
 from collections.abc import Callable
 
-from pki.policy.selector import SelectorKind
+from pki.policy.selector import KINDS, SelectorKind
 
 #: One line of printable ASCII without a space at either end.
 _TEXT = re.compile(r"[!-~](?:[ -~]{0,510}[!-~])?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,316}[A-Za-z0-9])?", re.ASCII)
 _UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+#: A static pod has the hash of its file.
+_POD_UID = re.compile(rf"{_UID.pattern}|[0-9a-f]{{32}}", re.ASCII)
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{1,128}", re.ASCII)
 _COUNT = re.compile(r"0|[1-9][0-9]{0,3}", re.ASCII)
@@ -26,6 +28,11 @@ def _pair(text: str) -> bool:
     """``KEY:VALUE``; the value may be empty, as a label's may."""
     key, colon, value = text.partition(":")
     return bool(key and colon and _is(_TEXT)(key) and (not value or _is(_TEXT)(value)))
+
+
+def _variable(text: str) -> bool:
+    """``NAME=VALUE``; the value may be empty."""
+    return "=" in text[1:] and _is(_TEXT)(text)
 
 
 def _three(text: str) -> bool:
@@ -56,7 +63,7 @@ K8S = (
     SelectorKind("k8s:ns", _name, "k8s:ns:shop"),
     SelectorKind("k8s:sa", _name, "k8s:sa:api"),
     SelectorKind("k8s:pod-name", _name, "k8s:pod-name:api-5d9f-x7k2p"),
-    SelectorKind("k8s:pod-uid", _uid, f"k8s:pod-uid:{_AN_ID}"),
+    SelectorKind("k8s:pod-uid", _is(_POD_UID), f"k8s:pod-uid:{_AN_ID}"),
     SelectorKind("k8s:pod-label", _pair, "k8s:pod-label:app:api"),
     SelectorKind("k8s:pod-owner", _pair, "k8s:pod-owner:ReplicaSet:api-5d9f"),
     SelectorKind("k8s:pod-owner-uid", _pair, f"k8s:pod-owner-uid:ReplicaSet:{_AN_ID}"),
@@ -106,18 +113,14 @@ X509POP = (
 )
 DOCKER = (
     SelectorKind("docker:label", _pair, "docker:label:com.example.name:foo"),
-    SelectorKind("docker:env", _text, "docker:env:VAR=val"),
+    SelectorKind("docker:env", _variable, "docker:env:VAR=val"),
     SelectorKind("docker:image_id", _text, "docker:image_id:envoyproxy/envoy:contrib-v1.29.1"),
     SelectorKind(
         "docker:image_config_digest", _text, f"docker:image_config_digest:sha256:{'0a' * 32}"
     ),
 )
-SYSTEMD = (
-    SelectorKind("systemd:id", _text, "systemd:id:api.service"),
-    SelectorKind(
-        "systemd:fragment_path", _text, "systemd:fragment_path:/etc/systemd/system/api.service"
-    ),
-)
+#: Another name of ``systemd:unit``.
+SYSTEMD = (SelectorKind("systemd:id", KINDS["systemd:unit"].is_value, "systemd:id:api.service"),)
 #: Ours: what a configured issuer says of whom, by the name that the CA's file has for that issuer.
 OIDC = (SelectorKind("oidc", _three, "oidc:github:repository:example/api"),)
 

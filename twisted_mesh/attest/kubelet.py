@@ -79,7 +79,9 @@ class Kubelet:
     _api: LocalApi = field(init=False)
     _roots: tuple[bytes, WebTrust] | None = field(default=None, init=False)
     """The file, and what was made of it."""
-    _list: tuple[float, PodList] | None = field(default=None, init=False)
+    _visit: WebVisit | None = field(default=None, init=False)
+    """The last one by TLS: why its certificate was refused."""
+    _last: tuple[float, PodList | PkiError] | None = field(default=None, init=False)
     """What came last, and when."""
     _waiting: list[Deferred[None]] | None = field(default=None, init=False)
     """For the list that is under way; None where none is."""
@@ -121,26 +123,40 @@ class Kubelet:
             waiter: Deferred[None] = Deferred()
             self._waiting.append(waiter)
             await waiter
-        if (
-            self._list is None
-            or not self._list[0] <= self.reactor.seconds() < self._list[0] + FRESH
-        ):
-            self._waiting = []
-            try:
-                self._list = None
-                found = await self._fetch()
-                self._list = self.reactor.seconds(), found
-            finally:
-                waiting, self._waiting = self._waiting, None
-                for waiter in waiting:
+        last, now = self._last, self.reactor.seconds()
+        if last is None or not last[0] <= now < last[0] + FRESH:
+            last = await self._fetched()
+        if isinstance(last[1], PkiError):
+            raise last[1]
+        return last[1]
+
+    async def _fetched(self) -> tuple[float, PodList | PkiError]:
+        """What is to be had is shared by all who wait, also where that is nothing."""
+        self._waiting = []
+        found: PodList | PkiError = NotTold(f"{self.where} was not waited for")
+        try:
+            found = await self._fetch()
+        except PkiError as error:
+            found = error
+        finally:
+            self._last = self.reactor.seconds(), found
+            waiting, self._waiting = self._waiting, None
+            for waiter in waiting:
+                if not waiter.called:
                     waiter.callback(None)
-        return self._list[1]
+        return self._last
 
     async def _fetch(self) -> PodList:
         headers = {}
         if self.settings.token_file is not None:
             headers["Authorization"] = f"Bearer {_token(self.settings.token_file)}"
-        status, body = await self._api.get("/pods", _LARGEST, self._look, headers)
+        self._visit = None
+        try:
+            status, body = await self._api.get("/pods", _LARGEST, self._look, headers)
+        except PkiError:
+            if self._visit is None or self._visit.problem is None:
+                raise
+            raise NotTold(f"{self.where}: {self._visit.problem}") from None
         if status in _NOT_FOR_US:
             raise NotTold(
                 f"{self.where} answers {status}: it wants a token of a service account that may get nodes/proxy"
@@ -171,7 +187,7 @@ class Kubelet:
         if said.ca_file is None:
             return _Unverified(tcp)
         name = said.name or said.host
-        visit = WebVisit(self._trust(said.ca_file), name, server_name(name))
+        self._visit = visit = WebVisit(self._trust(said.ca_file), name, server_name(name))
         return WebClientEndpoint(tcp, visit, self.reactor)
 
     def _trust(self, file: Path) -> WebTrust:
@@ -197,7 +213,8 @@ class _Unverified:
         """See :class:`IStreamClientEndpoint`."""
         wrapped = TLSMemoryBIOFactory(self, True, factory)
         wrapped.noisy = False
-        return self.endpoint.connect(wrapped).addCallback(lambda tls: tls.wrappedProtocol)
+        connecting: Deferred[Any] = self.endpoint.connect(wrapped)
+        return connecting.addCallback(lambda tls: tls.wrappedProtocol)
 
     def clientConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Twisted's: what is to shake hands."""

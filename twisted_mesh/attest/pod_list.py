@@ -14,31 +14,31 @@ from twisted_mesh.attest.local_api import NotTold
 _CONFIG_HASH = "kubernetes.io/config.hash"
 
 
-class _Owner(msgspec.Struct):
+class _Owner(msgspec.Struct, frozen=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     namespace: str = ""
     uid: str = ""
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    owner_references: list[_Owner] = []
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: list[_Owner] | None = None
 
 
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     service_account_name: str = ""
 
 
-class _ContainerState(msgspec.Struct):
+class _ContainerState(msgspec.Struct, frozen=True):
     running: dict[str, object] | None = None
 
 
-class _ContainerStatus(msgspec.Struct):
+class _ContainerStatus(msgspec.Struct, frozen=True):
     name: str = ""
     image: str = ""
     image_id: str = msgspec.field(name="imageID", default="")
@@ -46,27 +46,27 @@ class _ContainerStatus(msgspec.Struct):
     state: _ContainerState = _ContainerState()
 
 
-class _Status(msgspec.Struct, rename="camel"):
-    container_statuses: list[_ContainerStatus] = []
-    init_container_statuses: list[_ContainerStatus] = []
+class _Status(msgspec.Struct, frozen=True, rename="camel"):
+    container_statuses: list[_ContainerStatus] | None = None
+    init_container_statuses: list[_ContainerStatus] | None = None
 
 
-class _Pod(msgspec.Struct):
+class _Pod(msgspec.Struct, frozen=True):
     metadata: _Metadata
     spec: _Spec = _Spec()
     status: _Status = _Status()
 
     def has_uid(self, uid: str) -> bool:
         """Whether the pod is called so in the names of cgroups."""
-        return uid in {self.metadata.uid, self.metadata.annotations.get(_CONFIG_HASH)}
+        return uid in {self.metadata.uid, (self.metadata.annotations or {}).get(_CONFIG_HASH)}
 
     def containers(self) -> Iterator[_ContainerStatus]:
         """Those of its own: not what somebody has put beside them to debug it."""
-        yield from self.status.container_statuses
-        yield from self.status.init_container_statuses
+        yield from self.status.container_statuses or ()
+        yield from self.status.init_container_statuses or ()
 
 
-class _Pods(msgspec.Struct):
+class _Pods(msgspec.Struct, frozen=True):
     items: list[_Pod] | None = None
 
 

@@ -17,6 +17,8 @@ from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence, WithoutChallenge, seen
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable, has_peer_handles
 from twisted_mesh.attest.interface import IAttestor, Means
+from twisted_mesh.attest.kinds import DOCKER, K8S, SYSTEMD
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.attest.users import UserNames, user_name
 
 
@@ -42,6 +44,9 @@ class _Recorded:
 class ProcessAttestor(WithoutChallenge):
     """``unix:uid``, ``unix:gid``, ``unix:user`` and ``systemd:unit`` of the process that connected.
 
+    ``systemd:id`` is the same as ``systemd:unit``, as SPIRE spells it. Of a process in a container there is more, where
+    somebody is asked for it: see :class:`LocalWorkloads`.
+
     User and groups are those that the kernel recorded when it connected: another program that it
     has become since, or another user, changes nothing. A process that has exited is refused, as far
     as the kernel can tell: Linux from 6.5 can for certain, and only there the unit is attested.
@@ -49,8 +54,12 @@ class ProcessAttestor(WithoutChallenge):
     """
 
     names: UserNames
+    containers: LocalWorkloads | None = None
     name = "process"
-    kinds = tuple(KINDS[kind] for kind in ("unix:uid", "unix:gid", "unix:user", "systemd:unit"))
+    kinds = (
+        *(KINDS[kind] for kind in ("unix:uid", "unix:gid", "unix:user", "systemd:unit")),
+        *(*SYSTEMD, *DOCKER, *K8S),
+    )
     _recorded: "WeakKeyDictionary[socket.socket, _Recorded]" = field(
         factory=WeakKeyDictionary, init=False
     )
@@ -58,7 +67,7 @@ class ProcessAttestor(WithoutChallenge):
     @classmethod
     def of(cls, means: Means) -> Self:
         """One that asks this machine for the names of users."""
-        return cls(UserNames(means.reactor))
+        return cls(UserNames(means.reactor), means.containers)
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
         """Whose the process is, and which unit's. Raises :class:`NoProof` where it is not there any more."""
@@ -72,7 +81,8 @@ class ProcessAttestor(WithoutChallenge):
         # Last, so that it is alive when this is answered.
         unit = _unit(connected, recorded)
         selectors = recorded.selectors | _named(user, unit)
-        return Attestation(recorded.proof, selectors, uid=recorded.uid)
+        found = Attestation(recorded.proof, selectors, uid=recorded.uid)
+        return found if self.containers is None else await self.containers.add(connected, found)
 
 
 def hints(evidence: Evidence) -> Mapping[str, str]:
@@ -145,4 +155,6 @@ def _owned(by: Credentials) -> frozenset[Selector]:
 @lru_cache(maxsize=1024)
 def _named(user: str | None, unit: str | None) -> frozenset[Selector]:
     users = seen("unix:user", user) if user is not None else frozenset()
-    return users | seen("systemd:unit", unit) if unit is not None else users
+    if unit is None:
+        return users
+    return users | seen("systemd:unit", unit) | seen("systemd:id", unit)

@@ -12,7 +12,7 @@ from twisted_mesh.attest import platforms
 from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
-from twisted_mesh.attest.kinds import LOCAL_KINDS
+from twisted_mesh.attest.kinds import K8S, LOCAL_KINDS
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
@@ -54,7 +54,11 @@ class Attested:
 
 @define(eq=False, repr=False)
 class Attestors:
-    """The attestors of a CA. Raises :class:`ValueError` where two of them may find selectors of one kind."""
+    """The attestors of a CA. Raises :class:`ValueError` where two of them may find selectors of one kind.
+
+    But for those of pods: of one that calls from this machine the kubelet tells, of one that shows a token the API
+    server.
+    """
 
     attestors: Sequence[IAttestor]
     """Those that are asked about every request."""
@@ -86,7 +90,7 @@ class Attestors:
         owners: dict[str, str] = {}
         for attestor in (*self.attestors, *platforms.values()):
             for kind in attestor.kinds:
-                if kind.name in owners:
+                if kind.name in owners and kind not in K8S:
                     raise ValueError(
                         f"selectors of {kind.name} are of {owners[kind.name]}, and {attestor.name} declares them too"
                     )

@@ -95,7 +95,10 @@ class AgentService(MeshService):
             log=self.log,
         )
         issuer = AgentIssuer(agent, self.reactor)
-        socket = WorkloadSocket(options["socket"], "--socket", issuer, self.reactor, self.log)
+        containers = options["containers"].local_workloads(self.reactor)
+        socket = WorkloadSocket(
+            options["socket"], "--socket", issuer, self.reactor, self.log, containers
+        )
         socket.open(self.listening)
         self.workloads = _Workloads(agent, issuer, socket)
 

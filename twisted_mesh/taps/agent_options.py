@@ -17,6 +17,7 @@ from twisted_mesh.identity.bootstrap import join_token
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.environment import refuse_tilde
 from twisted_mesh.taps.identity_options import IdentityOptions
+from twisted_mesh.taps.workload_attestor_options import WorkloadAttestorOptions
 from twisted_mesh.taps.workload_socket import parse_socket
 
 #: Where a CA listens that was told nothing else.
@@ -27,7 +28,7 @@ _OVER_TLS = (
 )
 
 
-class Options(IdentityOptions):
+class Options(WorkloadAttestorOptions, IdentityOptions):
     """Options of ``twistd mesh-agent``."""
 
     program = "mesh-agent"
@@ -87,6 +88,7 @@ class Options(IdentityOptions):
                 "--name or --write is needed: the agent's name, to serve workloads; or the directory that files are "
                 "kept in"
             )
+        self.understand_workload_attestors(serves=self["name"] is not None)
         self._serve_workloads()
         self._write_files()
 

@@ -148,7 +148,12 @@ class CaService(MeshService):
             parts, lambda: trust_store.trust.revocations, self.reactor
         )
         self.workloads = WorkloadSocket(
-            path, "--workload-socket", self.workload_issuer, self.reactor, self.log
+            path,
+            "--workload-socket",
+            self.workload_issuer,
+            self.reactor,
+            self.log,
+            self.listeners.containers,
         )
         self.workloads.open(self.listening)
 

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from pki.svid.federation import Profile
 from twisted_mesh.attest.configured import ConfiguredPlatforms
 from twisted_mesh.attest.interface import Means
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api import health
 from twisted_mesh.ca.api.app import CaApi
@@ -80,6 +81,8 @@ class CaListeners:
     federation_endpoint: IStreamServerEndpoint | None = None
     federation_certificate: WebCertificate | None = None
     """Of that address, with ``https_web`` where it is not a unix socket."""
+    containers: LocalWorkloads | None = field(default=None, init=False)
+    """Who is asked about those of this machine's processes."""
     sites: list[BoundedSite] = field(factory=list, init=False)
     """What is served, by now."""
     platforms: ConfiguredPlatforms | None = field(default=None, init=False)
@@ -146,6 +149,7 @@ class CaListeners:
         They are listened on once the CA can serve. Raises :class:`StartError`.
         """
         store = ca.store
+        self.containers = self.options["containers"].local_workloads(self.reactor)
         means = Means(
             self.reactor,
             store.find_token,
@@ -153,6 +157,7 @@ class CaListeners:
             ca.now,
             store.find,
             trust_domain=ca.trust_domain,
+            containers=self.containers,
         )
         self.platforms = ConfiguredPlatforms(self.options["attestors"], means)
         shared = _Shared(

@@ -23,6 +23,7 @@ from twisted_mesh.taps.federation_options import FederationOptions
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
+from twisted_mesh.taps.workload_attestor_options import WorkloadAttestorOptions
 
 _MAX_LIFE = timedelta(days=365)
 _MAX_ISSUING_LIFE = timedelta(days=1825)
@@ -30,7 +31,7 @@ _MAX_JWT_LIFE = timedelta(hours=24)
 _JWT_KEY_LIFE = timedelta(days=7)
 
 
-class Options(ServiceOptions):
+class Options(WorkloadAttestorOptions, ServiceOptions):
     """Options of ``twistd mesh-ca``."""
 
     program = "mesh-ca"
@@ -198,6 +199,7 @@ class Options(ServiceOptions):
             from twisted_mesh.taps.workload_socket import parse_socket
 
             self["workload-socket"] = parse_socket(path, "--workload-socket")
+        self.understand_workload_attestors(serves=True)
         if self["port"] is not None and self["listen"] is not None:
             raise Malformed("--port and --listen say the same thing: give one of them")
         self["listen"] = self["listen"] or self["port"] or "8443"

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from pki.codes import Code
 from pki.errors import Problem
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import UserNames
 from twisted_mesh.interfaces import IReactor
@@ -68,11 +69,14 @@ class WorkloadSocket:
     issuer: IWorkloadIssuer
     reactor: IReactor
     log: Logger
+    containers: LocalWorkloads | None = None
+    """Who is asked about those of the callers; None for nobody."""
     workloads: Workloads = field(init=False)
     _server: "GrpcServer | None" = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        callers = Callers(ProcessAttestor(UserNames(self.reactor)), self.reactor)
+        attestor = ProcessAttestor(UserNames(self.reactor))
+        callers = Callers(attestor, self.reactor, self.containers)
         self.workloads = Workloads(self.issuer, callers, self.reactor, wall_clock)
 
     def open(self, listening: Listening) -> IListeningPort:

@@ -17,15 +17,18 @@ from pki.policy.selector import Selector
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.handle import NoDescriptors, ProcessGone, ProcessHandle, Unreadable
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.users import AT_ONCE, PATIENCE
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.log import logger
-from twisted_mesh.runtime.tasks import within
+from twisted_mesh.runtime.tasks import sleep, spawn, within
 from twisted_mesh.runtime.turns import Turns
 from twisted_mesh.workload.interface import ICaller
 
 _log = logger("workload")
+#: Seconds before each further look at a container of which nobody could say anything.
+_LOOK_AGAIN = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 
 
 class CallerGone(PkiError):
@@ -81,8 +84,17 @@ class Caller:
             self._has_gone = True
         return self._has_gone
 
+    def learn(self, selectors: frozenset[Selector]) -> None:
+        """More is known of it: whoever watches looks again."""
+        self.selectors = selectors
+        for look in tuple(self._watchers):
+            look()
+
     def watch(self, gone: Callable[[], None]) -> Callable[[], None]:
-        """Have ``gone`` called as soon as it has exited; what is returned ends that. Raises :class:`NoDescriptors`."""
+        """Have ``gone`` called as soon as it has exited, and when it may buy more; what is returned ends that.
+
+        Raises :class:`NoDescriptors`.
+        """
         self._watchers.append(gone)
         if self._handle is None and not self._has_gone:
             try:
@@ -163,6 +175,8 @@ class Callers:
 
     attestor: ProcessAttestor
     reactor: IReactor
+    containers: LocalWorkloads | None = None
+    """Asked out of turn: what is slow to tell of some is not in the way of others."""
     _turns: Turns = field(factory=lambda: Turns(AT_ONCE), init=False)
     _known: "WeakKeyDictionary[socket.socket, Caller]" = field(
         factory=WeakKeyDictionary, init=False
@@ -178,15 +192,38 @@ class Callers:
             found = await self._attested(evidence)
             if found is None or found.uid is None:
                 raise NoProof("the kernel does not say who has connected")
+            uid = found.uid
+            if self.containers is not None:
+                found = await self.containers.add(evidence.process, found)
             pid = Credentials.of_peer(evidence.process).pid
             try:
-                known = Caller(evidence.process, found.selectors, found.uid, pid, self.reactor)
+                known = Caller(evidence.process, found.selectors, uid, pid, self.reactor)
             except (ProcessGone, Unreadable) as error:
                 raise NoProof(
                     f"the process that connected is not there any more ({error}): stay until the answer is there"
                 ) from None
             self._known[evidence.process] = known
+            if self.containers is not None and self.containers.lacks(evidence.process):
+                _ = spawn(self._complete(known, found), "looking again at a container")
         return known
+
+    async def _complete(self, known: Caller, found: Attestation) -> None:
+        """Look again, less and less often: a pod may be listed late, and its client keeps its connection."""
+        if self.containers is None:
+            return
+        for pause in _LOOK_AGAIN:
+            await sleep(self.reactor, pause)
+            if known.connected.fileno() < 0:
+                return
+            try:
+                if known.has_gone():
+                    return
+                whole = await self.containers.add(known.connected, found)
+            except (NoProof, NoDescriptors):
+                return
+            if not self.containers.lacks(known.connected):
+                known.learn(whole.selectors)
+                return
 
     async def _attested(self, evidence: Evidence) -> Attestation | None:
         """In its turn: of many users who come at once only a few are looked up by name together.

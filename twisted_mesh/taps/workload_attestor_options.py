@@ -1,0 +1,38 @@
+"""The options that say who is asked about the containers of a machine's processes."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pki.errors import Malformed
+from twisted_mesh.attest.workload_attestors import WorkloadAttestors
+
+
+class WorkloadAttestorOptions:
+    """What mesh-agent and mesh-ca have in common; beside :class:`usage.Options`, which is a mapping."""
+
+    optParameters: ClassVar = [
+        [
+            "workload-attestors",
+            None,
+            None,
+            "who is asked about processes in containers, from this TOML file: [docker], [podman], [k8s]",
+        ],
+    ]
+
+    def opt_workload_attestor(self: Any, word: str) -> None:
+        """who is asked about processes in containers: docker[:SOCKET], podman[:SOCKET], k8s[:URL] (repeatable)"""
+        self.setdefault("workload-attestor", []).append(word)
+
+    def understand_workload_attestors(self: Any, *, serves: bool) -> None:
+        """Turn words into values; ``serves``: whether there is anybody to ask about. Raises :class:`PkiError`."""
+        words, file = self.get("workload-attestor", []), self["workload-attestors"]
+        if words and file:
+            raise Malformed(
+                "--workload-attestor and --workload-attestors say the same thing: give one of them"
+            )
+        if (words or file) and not serves:
+            raise Malformed("--workload-attestor is for an agent that has a --name")
+        path = Path(self._from_here(file, "--workload-attestors")) if file else None
+        self["containers"] = (
+            WorkloadAttestors.read(path) if path is not None else WorkloadAttestors.parse(words)
+        )
