@@ -6,12 +6,16 @@ from typing import Any
 from attrs import define, field, frozen
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from pki.errors import PkiError
+from pki.errors import PkiError, Problem
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.attest.container_cgroup import Container
 from twisted_mesh.attest.container_source import Told
@@ -154,9 +158,9 @@ class Kubelet:
         try:
             status, body = await self._api.get("/pods", _LARGEST, self._look, headers)
         except PkiError:
-            if self._visit is None or self._visit.problem is None:
-                raise
-            raise NotTold(f"{self.where}: {self._visit.problem}") from None
+            if (why := self._refusal()) is not None:
+                raise NotTold(f"{self.where}: {why}") from None
+            raise
         if status in _NOT_FOR_US:
             raise NotTold(
                 f"{self.where} answers {status}: it wants a token of a service account that may get nodes/proxy"
@@ -166,6 +170,10 @@ class Kubelet:
         if len(body) <= _READ_AT_ONCE:
             return PodList.parse(body)
         return await self.defer(PodList.parse, body)
+
+    def _refusal(self) -> Problem | None:
+        """What its certificate was refused for, the last time."""
+        return None if self._visit is None else self._visit.problem
 
     def _look(self, transport: Any) -> None:
         """Raises :class:`NotTold` where nothing but the kernel says who answers, and it is not root."""
@@ -185,7 +193,7 @@ class Kubelet:
         if said.scheme == "http":
             return tcp
         if said.ca_file is None:
-            return _Unverified(tcp)
+            return _Unverified(tcp, self.reactor)
         name = said.name or said.host
         self._visit = visit = WebVisit(self._trust(said.ca_file), name, server_name(name))
         return WebClientEndpoint(tcp, visit, self.reactor)
@@ -208,10 +216,11 @@ class _Unverified:
     """TLS with whoever is there."""
 
     endpoint: IStreamClientEndpoint
+    clock: IReactorTime
 
     def connect(self, factory: Any) -> "Deferred[Any]":
         """See :class:`IStreamClientEndpoint`."""
-        wrapped = TLSMemoryBIOFactory(self, True, factory)
+        wrapped = TLSMemoryBIOFactory(self, True, factory, self.clock)
         wrapped.noisy = False
         connecting: Deferred[Any] = self.endpoint.connect(wrapped)
         return connecting.addCallback(lambda tls: tls.wrappedProtocol)

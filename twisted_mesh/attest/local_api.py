@@ -73,6 +73,8 @@ class LocalApi:
         except NotHttp:
             raise NotTold(f"{self.where} answers with no HTTP") from None
         except Cut:
+            if reach.speaks == "TLS":
+                raise NotTold(f"{self.where} speaks TLS: write https://") from None
             raise NotTold(f"{self.where} ends the connection within its answer") from None
         except Exception as error:
             raise as_error(error, reach) from None
@@ -92,7 +94,9 @@ class _Asking(Protocol):
 
     async def over(self, endpoint: IStreamClientEndpoint) -> None:
         """Ask there. Raises what the connection fails with, :class:`NotHttp`, :class:`Cut`, :class:`AnswerTooLong`."""
-        await endpoint.connect(Factory.forProtocol(lambda: self))
+        factory = Factory.forProtocol(lambda: self)
+        factory.noisy = False
+        await endpoint.connect(factory)
         await self._done
 
     def connectionMade(self) -> None:

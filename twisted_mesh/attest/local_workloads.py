@@ -32,6 +32,8 @@ AT_ONCE = 4
 #: How many containers are remembered, and of how many it is remembered what the log was told.
 _MOST = 1024
 
+#: What stands for no source alone.
+_ALL = "all"
 _Words = tuple[Told, ...]
 
 
@@ -97,7 +99,7 @@ class LocalWorkloads:
         for told in await self._told(container):
             if told.places is not None and not told.places & container.places:
                 self._complain(
-                    "the cgroup",
+                    _ALL,
                     container,
                     "its name is that of a container whose first process is elsewhere",
                 )
@@ -118,7 +120,7 @@ class LocalWorkloads:
         try:
             return await within(self.clock, PATIENCE, waiter)
         except TimeoutError:
-            self._complain("all", container, f"nothing was said of it within {PATIENCE:g} s")
+            self._complain(_ALL, container, f"nothing was said of it within {PATIENCE:g} s")
             return ()
         finally:
             if waiter in waiters:
@@ -132,7 +134,7 @@ class LocalWorkloads:
                     told = await self._ask(source, container)
                     words = words if told is None else (*words, told)
             if not words:
-                self._complain("all", container, "nobody who may speak of it knows it as running")
+                self._complain(_ALL, container, "nobody who may speak of it knows it as running")
         finally:
             lasts = REMEMBERED_FOR if words else FORGOTTEN_FOR
             self._known[container] = self.clock.seconds() + lasts, words
@@ -157,7 +159,8 @@ class LocalWorkloads:
             finally:
                 self._turns.release()
             if told is not None:
-                self._complaints.pop((source.where, container.id), None)
+                for where in (source.where, _ALL):
+                    self._complaints.pop((where, container.id), None)
                 return told
         return None
 

@@ -211,7 +211,7 @@ def test_a_port_that_listens_on_all_addresses_is_seen_too() -> None:
         (http(b"", 302, Location="http://127.0.0.1:1/"), "answers 302"),
         (http(b"x" * 100), "no list of pods"),
         (b"HTTP/1.1 200 x\r\nContent-Length: 99999999999\r\n\r\n", "more than"),
-        (b"\x15\x03\x01\x00\x02\x02\x50", "no HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x50", "speaks TLS: write https://"),
     ],
 )
 def test_another_answer_is_no_word(answer: bytes, why: str) -> None:
@@ -275,7 +275,7 @@ def test_a_long_list_is_read_on_a_thread() -> None:
         done.callback(thread_done[0])
         return done
 
-    pods = [a_pod(metadata__uid=STATIC_UID, status={}) for _ in range(200)]
+    pods = [a_pod(metadata__uid=STATIC_UID, status={}) for _ in range(500)]
     with at_a_port(LocalServer(lambda _: http(a_list(*pods, a_pod()))).factory()) as port:
         assert told(plain(port, defer=aside)) == ALL
     assert names == ["aside"]
@@ -336,7 +336,7 @@ def test_another_certificate_is_shown_nothing(
 def test_one_that_speaks_no_tls_is_shown_nothing(tmp_path: Path) -> None:
     server = LocalServer(good)
     with at_a_port(server.factory()) as port, pytest.raises(PkiError):
-        told(secured(port, tmp_path))
+        told(evolve(secured(port, tmp_path), timeout=0.2))
     assert not server.asked
 
 
