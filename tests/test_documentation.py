@@ -83,6 +83,8 @@ FOREIGN = {
         *("--verify-ou", "--verify-policy", "--verify-spki-pin", "--verify-uri"),
     },
     "kubectl": {"--raw"},
+    "docker": {"--cgroup-parent"},
+    "podman": {"--cgroups"},
     "step": {"--daemon"},
     "tests.bench": {"--again", "--quick"},
 }

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pki.policy.join_token import JoinToken
 from tests.running import BIN, CHECKOUT, PATIENCE, Running, until
 from tests.tools import require_tool
+from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.proxy_options import Options
 
 _PAGE = (CHECKOUT / "docs" / "OPERATIONS.md").read_text()
 _SIDECAR = (CHECKOUT / "docs" / "SIDECAR.md").read_text()
+_ATTESTATION = (CHECKOUT / "docs" / "ATTESTATION.md").read_text()
 _COMMANDS = (CHECKOUT / "docs" / "COMMANDS.md").read_text()
 
 
@@ -66,6 +69,30 @@ def test_the_sidecar_takes_the_socket_of_its_unit(monkeypatch: pytest.MonkeyPatc
     assert service["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
+def agent_unit() -> str:
+    return example("ini", "[Unit]\nDescription=The mesh's agent", page=_ATTESTATION)
+
+
+def test_the_agent_takes_what_its_unit_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = parsed(agent_unit())["Service"]
+    program, *words = shlex.split(service["ExecStart"].replace("%d", str(tmp_path)))
+    assert (BIN / Path(program).name).exists()
+    loaded = re.findall(r"^LoadCredential=([a-z.]+):", agent_unit(), re.M)
+    assert {str(tmp_path / name) for name in loaded} < set(words)
+    for name in loaded:
+        (tmp_path / name).write_text(JoinToken.generate().text + "\n")
+    monkeypatch.setenv(*service["Environment"].split("=", 1))
+    options = AgentOptions()
+    options.parseOptions(words)
+    assert [str(one.socket) for one in options["containers"].settings] == ["/run/docker.sock"]
+    assert str(options["socket"].parent) == f"/run/{service['RuntimeDirectory']}"
+    assert str(options["state-dir"]) == f"/var/lib/{service['StateDirectory']}"
+    # What hides other processes, or their PIDs, would hide whom it is to attest.
+    assert not {"PrivatePIDs", "PrivateUsers", "ProtectProc", "PrivateNetwork"} & set(service)
+
+
 def test_the_rotation_sends_the_signal_that_reopens_the_log() -> None:
     rotation = example("text", "/var/log/")
     assert "systemctl kill --signal=SIGUSR1 mesh-ca" in rotation
@@ -77,13 +104,28 @@ def test_the_rotation_sends_the_signal_that_reopens_the_log() -> None:
 )
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     # It says what it does not know on stderr, and its status is 0 all the same.
-    units = {"mesh-ca.service": example("ini", "[Unit]"), **sidecar_units()}
+    units = {
+        "mesh-ca.service": example("ini", "[Unit]"),
+        "mesh-agent.service": agent_unit(),
+        **sidecar_units(),
+    }
     for name, unit in units.items():
         (tmp_path / name).write_text(unit.replace("/opt/twisted-mesh/.venv/bin", str(BIN)))
     paths = [str(tmp_path / name) for name in units]
     verify = [require_tool("systemd-analyze"), "--man=no", "verify", *paths]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=PATIENCE * 2)
     assert (done.returncode, "mesh-" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.interop("tests/test_unit_examples.py::test_the_agent_takes_what_its_unit_says")
+def test_systemd_calls_the_agents_unit_safe(tmp_path: Path) -> None:
+    unit = tmp_path / "mesh-agent.service"
+    unit.write_text(agent_unit())
+    judge = [require_tool("systemd-analyze"), "security", "--offline=yes", "--no-pager"]
+    done = subprocess.run(
+        [*judge, "--threshold=25", str(unit)], capture_output=True, text=True, timeout=PATIENCE * 2
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 @pytest.mark.interop(

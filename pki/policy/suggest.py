@@ -12,11 +12,16 @@ from pki.svid.names import IPAddress
 
 
 def telling(selectors: Collection[Selector]) -> frozenset[Selector]:
-    """Those by which an entry should know the caller again: a service's unit and user, else the user,
-    else its ID, else its token."""
+    """Those by which an entry should know the caller again: a pod's namespace and service account, else a service's
+    unit and user, else the image of a container and its user, else the user, else its ID, else its token."""
+    namespace, account = (_of(kind, selectors) for kind in ("k8s:ns", "k8s:sa"))
+    if namespace and account:
+        return namespace | account
     units = [s for s in selectors if s.kind == "systemd:unit" and _is_service(s.value)]
     if units:
         return frozenset(units) | _of("unix:uid", selectors)
+    if image := _of("docker:image_id", selectors):
+        return image | _of("unix:uid", selectors)
     for kind in ("unix:user", "unix:uid", "x509", "token"):
         if found := _of(kind, selectors):
             return found

@@ -13,6 +13,7 @@ from pki.errors import PkiError
 from pki.policy.policy import NoProof
 from pki.policy.selector import KINDS, Selector
 from twisted_mesh.attest.cgroup import unit_of
+from twisted_mesh.attest.container_cgroup import Container, container_of
 from twisted_mesh.attest.credentials import Credentials
 from twisted_mesh.attest.evidence import Attestation, Evidence, WithoutChallenge, seen
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable, has_peer_handles
@@ -110,6 +111,15 @@ def selectors_of_process(pid: int) -> frozenset[Selector]:
         by = Credentials.parse_status(handle.read("status"))
         unit = unit_of(handle.read("cgroup")) if has_peer_handles() else None
     return _owned(by) | _named(user_name(by.uid), unit)
+
+
+def container_of_process(pid: int) -> Container | None:
+    """The container that it is in, of which more may be attested; None also where that is not to be seen. Blocks."""
+    try:
+        with ProcessHandle.of_pid(pid) as handle:
+            return container_of(handle.read("cgroup"))
+    except PkiError:
+        return None
 
 
 def _unit(connected: socket.socket, recorded: _Recorded) -> str | None:

@@ -100,3 +100,28 @@ def test_nothing_is_suggested_where_no_entry_helps() -> None:
     assert suggested(request(), ()) is None
     reserved = request(MESH.member("mesh", "ca"))
     assert suggested(reserved, {Selector("unix:uid", "0")}) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "chosen"),
+    [
+        (
+            {("k8s:ns", "shop"), ("k8s:sa", "api"), ("k8s:pod-name", "api-x"), ("unix:uid", "0")},
+            {("k8s:ns", "shop"), ("k8s:sa", "api")},
+        ),
+        (
+            {("docker:image_id", "tiny:1"), ("docker:label", "a:b"), ("unix:uid", "0")},
+            {("docker:image_id", "tiny:1"), ("unix:uid", "0")},
+        ),
+        (
+            {("docker:image_id", "tiny:1"), ("systemd:unit", "web.service"), ("unix:uid", "0")},
+            {("systemd:unit", "web.service"), ("unix:uid", "0")},
+        ),
+        ({("k8s:ns", "shop"), ("unix:uid", "0")}, {("unix:uid", "0")}),
+    ],
+    ids=["a pod", "a container", "a container of a unit", "half of a pod"],
+)
+def test_a_pod_is_known_by_its_service_account_and_a_container_by_its_image(
+    seen: set[tuple[str, str]], chosen: set[tuple[str, str]]
+) -> None:
+    assert telling([Selector(*one) for one in seen]) == {Selector(*one) for one in chosen}

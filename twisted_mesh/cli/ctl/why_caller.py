@@ -119,7 +119,18 @@ def seen(pid: int | None, selectors: Sequence[str], *, has_token: bool, is_near:
     if pid is None and (given or has_token):
         return Seen(given, "as given" if given else "of the token")
     pid = os.getpid() if pid is None else pid
-    return Seen(given | _of_process(pid), f"of process {pid}")
+    return Seen(given | _of_process(pid), f"of process {pid}{_in_container(pid)}")
+
+
+def _in_container(pid: int) -> str:
+    """What is not seen from here: who says it is asked by the CA or the agent."""
+    from twisted_mesh.attest.process import container_of_process
+
+    container = container_of_process(pid)
+    if container is None:
+        return ""
+    pod = "" if container.pod_uid is None else f" of pod {container.pod_uid}"
+    return f" in container {container.id[:12]}{pod}, whose runtime is not asked here: add what it says with --selector"
 
 
 def _of_process(pid: int) -> frozenset[Selector]:

@@ -26,6 +26,7 @@ from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
 from twisted_mesh.api.agent_messages import AgentRow
+from twisted_mesh.attest.container_cgroup import Container
 from twisted_mesh.cli.ctl import why_caller
 from twisted_mesh.cli.ctl.why_answer import Explaining
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
@@ -346,6 +347,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     module = ModuleType("twisted_mesh.attest.process")
     module.selectors_of_process = selectors_of_process  # type: ignore[attr-defined]
+    module.container_of_process = {8: Container("0" * 64, "u")}.get  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "twisted_mesh.attest.process", module)
     return looked_at
 
@@ -354,6 +356,11 @@ def test_without_a_word_it_is_about_the_process_itself(processes: list[int]) -> 
     found = why_caller.seen(None, (), has_token=False, is_near=True)
     assert processes == [os.getpid()]
     assert found == Seen(frozenset({Selector("unix:uid", "1000")}), f"of process {os.getpid()}")
+
+
+def test_of_one_in_a_container_it_says_what_is_not_seen_from_here(processes: list[int]) -> None:
+    found = why_caller.seen(8, (), has_token=False, is_near=True)
+    assert found.of.startswith("of process 8 in container 000000000000 of pod u, whose runtime")
 
 
 def test_a_process_is_looked_at_by_its_pid(processes: list[int]) -> None:
