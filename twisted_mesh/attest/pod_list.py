@@ -110,19 +110,21 @@ class PodList:
 
 def _of_pod(pod: _Pod) -> frozenset[Selector]:
     about, status = pod.metadata, pod.status
+    labels, owners = about.labels or {}, about.owner_references or ()
+    statuses, initial = status.container_statuses or (), status.init_container_statuses or ()
     each = {
         "ns": [about.namespace],
         "sa": [pod.spec.service_account_name],
         "node-name": [pod.spec.node_name],
         "pod-uid": [about.uid],
         "pod-name": [about.name],
-        "pod-label": [f"{key}:{value}" for key, value in about.labels.items()],
-        "pod-owner": [f"{owner.kind}:{owner.name}" for owner in about.owner_references],
-        "pod-owner-uid": [f"{owner.kind}:{owner.uid}" for owner in about.owner_references],
-        "pod-image": _images(status.container_statuses),
-        "pod-image-count": [str(len(status.container_statuses))],
-        "pod-init-image": _images(status.init_container_statuses),
-        "pod-init-image-count": [str(len(status.init_container_statuses))],
+        "pod-label": [f"{key}:{value}" for key, value in labels.items()],
+        "pod-owner": [f"{owner.kind}:{owner.name}" for owner in owners],
+        "pod-owner-uid": [f"{owner.kind}:{owner.uid}" for owner in owners],
+        "pod-image": _images(statuses),
+        "pod-image-count": [str(len(statuses))],
+        "pod-init-image": _images(initial),
+        "pod-init-image-count": [str(len(initial))],
     }
     return frozenset().union(*(seen(f"k8s:{kind}", *values) for kind, values in each.items()))
 

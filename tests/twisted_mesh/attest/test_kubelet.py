@@ -215,15 +215,19 @@ def test_a_port_that_listens_on_all_addresses_is_seen_too() -> None:
     ],
 )
 def test_another_answer_is_no_word(answer: bytes, why: str) -> None:
-    with at_a_port(LocalServer(lambda _: answer).factory()) as port:
-        with pytest.raises(PkiError, match=why):
-            told(plain(port))
+    with (
+        at_a_port(LocalServer(lambda _: answer).factory()) as port,
+        pytest.raises(PkiError, match=why),
+    ):
+        told(plain(port))
 
 
 def test_one_that_is_away_or_silent_is_told_so() -> None:
-    with at_a_port(LocalServer().factory()) as port:
-        with pytest.raises(PkiError, match="did not answer within"):
-            told(plain(port, timeout=0.05))
+    with (
+        at_a_port(LocalServer().factory()) as port,
+        pytest.raises(PkiError, match="did not answer within"),
+    ):
+        told(plain(port, timeout=0.05))
     with pytest.raises(PkiError, match="nobody listens"):
         told(plain(port))
 
