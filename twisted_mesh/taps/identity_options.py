@@ -121,7 +121,7 @@ class IdentityOptions(ServiceOptions):
         source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         self["attest"] = Proving.parse(
-            self["attest"], self["ca-url"], has_token=self["join-token"] is not None
+            self._attest(), self["ca-url"], has_token=self["join-token"] is not None
         )
         if source is None:
             trust_domain = self["trust-domain"] = TrustDomain.parse(
@@ -149,6 +149,12 @@ class IdentityOptions(ServiceOptions):
             self["ocsp-origin"],
             self.get("on-stale"),
         )
+
+    def _attest(self) -> str | None:
+        """``--attest`` with its file's whole path: it is read again when this process may work elsewhere."""
+        text: str | None = self["attest"]
+        kind, colon, file = (text or "").partition(":")
+        return f"{kind}:{self._from_here(file, '--attest')}" if colon and file else text
 
     def _spiffe_id(self, trust_domain: TrustDomain) -> SpiffeId:
         if self["spiffe-id"]:

@@ -11,6 +11,9 @@ from pki.errors import Malformed
 from tests.twisted_mesh.attest.badge import mac_of
 from twisted_mesh.evidence.interface import AttestationData, IProver, NoEvidence
 
+#: The line that registers it.
+PROVERS = {"badge": "tests.twisted_mesh.attest.badge_prover:BadgeProver"}
+
 
 @implementer(IProver)
 @define(eq=False, repr=False)

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 from attrs import define
 
+from pki.errors import Malformed
 from tests.running import Running, free_port, until
+from tests.twisted_mesh.attest.badge_prover import PROVERS
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.status import REFUSED, UNUSABLE
+from twisted_mesh.evidence import option
+from twisted_mesh.stdlib import join
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BUILD = "spiffe://mesh.local/service/build"
@@ -174,6 +179,38 @@ def test_a_broken_file_ends_the_start(place: Place) -> None:
     )
     assert ca.wait() != 0
     assert "there is no table [nobody] here" in ca.text
+
+
+def test_an_agent_keeps_files_for_others_by_its_platform(place: Place) -> None:
+    _, url = place.ca()
+    place.entry("build")
+    agent = place.start(
+        *("twistd", "-n", "--pidfile=", "mesh-agent", "--write", str(place.path / "files")),
+        *place.joining(url, place.badge("build")),
+        *("--state-dir", str(place.path / "agent")),
+    )
+    agent.wait_for(r"Showing the CA evidence of this platform \(badge\)")
+    until((place.path / "files" / "svid.pem").exists, lambda: agent.text)
+
+
+def test_a_program_without_a_reactor_joins_by_its_platform(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(option, "PROVERS", PROVERS)
+    _, url = place.ca("--cert-duration", "6s")
+    place.entry("build", "--reattest")
+    root = place.state / "ca" / "root.crt"
+    words = {"ca_url": url, "ca_file": root, "state_dir": place.path / "joined"}
+    with join(BUILD, attest=place.badge("build"), **words) as identity:
+        first = identity.svid.leaf.serial_number
+        until(lambda: identity.svid.leaf.serial_number != first)
+    with pytest.raises(Malformed, match="attest and a join token exclude each other"):
+        join(BUILD, attest=place.badge("build"), join_token="mj1_x", **words)
+    with pytest.raises(Malformed, match="and never at http://localhost:1"):
+        join(BUILD, attest=place.badge("build"), ca_url="http://localhost:1")
+    with pytest.raises(CaRefused, match="bad-evidence"):
+        place_of_its_own = {**words, "state_dir": place.path / "other"}
+        join(BUILD, attest=place.badge("build", "guessed"), **place_of_its_own)
 
 
 @pytest.mark.slow

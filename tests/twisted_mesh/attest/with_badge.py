@@ -3,15 +3,13 @@
 import sys
 
 from tests.twisted_mesh.attest.badge import KINDS
+from tests.twisted_mesh.attest.badge_prover import PROVERS
 from twisted_mesh.attest import platforms
 from twisted_mesh.evidence import option
 
 BADGE = platforms.Platform("tests.twisted_mesh.attest.badge:BadgeAttestor", KINDS)
 platforms.PLATFORMS = {**platforms.PLATFORMS, "badge": BADGE}
-option.PROVERS = {
-    **option.PROVERS,
-    "badge": "tests.twisted_mesh.attest.badge_prover:BadgeProver",
-}
+option.PROVERS = {**option.PROVERS, **PROVERS}
 
 
 def main() -> object:
