@@ -60,9 +60,8 @@ class Selector:
         name, is_x509, _ = text.partition(":spiffe://")
         likely = get_close_matches(name if is_x509 else text.rpartition(":")[0], KINDS, 1, 0.5)
         remedy = f"did you mean {KINDS[likely[0]].example}? " if likely else ""
-        examples = ", ".join(kind.example for kind in KINDS.values())
         raise UnknownSelector(
-            f"{discreet(text, 120)!r} is no selector: {remedy}there are {examples}"
+            f"{discreet(text, 120)!r} is no selector: {remedy}there are {_there_are(text)}"
         )
 
     def __str__(self) -> str:
@@ -103,6 +102,15 @@ _kinds = {
 }
 #: The kinds that there are, by name: those above, and what :func:`declare` has added.
 KINDS: Mapping[str, SelectorKind] = MappingProxyType(_kinds)
+
+
+def _there_are(text: str) -> str:
+    """Those that begin as ``text`` does, or else one of each beginning."""
+    families: dict[str, list[SelectorKind]] = {}
+    for kind in KINDS.values():
+        families.setdefault(kind.name.partition(":")[0], []).append(kind)
+    near = families.get(text.partition(":")[0]) or [kinds[0] for kinds in families.values()]
+    return ", ".join(kind.example for kind in near)
 
 
 def declare(kind: SelectorKind) -> None:

@@ -22,7 +22,7 @@ from twisted_mesh.runtime.tasks import within
 T = TypeVar("T")
 
 #: Seconds that it may take to find out whether evidence of a platform is good.
-PATIENCE = 10.0
+PATIENCE = 8.0
 #: Pieces of such evidence that are looked at at once, in line, and of one network both together.
 AT_ONCE, IN_LINE, OF_ONE_NETWORK = 32, 512, 128
 #: Every attestor of a CA, one line each, in the order in which they are asked.

@@ -64,12 +64,20 @@ def test_an_unknown_kind_is_refused_with_the_likely_one(text: str, likely: str) 
     assert refusal.value.code == "unknown-selector"
 
 
-def test_a_kind_like_none_of_ours_is_refused_with_all_there_are() -> None:
+def test_a_kind_like_none_of_ours_is_refused_with_one_of_each_family() -> None:
     with pytest.raises(UnknownSelector) as refusal:
-        Selector.parse("k8s:ns:default")
+        Selector.parse("tpm:ek:default")
     assert "did you mean" not in str(refusal.value)
-    for kind in KINDS.values():
+    families = {kind.name.partition(":")[0]: kind for kind in reversed(KINDS.values())}
+    for kind in families.values():
         assert kind.example in str(refusal.value)
+
+
+def test_a_kind_of_a_family_that_there_is_is_refused_with_all_of_that_family() -> None:
+    with pytest.raises(UnknownSelector) as refusal:
+        Selector.parse("unix:pid:1000")
+    for kind in KINDS.values():
+        assert (kind.example in str(refusal.value)) == kind.name.startswith("unix:")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -19,7 +18,8 @@ from pki.spiffe import SpiffeId
 from pki.svid.x509svid import load_certificates
 from tests.authorities import BACKEND, MESH, key
 from tests.pki.policy.kinds import own_kinds
-from tests.running import Running
+from tests.running import CHECKOUT
+from tests.twisted_mesh.attest.programs import Starting, programs_of
 from tests.twisted_mesh.attest.shared_secret import HEADER, NAME, SECRET, SharedSecretAttestor
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, ca_rig, entry, result_of, settled
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
@@ -35,7 +35,6 @@ from twisted_mesh.cli.ctl.why_caller import seen
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.stores.records import Query
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 BUILD = MESH.member("service", "build")
 GOOD = {HEADER: SECRET.decode()}
 
@@ -158,24 +157,10 @@ def test_it_took_one_file_and_one_line() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def run(tmp_path: Path) -> Iterator[Starting]:
     """Starts a program of ours, with the attestor registered; ends it."""
-    started: list[Running] = []
-
-    def start(*command: str) -> Running:
-        started.append(
-            Running.start(
-                *(sys.executable, "-m", "tests.twisted_mesh.attest.with_shared_secret"),
-                *command,
-                cwd=CHECKOUT,
-                env={"MESH_STATE_DIR": str(tmp_path / "state"), "NO_COLOR": "1"},
-            )
-        )
-        return started[-1]
-
-    yield start
-    for running in reversed(started):
-        running.stop()
+    with programs_of("with_shared_secret", tmp_path) as start:
+        yield start
 
 
 def post(port: int, root: Path, headers: dict[str, str], spiffe_id: SpiffeId) -> tuple[int, Any]:
@@ -189,7 +174,7 @@ def post(port: int, root: Path, headers: dict[str, str], spiffe_id: SpiffeId) ->
     return found
 
 
-def test_a_whole_ca_grants_a_certificate_by_it(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_whole_ca_grants_a_certificate_by_it(run: Starting, tmp_path: Path) -> None:
     filed = tmp_path / "entries.toml"
     filed.write_text(f'[entries.build]\nselectors = ["secret:{NAME}"]\nspiffe_id = "{BUILD}"\n')
     pid_file = f"--pidfile={tmp_path / 'twistd.pid'}"

@@ -1,22 +1,21 @@
 """A platform is one new file on each side and one line each: a CA of which nothing else is changed grants by it."""
 
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attrs import define
 
 from pki.errors import Malformed
-from tests.running import Running, free_port, until
+from tests.running import CHECKOUT, Running, free_port, until
 from tests.twisted_mesh.attest.badge_prover import PROVERS
+from tests.twisted_mesh.attest.programs import Starting, programs_of
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.status import REFUSED, UNUSABLE
 from twisted_mesh.evidence import option
 from twisted_mesh.stdlib import join
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 BUILD = "spiffe://mesh.local/service/build"
 SECRET = "of-the-badge-office"
 
@@ -26,7 +25,7 @@ class Place:
     """A CA with the platform of the drill, and programs that show it their badge."""
 
     path: Path
-    start: Callable[..., Running]
+    start: Starting
 
     @property
     def state(self) -> Path:
@@ -72,22 +71,8 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    started: list[Running] = []
-
-    def start(*command: str) -> Running:
-        started.append(
-            Running.start(
-                *(sys.executable, "-m", "tests.twisted_mesh.attest.with_badge", *command),
-                cwd=CHECKOUT,
-                env={"MESH_STATE_DIR": str(tmp_path / "state"), "NO_COLOR": "1"},
-            )
-        )
-        return started[-1]
-
-    yield Place(tmp_path, start)
-    for running in reversed(started):
-        running.stop()
-        assert "Traceback" not in running.text
+    with programs_of("with_badge", tmp_path) as start:
+        yield Place(tmp_path, start)
 
 
 def test_a_service_joins_by_its_platform_and_renews_by_its_svid(place: Place) -> None:
