@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 #: Seconds that it may take to find out whether evidence of a platform is good.
 PATIENCE = 8.0
-#: Pieces of such evidence that are looked at at once, in line, and of one network both together.
+#: Pieces of it of one platform: looked at at once, in line, and of one network both together.
 AT_ONCE, IN_LINE, OF_ONE_NETWORK = 32, 512, 128
 #: Every attestor of a CA, one line each, in the order in which they are asked.
 ATTESTORS: Sequence[AttestorClass] = (
@@ -66,8 +66,8 @@ class Attestors:
     """By the kind that evidence has on the wire: who is asked about evidence of that kind, and of no other."""
     clock: IReactorTime | None = None
     """By which a platform's attestor that takes too long is given up; None for never."""
-    turns: FairQueue = field(factory=lambda: FairQueue(AT_ONCE, IN_LINE, OF_ONE_NETWORK))
-    """At a platform's attestor."""
+    _turns: dict[str, FairQueue] = field(factory=dict, init=False)
+    """By platform: one that waits for its API server keeps no other waiting."""
 
     def __attrs_post_init__(self) -> None:
         self._declare(self.platforms)
@@ -126,7 +126,8 @@ class Attestors:
 
         Raises :class:`AttestorUnavailable` for one that takes too long, :class:`Busy`, and what it raises itself.
         """
-        async with self.turns.enter(evidence.address):
+        turns = self._turns.setdefault(platform.name, FairQueue(AT_ONCE, IN_LINE, OF_ONE_NETWORK))
+        async with turns.enter(evidence.address):
             try:
                 seen = await self._soon(platform.attest(evidence))
             except TimeoutError:

@@ -248,11 +248,13 @@ def test_a_platform_that_does_not_answer_is_given_up() -> None:
 def test_a_flood_from_one_network_costs_another_one_turn_and_has_a_bound() -> None:
     slow = Slow()
     attestors = Attestors((), {"slow": slow}, Clock())
+    attestors.replace({"slow": slow, "b": one("b", proof("b:1"))})
     flood = [asked(attestors, "flood") for _ in range(10_000)]
     assert len(slow.waiting) == AT_ONCE
     turned_away = [found for found in flood if found]
     assert len(turned_away) == 10_000 - OF_ONE_NETWORK
     assert all(found[0].check(Busy) for found in turned_away)
+    assert outcome(attestors.attest(shown("b"))) == Attested((proof("b:1"),)), "it has its own line"
     honest = asked(attestors, "honest")
     for turn in range(2):
         slow.waiting[turn].callback(None)
