@@ -22,7 +22,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH = 1000
 _SCRATCH = """
 CREATE TABLE issued (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, spiffe_id TEXT, entry TEXT,
-    tbs TEXT, expires_at TEXT, token TEXT, issuer TEXT, actor TEXT) WITHOUT ROWID;
+    tbs TEXT, expires_at TEXT, token TEXT, issuer TEXT, actor TEXT, claim TEXT) WITHOUT ROWID;
+CREATE TABLE used (claim TEXT, serial TEXT, position INTEGER, until TEXT, PRIMARY KEY (claim, position))
+    WITHOUT ROWID;
 CREATE TABLE revoked (serial TEXT PRIMARY KEY, position INTEGER, at INTEGER, reason TEXT, era INTEGER,
     place INTEGER) WITHOUT ROWID;
 CREATE TABLE written_off (serial TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -31,8 +33,8 @@ CREATE TABLE told (serial TEXT PRIMARY KEY, issuer TEXT) WITHOUT ROWID;
 CREATE TABLE seen (serial TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _OF_ONE = """
-SELECT i.position, i.at, i.actor, i.spiffe_id, i.entry, i.tbs, i.expires_at, i.issuer, r.position, r.at, r.reason,
-    r.era, r.place, w.serial, c.serial, t.issuer
+SELECT i.position, i.at, i.actor, i.spiffe_id, i.entry, i.tbs, i.expires_at, i.issuer, i.claim, r.position, r.at,
+    r.reason, r.era, r.place, w.serial, c.serial, t.issuer
 FROM (SELECT ? AS serial) s LEFT JOIN issued i USING (serial) LEFT JOIN revoked r USING (serial)
     LEFT JOIN written_off w USING (serial) LEFT JOIN carried_over c USING (serial) LEFT JOIN told t USING (serial)
 """
@@ -42,6 +44,11 @@ SELECT serial, position, at, expires_at FROM issued WHERE serial NOT IN (SELECT 
 _SPENT = """
 SELECT serial, position FROM issued WHERE token = ? AND serial NOT IN (SELECT serial FROM written_off)
 ORDER BY position LIMIT 1
+"""
+#: Of each claim its last use that was not written off.
+_USED = """
+SELECT claim, serial, max(position), until FROM used WHERE serial NOT IN (SELECT serial FROM written_off)
+GROUP BY claim
 """
 
 
@@ -64,6 +71,8 @@ class OfCertificate(NamedTuple):
     expires_at: str | None
     issuer: str | None
     """Its first digits."""
+    claim: str | None
+    """By which it was bought, or what it is a renewal of."""
     ended: int | None
     ended_at: datetime | None
     reason: str | None
@@ -83,6 +92,15 @@ class Unseen(NamedTuple):
     issued: int
     is_over: bool
     """Whether it may have been pruned."""
+
+
+class Use(NamedTuple):
+    """How a claim was used last."""
+
+    claim: str
+    serial: int
+    position: int
+    until: str | None
 
 
 @define
@@ -171,8 +189,11 @@ class Acts:
                 token,
                 facts.get("issuer"),
                 entry.actor,
+                facts.get("claim"),
             )
         )
+        if "uses" in facts and "claim" in facts:
+            self._many("used", [(facts["claim"], serial, position, facts.get("until"))])
         if len(self._issues) >= _BATCH:
             self._flush()
 
@@ -208,6 +229,8 @@ class Acts:
                     self.entries[entry.facts.get("entry", "")] = made
             case "token", "revoke-token":
                 self.revoked_tokens.setdefault(name, position)
+            case "claim", "release-claim":
+                self._scratch.execute("DELETE FROM used WHERE claim = ?", (name,))
 
     def pruned_until(self, end: datetime) -> None:
         """In one life of the CA, all that had expired for so long at its end may have been pruned."""
@@ -233,13 +256,13 @@ class Acts:
         text = f"{serial:040x}"
         self._scratch.execute("INSERT OR IGNORE INTO seen VALUES (?)", (text,))
         row = self._scratch.execute(_OF_ONE, (text,)).fetchone()
-        issued, issued_at, actor, spiffe_id, entry, tbs, expires_at, issuer = row[:8]
-        ended, at, reason, era, place, written_off, carried, told = row[8:]
+        issued, issued_at, actor, spiffe_id, entry, tbs, expires_at, issuer, claim = row[:9]
+        ended, at, reason, era, place, written_off, carried, told = row[9:]
         return OfCertificate(
             issued,
             None if issued_at is None else _of_microseconds(issued_at),
             actor,
-            *(spiffe_id, entry, tbs, expires_at, issuer, ended),
+            *(spiffe_id, entry, tbs, expires_at, issuer, claim, ended),
             None if at is None else _of_microseconds(at),
             reason,
             None if place is None else (era, place),
@@ -255,6 +278,11 @@ class Acts:
             # Its end is past its issue: what was issued late enough cannot have been pruned.
             end = time_of(expires_at) or _of_microseconds(at)
             yield Unseen(int(serial, 16), position, self.is_over(end))
+
+    def used(self) -> Iterator[Use]:
+        """Claims that are used up by the log: one that was released since is not among them."""
+        for claim, serial, position, until in self._scratch.execute(_USED).fetchall():
+            yield Use(claim, int(serial, 16), position, until)
 
     def bought_with(self, token: str) -> tuple[int, int] | None:
         """Serial and act of what was bought with a token and not written off."""

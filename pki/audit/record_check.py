@@ -10,7 +10,7 @@ from datetime import datetime
 
 from attrs import define, field, frozen
 
-from pki.audit.acts import SLACK, Acts, Made, OfCertificate, time_of
+from pki.audit.acts import SLACK, Acts, Made, OfCertificate, Use, time_of
 from pki.audit.auditor import Row
 from pki.codes import Code
 from pki.errors import printable
@@ -62,6 +62,8 @@ class RecordedCertificate:
     """Its place among what endpoints are told; None where it has none, or where that is not looked at."""
     is_without_body: bool = False
     """Whether it was signed by the record, and is not kept."""
+    claim: str | None = None
+    """By which it was bought, or what it is a renewal of."""
 
 
 @frozen
@@ -90,12 +92,22 @@ class RecordedToken:
 
 
 @frozen
+class RecordedClaim:
+    """A row of the claims' table."""
+
+    claim: str
+    serial: int
+    """What it has bought."""
+    at: datetime
+
+
+@frozen
 class Difference:
     """One thing that the record and the log say differently."""
 
     code: Code
     kind: str
-    """``certificate``, ``entry`` or ``token``."""
+    """``certificate``, ``entry``, ``token`` or ``claim``."""
     name: str
     """Its serial or id."""
     detail: str
@@ -108,8 +120,8 @@ class Difference:
 class RecordCheck:
     """Reads a whole log, then rows of the tables in any order.
 
-    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry` and :meth:`token` for each
-    row, then :meth:`missing`. What grows with the certificates is in a scratch file, not in memory.
+    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry`, :meth:`token` and :meth:`claim` for
+    each row, then :meth:`missing`. What grows with the certificates is in a scratch file, not in memory.
     """
 
     now: datetime
@@ -124,6 +136,8 @@ class RecordCheck:
     """Which certificate is so far from its place; one of them is enough."""
     _entries_seen: set[str] = field(factory=set, init=False)
     _tokens_seen: set[str] = field(factory=set, init=False)
+    _uses: dict[str, Use] | None = field(default=None, init=False)
+    """Those of the log that no row was shown of yet."""
 
     def act(self, row: Row) -> None:
         """One entry of the log, in order. One that cannot be read tells nothing; who examines the log finds it."""
@@ -172,6 +186,7 @@ class RecordCheck:
         told = {
             "SPIFFE ID": (row.spiffe_id, acts.spiffe_id),
             "entry": (row.entry, acts.entry),
+            "claim": (row.claim, acts.claim),
             "contents": (row.tbs, acts.tbs if row.tbs else None),
         }
         if row.requester is not None:
@@ -331,10 +346,54 @@ class RecordCheck:
                 position,
             )
 
+    def claim(self, row: RecordedClaim) -> Iterator[Difference]:
+        """What the log says differently of a claim that is used up."""
+        use, name = self._used().pop(row.claim, None), printable(row.claim, 200)
+        if use is None:
+            # A restore brings over those of the record that was replaced.
+            if self._acts.restored >= 0 or self._acts.may_be_untold(row.at):
+                self.unjudged += 1
+                return
+            detail = f"the claim {name} is used by the record, and the log does not say so"
+            yield Difference(Code.RECORD_UNKNOWN, "claim", row.claim, detail)
+            return
+        self.judged += 1
+        if use.serial != row.serial and use.position > self._acts.restored:
+            yield Difference(
+                Code.RECORD_CHANGED,
+                "claim",
+                row.claim,
+                f"the claim {name} has bought {serial_hex(row.serial)} by the record, and {serial_hex(use.serial)} by "
+                f"entry {use.position} of the log",
+                use.position,
+            )
+
+    def _used(self) -> dict[str, Use]:
+        if self._uses is None:
+            self._uses = {use.claim: use for use in self._acts.used()}
+        return self._uses
+
+    def _unused(self) -> Iterator[Difference]:
+        """Claims that could be used once more."""
+        for use in self._used().values():
+            end = time_of(use.until)
+            if end is not None and self._acts.is_over(end):
+                self.unjudged += 1
+                continue
+            yield Difference(
+                Code.RECORD_UNSPENT,
+                "claim",
+                use.claim,
+                f"the claim {printable(use.claim, 200)} can be used by the record, and has bought "
+                f"{serial_hex(use.serial)} by entry {use.position} of the log",
+                use.position,
+            )
+
     def missing(self) -> Iterator[Difference]:
         """What the log tells of and no row was shown of. Last."""
         self._acts.pruned_until(self.now)
         yield from self._displaced()
+        yield from self._unused()
         first, *again = self._acts.settled or (0,)
         for position in again:
             yield Difference(
@@ -390,6 +449,8 @@ def differences(
     entries: Iterable[RecordedEntry],
     tokens: Iterable[RecordedToken],
     now: datetime,
+    *,
+    claims: Iterable[RecordedClaim] = (),
 ) -> Iterator[Difference]:
     """Everything that the tables and the log of one and the same moment say differently."""
     check = RecordCheck(now)
@@ -402,6 +463,8 @@ def differences(
             yield from check.entry(entry)
         for token in tokens:
             yield from check.token(token)
+        for claim in claims:
+            yield from check.claim(claim)
         yield from check.missing()
     finally:
         check.close()

@@ -172,7 +172,7 @@ def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
 
 
 def _revoke(connection: sqlite3.Connection, serial: str) -> None:
-    names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason, entry"
+    names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason, entry, claim"
     found = connection.execute(
         "SELECT id FROM main.certificates WHERE serial = ?", (serial,)
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Entries, tokens and federated trust domains at a restore: none is un-deleted, un-revoked or un-spent.
+"""Entries, tokens, claims and federated trust domains at a restore: none is un-deleted, un-revoked or un-spent.
 
 ``main`` is the record that is restored, ``present`` the one that is here.
 """
@@ -7,6 +7,7 @@ import sqlite3
 
 from pki.errors import PkiError
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
+from twisted_mesh.stores import schema
 
 _SPEND = """
 UPDATE main.tokens SET
@@ -38,6 +39,8 @@ DELETE FROM main.federation WHERE NOT EXISTS
     (SELECT 1 FROM present.federation p
      WHERE p.trust_domain = federation.trust_domain AND p.created_at = federation.created_at)
 """
+#: Who has used a claim here last has used it there, too; what was let go here and not there stays used.
+_USE = "INSERT OR REPLACE INTO main.claims SELECT * FROM present.claims"
 _UNUSED = """
 SELECT id, document FROM main.entries e
 WHERE NOT EXISTS (SELECT 1 FROM main.tokens t WHERE t.entry = e.id)
@@ -49,6 +52,7 @@ def carry_over(connection: sqlite3.Connection, *, deletions: bool) -> None:
     """``deletions``: whether ``present`` has known all that is in ``main``, so that it deleted what it lacks."""
     connection.execute(_SPEND)
     connection.execute(_REPLACED)
+    connection.execute(_USE)
     connection.execute(_HEARD)
     _keep_bans(connection)
     if deletions:
@@ -94,6 +98,12 @@ def settle(connection: sqlite3.Connection, *, keep_live: bool) -> None:
     connection.execute(
         "UPDATE main.tokens SET serial = NULL WHERE serial IN (SELECT c.serial FROM main.certificates c "
         "JOIN main.intents i ON i.certificate = c.id)"
+    )
+    # Nor is a claim free by that.
+    connection.execute(
+        "UPDATE main.claims SET serial = ?, was = NULL WHERE serial IN (SELECT c.serial FROM main.certificates c "
+        "JOIN main.intents i ON i.certificate = c.id)",
+        (schema.serial_text(0),),
     )
     if not keep_live:
         connection.execute("DELETE FROM main.tokens WHERE spent_at IS NULL AND revoked_at IS NULL")

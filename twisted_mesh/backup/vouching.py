@@ -18,6 +18,7 @@ from pki.audit.record_check import (
     Difference,
     RecordCheck,
     RecordedCertificate,
+    RecordedClaim,
     RecordedEntry,
     RecordedToken,
 )
@@ -214,8 +215,8 @@ def _only_takes(row: Row) -> bool:
 
 #: The certificates themselves only of what is revoked: nothing else is told of anybody who may still be heard.
 _CERTIFICATES = """
-SELECT c.serial, c.spiffe_id, c.issued_at, c.expires_at, c.revoked_at, c.reason, c.entry, c.issuer,
-    CASE WHEN c.revoked_at IS NULL THEN NULL ELSE b.der END
+SELECT c.serial, c.spiffe_id, c.issued_at, c.expires_at, c.revoked_at, c.reason, c.entry, c.claim,
+    c.issuer, CASE WHEN c.revoked_at IS NULL THEN NULL ELSE b.der END
 FROM certificates c LEFT JOIN bodies b ON b.certificate = c.id
 """
 
@@ -233,6 +234,7 @@ def _differences(
                 revoked_at=_maybe(row[4]),
                 reason=row[5],
                 entry=row[6],
+                claim=row[7],
             )
         if certificate.revoked_at is not None:
             certificate, what = _looked_into(certificate, der, issuers.get(issuer), check.now)
@@ -259,6 +261,10 @@ def _differences(
             times = _time(row[3]), _time(row[4])
             token = RecordedToken(row[0], row[2], *times, row[5], _maybe(row[6]), _maybe(row[7]))
         yield from map(_doubt, check.token(token))
+    for name, serial, at in connection.execute("SELECT claim, serial, at FROM claims"):
+        with _reading(f"the claim {printable(name, 200)}"):
+            used = RecordedClaim(name, int(serial, 16), _time(at))
+        yield from map(_doubt, check.claim(used))
     yield from map(_doubt, check.missing())
 
 

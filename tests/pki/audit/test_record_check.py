@@ -12,6 +12,7 @@ from pki.audit.record_check import (
     Difference,
     RecordCheck,
     RecordedCertificate,
+    RecordedClaim,
     RecordedEntry,
     RecordedToken,
     differences,
@@ -267,3 +268,50 @@ def test_a_ban_that_is_taken_out_of_its_table_is_found() -> None:
     assert (str(found.code), found.kind, found.name) == ("record-missing", "entry", "b1")
     (found,) = also("entries", RecordedEntry("b1", members, NOW))(tables).differences()
     assert (str(found.code), found.name) == ("record-changed", "b1")
+
+
+def by_claim(serial: int, claim: str = "i-1", **more: str) -> Entry:
+    told = issue(serial)
+    return evolve(told, facts={**told.facts, "claim": claim, "uses": "claim", **more})
+
+
+RELEASE = act(Act.ADMINISTER, "claim i-1", {"did": "release-claim"})
+BACK = act(Act.WRITE_OFF, "b", {"spiffe_id": ID})
+
+
+@pytest.mark.parametrize(
+    ("acts", "rows", "found"),
+    [
+        ([by_claim(10)], [RecordedClaim("i-1", 10, NOW)], []),
+        ([by_claim(10)], [], ["record-unspent"]),
+        ([by_claim(10), RELEASE], [], []),
+        ([by_claim(10), RELEASE], [RecordedClaim("i-1", 10, NOW)], ["record-unknown"]),
+        ([by_claim(10), RELEASE, by_claim(12)], [RecordedClaim("i-1", 12, NOW)], []),
+        ([by_claim(10), by_claim(12)], [RecordedClaim("i-1", 10, NOW)], ["record-changed"]),
+        ([by_claim(10), by_claim(11), BACK], [RecordedClaim("i-1", 10, NOW)], []),
+        ([by_claim(11), BACK], [], []),
+        ([], [RecordedClaim("i-1", 10, NOW)], ["record-unknown"]),
+        ([by_claim(10, until=rfc3339(LATER))], [], ["record-unspent"]),
+    ],
+)
+def test_a_claim_is_used_as_the_log_says(
+    acts: list[Entry], rows: list[RecordedClaim], found: list[str]
+) -> None:
+    log = [Row(n, entry.to_bytes()) for n, entry in enumerate((ACTS[0], *acts))]
+    told = differences(log, (), (), (), NOW, claims=rows)
+    assert [str(one.code) for one in told if one.kind == "claim"] == found
+
+
+def test_a_claim_that_nobody_can_show_any_more_may_be_forgotten() -> None:
+    log = [ACTS[0], by_claim(10, until=rfc3339(LATER))]
+    rows = [Row(n, entry.to_bytes()) for n, entry in enumerate(log)]
+    assert [d for d in differences(rows, (), (), (), NOW + timedelta(days=400))] == []
+
+
+def test_a_certificate_is_not_taken_from_under_its_claim() -> None:
+    rows = [Row(0, ACTS[0].to_bytes()), Row(1, by_claim(0x4A01).to_bytes())]
+    for claim, codes in (("i-1", []), (None, ["record-changed"]), ("i-2", ["record-changed"])):
+        row = evolve(certificate(ISSUED), claim=claim)
+        used = [RecordedClaim("i-1", ISSUED, NOW)]
+        told = differences(rows, [row], (), (), NOW, claims=used)
+        assert [str(one.code) for one in told] == codes

@@ -14,6 +14,7 @@ from pki.audit.record_check import (
     Difference,
     RecordCheck,
     RecordedCertificate,
+    RecordedClaim,
     RecordedEntry,
     RecordedToken,
 )
@@ -123,6 +124,13 @@ async def _differences(
     for token in await administration.tokens():
         for difference in check.token(_token(token)):
             yield difference
+    async for claims in administration.claims():
+        for claim in claims:
+            used = RecordedClaim(
+                claim.claim, parse_serial(claim.serial), parse_rfc3339(claim.used_at)
+            )
+            for difference in check.claim(used):
+                yield difference
     for difference in check.missing():
         yield difference
 
@@ -170,6 +178,7 @@ def _certificate(row: RecordRow) -> RecordedCertificate:
         row.requester,
         row.position,
         row.is_without_body,
+        row.claim or None,
     )
 
 

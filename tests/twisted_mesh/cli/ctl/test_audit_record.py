@@ -47,6 +47,9 @@ class Ca(Log):
     async def registrations(self) -> Registrations:
         return Registrations([])
 
+    async def claims(self) -> Any:
+        yield []
+
     async def tokens(self) -> list[TokenRow]:
         return []
 
