@@ -171,15 +171,18 @@ def carry_over(backup: Path, present: Path, *, deletions: bool) -> None:
         connection.execute("COMMIT")
 
 
+#: What is known of a certificate that comes along.
+_CARRIED = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason, entry, claim"
+
+
 def _revoke(connection: sqlite3.Connection, serial: str) -> None:
-    names = "serial, issuer, spiffe_id, subject, key, issued_at, expires_at, requester, revoked_at, reason, entry, claim"
     found = connection.execute(
         "SELECT id FROM main.certificates WHERE serial = ?", (serial,)
     ).fetchone()
     if found is None:
         number = _next(connection, "certificate")
         connection.execute(
-            f"INSERT INTO main.certificates (id, {names}) SELECT ?, {names} "  # noqa: S608
+            f"INSERT INTO main.certificates (id, {_CARRIED}) SELECT ?, {_CARRIED} "  # noqa: S608
             "FROM present.certificates WHERE serial = ?",
             (number, serial),
         )

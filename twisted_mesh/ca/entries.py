@@ -379,10 +379,15 @@ class RegistrationEntries:
     def _refuse_taken(self, filed: Sequence[RegistrationEntry]) -> None:
         """Raises :class:`NameTaken` where one of ``filed`` has the common name of another, or of one in the store."""
         owners = {s.entry.common_name: s.entry.id for s in self._stored.values()}
+        kept = {s.entry.alias: s.entry.id for s in self._stored.values()}
         for entry in filed:
             other = owners.setdefault(entry.common_name, entry.id)
             if entry.common_name and other != entry.id:
                 raise NameTaken.by(entry, other)
+            alias = kept.get(entry.alias)
+            if entry.alias is not None and alias is not None:
+                detail = f"the alias {entry.alias} is in the record already, as the entry {alias}"
+                raise NameTaken([Problem(Code.MALFORMED, detail, subject="alias")])
 
     def creation(self, principal: Principal, entry: RegistrationEntry, reason: str) -> Entry:
         """The act by which an entry is made."""

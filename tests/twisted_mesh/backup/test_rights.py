@@ -12,7 +12,16 @@ from pki.policy.entry import RegistrationEntry
 from pki.spiffe import SpiffeId
 from tests.authorities import NOW
 from tests.twisted_mesh.backup.states import ca_state, entries, tell, tokens
-from tests.twisted_mesh.stores.certificates import LATER, der, entry, intent, write_off
+from tests.twisted_mesh.stores.certificates import (
+    KEY,
+    LATER,
+    OTHER_KEY,
+    der,
+    entry,
+    intent,
+    release_claim,
+    write_off,
+)
 from tests.twisted_mesh.stores.registrations import (
     create_entry,
     create_token,
@@ -33,7 +42,14 @@ from twisted_mesh.backup.archive import Archive
 from twisted_mesh.backup.loss import Loss
 from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.state.directory import StateDirectory
-from twisted_mesh.stores.commands import CreateEntry, Prune, RecordCertificate, RecordIntent
+from twisted_mesh.stores.commands import (
+    Claim,
+    CreateEntry,
+    Prune,
+    RecordCertificate,
+    RecordIntent,
+    RecordIssue,
+)
 from twisted_mesh.stores.records import IssuedToken, TokenStatus
 
 LIVE, SPENT, REVOKED = TokenStatus.LIVE, TokenStatus.SPENT, TokenStatus.REVOKED
@@ -180,6 +196,29 @@ def test_a_token_whose_intent_was_under_way_is_not_given_back_after_a_restore(
     # What the CA does at its start.
     tell(state, write_off(1))
     assert tokens(state)["a"] is SPENT
+
+
+def used(state: StateDirectory) -> dict[str, tuple[int, str]]:
+    calls = ThreadCalls()
+    with opened(state.ca / "mesh.db", calls) as store:
+        return {one.claim: (one.serial, one.key) for one in calls.result(store.claims())}
+
+
+def test_no_claim_is_free_by_a_restore(state: StateDirectory, tmp_path: Path) -> None:
+    first, second, third = (Claim(name) for name in ("i-1", "i-2", "i-3"))
+    tell(state, RecordIssue(intent(1, claim=first), der(1)), intent(2, claim=second))
+    saved = save(state, tmp_path / "ca.tar")
+    # Meanwhile one was let go and used anew, another came, and what was under way has ended.
+    tell(
+        state,
+        release_claim("i-1"),
+        RecordIssue(intent(3, claim=first, key=OTHER_KEY), der(3)),
+        RecordIssue(intent(4, claim=third), der(4)),
+        RecordCertificate(2, der(2)),
+    )
+    restored(state, saved)
+    tell(state, write_off(2))  # what the CA does at its start
+    assert used(state) == {"i-1": (3, OTHER_KEY), "i-2": (0, KEY), "i-3": (4, KEY)}
 
 
 def lose(state: StateDirectory) -> None:

@@ -194,3 +194,39 @@ def test_what_is_no_toml_is_told_by_what_it_is(data: bytes, words: str, tmp_path
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "entries.toml").write_bytes(b"\xef\xbb\xbf[entries]\n")
     assert read_entries(tmp_path / "entries.toml", MESH) == ()
+
+
+def test_agents_and_aliases_stand_beside_entries(tmp_path: Path) -> None:
+    path = tmp_path / "entries.toml"
+    path.write_text(
+        "[agents.prod]\nagents = 'prod.{k8s_psat.agent_node_name}'\n"
+        "selectors = ['k8s_psat:cluster:prod']\n"
+        "[aliases.prod-nodes]\nselectors = ['k8s_psat:cluster:prod']\n"
+        "[entries.web]\nparent = 'spiffe://mesh.local/mesh/alias/prod-nodes'\n"
+        "selectors = ['unix:uid:7']\nspiffe_id = 'spiffe://mesh.local/service/web'\n"
+    )
+    path.chmod(0o600)
+    web, allowed, alias = read_entries(path, MESH)
+    assert (allowed.lets_agents_in, alias.alias) == (True, "prod-nodes")
+    assert allowed.id.startswith("file.agents.prod.")
+    assert web.parent == MESH.member("mesh", "alias", "prod-nodes")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[agents.prod]\nagents = 'prod'\nselectors = ['k8s_psat:cluster:prod']",
+        "[agents.prod]\nagents = '{k8s_psat.cluster}'\nselectors = ['token:x']",
+        "[agents.prod]\nselectors = ['k8s_psat:cluster:prod']",
+        "[agents.prod]\nagents = '{k8s_psat.cluster}'\nselectors = []",
+        "[aliases.Prod]\nselectors = ['k8s_psat:cluster:prod']",
+        "[aliases.prod]\nselectors = ['k8s_psat:cluster:prod']\nspiffe_id = 'x'",
+        "[entries.web]\nspiffe_id = 'spiffe://mesh.local/mesh/alias/a'\nselectors = ['unix:uid:7']",
+    ],
+)
+def test_what_is_no_group_of_agents_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "entries.toml"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(BadEntriesFile):
+        read_entries(path, MESH)

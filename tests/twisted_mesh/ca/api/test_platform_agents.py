@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import Deferred
 
 from pki.audit.log import Act, Entry
 from pki.issuing.csr import build_csr
@@ -12,10 +13,11 @@ from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, HOUR, MESH, key
 from tests.twisted_mesh.ca.api.test_agents import Api
-from tests.twisted_mesh.ca.rigs import ADMIN, CaRig
+from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, result_of, settled
 from tests.twisted_mesh.talking import Answer
 from twisted_mesh.attest.registry import declare_kinds
 from twisted_mesh.stores.commands import DeleteEntry
+from twisted_mesh.stores.records import AlreadyAttested
 
 declare_kinds()
 
@@ -343,3 +345,51 @@ def test_whoever_meets_an_alias_is_let_in_by_nothing(api: Api) -> None:
     alias(api, "unix:uid:77")
     who = anonymous("unix:uid:77", frozenset({Selector.parse("unix:uid:77")}))
     assert come(api, who, BACKEND).status in (401, 403)
+
+
+# Races, and what is cut short.
+
+
+def signing(api: Api, caller: Principal, with_key: int) -> Deferred[Any]:
+    csr = build_csr(key(with_key), NODE)
+    asked = api.rig.ca.certificates.sign(caller, csr, str(NODE), None)
+    return Deferred.fromCoroutine(asked)
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_of_two_at_once_with_one_claim_one_gets_it(api: Api, in_memory: bool) -> None:
+    api.rig.signer.is_in_memory = in_memory
+    held = api.rig.signer.held = Deferred()
+    first = signing(api, seen(claim=CLAIM), 8)
+    second, third = signing(api, seen(claim=CLAIM), 9), signing(api, seen(claim=CLAIM), 8)
+    assert not (first.called or second.called or third.called)
+    api.rig.signer.held = None
+    held.callback(None)
+    issued = result_of(settled(first))
+    with pytest.raises(AlreadyAttested):
+        result_of(settled(second))
+    assert result_of(settled(third)).serial == issued.serial
+
+
+@pytest.mark.usefixtures("allowed", "elsewhere")
+def test_what_was_cut_short_has_used_no_claim(api: Api) -> None:
+    api.rig.store.broken = {"RecordCertificate"}
+    assert come(api, seen(claim=CLAIM)).status == 503
+    api.rig.store.broken = set()
+    assert come(api, seen(claim=CLAIM)).status == 503  # being resolved
+    assert result_of(api.rig.ca.write_offs.resolve()) == 1
+    agent_of(come(api, seen(claim=CLAIM), with_key=9))
+
+
+@pytest.mark.usefixtures("allowed", "elsewhere")
+def test_an_agent_that_is_evicted_while_it_renews_gets_nothing_that_is_good(api: Api) -> None:
+    agent = agent_of(come(api, seen(claim=CLAIM)))
+    held = api.rig.signer.held = Deferred()
+    renewal = signing(api, agent, 9)
+    api.made("POST", "/api/v1/agents/prod.node7", {"action": "evict"})
+    api.rig.signer.held = None
+    held.callback(None)
+    renewed = result_of(settled(renewal))
+    assert renewed.serial in {one.serial for one in api.rig.told}
+    assert api.ask(agent, "GET", "/api/v1/agent/entries").status == 403
