@@ -5,13 +5,22 @@ believed by nothing but themselves. What the log cannot tell any more, since it 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from pki.audit.acts import SLACK, Acts, Made, OfCertificate, Use, time_of
+from pki.audit.acts import SLACK, Acts, Made, OfCertificate, time_of
 from pki.audit.auditor import Row
+from pki.audit.claim_check import ClaimCheck
+from pki.audit.recorded import (
+    Difference,
+    RecordedCertificate,
+    RecordedClaim,
+    RecordedEntry,
+    RecordedToken,
+    as_told,
+)
 from pki.codes import Code
 from pki.errors import printable
 from pki.serial import serial_hex
@@ -40,82 +49,6 @@ _MEMBERS = frozenset(
 )
 
 
-@frozen
-class RecordedCertificate:
-    """A row of the certificates' table."""
-
-    serial: int
-    spiffe_id: str
-    issued_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None = None
-    reason: str | None = None
-    entry: str | None = None
-    """The registration entry that bought it."""
-    tbs: str | None = None
-    """SHA-256 in hex of what is signed in the certificate that is kept; None where that is not looked at."""
-    issuer: str | None = None
-    """:func:`pki.keys.key_id` of its CA; None where that is not looked at."""
-    requester: str | None = None
-    """Who asked for it; None where that is not looked at."""
-    position: int | None = None
-    """Its place among what endpoints are told; None where it has none, or where that is not looked at."""
-    is_without_body: bool = False
-    """Whether it was signed by the record, and is not kept."""
-    claim: str | None = None
-    """By which it was bought, or what it is a renewal of."""
-
-
-@frozen
-class RecordedEntry:
-    """A registration entry that is kept in the record."""
-
-    id: str
-    facts: Mapping[str, str]
-    """All that it says but its id, lists joined by a comma and a space, as the act of its making has them."""
-    created_at: datetime | None = None
-
-
-@frozen
-class RecordedToken:
-    """A row of the join tokens' table."""
-
-    id: str
-    entry: str
-    expires_at: datetime
-    created_at: datetime
-    key: str | None = None
-    revoked_at: datetime | None = None
-    spent_at: datetime | None = None
-    serial: int | None = None
-    """What it has bought; None where that is not known."""
-
-
-@frozen
-class RecordedClaim:
-    """A row of the claims' table."""
-
-    claim: str
-    serial: int
-    """What it has bought."""
-    at: datetime
-
-
-@frozen
-class Difference:
-    """One thing that the record and the log say differently."""
-
-    code: Code
-    kind: str
-    """``certificate``, ``entry``, ``token`` or ``claim``."""
-    name: str
-    """Its serial or id."""
-    detail: str
-    """What it is, and what the log says."""
-    position: int | None = None
-    """The act that says so; None where none does."""
-
-
 @define
 class RecordCheck:
     """Reads a whole log, then rows of the tables in any order.
@@ -136,8 +69,10 @@ class RecordCheck:
     """Which certificate is so far from its place; one of them is enough."""
     _entries_seen: set[str] = field(factory=set, init=False)
     _tokens_seen: set[str] = field(factory=set, init=False)
-    _uses: dict[str, Use] | None = field(default=None, init=False)
-    """Those of the log that no row was shown of yet."""
+    _claims: ClaimCheck = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._claims = ClaimCheck(self._acts)
 
     def act(self, row: Row) -> None:
         """One entry of the log, in order. One that cannot be read tells nothing; who examines the log finds it."""
@@ -200,8 +135,8 @@ class RecordCheck:
         for what, (ours, theirs) in told.items():
             if ours != theirs:
                 detail = (
-                    f"is on record with the {what} {_said(ours)}, and entry {issued} of the log says "
-                    f"{_said(theirs)}"
+                    f"is on record with the {what} {as_told(ours)}, and entry {issued} of the log says "
+                    f"{as_told(theirs)}"
                 )
                 yield _of(row, Code.RECORD_CHANGED, detail, issued)
 
@@ -265,8 +200,8 @@ class RecordCheck:
                         Code.RECORD_CHANGED,
                         "entry",
                         row.id,
-                        f"the entry {name} is on record with the {fact} {_said(row.facts.get(fact))}, and entry "
-                        f"{made.position} of the log says {_said(told.get(fact))}",
+                        f"the entry {name} is on record with the {fact} {as_told(row.facts.get(fact))}, and entry "
+                        f"{made.position} of the log says {as_told(told.get(fact))}",
                         made.position,
                     )
             return
@@ -284,8 +219,8 @@ class RecordCheck:
             Code.RECORD_UNKNOWN,
             "entry",
             row.id,
-            f"the entry {name} is on record for {_said(facts.get('spiffe_id'))} with "
-            f"{_said(facts.get('selectors'))}, and {said}",
+            f"the entry {name} is on record for {as_told(facts.get('spiffe_id'))} with "
+            f"{as_told(facts.get('selectors'))}, and {said}",
             deleted,
         )
 
@@ -318,8 +253,8 @@ class RecordCheck:
                 if ours != theirs:
                     yield differs(
                         Code.RECORD_CHANGED,
-                        f"is on record with the {what} {_said(ours)}, and entry {made.position} of the log says "
-                        f"{_said(theirs)}",
+                        f"is on record with the {what} {as_told(ours)}, and entry {made.position} of the log says "
+                        f"{as_told(theirs)}",
                         made.position,
                     )
         revoked = self._acts.revoked_tokens.get(row.id)
@@ -348,52 +283,15 @@ class RecordCheck:
 
     def claim(self, row: RecordedClaim) -> Iterator[Difference]:
         """What the log says differently of a claim that is used up."""
-        use, name = self._used().pop(row.claim, None), printable(row.claim, 200)
-        if use is None:
-            # A restore brings over those of the record that was replaced.
-            if self._acts.restored >= 0 or self._acts.may_be_untold(row.at):
-                self.unjudged += 1
-                return
-            detail = f"the claim {name} is used by the record, and the log does not say so"
-            yield Difference(Code.RECORD_UNKNOWN, "claim", row.claim, detail)
-            return
-        self.judged += 1
-        if use.serial != row.serial and use.position > self._acts.restored:
-            yield Difference(
-                Code.RECORD_CHANGED,
-                "claim",
-                row.claim,
-                f"the claim {name} has bought {serial_hex(row.serial)} by the record, and {serial_hex(use.serial)} by "
-                f"entry {use.position} of the log",
-                use.position,
-            )
-
-    def _used(self) -> dict[str, Use]:
-        if self._uses is None:
-            self._uses = {use.claim: use for use in self._acts.used()}
-        return self._uses
-
-    def _unused(self) -> Iterator[Difference]:
-        """Claims that could be used once more."""
-        for use in self._used().values():
-            end = time_of(use.until)
-            if end is not None and self._acts.is_over(end):
-                self.unjudged += 1
-                continue
-            yield Difference(
-                Code.RECORD_UNSPENT,
-                "claim",
-                use.claim,
-                f"the claim {printable(use.claim, 200)} can be used by the record, and has bought "
-                f"{serial_hex(use.serial)} by entry {use.position} of the log",
-                use.position,
-            )
+        return self._claims.row(row)
 
     def missing(self) -> Iterator[Difference]:
         """What the log tells of and no row was shown of. Last."""
         self._acts.pruned_until(self.now)
         yield from self._displaced()
-        yield from self._unused()
+        yield from self._claims.missing()
+        self.judged += self._claims.judged
+        self.unjudged += self._claims.unjudged
         first, *again = self._acts.settled or (0,)
         for position in again:
             yield Difference(
@@ -474,7 +372,3 @@ def _of(row: RecordedCertificate, code: Code, detail: str, position: int | None)
     name = serial_hex(row.serial)
     named = f"the certificate {name} for {printable(row.spiffe_id, 200)}"
     return Difference(code, "certificate", name, f"{named} {detail}", position)
-
-
-def _said(value: str | None) -> str:
-    return "none" if value is None else printable(value, 200)

@@ -14,9 +14,9 @@ from cryptography.exceptions import InvalidSignature
 from pki.audit import merkle
 from pki.audit.auditor import Row, examine
 from pki.audit.log import Act, BadEntry, Checkpoint, Entry, Verifier
-from pki.audit.record_check import (
+from pki.audit.record_check import RecordCheck
+from pki.audit.recorded import (
     Difference,
-    RecordCheck,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,

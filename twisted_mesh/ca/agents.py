@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from attrs import define, field, frozen
 
+from pki.audit.log import Act
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
@@ -24,6 +25,7 @@ from twisted_mesh.ca.join_tokens import JoinTokens, Made
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.stores.commands import ReleaseClaim
 from twisted_mesh.stores.interface import IStore
 from twisted_mesh.stores.records import Conflict, IssuedCertificate, Query, Status, Unknown
 
@@ -265,7 +267,11 @@ class Agents:
         used = await self.store.find_claim(claim)
         if used is not None and used.spiffe_id.agent is not None:
             return await self._end(principal, used.spiffe_id, reason, why, bans=False)
-        revoked = await self.entries.release_claim(principal, claim, reason, why)
+        log, facts = self.entries.log, {"did": "release-claim"} | ({"reason": why} if why else {})
+        act = log.entry(Act.ADMINISTER, principal, f"claim {claim}", facts)
+        revocation = log.entry(Act.REVOKE, principal, "", {"reason": str(reason)})
+        released = ReleaseClaim(claim, self.now(), reason, act, revocation)
+        revoked = await self.store.apply(released)
         _log.warn(
             "Claim released: {claim}\n  Certificates revoked: {count}\n  By: {requester}",
             event="claim-released",

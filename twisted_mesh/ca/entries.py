@@ -17,14 +17,13 @@ from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.audit_log import AuditLog
-from twisted_mesh.ca.through_agents import ThroughAgents
+from twisted_mesh.ca.through_agents import LettingIn, ThroughAgents
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
     CreateEntry,
     DeleteEntry,
     EndAgent,
-    ReleaseClaim,
     SettleDefaultEntry,
 )
 from twisted_mesh.stores.interface import IStore
@@ -97,10 +96,7 @@ class RegistrationEntries:
     _honoured: dict[str, RegistrationEntry] = field(factory=dict, init=False)
     _by_selector: dict[Selector, list[RegistrationEntry]] = field(factory=dict, init=False)
     _through: ThroughAgents = field(factory=ThroughAgents, init=False)
-    _letting_in: tuple[RegistrationEntry, ...] = field(default=(), init=False)
-    """What lets agents in by their platform."""
-    _let_in: dict[RegistrationEntry, bool] = field(factory=dict, init=False)
-    """Whether that lets an agent in still, by its own entry."""
+    _letting_in: LettingIn = field(factory=LettingIn, init=False)
     _by_agent: dict[str, list[RegistrationEntry]] = field(factory=dict, init=False)
     _banned: set[str] = field(factory=set, init=False)
     """Agents that may not come again."""
@@ -311,21 +307,6 @@ class RegistrationEntries:
         self._index()
         return revoked
 
-    async def release_claim(
-        self, principal: Principal, claim: str, reason: Reason, why: str
-    ) -> tuple[IssuedCertificate, ...]:
-        """Let a claim be used again, and revoke what descends from it; what was. Raises :class:`Unknown`."""
-        facts = {"did": "release-claim"} | ({"reason": why} if why else {})
-        return await self.store.apply(
-            ReleaseClaim(
-                claim,
-                self.now(),
-                reason,
-                self.log.entry(Act.ADMINISTER, principal, f"claim {claim}", facts),
-                self.log.entry(Act.REVOKE, principal, "", {"reason": str(reason)}),
-            )
-        )
-
     def stored_of(self, name: str) -> StoredEntry | None:
         """The own entry of the agent of that name as the store has it; None where it has none, or only a ban."""
         own = (self._stored[entry.id] for entry in self.of_agent(name) if not entry.is_ban)
@@ -411,26 +392,13 @@ class RegistrationEntries:
             Source.DEFAULT if is_default else Source.STORE,
             not (is_default and self.is_exposed)
             and entry.agent not in self._banned
-            and self._is_let_in(entry),
+            and self._letting_in.lets_in(entry),
             stored.created_at,
         )
 
-    def _is_let_in(self, entry: RegistrationEntry) -> bool:
-        """Whether an agent that came by its platform would be let in by what was proven then."""
-        if not entry.node:
-            return True
-        is_let_in = self._let_in.get(entry)
-        if is_let_in is None:
-            agent = SpiffeId.parse(str(entry.spiffe_id))
-            is_let_in = any(allowing.admits(agent, entry.node) for allowing in self._letting_in)
-            self._let_in[entry] = is_let_in
-        return is_let_in
-
     def _index(self) -> None:
         kept = (known.entry for known in self._stored.values())
-        letting_in = tuple(entry for entry in (*self.filed, *kept) if entry.lets_agents_in)
-        if letting_in != self._letting_in or len(self._let_in) > 2 * len(self._stored):
-            self._letting_in, self._let_in = letting_in, {}
+        self._letting_in.replace((*self.filed, *kept))
         agents: dict[str, list[RegistrationEntry]] = defaultdict(list)
         for stored in self._stored.values():
             if stored.entry.agent is not None:

@@ -11,6 +11,8 @@ from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 
 Entries = tuple[RegistrationEntry, ...]
+#: Of so many agents it is remembered.
+_MOST = 100_000
 
 
 @define(eq=False, repr=False)
@@ -56,3 +58,29 @@ class ThroughAgents:
             joined = tuple(sorted(chain(*parts), key=lambda entry: self._ages[entry.id]))
             self._joined[agent] = parts, joined
         return joined
+
+
+@define(eq=False, repr=False)
+class LettingIn:
+    """What lets agents in by their platform, held against what was proven of each when it came."""
+
+    _entries: Entries = field(default=(), init=False)
+    _known: dict[RegistrationEntry, bool] = field(factory=dict, init=False)
+    """By the agents' own entries."""
+
+    def replace(self, entries: Iterable[RegistrationEntry]) -> None:
+        """Have those of these count that let agents in."""
+        letting_in = tuple(entry for entry in entries if entry.lets_agents_in)
+        if letting_in != self._entries or len(self._known) > _MOST:
+            self._entries, self._known = letting_in, {}
+
+    def lets_in(self, entry: RegistrationEntry) -> bool:
+        """Whether an agent with that own entry would be let in still; any other entry asks nothing of that."""
+        if not entry.node:
+            return True
+        known = self._known.get(entry)
+        if known is None:
+            agent = SpiffeId.parse(str(entry.spiffe_id))
+            known = any(allowing.admits(agent, entry.node) for allowing in self._entries)
+            self._known[entry] = known
+        return known

@@ -8,14 +8,13 @@ from attrs import evolve, frozen
 
 from pki.audit.auditor import Row
 from pki.audit.log import Act, Entry
-from pki.audit.record_check import (
+from pki.audit.record_check import RecordCheck, differences
+from pki.audit.recorded import (
     Difference,
-    RecordCheck,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
     RecordedToken,
-    differences,
 )
 from pki.validity import rfc3339
 from tests.authorities import NOW

@@ -10,9 +10,9 @@ from attrs import evolve, frozen
 
 from pki.audit.auditor import Finding
 from pki.audit.log import Checkpoint
-from pki.audit.record_check import (
+from pki.audit.record_check import RecordCheck
+from pki.audit.recorded import (
     Difference,
-    RecordCheck,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
