@@ -57,8 +57,7 @@ class K8sAttestor(WithoutChallenge):
         judged = {}
         for cluster in settings:
             api = K8sApi(means.reactor, cluster.api)
-            keys = _keys(cluster, api, means) if cluster.by_keys_alone else None
-            judged[cluster.rules.issuer] = _Judged(cluster, api, keys)
+            judged[cluster.rules.issuer] = _Judged(cluster, api, _keys(cluster, api, means))
         return cls(judged, means.now)
 
     async def attest(self, evidence: Evidence) -> Attestation | None:
@@ -98,16 +97,20 @@ class _Judged:
 
     cluster: Cluster
     api: K8sApi
-    keys: KeySource | None
-    """With ``by_keys_alone``."""
+    keys: KeySource
 
     async def confirmed(
         self, token: EvidenceToken, pod: PodIdentity, now: Now
     ) -> tuple[Pod | None, Node | None]:
         """The pod and its node, as far as they are looked up. Raises what :meth:`K8sAttestor.attest` does."""
         rules = self.cluster.rules
-        if self.keys is not None:
+        try:
+            # Also where the API server has the last word: what is forged it need not hear of.
             await rules.prove(token, self.keys, now())
+        except AttestorUnavailable:
+            if self.cluster.by_keys_alone:
+                raise
+        if self.cluster.by_keys_alone:
             return None, None
         audiences = sorted(rules.audiences)
         pod.demand_confirmed(await self.api.review(token.text, audiences), audiences)
@@ -226,12 +229,13 @@ class _FileKeys:
 
 
 def _keys(cluster: Cluster, api: K8sApi, means: Means) -> KeySource:
-    _log.warn(
-        "Tokens of {cluster} are believed by their signature alone: nobody will notice that a pod or an account was "
-        "deleted, and what was taken from it is good until it ends",
-        event="k8s-keys-alone",
-        cluster=cluster.name,
-    )
+    if cluster.by_keys_alone:
+        _log.warn(
+            "Tokens of {cluster} are believed by their signature alone: nobody will notice that a pod or an account "
+            "was deleted, and what was taken from it is good until it ends",
+            event="k8s-keys-alone",
+            cluster=cluster.name,
+        )
     if cluster.jwks_file is not None:
         return _FileKeys(cluster.jwks_file)
     address = _ApiKeys(cluster.rules.issuer, api=api)
