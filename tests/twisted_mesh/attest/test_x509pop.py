@@ -1,8 +1,7 @@
 """Identities of another PKI: the table of forged evidence, and what a good one is taken for."""
 
-import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,24 @@ from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
-from pki.issuing.csr import build_csr
-from pki.keys import KeyAlgorithm, MemoryKey, spki_der
+from pki.keys import KeyAlgorithm, spki_der
 from pki.policy.selector import Selector
-from pki.svid.possession import possession, statement
+from pki.svid.possession import statement
 from tests import foreign_pki
-from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key, rsa_key
-from tests.foreign_pki import CN, Holder, intermediate, machine, private, root, usages
+from tests.authorities import DAY, HOUR, MESH, NOW, OTHER, key, rsa_key
+from tests.foreign_pki import CN, intermediate, machine, private, root, usages
 from tests.pki.policy.kinds import own_kinds
-from tests.twisted_mesh.attest.processes import outcome
-from twisted_mesh.attest.challenges import Challenges, StaleChallenge
+from tests.twisted_mesh.attest.foreign_callers import KIND, Rig
+from twisted_mesh.attest.challenges import StaleChallenge
 from twisted_mesh.attest.errors import AttestorUnavailable, BadEvidence, EvidenceExpired
-from twisted_mesh.attest.evidence import Attestation, Evidence
+from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import declare_kinds
-from twisted_mesh.attest.x509pop import X509PopAttestor, X509PopSettings
+from twisted_mesh.attest.x509pop import X509PopAttestor
 from twisted_mesh.evidence.interface import AttestationData
-
-KIND = "x509pop"
 
 
 @pytest.fixture(autouse=True)
@@ -42,59 +37,6 @@ def _kinds() -> Iterator[None]:
     with own_kinds():
         declare_kinds()
         yield
-
-
-class Rig:
-    """A CA that takes such identities, and callers of all sorts."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.time = NOW
-        self.challenges = Challenges(self.now)
-        told = evolve(X509PopSettings((root().certificate,)), **settings)
-        self.attestor = X509PopAttestor(told, self.challenges, MESH, self.now)
-
-    def now(self) -> Any:
-        return self.time
-
-    def asked(self) -> str:
-        """A challenge, as the API hands it out."""
-        made = outcome(self.attestor.challenge(KIND, b"null"))
-        assert isinstance(made, bytes)
-        return made.decode("ascii")
-
-    def evidence(
-        self,
-        chain: tuple[Holder, ...] | None = None,
-        *,
-        challenge: str | None = None,
-        signer: CertificateIssuerPrivateKeyTypes | None = None,
-        trust_domain: str = str(MESH),
-        signed_for: MemoryKey | None = None,
-        signed: str | None = None,
-        signature: bytes | None = None,
-        shows: Mapping[str, Any] | None = None,
-    ) -> Evidence:
-        chain = (machine(), intermediate()) if chain is None else chain
-        challenge = self.asked() if challenge is None else challenge
-        own, certified = signer or chain[0].key, key("certified")
-        if signature is None:
-            spki = spki_der((signed_for or certified).public_key)
-            signature = possession(own, signed or challenge, trust_domain, spki)
-        shown = {
-            "chain": [holder.pem for holder in chain],
-            "challenge": challenge,
-            "signature": base64.urlsafe_b64encode(signature).rstrip(b"=").decode(),
-            **(shows or {}),
-        }
-        return Evidence(
-            attestation=AttestationData(KIND, json.dumps(shown).encode()),
-            csr=build_csr(certified, BACKEND).decode(),
-        )
-
-    def attest(self, evidence: Evidence) -> Attestation:
-        found = outcome(self.attestor.attest(evidence))
-        assert isinstance(found, Attestation)
-        return found
 
 
 def test_a_machine_is_what_its_certificate_says() -> None:
