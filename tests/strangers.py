@@ -21,7 +21,7 @@ from unittest.mock import patch
 from attrs import evolve, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.address import IPv4Address
 
 from pki.audit.log import LogKey, Verifier
@@ -30,8 +30,9 @@ from pki.crl.crl import MAX_CRL_SIZE, read_crl
 from pki.der import blocks, element, elements, integer
 from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest, build_csr
+from pki.jwt_svid.jwks import JwtAuthority
 from pki.keys import KeyAlgorithm
-from pki.keys.kind import KeyKind
+from pki.keys.kind import KeyKind, base64url
 from pki.keys.pkcs8 import read_pem
 from pki.ocsp.request import MAX_REQUEST_SIZE, OcspRequest, decode_get
 from pki.ocsp.response import MAX_ANSWER_SIZE, judge_answer
@@ -59,6 +60,8 @@ from tests.twisted_mesh.api.test_client import bundle_asked
 from tests.twisted_mesh.http.test_server import Rig
 from tests.twisted_mesh.tls.wires import End
 from twisted_mesh.api.messages import SignRequest
+from twisted_mesh.attest.jwks import LARGEST_JWKS, MOST_KEYS, KeySet
+from twisted_mesh.attest.jwt_evidence import EvidenceToken
 from twisted_mesh.backup.archive import DATABASE, FORMAT, ROOT, Archive, Manifest, Member
 from twisted_mesh.cli.ctl.why_caller import saved_request
 from twisted_mesh.http.answer_reader import LARGEST_HEAD
@@ -365,7 +368,40 @@ def _read_proxied(data: bytes) -> object:
     return HttpFilter(Caller(listener, here, here)).from_caller(data)
 
 
+def _token(size: int) -> bytes:
+    """In JSON, with claims of many small parts."""
+    whole = size * 3 // 4 - 200
+    claims = f'{{"iss":"x","a":[{",".join(["[0]"] * (whole // 4))}]}}'
+    header = base64url(b'{"alg":"RS256","kid":"one"}')
+    return json.dumps(f"{header}.{base64url(claims.encode())}.AAAA").encode()
+
+
+def _issuers_keys(size: int) -> bytes:
+    """One key on the dearest curve, by as many names as are taken, and filled up to that size."""
+    each = LARGEST_JWKS // MOST_KEYS - 300
+    key = ec.generate_private_key(ec.SECP521R1()).public_key()
+    jwk = JwtAuthority.of(key).to_jwk("sig")
+    names = range(min(MOST_KEYS, size * MOST_KEYS // LARGEST_JWKS))
+    return json.dumps(
+        {"keys": [{**jwk, "kid": str(name), "x5c": ["A" * (each - 100)]} for name in names]}
+    ).encode()
+
+
 READERS = (
+    Reader(
+        "token of an issuer",
+        "claims of many small parts",
+        16 * _KIB,
+        _token,
+        EvidenceToken.read,
+    ),
+    Reader(
+        "JWKS of an issuer",
+        "a hundred names of a key of P-521",
+        LARGEST_JWKS,
+        _issuers_keys,
+        KeySet.parse,
+    ),
     Reader(
         "chain of a handshake",
         "ten certificates of one name, RSA-3072, exponents of 3,071 bits",

@@ -13,6 +13,7 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from tests.bench import (
+    attestation,
     distrust,
     federation,
     handshakes,
@@ -66,6 +67,7 @@ _MEASURES = {
     "federation": federation.measure,
     "strangers": strangers.measure,
     "refusals": refusals.measure,
+    "attestation": attestation.measure,
     "stdlib": stdlib.measure,
     "workers": workers.measure,
     "workloads": workloads.measure,

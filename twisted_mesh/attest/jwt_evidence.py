@@ -123,6 +123,11 @@ class TokenRules:
             )
         return challenge
 
+    def ends(self, token: EvidenceToken) -> datetime | None:
+        """From when on nobody can show it any more, of a token that was taken."""
+        expires_at = numeric_date(token.claims, "exp")
+        return None if expires_at is None else expires_at + self.skew
+
     def judge(self, token: EvidenceToken, now: datetime) -> str | None:
         """All but the signature. Returns and raises as :meth:`prove`."""
         if token.issuer != self.issuer:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import msgspec
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from zope.interface import implementer
 
 from pki.errors import Malformed, PkiError, discreet, printable
@@ -155,11 +155,12 @@ class OidcAttestor:
         settings, issuer = self.issuers[token.issuer]
         await issuer.prove(token, self.name)
         settings.demand(token.claims)
-        return Attestation(
-            f"oidc:{settings.name}:{shown_subject(token.claims)}",
-            settings.selectors(token.claims),
-            claim=f"oidc:{settings.name}:{token_digest(token)}" if settings.issuer.once else None,
-        )
+        proof = f"oidc:{settings.name}:{shown_subject(token.claims)}"
+        attested = Attestation(proof, settings.selectors(token.claims))
+        if not settings.issuer.once:
+            return attested
+        claim = f"oidc:{settings.name}:{token_digest(token)}"
+        return evolve(attested, claim=claim, claim_until=issuer.rules.ends(token))
 
 
 def shown_subject(claims: Mapping[str, object]) -> str:

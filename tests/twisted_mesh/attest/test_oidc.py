@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pki.codes import Code
 from pki.errors import PkiError
 from pki.policy.selector import Selector
 from pki.svid.x509svid import certificates_pem
+from tests.authorities import NOW
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.issuers import (
     AUDIENCE,
@@ -202,11 +204,12 @@ def test_a_forged_token_spends_no_challenge(keys: Path) -> None:
 
 def test_what_counts_once_is_named_by_what_is_signed(keys: Path) -> None:
     found = attestor(Moment(), keys, more="once = true")
-    first, again, other = (
-        outcome(found.attest(shown("oidc", text))).claim
-        for text in (token(), token(), token(jti="2"))
-    )
+    attested = [
+        outcome(found.attest(shown("oidc", text))) for text in (token(), token(), token(jti="2"))
+    ]
+    first, again, other = (one.claim for one in attested)
     assert first == again != other
+    assert attested[0].claim_until == NOW + timedelta(seconds=660)
     assert first.startswith("oidc:github:") and len(first) == len("oidc:github:") + 64
 
 
