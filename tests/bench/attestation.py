@@ -38,6 +38,8 @@ from twisted_mesh.attest.registry import declare_kinds
 _WARM, _COLD = 400, 20
 #: A minute's worth of forged evidence, as many as the CA is to bear.
 _FORGED_A_MINUTE = 10_000
+#: Threads: each waits for its answers.
+_FORGERS = 8
 _FLOOD_SECONDS = 15.0
 _PERIOD = 0.1
 """Seconds between two questions of the honest caller."""
@@ -209,12 +211,12 @@ class Callers:
 
     @contextmanager
     def flooding(self, a_minute: int) -> Iterator[None]:
-        """Two threads ask with forged tokens, on connections that they keep as long as the CA lets them."""
+        """Threads ask with forged tokens, on connections that they keep as long as the CA lets them."""
         over = threading.Event()
         bodies = [self._body(rsa_key("two")) for _ in range(50)] if a_minute else []
         threads = [
-            threading.Thread(target=self._flood, args=(a_minute / 60 / 2, bodies, over))
-            for _ in range(2 if a_minute else 0)
+            threading.Thread(target=self._flood, args=(a_minute / 60 / _FORGERS, bodies, over))
+            for _ in range(_FORGERS if a_minute else 0)
         ]
         for thread in threads:
             thread.start()

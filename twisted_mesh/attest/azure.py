@@ -20,7 +20,7 @@ from twisted_mesh.attest.evidence import Attestation, Evidence, seen
 from twisted_mesh.attest.interface import IAttestor, Means, Table
 from twisted_mesh.attest.jwt_evidence import EvidenceToken
 from twisted_mesh.attest.kinds import AZURE
-from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenMembers
+from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenMembers, chosen
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 #: An Azure resource, whose names have no colon, slash or line break in them: they stand in selectors.
@@ -172,13 +172,9 @@ class AzureAttestor:
         if shown is None or shown.kind != self.name:
             return None
         token = EvidenceToken.read(shown.data)
-        if token.issuer not in self.issuers:
-            raise BadEvidence(
-                f"the token is of {discreet(token.issuer, 200)}, which is of no tenant that this CA takes (tenants in "
-                "its attestors file)"
-            )
+        issuer = chosen(token, self.issuers, "tenants")
+        await issuer.prove(token, self.name)
         tenant, _ = self.settings.issuers[token.issuer]
-        await self.issuers[token.issuer].prove(token, self.name)
         identity = ManagedIdentity.of(token.claims, tenant)
         self._demand_allowed(identity)
         proof = f"azure_msi:{identity.tenant}:{identity.principal}"

@@ -125,8 +125,8 @@ class GcpAttestor:
         instance = Instance.of(token.claims)
         if instance.project not in self.settings.projects:
             raise BadEvidence(
-                f"the instance is of the project {discreet(instance.project, 80)}, and this CA takes those of "
-                f"{', '.join(sorted(self.settings.projects))} (projects in its attestors file)"
+                f"the instance is of the project {discreet(instance.project, 80)}, which is none that this CA takes "
+                "(projects in its attestors file)"
             )
         if not any(
             allowed.matches(instance.service_account) for allowed in self.settings.service_accounts

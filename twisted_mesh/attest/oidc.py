@@ -18,7 +18,7 @@ from twisted_mesh.attest.evidence import Attestation, Evidence, seen
 from twisted_mesh.attest.interface import IAttestor, Means, Table
 from twisted_mesh.attest.jwt_evidence import EvidenceToken
 from twisted_mesh.attest.kinds import OIDC
-from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenMembers
+from twisted_mesh.attest.token_issuer import IssuerSettings, TokenIssuer, TokenMembers, chosen
 
 _KIND = OIDC[0].name
 _LONGEST_SUBJECT = 200
@@ -147,12 +147,7 @@ class OidcAttestor:
         if shown is None or shown.kind != self.name:
             return None
         token = EvidenceToken.read(shown.data)
-        if token.issuer not in self.issuers:
-            raise BadEvidence(
-                f"the token is of {discreet(token.issuer, 200)}, and this CA takes those of "
-                f"{', '.join(self.issuers)} ([oidc.NAME] in its attestors file)"
-            )
-        settings, issuer = self.issuers[token.issuer]
+        settings, issuer = chosen(token, self.issuers, "[oidc.NAME]")
         await issuer.prove(token, self.name)
         settings.demand(token.claims)
         proof = f"oidc:{settings.name}:{shown_subject(token.claims)}"

@@ -1,6 +1,6 @@
 """An issuer of tokens as the CA's configuration has it, and whether a token is good evidence of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from pki.svid.x509svid import load_certificates
 from pki.validity import parse_duration
 from twisted_mesh.attest.attestors_file import absolute
 from twisted_mesh.attest.challenges import Challenges
+from twisted_mesh.attest.errors import BadEvidence
 from twisted_mesh.attest.interface import Means
 from twisted_mesh.attest.jwks import LARGEST_JWKS, Jwks, JwksAddress, KeySet
 from twisted_mesh.attest.jwt_evidence import (
@@ -104,6 +105,16 @@ class IssuerSettings:
             return self.keys
         client = HttpsClient(means.reactor, self.roots, who="token issuer")
         return Jwks(self.keys, client, means.reactor)
+
+
+def chosen(token: EvidenceToken, issuers: Mapping[str, T], setting: str) -> T:
+    """What there is for the issuer that the token says. Raises :class:`BadEvidence` where it is none of ``issuers``."""
+    if token.issuer not in issuers:
+        raise BadEvidence(
+            f"the token is of {discreet(token.issuer, 200)}, and this CA takes none of that issuer's ({setting} in its "
+            "attestors file)"
+        )
+    return issuers[token.issuer]
 
 
 def _keys(

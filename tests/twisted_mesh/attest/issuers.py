@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -47,6 +48,13 @@ def jwk(key: Any, kid: str, **members: Any) -> dict[str, Any]:
 
 def jwks(*keys: object) -> bytes:
     return json.dumps({"keys": keys}).encode()
+
+
+def keys_file(directory: Path) -> Path:
+    """With the key ``one``."""
+    path = directory / "keys.json"
+    path.write_bytes(jwks(jwk(rsa_key(), "one")))
+    return path
 
 
 def pem(key: Any) -> bytes:

@@ -12,9 +12,7 @@ from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.issuers import (
     Moment,
     good_claims,
-    jwk,
-    jwks,
-    rsa_key,
+    keys_file,
     shown,
     signed,
 )
@@ -42,9 +40,7 @@ ASSIGNED = (
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.json"
-    path.write_bytes(jwks(jwk(rsa_key(), "one")))
-    return path
+    return keys_file(tmp_path)
 
 
 def attestor(keys: Path, more: str = "") -> AzureAttestor:
@@ -114,9 +110,9 @@ def test_a_tables_own_word_lets_an_identitys_first_use_win(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"iss": f"https://sts.windows.net/{OTHER}/", "tid": OTHER}, "no tenant"),
-        ({"iss": f"https://sts.windows.net/{TENANT}"}, "no tenant"),
-        ({"iss": f"https://evil.example/{TENANT}/"}, "no tenant"),
+        ({"iss": f"https://sts.windows.net/{OTHER}/", "tid": OTHER}, "none of that issuer"),
+        ({"iss": f"https://sts.windows.net/{TENANT}"}, "none of that issuer"),
+        ({"iss": f"https://evil.example/{TENANT}/"}, "none of that issuer"),
         ({"tid": OTHER}, "another tenant"),
         ({"tid": None}, "another tenant"),
         ({"scp": "user_impersonation"}, "of a user"),

@@ -14,9 +14,7 @@ from tests.twisted_mesh.attest.issuers import (
     AUDIENCE,
     Moment,
     good_claims,
-    jwk,
-    jwks,
-    rsa_key,
+    keys_file,
     shown,
     signed,
 )
@@ -48,9 +46,7 @@ def _kinds(found: GcpAttestor) -> Iterator[None]:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    path = tmp_path / "keys.json"
-    path.write_bytes(jwks(jwk(rsa_key(), "one")))
-    return path
+    return keys_file(tmp_path)
 
 
 def attestor(keys: Path, more: str = "") -> GcpAttestor:

@@ -13,42 +13,16 @@ from attrs import define, field
 
 from tests.running import BIN, Running
 from tests.twisted_mesh.attest.issuers import good_claims, jwk, jwks, rsa_key, signed
+from tests.twisted_mesh.attest.token_cases import CLAIMS, TENANT
 from tests.twisted_mesh.evidence.metadata_service import MetadataService, send, serving
 from twisted_mesh.cli.status import REFUSED, UNREACHABLE
 
-TENANT = "11111111-2222-3333-4444-555555555555"
-PRINCIPAL = "0f3c1f52-7a5e-4a8e-9d0b-3c9e1c2a4b5d"
-SUBSCRIPTION = "d5b40d61-272e-48da-beb9-05f295c42bd6"
 WEB = "spiffe://mesh.local/service/web"
-#: Of each kind: what its tokens say beside the usual, and the selector that its entry asks for.
-KINDS: dict[str, tuple[dict[str, Any], str]] = {
-    "oidc": ({"repository": "org/api"}, "oidc:ci:repository:org/api"),
-    "gcp": (
-        {
-            "iss": "https://accounts.google.com",
-            "email": "web@shop.example",
-            "email_verified": True,
-            "google": {
-                "compute_engine": {
-                    "project_id": "shop",
-                    "zone": "europe-west1-b",
-                    "instance_id": "7",
-                    "instance_name": "blog-7",
-                }
-            },
-        },
-        "gcp_iit:instance-name:blog-7",
-    ),
-    "azure": (
-        {
-            "iss": f"https://sts.windows.net/{TENANT}/",
-            "tid": TENANT,
-            "oid": PRINCIPAL,
-            "xms_mirid": f"/subscriptions/{SUBSCRIPTION}/resourcegroups/front/providers/"
-            "Microsoft.Compute/virtualMachines/blog",
-        },
-        "azure_msi:vm-name:front:blog",
-    ),
+#: The selector that each kind's entry asks for.
+KINDS = {
+    "oidc": "oidc:ci:repository:org/api",
+    "gcp": "gcp_iit:instance-name:blog-7",
+    "azure": "azure_msi:vm-name:front:blog",
 }
 
 
@@ -74,12 +48,12 @@ class Platform:
         if url.path == "/keys":
             send(request, 200 if self.has_keys else 503, jwks(jwk(rsa_key(), "one")))
         elif url.path == "/job":
-            told = {"value": self.mint(KINDS["oidc"][0], query["audience"])}
+            told = {"value": self.mint(CLAIMS["oidc"], query["audience"])}
             send(request, 200, json.dumps(told).encode())
         elif url.path.startswith("/computeMetadata/"):
-            send(request, 200, self.mint(KINDS["gcp"][0], query["audience"]).encode())
+            send(request, 200, self.mint(CLAIMS["gcp"], query["audience"]).encode())
         else:
-            told = {"access_token": self.mint(KINDS["azure"][0], query["resource"])}
+            told = {"access_token": self.mint(CLAIMS["azure"], query["resource"])}
             send(request, 200, json.dumps(told).encode())
 
 
@@ -114,7 +88,7 @@ class Place:
 
     def entry(self, kind: str) -> None:
         made = self.start(
-            *(BIN / "mesh-ctl", "entry", "create", "--selector", KINDS[kind][1]),
+            *(BIN / "mesh-ctl", "entry", "create", "--selector", KINDS[kind]),
             *("--spiffe-id", f"{WEB}-{kind}"),
         )
         assert made.wait() == 0, made.text

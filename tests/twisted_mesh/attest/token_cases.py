@@ -15,9 +15,7 @@ from tests.twisted_mesh.attest.issuers import (
     ISSUER,
     Moment,
     good_claims,
-    jwk,
-    jwks,
-    rsa_key,
+    keys_file,
     shown,
     signed,
 )
@@ -28,7 +26,7 @@ from twisted_mesh.attest.gcp import ISSUER as GOOGLE
 from twisted_mesh.attest.gcp import GcpAttestor
 from twisted_mesh.attest.oidc import OidcAttestor
 
-_TENANT = "11111111-2222-3333-4444-555555555555"
+TENANT = "11111111-2222-3333-4444-555555555555"
 _PRINCIPAL = "0f3c1f52-7a5e-4a8e-9d0b-3c9e1c2a4b5d"
 #: By kind: the attestor's class, its table, and what a good token claims beside the usual.
 _KINDS: dict[str, tuple[Any, str, dict[str, Any]]] = {
@@ -57,10 +55,10 @@ _KINDS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     ),
     "azure": (
         AzureAttestor,
-        f'audience = "{AUDIENCE}"\ntenants = ["{_TENANT}"]\n',
+        f'audience = "{AUDIENCE}"\ntenants = ["{TENANT}"]\n',
         {
-            "iss": f"https://sts.windows.net/{_TENANT}/",
-            "tid": _TENANT,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "tid": TENANT,
             "oid": _PRINCIPAL,
             "xms_mirid": f"/subscriptions/{_PRINCIPAL}/resourcegroups/front/providers/"
             "Microsoft.Compute/virtualMachines/blog",
@@ -80,8 +78,7 @@ def token_case(
     moment = Moment()
     means = moment.means if reactor is None else evolve(moment.means, reactor=reactor)
     with TemporaryDirectory() as directory:
-        path = Path(directory, "keys.json")
-        path.write_bytes(jwks(jwk(rsa_key(), "one")))
+        path = keys_file(Path(directory))
         place = f'jwks_url = "{keys}"' if keys else f"jwks_file = {json.dumps(str(path))}"
         said = tomllib.loads(f"{table}{place}\n")
         attestor = attestor_class.of(attestor_class.read(said, f"[{kind}]"), means)
@@ -98,3 +95,5 @@ def token_case(
 
 
 TOKEN_KINDS = tuple(_KINDS)
+#: What a good token of each kind claims beside the usual.
+CLAIMS = {kind: claims for kind, (_, _, claims) in _KINDS.items()}
