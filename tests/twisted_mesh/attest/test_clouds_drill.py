@@ -79,10 +79,12 @@ class Place:
 
     def entry(self, *selectors: str) -> None:
         told = [option for selector in selectors for option in ("--selector", selector)]
-        made = self.start(
-            *(sys.executable, "bin/mesh-ctl", "entry", "create", *told, "--spiffe-id", BUILD)
-        )
+        made = self.ctl("entry", "create", *told, "--spiffe-id", BUILD)
         assert made.wait() == 0, made.text
+
+    def ctl(self, *arguments: str) -> Running:
+        """mesh-ctl at the CA's own socket."""
+        return self.start(sys.executable, "bin/mesh-ctl", *arguments)
 
     def join(self, evidence: str, out: str, **environment: str) -> Running:
         """mesh-client, which obtains an identity by that evidence, and keeps it as files."""
@@ -124,6 +126,16 @@ def test_an_instance_joins_by_its_document_and_forgers_do_not(place: Place) -> N
         assert [asked.method for asked in service.asked] == ["PUT", "GET"]
         assert list((place.path / "out").glob("**/svid.pem"))
         ca.wait_for(re.escape(f"aws_iid:{ACCOUNT}:{REGION}:{INSTANCE}"))
+        thief = place.join("aws", "other", **where)
+        assert thief.wait() == REFUSED
+        assert "already-attested" in thief.text
+        claim = f"aws_iid:{ACCOUNT}:{REGION}:{INSTANCE}"
+        assert claim in thief.text
+        evicted = place.ctl("agent", "evict", claim, "--yes")
+        assert evicted.wait() == 0, evicted.text
+        again = place.join("aws", "again", **where)
+        again.wait()
+        assert "Certificate issued" in again.text
         for made, reason in (
             (impostor().sign(document(pendingTime=today)), "not signed by a certificate of AWS"),
             (aws().sign(document(accountId="999999999999")), "account 999999999999"),
