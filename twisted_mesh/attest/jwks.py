@@ -166,18 +166,18 @@ class Jwks:
     async def find(self, kid: str) -> JwtAuthority:
         """The key of that name, asked for where it is not known."""
         held = self._usable()
-        if held is not None and (key := held.get(kid)) is not None:
+        if held is not None and (key := held.keys.get(kid)) is not None:
             if self._age() >= REFRESH_AFTER and self._may_ask():
                 self._begin()
             return key
         if self._is_asking or self._may_ask():
             await self._next_answer()
             held = self._usable()
-            if held is not None and (key := held.get(kid)) is not None:
-                return key
+        if held is not None and (key := held.get(kid)) is not None:
+            return key
         if held is None or self._failures:
             raise self._away()
-        raise _unknown(kid, f"{discreet(self.address.issuer, 200)}")
+        raise _unknown(kid, discreet(self.address.issuer, 200))
 
     def _age(self) -> float:
         return self.clock.seconds() - self._fetched_at

@@ -306,6 +306,17 @@ def test_an_issuer_that_takes_all_its_keys_back_is_believed(issuer: Issuer) -> N
     assert code_of(found(keys)) == Code.BAD_EVIDENCE
 
 
+def test_an_issuer_that_mends_a_doubled_name_is_asked_again(issuer: Issuer) -> None:
+    issuer.pages[KEYS_URL] = jwks(ONE, jwk(rsa_key("two"), "one"))
+    keys = issuer.keys()
+    assert "several keys" in str(found(keys))
+    issuer.pages[KEYS_URL] = jwks(ONE)
+    assert "several keys" in str(found(keys))
+    issuer.clock.advance(ASK_AGAIN_AFTER)
+    assert found(keys) == "one"
+    assert len(issuer.asked) == 2
+
+
 def test_what_breaks_while_it_is_asked_is_no_key(issuer: Issuer) -> None:
     issuer.pages = {KEYS_URL: 7}  # type: ignore[dict-item]
     assert code_of(found(issuer.keys())) == Code.ATTESTOR_UNAVAILABLE
