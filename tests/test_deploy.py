@@ -1,5 +1,6 @@
 """deploy/: what is written there is what our programs read, and what kubectl takes."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from pki.policy.selector import Selector
 from pki.spiffe import TrustDomain
 from tests.pki.policy.kinds import own_kinds
+from tests.test_documentation import PROGRAMS, options
 from tests.tools import require_tool
 from twisted_mesh.attest.k8s import K8sAttestor
 from twisted_mesh.ca.entries_file import read_entries
@@ -46,6 +48,16 @@ def test_the_entries_are_such_as_the_ca_reads(tmp_path: Path) -> None:
         seen = frozenset(map(Selector.parse, ("k8s:ns:shop", "k8s:sa:web")))
         (met,) = (entry for entry in found if entry.is_met_by(seen))
         assert str(met.spiffe_id).endswith("/ns/{k8s.ns}/sa/{k8s.sa}")
+
+
+@pytest.mark.parametrize("path", ["ca/statefulset", "sample/api", "sample/web"])
+def test_programs_are_started_with_options_that_they_have(path: str) -> None:
+    text = (TREE / f"{path}.yaml").read_text()
+    (program,) = re.findall(r"^ +- (mesh-[a-z]+)$", text, re.MULTILINE)
+    told = re.findall(r"^ +- (--[a-z-]+)=", text, re.MULTILINE)
+    assert told
+    known = program if program in PROGRAMS else f"twistd {program}"
+    assert set(told) <= options(known)
 
 
 @pytest.mark.parametrize("part", ["", "ca", "agent", "sample"])
