@@ -75,8 +75,8 @@ class OidcSettings:
             if not rule.allows(claims):
                 said = ", ".join(rule.path.values(claims)) or "not there, or no text"
                 raise BadEvidence(
-                    f"the token's {rule.path} is {discreet(said, 120)}, which is none that this CA takes of {self.name} "
-                    "(claims in its attestors file)"
+                    f"the token's {rule.path} is {discreet(said, 120)}, which is none that this CA takes of "
+                    f"{self.name} (claims in its attestors file)"
                 )
 
 
