@@ -14,8 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from attrs import define, field, frozen
@@ -27,7 +30,12 @@ from tests.bench.meshes import MeshOnStage
 from tests.bench.processes import LOAD_CORE, SERVER_CORE, pinned, stage
 from tests.bench.tables import Table
 from tests.running import BIN, PATIENCE
+from tests.twisted_mesh.attest.api_server import ApiServer, written
+from tests.twisted_mesh.attest.api_server import serving as api_serving
+from tests.twisted_mesh.attest.cases import Case
 from tests.twisted_mesh.attest.issuers import good_claims, jwk, jwks, rsa_key, signed
+from tests.twisted_mesh.attest.issuers import shown as evidence
+from tests.twisted_mesh.attest.test_k8s import attestor as k8s_attestor
 from tests.twisted_mesh.attest.token_cases import TOKEN_KINDS, token_case
 from tests.twisted_mesh.evidence.metadata_service import MetadataService, send, serving
 from tests.twisted_mesh.federation.hostile import reactor
@@ -71,10 +79,31 @@ def a_token(kind: str, stack: ExitStack) -> Contestant:
     return Contestant(fresh, lambda _: made[0]())
 
 
-#: By the kind that evidence has on the wire: one line each.
+def by_review(stack: ExitStack) -> Contestant:
+    """A pod's token, which an API server on this machine is asked about."""
+    directory = Path(stack.enter_context(TemporaryDirectory()))
+    api = stack.enter_context(api_serving(ApiServer()))
+    tables = written(api, directory)
+    return Contestant(lambda: k8s_attestor(tables), lambda _: evidence("k8s", api.token()))
+
+
+def of_suite(kind: str, stack: ExitStack) -> Contestant:
+    """What asks nobody, as the conformance suite has it."""
+    made: list[Case] = []
+
+    def fresh() -> Any:
+        made[:] = [import_module(f"tests.twisted_mesh.attest.{kind}_case").make(stack)]
+        return made[0].attestor
+
+    return Contestant(fresh, lambda _: made[0].good)
+
+
+#: One line each.
 KINDS: Mapping[str, Callable[[ExitStack], Contestant]] = {
-    kind: (lambda stack, kind=kind: a_token(kind, stack))  # type: ignore[misc]
-    for kind in TOKEN_KINDS
+    "k8s, TokenReview": by_review,
+    "k8s, by keys alone": partial(of_suite, "k8s"),
+    **{kind: partial(of_suite, kind) for kind in ("aws", "x509pop")},
+    **{f"{kind}, JWKS": partial(a_token, kind) for kind in TOKEN_KINDS},
 }
 
 
