@@ -80,7 +80,7 @@ class SignedDocument:
         _demand(signed["version"].native == "v1", "the version of its SignedData is unknown")
         _demand(len(signed["digest_algorithms"]) == 1, "it names several digest algorithms")
         _demand_sha256(signed["digest_algorithms"][0])
-        _demand(not signed["crls"], "there are CRLs in it, which nobody has signed")
+        _demand(_is_absent(signed["crls"]), "there are CRLs in it, which nobody has signed")
         enclosed = signed["encap_content_info"]
         _demand(enclosed["content_type"].native == "data", "what it signs is not data")
         signers = signed["signer_infos"]
@@ -89,7 +89,9 @@ class SignedDocument:
         _demand(signer["version"].native == "v1", "the version of its signer is unknown")
         _demand_sha256(signer["digest_algorithm"])
         _demand_rsa(signer["signature_algorithm"])
-        _demand(not signer["unsigned_attrs"], "there are attributes in it that are not signed")
+        _demand(
+            _is_absent(signer["unsigned_attrs"]), "there are attributes in it that are not signed"
+        )
         _demand(
             signer["sid"].name == "issuer_and_serial_number",
             "its signer is not named by issuer and serial number",
@@ -102,7 +104,7 @@ class SignedDocument:
             attributes,
             _digest_in(attributes),
             _octets(signer["signature"]) or b"",
-            tuple(choice.chosen.dump() for choice in signed["certificates"] or ()),
+            _certificates(signed["certificates"]),
         )
 
     def names(self, certificate: x509.Certificate) -> bool:
@@ -165,6 +167,18 @@ def _demand(holds: bool, objection: str) -> None:
         raise BadEvidence(f"{objection} (RFC 5652): {_ASK_RSA_2048}")
 
 
+def _is_absent(value: Any) -> bool:
+    """Whether an optional element is not there at all; an empty one is there."""
+    return isinstance(value, core.Void)
+
+
+def _certificates(several: Any) -> tuple[bytes, ...]:
+    if _is_absent(several):
+        return ()
+    _demand(len(several) == 1, f"there are {len(several)} certificates in it")
+    return tuple(choice.chosen.dump() for choice in several)
+
+
 def _demand_sha256(algorithm: Any) -> None:
     name = algorithm["algorithm"].native
     _demand(name == "sha256", f"its digest is {_shown(name)}, which is not taken")
@@ -189,7 +203,7 @@ def _shown(name: str) -> str:
 
 def _octets(value: Any) -> bytes | None:
     """The bytes of an OCTET STRING, from all its pieces; None where it is absent."""
-    if isinstance(value, core.Void):
+    if _is_absent(value):
         return None
     found = value.native
     if not isinstance(found, bytes):
@@ -202,7 +216,7 @@ def _signed_set(tagged: Any) -> bytes:
 
     Raises :class:`BadEvidence` where these are not DER: others could read them otherwise.
     """
-    encoded = b"" if isinstance(tagged, core.Void) else tagged.dump()
+    encoded = b"" if _is_absent(tagged) else tagged.dump()
     _demand(bool(encoded), "it has no signed attributes")
     _demand(
         encoded[0] == _TAGGED and encoded[1] != _INDEFINITE, "its signed attributes are not DER"

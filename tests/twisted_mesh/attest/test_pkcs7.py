@@ -161,6 +161,14 @@ def _has_crl(signed: Any) -> None:
     signed["crls"] = [cms.RevocationInfoChoice("crl", CertificateList.load(der))]
 
 
+def _has_empty_set(signed: Any) -> None:
+    _signer(signed)["unsigned_attrs"] = cms.CMSAttributes([])
+
+
+def _carries_nothing(signed: Any) -> None:
+    signed["certificates"] = cms.CertificateSet([])
+
+
 def _carries_another(signed: Any) -> None:
     der = impostor().certificate.public_bytes(Encoding.DER)
     signed["certificates"] = [cms.CertificateChoices("certificate", Certificate.load(der))]
@@ -209,6 +217,8 @@ FORGED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a CRL in it": (_changed(_has_crl), "CRLs"),
     "another certificate in it": (_changed(_carries_another), "certificates in it beside"),
+    "a set of no certificates in it": (_changed(_carries_nothing), "0 certificates"),
+    "a set of no attributes in it": (_changed(_has_empty_set), "not signed"),
     "truncated": (lambda: usual()[:-1], "damaged"),
     "something behind it": (lambda: usual() + b"\0\0", "damaged"),
     "oversize": (lambda: usual() + bytes(MOST_BYTES), "bytes, and .* at most"),
