@@ -2,16 +2,18 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
 from pki.policy.selector import Selector
 from tests.pki.policy.kinds import own_kinds
-from tests.running import PATIENCE
+from tests.running import BIN, PATIENCE, Mesh, mesh, until
 from tests.twisted_mesh.attest.processes import only_linux, only_root
 from tests.twisted_mesh.attest.real_runtimes import RUNTIMES, Runtime
 from tests.twisted_mesh.grpc.sockets import own_reactor, run
@@ -130,3 +132,53 @@ def test_once_it_is_removed_nobody_is_in_it(runtime: Runtime) -> None:
     assert place is not None
     source = asking(runtime).sources[0]
     assert run(source.tell(place)) is None
+
+
+def test_an_entry_of_a_label_lets_in_who_is_in_that_container_and_nobody_else(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    entries = tmp_path / "entries.toml"
+    entries.write_text("""
+        [entries.foo]
+        selectors = ["docker:label:com.example.name:foo"]
+        spiffe_id = "spiffe://mesh.local/service/foo"
+    """)
+    entries.chmod(0o600)
+    asked = ("--workload-attestor", f"{runtime.kind}:{runtime.socket}")
+    with (
+        runtime.running(*LABELS, command=("sleep", "600")) as (_, pid),
+        runtime.running(command=("sleep", "600")) as (_, other),
+        mesh(tmp_path / "mesh") as running,
+    ):
+        running.start_ca("--no-default-entry", "--entries", str(entries), *asked)
+        with agent_in(running, pid) as (files, _):
+            until((files / "svid.pem").exists)
+        with agent_in(running, other) as (files, log):
+            until(partial(_says, log, "rule no-entry"), log.read_text)
+            assert not (files / "svid.pem").exists()
+
+
+def _says(log: Path, text: str) -> bool:
+    return text in log.read_text()
+
+
+@contextmanager
+def agent_in(running: Mesh, pid: int) -> Iterator[tuple[Path, Path]]:
+    """An agent that keeps files, in the cgroups of that process; and its log."""
+    files = Path(mkdtemp(dir=running.home))
+    log = files.with_suffix(".log")
+    with log.open("wb") as output:
+        words = ("--write", files, "--spiffe-id", "spiffe://mesh.local/service/foo")
+        process = subprocess.Popen(
+            [BIN / "mesh-agent", *words],
+            env={**os.environ, **running.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: _enter(pid),  # noqa: PLW1509 (it takes no lock)
+        )
+        try:
+            yield files, log
+        finally:
+            process.kill()
+            process.wait(PATIENCE)
