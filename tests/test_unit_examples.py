@@ -91,6 +91,8 @@ def test_the_agent_takes_what_its_unit_says(
     assert str(options["state-dir"]) == f"/var/lib/{service['StateDirectory']}"
     # What hides other processes, or their PIDs, would hide whom it is to attest.
     assert not {"PrivatePIDs", "PrivateUsers", "ProtectProc", "PrivateNetwork"} & set(service)
+    # Callbacks of cffi, which pyOpenSSL's are, are written and then run.
+    assert "MemoryDenyWriteExecute" not in service
 
 
 def test_the_rotation_sends_the_signal_that_reopens_the_log() -> None:
