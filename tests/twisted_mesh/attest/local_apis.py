@@ -90,13 +90,7 @@ def a_pod(**changes: Any) -> dict[str, Any]:
             ],
         },
     }
-    for path, value in changes.items():
-        place = pod
-        *above, last = path.split("__")
-        for name in above:
-            place = place[name]
-        place[last] = value
-    return pod
+    return _changed(pod, changes)
 
 
 def a_list(*pods: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +99,11 @@ def a_list(*pods: dict[str, Any]) -> dict[str, Any]:
 
 def said(**changes: Any) -> dict[str, Any]:
     """What Docker says, but for that: ``State__Pid=4711``."""
-    found = copy.deepcopy(DOCKERS)
+    return _changed(copy.deepcopy(DOCKERS), changes)
+
+
+def _changed(found: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Each by its way, like ``metadata__name``."""
     for path, value in changes.items():
         place = found
         *above, last = path.split("__")

@@ -13,6 +13,7 @@ import pytest
 from pki.errors import PkiError
 from pki.policy.policy import NoProof
 from pki.policy.selector import Selector, values_of
+from tests.pki.policy.kinds import own_kinds
 from tests.tools import require_tool
 from tests.twisted_mesh.attest.processes import (
     NOBODY,
@@ -32,6 +33,7 @@ from twisted_mesh.attest import handle, process
 from twisted_mesh.attest.evidence import Attestation, Evidence
 from twisted_mesh.attest.handle import ProcessGone, ProcessHandle, Unreadable
 from twisted_mesh.attest.process import hints, selectors_of_process
+from twisted_mesh.attest.registry import declare_kinds
 
 
 def attested(caller: Caller, names: dict[int, str | None] | None = None) -> Attestation:
@@ -320,3 +322,12 @@ def test_a_pid_that_nobody_can_have_is_told_in_a_sentence(pid: int) -> None:
 def test_hints_of_what_is_no_process_are_empty() -> None:
     nothing: list[Any] = [None, Transport(None), object()]
     assert [hints(Evidence.of(transport)) for transport in nothing] == [{}, {}, {}]
+
+
+@only_linux
+def test_its_unit_is_told_as_spire_spells_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "unit_of", lambda text: "web@1.service")
+    with own_kinds(), calling() as caller:
+        declare_kinds()
+        found = attested(caller).selectors
+    assert values_of("systemd:id", found) == values_of("systemd:unit", found) == ("web@1.service",)

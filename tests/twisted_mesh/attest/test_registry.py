@@ -18,7 +18,7 @@ from twisted_mesh.attest import registry
 from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
-from twisted_mesh.attest.kinds import LOCAL_KINDS
+from twisted_mesh.attest.kinds import DOCKER, K8S, LOCAL_KINDS
 from twisted_mesh.attest.platforms import PLATFORMS, platforms
 from twisted_mesh.attest.registry import (
     AT_ONCE,
@@ -287,3 +287,9 @@ def test_nothing_secret_is_shown() -> None:
     )
     assert "secret" not in repr(evidence)
     assert "tpm" in repr(evidence)
+
+
+def test_pods_alone_may_be_told_of_by_two_of_whom_each_sees_another_caller() -> None:
+    Attestors((Fixed("local", kinds=K8S),), {"k8s": Fixed("k8s", kinds=K8S)})
+    with pytest.raises(ValueError, match="docker:label are of local"):
+        Attestors((Fixed("local", kinds=DOCKER),), {"k8s": Fixed("k8s", kinds=DOCKER)})
