@@ -123,6 +123,3 @@ DOCKER = (
 SYSTEMD = (SelectorKind("systemd:id", KINDS["systemd:unit"].is_value, "systemd:id:api.service"),)
 #: Ours: what a configured issuer says of whom, by the name that the CA's file has for that issuer.
 OIDC = (SelectorKind("oidc", _three, "oidc:github:repository:example/api"),)
-
-#: What is found of processes of this machine, and never of who shows evidence to a CA.
-LOCAL_KINDS: tuple[SelectorKind, ...] = (*DOCKER, *SYSTEMD)

@@ -12,7 +12,7 @@ from twisted_mesh.attest import platforms
 from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
-from twisted_mesh.attest.kinds import K8S, LOCAL_KINDS
+from twisted_mesh.attest.kinds import K8S
 from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
@@ -37,7 +37,7 @@ def declare_kinds() -> None:
     """Have this process read the selectors of all of them, for who reads entries without making attestors."""
     house = (attestor.kinds for attestor in ATTESTORS)
     others = (platform.kinds for platform in platforms.PLATFORMS.values())
-    for kinds in (*house, *others, LOCAL_KINDS):
+    for kinds in (*house, *others):
         for kind in kinds:
             declare(kind)
 

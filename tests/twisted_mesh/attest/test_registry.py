@@ -18,7 +18,7 @@ from twisted_mesh.attest import registry
 from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
-from twisted_mesh.attest.kinds import DOCKER, K8S, LOCAL_KINDS
+from twisted_mesh.attest.kinds import DOCKER, K8S
 from twisted_mesh.attest.platforms import PLATFORMS, platforms
 from twisted_mesh.attest.registry import (
     AT_ONCE,
@@ -138,10 +138,12 @@ def test_kinds_are_known_without_attestors_too(monkeypatch: pytest.MonkeyPatch) 
     assert {"a", "b"} <= KINDS.keys()
 
 
-def test_every_kind_is_an_attestors_a_platforms_or_of_local_workloads() -> None:
+def test_every_kind_is_an_attestors_or_a_platforms_and_those_of_pods_are_both() -> None:
     declare_kinds()
-    declared = {kind.name for known in (*ATTESTORS, *PLATFORMS.values()) for kind in known.kinds}
-    assert declared | {kind.name for kind in LOCAL_KINDS} == set(KINDS)
+    declared = [kind.name for known in (*ATTESTORS, *PLATFORMS.values()) for kind in known.kinds]
+    assert set(declared) == KINDS.keys()
+    twice = {name for name in declared if declared.count(name) > 1}
+    assert twice == {kind.name for kind in K8S}
 
 
 def test_whoever_wants_an_answer_asks_for_it() -> None:
