@@ -1,0 +1,10 @@
+"""For the conformance suite: a token of a managed identity."""
+
+from contextlib import ExitStack
+
+from tests.twisted_mesh.attest.cases import Case
+from tests.twisted_mesh.attest.token_cases import token_case
+
+
+def make(stack: ExitStack) -> Case:
+    return Case(*token_case("azure"))
