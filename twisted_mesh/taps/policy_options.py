@@ -31,9 +31,10 @@ class PolicyOptions(PinOptions):
 
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
-        super().postOptions()
         path = self[_OPTION]
+        # First: what a worker is to be given is read with the rest.
         self[_OPTION] = self._from_here(path, "--policy") if path else None
+        super().postOptions()
 
     def policy_actions(self) -> Collection[RuleAction]:
         """What the service does that a policy is asked about."""
