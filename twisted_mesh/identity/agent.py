@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field, frozen
 from twisted.application.service import MultiService, Service
@@ -48,8 +48,10 @@ from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
-from twisted_mesh.trust.peer_policy import PeerPolicy
 from twisted_mesh.trust.store import TrustStore
+
+if TYPE_CHECKING:
+    from twisted_mesh.trust.peer_policy import PeerPolicy
 
 
 @frozen
@@ -76,7 +78,7 @@ class Wanted:
     """By which CA keys peers must be vouched for besides."""
     proving: Proving | None = field(default=None, eq=False, repr=False)
     """What buys the first certificate in place of a token, and others where the CA wants it."""
-    policy: PeerPolicy | None = None
+    policy: "PeerPolicy | None" = None
     """What must allow peers besides."""
 
     @property

@@ -1,17 +1,16 @@
 """``--policy``: rules that whoever is let in must meet besides, read again at SIGHUP."""
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from pki.rules.facts import RuleAction
-from pki.rules.rules_file import read_rules
-from twisted_mesh.state.policy_files import policy_texts
 from twisted_mesh.taps.pin_options import PinOptions
 from twisted_mesh.taps.reread import Reread
-from twisted_mesh.trust.peer_policy import PeerPolicy
 from twisted_mesh.trust.store import TrustStore
+
+if TYPE_CHECKING:  # most have no policy, and load nothing of it
+    from twisted_mesh.trust.peer_policy import PeerPolicy
 
 _OPTION = "policy"
 
@@ -36,22 +35,28 @@ class PolicyOptions(PinOptions):
         self[_OPTION] = self._from_here(path, "--policy") if path else None
         super().postOptions()
 
-    def policy_actions(self) -> Collection[RuleAction]:
+    def policy_actions(self) -> Collection[str]:
         """What the service does that a policy is asked about."""
-        return (RuleAction.ACCEPT,)
+        return ("accept",)
 
     def read_file_of(self, option: str) -> bytes:
         """See :class:`ServiceOptions`: the policy's files are one text."""
         if option == _OPTION:
+            from twisted_mesh.state.policy_files import policy_texts
+
             return msgspec.json.encode(dict(policy_texts(self[_OPTION])))
         return super().read_file_of(option)
 
-    def read_policy(self) -> PeerPolicy | None:
+    def read_policy(self) -> "PeerPolicy | None":
         """The policy as it is written now; None without one. Raises :class:`PkiError`."""
         if self[_OPTION] is None:
             return None
+        from pki.rules.facts import RuleAction
+        from pki.rules.rules_file import read_rules
+        from twisted_mesh.trust.peer_policy import PeerPolicy
+
         texts = msgspec.json.decode(self.text_of(_OPTION), type=dict[str, str])
-        return PeerPolicy(read_rules(texts), self.policy_actions())
+        return PeerPolicy(read_rules(texts), frozenset(map(RuleAction, self.policy_actions())))
 
     def reread_policy(self, store: TrustStore) -> list[Reread]:
         """How a service reads it again, and judges everybody by it who is connected."""

@@ -8,7 +8,6 @@ from attrs import evolve
 from twisted.python import usage
 
 from pki.errors import Malformed
-from pki.rules.facts import RuleAction
 from pki.svid.spki_pin import PinSet
 from twisted_mesh.proxy.config import ListenerTable, listener_of, parse_config, parse_pins
 from twisted_mesh.proxy.listener import Listener
@@ -144,12 +143,9 @@ class Options(PolicyOptions):
         self["pins"] = self.read_pins()
         self["peer-policy"] = self.read_policy()
 
-    def policy_actions(self) -> Collection[RuleAction]:
+    def policy_actions(self) -> Collection[str]:
         """See :class:`PolicyOptions`: a server's callers are accepted, and a client's target is connected to."""
-        return {
-            RuleAction.ACCEPT if listener.serves else RuleAction.CONNECT
-            for listener in self["listeners"]
-        }
+        return {"accept" if listener.serves else "connect" for listener in self["listeners"]}
 
     def read_pins(self) -> PinSet:
         """By options, or in the table of the file: in one of them. Raises :class:`PkiError`."""

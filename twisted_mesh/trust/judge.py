@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, evolve, field, frozen
 from cryptography import x509
@@ -24,7 +24,9 @@ from pki.svid.x509svid import Purpose, X509Svid, subject_of
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judgement import Judgement, span
-from twisted_mesh.trust.peer_policy import PeerPolicy
+
+if TYPE_CHECKING:  # most have no policy, and load nothing of it
+    from twisted_mesh.trust.peer_policy import PeerPolicy
 
 K = TypeVar("K", bound=Hashable)
 
@@ -57,7 +59,7 @@ class Trust:
     root that is believed no more, another one of the same key may lead to one that is."""
     pins: PinSet = field(factory=PinSet)
     """By which CA keys some peers must be vouched for besides."""
-    policy: PeerPolicy | None = None
+    policy: "PeerPolicy | None" = None
     """What must allow a peer besides, once nothing else is found against it."""
     generation: int = 0
 

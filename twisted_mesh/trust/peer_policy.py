@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from attrs import define
 from cryptography import x509
@@ -28,6 +29,8 @@ class PeerPolicy:
 
     rules: RuleSet
     actions: Collection[RuleAction]
+    lasts: ClassVar[timedelta] = A_WHILE
+    """How long a decision holds that was made by the time of day."""
     """What this endpoint does: whoever has called, or is called, without any rule that could allow it is a mistake."""
 
     def __attrs_post_init__(self) -> None:

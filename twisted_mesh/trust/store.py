@@ -7,7 +7,7 @@ connections are judged again.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, evolve, field
 from cryptography import x509
@@ -29,9 +29,11 @@ from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
 from twisted_mesh.trust.judge import Judge, Trust
-from twisted_mesh.trust.peer_policy import A_WHILE, PeerPolicy
 from twisted_mesh.trust.pin_log import PinLog
 from twisted_mesh.trust.reviewer import Reviewer
+
+if TYPE_CHECKING:
+    from twisted_mesh.trust.peer_policy import PeerPolicy
 
 #: Seconds between two looks at the clock: for peers whose certificates have ended, and for stale revocations.
 TICK = 0.2
@@ -130,7 +132,7 @@ class TrustStore(Service):
         self._pin_log.announced(narrowed, self.trust.bundles)
         self._reviewer.believe(evolve(self.trust, pins=narrowed))
 
-    def govern(self, policy: PeerPolicy) -> None:
+    def govern(self, policy: "PeerPolicy") -> None:
         """Have this policy asked from now on, and cut whoever is connected and whom it does not allow."""
         self._reviewer.believe(evolve(self.trust, policy=policy))
 
@@ -267,7 +269,7 @@ class TrustStore(Service):
         self._reviewer.look_at_the_clock(now)
         policy = self.trust.policy
         if policy is not None and policy.reads_time and self.clock.seconds() >= self._asked_at:
-            self._asked_at = self.clock.seconds() + A_WHILE.total_seconds()
+            self._asked_at = self.clock.seconds() + policy.lasts.total_seconds()
             self.review()
 
 

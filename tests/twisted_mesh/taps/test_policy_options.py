@@ -1,5 +1,7 @@
 """``--policy``: what each service asks it about, and what cannot be one."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,12 @@ def test_what_cannot_be_read_is_no_policy(tmp_path: Path) -> None:
         written(tmp_path, ANYBODY, f"{at}.toml")
     with pytest.raises(StateError, match="over 100 files"):
         read_policy(tmp_path)
+
+
+def test_a_service_without_a_policy_loads_nothing_of_it() -> None:
+    asked = (
+        "import sys, twisted_mesh.taps.server, twisted_mesh.taps.proxy;"
+        "print([name for name in sys.modules if name == 'cel' or name.startswith('pki.rules')])"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -47,7 +47,7 @@ def check(*, path: str, format_: str) -> int:
 def test(*, path: str, format_: str) -> int:
     """Run the unit tests beside a policy: DIR's *.test.toml, or NAME.test.toml beside NAME.toml.
 
-    Exit status: 0 all hold, 1 one does not, or there is none.
+    Exit status: 0 all hold, 1 one does not, 2 there is none.
 
     \b
     Examples:
