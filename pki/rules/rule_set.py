@@ -1,7 +1,6 @@
 """A whole policy: what its rules decide together. Without a rule that allows, the answer is no."""
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,7 @@ from pki.rules.facts import Facts, RuleAction
 from pki.rules.rule import Effect, External, Rule
 
 
-@define(eq=False, repr=False, slots=False)
+@define(eq=False, repr=False)
 class RuleSet:
     """The rules of a policy, in order."""
 
@@ -92,11 +91,6 @@ class RuleSet:
     def externals_for(self, action: RuleAction) -> tuple[External, ...]:
         """Who else is asked about it."""
         return tuple(external for external in self.externals if action in external.actions)
-
-    @cached_property
-    def by_name(self) -> Mapping[str, Rule]:
-        """Rules by name."""
-        return MappingProxyType({rule.name: rule for rule in self.rules})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.digest[:19]} {len(self.rules)} rules>"
