@@ -4,7 +4,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,10 @@ ANYBODY = '[[rule]]\nname = "anybody"\neffect = "allow"\nwhen = "true"\n'
 NO_WORKERS = (
     '[[rule]]\nname = "no-workers"\neffect = "deny"\non = ["accept"]\n'
     'when = \'peer.path == "/service/payment-worker"\'\nreason = "not today"\n'
+)
+NO_SERVER = (
+    '[[rule]]\nname = "no-server"\neffect = "deny"\non = ["connect"]\n'
+    "when = 'peer.path == \"/service/api-server\"'\n"
 )
 BROKEN = '[[rule]]\nname = "broken"\neffect = "deny"\nwhen = \'peer.dns_names[9] == ""\'\n'
 
@@ -111,3 +115,27 @@ def test_a_policy_that_others_can_write_is_none(shared: House, tmp_path: Path) -
     server = shared.start_server("--policy", str(file), wait=False)
     assert server.wait() == 1
     assert "rules.toml" in server.text
+
+
+def test_a_proxy_asks_it_of_whom_it_is_called_by_and_of_whom_it_calls(
+    shared: House, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "rules.toml", ANYBODY, NO_WORKERS, NO_SERVER)
+    name = ("--spiffe-id", "spiffe://mesh.local/service/carrier", "--dns", "localhost")
+    allow = ("--allow", EVERYBODY, "--policy", str(file))
+    proxy, port = shared.start_proxy("server", "127.0.0.1:9", *name, *allow)
+    done = shared.client(
+        *("--server", f"https://localhost:{port}"),
+        *("--server-id", "spiffe://mesh.local/service/carrier"),
+    )
+    assert done.returncode == 1
+    proxy.wait_for("policy-denied: .*rule 'no-workers' says no")
+    assert proxy.stop() == 0
+    verify = ("--verify", EVERYBODY, "--policy", str(file))
+    proxy, port = shared.start_proxy("client", f"localhost:{shared.port}", *name, *verify)
+    with socket.create_connection(("localhost", port), 30) as plain:
+        plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert plain.recv(100) == b""
+    proxy.wait_for("policy-denied: .*rule 'no-server' says no")
+    assert proxy.stop() == 0
