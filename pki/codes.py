@@ -946,6 +946,11 @@ class Code(StrEnum):
         "a federated trust domain is not believed any more, or its bundle endpoint fails",
         "do what the message says: mesh-ctl federation show tells what is wrong with which",
     )
+    UNHEALTHY_POLICY = (
+        "unhealthy-policy",
+        "the policy was withdrawn, or what is in its files now was not taken up",
+        "mend it, then `mesh-ctl policy reload`; `mesh-ctl policy show` says what is in force",
+    )
     UNHEALTHY_DESCRIPTORS = (
         "unhealthy-descriptors",
         "few file descriptors are left",

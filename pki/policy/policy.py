@@ -58,6 +58,9 @@ class Action(StrEnum):
     CHANGE_AGENTS = "change-agents"
     READ_FEDERATION = "read-federation"
     CHANGE_FEDERATION = "change-federation"
+    READ_POLICY = "read-policy"
+    CHANGE_POLICY = "change-policy"
+    """Have it read again, or take it back."""
     ATTEST = "attest"
     """Ask for a challenge, to be answered in evidence of a platform."""
 

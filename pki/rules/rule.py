@@ -39,3 +39,5 @@ class External:
     timeout: float
     """Seconds."""
     actions: frozenset[RuleAction]
+    ca_file: str = ""
+    """Whom ``https`` is believed by, in PEM; empty for whom the machine believes."""

@@ -39,6 +39,7 @@ class _ExternalTable(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     on: list[str] = []
     timeout: float = 2.0
+    ca_file: str = ""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -162,7 +163,7 @@ class _Reader:
         actions = self._actions(where, table.on)
         if any(action.is_of_endpoint for action in actions):
             self.wrong(where, "only a CA asks elsewhere: on has issue, renew or issue-jwt")
-        if not table.url.startswith(("https://", "http://")):
+        if not table.url.startswith(("https://", "http://", "unix:")):
             self.wrong(where, "url is an address like https://opa.example:8181/v1/data/mesh/allow")
         if not 0.01 <= table.timeout <= 30:
             self.wrong(where, "timeout is seconds, from 0.01 to 30")
@@ -170,7 +171,9 @@ class _Reader:
             asked = actions or frozenset(
                 action for action in RuleAction if not action.is_of_endpoint
             )
-            self.externals.append(External(table.name, table.url, table.timeout, asked))
+            self.externals.append(
+                External(table.name, table.url, table.timeout, asked, table.ca_file)
+            )
 
     def _name(self, where: str, name: str) -> None:
         if not _NAME.fullmatch(name):

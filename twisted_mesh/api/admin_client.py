@@ -67,6 +67,13 @@ from twisted_mesh.api.messages import (
     TokenRows,
     TrustAnswer,
 )
+from twisted_mesh.api.policy_messages import (
+    DecisionRow,
+    Decisions,
+    PolicyStatus,
+    ReloadPolicy,
+    WithdrawPolicy,
+)
 from twisted_mesh.api.root_messages import (
     DistrustRequest,
     RootDistrusted,
@@ -328,6 +335,23 @@ class Administration:
     async def end_federation(self, trust_domain: str, reason: str) -> FederationEnded:
         """Federate with it no more. ``reason`` is for the audit log, and may be empty."""
         return await self._delete(_path("federation", trust_domain), reason, FederationEnded)
+
+    async def policy(self) -> PolicyStatus:
+        """What is in force of ``--policy``."""
+        return await self._get("/api/v1/policy", {}, PolicyStatus)
+
+    async def reload_policy(self, reason: str) -> PolicyStatus:
+        """Have it read again. One that cannot be used is refused, and the old one stays."""
+        return await self._post("/api/v1/policy/reload", ReloadPolicy(reason), PolicyStatus)
+
+    async def withdraw_policy(self, reason: str) -> PolicyStatus:
+        """Have it asked no more, until it is read again or the CA is started again."""
+        return await self._post("/api/v1/policy/withdraw", WithdrawPolicy(reason), PolicyStatus)
+
+    async def decisions(self, last: int) -> Sequence[DecisionRow]:
+        """What it has decided last, the oldest first; at most ``MOST_DECISIONS``."""
+        asked = {"last": str(last)}
+        return (await self._get("/api/v1/policy/decisions", asked, Decisions)).decisions
 
     async def _get(self, path: str, asked: Mapping[str, str], shape: type[T]) -> T:
         query = f"?{urlencode(asked)}" if asked else ""

@@ -38,6 +38,7 @@ _CODES = {
     "audit": Code.UNHEALTHY_AUDIT,
     "crls": Code.UNHEALTHY_CRLS,
     "federation": Code.UNHEALTHY_FEDERATION,
+    "policy": Code.UNHEALTHY_POLICY,
     "descriptors": Code.UNHEALTHY_DESCRIPTORS,
     "disk": Code.UNHEALTHY_DISK,
     "memories": Code.UNHEALTHY_MEMORIES,
@@ -54,6 +55,7 @@ _MANY_INTENTS = 100
 _MANY_DESCRIPTORS = 0.8
 #: By :class:`Standing`.
 _WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
+RULED_BY_ENTRIES = "no policy is given: entries alone decide what is issued"
 FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
 _LITTLE_SPACE = 256 * 1024 * 1024
 
@@ -110,6 +112,8 @@ class Health:
     """Whether the clock is behind what earlier lives have recorded."""
     federation: Callable[[], tuple[str, Problem | None]] = lambda: (FEDERATES_WITH_NOBODY, None)
     """How those stand that are federated with, in words, and what is wrong with any."""
+    ruled: Callable[[], tuple[str, Problem | None]] = lambda: (RULED_BY_ENTRIES, None)
+    """What is in force of a policy, in words, and what is wrong with it."""
     rooted: Callable[[], Wait | None] = lambda: None
     """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
@@ -133,7 +137,8 @@ class Health:
             ("crls", self._crls),
         ):
             found.append(await _looked(name, look))
-        found.append(_federation(*self.federation()))
+        found.append(_told("federation", *self.federation()))
+        found.append(_told("policy", *self.ruled()))
         found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))
@@ -299,10 +304,10 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
         return Check(name, Standing.FAIL, problem.detail, problem.remedy)
 
 
-def _federation(told: str, problem: Problem | None) -> Check:
+def _told(name: str, told: str, problem: Problem | None) -> Check:
     if problem is None:
-        return Check("federation", Standing.OK, told)
-    return Check("federation", Standing.WARN, f"{told}; {problem.detail}", problem.remedy)
+        return Check(name, Standing.OK, told)
+    return Check(name, Standing.WARN, f"{told}; {problem.detail}", problem.remedy)
 
 
 def _memories(memories: Sequence[Memory]) -> Check:

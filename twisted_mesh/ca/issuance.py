@@ -25,6 +25,7 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.policy.gate import Approval
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.runtime.clock import Now
@@ -84,6 +85,8 @@ class Purchase:
     """What is recorded of an agent that is let in."""
     rests_on: tuple[str, ...] = ()
     """Other entries without which it would not be granted."""
+    approval: Approval | None = None
+    """What the policy has said; None for what the CA issues to itself."""
 
     @property
     def bought_by_claim(self) -> str | None:
@@ -162,6 +165,8 @@ class Issuance:
         stated = purchase.stated
         if stated is not None:
             facts["stated"] = spoken(stated)
+        if purchase.approval is not None:
+            facts |= purchase.approval.facts
         act = self.log.entry(
             Act.ISSUE if principal.serial is None or stated is not None else Act.RENEW,
             principal,

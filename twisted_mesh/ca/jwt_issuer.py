@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -19,6 +20,9 @@ from pki.spiffe import SpiffeId, SpiffePattern
 from pki.validity import rfc3339
 from twisted_mesh.ca.issuance import Issuance
 from twisted_mesh.ca.jwt_keys import JwtKeys
+from twisted_mesh.ca.policy.gate import Approval, PolicyGate
+from twisted_mesh.ca.policy.input import token_input_of
+from twisted_mesh.ca.policy.source import NOWHERE, Source
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
 from twisted_mesh.runtime.log import logger
@@ -42,23 +46,26 @@ class JwtIssuer:
     """What is signed for callers, each in turn."""
     quota: Quota
     """How many tokens callers have, and may have."""
+    policy: PolicyGate
+    """What is asked of each."""
     lifetimes: Lifetimes = DEFAULT_LIFETIMES
     issuer: str | None = None
     """``iss`` of all tokens; None for none."""
 
-    async def issue(
+    async def issue(  # noqa: PLR0917
         self,
         principal: Principal,
         entry: RegistrationEntry,
         selectors: Collection[Selector],
         audience: Sequence[str],
         ttl: timedelta | None = None,
+        source: Source = NOWHERE,
     ) -> "JwtSvid":
         """A token for the one ID that ``entry`` buys a caller of these selectors, asked for by ``principal``.
 
         That the entry counts, and is ``principal``'s to use, the caller has seen to. Raises
         :class:`pki.jwt_svid.claims.BadAudience`, :class:`Forbidden`, :class:`TtlOutOfRange`,
-        :class:`QuotaUsedUp`, :class:`Busy`,
+        :class:`PolicyDenied`, :class:`PolicyUnavailable`, :class:`QuotaUsedUp`, :class:`Busy`,
         :class:`ClockBehind`, and what the store and the signer raise.
         """
         issuance, now = self.issuance, self.issuance.now()
@@ -70,12 +77,26 @@ class JwtIssuer:
         issued_at = now.replace(microsecond=0)
         expires_at = issued_at + whole(lifetime)
         issuance.record_clock.demand_life(expires_at)
+        asked = partial(
+            token_input_of,
+            principal,
+            entry,
+            frozenset(selectors),
+            spiffe_id,
+            wanted,
+            lifetime,
+            source,
+            issuance.now,
+        )
+        approval = await self.policy.ask(asked)
         claims = JwtClaims(spiffe_id, wanted, issued_at, expires_at, str(uuid.uuid4()), self.issuer)
         charged = str(spiffe_id), entry.id
         self.quota.charge(*charged)
         try:
             async with self.fair_queue.enter(principal.proof, entry.id):
-                return await self._sign(principal, entry, selectors, claims)
+                # Another policy may be in force by now: what is signed is allowed by that.
+                approval = await self.policy.confirm(approval)
+                return await self._sign(principal, entry, selectors, claims, approval)
         except BaseException:  # a caller that hangs up, too
             self.quota.give_back(*charged)
             raise
@@ -86,6 +107,7 @@ class JwtIssuer:
         entry: RegistrationEntry,
         selectors: Collection[Selector],
         claims: JwtClaims,
+        approval: Approval,
     ) -> "JwtSvid":
         """Recorded first: no crash leaves a token of which the log says nothing."""
         key = self.keys.signer
@@ -96,6 +118,7 @@ class JwtIssuer:
             "kid": key_id(key.public_key),
             "entry": entry.id,
             "selectors": ", ".join(map(str, sorted(selectors))),
+            **approval.facts,
         }
         await self.issuance.log.record(Act.ISSUE_JWT, claims.token_id, facts, principal)
         token = await sign_token(claims, key)

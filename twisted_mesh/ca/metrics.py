@@ -68,6 +68,9 @@ REQUEST_CODES = (
     Code.LINT,
     Code.PROOF_FAILED,
     Code.STATE,
+    Code.POLICY_DENIED,
+    Code.POLICY_UNAVAILABLE,
+    Code.BAD_POLICY,
     Code.INTERNAL,
 )
 _OTHER = "other"
@@ -90,6 +93,35 @@ SIGNATURES = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=None,
 )
+POLICY_DECISIONS = Counter(
+    "mesh_ca_policy_decisions",
+    "What the policy has said of what was to be issued: allow, deny or unavailable, and by which rule.",
+    ["outcome", "rule"],
+    registry=None,
+)
+POLICY_SECONDS = Histogram(
+    "mesh_ca_policy_seconds",
+    "How long the policy took to decide, decision points outside included.",
+    buckets=(
+        0.00005,
+        0.0001,
+        0.00025,
+        0.0005,
+        0.001,
+        0.0025,
+        0.005,
+        0.01,
+        0.05,
+        0.1,
+        0.5,
+        1,
+        5,
+        10,
+    ),
+    registry=None,
+)
+#: So many rules have a line of their own in one life of the CA, whatever policies are read; others are ``other``.
+MOST_RULES = 200
 for _code in (*REQUEST_CODES, _OTHER):
     REFUSALS.labels(_code)
 for _status in STATUSES:
@@ -109,6 +141,20 @@ def count_ocsp(status: str) -> None:
 def took_to_sign(seconds: float) -> None:
     """A certificate is signed and on record."""
     SIGNATURES.observe(seconds)
+
+
+def count_decision(outcome: str, rule: str, seconds: float) -> None:
+    """The policy was asked; ``rule`` is empty where none decided."""
+    if rule not in _rules:
+        if len(_rules) < MOST_RULES:
+            _rules.add(rule)
+        else:
+            rule = _OTHER
+    POLICY_DECISIONS.labels(outcome, rule).inc()
+    POLICY_SECONDS.observe(seconds)
+
+
+_rules: set[str] = set()
 
 
 def _of_crls(tell: Callable[[PublishedCrl], float]) -> Callable[[CaParts], Mapping[str, float]]:
@@ -252,4 +298,9 @@ READINGS: tuple[Reading[CaParts], ...] = (
 def watch(ca: CaParts) -> None:
     """Have ``/metrics`` of this process tell of this CA, and of no other."""
     readings = (*READINGS, reading_of(ca.health.memories))
-    show("status", Readings(ca, readings, (REFUSALS, OCSP_ANSWERS, SIGNATURES)))
+    show(
+        "status",
+        Readings(
+            ca, readings, (REFUSALS, OCSP_ANSWERS, SIGNATURES, POLICY_DECISIONS, POLICY_SECONDS)
+        ),
+    )

@@ -24,6 +24,7 @@ from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.pin_reports import PinReports
+from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.record import CertificateRecord
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
@@ -81,6 +82,8 @@ class CaParts:
     """What endpoints say of their connections."""
     pin_reports: PinReports
     """What they say of their pins."""
+    policy: PolicyGate
+    """What is asked of all that is issued to somebody."""
     acknowledgements: Acknowledgements
     """What endpoints say that they believe and serve."""
     notifier: Notifier | None
@@ -122,6 +125,7 @@ class CaParts:
         lacking: Callable[[], Problem | None] = lambda: None,
         seconds: Callable[[], float] = monotonic,
         federations: Federations | None = None,
+        policy: PolicyGate | None = None,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -141,8 +145,11 @@ class CaParts:
         notifier = current.notifier
         told = [*endpoints, *([notifier] if notifier is not None else []), responder, publisher]
         listener = RevocationListeners(told, _log)
+        gate = PolicyGate(log, now) if policy is None else policy
+        if gate.journal is not None:
+            memories.append(gate.journal.memory)
         certificates = CertificateAuthority(
-            issuance, publisher, listener, responder.fair_queue, Quota(now, allowance)
+            issuance, publisher, listener, responder.fair_queue, Quota(now, allowance), gate
         )
         tokens = JoinTokens(store, log, now, issuance.entries)
         agents_notifier = None
@@ -188,11 +195,13 @@ class CaParts:
                     else federations.standing
                 ),
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
+                ruled=gate.standing,
             ),
             reports=ConnectionReports(seconds, connections),
             pin_reports=PinReports(seconds, now, current.trust_domain)
             if pin_reports is None
             else pin_reports,
+            policy=gate,
             acknowledgements=Acknowledgements(now)
             if acknowledgements is None
             else acknowledgements,

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
@@ -23,6 +24,9 @@ from twisted_mesh.ca.admissions import Admissions
 from twisted_mesh.ca.authorities import CurrentAuthorities
 from twisted_mesh.ca.first_use import FirstUse
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
+from twisted_mesh.ca.policy.gate import PolicyGate
+from twisted_mesh.ca.policy.input import input_of
+from twisted_mesh.ca.policy.source import NOWHERE, Source
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
@@ -65,6 +69,8 @@ class CertificateAuthority:
     """What is signed for callers, each in turn; what the CA needs for itself does not queue."""
     quota: Quota
     """How many certificates callers have, and may have."""
+    policy: PolicyGate
+    """What is asked of all that is issued, once an entry has bought it."""
     _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
     """Idempotent requests under way, and who waits for their outcome."""
 
@@ -92,6 +98,7 @@ class CertificateAuthority:
         idempotency_key: str | None = None,
         *,
         token: IssuedToken | None = None,
+        source: Source = NOWHERE,
     ) -> Issued:
         """Raises :class:`PkiError` with every reason.
 
@@ -119,6 +126,8 @@ class CertificateAuthority:
             idempotency_key = _JOINING
             _refuse_other_key(token, request)
         granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
+        bought_by = _entry_of(granted, entries)
+        asked = partial(input_of, principal, request, granted, bought_by, source, self.now)
         request_key = None
         if idempotency_key is not None:
             request_key = _request_key(principal, request, idempotency_key)
@@ -148,6 +157,7 @@ class CertificateAuthority:
                 purchase = evolve(purchase, claim=found)
             if is_agent and token is None:
                 purchase = self._admitting(purchase, request.spiffe_id, entries)
+            purchase = evolve(purchase, approval=await self.policy.ask(asked))
             return await self._sign(request, purchase)
 
     def _admitting(
@@ -187,6 +197,7 @@ class CertificateAuthority:
         requested_id: str,
         *,
         ttl: timedelta | None,
+        source: Source = NOWHERE,
     ) -> Issued:
         """For a workload of which ``agent`` states those selectors. Raises :class:`PkiError` with every reason."""
         self.issuance.log.demand_intact()
@@ -198,20 +209,30 @@ class CertificateAuthority:
         )
         alias = None if entry.parent is None else aliases.get(entry.parent)
         rests_on = () if alias is None else (alias.id,)
-        return await self._sign(request, Purchase(agent, granted, stated=stated, rests_on=rests_on))
+        asked = partial(input_of, agent, request, granted, entry, source, self.now, stated=stated)
+        approval = await self.policy.ask(asked)
+        purchase = Purchase(agent, granted, stated=stated, rests_on=rests_on, approval=approval)
+        return await self._sign(request, purchase)
 
     def _aliases_of(self, agent: Principal) -> Mapping[SpiffeId, RegistrationEntry]:
         known = agent.spiffe_id
         return {} if known is None else self.issuance.entries.aliases_of(known)
 
     async def sign_by(
-        self, principal: Principal, entry: RegistrationEntry, csr: bytes, requested_id: str
+        self,
+        principal: Principal,
+        entry: RegistrationEntry,
+        csr: bytes,
+        requested_id: str,
+        source: Source = NOWHERE,
     ) -> Issued:
         """By that entry and no other, where ``principal`` meets it. Raises :class:`PkiError` with every reason."""
         self.issuance.log.demand_intact()
         request = self._request(csr, requested_id, None)
         granted = policy.grant(principal, request, [entry], self.authorities.lifetimes)
-        return await self._sign(request, Purchase(principal, granted))
+        asked = partial(input_of, principal, request, granted, entry, source, self.now)
+        approval = await self.policy.ask(asked)
+        return await self._sign(request, Purchase(principal, granted, approval=approval))
 
     async def _sign(self, request: IssuanceRequest, purchase: Purchase) -> Issued:
         """When it is the caller's turn. Raises :class:`QuotaUsedUp`, :class:`Busy`."""
@@ -221,6 +242,10 @@ class CertificateAuthority:
             # An agent is one, whatever entries it asks by.
             holder = charged[1] if purchase.stated is None else None
             async with self.fair_queue.enter(purchase.principal.proof, holder):
+                if purchase.approval is not None:
+                    # Another policy may be in force by now: what is signed is allowed by that.
+                    approval = await self.policy.confirm(purchase.approval)
+                    purchase = evolve(purchase, approval=approval)
                 return await self._sign_now(request, purchase)
         except BaseException:  # a caller that hangs up, too
             self.quota.give_back(*charged)
@@ -370,6 +395,12 @@ def _refuse_spent(token: IssuedToken | None, request: IssuanceRequest) -> None:
     raise TokenSpent(
         f"this join token has bought a certificate for another CSR: have a new one made ({how})"
     )
+
+
+def _entry_of(
+    granted: policy.Grant, entries: Sequence[RegistrationEntry]
+) -> RegistrationEntry | None:
+    return next((entry for entry in entries if entry.id == granted.entry), None)
 
 
 def _refuse_other_key(token: IssuedToken, request: IssuanceRequest) -> None:

@@ -21,6 +21,7 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.ca.authorities import Published
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.policy.source import WORKLOADS
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
@@ -126,7 +127,7 @@ class CaWorkloadIssuer(Service):
         spiffe_id = SpiffeId.parse(str(entry.spiffe_id.fill(selectors)))
         csr = build_csr(key, spiffe_id, *names_of(entry))
         issued = await self.ca.certificates.sign_by(
-            _principal(selectors), entry, csr, str(spiffe_id)
+            _principal(selectors), entry, csr, str(spiffe_id), WORKLOADS
         )
         return X509Svid.assemble(issued.chain, key)
 
@@ -140,7 +141,9 @@ class CaWorkloadIssuer(Service):
         """A token. Raises :class:`PkiError`."""
         if self.ca.jwt is None:
             raise SignsNoTokens("this CA signs no JWT-SVIDs: it keeps no keys in files")
-        made = await self.ca.jwt.issue(_principal(selectors), entry, selectors, audience, ttl)
+        made = await self.ca.jwt.issue(
+            _principal(selectors), entry, selectors, audience, ttl, WORKLOADS
+        )
         return evolve(made, hint=entry.hint)
 
     def _entries(self) -> Sequence[RegistrationEntry]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 from cryptography import x509
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IConsumer, IStreamClientEndpoint
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
@@ -45,6 +46,8 @@ class WebUrl:
     scheme: str
     host: str
     port: int
+    socket: str = ""
+    """The unix socket that is asked in place of the host; empty for the host itself."""
 
     @classmethod
     def parse(cls, text: str, what: str, plain_hosts: Sequence[str] = LOOPBACK) -> "WebUrl":
@@ -152,7 +155,8 @@ class _Visit:
     def __attrs_post_init__(self) -> None:
         self.reach = Reach(
             printable(str(self.url), 200),
-            host=self.url.host,
+            host="" if self.url.socket else self.url.host,
+            path=self.url.socket,
             who=self.client.who,
             seconds=self.client.timeout,
         )
@@ -160,6 +164,9 @@ class _Visit:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """For twisted.web's agent: the host of the URL itself, whatever ``uri`` says."""
         client, url = self.client, self.url
+        if url.socket:
+            unix = UNIXClientEndpoint(client.reactor, url.socket, timeout=client.timeout)
+            return BoundedHeads(self.reach.watch(unix))
         tcp = self.reach.watch(HostEndpoint(client.reactor, url.host, url.port, client.timeout))
         if url.scheme == "http":
             return BoundedHeads(tcp)

@@ -14,6 +14,7 @@ from pki.audit.log import Act
 from pki.errors import PkiError
 from pki.validity import format_duration, spoken_duration
 from twisted_mesh.ca import metrics
+from twisted_mesh.ca.audit_log import OURSELVES
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create, tell_certificate
 from twisted_mesh.ca.entries_file import read_entries
@@ -21,6 +22,7 @@ from twisted_mesh.ca.first_installation import take_note_of_installation
 from twisted_mesh.ca.housekeeping import take_note_of_restore
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.policy.gate import Policy
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime import garbage
@@ -37,6 +39,7 @@ from twisted_mesh.taps.ca_assembly import CaAssembly, Ground, assemble
 from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.taps.ca_policy import read_policy_of
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
@@ -64,6 +67,8 @@ class CaService(MeshService):
     """What was assembled, once :attr:`parts` are there."""
     workloads: "WorkloadSocket | None" = None
     """Serves this machine's processes; None where nobody has asked for that."""
+    policy: Policy | None = None
+    """What was read of ``--policy`` at the start."""
     _clock_ticker: Ticker | None = None
     """Looks at a clock that is behind the record."""
 
@@ -74,6 +79,8 @@ class CaService(MeshService):
         self.listeners = CaListeners.parse(
             options, self.state.socket, reactor, self.log, self.listening
         )
+        if (path := options["policy"]) is not None:
+            self.policy = read_policy_of(path, reactor)
         # Now: after twistd's fork there is no standard input any more.
         passphrase = read_passphrase(
             options["key-passphrase-file"],
@@ -119,7 +126,12 @@ class CaService(MeshService):
             options, self.state, self.keys, self.store, self.reactor, self.log, deferToThread
         )
         self.built = built = assemble(
-            ground, authorities, issuance_log, capacity, lambda: self.descriptors.problem
+            ground,
+            authorities,
+            issuance_log,
+            capacity,
+            lambda: self.descriptors.problem,
+            self.policy,
         )
         self.parts = parts = built.parts
         self.endpoint = built.endpoint
@@ -193,6 +205,7 @@ class CaService(MeshService):
                 "keep_expired": format_duration(self.options["keep-expired"]),
             },
         )
+        await parts.policy.begin()
         await default_entry.settle(
             parts.entries,
             parts.trust_domain,
@@ -299,6 +312,12 @@ class CaService(MeshService):
                 return platforms.read()
 
             found.append(Reread(f"--attestors {path}", attestors))
+        if options["policy"] is not None:
+
+            async def policy() -> str:
+                return await parts.policy.reload(OURSELVES, "SIGHUP")
+
+            found.append(Reread(f"--policy {options['policy']}", policy))
         if (certificate := self.listeners.web_certificate) is not None:
 
             async def web_certificate() -> str:

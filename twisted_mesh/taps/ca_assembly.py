@@ -30,6 +30,7 @@ from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.pin_reports import PinReports
+from twisted_mesh.ca.policy.gate import Policy
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.certification import Certification
@@ -49,6 +50,7 @@ from twisted_mesh.stores.interface import IStore
 from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
 from twisted_mesh.taps.ca_federation import federations_of
 from twisted_mesh.taps.ca_options import Options
+from twisted_mesh.taps.ca_policy import policy_gate
 
 
 @frozen(eq=False, repr=False)
@@ -80,17 +82,19 @@ class CaAssembly:
     housekeeping: Housekeeping
 
 
-def assemble(
+def assemble(  # noqa: PLR0917
     ground: Ground,
     authorities: Authorities,
     issuance_log: IssuanceLog | None,
     capacity: Capacity,
     lacking: Callable[[], Problem | None],
+    policy: Policy | None = None,
 ) -> CaAssembly:
     """The CA that issues with ``authorities``. Nothing of it listens or ticks yet.
 
     ``issuance_log`` is open already; ``capacity`` is how many connections its ports have room for; ``lacking`` says
-    whether descriptors are. Raises :class:`pki.errors.PkiError` for files that cannot be used.
+    whether descriptors are; ``policy`` is what was read of ``--policy``. Raises :class:`pki.errors.PkiError` for
+    files that cannot be used.
     """
     options, reactor, store, state = ground.options, ground.reactor, ground.store, ground.state
     remembered = state.checkpoints if store.is_kept else None
@@ -145,6 +149,7 @@ def assemble(
     )
     jwt_keys = _jwt_keys(ground, current, audit)
     jwt_keys.load()
+    gate = policy_gate(options["policy"], policy, reactor, audit, state.ca)
     parts = CaParts.assemble(
         own,
         responder,
@@ -160,6 +165,7 @@ def assemble(
             own.issuance,
             fair_queue,
             Quota(wall_clock, options["quota"], "JWT-SVIDs"),
+            gate,
             options["jwt-lifetimes"],
             options["oidc-issuer"],
         ),
@@ -168,6 +174,7 @@ def assemble(
         allowance=options["quota"],
         lacking=lacking,
         federations=federations,
+        policy=gate,
     )
     housekeeping = Housekeeping(
         store,

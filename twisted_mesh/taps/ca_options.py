@@ -92,6 +92,12 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
             "the platforms of which evidence is taken, each a table of this TOML file; HUP rereads it",
         ],
         [
+            "policy",
+            None,
+            None,
+            "rules in CEL, which must allow all that is issued: a TOML file, or a directory of them; HUP rereads it",
+        ],
+        [
             "oidc-issuer",
             None,
             None,
@@ -210,7 +216,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
                     raise Malformed(
                         f"--{option} {pattern} is not of --trust-domain {self['trust-domain']}"
                     )
-        for option in ("entries", "attestors"):
+        for option in ("entries", "attestors", "policy"):
             self[option] = Path(self[option]) if self[option] else None
         if self["public-url"] is not None:
             self["public-url"] = public_url(self["public-url"])

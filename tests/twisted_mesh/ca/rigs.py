@@ -44,6 +44,7 @@ from twisted_mesh.ca.jwt_issuer import JwtIssuer
 from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.root_rotator import RootRotator
@@ -211,6 +212,8 @@ class CaRig:
     store: SettledStore = field(init=False)
     signer: Signer = field(init=False)
     log: AuditLog = field(init=False)
+    gate: PolicyGate = field(init=False)
+    """There is no policy before the test gives it one."""
     jwt_keys: JwtKeys = field(init=False)
     """None is made before it is asked for."""
     root_rotator: RootRotator = field(init=False)
@@ -221,6 +224,7 @@ class CaRig:
         self.store = SettledStore(open_store("memory:", Path(), self.calls), self.calls, self.order)
         self.store.start()
         self.log = AuditLog(self.store, LogKey.generate(f"{MESH}/audit/test"), self.now)
+        self.gate = PolicyGate(self.log, self.now)
         self.found()
 
     def found(self) -> None:
@@ -288,10 +292,12 @@ class CaRig:
                 own.issuance,
                 FairQueue(),
                 Quota(self.now, Allowance(5, 10), "JWT-SVIDs"),
+                self.gate,
                 issuer="https://mesh.example",
             ),
             seconds=lambda: self.seconds,
             federations=self._federations(own.issuance.authorities),
+            policy=self.gate,
         )
 
     def _federations(self, current: CurrentAuthorities) -> Federations:

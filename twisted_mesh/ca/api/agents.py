@@ -72,6 +72,7 @@ async def sign(ca: CaParts, call: Call) -> Answer:
         asked.csr.encode("utf-8", "replace"),
         asked.requested_id,
         ttl=parse_duration(asked.ttl) if asked.ttl is not None else None,
+        source=call.source,
     )
     return json_answer(issued_answer(issued, asked.requested_id), HTTPStatus.CREATED)
 

@@ -45,6 +45,7 @@ async def sign(ca: CaParts, call: Call) -> Answer:
         ttl,
         call.idempotency_key,
         token=call.token,
+        source=call.source,
     )
     return json_answer(issued_answer(issued, asked.requested_id), HTTPStatus.CREATED)
 

@@ -46,6 +46,7 @@ async def issue_for_agent(ca: CaParts, call: Call) -> Answer:
         stated,
         asked.audience,
         parse_duration(asked.ttl) if asked.ttl is not None else None,
+        call.source,
     )
     # Nobody can revoke it: an agent that was banned meanwhile, or whose entry went, does not get it.
     ca.agents.bought_by(call.principal, asked.entry, stated)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from attrs import frozen
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 
 from pki.codes import Code
@@ -18,11 +19,13 @@ from pki.validity import parse_rfc3339
 from twisted_mesh.api.messages import LARGEST_PAGE
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.response import Answer
+from twisted_mesh.ca.policy.source import NOWHERE, Source, Transport
 from twisted_mesh.http.json import BadRequest, parse_json
 from twisted_mesh.http.request import SiteRequest
 from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.limits.rate_limit import address_key
 from twisted_mesh.stores.records import IssuedToken, Query, Status
+from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.trust.connections import Peer
 
 T = TypeVar("T")
@@ -67,6 +70,12 @@ class Call:
         request = self._request
         peer = None if request is None else getattr(request.channel.transport, "peer", None)
         return peer.leaf.not_valid_after_utc if isinstance(peer, Peer) else None
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+        request = self._request
+        return NOWHERE if request is None else source_of(request.channel)
 
     def gone(self) -> "Deferred[None] | None":
         """What fires once the caller has hung up or was answered; it never fails, so that it may be forgotten."""
@@ -163,6 +172,19 @@ def holder_of(transport: object) -> str | None:
     """What bought the certificate of a connection and perhaps others, as ``entry:ID``; None where it is not known."""
     place: Place | None = getattr(transport, "place", None)
     return None if place is None or place.holder == place.key else place.holder
+
+
+def source_of(channel: Any) -> Source:
+    """Where the requests of a connection come from, by its address."""
+    peer = _peer_of(channel)
+    if isinstance(peer, UNIXAddress):
+        return Source(transport=Transport.UNIX)
+    is_tls = isinstance(channel.transport, MeshConnection)
+    return Source.at(peer.host, peer.port, Transport.TLS if is_tls else Transport.HTTP)
+
+
+def _peer_of(channel: Any) -> Any:
+    return channel.getPeer()
 
 
 def path_of(request: SiteRequest) -> str:

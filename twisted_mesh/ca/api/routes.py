@@ -19,6 +19,7 @@ from twisted_mesh.api import (
     jwt_messages,
     log_messages,
     messages,
+    policy_messages,
     root_messages,
 )
 from twisted_mesh.ca.api import (
@@ -33,6 +34,7 @@ from twisted_mesh.ca.api import (
     health,
     issuing,
     jwt,
+    policy,
     published,
     roots,
     trust,
@@ -357,6 +359,22 @@ ROUTES: dict[tuple[str, str], Route] = {
         federation_messages.FederationEnded,
         query=["reason"],
         rest="domain",
+    ),
+    ("GET", "/api/v1/policy"): Route(Action.READ_POLICY, policy.show, policy_messages.PolicyStatus),
+    ("POST", "/api/v1/policy/reload"): Route(
+        Action.CHANGE_POLICY,
+        policy.reload,
+        policy_messages.PolicyStatus,
+        body=policy_messages.ReloadPolicy,
+    ),
+    ("POST", "/api/v1/policy/withdraw"): Route(
+        Action.CHANGE_POLICY,
+        policy.withdraw,
+        policy_messages.PolicyStatus,
+        body=policy_messages.WithdrawPolicy,
+    ),
+    ("GET", "/api/v1/policy/decisions"): Route(
+        Action.READ_POLICY, policy.decisions, policy_messages.Decisions, query=["last"]
     ),
     ("GET", "/livez"): Route(Action.LIVENESS, health.liveness, messages.Alive),
     ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),

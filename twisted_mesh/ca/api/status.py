@@ -13,6 +13,7 @@ from twisted_mesh.ca.admissions import AgentTaken
 from twisted_mesh.ca.agents import AgentBanned, AgentByPlatform
 from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
+from twisted_mesh.ca.policy.gate import PolicyNotTaken
 from twisted_mesh.ca.revocation.crl import NotPublished
 from twisted_mesh.ca.rotation.revoking import NoSuccessor
 from twisted_mesh.ca.rotation.root_keys import CannotDetach
@@ -46,6 +47,7 @@ _STATUS: tuple[tuple[type[PkiError], HTTPStatus], ...] = (
     (CannotDetach, HTTPStatus.CONFLICT),
     (OutOfTurn, HTTPStatus.CONFLICT),
     (RootWaits, HTTPStatus.CONFLICT),
+    (PolicyNotTaken, HTTPStatus.CONFLICT),
     (RootKeyAway, HTTPStatus.CONFLICT),
     (NoSuccessor, HTTPStatus.CONFLICT),
     (EntryInFile, HTTPStatus.CONFLICT),

@@ -2,6 +2,7 @@
 
 import click
 
+from twisted_mesh.cli.ctl import policy_ca
 from twisted_mesh.cli.ctl.options import format_option
 
 _PATH = click.argument("path", metavar="DIR|FILE")
@@ -10,7 +11,7 @@ ACTIONS = ("issue", "renew", "issue-jwt", "connect", "accept")
 
 @click.group()
 def command() -> None:
-    """Check rules, run their unit tests, and explain a decision.
+    """Check rules, run their unit tests, explain a decision; show, reload and withdraw what a CA asks.
 
     \b
     Examples:
@@ -94,3 +95,7 @@ def explain(
     from twisted_mesh.cli.ctl import policy_actions
 
     return policy_actions.explain(path, file, action, members, as_json=format_ == "json")
+
+
+for _of_ca in policy_ca.COMMANDS:
+    command.add_command(_of_ca)

@@ -201,6 +201,10 @@ WHO_MAY = {
     ("GET", "/api/v1/federation/*"): (401, 403, 404),
     ("POST", "/api/v1/federation/*"): (401, 403, 404),
     ("DELETE", "/api/v1/federation/*"): (401, 403, 404),
+    ("GET", "/api/v1/policy"): (401, 403, 200),
+    ("POST", "/api/v1/policy/reload"): (401, 403, 409),
+    ("POST", "/api/v1/policy/withdraw"): (401, 403, 403),
+    ("GET", "/api/v1/policy/decisions"): (401, 403, 200),
     ("GET", "/livez"): (200, 200, 200),
     ("GET", "/readyz"): (401, 403, 200),
     ("GET", "/metrics"): (401, 403, 200),
@@ -236,6 +240,8 @@ def test_who_may_call_what(rig: CaRig, route: tuple[str, str], caller: str) -> N
         "/api/v1/claims": {"claim": "aws_iid:1:a:i-1"},
         "/api/v1/federation": PARTNER,
         "/api/v1/federation/*": {},
+        "/api/v1/policy/reload": {},
+        "/api/v1/policy/withdraw": {},
     }.get(route[1], b"")
     method, path = route
     entries = path.startswith("/api/v1/entries")
@@ -808,7 +814,7 @@ STATUSES = {
         *("OutOfTurn", "RootWaits", "RootKeyAway"),
         *("TokenSpent", "NotByToken", "EntryInFile", "EntryOfAgent", "AgentBanned"),
         *("AlreadyAttested", "AgentTaken", "AgentByPlatform"),
-        *("OlderBundle", "AlteredBundle"),
+        *("OlderBundle", "AlteredBundle", "PolicyNotTaken"),
     },
     422: {
         "Refused",

@@ -6,6 +6,7 @@ what is left out are as they are on the wire.
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, HOUR, MESH, OTHER, key, mesh
+from tests.twisted_mesh.ca.policy.policies import NOBODY, rule_by
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of, result_of
 from tests.twisted_mesh.talking import Answer, Talk, read_answers
 from twisted_mesh.api import client as clients
@@ -34,6 +36,7 @@ from twisted_mesh.api.certification_messages import Installation
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.federation_messages import NewFederation, RefreshFederation
 from twisted_mesh.api.messages import NewRegistration, NewToken
+from twisted_mesh.api.policy_messages import DecisionRow
 from twisted_mesh.api.root_messages import RootStepRequest
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.attest.evidence import Evidence
@@ -213,6 +216,7 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("unwell", "GET", "/readyz")
     api.caller = anonymous("tls:no-certificate")
     api.ask("nobody", "GET", "/api/v1/health")
+    _policy(api)
     assert api.routes == ROUTES.keys()
     held("answers.json", api.told)
 
@@ -260,6 +264,35 @@ def _entries_and_tokens(api: Api) -> None:
     api.ask("unfit", "POST", "/api/v1/tokens", {"entry": made, "spiffe_id": str(BACKEND)})
     api.ask("deleted", "DELETE", "/api/v1/entries/*", rest=made)
     api.ask("of a file", "DELETE", "/api/v1/entries/*", rest="file.backend")
+
+
+def _policy(api: Api) -> None:
+    api.caller = ADMIN
+    api.ask("none", "GET", "/api/v1/policy")
+    api.ask("none", "POST", "/api/v1/policy/reload", {})
+    api.ask("not at the socket", "POST", "/api/v1/policy/withdraw", {"reason": "why"})
+    api.ask("none", "GET", "/api/v1/policy/decisions")
+    rule_by(api.rig, NOBODY)
+    api.rig.gate.journal = Kept()  # type: ignore[assignment]
+    api.ask("in force", "GET", "/api/v1/policy")
+    api.ask("the same", "POST", "/api/v1/policy/reload", {"reason": "why"})
+    api.ask("refused", "POST", "/api/v1/sign", {"csr": CSR, "requested_id": str(BACKEND)})
+    api.ask("one", "GET", "/api/v1/policy/decisions")
+    result_of(api.rig.gate.withdraw(ADMIN, "why"))
+    api.ask("withdrawn", "GET", "/api/v1/policy")
+
+
+@define
+class Kept:
+    """A journal in memory."""
+
+    rows: list[DecisionRow] = field(factory=list)
+
+    def note(self, row: DecisionRow) -> None:
+        self.rows.append(row)
+
+    def reader(self, count: int) -> Callable[[], list[DecisionRow]]:
+        return lambda: self.rows[-count:]
 
 
 def _federation(api: Api) -> None:
@@ -429,6 +462,10 @@ def test_every_request_of_the_clients_is_what_it_was(sent: dict[str, str]) -> No
         client.trust(TrustQuestion(7, "store", "0e", 3, 30, Belief("me", 5, "sha256:00"))),
         administration.request_certification(new_key=False),
         administration.install(Installation("PEM", ["AAAA"], dry_run=True)),
+        administration.policy(),
+        administration.reload_policy("why"),
+        administration.withdraw_policy("why"),
+        administration.decisions(7),
     ):
         try:
             result_of(asking)
