@@ -51,6 +51,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("federation", "federation add", "federation list", "federation show"),
             *("federation refresh", "federation remove"),
             *("jwt", "jwt list", "jwt rotate", "jwt retire"),
+            *("policy", "policy show", "policy reload", "policy withdraw", "policy dry-run"),
             *("backup", "backup create", "backup show", "backup restore"),
         )
     ),
