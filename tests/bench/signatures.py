@@ -60,7 +60,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
                 notes.append("cfssl: not installed, skipped (apt-get install golang-cfssl)")
                 break
             service, port = cfssl
-            job = _job(port, "/api/v1/cfssl/sign", json.dumps({"certificate_request": csr}))
+            job = posting(port, "/api/v1/cfssl/sign", json.dumps({"certificate_request": csr}))
             contestants.append(Contestant(name, service, job))
         compete(contestants, rounds, seconds, say)
         rows = [contestant.row("certificates") for contestant in contestants]
@@ -79,7 +79,8 @@ def measure(home: Path, rounds: int, say: Callable[[str], None], seconds: float 
     )
 
 
-def _job(port: int, path: str, body: str) -> dict[str, object]:
+def posting(port: int, path: str, body: str) -> dict[str, object]:
+    """What is asked of a CA: the same over all connections, again and again."""
     return {
         "kind": "posts",
         "port": port,
@@ -98,7 +99,7 @@ def _ours(running: Stage, name: str, store: str, body: str) -> Contestant:
     options = ("--store", store, "--insecure-http", "0", "--quota", "1000000:1000000")
     ca = mesh.start_ca(*options, core=SERVER_CORE)
     port = int(ca.wait_for(r"at http://localhost:(\d+)")[1])
-    return Contestant(name, ca, _job(port, "/api/v1/sign", body))
+    return Contestant(name, ca, posting(port, "/api/v1/sign", body))
 
 
 def _start_cfssl(running: Stage, name: str) -> tuple[Service, int] | None:

@@ -99,7 +99,7 @@ def test_every_section_has_its_drill() -> None:
         *("Every day", "A lost host", "A damaged record"),
         *("A record that somebody changed", "The root's key, taken away", "A root that ends"),
         *("A compromised issuing CA", "A compromised root", "An offline root", "Pins move"),
-        "A rotation that is taken back",
+        *("A rotation that is taken back", "Locked out by a policy"),
     }
 
 
@@ -222,6 +222,20 @@ def test_a_root_is_compromised(drill: Drill) -> None:
     assert key_of(drill.house.root) != before
     done = drill.house.client("--server", "https://localhost:1", "--timeout", "5s")
     assert "Certificate issued" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_policy_locks_everybody_out(drill: Drill) -> None:
+    drill.house.state.mkdir(mode=0o711)
+    policy = drill.house.state / "policy.toml"
+    rule = 'name = "all"\neffect = "deny"\nwhen = "true"\n'
+    policy.write_text(f"version = 1\n\n[[rule]]\n{rule}")
+    policy.chmod(0o600)
+    drill.house.start_ca("--policy", str(policy))
+    with pytest.raises(AssertionError, match="policy-denied"):
+        issue(drill.house, KEPT)
+    drill.follow("Locked out by a policy")
+    issue(drill.house, KEPT)
 
 
 @pytest.mark.slow
