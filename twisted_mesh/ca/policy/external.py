@@ -4,10 +4,8 @@
 the answer. All else, and no answer, is no decision.
 """
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from attrs import define, field
@@ -17,6 +15,7 @@ from twisted.internet.error import TimeoutError
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem, discreet
 from pki.rules.errors import BadPolicy, PolicyUnavailable
+from pki.rules.facts import Facts
 from twisted_mesh.http.https_client import HttpsClient, WebUrl
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.runtime.socket_path import too_long
@@ -72,7 +71,7 @@ class DecisionPoint:
     """Its timeout is for the whole of a question, its turn included."""
     _turns: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
 
-    async def ask(self, asked: Mapping[str, Any]) -> tuple[bool, str]:
+    async def ask(self, asked: Facts) -> tuple[bool, str]:
         """Whether it allows what ``asked`` describes, and why. Raises :class:`PolicyUnavailable`."""
         if len(self._turns.waiting) >= MOST_WAITING:
             raise self._undecided("too many questions wait for it")

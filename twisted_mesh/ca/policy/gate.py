@@ -26,7 +26,7 @@ from twisted_mesh.api.policy_messages import (
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.health import RULED_BY_ENTRIES
 from twisted_mesh.ca.policy.external import DecisionPoint
-from twisted_mesh.ca.policy.journal import DecisionJournal
+from twisted_mesh.ca.policy.journal import Decided, DecisionJournal
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.records import Conflict
@@ -166,9 +166,7 @@ class PolicyGate:
             self.log.refused(code, f"{by}policy {policy.digest[:_SHORT]}: {asked.principal.proof}")
         if self.journal is not None:
             at = rfc3339(self.now())
-            self.journal.note(
-                DecisionRow(at, str(outcome), rule, reason, policy.digest, asked.as_input())
-            )
+            self.journal.note(Decided(at, outcome.value, rule, reason, policy.digest, asked))
 
     # what changes it
 
@@ -314,7 +312,7 @@ async def _decide(policy: Policy, asked: Facts) -> Decision:
         if not decision.allowed:
             break
         if asked.action in actions:
-            allowed, reason = await point.ask(asked.as_input())
+            allowed, reason = await point.ask(asked)
             if not allowed:
                 decision = Decision(False, point.name, reason, policy.digest)
     return decision

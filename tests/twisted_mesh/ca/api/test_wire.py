@@ -45,6 +45,7 @@ from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.roots import STEPS as ROOT_STEPS
 from twisted_mesh.ca.api.routes import ROUTES, Route
+from twisted_mesh.ca.policy.journal import Decided
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.server import BoundedSite
 from twisted_mesh.identity.connection_reporter import ConnectionReporter
@@ -288,8 +289,8 @@ class Kept:
 
     rows: list[DecisionRow] = field(factory=list)
 
-    def note(self, row: DecisionRow) -> None:
-        self.rows.append(row)
+    def note(self, decided: Decided) -> None:
+        self.rows.append(msgspec.convert(msgspec.to_builtins(decided), DecisionRow))
 
     def reader(self, count: int) -> Callable[[], list[DecisionRow]]:
         return lambda: self.rows[-count:]

@@ -1,11 +1,11 @@
 """Policies for tests: rules in the text of a file, and a point that answers what the test says."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, field
 
 from pki.rules.errors import PolicyUnavailable
+from pki.rules.facts import Facts
 from pki.rules.rules_file import read_rules
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from twisted_mesh.ca.audit_log import OURSELVES
@@ -47,9 +47,9 @@ class Point:
 
     answers: list[tuple[bool, str] | Exception]
     name: str = "opa"
-    asked: list[Mapping[str, Any]] = field(factory=list)
+    asked: list[Facts] = field(factory=list)
 
-    async def ask(self, asked: Mapping[str, Any]) -> tuple[bool, str]:
+    async def ask(self, asked: Facts) -> tuple[bool, str]:
         self.asked.append(asked)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 
 from pki.rules.errors import BadPolicy, PolicyUnavailable
+from pki.rules.facts import Facts, RequestFacts
 from tests.running import free_port
 from tests.twisted_mesh.federation.hostile import (
     answer,
@@ -25,7 +26,7 @@ from tests.twisted_mesh.grpc.sockets import run
 from twisted_mesh.ca.policy.external import AT_ONCE, LARGEST_ANSWER, DecisionPoint, point_url
 from twisted_mesh.http.https_client import HttpsClient
 
-ASKED = {"action": "issue", "request": {"spiffe_id": "spiffe://mesh.local/service/web"}}
+ASKED = Facts(request=RequestFacts(spiffe_id="spiffe://mesh.local/service/web"))
 
 
 def point(url: str, timeout: float = 2.0, **settings: Any) -> DecisionPoint:
@@ -203,7 +204,7 @@ def test_it_may_be_at_a_unix_socket_and_is_sent_the_input(tmp_path: Path) -> Non
     (head, body), (other, _) = Opa.asked
     assert head.startswith("post /v1/data/mesh http/1.1") and other.startswith("post / http/1.1")
     assert "content-type: application/json" in head and "authorization" not in head
-    assert body == {"input": ASKED}
+    assert body == {"input": ASKED.as_input()}
 
 
 def test_a_unix_socket_that_is_not_there_is_no_decision(tmp_path: Path) -> None:

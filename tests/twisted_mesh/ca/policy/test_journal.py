@@ -9,17 +9,18 @@ from unittest.mock import patch
 
 import pytest
 
-from twisted_mesh.api.policy_messages import DecisionRow
-from twisted_mesh.ca.policy.journal import LONGEST, DecisionJournal
+from pki.rules.facts import EntryFacts, Facts, RequestFacts
+from tests.authorities import NOW
+from twisted_mesh.ca.policy.journal import LONGEST, Decided, DecisionJournal
 
 
-def row(number: int = 0, **asked: Any) -> DecisionRow:
-    return DecisionRow(f"at {number}", "allow", "all", "", "d1", {"action": "issue", **asked})
+def row(number: int = 0, **asked: Any) -> Decided:
+    return Decided(f"at {number}", "allow", "all", "", "d1", Facts(**asked))
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> DecisionJournal:
-    return DecisionJournal(tmp_path / "policy", size=2000, files=3)
+    return DecisionJournal(tmp_path / "policy", size=20_000, files=3)
 
 
 def told(journal: DecisionJournal, count: int = 100) -> list[str]:
@@ -31,6 +32,16 @@ def test_the_last_are_told_the_oldest_first(journal: DecisionJournal) -> None:
         journal.note(row(number))
     assert told(journal) == [f"at {number}" for number in range(5)]
     assert told(journal, 2) == ["at 3", "at 4"]
+
+
+def test_what_is_told_can_be_asked_again(journal: DecisionJournal) -> None:
+    asked = Facts(
+        selectors=("a:b",), time=NOW, request=RequestFacts(ttl=7, dns_names=("a.example",))
+    )
+    journal.note(Decided("at", "allow", "all", "", "d1", asked))
+    (kept,) = journal.reader(1)()
+    assert kept.input == asked.as_input()
+    assert Facts.of_input(kept.input) == asked
 
 
 def test_an_empty_one_tells_nothing(journal: DecisionJournal) -> None:
@@ -47,7 +58,7 @@ def test_it_is_bounded_and_loses_the_oldest(journal: DecisionJournal) -> None:
     for number in range(500):
         journal.note(row(number))
     sizes = [path.stat().st_size for path in journal.directory.iterdir()]
-    assert len(sizes) <= 3 and max(sizes) < 2000 + 200
+    assert len(sizes) <= 3 and max(sizes) < 20_000 + 1000
     found = told(journal, 1000)
     assert found == [f"at {number}" for number in range(500 - len(found), 500)] and len(found) > 30
 
@@ -136,7 +147,7 @@ def test_a_pipe_in_its_place_holds_nobody_up(journal: DecisionJournal) -> None:
 
 
 def test_one_that_is_too_long_is_not_kept(journal: DecisionJournal) -> None:
-    journal.note(row(1, long="x" * LONGEST))
+    journal.note(row(1, action="x" * LONGEST))
     journal.note(row(2))
     assert told(journal) == ["at 2"]
 
@@ -145,7 +156,8 @@ def test_values_of_environments_are_kept_only_where_the_entry_names_them(
     journal: DecisionJournal,
 ) -> None:
     selectors = ["docker:env:PASSWORD=hunter2", "docker:env:TIER=web", "docker:label:a:b"]
-    journal.note(row(1, selectors=selectors, entry={"selectors": ["docker:env:TIER=web"]}))
+    named = EntryFacts(selectors=("docker:env:TIER=web",))
+    journal.note(row(1, selectors=tuple(selectors), entry=named))
     (kept,) = journal.reader(1)()
     assert kept.input["selectors"] == [
         "docker:env:PASSWORD=(not shown)",
