@@ -122,6 +122,8 @@ POLICY_SECONDS = Histogram(
 )
 #: So many rules have a line of their own in one life of the CA, whatever policies are read; others are ``other``.
 MOST_RULES = 200
+for _outcome in ("allow", "deny", "unavailable"):
+    POLICY_DECISIONS.labels(_outcome, "")
 for _code in (*REQUEST_CODES, _OTHER):
     REFUSALS.labels(_code)
 for _status in STATUSES:
