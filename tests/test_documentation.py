@@ -51,7 +51,10 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("federation", "federation add", "federation list", "federation show"),
             *("federation refresh", "federation remove"),
             *("jwt", "jwt list", "jwt rotate", "jwt retire"),
-            *("policy", "policy show", "policy reload", "policy withdraw", "policy dry-run"),
+            *("policy", "policy check", "policy test", "policy explain"),
+            *("policy show", "policy reload", "policy withdraw", "policy dry-run"),
+            *("agent", "agent list", "agent allow", "agent alias", "agent claims", "agent evict"),
+            *("agent ban", "agent unban", "agent token", "agent token create"),
             *("backup", "backup create", "backup show", "backup restore"),
         )
     ),

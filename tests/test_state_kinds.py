@@ -84,6 +84,12 @@ TABLES = {
         ("store",),
         ("mesh_events_total",),
     ),
+    "claims": Table(
+        AS_SAVED,
+        (Act.ISSUE, Act.RENEW, Act.ADMINISTER),
+        ("audit",),
+        ("mesh_events_total",),
+    ),
     "federation": Table(
         AS_SAVED,
         (Act.ADMINISTER,),
@@ -136,6 +142,9 @@ def state(tmp_path: Path) -> StateDirectory:
         pass  # its tables are those of this version now
     with closing(sqlite3.connect(found.ca / "mesh.db")) as connection, connection:
         connection.execute("INSERT INTO intents SELECT max(id), x'00' FROM certificates")
+        connection.execute(
+            "INSERT INTO claims VALUES ('aws_iid:1:a:i-1', 'k', 's', '0', NULL, 0, NULL)"
+        )
         connection.execute("INSERT INTO federation VALUES ('b', 0, x'00', 0, NULL, NULL)")
     return found
 
