@@ -152,6 +152,11 @@ SERVES = {
     "mesh-ca": (
         *("click", "rich", "tomllib", "platformdirs", "twisted.web.client"),
         *(
+            "pki.rules.rule_set",
+            "twisted_mesh.ca.policy.external",
+            "twisted_mesh.http.https_client",
+        ),
+        *(
             "twisted_mesh.workload",
             "twisted_mesh.grpc",
             "twisted_mesh.api.client",

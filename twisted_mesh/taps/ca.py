@@ -22,7 +22,6 @@ from twisted_mesh.ca.first_installation import take_note_of_installation
 from twisted_mesh.ca.housekeeping import take_note_of_restore
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.ca.policy.gate import Policy
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime import garbage
@@ -39,11 +38,11 @@ from twisted_mesh.taps.ca_assembly import CaAssembly, Ground, assemble
 from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
-from twisted_mesh.taps.ca_policy import read_policy_of
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.reread import Reread
 
 if TYPE_CHECKING:
+    from twisted_mesh.ca.policy.policy import Policy
     from twisted_mesh.taps.workload_socket import WorkloadSocket
 
 #: The routes that most callers need; docs/COMMANDS.md has all.
@@ -67,7 +66,7 @@ class CaService(MeshService):
     """What was assembled, once :attr:`parts` are there."""
     workloads: "WorkloadSocket | None" = None
     """Serves this machine's processes; None where nobody has asked for that."""
-    policy: Policy | None = None
+    policy: "Policy | None" = None
     """What was read of ``--policy`` at the start."""
     _clock_ticker: Ticker | None = None
     """Looks at a clock that is behind the record."""
@@ -80,6 +79,8 @@ class CaService(MeshService):
             options, self.state.socket, reactor, self.log, self.listening
         )
         if (path := options["policy"]) is not None:
+            from twisted_mesh.taps.ca_policy import read_policy_of
+
             self.policy = read_policy_of(path, reactor)
         # Now: after twistd's fork there is no standard input any more.
         passphrase = read_passphrase(

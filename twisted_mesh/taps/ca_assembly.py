@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -30,7 +30,7 @@ from twisted_mesh.ca.jwt_keys import JwtKeys
 from twisted_mesh.ca.notifier import Notifier
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.pin_reports import PinReports
-from twisted_mesh.ca.policy.gate import Policy
+from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.revocation.ocsp_responder import OcspResponder
 from twisted_mesh.ca.rotation.certification import Certification
@@ -50,7 +50,9 @@ from twisted_mesh.stores.interface import IStore
 from twisted_mesh.taps.ca_endpoint import CaEndpoint, own_trust_store
 from twisted_mesh.taps.ca_federation import federations_of
 from twisted_mesh.taps.ca_options import Options
-from twisted_mesh.taps.ca_policy import policy_gate
+
+if TYPE_CHECKING:
+    from twisted_mesh.ca.policy.policy import Policy
 
 
 @frozen(eq=False, repr=False)
@@ -88,7 +90,7 @@ def assemble(  # noqa: PLR0917
     issuance_log: IssuanceLog | None,
     capacity: Capacity,
     lacking: Callable[[], Problem | None],
-    policy: Policy | None = None,
+    policy: "Policy | None" = None,
 ) -> CaAssembly:
     """The CA that issues with ``authorities``. Nothing of it listens or ticks yet.
 
@@ -149,7 +151,7 @@ def assemble(  # noqa: PLR0917
     )
     jwt_keys = _jwt_keys(ground, current, audit)
     jwt_keys.load()
-    gate = policy_gate(options["policy"], policy, reactor, audit, state.ca)
+    gate = _policy_gate(ground, policy, audit)
     parts = CaParts.assemble(
         own,
         responder,
@@ -258,6 +260,16 @@ def _jwt_keys(ground: Ground, current: CurrentAuthorities, audit: AuditLog) -> J
         ground.reactor,
         ground.in_thread,
     )
+
+
+def _policy_gate(ground: Ground, found: "Policy | None", audit: AuditLog) -> PolicyGate:
+    """What asks the policy; nobody is asked where there is none, and nothing is loaded for it."""
+    path = ground.options["policy"]
+    if path is None:
+        return PolicyGate(audit, wall_clock)
+    from twisted_mesh.taps.ca_policy import policy_gate
+
+    return policy_gate(path, found, ground.reactor, audit, ground.state.ca)
 
 
 def _log_key(ground: Ground) -> LogKey:

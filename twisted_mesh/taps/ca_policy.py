@@ -11,8 +11,9 @@ from pki.rules.rule import External
 from twisted_mesh.ca import metrics
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.policy.external import DecisionPoint, bad_point, point_url
-from twisted_mesh.ca.policy.gate import Policy, PolicyGate
+from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.policy.journal import DecisionJournal
+from twisted_mesh.ca.policy.policy import Policy
 from twisted_mesh.http.https_client import HttpsClient
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.runtime.clock import wall_clock
@@ -32,11 +33,9 @@ def read_policy_of(path: Path, reactor: IReactor) -> Policy:
 
 
 def policy_gate(
-    path: Path | None, found: Policy | None, reactor: IReactor, audit: AuditLog, directory: Path
+    path: Path, found: Policy | None, reactor: IReactor, audit: AuditLog, directory: Path
 ) -> PolicyGate:
-    """What asks the policy ``found`` of ``path``; nobody is asked where there is none."""
-    if path is None:
-        return PolicyGate(audit, wall_clock)
+    """What asks the policy ``found`` of ``path``."""
     return PolicyGate(
         audit,
         wall_clock,

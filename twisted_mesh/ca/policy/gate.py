@@ -1,9 +1,10 @@
 """The one place where the CA asks its policy: once for all that it issues to somebody, and for nothing else."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 from twisted.internet.defer import DeferredLock
@@ -12,24 +13,19 @@ from pki.audit.log import Act
 from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Problem
 from pki.policy.policy import Principal
-from pki.rules.decision import Decision
 from pki.rules.errors import PolicyDenied, PolicyUnavailable
 from pki.rules.facts import Facts
-from pki.rules.rule_set import RuleSet
 from pki.validity import rfc3339
-from twisted_mesh.api.policy_messages import (
-    DecisionRow,
-    PolicyRuleRow,
-    PolicyStatus,
-    PolicyWithdrawn,
-)
+from twisted_mesh.api.policy_messages import DecisionRow, PolicyStatus, PolicyWithdrawn
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.health import RULED_BY_ENTRIES
-from twisted_mesh.ca.policy.external import DecisionPoint
 from twisted_mesh.ca.policy.journal import Decided, DecisionJournal
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.records import Conflict
+
+if TYPE_CHECKING:  # a CA without a policy loads nothing of what a policy needs
+    from twisted_mesh.ca.policy.policy import Policy
 
 _log = logger("policy")
 _OBJECT = "policy"
@@ -51,21 +47,6 @@ class Outcome(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
     UNAVAILABLE = "unavailable"
-
-
-@frozen(eq=False, repr=False)
-class Policy:
-    """What was read: rules, and whom else to ask."""
-
-    path: str
-    rules: RuleSet
-    points: Sequence[tuple[frozenset[str], DecisionPoint]] = ()
-    """Decision points, each with the actions that it is asked about."""
-
-    @property
-    def digest(self) -> str:
-        """Of the rules and of all that is said of points."""
-        return self.rules.digest
 
 
 Asked = Callable[[], Facts]
@@ -105,9 +86,9 @@ class PolicyGate:
 
     log: AuditLog
     now: Now
-    read: Callable[[], Policy] | None = None
+    read: "Callable[[], Policy] | None" = None
     """Reads the files of ``--policy``; None where there is none. Raises :class:`PkiError`."""
-    policy: Policy | None = None
+    policy: "Policy | None" = None
     journal: DecisionJournal | None = None
     aside: Callable[[Callable[[], list[DecisionRow]]], Awaitable[list[DecisionRow]]] | None = None
     """How the journal is read: in a thread, where others wait."""
@@ -134,7 +115,7 @@ class PolicyGate:
             return Approval(asked, generation, {"policy": WITHDRAWN})
         facts, began = asked(), self.seconds()
         try:
-            decision = await _decide(policy, facts)
+            decision = await policy.decide(facts)
         except PolicyUnavailable as error:
             self._note(policy, facts, Outcome.UNAVAILABLE, error.rule, str(error), began)
             raise
@@ -157,7 +138,7 @@ class PolicyGate:
         return approval
 
     def _note(  # noqa: PLR0917
-        self, policy: Policy, asked: Facts, outcome: Outcome, rule: str, reason: str, began: float
+        self, policy: "Policy", asked: Facts, outcome: Outcome, rule: str, reason: str, began: float
     ) -> None:
         self.heard(outcome, rule, self.seconds() - began)
         if outcome is not Outcome.ALLOW:
@@ -189,7 +170,7 @@ class PolicyGate:
         finally:
             self._lock.release()
 
-    async def _reload(self, read: Callable[[], Policy], by: Principal, why: str) -> str:
+    async def _reload(self, read: "Callable[[], Policy]", by: Principal, why: str) -> str:
         before = self.policy
         try:
             found = read()
@@ -244,12 +225,12 @@ class PolicyGate:
         finally:
             self._lock.release()
 
-    def _reader(self) -> Callable[[], Policy]:
+    def _reader(self) -> "Callable[[], Policy]":
         if self.read is None:
             raise Conflict("this CA has no policy: it was started without --policy")
         return self.read
 
-    def _take(self, policy: Policy) -> None:
+    def _take(self, policy: "Policy") -> None:
         self.policy, self.withdrawn, self._loaded_at = policy, None, self.now()
         self._generation += 1
         _log.info(
@@ -291,7 +272,7 @@ class PolicyGate:
             policy.path if policy is not None else "",
             policy.digest if policy is not None else "",
             rfc3339(self._loaded_at) if self._loaded_at is not None else None,
-            [] if policy is None else _rows(policy),
+            [] if policy is None else policy.rows(),
             self.problem,
             None if ended is None else PolicyWithdrawn(rfc3339(ended.at), ended.by, ended.reason),
             changed,
@@ -305,33 +286,7 @@ class PolicyGate:
         return read() if self.aside is None else await self.aside(read)
 
 
-async def _decide(policy: Policy, asked: Facts) -> Decision:
-    """The rules' word, and then that of each point: one that says no is enough."""
-    decision = policy.rules.decide(asked)
-    for actions, point in policy.points:
-        if not decision.allowed:
-            break
-        if asked.action in actions:
-            allowed, reason = await point.ask(asked)
-            if not allowed:
-                decision = Decision(False, point.name, reason, policy.digest)
-    return decision
-
-
-def _rows(policy: Policy) -> list[PolicyRuleRow]:
-    rules = [
-        PolicyRuleRow(
-            rule.name, str(rule.effect), sorted(rule.actions), rule.when.text, rule.reason
-        )
-        for rule in policy.rules.rules
-    ]
-    return rules + [
-        PolicyRuleRow(point.name, "external", sorted(actions), point.where, "")
-        for actions, point in policy.points
-    ]
-
-
-def _facts(did: str, policy: Policy) -> dict[str, str]:
+def _facts(did: str, policy: "Policy") -> dict[str, str]:
     return {
         "did": did,
         "digest": policy.digest,

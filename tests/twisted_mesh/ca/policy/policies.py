@@ -9,7 +9,7 @@ from pki.rules.facts import Facts
 from pki.rules.rules_file import read_rules
 from tests.twisted_mesh.ca.rigs import CaRig, result_of
 from twisted_mesh.ca.audit_log import OURSELVES
-from twisted_mesh.ca.policy.gate import Policy
+from twisted_mesh.ca.policy.policy import Policy
 
 ALL = """
 version = 1
