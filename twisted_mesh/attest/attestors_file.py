@@ -18,8 +18,8 @@ from attrs import frozen
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
+from twisted_mesh.attest import platforms
 from twisted_mesh.attest.interface import IAttestor, Means, PlatformClass
-from twisted_mesh.attest.platforms import platforms
 from twisted_mesh.state.directory import StateError, read_trusted
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -59,7 +59,7 @@ def read_attestors(path: Path) -> Configured:
         tables = tomllib.loads(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # TOML's and Unicode's are ValueErrors
         raise BadAttestorsFile(f"--attestors {path}: {discreet(str(error), 300)}") from None
-    known = platforms()
+    known = platforms.PLATFORMS
     wrong = [
         f"there is no table [{discreet(name, 40)}] here: there are {', '.join(known)}"
         for name in tables

@@ -27,7 +27,15 @@ class ObjectMeta(_Shape, frozen=True):
     namespace: str = ""
     uid: str = ""
     labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
     owner_references: list[OwnerReference] | None = None
+
+
+class ContainerState(_Shape, frozen=True):
+    """What a container does now."""
+
+    running: dict[str, object] | None = None
+    """Since when it runs; None where it does not."""
 
 
 class ContainerStatus(_Shape, frozen=True):
@@ -38,6 +46,7 @@ class ContainerStatus(_Shape, frozen=True):
     image_id: str = msgspec.field(default="", name="imageID")
     container_id: str = msgspec.field(default="", name="containerID")
     """``containerd://0123…``; empty before it was made."""
+    state: ContainerState = ContainerState()
 
 
 class PodSpec(_Shape, frozen=True):

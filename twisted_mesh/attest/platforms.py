@@ -1,7 +1,6 @@
 """Which platforms a CA can take evidence of, one line each; a module is loaded once its platform is configured."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import cast
 
@@ -28,11 +27,6 @@ class Platform:
     extra: str = ""
     """Of this package, with what it needs besides."""
 
-    @property
-    def is_there(self) -> bool:
-        """Whether this version has it."""
-        return find_spec(self.where.partition(":")[0]) is not None
-
     def load(self) -> PlatformClass:
         """Raises :class:`MissingExtra`."""
         try:
@@ -54,8 +48,3 @@ PLATFORMS: Mapping[str, Platform] = {
     "oidc": Platform("twisted_mesh.attest.oidc:OidcAttestor", kinds.OIDC, "oidc"),
     "x509pop": Platform("twisted_mesh.attest.x509pop:X509PopAttestor", kinds.X509POP),
 }
-
-
-def platforms() -> dict[str, Platform]:
-    """Those of :data:`PLATFORMS` that this version has."""
-    return {name: platform for name, platform in PLATFORMS.items() if platform.is_there}

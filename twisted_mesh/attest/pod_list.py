@@ -1,4 +1,4 @@
-"""The kubelet's pod list, and what it says of one container: the selectors of its pod, as SPIRE spells them."""
+"""The kubelet's pod list, and what it says of one container: the selectors of its pod."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,67 +7,20 @@ from attrs import frozen
 
 from pki.policy.selector import Selector
 from twisted_mesh.attest.container_cgroup import Container
-from twisted_mesh.attest.evidence import seen
+from twisted_mesh.attest.k8s_pod import (
+    ContainerStatus,
+    Pod,
+    container_selectors,
+    pod_selectors,
+)
 from twisted_mesh.attest.local_api import NotTold
 
 #: By which the kubelet says which static pod it has read from a file: its cgroup is called so.
 _CONFIG_HASH = "kubernetes.io/config.hash"
 
 
-class _Owner(msgspec.Struct, frozen=True):
-    kind: str = ""
-    name: str = ""
-    uid: str = ""
-
-
-class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    owner_references: list[_Owner] | None = None
-
-
-class _Spec(msgspec.Struct, frozen=True, rename="camel"):
-    node_name: str = ""
-    service_account_name: str = ""
-
-
-class _ContainerState(msgspec.Struct, frozen=True):
-    running: dict[str, object] | None = None
-
-
-class _ContainerStatus(msgspec.Struct, frozen=True):
-    name: str = ""
-    image: str = ""
-    image_id: str = msgspec.field(name="imageID", default="")
-    container_id: str = msgspec.field(name="containerID", default="")
-    state: _ContainerState = _ContainerState()
-
-
-class _Status(msgspec.Struct, frozen=True, rename="camel"):
-    container_statuses: list[_ContainerStatus] | None = None
-    init_container_statuses: list[_ContainerStatus] | None = None
-
-
-class _Pod(msgspec.Struct, frozen=True):
-    metadata: _Metadata
-    spec: _Spec = _Spec()
-    status: _Status = _Status()
-
-    def has_uid(self, uid: str) -> bool:
-        """Whether the pod is called so in the names of cgroups."""
-        return uid in {self.metadata.uid, (self.metadata.annotations or {}).get(_CONFIG_HASH)}
-
-    def containers(self) -> Iterator[_ContainerStatus]:
-        """Those of its own: not what somebody has put beside them to debug it."""
-        yield from self.status.container_statuses or ()
-        yield from self.status.init_container_statuses or ()
-
-
 class _Pods(msgspec.Struct, frozen=True):
-    items: list[_Pod] | None = None
+    items: list[Pod] | None = None
 
 
 _decode = msgspec.json.Decoder(_Pods).decode
@@ -77,7 +30,7 @@ _decode = msgspec.json.Decoder(_Pods).decode
 class PodList:
     """The pods of a node, at one moment."""
 
-    pods: Sequence[_Pod]
+    pods: Sequence[Pod]
 
     @classmethod
     def parse(cls, body: bytes) -> "PodList":
@@ -93,46 +46,28 @@ class PodList:
         found = [
             (pod, status)
             for pod in self.pods
-            for status in pod.containers()
+            for status in _own(pod)
             if status.container_id.partition("://")[2] == container.id
         ]
         if len(found) > 1:
             raise NotTold(f"the kubelet says of {len(found)} pods that they have one container")
         for pod, status in found:
-            if container.pod_uid is not None and not pod.has_uid(container.pod_uid):
+            if container.pod_uid is not None and container.pod_uid not in _uids(pod):
                 raise NotTold(
                     "the kubelet says of another pod than the cgroup that it has the container"
                 )
             if status.state.running is not None:
-                return _of_pod(pod) | _of_container(status)
+                return pod_selectors(pod) | container_selectors(status)
         return None
 
 
-def _of_pod(pod: _Pod) -> frozenset[Selector]:
-    about, status = pod.metadata, pod.status
-    labels, owners = about.labels or {}, about.owner_references or ()
-    statuses, initial = status.container_statuses or (), status.init_container_statuses or ()
-    each = {
-        "ns": [about.namespace],
-        "sa": [pod.spec.service_account_name],
-        "node-name": [pod.spec.node_name],
-        "pod-uid": [about.uid],
-        "pod-name": [about.name],
-        "pod-label": [f"{key}:{value}" for key, value in labels.items()],
-        "pod-owner": [f"{owner.kind}:{owner.name}" for owner in owners],
-        "pod-owner-uid": [f"{owner.kind}:{owner.uid}" for owner in owners],
-        "pod-image": _images(statuses),
-        "pod-image-count": [str(len(statuses))],
-        "pod-init-image": _images(initial),
-        "pod-init-image-count": [str(len(initial))],
-    }
-    return frozenset().union(*(seen(f"k8s:{kind}", *values) for kind, values in each.items()))
+def _uids(pod: Pod) -> set[str]:
+    """What the names of cgroups call it."""
+    found = {pod.metadata.uid, (pod.metadata.annotations or {}).get(_CONFIG_HASH, "")}
+    return found - {""}
 
 
-def _of_container(status: _ContainerStatus) -> frozenset[Selector]:
-    return seen("k8s:container-name", status.name) | seen("k8s:container-image", *_images([status]))
-
-
-def _images(statuses: Sequence[_ContainerStatus]) -> list[str]:
-    """Each by its name and by its digest."""
-    return [image for status in statuses for image in (status.image, status.image_id) if image]
+def _own(pod: Pod) -> Iterator[ContainerStatus]:
+    """The containers of its own: not what somebody has put beside them to debug it."""
+    yield from pod.status.container_statuses or ()
+    yield from pod.status.init_container_statuses or ()

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from twisted_mesh.attest.evidence import Evidence
-from twisted_mesh.attest.platforms import platforms
+from twisted_mesh.attest.platforms import PLATFORMS
 
 
 @frozen
@@ -30,6 +30,6 @@ Making = Callable[[ExitStack], Case]
 
 
 def of_platforms() -> Iterator[tuple[str, Making]]:
-    """A case of each platform that there is: whoever adds one says here, too, how it is tried."""
-    for name in (*platforms(), "badge"):
+    """A case of each platform: whoever adds one says here, too, how it is tried."""
+    for name in (*PLATFORMS, "badge"):
         yield name, import_module(f"tests.twisted_mesh.attest.{name}_case").make

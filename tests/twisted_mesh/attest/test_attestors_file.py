@@ -27,9 +27,8 @@ from twisted_mesh.state.directory import StateError
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     drill = Platform("tests.twisted_mesh.attest.badge:BadgeAttestor", KINDS)
-    bare = Platform("tests.twisted_mesh.attest.nothing_here:Attestor", (), "drill")
     there = Platform("tests.twisted_mesh.attest.lacking:Attestor", (), "drill")
-    known = {"badge": drill, "bare": bare, "lacking": there}
+    known = {"badge": drill, "lacking": there}
     monkeypatch.setattr(platforms, "PLATFORMS", known)
     with own_kinds():
         yield
@@ -58,8 +57,7 @@ def test_an_empty_file_takes_no_evidence(file: Path) -> None:
 
 
 BAD = {
-    "[bagde]": r"there is no table \[bagde\] here: there are badge",
-    "[bare]": r"there is no table \[bare\] here",
+    "[bagde]": r"there is no table \[bagde\] here: there are badge, lacking",
     "badge = 1": r"\[badge\]: it is a table",
     "[badge]": "missing required field `secret` \\(there are secret, once\\)",
     '[badge]\nsecret = ""': "secret is empty",

@@ -19,7 +19,7 @@ from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.kinds import DOCKER, K8S
-from twisted_mesh.attest.platforms import PLATFORMS, platforms
+from twisted_mesh.attest.platforms import PLATFORMS
 from twisted_mesh.attest.registry import (
     AT_ONCE,
     ATTESTORS,
@@ -267,7 +267,7 @@ def test_a_flood_from_one_network_costs_another_one_turn_and_has_a_bound() -> No
 
 def test_every_platform_declares_its_kinds_before_it_is_loaded() -> None:
     declare_kinds()
-    for name, platform in platforms().items():
+    for name, platform in PLATFORMS.items():
         loaded = platform.load()
         assert (loaded.table, loaded.kinds) == (name, platform.kinds)
 
