@@ -58,6 +58,24 @@ def test_a_good_policy_is_said_to_be_one_with_what_it_costs(directory: Path) -> 
     assert told("check", directory)[1]["rules"] == 2
 
 
+def test_whoever_looks_in_selectors_at_a_renewal_is_told_what_they_are_there(
+    directory: Path,
+) -> None:
+    status, text = run("check", directory)
+    assert status == 0
+    assert "p.toml, rule 'no-root' reads selectors at renew" in text
+    (said,) = told("check", directory)[1]["advice"]
+    assert said["where"] == "p.toml" and "entry.selectors" in said["remedy"]
+    for better in (
+        RULES.replace("in selectors", "in entry.selectors"),
+        RULES.replace('effect = "deny"', 'effect = "deny"\non = ["issue"]'),
+        RULES.replace("'unix:uid:0' in", "action == 'issue' && 'unix:uid:0' in"),
+        RULES.replace("unix:uid:0", "x509:spiffe://mesh.local/root"),
+    ):
+        (directory / "p.toml").write_text(better)
+        assert told("check", directory)[1]["advice"] == []
+
+
 def test_every_mistake_is_told_of_the_tests_too(directory: Path) -> None:
     (directory / "p.toml").write_text(RULES.replace("ttl", "tll"))
     (directory / "p.test.toml").write_text(TESTS.replace("selectors", "selektors"))

@@ -28,7 +28,8 @@ def check(*, path: str, format_: str) -> int:
     """Say everything that is wrong with a policy's rules: file, rule, place, and what to do.
 
     No CA is asked. Names that there are not, kinds that do not fit together and expressions that could take too long
-    are found, whether a request meets them or not.
+    are found, whether a request meets them or not. What is right and seldom meant is told besides, as a rule that is
+    asked of renewals and looks in selectors.
 
     Exit status: 0 it can be used, 1 it cannot.
 

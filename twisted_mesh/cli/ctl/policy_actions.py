@@ -10,6 +10,7 @@ import msgspec
 from attrs import evolve
 
 from pki.errors import Malformed, PkiError, Problem, discreet, printable
+from pki.rules.advice import advice
 from pki.rules.case import Outcome, read_cases, run_case
 from pki.rules.decision import Explanation, Verdict
 from pki.rules.errors import BadPolicy
@@ -27,7 +28,7 @@ _LARGEST_INPUT = 1024 * 1024
 
 
 def check(path: str, *, as_json: bool) -> int:
-    """All that is wrong, of its unit tests too."""
+    """All that is wrong, of its unit tests too, and what is good and seldom meant."""
     problems: list[Problem] = []
     rules = None
     for read in (_rules, _cases):
@@ -36,23 +37,23 @@ def check(path: str, *, as_json: bool) -> int:
             rules = found if isinstance(found, RuleSet) else rules
         except BadPolicy as error:
             problems += error.problems
+    advised = () if rules is None else advice(rules.rules)
     if as_json:
         put_json(
             {
                 "ok": not problems,
                 "digest": None if rules is None else rules.digest,
                 "rules": 0 if rules is None else len(rules.rules),
-                "problems": [
-                    {"where": problem.subject, "problem": problem.detail, "remedy": problem.remedy}
-                    for problem in problems
-                ],
+                "problems": [*map(_problem, problems)],
+                "advice": [*map(_problem, advised)],
             }
         )
     elif problems:
-        put("\n".join(printable(_line(problem), 1000) for problem in problems))
+        _put_problems(problems)
     elif rules is not None:
         put(f"{len(rules.rules)} rules are good: {rules.digest}")
         _put_costs(rules)
+        _put_problems(advised)
     return 1 if problems else 0
 
 
@@ -114,6 +115,15 @@ def _rules(path: Path) -> RuleSet:
 
 def _cases(path: Path) -> Sequence[Any]:
     return read_cases(unit_test_texts(path, _WHAT))
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {"where": problem.subject, "problem": problem.detail, "remedy": problem.remedy}
+
+
+def _put_problems(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        put(printable(_line(problem), 1000))
 
 
 def _put_costs(rules: RuleSet) -> None:
