@@ -178,6 +178,7 @@ class RegistrationEntry:
         is_ban: bool = False,
         node: frozenset[Selector] = frozenset(),
         claim: str | None = None,
+        reattest: bool = False,
     ) -> "RegistrationEntry":
         """What buys an agent its own ID: a join token that is made for it, and nothing else.
 
@@ -186,7 +187,9 @@ class RegistrationEntry:
         """
         selectors = frozenset({Selector("token", entry_id)})
         bought = IdTemplate.of(agent_id)
-        return cls(entry_id, selectors, bought, is_ban=is_ban, node=node, claim=claim)
+        return cls(
+            entry_id, selectors, bought, is_ban=is_ban, node=node, claim=claim, reattest=reattest
+        )
 
     @property
     def is_of_token(self) -> bool:
@@ -234,6 +237,7 @@ class RegistrationEntry:
             is_ban=said.banned is True,
             node=frozenset(map(Selector.parse, said.node or ())),
             claim=said.claim or None,
+            reattest=said.reattest is True,
         )
 
     def to_document(self) -> bytes:

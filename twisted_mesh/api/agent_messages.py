@@ -67,6 +67,8 @@ class NewAgents(Struct, frozen=True, omit_defaults=True):
     """What they are called, with one fact in braces: ``prod.{k8s_psat.agent_node_name}``."""
     selectors: list[str]
     """All of them must have been proven."""
+    reattest: bool = False
+    """Whether they must be proven at each renewal too."""
     comment: str = ""
     reason: str = ""
 

@@ -88,7 +88,9 @@ class Admissions:
                 f"to be taken for another: mesh-ctl agent evict {name} ends it, and lets another come under its name"
             )
         node = frozenset(s for s in principal.selectors if s.kind not in _OF_THE_MESH)
-        wanted = RegistrationEntry.of_agent(own_id(name), agent, node=node, claim=principal.claim)
+        wanted = RegistrationEntry.of_agent(
+            own_id(name), agent, node=node, claim=principal.claim, reattest=by.reattest
+        )
         if stored is not None and own == wanted:
             return Admitted(wanted, by, None)
         why = f"let in by the entry {by.id}"

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
 from attrs import define, field, frozen
 
 from pki.audit.log import Act
@@ -83,6 +84,8 @@ class GroupOfAgents:
     """What they are called: each by a name with a fact in braces, or all of them by one alias."""
     selectors: Sequence[str]
     comment: str = ""
+    reattest: bool = False
+    """Whether each of them proves its machine at every renewal."""
 
 
 @define(eq=False, repr=False)
@@ -236,7 +239,12 @@ class Agents:
         name: str,
         template_of: Callable[[str, TrustDomain], IdTemplate],
     ) -> RegistrationEntry:
-        said = EntryMembers(selectors=list(new.selectors), spiffe_id=name, comment=new.comment)
+        said = EntryMembers(
+            selectors=list(new.selectors),
+            spiffe_id=name,
+            comment=new.comment,
+            reattest=new.reattest or msgspec.UNSET,
+        )
         domain = self.certificates.authorities.trust_domain
         return demand_of_platform(read_entry(entry_id, domain, said, template_of))
 

@@ -128,7 +128,7 @@ async def end_agent(ca: CaParts, call: Call) -> Answer:
 async def allow_agents(ca: CaParts, call: Call) -> Answer:
     """Let agents in by their platform: a :class:`Registration`. Raises :class:`Refused`, :class:`Malformed`."""
     asked = call.read(NewAgents)
-    new = GroupOfAgents(asked.agents, asked.selectors, asked.comment)
+    new = GroupOfAgents(asked.agents, asked.selectors, asked.comment, asked.reattest)
     made = await ca.agents.allow(call.principal, new, reason_of(asked.reason))
     return json_answer(registration(made), HTTPStatus.CREATED)
 

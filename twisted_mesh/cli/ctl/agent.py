@@ -55,6 +55,11 @@ _comment_option = click.option(
 @command.command()
 @click.argument("template")
 @_selector_option
+@click.option(
+    "--reattest",
+    is_flag=True,
+    help="Have them show evidence at each renewal too: a certificate alone renews nothing.",
+)
 @_comment_option
 @reason_option
 @reaching

@@ -47,7 +47,12 @@ def understood(
     domain = TrustDomain.parse(usual_domain)
     spiffe_id = f"{domain.member(*naming.below)}/{name}"
     selectors = list(said["selectors"])
-    members = EntryMembers(selectors=selectors, spiffe_id=spiffe_id, comment=said["comment"])
+    members = EntryMembers(
+        selectors=selectors,
+        spiffe_id=spiffe_id,
+        comment=said["comment"],
+        reattest=said.get("reattest", False),
+    )
     with naming_options({"spiffe_id": naming.argument}):
         read_entry("new", domain, members, naming.template_of)
     return {**said, "name": name, "selectors": selectors}

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import IO
 
 import msgspec
@@ -26,6 +27,7 @@ from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.log_transcript import Transcript
 from twisted_mesh.api.messages import Registration, TokenRow
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import audit_transcript
 
 #: By how much clocks may differ.
@@ -124,15 +126,24 @@ async def _differences(
     for token in await administration.tokens():
         for difference in check.token(_token(token)):
             yield difference
-    async for claims in administration.claims():
-        for claim in claims:
-            used = RecordedClaim(
-                claim.claim, parse_serial(claim.serial), parse_rfc3339(claim.used_at)
-            )
-            for difference in check.claim(used):
-                yield difference
+    async for claim in _claims(administration):
+        for difference in check.claim(claim):
+            yield difference
     for difference in check.missing():
         yield difference
+
+
+async def _claims(administration: Administration) -> AsyncIterator[RecordedClaim]:
+    """Those that were used. A CA of before there were claims shows none; if its log tells of some, they are missed."""
+    try:
+        async for claims in administration.claims():
+            for claim in claims:
+                yield RecordedClaim(
+                    claim.claim, parse_serial(claim.serial), parse_rfc3339(claim.used_at)
+                )
+    except CaRefused as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
 
 
 def _of_the_whole(page: RecordRows) -> Iterator[Difference]:

@@ -92,6 +92,21 @@ def test_it_renews_by_its_certificate_alone(api: Api) -> None:
     assert again.serial != agent.serial
 
 
+def test_where_that_is_wanted_it_proves_its_machine_at_each_renewal(api: Api) -> None:
+    asked = {
+        "agents": "prod.{k8s_psat.agent_node_name}",
+        "selectors": ["k8s_psat:cluster:prod"],
+        "reattest": True,
+    }
+    assert api.made("POST", ALLOW, asked)["reattest"] is True
+    agent = agent_of(come(api, seen()))
+    assert code(come(api, agent, with_key=9)) == (403, "reattest-required")
+    both = evolve(agent, selectors=agent.selectors | seen().selectors)
+    again = agent_of(come(api, both, with_key=9))
+    assert again.serial != agent.serial
+    assert code(come(api, again, with_key=10)) == (403, "reattest-required")
+
+
 @pytest.mark.parametrize(
     ("caller", "whose"),
     [

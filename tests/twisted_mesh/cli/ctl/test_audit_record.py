@@ -7,14 +7,17 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from attrs import frozen
 
 from pki.codes import Code
+from pki.errors import Problem
 from pki.validity import rfc3339
 from tests.authorities import NOW
 from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
 from twisted_mesh.api.log_messages import RecordRow, RecordRows
 from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl.audit_record import Compared, compared, undecided
 
 UNKNOWN = RecordRow(
@@ -33,6 +36,8 @@ class Ca(Log):
 
     acts: int = 0
     lost: tuple[int, ...] = ()
+    refused: int | None = None
+    """With what it answers whoever asks for claims."""
 
     @property
     def client(self) -> Any:
@@ -48,6 +53,8 @@ class Ca(Log):
         return Registrations([])
 
     async def claims(self) -> Any:
+        if self.refused is not None:
+            raise CaRefused(self.refused, [Problem(Code.NOT_FOUND, "there is nothing here")])
         yield []
 
     async def tokens(self) -> list[TokenRow]:
@@ -82,3 +89,15 @@ def test_checkpoints_are_missed_where_pruning_cannot_have_thinned_them() -> None
     assert (missing.code, missing.name) == (Code.RECORD_MISSING, "4")
     (warning,) = undecided(result)
     assert (warning.code, warning.is_breach) == (Code.LOG_CUT, False)
+
+
+def test_a_ca_of_before_there_were_claims_shows_none() -> None:
+    result = found(Ca(3, acts=3, refused=404))
+    assert {(d.code, d.name) for d in result.differences} == {
+        (d.code, d.name) for d in found(Ca(3, acts=3)).differences
+    }
+
+
+def test_whoever_may_not_see_claims_is_told() -> None:
+    with pytest.raises(CaRefused):
+        found(Ca(3, acts=3, refused=403))
