@@ -1,14 +1,19 @@
-"""Two pods that know nothing but where the CA is and their own tokens: they meet, and nobody else comes between."""
+"""Pods that know nothing but where the CA is and their own tokens: they meet, and an agent serves its node."""
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running import Mesh, mesh, until
+from tests.running import PATIENCE, Mesh, Running, mesh, until
 from tests.twisted_mesh.attest.api_server import ApiServer, serving, uid, written
+from tests.twisted_mesh.attest.processes import only_linux
+from tests.twisted_mesh.workload.estate import workload
 from twisted_mesh.cli.status import REFUSED
 
 pytestmark = pytest.mark.slow
@@ -66,12 +71,15 @@ def place(tmp_path: Path) -> Iterator[tuple[Mesh, ApiServer]]:
         yield made, api
 
 
-def of_web(api: ApiServer) -> str:
-    bound = {
+def of_web(api: ApiServer, node: str | None = None) -> str:
+    """Of the pod web-1, on a node perhaps."""
+    bound: dict[str, Any] = {
         "namespace": "shop",
         "pod": {"name": "web-1", "uid": uid("web pod")},
         "serviceaccount": {"name": "web", "uid": uid("web")},
     }
+    if node is not None:
+        bound["node"] = {"name": node, "uid": uid("node")}
     return api.token(sub="system:serviceaccount:shop:web", **{"kubernetes.io": bound})
 
 
@@ -107,3 +115,80 @@ def test_a_deleted_pod_gets_nothing_and_is_told_why(place: tuple[Mesh, ApiServer
     # Why, the CA's log says, and nobody else.
     assert "etcd is away" in made.processes[0].text
     assert "etcd is away" not in away.stderr
+
+
+def done(mesh: Mesh, *words: str) -> str:
+    made = mesh.ctl(*words)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+def allow_agents(mesh: Mesh, *options: str) -> None:
+    """Agents of the account web are let in, each as its node; what counts through them is web's, for this user."""
+    done(
+        mesh,
+        *("agent", "allow", "prod.{k8s_psat.agent_node_name}", "--selector"),
+        *("k8s_psat:cluster:prod", "--selector", "k8s_psat:agent_sa:web", *options),
+    )
+    done(mesh, "agent", "alias", "prod-nodes", "--selector", "k8s_psat:cluster:prod")
+    done(
+        mesh,
+        *("entry", "create", "--parent", "spiffe://mesh.local/mesh/alias/prod-nodes"),
+        *("--selector", f"unix:uid:{os.getuid()}", "--spiffe-id", WEB),
+    )
+
+
+def start_agent(mesh: Mesh, name: str, token: str, *options: str) -> tuple[Running, Path]:
+    """What runs, and where workloads ask."""
+    words = list(joining(mesh, f"of-{name}", "", token))
+    where = words.index("--spiffe-id")
+    del words[where : where + 2]
+    socket = mesh.home / f"{name}.sock"
+    return mesh.twistd(
+        "mesh-agent", "--name", name, "--socket", str(socket), *words, *options
+    ), socket
+
+
+@only_linux
+def test_an_agent_comes_by_its_node_and_serves_workloads_by_an_alias(
+    place: tuple[Mesh, ApiServer],
+) -> None:
+    made, api = place
+    allow_agents(made)
+    agent, socket = start_agent(made, "prod.node7", of_web(api, "node7"))
+    agent.wait_for(r"Showing the CA evidence of this platform \(k8s\)")
+    with workload(socket) as it:
+        assert it.wait_for(lambda told: told.get("ids") == [WEB])
+    (row,) = json.loads(done(made, "agent", "list", "--format", "json"))
+    assert row["status"] == "joined"
+    assert row["aliases"] == ["spiffe://mesh.local/mesh/alias/prod-nodes"]
+    assert "k8s_psat:agent_node_name:node7" in row["selectors"]
+    other, _ = start_agent(made, "prod.node8", of_web(api, "node7"))
+    other.wait_for("ids-granted-only|no-entry")
+    done(made, "agent", "evict", "prod.node7", "--yes")
+    agent.wait_for("evicted")
+
+
+@only_linux
+def test_an_agent_that_must_proves_its_node_again_for_each_certificate(
+    place: tuple[Mesh, ApiServer],
+) -> None:
+    made, api = place
+    allow_agents(made, "--reattest")
+    agent, _ = start_agent(made, "prod.node7", of_web(api, "node7"), "--ttl", "4s")
+    agent.wait_for("Showing the CA evidence", count=3)
+    made.processes[0].wait_for("reattest-required")
+    api.pods.clear()
+    agent.wait_for("bad-evidence: the API server does not know this token")
+
+
+def test_a_sidecar_joins_by_its_pod_and_carries(place: tuple[Mesh, ApiServer]) -> None:
+    made, api = place
+    made.start_server(*joining(made, "api", API, api.token()), "--dns", "localhost", "--allow", WEB)
+    of_sidecar = joining(made, "sidecar", WEB, of_web(api))
+    proxy, port = made.start_proxy("client", f"localhost:{made.port}", *of_sidecar, "--verify", API)
+    assert "Showing the CA evidence of this platform (k8s)" in proxy.text
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/api/status")
+        answer = connection.getresponse().read().decode()
+    assert WEB in answer
