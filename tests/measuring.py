@@ -3,6 +3,7 @@
 from prometheus_client.metrics import MetricWrapperBase
 
 from twisted_mesh import monitoring, observe
+from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca import metrics
 from twisted_mesh.files import keeper, tellers
 from twisted_mesh.proxy.report import Report
@@ -23,7 +24,16 @@ _LOOKED_UP: tuple[Reading[object], ...] = (
 )
 MEASURED = {reading.name for reading in _LOOKED_UP} | {
     family.name + ("_total" if family.type == "counter" else "")
-    for module in (meters, monitoring, metrics, observe, keeper, tellers, workload_meters)
+    for module in (
+        meters,
+        monitoring,
+        metrics,
+        observe,
+        keeper,
+        tellers,
+        workload_meters,
+        attest_meters,
+    )
     for metric in vars(module).values()
     if isinstance(metric, MetricWrapperBase)
     for family in metric.collect()

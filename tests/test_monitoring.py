@@ -17,6 +17,8 @@ from attrs import frozen
 from tests.measuring import MEASURED
 from tests.promql import Labels, Query, Rule, Scrape, rules_in, scrape_of, together
 from tests.running import PATIENCE, Mesh, mesh, until
+from twisted_mesh.attest.meters import VERDICTS
+from twisted_mesh.attest.platforms import PLATFORMS
 from twisted_mesh.ca.health import CHECKS
 from twisted_mesh.ca.metrics import REQUEST_CODES
 from twisted_mesh.ca.revocation.ocsp_responder import STATUSES
@@ -223,6 +225,8 @@ def test_every_value_of_a_label_is_there_before_it_is_met(watched: Watched) -> N
         ("mesh_connections_severed_total", "server", "code", (*PEER_CODES, "other")),
         ("mesh_ca_requests_refused_total", "ca", "code", (*REQUEST_CODES, "other")),
         ("mesh_ca_ocsp_answers_total", "ca", "status", STATUSES),
+        ("mesh_ca_attestations_total", "ca", "kind", PLATFORMS),
+        ("mesh_ca_attestations_total", "ca", "code", VERDICTS),
         ("mesh_handshake_seconds_count", "ca", "outcome", ("accepted", "refused")),
         ("mesh_ca_health", "ca", "check", CHECKS),
     ):
@@ -340,6 +344,27 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
     "MeshCaRootHalfWay": [("mesh_ca_root_phase", {"instance": "ca", "phase": "activated"}, 1)],
     "MeshCaFederationNotBelieved": [
         ("mesh_ca_federated_domains", {"instance": "ca", "bundle": "not-believed"}, 1)
+    ],
+    "MeshCaPlatformAway": [
+        (
+            "mesh_ca_attestations_total",
+            {"instance": "ca", "kind": "k8s", "code": "attestor-unavailable"},
+            1,
+        )
+    ],
+    "MeshCaEvidenceForged": [
+        (
+            "mesh_ca_attestations_total",
+            {"instance": "ca", "kind": "oidc", "code": "bad-evidence"},
+            101,
+        )
+    ],
+    "MeshCaPolicySilent": [
+        (
+            "mesh_ca_policy_decisions_total",
+            {"instance": "ca", "outcome": "unavailable", "rule": ""},
+            1,
+        )
     ],
     "MeshCaCrlEnds": [
         ("mesh_ca_crl_expiry_timestamp_seconds", {"instance": "ca", "issuer": "issuing"}, -2800)

@@ -1,5 +1,6 @@
 """Which attestors there are, and how a CA asks them: every one about every request."""
 
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Self, TypeVar
 
@@ -7,8 +8,9 @@ from attrs import define, field, frozen
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
+from pki.errors import PkiError
 from pki.policy.selector import declare
-from twisted_mesh.attest import platforms
+from twisted_mesh.attest import meters, platforms
 from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
@@ -118,8 +120,21 @@ class Attestors:
                 attestations.append(_declared(attestor, seen))
         if platform is not None:
             # The last, since it may take longest: whoever else refuses is heard before.
-            attestations.append(_declared(platform, await self._in_turn(platform, evidence)))
+            attestations.append(_declared(platform, await self._judged(platform, evidence)))
         return Attested(tuple(attestations), has_lapsed)
+
+    async def _judged(self, platform: IAttestor, evidence: Evidence) -> Attestation:
+        """Counted, with the time that it took."""
+        verdict, start = "other", time.monotonic()
+        try:
+            seen = await self._in_turn(platform, evidence)
+            verdict = meters.GOOD
+        except PkiError as error:
+            verdict = str(error.code)
+            raise
+        finally:
+            meters.count_attestation(platform.name, verdict, time.monotonic() - start)
+        return seen
 
     async def _in_turn(self, platform: IAttestor, evidence: Evidence) -> Attestation:
         """Some at once, so that who waits for a slow API server is not joined by everybody; each network in turn.

@@ -6,6 +6,7 @@ from prometheus_client import Counter, Histogram
 
 from pki.codes import Code
 from pki.issuing.root_line import Phase
+from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Standing
 from twisted_mesh.ca.parts import CaParts
@@ -303,6 +304,15 @@ def watch(ca: CaParts) -> None:
     show(
         "status",
         Readings(
-            ca, readings, (REFUSALS, OCSP_ANSWERS, SIGNATURES, POLICY_DECISIONS, POLICY_SECONDS)
+            ca,
+            readings,
+            (
+                REFUSALS,
+                OCSP_ANSWERS,
+                SIGNATURES,
+                POLICY_DECISIONS,
+                POLICY_SECONDS,
+                *attest_meters.ALL,
+            ),
         ),
     )

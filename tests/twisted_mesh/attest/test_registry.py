@@ -1,6 +1,7 @@
 """Every attestor is asked, held to the kinds that it has declared, and what one of them refuses is refused."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+from pki.errors import PkiError
 from pki.policy.policy import NoProof
 from pki.policy.selector import KINDS, Selector, SelectorKind, is_label
 from tests.pki.policy.kinds import own_kinds
 from tests.twisted_mesh.attest.processes import outcome
-from twisted_mesh.attest import registry
-from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
+from twisted_mesh.attest import meters, registry
+from twisted_mesh.attest.errors import AttestorUnavailable, BadEvidence, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.kinds import DOCKER, K8S
@@ -295,3 +297,33 @@ def test_pods_alone_may_be_told_of_by_two_of_whom_each_sees_another_caller() -> 
     Attestors((Fixed("local", kinds=K8S),), {"k8s": Fixed("k8s", kinds=K8S)})
     with pytest.raises(ValueError, match="docker:label are of local"):
         Attestors((Fixed("local", kinds=DOCKER),), {"k8s": Fixed("k8s", kinds=DOCKER)})
+
+
+def counted(name: str, verdict: str) -> float:
+    (family,) = meters.ATTESTATIONS.collect()
+    return sum(
+        sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.labels == {"kind": name, "code": verdict}
+    )
+
+
+@pytest.mark.parametrize(
+    ("says", "verdict"),
+    [
+        (proof("m:1"), "ok"),
+        (BadEvidence("it is forged"), "bad-evidence"),
+        (AttestorUnavailable("it is away"), "attestor-unavailable"),
+        (Busy("there are too many", 1.0), "other"),
+        (None, "other"),
+    ],
+    ids=str,
+)
+def test_evidence_is_counted_by_what_became_of_it(
+    says: Attestation | Exception | None, verdict: str
+) -> None:
+    attestors = Attestors((), {"m": one("m", says)})
+    before = counted("m", verdict)
+    with suppress(PkiError, RuntimeError):
+        outcome(attestors.attest(shown("m")))
+    assert counted("m", verdict) == before + 1
