@@ -58,6 +58,13 @@ class LocalWorkloads:
     _complaints: OrderedDict[tuple[str, str], str] = field(factory=OrderedDict, init=False)
     """What the log was told, by the source and the container; empty where all is well again."""
 
+    def replace(self, sources: Sequence[ContainerSource]) -> None:
+        """Ask these from now on; what others have said is believed of nobody who comes after this."""
+        self.sources = sources
+        self._seen.clear()
+        self._known.clear()
+        self._complaints.clear()
+
     async def add(self, connected: socket.socket, seen: Attestation) -> Attestation:
         """The same, with what is said of its container. Raises :class:`NoProof` where the process is there no more."""
         try:
@@ -128,22 +135,27 @@ class LocalWorkloads:
 
     async def _find(self, container: Container) -> None:
         words: _Words = ()
+        sources = self.sources
         try:
-            for source in self.sources:
+            for source in sources:
                 if source.speaks_of(container):
                     told = await self._ask(source, container)
                     words = words if told is None else (*words, told)
             if not words:
                 self._complain(_ALL, container, "nobody who may speak of it knows it as running")
         finally:
-            lasts = REMEMBERED_FOR if words else FORGOTTEN_FOR
-            self._known[container] = self.clock.seconds() + lasts, words
-            self._known.move_to_end(container)
-            if len(self._known) > _MOST:
-                self._known.popitem(last=False)
+            if self.sources is sources:
+                self._remember(container, words)
             for waiter in tuple(self._waiting.pop(container)):
                 if not waiter.called:
                     waiter.callback(words)
+
+    def _remember(self, container: Container, words: _Words) -> None:
+        lasts = REMEMBERED_FOR if words else FORGOTTEN_FOR
+        self._known[container] = self.clock.seconds() + lasts, words
+        self._known.move_to_end(container)
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
 
     async def _ask(self, source: ContainerSource, container: Container) -> Told | None:
         """Again, where it knows nothing yet; others have their turn meanwhile."""

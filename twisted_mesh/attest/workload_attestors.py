@@ -67,6 +67,8 @@ class WorkloadAttestors:
     """Who is asked, in this order."""
 
     settings: Sequence[Settings] = ()
+    path: Path | None = None
+    """The file that says so, which is read again at will."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "WorkloadAttestors":
@@ -111,27 +113,30 @@ class WorkloadAttestors:
             wrong.append(f"there are {len(found)} of them, and at most {_MOST_SOURCES}")
         if wrong:
             raise Malformed(f"{what} {path}: {'; '.join(wrong)}")
-        return cls(tuple(found))
+        return cls(tuple(found), path)
 
     def local_workloads(self, reactor: IReactor) -> LocalWorkloads | None:
-        """What asks them; None where nobody is to be asked.
+        """What asks them; None where nobody is to be asked, ever.
 
         Raises :class:`Malformed` where this kernel does not tell a caller for certain.
         """
-        if not self.settings:
+        if not self.settings and self.path is None:
             return None
-        if not has_peer_handles():
+        return LocalWorkloads(reactor, self.sources(reactor))
+
+    def sources(self, reactor: IReactor) -> Sequence[ContainerSource]:
+        """Each of them. Raises :class:`Malformed` where this kernel does not tell a caller for certain."""
+        if self.settings and not has_peer_handles():
             raise Malformed(
                 "--workload-attestor needs Linux 6.5 or later: before, another process could have come to bear the PID "
                 "of a caller"
             )
-        sources: list[ContainerSource] = [
+        return [
             Kubelet(reactor, one)
             if isinstance(one, KubeletSettings)
             else ContainerRuntime(reactor, one)
             for one in self.settings
         ]
-        return LocalWorkloads(reactor, sources)
 
 
 def _runtime(kind: str) -> Callable[[object, str], RuntimeSettings]:

@@ -17,6 +17,7 @@ from twisted_mesh.state.memory import Memories
 from twisted_mesh.taps.agent_options import Options
 from twisted_mesh.taps.lifecycle import MeshService, service_of
 from twisted_mesh.taps.listening import listening_endpoint
+from twisted_mesh.taps.reread import Reread
 from twisted_mesh.taps.status_port import clear_way, status_site
 from twisted_mesh.taps.workload_socket import WorkloadSocket
 from twisted_mesh.workload.agent_issuer import AgentIssuer
@@ -125,6 +126,14 @@ class AgentService(MeshService):
         )
         keeper.show()
         self.files = _Files(agent, keeper)
+
+    def rereads(self) -> list[Reread]:
+        """The log level, and who is asked about containers."""
+        asked = None if self.workloads is None else self.workloads.socket.containers
+        return [
+            *super().rereads(),
+            *self.options.reread_workload_attestors(asked, self.reactor),
+        ]
 
     def _troubles(self) -> Sequence[tuple[str, Problem]]:
         found: list[tuple[str, Problem]] = []

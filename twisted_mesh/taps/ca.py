@@ -313,6 +313,7 @@ class CaService(MeshService):
                 return platforms.read()
 
             found.append(Reread(f"--attestors {path}", attestors))
+        found += options.reread_workload_attestors(self.listeners.containers, self.reactor)
         if options["policy"] is not None:
 
             async def policy() -> str:

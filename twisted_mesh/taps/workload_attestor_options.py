@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pki.errors import Malformed
+from twisted_mesh.attest.local_workloads import LocalWorkloads
 from twisted_mesh.attest.workload_attestors import WorkloadAttestors
+from twisted_mesh.interfaces import IReactor
+from twisted_mesh.taps.reread import Reread
 
 
 class WorkloadAttestorOptions:
@@ -15,7 +18,7 @@ class WorkloadAttestorOptions:
             "workload-attestors",
             None,
             None,
-            "who is asked about processes in containers, from this TOML file: [docker], [podman], [k8s]",
+            "who is asked about processes in containers: [docker], [podman], [k8s] of this TOML file; HUP rereads it",
         ],
     ]
 
@@ -36,3 +39,22 @@ class WorkloadAttestorOptions:
         self["containers"] = (
             WorkloadAttestors.read(path) if path is not None else WorkloadAttestors.parse(words)
         )
+
+    def reread_workload_attestors(
+        self: Any, workloads: LocalWorkloads | None, reactor: IReactor
+    ) -> list[Reread]:
+        """How a service reads their file again, and asks about whoever connects from then on."""
+        path = self["containers"].path
+        if path is None or workloads is None:
+            return []
+
+        async def again() -> str:
+            before, now = self["containers"], WorkloadAttestors.read(path)
+            if now == before:
+                return ""
+            workloads.replace(now.sources(reactor))
+            self["containers"] = now
+            asked = ", ".join(source.where for source in workloads.sources) or "nobody"
+            return f"asked about containers is {asked}"
+
+        return [Reread(f"--workload-attestors {path}", again)]

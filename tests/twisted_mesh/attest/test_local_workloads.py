@@ -211,6 +211,20 @@ def test_after_it_was_well_again_the_log_has_the_next_trouble_too(
     assert [event["why"] for event in complaints(events)].count("away") == 2
 
 
+def test_who_is_asked_no_more_is_not_believed_any_more(machine: Machine, caller: Caller) -> None:
+    workloads = LocalWorkloads(Turning(), [Source()])
+    assert attested(workloads, caller) > SEEN.selectors
+    workloads.replace([Source(lambda: None, attempts=1)])
+    assert attested(workloads, caller) == SEEN.selectors
+    before: Deferred[Told | None] = Deferred()
+    workloads.replace([Source(lambda: before)])
+    _ = Deferred.fromCoroutine(workloads.add(caller.connected, SEEN))
+    workloads.replace([Source(lambda: None, attempts=1)])
+    before.callback(WORD)
+    with calling() as other:
+        assert attested(workloads, other) == SEEN.selectors
+
+
 def test_one_that_is_slow_is_not_waited_for_for_ever(machine: Machine, caller: Caller) -> None:
     clock, late = Turning(), Deferred[Told | None]()
     workloads = LocalWorkloads(clock, [Source(lambda: late)])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import Malformed, PkiError
-from tests.twisted_mesh.attest.processes import only_linux
+from tests.twisted_mesh.attest.processes import only_linux, outcome
 from tests.twisted_mesh.workload.fake_issuer import Turning
 from twisted_mesh.attest import workload_attestors
 from twisted_mesh.attest.container_runtime import RuntimeSettings
@@ -17,6 +17,7 @@ from twisted_mesh.attest.kubelet import KubeletSettings
 from twisted_mesh.attest.workload_attestors import WorkloadAttestors
 from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.ca_options import Options as CaOptions
+from twisted_mesh.taps.workload_attestor_options import WorkloadAttestorOptions
 
 POD = Path("/run/secrets/kubernetes.io/serviceaccount")
 SECURE = KubeletSettings("https", "127.0.0.1", 10250, POD / "ca.crt", "", POD / "token")
@@ -186,6 +187,27 @@ def test_nobody_named_is_nobody_asked_and_an_old_kernel_is_told_so(
     assert WorkloadAttestors().local_workloads(reactor) is None
     with pytest.raises(Malformed, match=r"Linux 6\.5"):
         WorkloadAttestors.parse(["docker"]).local_workloads(reactor)
+
+
+@only_linux
+def test_a_file_may_name_somebody_later(written: Callable[[str], Path]) -> None:
+    reactor: Any = Turning()
+    said = {"containers": WorkloadAttestors.read(written(""))}
+    workloads = said["containers"].local_workloads(reactor)
+    assert workloads is not None
+    assert not workloads.sources
+    (reread,) = WorkloadAttestorOptions.reread_workload_attestors(said, workloads, reactor)
+    assert outcome(reread.again()) == ""
+    written("[docker]")
+    assert outcome(reread.again()) == "asked about containers is unix:/run/docker.sock"
+    asked = workloads.sources
+    written("[dokcer]")
+    with pytest.raises(Malformed, match=r"there is no table \[dokcer\]"):
+        outcome(reread.again())
+    assert workloads.sources is asked
+    written("")
+    assert outcome(reread.again()) == "asked about containers is nobody"
+    assert not workloads.sources
 
 
 AGENT = [
