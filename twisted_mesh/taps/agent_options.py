@@ -153,4 +153,6 @@ class Options(WorkloadAttestorOptions, IdentityOptions):
         """The identity of an agent that serves workloads; ask before :meth:`wanted`, whose token is then another."""
         wanted = self.wanted()
         self["join-token"] = join_token(None, self["write-join-token-file"])
+        if self["join-token"] is not None:  # which is the proof then, and not what buys the agent
+            self["attest"] = None
         return evolve(wanted, spiffe_id=self["agent-id"], dns_names=(), ip_addresses=())

@@ -182,6 +182,24 @@ def test_an_agent_that_must_proves_its_node_again_for_each_certificate(
     agent.wait_for("bad-evidence: the API server does not know this token")
 
 
+@only_linux
+def test_an_agents_evidence_is_its_own_where_its_files_have_a_token(
+    place: tuple[Mesh, ApiServer],
+) -> None:
+    made, api = place
+    allow_agents(made)
+    told = done(made, "token", "create", "--spiffe-id", API, "--format", "json")
+    token = filed(made.home / "join-token", json.loads(told)["token"])
+    agent, _ = start_agent(
+        made,
+        *("prod.node7", of_web(api, "node7"), "--write", str(made.home / "files")),
+        *("--spiffe-id", API, "--write-join-token-file", str(token)),
+    )
+    agent.wait_for(r"Files in \S+ are new: svid, bundle, crl")
+    agent.wait_for(r"Known entries for the workloads of this machine: 1")
+    assert agent.text.count("Showing the CA evidence") == 1
+
+
 def test_a_sidecar_joins_by_its_pod_and_carries(place: tuple[Mesh, ApiServer]) -> None:
     made, api = place
     made.start_server(*joining(made, "api", API, api.token()), "--dns", "localhost", "--allow", WEB)
