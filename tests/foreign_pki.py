@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.padding import PSS
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -123,6 +124,7 @@ def issued(
     end: datetime = NOW + 30 * DAY,
     serial: int = SERIAL,
     digest: SHA256 | SHA1 | None = None,
+    padding: PSS | None = None,
 ) -> Holder:
     public = owner.public_key()
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
@@ -141,7 +143,7 @@ def issued(
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     hashed = None if isinstance(signer, Ed25519PrivateKey) else digest or SHA256()
-    return Holder(builder.sign(signer, hashed), owner)  # type: ignore[arg-type]
+    return Holder(builder.sign(signer, hashed, rsa_padding=padding), owner)  # type: ignore[arg-type]
 
 
 @cache

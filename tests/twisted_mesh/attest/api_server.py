@@ -249,7 +249,7 @@ def serving(api: ApiServer, shown: Shown | None = None) -> Iterator[ApiServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    server.socket = _context(shown).wrap_socket(
+    server.socket = context_of(shown).wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
     api.port = server.server_address[1]
@@ -263,7 +263,8 @@ def serving(api: ApiServer, shown: Shown | None = None) -> Iterator[ApiServer]:
         thread.join()
 
 
-def _context(shown: Shown) -> ssl.SSLContext:
+def context_of(shown: Shown) -> ssl.SSLContext:
+    """What listens with that."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with TemporaryDirectory() as directory:
         path = Path(directory, "pem")

@@ -93,6 +93,19 @@ def test_rsa_proves_it_by_pss_too_and_keys_of_other_sizes_count() -> None:
         rig.attest(rig.evidence((holder, intermediate()), signature=by_sha1))
 
 
+def test_a_ca_may_sign_by_rsa_pss() -> None:
+    own, named = rsa_key(3072), foreign_pki.name("RSA Root")
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    top = foreign_pki.issued(named, own, named, own, foreign_pki.CA, padding=pss)
+    holder = top.machine(padding=pss)
+    rig = Rig(roots=(top.certificate,))
+    assert Selector("x509pop:subject:cn", CN) in rig.attest(rig.evidence((holder,))).selectors
+    other = foreign_pki.issued(named, rsa_key(2048), named, rsa_key(2048), foreign_pki.CA)
+    rig = Rig(roots=(other.certificate,))
+    with pytest.raises(BadEvidence):
+        rig.attest(rig.evidence((holder,)))
+
+
 def test_two_names_or_none_are_no_common_name() -> None:
     rig = Rig()
     both = x509.Name([*foreign_pki.name("a"), *foreign_pki.name("b")])

@@ -1,5 +1,6 @@
 """A metadata service on loopback, as platforms have one on each machine; and one that misbehaves."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,8 +57,10 @@ def send(request: BaseHTTPRequestHandler, status: int, body: bytes, **headers: s
 
 
 @contextmanager
-def serving(service: MetadataService) -> Iterator[MetadataService]:
-    """While the block runs it listens, and is gone afterwards."""
+def serving(
+    service: MetadataService, tls: ssl.SSLContext | None = None
+) -> Iterator[MetadataService]:
+    """While the block runs it listens, by TLS perhaps, and is gone afterwards."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -70,10 +73,16 @@ def serving(service: MetadataService) -> Iterator[MetadataService]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        service.url = f"http://127.0.0.1:{server.server_address[1]}"
+        scheme = "http" if tls is None else "https"
+        service.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
         yield service
     finally:
         server.shutdown()

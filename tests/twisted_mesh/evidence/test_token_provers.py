@@ -9,12 +9,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from zope.interface.verify import verifyObject
 
 from pki.errors import Malformed, PkiError
 from tests.running import free_port
+from tests.twisted_mesh.attest.api_server import context_of
 from tests.twisted_mesh.attest.issuers import good_claims, signed
 from tests.twisted_mesh.evidence.metadata_service import MetadataService, send, serving
+from tests.twisted_mesh.federation.hostile import web_certificate, web_root
 from twisted_mesh.evidence.interface import IProver, NoEvidence
 from twisted_mesh.evidence.option import prover
 
@@ -110,6 +113,37 @@ def test_github_actions_are_asked_with_what_the_job_was_given(service: MetadataS
     assert path == "/token"
     assert query == {"api": ["2"], "audience": ["api://mesh?nonce=c1"]}
     assert headers["authorization"] == "Bearer bearer-secret"
+
+
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        (("localhost", "web CA"), None),
+        (("localhost", "another CA"), "certificate verify failed"),
+        (("elsewhere.example", "web CA"), "certificate verify failed"),
+    ],
+    ids=["good", "another CA's", "another's"],
+)
+def test_over_https_the_jobs_secret_is_told_to_nobody_else(
+    shown: tuple[str, str], why: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    believed = tmp_path / "believed.pem"
+    believed.write_bytes(web_root("web CA")[0].public_bytes(Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(believed))
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "bearer-secret")
+    monkeypatch.setenv("MESH_ATTEST_AUDIENCE", "api://mesh")
+    host, issuer = shown
+    tls = context_of(web_certificate(host, issuer=issuer))
+    with serving(MetadataService(misbehave=saying(GOOD["oidc"])), tls) as found:
+        url = f"{found.url.replace('127.0.0.1', 'localhost')}/token?api=2"
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", url)
+        if why is None:
+            assert proven("oidc", "c1") == TOKEN
+            assert asked(found)[2]["authorization"] == "Bearer bearer-secret"
+            return
+        with pytest.raises(NoEvidence, match=why):
+            proven("oidc", "c1")
+        assert not found.asked
 
 
 @pytest.mark.parametrize("kind", ["gcp", "oidc"])
