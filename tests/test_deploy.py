@@ -15,6 +15,8 @@ from tests.pki.policy.kinds import own_kinds
 from tests.test_documentation import PROGRAMS, options
 from tests.tools import require_tool
 from twisted_mesh.attest.k8s import K8sAttestor
+from twisted_mesh.attest.kubelet import KubeletSettings
+from twisted_mesh.attest.workload_attestors import WorkloadAttestors
 from twisted_mesh.ca.entries_file import read_entries
 
 #: Of kubectl, from which its kustomize is a newer one than of 2019.
@@ -51,14 +53,25 @@ def test_the_entries_are_such_as_the_ca_reads(tmp_path: Path) -> None:
         assert str(met.spiffe_id).endswith("/ns/{k8s.ns}/sa/{k8s.sa}")
 
 
-@pytest.mark.parametrize("path", ["ca/statefulset", "sample/api", "sample/web"])
+@pytest.mark.parametrize("path", ["ca/statefulset", "agent/daemonset", "sample/api", "sample/web"])
 def test_programs_are_started_with_options_that_they_have(path: str) -> None:
     text = (TREE / f"{path}.yaml").read_text()
-    (program,) = re.findall(r"^ +- (mesh-[a-z]+)$", text, re.MULTILINE)
+    # The first of a list of arguments; other people's programs beside it have one dash.
+    (program,) = re.findall(r"^ +args:\n +- (mesh-[a-z]+)$", text, re.MULTILINE)
     told = re.findall(r"^ +- (--[a-z-]+)=", text, re.MULTILINE)
     assert told
     known = program if program in PROGRAMS else f"twistd {program}"
     assert set(told) <= options(known)
+
+
+def test_the_agent_asks_the_kubelet_as_its_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "workload-attestors.toml"
+    shutil.copyfile(TREE / "agent" / "workload-attestors.toml", path)
+    path.chmod(0o600)
+    (found,) = WorkloadAttestors.read(path).settings
+    assert isinstance(found, KubeletSettings)
+    text = (TREE / "agent" / "daemonset.yaml").read_text()
+    assert f"--workload-attestors=/etc/mesh/{path.name}" in text
 
 
 @pytest.mark.parametrize("part", ["", "ca", "agent", "sample"])
