@@ -36,7 +36,8 @@ from twisted_mesh.revocation.crl_source import crl_issuers
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.state.passphrase import read_passphrase
 from twisted_mesh.taps.server_options import Options as ServerOptions
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 KEYS = {
     "a key": secret_key(),

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from twisted_mesh.revocation.feed import Feed
     from twisted_mesh.tls.contexts import ContextFactory
     from twisted_mesh.trust.connections import ConnectionRegistry
-    from twisted_mesh.trust.judge import Trust
     from twisted_mesh.trust.store import TrustStore
+    from twisted_mesh.trust.trust import Trust
 
 _HOMES = {
     "Agent": "twisted_mesh.identity.agent",
@@ -22,7 +22,7 @@ _HOMES = {
     "ConnectionRegistry": "twisted_mesh.trust.connections",
     "ContextFactory": "twisted_mesh.tls.contexts",
     "Feed": "twisted_mesh.revocation.feed",
-    "Trust": "twisted_mesh.trust.judge",
+    "Trust": "twisted_mesh.trust.trust",
     "TrustStore": "twisted_mesh.trust.store",
     "Wanted": "twisted_mesh.identity.agent",
 }

@@ -43,8 +43,9 @@ from twisted_mesh.tls import verify
 from twisted_mesh.tls.contexts import Role, build_context
 from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.reviewer import Reviewer
+from twisted_mesh.trust.trust import Trust
 
 T = TypeVar("T")
 Extensions = Mapping[type[x509.ExtensionType], tuple[x509.ExtensionType, bool] | None]

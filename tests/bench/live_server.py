@@ -33,8 +33,9 @@ from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import listen
 from twisted_mesh.tls.security import Security
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TrustStore
+from twisted_mesh.trust.trust import Trust
 
 reactor: Any = _reactor
 

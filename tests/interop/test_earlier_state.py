@@ -20,7 +20,8 @@ from pki.svid.x509svid import load_certificates
 from tests.earlier import LEFT, unpack
 from tests.running import Running
 from twisted_mesh.identity.saved_svid import SavedSvid
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 
 @define(eq=False)

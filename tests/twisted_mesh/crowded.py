@@ -29,7 +29,8 @@ from twisted_mesh.runtime.clock import steady
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import listen
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 
 class Root(resource.Resource):

@@ -24,7 +24,8 @@ from twisted_mesh.monitoring import EndpointStatus, count
 from twisted_mesh.runtime.meters import Readings, show
 from twisted_mesh.state.memory import Memories, Memory
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 ROOT = Path(monitoring.__file__).parent
 

@@ -54,8 +54,9 @@ from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import as_error
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.reviewer import Reviewer
+from twisted_mesh.trust.trust import Trust
 
 T = TypeVar("T")
 

@@ -17,8 +17,9 @@ from pki.svid.chain import Verdict, revoked_above
 from pki.svid.x509svid import Purpose, uri_names
 from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 from twisted_mesh.trust.connections import Peer
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.judgement import Judgement
+from twisted_mesh.trust.trust import Trust
 
 
 @define(eq=False, repr=False)

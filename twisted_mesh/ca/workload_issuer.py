@@ -25,7 +25,7 @@ from twisted_mesh.ca.policy.source import WORKLOADS
 from twisted_mesh.identity.own_source import new_key
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import Ticker
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of
 from twisted_mesh.workload.standing import IssuersStanding, as_served

@@ -39,7 +39,8 @@ from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 #: Redirections that are followed, each time anew: where they lead is never kept (section 7.5.1).
 MOST_REDIRECTIONS = 3

@@ -101,11 +101,11 @@ class HttpsClient:
     who: str = "web server"
     """What is to be there, for people."""
     _pool: QuietPool = field(init=False)
-    _trust: WebTrust = field(init=False)
+    _web_trust: WebTrust = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pool = QuietPool(self.reactor, persistent=False)
-        self._trust = WebTrust(self.reactor, self.roots)
+        self._web_trust = WebTrust(self.reactor, self.roots)
 
     async def get(self, url: WebUrl, limit: int, headers: Mapping[str, str] | None = None) -> bytes:
         """The body of a 200, at most ``limit`` bytes. Raises :class:`NotServed` for any other status."""
@@ -170,7 +170,7 @@ class _Visit:
         tcp = self.reach.watch(HostEndpoint(client.reactor, url.host, url.port, client.timeout))
         if url.scheme == "http":
             return BoundedHeads(tcp)
-        self.tls = WebVisit(client._trust, url.host, server_name(url.host))
+        self.tls = WebVisit(client._web_trust, url.host, server_name(url.host))
         return BoundedHeads(WebClientEndpoint(tcp, self.tls, client.reactor))
 
     async def exchange(

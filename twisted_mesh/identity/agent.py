@@ -46,9 +46,10 @@ from twisted_mesh.tls.security import PeerCheck, Security
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.log_witness import LogWitness, witness_path
 from twisted_mesh.trust.store import TrustStore
+from twisted_mesh.trust.trust import Trust
 
 if TYPE_CHECKING:
     from twisted_mesh.trust.peer_policy import PeerPolicy

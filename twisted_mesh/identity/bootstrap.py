@@ -20,7 +20,9 @@ from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.reading import named, read_whole
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.security import Security
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 #: Of a file that holds a token: more is read of none.
 _LONGEST_LINE = 8 * 1024

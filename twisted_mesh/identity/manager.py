@@ -35,8 +35,8 @@ from twisted_mesh.runtime.tasks import Ticker, spawn
 from twisted_mesh.tls.alerts import with_clocks
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.tls.rehearsal import CannotShakeHands, rehearse, words_of
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 #: After so many failures in a row the pauses between attempts have reached their longest.
 _LONG_TROUBLE = 7

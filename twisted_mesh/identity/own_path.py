@@ -14,7 +14,7 @@ from pki.errors import PkiError, Problem
 from pki.svid.chain import Verdict, revoked_above
 from pki.svid.told_path import ToldPaths, other_path, switched
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 
 @define(eq=False, repr=False)

@@ -30,8 +30,8 @@ from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity, ISource, TrustUpdate
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.tls.alerts import OwnChainRefused, RefusedByPeer
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.log_witness import LogWitness
+from twisted_mesh.trust.trust import Trust
 
 #: The statuses by which the CA says that a CSR breaks a rule, or bought a certificate that is over.
 _UNPROCESSABLE = 422

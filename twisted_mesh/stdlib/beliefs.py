@@ -14,7 +14,7 @@ from twisted_mesh.identity.own_path import OwnPath
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stdlib.log import log
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 
 def with_identity(trust: Trust, identity: Identity) -> Trust:

@@ -30,7 +30,7 @@ from twisted_mesh.http.address import CaAddress, server_name
 from twisted_mesh.stdlib.context import MeshContext, Moment
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.refusals import PeerRefused
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 _MAX_ANSWER = 32 * 1024 * 1024
 _CHUNK = 256 * 1024

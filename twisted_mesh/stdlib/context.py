@@ -26,8 +26,10 @@ from twisted_mesh.stdlib.guard import Guard, JudgedSocket
 from twisted_mesh.stdlib.refusals import MeshSSLError
 from twisted_mesh.stdlib.sealed import Sealed
 from twisted_mesh.stdlib.settings import demand, present
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.judgement import Judgement
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 
 @frozen(eq=False)

@@ -36,7 +36,7 @@ from twisted_mesh.stdlib.log import log
 from twisted_mesh.stdlib.pinning import Pinning
 from twisted_mesh.stdlib.refusals import NoIdentity
 from twisted_mesh.stdlib.source import BlockingSource, passes
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 #: Seconds for which the CA may wait for news, and from one question to the next where it does not.
 WAIT, POLL = 45, 1.0

@@ -12,8 +12,8 @@ from pki.svid.spki_pin import PinSet
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stdlib.log import log, passed_on
 from twisted_mesh.stdlib.source import BlockingSource
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.pin_log import PinLog
+from twisted_mesh.trust.trust import Trust
 
 #: Seconds until the CA is told again, where it did not take them.
 NOT_TAKEN = 60.0

@@ -40,7 +40,9 @@ from twisted_mesh.identity.saved_svid import SavedSvid
 from twisted_mesh.interfaces import Identity
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stdlib.ca_connection import CaConnection
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 _UNPROCESSABLE, _CONFLICT = 422, 409
 #: By these the CA says that what we showed is no proof to it.

@@ -28,8 +28,8 @@ from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.stapling import Staples
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 #: Seconds that a certificate of the CA's own may take.
 _RENEWAL = 5.0

@@ -19,7 +19,8 @@ from pki.svid.revocation_set import Revocation
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.trust.connections import ConnectionIndex, ConnectionRegistry, LiveConnection, Peer
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 #: Seconds of one turn of the reactor at least that go to the review; more where others have had more since the last.
 #: Counted in time: what is counted in connections comes to nothing beside those who are cut and come back.

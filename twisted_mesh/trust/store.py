@@ -28,9 +28,10 @@ from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.tasks import Ticker
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.pin_log import PinLog
 from twisted_mesh.trust.reviewer import Reviewer
+from twisted_mesh.trust.trust import Trust
 
 if TYPE_CHECKING:
     from twisted_mesh.trust.peer_policy import PeerPolicy

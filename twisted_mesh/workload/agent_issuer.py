@@ -39,8 +39,8 @@ from twisted_mesh.runtime.clock import Now, wall_clock
 from twisted_mesh.runtime.log import logger, reasons
 from twisted_mesh.runtime.tasks import Ticker, sleep, spawn
 from twisted_mesh.tls.alerts import Unreachable
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK
+from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.crl_keeper import CrlKeeper
 from twisted_mesh.workload.interface import Bundles, IWorkloadIssuer, JwtSvid, Sources
 from twisted_mesh.workload.names import names_of

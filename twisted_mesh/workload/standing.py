@@ -12,7 +12,7 @@ from pki.svid.chain import revoked_above
 from pki.svid.told_path import ToldPaths, other_path, switched
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.runtime.log import codes, reasons
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 
 def as_served(

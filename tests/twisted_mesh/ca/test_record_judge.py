@@ -14,7 +14,7 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, forge_issuing, forge_roo
 from twisted_mesh.ca.record_judge import RecordJudge
 from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 from twisted_mesh.trust.connections import Peer
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 HOME = mesh()
 ROOT, ISSUING = HOME.root.certificate, HOME.issuing.certificate

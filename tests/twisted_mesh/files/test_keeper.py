@@ -27,7 +27,7 @@ from twisted_mesh.files.writer import FilesWriter
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.testing import MemoryCa
 from twisted_mesh.tls.alerts import Unreachable
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 NAMES = {"svid.pem", "svid_key.pem", "svid_bundle.pem", "crl.pem"}
 AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))

@@ -31,8 +31,9 @@ from twisted_mesh.tls.alerts import Unreachable
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness, OnStale
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 AWAY = Unreachable(Problem("unreachable", "nobody answers", "start it"))
 

@@ -11,8 +11,8 @@ from tests.authorities import MESH, Mesh, forge_issuing, forge_root, mesh, overl
 from tests.twisted_mesh.identity.test_manager import Rig
 from twisted_mesh.identity.manager import SPREAD
 from twisted_mesh.interfaces import TrustUpdate
-from twisted_mesh.trust.judge import Trust
 from twisted_mesh.trust.store import TICK
+from twisted_mesh.trust.trust import Trust
 
 BOTH = overlap()
 OLD, NEW = (BOTH.by_old.certificate,), (BOTH.by_new.certificate,)

@@ -24,7 +24,8 @@ from twisted_mesh.identity import saved_svid as kept_identity_module
 from twisted_mesh.identity.bootstrap import ca_client, saved_svid
 from twisted_mesh.identity.sources import CaSource
 from twisted_mesh.tls.alerts import PeerRefused
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 P256 = KeyAlgorithm.EC_P256
 BOTH = overlap(TODAY - HOUR)

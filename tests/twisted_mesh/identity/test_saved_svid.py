@@ -18,7 +18,9 @@ from tests.authorities import BACKEND, HOUR, MESH, NOW, OTHER, forge_root, key, 
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.identity import saved_svid as kept_identity_module
 from twisted_mesh.identity.saved_svid import SavedSvid, identity_path
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 PIN = RootPin(Fingerprint.of(mesh().root.certificate), MESH)
 

@@ -36,7 +36,9 @@ from twisted_mesh.identity.saved_trust import (
     MOST_REVOKED,
     SavedTrust,
 )
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 BOTH = overlap()
 OLD, NEW = BOTH.old.certificate, BOTH.new.certificate

@@ -21,7 +21,7 @@ from twisted_mesh.stdlib.context import MeshContext, Moment
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.refusals import NoIdentity
 from twisted_mesh.testing import MemoryCa
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 CA = MemoryCa()
 SHOP, TILL = "spiffe://mesh.test/service/shop", "spiffe://mesh.test/service/till"

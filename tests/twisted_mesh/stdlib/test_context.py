@@ -28,7 +28,7 @@ from twisted_mesh.stdlib.context import MeshContext
 from twisted_mesh.stdlib.peers import peer_id
 from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.testing import FORGERIES, MemoryCa
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 
 def pair(

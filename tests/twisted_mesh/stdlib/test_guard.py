@@ -26,7 +26,7 @@ from tests.twisted_mesh.tls.test_two_domains import BOTH, OURS, minted
 from twisted_mesh.stdlib import MeshSSLError, PeerRefused, peer_id
 from twisted_mesh.stdlib.guard import Guard, _presented
 from twisted_mesh.testing import MemoryCa
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 USES: dict[str, Callable[[ssl.SSLSocket], Any]] = {
     "recv": lambda s: s.recv(10),

@@ -29,7 +29,7 @@ from twisted_mesh.stdlib.ca_connection import CaConnection
 from twisted_mesh.stdlib.guard import _presented
 from twisted_mesh.stdlib.identity import SPREAD, JoinedIdentity
 from twisted_mesh.stdlib.source import BlockingSource
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 
 START = wall_clock()
 BOTH = overlap(START)

@@ -9,7 +9,8 @@ from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.testing import Member, MemoryCa, shake_hands
 from twisted_mesh.tls.veto import openssl_objection
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 THEIRS = MemoryCa("other.example")
 #: What the other CA's forger calls its victim.

@@ -30,7 +30,8 @@ from twisted_mesh.tls.transport import tls_factory
 from twisted_mesh.tls.turned_away import Explain
 from twisted_mesh.tls.verify import LeafCheck
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 #: OpenSSL looks at the real clock, so these certificates are of today.
 TODAY = datetime.now(UTC).replace(microsecond=0)

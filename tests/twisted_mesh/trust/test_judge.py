@@ -18,7 +18,8 @@ from pki.svid.x509svid import Purpose
 from tests.authorities import HOUR, MESH, NOW, OTHER, key, mesh, overlap
 from twisted_mesh.trust import judge as trust_module
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
+from twisted_mesh.trust.trust import Trust
 
 CA = mesh()
 ALL = (SpiffePattern.parse("spiffe://mesh.local/**"),)

@@ -26,9 +26,11 @@ from pki.validity import rfc3339
 from tests.authorities import HOUR, MESH, NOW, OTHER, der, forge, forge_issuing, forge_root, mesh
 from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.freshness import Freshness, OnStale
-from twisted_mesh.trust.judge import Judge, PinnedJudge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.judgement import Judgement
 from twisted_mesh.trust.peer_policy import PeerPolicy
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 CA, OTHERS = mesh(), mesh(OTHER)
 ALL = tuple(SpiffePattern.parse(f"spiffe://{domain}/**") for domain in ("mesh.local", OTHER.name))

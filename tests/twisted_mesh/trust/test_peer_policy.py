@@ -18,9 +18,10 @@ from tests.twisted_mesh.peers import peer_of
 from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.trust.test_reviewer import Judged
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.peer_policy import A_WHILE, PeerPolicy
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 CA = mesh()
 

@@ -39,7 +39,8 @@ from tests.twisted_mesh.tls.wires import (
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused
 from twisted_mesh.tls.contexts import Role
-from twisted_mesh.trust.judge import PinnedJudge, Trust
+from twisted_mesh.trust.pinned_judge import PinnedJudge
+from twisted_mesh.trust.trust import Trust
 
 CA = "spiffe://mesh.local/mesh/ca"
 LIVES = {"start": TODAY - HOUR, "end": TODAY + HOUR}

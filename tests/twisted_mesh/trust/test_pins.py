@@ -23,8 +23,9 @@ from tests.twisted_mesh.recording import RecordingLog
 from tests.twisted_mesh.trust.test_reviewer import Judged
 from twisted_mesh.interfaces import TrustUpdate
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 
 def long_lived(of: Mesh) -> x509.Certificate:

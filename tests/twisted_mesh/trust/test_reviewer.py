@@ -20,8 +20,9 @@ from tests.authorities import HOUR, MESH, NOW, OTHER, Mesh, forge, mesh
 from tests.twisted_mesh.peers import Connected, peer_of
 from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.trust.connections import ConnectionRegistry, IndexKeys
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.reviewer import A_TURN, Reviewer
+from twisted_mesh.trust.trust import Trust
 
 CA, OTHERS = mesh(), mesh(OTHER)
 HOUSE = Path(__file__).resolve().parents[3] / "twisted_mesh"
@@ -437,4 +438,4 @@ def test_nobody_else_swaps_what_is_believed() -> None:
         for path in HOUSE.rglob("*.py")
         if swap.search(path.read_text())
     }
-    assert found == {"trust/judge.py": 3, "trust/reviewer.py": 1}
+    assert found == {"trust/judge.py": 2, "trust/pinned_judge.py": 1, "trust/reviewer.py": 1}

@@ -19,8 +19,9 @@ from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.interfaces import IRevocationListener, TrustUpdate
 from twisted_mesh.trust.connections import ConnectionRegistry
 from twisted_mesh.trust.freshness import Freshness
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TICK, TrustStore
+from twisted_mesh.trust.trust import Trust
 
 THIRD = TrustDomain("third.example")
 REPLACED = TrustBundle(OTHER, mesh(OTHER, root_key=key("the next root of the other")).bundle.roots)

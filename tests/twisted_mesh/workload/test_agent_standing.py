@@ -21,7 +21,7 @@ from tests.authorities import HOUR, MESH, forge, key, mesh, overlap, revocation_
 from tests.twisted_mesh.workload.fake_issuer import Turning, entry
 from twisted_mesh.api.agent_messages import AgentEntries
 from twisted_mesh.api.refusal import CaRefused
-from twisted_mesh.trust.judge import Trust
+from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.agent_issuer import AgentIssuer
 from twisted_mesh.workload.interface import Sources
 

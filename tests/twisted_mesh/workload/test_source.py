@@ -42,8 +42,9 @@ from twisted_mesh.grpc.status import GrpcError, Status
 from twisted_mesh.identity.provider import IssuerCheck
 from twisted_mesh.interfaces import TrustUpdate
 from twisted_mesh.trust.connections import ConnectionRegistry
-from twisted_mesh.trust.judge import Judge, Trust
+from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.store import TrustStore
+from twisted_mesh.trust.trust import Trust
 from twisted_mesh.workload.address import WorkloadAddress
 from twisted_mesh.workload.chosen import Chosen
 from twisted_mesh.workload.interface import Bundles, Snapshot, WorkloadSvid
