@@ -102,9 +102,11 @@ class Principal:
     @property
     def evidence(self) -> str:
         """The proof with the serial that was presented: what descends from a stolen key shows it."""
-        return (
-            self.proof if self.serial is None else f"{self.proof}{_SERIAL}{serial_hex(self.serial)}"
-        )
+        if self.serial is None or self.spiffe_id is None:
+            return self.proof
+        # It comes first, whatever else was proven beside it: what it has obtained is found by that.
+        beside = self.proof.removeprefix(str(Selector("x509", str(self.spiffe_id))))
+        return f"{evidence_of(self.spiffe_id)}{serial_hex(self.serial)}{beside}"
 
     def __str__(self) -> str:
         return str(self.spiffe_id) if self.spiffe_id else f"{self.kind} ({self.proof})"
@@ -277,6 +279,20 @@ def grant(
         if not needs_none:
             raise
         return Grant(None, lifetimes.grant(request.ttl))
+
+
+def is_granted(
+    principal: Principal,
+    request: IssuanceRequest,
+    entries: Collection[RegistrationEntry],
+    lifetimes: "Lifetimes",
+) -> bool:
+    """Whether :func:`grant` would let it, without a word on why not."""
+    try:
+        _ = grant(principal, request, entries, lifetimes)
+    except PkiError:
+        return False
+    return True
 
 
 def _demand_own_id(principal: Principal, requested_id: str) -> None:

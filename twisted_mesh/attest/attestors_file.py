@@ -97,7 +97,7 @@ def settings_of(table: object, shape: type[T], where: str) -> T:
 def absolute(text: str, where: str) -> Path:
     """A file that a table names. Raises :class:`Malformed` for a name that depends on where the CA was started."""
     path = Path(text)
-    if not path.is_absolute():
+    if not path.is_absolute() or not text.isprintable():
         raise Malformed(
             f"{where}: {discreet(text, 100)!r} is no absolute path: write the whole one"
         )

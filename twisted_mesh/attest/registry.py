@@ -9,9 +9,9 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from pki.errors import PkiError
-from pki.policy.selector import declare
+from pki.policy.selector import declare, values_of
 from twisted_mesh.attest import meters, platforms
-from twisted_mesh.attest.errors import AttestorUnavailable, UnknownAttestation
+from twisted_mesh.attest.errors import AttestorUnavailable, BadEvidence, UnknownAttestation
 from twisted_mesh.attest.evidence import Attestation, Evidence, Lapsed
 from twisted_mesh.attest.interface import AttestorClass, IAttestor, Means
 from twisted_mesh.attest.kinds import K8S
@@ -121,6 +121,7 @@ class Attestors:
         if platform is not None:
             # The last, since it may take longest: whoever else refuses is heard before.
             attestations.append(_declared(platform, await self._judged(platform, evidence)))
+            _demand_one_pod(attestations)
         return Attested(tuple(attestations), has_lapsed)
 
     async def _judged(self, platform: IAttestor, evidence: Evidence) -> Attestation:
@@ -169,6 +170,17 @@ class Attestors:
         if attestor is None:
             raise UnknownAttestation(kind, self.platforms)
         return attestor
+
+
+def _demand_one_pod(attestations: Sequence[Attestation]) -> None:
+    """Raises :class:`BadEvidence` where one says of a pod what another does not: no two pods make a third."""
+    kinds = {kind.name for kind in K8S}
+    of_pods = [one for one in attestations if any(s.kind in kinds for s in one.selectors)]
+    told = {values_of("k8s:pod-uid", one.selectors) for one in of_pods}
+    if len(of_pods) > 1 and (len(told) > 1 or () in told):
+        raise BadEvidence(
+            "the token is of another pod than the process that shows it is in: show it from its own pod, or over TLS"
+        )
 
 
 def _declared(attestor: IAttestor, seen: Attestation) -> Attestation:

@@ -61,7 +61,10 @@ class Admissions:
         :class:`AgentTaken`.
         """
         offered = tuple(offered)
-        by = next((e for e in offered if e.admits(agent, principal.selectors)), None)
+        admitting = [e for e in offered if e.admits(agent, principal.selectors)]
+        # What has let it in before comes first: it tells by the same fact who it is.
+        admitting.sort(key=lambda e: not e.admits(agent, self.entries.node_of(agent)))
+        by = next(iter(admitting), None)
         admitted = None if by is None else self._admitted(principal, agent, by, now)
         if admitted is None and any(e.id == bought_by and e.lets_agents_in for e in offered):
             raise Forbidden(
@@ -80,7 +83,7 @@ class Admissions:
         stored = self.entries.stored_of(name)
         own = None if stored is None else stored.entry
         renews = principal.serial is not None and principal.spiffe_id == agent
-        if own is not None and (not own.node or own.claim != principal.claim):
+        if own is not None and not self._is_same(own, principal, agent, by):
             if renews:
                 return None
             raise AgentTaken(
@@ -101,6 +104,23 @@ class Admissions:
             None if own is None else self.entries.deletion(principal, own, why),
         )
         return Admitted(wanted, by, admission)
+
+    def _is_same(
+        self,
+        own: RegistrationEntry,
+        principal: Principal,
+        agent: SpiffeId,
+        by: RegistrationEntry,
+    ) -> bool:
+        """Whether an agent that came before is the one that comes now, as far as its platform tells.
+
+        By its claim; where it has none, by being one to the entry that lets it in: another platform, or cluster, may
+        have given somebody else the same name.
+        """
+        if not own.node or own.claim != principal.claim:
+            return False
+        node = self.entries.node_of(agent)
+        return own.claim is not None or not node or by.admits(agent, node)
 
 
 def own_id(name: str) -> str:

@@ -22,7 +22,7 @@ from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.admissions import Admissions
 from twisted_mesh.ca.authorities import CurrentAuthorities
-from twisted_mesh.ca.first_use import FirstUse
+from twisted_mesh.ca.first_use import FirstUse, demand_one_claim
 from twisted_mesh.ca.issuance import Issuance, Issued, Purchase, revocation_of
 from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.policy.input import input_of
@@ -126,6 +126,12 @@ class CertificateAuthority:
             idempotency_key = _JOINING
             _refuse_other_key(token, request)
         granted = policy.grant(principal, request, entries, self.authorities.lifetimes)
+        descends_from = None if presented is None else presented.claim
+        demand_one_claim(
+            principal,
+            descends_from,
+            lambda alone: policy.is_granted(alone, request, entries, self.authorities.lifetimes),
+        )
         bought_by = _entry_of(granted, entries)
         asked = partial(input_of, principal, request, granted, bought_by, source, self.now)
         request_key = None
@@ -147,7 +153,6 @@ class CertificateAuthority:
                 if known is not None:
                     return self._signed_before(known)
                 _refuse_spent(token, request)
-            descends_from = None if presented is None else presented.claim
             purchase = Purchase(principal, granted, request_key, token, descends_from=descends_from)
             if claim is not None:
                 first_use = FirstUse(self.store, self.now)

@@ -117,7 +117,7 @@ def test_without_a_file_no_evidence_is_taken() -> None:
 
 def test_files_are_named_by_whole_paths() -> None:
     assert absolute("/etc/x.pem", "[badge]") == Path("/etc/x.pem")
-    for text in ("x.pem", "", "./x", "~/x"):
+    for text in ("x.pem", "", "./x", "~/x", "/x\0", "/x\n"):
         with pytest.raises(Malformed, match=r"^\[badge\]: .* is no absolute path"):
             absolute(text, "[badge]")
 

@@ -1,7 +1,7 @@
 """Every attestor is asked, held to the kinds that it has declared, and what one of them refuses is refused."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -327,3 +327,31 @@ def test_evidence_is_counted_by_what_became_of_it(
     with suppress(PkiError, RuntimeError):
         outcome(attestors.attest(shown("m")))
     assert counted("m", verdict) == before + 1
+
+
+POD, OTHER_POD = "0f3c1f52-7a5e-4a8e-9d0b-3c9e1c2a4b5d", "1f3c1f52-7a5e-4a8e-9d0b-3c9e1c2a4b5d"
+
+
+def pod(*texts: str) -> Attestation:
+    return Attestation("pod", frozenset(map(Selector.parse, texts)))
+
+
+@pytest.mark.parametrize(
+    ("process", "is_refused"),
+    [
+        (pod("unix:uid:7"), False),
+        (pod("k8s:ns:prod", f"k8s:pod-uid:{POD}"), False),
+        (pod("k8s:ns:prod", f"k8s:pod-uid:{OTHER_POD}"), True),
+        (pod("k8s:ns:prod"), True),
+    ],
+    ids=["no pod", "the same", "another", "one without a name"],
+)
+def test_a_pods_token_and_another_pods_process_make_no_third_pod(
+    process: Attestation, is_refused: bool
+) -> None:
+    declare_kinds()
+    kinds = (*K8S, KINDS["unix:uid"])
+    token = pod("k8s:sa:web", "k8s:ns:dev", f"k8s:pod-uid:{POD}")
+    both = Attestors((Fixed("local", process, kinds),), {"k8s": Fixed("k8s", token, K8S)})
+    with pytest.raises(BadEvidence) if is_refused else nullcontext():
+        assert len(outcome(both.attest(shown("k8s"))).attestations) == 2

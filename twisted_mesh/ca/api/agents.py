@@ -7,7 +7,8 @@ from msgspec import UNSET
 
 from pki.errors import Malformed, discreet
 from pki.policy.join_token import LIFETIME
-from pki.policy.selector import Selector
+from pki.policy.policy import Forbidden
+from pki.policy.selector import Selector, spoken
 from pki.serial import serial_hex
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.validity import parse_duration, rfc3339
@@ -27,6 +28,7 @@ from twisted_mesh.api.agent_messages import (
     NewAlias,
 )
 from twisted_mesh.api.messages import MadeToken
+from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.ca.agents import GroupOfAgents, KnownAgent
 from twisted_mesh.ca.api.entries import made_token, reason_of, registration
 from twisted_mesh.ca.api.issuing import issued_answer
@@ -38,6 +40,8 @@ from twisted_mesh.stores.records import UsedClaim
 
 #: So many claims at most in one answer.
 _CLAIMS = 500
+#: What an agent can find out of a process.
+_OF_WORKLOADS = frozenset(kind.name for kind in ProcessAttestor.kinds)
 
 
 async def entries(ca: CaParts, call: Call) -> Answer:
@@ -78,10 +82,17 @@ async def sign(ca: CaParts, call: Call) -> Answer:
 
 
 def stated_selectors(texts: list[str]) -> frozenset[Selector]:
-    """What an agent says that it has attested. Raises :class:`Malformed`."""
+    """What an agent says that it has attested. Raises :class:`Malformed`, and :class:`Forbidden` for what none can."""
     if len(texts) > MOST_SELECTORS:
         raise Malformed(f"a workload has at most {MOST_SELECTORS} selectors, here {len(texts)}")
-    return frozenset(map(Selector.parse, texts))
+    stated = frozenset(map(Selector.parse, texts))
+    if others := sorted(one for one in stated if one.kind not in _OF_WORKLOADS):
+        raise Forbidden(
+            "of-workloads-only",
+            f"{spoken(others)} is not for an agent to say: it attests processes of its machine, and what proves more "
+            "is shown to the CA itself",
+        )
+    return stated
 
 
 async def list_agents(ca: CaParts, call: Call) -> Answer:
