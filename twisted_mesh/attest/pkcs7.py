@@ -24,6 +24,8 @@ from twisted_mesh.attest.errors import BadEvidence
 
 #: Bytes of DER. A document of AWS has about 1,100.
 MOST_BYTES = 16 * 1024
+#: Bytes of the attributes, of which AWS has about 110: who has signed them shows only once they were read, one by one.
+MOST_OF_ATTRIBUTES = 512
 _ASK_RSA_2048 = (
     "ask the metadata service for /latest/dynamic/instance-identity/rsa2048, "
     "which is signed by RSA-2048 and SHA-256"
@@ -218,6 +220,10 @@ def _signed_set(tagged: Any) -> bytes:
     """
     encoded = b"" if _is_absent(tagged) else tagged.dump()
     _demand(bool(encoded), "it has no signed attributes")
+    _demand(
+        len(encoded) <= MOST_OF_ATTRIBUTES,
+        f"its signed attributes have {len(encoded)} bytes, and {MOST_OF_ATTRIBUTES} at most are looked at",
+    )
     _demand(
         encoded[0] == _TAGGED and encoded[1] != _INDEFINITE, "its signed attributes are not DER"
     )

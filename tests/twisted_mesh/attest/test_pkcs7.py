@@ -107,6 +107,12 @@ def _has_two_digests(signed: Any) -> None:
             attribute["values"].append(bytes(32))
 
 
+def _has_many(signed: Any) -> None:
+    attributes = _signer(signed)["signed_attrs"]
+    for number in range(100):
+        attributes.append({"type": f"1.2.3.{number}", "values": [core.Null()]})
+
+
 def _lacks_digest(signed: Any) -> None:
     attributes = _signer(signed)["signed_attrs"]
     kept = [a for a in attributes if a["type"].native != "message_digest"]
@@ -203,6 +209,7 @@ FORGED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a digest that is not signed": (_changed(_moves_digest), "not signed"),
     "no digest": (_changed(_lacks_digest, signs=True), "MESSAGE_DIGEST is not there once"),
     "a digest twice": (_changed(_repeats_digest, signs=True), "there twice"),
+    "a hundred attributes": (_changed(_has_many, signs=True), "512 at most are looked at"),
     "two digests": (_changed(_has_two_digests, signs=True), "MESSAGE_DIGEST is not there once"),
     "attributes of other content": (_changed(_is_of_other_content, signs=True), "no data"),
     "attributes changed": (_changed(_is_of_other_content), "no data"),
