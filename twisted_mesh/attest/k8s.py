@@ -70,11 +70,9 @@ class K8sAttestor(WithoutChallenge):
         demand_no_secret(token.claims)
         judged = self.clusters.get(token.issuer)
         if judged is None:
-            there = ", ".join(
-                f"{issuer} ({one.cluster.name})" for issuer, one in self.clusters.items()
-            )
             raise BadEvidence(
-                f"the token is of {discreet(token.issuer, 200)}, and this CA takes those of {there}"
+                f"the token is of {discreet(token.issuer, 200)}, and this CA takes none of that issuer's ([k8s] issuer "
+                "in its attestors file)"
             )
         cluster = judged.cluster
         cluster.rules.judge(token, self.now())

@@ -242,7 +242,7 @@ FORGED: dict[str, tuple[Callable[[ApiServer], object], type[PkiError], str]] = {
     "of another cluster": (
         lambda api: api.token(iss="https://other.example"),
         BadEvidence,
-        "takes those of",
+        "takes none of that issuer's",
     ),
     "for another audience": (lambda api: api.token(aud=["vault"]), BadEvidence, "must be for mesh"),
     "for the API server": (lambda api: api.token(aud=[ISSUER]), BadEvidence, "must be for mesh"),
