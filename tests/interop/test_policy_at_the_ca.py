@@ -91,9 +91,13 @@ def test_a_policy_from_its_start_to_a_lockout_and_back(house: House) -> None:
     ctl = ("policy", "reload")
     # One that is broken changes nothing, however it is read again.
     path.write_text(path.read_text().replace("spiffe_id in", "spiffe_idd in"))
-    assert "spiffe_idd" in told(house.ctl(*ctl), 1)
+    refused = told(house.ctl(*ctl), 1)
+    assert "spiffe_idd" in refused and refused.count("bad-policy") == 1
+    assert refused.count("stays in force") == 1
     ca.process.send_signal(signal.SIGHUP)
-    ca.wait_for(r"--policy \S+ is not taken up, and what was read before stays in force")
+    ca.wait_for(
+        r"--policy \S+ is not taken up, and what was read before stays in force: policy\.toml"
+    )
     assert [ask(house, WEB), ask(house, SHOP)] == [GRANTED, DENIED]
     assert standing(house) == "warn"
     # A good one counts at once.

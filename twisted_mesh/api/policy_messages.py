@@ -6,6 +6,8 @@ from msgspec import Struct
 
 #: So many decisions are told at a time.
 MOST_DECISIONS = 2000
+#: The state of a policy that is asked.
+IN_FORCE = "in-force"
 
 
 class PolicyRuleRow(Struct, frozen=True):

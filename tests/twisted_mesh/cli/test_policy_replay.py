@@ -1,5 +1,6 @@
 """Another policy, asked what the CA's own was asked: what would come out otherwise, and what cannot be known."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pki.rules.errors import BadPolicy
 from pki.rules.facts import Facts, RequestFacts
 from tests.authorities import NOW
 from twisted_mesh.api.policy_messages import DecisionRow
+from twisted_mesh.cli.ctl.policy_ca_actions import DryRun
 from twisted_mesh.cli.ctl.policy_replay import Replay, replay
 
 WEB = "spiffe://mesh.local/service/web"
@@ -82,3 +84,18 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
 def test_a_policy_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadPolicy, match="spiffe_idd"):
         said(tmp_path, 'request.spiffe_idd == ""', decided("allow"))
+
+
+def test_no_request_on_record_is_no_word_for_a_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Administration:
+        async def decisions(self, last: int) -> list[DecisionRow]:
+            return []
+
+    file = tmp_path / "policy.toml"
+    file.write_text(RULE.format(name="new", effect="deny", when="true"))
+    file.chmod(0o600)
+    asyncio.run(DryRun(file, 10, False)(Administration()))  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert "nothing was asked" in said and "nothing would change" not in said

@@ -16,7 +16,7 @@ from pki.policy.policy import Principal
 from pki.rules.errors import PolicyDenied, PolicyUnavailable
 from pki.rules.facts import Facts
 from pki.validity import rfc3339
-from twisted_mesh.api.policy_messages import DecisionRow, PolicyStatus, PolicyWithdrawn
+from twisted_mesh.api.policy_messages import IN_FORCE, DecisionRow, PolicyStatus, PolicyWithdrawn
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.health import RULED_BY_ENTRIES
 from twisted_mesh.ca.policy.journal import Decided, DecisionJournal
@@ -183,9 +183,9 @@ class PolicyGate:
             )
             facts = {"did": "refuse-policy", "problem": str(error), "reason": why}
             await self.log.record(Act.ADMINISTER, _OBJECT, _said(facts), by)
-            raise PolicyNotTaken(
-                f"it is not taken up, and what was read before stays in force: {error}"
-            ) from None
+            # Its own code and whoever tells of it say that it was not taken up.
+            said = [str(problem).removeprefix(f"{problem.code}: ") for problem in error.problems]
+            raise PolicyNotTaken("; ".join(said)) from None
         self.problem = ""
         is_same = before is not None and before.digest == found.digest
         if is_same and self.withdrawn is None:
@@ -266,7 +266,7 @@ class PolicyGate:
     def status(self, *, changed: bool = False) -> PolicyStatus:
         """What is in force, for the API."""
         policy, ended = self.policy, self.withdrawn
-        state = "none" if policy is None else "withdrawn" if ended is not None else "in-force"
+        state = "none" if policy is None else "withdrawn" if ended is not None else IN_FORCE
         return PolicyStatus(
             state,
             policy.path if policy is not None else "",

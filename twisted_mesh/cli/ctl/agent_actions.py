@@ -200,7 +200,10 @@ class Ending:
                 f"it may come again only after mesh-ctl agent unban {shlex.quote(self.name)}"
             )
         else:
-            output.say(f"it may come again with another token: {again}")
+            output.say(
+                "it may come again by its platform, where an agent allow lets it in, or with another token: "
+                f"{again}"
+            )
         return DONE
 
     def _question(self, due: list[CertificateRow]) -> str:

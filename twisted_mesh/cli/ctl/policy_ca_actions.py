@@ -6,14 +6,15 @@ from pathlib import Path
 import msgspec
 from attrs import frozen
 
+from pki.codes import Code
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.policy_messages import DecisionRow, PolicyStatus
+from twisted_mesh.api.policy_messages import IN_FORCE, DecisionRow, PolicyStatus
+from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.ctl.policy_replay import Change, Replay, replay
 from twisted_mesh.cli.status import DONE, REFUSED
 
-_IN_FORCE = "in-force"
 _HEADINGS = ("RULE", "EFFECT", "ON", "WHEN")
 _CHANGES = ("AT", "ACTION", "SPIFFE ID", "WHO", "WAS", "WOULD BE", "BY RULE")
 #: Of an expression so many characters are shown in a table.
@@ -29,7 +30,7 @@ class Showing:
     async def __call__(self, administration: Administration) -> int:
         status = await administration.policy()
         _put(status, as_json=self.as_json)
-        return DONE if status.state == _IN_FORCE else REFUSED
+        return DONE if status.state == IN_FORCE else REFUSED
 
 
 @frozen
@@ -40,7 +41,12 @@ class Reloading:
     as_json: bool
 
     async def __call__(self, administration: Administration) -> int:
-        status = await administration.reload_policy(self.reason)
+        try:
+            status = await administration.reload_policy(self.reason)
+        except CaRefused as error:
+            if error.problems[0].code is Code.BAD_POLICY:
+                output.say("nothing has changed: what was read before stays in force")
+            raise
         _put(status, as_json=self.as_json)
         if not self.as_json:
             output.say(
@@ -114,6 +120,12 @@ def _put_replay(done: Replay) -> None:
     if done.changes:
         output.put_table(_CHANGES, [_row(change) for change in done.changes])
         output.put("")
+    if not (done.asked or done.left_out):
+        output.say(
+            "nothing was asked, so this says nothing: the CA has recorded no request yet. It records what it asks a "
+            'policy, so start it with one, at first with a single rule that allows all (when = "true")'
+        )
+        return
     told = Counter(f"{change.was.outcome} to {change.outcome}" for change in done.changes)
     counted = output.counted(done.asked, "request")
     output.say(

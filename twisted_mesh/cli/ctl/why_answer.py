@@ -21,11 +21,13 @@ from pki.svid.x509svid import uri_names
 from pki.validity import format_duration, parse_lifetime
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import Registration, TokenRow
+from twisted_mesh.api.policy_messages import IN_FORCE, PolicyStatus
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl import output
 from twisted_mesh.cli.ctl.cert_actions import pairs
 from twisted_mesh.cli.ctl.entry_actions import creating_command, entry_of
 from twisted_mesh.cli.ctl.why_caller import Asked, Seen
+from twisted_mesh.cli.ctl.why_policy import explanation
 from twisted_mesh.cli.status import DONE, REFUSED
 
 #: So many entries are shown, unless all are wanted.
@@ -94,6 +96,8 @@ class Answer:
     """What would let the caller in."""
     agent: SpiffeId | None = None
     """Whose workload the caller is; None for who comes to the CA itself."""
+    policy: PolicyStatus | None = None
+    """What the CA asks besides; None where entries alone decide."""
 
     @property
     def has_entry(self) -> bool:
@@ -166,7 +170,12 @@ class Explaining:
         answer = Answer(seen, request, token, problems, near, issues, agent=agent)
         # An entry helps where there is none; a token also where the one that was sent is no good.
         helps = is_possible and not answer.lets_in and (token is not None or not answer.has_entry)
-        return evolve(answer, command=_command(answer) if helps else None)
+        policy = await administration.policy()
+        return evolve(
+            answer,
+            command=_command(answer) if helps else None,
+            policy=policy if policy.state == IN_FORCE else None,
+        )
 
     async def _trust_domain(self, administration: Administration) -> TrustDomain:
         """The CA's own, as its roots name it."""
@@ -314,6 +323,11 @@ def _put(answer: Answer, shown: Sequence[Candidate]) -> None:
         output.put(f"\nThis would let it in:\n\n  {shlex.join(answer.command)}")
     elif answer.request is None and not answer.lets_in:
         output.say("name the ID with --spiffe-id to see what would let it in")
+    if answer.policy is not None and answer.lets_in:
+        output.say(
+            "the CA's policy is asked besides, and was not here. What its rules say: "
+            + shlex.join(explanation(answer.policy, answer.seen, answer.request, answer.candidates))
+        )
 
 
 def _asked(answer: Answer) -> str:
@@ -353,4 +367,5 @@ def _as_json(answer: Answer, shown: Sequence[Candidate]) -> dict[str, object]:
             for candidate in shown
         ],
         "command": None if answer.command is None else shlex.join(answer.command),
+        "policy": None if answer.policy is None else answer.policy.digest,
     }

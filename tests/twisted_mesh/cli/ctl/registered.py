@@ -28,6 +28,7 @@ from twisted_mesh.api.messages import (
     RevokedToken,
     TokenRow,
 )
+from twisted_mesh.api.policy_messages import PolicyStatus
 from twisted_mesh.api.refusal import CaRefused
 
 TIME = "2026-11-23T10:00:00Z"
@@ -85,6 +86,7 @@ class Ca:
     token: str = "mj1_secret"
     broken: list[Exception] = field(factory=list)
     """What the next revocations come to."""
+    policy_: PolicyStatus = field(factory=lambda: PolicyStatus("none", "", "", None, [], "", None))
     trusted: list[x509.Certificate] = field(factory=list)
 
     @property
@@ -93,6 +95,9 @@ class Ca:
 
     async def roots(self) -> list[x509.Certificate]:
         return self.trusted
+
+    async def policy(self) -> PolicyStatus:
+        return self.policy_
 
     async def registrations(self) -> Registrations:
         return Registrations(self.entries, self.max_ttl)

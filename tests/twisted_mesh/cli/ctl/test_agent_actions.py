@@ -94,9 +94,10 @@ def test_an_agent_is_ended(
     monkeypatch: pytest.MonkeyPatch, words: str, how: EndAgent, said: str
 ) -> None:
     ca = Ca(agents_=[JOINED], certificates=[certificate(42, "/service/web", "e1")])
-    status, shown, _ = typed(monkeypatch, ca, *words.split())
+    status, shown, told = typed(monkeypatch, ca, *words.split())
     assert (status, ca.acts) == (0, [("node-1", how)])
     assert f"agent node-1 {said}" in shown
+    assert ("by its platform" in told) == (how.action != "ban")
 
 
 def test_nothing_is_ended_without_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:

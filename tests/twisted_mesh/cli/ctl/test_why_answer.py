@@ -26,6 +26,7 @@ from tests.authorities import MESH, OTHER, key
 from tests.authorities import mesh as authorities
 from tests.twisted_mesh.cli.ctl.registered import DEFAULT, Ca, certificate, registration, token_row
 from twisted_mesh.api.agent_messages import AgentRow
+from twisted_mesh.api.policy_messages import PolicyStatus
 from twisted_mesh.attest.container_cgroup import Container
 from twisted_mesh.cli.ctl import why_caller
 from twisted_mesh.cli.ctl.why_answer import Explaining
@@ -82,6 +83,31 @@ def test_whom_an_entry_lets_in_is_told_which(capsys: pytest.CaptureFixture[str])
     assert "seen   unix:gid:1000, unix:uid:1000 (as given)\n" in found["text"]
     assert f"asked  {WEB}\n" in found["text"]
     assert "ok: let in by the entry default\n" in found["text"]
+
+
+@pytest.mark.parametrize("state", ["in-force", "withdrawn", "none"])
+def test_whom_the_policy_is_asked_about_is_told_how_to_ask_its_rules(
+    capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    ca = Ca([registration("mine", "/service/web", "k8s:ns:shop")])
+    ca.policy_ = PolicyStatus(state, "/etc/my rules", "sha256:77", None, [], "", None)
+    found = why(capsys, ca, proven("k8s:ns:shop", "k8s:sa:api"), asking())
+    assert found["policy"] == ("sha256:77" if state == "in-force" else None)
+    asyncio.run(Explaining(proven("k8s:ns:shop"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert ("policy" in said) == (state == "in-force")
+    if said:
+        words = shlex.split(said.partition("say: ")[2])
+        assert words[:4] == ["mesh-ctl", "policy", "explain", "/etc/my rules"]
+        assert words[4:] == [
+            *("--set", "selectors=k8s:ns:shop"),
+            *("--set", "entry.selectors=k8s:ns:shop"),
+            *("--set", f"request.spiffe_id={WEB}"),
+            *("--set", "request.path=/service/web"),
+        ]
+    # Whom no entry lets in, no policy lets in.
+    asyncio.run(Explaining(proven("k8s:ns:other"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
+    assert "policy" not in capsys.readouterr().err
 
 
 def test_what_is_missing_is_told_by_the_nearest_entry_first(
