@@ -76,6 +76,12 @@ def test_whoever_looks_in_selectors_at_a_renewal_is_told_what_they_are_there(
         assert told("check", directory)[1]["advice"] == []
 
 
+def test_one_rule_is_told_as_one(tmp_path: Path) -> None:
+    rule = '[[rule]]\nname = "all"\neffect = "allow"\nwhen = "true"\n'
+    (tmp_path / "all.toml").write_text("version = 1\n" + rule)
+    assert "1 rule is good: sha256:" in run("check", tmp_path / "all.toml")[1]
+
+
 def test_every_mistake_is_told_of_the_tests_too(directory: Path) -> None:
     (directory / "p.toml").write_text(RULES.replace("ttl", "tll"))
     (directory / "p.test.toml").write_text(TESTS.replace("selectors", "selektors"))

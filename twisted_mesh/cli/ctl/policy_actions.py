@@ -17,7 +17,7 @@ from pki.rules.errors import BadPolicy
 from pki.rules.facts import NO_TIME, Facts, RuleAction
 from pki.rules.rule_set import RuleSet
 from pki.rules.rules_file import read_rules
-from twisted_mesh.cli.ctl.output import put, put_json, put_table
+from twisted_mesh.cli.ctl.output import counted, put, put_json, put_table
 from twisted_mesh.cli.program import Unusable
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import read_file
@@ -51,7 +51,8 @@ def check(path: str, *, as_json: bool) -> int:
     elif problems:
         _put_problems(problems)
     elif rules is not None:
-        put(f"{len(rules.rules)} rules are good: {rules.digest}")
+        count = len(rules.rules)
+        put(f"{counted(count, 'rule')} {'is' if count == 1 else 'are'} good: {rules.digest}")
         _put_costs(rules)
         _put_problems(advised)
     return 1 if problems else 0
