@@ -89,24 +89,24 @@ def test_whom_an_entry_lets_in_is_told_which(capsys: pytest.CaptureFixture[str])
 def test_whom_the_policy_is_asked_about_is_told_how_to_ask_its_rules(
     capsys: pytest.CaptureFixture[str], state: str
 ) -> None:
-    ca = Ca([registration("mine", "/service/web", "k8s:ns:shop")])
+    ca = Ca([registration("mine", "/service/web", "unix:uid:77")])
     ca.policy_ = PolicyStatus(state, "/etc/my rules", "sha256:77", None, [], "", None)
-    found = why(capsys, ca, proven("k8s:ns:shop", "k8s:sa:api"), asking())
+    found = why(capsys, ca, proven("unix:uid:77", "unix:gid:7"), asking())
     assert found["policy"] == ("sha256:77" if state == "in-force" else None)
-    asyncio.run(Explaining(proven("k8s:ns:shop"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
+    asyncio.run(Explaining(proven("unix:uid:77"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
     said = capsys.readouterr().err
     assert ("policy" in said) == (state == "in-force")
     if said:
         words = shlex.split(said.partition("say: ")[2])
         assert words[:4] == ["mesh-ctl", "policy", "explain", "/etc/my rules"]
         assert words[4:] == [
-            *("--set", "selectors=k8s:ns:shop"),
-            *("--set", "entry.selectors=k8s:ns:shop"),
+            *("--set", "selectors=unix:uid:77"),
+            *("--set", "entry.selectors=unix:uid:77"),
             *("--set", f"request.spiffe_id={WEB}"),
             *("--set", "request.path=/service/web"),
         ]
     # Whom no entry lets in, no policy lets in.
-    asyncio.run(Explaining(proven("k8s:ns:other"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
+    asyncio.run(Explaining(proven("unix:uid:78"), asking(), str(MESH), False, False)(ca))  # type: ignore[arg-type]
     assert "policy" not in capsys.readouterr().err
 
 
