@@ -951,6 +951,11 @@ class Code(StrEnum):
         "the policy was withdrawn, or what is in its files now was not taken up",
         "mend it, then `mesh-ctl policy reload`; `mesh-ctl policy show` says what is in force",
     )
+    UNHEALTHY_PLATFORMS = (
+        "unhealthy-platforms",
+        "evidence of a platform cannot be judged, or what is in the `--attestors` file now was not taken up",
+        "see that the CA reaches the API server or issuer that is named; mend the file, and send the CA a SIGHUP",
+    )
     UNHEALTHY_DESCRIPTORS = (
         "unhealthy-descriptors",
         "few file descriptors are left",

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from pki.codes import Code
+from pki.errors import PkiError, Problem
 from twisted_mesh.attest.attestors_file import Configured, read_attestors
 from twisted_mesh.attest.interface import IAttestor, Means
 from twisted_mesh.attest.registry import Attestors
@@ -20,6 +22,8 @@ class ConfiguredPlatforms:
     means: Means
     attestors: Attestors = field(init=False)
     _configured: Configured = field(factory=dict, init=False)
+    _refused: str = field(default="", init=False)
+    """Why what is in the file now is not in force."""
 
     def __attrs_post_init__(self) -> None:
         self.attestors = Attestors.registered(self.means)
@@ -33,7 +37,13 @@ class ConfiguredPlatforms:
         """
         if self.path is None:
             return ""
-        before, now = self._configured, read_attestors(self.path)
+        before = self._configured
+        try:
+            now = read_attestors(self.path)
+        except PkiError as error:
+            self._refused = str(error)
+            raise
+        self._refused = ""
         kept = {name for name, one in now.items() if before.get(name) == one}
         self.attestors.replace({name: self._attestor(name, now, name in kept) for name in now})
         self._configured = now
@@ -46,6 +56,23 @@ class ConfiguredPlatforms:
             platforms=told,
         )
         return f"evidence is taken of {told}"
+
+    def standing(self) -> tuple[str, Problem | None]:
+        """What is in force, in words, and what is wrong with it."""
+        taken = self.attestors.platforms
+        told = f"evidence is taken of {', '.join(taken) or 'no platform'}"
+        wrong = [
+            f"the last evidence of {name} could not be judged: {why}"
+            for name, why in sorted(self.attestors.troubles.items())
+        ]
+        if self._refused:
+            wrong.append(f"what is in the file now was not taken up: {self._refused}")
+        if not wrong:
+            return told, None
+        remedy = (
+            "see to whoever is named, and to the CA's log; a file that was mended is read at SIGHUP"
+        )
+        return told, Problem(Code.UNHEALTHY_PLATFORMS, "; ".join(wrong), remedy)
 
     def _attestor(self, name: str, configured: Configured, is_kept: bool) -> IAttestor:
         if is_kept:

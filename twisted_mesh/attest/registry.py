@@ -19,6 +19,7 @@ from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
 from twisted_mesh.limits.fair_queue import FairQueue
+from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.tasks import within
 
 T = TypeVar("T")
@@ -68,6 +69,8 @@ class Attestors:
     """By the kind that evidence has on the wire: who is asked about evidence of that kind, and of no other."""
     clock: IReactorTime | None = None
     """By which a platform's attestor that takes too long is given up; None for never."""
+    troubles: dict[str, str] = field(factory=dict, init=False)
+    """By platform: why the last evidence of it could not be judged; of none that could."""
     _turns: dict[str, FairQueue] = field(factory=dict, init=False)
     """By platform: one that waits for its API server keeps no other waiting."""
 
@@ -86,6 +89,8 @@ class Attestors:
         Raises :class:`ValueError` as a new one does, and changes nothing then.
         """
         self._declare(platforms)
+        for name in self.platforms.keys() - platforms.keys():
+            self.troubles.pop(name, None)
         self.platforms = platforms
 
     def _declare(self, platforms: Mapping[str, IAttestor]) -> None:
@@ -132,7 +137,13 @@ class Attestors:
             verdict = meters.GOOD
         except PkiError as error:
             verdict = str(error.code)
+            if isinstance(error, AttestorUnavailable):
+                self.troubles[platform.name] = str(error)
+            elif not isinstance(error, TryLater):  # which says nothing of the platform
+                self.troubles.pop(platform.name, None)
             raise
+        else:
+            self.troubles.pop(platform.name, None)
         finally:
             meters.count_attestation(platform.name, verdict, time.monotonic() - start)
         return seen

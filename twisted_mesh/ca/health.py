@@ -39,6 +39,7 @@ _CODES = {
     "crls": Code.UNHEALTHY_CRLS,
     "federation": Code.UNHEALTHY_FEDERATION,
     "policy": Code.UNHEALTHY_POLICY,
+    "platforms": Code.UNHEALTHY_PLATFORMS,
     "descriptors": Code.UNHEALTHY_DESCRIPTORS,
     "disk": Code.UNHEALTHY_DISK,
     "memories": Code.UNHEALTHY_MEMORIES,
@@ -55,6 +56,7 @@ _MANY_INTENTS = 100
 _MANY_DESCRIPTORS = 0.8
 #: By :class:`Standing`.
 _WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
+NO_PLATFORMS = "evidence is taken of no platform"
 RULED_BY_ENTRIES = "no policy is given: entries alone decide what is issued"
 FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
 _LITTLE_SPACE = 256 * 1024 * 1024
@@ -114,6 +116,8 @@ class Health:
     """How those stand that are federated with, in words, and what is wrong with any."""
     ruled: Callable[[], tuple[str, Problem | None]] = lambda: (RULED_BY_ENTRIES, None)
     """What is in force of a policy, in words, and what is wrong with it."""
+    attested: Callable[[], tuple[str, Problem | None]] = lambda: (NO_PLATFORMS, None)
+    """Of which platforms evidence is taken, in words, and what is wrong with any."""
     rooted: Callable[[], Wait | None] = lambda: None
     """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
@@ -139,6 +143,7 @@ class Health:
             found.append(await _looked(name, look))
         found.append(_told("federation", *self.federation()))
         found.append(_told("policy", *self.ruled()))
+        found.append(_told("platforms", *self.attested()))
         found.append(_descriptors(self.lacking()))
         if self.directory is not None:
             found.append(self._space(self.directory))

@@ -110,6 +110,35 @@ def test_at_a_reading_what_says_the_same_stays_and_a_broken_file_changes_nothing
     assert configured.attestors.platforms == {}
 
 
+def test_health_tells_of_a_file_that_was_refused_until_it_is_good(file: Path) -> None:
+    file.write_text('[badge]\nsecret = "x"\n')
+    configured = ConfiguredPlatforms(file, means())
+    assert configured.standing() == ("evidence is taken of badge", None)
+    file.write_text("[bagde]\n")
+    with pytest.raises(BadAttestorsFile):
+        configured.read()
+    told, problem = configured.standing()
+    assert told == "evidence is taken of badge"
+    assert problem is not None
+    assert problem.code == "unhealthy-platforms"
+    assert "there is no table [bagde] here" in problem.detail
+    file.write_text("")
+    configured.read()
+    assert configured.standing() == ("evidence is taken of no platform", None)
+
+
+def test_health_tells_of_a_platform_that_cannot_judge_until_it_can(file: Path) -> None:
+    file.write_text('[badge]\nsecret = "x"\n')
+    configured = ConfiguredPlatforms(file, means())
+    configured.attestors.troubles["badge"] = "its office is away"
+    _, problem = configured.standing()
+    assert problem is not None
+    assert problem.detail == "the last evidence of badge could not be judged: its office is away"
+    file.write_text("")
+    configured.read()
+    assert configured.standing()[1] is None
+
+
 def test_without_a_file_no_evidence_is_taken() -> None:
     configured = ConfiguredPlatforms(None, means())
     assert (configured.attestors.platforms, configured.read()) == ({}, "")

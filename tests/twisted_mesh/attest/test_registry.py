@@ -355,3 +355,19 @@ def test_a_pods_token_and_another_pods_process_make_no_third_pod(
     both = Attestors((Fixed("local", process, kinds),), {"k8s": Fixed("k8s", token, K8S)})
     with pytest.raises(BadEvidence) if is_refused else nullcontext():
         assert len(outcome(both.attest(shown("k8s"))).attestations) == 2
+
+
+def test_a_platform_that_could_not_judge_is_remembered_until_it_has() -> None:
+    platform = one("m", AttestorUnavailable("it is away"))
+    attestors = Attestors((), {"m": platform})
+    for says, troubles in (
+        (platform.says, {"m": "it is away"}),
+        (Busy("there are too many", 1.0), {"m": "it is away"}),
+        (BadEvidence("it is forged"), {}),
+        (platform.says, {"m": "it is away"}),
+        (proof("m:1"), {}),
+    ):
+        platform.says = says
+        with suppress(PkiError):
+            outcome(attestors.attest(shown("m")))
+        assert attestors.troubles == troubles
