@@ -60,8 +60,12 @@ def test_a_policy_moves_at_sighup_and_a_broken_one_changes_nothing(
             written(file, *rules)
             server.process.send_signal(signal.SIGHUP)
             server.wait_for(r"--policy .*was read again: \d rules, sha256:", count=before + workers)
-            assert call(shared, port)[0] == status
+            ended, told = call(shared, port)
+            assert ended == status
             server.wait_for(said)
+            if said.startswith("policy-denied"):
+                assert "refused us" in told, "inside HTTP the caller reads the rule"
+                assert "the policy's rule 'no-workers' says no: not today" in told
         for wrong, said in (
             (NO_WORKERS.replace("peer.path", "peer.pth"), "did you mean path"),
             (NO_WORKERS, "no rule of the policy could allow accept"),

@@ -124,6 +124,10 @@ class Health:
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, when first looked at."""
 
+    def watch_platforms(self, attested: Callable[[], tuple[str, Problem | None]]) -> None:
+        """Tell of these from now on: what takes their evidence is made once the CA listens."""
+        self.attested = attested
+
     async def examine(self) -> tuple[Check, ...]:
         """Every check; answers of the last second are given again, but for descriptors: they come and go."""
         at = self.seconds()

@@ -6,6 +6,7 @@ from twisted.web import server
 from twisted.web.http import datetimeToString
 
 from pki.codes import Code
+from pki.errors import Problem
 from twisted_mesh.http.json import PROBLEM_TYPE, problem_body
 from twisted_mesh.trust.connections import Peer
 
@@ -23,14 +24,17 @@ OF_CA = "call the CA as a member of its own trust domain"
 class HttpRefusal:
     """403 to the first request, which is not even read: its method says whether a body follows the answer."""
 
-    def __init__(self, peer: Peer, cure: str = OF_SERVER) -> None:
-        """``cure`` says what to change, ``{}`` in it is the caller's ID."""
-        detail = (
-            f"{peer.spiffe_id} has proven who it is, and is not among those that may connect: "
-            f"{cure.format(peer.spiffe_id)}"
-        )
-        # Who they are is none of its business.
-        self._body = problem_body(403, Code.NOT_AUTHORIZED, detail)
+    def __init__(self, peer: Peer, problem: Problem, cure: str = OF_SERVER) -> None:
+        """``cure`` says what to change for who is not among those that may, ``{}`` in it is the caller's ID."""
+        if problem.code is Code.POLICY_DENIED:
+            detail = problem.detail  # with the rule's name
+        else:
+            # Who they are is none of its business.
+            detail = (
+                f"{peer.spiffe_id} has proven who it is, and is not among those that may connect: "
+                f"{cure.format(peer.spiffe_id)}"
+            )
+        self._body = problem_body(403, problem.code, detail)
         self._head = b""
 
     def hear(self, data: bytes) -> bytes:

@@ -160,7 +160,7 @@ class CaListeners:
             containers=self.containers,
         )
         self.platforms = ConfiguredPlatforms(self.options["attestors"], means)
-        ca.health.attested = self.platforms.standing
+        ca.health.watch_platforms(self.platforms.standing)
         shared = _Shared(
             ca,
             self.platforms.attestors,

@@ -177,7 +177,7 @@ class MeshConnection(ApplicationSide):
         if verify.refuse_crowd(connection) is not None:
             return False
         peer = verify.peer_of(connection, handshake)
-        self.turned_away = TurnedAway(peer, explain(peer), self)
+        self.turned_away = TurnedAway(peer, explain(peer, handshake.problems[0]), self)
         self.factory.security.registry.turned_away.add(self.turned_away)
         self._log_refusal(handshake.problems)
         return True

@@ -26,7 +26,8 @@ class Explanation(typing.Protocol):
         """What is answered to whoever has not asked in time."""
 
 
-Explain = Callable[[Peer], Explanation]
+Explain = Callable[[Peer, Problem], Explanation]
+"""Of a peer, and of why it may not connect."""
 
 
 class Door(typing.Protocol):

@@ -147,11 +147,12 @@ class Handshake:
 
     @property
     def is_merely_not_allowed(self) -> bool:
-        """Whether the peer is who it says, and nothing is wrong but that it is not among those that may."""
+        """Whether the peer is who it says, and nothing is wrong but that it may not connect: by name, or by policy."""
         return (
             self.verdict is not None
             and self.verdict.spiffe_id is not None
-            and [problem.code for problem in self.problems] == [Code.NOT_AUTHORIZED]
+            and len(self.problems) == 1
+            and self.problems[0].code in _MERELY_NOT_ALLOWED
             # By all rules together, or by those of the port that it has called.
             and self.verdict.problems in ((), self.problems)
         )
@@ -221,6 +222,8 @@ def openssl_problem(errno: int) -> Problem:
     )
 
 
+#: Why a peer may not connect that is who it says.
+_MERELY_NOT_ALLOWED = (Code.NOT_AUTHORIZED, Code.POLICY_DENIED)
 #: The attribute of a connection that has its handshake: its app data belongs to Twisted.
 _HANDSHAKE = "_mesh_handshake"
 

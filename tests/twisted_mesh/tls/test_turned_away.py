@@ -368,6 +368,28 @@ def test_where_the_port_alone_does_not_let_it_in_it_is_told_too() -> None:
     assert refusals(conversation.server) == ["not-authorized"]
 
 
+def test_whom_a_policy_denies_reads_the_rule() -> None:
+    problem = Problem(Code.POLICY_DENIED, f"{BACKEND}: the policy's rule 'night' says no: closed")
+    server = End(True, explain=HttpRefusal, leaf_checks=(lambda leaf: problem,))
+    conversation = called(server=server)
+    say(conversation, GET)
+    (answer,) = answers(conversation)
+    assert (answer.status, answer.json["code"]) == (403, "policy-denied")
+    assert "rule 'night' says no: closed" in answer.json["detail"]
+    assert_nobody_heard(conversation)
+    assert refusals(server) == ["policy-denied"]
+
+
+def test_a_policy_that_does_not_decide_is_an_alert() -> None:
+    problem = Problem(Code.POLICY_UNAVAILABLE, "the policy has not decided")
+    server = End(True, explain=HttpRefusal, leaf_checks=(lambda leaf: problem,))
+    conversation = converse(End(False), server)
+    say(conversation, GET)
+    assert not conversation.calling.made or not answers(conversation)
+    assert_nobody_heard(conversation)
+    assert refusals(server) == ["policy-unavailable"]
+
+
 def test_where_the_port_objects_to_more_than_that_it_hears_an_alert() -> None:
     server = strictest()
     server.security = evolve(
