@@ -339,20 +339,20 @@ def pod(*texts: str) -> Attestation:
 @pytest.mark.parametrize(
     ("process", "is_refused"),
     [
-        (pod("unix:uid:7"), False),
-        (pod("k8s:ns:prod", f"k8s:pod-uid:{POD}"), False),
-        (pod("k8s:ns:prod", f"k8s:pod-uid:{OTHER_POD}"), True),
-        (pod("k8s:ns:prod"), True),
+        (["unix:uid:7"], False),
+        (["k8s:ns:prod", f"k8s:pod-uid:{POD}"], False),
+        (["k8s:ns:prod", f"k8s:pod-uid:{OTHER_POD}"], True),
+        (["k8s:ns:prod"], True),
     ],
     ids=["no pod", "the same", "another", "one without a name"],
 )
 def test_a_pods_token_and_another_pods_process_make_no_third_pod(
-    process: Attestation, is_refused: bool
+    process: list[str], is_refused: bool
 ) -> None:
     declare_kinds()
     kinds = (*K8S, KINDS["unix:uid"])
     token = pod("k8s:sa:web", "k8s:ns:dev", f"k8s:pod-uid:{POD}")
-    both = Attestors((Fixed("local", process, kinds),), {"k8s": Fixed("k8s", token, K8S)})
+    both = Attestors((Fixed("local", pod(*process), kinds),), {"k8s": Fixed("k8s", token, K8S)})
     with pytest.raises(BadEvidence) if is_refused else nullcontext():
         assert len(outcome(both.attest(shown("k8s"))).attestations) == 2
 
