@@ -1,4 +1,4 @@
-"""``make demo``: the mesh from nothing to revocation, with real processes, in under half a minute."""
+"""``make demo``: the mesh from nothing to revocation, with real processes, in about half a minute."""
 
 import http.client
 import json
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from twisted_mesh.cli.demo_machine import make_machine
 from twisted_mesh.cli.demonstration import Demo, DemoFailed, run
 
 
@@ -18,7 +19,10 @@ def show(demo: Demo) -> None:
     demo.step(
         "A certificate authority starts: a root, an issuing CA, an API on a unix socket and over TLS"
     )
-    ca = demo.start("mesh-ca", "--port", "0")
+    make_machine(demo.home / "machine7", "machine7")
+    attestors = demo.home / "attestors.toml"
+    attestors.write_text(f'[x509pop]\nroots = "{demo.home}/machine7/roots.pem"\n')
+    ca = demo.start("mesh-ca", "--port", "0", "--attestors", attestors.name)
     demo.wait_for(ca, r"Ready to issue certificates")
 
     demo.step("A server makes a key, gets a certificate for it, and demands one from every caller")
@@ -71,6 +75,16 @@ def show(demo: Demo) -> None:
     join = ("--server", url, *reaching, "--join-token", made["token"])
     demo.run("mesh-client", *join, "--state-dir", "elsewhere", last=1)
     demo.run("mesh-client", *join, "--state-dir", "a-thiefs", expect=1, last=1)
+
+    demo.step("A third copies no secret: it proves itself by a certificate that it has already")
+    selector = "x509pop:subject:cn:machine7"
+    demo.run("mesh-ctl", "entry", "create", "--selector", selector, "--spiffe-id", worker, last=0)
+    proving = ("--server", url, *reaching, "--attest")
+    own = ("x509pop:machine7/machine.pem", "--state-dir", "machine7s")
+    demo.run("mesh-client", *proving, *own, last=1)
+    make_machine(demo.home / "forged", "machine7")
+    forged = ("x509pop:forged/machine.pem", "--state-dir", "a-forgers")
+    demo.run("mesh-client", *proving, *forged, expect=1, last=1)
 
     demo.step("A program that knows no TLS becomes a service of the mesh, without a changed line")
     proxy, sidecar = _sidecar(demo, allow)

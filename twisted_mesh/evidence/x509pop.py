@@ -20,7 +20,7 @@ from twisted_mesh.evidence.interface import AttestationData, IProver, NoEvidence
 from twisted_mesh.state.directory import read_file
 
 _LARGEST = 256 * 1024
-_OPTION = "--attest x509pop:"
+_OPTION = "--attest x509pop"
 
 
 @implementer(IProver)
@@ -38,8 +38,8 @@ class X509PopProver:
         named = (file or "").split(",")
         if not 1 <= len(named) <= 2 or not all(named):
             raise Malformed(
-                f"{_OPTION}: name a file with a certificate, what is above it, and its key in PEM, or two files: "
-                "x509pop:CHAIN,KEY"
+                "--attest x509pop: name a file with a certificate, what is above it, and its key in PEM, or two "
+                "files: x509pop:CHAIN,KEY"
             )
         return cls(tuple(map(Path, named)))
 
