@@ -9,8 +9,8 @@ import pytest
 from pki.rules.errors import BadPolicy
 from pki.rules.facts import Facts, RequestFacts
 from tests.authorities import NOW
-from twisted_mesh.api.policy_messages import DecisionRow
-from twisted_mesh.cli.ctl.policy_ca_actions import DryRun
+from twisted_mesh.api.policy_messages import IN_FORCE, DecisionRow, PolicyRuleRow, PolicyStatus
+from twisted_mesh.cli.ctl.policy_ca_actions import DryRun, Showing
 from twisted_mesh.cli.ctl.policy_replay import Replay, replay
 
 WEB = "spiffe://mesh.local/service/web"
@@ -99,3 +99,13 @@ def test_no_request_on_record_is_no_word_for_a_policy(
     asyncio.run(DryRun(file, 10, False)(Administration()))  # type: ignore[arg-type]
     said = capsys.readouterr().err
     assert "nothing was asked" in said and "nothing would change" not in said
+
+
+def test_an_expression_that_is_shown_in_part_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    class Administration:
+        async def policy(self) -> PolicyStatus:
+            rule = PolicyRuleRow("all", "allow", ["issue"], "true && " * 20 + "true", "")
+            return PolicyStatus(IN_FORCE, "rules", "sha256:0", None, [rule], "", None)
+
+    asyncio.run(Showing(False)(Administration()))  # type: ignore[arg-type]
+    assert capsys.readouterr().out.rstrip().endswith("true…")

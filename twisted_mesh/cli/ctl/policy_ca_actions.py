@@ -7,6 +7,7 @@ import msgspec
 from attrs import frozen
 
 from pki.codes import Code
+from pki.errors import printable
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.policy_messages import IN_FORCE, DecisionRow, PolicyStatus
 from twisted_mesh.api.refusal import CaRefused
@@ -110,7 +111,12 @@ def _put(status: PolicyStatus, *, as_json: bool) -> None:
     if status.rules:
         output.put("")
         rows = [
-            (rule.name, rule.effect, " ".join(rule.on), " ".join(rule.when.split())[:_SHOWN])
+            (
+                rule.name,
+                rule.effect,
+                " ".join(rule.on),
+                printable(" ".join(rule.when.split()), _SHOWN),
+            )
             for rule in status.rules
         ]
         output.put_table(_HEADINGS, rows)
