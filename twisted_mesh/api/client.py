@@ -26,19 +26,17 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, BundleSet, TrustBundle
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import compared, format_duration
-from twisted_mesh.api.body import encoded, read_shape
-from twisted_mesh.api.ca_reach import reach_of
-from twisted_mesh.api.ca_user import CaUser
-from twisted_mesh.api.local_ca import LocalCaEndpoint
-from twisted_mesh.api.messages import (
+from twisted_mesh.api.attestation_messages import (
     CHALLENGE,
     AttestationMember,
     Challenge,
     ChallengeRequest,
-    PublishedCrls,
-    SignAnswer,
-    SignRequest,
 )
+from twisted_mesh.api.body import encoded, read_shape
+from twisted_mesh.api.ca_reach import reach_of
+from twisted_mesh.api.ca_user import CaUser
+from twisted_mesh.api.local_ca import LocalCaEndpoint
+from twisted_mesh.api.messages import PublishedCrls, SignAnswer, SignRequest
 from twisted_mesh.api.refusal import CaRefused, told_problems
 from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import TrustQuestion

@@ -5,7 +5,7 @@ default. In an answer, ``null`` says that there is none; a member whose default 
 answers of its route or by CAs before it was thought of. Readers pass over members that they do not know.
 """
 
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -14,7 +14,7 @@ from pki.policy.entry import EntryDocument, EntryMembers
 from pki.svid.revocation_set import Reason
 from pki.svid.spki_pin import PinSet
 from pki.validity import rfc3339
-from twisted_mesh.evidence.data import AttestationData
+from twisted_mesh.api.attestation_messages import AttestationMember
 
 T = TypeVar("T")
 
@@ -25,25 +25,6 @@ LARGEST_PAGE = 1000
 
 
 # Signing
-
-
-class AttestationMember(Struct, frozen=True):
-    """Evidence of the platform that a caller runs on, which is proof."""
-
-    kind: str
-    """Which platform's: ``k8s``, ``aws``, ``gcp``, ``azure``, ``oidc`` or ``x509pop``."""
-    data: Any
-    """As that kind has it: for a token the text of it."""
-
-    @classmethod
-    def of(cls, evidence: AttestationData) -> Self:
-        """What an endpoint's prover has fetched."""
-        return cls(evidence.kind, msgspec.json.decode(evidence.data))
-
-    @property
-    def evidence(self) -> AttestationData:
-        """What an attestor is given. It is JSON of ours: no key stands twice in it."""
-        return AttestationData(self.kind, msgspec.json.encode(self.data))
 
 
 class SignRequest(Struct, frozen=True, omit_defaults=True):
@@ -69,27 +50,6 @@ class SignAnswer(Struct, frozen=True):
     expires_at: str | UnsetType = UNSET
     serial: str | UnsetType = UNSET
     spiffe_id: str | UnsetType = UNSET
-
-
-# Attestation
-
-CHALLENGE = "/api/v1/attest/challenge"
-
-
-class ChallengeRequest(Struct, frozen=True):
-    """``POST /api/v1/attest/challenge``."""
-
-    kind: str
-    """As in :class:`AttestationMember`."""
-
-
-class Challenge(Struct, frozen=True):
-    """What has to be answered in the evidence."""
-
-    challenge: str | None
-    """None where evidence of that kind needs none."""
-    expires_in: int
-    """Seconds."""
 
 
 # Certificates on record

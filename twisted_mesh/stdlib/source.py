@@ -19,12 +19,14 @@ from pki.svid.names import IPAddress
 from pki.svid.spki_pin import PinSet
 from pki.svid.x509svid import X509Svid, load_certificates
 from pki.validity import format_duration, parse_duration
-from twisted_mesh.api.body import read_shape
-from twisted_mesh.api.messages import (
+from twisted_mesh.api.attestation_messages import (
     CHALLENGE,
     AttestationMember,
     Challenge,
     ChallengeRequest,
+)
+from twisted_mesh.api.body import read_shape
+from twisted_mesh.api.messages import (
     ConnectionsReport,
     ReportTaken,
     SignAnswer,

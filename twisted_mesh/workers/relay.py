@@ -17,8 +17,9 @@ from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
 from pki.issuing.csr import load_csr
 from pki.keys.algorithm import PublicKey
 from pki.spiffe import SpiffeId
+from twisted_mesh.api.attestation_messages import AttestationMember
 from twisted_mesh.api.client import CaClient
-from twisted_mesh.api.messages import AttestationMember, ConnectionsReport, SignRequest
+from twisted_mesh.api.messages import ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.json import parse_json

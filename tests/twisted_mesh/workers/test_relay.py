@@ -27,7 +27,8 @@ from pki.spiffe import SpiffeId
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, HOUR, NOW, Mesh, mesh
 from tests.twisted_mesh.recording import RecordingLog
-from twisted_mesh.api.messages import AttestationMember, ConnectionsReport, SignRequest
+from twisted_mesh.api.attestation_messages import AttestationMember
+from twisted_mesh.api.messages import ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.evidence.data import AttestationData

@@ -13,7 +13,7 @@ from msgspec import UnsetType
 
 from pki.policy.policy import Action, Principal, demand_proof, permit
 from pki.policy.selector import Selector
-from twisted_mesh.api.messages import AttestationMember
+from twisted_mesh.api.attestation_messages import AttestationMember
 from twisted_mesh.attest.evidence import Evidence
 from twisted_mesh.attest.registry import Attestors
 from twisted_mesh.ca.api.authentication import Account, Authenticator, principal_of

@@ -13,7 +13,7 @@ from twisted_mesh.ca.api.authentication import Authenticator
 from twisted_mesh.ca.api.request import refuse_browsers
 from twisted_mesh.ca.api.resource import AnsweringResource
 from twisted_mesh.ca.api.response import Answer
-from twisted_mesh.ca.api.routes import action_of, matched, methods_of, route_of
+from twisted_mesh.ca.api.routing import action_of, matched, methods_of, route_of
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.http.request import SiteRequest

@@ -1,6 +1,6 @@
 """The route of attestation: what is to be answered in evidence of a platform."""
 
-from twisted_mesh.api.messages import Challenge, ChallengeRequest
+from twisted_mesh.api.attestation_messages import Challenge, ChallengeRequest
 from twisted_mesh.attest.challenges import LIFETIME
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer

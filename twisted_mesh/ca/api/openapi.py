@@ -7,7 +7,8 @@ from typing import Any, get_args
 import msgspec
 
 from twisted_mesh.ca.api.response import JSON, PROBLEM_JSON
-from twisted_mesh.ca.api.routes import ROUTES, Route, Shape
+from twisted_mesh.ca.api.route import Route, Shape
+from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.http.json import ProblemDocument
 
 _REF = "#/components/schemas/{name}"

@@ -1,18 +1,11 @@
-"""The table of routes: who may ask what, who answers, and the shapes of both sides."""
+"""The table of routes: what the CA can be asked."""
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
-from types import UnionType
-from typing import TypeAlias
 
-import msgspec
-from attrs import frozen
-
-from pki.codes import Code
 from pki.policy.policy import Action
 from twisted_mesh.api import (
     agent_messages,
+    attestation_messages,
     ca_messages,
     certification_messages,
     federation_messages,
@@ -39,41 +32,10 @@ from twisted_mesh.ca.api import (
     roots,
     trust,
 )
-from twisted_mesh.ca.api.admission import ProvingBody
-from twisted_mesh.ca.api.request import FILTERS, Call, path_of, refuse_other_media
+from twisted_mesh.ca.api.request import FILTERS, Call
 from twisted_mesh.ca.api.response import JSON, Answer
+from twisted_mesh.ca.api.route import Route
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.http.json import BadRequest
-from twisted_mesh.http.request import SiteRequest
-
-Handler = Callable[[CaParts, Call], Awaitable[Answer]]
-Shape: TypeAlias = str | type[msgspec.Struct] | UnionType
-"""A struct of the API's or several, or the media type of what is none."""
-
-
-@frozen
-class Route:
-    """One thing that can be asked for."""
-
-    action: Action
-    handler: Handler
-    answer: Shape
-    body: Shape | None = None
-    """Of the request."""
-    query: Collection[str] = ()
-    """The parameters that it looks at."""
-    status: HTTPStatus = HTTPStatus.OK
-    rest: str = "id"
-    """What stands in its path for the ``*``."""
-    proving: type[ProvingBody] | None = None
-    """What the body is where it may hold a proof of who asks."""
-    is_deep: bool = False
-    """Whether its ``*`` may have slashes in it."""
-
-    @property
-    def media(self) -> str:
-        """What a body says that it is."""
-        return self.body if isinstance(self.body, str) else JSON
 
 
 async def _crl(ca: CaParts, call: Call) -> Answer:
@@ -100,11 +62,11 @@ ROUTES: dict[tuple[str, str], Route] = {
         status=HTTPStatus.CREATED,
         proving=messages.SignRequest,
     ),
-    ("POST", messages.CHALLENGE): Route(
+    ("POST", attestation_messages.CHALLENGE): Route(
         Action.ATTEST,
         attesting.challenge,
-        messages.Challenge,
-        body=messages.ChallengeRequest,
+        attestation_messages.Challenge,
+        body=attestation_messages.ChallengeRequest,
     ),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, published.roots, published.PEM),
     ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, published.bundle, JSON),
@@ -380,73 +342,3 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/readyz"): Route(Action.READINESS, health.readiness, messages.Ready),
     ("GET", "/metrics"): Route(Action.METRICS, health.metrics, "text/plain"),
 }
-
-
-#: Every path, with its methods.
-_PATHS: dict[str, set[str]] = defaultdict(set)
-for _method, _path in ROUTES:
-    _PATHS[_path].add(_method)
-#: Those whose ``*`` stands for all that follows, slashes too.
-_DEEP = tuple(path for (_, path), route in ROUTES.items() if route.is_deep)
-
-
-class NoSuchRoute(BadRequest):
-    """There is nothing at this path."""
-
-    code = Code.NOT_FOUND
-
-
-class WrongMethod(BadRequest):
-    """The path is known, and this is not done to it."""
-
-    code = Code.METHOD_NOT_ALLOWED
-
-
-#: Method, path as the table has it, and what its ``*`` stands for; the path is empty where there is none.
-Matched = tuple[str, str, str]
-
-
-def matched(request: SiteRequest) -> Matched:
-    """What is asked for."""
-    method, path = request.method.decode("ascii", "replace"), path_of(request)
-    if path in _PATHS:
-        return "GET" if method == "HEAD" else method, path, ""
-    above, _, rest = path.rpartition("/")
-    deep = (
-        (known, path.removeprefix(known[:-1])) for known in _DEEP if path.startswith(known[:-1])
-    )
-    for known, found in ((f"{above}/*", rest), *deep):
-        if known in _PATHS and found:
-            return "GET" if method == "HEAD" else method, known, found
-    return method, "", ""
-
-
-def methods_of(request: SiteRequest) -> tuple[str, ...]:
-    """What can be done to its path."""
-    _, path, _ = matched(request)
-    return tuple(sorted(_PATHS[path])) if path else ()
-
-
-def action_of(found: Matched) -> Action | None:
-    """What would be done; None where there is nothing to be asked."""
-    method, path, _ = found
-    route = ROUTES.get((method, path))
-    return route.action if route else None
-
-
-def route_of(request: SiteRequest, found: Matched) -> tuple[Route, str]:
-    """The route of ``request``, and what its path's ``*`` stands for.
-
-    Raises :class:`NoSuchRoute`, :class:`WrongMethod`, :class:`OtherMedia`.
-    """
-    method, path, rest = found
-    if not path:
-        raise NoSuchRoute(
-            HTTPStatus.NOT_FOUND, "there is nothing at this path: the API is below /api/v1/"
-        )
-    route = ROUTES.get((method, path))
-    if route is None:
-        raise WrongMethod(HTTPStatus.METHOD_NOT_ALLOWED, f"{method[:20]} is not done to {path}")
-    if method == "POST":
-        refuse_other_media(request, route.media)
-    return route, rest

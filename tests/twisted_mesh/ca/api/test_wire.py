@@ -44,7 +44,8 @@ from twisted_mesh.attest.registry import Attested
 from twisted_mesh.ca.api.app import CaApi
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.roots import STEPS as ROOT_STEPS
-from twisted_mesh.ca.api.routes import ROUTES, Route
+from twisted_mesh.ca.api.route import Route
+from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.policy.journal import Decided
 from twisted_mesh.http.address import CaAddress
 from twisted_mesh.http.server import BoundedSite
