@@ -58,7 +58,9 @@ class Selector:
                     )
                 return cls(kind.name, value)
         name, is_x509, _ = text.partition(":spiffe://")
-        likely = get_close_matches(name if is_x509 else text.rpartition(":")[0], KINDS, 1, 0.5)
+        meant = name if is_x509 else text.rpartition(":")[0]
+        likely = [kind for kind in KINDS if kind.endswith(f":{meant}")]
+        likely = likely or get_close_matches(meant, KINDS, 1, 0.5)
         remedy = f"did you mean {KINDS[likely[0]].example}? " if likely else ""
         raise UnknownSelector(
             f"{discreet(text, 120)!r} is no selector: {remedy}there are {_there_are(text)}"

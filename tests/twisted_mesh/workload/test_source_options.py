@@ -17,7 +17,7 @@ SOURCE = "workload:unix:///run/a.sock"
 USUAL: dict[str, Any] = dict.fromkeys(
     (
         *("ca-url", "ca-file", "ca-fingerprint", "ca-user", "join-token", "join-token-file"),
-        *("ttl", "dns", "ip", "spiffe-id", "trust-domain"),
+        *("attest", "ttl", "dns", "ip", "spiffe-id", "trust-domain"),
     )
 )
 
@@ -47,6 +47,7 @@ def test_our_trust_domain_is_that_of_our_id_or_the_one_that_is_said() -> None:
         ({"ca_url": "https://ca:1"}, "--source and --ca-url exclude each other"),
         ({"ca_file": "root.crt"}, "--source and --ca-file exclude"),
         ({"join_token_file": "-"}, "--source and --join-token-file exclude"),
+        ({"attest": "k8s"}, "--source and --attest exclude"),
         ({"ttl": "5m"}, "--ttl is for a CA"),
         ({"dns": ["a"]}, "--dns is for a CA"),
         ({"spiffe_id": "spiffe://a/b", "trust_domain": "c"}, "is not of --trust-domain c"),
