@@ -101,6 +101,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.SERVE_WORKLOADS: "none",
     Action.READ_AGENTS: "none",
     Action.CHANGE_AGENTS: "none",
+    Action.READ_POLICY: "none",
+    Action.CHANGE_POLICY: "none",
 }
 NO_PROOF_NEEDED = {
     Action.READ_CA,
