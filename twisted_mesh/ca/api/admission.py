@@ -58,7 +58,11 @@ class Arrived:
             request.requestHeaders,
             address_key(request.channel.getPeer()),
         )
-        return cls(authenticator.account(evidence), evidence, request, authenticator)
+        account = authenticator.account(evidence)
+        if evidence.process is not None:
+            # No network: each user of this machine is in line by itself.
+            evidence = evolve(evidence, address=account.proof)
+        return cls(account, evidence, request, authenticator)
 
     def charge(self, throttle: Throttle | None, action: Action | None) -> "Charged":
         """Have its caller pay for it. Raises :class:`RateLimited`.

@@ -1,12 +1,17 @@
 """In which order a request costs something: charged, attested, permitted, and only then read."""
 
 import json
+import os
+import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attrs import define, field
+from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from pki.policy.policy import Action, Kind, NoProof, Principal, anonymous, workload
@@ -20,7 +25,7 @@ from twisted_mesh.attest.registry import Attested, Attestors
 from twisted_mesh.ca.api import admission, request
 from twisted_mesh.ca.api.admission import Arrived, Charged, Known, Permitted
 from twisted_mesh.ca.api.app import CaApi
-from twisted_mesh.ca.api.authentication import Account
+from twisted_mesh.ca.api.authentication import Account, SocketAuthenticator
 from twisted_mesh.ca.api.routes import ROUTES
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.ca.audit_log import AuditLog
@@ -324,3 +329,15 @@ def test_with_a_step_nothing_can_be_done_but_the_next(step: type, next_ones: set
 def test_who_is_charged_is_nobody_who_may(rig: CaRig) -> None:
     """An account is no principal: nothing but what was attested lets anybody do anything."""
     assert not isinstance(Account("unix:uid:0", Kind.ADMINISTRATOR), Principal)
+
+
+def test_users_of_this_machine_are_in_line_each_by_itself(rig: CaRig) -> None:
+    rig.found()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = SimpleNamespace(
+            transport=SimpleNamespace(socket=ours), getPeer=lambda: UNIXAddress("")
+        )
+        asked: Any = SimpleNamespace(channel=channel, requestHeaders=Headers())
+        arrived = Arrived.on(asked, SocketAuthenticator(rig.ca.entries))
+    assert arrived._evidence.address == f"unix:uid:{os.geteuid()}"
