@@ -60,6 +60,8 @@ class _Agents(_Alias, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     agents: str
     """What they are called, with a fact in braces."""
+    reattest: bool = False
+    """Whether each of them proves its machine at every renewal."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,7 +116,12 @@ def _letting_in(name: str, facts: dict[str, Any], trust_domain: TrustDomain) -> 
     """What lets agents in. Raises :class:`Refused`."""
     filed = _converted(facts, _Agents)
     spiffe_id = f"{trust_domain.member(*AGENTS)}/{filed.agents}"
-    said = EntryMembers(selectors=filed.selectors, spiffe_id=spiffe_id, comment=filed.comment)
+    said = EntryMembers(
+        selectors=filed.selectors,
+        spiffe_id=spiffe_id,
+        comment=filed.comment,
+        reattest=filed.reattest,
+    )
     entry_id = f"file.agents.{_demand_name(name)}"
     read = demand_of_platform(read_entry(entry_id, trust_domain, said, IdTemplate.of_agents))
     return evolve(read, id=f"{read.id}.{_meaning(read)}")

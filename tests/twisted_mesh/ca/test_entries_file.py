@@ -200,7 +200,7 @@ def test_agents_and_aliases_stand_beside_entries(tmp_path: Path) -> None:
     path = tmp_path / "entries.toml"
     path.write_text(
         "[agents.prod]\nagents = 'prod.{k8s_psat.agent_node_name}'\n"
-        "selectors = ['k8s_psat:cluster:prod']\n"
+        "selectors = ['k8s_psat:cluster:prod']\nreattest = true\n"
         "[aliases.prod-nodes]\nselectors = ['k8s_psat:cluster:prod']\n"
         "[entries.web]\nparent = 'spiffe://mesh.local/mesh/alias/prod-nodes'\n"
         "selectors = ['unix:uid:7']\nspiffe_id = 'spiffe://mesh.local/service/web'\n"
@@ -209,6 +209,7 @@ def test_agents_and_aliases_stand_beside_entries(tmp_path: Path) -> None:
     web, allowed, alias = read_entries(path, MESH)
     assert (allowed.lets_agents_in, alias.alias) == (True, "prod-nodes")
     assert allowed.id.startswith("file.agents.prod.")
+    assert allowed.reattest
     assert web.parent == MESH.member("mesh", "alias", "prod-nodes")
 
 
@@ -218,6 +219,7 @@ def test_agents_and_aliases_stand_beside_entries(tmp_path: Path) -> None:
         "[agents.prod]\nagents = 'prod'\nselectors = ['k8s_psat:cluster:prod']",
         "[agents.prod]\nagents = '{k8s_psat.cluster}'\nselectors = ['token:x']",
         "[agents.prod]\nselectors = ['k8s_psat:cluster:prod']",
+        "[aliases.prod]\nselectors = ['k8s_psat:cluster:prod']\nreattest = true",
         "[agents.prod]\nagents = '{k8s_psat.cluster}'\nselectors = []",
         "[aliases.Prod]\nselectors = ['k8s_psat:cluster:prod']",
         "[aliases.prod]\nselectors = ['k8s_psat:cluster:prod']\nspiffe_id = 'x'",
