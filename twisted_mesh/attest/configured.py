@@ -62,7 +62,7 @@ class ConfiguredPlatforms:
         taken = self.attestors.platforms
         told = f"evidence is taken of {', '.join(taken) or 'no platform'}"
         wrong = [
-            f"the last evidence of {name} could not be judged: {why}"
+            f"evidence of {name} could not be judged, and none has been good since: {why}"
             for name, why in sorted(self.attestors.troubles.items())
         ]
         if self._refused:

@@ -19,7 +19,6 @@ from twisted_mesh.attest.process import ProcessAttestor
 from twisted_mesh.attest.svid import SvidAttestor
 from twisted_mesh.attest.token import TokenAttestor
 from twisted_mesh.limits.fair_queue import FairQueue
-from twisted_mesh.limits.rate_limit import TryLater
 from twisted_mesh.runtime.tasks import within
 
 T = TypeVar("T")
@@ -70,7 +69,10 @@ class Attestors:
     clock: IReactorTime | None = None
     """By which a platform's attestor that takes too long is given up; None for never."""
     troubles: dict[str, str] = field(factory=dict, init=False)
-    """By platform: why the last evidence of it could not be judged; of none that could."""
+    """By platform: why evidence of it could not be judged, where none has been good since.
+
+    Evidence that is no good says nothing: a stranger's may be refused before anybody is asked.
+    """
     _turns: dict[str, FairQueue] = field(factory=dict, init=False)
     """By platform: one that waits for its API server keeps no other waiting."""
 
@@ -139,8 +141,6 @@ class Attestors:
             verdict = str(error.code)
             if isinstance(error, AttestorUnavailable):
                 self.troubles[platform.name] = str(error)
-            elif not isinstance(error, TryLater):  # which says nothing of the platform
-                self.troubles.pop(platform.name, None)
             raise
         else:
             self.troubles.pop(platform.name, None)
