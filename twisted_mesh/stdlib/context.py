@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from attrs import evolve, frozen
 
@@ -30,6 +30,9 @@ from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.judgement import Judgement
 from twisted_mesh.trust.pinned_judge import PinnedJudge
 from twisted_mesh.trust.trust import Trust
+
+if TYPE_CHECKING:  # loaded where there is one
+    from twisted_mesh.trust.peer_policy import PeerPolicy
 
 
 @frozen(eq=False)
@@ -151,8 +154,10 @@ class MeshContext(Sealed):
         serves: bool,
         check_hostname: bool = False,
         require_pq: bool = False,
+        policy: "PeerPolicy | None" = None,
     ) -> None:
         self._holder = holder
+        self._policy = policy
         self._allow = tuple(allow)
         self._serves = serves
         self._checks_hostname = check_hostname
@@ -261,7 +266,7 @@ class MeshContext(Sealed):
     def _made(
         self, moment: Moment, alpn: tuple[str, ...] | None, last: _Current | None
     ) -> _Current:
-        trust = evolve(moment.trust, allow=self._allow)
+        trust = evolve(moment.trust, allow=self._allow, policy=self._policy)
         judge = (
             Judge(wall_clock, trust)
             if moment.pin is None

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from attrs import define, evolve, field
 
@@ -34,9 +34,13 @@ from twisted_mesh.stdlib.forks import tell_no_more, tell_of_forks
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.log import log
 from twisted_mesh.stdlib.pinning import Pinning
+from twisted_mesh.stdlib.policies import policy_of
 from twisted_mesh.stdlib.refusals import NoIdentity
 from twisted_mesh.stdlib.source import BlockingSource, passes
 from twisted_mesh.trust.trust import Trust
+
+if TYPE_CHECKING:
+    from pki.rules.rule_set import RuleSet
 
 #: Seconds for which the CA may wait for news, and from one question to the next where it does not.
 WAIT, POLL = 45, 1.0
@@ -72,6 +76,8 @@ class JoinedIdentity:
     _rotate_at: float = 0.5
     _require_pq: bool = False
     _pins: PinSet = field(factory=PinSet)
+    _policy: "RuleSet | None" = None
+    """What is asked about peers; about the CA nobody asks."""
     _draw: random.Random = field(factory=random.SystemRandom)
     rotations: int = field(default=0, init=False)
     """How often the certificate was replaced."""
@@ -121,7 +127,13 @@ class JoinedIdentity:
 
     def server_context(self, allow: str | Iterable[str]) -> MeshContext:
         """For a server: it lets in whoever proves an ID that one of the patterns matches. Raises :class:`PkiError`."""
-        return MeshContext(self, patterns("allow", allow), serves=True, require_pq=self._require_pq)
+        return MeshContext(
+            self,
+            patterns("allow", allow),
+            serves=True,
+            require_pq=self._require_pq,
+            policy=policy_of(self._policy, "accept"),
+        )
 
     def client_context(
         self, server_id: str | Iterable[str], *, check_hostname: bool = True
@@ -137,6 +149,7 @@ class JoinedIdentity:
             serves=False,
             check_hostname=check_hostname,
             require_pq=self._require_pq,
+            policy=policy_of(self._policy, "connect"),
         )
 
     def close(self) -> None:

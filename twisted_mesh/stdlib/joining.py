@@ -23,6 +23,7 @@ from twisted_mesh.state.directory import StateDirectory, read_file
 from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.stdlib.ca_connection import CaConnection
 from twisted_mesh.stdlib.identity import JoinedIdentity
+from twisted_mesh.stdlib.policies import rules_at
 from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.stdlib.source import BlockingSource
 
@@ -48,6 +49,7 @@ def join(
     peer_pin: str | Iterable[str] = (),
     peer_pin_mode: str | None = None,
     peer_pin_until: str | datetime | None = None,
+    policy: str | Path | None = None,
     require_pq: bool = False,
     timeout: float | None = 30.0,
 ) -> JoinedIdentity:
@@ -71,6 +73,7 @@ def join(
         now=wall_clock(),
         spoken=lambda name: name.replace("-", "_"),
     )
+    rules = None if policy is None else rules_at(Path(policy))
     if require_pq:
         insist_on_hybrid(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     home = default_state_dir() if state_dir is None else Path(state_dir)
@@ -92,7 +95,7 @@ def join(
         proving=proving,
     )
     source.recall()
-    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins)
+    identity = JoinedIdentity(source, wall_clock, rotate_at, require_pq, pins, rules)
     identity.start(timeout)
     return identity
 

@@ -21,6 +21,7 @@ from twisted_mesh.stdlib.context import MeshContext, Moment
 from twisted_mesh.stdlib.guard import Guard
 from twisted_mesh.stdlib.refusals import NoIdentity
 from twisted_mesh.testing import MemoryCa
+from twisted_mesh.trust.peer_policy import PeerPolicy
 from twisted_mesh.trust.trust import Trust
 
 CA = MemoryCa()
@@ -65,8 +66,8 @@ class Standing:
         for guard in self.guards:
             guard.review()
 
-    def server(self, allow: str = EVERYBODY) -> MeshContext:
-        return MeshContext(self, [SpiffePattern.parse(allow)], serves=True)
+    def server(self, allow: str = EVERYBODY, policy: PeerPolicy | None = None) -> MeshContext:
+        return MeshContext(self, [SpiffePattern.parse(allow)], serves=True, policy=policy)
 
     def client(self, server_id: str = EVERYBODY, *, check_hostname: bool = True) -> MeshContext:
         pattern = SpiffePattern.parse(server_id)

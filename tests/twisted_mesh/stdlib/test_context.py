@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from pki.rules.errors import BadPolicy
+from pki.rules.rules_file import read_rules
 from pki.svid.bundle import BundleSet
 from pki.svid.spki_pin import PinSet, SpkiHash
 from pki.validity import rfc3339
@@ -26,6 +28,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib import ContextSealed, MeshSSLError, NoHybridGroup, NoIdentity, PeerRefused
 from twisted_mesh.stdlib.context import MeshContext
 from twisted_mesh.stdlib.peers import peer_id
+from twisted_mesh.stdlib.policies import policy_of
 from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.testing import FORGERIES, MemoryCa
 from twisted_mesh.trust.trust import Trust
@@ -73,6 +76,29 @@ def test_who_is_not_allowed_is_refused_and_told_how_to_allow_it() -> None:
     assert error.codes == ("not-authorized",)
     assert f'server_context(allow=["{TILL}"])' in str(error)
     assert "--" not in str(error)
+
+
+RULES = {
+    "rules.toml": """
+version = 1
+[[rule]]
+name = "tills"
+effect = "allow"
+on = ["accept"]
+when = 'peer.path == "/service/till"'
+"""
+}
+
+
+def test_a_policy_has_the_last_word_on_who_is_allowed() -> None:
+    policy, server = policy_of(read_rules(RULES), "accept"), standing("shop")
+    Memory.between(server.server(policy=policy), standing("till").client()).shake_hands()
+    error = refusal(Memory.between(server.server(policy=policy), standing("shop").client()))
+    assert error.codes == ("policy-denied",)
+    assert "--" not in str(error)
+    assert policy_of(None, "accept") is None
+    with pytest.raises(BadPolicy, match="could allow connect"):
+        policy_of(read_rules(RULES), "connect")
 
 
 def test_a_server_with_another_id_than_was_expected_is_refused() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pki.errors import Malformed, PkiError
+from pki.rules.errors import BadPolicy
 from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import load_certificates
 from tests.running import CHECKOUT, PATIENCE, Mesh, mesh, until
@@ -500,3 +501,21 @@ def test_importing_it_installs_no_reactor(house: Mesh) -> None:
         [sys.executable, "-W", "error", "-c", program], cwd=CHECKOUT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_policy_is_asked_about_peers_and_never_about_the_ca(
+    joined: Callable[..., JoinedIdentity], tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(
+        'version = 1\n[[rule]]\nname = "nobody"\neffect = "allow"\non = ["accept"]\nwhen = "false"\n'
+    )
+    file.chmod(0o600)
+    identity = joined(policy=file)
+    assert identity.svid
+    assert identity.server_context(allow="spiffe://mesh.local/**")
+    with pytest.raises(BadPolicy, match="could allow connect"):
+        identity.client_context(server_id=WEB)
+    file.write_text("version = 1\n[[rule]]\n")
+    with pytest.raises(BadPolicy):
+        joined(policy=file)
