@@ -21,8 +21,9 @@ from pki.policy.selector import Selector, is_label
 from pki.spiffe import AGENTS, ALIASES, SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.admissions import alias_id, demand_of_platform
-from twisted_mesh.ca.entries import Registered, RegistrationEntries, new_entry_id
+from twisted_mesh.ca.entries import RegistrationEntries, new_entry_id
 from twisted_mesh.ca.join_tokens import JoinTokens, Made
+from twisted_mesh.ca.registered import Registered
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger

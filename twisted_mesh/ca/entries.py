@@ -4,19 +4,19 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from enum import StrEnum
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from pki.audit.log import Act, Entry
 from pki.codes import Code
-from pki.errors import PkiError, Problem, Refused, discreet
+from pki.errors import Problem, discreet
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
 from pki.policy.policy import Principal, administrator
 from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.ca.audit_log import AuditLog
+from twisted_mesh.ca.registered import EntryInFile, EntryOfAgent, NameTaken, Registered, Source
 from twisted_mesh.ca.through_agents import LettingIn, ThroughAgents
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
@@ -35,47 +35,6 @@ from twisted_mesh.stores.records import (
 )
 
 _log = logger("ca")
-
-
-class Source(StrEnum):
-    """Where an entry is kept."""
-
-    STORE = "store"
-    FILE = "file"
-    DEFAULT = "default"
-    """Made by the CA itself, for services of its own user; in the store like the others."""
-
-
-class NameTaken(Refused):
-    """Another entry has the common name already."""
-
-    @classmethod
-    def by(cls, entry: RegistrationEntry, other: str) -> "NameTaken":
-        """``entry`` wants the name of the entry ``other``."""
-        detail = f"{discreet(entry.common_name, 80)!r} is the common name of the entry {other} already: take another"
-        return cls([Problem(Code.MALFORMED, detail, subject="common_name")])
-
-
-class EntryInFile(PkiError):
-    """An entry of ``--entries`` is changed there, and not through the API."""
-
-    code = Code.ENTRY_IN_FILE
-
-
-class EntryOfAgent(PkiError):
-    """An agent's own entry ends with the agent, and its ban by being taken back."""
-
-    code = Code.CONFLICT
-
-
-@frozen
-class Registered:
-    """An entry, where it is kept, and whether it counts now."""
-
-    entry: RegistrationEntry
-    source: Source
-    is_honoured: bool
-    created_at: datetime | None = None
 
 
 @define(eq=False, repr=False)

@@ -1,13 +1,12 @@
 """The certificate authority: decides by :mod:`pki`, hands out what it has on record, and tells who must know."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred
 
 from pki.audit.log import Act, Entry
 from pki.errors import PkiError, Problem, Refused
@@ -28,6 +27,7 @@ from twisted_mesh.ca.policy.gate import PolicyGate
 from twisted_mesh.ca.policy.input import input_of
 from twisted_mesh.ca.policy.source import NOWHERE, Source
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
+from twisted_mesh.ca.turns import Turns
 from twisted_mesh.interfaces import IRevocationListener
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
@@ -71,8 +71,8 @@ class CertificateAuthority:
     """How many certificates callers have, and may have."""
     policy: PolicyGate
     """What is asked of all that is issued, once an entry has bought it."""
-    _requests: dict[str, list[Deferred[None]]] = field(factory=dict, init=False)
-    """Idempotent requests under way, and who waits for their outcome."""
+    _turns: Turns = field(factory=Turns, init=False)
+    """Requests under way for what can be had once."""
 
     @property
     def authorities(self) -> CurrentAuthorities:
@@ -147,7 +147,7 @@ class CertificateAuthority:
                 request_key,
             ):
                 if turn is not None:
-                    await stack.enter_async_context(self._in_turn(turn))
+                    await stack.enter_async_context(self._turns.take(turn))
             if request_key is not None:
                 known = await self.store.find_request(request_key)
                 if known is not None:
@@ -180,18 +180,6 @@ class CertificateAuthority:
             admits=admitted.admission,
             rests_on=(admitted.by.id,),
         )
-
-    @asynccontextmanager
-    async def _in_turn(self, key: str) -> AsyncIterator[None]:
-        """One at a time of those that have the same key."""
-        while (earlier := self._requests.get(key)) is not None:
-            await _turn(earlier)
-        self._requests[key] = []
-        try:
-            yield
-        finally:
-            for waiting in self._requests.pop(key):
-                waiting.callback(None)
 
     async def sign_through(
         self,
@@ -383,13 +371,6 @@ class CertificateAuthority:
         if problems:
             raise Refused(problems)
         return request
-
-
-async def _turn(waiting: list[Deferred[None]]) -> None:
-    """Until whoever has this list is done."""
-    done: Deferred[None] = Deferred()
-    waiting.append(done)
-    await done
 
 
 def _refuse_spent(token: IssuedToken | None, request: IssuanceRequest) -> None:

@@ -37,9 +37,9 @@ from pki.svid.x509svid import Purpose, leaf_problems
 from pki.validity import rfc3339
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, OTHER, key
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, ca_rig, entry, result_of, settled
-from twisted_mesh.ca.entries import NameTaken
 from twisted_mesh.ca.issuance import Purchase
 from twisted_mesh.ca.issuance_log import IssuanceLog
+from twisted_mesh.ca.registered import NameTaken
 from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateError
 from twisted_mesh.stores.commands import RecordCertificate, RecordIntent

@@ -24,9 +24,10 @@ from twisted_mesh.api.messages import (
 )
 from twisted_mesh.ca.api.request import Call, key_digest
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
-from twisted_mesh.ca.entries import Registered, new_entry_id
+from twisted_mesh.ca.entries import new_entry_id
 from twisted_mesh.ca.join_tokens import Made
 from twisted_mesh.ca.parts import CaParts
+from twisted_mesh.ca.registered import Registered
 from twisted_mesh.stores.records import IssuedToken
 
 _LONGEST_REASON = 200

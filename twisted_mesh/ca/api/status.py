@@ -11,9 +11,9 @@ from pki.rules.errors import PolicyDenied
 from pki.svid.federation import AlteredBundle, OlderBundle
 from twisted_mesh.ca.admissions import AgentTaken
 from twisted_mesh.ca.agents import AgentBanned, AgentByPlatform
-from twisted_mesh.ca.entries import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.join_tokens import NotByToken
 from twisted_mesh.ca.policy.gate import PolicyNotTaken
+from twisted_mesh.ca.registered import EntryInFile, EntryOfAgent
 from twisted_mesh.ca.revocation.crl import NotPublished
 from twisted_mesh.ca.rotation.revoking import NoSuccessor
 from twisted_mesh.ca.rotation.root_keys import CannotDetach
