@@ -217,7 +217,7 @@ def test_a_second_certificate_for_one_idempotency_key_is_found(story: Story) -> 
         story,
         "INSERT INTO bodies SELECT certificate + 100000, der FROM bodies",
         "INSERT INTO certificates SELECT id + 100000, serial || '00', issuer, spiffe_id, subject, key, issued_at, "
-        "expires_at, requester, NULL, revoked_at, reason, entry FROM certificates",
+        "expires_at, requester, NULL, revoked_at, reason, entry, claim FROM certificates",
     )
     evidence = evolve(story.evidence, idempotent=frozenset([key]))
     assert "one Idempotency-Key bought 2 certificates that are valid" in judged(

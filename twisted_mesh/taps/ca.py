@@ -306,13 +306,13 @@ class CaService(MeshService):
                 return await parts.entries.replace_filed(filed)
 
             found.append(Reread(f"--entries {path}", entries))
-        platforms, path = self.listeners.platforms, options["attestors"]
-        if platforms is not None and path is not None:
+        platforms = self.listeners.platforms
+        if platforms is not None and options["attestors"] is not None:
 
             async def attestors() -> str:
                 return platforms.read()
 
-            found.append(Reread(f"--attestors {path}", attestors))
+            found.append(Reread(f"--attestors {options['attestors']}", attestors))
         found += options.reread_workload_attestors(self.listeners.containers, self.reactor)
         if options["policy"] is not None:
 

@@ -152,7 +152,7 @@ def test_nobody_is_told_as_nothing() -> None:
 
 # Kinds that come with an attestor.
 
-POD = SelectorKind("k8s:pod", is_label, "k8s:pod:web-0")
+POD = SelectorKind("lab:pod", is_label, "lab:pod:web-0")
 
 
 @pytest.fixture
@@ -164,13 +164,13 @@ def _own_kinds() -> Iterator[None]:
 @pytest.mark.usefixtures("_own_kinds")
 def test_a_declared_kind_is_one_like_the_others() -> None:
     with pytest.raises(UnknownSelector):
-        Selector.parse("k8s:pod:web-0")
+        Selector.parse("lab:pod:web-0")
     declare(POD)
-    declare(SelectorKind("k8s:pod", is_label, "k8s:pod:web-0"))
-    assert Selector.parse("k8s:pod:api") == Selector("k8s:pod", "api")
-    assert KINDS["k8s:pod"] is POD
-    with pytest.raises(UnknownSelector, match="write it like k8s:pod:web-0"):
-        Selector.parse("k8s:pod:WEB")
+    declare(SelectorKind("lab:pod", is_label, "lab:pod:web-0"))
+    assert Selector.parse("lab:pod:api") == Selector("lab:pod", "api")
+    assert KINDS["lab:pod"] is POD
+    with pytest.raises(UnknownSelector, match="write it like lab:pod:web-0"):
+        Selector.parse("lab:pod:WEB")
 
 
 @pytest.mark.usefixtures("_own_kinds")
@@ -183,15 +183,15 @@ def test_a_kind_that_could_be_taken_for_another_is_not_declared(name: str) -> No
 
 
 @pytest.mark.usefixtures("_own_kinds")
-@pytest.mark.parametrize("example", ["k8s:ns:NO", "other:x", "k8s:ns", ""])
+@pytest.mark.parametrize("example", ["lab:ns:NO", "other:x", "lab:ns", ""])
 def test_a_kind_is_not_declared_with_an_example_that_is_none(example: str) -> None:
-    with pytest.raises(ValueError, match="is no example of k8s:ns"):
-        declare(SelectorKind("k8s:ns", is_label, example))
-    assert "k8s:ns" not in KINDS
+    with pytest.raises(ValueError, match="is no example of lab:ns"):
+        declare(SelectorKind("lab:ns", is_label, example))
+    assert "lab:ns" not in KINDS
 
 
 @pytest.mark.usefixtures("_own_kinds")
 def test_kinds_that_begin_alike_are_told_apart() -> None:
     declare(POD)
-    declare(SelectorKind("k8s:ns", is_label, "k8s:ns:default"))
-    assert Selector.parse("k8s:ns:pod") == Selector("k8s:ns", "pod")
+    declare(SelectorKind("lab:ns", is_label, "lab:ns:default"))
+    assert Selector.parse("lab:ns:pod") == Selector("lab:ns", "pod")
