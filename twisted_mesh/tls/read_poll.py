@@ -23,6 +23,8 @@ from twisted_mesh.tls.flush import Flush, flush_of
 _log = logger("tls")
 #: Descriptors that have their turn before others of the reactor's do.
 _MOST = 512
+#: Told of a connection also to whoever asks for neither.
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
 
 
 @implementer(IReadDescriptor)
@@ -35,6 +37,8 @@ class ReadPoll:
     _poll: select.epoll = field(factory=select.epoll, init=False)
     _readers: dict[int, Any] = field(factory=dict, init=False)
     _descriptors: dict[Any, int] = field(factory=dict, init=False)
+    _writers: set[Any] = field(factory=set, init=False)
+    """Whom the reactor asks whether they can be written, and so hears of them too."""
     _is_known: bool = field(default=False, init=False)
     """Whether the reactor looks here."""
 
@@ -70,6 +74,16 @@ class ReadPoll:
         with suppress(OSError):  # it is closed
             self._poll.unregister(descriptor)
 
+    def addWriter(self, selectable: Any) -> None:
+        """See :class:`IReactorFDSet`."""
+        self._writers.add(selectable)
+        self.reactor.addWriter(selectable)
+
+    def removeWriter(self, selectable: Any) -> None:
+        """See :class:`IReactorFDSet`."""
+        self._writers.discard(selectable)
+        self.reactor.removeWriter(selectable)
+
     # to the reactor
 
     def fileno(self) -> int:
@@ -94,11 +108,25 @@ class ReadPoll:
                 except ANY_ERROR as problem:
                     _log.failure("a connection broke", event="protocol-broke")
                     why = problem
-                if why is not None:
+                if why is None:
+                    continue
+                if event & _BROKEN and selectable in self._writers:
+                    self.removeReader(selectable)
+                    self.reactor.callLater(0, self._lose_still, selectable, why)
+                else:
                     self._lose(selectable, why)
         finally:
             if is_held:
                 flush.release()
+
+    def _lose_still(self, selectable: Any, why: Any) -> None:
+        """One that has broken, unless the reactor has lost it meanwhile.
+
+        In the round in which we hear of it the reactor may hear too, as it looks whether it can be written. Were the
+        descriptor closed before it comes to that, it could be somebody else's by then, who has just been accepted.
+        """
+        if selectable.fileno() >= 0:
+            self._lose(selectable, why)
 
     def _lose(self, selectable: Any, why: Any) -> None:
         """As the reactor does it."""
@@ -108,7 +136,7 @@ class ReadPoll:
         ):
             selectable.readConnectionLost(Failure(why))
             return
-        self.reactor.removeWriter(selectable)
+        self.removeWriter(selectable)
         selectable.connectionLost(why if isinstance(why, Failure) else Failure(why))
 
     def connectionLost(self, reason: Failure) -> None:

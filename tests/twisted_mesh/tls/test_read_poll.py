@@ -20,6 +20,7 @@ from twisted_mesh.tls.read_poll import ReadPoll, read_poll_of
 class Noted:
     """A reactor's part."""
 
+    callLater: Callable[..., object]
     readers: list[Any] = field(factory=list)
     answer: int = 42
 
@@ -29,6 +30,9 @@ class Noted:
     def removeReader(self, selectable: Any) -> None:
         if selectable in self.readers:
             self.readers.remove(selectable)
+
+    def addWriter(self, selectable: Any) -> None:
+        pass
 
     def removeWriter(self, selectable: Any) -> None:
         pass
@@ -65,12 +69,13 @@ class End:
 
 @define(eq=False)
 class Rig:
-    reactor: Noted = field(factory=Noted)
     clock: Clock = field(factory=Clock)
+    reactor: Noted = field(init=False)
     pairs: list[tuple[End, socket.socket]] = field(factory=list)
     poll: ReadPoll = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.reactor = Noted(self.clock.callLater)
         self.poll = ReadPoll(self.reactor, Flush(self.clock))
         for _ in range(3):
             ours, theirs = socket.socketpair()
@@ -127,6 +132,29 @@ def test_an_end_of_one_direction_is_told_and_a_fault_closes_that_one_alone(rig: 
         other.send(b"y")
     rig.poll.doRead()
     assert len(second.heard) == len(third.heard) == 2
+
+
+def test_one_that_has_broken_is_lost_once_the_reactors_round_is_over(rig: Rig) -> None:
+    """In that round its descriptor must not become somebody's whom the reactor would then take for it."""
+    for end, theirs in rig.pairs[:2]:
+        end.on_read = error.ConnectionLost
+        end.reactor.addWriter(end)
+        theirs.send(b"a")
+        theirs.close()
+    (first, _), (second, _), (third, last) = rig.pairs
+    third.on_read = error.ConnectionLost
+    third.reactor.addWriter(third)
+    third.reactor.removeWriter(third)
+    last.send(b"c")
+    last.close()
+    rig.poll.doRead()
+    assert first.heard == second.heard == [b"a"]
+    assert third.heard == [b"c", error.ConnectionLost]
+    second.socket.close()  # by the reactor, which has heard of it as well
+    rig.poll.doRead()
+    rig.clock.advance(0)
+    assert first.heard == [b"a", error.ConnectionLost]
+    assert second.heard == [b"a"]
 
 
 def test_who_is_closed_by_another_in_the_same_round_is_not_called(rig: Rig) -> None:
