@@ -900,6 +900,19 @@ class Code(StrEnum):
         "the caller has not shown that it holds a copy of the root's key",
         "copy the key first, and name the copy",
     )
+    # Of keys that are not in a file.
+    KEY_STORE_AWAY = (
+        "key-store-away",
+        "the token or signer that has the key does not answer; nothing is signed meanwhile, and what is revoked is on "
+        "record",
+        "bring it back: the message says what is wrong with it; it is tried again by itself",
+    )
+    KEY_STORE_REFUSED = (
+        "key-store-refused",
+        "the token or signer that has the key says no: a wrong PIN, a key that is not there, a rule of its own",
+        "do what the message says; a PIN is not tried again until it is another, or the CA gets a SIGHUP",
+    )
+
     # Of the CA's health: its checks, as `mesh-ctl doctor` and `/readyz` have them.
     NOT_READY = (
         "not-ready",

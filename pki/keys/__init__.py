@@ -13,7 +13,9 @@ from pki.keys.algorithm import (
 )
 from pki.keys.memory_key import MemoryKey
 from pki.keys.pkcs8 import UnusableKey
+from pki.keys.reference import KeyReference, is_reference
 from pki.keys.signature import (
+    KeptKey,
     SigningFailed,
     SigningKey,
     is_broken,
@@ -23,7 +25,9 @@ from pki.keys.signature import (
 from pki.keys.spki import key_bits, key_id, key_identifier, spki_der, spki_pin
 
 __all__ = [
+    "KeptKey",
     "KeyAlgorithm",
+    "KeyReference",
     "MemoryKey",
     "PrivateKey",
     "PublicKey",
@@ -32,6 +36,7 @@ __all__ = [
     "UnusableKey",
     "is_broken",
     "is_certifiable",
+    "is_reference",
     "is_strong",
     "jwk_members",
     "key_bits",

@@ -44,6 +44,14 @@ class SigningKey(Protocol):
         ...
 
 
+class KeptKey(SigningKey, Protocol):
+    """One that has a file: itself, or the word of where it is."""
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """What the file holds: PKCS #8, encrypted where there is a passphrase; or a reference, which is no secret."""
+        ...
+
+
 class Signed(Protocol):
     """A certificate, CSR, CRL or OCSP response of cryptography's."""
 

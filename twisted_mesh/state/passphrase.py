@@ -1,4 +1,4 @@
-"""The passphrase of the key files: from a file, a file descriptor, or a credential of systemd."""
+"""The passphrase of the key files, and other secrets of a line: from a file, a descriptor, or a systemd credential."""
 
 import os
 import stat
@@ -29,12 +29,12 @@ def read_passphrase(
     afterwards. Raises :class:`UnusablePassphrase` and :class:`twisted_mesh.state.directory.StateError`.
     """
     if file is not None:
-        return _from_file(file, "--key-passphrase-file", private=True)
+        return secret_in(file, "--key-passphrase-file")
     if descriptor is not None:
-        return _from_descriptor(descriptor)
+        return secret_from(descriptor, "--key-passphrase-fd")
     # $CREDENTIALS_DIRECTORY of systemd, which itself keeps others away (systemd.exec(5)).
     if credentials and (path := Path(credentials) / CREDENTIAL).exists():
-        return _from_file(path, "the credential", private=False)
+        return secret_in(path, "the credential", private=False)
     return None
 
 
@@ -47,7 +47,11 @@ def passphrase_file(file: Path | None, credentials: str | None) -> Path | None:
     return None
 
 
-def _from_file(path: Path, what: str, *, private: bool) -> bytes:
+def secret_in(path: Path, what: str, *, private: bool = True, word: str = "passphrase") -> bytes:
+    """The one line of a file, which ``what`` has named. Raises as :func:`read_passphrase`.
+
+    ``private``: others must not be able to read it; ``word`` is what is in it.
+    """
     what = f"{what} {named(path, secret=True)}"
     try:
         opened = open_readable(path)
@@ -56,14 +60,15 @@ def _from_file(path: Path, what: str, *, private: bool) -> bytes:
     try:
         if private:
             refuse_readable(path, os.fstat(opened))
-        return _line(_read(opened, what), what)
+        return _line(_read(opened, what), what, word)
     finally:
         os.close(opened)
 
 
-def _from_descriptor(descriptor: int) -> bytes:
-    what = f"--key-passphrase-fd {descriptor}"
-    line = _line(_read(descriptor, what), what)
+def secret_from(descriptor: int, what: str, word: str = "passphrase") -> bytes:
+    """The same from an open descriptor, which is closed."""
+    what = f"{what} {descriptor}"
+    line = _line(_read(descriptor, what), what, word)
     if descriptor > 2:
         os.close(descriptor)
     return line
@@ -79,20 +84,20 @@ def _read(descriptor: int, what: str) -> bytes:
         raise UnusablePassphrase(f"{what} cannot be read ({error.strerror})") from None
 
 
-def _line(text: bytes, what: str) -> bytes:
+def _line(text: bytes, what: str, word: str) -> bytes:
     line = text.removesuffix(b"\n").removesuffix(b"\r")
     if not text or text == b"\xef\xbb\xbf":
-        raise UnusablePassphrase(f"{what} is empty: write the passphrase on its first line")
+        raise UnusablePassphrase(f"{what} is empty: write the {word} on its first line")
     if text.startswith((b"\n", b"\r\n")):
         raise UnusablePassphrase(
-            f"the first line of {what} is empty: write the passphrase on its first line"
+            f"the first line of {what} is empty: write the {word} on its first line"
         )
     if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in text:
         raise UnusablePassphrase(
             f"{what} is in UTF-16, as PowerShell's > writes it, or no text: save it as UTF-8 without a byte order mark"
         )
     if b"\n" in line:
-        raise UnusablePassphrase(f"{what} has more than one line: a passphrase is one line")
+        raise UnusablePassphrase(f"{what} has more than one line: a {word} is one line")
     if len(line) > LONGEST:
-        raise UnusablePassphrase(f"{what} is too long: a passphrase has at most {LONGEST} bytes")
+        raise UnusablePassphrase(f"{what} is too long: a {word} has at most {LONGEST} bytes")
     return line

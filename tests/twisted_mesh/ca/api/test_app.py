@@ -837,6 +837,8 @@ STATUSES = {
             "StoreError",
             "Full",
             "PolicyUnavailable",
+            "KeyStoreAway",
+            "KeyStoreRefused",
         ),
         *("BadProof", "BadCheckpoint", "LogContradicts", "RolledBack", "Forked", "Replaced"),
         *("Unvouched", "LogCut", "Damaged"),

@@ -1,0 +1,121 @@
+"""The stores of one start: which has a key, what is told of them, and what they are counted by."""
+
+import pytest
+from twisted.internet.task import Clock
+
+from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, signature_over
+from tests.authorities import key
+from tests.twisted_mesh.keystores.fake_store import FakeStore
+from tests.twisted_mesh.keystores.settling import result_now
+from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.stores import LOOK, KeyStores, stores_of
+
+P256 = KeyAlgorithm.EC_P256
+SPEC = KeySpec(P256, "pkcs11:token=mesh?module-path=/m.so")
+
+
+@pytest.fixture
+def fake() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def signed() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def stores(fake: FakeStore, signed: list[tuple[str, str]]) -> KeyStores:
+    stores = stores_of([SPEC, KeySpec(P256), SPEC], [], lambda uri: fake)
+    stores.signed = lambda kind, outcome, _: signed.append((kind, outcome))
+    stores.start(Clock())
+    return stores
+
+
+def made(stores: KeyStores) -> StoredKey:
+    found = result_now(stores.make(SPEC, "mesh.test issuing-1"))
+    assert isinstance(found, StoredKey)
+    return found
+
+
+def test_each_store_is_opened_once() -> None:
+    opened: list[str] = []
+
+    def open_store(uri: str) -> FakeStore:
+        opened.append(uri)
+        return FakeStore()
+
+    stores_of([SPEC, KeySpec(P256), SPEC], ["signer:unix:/s"], open_store)
+    assert opened == [SPEC.store, "signer:unix:/s"]
+
+
+def test_a_file_refers_to_a_key_or_is_one(stores: KeyStores) -> None:
+    stored = made(stores)
+    again = stores.load(stored.to_pem())
+    assert not again.is_in_memory
+    assert result_now(signature_over(b"data", again, stored.public_key))
+    in_file = stores.load(key().to_pem(b"secret"), b"secret")
+    assert isinstance(in_file, MemoryKey)
+    assert isinstance(stores.load_known(key().to_pem()), MemoryKey)
+
+
+def test_a_key_of_no_store_says_which_option_is_missing(stores: KeyStores) -> None:
+    elsewhere = KeyReference("pkcs11:token=old;object=root-1", key().public_key)
+    with pytest.raises(KeyStoreRefused, match="--key-store pkcs11:"):
+        stores.load(str(elsewhere).encode())
+
+
+def test_a_key_that_is_there_is_used_and_none_is_made(stores: KeyStores, fake: FakeStore) -> None:
+    stored = made(stores)
+    named = KeySpec(P256, SPEC.store, "pkcs11:token=mesh;object=mesh.test%20issuing-1")
+    found = result_now(stores.make(named, "another label"))
+    assert found.reference.key_id == stored.reference.key_id
+    assert len(fake.keys) == 1
+
+
+def test_signatures_are_counted_by_their_outcome(
+    stores: KeyStores, fake: FakeStore, signed: list[tuple[str, str]]
+) -> None:
+    stored = made(stores)
+    result_now(stored.sign(b"data"))
+    fake.is_away = True
+    with pytest.raises(KeyStoreAway):
+        result_now(stored.sign(b"data"))
+    fake.is_away, fake.refuses = False, "no"
+    with pytest.raises(KeyStoreRefused):
+        result_now(stored.sign(b"data"))
+    assert signed == [("pkcs11", "made"), ("pkcs11", "away"), ("pkcs11", "refused")]
+
+
+def test_it_looks_by_itself_and_tells_each_change_once(
+    fake: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    stores = stores_of([SPEC], [], lambda uri: fake)
+    stores.start(clock)
+    assert fake.started
+    fake.is_away = True
+    clock.pump([LOOK] * 3)
+    assert list(stores.problems) == [fake.uri]
+    fake.is_away = False
+    clock.advance(LOOK)
+    assert not stores.problems
+    result_now(stores.stop())
+    assert not fake.started
+    fake.is_away = True
+    clock.advance(LOOK)
+    assert not stores.problems, "nobody looks any more"
+
+
+def test_where_a_key_is_can_be_said_while_its_store_is_away(
+    stores: KeyStores, fake: FakeStore
+) -> None:
+    stored = made(stores)
+    assert result_now(stores.whereabouts(stored)).label == "mesh.test issuing-1"
+    fake.is_away = True
+    where = result_now(stores.whereabouts(stored))
+    assert where.problem is not None
+    assert (where.kind, where.uri, where.problem.code) == ("pkcs11", stored.uri, "key-store-away")
+    assert result_now(stores.whereabouts(key())).kind == "file"

@@ -1,0 +1,182 @@
+"""The key stores of one start: which of them has a key, and how they stand."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from time import perf_counter
+
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+
+from pki.errors import ANY_ERROR, PkiError
+from pki.keys import KeptKey, KeyReference, MemoryKey, is_reference
+from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
+from twisted_mesh.keystores.interface import KeyStore
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.whereabouts import Whereabouts
+from twisted_mesh.runtime.log import logger
+from twisted_mesh.runtime.tasks import Ticker, spawn
+
+_log = logger("keys")
+#: Seconds between two looks at each store.
+LOOK = 5.0
+
+
+def unobserved(store: str, outcome: str, seconds: float) -> None:
+    """Nobody counts signatures."""
+
+
+@define(eq=False, repr=False)
+class KeyStores:
+    """All that the options name, by their URIs there; a CA whose keys are in files has none."""
+
+    stores: Mapping[str, KeyStore] = field(factory=dict)
+    signed: Callable[[str, str, float], None] = unobserved
+    """Is told of each signature: the kind of store, ``made`` or why not, and how many seconds it took."""
+    _ticker: Ticker | None = field(default=None, init=False)
+    _looking: bool = field(default=False, init=False)
+    _told: dict[str, str] = field(factory=dict, init=False)
+    """What was last told of each store."""
+
+    # Keys.
+
+    def key(self, reference: KeyReference) -> StoredKey:
+        """The key of a file that refers to it. Raises :class:`KeyStoreRefused` where no store of ours has it."""
+        return self._watched(self.store_of(reference).key(reference))
+
+    def load(self, pem: bytes, passphrase: bytes | None = None) -> KeptKey:
+        """What a key file holds: a key, or a reference. Raises :class:`pki.errors.PkiError`."""
+        if is_reference(pem):
+            return self.key(KeyReference.parse(pem))
+        return MemoryKey.from_pem(pem, passphrase)
+
+    def load_known(self, pem: bytes, passphrase: bytes | None = None) -> KeptKey:
+        """The same, as :meth:`pki.keys.MemoryKey.from_known_pem` reads keys."""
+        if is_reference(pem):
+            return self.key(KeyReference.parse(pem))
+        return MemoryKey.from_known_pem(pem, passphrase)
+
+    async def make(self, spec: KeySpec, label: str) -> StoredKey:
+        """The key that ``spec`` names in a store, or a fresh one. Raises as stores do."""
+        if spec.store is None:
+            raise AssertionError("a key in a file is made by whoever keeps it")
+        store = self.stores[spec.store]
+        if spec.key is None:
+            return self._watched(await store.generate(spec.algorithm, label))
+        found = await store.find(spec.key)
+        return self._watched(found)
+
+    async def destroy(self, reference: KeyReference) -> None:
+        """Delete a key in its store. Raises as stores do."""
+        await self.store_of(reference).destroy(reference)
+
+    async def whereabouts(self, key: KeptKey) -> Whereabouts:
+        """Where a key is; of one whose store cannot say, why. Never raises for a store's sake."""
+        if not isinstance(key, StoredKey):
+            return Whereabouts("file", "")
+        kind = key.reference.scheme
+        try:
+            return await self.store_of(key.reference).whereabouts(key.reference)
+        except PkiError as error:
+            return Whereabouts(kind, key.uri, problem=error.problems[0])
+
+    def store_of(self, reference: KeyReference) -> KeyStore:
+        """The store that a reference names. Raises :class:`KeyStoreRefused`."""
+        for store in self.stores.values():
+            if store.holds(reference.uri):
+                return store
+        raise KeyStoreRefused(
+            f"the key {reference.uri} is in no store that this start names: say where it is, --key-store "
+            f"{reference.scheme}:… (docs/KEYS.md)"
+        )
+
+    def _watched(self, key: StoredKey) -> StoredKey:
+        return evolve(key, signer=partial(self._sign, key))
+
+    async def _sign(self, key: StoredKey, _: KeyReference, data: bytes) -> bytes:
+        started, outcome = perf_counter(), "broke"
+        try:
+            signature = await key.sign(data)
+            outcome = "made"
+            return signature
+        except KeyStoreAway:
+            outcome = "away"
+            raise
+        except KeyStoreRefused:
+            outcome = "refused"
+            raise
+        finally:
+            self.signed(key.reference.scheme, outcome, perf_counter() - started)
+
+    # Stores.
+
+    @property
+    def problems(self) -> Mapping[str, PkiError]:
+        """What is wrong with those that do not work, by the names that people know them by."""
+        return {s.uri: s.problem for s in self.stores.values() if s.problem is not None}
+
+    def start(self, clock: IReactorTime) -> None:
+        """Open them, once twistd has forked, and look at them from now on."""
+        if not self.stores:
+            return
+        for store in self.stores.values():
+            store.start()
+        self._ticker = Ticker(clock, LOOK, self._tick, "the key stores", _log)
+        self._ticker.start(now=False)
+
+    async def stop(self) -> None:
+        """Close them."""
+        if self._ticker is not None:
+            self._ticker.stop()
+        for store in self.stores.values():
+            try:
+                await store.stop()
+            except ANY_ERROR:
+                _log.failure(
+                    "the key store {uri} does not close", event="key-store-broke", uri=store.uri
+                )
+
+    async def look(self) -> None:
+        """See how each of them stands, and tell where that is another than before."""
+        for store in self.stores.values():
+            await store.look()
+        self._tell()
+
+    def try_again(self) -> None:
+        """A person asks: see :meth:`KeyStore.try_again`."""
+        for store in self.stores.values():
+            store.try_again()
+
+    def _tick(self) -> None:
+        if not self._looking:
+            self._looking = True
+            _ = spawn(self._look(), "a look at the key stores", _log)
+
+    async def _look(self) -> None:
+        try:
+            await self.look()
+        finally:
+            self._looking = False
+
+    def _tell(self) -> None:
+        problems = self.problems
+        for uri, problem in problems.items():
+            if self._told.get(uri) != str(problem):
+                self._told[uri] = str(problem)
+                _log.error(
+                    "The key store {uri} does not sign: {reason}",
+                    event="key-store-away",
+                    uri=uri,
+                    reason=str(problem),
+                )
+        for uri in self._told.keys() - problems.keys():
+            del self._told[uri]
+            _log.info("The key store {uri} signs again", event="key-store-back", uri=uri)
+
+
+def stores_of(
+    specs: Iterable[KeySpec], others: Iterable[str], open_store: Callable[[str], KeyStore]
+) -> KeyStores:
+    """The stores that key options name, and ``others``: one for each URI, however many keys are in it."""
+    named = [spec.store for spec in specs if spec.store is not None]
+    return KeyStores({uri: open_store(uri) for uri in dict.fromkeys((*named, *others))})

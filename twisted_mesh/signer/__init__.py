@@ -1,0 +1,1 @@
+"""Keys behind a socket: the protocol, who asks by it and who answers."""
