@@ -1,6 +1,6 @@
 """The table of key algorithms: one row each, and what is asked of whatever key comes along."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from typing import Any, Self, TypeGuard
@@ -11,23 +11,50 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA44PublicKey,
+    MLDSA65PrivateKey,
+    MLDSA65PublicKey,
+    MLDSA87PrivateKey,
+    MLDSA87PublicKey,
+)
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
 from pki.codes import Code
-from pki.errors import Problem
+from pki.errors import Malformed, Problem, discreet
 from pki.keys.ecdsa import P256, P384
 from pki.keys.ed25519 import Ed25519
 from pki.keys.kind import Hash, KeyKind
+from pki.keys.mldsa import MlDsa44, MlDsa65, MlDsa87
 from pki.keys.rsa import Rsa
 
 #: The key classes of the table.
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+PublicKey = (
+    RSAPublicKey
+    | EllipticCurvePublicKey
+    | Ed25519PublicKey
+    | MLDSA44PublicKey
+    | MLDSA65PublicKey
+    | MLDSA87PublicKey
+)
+PrivateKey = (
+    RSAPrivateKey
+    | EllipticCurvePrivateKey
+    | Ed25519PrivateKey
+    | MLDSA44PrivateKey
+    | MLDSA65PrivateKey
+    | MLDSA87PrivateKey
+)
 
 #: A row, whatever its key classes are: they go with it.
 _Row = KeyKind[Any, Any]
+
+
+class UnknownAlgorithm(Malformed):
+    """No name of the table's. Whoever has mistyped one is told which it may have been."""
 
 
 class KeyAlgorithm(StrEnum):
@@ -41,12 +68,33 @@ class KeyAlgorithm(StrEnum):
     EC_P256 = "ec-p256", P256
     EC_P384 = "ec-p384", P384
     ED25519 = "ed25519", Ed25519()
+    ML_DSA_44 = "ml-dsa-44", MlDsa44()
+    ML_DSA_65 = "ml-dsa-65", MlDsa65()
+    ML_DSA_87 = "ml-dsa-87", MlDsa87()
 
     def __new__(cls, name: str, *row: _Row) -> Self:
         made = str.__new__(cls, name)
         made._value_ = name
         (made.kind,) = row
         return made
+
+    @classmethod
+    def parse(
+        cls, text: str, named: str = "a key algorithm", among: Collection["KeyAlgorithm"] = ()
+    ) -> Self:
+        """By its name, as :func:`str` gives it. Raises :class:`UnknownAlgorithm`.
+
+        ``named`` is what it is called where it was said, an option for one; ``among``: those that there are to choose
+        from, all if none are given.
+        """
+        names = list(map(str, among or cls))
+        if text in names:
+            return cls(text)
+        near = _resembling(text, names)
+        meant = f": did you mean {' or '.join(near)}?" if near else ""
+        raise UnknownAlgorithm(
+            f"{named} is one of {', '.join(names)}, and {discreet(text, 40)!r} is none of them{meant}"
+        )
 
     @property
     def label(self) -> str:
@@ -129,6 +177,16 @@ def jwk_members(key: PublicKeyTypes) -> Mapping[str, str] | None:
     """What describes a public key in a JWK, ``kty`` among them; None for a key that the mesh does not use."""
     kind = kind_of(key)
     return kind.jwk(key) if kind else None
+
+
+def _resembling(text: str, names: Iterable[str]) -> list[str]:
+    """The names that are like it; one alone where they differ in case and punctuation only."""
+    from difflib import get_close_matches  # only whoever mistyped waits for it
+
+    bare = {"".join(filter(str.isalnum, name)): name for name in names}
+    asked = "".join(filter(str.isalnum, text[:40].lower()))
+    near = [asked] if asked in bare else get_close_matches(asked, bare, cutoff=0.75)
+    return [bare[name] for name in near]
 
 
 def _weak(detail: str) -> Problem:

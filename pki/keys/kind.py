@@ -28,6 +28,8 @@ class KeyKind(ABC, Generic[Private, Public]):
     """The signature algorithms that :meth:`verify` knows, and what each is made over: None for the data itself."""
     is_slow: ClassVar[bool] = False
     """Whether a key may take a second to make."""
+    is_post_quantum: ClassVar[bool] = False
+    """Whether a quantum computer forges no signature of it. Libraries of others may not know such keys yet."""
 
     @property
     @abstractmethod

@@ -10,6 +10,7 @@ from zope.interface import implementer
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.interfaces import IContextFactory
 from twisted_mesh.tls import stapling, verify
+from twisted_mesh.tls.private_key import use_key
 from twisted_mesh.tls.stapling import Staples
 
 _HTTP11 = b"http/1.1"
@@ -60,7 +61,7 @@ def build_context(
             for root in roots:
                 if root.subject == svid.chain[-1].issuer:
                     context.add_extra_chain_cert(root)
-        context.use_privatekey(svid.key.private_key)
+        use_key(context, svid.key)
         context.check_privatekey()
     if role.serves:
         # Without an id a client that offers a session is dropped instead of shaking hands in full.

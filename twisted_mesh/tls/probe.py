@@ -20,6 +20,7 @@ from pki.inspect.name_text import name_text
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.tls.conversation import Conversation, Failed, Target
 from twisted_mesh.tls.openssl_errors import from_openssl, reasons_in
+from twisted_mesh.tls.private_key import use_key
 from twisted_mesh.tls.starttls import STARTTLS
 
 VERSIONS = {
@@ -187,7 +188,7 @@ def _context(wishes: Wishes, found: Probed) -> SSL.Context:
         context.use_certificate(wishes.identity.leaf)
         for certificate in wishes.identity.intermediates:
             context.add_extra_chain_cert(certificate)
-        context.use_privatekey(wishes.identity.key.private_key)
+        use_key(context, wishes.identity.key)
 
     def seen(connection: SSL.Connection, where: int, result: int) -> None:
         # What this raises, OpenSSL would lose.

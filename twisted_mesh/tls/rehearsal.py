@@ -16,6 +16,7 @@ from pki.svid.x509svid import Purpose, X509Svid
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.contexts import Role
+from twisted_mesh.tls.private_key import use_key
 from twisted_mesh.tls.verify import Handshake
 from twisted_mesh.trust.judge import Judge
 
@@ -91,7 +92,7 @@ def _partner(role: Role, svid: X509Svid) -> SSL.Context:
     partner.set_max_proto_version(SSL.TLS1_3_VERSION)
     partner.set_verify(SSL.VERIFY_NONE)
     partner.use_certificate(svid.leaf)
-    partner.use_privatekey(svid.key.private_key)
+    use_key(partner, svid.key)
     return partner
 
 

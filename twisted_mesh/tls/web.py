@@ -23,6 +23,7 @@ from pki.svid.x509svid import X509Svid, is_certified, load_certificates, subject
 from pki.validity import rfc3339
 from twisted_mesh.state.directory import StateError, read_file
 from twisted_mesh.tls.contexts import ContextFactory
+from twisted_mesh.tls.private_key import use_key
 
 _HTTP11 = b"http/1.1"
 _READ_BY_ALL = stat.S_IROTH | stat.S_IWOTH
@@ -111,7 +112,7 @@ def _context(chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
     context.use_certificate(chain[0])
     for certificate in chain[1:]:
         context.add_extra_chain_cert(certificate)
-    context.use_privatekey(key.private_key)
+    use_key(context, key)
     context.check_privatekey()
     return context
 

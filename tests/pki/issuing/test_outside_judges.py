@@ -33,14 +33,22 @@ from tests.tools import IN_CI, require_tool
 pytestmark = pytest.mark.slow
 
 ALGORITHMS = list(KeyAlgorithm)
-#: The mesh's own two for every run, and the others for make interop.
-PAIRS = [
-    pair
-    if pair
-    in ((KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P256), (KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P256))
-    else pytest.param(*pair, marks=pytest.mark.interop)
-    for pair in product(ALGORITHMS, ALGORITHMS)
-]
+#: What openssl before 3.5 and certtool before 3.8.10 have heard of.
+OLDER = [algorithm for algorithm in ALGORITHMS if not algorithm.kind.is_post_quantum]
+
+
+def pairs(algorithms: list[KeyAlgorithm]) -> list[Any]:
+    """The mesh's own two for every run, and the others for make interop."""
+    own = [
+        (KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P256),
+        (KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P256),
+    ]
+    return [
+        pair if pair in own else pytest.param(*pair, marks=pytest.mark.interop)
+        for pair in product(algorithms, algorithms)
+    ]
+
+
 #: certtool has a clock of its own and cannot be told another time.
 WALL = datetime.now(UTC)
 NAMELESS = MESH.member("service", "x" * 65)
@@ -63,7 +71,7 @@ def leaves(root: KeyAlgorithm, issuing: KeyAlgorithm) -> dict[str, x509.Certific
         return asyncio.run(made.issuing.sign(drafted))
 
     return {
-        **{algorithm: leaf(algorithm) for algorithm in ALGORITHMS},
+        **{algorithm: leaf(algorithm) for algorithm in OLDER},
         "without a subject": leaf(KeyAlgorithm.EC_P256, NAMELESS),
         "with host names": leaf(
             KeyAlgorithm.EC_P384,
@@ -80,7 +88,7 @@ def run(*command: str | Path, stdin: bytes = b"") -> str:
     return said
 
 
-@pytest.mark.parametrize(("root", "issuing"), PAIRS)
+@pytest.mark.parametrize(("root", "issuing"), pairs(OLDER))
 def test_openssl_verifies_every_leaf_strictly(
     root: KeyAlgorithm, issuing: KeyAlgorithm, tmp_path: Path
 ) -> None:
@@ -101,7 +109,7 @@ def test_openssl_verifies_every_leaf_strictly(
         assert said.count(": OK") == len(files)
 
 
-@pytest.mark.parametrize(("root", "issuing"), PAIRS)
+@pytest.mark.parametrize(("root", "issuing"), pairs(OLDER))
 def test_certtool_verifies_every_leaf(
     root: KeyAlgorithm, issuing: KeyAlgorithm, tmp_path: Path
 ) -> None:
@@ -190,7 +198,7 @@ def unwaived(cert: x509.Certificate) -> list[tuple[str, str, str]]:
     return [f for f in found if f not in waived]
 
 
-@pytest.mark.parametrize(("issuer", "subject"), PAIRS)
+@pytest.mark.parametrize(("issuer", "subject"), pairs(ALGORITHMS))
 def test_pkilint_finds_no_fault_but_the_one_that_is_waived(
     issuer: KeyAlgorithm, subject: KeyAlgorithm
 ) -> None:
@@ -198,7 +206,11 @@ def test_pkilint_finds_no_fault_but_the_one_that_is_waived(
     for cert in (
         made.root.certificate,
         made.issuing.certificate,
-        leaves(subject, issuer)[subject],
+        asyncio.run(
+            made.issuing.sign(
+                made.issuing.draft(key("leaf", subject).public_key, BACKEND, WALL, HOUR)
+            )
+        ),
     ):
         assert unwaived(cert) == []
 

@@ -37,7 +37,13 @@ def test_a_key_reads_back_from_its_pem(algorithm: KeyAlgorithm) -> None:
 
 
 @pytest.mark.parametrize(
-    "algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P384, KeyAlgorithm.ED25519]
+    "algorithm",
+    [
+        KeyAlgorithm.RSA_2048,
+        KeyAlgorithm.EC_P384,
+        KeyAlgorithm.ED25519,
+        KeyAlgorithm.ML_DSA_65,
+    ],
 )
 def test_an_encrypted_key_reads_back_with_its_passphrase_only(algorithm: KeyAlgorithm) -> None:
     made = key("pem", algorithm)

@@ -97,7 +97,7 @@ def test_a_damaged_key_for_tokens_keeps_no_root_from_being_believed() -> None:
 def test_the_jwks_has_the_members_of_its_specifications() -> None:
     document = json.loads(BUNDLE.to_jwks())
     assert (document["spiffe_sequence"], document["spiffe_refresh_hint"]) == (7, 300)
-    rsa_jwk, _, p256, p384, ed = document["keys"]
+    rsa_jwk, _, p256, p384, ed, *_ = document["keys"]
     assert set(rsa_jwk) == {"use", "kty", "n", "e", "x5c"}
     assert (rsa_jwk["kty"], rsa_jwk["e"]) == ("RSA", "AQAB")
     for jwk, curve, size in ((p256, "P-256", 32), (p384, "P-384", 48)):
