@@ -77,9 +77,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
     if not words.keys() & {"dns", "ip"}:
         words |= {"dns": "localhost", "ip": "127.0.0.1"}
     state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
-    algorithm = words.get("key", KeyAlgorithm.EC_P256)
-    if algorithm not in list(KeyAlgorithm):
-        raise Malformed(f"key= is one of {', '.join(KeyAlgorithm)}")
+    algorithm = KeyAlgorithm.parse(words.get("key", KeyAlgorithm.EC_P256), "key=")
     token = join_token(None, words.get("join-token-file"))
     wanted = Wanted(
         spiffe_id,
@@ -87,7 +85,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
         tuple(map(dns_option, _several(words.get("dns")))),
         tuple(map(ip_option, _several(words.get("ip")))),
         parse_lifetime(words["ttl"]) if "ttl" in words else None,
-        KeyAlgorithm(algorithm),
+        algorithm,
         token=token,
         freshness=freshness(words.get("revocation-max-age"), words.get("on-stale", "fail-closed")),
         pins=PinSet.parse(

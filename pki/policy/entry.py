@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.validators import min_len
 
 from pki.codes import Code
-from pki.errors import Malformed, PkiError, Problem, Refused, discreet
+from pki.errors import Malformed, PkiError, Problem, Refused
 from pki.keys import KeyAlgorithm
 from pki.policy.id_template import CannotFill, IdTemplate
 from pki.policy.selector import Selector, is_label
@@ -379,11 +379,7 @@ def read_entry(
 
 
 def _algorithm(text: str) -> KeyAlgorithm:
-    try:
-        return KeyAlgorithm(text)
-    except ValueError:
-        known = ", ".join(KeyAlgorithm)
-        raise Malformed(f"{discreet(text, 40)!r} is none of {known}") from None
+    return KeyAlgorithm.parse(text)
 
 
 def _problem(name: str, detail: str, code: Code = Code.MALFORMED) -> Problem:

@@ -86,10 +86,7 @@ class Session:
             raise Malformed(
                 f"{discreet(path, 80)!r} is no path: it begins with / and has no spaces"
             )
-        try:
-            algorithm = KeyAlgorithm(options["key"])
-        except ValueError:
-            raise Malformed(f"--key is one of {', '.join(KeyAlgorithm)}") from None
+        algorithm = KeyAlgorithm.parse(options["key"], "--key")
         try:
             rotate_at = float(options["rotate_at"])
         except ValueError:

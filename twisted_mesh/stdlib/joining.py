@@ -86,7 +86,7 @@ def join(
         ca,
         wanted,
         wall_clock,
-        _algorithm(key),
+        KeyAlgorithm.parse(key, "key"),
         tuple(names.dns_name(name) for name in _listed(dns)),
         tuple(names.address(text) for text in _listed(ip)),
         parse_lifetime(ttl) if isinstance(ttl, str) else ttl,
@@ -102,13 +102,6 @@ def join(
 
 def _listed(given: str | Iterable[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
-
-
-def _algorithm(name: str) -> KeyAlgorithm:
-    try:
-        return KeyAlgorithm(name)
-    except ValueError:
-        raise Malformed(f"key is one of {', '.join(KeyAlgorithm)}") from None
 
 
 def _ca(

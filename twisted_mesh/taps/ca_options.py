@@ -336,10 +336,4 @@ def key_algorithm(
     text: str, option: str, known: Collection[KeyAlgorithm] = tuple(KeyAlgorithm)
 ) -> KeyAlgorithm:
     """Raises :class:`Malformed`."""
-    try:
-        found = KeyAlgorithm(text)
-    except ValueError:
-        found = None
-    if found is None or found not in known:
-        raise Malformed(f"--{option} is one of {', '.join(known)}")
-    return found
+    return KeyAlgorithm.parse(text, f"--{option}", known)

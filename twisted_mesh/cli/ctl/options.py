@@ -153,12 +153,12 @@ def reaching(command: Callable[..., int]) -> Callable[..., int]:
 
 def key_algorithm(text: str) -> "KeyAlgorithm":
     """What ``--algorithm`` says. Raises :class:`Unusable`."""
-    from pki.keys import KeyAlgorithm
+    from pki.keys import KeyAlgorithm, UnknownAlgorithm
 
     try:
-        return KeyAlgorithm(text)
-    except ValueError:
-        raise Unusable(f"--algorithm is one of {', '.join(KeyAlgorithm)}") from None
+        return KeyAlgorithm.parse(text, "--algorithm")
+    except UnknownAlgorithm as error:
+        raise Unusable(str(error)) from None
 
 
 def must_be_answered(yes: bool) -> None:
