@@ -85,10 +85,14 @@ def _tls_context(job: Mapping[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def _generation(kept: str) -> dict[str, str]:
-    """The files of one generation of an identity that is kept in a directory: they change together."""
+def _generation(kept: str, domain: str | None = None) -> dict[str, str]:
+    """The files of one generation of an identity that is kept in a directory: they change together.
+
+    ``domain`` is the trust domain of whom it is shown to, where that is another one.
+    """
     home = os.path.realpath(os.path.join(kept, "current"))
-    names = {"certificate": "svid.pem", "key": "svid_key.pem", "roots": "svid_bundle.pem"}
+    roots = f"svid_bundle.{domain}.pem" if domain else "svid_bundle.pem"
+    names = {"certificate": "svid.pem", "key": "svid_key.pem", "roots": roots}
     return {what: os.path.join(home, name) for what, name in names.items()}
 
 
@@ -194,7 +198,8 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     ``seed`` draws how many requests each connection serves; the first client keeps one connection
     throughout. Every answer must name ``expected`` in its body. With ``targets`` each connection goes to one of
     these, whose facts take the place of the job's: ``plain`` ones without TLS. With ``kept`` the identity is what is
-    in that directory at the moment of the connection, as mesh-agent keeps it there. With ``until`` they go on at the
+    in that directory at the moment of the connection, as mesh-agent keeps it there, and a server of another trust
+    domain than that has a ``domain``. With ``until`` they go on at the
     same pace until there is that file.
     """
     kept = job.get("kept")
@@ -209,7 +214,9 @@ def paced(job: Mapping[str, Any]) -> Outcome:
     def connect(to: Mapping[str, Any]) -> socket.socket:
         if to.get("plain"):
             return socket.create_connection(("127.0.0.1", to["port"]), timeout=_TIMEOUT)
-        return _connect(to, context or _tls_context({**job, **_generation(kept)}))
+        if context is not None:
+            return _connect(to, context)
+        return _connect(to, _tls_context({**job, **_generation(to["kept"], to.get("domain"))}))
 
     def ask(connection: socket.socket, to: Mapping[str, Any], *, last: bool) -> bool:
         """Whether the server takes more on this connection."""

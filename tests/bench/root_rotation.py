@@ -1,12 +1,14 @@
 """A root's rotation while everybody is at work: prepare, activate, retire, and no request may fail.
 
 A real CA; services that are processes of their own and services that share one; an agent with an Envoy at its socket,
-where there is one; and clients with the files that this agent keeps. All of them reach the CA over mutual TLS, as from
-other machines. ``python -m tests.bench.root_rotation DIRECTORY`` measures it without the rest.
+where there is one; clients with the files that this agent keeps; and another trust domain that federates with this one,
+whose server these clients call, and whose client calls a server here. All of this mesh's reach its CA over mutual TLS,
+as from other machines. ``python -m tests.bench.root_rotation DIRECTORY`` measures it without the rest.
 
-Certificates live for a minute or two here, so that what waits for the last of them does not wait for a day. One thing
-is not waited for: five times the bundle's refresh hint, 25 minutes, for whoever polls. Nobody does here, and *activate*
-is forced a few seconds after *prepare*, once nothing else stands against it.
+Certificates live for a minute or two here, so that what waits for the last of them does not wait for a day; and the
+bundle's refresh hint is the least that there is, so that five times that, for whoever polls, are 25 seconds. The
+federated trust domain polls. Where there is none nobody does, and *activate* is forced a few seconds after *prepare*,
+once nothing but that time stands against it.
 """
 
 import json
@@ -16,7 +18,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from attrs import define, field, frozen
 
 from pki.validity import parse_rfc3339
 from tests.bench import load
+from tests.bench.federated_peer import CLIENT_ID as PEER_ID
+from tests.bench.federated_peer import DOMAIN, OPTIONS, FederatedPeer, FederatingCa
 from tests.bench.meshes import CLIENT_ID, MeshOnStage
 from tests.bench.processes import Service, Stage, stage
 from tests.bench.tables import Table, Value
-from tests.ca_socket import CaSocket
 from tests.recipes.estate import adapted, blocks, is_open
 from tests.running import BIN, free_port, is_listening, until
 
@@ -60,6 +62,8 @@ class Scale:
     """Seconds of asking before the first step, and after each."""
     envoy: bool = True
     """Whether there is one, where its program is installed."""
+    peer: bool = True
+    """Whether there is a federated trust domain."""
     seed: int = 20261129
 
 
@@ -77,6 +81,8 @@ class Step:
     """Seconds of the command, until it was done."""
     passed_over: tuple[str, ...]
     """Codes of what it was forced over."""
+    heard: float | None
+    """Seconds until the federated trust domain believed the same roots as everybody here; None without one."""
 
 
 @frozen
@@ -115,10 +121,14 @@ class _House:
     scale: Scale
     mesh: MeshOnStage = field(init=False)
     ca: Service = field(init=False)
+    federating: FederatingCa = field(init=False)
     url: str = field(init=False)
     fingerprint: str = field(init=False)
     agent: Service = field(init=False)
     envoy: Service | None = None
+    peer: FederatedPeer | None = None
+    federated: dict[str, Any] = field(factory=dict)
+    """The target in the other trust domain."""
     targets: list[dict[str, Any]] = field(factory=list)
     """Where the clients' requests go."""
 
@@ -126,7 +136,8 @@ class _House:
         self.mesh = MeshOnStage(self.stage)
         life = f"{self.scale.life}s"
         options = ("--cert-duration", life, "--max-cert-duration", life, "--no-default-entry")
-        self.ca = self.mesh.start_ca(*options, core=None)
+        self.ca = self.mesh.start_ca(*options, *OPTIONS, core=None)
+        self.federating = FederatingCa("mesh.local", self.home / "state", self.ca)
         self.url = "https://localhost:" + self.ca.wait_for(r"listening on https://[^:]+:(\d+)")[1]
         self.fingerprint = self.status()["roots"][0]["fingerprint"]
 
@@ -141,26 +152,19 @@ class _House:
     # The CA, as its operator speaks to it.
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        with closing(CaSocket(self.home / "state" / "ca" / "ca.sock", timeout=120)) as caller:
-            if method == "POST":
-                return caller.post(path, body)
-            caller.request(method, path)
-            answer = caller.getresponse()
-            text = answer.read()
-            assert answer.status == 200, text
-            return json.loads(text)
+        return self.federating.ask(method, path, body)
 
     def status(self) -> Any:
         return self.ask("GET", _ROOT)
 
     def step(self, name: str) -> Step:
-        """Wait until nothing stands against it but the clock of those who poll, and have it done."""
+        """Wait until nothing stands against it but the clock of those who poll, where nobody does; have it done."""
         began = time.monotonic()
         against: set[str] = set()
         while True:
             looked = self.ask("POST", f"{_ROOT}/{name}", {"dry_run": True})
             against = {wait["code"] for wait in looked["waits"] if wait["blocking"]}
-            if against <= {_TOO_SOON}:
+            if against <= self.passed_over:
                 break
             assert time.monotonic() < began + _LONGEST, looked["waits"]
             time.sleep(_LOOK)
@@ -174,7 +178,16 @@ class _House:
             looked = self.ask("POST", f"{_ROOT}/{name}", {"dry_run": True})
             if not any(wait["blocking"] for wait in looked["waits"]):
                 done = self.ask("POST", f"{_ROOT}/{name}", how)["done"]
-        return Step(name, ready - began, time.monotonic() - ready, tuple(sorted(against)))
+        done_at, heard = time.monotonic(), None
+        if self.peer is not None:
+            roots = {root["fingerprint"] for root in self.status()["roots"]}
+            heard = self.peer.believes(self.federating, roots)
+        return Step(name, ready - began, done_at - ready, tuple(sorted(against)), heard)
+
+    @property
+    def passed_over(self) -> set[str]:
+        """What is not waited for."""
+        return {_TOO_SOON} if self.peer is None else set()
 
     def signed(self) -> Iterator[float]:
         """When each certificate on record was issued, as POSIX times."""
@@ -194,9 +207,9 @@ class _House:
         if kind == "agent":
             answer = self.ask("POST", "/api/v1/agents", {"name": name})
         else:
-            answer = self.ask(
-                "POST", "/api/v1/tokens", {"spiffe_id": f"spiffe://mesh.local/service/{name}"}
-            )
+            whose = {"spiffe_id": f"spiffe://mesh.local/service/{name}"}
+            told = {"federates_with": [DOMAIN]} if self.scale.peer else {}
+            answer = self.ask("POST", "/api/v1/tokens", {**whose, **told})
         path = self.home / f"{name}.token"
         path.write_text(answer["token"])
         path.chmod(0o600)
@@ -209,6 +222,8 @@ class _House:
         for number in range(self.scale.servers):
             name = f"s{number}"
             options = ("--spiffe-id", f"spiffe://mesh.local/service/{name}", *self.joining(name))
+            for allowed in ("spiffe://mesh.local/**", *([PEER_ID] if self.scale.peer else [])):
+                options += ("--allow", allowed)
             _, port = self.mesh.start_server(*options, core=None, name=name)
             self.targets.append({"name": name, "port": port, "expected": CLIENT_ID})
 
@@ -281,15 +296,35 @@ class _House:
             },
         ]
 
+    def start_peer(self) -> None:
+        """Before whoever is to have its bundle."""
+        if not self.scale.peer:
+            return
+        self.peer = FederatedPeer(self.stage)
+        self.federated = self.peer.start(self.federating, CLIENT_ID)
+
+    def call_across(self) -> None:
+        """Requests from each of the two trust domains to the other."""
+        if self.peer is None:
+            return
+        self.targets += [
+            self.federated,
+            self.peer.caller(self.targets[0], self.federating.domain),
+        ]
+        federated = self.home / "files" / f"svid_bundle.{DOMAIN}.pem"
+        until(federated.exists, lambda: self.agent.text)
+
 
 def rotate(home: Path, scale: Scale, say: Callable[[str], None] = lambda text: None) -> Rotated:
     """All of it."""
     with stage(home) as staged:
         house = _House(staged, scale)
+        house.start_peer()
         house.start_servers()
         house.start_crowd()
         house.start_agent()
         house.start_envoy()
+        house.call_across()
         say(f"{len(house.targets)} services are there")
         over = home / "over"
         job = {
@@ -353,6 +388,9 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
             {"": f"{step.name}: waited, s", "figure": step.waited, "must be": ""},
             {"": f"{step.name}: took, s", "figure": step.took, "must be": ""},
         ]
+        if step.heard is not None:
+            heard = round(step.heard, 1)
+            rows.append({"": f"{step.name}: heard by {DOMAIN}, s", "figure": heard, "must be": ""})
     rows += [
         {"": "signatures in the worst second", "figure": came.worst_second, "must be": ""},
         {"": "in the mean", "figure": came.mean_second, "must be": ""},
@@ -361,6 +399,7 @@ def measure(home: Path, rounds: int, say: Callable[[str], None]) -> Table:
         "root-rotation",
         f"{WHOLE.requests:,} requests by {WHOLE.clients} clients to {came.endpoints} services"
         + (" and an Envoy" if came.envoy else "; no Envoy here")
+        + (f", to and from {DOMAIN}" if WHOLE.peer else "")
         + ", while the root is replaced",
         tuple(rows),
         (

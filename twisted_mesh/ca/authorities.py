@@ -307,6 +307,8 @@ class CurrentAuthorities:
     current: Authorities
     notifier: Notifier | None = None
     """Wakes whoever waits for something else to be published."""
+    refresh_hint: int = REFRESH_HINT
+    """Seconds after which whoever polls the bundle is to ask for it again."""
     _published_at: str | None = field(default=None, init=False)
     _jwt: JwtPublished = field(factory=JwtPublished, init=False)
     _bundle: TrustBundle = field(init=False)
@@ -363,6 +365,7 @@ class CurrentAuthorities:
         self._bundle = evolve(
             self.current.bundle(self.trust_domain),
             sequence=self._jwt.sequence + self.current.root_line.sequence,
+            refresh_hint=self.refresh_hint,
             jwt_authorities=self._jwt.authorities,
         )
         told = Published(

@@ -106,7 +106,11 @@ def assemble(  # noqa: PLR0917
     # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
     notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
     current = CurrentAuthorities(
-        options["trust-domain"], options["lifetimes"], authorities, notifier
+        options["trust-domain"],
+        options["lifetimes"],
+        authorities,
+        notifier,
+        options["refresh-hint"],
     )
     filed: Sequence[RegistrationEntry] = ()
     if options["entries"] is not None:

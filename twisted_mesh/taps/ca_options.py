@@ -19,7 +19,7 @@ from twisted_mesh.http.address import split_url
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
-from twisted_mesh.taps.federation_options import FederationOptions
+from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -137,6 +137,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
             "the web certificate of --federation, with its chain, in PEM; HUP rereads it",
         ],
         ["federation-key", None, None, "its key, in PEM"],
+        ["refresh-hint", None, "5m", "how soon whoever polls our bundle is to ask for it again"],
         ["public-url", None, None, "where callers of other machines reach this CA"],
         [
             "crl-http",
@@ -272,6 +273,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
             self["federation-cert"],
             self["federation-key"],
         )
+        self["refresh-hint"] = refresh_hint(self["refresh-hint"])
 
     def _understand_passphrase(self) -> None:
         path, descriptor = self["key-passphrase-file"], self["key-passphrase-fd"]

@@ -1,13 +1,18 @@
 """``--federation`` and what goes with it: where other trust domains find our bundle, and how that proves itself."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from attrs import frozen
 
 from pki.errors import Malformed, discreet
 from pki.svid.federation import Profile
+from pki.svid.refresh import Refresh
+from pki.validity import format_duration, parse_duration
 
 _UNIX = "unix:"
+#: What followers of ours keep to, whatever the hint says.
+_FOLLOWED = Refresh()
 
 
 @frozen
@@ -61,3 +66,15 @@ class FederationOptions:
                 "--federation-key of a CA that the web trusts, or --federation unix:PATH for a web server in front"
             )
         return cls(address, chosen, Path(certificate), Path(key))
+
+
+def refresh_hint(text: str) -> int:
+    """``--refresh-hint``, in seconds. Raises :class:`Malformed`."""
+    least, most = timedelta(seconds=_FOLLOWED.least), timedelta(seconds=_FOLLOWED.most)
+    hint = parse_duration(text)
+    if not least <= hint <= most:
+        raise Malformed(
+            f"--refresh-hint is at least {format_duration(least)} and at most {format_duration(most)}: whoever follows "
+            "the bundle asks neither more often nor less"
+        )
+    return int(hint.total_seconds())

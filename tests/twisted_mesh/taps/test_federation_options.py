@@ -6,7 +6,7 @@ import pytest
 
 from pki.errors import Malformed
 from pki.svid.federation import Profile
-from twisted_mesh.taps.federation_options import FederationOptions
+from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
 
 WEB, SPIFFE = Profile.HTTPS_WEB, Profile.HTTPS_SPIFFE
 
@@ -37,3 +37,10 @@ def test_what_is_served_and_how_it_proves_itself() -> None:
 def test_what_does_not_fit_is_refused(given: tuple[str | None, ...], told: str) -> None:
     with pytest.raises(Malformed, match=told):
         FederationOptions.parse(*given)
+
+
+def test_the_hint_is_one_that_followers_keep_to() -> None:
+    assert [refresh_hint(text) for text in ("5s", "5m", "1h")] == [5, 300, 3600]
+    for text in ("4s", "61m"):
+        with pytest.raises(Malformed, match="at least 5s and at most 1h"):
+            refresh_hint(text)
