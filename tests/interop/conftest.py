@@ -34,9 +34,9 @@ def shared() -> Iterator[House]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """An empty house for one test."""
-    with inhabited(tmp_path / "house") as house:
+def house() -> Iterator[House]:
+    """An empty house for one test; not in its own directory, whose name may leave a unix socket's path no room."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as name, inhabited(Path(name)) as house:
         yield house
 
 
