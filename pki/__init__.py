@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pki.ocsp.request import OcspRequest
     from pki.ocsp.response import judge_answer
     from pki.ocsp.sign import Responder
-    from pki.policy.policy import Principal, permit
+    from pki.policy.policy import permit
+    from pki.policy.principal import Principal
     from pki.spiffe import SpiffeId, SpiffePattern, TrustDomain
     from pki.svid.bundle import BundleSet, TrustBundle
     from pki.svid.chain import Verdict, judge

@@ -1,7 +1,7 @@
 """Who may do what at the CA: :func:`permit` decides for every route, :func:`grant` what a signature is of."""
 
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 from attrs import frozen
@@ -11,13 +11,10 @@ from pki.errors import PkiError, printable
 from pki.issuing.csr import IssuanceRequest
 from pki.policy.candidates import candidates, shortfalls
 from pki.policy.entry import RegistrationEntry
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.principal import Kind, Principal
 from pki.policy.selector import Selector, spoken
-from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
-from pki.validity import format_duration
-
-#: Between the proof and a serial. No ID has a space in it.
-_SERIAL = " serial "
 
 
 class Action(StrEnum):
@@ -63,58 +60,6 @@ class Action(StrEnum):
     """Have it read again, or take it back."""
     ATTEST = "attest"
     """Ask for a challenge, to be answered in evidence of a platform."""
-
-
-class Kind(StrEnum):
-    """How much a caller has proven."""
-
-    ANONYMOUS = "anonymous"
-    WORKLOAD = "workload"
-    ADMINISTRATOR = "administrator"
-
-
-@frozen
-class Principal:
-    """Who is asking, and what proved it."""
-
-    kind: Kind
-    proof: str
-    """What the attestor saw, for the log and the audit: ``unix:uid:1000``, ``x509:spiffe://…``."""
-    spiffe_id: SpiffeId | None = None
-    serial: int | None = None
-    """Of the SVID that was presented."""
-    selectors: frozenset[Selector] = frozenset()
-    """What was attested."""
-    entry: str | None = None
-    """The registration entry that bought the SVID, or that the join token is bound to."""
-    issues: bool = False
-    """Whether it may have signed what no entry lets it have."""
-    monitors: bool = False
-    """Whether it may read how the CA is, and for that be no administrator."""
-
-    only_renews: bool = False
-    """Whether the CA that issued its SVID is revoked, and all that it may is to have that renewed."""
-    claim: str | None = None
-    """What counts once of what was attested: it buys certificates for one key."""
-    claim_until: datetime | None = None
-    """From when on nobody can show that any more; None where that never ends."""
-
-    @property
-    def evidence(self) -> str:
-        """The proof with the serial that was presented: what descends from a stolen key shows it."""
-        if self.serial is None or self.spiffe_id is None:
-            return self.proof
-        # It comes first, whatever else was proven beside it: what it has obtained is found by that.
-        beside = self.proof.removeprefix(str(Selector("x509", str(self.spiffe_id))))
-        return f"{evidence_of(self.spiffe_id)}{serial_hex(self.serial)}{beside}"
-
-    def __str__(self) -> str:
-        return str(self.spiffe_id) if self.spiffe_id else f"{self.kind} ({self.proof})"
-
-
-def evidence_of(spiffe_id: SpiffeId) -> str:
-    """What the evidence begins with of everybody who proves that ID by a certificate, and of nobody else."""
-    return f"{Selector('x509', str(spiffe_id))}{_SERIAL}"
 
 
 @frozen
@@ -260,7 +205,7 @@ def grant(
     principal: Principal,
     request: IssuanceRequest,
     entries: Collection[RegistrationEntry],
-    lifetimes: "Lifetimes",
+    lifetimes: Lifetimes,
 ) -> Grant:
     """What of ``entries`` lets ``principal`` have ``request``; default deny.
 
@@ -285,7 +230,7 @@ def is_granted(
     principal: Principal,
     request: IssuanceRequest,
     entries: Collection[RegistrationEntry],
-    lifetimes: "Lifetimes",
+    lifetimes: Lifetimes,
 ) -> bool:
     """Whether :func:`grant` would let it, without a word on why not."""
     try:
@@ -309,7 +254,7 @@ def grant_through(
     entry: RegistrationEntry,
     request: IssuanceRequest,
     stated: frozenset[Selector],
-    lifetimes: "Lifetimes",
+    lifetimes: Lifetimes,
     *,
     aliases: Collection[SpiffeId] = (),
 ) -> Grant:
@@ -352,7 +297,7 @@ def _granted(
     principal: Principal,
     request: IssuanceRequest,
     entries: Collection[RegistrationEntry],
-    lifetimes: "Lifetimes",
+    lifetimes: Lifetimes,
 ) -> Grant:
     requested_id = str(request.spiffe_id)
     met = _met(principal, requested_id, entries)
@@ -369,7 +314,7 @@ def _granted(
     return _bought(nearest.entry, request, lifetimes)
 
 
-def _bought(entry: RegistrationEntry, request: IssuanceRequest, lifetimes: "Lifetimes") -> Grant:
+def _bought(entry: RegistrationEntry, request: IssuanceRequest, lifetimes: Lifetimes) -> Grant:
     if request.ttl is not None:
         return Grant(entry.id, lifetimes.grant(request.ttl), entry.common_name)
     most = min(entry.max_ttl or lifetimes.maximum, lifetimes.maximum)
@@ -427,45 +372,3 @@ def _permit_revocation(principal: Principal, target: Certificate | None) -> None
             "own-certificate-only",
             f"{principal} may revoke certificates of its own ID and no others",
         )
-
-
-@frozen
-class Lifetimes:
-    """How long certificates live: what is given without asking, and the most that is given."""
-
-    default: timedelta
-    maximum: timedelta
-
-    def grant(self, asked: timedelta | None) -> timedelta:
-        """Raises :class:`TtlOutOfRange`."""
-        if asked is None:
-            return self.default
-        if not timedelta(seconds=1) <= asked <= self.maximum:
-            raise TtlOutOfRange(
-                f"a lifetime of {format_duration(asked)} is out of range: ask for 1s to {format_duration(self.maximum)}"
-            )
-        return asked
-
-
-class TtlOutOfRange(PkiError):
-    """The lifetime that was asked for is not between 1 s and the CA's maximum."""
-
-    code = Code.TTL_OUT_OF_RANGE
-
-
-def administrator(
-    proof: str, selectors: frozenset[Selector] = frozenset(), *, issues: bool = True
-) -> Principal:
-    """``issues``: whether it may have anything signed, also where no entry lets it."""
-    return Principal(Kind.ADMINISTRATOR, proof, selectors=selectors, issues=issues)
-
-
-def anonymous(proof: str, selectors: frozenset[Selector] = frozenset()) -> Principal:
-    """Somebody of whom nothing but ``selectors`` is proven, by ``proof``."""
-    return Principal(Kind.ANONYMOUS, proof, selectors=selectors)
-
-
-def workload(spiffe_id: SpiffeId, serial: int) -> Principal:
-    """Who has proven ``spiffe_id`` by its certificate with that serial."""
-    selector = Selector("x509", str(spiffe_id))
-    return Principal(Kind.WORKLOAD, str(selector), spiffe_id, serial, frozenset({selector}))

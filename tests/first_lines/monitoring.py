@@ -8,7 +8,8 @@ from pathlib import Path
 from twisted.internet.address import IPv4Address
 
 from pki.errors import PkiError
-from pki.policy.policy import Action, permit, workload
+from pki.policy.policy import Action, permit
+from pki.policy.principal import workload
 from tests.authorities import BACKEND
 from tests.first_lines.row import FirstLine
 from tests.twisted_mesh.recording import RecordingLog

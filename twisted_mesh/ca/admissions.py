@@ -13,7 +13,8 @@ from attrs import define, frozen
 from pki.codes import Code
 from pki.errors import PkiError, Problem, Refused
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Forbidden, Principal
+from pki.policy.policy import Forbidden
+from pki.policy.principal import Principal
 from pki.spiffe import SpiffeId
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.stores.commands import Admission

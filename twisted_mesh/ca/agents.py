@@ -16,7 +16,8 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError, discreet
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
-from pki.policy.policy import Action, Forbidden, Principal, demand_through, permit
+from pki.policy.policy import Action, Forbidden, demand_through, permit
+from pki.policy.principal import Principal
 from pki.policy.selector import Selector, is_label
 from pki.spiffe import AGENTS, ALIASES, SpiffeId, TrustDomain
 from pki.svid.revocation_set import Reason

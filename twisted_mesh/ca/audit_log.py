@@ -27,7 +27,7 @@ from pki.audit.log import (
 from pki.audit.merkle import EMPTY_ROOT, BadProof, DamagedTree
 from pki.codes import Code
 from pki.errors import PkiError, printable
-from pki.policy.policy import Principal, administrator
+from pki.policy.principal import Principal, administrator
 from twisted_mesh.ca.checkpoint_memory import CheckpointMemory, SignedCheckpoint
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger

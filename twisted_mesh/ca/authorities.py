@@ -16,7 +16,7 @@ from pki.issuing.root_line import RootLine, fingerprint_of
 from pki.issuing.rotation import Line, Term
 from pki.jwt_svid.jwks import JwtAuthority
 from pki.keys import MemoryKey, key_id, spki_der, spki_pin
-from pki.policy.policy import Lifetimes
+from pki.policy.lifetimes import Lifetimes
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.revocation_set import Revocation

@@ -11,7 +11,7 @@ from pki.audit.log import Act, Entry
 from pki.codes import Code
 from pki.errors import Problem, discreet
 from pki.policy.entry import DEFAULT_ENTRY, RegistrationEntry
-from pki.policy.policy import Principal, administrator
+from pki.policy.principal import Principal, administrator
 from pki.policy.selector import Selector, spoken
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from attrs import define, field
 
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Principal
+from pki.policy.principal import Principal
 from pki.spiffe import SpiffeId, TrustDomain
 from twisted_mesh.ca.authorities import CurrentAuthorities, Published
 from twisted_mesh.ca.entries import RegistrationEntries

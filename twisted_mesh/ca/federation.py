@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 from pki.audit.log import Act
 from pki.codes import Code
 from pki.errors import PkiError, Problem
-from pki.policy.policy import Principal
+from pki.policy.principal import Principal
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.federation import Relationship

@@ -6,7 +6,8 @@ from attrs import evolve, frozen
 
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
-from pki.policy.policy import Forbidden, Principal
+from pki.policy.policy import Forbidden
+from pki.policy.principal import Principal
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.stores.commands import Claim
 from twisted_mesh.stores.interface import IStore

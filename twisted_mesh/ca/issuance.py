@@ -15,7 +15,8 @@ from pki.issuing.authority import Authority, Draft
 from pki.issuing.profile import OCSP_RESPONDER
 from pki.keys import MemoryKey
 from pki.policy.entry import DEFAULT_ENTRY
-from pki.policy.policy import Grant, Principal, administrator
+from pki.policy.policy import Grant
+from pki.policy.principal import Principal, administrator
 from pki.policy.selector import Selector, spoken
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId

@@ -10,7 +10,7 @@ from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import MAX_LIFETIME, JoinToken
-from pki.policy.policy import Principal
+from pki.policy.principal import Principal
 from pki.validity import format_duration, rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.entries import RegistrationEntries, facts_of

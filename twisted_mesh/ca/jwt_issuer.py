@@ -14,7 +14,9 @@ from pki.jwt_svid.claims import JwtClaims, demand_audience, sign_token
 from pki.keys import key_id
 from pki.policy.entry import RegistrationEntry
 from pki.policy.id_template import CannotFill
-from pki.policy.policy import Forbidden, Lifetimes, Principal
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.policy import Forbidden
+from pki.policy.principal import Principal
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, SpiffePattern
 from pki.validity import rfc3339

@@ -21,7 +21,8 @@ from pki.jwt_svid.jwks import JwtAuthority
 from pki.jwt_svid.rotation import KeyTerm, Line, Rules, Step
 from pki.keys import MemoryKey, PublicKey
 from pki.policy import policy
-from pki.policy.policy import Action, Principal, administrator
+from pki.policy.policy import Action
+from pki.policy.principal import Principal, administrator
 from pki.validity import rfc3339
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities, JwtPublished

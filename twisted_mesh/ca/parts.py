@@ -7,7 +7,8 @@ from time import monotonic
 from attrs import define, field, frozen
 
 from pki.errors import Problem
-from pki.policy.policy import Lifetimes, Principal
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.principal import Principal
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from twisted_mesh.ca.acknowledgements import Acknowledgements

@@ -14,7 +14,8 @@ from pki.issuing.csr import IssuanceRequest
 from pki.keys import key_id
 from pki.policy import policy
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Action, Forbidden, Principal
+from pki.policy.policy import Action, Forbidden
+from pki.policy.principal import Principal
 from pki.policy.selector import Selector
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import SpiffeId

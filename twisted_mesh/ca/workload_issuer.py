@@ -13,7 +13,7 @@ from pki.errors import PkiError
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm, MemoryKey, key_id
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Principal, anonymous
+from pki.policy.principal import Principal, anonymous
 from pki.policy.selector import Selector, values_of
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet

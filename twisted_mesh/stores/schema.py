@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from pki.policy.policy import evidence_of
+from pki.policy.principal import evidence_of
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import Reason
 from twisted_mesh.stores.records import IssuedCertificate

@@ -12,7 +12,7 @@ from pki.issuing.rotation import LEAST_LIVES
 from pki.jwt_svid import rotation
 from pki.jwt_svid.algorithms import SIGNING_ALGORITHMS
 from pki.keys import KeyAlgorithm
-from pki.policy.policy import Lifetimes
+from pki.policy.lifetimes import Lifetimes
 from pki.spiffe import SpiffePattern, TrustDomain
 from pki.validity import format_duration, parse_duration
 from twisted_mesh.http.address import split_url

@@ -14,24 +14,19 @@ from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
 from pki.policy.id_template import IdTemplate
+from pki.policy.lifetimes import Lifetimes, TtlOutOfRange
 from pki.policy.policy import (
     MONITORING,
     Action,
     Certificate,
     Forbidden,
     Grant,
-    Kind,
-    Lifetimes,
     NoProof,
-    Principal,
-    TtlOutOfRange,
-    administrator,
-    anonymous,
     demand_entry,
     grant,
     permit,
-    workload,
 )
+from pki.policy.principal import Kind, Principal, administrator, anonymous, workload
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from pki.svid.names import IPAddress

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from pki.issuing.csr import IssuanceRequest
 from pki.policy.entry import EntryMembers, read_entry
-from pki.policy.policy import Lifetimes, anonymous, grant
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.policy import grant
+from pki.policy.principal import anonymous
 from pki.policy.selector import Selector
 from pki.policy.suggest import suggested, telling
 from pki.spiffe import SpiffeId

@@ -22,7 +22,7 @@ from twisted.web.client import FileBodyProducer
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, Problem
 from pki.issuing.csr import build_csr
-from pki.policy.policy import Principal, anonymous
+from pki.policy.principal import Principal, anonymous
 from pki.svid.bundle import BadBundle
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import X509Svid, certificates_pem

@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 from twisted.internet.task import Clock
 
 from pki.keys import KeyAlgorithm
-from pki.policy.policy import Lifetimes
+from pki.policy.lifetimes import Lifetimes
 from pki.svid.x509svid import X509Svid
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, key
 from tests.twisted_mesh.ca.rigs import result_of

@@ -20,7 +20,8 @@ from pki.issuing.csr import build_csr
 from pki.jwt_svid.rotation import Line, Rules
 from pki.keys import KeyAlgorithm, MemoryKey, PublicKey
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
-from pki.policy.policy import Lifetimes, Principal, administrator
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.principal import Principal, administrator
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
 from pki.svid.federated_document import FederatedDocument

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from pki.audit.log import Act
 from pki.errors import Malformed, PkiError
-from pki.policy.policy import Principal, administrator, anonymous, workload
+from pki.policy.principal import Principal, administrator, anonymous, workload
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pki.policy.policy import workload
+from pki.policy.principal import workload
 from tests.authorities import BACKEND
 from tests.twisted_mesh.ca.rigs import CaRig, ca_rig, result_of
 from twisted_mesh.ca import holders as module

@@ -10,7 +10,7 @@ from twisted.logger import LogEvent
 from pki.audit.log import Act, Entry
 from pki.issuing.authority import SigningFailed
 from pki.issuing.csr import build_csr
-from pki.policy.policy import Kind, Principal, workload
+from pki.policy.principal import Kind, Principal, workload
 from pki.policy.selector import Selector
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, NOW, key

@@ -13,7 +13,9 @@ from pki.errors import PkiError
 from pki.jwt_svid.claims import BadAudience
 from pki.jwt_svid.validator import validate
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Forbidden, TtlOutOfRange, workload
+from pki.policy.lifetimes import TtlOutOfRange
+from pki.policy.policy import Forbidden
+from pki.policy.principal import workload
 from pki.policy.selector import Selector
 from tests.authorities import HOUR, MESH, NOW
 from tests.twisted_mesh.ca.rigs import CaRig, entry, result_of

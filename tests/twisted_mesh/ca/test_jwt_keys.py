@@ -17,7 +17,8 @@ from pki.jwt_svid.rotation import PUBLISHED_FOR, KeyState, Rules
 from pki.jwt_svid.validator import JwtSvidRefused, validate
 from pki.keys import KeyAlgorithm, key_id
 from pki.keys.pkcs8 import is_encrypted
-from pki.policy.policy import Forbidden, Principal, administrator, workload
+from pki.policy.policy import Forbidden
+from pki.policy.principal import Principal, administrator, workload
 from pki.spiffe import SpiffeId
 from pki.svid.bundle import TrustBundle
 from tests.authorities import BACKEND, DAY, HOUR, MESH, NOW, mesh

@@ -18,17 +18,9 @@ from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.authority import IssuerExpired, SigningFailed
 from pki.issuing.csr import build_csr
 from pki.policy.entry import DEFAULT_ENTRY, EntryMembers, RegistrationEntry, read_entry
-from pki.policy.policy import (
-    Forbidden,
-    Grant,
-    Kind,
-    Lifetimes,
-    NoProof,
-    Principal,
-    administrator,
-    anonymous,
-    workload,
-)
+from pki.policy.lifetimes import Lifetimes
+from pki.policy.policy import Forbidden, Grant, NoProof
+from pki.policy.principal import Kind, Principal, administrator, anonymous, workload
 from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId

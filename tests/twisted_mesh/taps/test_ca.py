@@ -20,7 +20,7 @@ from pki.keys import MemoryKey
 from pki.keys.signature import SigningFailed
 from pki.ocsp.request import Issuer, OcspRequest
 from pki.ocsp.response import read_answer
-from pki.policy.policy import administrator
+from pki.policy.principal import administrator
 from pki.svid.revocation_set import Reason
 from tests.authorities import BACKEND, key
 from tests.twisted_mesh.recording import RecordingLog

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pki.keys import KeyAlgorithm
-from pki.policy.policy import Lifetimes
+from pki.policy.lifetimes import Lifetimes
 from twisted_mesh import observe
 from twisted_mesh.taps.agent_options import Options as AgentOptions
 from twisted_mesh.taps.ca_options import Options as CaOptions

@@ -11,7 +11,8 @@ from typing import Protocol
 from attrs import evolve, field, frozen
 from msgspec import UnsetType
 
-from pki.policy.policy import Action, Principal, demand_proof, permit
+from pki.policy.policy import Action, demand_proof, permit
+from pki.policy.principal import Principal
 from pki.policy.selector import Selector
 from twisted_mesh.api.attestation_messages import AttestationMember
 from twisted_mesh.attest.evidence import Evidence

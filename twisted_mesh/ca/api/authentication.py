@@ -6,7 +6,8 @@ from typing import Protocol
 
 from attrs import define, evolve, frozen
 
-from pki.policy.policy import Kind, NoProof, Principal, administrator, anonymous, workload
+from pki.policy.policy import NoProof
+from pki.policy.principal import Kind, Principal, administrator, anonymous, workload
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, SpiffePattern
 from twisted_mesh.attest.credentials import Credentials

@@ -7,7 +7,7 @@ import msgspec
 from cryptography import x509
 
 from pki.errors import Malformed
-from pki.policy.policy import Principal
+from pki.policy.principal import Principal
 from pki.serial import parse_serial, serial_hex
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem

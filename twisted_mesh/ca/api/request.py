@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from pki.codes import Code
 from pki.errors import Malformed, discreet
-from pki.policy.policy import Kind, Principal
+from pki.policy.principal import Kind, Principal
 from pki.serial import parse_serial
 from pki.spiffe import SpiffeId
 from pki.svid.revocation_set import GIVEN_REASONS, Reason

@@ -6,7 +6,8 @@ from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.lint import LintFailed
 from pki.issuing.root_line import OutOfTurn
 from pki.issuing.rotation import ProofFailed
-from pki.policy.policy import Forbidden, NoProof, TtlOutOfRange
+from pki.policy.lifetimes import TtlOutOfRange
+from pki.policy.policy import Forbidden, NoProof
 from pki.rules.errors import PolicyDenied
 from pki.svid.federation import AlteredBundle, OlderBundle
 from twisted_mesh.ca.admissions import AgentTaken

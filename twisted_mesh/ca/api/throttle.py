@@ -3,7 +3,8 @@
 from attrs import define, field
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from pki.policy.policy import Action, Kind
+from pki.policy.policy import Action
+from pki.policy.principal import Kind
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate, TokenBuckets, address_key
 

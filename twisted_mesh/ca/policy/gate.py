@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredLock
 from pki.audit.log import Act
 from pki.codes import Code
 from pki.errors import ANY_ERROR, PkiError, Problem
-from pki.policy.policy import Principal
+from pki.policy.principal import Principal
 from pki.rules.errors import PolicyDenied, PolicyUnavailable
 from pki.rules.facts import Facts
 from pki.validity import rfc3339

@@ -9,7 +9,8 @@ from datetime import timedelta
 from pki.issuing.csr import IssuanceRequest
 from pki.keys import KeyAlgorithm
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Grant, Kind, Principal
+from pki.policy.policy import Grant
+from pki.policy.principal import Kind, Principal
 from pki.policy.selector import Selector
 from pki.rules.facts import (
     EntryFacts,

@@ -15,7 +15,8 @@ from pki.issuing.remnants import Remains, Remnant, examine
 from pki.issuing.root_line import HowItEnded, Phase, RootLine, fingerprint_of
 from pki.keys import key_id
 from pki.policy import policy
-from pki.policy.policy import Action, Principal
+from pki.policy.policy import Action
+from pki.policy.principal import Principal
 from pki.serial import serial_hex
 from pki.svid.pin import Fingerprint
 from pki.svid.revocation_set import Reason

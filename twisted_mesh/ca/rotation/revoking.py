@@ -14,7 +14,8 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem
 from pki.issuing.authority import Authority
 from pki.policy import policy
-from pki.policy.policy import Action, Principal
+from pki.policy.policy import Action
+from pki.policy.principal import Principal
 from pki.serial import parse_serial, serial_hex, serial_pairs
 from pki.svid.revocation_set import Reason, Revocation
 from pki.validity import parse_rfc3339, rfc3339

@@ -20,7 +20,8 @@ from pki.issuing.root_conditions import Followers, Resting, RootMode, Wait
 from pki.issuing.root_line import Phase, RootLine, RootStep, fingerprint_of
 from pki.issuing.rotation import reminder_pause
 from pki.policy import policy
-from pki.policy.policy import Action, Principal
+from pki.policy.policy import Action
+from pki.policy.principal import Principal
 from pki.spiffe import SpiffeId
 from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import validity_of

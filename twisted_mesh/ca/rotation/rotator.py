@@ -21,7 +21,8 @@ from pki.issuing.authority import Authority
 from pki.issuing.rotation import Step, Term
 from pki.keys import MemoryKey
 from pki.policy import policy
-from pki.policy.policy import Action, Principal
+from pki.policy.policy import Action
+from pki.policy.principal import Principal
 from pki.svid.pin_conflict import BrokenPin
 from pki.validity import spoken_duration
 from twisted_mesh.ca.authorities import Authorities

@@ -13,7 +13,7 @@ from pki.keys import key_id
 from pki.policy.candidates import Candidate, Shortfall, candidates
 from pki.policy.entry import DEFAULT_ENTRY
 from pki.policy.join_token import JoinToken
-from pki.policy.policy import Lifetimes
+from pki.policy.lifetimes import Lifetimes
 from pki.policy.selector import Selector, spoken
 from pki.policy.suggest import suggested
 from pki.spiffe import AGENTS, SpiffeId, TrustDomain

@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from pki.policy.policy import Action, Kind, NoProof, Principal, anonymous, workload
+from pki.policy.policy import Action, NoProof
+from pki.policy.principal import Kind, Principal, anonymous, workload
 from pki.policy.selector import SelectorKind
 from tests.authorities import BACKEND
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of

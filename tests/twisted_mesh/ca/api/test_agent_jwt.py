@@ -7,7 +7,7 @@ from attrs import define
 
 from pki.audit.log import Act
 from pki.jwt_svid.validator import validate
-from pki.policy.policy import Principal, workload
+from pki.policy.principal import Principal, workload
 from pki.spiffe import SpiffeId
 from tests.authorities import MESH
 from tests.twisted_mesh.ca.api.test_wire import Api

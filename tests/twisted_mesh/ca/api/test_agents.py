@@ -11,7 +11,7 @@ from pki.audit.log import Entry
 from pki.issuing.csr import build_csr
 from pki.keys import KeyAlgorithm
 from pki.policy.entry import RegistrationEntry
-from pki.policy.policy import Principal, anonymous, workload
+from pki.policy.principal import Principal, anonymous, workload
 from pki.spiffe import SpiffeId
 from pki.svid.x509svid import load_certificates
 from tests.authorities import BACKEND, MESH, NOW, OTHER, key

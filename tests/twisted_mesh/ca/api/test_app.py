@@ -23,7 +23,7 @@ from pki.errors import PkiError
 from pki.issuing.authority import LintFailed
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
-from pki.policy.policy import Principal, anonymous, workload
+from pki.policy.principal import Principal, anonymous, workload
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.bundle import TrustBundle
 from pki.svid.revocation_set import Reason

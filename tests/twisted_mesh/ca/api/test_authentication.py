@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from attrs import evolve, frozen
 
-from pki.policy.policy import Kind, NoProof, Principal, anonymous
+from pki.policy.policy import NoProof
+from pki.policy.principal import Kind, Principal, anonymous
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, SpiffePattern
 from tests.authorities import BACKEND, MESH

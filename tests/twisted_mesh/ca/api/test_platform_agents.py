@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from pki.audit.log import Act, Entry
 from pki.issuing.csr import build_csr
-from pki.policy.policy import Principal, anonymous, workload
+from pki.policy.principal import Principal, anonymous, workload
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, HOUR, MESH, key

@@ -17,7 +17,7 @@ from pki.crl.crl import read_crl
 from pki.der import blocks
 from pki.ocsp.evidence import lists_from
 from pki.ocsp.request import SHA1, Issuer, OcspRequest, encode_get
-from pki.policy.policy import anonymous
+from pki.policy.principal import anonymous
 from pki.svid.revocation_set import RevocationSet
 from pki.svid.x509svid import load_certificates
 from tests.authorities import HOUR

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from pki.issuing.csr import build_csr
-from pki.policy.policy import Principal, anonymous
+from pki.policy.principal import Principal, anonymous
 from tests.authorities import BACKEND, key
 from tests.mangled import MANGLINGS, everything_logged, secret_key, secret_token
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, attestors_of

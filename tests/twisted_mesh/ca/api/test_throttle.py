@@ -5,7 +5,8 @@ from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from pki.policy.policy import Action, Kind
+from pki.policy.policy import Action
+from pki.policy.principal import Kind
 from twisted_mesh.ca.api.authentication import Account
 from twisted_mesh.ca.api.throttle import Throttle
 from twisted_mesh.limits.rate_limit import MOST_BUCKETS, Rate, RateLimited

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from pki.policy.policy import Principal, workload
+from pki.policy.principal import Principal, workload
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem
 from tests.authorities import BACKEND, NOW, key, mesh

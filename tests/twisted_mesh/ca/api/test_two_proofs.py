@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from pki.policy.policy import Principal, anonymous
+from pki.policy.principal import Principal, anonymous
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, MESH

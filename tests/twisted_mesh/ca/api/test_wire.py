@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from pki.issuing.csr import build_csr
 from pki.keys import key_id
 from pki.policy.join_token import JoinToken
-from pki.policy.policy import Principal, anonymous, workload
+from pki.policy.principal import Principal, anonymous, workload
 from pki.policy.selector import Selector
 from pki.serial import serial_hex
 from pki.svid.revocation_set import Reason

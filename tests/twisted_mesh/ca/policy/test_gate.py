@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from pki.audit.log import Act, Entry
 from pki.errors import Malformed
 from pki.issuing.csr import build_csr
-from pki.policy.policy import anonymous, workload
+from pki.policy.principal import anonymous, workload
 from pki.policy.selector import Selector
 from pki.rules.errors import PolicyDenied, PolicyUnavailable
 from pki.spiffe import SpiffeId

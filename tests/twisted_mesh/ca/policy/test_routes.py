@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.address import UNIXAddress
 
 from pki.issuing.csr import build_csr
-from pki.policy.policy import Principal, workload
+from pki.policy.principal import Principal, workload
 from pki.serial import serial_hex
 from pki.spiffe import SpiffeId
 from tests.authorities import BACKEND, key

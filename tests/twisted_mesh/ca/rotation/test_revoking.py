@@ -7,7 +7,8 @@ from cryptography import x509
 
 from pki.audit.log import Act, Entry
 from pki.keys import key_id
-from pki.policy.policy import Forbidden, anonymous, workload
+from pki.policy.policy import Forbidden
+from pki.policy.principal import anonymous, workload
 from pki.svid.bundle import BundleSet
 from pki.svid.chain import judge
 from pki.svid.revocation_set import Reason, RevocationSet

@@ -14,7 +14,8 @@ from twisted.logger import LogEvent
 from pki.codes import Code
 from pki.issuing.root_conditions import RootMode, due_at
 from pki.issuing.root_line import OutOfTurn, Phase, RootStep
-from pki.policy.policy import Forbidden, workload
+from pki.policy.policy import Forbidden
+from pki.policy.principal import workload
 from pki.spiffe import SpiffeId
 from pki.svid.pin import Fingerprint
 from pki.svid.x509svid import validity_of
