@@ -29,6 +29,7 @@ from pki.keys.ecdsa import P256, P384
 from pki.keys.ed25519 import Ed25519
 from pki.keys.kind import Hash, KeyKind
 from pki.keys.mldsa import MlDsa44, MlDsa65, MlDsa87
+from pki.keys.published import digest, printed
 from pki.keys.rsa import Rsa
 
 #: The key classes of the table.
@@ -148,8 +149,10 @@ def weaknesses(key: PublicKeyTypes, *, at_a_glance: bool = False) -> list[Proble
         found: Iterable[str] = [
             f"keys of kind {name.removesuffix('PublicKey')} are not used in the mesh"
         ]
+    elif at_a_glance:
+        found = kind.glaring(key)
     else:
-        found = kind.glaring(key) if at_a_glance else kind.weaknesses(key)
+        found = [*kind.weaknesses(key), *printed(kind.number(key))]
     return [_weak(detail) for detail in found]
 
 
@@ -187,6 +190,12 @@ def _resembling(text: str, names: Iterable[str]) -> list[str]:
     asked = "".join(filter(str.isalnum, text[:40].lower()))
     near = [asked] if asked in bare else get_close_matches(asked, bare, cutoff=0.75)
     return [bare[name] for name in near]
+
+
+def number_digest(key: PublicKeyTypes) -> bytes | None:
+    """What lists of bad keys tell this one by, however it is written; None for a key that the mesh does not use."""
+    kind = kind_of(key)
+    return digest(kind.number(key)) if kind else None
 
 
 def _weak(detail: str) -> Problem:

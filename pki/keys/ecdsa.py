@@ -8,10 +8,12 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from pki.keys.kind import Hash, KeyKind, base64url
+from pki.keys.published import small_multiples
 
 _HASHES: dict[str, Hash] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 
@@ -33,6 +35,9 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
     """The curve's name in a JWK."""
     hash: Hash
     identifier: bytes = field(repr=False)
+    prime: int = field(repr=False)
+    generator: tuple[int, int] = field(repr=False)
+    """FIPS 186-4 appendix D.1.2: of the field, and the point whose multiples the keys are."""
     microseconds: int
     """What it costs to verify a signature."""
 
@@ -69,6 +74,16 @@ class Ecdsa(KeyKind[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]):
         """The curve's."""
         return self.microseconds
 
+    def number(self, key: ec.EllipticCurvePublicKey) -> bytes:
+        """The x coordinate: whoever knows the private half of one of its two points knows that of the other."""
+        return _x(key).lstrip(b"\0")
+
+    def weaknesses(self, key: ec.EllipticCurvePublicKey) -> list[str]:
+        """One whose private half is a small number, or one next to the group's order: 1 of a broken generator."""
+        if int.from_bytes(_x(key), "big") in small_multiples(self.prime, *self.generator):
+            return ["the private half of this key is one of the first that anybody would try"]
+        return []
+
     def jwk(self, key: ec.EllipticCurvePublicKey) -> dict[str, str]:
         """``kty``, ``crv`` and the point, whose coordinates have the curve's full length."""
         point, size = key.public_numbers(), (key.key_size + 7) // 8
@@ -82,11 +97,21 @@ def _ecdsa(digest: str) -> ec.ECDSA:
     return ec.ECDSA(_HASHES[digest])
 
 
+def _x(key: ec.EllipticCurvePublicKey) -> bytes:
+    """As many bytes as the field has."""
+    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)[1:]
+
+
 P256 = Ecdsa(
     curve=ec.SECP256R1(),
     crv="P-256",
     hash=_HASHES["sha256"],
     identifier=bytes.fromhex("300a06082a8648ce3d040302"),
+    prime=2**256 - 2**224 + 2**192 + 2**96 - 1,
+    generator=(
+        0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+        0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+    ),
     microseconds=85,
 )
 P384 = Ecdsa(
@@ -94,5 +119,10 @@ P384 = Ecdsa(
     crv="P-384",
     hash=_HASHES["sha384"],
     identifier=bytes.fromhex("300a06082a8648ce3d040303"),
+    prime=2**384 - 2**128 - 2**96 + 2**32 - 1,
+    generator=(
+        0xAA87CA22BE8B05378EB1C71EF320AD746E1D3B628BA79B9859F741E082542A385502F25DBF55296C3A545E3872760AB7,
+        0x3617DE4A96262C6F5D9E98BF9292DC29F8F41DBD289A147CE9DA3113B5F0B8C00A60B1CE1D7E819D7A431D7C90EA0E5F,
+    ),
     microseconds=400,
 )

@@ -3,10 +3,13 @@
 import base64
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.x509 import ObjectIdentifier
+
+from pki.keys.spki import key_bits, spki_der
 
 Private = TypeVar("Private")
 Public = TypeVar("Public")
@@ -83,8 +86,15 @@ class KeyKind(ABC, Generic[Private, Public]):
         For a key that has no :meth:`glaring` weakness: what others may cost, nobody has to know.
         """
 
+    def number(self, key: Public) -> bytes:
+        """What the private half belongs to, whatever else a key is written with; without zeros before it.
+
+        The modulus, the x coordinate: whoever has the private half of another key with the same has that of this one.
+        """
+        return key_bits(spki_der(cast("PublicKeyTypes", key))).lstrip(b"\0")
+
     def glaring(self, key: Public) -> Iterable[str]:
-        """Those of :meth:`weaknesses` that are seen without computing anything: size and exponent."""
+        """Those of :meth:`weaknesses` that are seen at once: size, exponent, a point of small order."""
         return ()
 
     def weaknesses(self, key: Public) -> Iterable[str]:

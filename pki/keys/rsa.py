@@ -1,6 +1,5 @@
 """RSA: signatures by PKCS #1 version 1.5 (RFC 8017 section 8.2), JWKs by RFC 7518 section 6.3, and weak moduli."""
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
@@ -12,17 +11,9 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from pki.keys import modulus
 from pki.keys.kind import Hash, KeyKind, base64url
 
-#: The product of the primes below 752, as Boulder's goodkey checks them: one gcd finds any factor.
-_SMALL_PRIMES = math.prod(
-    n for n in range(2, 752) if all(n % d for d in range(2, math.isqrt(n) + 1))
-)
-_FERMAT_ROUNDS = 100
-#: What squares are modulo 16, and modulo a product of small primes: of a hundred numbers two may be squares by both.
-_MODULUS = 9 * 5 * 7 * 11
-_SQUARES_OF_16 = frozenset({0, 1, 4, 9})
-_SQUARES = frozenset(n * n % _MODULUS for n in range(_MODULUS))
 _MAX_BITS = 8192
 #: As Boulder has it, and *ring* nearly so; Go stops at 31 bits. BR section 6.1.6 would have up to 256, which nobody
 #: uses and which makes a signature ten times as dear to verify.
@@ -90,6 +81,10 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
         numbers = key.public_numbers()
         return {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
 
+    def number(self, key: rsa.RSAPublicKey) -> bytes:
+        """The modulus: who has factored it has the private half for every exponent."""
+        return _bytes(key.public_numbers().n)
+
     def verify_cost(self, key: rsa.RSAPublicKey) -> int:
         """As many multiplications of the modulus' size as the exponent has bits, and ones among them."""
         e = key.public_numbers().e
@@ -100,7 +95,7 @@ class Rsa(KeyKind[rsa.RSAPrivateKey, rsa.RSAPublicKey]):
         return _glaring(key.public_numbers())
 
     def weaknesses(self, key: rsa.RSAPublicKey) -> tuple[str, ...]:
-        """Also factors, as Boulder looks for them."""
+        """Also what its modulus shows, as Boulder looks for it."""
         return _weaknesses(key.public_numbers())
 
 
@@ -120,33 +115,18 @@ def _glaring(numbers: rsa.RSAPublicNumbers) -> list[str]:
 
 @lru_cache(maxsize=256)
 def _weaknesses(numbers: rsa.RSAPublicNumbers) -> tuple[str, ...]:
-    """Remembered: Fermat's test takes a millisecond, and every verdict asks about the same root."""
-    n = numbers.n
+    """Remembered: they take a tenth of a millisecond or two, and every verdict asks about the same root."""
     found = _glaring(numbers)
-    if math.gcd(n, _SMALL_PRIMES) != 1:
-        found.append("the RSA modulus has a small prime factor")
     # The root of a modulus that fills a CSR takes a third of a second, and the size has refused it.
-    elif n.bit_length() <= _MAX_BITS and _close_primes(n):
-        found.append("the RSA modulus is a product of two close primes and is factored easily")
+    if numbers.n.bit_length() <= _MAX_BITS:
+        found += modulus.faults(numbers.n)
     return tuple(found)
-
-
-def _close_primes(n: int) -> bool:
-    """Fermat's factorization: finds n = p * q at once when p and q are close."""
-    a = math.isqrt(n)
-    if a * a < n:
-        a += 1
-    square = a * a - n
-    for _ in range(_FERMAT_ROUNDS):
-        # A root takes a hundred times as long as these.
-        may_be = square & 15 in _SQUARES_OF_16 and square % _MODULUS in _SQUARES
-        if may_be and math.isqrt(square) ** 2 == square:
-            return True
-        square += 2 * a + 1
-        a += 1
-    return False
 
 
 def _number(number: int) -> str:
     """As a JWK writes it (RFC 7518 section 2, Base64urlUInt)."""
-    return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+    return base64url(_bytes(number))
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")

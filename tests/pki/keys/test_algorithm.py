@@ -112,7 +112,7 @@ def test_weak_keys_are_told_by_what_is_weak_in_them(
 def test_a_modulus_that_fills_a_csr_is_refused_by_its_size_and_not_factored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pki.keys.rsa._close_primes", lambda n: pytest.fail("factored"))
+    monkeypatch.setattr("pki.keys.modulus._close_primes", lambda n: pytest.fail("factored"))
     (problem,) = weaknesses(modulus(without_small_factors(2**100_000)))
     assert "this one 100001" in problem.detail
 
@@ -250,7 +250,7 @@ def test_what_it_costs_to_verify_is_told_of_keys_that_are_worth_it() -> None:
 
 
 def test_at_a_glance_no_key_is_searched_for_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pki.keys.rsa._close_primes", lambda n: pytest.fail("factored"))
+    monkeypatch.setattr("pki.keys.modulus._close_primes", lambda n: pytest.fail("factored"))
     assert weaknesses(modulus(PRIME * CLOSE), at_a_glance=True) == []
     (problem,) = weaknesses(modulus(GOOD_N, 2**32 + 1), at_a_glance=True)
     assert "huge" in problem.detail
