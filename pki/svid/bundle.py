@@ -8,14 +8,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, TypeGuard
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed
 from pki.jwt_svid.jwks import JwtAuthority, authorities_of, write_jwks
-from pki.keys import jwk_members
+from pki.keys import jwk_members, kind_of
 from pki.spiffe import TrustDomain
 from pki.svid.spki_pin import SpkiHash
 from pki.svid.x509svid import (
@@ -128,6 +128,19 @@ class TrustBundle:
             authorities_of(bundle["keys"]),
             announced_pins(bundle.get("mesh_next_keys")),
         )
+
+    def for_others(self) -> Self:
+        """As whoever may know no post-quantum keys is shown it: without such roots.
+
+        RFC 7517 section 5 has a reader pass over keys of a kind that he does not know. go-spiffe drops the whole
+        bundle for one.
+        """
+        known = [
+            root
+            for root in self.roots
+            if (kind := kind_of(root.public_key())) is None or not kind.is_post_quantum
+        ]
+        return self if len(known) == len(self.roots) else evolve(self, roots=tuple(known))
 
     def to_jwks_object(self) -> dict[str, object]:
         """The SPIFFE bundle, to be encoded as JSON; :meth:`from_jwks_object` reads it back.

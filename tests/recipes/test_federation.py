@@ -87,6 +87,13 @@ def fetched_by_go(*words: str | Path) -> dict[str, Any]:
     return found
 
 
+def shown_to_go(bundle: TrustBundle) -> TrustBundle:
+    """What our CA shows to anybody."""
+    shown = bundle.for_others()
+    assert 0 < len(shown.roots) < len(bundle.roots)
+    return shown
+
+
 def as_go_tells(bundle: TrustBundle) -> dict[str, object]:
     return {
         "roots": [root.fingerprint(SHA256()).hex() for root in bundle.roots],
@@ -99,7 +106,7 @@ def as_go_tells(bundle: TrustBundle) -> dict[str, object]:
 def test_go_spiffe_fetches_our_bundle_by_both_profiles_and_we_read_what_it_writes(
     ca: MemoryCa, tmp_path: Path
 ) -> None:
-    bundle, endpoint = whole(ca), ca.issue("spiffe://peer.example/mesh/ca")
+    bundle, endpoint = shown_to_go(whole(ca)), ca.issue("spiffe://peer.example/mesh/ca")
     (tmp_path / "held.json").write_bytes(ca.bundle.to_jwks())
     (tmp_path / "web.pem").write_bytes(certificates_pem([web_root()[0]]))
     with served(bundle, svid(endpoint)) as url:
@@ -115,8 +122,29 @@ def test_go_spiffe_fetches_our_bundle_by_both_profiles_and_we_read_what_it_write
         assert evolve(again, jwt_authorities=()) == evolve(bundle, jwt_authorities=())
 
 
+def test_go_spiffe_drops_a_bundle_for_one_key_that_it_does_not_know(
+    ca: MemoryCa, tmp_path: Path
+) -> None:
+    """Why such roots are left out: once this fails, they need not be."""
+    (tmp_path / "web.pem").write_bytes(certificates_pem([web_root()[0]]))
+    known = ca.bundle.roots[0]
+    (pq,) = (
+        root
+        for root, algorithm in zip(OTHER_ROOTS, KeyAlgorithm, strict=True)
+        if algorithm is KeyAlgorithm.ML_DSA_65
+    )
+    with (
+        served(TrustBundle(PEER, (known, pq)), web_certificate("localhost")) as url,
+        pytest.raises(AssertionError, match=r"unable to parse JWKS: .*unsupported key type"),
+    ):
+        fetched_by_go(url, str(PEER), tmp_path / "web.pem")
+    with served(TrustBundle(PEER, (known, pq)).for_others(), web_certificate("localhost")) as url:
+        found = fetched_by_go(url, str(PEER), tmp_path / "web.pem")
+    assert found["roots"] == [known.fingerprint(SHA256()).hex()]
+
+
 def test_we_fetch_what_go_spiffe_serves_by_both_profiles(ca: MemoryCa, tmp_path: Path) -> None:
-    bundle, endpoint = whole(ca), ca.issue("spiffe://peer.example/bundle-server")
+    bundle, endpoint = shown_to_go(whole(ca)), ca.issue("spiffe://peer.example/bundle-server")
     (tmp_path / "bundle.json").write_bytes(bundle.to_jwks())
     fetcher = BundleFetcher(reactor(), wall_clock, (web_root()[0],))
     held = BundleSet.of(ca.bundle)

@@ -26,6 +26,7 @@ from tests.answers import respond
 from tests.authorities import Mesh
 from tests.twisted_mesh.tls.wires import TODAY, Conversation, End, Wire, good_svid, home, in_memory
 from twisted_mesh.api import client as ca_client_module
+from twisted_mesh.api.trust_news import WHOLE_BUNDLE
 from twisted_mesh.tls.contexts import Role
 
 #: What a request is answered with; None hangs up.
@@ -109,7 +110,7 @@ class FakeCa:
         return [asked for asked in self.asked if asked.line == "POST /api/v1/sign"]
 
     def answer(self, asked: Asked) -> Answer:
-        if asked.line == "GET /api/v1/bundle":
+        if asked.line == f"GET {WHOLE_BUNDLE}":
             return 200, self.of.bundle.to_jwks_object()
         if asked.line.startswith("GET /api/v1/trust"):
             empty: list[Any] = []

@@ -38,7 +38,7 @@ from twisted_mesh.api.ca_user import CaUser
 from twisted_mesh.api.local_ca import LocalCaEndpoint
 from twisted_mesh.api.messages import PublishedCrls, SignAnswer, SignRequest
 from twisted_mesh.api.refusal import CaRefused, told_problems
-from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
+from twisted_mesh.api.trust_news import WHOLE_BUNDLE, TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import TrustQuestion
 from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.address import BadCaUrl, CaAddress, server_name
@@ -248,7 +248,7 @@ class CaClient:
 
     async def bundle(self, trust_domain: TrustDomain) -> TrustBundle:
         """The CA's own bundle. Raises :class:`BadBundle` also where it has no root."""
-        content = await self.send("GET", "/api/v1/bundle")
+        content = await self.send("GET", WHOLE_BUNDLE)
         bundle = await self._read(content, partial(read_bundle, str(self.address), trust_domain))
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.address} sent a bundle without a usable root")

@@ -29,6 +29,8 @@ MOST_ISSUERS, MOST_ABOVE, LONGEST_PEM = 1000, 4, 16 * 1024
 MOST_WITHDRAWN, MOST_REVOKED = 10_000, 10_000
 #: And so many certificates of other trust domains.
 MOST_OF_OTHERS = 100_000
+#: The CA's bundle with the roots that it does not show to libraries of others.
+WHOLE_BUNDLE = "/api/v1/bundle?keys=all"
 _KEY_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _EDITION = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 

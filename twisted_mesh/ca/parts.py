@@ -105,6 +105,8 @@ class CaParts:
     url: CaUrl = field(factory=CaUrl)
     federated: FederatedTrust | None = None
     """Which other trust domains whom is told of; None where there is nobody to follow them."""
+    tells_every_root: bool = False
+    """Whether the public bundle has roots too whose keys the libraries of others may not know."""
 
     @classmethod
     def assemble(
@@ -127,6 +129,7 @@ class CaParts:
         seconds: Callable[[], float] = monotonic,
         federations: Federations | None = None,
         policy: PolicyGate | None = None,
+        tells_every_root: bool = False,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -212,6 +215,7 @@ class CaParts:
             rotator=rotator,
             revoker=revoker,
             distruster=distruster,
+            tells_every_root=tells_every_root,
             jwt=jwt,
             federated=None
             if federations is None
@@ -261,8 +265,13 @@ class CaParts:
         """What members of the trust domain are believed by."""
         return self.current.bundle()
 
+    def public_bundle(self) -> TrustBundle:
+        """The same, for readers of whom nobody knows by what library they read it."""
+        bundle = self.bundle()
+        return bundle if self.tells_every_root else bundle.for_others()
+
     def bundles(self) -> BundleSet:
-        """The same, as all that is believed here."""
+        """:meth:`bundle`, as all that is believed here."""
         return self.current.bundles()
 
     async def told_to(self, principal: Principal) -> Callable[[], Published]:

@@ -34,7 +34,7 @@ from twisted_mesh.api.messages import (
     held_pins,
 )
 from twisted_mesh.api.refusal import CaRefused
-from twisted_mesh.api.trust_news import TrustNews, read_bundle, read_news
+from twisted_mesh.api.trust_news import WHOLE_BUNDLE, TrustNews, read_bundle, read_news
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.identity.proving import Proving, wants_evidence
@@ -205,7 +205,7 @@ class BlockingSource:
         return load_certificates(pem, "the CA's answer")
 
     def _bundle(self) -> TrustBundle:
-        content = self.ca.send("GET", "/api/v1/bundle")
+        content = self.ca.send("GET", WHOLE_BUNDLE)
         bundle = read_bundle(str(self.ca.address), self.spiffe_id.trust_domain, content)
         if not bundle.roots:
             raise BadBundle(f"the CA at {self.ca.address} sent a bundle without a usable root")

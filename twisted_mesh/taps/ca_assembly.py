@@ -181,6 +181,7 @@ def assemble(  # noqa: PLR0917
         lacking=lacking,
         federations=federations,
         policy=gate,
+        tells_every_root=bool(options["bundle-ml-dsa"]),
     )
     housekeeping = Housekeeping(
         store,

@@ -288,7 +288,7 @@ class CaListeners:
         self, endpoint: IStreamServerEndpoint, shared: "_Shared", own: CaEndpoint
     ) -> None:
         options: FederationOptions = self.options["federation"]
-        resource = BundleSite(shared.ca.bundle, self.options["rate-limit"], self.reactor)
+        resource = BundleSite(shared.ca.public_bundle, self.options["rate-limit"], self.reactor)
         limit = self._limit(shared, "the federation port")
         site = self._served(BoundedSite(resource, self.reactor, connection_limit=limit))
         factory: IProtocolFactory = site

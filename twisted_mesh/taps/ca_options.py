@@ -178,6 +178,11 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
     ]
 
     optFlags: ClassVar = [
+        [
+            "bundle-ml-dsa",
+            None,
+            "show ML-DSA roots in the public bundle too, by which go-spiffe of today drops it as a whole",
+        ],
         ["no-default-entry", None, "at the first start: make no entry for the CA's own user"],
         [
             "clock-is-right",

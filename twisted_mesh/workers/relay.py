@@ -21,6 +21,7 @@ from twisted_mesh.api.attestation_messages import AttestationMember
 from twisted_mesh.api.client import CaClient
 from twisted_mesh.api.messages import ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_news import WHOLE_BUNDLE
 from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.identity.manager import CertificateManager
@@ -33,7 +34,7 @@ MOST_OPEN = 32
 _LONGEST_WAIT = 60
 _LARGEST = MOST_TO_WORKER // 4 * 3 - 64 * 1024
 _SIGN = ("POST", "/api/v1/sign")
-_PLAIN = frozenset((("GET", "/api/v1/bundle"), ("GET", "/api/v1/crls")))
+_PLAIN = frozenset((("GET", WHOLE_BUNDLE), ("GET", "/api/v1/crls")))
 _TRUST = ("GET", "/api/v1/trust")
 _OCSP = ("POST", "/api/v1/ocsp")
 _CONNECTIONS = ("POST", "/api/v1/connections")
@@ -100,7 +101,7 @@ class Relay:
         if 0 <= asked.wait <= _LONGEST_WAIT:
             if route == _SIGN and not question:
                 return self._sign(asked)
-            if route in _PLAIN and not question and asked.body is None:
+            if (asked.method, asked.path) in _PLAIN and asked.body is None:
                 return self.client.send(asked.method, asked.path)
             if route == _TRUST and asked.body is None and _is_of_trust(query):
                 return self.client.send(asked.method, asked.path, wait=asked.wait)

@@ -97,7 +97,7 @@ def test_a_damaged_key_for_tokens_keeps_no_root_from_being_believed() -> None:
 def test_the_jwks_has_the_members_of_its_specifications() -> None:
     document = json.loads(BUNDLE.to_jwks())
     assert (document["spiffe_sequence"], document["spiffe_refresh_hint"]) == (7, 300)
-    rsa_jwk, _, p256, p384, ed, *_ = document["keys"]
+    rsa_jwk, _, p256, p384, ed, *of_ml_dsa = document["keys"]
     assert set(rsa_jwk) == {"use", "kty", "n", "e", "x5c"}
     assert (rsa_jwk["kty"], rsa_jwk["e"]) == ("RSA", "AQAB")
     for jwk, curve, size in ((p256, "P-256", 32), (p384, "P-384", 48)):
@@ -107,6 +107,28 @@ def test_the_jwks_has_the_members_of_its_specifications() -> None:
     assert base64.b64decode(p256["x5c"][0]) == der(ROOTS[2])
     assert set(ed) == {"use", "kty", "crv", "x", "x5c"}
     assert (ed["kty"], ed["crv"], len(ed["x"])) == ("OKP", "Ed25519", 43)
+    assert len(of_ml_dsa) == 3
+    for jwk, size in zip(of_ml_dsa, (44, 65, 87), strict=True):
+        assert set(jwk) == {"use", "kty", "alg", "pub", "x5c"}
+        assert (jwk["kty"], jwk["alg"]) == ("AKP", f"ML-DSA-{size}")
+
+
+def test_others_are_shown_the_roots_whose_keys_every_library_knows() -> None:
+    both = evolve(BUNDLE, jwt_authorities=AUTHORITIES)
+    shown = both.for_others()
+    assert shown == evolve(both, roots=ROOTS[:5])
+    assert {jwk["kty"] for jwk in json.loads(shown.to_jwks())["keys"]} == {"RSA", "EC", "OKP"}
+    assert shown.for_others() is shown
+    assert evolve(both, roots=ROOTS[5:]).for_others().roots == ()
+
+
+def test_a_post_quantum_key_is_one_only_with_the_alg_that_its_root_has() -> None:
+    """RFC 9964 section 3: without alg nobody knows which of the three it is."""
+    jwk = BUNDLE.to_jwks_object()["keys"][-1]
+    assert TrustBundle.from_jwks(MESH, jwks(keys=[jwk])).roots == (ROOTS[-1],)
+    without = {name: value for name, value in jwk.items() if name != "alg"}
+    for bad in (without, {**jwk, "alg": "ML-DSA-65"}, {**jwk, "pub": jwk["pub"][:-4]}):
+        assert TrustBundle.from_jwks(MESH, jwks(keys=[first_key(), bad])).roots == (ROOTS[2],)
 
 
 def test_a_jwk_is_written_as_rfc_8037_appendix_a_writes_it() -> None:

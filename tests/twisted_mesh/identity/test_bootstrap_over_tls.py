@@ -86,7 +86,7 @@ def test_a_token_and_a_fingerprint_are_all_that_a_new_machine_needs(machine: Mac
     svid = machine.joins(source)
     assert svid.spiffe_id == BACKEND
     first, *_ = asked = machine.ca.asked
-    assert [a.line for a in asked] == ["POST /api/v1/sign", "GET /api/v1/bundle"]
+    assert [a.line for a in asked] == ["POST /api/v1/sign", "GET /api/v1/bundle?keys=all"]
     assert first.body["token"] == TOKEN.text
     assert [a.caller for a in asked] == ["", ""]
     assert len(machine.ca.connections) == len(asked), "one handshake each, the first one too"

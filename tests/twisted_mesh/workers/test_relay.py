@@ -30,6 +30,7 @@ from tests.twisted_mesh.recording import RecordingLog
 from twisted_mesh.api.attestation_messages import AttestationMember
 from twisted_mesh.api.messages import ConnectionsReport, SignRequest
 from twisted_mesh.api.refusal import CaRefused
+from twisted_mesh.api.trust_news import WHOLE_BUNDLE
 from twisted_mesh.api.trust_question import Belief, TrustQuestion
 from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.address import CaAddress
@@ -73,7 +74,7 @@ class Client:
         self.asked.append((method, path, body, more, wait))
         if self.refusal is not None and getattr(body, "attestation", UNSET) is UNSET:
             raise self.refusal
-        if path == "/api/v1/bundle":
+        if path == WHOLE_BUNDLE:
             return msgspec.json.encode(self.ca.bundle.to_jwks_object())
         if path != "/api/v1/sign":
             return self.answer
@@ -165,7 +166,8 @@ def answered(found: Relay, asked: Asked) -> Answered:
         Asked(1, "POST", "/api/v1/sign", signing(requested_id=f"{BACKEND}/more")),
         Asked(1, "POST", "/api/v1/sign", signing(token="abc")),
         Asked(1, "POST", "/api/v1/sign", signing(attestation=AttestationMember("k8s", "x"))),
-        Asked(1, "GET", "/api/v1/bundle", b"{}"),
+        Asked(1, "GET", WHOLE_BUNDLE, b"{}"),
+        Asked(1, "GET", "/api/v1/bundle"),
         Asked(1, "GET", "/api/v1/bundle?x=1"),
         Asked(1, "GET", "/api/v1/trust?after=1&after=2"),
         Asked(1, "GET", "/api/v1/trust?after=1&as=admin"),
@@ -192,7 +194,7 @@ def test_what_it_needs_is_asked() -> None:
     found = relay(client)
     report = ConnectionsReport("abc", {})
     for asked in (
-        Asked(1, "GET", "/api/v1/bundle"),
+        Asked(1, "GET", WHOLE_BUNDLE),
         Asked(2, "GET", "/api/v1/crls"),
         Asked(3, "GET", "/api/v1/trust?after=1&log=0&store=a%2Fb&wait=45s", wait=45),
         Asked(4, "POST", "/api/v1/ocsp", b"\x30\x00"),
@@ -200,7 +202,7 @@ def test_what_it_needs_is_asked() -> None:
     ):
         assert answered(found, asked).status == 200
     assert client.asked == [
-        ("GET", "/api/v1/bundle", None, None, 0),
+        ("GET", WHOLE_BUNDLE, None, None, 0),
         ("GET", "/api/v1/crls", None, None, 0),
         ("GET", "/api/v1/trust?after=1&log=0&store=a%2Fb&wait=45s", None, None, 45),
         ("POST", "/api/v1/ocsp", b"\x30\x00", None, 0),

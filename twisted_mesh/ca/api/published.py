@@ -37,8 +37,11 @@ async def roots(ca: CaParts, call: Call) -> Answer:
 
 
 async def bundle(ca: CaParts, call: Call) -> Answer:
-    """The SPIFFE bundle of the trust domain, a JWK set."""
-    return Answer(ca.bundle().to_jwks())
+    """The SPIFFE bundle of the trust domain, a JWK set; with ``keys=all`` as members of the mesh ask for it."""
+    asked = call.query.get("keys")
+    if asked not in (None, "all"):
+        raise Malformed("keys is all, or is left out")
+    return Answer((ca.public_bundle() if asked is None else ca.bundle()).to_jwks())
 
 
 async def crl(ca: CaParts, issuer: str | None) -> Answer:

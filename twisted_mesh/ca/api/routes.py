@@ -69,7 +69,7 @@ ROUTES: dict[tuple[str, str], Route] = {
         body=attestation_messages.ChallengeRequest,
     ),
     ("GET", "/api/v1/ca"): Route(Action.READ_CA, published.roots, published.PEM),
-    ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, published.bundle, JSON),
+    ("GET", "/api/v1/bundle"): Route(Action.READ_BUNDLE, published.bundle, JSON, query=["keys"]),
     ("GET", "/api/v1/crl"): Route(
         Action.READ_CRL,
         _crl,

@@ -339,7 +339,10 @@ def test_the_root_is_pem_and_the_bundle_is_jwks(api: Api) -> None:
     pem = api.ask("GET", "/api/v1/ca")
     assert pem.headers["content-type"] == "application/x-pem-file"
     assert load_certificates(pem.body) == (root,)
-    assert TrustBundle.from_jwks(MESH, api.ask("GET", "/api/v1/bundle").body).roots == (root,)
+    for path in ("/api/v1/bundle", "/api/v1/bundle?keys=all"):
+        assert TrustBundle.from_jwks(MESH, api.ask("GET", path).body).roots == (root,)
+    refused = api.ask("GET", "/api/v1/bundle?keys=some")
+    assert (refused.status, refused.json["code"]) == (400, "malformed")
 
 
 def test_trust_shows_the_log_to_whoever_comes_from_another_store(api: Api) -> None:
@@ -794,6 +797,7 @@ STATUSES = {
             "BadCursor",
             "NotASpiffeId",
             "UnusableKey",
+            "UnknownAlgorithm",
             "Undecryptable",
             "OtherKey",
             "BadDnsName",

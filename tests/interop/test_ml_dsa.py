@@ -1,0 +1,91 @@
+"""A mesh whose CAs have ML-DSA keys, workloads of all kinds in it, and those whose OpenSSL has never heard of it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from OpenSSL import crypto
+
+from pki.keys import KeyAlgorithm, MemoryKey, verify
+from pki.svid.x509svid import load_certificates
+from tests.interop.house import House, Identity
+from tests.interop.house import house as inhabited
+from tests.running import BIN
+
+pytestmark = pytest.mark.interop
+
+SERVER = ("--key", "ml-dsa-87")
+CLIENT = ("--key", "ml-dsa-65")
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[House]:
+    """A CA with encrypted keys and a server; every certificate, staple and list is as long as they get."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as name, inhabited(Path(name)) as house:
+        passphrase = house.home / "passphrase"
+        passphrase.touch(0o600)
+        passphrase.write_text("correct horse")
+        ca = house.start_ca(
+            *("--root-key", "ml-dsa-87", "--issuing-key", "ml-dsa-87", "--crl-http", "127.0.0.1:0"),
+            *("--key-passphrase-file", str(passphrase)),
+        )
+        (house.home / "url").write_text(ca.wait_for(r"certificate are at (http://\S+), and")[1])
+        server = house.start_server(*SERVER)
+        yield house
+        assert server.stop() == 0
+        assert ca.stop() == 0
+
+
+def exported(house: House, algorithm: KeyAlgorithm) -> Identity:
+    return house.identity(f"of-{algorithm}", "--key", algorithm)
+
+
+@pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
+def test_clients_of_every_kind_are_served_and_stapled(made: House, algorithm: KeyAlgorithm) -> None:
+    done = made.client("--key", algorithm, "--require-staple")
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_keys_are_of_that_kind(made: House) -> None:
+    private = made.state / "ca" / "private"
+    for path, passphrase, expected in (
+        (private / "root.key", b"correct horse", KeyAlgorithm.ML_DSA_87),
+        (private / "issuing.key", b"correct horse", KeyAlgorithm.ML_DSA_87),
+        (exported(made, KeyAlgorithm.ML_DSA_44).key, None, KeyAlgorithm.ML_DSA_44),
+    ):
+        assert MemoryKey.from_pem(path.read_bytes(), passphrase).algorithm is expected
+
+
+@pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
+def test_the_openssl_of_pyopenssl_verifies_the_chain_and_the_crl_strictly(
+    made: House, algorithm: KeyAlgorithm, tmp_path: Path
+) -> None:
+    leaf, *above = load_certificates(exported(made, algorithm).cert.read_bytes())
+    assert len(leaf.signature) == 4627
+    store = crypto.X509Store()
+    store.set_flags(crypto.X509StoreFlags.X509_STRICT | crypto.X509StoreFlags.CRL_CHECK)
+    for root in load_certificates(made.root.read_bytes()):
+        store.add_cert(crypto.X509.from_cryptography(root))
+    der = tmp_path / "crl.der"
+    assert made.curl((made.home / "url").read_text() + "/crl", "-o", der).returncode == 0
+    crl = x509.load_der_x509_crl(der.read_bytes())
+    store.add_crl(crl)
+    crypto.X509StoreContext(
+        store,
+        crypto.X509.from_cryptography(leaf),
+        [crypto.X509.from_cryptography(c) for c in above],
+    ).verify_certificate()
+    verify(above[0].public_key(), crl.signature, crl.tbs_certlist_bytes, None)  # type: ignore[arg-type]
+
+
+def test_pki_inspect_shows_and_verifies_it(made: House) -> None:
+    identity = exported(made, KeyAlgorithm.ML_DSA_65)
+    program = BIN / "pki-inspect"
+    shown = made.run(program, "show", identity.cert)
+    assert shown.stdout.count("ML-DSA-87") >= 2, shown.stdout
+    assert "ML-DSA-65" in shown.stdout
+    for words in (("verify", identity.cert, "--roots", made.root), ("lint", identity.cert)):
+        done = made.run(program, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
