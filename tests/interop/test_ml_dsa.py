@@ -80,6 +80,21 @@ def test_the_openssl_of_pyopenssl_verifies_the_chain_and_the_crl_strictly(
     verify(above[0].public_key(), crl.signature, crl.tbs_certlist_bytes, None)  # type: ignore[arg-type]
 
 
+def test_older_libraries_are_refused_in_words_at_their_side_and_ours(made: House) -> None:
+    """curl and openssl of Debian 12 and the like; those that know the keys are served."""
+    identity = exported(made, KeyAlgorithm.EC_P256)
+    before = made.server.text.count("knows no signature that a key like ours makes")
+    talk = made.s_client(made.port, stdin="")
+    if "ML-DSA" in made.run("openssl", "list", "-signature-algorithms").stdout:
+        assert "Verify return code: 0 (ok)" in talk.stdout
+        return
+    assert "alert handshake failure" in talk.stderr
+    made.server.wait_for("knows no signature that a key like ours makes", count=before + 1)
+    done = made.curl(made.status_url(), *identity.for_curl)
+    assert done.returncode != 0
+    assert "ca md too weak" in done.stderr or "handshake failure" in done.stderr
+
+
 def test_pki_inspect_shows_and_verifies_it(made: House) -> None:
     identity = exported(made, KeyAlgorithm.ML_DSA_65)
     program = BIN / "pki-inspect"

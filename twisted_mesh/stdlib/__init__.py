@@ -9,6 +9,7 @@ from twisted_mesh.stdlib.joining import join
 from twisted_mesh.stdlib.peers import PeerIdMiddleware, peer_id, with_peer_id
 from twisted_mesh.stdlib.refusals import (
     ContextSealed,
+    KeyNotKnown,
     MeshSSLError,
     NoHybridGroup,
     NoIdentity,
@@ -19,6 +20,7 @@ from twisted_mesh.stdlib.serving import for_uvicorn
 __all__ = [
     "ContextSealed",
     "JoinedIdentity",
+    "KeyNotKnown",
     "MeshContext",
     "MeshSSLError",
     "NoHybridGroup",

@@ -23,6 +23,7 @@ from twisted_mesh.stdlib.refusals import (
     MeshSSLError,
     NoIdentity,
     PeerRefused,
+    explain,
     openssls_objection,
 )
 from twisted_mesh.trust.judgement import Judgement
@@ -125,6 +126,7 @@ class Guard:
             except ssl.SSLError as error:
                 objection = openssls_objection(error)
                 if objection is None:
+                    explain(error)
                     raise
                 raise self._refused((objection,)) from error
             if not self._is_judged:

@@ -24,7 +24,7 @@ from twisted_mesh.state.environment import default_state_dir
 from twisted_mesh.stdlib.ca_connection import CaConnection
 from twisted_mesh.stdlib.identity import JoinedIdentity
 from twisted_mesh.stdlib.policies import rules_at
-from twisted_mesh.stdlib.settings import insist_on_hybrid
+from twisted_mesh.stdlib.settings import insist_on_hybrid, known_to_ssl
 from twisted_mesh.stdlib.source import BlockingSource
 
 #: Seconds for one request to the CA.
@@ -57,7 +57,8 @@ def join(
 
     Blocks until there is a certificate; a CA that does not answer is asked again for ``timeout`` seconds (None: for
     ever). The other arguments say what the options of ``mesh-server`` of those names do. Raises
-    :class:`pki.PkiError` with the reason, also for words that cannot be meant, and :class:`NoHybridGroup`.
+    :class:`pki.PkiError` with the reason, also for words that cannot be meant, :class:`NoHybridGroup` and
+    :class:`KeyNotKnown`.
     """
     wanted = SpiffeId.parse(spiffe_id)
     if not wanted.path:
@@ -86,7 +87,7 @@ def join(
         ca,
         wanted,
         wall_clock,
-        KeyAlgorithm.parse(key, "key"),
+        known_to_ssl(KeyAlgorithm.parse(key, "key")),
         tuple(names.dns_name(name) for name in _listed(dns)),
         tuple(names.address(text) for text in _listed(ip)),
         parse_lifetime(ttl) if isinstance(ttl, str) else ttl,

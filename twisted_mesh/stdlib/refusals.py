@@ -67,6 +67,16 @@ class NoHybridGroup(MeshSSLError):
     """A post-quantum key exchange is demanded, and this Python cannot be told to insist on it."""
 
 
+class KeyNotKnown(MeshSSLError):
+    """Our key, or one that certified it, is of a kind that this Python's OpenSSL has never heard of."""
+
+    def __init__(self, kinds: Iterable[str]) -> None:
+        super().__init__(
+            f"this Python's ssl is {ssl.OPENSSL_VERSION}, which knows no keys of kind {', '.join(kinds)}: use a Python "
+            'with OpenSSL 3.5 or later; or join with key="ec-p256", at a CA whose own keys are RSA or EC'
+        )
+
+
 class PeerRefused(ssl.SSLCertVerificationError):
     """The peer is not let in, or not any more; :attr:`problems` has every reason."""
 
@@ -103,3 +113,21 @@ def openssls_objection(error: ssl.SSLError) -> Problem | None:
     code = _CODES.get(error.verify_code, Code.BAD_CERTIFICATE)
     said = f"OpenSSL refuses the certificate: {error.verify_message}"
     return Problem(code, said, _CURES.get(code, "look at it with pki-inspect verify"))
+
+
+#: What OpenSSL before 3.5 says, and is told, where the other side has post-quantum keys.
+_NOTHING_IN_COMMON = {"SSLV3_ALERT_HANDSHAKE_FAILURE", "DECODE_ERROR"}
+
+
+def explain(error: ssl.SSLError) -> None:
+    """Add a note, where the other side's key may be of a kind that this Python does not know."""
+    if error.reason in _NOTHING_IN_COMMON and not knows_post_quantum():
+        error.add_note(
+            f"The peer's key, or that of its CA, may be of a post-quantum kind, which {ssl.OPENSSL_VERSION} does not "
+            "know: use a Python with OpenSSL 3.5 or later, or have the peer present an EC key below an EC root."
+        )
+
+
+def knows_post_quantum() -> bool:
+    """Whether this Python's OpenSSL knows such signatures (its release notes of 3.5)."""
+    return ssl.OPENSSL_VERSION_INFO >= (3, 5)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+from pki.keys import KeyAlgorithm
 from pki.svid.x509svid import X509Svid
-from twisted_mesh.stdlib.refusals import NoHybridGroup
+from twisted_mesh.stdlib.refusals import KeyNotKnown, NoHybridGroup, knows_post_quantum
 
 #: The one hybrid group that every OpenSSL with any of them has (RFC 9794, draft-ietf-tls-ecdhe-mlkem).
 HYBRID_GROUP = "X25519MLKEM768"
@@ -53,10 +54,37 @@ def insist_on_hybrid(context: ssl.SSLContext) -> None:
 
 
 def present(context: ssl.SSLContext, svid: X509Svid) -> None:
-    """Present ``svid``. The standard library takes a certificate and its key from files alone."""
+    """Present ``svid``. The standard library takes a certificate and its key from files alone.
+
+    Raises :class:`KeyNotKnown`.
+    """
     password = secrets.token_hex(32)
     with _as_file(svid, password) as path:
-        ssl.SSLContext.load_cert_chain(context, path, password=password)
+        try:
+            ssl.SSLContext.load_cert_chain(context, path, password=password)
+        except ssl.SSLError:
+            kinds = _post_quantum(svid)
+            if kinds:
+                raise KeyNotKnown(kinds) from None
+            raise
+
+
+def known_to_ssl(algorithm: KeyAlgorithm) -> KeyAlgorithm:
+    """Raises :class:`KeyNotKnown` for one that this Python's ssl cannot use."""
+    if algorithm.kind.is_post_quantum and not knows_post_quantum():
+        raise KeyNotKnown([algorithm.label])
+    return algorithm
+
+
+def _post_quantum(svid: X509Svid) -> list[str]:
+    """The kinds of keys in a chain, and of those that have signed it, of which OpenSSL may not know."""
+    signed_by = {cert.signature_algorithm_oid for cert in svid.chain}
+    keys = {KeyAlgorithm.of(cert.public_key()) for cert in svid.chain}
+    return [
+        row.label
+        for row in KeyAlgorithm
+        if row.kind.is_post_quantum and (row in keys or signed_by & row.kind.verifiable.keys())
+    ]
 
 
 @contextmanager

@@ -55,7 +55,7 @@ ALERTS: dict[str, tuple[Code, str, str]] = {
     "handshake failure": (
         Code.HANDSHAKE_FAILURE,
         "we have nothing to speak in common",
-        "the mesh speaks TLS 1.3 only",
+        "the mesh speaks TLS 1.3 only; if our library is older than the other side's key, its log says so",
     ),
     "internal error": (
         Code.REFUSED_BY_PEER,
@@ -106,6 +106,12 @@ ERRORS: dict[str, tuple[Code, str, str]] = {
         Code.HANDSHAKE_FAILURE,
         "no common cipher",
         "the mesh speaks TLS 1.3 only",
+    ),
+    "no suitable signature algorithm": (
+        Code.HANDSHAKE_FAILURE,
+        "the peer's TLS library knows no signature that a key like ours makes; of post-quantum ones OpenSSL does from "
+        "3.5 on, and the libraries of Go, Java and Python may not",
+        "take a key that it knows (--key ec-p256), or update the peer",
     ),
     "unexpected eof while reading": (
         Code.INTERRUPTED,

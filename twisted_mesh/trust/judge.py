@@ -28,9 +28,10 @@ from twisted_mesh.trust.trust import Trust
 K = TypeVar("K", bound=Hashable)
 
 _CACHED_VERDICTS = 4096
-_CACHED_REFUSALS = 4096
-#: Bytes of the longest chain whose refusal is remembered: strangers choose what they send, and all is kept in memory.
-_LONGEST_REFUSED = 8192
+_CACHED_REFUSALS = 2048
+#: Bytes of the longest chain whose refusal is remembered: strangers choose what they send, and all is kept in memory,
+#: 48 MiB at the most. A chain whose three keys are post-quantum has up to 23 kB.
+_LONGEST_REFUSED = 24 * 1024
 _CACHED_ANSWERS = 1024
 _UNREADABLE = Problem(
     Code.MALFORMED,
