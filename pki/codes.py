@@ -335,6 +335,12 @@ class Code(StrEnum):
         "no cipher, group or signature in common",
         "the mesh speaks TLS 1.3 only: update the other side",
     )
+    CLASSICAL_KEY_EXCHANGE = (
+        "classical-key-exchange",
+        "keys are exchanged by a group that a quantum computer breaks, or that is not known, and `--require-pq` wants "
+        "a hybrid one",
+        "have the other side take X25519MLKEM768, SecP256r1MLKEM768 or SecP384r1MLKEM1024: OpenSSL from 3.5 on does",
+    )
     NOT_TLS = ("not-tls", "the other side does not speak TLS", "use `https://` on this port")
     NOT_HTTP = (
         "not-http",

@@ -47,7 +47,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.state.environment import default_state_dir
-from twisted_mesh.tls import endpoints
+from twisted_mesh.tls import endpoints, groups
 from twisted_mesh.tls.connection import MeshConnection
 from twisted_mesh.trust.freshness import freshness
 
@@ -56,7 +56,7 @@ _log = logger("endpoints")
 _IDENTITY = (
     *("spiffe-id", "trust-domain", "state-dir", "ca-url", "ca-file", "ca-fingerprint", "ca-user"),
     *("join-token-file", "attest", "dns", "ip", "key", "ttl", "revocation-max-age", "on-stale"),
-    *("peer-pin", "peer-pin-mode", "peer-pin-until"),
+    *("peer-pin", "peer-pin-mode", "peer-pin-until", "require-pq"),
 )
 #: The trust domain that programs take unless they are told otherwise.
 _USUAL_DOMAIN = TrustDomain.parse("mesh.local")
@@ -79,6 +79,7 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
     state_dir = Path(words["state-dir"]) if "state-dir" in words else default_state_dir()
     algorithm = KeyAlgorithm.parse(words.get("key", KeyAlgorithm.EC_P256), "key=")
     token = join_token(None, words.get("join-token-file"))
+    requires_pq = _requires_pq(words.get("require-pq", "no"))
     wanted = Wanted(
         spiffe_id,
         state_dir,
@@ -96,8 +97,13 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
             spoken="{}=".format,
         ),
         proving=Proving.parse(
-            words.get("attest"), words.get("ca-url"), has_token=token is not None, option="attest="
+            words.get("attest"),
+            words.get("ca-url"),
+            has_token=token is not None,
+            requires_pq=requires_pq,
+            option="attest=",
         ),
+        requires_pq=requires_pq,
     )
     client = ca_client(
         reactor,
@@ -107,8 +113,18 @@ def _asked(reactor: IReactor, given: Mapping[str, str], service: str, usual: Tru
         trust_domain,
         ca_fingerprint=words.get("ca-fingerprint"),
         ca_user=words.get("ca-user"),
+        requires_pq=requires_pq,
     )
     return Asked(tuple(sorted(words.items())), client, wanted)
+
+
+def _requires_pq(text: str) -> bool:
+    """What ``require-pq=`` says. Raises :class:`PkiError`."""
+    if text not in ("yes", "no"):
+        raise Malformed(f"require-pq={printable(text, 40)}: write yes or no")
+    if text == "yes":
+        groups.demand()
+    return text == "yes"
 
 
 def _who(words: Mapping[str, str], service: str, usual: TrustDomain) -> SpiffeId:

@@ -66,6 +66,8 @@ class Means:
     """Of this process: one that was handed out at one door is taken at each."""
     containers: LocalWorkloads | None = None
     """Who is asked about the containers of this machine's processes; None for nobody."""
+    requires_pq: bool = False
+    """Whether whoever is asked over TLS must exchange keys by a hybrid group."""
 
 
 class AttestorClass(Protocol):

@@ -56,7 +56,7 @@ class K8sAttestor(WithoutChallenge):
         """One for all clusters."""
         judged = {}
         for cluster in settings:
-            api = K8sApi(means.reactor, cluster.api)
+            api = K8sApi(means.reactor, cluster.api, means.requires_pq)
             judged[cluster.rules.issuer] = _Judged(cluster, api, _keys(cluster, api, means))
         return cls(judged, means.now)
 
@@ -237,4 +237,4 @@ def _keys(cluster: Cluster, api: K8sApi, means: Means) -> KeySource:
     if cluster.jwks_file is not None:
         return _FileKeys(cluster.jwks_file)
     address = _ApiKeys(cluster.rules.issuer, api=api)
-    return Jwks(address, HttpsClient(means.reactor), means.reactor)
+    return Jwks(address, HttpsClient(means.reactor, requires_pq=means.requires_pq), means.reactor)

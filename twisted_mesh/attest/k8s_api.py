@@ -94,6 +94,8 @@ class K8sApi:
 
     reactor: IReactor
     address: ApiAddress
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone."""
     _ca: bytes = field(default=b"", init=False)
     _client: HttpsClient | None = field(default=None, init=False)
     _under_way: int = field(default=0, init=False)
@@ -191,7 +193,9 @@ class K8sApi:
         if self._client is None or data != self._ca:
             roots = load_certificates(data, f"ca_file {self.address.ca_file}")
             who = f"API server of {self.address.cluster}"
-            self._client = HttpsClient(self.reactor, roots, self.address.timeout, who)
+            self._client = HttpsClient(
+                self.reactor, roots, self.address.timeout, who, self.requires_pq
+            )
             self._ca = data
         return self._client
 

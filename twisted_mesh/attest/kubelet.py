@@ -27,6 +27,7 @@ from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.socket_owner import users_at
 from twisted_mesh.runtime.tasks import Defer
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
 
 #: Bytes of a node's whole list, and of a token.
@@ -80,6 +81,8 @@ class Kubelet:
     """Has a long list read somewhere else."""
     attempts: int = 8
     pause: float = 0.5
+    requires_pq: bool = False
+    """Whether over TLS keys are exchanged by hybrid groups alone."""
     _api: LocalApi = field(init=False)
     _roots: tuple[bytes, WebTrust] | None = field(default=None, init=False)
     """The file, and what was made of it."""
@@ -193,7 +196,7 @@ class Kubelet:
         if said.scheme == "http":
             return tcp
         if said.ca_file is None:
-            return _Unverified(tcp, self.reactor)
+            return _Unverified(tcp, self.reactor, self.requires_pq)
         name = said.name or said.host
         self._visit = visit = WebVisit(self._trust(said.ca_file), name, server_name(name))
         return WebClientEndpoint(tcp, visit, self.reactor)
@@ -203,7 +206,7 @@ class Kubelet:
         data = _read(file, _LARGEST)
         if self._roots is None or self._roots[0] != data:
             try:
-                trust = WebTrust(self.reactor, load_certificates(data))
+                trust = WebTrust(self.reactor, load_certificates(data), self.requires_pq)
             except PkiError as error:
                 raise NotTold(f"{file}: {error}") from None
             self._roots = data, trust
@@ -217,6 +220,7 @@ class _Unverified:
 
     endpoint: IStreamClientEndpoint
     clock: IReactorTime
+    requires_pq: bool
 
     def connect(self, factory: Any) -> "Deferred[Any]":
         """See :class:`IStreamClientEndpoint`."""
@@ -229,6 +233,9 @@ class _Unverified:
         """Twisted's: what is to shake hands."""
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        if self.requires_pq:
+            groups.insist(context, is_only_lock=True)
+            context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
         return SSL.Connection(context, None)
 

@@ -103,7 +103,9 @@ class IssuerSettings:
         """Its keys, for a CA that has these means."""
         if isinstance(self.keys, KeySet):
             return self.keys
-        client = HttpsClient(means.reactor, self.roots, who="token issuer")
+        client = HttpsClient(
+            means.reactor, self.roots, who="token issuer", requires_pq=means.requires_pq
+        )
         return Jwks(self.keys, client, means.reactor)
 
 

@@ -115,16 +115,18 @@ class WorkloadAttestors:
             raise Malformed(f"{what} {path}: {'; '.join(wrong)}")
         return cls(tuple(found), path)
 
-    def local_workloads(self, reactor: IReactor) -> LocalWorkloads | None:
+    def local_workloads(
+        self, reactor: IReactor, *, requires_pq: bool = False
+    ) -> LocalWorkloads | None:
         """What asks them; None where nobody is to be asked, ever.
 
         Raises :class:`Malformed` where this kernel does not tell a caller for certain.
         """
         if not self.settings and self.path is None:
             return None
-        return LocalWorkloads(reactor, self.sources(reactor))
+        return LocalWorkloads(reactor, self.sources(reactor, requires_pq=requires_pq))
 
-    def sources(self, reactor: IReactor) -> Sequence[ContainerSource]:
+    def sources(self, reactor: IReactor, *, requires_pq: bool = False) -> Sequence[ContainerSource]:
         """Each of them. Raises :class:`Malformed` where this kernel does not tell a caller for certain."""
         if self.settings and not has_peer_handles():
             raise Malformed(
@@ -132,7 +134,7 @@ class WorkloadAttestors:
                 "of a caller"
             )
         return [
-            Kubelet(reactor, one)
+            Kubelet(reactor, one, requires_pq=requires_pq)
             if isinstance(one, KubeletSettings)
             else ContainerRuntime(reactor, one)
             for one in self.settings

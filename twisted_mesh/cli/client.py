@@ -134,6 +134,11 @@ Examples:
     help="Refuse a server that does not staple its CA's word that it is not revoked.",
 )
 @click.option(
+    "--require-pq",
+    is_flag=True,
+    help="Exchange keys by hybrid groups alone (X25519MLKEM768 and such), which no quantum computer breaks.",
+)
+@click.option(
     "--peer-pin",
     metavar="PATTERN=PIN,PIN",
     multiple=True,

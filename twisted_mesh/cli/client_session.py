@@ -35,6 +35,7 @@ from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.runtime.tasks import sleep, within
 from twisted_mesh.state.environment import default_state_dir
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.alerts import RefusedByPeer, with_clocks
 from twisted_mesh.trust.connections import Peer
 from twisted_mesh.trust.freshness import freshness
@@ -71,7 +72,15 @@ class Session:
         token = join_token(
             options["join_token"], options["join_token_file"], getattr(sys.stdin, "buffer", None)
         )
-        proving = Proving.parse(options["attest"], options["ca_url"], has_token=token is not None)
+        requires_pq: bool = options["require_pq"]
+        if requires_pq:
+            groups.demand()
+        proving = Proving.parse(
+            options["attest"],
+            options["ca_url"],
+            has_token=token is not None,
+            requires_pq=requires_pq,
+        )
         source = SourceOption.parse({name.replace("_", "-"): of for name, of in options.items()})
         domain = options["trust_domain"]
         trust_domain = TrustDomain.parse("mesh.local" if domain is None else domain)
@@ -130,6 +139,7 @@ class Session:
                     now=wall_clock(),
                 ),
                 proving,
+                requires_pq=requires_pq,
             ),
             client=source.source(reactor, revocation, _log)
             if source is not None
@@ -142,6 +152,7 @@ class Session:
                 ca_fingerprint=options["ca_fingerprint"],
                 ca_user=options["ca_user"],
                 timeout=timeout,
+                requires_pq=requires_pq,
             ),
             repeat=options["repeat"],
             interval=_seconds(options["interval"]),

@@ -37,6 +37,7 @@ from twisted_mesh.runtime.tasks import Defer, within
 from twisted_mesh.tls.alerts import PeerRefused, as_error
 from twisted_mesh.tls.contexts import ContextFactory, Role
 from twisted_mesh.tls.endpoints import MeshClientEndpoint
+from twisted_mesh.tls.no_group import offered_in_vain
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
 from twisted_mesh.trust.judge import Judge
@@ -74,12 +75,14 @@ class BundleFetcher:
     """Seconds for a whole answer, connecting and redirections included."""
     defer: Defer = deferToThread
     """Has a long document read somewhere else."""
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone, by either profile."""
     _pool: QuietPool = field(init=False)
     _web: WebTrust = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pool = QuietPool(self.reactor, persistent=False)
-        self._web = WebTrust(self.reactor, self.web_roots)
+        self._web = WebTrust(self.reactor, self.web_roots, self.requires_pq)
 
     async def fetch_bundle(
         self,
@@ -100,7 +103,8 @@ class BundleFetcher:
         except PkiError:
             raise
         except Exception as error:
-            raise as_error(error, visit.reach) from None
+            found = as_error(error, visit.reach)
+            raise (offered_in_vain(found) if self.requires_pq else found) from None
         try:
             if len(body) <= _READ_AT_ONCE:
                 return FederatedDocument.parse(relationship.trust_domain, body)
@@ -228,6 +232,6 @@ class _Visit:
             )
         allowed = SpiffePattern.parse(str(endpoint_id))
         trust = Trust(BundleSet.of(bundle), self.revocations, (allowed,))
-        contexts = ContextFactory(Role(serves=False))
+        contexts = ContextFactory(Role(serves=False, requires_pq=self.fetcher.requires_pq))
         contexts.replace(None, bundle.roots)
         return Security(contexts, Judge(self.fetcher.now, trust), self.fetcher.reactor)

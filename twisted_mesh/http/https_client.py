@@ -28,6 +28,7 @@ from twisted_mesh.runtime.names import HostEndpoint
 from twisted_mesh.runtime.reach import Reach
 from twisted_mesh.runtime.tasks import within
 from twisted_mesh.tls.alerts import PeerRefused, as_error
+from twisted_mesh.tls.no_group import offered_in_vain
 from twisted_mesh.tls.web_client import WebClientEndpoint, WebTrust, WebVisit
 
 #: Where plain http goes no further than this machine.
@@ -100,12 +101,14 @@ class HttpsClient:
     """Seconds for one question, connecting included."""
     who: str = "web server"
     """What is to be there, for people."""
+    requires_pq: bool = False
+    """Whether over TLS keys are exchanged by hybrid groups alone."""
     _pool: QuietPool = field(init=False)
     _web_trust: WebTrust = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pool = QuietPool(self.reactor, persistent=False)
-        self._web_trust = WebTrust(self.reactor, self.roots)
+        self._web_trust = WebTrust(self.reactor, self.roots, self.requires_pq)
 
     async def get(self, url: WebUrl, limit: int, headers: Mapping[str, str] | None = None) -> bytes:
         """The body of a 200, at most ``limit`` bytes. Raises :class:`NotServed` for any other status."""
@@ -139,7 +142,8 @@ class HttpsClient:
         except Exception as error:
             if visit.tls is not None and visit.tls.problem is not None:
                 raise PeerRefused((visit.tls.problem,)) from None
-            raise as_error(error, visit.reach) from None
+            found = as_error(error, visit.reach)
+            raise (offered_in_vain(found) if self.requires_pq else found) from None
 
 
 @implementer(IAgentEndpointFactory)

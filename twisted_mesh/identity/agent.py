@@ -81,6 +81,8 @@ class Wanted:
     """What buys the first certificate in place of a token, and others where the CA wants it."""
     policy: "PeerPolicy | None" = None
     """What must allow peers besides."""
+    requires_pq: bool = False
+    """Whether keys are exchanged with peers by hybrid groups alone."""
 
     @property
     def named(self) -> SpiffeId:
@@ -145,10 +147,14 @@ class Agent:
         self.wanted = evolve(wanted, token=None)  # the source forgets it once it is spent
         self._contexts = {}
         if self.connects:
-            self._contexts[False] = ContextFactory(Role(serves=False))
+            self._contexts[False] = ContextFactory(
+                Role(serves=False, requires_pq=wanted.requires_pq)
+            )
         if self.serves:
             staples = Staples(wall_clock)
-            self._contexts[True] = ContextFactory(Role(serves=True), staples)
+            self._contexts[True] = ContextFactory(
+                Role(serves=True, requires_pq=wanted.requires_pq), staples
+            )
             if isinstance(self.client, CaClient):
                 self._stapler = Stapler(self.client.ocsp, staples, reactor, wall_clock, log)
         staplers = [self._stapler] if self._stapler else []

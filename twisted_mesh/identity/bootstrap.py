@@ -38,20 +38,22 @@ def ca_client(
     ca_fingerprint: str | None = None,
     ca_user: str | None = None,
     timeout: float = REQUEST_TIMEOUT,
+    requires_pq: bool = False,
 ) -> CaClient:
     """The client for ``--ca-url`` and ``--ca-file`` or ``--ca-fingerprint``; without them, of the socket in the
     state directory.
 
-    Raises :class:`PkiError` where they cannot be used.
+    ``requires_pq``: over TLS keys are exchanged by hybrid groups alone. Raises :class:`PkiError` where they cannot be
+    used.
     """
     place = CaPlace.parse(
         ca_url, ca_file, state_dir, trust_domain, ca_fingerprint=ca_fingerprint, ca_user=ca_user
     )
     security = None
     if place.roots is not None:
-        security = ca_security(reactor, place.roots)
+        security = ca_security(reactor, place.roots, requires_pq=requires_pq)
     elif place.pin is not None:
-        security = pinned_security(reactor, place.pin)
+        security = pinned_security(reactor, place.pin, requires_pq=requires_pq)
     return CaClient(reactor, place.address, security, timeout, place.user)
 
 
@@ -111,22 +113,23 @@ def saved_svid(client: CaClient, state_dir: Path, spiffe_id: SpiffeId) -> SavedS
     return SavedSvid(identity_path(state_dir, f"{client.address} {spiffe_id}"))
 
 
-def ca_security(clock: IReactorTime, bundle: TrustBundle) -> Security:
+def ca_security(clock: IReactorTime, bundle: TrustBundle, *, requires_pq: bool = False) -> Security:
     """Demands that whoever answers is ``/mesh/ca`` under that root: no workload can pose as the CA."""
     trust = evolve(_only_the_ca(bundle.trust_domain), bundles=BundleSet.of(bundle))
-    return _security(clock, Judge(wall_clock, trust))
+    return _security(clock, Judge(wall_clock, trust), requires_pq)
 
 
-def pinned_security(clock: IReactorTime, pin: RootPin) -> Security:
+def pinned_security(clock: IReactorTime, pin: RootPin, *, requires_pq: bool = False) -> Security:
     """The same under a root of which the fingerprint is known, until it comes with the first handshake."""
-    return _security(clock, PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain), pin=pin))
+    judge = PinnedJudge(wall_clock, _only_the_ca(pin.trust_domain), pin=pin)
+    return _security(clock, judge, requires_pq)
 
 
 def _only_the_ca(trust_domain: TrustDomain) -> Trust:
     return Trust(allow=(SpiffePattern.parse(str(trust_domain.member("mesh", "ca"))),))
 
 
-def _security(clock: IReactorTime, judge: Judge) -> Security:
-    contexts = ContextFactory(Role(serves=False))
+def _security(clock: IReactorTime, judge: Judge, requires_pq: bool) -> Security:
+    contexts = ContextFactory(Role(serves=False, requires_pq=requires_pq))
     contexts.replace(None, judge.trust.bundles.all_roots)
     return Security(contexts, judge, clock, meets_ca=True)

@@ -39,6 +39,7 @@ class Proving:
         ca_url: str | None = None,
         *,
         has_token: bool,
+        requires_pq: bool = False,
         option: str = "--attest",
     ) -> "Proving | None":
         """None where nothing is said; ``option`` is what it was said by. Raises :class:`Malformed`.
@@ -52,6 +53,12 @@ class Proving:
                 f"{option} and a join token exclude each other: the platform proves who this is, or a token does"
             )
         proving = cls(prover(text))
+        if requires_pq and proving.prover.where.startswith("https://"):
+            raise Malformed(
+                f"{option} {text} fetches its evidence from {proving.prover.where} by Python's own ssl, which does not "
+                "tell by which group keys are exchanged: fetch the token in the job, and name its file (oidc:FILE), or "
+                "go without --require-pq"
+            )
         if ca_url is not None:
             proving.demand_judged(CaAddress.parse(ca_url))
         return proving

@@ -27,6 +27,19 @@ _HANDSHAKES = Histogram(
 ACCEPTED: Callable[[float], None] = _HANDSHAKES.labels("accepted").observe
 REFUSED: Callable[[float], None] = _HANDSHAKES.labels("refused").observe
 
+#: The groups that keys are exchanged by, and ``other`` for all the rest.
+GROUPS = (
+    *("X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"),
+    *("x25519", "secp256r1", "secp384r1", "secp521r1", "x448", "other"),
+)
+_EXCHANGES = Counter(
+    "mesh_handshakes",
+    "Handshakes whose peer was let in, by the group that keys were exchanged by.",
+    ["group"],
+)
+#: By such a name: a peer was let in.
+EXCHANGED: Mapping[str, Callable[[], None]] = {name: _EXCHANGES.labels(name).inc for name in GROUPS}
+
 _CUTS = Histogram(
     "mesh_revocation_cut_seconds",
     "From the moment of a revocation, in whole seconds of the CA's clock, to an open connection's end because of it.",

@@ -99,6 +99,8 @@ class CaConnection:
     """Until its root was met."""
     bundles: BundleSet = field(factory=BundleSet)
     """What it must lead to."""
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone. Raises :class:`NoHybridGroup` where Python cannot insist."""
     revocations: RevocationSet = field(factory=RevocationSet, init=False)
     _shown: X509Svid | None = field(default=None, init=False)
     _holder: _CaHolder = field(init=False)
@@ -124,7 +126,7 @@ class CaConnection:
     def _renew(self) -> None:
         self._holder = _CaHolder(self.trust_domain)
         ca = SpiffePattern.parse(str(self.trust_domain.member("mesh", "ca")))
-        self._context = MeshContext(self._holder, [ca], serves=False)
+        self._context = MeshContext(self._holder, [ca], serves=False, require_pq=self.requires_pq)
         self._use()
 
     def _use(self) -> None:

@@ -167,6 +167,11 @@ class MeshContext(Sealed):
         demand(self, serves=serves, check_hostname=check_hostname, require_pq=require_pq)
         self._is_sealed = True
 
+    @property
+    def requires_pq(self) -> bool:
+        """Whether keys are exchanged by hybrid groups alone."""
+        return self._requires_pq
+
     def wrap_socket(  # noqa: PLR0917 - as the standard library has it
         self,
         sock: Any,

@@ -26,6 +26,7 @@ from twisted_mesh.stdlib.refusals import (
     explain,
     openssls_objection,
 )
+from twisted_mesh.tls.hybrid import classical
 from twisted_mesh.trust.judgement import Judgement
 
 if TYPE_CHECKING:
@@ -230,6 +231,11 @@ class Guard:
         if self._raw.session_reused:
             said = "a session was resumed, in which nobody proves who they are"
             return (Problem(Code.TLS_ERROR, said, "connect anew"),)
+        if self._mesh.requires_pq:
+            # That OpenSSL was told which groups to take is not enough: what cannot be seen is refused.
+            tell = getattr(self._raw, "group", None)
+            objection = classical((tell() if tell is not None else None) or "")
+            return () if objection is None else (objection,)
         return ()
 
     def _problems(self) -> tuple[Problem, ...]:

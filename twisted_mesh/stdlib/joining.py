@@ -79,10 +79,22 @@ def join(
         insist_on_hybrid(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     home = default_state_dir() if state_dir is None else Path(state_dir)
     ca = _ca(
-        wanted.trust_domain, home, ca_url, fingerprint=ca_fingerprint, file=ca_file, user=ca_user
+        wanted.trust_domain,
+        home,
+        ca_url,
+        fingerprint=ca_fingerprint,
+        file=ca_file,
+        user=ca_user,
+        requires_pq=require_pq,
     )
     where = identity_path(home, f"{ca.address} {wanted}") if ca.keeps_identity else None
-    proving = Proving.parse(attest, ca_url, has_token=join_token is not None, option="attest")
+    proving = Proving.parse(
+        attest,
+        ca_url,
+        has_token=join_token is not None,
+        requires_pq=require_pq,
+        option="attest",
+    )
     source = BlockingSource(
         ca,
         wanted,
@@ -113,6 +125,7 @@ def _ca(
     fingerprint: str | None,
     file: str | Path | None,
     user: str | None,
+    requires_pq: bool,
 ) -> CaConnection:
     """How the CA is reached, and by what it is known. Raises :class:`pki.PkiError`."""
     address = CaAddress.parse(url) if url else CaAddress("unix", str(StateDirectory(home).socket))
@@ -133,4 +146,6 @@ def _ca(
     elif file is not None:
         data = read_file(Path(file), "ca_file")
         bundles = BundleSet.of(TrustBundle.from_pem(trust_domain, data, f"ca_file {file}"))
-    return CaConnection(address, trust_domain, _REQUEST, CaUser.parse(user), pin, bundles)
+    return CaConnection(
+        address, trust_domain, _REQUEST, CaUser.parse(user), pin, bundles, requires_pq
+    )

@@ -13,9 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from pki.keys import KeyAlgorithm
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.stdlib.refusals import KeyNotKnown, NoHybridGroup, knows_post_quantum
-
-#: The one hybrid group that every OpenSSL with any of them has (RFC 9794, draft-ietf-tls-ecdhe-mlkem).
-HYBRID_GROUP = "X25519MLKEM768"
+from twisted_mesh.tls.hybrid import HYBRID, NAMED
 
 
 def demand(
@@ -36,20 +34,20 @@ def demand(
 
 
 def insist_on_hybrid(context: ssl.SSLContext) -> None:
-    """Offer and take no other key exchange. Raises :class:`NoHybridGroup`."""
+    """Offer and take no key exchange but by hybrid groups. Raises :class:`NoHybridGroup`."""
     set_groups = getattr(ssl.SSLContext, "set_groups", None)
     try:
         if set_groups is None:
             raise NoHybridGroup(
                 "require_pq: this Python's ssl cannot be told which groups to take (that of Python 3.15 can), and "
-                f"{ssl.OPENSSL_VERSION} does not insist on {HYBRID_GROUP} by itself: use Python 3.15, or go without"
+                f"{ssl.OPENSSL_VERSION} does not insist on a hybrid group by itself: use Python 3.15, or go without"
             )
-        set_groups(context, HYBRID_GROUP)
+        set_groups(context, ":".join(HYBRID))
     except ssl.SSLError as error:
         if isinstance(error, NoHybridGroup):
             raise
         raise NoHybridGroup(
-            f"require_pq: {ssl.OPENSSL_VERSION} has no {HYBRID_GROUP}: use a Python with OpenSSL 3.5 or later"
+            f"require_pq: {ssl.OPENSSL_VERSION} has not all of {NAMED}: use a Python with OpenSSL 3.5 or later"
         ) from None
 
 

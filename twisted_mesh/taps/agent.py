@@ -96,7 +96,9 @@ class AgentService(MeshService):
             log=self.log,
         )
         issuer = AgentIssuer(agent, self.reactor)
-        containers = options["containers"].local_workloads(self.reactor)
+        containers = options["containers"].local_workloads(
+            self.reactor, requires_pq=bool(options["require-pq"])
+        )
         socket = WorkloadSocket(
             options["socket"], "--socket", issuer, self.reactor, self.log, containers
         )

@@ -81,7 +81,7 @@ class CaService(MeshService):
         if (path := options["policy"]) is not None:
             from twisted_mesh.taps.ca_policy import read_policy_of
 
-            self.policy = read_policy_of(path, reactor)
+            self.policy = read_policy_of(path, reactor, requires_pq=bool(options["require-pq"]))
         # Now: after twistd's fork there is no standard input any more.
         passphrase = read_passphrase(
             options["key-passphrase-file"],

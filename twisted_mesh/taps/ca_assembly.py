@@ -135,12 +135,20 @@ def assemble(  # noqa: PLR0917
     responder = OcspResponder(
         current, store, publisher, wall_clock, own.issue_responder, fair_queue, metrics.count_ocsp
     )
-    endpoint = CaEndpoint.of(own, responder, trust_store, reactor, ground.log)
+    endpoint = CaEndpoint.of(
+        own,
+        responder,
+        trust_store,
+        reactor,
+        ground.log,
+        requires_pq=bool(options["require-pq"]),
+    )
     federations = federations_of(
         reactor,
         own.issuance,
         state.root if store.is_kept else None,
         lambda: trust_store.trust.revocations,
+        requires_pq=bool(options["require-pq"]),
     )
     pin_reports = PinReports(monotonic, wall_clock, current.trust_domain)
     acknowledgements = Acknowledgements(wall_clock)
@@ -274,7 +282,14 @@ def _policy_gate(ground: Ground, found: "Policy | None", audit: AuditLog) -> Pol
         return PolicyGate(audit, wall_clock)
     from twisted_mesh.taps.ca_policy import policy_gate
 
-    return policy_gate(path, found, ground.reactor, audit, ground.state.ca)
+    return policy_gate(
+        path,
+        found,
+        ground.reactor,
+        audit,
+        ground.state.ca,
+        requires_pq=bool(ground.options["require-pq"]),
+    )
 
 
 def _log_key(ground: Ground) -> LogKey:

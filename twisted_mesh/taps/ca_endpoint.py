@@ -65,6 +65,8 @@ class CaEndpoint:
         trust_store: TrustStore,
         clock: IReactorTime,
         log: Logger,
+        *,
+        requires_pq: bool = False,
     ) -> "CaEndpoint":
         """One whose certificates ``own`` issues, and of which ``responder`` says how they stand."""
 
@@ -73,7 +75,9 @@ class CaEndpoint:
 
         now, judge = own.issuance.now, trust_store.judge
         staples = Staples(now)
-        role = Role(serves=True, demands_certificate=False, sends_root=True)
+        role = Role(
+            serves=True, demands_certificate=False, sends_root=True, requires_pq=requires_pq
+        )
         # Whoever rests on a root that is distrusted is let in by OpenSSL, and judged by the judge.
         contexts = ContextFactory(role, staples, trust_store.judge.forgiven_roots)
         stapler = Stapler(ask, staples, clock, now, log)

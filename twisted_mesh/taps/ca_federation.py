@@ -36,10 +36,13 @@ def federations_of(
     issuance: Issuance,
     state: Path | None,
     revoked: Callable[[], RevocationSet],
+    *,
+    requires_pq: bool,
 ) -> Federations:
     """Who follows other trust domains for the CA that issues so.
 
-    ``state`` is its state directory, None for one that keeps nothing; ``revoked`` is whom it has revoked itself.
+    ``state`` is its state directory, None for one that keeps nothing; ``revoked`` is whom it has revoked itself;
+    ``requires_pq`` has bundles come over a hybrid key exchange alone.
     """
 
     def revocations() -> RevocationSet:
@@ -50,7 +53,7 @@ def federations_of(
 
     def make_follower(on_bundle: OnBundle, on_state: OnState) -> Follower:
         return Follower(
-            _Fetcher(reactor, issuance.now),
+            _Fetcher(reactor, issuance.now, requires_pq),
             current.bundle,
             reactor,
             issuance.now,
@@ -99,6 +102,7 @@ class _Fetcher:
 
     reactor: IReactor
     now: Now
+    requires_pq: bool
     _fetcher: "BundleFetcher | None" = field(default=None, init=False)
 
     async def fetch_bundle(
@@ -111,7 +115,9 @@ class _Fetcher:
         if self._fetcher is None:
             from twisted_mesh.federation import fetcher
 
-            self._fetcher = fetcher.BundleFetcher(self.reactor, self.now)
+            self._fetcher = fetcher.BundleFetcher(
+                self.reactor, self.now, requires_pq=self.requires_pq
+            )
         return await self._fetcher.fetch_bundle(relationship, bundles, revocations)
 
 

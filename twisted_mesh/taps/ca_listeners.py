@@ -108,11 +108,18 @@ class CaListeners:
         oidc: OidcOptions | None = options["oidc"]
         certificate = None
         if oidc is not None and oidc.certificate is not None and oidc.key is not None:
-            certificate = WebCertificate(oidc.certificate, oidc.key)
+            certificate = WebCertificate(
+                oidc.certificate, oidc.key, requires_pq=bool(options["require-pq"])
+            )
         federation: FederationOptions | None = options["federation"]
         shown = None
         if federation is not None and federation.certificate and federation.key:
-            shown = WebCertificate(federation.certificate, federation.key, "--federation")
+            shown = WebCertificate(
+                federation.certificate,
+                federation.key,
+                "--federation",
+                requires_pq=bool(options["require-pq"]),
+            )
         return cls(
             options,
             reactor,
@@ -149,7 +156,9 @@ class CaListeners:
         They are listened on once the CA can serve. Raises :class:`StartError`.
         """
         store = ca.store
-        self.containers = self.options["containers"].local_workloads(self.reactor)
+        self.containers = self.options["containers"].local_workloads(
+            self.reactor, requires_pq=bool(self.options["require-pq"])
+        )
         means = Means(
             self.reactor,
             store.find_token,
@@ -158,6 +167,7 @@ class CaListeners:
             store.find,
             trust_domain=ca.trust_domain,
             containers=self.containers,
+            requires_pq=bool(self.options["require-pq"]),
         )
         self.platforms = ConfiguredPlatforms(self.options["attestors"], means)
         ca.health.watch_platforms(self.platforms.standing)

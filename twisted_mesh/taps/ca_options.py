@@ -20,6 +20,7 @@ from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
+from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -189,6 +190,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
             None,
             "this machine's clock is right, although later times are on record",
         ],
+        REQUIRE_PQ,
     ]
 
     def __init__(self) -> None:
@@ -206,6 +208,8 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
+        if self["require-pq"]:
+            demand_hybrid_groups()
         if self["workload-socket"]:
             path = self._from_here(self["workload-socket"], "--workload-socket")
             from twisted_mesh.taps.workload_socket import parse_socket

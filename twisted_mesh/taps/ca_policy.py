@@ -25,21 +25,30 @@ _LARGEST_CA_FILE = 1024 * 1024
 JOURNAL = "policy"
 
 
-def read_policy_of(path: Path, reactor: IReactor) -> Policy:
+def read_policy_of(path: Path, reactor: IReactor, *, requires_pq: bool) -> Policy:
     """What is in the file or directory of ``--policy`` now. Raises :class:`PkiError` with all that is wrong."""
     rules = read_policy(path)
-    points = [(frozenset(one.actions), _point(one, reactor)) for one in rules.externals]
+    points = [
+        (frozenset(one.actions), _point(one, reactor, requires_pq=requires_pq))
+        for one in rules.externals
+    ]
     return Policy(str(path), rules, points)
 
 
 def policy_gate(
-    path: Path, found: Policy | None, reactor: IReactor, audit: AuditLog, directory: Path
+    path: Path,
+    found: Policy | None,
+    reactor: IReactor,
+    audit: AuditLog,
+    directory: Path,
+    *,
+    requires_pq: bool,
 ) -> PolicyGate:
     """What asks the policy ``found`` of ``path``."""
     return PolicyGate(
         audit,
         wall_clock,
-        partial(read_policy_of, path, reactor),
+        partial(read_policy_of, path, reactor, requires_pq=requires_pq),
         found,
         DecisionJournal(directory / JOURNAL),
         deferToThread,
@@ -47,7 +56,7 @@ def policy_gate(
     )
 
 
-def _point(external: External, reactor: IReactor) -> DecisionPoint:
+def _point(external: External, reactor: IReactor, *, requires_pq: bool) -> DecisionPoint:
     name, url, roots = external.name, point_url(external.url, external.name), None
     if external.ca_file:
         if url.scheme != "https":
@@ -59,5 +68,5 @@ def _point(external: External, reactor: IReactor) -> DecisionPoint:
             raise bad_point(
                 name, f"ca_file {external.ca_file} holds no certificates in PEM"
             ) from None
-    client = HttpsClient(reactor, roots, external.timeout, "decision point")
+    client = HttpsClient(reactor, roots, external.timeout, "decision point", requires_pq)
     return DecisionPoint(name, external.url, url, client)

@@ -18,6 +18,7 @@ from twisted_mesh.identity.proving import KINDS, Proving
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.revocation.options import RevocationOptions
 from twisted_mesh.taps.ca_options import key_algorithm
+from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
 from twisted_mesh.taps.service_options import ServiceOptions
 from twisted_mesh.trust.freshness import freshness
 from twisted_mesh.workload.source_options import SourceOption
@@ -90,6 +91,8 @@ class IdentityOptions(ServiceOptions):
         ],
     ]
 
+    optFlags: ClassVar = [REQUIRE_PQ]
+
     def __init__(self) -> None:
         super().__init__()
         self["dns"], self["ip"] = [], []
@@ -118,10 +121,15 @@ class IdentityOptions(ServiceOptions):
     def postOptions(self) -> None:
         """Turn words into values. Raises :class:`PkiError` and :class:`usage.UsageError` in one sentence."""
         super().postOptions()
+        if self["require-pq"]:
+            demand_hybrid_groups()
         source = self["source"] = SourceOption.parse(self)
         self["join-token"] = join_token(self["join-token"], self["join-token-file"])
         self["attest"] = Proving.parse(
-            self._attest(), self["ca-url"], has_token=self["join-token"] is not None
+            self._attest(),
+            self["ca-url"],
+            has_token=self["join-token"] is not None,
+            requires_pq=bool(self["require-pq"]),
         )
         if source is None:
             trust_domain = self["trust-domain"] = TrustDomain.parse(
@@ -186,6 +194,7 @@ class IdentityOptions(ServiceOptions):
             self["trust-domain"],
             ca_fingerprint=self["ca-fingerprint"],
             ca_user=self["ca-user"],
+            requires_pq=bool(self["require-pq"]),
         )
 
     def wanted(self) -> Wanted:
@@ -205,6 +214,7 @@ class IdentityOptions(ServiceOptions):
             self.get("pins", PinSet()),
             self["attest"],
             self.get("peer-policy"),
+            bool(self["require-pq"]),
         )
 
 

@@ -176,6 +176,16 @@ class Options(PolicyOptions):
 
     def read_listeners(self) -> tuple[Listener, ...]:
         """The listeners, as they are written now. Raises :class:`PkiError`."""
+        listeners = self._written()
+        plain = [listener.name for listener in listeners if listener.permissive]
+        if self["require-pq"] and plain:
+            raise Malformed(
+                f"{', '.join(plain)}: a permissive listener takes callers without TLS, and so without any key "
+                "exchange: leave out permissive, or --require-pq until all of them speak TLS"
+            )
+        return listeners
+
+    def _written(self) -> tuple[Listener, ...]:
         if self["config"] is not None:
             return tuple(map(self._shared, parse_config(self.text_of("config"), self["config"])))
         allow = list(self["allow"])

@@ -52,7 +52,7 @@ class WorkloadAttestorOptions:
             before, now = self["containers"], WorkloadAttestors.read(path)
             if now == before:
                 return ""
-            workloads.replace(now.sources(reactor))
+            workloads.replace(now.sources(reactor, requires_pq=bool(self["require-pq"])))
             self["containers"] = now
             asked = ", ".join(source.where for source in workloads.sources) or "nobody"
             return f"asked about containers is {asked}"

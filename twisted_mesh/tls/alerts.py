@@ -106,6 +106,16 @@ def problem_of(error: BaseException | Failure, reach: Reach | None = None) -> Pr
     return Problem(Code.INTERRUPTED, words, "look at the other side's log")
 
 
+def reasons_of(error: BaseException | Failure) -> list[str]:
+    """What OpenSSL said, where it ended it."""
+    return [
+        reason
+        for cause in _causes(error)
+        if isinstance(cause, SSL.Error)
+        for reason in reasons_in(cause)
+    ]
+
+
 def alert_of(error: BaseException | Failure) -> str | None:
     """The alert by which the other side ended it, in OpenSSL's words; None where it sent none that we know."""
     for cause in _causes(error):

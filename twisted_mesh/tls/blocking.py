@@ -49,7 +49,11 @@ class BlockingTls:
             raise RuntimeError("there is no context")
         connection = SSL.Connection(current[0], None)
         handshake = Handshake(
-            self.security.judge, Purpose.SERVER, (), self.security.requires_staple
+            self.security.judge,
+            Purpose.SERVER,
+            (),
+            self.security.requires_staple,
+            requires_pq=contexts.role.requires_pq,
         )
         verify.begin(connection, handshake)
         connection.set_connect_state()
@@ -77,6 +81,8 @@ class BlockingTls:
 
 def _admit(connection: SSL.Connection, handshake: Handshake) -> None:
     """Go on with a peer that was accepted; raises for any other. As ``MeshConnection`` does it."""
+    if handshake.requires_pq and handshake.is_classical(connection):
+        raise PeerRefused(handshake.problems)
     handshake.renew()
     if not handshake.accepted:
         if handshake.problems:

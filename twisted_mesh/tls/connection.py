@@ -25,11 +25,12 @@ from twisted_mesh.limits.connection_limit import Place
 from twisted_mesh.runtime import meters
 from twisted_mesh.runtime.log import codes, reasons
 from twisted_mesh.runtime.tasks import spawn
-from twisted_mesh.tls import verify
+from twisted_mesh.tls import groups, verify
 from twisted_mesh.tls.alerts import PeerRefused, as_error, problem_of
 from twisted_mesh.tls.application_side import ApplicationSide
 from twisted_mesh.tls.expectation import Expectation
 from twisted_mesh.tls.handshake_meter import HandshakeMeter
+from twisted_mesh.tls.no_group import offered_in_vain, without_group
 from twisted_mesh.tls.own_chain import explained
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.turned_away import TurnedAway
@@ -144,6 +145,9 @@ class MeshConnection(ApplicationSide):
     def _establish(self) -> None:
         connection: SSL.Connection = self.transport.getHandle()
         handshake = verify.handshake_of(connection)
+        # First of all, and also of a peer without a certificate, of whom the callback has not heard.
+        if self.factory.security.contexts.role.requires_pq and handshake.is_classical(connection):
+            raise PeerRefused(handshake.problems)
         handshake.renew()
         # What the callback has judged was presented; OpenSSL is asked where it was not called.
         presented = bool(handshake.presented) or connection.get_peer_certificate() is not None
@@ -225,6 +229,7 @@ class MeshConnection(ApplicationSide):
                 finding = self._find_holder(place, security.holder_of(peer))
                 _ = spawn(finding, "asking who holds a connection", security.log)
         self._established = True
+        meters.EXCHANGED[groups.counted_as(groups.group_of(connection))]()
         meters.ACCEPTED(self.factory.security.clock.seconds() - self._began)
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)
@@ -409,7 +414,9 @@ class MeshConnection(ApplicationSide):
             if self.meter is not None and self.meter.problem is not None:
                 ours = (self.meter.problem,)
             told = explained(reason, self.factory.security)
-            client.failed(PeerRefused(ours) if ours else as_error(told, client.reach))
+            error = PeerRefused(ours) if ours else as_error(told, client.reach)
+            is_strict = self.factory.security.contexts.role.requires_pq
+            client.failed(offered_in_vain(error) if is_strict else error)
             return
         self._log_refusal(problems)
 
@@ -433,7 +440,7 @@ class MeshConnection(ApplicationSide):
             detail = f"{self.peer.spiffe_id} has as many connections as one peer may have"
             return (Problem(Code.TOO_MANY_CONNECTIONS, detail, "look why it opens so many"),)
         handshake = verify.handshake_of(self.transport.getHandle())
-        return handshake.problems or (problem_of(reason),)
+        return handshake.problems or (without_group(reason, self.meter) or problem_of(reason),)
 
     def _out_of_time(self) -> None:
         self._timer = None

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from pki.svid.x509svid import X509Svid
 from twisted_mesh.interfaces import IContextFactory
-from twisted_mesh.tls import stapling, verify
+from twisted_mesh.tls import groups, stapling, verify
 from twisted_mesh.tls.private_key import use_key
 from twisted_mesh.tls.stapling import Staples
 
@@ -28,6 +28,8 @@ class Role:
     sends_root: bool = False
     """For the CA: a caller that has only the root's fingerprint needs to see the root."""
     exact_alerts: bool = True
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone: see :mod:`twisted_mesh.tls.groups`."""
 
 
 def build_context(
@@ -39,12 +41,15 @@ def build_context(
     """A context that presents ``svid``, with what is in ``staples`` for it, and lets OpenSSL believe ``roots``.
 
     OpenSSL's store is the union of all trust domains, so its verdict is only a second veto:
-    :mod:`twisted_mesh.tls.verify` gives the first.
+    :mod:`twisted_mesh.tls.verify` gives the first. Raises :class:`~twisted_mesh.tls.groups.NoHybridGroup` where
+    ``role`` requires one, and OpenSSL has none.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD if role.serves else SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     # Said too, or a machine's openssl.cnf may say something lower.
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    if role.requires_pq:
+        groups.insist(context)
     context.set_mode(_NO_AUTO_CHAIN | SSL.MODE_RELEASE_BUFFERS)
     # A resumed session skips the callback, and only the two together prevent it.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

@@ -68,6 +68,10 @@ class HandshakeMeter:
     seconds: Callable[[], float] = time.thread_time
     serves: bool = False
     """Whether the peer is the one that connects."""
+    keeps_hello: bool = False
+    """Whether :attr:`hello` is kept, for who wants to tell what was in it."""
+    hello: bytes = field(default=b"", init=False)
+    """What a peer has said until the handshake was done, up to :data:`MOST_HELLO` bytes."""
     is_too_large: bool = field(default=False, init=False)
     is_plain_http: bool = field(default=False, init=False)
     _deliver: Callable[[Octets], None] = field(init=False)
@@ -145,6 +149,8 @@ class HandshakeMeter:
         most = MOST_BYTES - self._bytes
         if self.serves and self._has_too_long_a_hello(data):
             most = 0
+        if self.keeps_hello:
+            self.hello = (self.hello + data)[:MOST_HELLO]
         self._bytes += len(data)
         started = self.seconds()
         try:
@@ -154,6 +160,7 @@ class HandshakeMeter:
             self._spent += self.seconds() - started
         # First of all whether it is in: the request may have come along, and be answered and over by now.
         if self.connection.is_secured:
+            self.hello = b""
             self.protocol.dataReceived = self._listen
             if isinstance(self.protocol, Lending):
                 self.protocol.meter = self

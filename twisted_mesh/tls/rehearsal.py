@@ -14,7 +14,7 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.svid.x509svid import Purpose, X509Svid
 from twisted_mesh.runtime.clock import wall_clock
-from twisted_mesh.tls import verify
+from twisted_mesh.tls import groups, verify
 from twisted_mesh.tls.contexts import Role
 from twisted_mesh.tls.private_key import use_key
 from twisted_mesh.tls.verify import Handshake
@@ -64,7 +64,8 @@ def rehearse(context: SSL.Context, role: Role, svid: X509Svid) -> None:
         other = SSL.Connection(_partner(role, svid), None)
     except SSL.Error as error:
         raise CannotShakeHands(words_of(error)) from None
-    verify.begin(connection, _Rehearsal(Judge(wall_clock), Purpose.ANY))
+    rehearsed = _Rehearsal(Judge(wall_clock), Purpose.ANY, requires_pq=role.requires_pq)
+    verify.begin(connection, rehearsed)
     server, client = (connection, other) if role.serves else (other, connection)
     server.set_accept_state()
     client.set_connect_state()
@@ -77,10 +78,13 @@ def rehearse(context: SSL.Context, role: Role, svid: X509Svid) -> None:
             except SSL.WantReadError:
                 pass
             except SSL.Error as error:
-                raise CannotShakeHands(words_of(error)) from None
+                found = [problem.detail for problem in rehearsed.problems]
+                raise CannotShakeHands(found[0] if found else words_of(error)) from None
         _carry(client, server)
         _carry(server, client)
         if not left:
+            if role.requires_pq and rehearsed.is_classical(connection):
+                raise CannotShakeHands(rehearsed.problems[0].detail)
             return
     raise CannotShakeHands("it does not come to an end")
 
@@ -91,6 +95,8 @@ def _partner(role: Role, svid: X509Svid) -> SSL.Context:
     partner.set_min_proto_version(SSL.TLS1_3_VERSION)
     partner.set_max_proto_version(SSL.TLS1_3_VERSION)
     partner.set_verify(SSL.VERIFY_NONE)
+    if role.requires_pq:
+        groups.insist(partner)
     partner.use_certificate(svid.leaf)
     use_key(partner, svid.key)
     return partner

@@ -84,7 +84,13 @@ def _bind(
     serves = mesh.client is None
     budget = mesh.security.handshake_budget if serves else None
     connection.meter = HandshakeMeter(
-        below, connection, budget, address_key(addr), place, serves=serves
+        below,
+        connection,
+        budget,
+        address_key(addr),
+        place,
+        serves=serves,
+        keeps_hello=serves and mesh.security.contexts.role.requires_pq,
     )
 
 
@@ -217,6 +223,13 @@ class _ConnectionCreator:
         leaf_checks = client.leaf_checks if client else security.leaf_checks
         must_staple = security.requires_staple and client is not None
         explains = security.explain is not None and client is None and security.explains()
-        handshake = Handshake(security.judge, peers_purpose, leaf_checks, must_staple, explains)
+        handshake = Handshake(
+            security.judge,
+            peers_purpose,
+            leaf_checks,
+            must_staple,
+            explains,
+            security.contexts.role.requires_pq,
+        )
         verify.begin(connection, handshake)
         return connection

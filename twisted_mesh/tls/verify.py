@@ -20,7 +20,7 @@ from pki.svid.chain import Verdict, crowd_problem
 from pki.svid.pin import RootPin
 from pki.svid.x509svid import Purpose
 from twisted_mesh.runtime.log import TlsFacts, logger
-from twisted_mesh.tls import x509_store_ctx
+from twisted_mesh.tls import groups, x509_store_ctx
 from twisted_mesh.trust.connections import Peer, ProvenPath
 from twisted_mesh.trust.judge import Judge
 from twisted_mesh.trust.judgement import Judgement
@@ -30,6 +30,9 @@ _log = logger("tls")
 #: X509_V_ERR_OCSP_VERIFY_NEEDED, which pyOpenSSL does not name. The peer hears certificate_unknown, which says
 #: nothing against its certificate.
 _OCSP_VERIFY_NEEDED = 73
+#: X509_V_ERR_APPLICATION_VERIFICATION, which says nothing of a certificate: the peer hears handshake_failure, as from
+#: OpenSSL where it finds no group.
+_APPLICATION_VERIFICATION = 50
 #: What OpenSSL is told about our own refusals, so that the peer gets the alert that fits
 #: (ssl/statem/statem_lib.c maps X509_V_ERR_* to alerts). Everything else is :data:`_CERT_REJECTED`: bad_certificate.
 _X509_ERRORS: Mapping[str, int] = {
@@ -44,6 +47,7 @@ _X509_ERRORS: Mapping[str, int] = {
     Code.WRONG_FINGERPRINT: Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
     Code.WRONG_USAGE: Codes.ERR_INVALID_PURPOSE,
     Code.STALE_REVOCATION: _OCSP_VERIFY_NEEDED,
+    Code.CLASSICAL_KEY_EXCHANGE: _APPLICATION_VERIFICATION,
 }
 _CERT_REJECTED: int = Codes.ERR_CERT_REJECTED
 _NO_STAPLE = Problem(
@@ -94,6 +98,8 @@ class Handshake:
     """Whether a server must staple its CA's word that it is not revoked."""
     explains: bool = False
     """Whether a peer that is good and merely not allowed is told so inside TLS, and not by an alert."""
+    requires_pq: bool = False
+    """Whether keys must have been exchanged by a hybrid group, whoever the peer is."""
     is_turned_away: bool = field(default=False, init=False)
     """Whether its handshake goes on for that alone: it is not accepted any more, whatever changes."""
     is_stapled: bool = field(default=False, init=False)
@@ -156,6 +162,13 @@ class Handshake:
             # By all rules together, or by those of the port that it has called.
             and self.verdict.problems in ((), self.problems)
         )
+
+    def is_classical(self, connection: SSL.Connection) -> bool:
+        """Whether its keys were not exchanged by a hybrid group; then it is refused for that, whoever the peer is."""
+        problem = groups.objection(connection)
+        if problem is not None:
+            self.verdict, self.problems = None, (problem,)
+        return problem is not None
 
     def turn_away(self) -> bool:
         """Go on with a peer that is merely not allowed, to tell it so; whether it is one, and is told here."""
@@ -260,7 +273,7 @@ def _facts(connection: SSL.Connection, path: ProvenPath) -> TlsFacts:
     agreed = (
         connection.get_protocol_version_name(),
         connection.get_cipher_name() or "",
-        connection.get_group_name() or "",
+        groups.group_of(connection),
         connection.get_servername() or b"",
         connection.get_alpn_proto_negotiated(),
     )
@@ -334,6 +347,8 @@ def decide(
         if ok and depth:
             return 0
         handshake = handshake_of(connection)
+        if handshake.requires_pq and handshake.is_classical(connection):
+            return _X509_ERRORS[Code.CLASSICAL_KEY_EXCHANGE]
         known = chain()
         # Before the leaf has been shown there is nothing to judge.
         presented = list(known.values()) if 0 in known else []

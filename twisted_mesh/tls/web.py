@@ -22,6 +22,7 @@ from pki.keys import MemoryKey
 from pki.svid.x509svid import X509Svid, is_certified, load_certificates, subject_of, validity_of
 from pki.validity import rfc3339
 from twisted_mesh.state.directory import StateError, read_file
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.contexts import ContextFactory
 from twisted_mesh.tls.private_key import use_key
 
@@ -42,6 +43,8 @@ class WebCertificate:
     key: Path
     option: str = "--oidc"
     """What it is for."""
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone, and so by TLS 1.3."""
     _context: SSL.Context | None = field(default=None, init=False)
     _read: bytes = field(default=b"", init=False)
 
@@ -57,7 +60,7 @@ class WebCertificate:
             found = load_certificates(chain, str(self.certificate))
             key = MemoryKey.from_pem(pem)
             fits = is_certified(key, found[0])
-            context = _context(found, key) if fits else None
+            context = _context(found, key, self.requires_pq) if fits else None
         except _UNUSABLE as error:
             said = str(error) if isinstance(error, PkiError) else "OpenSSL does not take them"
             raise BadWebCertificate(
@@ -94,7 +97,7 @@ class ShownSvid:
     """
 
     contexts: ContextFactory
-    """Whose SVID it is."""
+    """Whose SVID it is; and whether hybrid groups are required."""
     _of: X509Svid | None = field(default=None, init=False)
     _context: SSL.Context | None = field(default=None, init=False)
 
@@ -103,12 +106,17 @@ class ShownSvid:
         shown = self.contexts.shown if self.contexts.current() is not None else None
         if self._context is None or shown is not self._of:
             self._of = shown
-            self._context = _context(shown.chain, shown.key) if shown is not None else _nobody()
+            requires_pq = self.contexts.role.requires_pq
+            self._context = (
+                _nobody(requires_pq)
+                if shown is None
+                else _context(shown.chain, shown.key, requires_pq)
+            )
         return self._context
 
 
-def _context(chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
-    context = _nobody()
+def _context(chain: Sequence[x509.Certificate], key: MemoryKey, requires_pq: bool) -> SSL.Context:
+    context = _nobody(requires_pq)
     context.use_certificate(chain[0])
     for certificate in chain[1:]:
         context.add_extra_chain_cert(certificate)
@@ -117,10 +125,14 @@ def _context(chain: Sequence[x509.Certificate], key: MemoryKey) -> SSL.Context:
     return context
 
 
-def _nobody() -> SSL.Context:
-    """Without a certificate, which is shown to nobody."""
+def _nobody(requires_pq: bool) -> SSL.Context:
+    """Without a certificate, which is shown to nobody. Raises :class:`~twisted_mesh.tls.groups.NoHybridGroup`."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    if requires_pq:
+        # Whoever comes shows no certificate, so that no callback looks which group it was.
+        groups.insist(context, is_only_lock=True)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).

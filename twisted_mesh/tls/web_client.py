@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from pki.errors import ANY_ERROR, Problem
 from twisted_mesh.runtime.log import logger
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.hostname import hostname_problem
 from twisted_mesh.tls.verify import openssl_problem
 
@@ -39,6 +40,8 @@ class WebTrust:
     clock: IReactorTime
     roots: Sequence[x509.Certificate] | None = None
     """None for those that this machine believes."""
+    requires_pq: bool = False
+    """Whether keys are exchanged by hybrid groups alone, and so by TLS 1.3."""
     _context: SSL.Context | None = field(default=None, init=False)
     _built_at: float = field(default=0.0, init=False)
     _visits: "WeakKeyDictionary[SSL.Connection, WebVisit]" = field(
@@ -57,6 +60,9 @@ class WebTrust:
     def _built(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        if self.requires_pq:
+            groups.insist(context)
+            context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         # TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2).
@@ -75,6 +81,9 @@ class WebTrust:
     ) -> bool:
         try:
             visit = self._visits[connection]
+            if self.requires_pq and (classical := groups.objection(connection)) is not None:
+                visit.problem = classical
+                return False
             if not ok:
                 visit.problem = openssl_problem(errno)
             elif depth == 0:

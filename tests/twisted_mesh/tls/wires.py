@@ -139,6 +139,7 @@ class End:
     explain: Explain | None = None
     explains: bool = True
     leaf_checks: Sequence[LeafCheck] = ()
+    requires_pq: bool = False
     staples: Staples = field(init=False)
     judge: Judge = field(init=False)
     contexts: ContextFactory = field(init=False)
@@ -157,7 +158,12 @@ class End:
             known_issuers=frozenset(skis),
         )
         self.judge = Judge(lambda: self.time, trust)
-        role = Role(self.serves, self.demands_certificate, exact_alerts=self.exact_alerts)
+        role = Role(
+            self.serves,
+            self.demands_certificate,
+            exact_alerts=self.exact_alerts,
+            requires_pq=self.requires_pq,
+        )
         self.staples = Staples(lambda: self.time)
         self.contexts = ContextFactory(role, self.staples)
         self.contexts.replace(self.svid, self.believes.bundles.all_roots)

@@ -10,8 +10,8 @@ from pki.svid.x509svid import X509Svid
 from tests.twisted_mesh.tls.wires import good_svid
 
 
-def context_of(svid: X509Svid, *, serves: bool) -> SSL.Context:
-    """TLS 1.3 that presents ``svid`` and believes anybody."""
+def context_of(svid: X509Svid, *, serves: bool, groups: str = "") -> SSL.Context:
+    """TLS 1.3 that presents ``svid`` and believes anybody; by ``groups``, if not by all that OpenSSL has."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD if serves else SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.use_certificate(svid.leaf)
@@ -20,6 +20,8 @@ def context_of(svid: X509Svid, *, serves: bool) -> SSL.Context:
     context.use_privatekey(svid.key.private_key)
     # A server of the mesh wants a certificate, and so does one by hand.
     context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+    if groups:
+        assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups.encode()) == 1  # type: ignore[attr-defined]
     if serves:
         context.set_session_id(b"by hand")
     return context
@@ -35,6 +37,7 @@ class ByHand:
         serves: bool = False,
         svid: X509Svid | None = None,
         receive_buffer: int = 0,
+        groups: str = "",
     ) -> None:
         self.wire = wire
         if receive_buffer:
@@ -42,7 +45,8 @@ class ByHand:
         if wire.family != socket.AF_UNIX:
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.setblocking(False)
-        self.tls = SSL.Connection(context_of(svid or good_svid(), serves=serves), None)
+        context = context_of(svid or good_svid(), serves=serves, groups=groups)
+        self.tls = SSL.Connection(context, None)
         (self.tls.set_accept_state if serves else self.tls.set_connect_state)()
         self.is_secured = False
         self.heard = bytearray()
