@@ -66,6 +66,12 @@ _LONGEST = 86400
     help="What is spoken there before TLS.",
 )
 @click.option(
+    "--groups",
+    "tries_groups",
+    is_flag=True,
+    help="Offer each group of key exchange alone too, a connection each, and say which the server takes.",
+)
+@click.option(
     "--timeout",
     metavar="DURATION",
     default="10s",
@@ -84,6 +90,7 @@ def probe(
     alpn: tuple[str, ...],
     tls_version: str | None,
     starttls: str | None,
+    tries_groups: bool,
     timeout: str,
     format_: str,
 ) -> int:
@@ -101,6 +108,7 @@ def probe(
       pki-inspect probe localhost:9443 --svid me --spiffe-id 'spiffe://mesh.local/service/*'
       pki-inspect probe example.org:443
       pki-inspect probe example.org:443 --tls 1.2 --format json
+      pki-inspect probe example.org:443 --groups
       pki-inspect probe db.example:5432 --starttls postgres --roots root.crt
     """
     from pathlib import Path
@@ -114,6 +122,7 @@ def probe(
     from twisted_mesh.tls.conversation import Failed, Target
     from twisted_mesh.tls.probe import USUAL_ALPN, Wishes, server_name
     from twisted_mesh.tls.probe import probe as look
+    from twisted_mesh.tls.probe_groups import probe_groups
 
     wanted = spiffe_patterns(patterns)
     lost: list[str] = []
@@ -148,6 +157,7 @@ def probe(
             print_result(inspect_probe_output.failed_json(where, problem))
         say("pki-inspect", f"{problem.detail} ({problem.remedy})")
         return UNREACHABLE
+    groups = probe_groups(where, wishes) if tries_groups else None
     judged = judge_probed(
         found,
         trusted,
@@ -158,9 +168,9 @@ def probe(
         now=wall_clock(),
     )
     if format_ == "json":
-        print_result(inspect_probe_output.probe_json(found, wishes, judged, lost))
+        print_result(inspect_probe_output.probe_json(found, wishes, judged, lost, groups))
     else:
-        print_result(inspect_probe_output.probe_text(found, wishes, judged))
+        print_result(inspect_probe_output.probe_text(found, wishes, judged, groups))
     for sentence in lost:
         say("pki-inspect", f"{sentence}; it was left out")
     return DONE if judged.ok and found.is_let_in else REFUSED

@@ -19,7 +19,9 @@ from twisted_mesh.cli.inspect_output import (
 )
 from twisted_mesh.cli.inspect_probe_verdict import Judged
 from twisted_mesh.tls.conversation import Target
+from twisted_mesh.tls.hybrid import is_hybrid
 from twisted_mesh.tls.probe import Answer, Probed, Wishes
+from twisted_mesh.tls.probe_groups import Groups, KeyExchange, Taking
 
 _WIDTH = 19
 _MOST_NAMES = 20
@@ -33,10 +35,10 @@ _ANSWERS = {
 }
 
 
-def probe_text(found: Probed, wishes: Wishes, judged: Judged) -> str:
+def probe_text(found: Probed, wishes: Wishes, judged: Judged, groups: Groups | None = None) -> str:
     """A section for the connection, one for each certificate as it was sent, the verdict, and each problem."""
     heading = f"{click.style('server', bold=True)}  {found.target} ({found.address})"
-    sections = ["\n".join((heading, *aligned(_rows(found, wishes, judged), _WIDTH)))]
+    sections = ["\n".join((heading, *aligned(_rows(found, wishes, judged, groups), _WIDTH)))]
     chain = [item for item in judged.chain if isinstance(item, Description)]
     if chain:
         sections.append(shown_text([("as sent", item) for item in chain]))
@@ -46,16 +48,18 @@ def probe_text(found: Probed, wishes: Wishes, judged: Judged) -> str:
     return "\n\n".join(sections)
 
 
-def _rows(found: Probed, wishes: Wishes, judged: Judged) -> Iterator[Row]:
+def _rows(found: Probed, wishes: Wishes, judged: Judged, groups: Groups | None) -> Iterator[Row]:
     yield "asked for", [wishes.servername or "(no name)"]
     if found.protocol:
         yield "protocol", [found.protocol]
         yield "cipher", [f"{found.cipher} ({found.bits} bits)"]
-        yield "group", [found.group or "none"]
+        yield "group", [_group(found.group)]
         offered = ", ".join(wishes.alpn) or "nothing"
         yield "ALPN", [found.alpn or f"none (offered: {offered})"]
     else:
         yield "protocol", [bad("the handshake failed")]
+    if groups is not None:
+        yield "groups", list(_groups(groups))
     yield "client certificate", list(_client_certificate(found, wishes))
     staple = judged.staple
     status = {"good": good, "revoked": bad, "bad": bad}.get(staple.status, str)(staple.status)
@@ -63,6 +67,23 @@ def _rows(found: Probed, wishes: Wishes, judged: Judged) -> Iterator[Row]:
     yield "certificates sent", [str(len(found.chain))]
     if judged.remarks:
         yield "their order", judged.remarks
+
+
+def _group(group: str) -> str:
+    if not group:
+        return "none"
+    if is_hybrid(group):
+        return f"{group} ({good('hybrid')}: survives a quantum computer)"
+    return f"{group} (classical: who records this reads it once there is a quantum computer)"
+
+
+def _groups(groups: Groups) -> Iterator[str]:
+    for taking in Taking:
+        named = [name for name, found in groups.takes.items() if found is taking]
+        if named:
+            yield f"{taking}: {', '.join(named)}"
+    paint = bad if groups.verdict in {KeyExchange.CLASSICAL_ONLY, KeyExchange.UNKNOWN} else good
+    yield f"key exchange: {paint(groups.verdict)}"
 
 
 def _client_certificate(found: Probed, wishes: Wishes) -> Iterator[str]:
@@ -94,7 +115,11 @@ def _problems(found: Probed, judged: Judged) -> list[Problem]:
 
 
 def probe_json(
-    found: Probed, wishes: Wishes, judged: Judged, unreadable: Sequence[str] = ()
+    found: Probed,
+    wishes: Wishes,
+    judged: Judged,
+    unreadable: Sequence[str] = (),
+    groups: Groups | None = None,
 ) -> str:
     """An object with what was seen, ``chain`` as ``show`` has it, and ``verdict`` and ``problems`` as ``verify``."""
     is_seen = bool(found.chain) or found.problem is None
@@ -107,6 +132,12 @@ def probe_json(
             "cipher": found.cipher or None,
             "bits": found.bits or None,
             "group": found.group or None,
+            "key_exchange": _kind(found.group),
+            **(
+                {"groups": {"takes": dict(groups.takes), "verdict": groups.verdict}}
+                if groups is not None
+                else {}
+            ),
             "alpn": found.alpn or None,
             "client_certificate": {
                 "asked_for": None if found.answer is Answer.UNKNOWN else found.asks,
@@ -128,6 +159,12 @@ def probe_json(
         },
         indent=2,
     )
+
+
+def _kind(group: str) -> str | None:
+    if not group:
+        return None
+    return "hybrid" if is_hybrid(group) else "classical"
 
 
 def failed_json(target: Target, problem: Problem) -> str:

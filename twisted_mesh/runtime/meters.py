@@ -37,8 +37,15 @@ _EXCHANGES = Counter(
     "Handshakes whose peer was let in, by the group that keys were exchanged by.",
     ["group"],
 )
-#: By such a name: a peer was let in.
-EXCHANGED: Mapping[str, Callable[[], None]] = {name: _EXCHANGES.labels(name).inc for name in GROUPS}
+_EXCHANGED: Mapping[str, Callable[[], None]] = {
+    name.lower(): _EXCHANGES.labels(name).inc for name in GROUPS
+}
+
+
+def exchanged(group: str) -> None:
+    """A peer was let in, with whom keys were exchanged by that group, as OpenSSL spells it."""
+    _EXCHANGED.get(group.lower(), _EXCHANGED["other"])()
+
 
 _CUTS = Histogram(
     "mesh_revocation_cut_seconds",

@@ -229,7 +229,7 @@ class MeshConnection(ApplicationSide):
                 finding = self._find_holder(place, security.holder_of(peer))
                 _ = spawn(finding, "asking who holds a connection", security.log)
         self._established = True
-        meters.EXCHANGED[groups.counted_as(groups.group_of(connection))]()
+        meters.exchanged(groups.group_of(connection))
         meters.ACCEPTED(self.factory.security.clock.seconds() - self._began)
         self.factory.security.registry.add(self)
         self.wrappedProtocol.makeConnection(self)

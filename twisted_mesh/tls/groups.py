@@ -6,22 +6,15 @@ All private names of pyOpenSSL that this takes are used here and nowhere else; w
 one, and where OpenSSL cannot tell the group either, nothing begins.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from OpenSSL import SSL
 
 from pki.codes import Code
 from pki.errors import PkiError, Problem
-from twisted_mesh.runtime import meters
-from twisted_mesh.runtime.log import logger
 from twisted_mesh.tls.hybrid import HYBRID, NAMED, classical
 
-_log = logger("tls")
 _lib: Any = getattr(SSL, "_lib", None)
-
-_OTHER = "other"
-_NAMES: Mapping[str, str] = {name.lower(): name for name in meters.GROUPS}
 
 
 class NoHybridGroup(PkiError):
@@ -47,7 +40,9 @@ def insist(context: SSL.Context, *, is_only_lock: bool = False) -> None:
             raise NoHybridGroup(
                 "--require-pq: this pyOpenSSL does not let itself be told which groups to take: go back to 26.4"
             )
-        _log.warn(
+        from twisted_mesh.runtime.log import logger  # whoever only looks has no use for it
+
+        logger("tls").warn(
             "pyOpenSSL's cffi layer has changed: a classical key exchange is refused at its end, and not by its offer",
             event="groups-unset",
         )
@@ -59,6 +54,15 @@ def insist(context: SSL.Context, *, is_only_lock: bool = False) -> None:
     _lib.ERR_clear_error()
     if not is_told:
         raise NoHybridGroup(f"--require-pq: {version()} has none of {NAMED}: use one from 3.5 on")
+
+
+def offer(context: SSL.Context, group: str) -> bool:
+    """Have ``context`` offer that group alone; False where OpenSSL does not know it, or cannot be told."""
+    raw, told = getattr(context, "_context", None), getattr(_lib, "SSL_CTX_set1_curves_list", None)
+    is_told = told is not None and raw is not None and told(raw, group.encode("ascii")) == 1
+    if not is_told and _lib is not None:
+        _lib.ERR_clear_error()
+    return is_told
 
 
 def demand() -> None:
@@ -74,11 +78,6 @@ def version() -> str:
 def group_of(connection: SSL.Connection) -> str:
     """The group that the two have agreed on, as OpenSSL spells it; nothing before that, or where it cannot tell."""
     return connection.get_group_name() or ""
-
-
-def counted_as(group: str) -> str:
-    """The name by which a group is counted: of few that are known beforehand."""
-    return _NAMES.get(group.lower(), _OTHER)
 
 
 def objection(connection: SSL.Connection) -> Problem | None:

@@ -18,6 +18,7 @@ from pki.errors import HOSTILE_INPUT, Malformed, Problem, discreet, printable
 from pki.inspect.ber import first
 from pki.inspect.name_text import name_text
 from pki.svid.x509svid import X509Svid
+from twisted_mesh.tls import groups
 from twisted_mesh.tls.conversation import Conversation, Failed, Target
 from twisted_mesh.tls.openssl_errors import from_openssl, reasons_in
 from twisted_mesh.tls.private_key import use_key
@@ -126,6 +127,42 @@ class Probed:
         return self.problem is None
 
 
+def shake_hands(target: Target, wishes: Wishes, group: str) -> str | None:
+    """The group by which the server exchanges keys where ``group`` alone is offered; empty where it refuses to.
+
+    None where that cannot be offered from here. Raises :class:`Failed` where there is nobody who speaks TLS.
+    """
+    found = Probed(target)
+    context = _context(wishes, found)
+    if not groups.offer(context, group):
+        return None
+    talk = Conversation(target, wishes.seconds)
+    try:
+        talk.connect()
+        if wishes.starttls:
+            STARTTLS[wishes.starttls](talk)
+        connection = _connection(talk, context, wishes)
+
+        def shake() -> bool:
+            connection.do_handshake()
+            return True
+
+        try:
+            if not talk.perform(shake):
+                raise talk.silent("the handshake")
+        except SSL.Error as error:
+            _describe(connection, found)
+            problem = _meaning(talk, error, wishes)
+            if problem.code in AWAY and not found.group:
+                raise Failed(problem) from None
+        else:
+            _describe(connection, found)
+            _say_goodbye(talk, connection)
+    finally:
+        talk.close()
+    return found.group
+
+
 def probe(target: Target, wishes: Wishes) -> Probed:
     """Look at the server at ``target``. Raises :class:`Failed` where there is nobody who speaks TLS."""
     found = Probed(target)
@@ -142,19 +179,15 @@ def probe(target: Target, wishes: Wishes) -> Probed:
 
 
 def _look(talk: Conversation, wishes: Wishes, found: Probed) -> None:
-    connection = talk.attached(_context(wishes, found))
-    connection.set_connect_state()
-    if wishes.servername:
-        connection.set_tlsext_host_name(wishes.servername.encode("ascii"))
-    connection.request_ocsp()
+    connection = _connection(talk, _context(wishes, found), wishes)
 
-    def shake_hands() -> bool:
+    def shake() -> bool:
         connection.do_handshake()
         return True
 
     started = talk.clock()
     try:
-        done = talk.perform(shake_hands)
+        done = talk.perform(shake)
     except SSL.Error as error:
         _describe(connection, found)
         problem = _meaning(talk, error, wishes)
@@ -172,6 +205,15 @@ def _look(talk: Conversation, wishes: Wishes, found: Probed) -> None:
     else:
         found.answer = Answer.NOT_ASKED
         _say_goodbye(talk, connection)
+
+
+def _connection(talk: Conversation, context: SSL.Context, wishes: Wishes) -> SSL.Connection:
+    connection = talk.attached(context)
+    connection.set_connect_state()
+    if wishes.servername:
+        connection.set_tlsext_host_name(wishes.servername.encode("ascii"))
+    connection.request_ocsp()
+    return connection
 
 
 def _context(wishes: Wishes, found: Probed) -> SSL.Context:
@@ -210,7 +252,7 @@ def _describe(connection: SSL.Connection, found: Probed) -> None:
         found.protocol = connection.get_protocol_version_name()
         found.cipher = connection.get_cipher_name() or ""
         found.bits = connection.get_cipher_bits() or 0
-        found.group = connection.get_group_name() or ""
+        found.group = groups.group_of(connection)
         found.alpn = printable(connection.get_alpn_proto_negotiated().decode("latin-1"), 100)
     chain = connection.get_peer_cert_chain() or ()
     found.chain = tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, cert) for cert in chain)
