@@ -945,6 +945,11 @@ class Code(StrEnum):
         "the issuing CA is not valid now, or its successor waits",
         "check the clock; bring the root's key back",
     )
+    UNHEALTHY_KEYS = (
+        "unhealthy-keys",
+        "a token or signer that has keys of this CA does not sign",
+        "do what the message says: `mesh-ctl ca keys` shows where each key is; it is tried again by itself",
+    )
     UNHEALTHY_INTENTS = (
         "unhealthy-intents",
         "many signatures are under way or were cut short",

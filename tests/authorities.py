@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from pki.issuing.authority import Authority
+from pki.issuing.ca_request import build_ca_request
 from pki.issuing.profile import (
     BACKDATE,
     ISSUING,
@@ -34,6 +35,11 @@ DAY = timedelta(days=1)
 MESH = TrustDomain("mesh.local")
 OTHER = TrustDomain("other.example")
 BACKEND = MESH.member("service", "backend")
+
+
+def ca_request(of: MemoryKey, trust_domain: TrustDomain, generation: int) -> bytes:
+    """The CSR of an issuing CA."""
+    return asyncio.run(build_ca_request(of, trust_domain, generation))
 
 
 @cache

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
-from pki.keys import UnusableKey
+from pki.keys import KeptKey, KeyAlgorithm, UnusableKey, signature_over
 from pki.keys.pkcs8 import read_pem, write_pem
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
@@ -314,13 +314,59 @@ class LogKey:
 
     async def sign(self, checkpoint: Checkpoint) -> str:
         """The signed note. Raises :class:`BadCheckpoint` for a checkpoint of another log."""
-        if checkpoint.origin != self.name:
-            raise BadCheckpoint(
-                f"the key of {self.name} does not sign for the log {printable(checkpoint.origin, 80)}"
+        text = _text_of(checkpoint, self.name)
+        return _note(text, self.verifier, self.private_key.sign(text.encode()))
+
+
+@frozen(eq=False, repr=False)
+class StoredLogKey:
+    """The same where the Ed25519 key is on a token, or behind a signer."""
+
+    name: str = field(validator=_demand_name)
+    key: KeptKey = field()
+
+    @key.validator
+    def _demand_ed25519(self, _: object, key: KeptKey) -> None:
+        if key.algorithm is not KeyAlgorithm.ED25519:
+            raise UnusableKey(
+                f"the audit log's key is an Ed25519 key, and this is {key.algorithm.label}: witnesses verify nothing "
+                "else"
             )
-        text = checkpoint.text
-        signature = self.verifier.key_hash + self.private_key.sign(text.encode())
-        return f"{text}\n{_DASH} {self.name} {base64.b64encode(signature).decode()}\n"
+
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """Where it is, for its file."""
+        return self.key.to_pem(passphrase)
+
+    @property
+    def verifier(self) -> Verifier:
+        """As of :class:`LogKey`."""
+        public = self.key.public_key
+        if not isinstance(public, Ed25519PublicKey):
+            raise AssertionError("an Ed25519 key has an Ed25519 public key")
+        return Verifier(self.name, public.public_bytes_raw())
+
+    async def sign(self, checkpoint: Checkpoint) -> str:
+        """As :meth:`LogKey.sign`; raises :class:`SigningFailed` and what the key raises besides."""
+        text = _text_of(checkpoint, self.name)
+        made = await signature_over(text.encode(), self.key, self.key.public_key)
+        return _note(text, self.verifier, made)
+
+
+#: What signs a log's checkpoints.
+LogSigner = LogKey | StoredLogKey
+
+
+def _text_of(checkpoint: Checkpoint, name: str) -> str:
+    if checkpoint.origin != name:
+        raise BadCheckpoint(
+            f"the key of {name} does not sign for the log {printable(checkpoint.origin, 80)}"
+        )
+    return checkpoint.text
+
+
+def _note(text: str, verifier: Verifier, made: bytes) -> str:
+    signature = base64.b64encode(verifier.key_hash + made).decode()
+    return f"{text}\n{_DASH} {verifier.name} {signature}\n"
 
 
 _FORKED = (

@@ -10,14 +10,16 @@ from typing import Self
 
 from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from pki.codes import Code
+from pki.der import pem
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, Refused, printable
 from pki.issuing.csr import load_csr
 from pki.issuing.profile import ISSUING, ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.request_key import proven_key
-from pki.keys import MemoryKey, PublicKey, key_id
+from pki.issuing.unsigned import assemble, placeholder
+from pki.keys import PublicKey, SigningKey, key_id, signature_over
+from pki.pem import REQUEST
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.names import alternative_names
 from pki.svid.spki_pin import SpkiHash
@@ -26,18 +28,23 @@ from pki.svid.x509svid import extension
 _ANEW = "take the CSR that mesh-ctl ca root csr writes, as it is"
 
 
-def build_ca_request(key: MemoryKey, trust_domain: TrustDomain, generation: int) -> bytes:
-    """A CSR in PEM for the issuing CA of that generation, signed with its key (RFC 2986)."""
-    return (
+async def build_ca_request(key: SigningKey, trust_domain: TrustDomain, generation: int) -> bytes:
+    """A CSR in PEM for the issuing CA of that generation, signed with its key (RFC 2986).
+
+    Raises :class:`pki.keys.SigningFailed`, and what the key raises.
+    """
+    unsigned = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(ca_subject(ISSUING_NAME, trust_domain, generation))
         .add_extension(ISSUING.basic_constraints, critical=True)
         .add_extension(ISSUING.key_usage, critical=True)
         .add_extension(alternative_names(trust_domain.id), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key), critical=False)
-        .sign(key.private_key, key.algorithm.hash)
-        .public_bytes(serialization.Encoding.PEM)
+        .sign(placeholder(key.algorithm.kind.private_class, key.public_key), key.algorithm.hash)
     )
+    signature = await signature_over(unsigned.tbs_certrequest_bytes, key, key.public_key)
+    der = assemble(unsigned.tbs_certrequest_bytes, key.algorithm.identifier, signature)
+    return pem(REQUEST, der)
 
 
 def trust_domain_of(data: bytes) -> TrustDomain:

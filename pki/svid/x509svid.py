@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pki.codes import Code
 from pki.der import blocks, flaw
 from pki.errors import HOSTILE_INPUT, Malformed, Problem, printable
-from pki.keys import MemoryKey, spki_der
+from pki.keys import MemoryKey, SigningKey, spki_der
 from pki.pem import CERTIFICATE, REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId
 from pki.validity import Validity
@@ -43,7 +43,7 @@ class OtherKey(Malformed):
         )
 
 
-def is_certified(key: MemoryKey, cert: x509.Certificate) -> bool:
+def is_certified(key: SigningKey, cert: x509.Certificate) -> bool:
     """Whether a certificate was made for that key. Never raises."""
     try:
         return spki_der(cert.public_key()) == spki_der(key.public_key)

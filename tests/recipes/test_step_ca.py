@@ -8,13 +8,13 @@ import pytest
 
 from pki.errors import Refused
 from pki.issuing.authority import Authority
-from pki.issuing.ca_request import CaRequest, build_ca_request
+from pki.issuing.ca_request import CaRequest
 from pki.issuing.rotation import prove
 from pki.issuing.upstream import IssuingChain, Wanted
 from pki.keys import KeyAlgorithm, MemoryKey
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import certificates_pem, load_certificates
-from tests.authorities import DAY, MESH
+from tests.authorities import DAY, MESH, ca_request
 from tests.peers.building import step_peer
 from tests.tools import require_tool
 from twisted_mesh.runtime.clock import wall_clock
@@ -41,7 +41,7 @@ def signed(home: Path, template: str) -> tuple[MemoryKey, CaRequest, bytes]:
     subprocess.run(
         [openssl, "req", "-x509", *new, *extended, *files], check=True, capture_output=True
     )
-    made = build_ca_request(key, MESH, 1)
+    made = ca_request(key, MESH, 1)
     (home / "i.csr").write_bytes(made)
     (home / "template").write_text(template)
     words = [step_peer(), *(home / name for name in ("i.csr", "root.crt", "root.key", "template"))]

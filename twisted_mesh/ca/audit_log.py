@@ -20,7 +20,7 @@ from pki.audit.log import (
     Checkpoint,
     Entry,
     LogContradicts,
-    LogKey,
+    LogSigner,
     Unvouched,
     advance,
 )
@@ -63,7 +63,7 @@ class AuditLog:
     """Makes entries, and keeps the tree and its checkpoints up with them."""
 
     store: IStore
-    key: LogKey
+    key: LogSigner
     now: Now
     path: Path | None = None
     """Where the last checkpoints are remembered, apart from the store; None keeps them in memory."""

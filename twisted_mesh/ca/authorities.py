@@ -15,7 +15,7 @@ from pki.issuing.publication import Publication
 from pki.issuing.root_line import RootLine, fingerprint_of
 from pki.issuing.rotation import Line, Term
 from pki.jwt_svid.jwks import JwtAuthority
-from pki.keys import MemoryKey, key_id, spki_der, spki_pin
+from pki.keys import KeptKey, key_id, spki_der, spki_pin
 from pki.policy.lifetimes import Lifetimes
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BundleSet, TrustBundle
@@ -40,7 +40,7 @@ class Authorities:
 
     root: x509.Certificate
     """The one that chains lead to, and that whoever joins compares with: ``root_line.served``."""
-    root_key: MemoryKey | None
+    root_key: KeptKey | None
     """Its key, if it is here."""
     issuing: Authority
     """The active one: it issues. As all of them it is there by its certificate below :attr:`root`, if it has one."""
@@ -52,7 +52,7 @@ class Authorities:
         default=Factory(lambda self: RootLine(self.root), takes_self=True), kw_only=True
     )
     """All roots, and how far their rotation is."""
-    other_root_key: MemoryKey | None = field(default=None, kw_only=True)
+    other_root_key: KeptKey | None = field(default=None, kw_only=True)
     """The key of the root that is believed besides, if there is one and its key is here."""
     revoked: tuple[RevokedAuthority, ...] = field(default=(), kw_only=True)
     """CA certificates that nobody is to rely on. The active one's may be among them, until there is a successor."""
@@ -66,12 +66,12 @@ class Authorities:
         """All that are believed, the served one first."""
         return self.root_line.roots
 
-    def key_of(self, root: x509.Certificate) -> MemoryKey | None:
+    def key_of(self, root: x509.Certificate) -> KeptKey | None:
         """The key of one of the roots; None while it is not here."""
         return self.root_key if root == self.root else self.other_root_key
 
     @property
-    def root_keys(self) -> Mapping[str, MemoryKey]:
+    def root_keys(self) -> Mapping[str, KeptKey]:
         """Those that are here, by the roots' key ids."""
         found = ((root, self.key_of(root)) for root in self.roots)
         return {key_id(root.public_key()): key for root, key in found if key is not None}
@@ -81,6 +81,12 @@ class Authorities:
         """The key ids of all roots that there are and were: by each of them this CA is known to be itself."""
         present = {key_id(root.public_key()) for root in self.roots}
         return frozenset(present | {root.key_id for root in self.root_line.former})
+
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Those of all CAs' keys: no other CA is made with one of them."""
+        roots = (key_id(root.public_key()) for root in self.roots)
+        return frozenset((*roots, *(ca.key_id for ca in self.every_issuing), *self._revoked_keys))
 
     def certificates_of(self, authority: Authority) -> tuple[x509.Certificate, ...]:
         """Every certificate of that issuing CA's key, the one that is served first."""
@@ -92,7 +98,7 @@ class Authorities:
         found = self.certificates_of(authority)
         return any(self.root_line.root_of(certificate) == root for certificate in found)
 
-    def along(self, line: RootLine, more: Mapping[str, MemoryKey] | None = None) -> Self:
+    def along(self, line: RootLine, more: Mapping[str, KeptKey] | None = None) -> Self:
         """The same by another line of roots: each issuing CA by its certificate below the root that is served then.
 
         ``more`` are keys of roots that were not there before, by key id.
@@ -123,7 +129,7 @@ class Authorities:
             other_root_key=keys.get(key_id(other.public_key())) if other is not None else None,
         )
 
-    def with_root_keys(self, keys: Mapping[str, MemoryKey]) -> Self:
+    def with_root_keys(self, keys: Mapping[str, KeptKey]) -> Self:
         """The same with these keys of roots, by key id, and no other."""
         other = self.root_line.other
         return evolve(

@@ -1,6 +1,8 @@
 """The CA's own certificates and keys on disk: made at the first start, loaded at the later ones."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 
@@ -8,16 +10,19 @@ from pki.issuing.authority import Authority
 from pki.issuing.profile import ISSUING, ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import resumable
-from pki.keys import KeyAlgorithm, MemoryKey
+from pki.keys import KeyAlgorithm
 from pki.serial import serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.x509svid import certificates_pem, subject_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.issuing_files import IssuingFiles, WrongState
+from twisted_mesh.ca.key_drawing import KeyDrawing
 from twisted_mesh.ca.revoked_authorities import NAME as REVOKED
 from twisted_mesh.ca.revoked_authorities import RevokedAuthorities
 from twisted_mesh.ca.root_files import RootFiles
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import RELEASE
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, write_whole
@@ -32,9 +37,10 @@ async def load_or_create(
     trust_domain: TrustDomain,
     now: datetime,
     *,
-    root_algorithm: KeyAlgorithm,
-    issuing_algorithm: KeyAlgorithm,
+    root_key: KeySpec,
+    issuing_key: KeySpec,
     issuing_life: timedelta = ISSUING.lifetime,
+    stores: KeyStores | None = None,
 ) -> Authorities:
     """The authorities of ``state``. Raises :class:`StateError` with the file to look at.
 
@@ -65,13 +71,13 @@ async def load_or_create(
             )
         # Until it is gone, nothing here has been used: a first start that was cut short is made anew.
         write_whole(state.unfinished, b"", 0o600)
+        drawing = KeyDrawing(keys, trust_domain, stores or KeyStores(), _here)
         await _create(
             state,
-            keys,
-            trust_domain,
+            drawing,
             now,
-            root_algorithm=root_algorithm,
-            issuing_algorithm=issuing_algorithm,
+            root_key=root_key,
+            issuing_key=issuing_key,
             issuing_life=issuing_life,
         )
     state.unfinished.unlink(missing_ok=True)
@@ -83,32 +89,32 @@ async def load_or_create(
 
 async def _create(
     state: StateDirectory,
-    keys: KeyFiles,
-    trust_domain: TrustDomain,
+    drawing: KeyDrawing,
     now: datetime,
     *,
-    root_algorithm: KeyAlgorithm,
-    issuing_algorithm: KeyAlgorithm,
+    root_key: KeySpec,
+    issuing_key: KeySpec,
     issuing_life: timedelta,
 ) -> None:
-    """A root and an issuing CA. The root's certificate is written last: it says that all is there."""
+    """A root and an issuing CA. The root's certificate is written last: it says that all is there.
+
+    What was cut short is made anew, but for keys in a store: those are taken up, so that none is left over there.
+    """
+    for name, spec in (("root.key", root_key), ("issuing.key", issuing_key)):
+        if not spec.is_stored:
+            drawing.files.remove(name)
     if now < RELEASE.at:
         raise WrongState(
             f"here it is {rfc3339(now)}, and this program came out on {RELEASE.at:%Y-%m-%d}: no root is made by a "
             "clock that cannot be right; set this machine's clock, and start again"
         )
-    _log.info(
-        "Generating Root CA key pair ({algorithm})...",
-        event="root-generating",
-        algorithm=root_algorithm.label,
+    trust_domain = drawing.trust_domain
+    signer = await drawing.draw("root.key", root_key, "root-1", tell_generating_root)
+    root = await Authority.create_root(signer, trust_domain, now)
+    key = await drawing.draw(
+        "issuing.key", issuing_key, "issuing-1", tell_generating, [root.key_id]
     )
-    root_key = MemoryKey.generate(root_algorithm)
-    root = await Authority.create_root(root_key, trust_domain, now)
-    keys.write("root.key", root_key)
-    tell_generating(issuing_algorithm)
-    key = MemoryKey.generate(issuing_algorithm)
     issuing = await root.create_issuing(key, trust_domain, now, lifetime=issuing_life)
-    keys.write("issuing.key", key)
     write_whole(state.ca / "issuing.crt", certificates_pem([issuing.certificate]), 0o644)
     write_whole(state.root_certificate, certificates_pem([root.certificate]), 0o644)
     tell_certificate("Root CA certificate created", root.certificate)
@@ -172,6 +178,20 @@ def _refuse_ended(authorities: Authorities, keys: KeyFiles, now: datetime) -> No
             f"the issuing CA is not valid at {rfc3339(now)}, and the root's key is not here to make another: "
             f"check this machine's clock, or bring {keys.path('root.key')} back and start again"
         )
+
+
+def tell_generating_root(algorithm: KeyAlgorithm) -> None:
+    """The same of a root's."""
+    _log.info(
+        "Generating Root CA key pair ({algorithm})...",
+        event="root-generating",
+        algorithm=algorithm.label,
+    )
+
+
+async def _here(call: Callable[..., Any], *args: Any) -> Any:
+    """At the first start nobody waits for the reactor yet."""
+    return call(*args)
 
 
 def tell_generating(algorithm: KeyAlgorithm) -> None:

@@ -22,7 +22,7 @@ from pki.issuing.ca_request import CaRequest, build_ca_request, trust_domain_of
 from pki.issuing.profile import WORKLOAD, generation_of
 from pki.issuing.root_line import fingerprint_of
 from pki.issuing.upstream import IssuingChain, Wanted
-from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
+from pki.keys import KeptKey, MemoryKey, key_id, spki_der
 from pki.serial import serial_hex
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import TrustBundle
@@ -33,6 +33,8 @@ from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.issuing_files import WrongState
 from twisted_mesh.ca.revocation.crl_publisher import crl_name
 from twisted_mesh.ca.root_files import RootFiles
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import RELEASE, Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
@@ -56,7 +58,7 @@ class FirstChain:
     chain: IssuingChain
     crl: Crl | None
     crl_der: bytes
-    key: MemoryKey
+    key: KeptKey
     csr: str
 
 
@@ -94,10 +96,18 @@ class FirstInstallation:
         """Let another process have it."""
         self.state.unlock()
 
-    def request(
-        self, trust_domain: TrustDomain, algorithm: KeyAlgorithm, *, anew: bool = False
+    async def request(
+        self,
+        trust_domain: TrustDomain,
+        spec: KeySpec,
+        stores: KeyStores | None = None,
+        *,
+        anew: bool = False,
     ) -> tuple[bytes, CaRequest]:
-        """The CSR of the first issuing CA; the same each time, unless ``anew``. Raises :class:`StateError`."""
+        """The CSR of the first issuing CA; the same each time, unless ``anew``.
+
+        Raises :class:`StateError`, and what stores raise.
+        """
         path = self.state.first_request
         if path.exists() and not anew:
             made = read_file(path, "the CSR")
@@ -115,14 +125,18 @@ class FirstInstallation:
             )
         # Without a CSR beside it a key is of no use to anybody.
         remove_file(path)
-        key = MemoryKey.generate(algorithm)
+        key: KeptKey
+        if spec.is_stored:
+            key = await (stores or KeyStores()).make(spec, f"{trust_domain} issuing-1")
+        else:
+            key = MemoryKey.generate(spec.algorithm)
         self.keys.write(_KEY, key)
-        made = build_ca_request(key, trust_domain, 1)
+        made = await build_ca_request(key, trust_domain, 1)
         write_whole(path, made, 0o644)
         return made, CaRequest.parse(made, trust_domain)
 
-    def _key(self) -> MemoryKey:
-        return self.keys.load(_KEY, MemoryKey.from_pem)
+    def _key(self) -> KeptKey:
+        return self.keys.kept(_KEY)
 
     async def look_at(self, certificates: bytes, crls: Sequence[bytes]) -> FirstChain:
         """Read what was certified; the root is among it. Raises :class:`Malformed` and :class:`Refused`."""

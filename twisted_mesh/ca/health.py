@@ -22,6 +22,8 @@ from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.messages import StandingWord
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.state.memory import Memory
 from twisted_mesh.stores.commands import Probe
@@ -34,6 +36,7 @@ _CODES = {
     "clock": Code.UNHEALTHY_CLOCK,
     "issuer": Code.UNHEALTHY_ISSUER,
     "root": Code.ROOT_ENDS,
+    "keys": Code.UNHEALTHY_KEYS,
     "intents": Code.UNHEALTHY_INTENTS,
     "audit": Code.UNHEALTHY_AUDIT,
     "crls": Code.UNHEALTHY_CRLS,
@@ -46,6 +49,10 @@ _CODES = {
 }
 CHECKS = tuple(_CODES)
 
+#: Where the check of keys stands among those that are looked at before it is.
+_KEYS_AT = CHECKS.index("keys")
+#: Seconds between two signatures that are made only to see whether a key in a store signs: each costs somebody.
+_PROBE_STORED = 30.0
 #: Not the beginning of a certificate, whatever follows: those begin with 0x30.
 _PROBE = b"twisted-mesh: does this key sign? "
 #: Seconds for which an answer is given again: whoever asks often must not wear out the disk.
@@ -56,6 +63,7 @@ _MANY_INTENTS = 100
 _MANY_DESCRIPTORS = 0.8
 #: By :class:`Standing`.
 _WORDS: tuple[StandingWord, ...] = ("ok", "warn", "fail")
+KEPT_IN_FILES = "all keys are in files"
 NO_PLATFORMS = "evidence is taken of no platform"
 RULED_BY_ENTRIES = "no policy is given: entries alone decide what is issued"
 FEDERATES_WITH_NOBODY = "no other trust domain is federated with"
@@ -118,9 +126,13 @@ class Health:
     """What is in force of a policy, in words, and what is wrong with it."""
     attested: Callable[[], tuple[str, Problem | None]] = lambda: (NO_PLATFORMS, None)
     """Of which platforms evidence is taken, in words, and what is wrong with any."""
+    kept: Callable[[], tuple[str, Problem | None]] = lambda: (KEPT_IN_FILES, None)
+    """Where keys are that are in no file, in words, and what is wrong there."""
     rooted: Callable[[], Wait | None] = lambda: None
     """What is to be told of the roots: what blocks has ended."""
     _last: tuple[float, tuple[Check, ...]] | None = field(default=None, init=False)
+    _signed: tuple[str, float] = field(default=("", 0.0), init=False)
+    """Whose key signed when it was last asked to, and when."""
     _offset: float | None = field(default=None, init=False)
     """Wall clock less steady clock, when first looked at."""
 
@@ -145,6 +157,7 @@ class Health:
             ("crls", self._crls),
         ):
             found.append(await _looked(name, look))
+        found.insert(_KEYS_AT, _told("keys", *self.kept()))
         found.append(_told("federation", *self.federation()))
         found.append(_told("policy", *self.ruled()))
         found.append(_told("platforms", *self.attested()))
@@ -172,6 +185,11 @@ class Health:
         current = self.authorities.current
         current.demand_in_use(current.issuing)
         key = current.issuing.key
+        signs = Check("signing", Standing.OK, f"the issuing key ({key.algorithm.label}) signs")
+        if isinstance(key, StoredKey):
+            key.demand_store()
+            if self._has_signed(current.issuing.key_id):
+                return signs
         told = _PROBE + self.now().isoformat().encode()
         try:
             verify(key.public_key, await key.sign(told), told, key.algorithm.hash)
@@ -182,7 +200,13 @@ class Health:
                 "the issuing CA's key gives wrong signatures",
                 "look at where the key is kept",
             )
-        return Check("signing", Standing.OK, f"the issuing key ({key.algorithm.label}) signs")
+        self._signed = current.issuing.key_id, self.seconds()
+        return signs
+
+    def _has_signed(self, issuer: str) -> bool:
+        """Whether that key was seen to sign a moment ago."""
+        known, at = self._signed
+        return known == issuer and self.seconds() - at < _PROBE_STORED
 
     async def _store(self) -> Check:
         await self.store.apply(Probe(self.now()))
@@ -311,6 +335,22 @@ async def _looked(name: str, look: Callable[[], Awaitable[Check]]) -> Check:
     except PkiError as error:
         problem = error.problems[0]
         return Check(name, Standing.FAIL, problem.detail, problem.remedy)
+
+
+def keys_standing(stores: KeyStores) -> tuple[str, Problem | None]:
+    """How key stores stand, in words, and what is wrong with any."""
+    if not stores.stores:
+        return KEPT_IN_FILES, None
+    names = ", ".join(store.uri for store in stores.stores.values())
+    for uri, error in stores.problems.items():
+        problem = error.problems[0]
+        return f"keys are in {names}", Problem(
+            Code.UNHEALTHY_KEYS,
+            f"{uri} does not sign: {problem.detail}",
+            problem.remedy
+            or "mesh-ctl ca keys shows where each key is; it is tried again by itself",
+        )
+    return f"keys are in {names}, and those sign", None
 
 
 def _told(name: str, told: str, problem: Problem | None) -> Check:

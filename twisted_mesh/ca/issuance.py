@@ -29,6 +29,7 @@ from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.policy.gate import Approval
 from twisted_mesh.ca.record_clock import RecordClock
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.stores.commands import (
@@ -152,6 +153,8 @@ class Issuance:
             entry=bought_by,
             claim=purchase.bought_by_claim,
         )
+        if isinstance(issuing.key, StoredKey):
+            issuing.key.demand_store()  # before an intent is on record, which would have to be written off
         digest = hashlib.sha256(draft.tbs)
         expires_at = rfc3339(draft.not_after)
         facts = {

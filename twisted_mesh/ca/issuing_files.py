@@ -8,6 +8,7 @@ finds its key whatever write was the last before a crash.
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from pki.errors import ANY_ERROR, HOSTILE_INPUT, PkiError
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
 from pki.issuing.root_line import RootLine
-from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
+from pki.keys import KeptKey, MemoryKey, key_id, spki_der
 from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names
+from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles, remove_file
@@ -81,14 +83,6 @@ class IssuingFiles:
         active = read_certificate(self.state.ca / "issuing.crt")
         return 1 + max(generation_of(active.subject), *self._numbers(), 0)
 
-    def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
-        """The key of a generation that was begun and has no certificate yet."""
-        return drawn_key(self.keys, f"{ACTIVE}-{generation}.key", algorithm)
-
-    def keep_key(self, generation: int, key: MemoryKey) -> None:
-        """Keep the key of a generation that is about to be made. Raises :class:`StateError`."""
-        self.keys.write(f"{ACTIVE}-{generation}.key", key)
-
     def request_of(self, generation: int) -> bytes | None:
         """The CSR of a generation that waits for a root elsewhere; None where none was made."""
         path = self._request_path(generation)
@@ -106,11 +100,12 @@ class IssuingFiles:
         """It was answered."""
         remove_file(self._request_path(generation))
 
-    def forget_drawn(self, generation: int) -> None:
-        """Delete the key that was drawn for a generation and has no certificate, and its CSR."""
-        if not (self.state.ca / f"{ACTIVE}-{generation}.crt").exists():
-            self.forget_request(generation)
-            self.keys.remove(f"{ACTIVE}-{generation}.key")
+    def forget_drawn(self, generation: int) -> list[KeptKey]:
+        """Delete the file of the key that was drawn for a generation and has no certificate, and its CSR; the key."""
+        if (self.state.ca / f"{ACTIVE}-{generation}.crt").exists():
+            return []
+        self.forget_request(generation)
+        return self._forgotten(f"{ACTIVE}-{generation}")
 
     def _request_path(self, generation: int) -> Path:
         return self.state.ca / f"{ACTIVE}-{generation}.csr"
@@ -122,9 +117,9 @@ class IssuingFiles:
     def switch(self, active: Authority, successor: Authority) -> None:
         """Make ``successor`` the active one. Done again after a failure, it ends where it should."""
         # First a second copy of the active one's files, so that both keys have a file at each moment.
-        self.keys.write(f"{_name(active)}.key", _memory_key(active))
+        self.keys.write(f"{_name(active)}.key", _kept_key(active))
         self._write_certificate(_name(active), active)
-        self.keys.write(f"{ACTIVE}.key", _memory_key(successor))
+        self.keys.write(f"{ACTIVE}.key", _kept_key(successor))
         self._write_certificate(ACTIVE, successor)
         self._remove(_name(successor))
 
@@ -136,10 +131,17 @@ class IssuingFiles:
         """Whether there are certificates of these besides the active one's."""
         return any(True for _ in self._named(key_ids))
 
-    def forget_keys(self, key_ids: Collection[str]) -> None:
-        """Delete the keys of these, and their certificates, wherever they lie; the active one's stay."""
-        for name in list(self._named(key_ids)):
-            self._remove(name)
+    def forget_keys(self, key_ids: Collection[str]) -> list[KeptKey]:
+        """Delete the files of these, and their certificates, wherever they lie; the active one's stay. The keys."""
+        return [key for name in list(self._named(key_ids)) for key in self._forgotten(name)]
+
+    def _forgotten(self, name: str) -> list[KeptKey]:
+        """Remove the files; the key, for whoever deletes it where it is, if that is somewhere else."""
+        found = []
+        with suppress(StateError):
+            found = [self.keys.kept(f"{name}.key")]
+        self._remove(name)
+        return found
 
     def _named(self, key_ids: Collection[str]) -> Iterator[str]:
         for generation in self._numbers():
@@ -159,9 +161,7 @@ class IssuingFiles:
         if not self.keys.exists(f"{name}.key") and not (self.state.ca / f"{name}.crt").exists():
             return
         try:
-            if is_certified(
-                self.keys.load(f"{ACTIVE}.key", MemoryKey.from_pem), active.certificate
-            ):
+            if is_certified(self.keys.kept(f"{ACTIVE}.key"), active.certificate):
                 self._remove(name)
         except StateError:
             pass  # only the copy has the key: the next switch puts that right
@@ -198,28 +198,17 @@ class IssuingFiles:
                 return candidate
         return certificate
 
-    def _key(self, certificate: x509.Certificate, name: str) -> MemoryKey:
+    def _key(self, certificate: x509.Certificate, name: str) -> KeptKey:
         """The certificate's key. In the midst of a switch it is found under its number only."""
         numbered = f"{ACTIVE}-{generation_of(certificate.subject)}.key"
         try:
-            key = self.keys.load(f"{name}.key", MemoryKey.from_pem)
+            key = self.keys.kept(f"{name}.key")
             if is_certified(key, certificate) or not self.keys.exists(numbered):
                 return key
         except StateError:
             if not self.keys.exists(numbered):
                 raise
-        return self.keys.load(numbered, MemoryKey.from_pem)
-
-
-def drawn_key(keys: KeyFiles, name: str, algorithm: KeyAlgorithm) -> MemoryKey | None:
-    """The key that was drawn into that file for a CA that is still to be made, if it is of that algorithm."""
-    if not keys.exists(name):
-        return None
-    try:
-        key = keys.load(name, MemoryKey.from_pem)
-    except StateError:
-        return None
-    return key if key.algorithm is algorithm else None
+        return self.keys.kept(numbered)
 
 
 def read_certificate(path: Path) -> x509.Certificate:
@@ -244,9 +233,9 @@ def _name(authority: Authority) -> str:
     return f"{ACTIVE}-{generation_of(authority.certificate.subject)}"
 
 
-def _memory_key(authority: Authority) -> MemoryKey:
-    if not isinstance(authority.key, MemoryKey):
-        raise WrongState(f"the key of {authority.name} is not kept in a file")
+def _kept_key(authority: Authority) -> KeptKey:
+    if not isinstance(authority.key, MemoryKey | StoredKey):
+        raise WrongState(f"the key of {authority.name} has no file")
     return authority.key
 
 

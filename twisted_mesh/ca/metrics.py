@@ -48,6 +48,8 @@ REQUEST_CODES = (
     Code.ISSUER_REVOKED,
     Code.NO_SUCCESSOR,
     Code.SIGNING_FAILED,
+    Code.KEY_STORE_AWAY,
+    Code.KEY_STORE_REFUSED,
     Code.TTL_OUT_OF_RANGE,
     Code.BAD_TOKEN,
     Code.NOT_A_SPIFFE_ID,
@@ -92,6 +94,21 @@ SIGNATURES = Histogram(
     "mesh_ca_sign_seconds",
     "From the draft to its signature and record on the disk: the key's time and the store's.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=None,
+)
+#: How a signature in a key store comes out.
+KEY_OUTCOMES = ("made", "away", "refused", "broke")
+KEY_SIGNATURES = Counter(
+    "mesh_ca_key_signatures",
+    "Signatures that were asked of keys in stores, by kind of store: made, away, refused or broke.",
+    ["kind", "outcome"],
+    registry=None,
+)
+KEY_SECONDS = Histogram(
+    "mesh_ca_key_signature_seconds",
+    "How long a key in a store took to sign, or to fail.",
+    ["kind"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=None,
 )
 POLICY_DECISIONS = Counter(
@@ -144,6 +161,12 @@ def count_ocsp(status: str) -> None:
 def took_to_sign(seconds: float) -> None:
     """A certificate is signed and on record."""
     SIGNATURES.observe(seconds)
+
+
+def took_to_sign_elsewhere(kind: str, outcome: str, seconds: float) -> None:
+    """A key in a store was asked for a signature."""
+    KEY_SIGNATURES.labels(kind, outcome).inc()
+    KEY_SECONDS.labels(kind).observe(seconds)
 
 
 def count_decision(outcome: str, rule: str, seconds: float) -> None:
@@ -238,6 +261,12 @@ READINGS: tuple[Reading[CaParts], ...] = (
         lambda ca: len(ca.issuance.under_way),
     ),
     Reading(
+        "mesh_ca_key_store_up",
+        "Whether a store that keys are in signs: 1, or 0 while it is away.",
+        lambda ca: ca.key_stores.standing,
+        "store",
+    ),
+    Reading(
         "mesh_ca_crl_number",
         "The number of the CRL that is served; 0 while there is none.",
         _of_crls(lambda crl: crl.number),
@@ -310,6 +339,8 @@ def watch(ca: CaParts) -> None:
                 REFUSALS,
                 OCSP_ANSWERS,
                 SIGNATURES,
+                KEY_SIGNATURES,
+                KEY_SECONDS,
                 POLICY_DECISIONS,
                 POLICY_SECONDS,
                 *attest_meters.ALL,

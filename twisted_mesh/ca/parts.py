@@ -19,7 +19,7 @@ from twisted_mesh.ca.connection_reports import ConnectionReports
 from twisted_mesh.ca.entries import RegistrationEntries
 from twisted_mesh.ca.federated_trust import FederatedTrust
 from twisted_mesh.ca.federation import Federations
-from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY, Health
+from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY, Health, keys_standing
 from twisted_mesh.ca.issuance import Issuance, OwnCertificates, WriteOffs
 from twisted_mesh.ca.join_tokens import JoinTokens
 from twisted_mesh.ca.jwt_issuer import JwtIssuer
@@ -37,6 +37,7 @@ from twisted_mesh.ca.rotation.root_rotator import RootRotator
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.service import CertificateAuthority
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance, Quota
 from twisted_mesh.revocation.listeners import RevocationListeners
 from twisted_mesh.runtime.clock import Now
@@ -103,6 +104,8 @@ class CaParts:
     root_rotator: RootRotator | None = None
     """Rotates the root; None where no keys are kept in files."""
     url: CaUrl = field(factory=CaUrl)
+    key_stores: KeyStores = field(factory=KeyStores)
+    """Where keys are that are in no file."""
     federated: FederatedTrust | None = None
     """Which other trust domains whom is told of; None where there is nobody to follow them."""
     tells_every_root: bool = False
@@ -130,6 +133,7 @@ class CaParts:
         federations: Federations | None = None,
         policy: PolicyGate | None = None,
         tells_every_root: bool = False,
+        key_stores: KeyStores | None = None,
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -138,6 +142,7 @@ class CaParts:
         is the last: it takes a moment, and nobody else is to wait for it. ``renew_own`` has the CA's own
         certificate issued anew. ``directory`` is where the state
         lives, for one that is kept; ``connections`` are those of its own TLS port;
+        ``key_stores`` are where keys are that are in no file;
         ``allowance`` is how many certificates callers may have; ``lacking`` says
         whether descriptors are; ``seconds`` is a clock that does not go back.
         """
@@ -200,6 +205,7 @@ class CaParts:
                 ),
                 rooted=root_rotator.standing if root_rotator is not None else lambda: None,
                 ruled=gate.standing,
+                kept=lambda: keys_standing(key_stores or KeyStores()),
             ),
             reports=ConnectionReports(seconds, connections),
             pin_reports=PinReports(seconds, now, current.trust_domain)
@@ -221,6 +227,7 @@ class CaParts:
             if federations is None
             else FederatedTrust(current, issuance.entries, store, federations),
             root_rotator=root_rotator,
+            key_stores=key_stores or KeyStores(),
         )
 
     @property

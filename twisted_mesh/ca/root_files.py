@@ -7,6 +7,7 @@ after a crash in between. A key is known by its certificate, not by its name alo
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import define, evolve
@@ -15,13 +16,13 @@ from cryptography import x509
 from pki.issuing.authority import Authority
 from pki.issuing.profile import generation_of
 from pki.issuing.root_line import RootLine, fingerprint_of
-from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_der
+from pki.keys import KeptKey, key_id, spki_der
 from pki.spiffe import TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.x509svid import certificates_pem, load_certificates, subject_of, uri_names
-from twisted_mesh.ca.issuing_files import WrongState, drawn_key, read_certificate
+from twisted_mesh.ca.issuing_files import WrongState, read_certificate
 from twisted_mesh.ca.root_document import Document, is_signed, line_of, read, signed
-from twisted_mesh.state.directory import StateDirectory, read_file, write_whole
+from twisted_mesh.state.directory import StateDirectory, StateError, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles, remove_file
 from twisted_mesh.state.key_owner import owner_of
 
@@ -64,7 +65,7 @@ class RootFiles:
         document = self._document()
         return document.signer if document is not None else ""
 
-    def load_keys(self, line: RootLine) -> Mapping[str, MemoryKey]:
+    def load_keys(self, line: RootLine) -> Mapping[str, KeptKey]:
         """The roots' keys that are here, by :func:`pki.keys.key_id`.
 
         Raises :class:`WrongState` for one that is neither root's, nor drawn for the next one.
@@ -72,7 +73,7 @@ class RootFiles:
         owners = {key_id(root.public_key()): root for root in line.roots}
         found = {}
         for name in self._key_names():
-            key = self.keys.load(name, MemoryKey.from_known_pem)
+            key = self.keys.kept(name, is_known=True)
             whose = key_id(key.public_key)
             if whose in owners:
                 found[whose] = key
@@ -87,16 +88,6 @@ class RootFiles:
         """What the file of a root's key is called."""
         return f"{_stem(line, root)}.key"
 
-    # The next root's key.
-
-    def drawn_key(self, generation: int, algorithm: KeyAlgorithm) -> MemoryKey | None:
-        """The key of a root that was begun and is not in the document."""
-        return drawn_key(self.keys, f"root-{generation}.key", algorithm)
-
-    def keep_key(self, generation: int, key: MemoryKey) -> None:
-        """Keep the key of a root that is about to be made."""
-        self.keys.write(f"root-{generation}.key", key)
-
     # What is changed.
 
     async def signed(self, line: RootLine, signer: Authority) -> bytes:
@@ -107,10 +98,13 @@ class RootFiles:
         """From here on it is so."""
         write_whole(self.state.roots, document, 0o644)
 
-    def tidy(self, line: RootLine, keys: Mapping[str, MemoryKey]) -> None:
-        """Have the other files follow the document. Done again after a crash, it ends where it should."""
+    def tidy(self, line: RootLine, keys: Mapping[str, KeptKey]) -> list[KeptKey]:
+        """Have the other files follow the document. Done again after a crash, it ends where it should.
+
+        What comes back are keys of roots that are no more: their files are gone.
+        """
         if not self.state.roots.exists():
-            return
+            return []
         wanted = {}
         for root in line.roots:
             stem, key = _stem(line, root), keys.get(key_id(root.public_key()))
@@ -122,9 +116,9 @@ class RootFiles:
             path, pem = self.state.ca / name, certificates_pem([root])
             if not path.exists() or read_file(path, "the certificate") != pem:
                 write_whole(path, pem, 0o644)
-        self._remove_all_but(line, keys, wanted)
+        return self._remove_all_but(line, keys, wanted)
 
-    def _keep_elsewhere(self, name: str, line: RootLine, keys: Mapping[str, MemoryKey]) -> None:
+    def _keep_elsewhere(self, name: str, line: RootLine, keys: Mapping[str, KeptKey]) -> None:
         """What is in a file that is about to be overwritten gets its own name first."""
         for root in line.roots:
             own, key = self.key_name(line, root), keys.get(key_id(root.public_key()))
@@ -132,22 +126,28 @@ class RootFiles:
                 self.keys.write(own, key)
 
     def _remove_all_but(
-        self, line: RootLine, keys: Mapping[str, MemoryKey], wanted: Mapping[str, x509.Certificate]
-    ) -> None:
+        self, line: RootLine, keys: Mapping[str, KeptKey], wanted: Mapping[str, x509.Certificate]
+    ) -> list[KeptKey]:
         for path in sorted(self.state.ca.glob("root-*.crt")):
             if _NUMBERED.fullmatch(path.name) and path.name not in wanted:
                 remove_file(path)
+        gone = []
+        ours = {key_id(root.public_key()) for root in line.roots}
         for name in self._key_names():
             number = _number(name)
             is_drawn = number is not None and number >= line.next_generation
             owned = {self.key_name(line, root): root for root in line.roots}
             if not is_drawn and (name not in owned or not self._has_key(name, owned[name])):
+                with suppress(StateError):
+                    key = self.keys.kept(name, is_known=True)
+                    gone += [key] if key_id(key.public_key) not in ours else []
                 self.keys.remove(name)
+        return gone
 
     def _has_key(self, name: str, root: x509.Certificate) -> bool:
         if not self.keys.exists(name):
             return False
-        key = self.keys.load(name, MemoryKey.from_known_pem)
+        key = self.keys.kept(name, is_known=True)
         return spki_der(key.public_key) == spki_der(root.public_key())
 
     def _key_names(self) -> Iterator[str]:

@@ -42,11 +42,11 @@ class KeySpec:
     ) -> Self:
         """``default`` is the algorithm of a key in a store that names none. Raises :class:`Malformed`."""
         if text.partition(":")[0] not in SCHEMES:
-            return cls(algorithm_of(text, option, known))
+            return cls(KeyAlgorithm.parse(text, option, known))
         store, asked = parse_store(text, option)
         algorithm = default
         if (name := asked.get("algorithm")) is not None:
-            algorithm = algorithm_of(name, f"{option}'s algorithm=", known)
+            algorithm = KeyAlgorithm.parse(name, f"{option}'s algorithm=", known)
         return cls(algorithm, store, _key_of(text, asked))
 
     @property
@@ -106,13 +106,3 @@ def _key_of(text: str, asked: dict[str, str]) -> str | None:
     if any(a.partition("=")[0] in ("object", "id") for a in attributes):
         return f"{scheme}:{';'.join(attributes)}"
     return None
-
-
-def algorithm_of(
-    text: str, option: str, known: Collection[KeyAlgorithm] = tuple(KeyAlgorithm)
-) -> KeyAlgorithm:
-    """The algorithm of that name. Raises :class:`Malformed`."""
-    found = next((algorithm for algorithm in known if algorithm == text), None)
-    if found is None:
-        raise Malformed(f"{option} is one of {', '.join(known)}")
-    return found

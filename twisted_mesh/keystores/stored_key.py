@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import field, frozen
 
+from pki.errors import PkiError
 from pki.keys import KeyAlgorithm, KeyReference, PublicKey
 
 
@@ -14,11 +15,19 @@ class StoredKey:
     reference: KeyReference
     signer: Callable[[KeyReference, bytes], Awaitable[bytes]] = field(repr=False)
     """The store's: it raises :class:`KeyStoreAway` and :class:`KeyStoreRefused`."""
+    standing: Callable[[], PkiError | None] = field(default=lambda: None, repr=False)
+    """What is wrong with the store, as far as is known; nothing is asked."""
     algorithm: KeyAlgorithm = field(init=False)
 
     @algorithm.default
     def _of_the_public_key(self) -> KeyAlgorithm:
         return self.reference.algorithm
+
+    def demand_store(self) -> None:
+        """Raises why its store does not sign, where that is known, before anything is begun that needs it."""
+        problem = self.standing()
+        if problem is not None:
+            raise type(problem)(str(problem))
 
     @property
     def uri(self) -> str:

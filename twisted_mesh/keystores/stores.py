@@ -7,8 +7,8 @@ from time import perf_counter
 from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
-from pki.errors import ANY_ERROR, PkiError
-from pki.keys import KeptKey, KeyReference, MemoryKey, is_reference
+from pki.errors import ANY_ERROR, PkiError, Problem
+from pki.keys import KeptKey, KeyReference, weaknesses
 from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.keystores.interface import KeyStore
 from twisted_mesh.keystores.spec import KeySpec
@@ -44,18 +44,6 @@ class KeyStores:
         """The key of a file that refers to it. Raises :class:`KeyStoreRefused` where no store of ours has it."""
         return self._watched(self.store_of(reference).key(reference))
 
-    def load(self, pem: bytes, passphrase: bytes | None = None) -> KeptKey:
-        """What a key file holds: a key, or a reference. Raises :class:`pki.errors.PkiError`."""
-        if is_reference(pem):
-            return self.key(KeyReference.parse(pem))
-        return MemoryKey.from_pem(pem, passphrase)
-
-    def load_known(self, pem: bytes, passphrase: bytes | None = None) -> KeptKey:
-        """The same, as :meth:`pki.keys.MemoryKey.from_known_pem` reads keys."""
-        if is_reference(pem):
-            return self.key(KeyReference.parse(pem))
-        return MemoryKey.from_known_pem(pem, passphrase)
-
     async def make(self, spec: KeySpec, label: str) -> StoredKey:
         """The key that ``spec`` names in a store, or a fresh one. Raises as stores do."""
         if spec.store is None:
@@ -64,11 +52,23 @@ class KeyStores:
         if spec.key is None:
             return self._watched(await store.generate(spec.algorithm, label))
         found = await store.find(spec.key)
+        if problems := weaknesses(found.public_key):
+            raise KeyStoreRefused(f"the key {spec.key} is used for no CA: {problems[0]}")
         return self._watched(found)
 
-    async def destroy(self, reference: KeyReference) -> None:
-        """Delete a key in its store. Raises as stores do."""
-        await self.store_of(reference).destroy(reference)
+    def are_made_in(self, spec: KeySpec, key: KeptKey) -> bool:
+        """Whether such a key is where ``spec`` has keys made."""
+        if spec.store is None:
+            return key.is_in_memory
+        return isinstance(key, StoredKey) and self.stores[spec.store].holds(key.uri)
+
+    async def destroy(self, reference: KeyReference) -> Problem | None:
+        """Delete a key in its store; why that could not be done. Never raises for a store's sake."""
+        try:
+            await self.store_of(reference).destroy(reference)
+        except PkiError as error:
+            return error.problems[0]
+        return None
 
     async def whereabouts(self, key: KeptKey) -> Whereabouts:
         """Where a key is; of one whose store cannot say, why. Never raises for a store's sake."""
@@ -91,7 +91,8 @@ class KeyStores:
         )
 
     def _watched(self, key: StoredKey) -> StoredKey:
-        return evolve(key, signer=partial(self._sign, key))
+        store = self.store_of(key.reference)
+        return evolve(key, signer=partial(self._sign, key), standing=lambda: store.problem)
 
     async def _sign(self, key: StoredKey, _: KeyReference, data: bytes) -> bytes:
         started, outcome = perf_counter(), "broke"
@@ -114,6 +115,11 @@ class KeyStores:
     def problems(self) -> Mapping[str, PkiError]:
         """What is wrong with those that do not work, by the names that people know them by."""
         return {s.uri: s.problem for s in self.stores.values() if s.problem is not None}
+
+    @property
+    def standing(self) -> Mapping[str, float]:
+        """1 for each that works, 0 for each that does not, by the same names."""
+        return {s.uri: float(s.problem is None) for s in self.stores.values()}
 
     def start(self, clock: IReactorTime) -> None:
         """Open them, once twistd has forked, and look at them from now on."""

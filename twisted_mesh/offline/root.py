@@ -15,10 +15,13 @@ from pki.errors import Malformed, Refused
 from pki.issuing.authority import Authority
 from pki.issuing.ca_above import root_problems
 from pki.issuing.root_line import fingerprint_of
-from pki.keys import KeyAlgorithm, MemoryKey, key_id
+from pki.keys import KeptKey, MemoryKey, key_id
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.x509svid import certificates_pem, is_certified, load_certificates, uri_names
 from pki.validity import rfc3339
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.offline.log import OfflineLog, actor
 from twisted_mesh.runtime.clock import RELEASE, Now
 from twisted_mesh.state.directory import (
@@ -50,10 +53,12 @@ class OfflineRoot:
         self.kept = self.state.ca / "issued"
 
     @classmethod
-    def open(cls, path: Path, passphrase: bytes | None, now: Now) -> Self:
+    def open(
+        cls, path: Path, passphrase: bytes | None, now: Now, stores: KeyStores | None = None
+    ) -> Self:
         """The one in a directory, for this process alone. Raises :class:`StateError`.
 
-        Its log is held against all that was signed of it first.
+        Its log is held against all that was signed of it first. ``stores`` are where its key may be instead.
         """
         state = StateDirectory(path)
         if not state.root_certificate.exists():
@@ -61,10 +66,10 @@ class OfflineRoot:
                 f"there is no offline root in {path}: name its directory, or make one (mesh-ctl ca root offline)"
             )
         _own(state)
-        keys = KeyFiles(state.private, passphrase)
+        keys = KeyFiles(state.private, passphrase, (stores or KeyStores()).key)
         keys.check()
         certificate = _certificate(state.root_certificate)
-        key = keys.load("root.key", MemoryKey.from_known_pem)
+        key = keys.kept("root.key", is_known=True)
         if not is_certified(key, certificate):
             raise StateError(
                 f"{keys.path('root.key')} is not the key of {state.root_certificate}: put both back from one copy"
@@ -84,16 +89,22 @@ class OfflineRoot:
         cls,
         path: Path,
         trust_domain: TrustDomain,
-        algorithm: KeyAlgorithm,
+        root_key: KeySpec,
         *,
         passphrase: bytes | None,
         now: Now,
         generation: int = 1,
+        stores: KeyStores | None = None,
     ) -> Self:
-        """A new root in a directory of its own. Raises :class:`StateError`."""
-        state, keys = _begun(path, passphrase)
+        """A new root in a directory of its own. Raises :class:`StateError`, and what stores raise."""
+        stores = stores or KeyStores()
+        state, keys = _begun(path, passphrase, stores)
         _refuse_slow_clock(now(), RELEASE.at)
-        key = MemoryKey.generate(algorithm)
+        key: KeptKey
+        if root_key.is_stored:
+            key = await stores.make(root_key, f"{trust_domain} root-{generation}")
+        else:
+            key = MemoryKey.generate(root_key.algorithm)
         authority = await Authority.create_root(key, trust_domain, now(), generation)
         return await cls._finish(state, keys, authority, now=now, step="root-made")
 
@@ -107,6 +118,7 @@ class OfflineRoot:
         crl_file: Path | None,
         passphrase: bytes | None,
         now: Now,
+        stores: KeyStores | None = None,
     ) -> Self:
         """A root whose key was taken away from its CA (``ca detach-root``), in a directory of its own.
 
@@ -118,8 +130,8 @@ class OfflineRoot:
         if crl_file is not None:
             made = read_file(crl_file, "the root's CRL")
             crl = read_crl(made, certificate, now=now())
-        source = KeyFiles(key_file.parent, passphrase)
-        key = source.load(key_file.name, MemoryKey.from_known_pem)
+        source = KeyFiles(key_file.parent, passphrase, (stores or KeyStores()).key)
+        key = source.kept(key_file.name, is_known=True)
         if not is_certified(key, certificate):
             raise Malformed(
                 f"{key_file} is not the key of {certificate_file}: name the two of one root"
@@ -127,7 +139,7 @@ class OfflineRoot:
         trust_domain = _trust_domain(certificate, certificate_file)
         if problems := root_problems(certificate, trust_domain, now()):
             raise Refused(problems)
-        state, keys = _begun(path, passphrase)
+        state, keys = _begun(path, passphrase, stores or KeyStores())
         authority = Authority(certificate, key)
         return await cls._finish(state, keys, authority, now=now, step="root-brought", crl=crl)
 
@@ -145,8 +157,8 @@ class OfflineRoot:
         """Keep all of it; the certificate is written last, and says that all is there."""
         certificate, root = authority.certificate, authority.key_id
         trust_domain = _trust_domain(certificate, state.root_certificate)
-        if not isinstance(authority.key, MemoryKey):
-            raise AssertionError("an offline root's key is kept in a file")
+        if not isinstance(authority.key, MemoryKey | StoredKey):
+            raise AssertionError("an offline root's key has a file")
         keys.write("root.key", authority.key)
         log_key = LogKey.generate(_log_name(trust_domain, certificate))
         keys.write("audit.key", log_key)
@@ -189,7 +201,9 @@ def _own(state: StateDirectory) -> None:
     state.sweep()
 
 
-def _begun(path: Path, passphrase: bytes | None) -> tuple[StateDirectory, KeyFiles]:
+def _begun(
+    path: Path, passphrase: bytes | None, stores: KeyStores
+) -> tuple[StateDirectory, KeyFiles]:
     """A directory with nothing in it that is of use to anybody. Raises :class:`StateError`."""
     state = StateDirectory(path)
     foreign = (state.root_certificate, state.ca / "issuing.crt", state.ca / "mesh.db")
@@ -199,7 +213,7 @@ def _begun(path: Path, passphrase: bytes | None) -> tuple[StateDirectory, KeyFil
             "never on the CA's machine"
         )
     _own(state)
-    keys = KeyFiles(state.private, passphrase)
+    keys = KeyFiles(state.private, passphrase, stores.key)
     if keys.exists("root.key") and not state.unfinished.exists():
         raise StateError(
             f"{keys.path('root.key')} is there, and no certificate of it: choose another directory"

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from attrs import define, field, frozen
 
 from pki.errors import PkiError
+from pki.keys import KeptKey, KeyReference, MemoryKey, is_reference
 from pki.keys.pkcs8 import Undecryptable, is_encrypted, read_pem
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateError, sync_directory, write_whole
@@ -30,12 +31,21 @@ class WritesPem(Protocol):
 K = TypeVar("K", bound=WritesPem)
 
 
+def _nowhere(reference: KeyReference) -> KeptKey:
+    raise StateError(
+        f"the key is not in its file but in {reference.uri}, and nothing here says how to get there: --key-store "
+        f"{reference.scheme}:… (docs/KEYS.md)"
+    )
+
+
 @define(eq=False, repr=False)
 class KeyFiles:
     """The keys in one directory. The passphrase is kept here and nowhere else: the next key needs it."""
 
     directory: Path
     passphrase: bytes | None = field(default=None, repr=False)
+    referred: Callable[[KeyReference], KeptKey] = _nowhere
+    """Finds the key of a file that only says where it is. Raises :class:`pki.errors.PkiError`."""
     _plain: dict[str, WritesPem] = field(factory=dict, init=False, repr=False)
     """What was loaded from a file that is to be encrypted and is not yet."""
 
@@ -81,9 +91,27 @@ class KeyFiles:
                     "file is damaged"
                 ) from None
             raise StateError(f"{path}: {error}") from None
-        if not encrypted and self.passphrase is not None:
+        if not encrypted and self.passphrase is not None and not is_reference(pem):
             self._plain[name] = key
         return key
+
+    def kept(self, name: str, *, is_known: bool = False) -> KeptKey:
+        """A key of the CA's: what its file holds, or what that refers to. Raises :class:`StateError`.
+
+        ``is_known``: as :meth:`pki.keys.MemoryKey.from_known_pem` has it.
+        """
+
+        def from_pem(pem: bytes, passphrase: bytes | None) -> KeptKey:
+            if is_reference(pem):
+                return self.referred(KeyReference.parse(pem))
+            read = MemoryKey.from_known_pem if is_known else MemoryKey.from_pem
+            return read(pem, passphrase)
+
+        return self.load(name, from_pem)
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Whether the file only says where its key is. Raises :class:`StateError`."""
+        return is_reference(self.read(name))
 
     def seal(self) -> None:
         """Encrypt the files that :meth:`load` found plain; once all is known to fit. Raises :class:`StateError`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography import x509
 
 from pki.errors import PkiError, printable
-from pki.keys import MemoryKey
+from pki.keys import SigningKey
 from pki.svid.x509svid import is_certified, load_certificates, spiffe_id_of, subject_of
 from twisted_mesh.state.reading import read_whole
 
@@ -16,7 +16,7 @@ _MOST_FILES = 50
 _MOST_BYTES = 256 * 1024
 
 
-def owner_of(key: MemoryKey, *directories: Path) -> str:
+def owner_of(key: SigningKey, *directories: Path) -> str:
     """The end of a sentence: whose key it is, by the certificates there; else empty. Never raises."""
     for path, cert in _certificates(directories):
         if is_certified(key, cert):

@@ -23,6 +23,7 @@ from twisted_mesh.ca.housekeeping import take_note_of_restore
 from twisted_mesh.ca.issuance_log import IssuanceLog
 from twisted_mesh.ca.parts import CaParts
 from twisted_mesh.ca.record_clock import RecordClock
+from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.monitoring import OF_IDENTITY
 from twisted_mesh.runtime import garbage
 from twisted_mesh.runtime.clock import is_unsynchronised, wall_clock
@@ -35,6 +36,7 @@ from twisted_mesh.state.passphrase import passphrase_file, read_passphrase
 from twisted_mesh.stores.opening import open_store
 from twisted_mesh.taps import default_entry
 from twisted_mesh.taps.ca_assembly import CaAssembly, Ground, assemble
+from twisted_mesh.taps.ca_audit_key import log_key
 from twisted_mesh.taps.ca_federation import services_of
 from twisted_mesh.taps.ca_listeners import CaListeners
 from twisted_mesh.taps.ca_options import Options
@@ -88,7 +90,10 @@ class CaService(MeshService):
             options["key-passphrase-fd"],
             _credentials(),
         )
-        self.keys = KeyFiles(self.state.private, passphrase)
+        self.stores = options.key_stores(
+            reactor, self.state.private, metrics.took_to_sign_elsewhere
+        )
+        self.keys = KeyFiles(self.state.private, passphrase, self.stores.key)
         self.store = open_store(options["store"], self.state.root, reactor)
 
     async def start(self) -> None:
@@ -106,14 +111,16 @@ class CaService(MeshService):
             )
         records = (self.state.ca / f"mesh.db{tail}" for tail in ("", "-wal", "-shm"))
         refuse_changeable(*records, *map(Path, filter(None, [options["issuance-log"]])))
+        self.stores.start(self.reactor)
         authorities = await load_or_create(
             self.state,
             self.keys,
             options["trust-domain"],
             wall_clock(),
-            root_algorithm=options["root-key"],
-            issuing_algorithm=options["issuing-key"],
+            root_key=options["root-key"],
+            issuing_key=options["issuing-key"],
             issuing_life=options["issuing-duration"],
+            stores=self.stores,
         )
         if fresh:  # a CA that is begun anew remembers no other
             remove_file(self.state.checkpoints)
@@ -123,8 +130,17 @@ class CaService(MeshService):
             issuance_log.open()
         self.store.start()
         capacity = self.listeners.capacity
+        audit_key = await log_key(options, self.keys, self.stores, self.store)
         ground = Ground(
-            options, self.state, self.keys, self.store, self.reactor, self.log, deferToThread
+            options,
+            self.state,
+            self.keys,
+            self.store,
+            self.reactor,
+            self.log,
+            deferToThread,
+            self.stores,
+            audit_key,
         )
         self.built = built = assemble(
             ground,
@@ -214,7 +230,8 @@ class CaService(MeshService):
             declined=bool(self.options["no-default-entry"]),
             is_lost=self.record_is_lost,
         )
-        with suppress(StateError):  # of a full disk; it is told, and tried again, each second
+        # Of a full disk, or a key that is away; it is told, and tried again, each second.
+        with suppress(StateError, KeyStoreAway, KeyStoreRefused):
             await log.extend()
         log.start(self.reactor)
         self.built.housekeeping.start()
@@ -332,6 +349,8 @@ class CaService(MeshService):
                 return shown.load(wall_clock())
 
             found.append(Reread(f"--federation-cert {shown.certificate}", federation_certificate))
+        if self.stores.stores:
+            found.append(Reread("--token-pin-file", self._try_stores_again))
         source = passphrase_file(options["key-passphrase-file"], _credentials())
         if source is not None and (source.is_file() or not source.exists()):  # a pipe is read once
 
@@ -342,6 +361,13 @@ class CaService(MeshService):
 
             found.append(Reread(f"the passphrase in {source}", passphrase))
         return found
+
+    async def _try_stores_again(self) -> str:
+        """PINs that were wrong are tried once more: somebody says that they are right now."""
+        before = len(self.stores.problems)
+        self.stores.try_again()
+        await self.stores.look()
+        return "a key store signs again" if len(self.stores.problems) < before else ""
 
     async def drain(self, seconds: float) -> None:
         """Let whoever waits for news go, and requests finish within so many seconds."""
@@ -364,6 +390,7 @@ class CaService(MeshService):
             self.built.audit.stop()
             await self._record_stop()
         await self.store.stop()
+        await self.stores.stop()
         self.state.unlock()
 
     async def _record_stop(self) -> None:

@@ -1,7 +1,6 @@
 """The CA put together, from what it issues with to what watches it: each part is given those that it needs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from pki.audit.log import Act, LogKey
+from pki.audit.log import Act, LogSigner
 from pki.errors import Problem
 from pki.jwt_svid.rotation import Rules
 from pki.keys import key_id
@@ -40,6 +39,7 @@ from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.interfaces import IReactor
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.limits.connection_limit import Capacity
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Quota
@@ -68,6 +68,9 @@ class Ground:
     log: Logger
     in_thread: Callable[..., Deferred[Any]]
     """Has a function called where the reactor does not wait for it."""
+    stores: KeyStores
+    """They are started."""
+    audit_key: LogSigner
 
 
 @frozen(eq=False, repr=False)
@@ -101,7 +104,7 @@ def assemble(  # noqa: PLR0917
     options, reactor, store, state = ground.options, ground.reactor, ground.store, ground.state
     remembered = state.checkpoints if store.is_kept else None
     audit = AuditLog(
-        store, _log_key(ground), wall_clock, remembered, ground.in_thread, options["keep-audit"]
+        store, ground.audit_key, wall_clock, remembered, ground.in_thread, options["keep-audit"]
     )
     # A quarter of the connections, and half of what one caller may have, are for those who do not wait.
     notifier = Notifier(reactor, capacity.most * 3 // 4, capacity.of_peer // 2)
@@ -190,6 +193,7 @@ def assemble(  # noqa: PLR0917
         federations=federations,
         policy=gate,
         tells_every_root=bool(options["bundle-ml-dsa"]),
+        key_stores=ground.stores,
     )
     housekeeping = Housekeeping(
         store,
@@ -231,6 +235,7 @@ def _rotators(
         options["issuing-key"],
         options["issuing-duration"],
         wall_clock,
+        stores=ground.stores,
     )
     root_steps = RootSteps(steps, options["root-key"])
     pinned = PinnedPaths(pin_reports, current)
@@ -290,17 +295,3 @@ def _policy_gate(ground: Ground, found: "Policy | None", audit: AuditLog) -> Pol
         ground.state.ca,
         requires_pq=bool(ground.options["require-pq"]),
     )
-
-
-def _log_key(ground: Ground) -> LogKey:
-    """What signs the audit log's checkpoints; its name tells the store, so that no other log fits."""
-    name = f"{ground.options['trust-domain']}/audit/{ground.store.id[:16]}"
-    if not ground.store.is_kept:
-        return LogKey.generate(name)
-    if ground.keys.exists("audit.key"):
-        key = ground.keys.load("audit.key", partial(LogKey.from_pem, name))
-        ground.keys.seal()
-        return key
-    key = LogKey.generate(name)
-    ground.keys.write("audit.key", key)
-    return key

@@ -21,6 +21,7 @@ from twisted_mesh.limits.quota import DEFAULT_ALLOWANCE, Allowance
 from twisted_mesh.limits.rate_limit import DEFAULT_RATE, Rate
 from twisted_mesh.taps.federation_options import FederationOptions, refresh_hint
 from twisted_mesh.taps.key_exchange import REQUIRE_PQ, demand_hybrid_groups
+from twisted_mesh.taps.key_options import KeyOptions, key_parameters
 from twisted_mesh.taps.listening import is_port
 from twisted_mesh.taps.oidc_options import OidcOptions, issuer_url
 from twisted_mesh.taps.service_options import ServiceOptions
@@ -32,7 +33,7 @@ _MAX_JWT_LIFE = timedelta(hours=24)
 _JWT_KEY_LIFE = timedelta(days=7)
 
 
-class Options(WorkloadAttestorOptions, ServiceOptions):
+class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
     """Options of ``twistd mesh-ca``."""
 
     program = "mesh-ca"
@@ -56,8 +57,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
         ["trust-domain", None, "mesh.local", "the trust domain that this CA is the root of"],
         ["cert-duration", None, "1h", "how long certificates live unless asked otherwise"],
         ["max-cert-duration", None, "24h", "how long they live at most"],
-        ["root-key", None, "rsa-4096", "the root's key: " + ", ".join(KeyAlgorithm)],
-        ["issuing-key", None, "ec-p256", "the issuing CA's key"],
+        *key_parameters(),
         [
             "root-rotation",
             None,
@@ -237,8 +237,7 @@ class Options(WorkloadAttestorOptions, ServiceOptions):
             Allowance.parse(self["quota"]) if self["quota"] is not None else DEFAULT_ALLOWANCE
         )
         self["max-connections"] = max_connections(self["max-connections"])
-        for name in ("root-key", "issuing-key"):
-            self[name] = key_algorithm(self[name], name)
+        self.understand_keys()
         if self["root-rotation"] not in tuple(RootMode):
             raise Malformed("--root-rotation is remind or auto")
         self["root-rotation"] = RootMode(self["root-rotation"])

@@ -10,15 +10,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 
 from pki.errors import Malformed, PkiError, Refused
-from pki.issuing.ca_request import CaRequest, build_ca_request
+from pki.issuing.ca_request import CaRequest
 from pki.issuing.profile import ISSUING, ISSUING_NAME, ca_subject
 from pki.keys import KeyAlgorithm, spki_der
 from pki.svid.names import alternative_names
-from tests.authorities import MESH, OTHER, key, rsa_key, signed_anew
+from tests.authorities import MESH, OTHER, ca_request, key, rsa_key, signed_anew
 from tests.pki.strategies import mutated
 
 PEM = serialization.Encoding.PEM
-CSR = build_ca_request(key(), MESH, 3)
+CSR = ca_request(key(), MESH, 3)
 Builder = x509.CertificateSigningRequestBuilder
 
 
@@ -50,7 +50,7 @@ def asking(
 @pytest.mark.parametrize("algorithm", KeyAlgorithm)
 def test_what_is_built_is_read_back(algorithm: KeyAlgorithm) -> None:
     made = key("of a CSR", algorithm)
-    found = CaRequest.parse(build_ca_request(made, MESH, 7), MESH)
+    found = CaRequest.parse(ca_request(made, MESH, 7), MESH)
     assert (found.generation, found.trust_domain) == (7, MESH)
     assert found.spki == spki_der(made.public_key)
     assert found.subject == ca_subject(ISSUING_NAME, MESH, 7)
@@ -72,7 +72,7 @@ def test_it_asks_for_all_that_the_certificate_is_to_have() -> None:
 
 ODD: dict[str, tuple[Callable[[], bytes], list[str]]] = {
     "another trust domain's": (
-        lambda: build_ca_request(key(), OTHER, 1),
+        lambda: ca_request(key(), OTHER, 1),
         ["profile-violation", "wrong-trust-domain"],
     ),
     "no CA": (lambda: asking(constraints=x509.BasicConstraints(False, None)), ["not-a-ca"]),

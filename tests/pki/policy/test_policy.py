@@ -78,6 +78,8 @@ WORKLOADS_MAY: dict[Action, set[str] | str] = {
     Action.READ_HEALTH: "none",
     Action.DETACH_ROOT: "none",
     Action.REVOKE_ISSUING: "none",
+    Action.ROTATE_ISSUING: "none",
+    Action.PROVE_KEYS: "none",
     Action.CERTIFY_ISSUING: "none",
     Action.SIGN_BACKUP: "none",
     Action.READ_ROOTS: "none",

@@ -18,12 +18,15 @@ from twisted_mesh.ca.authority_files import load_or_create
 from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.rotator import Rotator
 from twisted_mesh.ca.rotation.steps import RotationSteps
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.state.directory import StateDirectory
 from twisted_mesh.state.key_files import KeyFiles
 from twisted_mesh.stores.records import StoreError
 
 P256 = KeyAlgorithm.EC_P256
 YEAR = 365 * DAY
+IN_FILE = KeySpec(P256)
 
 
 @frozen
@@ -52,6 +55,9 @@ class Life:
     passphrase: bytes | None = None
     longest_leaf: timedelta = DAY
     life: timedelta = YEAR
+    root_spec: KeySpec = IN_FILE
+    issuing_spec: KeySpec = IN_FILE
+    stores: KeyStores = field(factory=KeyStores)
     acts: list[Act] = field(factory=list)
     unrecordable: set[str] = field(factory=set)
     """Steps whose record fails."""
@@ -78,16 +84,17 @@ class Life:
 
     def start(self) -> None:
         """As after a stop, or a kill. It looks at what is due, and begins to tick."""
-        keys = KeyFiles(self.state.private, self.passphrase)
+        keys = KeyFiles(self.state.private, self.passphrase, self.stores.key)
         authorities = result_of(
             load_or_create(
                 self.state,
                 keys,
                 MESH,
                 self.time,
-                root_algorithm=P256,
-                issuing_algorithm=P256,
+                root_key=self.root_spec,
+                issuing_key=self.issuing_spec,
                 issuing_life=self.life,
+                stores=self.stores,
             )
         )
         lifetimes = Lifetimes(min(HOUR, self.longest_leaf), self.longest_leaf)
@@ -97,12 +104,13 @@ class Life:
             self.state,
             keys,
             self.record,
-            P256,
+            self.issuing_spec,
             self.life,
             lambda: self.time,
             at_once,
+            self.stores,
         )
-        self.root_steps = RootSteps(rotation_steps, P256)
+        self.root_steps = RootSteps(rotation_steps, self.root_spec)
         self.clock = Clock()
         self.rotator = Rotator(rotation_steps, self.clock, root_steps=self.root_steps)
 

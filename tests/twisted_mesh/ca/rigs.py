@@ -53,6 +53,7 @@ from twisted_mesh.ca.rotation.root_steps import RootSteps
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.federation.follower import Follower
 from twisted_mesh.interfaces import IRevocationListener
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.limits.fair_queue import FairQueue
 from twisted_mesh.limits.quota import Allowance, Quota
 from twisted_mesh.runtime.log import logger
@@ -269,13 +270,13 @@ class CaRig:
             nowhere,
             KeyFiles(nowhere.private),
             self.record,
-            KeyAlgorithm.EC_P256,
+            KeySpec(KeyAlgorithm.EC_P256),
             365 * DAY,
             self.now,
             at_once,
         )
         self.root_rotator = RootRotator(
-            RootSteps(rotation_steps, KeyAlgorithm.EC_P256),
+            RootSteps(rotation_steps, KeySpec(KeyAlgorithm.EC_P256)),
             own.issuance.authorities,
             self.store,
             self.now,

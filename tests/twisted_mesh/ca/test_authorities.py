@@ -25,6 +25,7 @@ from tests.twisted_mesh.ca.rigs import ca_rig
 from tests.twisted_mesh.ca.writes import Killed, kill_before_write
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.authority_files import load_or_create
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.runtime.event_text import event_text
 from twisted_mesh.state.directory import StateDirectory, StateError
 from twisted_mesh.state.key_files import KeyFiles
@@ -53,8 +54,8 @@ def start(
             KeyFiles(state.private, passphrase),
             trust_domain,
             now,
-            root_algorithm=P256,
-            issuing_algorithm=issuing,
+            root_key=KeySpec(P256),
+            issuing_key=KeySpec(issuing),
         )
     )
 

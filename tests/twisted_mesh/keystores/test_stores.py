@@ -1,5 +1,7 @@
 """The stores of one start: which has a key, what is told of them, and what they are counted by."""
 
+from pathlib import Path
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -11,6 +13,8 @@ from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.keystores.stores import LOOK, KeyStores, stores_of
+from twisted_mesh.state.directory import StateError
+from twisted_mesh.state.key_files import KeyFiles
 
 P256 = KeyAlgorithm.EC_P256
 SPEC = KeySpec(P256, "pkcs11:token=mesh?module-path=/m.so")
@@ -51,20 +55,31 @@ def test_each_store_is_opened_once() -> None:
     assert opened == [SPEC.store, "signer:unix:/s"]
 
 
-def test_a_file_refers_to_a_key_or_is_one(stores: KeyStores) -> None:
+def test_a_file_refers_to_a_key_or_is_one(stores: KeyStores, tmp_path: Path) -> None:
     stored = made(stores)
-    again = stores.load(stored.to_pem())
+    files = KeyFiles(tmp_path, b"secret", stores.key)
+    files.write("issuing.key", stored)
+    files.write("root.key", key())
+    assert files.is_elsewhere("issuing.key")
+    assert not files.is_elsewhere("root.key")
+    again = files.kept("issuing.key")
     assert not again.is_in_memory
     assert result_now(signature_over(b"data", again, stored.public_key))
-    in_file = stores.load(key().to_pem(b"secret"), b"secret")
-    assert isinstance(in_file, MemoryKey)
-    assert isinstance(stores.load_known(key().to_pem()), MemoryKey)
+    for is_known in (False, True):
+        assert isinstance(files.kept("root.key", is_known=is_known), MemoryKey)
+    files.seal()  # a reference is no secret, and stays as it is
+    assert files.read("issuing.key") == stored.to_pem()
 
 
-def test_a_key_of_no_store_says_which_option_is_missing(stores: KeyStores) -> None:
+def test_a_key_of_no_store_says_which_option_is_missing(stores: KeyStores, tmp_path: Path) -> None:
     elsewhere = KeyReference("pkcs11:token=old;object=root-1", key().public_key)
     with pytest.raises(KeyStoreRefused, match="--key-store pkcs11:"):
-        stores.load(str(elsewhere).encode())
+        stores.key(elsewhere)
+    (tmp_path / "root.key").write_text(str(elsewhere))
+    (tmp_path / "root.key").chmod(0o600)
+    for files in (KeyFiles(tmp_path), KeyFiles(tmp_path, referred=stores.key)):
+        with pytest.raises(StateError, match="--key-store pkcs11:"):
+            files.kept("root.key")
 
 
 def test_a_key_that_is_there_is_used_and_none_is_made(stores: KeyStores, fake: FakeStore) -> None:

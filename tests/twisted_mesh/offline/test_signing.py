@@ -13,14 +13,15 @@ import pytest
 from pki.audit.log import Act
 from pki.crl.crl import read_crl
 from pki.errors import Malformed, PkiError, Refused
-from pki.issuing.ca_request import CaRequest, build_ca_request
+from pki.issuing.ca_request import CaRequest
 from pki.issuing.upstream import IssuingChain, Wanted
 from pki.keys import KeyAlgorithm, key_id
 from pki.svid.revocation_set import Reason
 from pki.svid.x509svid import certificates_pem
-from tests.authorities import DAY, MESH, OTHER, key, mesh, sign_crl
+from tests.authorities import DAY, MESH, OTHER, ca_request, key, mesh, sign_crl
 from tests.running import BIN, run
 from twisted_mesh.cli.ctl.audit_actions import verify_file
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.offline import log as log_module
 from twisted_mesh.offline import signing
 from twisted_mesh.offline.log import BrokenLog
@@ -30,7 +31,7 @@ from twisted_mesh.runtime.clock import RELEASE
 from twisted_mesh.state.directory import StateError, write_whole
 
 START = max(RELEASE.at, datetime(2026, 11, 23, 10, tzinfo=RELEASE.at.tzinfo)) + DAY
-CSR = build_ca_request(key("issuing"), MESH, 2)
+CSR = ca_request(key("issuing"), MESH, 2)
 
 
 class Clock:
@@ -52,7 +53,7 @@ def clock() -> Clock:
 def place(tmp_path: Path, clock: Clock) -> Path:
     """A directory with an offline root in it, which nobody has open."""
     path = tmp_path / "root"
-    made = OfflineRoot.create(path, MESH, KeyAlgorithm.EC_P256, passphrase=None, now=clock)
+    made = OfflineRoot.create(path, MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=None, now=clock)
     asyncio.run(made).close()
     return path
 
@@ -131,18 +132,18 @@ def test_the_same_csr_gets_the_same_certificate_and_no_second_one(root: OfflineR
 
 def test_another_csr_for_a_key_that_is_certified_is_refused(root: OfflineRoot) -> None:
     sign(root)
-    another = build_ca_request(key("issuing"), MESH, 3)
+    another = ca_request(key("issuing"), MESH, 3)
     assert refusals(root, another) == ["already-certified"]
-    sign(root, build_ca_request(key("issuing 3"), MESH, 3))
+    sign(root, ca_request(key("issuing 3"), MESH, 3))
 
 
 ODD: dict[str, tuple[Callable[[OfflineRoot], bytes], list[str]]] = {
     "another trust domain's": (
-        lambda _: build_ca_request(key("issuing"), OTHER, 2),
+        lambda _: ca_request(key("issuing"), OTHER, 2),
         ["profile-violation", "wrong-trust-domain"],
     ),
     "the root's own key": (
-        lambda root: build_ca_request(root.authority.key, MESH, 2),  # type: ignore[arg-type]
+        lambda root: ca_request(root.authority.key, MESH, 2),  # type: ignore[arg-type]
         ["forbidden-key"],
     ),
 }
@@ -163,9 +164,7 @@ def test_an_issuing_ca_is_revoked_by_its_key_id_its_serial_or_its_file(
     root: OfflineRoot, tmp_path: Path
 ) -> None:
     above = root.authority.certificate
-    made = [
-        sign(root, build_ca_request(key(f"revoked {at}"), MESH, at)).certificate for at in (2, 3, 4)
-    ]
+    made = [sign(root, ca_request(key(f"revoked {at}"), MESH, at)).certificate for at in (2, 3, 4)]
     first, second, third = [cert for cert in made if cert is not None]
     file = tmp_path / "issuing.crt"
     file.write_bytes(certificates_pem([third]))
@@ -176,7 +175,7 @@ def test_an_issuing_ca_is_revoked_by_its_key_id_its_serial_or_its_file(
     assert {revoked.reason for revoked in crl} == {Reason.KEY_COMPROMISE}
     again = sign(root, None, revoke=revoke)
     assert set(read_crl(again.crl, above, now=root.now())) == set(crl), "the first word counts"
-    assert refusals(root, build_ca_request(key("revoked 2"), MESH, 2)) == ["already-certified"]
+    assert refusals(root, ca_request(key("revoked 2"), MESH, 2)) == ["already-certified"]
 
 
 def test_a_root_that_has_ended_signs_nothing(root: OfflineRoot, clock: Clock) -> None:
@@ -271,7 +270,7 @@ def test_the_clock_must_not_be_behind_the_log(place: Path, clock: Clock) -> None
 def test_no_root_is_made_by_a_clock_that_cannot_be_right(tmp_path: Path) -> None:
     early = Clock(RELEASE.at - timedelta(days=1))
     made = OfflineRoot.create(
-        tmp_path / "x", MESH, KeyAlgorithm.EC_P256, passphrase=None, now=early
+        tmp_path / "x", MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=None, now=early
     )
     with pytest.raises(StateError, match="clock"):
         asyncio.run(made)
@@ -283,7 +282,9 @@ def test_a_directory_that_is_in_use_is_left_alone(
     for path in (place, _of_a_ca(tmp_path)):
         with pytest.raises(StateError, match="is there already"):
             asyncio.run(
-                OfflineRoot.create(path, MESH, KeyAlgorithm.EC_P256, passphrase=None, now=clock)
+                OfflineRoot.create(
+                    path, MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=None, now=clock
+                )
             )
 
 
@@ -296,17 +297,23 @@ def _of_a_ca(tmp_path: Path) -> Path:
 
 def test_what_was_cut_short_is_made_anew(place: Path, clock: Clock) -> None:
     (place / "ca" / "root.crt").unlink()
-    making = OfflineRoot.create(place, MESH, KeyAlgorithm.EC_P256, passphrase=None, now=clock)
+    making = OfflineRoot.create(
+        place, MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=None, now=clock
+    )
     with pytest.raises(StateError, match="no certificate of it"):
         asyncio.run(making)
     (place / "ca" / "unfinished").touch()
-    making = OfflineRoot.create(place, MESH, KeyAlgorithm.EC_P256, passphrase=None, now=clock)
+    making = OfflineRoot.create(
+        place, MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=None, now=clock
+    )
     asyncio.run(making).close()
 
 
 def test_the_keys_are_encrypted_and_open_with_the_passphrase(tmp_path: Path, clock: Clock) -> None:
     place = tmp_path / "sealed"
-    made = OfflineRoot.create(place, MESH, KeyAlgorithm.EC_P256, passphrase=b"open", now=clock)
+    made = OfflineRoot.create(
+        place, MESH, KeySpec(KeyAlgorithm.EC_P256), passphrase=b"open", now=clock
+    )
     asyncio.run(made).close()
     for name in ("root.key", "audit.key"):
         assert b"ENCRYPTED" in (place / "ca" / "private" / name).read_bytes()

@@ -16,7 +16,7 @@ from pki.codes import Code
 from pki.crl.schedule import list_life
 from pki.errors import PkiError, Problem
 from pki.issuing.profile import generation_of
-from pki.keys import MemoryKey, key_id
+from pki.keys import KeptKey, key_id
 from pki.svid.revocation_set import Revocation
 from twisted_mesh.ca.audit_log import AuditLog
 from twisted_mesh.ca.authorities import CurrentAuthorities
@@ -193,7 +193,7 @@ class CrlPublisher:
         """What is revoked and expired before that may go from the record: no CRL lists it any more."""
         return min((known.forgettable_before for known in self._lists.values()), default=self.now())
 
-    async def sign_root(self, key: MemoryKey) -> None:
+    async def sign_root(self, key: KeptKey) -> None:
         """Sign the root's CRL now: its key is about to leave. Raises :class:`PkiError`."""
         await self.ready()
         await self._roots[key_id(key.public_key)].sign(key, self._root_until())

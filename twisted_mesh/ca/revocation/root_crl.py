@@ -15,7 +15,7 @@ from pki.crl.issue import issue_crl
 from pki.crl.schedule import Span
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, Problem
 from pki.issuing.authority import Authority
-from pki.keys import MemoryKey, key_id
+from pki.keys import SigningKey, key_id
 from pki.serial import serial_pairs
 from pki.svid.revocation_set import Revocation
 from pki.svid.x509svid import subject_of, uri_names
@@ -101,7 +101,7 @@ class RootCrl:
             return True
         return current.number < self.numbers.highest(self.key_id) or current.span.is_due(self.now())
 
-    async def sign(self, key: MemoryKey, until: datetime) -> None:
+    async def sign(self, key: SigningKey, until: datetime) -> None:
         """Make one that holds until then, in the record first. Raises :class:`PkiError`."""
         await self._lock.acquire()
         try:
@@ -120,7 +120,7 @@ class RootCrl:
             self._lock.release()
         self.problem = None
 
-    async def _sign(self, key: MemoryKey, until: datetime) -> None:
+    async def _sign(self, key: SigningKey, until: datetime) -> None:
         now = self.now()
         span = Span.until(now, max(until, now + _LEAST))
         served = self.current.span.this_update if self.current is not None else None

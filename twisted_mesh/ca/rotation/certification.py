@@ -18,7 +18,7 @@ from pki.issuing.ca_request import CaRequest, build_ca_request
 from pki.issuing.profile import ISSUING_NAME, ca_subject, generation_of
 from pki.issuing.root_line import Phase, RootLine, fingerprint_of
 from pki.issuing.upstream import IssuingChain, Wanted
-from pki.keys import MemoryKey, key_id, spki_der, spki_pin
+from pki.keys import KeptKey, MemoryKey, key_id, spki_der, spki_pin
 from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import load_certificates, subject_of
@@ -28,6 +28,7 @@ from twisted_mesh.ca.issuing_files import IssuingFiles
 from twisted_mesh.ca.revocation.crl_publisher import CrlPublisher
 from twisted_mesh.ca.root_files import RootFiles
 from twisted_mesh.ca.rotation.steps import RotationSteps
+from twisted_mesh.keystores.stored_key import StoredKey
 from twisted_mesh.runtime.log import logger
 
 _log = logger("ca")
@@ -37,7 +38,7 @@ _log = logger("ca")
 class Waiting:
     """An issuing CA that is to be certified: its key, and the roots that have not done so."""
 
-    key: MemoryKey
+    key: KeptKey
     generation: int
     roots: tuple[x509.Certificate, ...]
     prepared: Authority | None = None
@@ -96,7 +97,9 @@ class Certification:
         made: bytes | None = await steps.aside(self._files.request_of, waiting.generation)
         request = self._parsed(made, waiting) if made is not None else None
         if made is None or request is None:
-            made = build_ca_request(waiting.key, steps.current.trust_domain, waiting.generation)
+            made = await build_ca_request(
+                waiting.key, steps.current.trust_domain, waiting.generation
+            )
             request = CaRequest.parse(made, steps.current.trust_domain)
             facts = {
                 "step": "requested",
@@ -133,12 +136,12 @@ class Certification:
             )
             detail = f"the key that waits {why}, so that no other is made in its place"
             raise Refused([Problem(Code.CONFLICT, detail, remedy, subject="csr")])
-        await steps.aside(self._files.forget_drawn, generation)
+        await steps.destroy(await steps.aside(self._files.forget_drawn, generation))
 
     def _lacking(self) -> Waiting | None:
         """The prepared issuing CA, where a root that is believed has not certified it."""
         authorities, prepared = self.authorities, self.authorities.prepared
-        if prepared is None or not isinstance(prepared.key, MemoryKey):
+        if prepared is None or not isinstance(prepared.key, MemoryKey | StoredKey):
             return None
         roots = tuple(r for r in authorities.roots if not authorities.rests_on(prepared, r))
         if not roots:

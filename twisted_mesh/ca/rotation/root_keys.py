@@ -11,7 +11,7 @@ from cryptography import x509
 from pki.codes import Code
 from pki.errors import PkiError
 from pki.issuing import rotation
-from pki.keys import MemoryKey, key_id
+from pki.keys import KeptKey, key_id
 from pki.validity import rfc3339
 from twisted_mesh.ca.rotation.steps import RotationSteps
 from twisted_mesh.runtime.log import logger
@@ -54,7 +54,7 @@ class RootKeys:
     """Those that are here, and where they would be."""
 
     steps: RotationSteps
-    farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
+    farewell: Callable[[KeptKey], Awaitable[None]] | None = None
     """What is still to be done with a root's key before it goes: its CRL, for as long as it is away."""
 
     def is_attachable(self) -> bool:
@@ -114,7 +114,7 @@ class RootKeys:
         )
         return detached
 
-    async def _held(self, sha256: str) -> tuple[str, x509.Certificate, MemoryKey]:
+    async def _held(self, sha256: str) -> tuple[str, x509.Certificate, KeptKey]:
         """The file, the root and the key, where ``sha256`` is the digest of that file."""
         authorities, found = self.steps.authorities, 0
         for root in authorities.roots:

@@ -23,14 +23,16 @@ from pki.issuing.root_line import (
     fingerprint_of,
 )
 from pki.issuing.rotation import Term
-from pki.keys import KeyAlgorithm, MemoryKey, key_id, spki_pin
+from pki.keys import KeptKey, SigningKey, key_id, spki_pin
 from pki.serial import serial_hex
 from pki.svid.bundle import TrustBundle
 from pki.svid.x509svid import subject_of
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities
+from twisted_mesh.ca.authority_files import tell_generating_root
 from twisted_mesh.ca.root_files import RootFiles
 from twisted_mesh.ca.rotation.steps import RootKeyAway, RotationSteps
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.runtime.log import logger
 
 _log = logger("ca")
@@ -42,8 +44,8 @@ class RootSteps:
     """Does what is asked to the line of roots and its files. One caller at a time."""
 
     rotation_steps: RotationSteps
-    algorithm: KeyAlgorithm
-    """Of the roots that are made from now on."""
+    root_key: KeySpec
+    """What the keys are of the roots that are made from now on, and where."""
     _made: x509.Certificate | None = field(default=None, init=False)
     """A root that could not be kept yet: the next attempt keeps this one."""
 
@@ -78,7 +80,7 @@ class RootSteps:
         line, steps = self.line, self.rotation_steps
         line.demand(RootStep.PREPARE)
         await steps.follow_line()
-        made, keys = root, dict[str, MemoryKey]()
+        made, keys = root, dict[str, KeptKey]()
         if made is None:
             key = await self._draw_key(line.next_generation)
             made = self._made
@@ -255,23 +257,14 @@ class RootSteps:
 
     # Pieces of steps.
 
-    async def _draw_key(self, generation: int) -> MemoryKey:
-        """On disk before the root is made: a crash in between takes up the same key again."""
-        aside, files = self.rotation_steps.aside, self._files
-        drawn: MemoryKey | None = await aside(files.drawn_key, generation, self.algorithm)
-        if drawn is not None:
-            await aside(self.rotation_steps.keys.seal)
-            return drawn
-        _log.info(
-            "Generating Root CA key pair ({algorithm})...",
-            event="root-generating",
-            algorithm=self.algorithm.label,
+    async def _draw_key(self, generation: int) -> KeptKey:
+        """Kept before the root is made: a crash in between takes up the same key again."""
+        name, steps = f"root-{generation}", self.rotation_steps
+        return await steps.drawing.draw(
+            f"{name}.key", self.root_key, name, tell_generating_root, self.authorities.key_ids
         )
-        made: MemoryKey = await aside(MemoryKey.generate, self.algorithm)
-        await aside(files.keep_key, generation, made)
-        return made
 
-    async def _make(self, key: MemoryKey) -> x509.Certificate:
+    async def _make(self, key: SigningKey) -> x509.Certificate:
         steps = self.rotation_steps
         trust_domain = steps.current.trust_domain
         generation = self.line.next_generation

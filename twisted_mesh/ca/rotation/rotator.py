@@ -18,8 +18,9 @@ from pki.codes import Code
 from pki.errors import PkiError, Problem, printable
 from pki.issuing import rotation
 from pki.issuing.authority import Authority
+from pki.issuing.root_line import Phase
 from pki.issuing.rotation import Step, Term
-from pki.keys import MemoryKey
+from pki.keys import KeptKey
 from pki.policy import policy
 from pki.policy.policy import Action
 from pki.policy.principal import Principal
@@ -61,7 +62,7 @@ class Rotator(Service):
     rotation_steps: RotationSteps
     clock: IReactorTime
     draw: random.Random = field(factory=random.SystemRandom)
-    farewell: Callable[[MemoryKey], Awaitable[None]] | None = None
+    farewell: Callable[[KeptKey], Awaitable[None]] | None = None
     """What is still to be done with a root's key before it goes."""
     root_steps: RootSteps | None = None
     """What the rotation of the root has left to be finished; None where there is no such thing."""
@@ -199,6 +200,36 @@ class Rotator(Service):
         policy.permit(principal, Action.DETACH_ROOT)
         evidence = principal.evidence
         return await self.alone(lambda: self.root_keys.detach(sha256, evidence))
+
+    async def rotate_now(self, principal: Principal) -> Authority:
+        """Have a new issuing CA issue at once, its key made as the options say; the one before is retired.
+
+        Raises refusals, :class:`RootKeyAway`, :class:`Conflict`, and what making and keeping it raise.
+        """
+        policy.permit(principal, Action.ROTATE_ISSUING)
+        return await self.alone(self._rotate)
+
+    async def _rotate(self) -> Authority:
+        steps, line = self.rotation_steps, self.authorities.root_line
+        if line.phase is not Phase.SETTLED:
+            raise Conflict(
+                f"the root is being rotated ({line.phase}), and its steps make the next issuing CA: see mesh-ctl ca "
+                "root status"
+            )
+        prepared = self.authorities.prepared
+        if prepared is None or not steps.is_as_wanted(prepared):
+            await steps.prepare()
+            prepared = self.authorities.prepared
+        if prepared is None:
+            raise AssertionError("what was prepared is not there")
+        self._broken_until = 0.0
+        if broken := self._breaks():
+            raise Conflict(
+                f"the next issuing CA is prepared, and pins are enforced that its key is not among: {named(broken)}. "
+                "It takes over by itself when that is due; have the pins updated, and ask again"
+            )
+        await steps.activate(prepared)
+        return prepared
 
     def finish_too(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have ``work`` done whenever all else is, nothing else meanwhile: it finishes what was cut short."""

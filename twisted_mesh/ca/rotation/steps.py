@@ -18,14 +18,18 @@ from pki.issuing import rotation
 from pki.issuing.authority import Authority, IssuerExpired
 from pki.issuing.root_line import RootLine
 from pki.issuing.rotation import Rules, Step, Term
-from pki.keys import KeyAlgorithm, MemoryKey, SigningKey
+from pki.keys import KeptKey, MemoryKey, SigningKey
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import subject_of, uri_names
 from pki.validity import rfc3339
 from twisted_mesh.ca.authorities import Authorities, CurrentAuthorities
 from twisted_mesh.ca.authority_files import tell_generating
-from twisted_mesh.ca.issuing_files import IssuingFiles
+from twisted_mesh.ca.issuing_files import ACTIVE, IssuingFiles
+from twisted_mesh.ca.key_drawing import KeyDrawing
 from twisted_mesh.ca.root_files import RootFiles
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import Now
 from twisted_mesh.runtime.log import logger
 from twisted_mesh.state.directory import StateDirectory
@@ -61,13 +65,15 @@ class RotationSteps:
     state: StateDirectory
     keys: KeyFiles
     record: Record
-    algorithm: KeyAlgorithm
-    """Of the issuing CAs that are made from now on."""
+    issuing_key: KeySpec
+    """What the keys are of the issuing CAs that are made from now on, and where."""
     life: timedelta
     """Theirs."""
     now: Now
     aside: Callable[..., Awaitable[Any]] = deferToThread
     """Runs what writes files or makes keys, off the reactor."""
+    stores: KeyStores = field(factory=KeyStores)
+    """Where keys are that are in no file."""
     is_untidy: bool = field(default=False, init=False)
     """Whether files do not follow the line of roots yet: :meth:`follow_line` has failed."""
     _made: tuple[Authority, tuple[x509.Certificate, ...]] | None = field(default=None, init=False)
@@ -200,7 +206,7 @@ class RotationSteps:
             key, self.current.trust_domain, self.now(), generation, self.life
         )
 
-    async def keep_line(self, line: RootLine, more: Mapping[str, MemoryKey] | None = None) -> None:
+    async def keep_line(self, line: RootLine, more: Mapping[str, KeptKey] | None = None) -> None:
         """Have a line of roots on disk, and believe it. The commit of whatever has led there.
 
         ``more`` are keys of roots that come in with it, by key id.
@@ -215,9 +221,10 @@ class RotationSteps:
         """Have the other files follow the line of roots. Done again after a failure, it ends where it should."""
         authorities = self.authorities
         self.is_untidy = True
-        await self.aside(self.root_files.tidy, authorities.root_line, authorities.root_keys)
+        gone = await self.aside(self.root_files.tidy, authorities.root_line, authorities.root_keys)
         await self.aside(self._files.follow, authorities.issuing, authorities.every_issuing[1:])
         self.is_untidy = False
+        await self.destroy(gone)
 
     async def next_number(self) -> int:
         """The generation of the issuing CA that comes next."""
@@ -226,18 +233,29 @@ class RotationSteps:
         used = [row.generation for row in self.authorities.revoked if not row.is_root]
         return max(number, *(1 + generation for generation in used), 1)
 
-    async def draw_key(self, generation: int) -> MemoryKey:
-        """On disk before the certificate is made: a crash in between takes up the same key again."""
-        drawn: MemoryKey | None = await self.aside(
-            self._files.drawn_key, generation, self.algorithm
+    async def draw_key(self, generation: int) -> KeptKey:
+        """Kept before the certificate is made: a crash in between takes up the same key again."""
+        name = f"{ACTIVE}-{generation}"
+        return await self.drawing.draw(
+            f"{name}.key", self.issuing_key, name, tell_generating, self.authorities.key_ids
         )
-        if drawn is not None:
-            await self.aside(self.keys.seal)
-            return drawn
-        tell_generating(self.algorithm)
-        made: MemoryKey = await self.aside(MemoryKey.generate, self.algorithm)
-        await self.aside(self._files.keep_key, generation, made)
-        return made
+
+    def is_as_wanted(self, successor: Authority) -> bool:
+        """Whether its key is of the kind, and in the place, that the options want now."""
+        key, spec = successor.key, self.issuing_key
+        if not isinstance(key, MemoryKey | StoredKey) or spec.key is not None:
+            return False
+        return key.algorithm is spec.algorithm and self.stores.are_made_in(spec, key)
+
+    @property
+    def drawing(self) -> KeyDrawing:
+        """Where keys come from, and where they go."""
+        return KeyDrawing(self.keys, self.current.trust_domain, self.stores, self.aside)
+
+    async def destroy(self, keys: Iterable[KeptKey]) -> None:
+        """Delete keys whose files are gone, where they are in a store. Never raises."""
+        for key in keys:
+            await self.drawing.destroy(key)
 
     async def activate(self, successor: Authority, step: str = "activated") -> None:
         """Have ``successor`` issue from now on, and retire the one that did so far."""
@@ -287,6 +305,8 @@ class RotationSteps:
         await self.aside(self._files.forget, retired)
         self.current.adopt(self.authorities.without(retired))
         self.done("forgotten")
+        if isinstance(retired.key, StoredKey):
+            await self.destroy([retired.key])
         _tell(
             "A retired issuing CA is wanted no more, and its key is deleted",
             retired,
@@ -301,7 +321,7 @@ class RotationSteps:
             return
         if await self.aside(self.root_files.signer) in keys:
             await self._seal()
-        await self.aside(self._files.forget_keys, keys)
+        await self.destroy(await self.aside(self._files.forget_keys, keys))
 
     async def reseal(self, leaving: Authority) -> None:
         """Have the active one sign which roots there are, where an issuing CA did so whose key is about to go."""

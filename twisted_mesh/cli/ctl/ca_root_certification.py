@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from twisted_mesh.cli.ctl.key_store_options import key_store_option, token_pin_option
 from twisted_mesh.cli.ctl.options import (
     Reach,
     format_option,
@@ -33,6 +34,8 @@ _passphrase_option = click.option(
     show_default=True,
     help="Before the CA's first start: of its first issuing key, as for mesh-ca --issuing-key.",
 )
+@key_store_option
+@token_pin_option
 @_passphrase_option
 @reaching
 @format_option
@@ -42,6 +45,8 @@ def csr(
     out: str | None,
     new_key: bool,
     algorithm: str,
+    key_stores: tuple[str, ...],
+    token_pin_file: str | None,
     key_passphrase_file: str | None,
     format_: str,
 ) -> int:
@@ -63,7 +68,10 @@ def csr(
     )
     if actions.is_first(reach):
         passphrase_file = Path(key_passphrase_file) if key_passphrase_file else None
-        return asked.first(reach, algorithm, passphrase_file)
+        from twisted_mesh.cli.ctl.key_stores import Named
+
+        named = Named.of(key_stores, token_pin_file)
+        return asked.first(reach, algorithm, passphrase_file, named)
     from twisted_mesh.cli.ctl.session import administer
 
     return administer(reach, asked)
@@ -72,6 +80,8 @@ def csr(
 @click.command("install")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option("--dry-run", is_flag=True, help="Check all of it, and install nothing.")
+@key_store_option
+@token_pin_option
 @_passphrase_option
 @yes_option
 @reaching
@@ -81,6 +91,8 @@ def install(
     reach: Reach,
     files: tuple[str, ...],
     dry_run: bool,
+    key_stores: tuple[str, ...],
+    token_pin_file: str | None,
     key_passphrase_file: str | None,
     yes: bool,
     format_: str,
@@ -105,7 +117,10 @@ def install(
         map(Path, files), dry_run=dry_run, yes=yes, as_json=format_ == "json"
     )
     if actions.is_first(reach):
-        return work.first(reach, Path(key_passphrase_file) if key_passphrase_file else None)
+        from twisted_mesh.cli.ctl.key_stores import Named
+
+        passphrase_file = Path(key_passphrase_file) if key_passphrase_file else None
+        return work.first(reach, passphrase_file, Named.of(key_stores, token_pin_file))
     from twisted_mesh.cli.ctl.session import administer
 
     return administer(reach, work)

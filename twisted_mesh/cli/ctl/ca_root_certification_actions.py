@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 from msgspec.structs import replace
 
 from pki.der import blocks, pem
 from pki.errors import Malformed
+from pki.keys import KeyAlgorithm
 from pki.pem import CERTIFICATE, CRL
 from pki.spiffe import TrustDomain
 from twisted_mesh.api.admin_client import Administration
-from twisted_mesh.api.blocking_client import result_of
 from twisted_mesh.api.certification_messages import (
     Installation,
     InstallationAnswer,
@@ -26,8 +26,10 @@ from twisted_mesh.ca.api.certification import installed_answer, requested_answer
 from twisted_mesh.ca.first_installation import FirstInstallation
 from twisted_mesh.ca.rotation.certification import Installed, Requested
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.options import Reach, confirmed, key_algorithm
+from twisted_mesh.cli.ctl.key_stores import Named, spec_of, with_stores
+from twisted_mesh.cli.ctl.options import Reach, confirmed
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.state.directory import StateDirectory, read_file, write_whole
 from twisted_mesh.state.key_files import KeyFiles
@@ -46,9 +48,11 @@ def is_first(reach: Reach) -> bool:
 
 
 @contextmanager
-def _opened(reach: Reach, passphrase_file: Path | None) -> Iterator[FirstInstallation]:
+def _opened(
+    reach: Reach, passphrase: bytes | None, stores: KeyStores
+) -> Iterator[FirstInstallation]:
     state = StateDirectory(reach.state)
-    keys = KeyFiles(state.private, read_passphrase(passphrase_file))
+    keys = KeyFiles(state.private, passphrase, stores.key)
     first = FirstInstallation(state, keys, wall_clock)
     first.open()
     try:
@@ -69,13 +73,22 @@ class Asking:
         self._put(await administration.request_certification(new_key=self.new_key))
         return DONE
 
-    def first(self, reach: Reach, algorithm: str, passphrase_file: Path | None) -> int:
+    def first(
+        self, reach: Reach, algorithm: str, passphrase_file: Path | None, named: Named
+    ) -> int:
         """Of a CA that never started."""
         trust_domain = TrustDomain.parse(reach.trust_domain)
-        with _opened(reach, passphrase_file) as first:
-            made, request = first.request(trust_domain, key_algorithm(algorithm), anew=self.new_key)
-        self._put(requested_answer(Requested(made, request, ())))
-        return DONE
+        spec = spec_of(algorithm, "--algorithm", KeyAlgorithm.EC_P256)
+        passphrase = read_passphrase(passphrase_file)
+
+        async def asking(stores: KeyStores) -> int:
+            with _opened(reach, passphrase, stores) as first:
+                made, request = await first.request(trust_domain, spec, stores, anew=self.new_key)
+            self._put(requested_answer(Requested(made, request, ())))
+            return DONE
+
+        private = StateDirectory(reach.state).private
+        return with_stores(evolve(named, spec=spec), private, asking)
 
     def _put(self, made: IssuingRequest) -> None:
         if self.out is not None:
@@ -137,18 +150,23 @@ class Installing:
         self._put(await administration.install(replace(asked, dry_run=False)))
         return DONE
 
-    def first(self, reach: Reach, passphrase_file: Path | None) -> int:
+    def first(self, reach: Reach, passphrase_file: Path | None, named: Named) -> int:
         """Of a CA that never started."""
-        with _opened(reach, passphrase_file) as first:
-            found = result_of(first.look_at(self.certificates, self.crls))
-            installed = Installed(
-                1, (found.chain,), (found.crl,) if found.crl is not None else (), False
-            )
-            if not self._goes_on(installed_answer(installed, done=False)):
-                return DONE if self.dry_run else REFUSED
-            first.install(found, f"unix:uid:{os.getuid()}")
-        self._put(installed_answer(installed, done=True), first=True)
-        return DONE
+        passphrase = read_passphrase(passphrase_file)
+
+        async def installing(stores: KeyStores) -> int:
+            with _opened(reach, passphrase, stores) as first:
+                found = await first.look_at(self.certificates, self.crls)
+                installed = Installed(
+                    1, (found.chain,), (found.crl,) if found.crl is not None else (), False
+                )
+                if not self._goes_on(installed_answer(installed, done=False)):
+                    return DONE if self.dry_run else REFUSED
+                first.install(found, f"unix:uid:{os.getuid()}")
+            self._put(installed_answer(installed, done=True), first=True)
+            return DONE
+
+        return with_stores(named, StateDirectory(reach.state).private, installing)
 
     def _goes_on(self, looked_at: InstallationAnswer) -> bool:
         if self.dry_run:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from twisted_mesh.cli.ctl.key_store_options import key_store_option, token_pin_option
 from twisted_mesh.cli.ctl.options import format_option, must_be_answered, yes_option
 
 _passphrase_option = click.option(
@@ -37,13 +38,19 @@ _root_option = click.option(
     type=click.IntRange(1, 999_999_999),
     help="One more than that of the root that it is to follow.",
 )
-@click.option("--root-key", metavar="FILE", help="In place of a new one: a root's detached key.")
+@click.option(
+    "--root-key",
+    metavar="FILE|URI",
+    help="In place of a new key in a file: a root's detached key; or pkcs11:… or signer:…, where it is made, or is.",
+)
 @click.option("--root-cert", metavar="FILE", help="With --root-key: that root's certificate.")
 @click.option(
     "--root-crl",
     metavar="FILE",
     help="With --root-key: the CRL that its CA has; what it revoked stays revoked.",
 )
+@key_store_option
+@token_pin_option
 @_passphrase_option
 @format_option
 def offline(
@@ -55,6 +62,8 @@ def offline(
     root_key: str | None,
     root_cert: str | None,
     root_crl: str | None,
+    key_stores: tuple[str, ...],
+    token_pin_file: str | None,
     key_passphrase_file: str | None,
     format_: str,
 ) -> int:
@@ -67,9 +76,15 @@ def offline(
     Examples:
       mesh-ctl ca root offline /media/root --trust-domain mesh.local
       mesh-ctl ca root offline /media/root --root-key root.key --root-cert root.crt --root-crl root.crl
+      mesh-ctl ca root offline /media/root --root-key "pkcs11:token=root?module-path=/usr/lib/module.so" \\
+          --token-pin-file /media/pin
     """
     from twisted_mesh.cli.ctl import ca_root_offline_actions
+    from twisted_mesh.cli.ctl.key_stores import Named, is_uri
 
+    made_in = root_key if root_key is not None and root_cert is None and is_uri(root_key) else None
+    if made_in is not None:
+        root_key = None
     if (root_key is None) != (root_cert is None) or (root_crl and not root_key):
         raise click.UsageError("--root-key and --root-cert go together, and --root-crl with both")
     brought = None
@@ -77,10 +92,13 @@ def offline(
         brought = ca_root_offline_actions.Brought(
             Path(root_key), Path(root_cert), Path(root_crl) if root_crl else None
         )
-    wanted = ca_root_offline_actions.NewRoot(trust_domain, algorithm, generation, brought)
+    wanted = ca_root_offline_actions.NewRoot(
+        trust_domain, made_in or algorithm, generation, brought
+    )
+    named = Named.of(key_stores, token_pin_file)
     passphrase_file = Path(key_passphrase_file) if key_passphrase_file else None
     return ca_root_offline_actions.make(
-        Path(directory), wanted, passphrase_file, as_json=format_ == "json"
+        Path(directory), wanted, passphrase_file, named, as_json=format_ == "json"
     )
 
 
@@ -114,6 +132,8 @@ def offline(
     show_default=True,
     help="Why it is revoked, as for cert revoke.",
 )
+@key_store_option
+@token_pin_option
 @_passphrase_option
 @yes_option
 @format_option
@@ -126,6 +146,8 @@ def sign(
     crl_days: int | None,
     revoke: tuple[str, ...],
     reason: str,
+    key_stores: tuple[str, ...],
+    token_pin_file: str | None,
     key_passphrase_file: str | None,
     yes: bool,
     format_: str,
@@ -142,12 +164,14 @@ def sign(
       mesh-ctl ca root sign --root /media/root --out /media/stick --revoke issuing-1.crt --reason keyCompromise
     """
     from twisted_mesh.cli.ctl import ca_root_offline_actions
+    from twisted_mesh.cli.ctl.key_stores import Named
 
     must_be_answered(yes)
     asked = ca_root_offline_actions.Asked(
         Path(csr) if csr else None, Path(out), days, crl_days, revoke, reason
     )
     passphrase_file = Path(key_passphrase_file) if key_passphrase_file else None
+    named = Named.of(key_stores, token_pin_file)
     return ca_root_offline_actions.sign(
-        Path(root), asked, passphrase_file, yes=yes, as_json=format_ == "json"
+        Path(root), asked, passphrase_file, named, yes=yes, as_json=format_ == "json"
     )

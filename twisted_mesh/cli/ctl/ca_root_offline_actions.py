@@ -4,20 +4,24 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pki.errors import Malformed, Refused
 from pki.issuing.csr import MAX_CSR_SIZE
 from pki.issuing.root_line import fingerprint_of
+from pki.keys import KeyAlgorithm
 from pki.serial import serial_hex, serial_pairs
 from pki.spiffe import TrustDomain
 from pki.svid.revocation_set import GIVEN_REASONS, Reason
 from pki.svid.x509svid import subject_of
 from pki.validity import rfc3339
-from twisted_mesh.api.blocking_client import result_of
 from twisted_mesh.cli.ctl import output
-from twisted_mesh.cli.ctl.options import confirmed, key_algorithm
+from twisted_mesh.cli.ctl.key_stores import Named, spec_of, with_stores
+from twisted_mesh.cli.ctl.options import confirmed
 from twisted_mesh.cli.status import DONE, REFUSED
+from twisted_mesh.keystores.spec import KeySpec
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.keystores.stores import KeyStores
 from twisted_mesh.offline.root import OfflineRoot
 from twisted_mesh.offline.signing import Plan, Signed, Wishes, carry_out, deliver, plan
 from twisted_mesh.runtime.clock import wall_clock
@@ -39,7 +43,8 @@ class NewRoot:
     """What kind of a root is wanted."""
 
     trust_domain: str
-    algorithm: str
+    key: str
+    """Its algorithm, or the URI of where its key is made, or is."""
     generation: int
     brought: Brought | None
 
@@ -56,59 +61,89 @@ class Asked:
     reason: str
 
 
-def make(path: Path, wanted: NewRoot, passphrase_file: Path | None, *, as_json: bool) -> int:
+def make(
+    path: Path, wanted: NewRoot, passphrase_file: Path | None, named: Named, *, as_json: bool
+) -> int:
     """``ca root offline``; the exit status, as below."""
     passphrase = read_passphrase(passphrase_file)
-    if (brought := wanted.brought) is not None:
-        making = OfflineRoot.adopt(
-            path,
-            brought.key,
-            brought.certificate,
-            crl_file=brought.crl,
-            passphrase=passphrase,
-            now=wall_clock,
-        )
-    else:
-        making = OfflineRoot.create(
-            path,
-            TrustDomain.parse(wanted.trust_domain),
-            key_algorithm(wanted.algorithm),
-            passphrase=passphrase,
-            now=wall_clock,
-            generation=wanted.generation,
-        )
-    with closing(result_of(making)) as root:
-        certificate = root.authority.certificate
-        if as_json:
-            output.put_json(
-                {
-                    "directory": str(path),
-                    "trust_domain": str(root.trust_domain),
-                    "subject": subject_of(certificate),
-                    "fingerprint": fingerprint_of(certificate),
-                    "not_after": rfc3339(certificate.not_valid_after_utc),
-                    "log": str(root.log.key.verifier),
-                }
+    brought = wanted.brought
+    spec = None
+    if brought is None:
+        spec = spec_of(wanted.key, "--algorithm", KeyAlgorithm.EC_P384)
+        named = evolve(named, spec=spec)
+
+    async def making(stores: KeyStores) -> int:
+        if brought is not None:
+            root = await OfflineRoot.adopt(
+                path,
+                brought.key,
+                brought.certificate,
+                crl_file=brought.crl,
+                passphrase=passphrase,
+                now=wall_clock,
+                stores=stores,
             )
-            return DONE
-        output.put_facts(
+        else:
+            root = await OfflineRoot.create(
+                path,
+                TrustDomain.parse(wanted.trust_domain),
+                spec or KeySpec(KeyAlgorithm.RSA_4096),
+                passphrase=passphrase,
+                now=wall_clock,
+                generation=wanted.generation,
+                stores=stores,
+            )
+        with closing(root):
+            return _made(path, root, as_json=as_json)
+
+    return with_stores(named, path, making)
+
+
+def _made(path: Path, root: OfflineRoot, *, as_json: bool) -> int:
+    certificate = root.authority.certificate
+    if as_json:
+        output.put_json(
             {
-                "root": subject_of(certificate),
+                "directory": str(path),
+                "trust_domain": str(root.trust_domain),
+                "subject": subject_of(certificate),
                 "fingerprint": fingerprint_of(certificate),
-                "valid until": rfc3339(certificate.not_valid_after_utc),
-                "certificate": str(root.state.root_certificate),
-                "log's key": str(root.log.key.verifier),
+                "not_after": rfc3339(certificate.not_valid_after_utc),
+                "log": str(root.log.key.verifier),
             }
         )
+        return DONE
+    output.put_facts(
+        {
+            "root": subject_of(certificate),
+            "fingerprint": fingerprint_of(certificate),
+            "valid until": rfc3339(certificate.not_valid_after_utc),
+            "certificate": str(root.state.root_certificate),
+            "log's key": str(root.log.key.verifier),
+        }
+    )
+    key = root.authority.key
+    if isinstance(key, StoredKey):
         output.put(
-            f"Its key is in {root.state.private} and nowhere else: make a second copy of the whole directory, and keep "
-            "both where no network is."
+            f"Its key is {key.uri}, and what is in {root.state.private} only refers to it. Make a second copy of the "
+            "directory, which has the log, and whatever copy the token's maker allows of the key."
         )
+        return DONE
+    output.put(
+        f"Its key is in {root.state.private} and nowhere else: make a second copy of the whole directory, and keep "
+        "both where no network is."
+    )
     return DONE
 
 
 def sign(
-    path: Path, asked: Asked, passphrase_file: Path | None, *, yes: bool, as_json: bool
+    path: Path,
+    asked: Asked,
+    passphrase_file: Path | None,
+    named: Named,
+    *,
+    yes: bool,
+    as_json: bool,
 ) -> int:
     """``ca root sign``."""
     passphrase = read_passphrase(passphrase_file)
@@ -120,23 +155,27 @@ def sign(
         _reason(asked.reason),
         timedelta(days=asked.crl_days) if asked.crl_days is not None else None,
     )
-    with closing(OfflineRoot.open(path, passphrase, wall_clock)) as root:
-        try:
-            planned = plan(root, wishes)
-        except Refused as error:
-            for problem in error.problems:
-                output.say(str(problem))
-            output.say("nothing was signed")
-            return REFUSED
-        if not as_json:
-            _show(root, planned)
-        if not confirmed("Sign this?", yes=yes):
-            output.say("nothing was signed")
-            return REFUSED
-        signed = result_of(carry_out(root, planned))
-        files = deliver(root, signed, asked.out)
-        _tell(root, planned, signed, files, as_json=as_json)
-    return DONE
+
+    async def signing(stores: KeyStores) -> int:
+        with closing(OfflineRoot.open(path, passphrase, wall_clock, stores)) as root:
+            try:
+                planned = plan(root, wishes)
+            except Refused as error:
+                for problem in error.problems:
+                    output.say(str(problem))
+                output.say("nothing was signed")
+                return REFUSED
+            if not as_json:
+                _show(root, planned)
+            if not confirmed("Sign this?", yes=yes):
+                output.say("nothing was signed")
+                return REFUSED
+            signed = await carry_out(root, planned)
+            files = deliver(root, signed, asked.out)
+            _tell(root, planned, signed, files, as_json=as_json)
+        return DONE
+
+    return with_stores(named, path, signing)
 
 
 def _show(root: OfflineRoot, planned: Plan) -> None:

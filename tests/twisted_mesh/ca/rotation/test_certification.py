@@ -45,6 +45,7 @@ from twisted_mesh.ca.revocation.root_crl import RootCrl
 from twisted_mesh.ca.revoked_authorities import RevokedAuthority
 from twisted_mesh.ca.rotation.certification import Certification, Installed
 from twisted_mesh.ca.rotation.steps import RootKeyAway
+from twisted_mesh.keystores.spec import KeySpec
 from twisted_mesh.offline.root import OfflineRoot
 from twisted_mesh.offline.signing import Signed, Wishes, carry_out, plan
 from twisted_mesh.state.key_files import KeyFiles
@@ -216,7 +217,7 @@ def test_the_same_files_again_are_refused_as_installed(apart: Apart) -> None:
 def test_a_certificate_of_another_root_is_refused(apart: Apart, tmp_path: Path) -> None:
     csr = apart.csr()
     making = OfflineRoot.create(
-        tmp_path / "x", MESH, P256, passphrase=None, now=lambda: apart.life.time
+        tmp_path / "x", MESH, KeySpec(P256), passphrase=None, now=lambda: apart.life.time
     )
     with closing(asyncio.run(making)) as other:
         signed = asyncio.run(carry_out(other, plan(other, Wishes(csr))))
@@ -311,7 +312,7 @@ def test_a_kill_between_two_writes_costs_no_more_than_doing_it_again(
 def new_root(apart: Apart, tmp_path: Path) -> tuple[Path, x509.Certificate]:
     place = tmp_path / "offline-2"
     making = OfflineRoot.create(
-        place, MESH, P256, passphrase=None, now=lambda: apart.life.time, generation=2
+        place, MESH, KeySpec(P256), passphrase=None, now=lambda: apart.life.time, generation=2
     )
     with closing(asyncio.run(making)) as root:
         return place, root.authority.certificate
@@ -461,7 +462,7 @@ def beginning(tmp_path: Path) -> Beginning:
     life = Unborn(tmp_path, datetime.now(tz=None).astimezone())
     place = tmp_path / "offline"
     asyncio.run(
-        OfflineRoot.create(place, MESH, P256, passphrase=None, now=lambda: life.time)
+        OfflineRoot.create(place, MESH, KeySpec(P256), passphrase=None, now=lambda: life.time)
     ).close()
     return Beginning(life, place)
 
@@ -469,7 +470,7 @@ def beginning(tmp_path: Path) -> Beginning:
 def begun(beginning: Beginning) -> tuple[Signed, x509.Certificate]:
     with closing(beginning.first) as first:
         first.open()
-        csr, _ = first.request(MESH, P256)
+        csr, _ = result_of(first.request(MESH, KeySpec(P256)))
     apart = Apart(beginning.life, beginning.place)
     with closing(apart.root()) as root:
         above = root.authority.certificate
@@ -519,7 +520,7 @@ def test_a_root_that_follows_another_is_no_beginning(beginning: Beginning) -> No
     making = OfflineRoot.create(
         beginning.place,
         MESH,
-        P256,
+        KeySpec(P256),
         passphrase=None,
         now=lambda: beginning.life.time,
         generation=2,
@@ -545,8 +546,8 @@ def _load_as_other(beginning: Beginning) -> None:
             KeyFiles(state.private, None),
             OTHER,
             beginning.life.time,
-            root_algorithm=P256,
-            issuing_algorithm=P256,
+            root_key=KeySpec(P256),
+            issuing_key=KeySpec(P256),
         )
     )
 
@@ -573,11 +574,11 @@ def test_a_beginning_that_is_killed_goes_on(
 def test_the_first_csr_is_the_same_each_time_unless_another_is_wanted(beginning: Beginning) -> None:
     with closing(beginning.first) as first:
         first.open()
-        csr, _ = first.request(MESH, P256)
-        assert first.request(MESH, P256)[0] == csr
+        csr, _ = result_of(first.request(MESH, KeySpec(P256)))
+        assert result_of(first.request(MESH, KeySpec(P256)))[0] == csr
         with pytest.raises(WrongState, match=r"say --trust-domain mesh\.local, or --new-key"):
-            first.request(OTHER, P256)
-        other, request = first.request(OTHER, P256, anew=True)
+            result_of(first.request(OTHER, KeySpec(P256)))
+        other, request = result_of(first.request(OTHER, KeySpec(P256), anew=True))
         assert other != csr
         assert request.trust_domain == OTHER
 
