@@ -45,6 +45,7 @@ PROGRAMS: dict[str, tuple[list[str | Path], ...]] = {
             *("ca root", "ca root status", "ca root prepare", "ca root activate", "ca root retire"),
             *("ca root revert", "ca root distrust"),
             *("ca", "ca show", "ca detach-root", "ca revoke-issuing", "doctor", "why"),
+            *("ca keys", "ca rotate-issuing"),
             *("ca root offline", "ca root sign", "ca root csr", "ca root install"),
             *("token", "token create", "token list", "token revoke"),
             *("entry", "entry create", "entry list", "entry show", "entry delete"),

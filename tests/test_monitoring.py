@@ -325,7 +325,7 @@ FIRES: dict[str, list[tuple[str, dict[str, str], Any]]] = {
         ("mesh_proxy_plaintext_total", {"instance": "sidecar", "listener": "127.0.0.1:0"}, 1)
     ],
     "MeshCaGone": [("mesh_ca_audit_entries", {"instance": "ca"}, None)],
-    "MeshCaKeyStoreAway": [("mesh_ca_health", {"instance": "ca", "check": "keys"}, 1)],
+    "MeshCaKeyStoreAway": [("mesh_ca_key_store_up", {"instance": "ca", "store": "files"}, -1)],
     "MeshCaUnwell": [("mesh_ca_health", {"instance": "ca", "check": "crls"}, 1)],
     "MeshCaIssuingEnds": [
         (

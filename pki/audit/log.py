@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pki.audit.merkle import EMPTY_ROOT, BadProof, verify_consistency
 from pki.codes import Code
 from pki.errors import Malformed, PkiError, printable
-from pki.keys import KeptKey, KeyAlgorithm, UnusableKey, signature_over
+from pki.keys import KeptKey, KeyAlgorithm, MemoryKey, UnusableKey, signature_over
 from pki.keys.pkcs8 import read_pem, write_pem
 from pki.validity import parse_rfc3339, rfc3339, rfc3339_exactly
 
 _ED25519 = b"\x01"
+#: What every key of a log is: witnesses verify nothing else.
+LOG_ALGORITHM = KeyAlgorithm.ED25519
 _DASH = "\u2014"
 _NAME = re.compile(r"[^\s+]{1,200}")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -234,6 +236,10 @@ class Verifier:
         named = self.name.encode() + b"\n" + _ED25519 + self.public_bytes
         return hashlib.sha256(named).digest()[:4]
 
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Raises ``cryptography.exceptions.InvalidSignature`` unless the log's key signed ``data``."""
+        Ed25519PublicKey.from_public_bytes(self.public_bytes).verify(signature, data)
+
     def open(self, note: str) -> Checkpoint:
         """The checkpoint in a signed note. Raises :class:`BadCheckpoint`.
 
@@ -303,6 +309,11 @@ class LogKey:
             raise UnusableKey("the audit log's key is an Ed25519 key, and this is another kind")
         return cls(name, key)
 
+    @property
+    def key(self) -> MemoryKey:
+        """The key alone, as others sign by it."""
+        return MemoryKey(self.private_key, LOG_ALGORITHM)
+
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """PKCS #8, encrypted if there is a passphrase."""
         return write_pem(self.private_key, passphrase)
@@ -327,7 +338,7 @@ class StoredLogKey:
 
     @key.validator
     def _demand_ed25519(self, _: object, key: KeptKey) -> None:
-        if key.algorithm is not KeyAlgorithm.ED25519:
+        if key.algorithm is not LOG_ALGORITHM:
             raise UnusableKey(
                 f"the audit log's key is an Ed25519 key, and this is {key.algorithm.label}: witnesses verify nothing "
                 "else"

@@ -45,6 +45,7 @@ from twisted_mesh.api.federation_messages import (
     RefreshFederation,
 )
 from twisted_mesh.api.jwt_messages import JwtKeyRows, RotateJwtKey
+from twisted_mesh.api.key_messages import IssuingRotated, KeyRows, ProveKeys, RotateIssuing
 from twisted_mesh.api.log_messages import Checkpoints, LogEntries, LogHead, Proof, RecordRows
 from twisted_mesh.api.messages import (
     LARGEST_PAGE,
@@ -269,6 +270,14 @@ class Administration:
         """Revoke an issuing CA by its key id, for good. Done again, the answer is the same."""
         body = RevokeIssuing(issuer, str(reason), force)
         return await self._post("/api/v1/ca/revoke-issuing", body, IssuingRevoked)
+
+    async def rotate_issuing(self) -> IssuingRotated:
+        """Have the next issuing CA issue at once, with a key where the CA's options say."""
+        return await self._post("/api/v1/ca/rotate-issuing", RotateIssuing(), IssuingRotated)
+
+    async def keys(self, nonce: str) -> KeyRows:
+        """Where each key of the CA's is, and what it has signed of ``nonce``, 32 to 64 hex digits."""
+        return await self._post("/api/v1/ca/keys", ProveKeys(nonce), KeyRows)
 
     async def request_certification(self, *, new_key: bool) -> IssuingRequest:
         """The CSR of the issuing CA that waits for a root elsewhere."""

@@ -17,6 +17,7 @@ from pki.errors import PkiError, Problem
 from pki.issuing.root_conditions import Wait, following
 from pki.issuing.root_line import Phase
 from pki.keys import verify
+from pki.keys.probe import probe
 from pki.svid.x509svid import validity_of
 from pki.validity import rfc3339, spoken_duration
 from twisted_mesh.api.messages import StandingWord
@@ -53,8 +54,6 @@ CHECKS = tuple(_CODES)
 _KEYS_AT = CHECKS.index("keys")
 #: Seconds between two signatures that are made only to see whether a key in a store signs: each costs somebody.
 _PROBE_STORED = 30.0
-#: Not the beginning of a certificate, whatever follows: those begin with 0x30.
-_PROBE = b"twisted-mesh: does this key sign? "
 #: Seconds for which an answer is given again: whoever asks often must not wear out the disk.
 _FRESH = 1.0
 _SKEW = timedelta(seconds=60)
@@ -190,7 +189,7 @@ class Health:
             key.demand_store()
             if self._has_signed(current.issuing.key_id):
                 return signs
-        told = _PROBE + self.now().isoformat().encode()
+        told = probe(rfc3339(self.now()))
         try:
             verify(key.public_key, await key.sign(told), told, key.algorithm.hash)
         except InvalidSignature:

@@ -6,6 +6,7 @@ from prometheus_client import Counter, Histogram
 
 from pki.codes import Code
 from pki.issuing.root_line import Phase
+from pki.keys.reference import SCHEMES
 from twisted_mesh.attest import meters as attest_meters
 from twisted_mesh.ca.authorities import Authorities
 from twisted_mesh.ca.health import Standing
@@ -142,6 +143,10 @@ POLICY_SECONDS = Histogram(
 MOST_RULES = 200
 for _outcome in ("allow", "deny", "unavailable"):
     POLICY_DECISIONS.labels(_outcome, "")
+for _kind in SCHEMES:
+    KEY_SECONDS.labels(_kind)
+    for _outcome in KEY_OUTCOMES:
+        KEY_SIGNATURES.labels(_kind, _outcome)
 for _code in (*REQUEST_CODES, _OTHER):
     REFUSALS.labels(_code)
 for _status in STATUSES:

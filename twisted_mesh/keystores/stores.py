@@ -8,7 +8,7 @@ from attrs import define, evolve, field
 from twisted.internet.interfaces import IReactorTime
 
 from pki.errors import ANY_ERROR, PkiError, Problem
-from pki.keys import KeptKey, KeyReference, weaknesses
+from pki.keys import KeptKey, KeyReference, SigningKey, weaknesses
 from twisted_mesh.keystores.errors import KeyStoreAway, KeyStoreRefused
 from twisted_mesh.keystores.interface import KeyStore
 from twisted_mesh.keystores.spec import KeySpec
@@ -70,7 +70,7 @@ class KeyStores:
             return error.problems[0]
         return None
 
-    async def whereabouts(self, key: KeptKey) -> Whereabouts:
+    async def whereabouts(self, key: SigningKey) -> Whereabouts:
         """Where a key is; of one whose store cannot say, why. Never raises for a store's sake."""
         if not isinstance(key, StoredKey):
             return Whereabouts("file", "")
@@ -118,8 +118,9 @@ class KeyStores:
 
     @property
     def standing(self) -> Mapping[str, float]:
-        """1 for each that works, 0 for each that does not, by the same names."""
-        return {s.uri: float(s.problem is None) for s in self.stores.values()}
+        """1 for each that works, 0 for each that does not, by the same names; ``files`` where there is none."""
+        standing = {s.uri: float(s.problem is None) for s in self.stores.values()}
+        return standing or {"files": 1.0}
 
     def start(self, clock: IReactorTime) -> None:
         """Open them, once twistd has forked, and look at them from now on."""
@@ -181,8 +182,14 @@ class KeyStores:
 
 
 def stores_of(
-    specs: Iterable[KeySpec], others: Iterable[str], open_store: Callable[[str], KeyStore]
+    specs: Iterable[KeySpec],
+    others: Iterable[str],
+    open_store: Callable[[str], KeyStore],
+    signed: Callable[[str, str, float], None] = unobserved,
 ) -> KeyStores:
-    """The stores that key options name, and ``others``: one for each URI, however many keys are in it."""
+    """The stores that key options name, and ``others``: one for each URI, however many keys are in it.
+
+    ``signed`` is told of each signature.
+    """
     named = [spec.store for spec in specs if spec.store is not None]
-    return KeyStores({uri: open_store(uri) for uri in dict.fromkeys((*named, *others))})
+    return KeyStores({uri: open_store(uri) for uri in dict.fromkeys((*named, *others))}, signed)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pki.audit.log import LOG_ALGORITHM
 from pki.errors import Malformed
 from pki.keys import KeyAlgorithm
 from twisted_mesh.interfaces import IReactor
@@ -18,7 +19,7 @@ from twisted_mesh.taps.service_options import ServiceOptions
 _DEFAULTS = {
     "root-key": KeyAlgorithm.EC_P384,
     "issuing-key": KeyAlgorithm.EC_P256,
-    "audit-key": KeyAlgorithm.ED25519,
+    "audit-key": LOG_ALGORITHM,
 }
 
 
@@ -36,7 +37,7 @@ class KeyOptions(ServiceOptions):
     def understand_keys(self) -> None:
         """Turn words into :class:`KeySpec`; no store is opened. Raises :class:`Malformed`."""
         for name, default in _DEFAULTS.items():
-            known = (KeyAlgorithm.ED25519,) if name == "audit-key" else tuple(KeyAlgorithm)
+            known = (LOG_ALGORITHM,) if name == "audit-key" else tuple(KeyAlgorithm)
             if self[name] is not None:
                 self[name] = KeySpec.parse(self[name], f"--{name}", default, known)
         path, descriptor = self["token-pin-file"], self["token-pin-fd"]
@@ -68,9 +69,7 @@ class KeyOptions(ServiceOptions):
         pins = Pins(self["token-pin-file"], os.environ.get("CREDENTIALS_DIRECTORY"))
         pins.take(self["token-pin-fd"])
         ground = StoreGround(reactor, pins, directory)
-        stores = stores_of(specs, self["key-store"], lambda uri: open_store(uri, ground))
-        stores.signed = signed
-        return stores
+        return stores_of(specs, self["key-store"], lambda uri: open_store(uri, ground), signed)
 
 
 def key_parameters() -> list[list[Any]]:

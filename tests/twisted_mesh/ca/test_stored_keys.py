@@ -88,7 +88,7 @@ def test_the_whole_succession_is_on_the_token_and_ended_keys_go(custody: Custody
     assert "mesh.local issuing-2" in custody.labels
     assert "mesh.local issuing-1" not in custody.labels, "it has ended"
     life.assert_all_keys_fit()
-    life = custody.life()
+    life.start()
     assert life.generations[0] == 2
 
 

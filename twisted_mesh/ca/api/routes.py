@@ -10,6 +10,7 @@ from twisted_mesh.api import (
     certification_messages,
     federation_messages,
     jwt_messages,
+    key_messages,
     log_messages,
     messages,
     policy_messages,
@@ -27,6 +28,7 @@ from twisted_mesh.ca.api import (
     health,
     issuing,
     jwt,
+    keys,
     policy,
     published,
     roots,
@@ -157,6 +159,15 @@ ROUTES: dict[tuple[str, str], Route] = {
         issuing.revoke_issuing,
         ca_messages.IssuingRevoked,
         body=ca_messages.RevokeIssuing,
+    ),
+    ("POST", "/api/v1/ca/rotate-issuing"): Route(
+        Action.ROTATE_ISSUING,
+        keys.rotate_issuing,
+        key_messages.IssuingRotated,
+        body=key_messages.RotateIssuing,
+    ),
+    ("POST", "/api/v1/ca/keys"): Route(
+        Action.PROVE_KEYS, keys.prove, key_messages.KeyRows, body=key_messages.ProveKeys
     ),
     ("POST", "/api/v1/ca/root/csr"): Route(
         Action.CERTIFY_ISSUING,

@@ -17,11 +17,12 @@ from twisted_mesh.cli.ctl.options import (
 
 @click.group()
 def command() -> None:
-    """Show the CA's certificates; rotate the root; revoke an issuing CA; take a root's key away.
+    """Show the CA's certificates and keys; rotate the root or the issuing CA; revoke that; take a root's key away.
 
     \b
     Examples:
       mesh-ctl ca show
+      mesh-ctl ca keys
       mesh-ctl ca root status
       mesh-ctl ca revoke-issuing KEY_ID --dry-run
       mesh-ctl ca detach-root /media/safe/
@@ -50,6 +51,48 @@ def show(*, reach: Reach, format_: str) -> int:
     issuing = ca_actions.issuing_certificates(reach.state) if reach.is_local else []
     revoked = ca_actions.revoked_authorities(reach.state) if reach.is_local else ()
     return administer(reach, ca_actions.Showing(issuing, format_ == "json", revoked))
+
+
+@command.command()
+@reaching
+@format_option
+def keys(*, reach: Reach, format_: str) -> int:
+    """Show where each key of the CA is, and have it prove that: each signs a number that is drawn just now.
+
+    The signatures are verified here, by the certificates below this CA's roots. What a token says of a
+    key is its own word. The exit status is 1 where a key does not sign.
+
+    \b
+    Examples:
+      mesh-ctl ca keys
+      mesh-ctl ca keys --format json
+    """
+    from twisted_mesh.cli.ctl.ca_keys import ShowingKeys
+    from twisted_mesh.cli.ctl.session import administer
+
+    return administer(reach, ShowingKeys(format_ == "json"))
+
+
+@command.command("rotate-issuing")
+@yes_option
+@reaching
+@format_option
+def rotate_issuing(*, reach: Reach, yes: bool, format_: str) -> int:
+    """Make the next issuing CA now, and have it issue: its key is where mesh-ca --issuing-key says.
+
+    So a CA moves to a token or a signer, to another algorithm, or back: after a restart with another
+    --issuing-key. The root's key has to be here. The CA before is retired, and what it issued stays good.
+
+    \b
+    Examples:
+      mesh-ctl ca rotate-issuing
+      mesh-ctl ca rotate-issuing --yes --format json
+    """
+    from twisted_mesh.cli.ctl.ca_keys import RotatingIssuing
+    from twisted_mesh.cli.ctl.session import administer
+
+    must_be_answered(yes)
+    return administer(reach, RotatingIssuing(yes, format_ == "json"))
 
 
 @command.command("detach-root")

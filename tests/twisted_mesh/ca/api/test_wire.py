@@ -197,6 +197,8 @@ def test_every_answer_is_what_it_was(rig: CaRig) -> None:
     api.ask("of a CA without files", "POST", "/api/v1/ca/root/distrust", named)
     body = {"issuer": "0" * 64}
     api.ask("of a CA without files", "POST", "/api/v1/ca/revoke-issuing", body)
+    api.ask("of a CA without files", "POST", "/api/v1/ca/rotate-issuing", {})
+    api.ask("proven", "POST", "/api/v1/ca/keys", {"nonce": "0" * 32})
     api.ask("without files", "POST", "/api/v1/ca/root/csr", {})
     api.ask("without files", "POST", "/api/v1/ca/root/install", {"crls": ["AAAA"]})
     api.ask("signed", "POST", "/api/v1/ca/sign-backup", {"sha256": "0" * 64})

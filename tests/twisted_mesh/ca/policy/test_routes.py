@@ -34,6 +34,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/v1/agent/jwt": {"entry": "of-agent", "selectors": STATED, "audience": ["shop"]},
     "/api/v1/ca/detach-root": {"sha256": "0" * 64},
     "/api/v1/ca/revoke-issuing": {"issuer": "0" * 64},
+    "/api/v1/ca/keys": {"nonce": "0" * 32},
+    "/api/v1/ca/rotate-issuing": {},
     "/api/v1/ca/root/distrust": {"fingerprint": "0" * 64},
     "/api/v1/ca/sign-backup": {"sha256": "0" * 64},
     "/api/v1/connections": {"instance": "a", "connections": {}},
