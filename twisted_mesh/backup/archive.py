@@ -30,6 +30,7 @@ _SIGNED_FROM = 3
 DATABASE = "ca/mesh.db"
 ROOT = "ca/root.crt"
 ISSUING = "ca/issuing.crt"
+ISSUING_KEY = "ca/private/issuing.key"
 ROOTS = "ca/roots.json"
 REVOKED = "ca/revoked-authorities.json"
 BETWEEN = "ca/between.crt"
@@ -79,7 +80,7 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The issuing CA's, in base64."""
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an archive holds, and of which CA."""
 
     format: int
@@ -98,6 +99,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encrypted: list[str]
     """Those of the keys that are encrypted."""
     members: list[Member]
+    elsewhere: list[str] = []
+    """Those of the key files that only say where their key is; none in archives of earlier versions."""
 
     @property
     def keys(self) -> list[str]:
@@ -107,7 +110,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def plain_keys(self) -> list[str]:
         """Those of the key files that are not encrypted."""
-        return [name for name in self.keys if name not in self.encrypted]
+        return [n for n in self.keys if n not in self.encrypted and n not in self.elsewhere]
 
     @property
     def sha256(self) -> str:

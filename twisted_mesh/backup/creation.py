@@ -133,4 +133,5 @@ def _manifest(
         log_size=held.acts,
         encrypted=sorted(name for name, data in files.items() if is_encrypted(data)),
         members=[source.member for source in sources.values()],
+        elsewhere=list(credentials.references_in(files)),
     )

@@ -10,7 +10,7 @@ from pki.audit.log import LogKey
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, PkiError, Problem, Refused
 from pki.issuing.root_line import RootLine
-from pki.keys import MemoryKey, key_id, spki_der
+from pki.keys import KeyReference, MemoryKey, is_reference, key_id, spki_der
 from pki.keys.pkcs8 import is_encrypted
 from pki.svid.x509svid import load_certificates
 from twisted_mesh.backup.archive import BETWEEN, REVOKED, ROOT_KEY, ROOTS
@@ -162,7 +162,18 @@ def _wrong_root_key(
         pass  # told already
 
 
+def references_in(files: Mapping[str, bytes]) -> dict[str, KeyReference]:
+    """The keys that are elsewhere, by the names of their files. Raises :class:`pki.errors.Malformed`."""
+    return {
+        name: KeyReference.parse(data)
+        for name, data in sorted(files.items())
+        if _is_key(name) and is_reference(data)
+    }
+
+
 def _public(name: str, data: bytes) -> set[bytes]:
+    if is_reference(data):
+        return {spki_der(KeyReference.parse(data).public_key)}
     if PurePosixPath(name).name == _LOG_KEY:
         LogKey.from_pem("log", data)
         return set()

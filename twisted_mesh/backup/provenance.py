@@ -6,16 +6,17 @@ fingerprint, or because it is the root of the state directory that is restored.
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from pki.audit.log import LogKey, Verifier
+from pki.audit.log import LogKey, LogSigner, StoredLogKey, Verifier
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.issuing.root_line import RootLine
-from pki.keys import KeyAlgorithm, MemoryKey
+from pki.keys import KeyAlgorithm, KeyReference, MemoryKey, is_reference
 from pki.keys.algorithm import verify, weaknesses
 from pki.svid.certificate import issuer_problems
 from pki.svid.pin import Fingerprint
@@ -24,6 +25,8 @@ from pki.validity import parse_rfc3339, rfc3339
 from twisted_mesh.backup import credentials
 from twisted_mesh.backup.archive import ISSUING, ROOT, Manifest, Signature
 from twisted_mesh.ca.saved_state import statement
+from twisted_mesh.keystores.stored_key import StoredKey
+from twisted_mesh.state.directory import StateError
 from twisted_mesh.state.key_files import KeyFiles
 
 #: What a forged certificate or signature raises. (binascii.Error is a ValueError.)
@@ -117,14 +120,25 @@ def sign_here(keys: KeyFiles, log_key_name: str, sha256: str) -> Signature:
     key = keys.load("issuing.key", MemoryKey.from_pem)
     log_key = ""
     if keys.exists("audit.key") and log_key_name:
-        log_key = str(
-            keys.load(
-                "audit.key", lambda pem, word: LogKey.from_pem(log_key_name, pem, word)
-            ).verifier
-        )
+        log_key = str(keys.load("audit.key", partial(_log_key, log_key_name)).verifier)
     data = statement(sha256, log_key)
     raw = key.algorithm.kind.sign(key.private_key, data)
     return Signature(log_key, base64.b64encode(raw).decode())
+
+
+def log_key_bytes(data: bytes) -> bytes:
+    """The public bytes of the log's key that a file holds, or refers to. Raises :class:`pki.keys.UnusableKey`."""
+    return _log_key("log", data, None).verifier.public_bytes
+
+
+def _log_key(name: str, pem: bytes, passphrase: bytes | None) -> LogSigner:
+    if is_reference(pem):
+        return StoredLogKey(name, StoredKey(KeyReference.parse(pem), _signs_not))
+    return LogKey.from_pem(name, pem, passphrase)
+
+
+async def _signs_not(reference: KeyReference, data: bytes) -> bytes:
+    raise StateError(f"the key {reference.uri} is asked by the running CA alone")
 
 
 def _demand_issuer(

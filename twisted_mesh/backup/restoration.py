@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from pki.audit.log import Checkpoint, LogKey
+from pki.audit.log import Checkpoint
 from pki.errors import PkiError
 from pki.issuing.root_line import RootLine, fingerprint_of
+from pki.keys import KeyReference
 from pki.keys.pkcs8 import is_encrypted
 from pki.svid.pin import Fingerprint
 from pki.validity import parse_rfc3339, rfc3339
@@ -34,7 +35,13 @@ from twisted_mesh.backup.archive import (
     Manifest,
 )
 from twisted_mesh.backup.loss import Loss
-from twisted_mesh.backup.provenance import NotProven, Provenance, demand_known_root, judge
+from twisted_mesh.backup.provenance import (
+    NotProven,
+    Provenance,
+    demand_known_root,
+    judge,
+    log_key_bytes,
+)
 from twisted_mesh.backup.record import Lost, Summary
 from twisted_mesh.backup.vouching import Vouched
 from twisted_mesh.ca import revoked_authorities
@@ -86,6 +93,8 @@ class Restoration:
     provenance: Provenance | None = field(default=None, init=False)
     vouched: Vouched | None = field(default=None, init=False)
     """How the archive's record stands against its audit log."""
+    elsewhere: Mapping[str, KeyReference] = field(factory=dict, init=False)
+    """Keys that the archive only refers to, by the names of their files."""
     loss: Loss | None = field(default=None, init=False)
     aside: Path | None = field(default=None, init=False)
     """Where what was replaced is now."""
@@ -144,6 +153,7 @@ class Restoration:
         self._demand_same_ca(new)
         self.provenance = self._proven(files)
         credentials.check(files)
+        self.elsewhere = credentials.references_in(files)
         backup = new / DATABASE
         record.check(backup)
         record.bring_up(backup)
@@ -261,7 +271,7 @@ class Restoration:
         found = []
         own = self.state.private / "audit.key"
         if own.exists() and not is_encrypted(data := read_file(own, "the key")):
-            found.append(LogKey.from_pem("log", data).verifier.public_bytes)
+            found.append(log_key_bytes(data))
         for witness in _witnesses(witnesses):
             # One machine may have seen the logs of several CAs: none but this one's will fit.
             if witness.verifier is not None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from twisted_mesh.cli.ctl.key_store_options import key_store_option, token_pin_option
 from twisted_mesh.cli.ctl.options import format_option, output_file, state_dir_option, state_path
 
 
@@ -93,6 +94,8 @@ def show(*, file: str, format_: str) -> int:
     help="Also if the record has what its audit log does not vouch for.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be lost, and restore nothing.")
+@key_store_option
+@token_pin_option
 @state_dir_option
 @format_option
 def restore(
@@ -103,6 +106,8 @@ def restore(
     accept_unsigned: bool,
     accept_unvouched: bool,
     dry_run: bool,
+    key_stores: tuple[str, ...],
+    token_pin_file: str | None,
     state_dir: str | None,
     format_: str,
 ) -> int:
@@ -114,6 +119,9 @@ def restore(
     refuses, unless you accept that. Whatever is revoked now stays revoked. What is replaced is moved
     aside. Interrupted, run it again.
 
+    Keys that are on a token or behind a signer are not in FILE: with --key-store it is looked first
+    whether they are there.
+
     \b
     Examples:
       mesh-ctl backup restore ca.tar --dry-run
@@ -121,6 +129,7 @@ def restore(
       mesh-ctl backup restore ca.tar --fingerprint sha256:9f86d081…
     """
     from twisted_mesh.cli.ctl import backup_actions
+    from twisted_mesh.cli.ctl.key_stores import Named
 
     return backup_actions.restore(
         Path(file),
@@ -129,6 +138,7 @@ def restore(
             loss=accept_loss, unsigned=accept_unsigned, unvouched=accept_unvouched
         ),
         fingerprint=fingerprint,
+        named=Named.of(key_stores, token_pin_file),
         dry_run=dry_run,
         as_json=format_ == "json",
     )

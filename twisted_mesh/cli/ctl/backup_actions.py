@@ -12,11 +12,13 @@ from pki.svid.pin import Fingerprint
 from pki.validity import rfc3339
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.backup import creation, record
-from twisted_mesh.backup.archive import ROOT, Archive, Manifest, Signature
+from twisted_mesh.backup.archive import ISSUING_KEY, ROOT, Archive, Manifest, Signature
 from twisted_mesh.backup.loss import Loss
 from twisted_mesh.backup.provenance import demand_known_root, judge, sign_here
 from twisted_mesh.backup.restoration import Restoration
 from twisted_mesh.cli.ctl import output
+from twisted_mesh.cli.ctl.backup_keys import missing_keys
+from twisted_mesh.cli.ctl.key_stores import Named
 from twisted_mesh.cli.ctl.options import Reach
 from twisted_mesh.cli.status import DONE, REFUSED
 from twisted_mesh.runtime.clock import wall_clock
@@ -66,6 +68,8 @@ def create(state: Path, path: Path, passphrase_file: Path | None, *, as_json: bo
 
 def _signature(state: Path, manifest: Manifest, passphrase: bytes | None) -> Signature | None:
     """With the keys, where they can be read here; else of the running CA."""
+    if ISSUING_KEY in manifest.elsewhere:
+        return _asked_for(state, manifest.digest)
     if passphrase is not None or not manifest.encrypted:
         checkpoint = record.checkpoint_of(manifest.checkpoint)
         keys = KeyFiles(StateDirectory(state).private, passphrase)
@@ -141,12 +145,13 @@ def restore(
     accepted: Accepted,
     *,
     fingerprint: str | None,
+    named: Named,
     dry_run: bool,
     as_json: bool,
 ) -> int:
     """``backup restore``."""
+    pin = Fingerprint.parse(fingerprint) if fingerprint else None
     state = StateDirectory(state_dir)
-    named = Fingerprint.parse(fingerprint) if fingerprint else None
     _demand_owner(state)
     with closing(Archive.open(path)) as archive:
         state.prepare()
@@ -156,8 +161,8 @@ def restore(
             output.say(f"{error}; a backup is restored while no CA runs")
             return REFUSED
         try:
-            restoration = Restoration(state, archive, wall_clock(), named, accepted.unsigned)
-            return _restore(restoration, accepted, dry_run=dry_run, as_json=as_json)
+            restoration = Restoration(state, archive, wall_clock(), pin, accepted.unsigned)
+            return _restore(restoration, accepted, named, dry_run=dry_run, as_json=as_json)
         finally:
             state.unlock()
 
@@ -172,7 +177,9 @@ def _demand_owner(state: StateDirectory) -> None:
         raise StateError(f"{state.ca} belongs to the user with uid {owner}: restore as that user")
 
 
-def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_json: bool) -> int:
+def _restore(
+    restoration: Restoration, accepted: Accepted, named: Named, *, dry_run: bool, as_json: bool
+) -> int:
     state = restoration.state
     if restoration.resume(only_look=dry_run):
         if dry_run:
@@ -187,6 +194,7 @@ def _restore(restoration: Restoration, accepted: Accepted, *, dry_run: bool, as_
             output.say(sentence)
         _tell_doubts(restoration)
         wanted = _words_wanted(restoration, loss, accepted)
+        wanted += missing_keys(restoration.elsewhere, named, state.private)
         if dry_run or wanted:
             outcome = "would restore" if dry_run else "refused"
             said = "" if dry_run else f"nothing was restored: {', and '.join(wanted)}"
@@ -305,6 +313,12 @@ def _sentences(loss: Loss, manifest: Manifest) -> list[str]:
 
 
 def _warn(manifest: Manifest) -> None:
+    if manifest.elsewhere:
+        names = ", ".join(name.rpartition("/")[2] for name in manifest.elsewhere)
+        output.say(
+            f"{names} in it {'says' if len(manifest.elsewhere) == 1 else 'say'} where the key is, which is not in it: "
+            "see that its token or signer has a backup of its own"
+        )
     if manifest.plain_keys:
         names = ", ".join(name.rpartition("/")[2] for name in manifest.plain_keys)
         output.say(
@@ -316,6 +330,8 @@ def _warn(manifest: Manifest) -> None:
 def _sealing(name: str, manifest: Manifest) -> str:
     if name not in manifest.keys:
         return ""
+    if name in manifest.elsewhere:
+        return ", THE KEY IS ELSEWHERE"
     return ", encrypted" if name in manifest.encrypted else ", NOT ENCRYPTED"
 
 

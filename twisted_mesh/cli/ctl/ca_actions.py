@@ -12,7 +12,7 @@ from cryptography import x509
 
 from pki.errors import PkiError, Refused
 from pki.issuing.root_line import fingerprint_of
-from pki.keys import key_id
+from pki.keys import is_reference, key_id
 from pki.serial import serial_hex, serial_pairs
 from pki.svid.x509svid import load_certificates, subject_of, validity_of
 from pki.validity import rfc3339, spoken_duration
@@ -73,7 +73,9 @@ class Showing:
     async def __call__(self, administration: Administration) -> int:
         roots = await administration.client.roots()
         health = await administration.health()
-        checks = [check for check in health.checks if check.name in ("issuer", "signing", "crls")]
+        checks = [
+            check for check in health.checks if check.name in ("issuer", "signing", "keys", "crls")
+        ]
         now = wall_clock()
         certificates = [*(("root", root) for root in roots), *self.issuing]
         if self.as_json:
@@ -185,7 +187,9 @@ class Detaching:
         if source.exists():
             output.say(f"the CA says that it is done, but {source} is still there: look into it")
             return REFUSED
-        self._put(_sentences(source, copy, detached.prepared, detached.wanted_at), copy, detached)
+        is_elsewhere = is_reference(read_file(copy.path, "the copy"))
+        sentences = _sentences(source, copy, detached, is_elsewhere=is_elsewhere)
+        self._put(sentences, copy, detached)
         return DONE
 
     def _put(self, sentences: Iterable[str], copy: Copy, detached: Detached) -> None:
@@ -198,12 +202,20 @@ class Detaching:
         output.put(f"Without it, certificates are issued until {detached.issues_until}.")
 
 
-def _sentences(source: Path, copy: Copy, prepared: bool, wanted_at: str) -> list[str]:
-    successor = "The next issuing CA is prepared. " if prepared else ""
+def _sentences(source: Path, copy: Copy, detached: Detached, *, is_elsewhere: bool) -> list[str]:
+    successor = "The next issuing CA is prepared. " if detached.prepared else ""
+    where = (
+        f"The root's key is at {copy.path} only (sha256 {copy.sha256}). Make a second copy of it."
+    )
+    if is_elsewhere:
+        where = (
+            f"The CA has forgotten where the root's key is: {copy.path} says it. THE KEY ITSELF IS STILL THERE: take "
+            "its token out, or its signer away."
+        )
     return [
-        f"The root's key is at {copy.path} only (sha256 {copy.sha256}). Make a second copy of it.",
-        f"{successor}The key is needed again at {wanted_at}: copy it back to {source}, owned by the CA's user, "
-        "mode 0600; the running CA finds it by itself.",
+        where,
+        f"{successor}The key is needed again at {detached.wanted_at}: copy it back to {source}, owned by the CA's "
+        "user, mode 0600; the running CA finds it by itself.",
     ]
 
 
