@@ -9,6 +9,7 @@ from typing import NamedTuple
 from attrs import define, field
 
 from pki.audit.auditor import Row
+from pki.audit.federation_acts import FederationActs
 from pki.audit.log import Act, BadEntry, Entry
 from pki.errors import Malformed, PkiError
 from pki.serial import parse_serial
@@ -114,6 +115,7 @@ class Acts:
     tokens: dict[str, Made] = field(factory=dict, init=False)
     """Those whose entry was not deleted, by id."""
     revoked_tokens: dict[str, int] = field(factory=dict, init=False)
+    federations: FederationActs = field(factory=FederationActs, init=False)
     settled: list[int] = field(factory=list, init=False)
     """The acts by which the CA has decided whether there is a default entry."""
     restored: int = field(default=-1, init=False)
@@ -155,6 +157,7 @@ class Acts:
         if self._first is None:
             self._first = entry.at
             self._is_pruned = self._is_pruned or row.position > 0
+        self.federations.take(row.position, entry)
         match entry.act:
             case Act.ISSUE | Act.RENEW:
                 self._issued(row.position, entry)

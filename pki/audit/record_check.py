@@ -13,11 +13,13 @@ from attrs import define, field
 from pki.audit.acts import SLACK, Acts, Made, OfCertificate, time_of
 from pki.audit.auditor import Row
 from pki.audit.claim_check import ClaimCheck
+from pki.audit.federation_check import FederationCheck
 from pki.audit.recorded import (
     Difference,
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
+    RecordedFederation,
     RecordedToken,
     as_told,
 )
@@ -53,8 +55,9 @@ _MEMBERS = frozenset(
 class RecordCheck:
     """Reads a whole log, then rows of the tables in any order.
 
-    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry`, :meth:`token` and :meth:`claim` for
-    each row, then :meth:`missing`. What grows with the certificates is in a scratch file, not in memory.
+    :meth:`act` for each entry of the log, then :meth:`certificate`, :meth:`entry`, :meth:`token`, :meth:`claim` and
+    :meth:`federation` for each row, then :meth:`missing`. What grows with the certificates is in a scratch file, not in
+    memory.
     """
 
     now: datetime
@@ -70,9 +73,11 @@ class RecordCheck:
     _entries_seen: set[str] = field(factory=set, init=False)
     _tokens_seen: set[str] = field(factory=set, init=False)
     _claims: ClaimCheck = field(init=False)
+    _federations: FederationCheck = field(init=False)
+    _knows_federations: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._claims = ClaimCheck(self._acts)
+        self._claims, self._federations = ClaimCheck(self._acts), FederationCheck(self._acts)
 
     def act(self, row: Row) -> None:
         """One entry of the log, in order. One that cannot be read tells nothing; who examines the log finds it."""
@@ -285,13 +290,24 @@ class RecordCheck:
         """What the log says differently of a claim that is used up."""
         return self._claims.row(row)
 
+    def federation(self, row: RecordedFederation) -> Iterator[Difference]:
+        """What the log says differently of a trust domain that is federated with."""
+        return self._federations.row(row)
+
+    def knows_federations(self) -> None:
+        """Every trust domain that is federated with was shown, be it none: what the log tells of must be among them."""
+        self._knows_federations = True
+
     def missing(self) -> Iterator[Difference]:
         """What the log tells of and no row was shown of. Last."""
         self._acts.pruned_until(self.now)
         yield from self._displaced()
         yield from self._claims.missing()
-        self.judged += self._claims.judged
-        self.unjudged += self._claims.unjudged
+        if self._knows_federations:
+            yield from self._federations.missing()
+        for check in (self._claims, self._federations):
+            self.judged += check.judged
+            self.unjudged += check.unjudged
         first, *again = self._acts.settled or (0,)
         for position in again:
             yield Difference(

@@ -71,14 +71,26 @@ class RecordedClaim:
 
 
 @frozen
+class RecordedFederation:
+    """A row of the federated trust domains' table."""
+
+    trust_domain: str
+    facts: Mapping[str, str]
+    """How its bundle is had, as the act of its beginning has that: nothing, or an empty text, where there is none."""
+    created_at: datetime
+    bundle: str | None = None
+    """SHA-256 in hex of its last good bundle; None where there is none yet."""
+
+
+@frozen
 class Difference:
     """One thing that the record and the log say differently."""
 
     code: Code
     kind: str
-    """``certificate``, ``entry``, ``token`` or ``claim``."""
+    """``certificate``, ``entry``, ``token``, ``claim`` or ``federation``."""
     name: str
-    """Its serial or id."""
+    """Its serial, its id or its trust domain."""
     detail: str
     """What it is, and what the log says."""
     position: int | None = None

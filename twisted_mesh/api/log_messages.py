@@ -82,6 +82,17 @@ class RecordOddity(Struct, frozen=True):
     detail: str
 
 
+class RecordFederation(Struct, frozen=True):
+    """A trust domain that is federated with, as it stands in its table."""
+
+    trust_domain: str
+    created_at: str
+    facts: dict[str, str]
+    """How its bundle is had, as the audit log tells that."""
+    bundle: str | None = None
+    """SHA-256 in hex of its last good bundle."""
+
+
 class RecordRows(Struct, frozen=True):
     """Some certificates, the oldest first; with the first of them, what is odd about the record as a whole."""
 
@@ -92,3 +103,5 @@ class RecordRows(Struct, frozen=True):
     """How many the record has, be they signed yet or not."""
     lost_checkpoints: list[int] = []
     """Sizes of those that were signed, and are not in the record any more."""
+    federations: list[RecordFederation] | UnsetType = UNSET
+    """All that there are, with the first certificates; left out where they cannot be read."""

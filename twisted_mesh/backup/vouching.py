@@ -20,6 +20,7 @@ from pki.audit.recorded import (
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
+    RecordedFederation,
     RecordedToken,
 )
 from pki.codes import Code
@@ -27,15 +28,19 @@ from pki.errors import HOSTILE_INPUT, PkiError, printable
 from pki.policy.entry import RegistrationEntry
 from pki.policy.join_token import token_id
 from pki.serial import serial_hex
+from pki.spiffe import TrustDomain
 from twisted_mesh.backup.rows import opened, telling
 from twisted_mesh.ca.entries import facts_of
+from twisted_mesh.ca.federated import facts_on_record
+from twisted_mesh.ca.federation_history import digest_of
 from twisted_mesh.stores import schema
-from twisted_mesh.stores.records import StoreError
+from twisted_mesh.stores.records import StoredFederation, StoreError
 
 #: What a certificate that is none raises.
 _DAMAGED: tuple[type[BaseException], ...] = (InvalidSignature, *HOSTILE_INPUT)
 _TAKING = (Act.REVOKE, Act.WRITE_OFF)
-_TAKING_DEEDS, _BANNING = ("delete-entry", "revoke-token"), ("create-entry",)
+_TAKING_DEEDS = ("delete-entry", "revoke-token", "end-federation")
+_BANNING = ("create-entry",)
 
 
 @frozen
@@ -265,6 +270,16 @@ def _differences(
         with _reading(f"the claim {printable(name, 200)}"):
             used = RecordedClaim(name, int(serial, 16), _time(at))
         yield from map(_doubt, check.claim(used))
+    for row in connection.execute(
+        "SELECT trust_domain, relationship, created_at, bundle FROM federation"
+    ):
+        with _reading(f"the federation with {printable(row[0], 60)}"):
+            stored = StoredFederation(TrustDomain.parse(row[0]), row[1], _time(row[2]), row[3])
+            digest = None if stored.bundle is None else digest_of(stored.bundle)
+            facts = facts_on_record(stored)
+            federated = RecordedFederation(row[0], facts, stored.created_at, digest)
+        yield from map(_doubt, check.federation(federated))
+    check.knows_federations()
     yield from map(_doubt, check.missing())
 
 

@@ -114,6 +114,15 @@ def relationship_of(
     )
 
 
+def facts_on_record(stored: StoredFederation) -> dict[str, str]:
+    """How it is had by its row, be it allowed or not, as the act of its beginning tells that; none of a damaged row."""
+    try:
+        said = msgspec.to_builtins(_decode(stored.relationship))
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return {member: str(told) for member, told in said.items() if told}
+
+
 def document_of(relationship: Relationship) -> bytes:
     endpoint = relationship.endpoint_id
     return _encode(

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from attrs import define, evolve, field
 
+from pki.audit.federation_acts import place_of
 from pki.audit.log import Act
 from pki.codes import Code
 from pki.errors import PkiError, Problem
@@ -22,7 +23,6 @@ from twisted_mesh.ca.federation_history import (
     FederationHistory,
     digest_of,
     facts_of,
-    place_of,
 )
 from twisted_mesh.ca.foreign_crls import ForeignCrls
 from twisted_mesh.ca.health import FEDERATES_WITH_NOBODY

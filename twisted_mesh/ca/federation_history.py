@@ -4,26 +4,19 @@ The log is signed, and the table is not: who can write to it would else add whom
 the place of another CA's. What the log cannot tell any more, since it was pruned, is not judged.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 
 from attrs import frozen
 
-from pki.audit.log import Act, Entry
+from pki.audit.federation_acts import MEMBERS, FederationActs
+from pki.audit.log import Entry
 from pki.errors import PkiError
-from pki.spiffe import TrustDomain
 from pki.svid.federation import BadFederation, Relationship
 from twisted_mesh.stores.records import StoredFederation
 
-_PLACE = "federation "
-#: By what an act tells a relationship.
-_MEMBERS = ("url", "profile", "endpoint_id", "crl_url")
 _MEND = "somebody has changed the store"
-
-
-def place_of(trust_domain: TrustDomain) -> str:
-    """The object of acts about it."""
-    return f"{_PLACE}{trust_domain}"
 
 
 def facts_of(relationship: Relationship) -> dict[str, str]:
@@ -47,51 +40,33 @@ class FederationHistory:
 
     is_whole: bool
     """Whether nothing of the log was pruned: what it does not say was not done."""
-    begun: Mapping[str, Mapping[str, str]]
-    """What was said of those that are federated with."""
-    ended: frozenset[str]
-    bundles: Mapping[str, str]
-    """The digests of what was accepted last, and not before a restore: that keeps what was heard since the backup."""
+    acts: FederationActs
 
     @classmethod
     def of(cls, acts: Iterable[bytes], *, is_whole: bool) -> "FederationHistory":
         """By the log's entries about them and about restores, the oldest first; others are passed over."""
-        begun: dict[str, Mapping[str, str]] = {}
-        ended: set[str] = set()
-        bundles: dict[str, str] = {}
+        found = FederationActs()
         for act in acts:
-            try:
-                entry = Entry.parse(act)
-            except PkiError:
-                continue  # a log that is damaged is for whoever verifies it
-            if entry.act is Act.RESTORE:
-                bundles.clear()
-            if entry.act is not Act.ADMINISTER or not entry.object.startswith(_PLACE):
-                continue
-            name, facts = entry.object.removeprefix(_PLACE), entry.facts
-            did = facts.get("did")
-            if did == "end-federation":
-                begun.pop(name, None)
-                ended.add(name)
-            elif did == "federate":
-                begun[name] = facts
-                ended.discard(name)
-            if did in ("federate", "end-federation", "accept-bundle"):
-                bundles.pop(name, None)
-                if digest := facts.get("bundle"):
-                    bundles[name] = digest
-        return cls(is_whole, begun, frozenset(ended), bundles)
+            with suppress(PkiError):  # a log that is damaged is for whoever verifies it
+                found.take(-1, Entry.parse(act))
+        return cls(is_whole, found)
 
     def vouch(self, stored: StoredFederation, relationship: Relationship) -> None:
         """Raises :class:`BadFederation` for what the log contradicts."""
         name = str(stored.trust_domain)
-        said = self.begun.get(name)
-        if name in self.ended or (said is None and self.is_whole):
-            what = "was ended" if name in self.ended else "was never begun"
+        begun, is_ended = self.acts.begun.get(name), name in self.acts.ended
+        if is_ended or (begun is None and self.is_whole):
+            what = "was ended" if is_ended else "was never begun"
             raise BadFederation(f"by the audit log it {what}: {_MEND}")
         told = facts_of(relationship)
-        if said is not None and any(said.get(member, "") != told[member] for member in _MEMBERS):
-            raise BadFederation(f"by the audit log it was another, at {said.get('url')}: {_MEND}")
-        digest = self.bundles.get(name)
-        if digest is not None and (stored.bundle is None or digest_of(stored.bundle) != digest):
+        if begun is not None:
+            said = begun.facts
+            if any(said.get(member, "") != told[member] for member in MEMBERS):
+                raise BadFederation(
+                    f"by the audit log it was another, at {said.get('url')}: {_MEND}"
+                )
+        accepted = self.acts.bundles.get(name)
+        if accepted is not None and (
+            stored.bundle is None or digest_of(stored.bundle) != accepted.digest
+        ):
             raise BadFederation(f"its bundle is not the one that the audit log has: {_MEND}")

@@ -14,6 +14,7 @@ from pki.audit.recorded import (
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
+    RecordedFederation,
     RecordedToken,
 )
 from pki.validity import rfc3339
@@ -314,3 +315,64 @@ def test_a_certificate_is_not_taken_from_under_its_claim() -> None:
         used = [RecordedClaim("i-1", ISSUED, NOW)]
         told = differences(rows, [row], (), (), NOW, claims=used)
         assert [str(one.code) for one in told] == codes
+
+
+DOMAIN, HAD = "shop.example", {"url": "https://shop.example/bundle", "profile": "https_web"}
+FEDERATE = act(Act.ADMINISTER, f"federation {DOMAIN}", {"did": "federate", **HAD})
+ENDED = act(Act.ADMINISTER, f"federation {DOMAIN}", {"did": "end-federation"})
+ACCEPTED = act(Act.ADMINISTER, f"federation {DOMAIN}", {"did": "accept-bundle", "bundle": "aa"})
+RESTORE = act(Act.RESTORE, "mesh.local", {})
+FOLLOWED = RecordedFederation(DOMAIN, {**HAD, "crl_url": ""}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("acts", "row", "found"),
+    [
+        ([FEDERATE], FOLLOWED, []),
+        ([FEDERATE], None, ["record-missing"]),
+        ([FEDERATE, ENDED], None, []),
+        ([FEDERATE, ENDED], FOLLOWED, ["record-unknown"]),
+        ([FEDERATE, ENDED, FEDERATE], FOLLOWED, []),
+        ([], FOLLOWED, ["record-unknown"]),
+        ([FEDERATE], evolve(FOLLOWED, facts={**HAD, "url": "https://x/"}), ["record-changed"]),
+        ([FEDERATE], evolve(FOLLOWED, facts={**HAD, "crl_url": "http://x"}), ["record-changed"]),
+        ([FEDERATE], evolve(FOLLOWED, facts={}), ["record-changed"] * 2),
+        ([FEDERATE, ACCEPTED], evolve(FOLLOWED, bundle="aa"), []),
+        ([FEDERATE, ACCEPTED], evolve(FOLLOWED, bundle="bb"), ["record-changed"]),
+        ([FEDERATE, ACCEPTED], FOLLOWED, ["record-changed"]),
+        # A restore keeps what was heard since the backup, and drops who was ended since.
+        ([FEDERATE, ACCEPTED, RESTORE], evolve(FOLLOWED, bundle="bb"), []),
+        ([FEDERATE, RESTORE], None, []),
+    ],
+)
+def test_a_trust_domain_is_federated_with_as_the_log_says(
+    acts: list[Entry], row: RecordedFederation | None, found: list[str]
+) -> None:
+    assert [str(one.code) for one in of_federation([ACTS[0], *acts], row)] == found
+
+
+def of_federation(
+    acts: Sequence[Entry], row: RecordedFederation | None, first: int = 0, *, shown: bool = True
+) -> list[Difference]:
+    check = RecordCheck(NOW)
+    try:
+        for n, entry in enumerate(acts):
+            check.act(Row(n, None if n < first else entry.to_bytes()))
+        told = [] if row is None else list(check.federation(row))
+        if shown:
+            check.knows_federations()
+        return [*told, *(one for one in check.missing() if one.kind == "federation")]
+    finally:
+        check.close()
+
+
+def test_a_federation_that_the_log_cannot_tell_of_any_more_is_not_judged() -> None:
+    acts = [FEDERATE, ACTS[0]]
+    assert of_federation(acts, FOLLOWED, first=1) == []
+    # An end that it does tell of counts, however old the beginning is.
+    (found,) = of_federation([FEDERATE, ENDED], FOLLOWED, first=1)
+    assert "entry 1 of the log says that it was ended" in found.detail
+
+
+def test_a_ca_that_shows_no_federations_is_not_missed_any() -> None:
+    assert of_federation([FEDERATE], None, shown=False) == []

@@ -3,25 +3,34 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from attrs import evolve
 
+from pki.audit.auditor import Row
 from pki.audit.log import Act
+from pki.audit.record_check import RecordCheck
+from pki.audit.recorded import Difference
+from pki.codes import Code
 from pki.errors import Malformed, PkiError
 from pki.policy.principal import Principal, administrator, anonymous, workload
 from pki.policy.selector import Selector
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.svid.bundle import BadBundle, TrustBundle
 from pki.svid.federation import BadFederation, OlderBundle, Profile, Relationship
-from tests.authorities import BACKEND, DAY, MESH, OTHER, key, mesh
+from tests.authorities import BACKEND, DAY, MESH, NOW, OTHER, key, mesh
+from tests.twisted_mesh.ca.api.test_wire import Api
 from tests.twisted_mesh.ca.rigs import ADMIN, CaRig, EndpointDown, ca_rig, entry, result_of
 from tests.twisted_mesh.stores.certificates import acts
+from twisted_mesh.api.log_messages import RecordRows
 from twisted_mesh.ca.federated import Federated, document_of, read_given
 from twisted_mesh.ca.federation import Federations
 from twisted_mesh.ca.federation_history import FederationHistory
+from twisted_mesh.cli.ctl.audit_record import of_federations
 from twisted_mesh.stores.records import Conflict, StoredFederation, StoreError, Unknown
 
 WEB = Relationship(OTHER, "https://other.example/bundle", Profile.HTTPS_WEB)
@@ -304,6 +313,34 @@ def test_a_row_that_the_log_contradicts_has_nobody_believed(rig: CaRig, change: 
     restart_with(rig, evolve(honest, **changes))
     assert federations(rig).believed().bundles == {}
     assert re.search(why, federations(rig).unreadable[OTHER])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whoever_verifies_the_log_is_shown_the_row_as_it_stands(rig: CaRig, change: str) -> None:
+    add(rig, SPIFFE, THEIRS)
+    assert differing(rig) == []
+    # Changed under a CA that runs, which has another in its memory.
+    tampered = evolve(kept_of(rig), **CHANGES[change][0])
+    rig.calls.result(rig.store.store._read(lambda connection: put(connection, tampered)))
+    (found,) = differing(rig)
+    assert (found.code, found.name) == (Code.RECORD_CHANGED, str(OTHER))
+
+
+def put(connection: Any, row: StoredFederation) -> None:
+    statement = "UPDATE federation SET relationship = ?, bundle = ?"
+    connection.connection.driver_connection.execute(statement, (row.relationship, row.bundle))
+
+
+def differing(rig: CaRig) -> list[Difference]:
+    """What ``audit verify`` finds of federations, by what the CA shows it."""
+    answer = Api(rig).ask("all", "GET", "/api/v1/audit/record", rest="?limit=1")
+    shown = msgspec.json.decode(answer.body, type=RecordRows)
+    result_of(rig.log.extend())
+    rows, _ = rig.calls.result(rig.store.store.log_entries(0, 100))
+    with closing(RecordCheck(NOW)) as check:
+        for row in rows:
+            check.act(Row(row.position, row.entry))
+        return list(of_federations(check, shown))
 
 
 def test_a_row_that_the_log_knows_nothing_of_has_nobody_believed(rig: CaRig) -> None:

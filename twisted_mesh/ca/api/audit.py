@@ -1,6 +1,6 @@
 """The routes of the audit log: its checkpoints, its entries, and proofs of both."""
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from pki.validity import format_duration, rfc3339
 from twisted_mesh.api.log_messages import (
@@ -9,14 +9,17 @@ from twisted_mesh.api.log_messages import (
     LogEntry,
     LogHead,
     Proof,
+    RecordFederation,
     RecordOddity,
     RecordRow,
     RecordRows,
 )
 from twisted_mesh.ca.api.request import Call
 from twisted_mesh.ca.api.response import Answer, json_answer, optional_time
+from twisted_mesh.ca.federated import facts_on_record
+from twisted_mesh.ca.federation_history import digest_of
 from twisted_mesh.ca.parts import CaParts
-from twisted_mesh.stores.records import ExaminedCertificate
+from twisted_mesh.stores.records import ExaminedCertificate, StoredFederation, StoreError
 
 
 async def checkpoint(ca: CaParts, call: Call) -> Answer:
@@ -60,13 +63,25 @@ async def record(ca: CaParts, call: Call) -> Answer:
     oddities: list[RecordOddity] = []
     lost: list[int] = []
     acts = 0
+    federations: list[RecordFederation] | UnsetType = UNSET
     if not start:
         found = await ca.store.oddities()
         oddities = [RecordOddity(oddity.table, oddity.name, oddity.detail) for oddity in found]
         lost = list(await ca.log.lost_checkpoints())
         acts, _ = await ca.store.last_act()
+        try:
+            federations = list(map(_record_federation, await ca.store.federations()))
+        except StoreError as error:
+            oddities.append(RecordOddity("federation", "", str(error)))
     rows = [_record_row(examined) for examined in page.certificates]
-    return json_answer(RecordRows(rows, page.next, oddities, acts, lost))
+    return json_answer(RecordRows(rows, page.next, oddities, acts, lost, federations))
+
+
+def _record_federation(stored: StoredFederation) -> RecordFederation:
+    digest = None if stored.bundle is None else digest_of(stored.bundle)
+    return RecordFederation(
+        str(stored.trust_domain), rfc3339(stored.created_at), facts_on_record(stored), digest
+    )
 
 
 def _record_row(examined: ExaminedCertificate) -> RecordRow:

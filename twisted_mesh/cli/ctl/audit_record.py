@@ -8,6 +8,7 @@ from typing import IO
 
 import msgspec
 from attrs import evolve, frozen
+from msgspec import UNSET
 
 from pki.audit.auditor import Finding
 from pki.audit.log import Checkpoint
@@ -17,6 +18,7 @@ from pki.audit.recorded import (
     RecordedCertificate,
     RecordedClaim,
     RecordedEntry,
+    RecordedFederation,
     RecordedToken,
 )
 from pki.codes import Code
@@ -114,7 +116,7 @@ async def _differences(
     check.knows_feed()
     async for page in administration.record():
         pages.append(msgspec.structs.replace(page, certificates=[]))
-        for difference in _of_the_whole(page):
+        for difference in (*_of_the_whole(page), *of_federations(check, page)):
             yield difference
         for certificate in page.certificates:
             for difference in _of_certificate(check, certificate):
@@ -151,6 +153,16 @@ def _of_the_whole(page: RecordRows) -> Iterator[Difference]:
     for oddity in page.oddities:
         detail = f"{oddity.table} {printable(oddity.name, 80)}: {printable(oddity.detail, 200)}"
         yield Difference(Code.RECORD_CHANGED, oddity.table, oddity.name, detail)
+
+
+def of_federations(check: RecordCheck, page: RecordRows) -> Iterator[Difference]:
+    """What is odd about whom is federated with; a CA of before this was looked at shows none."""
+    if page.federations is UNSET:
+        return
+    for row in page.federations:
+        at = parse_rfc3339(row.created_at)
+        yield from check.federation(RecordedFederation(row.trust_domain, row.facts, at, row.bundle))
+    check.knows_federations()
 
 
 def _lost(sizes: Sequence[int]) -> Iterator[Difference]:

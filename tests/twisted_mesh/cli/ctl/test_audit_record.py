@@ -8,14 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
+from msgspec import UNSET
 
 from pki.codes import Code
 from pki.errors import Problem
 from pki.validity import rfc3339
 from tests.authorities import NOW
 from tests.twisted_mesh.cli.ctl.test_audit_transcript import Log, written
-from twisted_mesh.api.log_messages import RecordRow, RecordRows
+from twisted_mesh.api.log_messages import RecordFederation, RecordRow, RecordRows
 from twisted_mesh.api.messages import Registrations, RevocationRow, TokenRow
 from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.cli.ctl.audit_record import Compared, compared, undecided
@@ -38,6 +39,8 @@ class Ca(Log):
     lost: tuple[int, ...] = ()
     refused: int | None = None
     """With what it answers whoever asks for claims."""
+    federations: tuple[RecordFederation, ...] | None = field(default=None, hash=False)
+    """None for a CA that shows none."""
 
     @property
     def client(self) -> Any:
@@ -47,7 +50,9 @@ class Ca(Log):
         yield []
 
     async def record(self) -> AsyncIterator[RecordRows]:
-        yield RecordRows([UNKNOWN], None, acts=self.acts, lost_checkpoints=list(self.lost))
+        federations = UNSET if self.federations is None else list(self.federations)
+        lost = list(self.lost)
+        yield RecordRows([UNKNOWN], None, [], self.acts, lost, federations)
 
     async def registrations(self) -> Registrations:
         return Registrations([])
@@ -101,3 +106,9 @@ def test_a_ca_of_before_there_were_claims_shows_none() -> None:
 def test_whoever_may_not_see_claims_is_told() -> None:
     with pytest.raises(CaRefused):
         found(Ca(3, acts=3, refused=403))
+
+
+def test_a_federation_that_the_log_does_not_tell_of_is_named() -> None:
+    planted = RecordFederation("evil.example", rfc3339(NOW), {"url": "https://evil.example/b"})
+    result = found(Ca(3, acts=3, federations=(planted,)))
+    assert (Code.RECORD_UNKNOWN, "evil.example") in {(d.code, d.name) for d in result.differences}
