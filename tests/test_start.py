@@ -162,6 +162,10 @@ SERVES = {
             "twisted_mesh.api.client",
             "twisted_mesh.cli.ctl",
         ),
+        # Who has nobody to ask about containers.
+        "twisted_mesh.attest.workload_attestors",
+        "twisted_mesh.attest.container_runtime",
+        "twisted_mesh.attest.kubelet",
     ),
     "mesh-server": ("click", "rich", "sqlalchemy", "twisted_mesh.ca", "twisted_mesh.grpc"),
 }

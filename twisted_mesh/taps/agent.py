@@ -96,9 +96,7 @@ class AgentService(MeshService):
             log=self.log,
         )
         issuer = AgentIssuer(agent, self.reactor)
-        containers = options["containers"].local_workloads(
-            self.reactor, requires_pq=bool(options["require-pq"])
-        )
+        containers = options.local_workloads(self.reactor)
         socket = WorkloadSocket(
             options["socket"], "--socket", issuer, self.reactor, self.log, containers
         )

@@ -156,9 +156,7 @@ class CaListeners:
         They are listened on once the CA can serve. Raises :class:`StartError`.
         """
         store = ca.store
-        self.containers = self.options["containers"].local_workloads(
-            self.reactor, requires_pq=bool(self.options["require-pq"])
-        )
+        self.containers = self.options.local_workloads(self.reactor)
         means = Means(
             self.reactor,
             store.find_token,

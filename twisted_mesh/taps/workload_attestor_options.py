@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from pki.errors import Malformed
 from twisted_mesh.attest.local_workloads import LocalWorkloads
-from twisted_mesh.attest.workload_attestors import WorkloadAttestors
 from twisted_mesh.interfaces import IReactor
 from twisted_mesh.taps.reread import Reread
 
@@ -35,21 +34,38 @@ class WorkloadAttestorOptions:
             )
         if (words or file) and not serves:
             raise Malformed("--workload-attestor is for an agent that has a --name")
-        path = Path(self._from_here(file, "--workload-attestors")) if file else None
-        self["containers"] = (
-            WorkloadAttestors.read(path) if path is not None else WorkloadAttestors.parse(words)
+        self["containers"] = None
+        if not words and not file:
+            return  # as most have it, who load nothing of containers then
+        from twisted_mesh.attest.workload_attestors import WorkloadAttestors
+
+        if file:
+            path = Path(self._from_here(file, "--workload-attestors"))
+            self["containers"] = WorkloadAttestors.read(path)
+        else:
+            self["containers"] = WorkloadAttestors.parse(words)
+
+    def local_workloads(self: Any, reactor: IReactor) -> LocalWorkloads | None:
+        """What asks them; None where nobody is to be asked. Raises :class:`Malformed`."""
+        if (asked := self["containers"]) is None:
+            return None
+        found: LocalWorkloads | None = asked.local_workloads(
+            reactor, requires_pq=bool(self["require-pq"])
         )
+        return found
 
     def reread_workload_attestors(
         self: Any, workloads: LocalWorkloads | None, reactor: IReactor
     ) -> list[Reread]:
         """How a service reads their file again, and asks about whoever connects from then on."""
-        path = self["containers"].path
-        if path is None or workloads is None:
+        asked = self["containers"]
+        if asked is None or asked.path is None or workloads is None:
             return []
+        path = asked.path
 
         async def again() -> str:
-            before, now = self["containers"], WorkloadAttestors.read(path)
+            before = self["containers"]
+            now = before.read(path)
             if now == before:
                 return ""
             workloads.replace(now.sources(reactor, requires_pq=bool(self["require-pq"])))

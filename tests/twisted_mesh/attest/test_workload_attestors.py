@@ -192,7 +192,7 @@ def test_nobody_named_is_nobody_asked_and_an_old_kernel_is_told_so(
 @only_linux
 def test_a_file_may_name_somebody_later(written: Callable[[str], Path]) -> None:
     reactor: Any = Turning()
-    said = {"containers": WorkloadAttestors.read(written(""))}
+    said = {"containers": WorkloadAttestors.read(written("")), "require-pq": None}
     workloads = said["containers"].local_workloads(reactor)
     assert workloads is not None
     assert not workloads.sources
@@ -232,7 +232,7 @@ def test_agent_and_ca_take_the_same_options(
     monkeypatch.setenv("MESH_STATE_DIR", str(tmp_path))
     path = str(written("[docker]"))
     for kind, more in ((AgentOptions, AGENT), (CaOptions, [])):
-        assert options(kind, *more)["containers"] == WorkloadAttestors()
+        assert options(kind, *more)["containers"] is None
         twice = ("--workload-attestor", "docker", "--workload-attestor", "k8s")
         assert len(options(kind, *more, *twice)["containers"].settings) == 2
         assert len(options(kind, *more, "--workload-attestors", path)["containers"].settings) == 1
