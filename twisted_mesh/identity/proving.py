@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.logger import Logger
 
 from pki.codes import Code
 from pki.errors import Malformed, PkiError
@@ -14,13 +15,11 @@ from twisted_mesh.api.refusal import CaRefused
 from twisted_mesh.evidence.interface import AttestationData, IProver
 from twisted_mesh.evidence.option import prover
 from twisted_mesh.http.address import CaAddress
-from twisted_mesh.runtime.log import logger
 
 if TYPE_CHECKING:
     from twisted_mesh.api.client import CaClient
 
 T = TypeVar("T")
-_log = logger("agent")
 _UNAUTHORIZED = 401
 #: For the help of an option.
 KINDS = "k8s, aws, gcp, azure, oidc or x509pop"
@@ -79,15 +78,15 @@ class Proving:
         return self.prover.prove(challenge, spki, str(trust_domain))
 
     async def evidence(
-        self, client: "CaClient", key: PublicKey, trust_domain: TrustDomain
+        self, client: "CaClient", key: PublicKey, trust_domain: TrustDomain, log: Logger
     ) -> AttestationData:
-        """The same for that CA, with the challenge that it wants answered, on a thread."""
+        """The same for that CA, with the challenge that it wants answered, on a thread; told in the caller's log."""
         self.demand_judged(client.address)
         challenge = None
         if self.prover.wants_challenge:
             challenge = await client.challenge(self.prover.kind)
         found: AttestationData = await client.defer(self.fetch, challenge, key, trust_domain)
-        _log.info(
+        log.info(
             "Showing the CA evidence of this platform ({kind}), from {where}",
             event="evidence-shown",
             kind=found.kind,
@@ -101,14 +100,15 @@ class Proving:
         key: PublicKey,
         trust_domain: TrustDomain,
         ask: Callable[[AttestationData], Awaitable[T]],
+        log: Logger,
     ) -> T:
         """What the CA answers to ``ask`` with evidence; once more where it does not know its challenge any more."""
         try:
-            return await ask(await self.evidence(client, key, trust_domain))
+            return await ask(await self.evidence(client, key, trust_domain, log))
         except CaRefused as error:
             if not self.may_ask_again(error):
                 raise
-        return await ask(await self.evidence(client, key, trust_domain))
+        return await ask(await self.evidence(client, key, trust_domain, log))
 
     def may_ask_again(self, error: PkiError) -> bool:
         """Whether the CA does not know its challenge any more: it was started again, or another one answered."""

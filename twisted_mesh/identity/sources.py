@@ -153,6 +153,7 @@ class CaSource:
             asking.key.public_key,
             self.spiffe_id.trust_domain,
             partial(self._sign, asking, None),
+            self.log,
         )
 
     def _because_of_ours(self, error: CaRefused) -> PkiError:

@@ -129,7 +129,7 @@ class ParentService(MeshService):
             self.agent = agent = Agent(
                 self.client, wanted, reactor, (), serves=False, connects=False, log=self.log
             )
-            self.relay = Relay(self.client, wanted.named, agent.manager, wanted.proving)
+            self.relay = Relay(self.client, wanted.named, agent.manager, wanted.proving, self.log)
             memories = Memories(reactor, agent.memories)
             self.addService(memories)
             show("identity", Readings(agent.manager, OF_IDENTITY))

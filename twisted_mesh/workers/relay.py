@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from attrs import define, field
 from msgspec import UNSET
+from twisted.logger import Logger
 
 from pki.codes import Code
 from pki.errors import HOSTILE_INPUT, Malformed, PkiError, printable
@@ -26,6 +27,7 @@ from twisted_mesh.evidence.data import AttestationData
 from twisted_mesh.http.json import parse_json
 from twisted_mesh.identity.manager import CertificateManager
 from twisted_mesh.identity.proving import Proving, wants_evidence
+from twisted_mesh.runtime.log import logger
 from twisted_mesh.workers.messages import MOST_TO_WORKER, Answered, Asked
 
 #: Questions of one worker that may be open at once.
@@ -66,6 +68,7 @@ class Relay:
     """Of the parent's own certificate."""
     proving: Proving | None = None
     """What the parent shows the CA where that wants evidence for a worker's key too; no worker sees it."""
+    log: Logger = field(factory=lambda: logger("server"))
     _open: dict[int, int] = field(factory=dict, init=False)
     """Questions that are open, by worker."""
 
@@ -149,7 +152,7 @@ class Relay:
             if self.proving is None or not wants_evidence(error):
                 raise
         return await self.proving.shown(
-            self.client, _key_of(request), self.spiffe_id.trust_domain, with_evidence
+            self.client, _key_of(request), self.spiffe_id.trust_domain, with_evidence, self.log
         )
 
 

@@ -156,7 +156,7 @@ def test_an_agent_comes_by_its_node_and_serves_workloads_by_an_alias(
     made, api = place
     allow_agents(made)
     agent, socket = start_agent(made, "prod.node7", of_web(api, "node7"))
-    agent.wait_for(r"Showing the CA evidence of this platform \(k8s\)")
+    agent.wait_for(r"\[AGENT\] Showing the CA evidence of this platform \(k8s\)")
     with workload(socket) as it:
         assert it.wait_for(lambda told: told.get("ids") == [WEB])
     (row,) = json.loads(done(made, "agent", "list", "--format", "json"))
@@ -205,7 +205,7 @@ def test_a_sidecar_joins_by_its_pod_and_carries(place: tuple[Mesh, ApiServer]) -
     made.start_server(*joining(made, "api", API, api.token()), "--dns", "localhost", "--allow", WEB)
     of_sidecar = joining(made, "sidecar", WEB, of_web(api))
     proxy, port = made.start_proxy("client", f"localhost:{made.port}", *of_sidecar, "--verify", API)
-    assert "Showing the CA evidence of this platform (k8s)" in proxy.text
+    assert "[PROXY] Showing the CA evidence of this platform (k8s)" in proxy.text
     with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         connection.request("GET", "/api/status")
         answer = connection.getresponse().read().decode()

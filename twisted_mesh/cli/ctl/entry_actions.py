@@ -10,7 +10,7 @@ from msgspec.structs import fields
 
 from pki.errors import PkiError, Refused, printable
 from pki.policy.entry import EntryMembers, RegistrationEntry, read_entry
-from pki.spiffe import SpiffeId, TrustDomain
+from pki.spiffe import ALIASES, SpiffeId, TrustDomain
 from twisted_mesh.api.admin_client import Administration
 from twisted_mesh.api.messages import NewRegistration, Registration
 from twisted_mesh.api.refusal import CaRefused
@@ -218,6 +218,8 @@ def put_entry(row: Registration, *, as_json: bool) -> None:
     said = {member.name: getattr(row, member.name) for member in fields(EntryMembers)}
     facts: output.Facts = {
         _LABELS["id"]: row.id,
+        # Nobody is given an alias: others are called by it.
+        **({"stands for agents as": said.pop("spiffe_id")} if is_alias(row) else {}),
         **{
             _LABELS.get(name, name): "yes" if value is True else value
             for name, value in said.items()
@@ -229,6 +231,11 @@ def put_entry(row: Registration, *, as_json: bool) -> None:
         else _NOT_HONOURED.replace("not honoured", "no"),
     }
     output.put_facts({name: value for name, value in facts.items() if value})
+
+
+def is_alias(row: Registration) -> bool:
+    """Whether it names a group of agents, and buys nothing."""
+    return "/" + "/".join(ALIASES) + "/" in row.spiffe_id
 
 
 @frozen

@@ -5,6 +5,7 @@ import json
 import shlex
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -146,6 +147,15 @@ def test_all_of_an_entry_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no: the CA listens beyond loopback" in capsys.readouterr().out
     with pytest.raises(CaRefused):
         run(entry_actions.Showing("gone", False), ca)
+
+
+def test_an_alias_buys_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    alias = msgspec.structs.replace(API, spiffe_id="spiffe://mesh.local/mesh/alias/prod-nodes")
+    for row, buys in ((API, True), (alias, False)):
+        entry_actions.put_entry(row, as_json=False)
+        shown = capsys.readouterr().out
+        assert row.spiffe_id in shown
+        assert ("buys" in shown, "stands for agents as" in shown) == (buys, not buys)
 
 
 BOUGHT = [
