@@ -4,12 +4,12 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 
 from attrs import define, field
 
 from pki.policy.policy import NoProof
 from twisted_mesh.attest.errors import AttestorUnavailable
-from twisted_mesh.runtime.clock import Now
 
 #: Seconds for which a challenge can be answered.
 LIFETIME = 60
@@ -28,12 +28,16 @@ class Challenges:
     """Makes them without remembering any: each carries its end and a MAC by a key of this process.
 
     Asking costs nothing, however many ask. One that was answered is remembered until its end, so that
-    it is answered once.
+    it is answered once. A machine's time may be set meanwhile: none of them is over for that, and none that was
+    forgotten at its end can be answered once more.
     """
 
-    now: Now
+    seconds: Callable[[], float]
+    """By a clock that never jumps, as a reactor's."""
     most_spent: int = MOST_SPENT
     _key: bytes = field(factory=lambda: secrets.token_bytes(32), init=False)
+    _since: int = field(factory=lambda: secrets.randbelow(2**32), init=False)
+    """What is added to that clock, so that nobody is told for how long this machine runs."""
     _spent: "OrderedDict[str, float]" = field(factory=OrderedDict, init=False)
     """Those that were answered, by when they end: the earliest answer first."""
 
@@ -93,4 +97,4 @@ class Challenges:
             self._spent.popitem(last=False)
 
     def _seconds(self) -> float:
-        return self.now().timestamp()
+        return self._since + self.seconds()

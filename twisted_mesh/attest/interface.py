@@ -61,7 +61,7 @@ class Means:
     """Whose CA it is."""
     challenges: Challenges = field(
         kw_only=True,
-        default=Factory(lambda self: Challenges(self.now), takes_self=True),
+        default=Factory(lambda self: Challenges(self.reactor.seconds), takes_self=True),
     )
     """Of this process: one that was handed out at one door is taken at each."""
     containers: LocalWorkloads | None = None

@@ -14,7 +14,7 @@ SECRET = "of-the-badge-office"
 
 
 def make(stack: ExitStack) -> Case:
-    challenges = Challenges(lambda: NOW)
+    challenges = Challenges(NOW.timestamp)
     attestor = BadgeAttestor(Settings(SECRET), challenges)
 
     def gather() -> Evidence:

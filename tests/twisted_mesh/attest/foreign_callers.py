@@ -27,12 +27,15 @@ class Rig:
 
     def __init__(self, **settings: Any) -> None:
         self.time = NOW
-        self.challenges = Challenges(self.now)
+        self.challenges = Challenges(self._seconds)
         told = evolve(X509PopSettings((root().certificate,)), **settings)
         self.attestor = X509PopAttestor(told, self.challenges, MESH, self.now)
 
     def now(self) -> Any:
         return self.time
+
+    def _seconds(self) -> float:
+        return self.time.timestamp()
 
     def asked(self) -> str:
         """A challenge, as the API hands it out."""

@@ -1,27 +1,29 @@
 """A challenge is answered once, in its time, by evidence of the kind that it was made for."""
 
-from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.authorities import NOW
+from tests.authorities import DAY, MESH, NOW
 from twisted_mesh.attest.challenges import LIFETIME, Challenges, StaleChallenge
 from twisted_mesh.attest.errors import AttestorUnavailable
+from twisted_mesh.attest.interface import Means
+from twisted_mesh.testing import Clock
 
 
 @define(eq=False)
 class Rig:
-    time: datetime = NOW
+    time: float = 1000.0
     challenges: Challenges = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.challenges = Challenges(lambda: self.time, most_spent=3)
 
     def wait(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+        self.time += seconds
 
 
 @pytest.fixture
@@ -54,6 +56,27 @@ def test_one_is_answered_in_its_time(rig: Rig) -> None:
     for late in (text, other):
         with pytest.raises(StaleChallenge, match="that is over"):
             rig.challenges.spend("a", late)
+
+
+def test_one_goes_by_a_clock_that_never_jumps_whatever_time_is_set() -> None:
+    clock, times = Clock(), [NOW]
+    means: Any = Means(clock, None, None, lambda: times[-1], None, trust_domain=MESH)  # type: ignore[arg-type]
+    challenges = means.challenges
+    early, late = challenges.make("a"), challenges.make("a")
+    times.append(NOW + DAY)
+    challenges.spend("a", early)
+    clock.advance(LIFETIME)
+    challenges.make("a")
+    times.append(NOW)
+    for text in (early, late):
+        with pytest.raises(StaleChallenge, match="that is over"):
+            challenges.check("a", text)
+
+
+def test_none_tells_for_how_long_this_machine_runs(rig: Rig) -> None:
+    told = {int(Rig().challenges.make("a").split("-")[0], 16) for _ in range(20)}
+    assert len(told) > 1
+    assert int(rig.time) + LIFETIME not in told
 
 
 def test_one_is_of_its_kind_and_of_its_process(rig: Rig) -> None:
