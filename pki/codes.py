@@ -612,8 +612,8 @@ class Code(StrEnum):
     )
     FORBIDDEN_KEY = (
         "forbidden-key",
-        "the key is a CA's own",
-        "make a key of your own",
+        "the key is a CA's own, or of a kind that this CA does not certify",
+        "make a key of your own, of a kind that `mesh-ca --leaf-key` allows",
     )
     NO_POSSESSION = (
         "no-possession",

@@ -24,7 +24,7 @@ from pki.issuing.certification_request import (
     subject_text,
 )
 from pki.issuing.request_key import proven_key
-from pki.keys import MemoryKey, PublicKey, spki_der
+from pki.keys import KeyAlgorithm, MemoryKey, PublicKey, spki_der
 from pki.pem import REQUEST, listed
 from pki.spiffe import NotASpiffeId, SpiffeId, TrustDomain
 from pki.svid import names
@@ -81,10 +81,12 @@ class IssuanceRequest:
         *,
         trust_domain: TrustDomain,
         forbidden_keys: Collection[bytes] = (),
+        allowed: Collection[KeyAlgorithm] = (),
     ) -> Self:
         """Read a CSR in PEM.
 
-        ``forbidden_keys`` are SubjectPublicKeyInfos that no workload may have: the CAs' own.
+        ``forbidden_keys`` are SubjectPublicKeyInfos that no workload may have: the CAs' own. ``allowed`` are the kinds
+        of keys that one may have, all that are not weak if none are given.
         Raises :class:`Malformed` where it is no CSR at all, and :class:`Refused` with every rule
         that it breaks.
         """
@@ -92,6 +94,8 @@ class IssuanceRequest:
         problems: list[Problem] = []
         spiffe_id = _requested_id(requested_id, trust_domain, problems)
         key = proven_key(csr, forbidden_keys, problems)
+        if key is not None and allowed and KeyAlgorithm.of(key.public_key) not in allowed:
+            problems.append(_of_another_kind(key.public_key, allowed))
         named = _named(csr.subject, csr.attributes, requested_id)
         problems += named.problems
         if ttl is not None and ttl < timedelta(seconds=1):
@@ -194,6 +198,17 @@ def _requested_id(
             )
         )
     return spiffe_id
+
+
+def _of_another_kind(key: PublicKey, allowed: Collection[KeyAlgorithm]) -> Problem:
+    algorithm = KeyAlgorithm.of(key)
+    found = algorithm.label if algorithm else "of a kind or size that has no name here"
+    return _problem(
+        Code.FORBIDDEN_KEY,
+        f"this CA certifies keys of {', '.join(allowed)} only, and the CSR's is {found}",
+        f"make a key of {' or '.join(allowed)}, or have the CA started with another --leaf-key",
+        "csr",
+    )
 
 
 @frozen

@@ -48,8 +48,8 @@ NAME = re.compile(
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,60}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LARGEST_MANIFEST = 1024 * 1024
-#: Of everything but the database.
-_LARGEST_FILE = 64 * 1024
+#: Of everything but the database. A root of a post-quantum key takes 10 KiB in PEM, and there may be a line of them.
+_LARGEST_FILE = 256 * 1024
 _CHUNK = 1024 * 1024
 
 

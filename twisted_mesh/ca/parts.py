@@ -1,12 +1,13 @@
 """The parts of a CA, and how they belong together: each is given those that it needs when it is made."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from time import monotonic
 
 from attrs import define, field, frozen
 
 from pki.errors import Problem
+from pki.keys import KeyAlgorithm
 from pki.policy.lifetimes import Lifetimes
 from pki.policy.principal import Principal
 from pki.spiffe import TrustDomain
@@ -134,6 +135,7 @@ class CaParts:
         policy: PolicyGate | None = None,
         tells_every_root: bool = False,
         key_stores: KeyStores | None = None,
+        leaf_keys: Collection[KeyAlgorithm] = (),
     ) -> "CaParts":
         """A CA around what it issues with and what it publishes.
 
@@ -158,7 +160,13 @@ class CaParts:
         if gate.journal is not None:
             memories.append(gate.journal.memory)
         certificates = CertificateAuthority(
-            issuance, publisher, listener, responder.fair_queue, Quota(now, allowance), gate
+            issuance,
+            publisher,
+            listener,
+            responder.fair_queue,
+            Quota(now, allowance),
+            gate,
+            leaf_keys,
         )
         tokens = JoinTokens(store, log, now, issuance.entries)
         agents_notifier = None

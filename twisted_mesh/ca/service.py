@@ -1,7 +1,7 @@
 """The certificate authority: decides by :mod:`pki`, hands out what it has on record, and tells who must know."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 from pki.audit.log import Act, Entry
 from pki.errors import PkiError, Problem, Refused
 from pki.issuing.csr import IssuanceRequest
-from pki.keys import key_id
+from pki.keys import KeyAlgorithm, key_id
 from pki.policy import policy
 from pki.policy.entry import RegistrationEntry
 from pki.policy.policy import Action, Forbidden
@@ -72,6 +72,8 @@ class CertificateAuthority:
     """How many certificates callers have, and may have."""
     policy: PolicyGate
     """What is asked of all that is issued, once an entry has bought it."""
+    leaf_keys: Collection[KeyAlgorithm] = ()
+    """The kinds of keys that callers may have; all if there are none."""
     _turns: Turns = field(factory=Turns, init=False)
     """Requests under way for what can be had once."""
 
@@ -366,6 +368,7 @@ class CertificateAuthority:
                 None if problems else ttl,
                 trust_domain=self.authorities.trust_domain,
                 forbidden_keys=self.authorities.current.forbidden_keys(),
+                allowed=self.leaf_keys,
             )
         except Refused as error:
             raise Refused((*problems, *error.problems)) from None

@@ -194,6 +194,7 @@ def assemble(  # noqa: PLR0917
         policy=gate,
         tells_every_root=bool(options["bundle-ml-dsa"]),
         key_stores=ground.stores,
+        leaf_keys=options["leaf-key"],
     )
     housekeeping = Housekeeping(
         store,

@@ -195,11 +195,15 @@ class Options(WorkloadAttestorOptions, KeyOptions, ServiceOptions):
 
     def __init__(self) -> None:
         super().__init__()
-        self["admin"], self["monitor"] = [], []
+        self["admin"], self["monitor"], self["leaf-key"] = [], [], []
 
     def opt_admin(self, pattern: str) -> None:
         """who is an administrator over mutual TLS: a SPIFFE ID or pattern (repeatable)"""
         self["admin"].append(SpiffePattern.parse(pattern))
+
+    def opt_leaf_key(self, name: str) -> None:
+        """a kind of key that certificates are issued for, all if there is none: ec-p256 (repeatable)"""
+        self["leaf-key"].append(KeyAlgorithm.parse(name, "--leaf-key"))
 
     def opt_monitor(self, pattern: str) -> None:
         """who may read health and metrics over mutual TLS, and no more: a SPIFFE ID or pattern (repeatable)"""

@@ -89,6 +89,36 @@ def test_a_csr_gives_its_key_and_its_names(algorithm: KeyAlgorithm) -> None:
     assert request.digest == hashlib.sha256(load_csr(csr).der).hexdigest()
 
 
+@pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
+def test_a_key_of_a_kind_that_the_ca_does_not_certify_is_refused(algorithm: KeyAlgorithm) -> None:
+    allowed = (KeyAlgorithm.EC_P256, KeyAlgorithm.ML_DSA_44)
+    csr = build_csr(key("csr", algorithm), BACKEND)
+    if algorithm in allowed:
+        IssuanceRequest.parse(csr, str(BACKEND), trust_domain=MESH, allowed=allowed)
+        return
+    with pytest.raises(Refused) as refusal:
+        IssuanceRequest.parse(csr, str(BACKEND), trust_domain=MESH, allowed=allowed)
+    (problem,) = refusal.value.problems
+    assert problem.code == "forbidden-key"
+    assert problem.detail == (
+        f"this CA certifies keys of ec-p256, ml-dsa-44 only, and the CSR's is {algorithm.label}"
+    )
+
+
+def test_a_kind_that_has_no_name_here_is_none_of_those_that_are_certified() -> None:
+    csr = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .sign(rsa_key(3072), hashes.SHA256())
+        .public_bytes(PEM)
+    )
+    assert parse(csr).public_key.key_size == 3072  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="and the CSR's is of a kind or size that has no name here"):
+        IssuanceRequest.parse(
+            csr, str(BACKEND), trust_domain=MESH, allowed=(KeyAlgorithm.RSA_2048,)
+        )
+
+
 @given(spiffe_ids.filter(lambda i: i.path and not i.is_reserved))
 def test_what_is_built_for_an_id_is_read_as_a_request_for_it(spiffe_id: SpiffeId) -> None:
     request = IssuanceRequest.parse(

@@ -17,6 +17,7 @@ from twisted.logger import LogEvent
 from pki.errors import Malformed, PkiError, Refused
 from pki.issuing.authority import IssuerExpired, SigningFailed
 from pki.issuing.csr import build_csr
+from pki.keys import KeyAlgorithm
 from pki.policy.entry import DEFAULT_ENTRY, EntryMembers, RegistrationEntry, read_entry
 from pki.policy.lifetimes import Lifetimes
 from pki.policy.policy import Forbidden, Grant, NoProof
@@ -223,6 +224,18 @@ def test_the_cas_own_key_is_not_certified_for_anybody() -> None:
         csr = build_csr(rig.signer.key, BACKEND)
         with pytest.raises(Refused, match="forbidden-key"):
             result_of(rig.ca.certificates.sign(ADMIN, csr, str(BACKEND), None))
+
+
+def test_a_ca_that_certifies_some_kinds_of_keys_refuses_the_others(rig: CaRig) -> None:
+    rig.ca.certificates.leaf_keys = (KeyAlgorithm.EC_P256,)
+    csr = build_csr(key("leaf", KeyAlgorithm.ML_DSA_65), BACKEND)
+    with pytest.raises(
+        Refused, match=r"forbidden-key: .* ec-p256 only, and the CSR's is ML-DSA-65"
+    ):
+        result_of(rig.ca.certificates.sign(ADMIN, csr, str(BACKEND), None))
+    rig.sign(BACKEND)
+    rig.ca.certificates.leaf_keys = ()
+    assert result_of(rig.ca.certificates.sign(ADMIN, csr, str(BACKEND), None))
 
 
 # Who may.

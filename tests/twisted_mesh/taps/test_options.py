@@ -172,6 +172,12 @@ def test_a_mistake_in_an_option_of_both_is_one_sentence(
     ("program", "arguments", "words"),
     [
         ("mesh-ca", ["--port", "1", "--listen", "2"], "--port and --listen say the same thing"),
+        (
+            "mesh-ca",
+            ["--root-key", "ml-dsa65"],
+            "'ml-dsa65' is none of them: did you mean ml-dsa-65?",
+        ),
+        ("mesh-ca", ["--leaf-key", "P256"], "--leaf-key is one of rsa-2048, rsa-4096"),
         ("mesh-ca", ["--root-key", "dsa"], "--root-key is one of rsa-2048, rsa-4096"),
         ("mesh-ca", ["--issuing-key", ""], "--issuing-key is one of"),
         ("mesh-ca", ["--jwt-key", "ed25519"], "--jwt-key is one of ec-p256, ec-p384, rsa-2048"),

@@ -292,7 +292,7 @@ class OcspResponder:
         try:
             present = delegate.responder
             if present is instead_of or present is None or not self._can_sign(present):
-                key = MemoryKey.generate(KeyAlgorithm.EC_P256)
+                key = MemoryKey.generate(_algorithm_below(delegate.authority))
                 certificate = await self.certify(delegate.authority, key)
                 present = Responder(delegate.authority.certificate, key, certificate)
                 self._dismiss(delegate)
@@ -360,6 +360,12 @@ def _standing(known: IssuedCertificate | None, issuer: str) -> Standing | Revoca
 
 def _word(standing: Standing | Revocation) -> str:
     return "revoked" if isinstance(standing, Revocation) else str(standing)
+
+
+def _algorithm_below(authority: Authority) -> KeyAlgorithm:
+    """Of a delegate's key: small and quick, unless its issuer was chosen to withstand quantum computers."""
+    issuers = KeyAlgorithm.of(authority.certificate.public_key())
+    return issuers if issuers and issuers.kind.is_post_quantum else KeyAlgorithm.EC_P256
 
 
 def _within(span: Span, responder: Responder) -> Span:

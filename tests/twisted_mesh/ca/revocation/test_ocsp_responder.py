@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogEvent
 
 from pki.issuing.authority import Authority
+from pki.keys import KeyAlgorithm
 from pki.ocsp.request import SHA1, SHA256, Issuer, OcspRequest
 from pki.ocsp.response import judge_answer, read_answer
 from pki.svid.revocation_set import Reason
@@ -169,6 +170,25 @@ def test_the_delegate_is_recorded_and_audited_like_every_certificate(rig: CaRig)
     assert (record.requester, record.status(rig.time)) == ("self", Status.VALID)
     assert delegate.not_valid_after_utc == rig.time + DAY
     assert delegate.extensions.get_extension_for_class(x509.OCSPNoCheck)
+
+
+@pytest.mark.parametrize(
+    ("issuing", "expected"),
+    [
+        (KeyAlgorithm.RSA_4096, KeyAlgorithm.EC_P256),
+        (KeyAlgorithm.ML_DSA_65, KeyAlgorithm.ML_DSA_65),
+    ],
+)
+def test_a_delegate_withstands_what_its_issuer_does(
+    issuing: KeyAlgorithm, expected: KeyAlgorithm
+) -> None:
+    home = mesh(MESH, key("root", KeyAlgorithm.EC_P256), key("issuing", issuing))
+    with publishing_rig(home=home) as rig:
+        leaf, *_ = rig.sign()
+        answer = ask(rig, leaf.serial_number)
+        assert standings(answer) == ["good"]
+        assert judged(rig, answer, leaf) == []
+        assert KeyAlgorithm.of(delegate_of(answer).public_key()) is expected
 
 
 def test_one_delegate_signs_until_half_of_its_life_and_the_next_then(rig: CaRig) -> None:
