@@ -15,7 +15,7 @@ from pki.errors import Problem, printable
 from pki.inspect.ber import first, time_of
 from pki.inspect.linted import CertificateLint, Lint, LintedCertificate, LintProfile, NotApplied
 from pki.inspect.own_signature import check_certificate
-from pki.keys import is_broken, kind_of, weaknesses
+from pki.keys import KeyAlgorithm, is_broken, kind_of, weaknesses
 from pki.svid.certificate import identifier_objection
 
 _VERSION = 0xA0
@@ -59,11 +59,18 @@ _EKU_NAMES = {
     ExtendedKeyUsageOID.OCSP_SIGNING: "OCSPSigning",
 }
 _ENCIPHERING = ("key_encipherment", "data_encipherment")
-#: What keys cannot do, by their algorithms, and who says so: EC, and the EdDSA of two curves.
+#: What keys cannot do, by their algorithms, and who says so: EC, the EdDSA of two curves, and post-quantum signatures,
+#: which have one identifier for keys and what they sign.
 _UNFIT = {
     "1.2.840.10045.2.1": (_ENCIPHERING, "RFC 8813 section 3"),
     "1.3.101.112": ((*_ENCIPHERING, "key_agreement"), "RFC 8410 section 5"),
     "1.3.101.113": ((*_ENCIPHERING, "key_agreement"), "RFC 8410 section 5"),
+    **{
+        oid.dotted_string: ((*_ENCIPHERING, "key_agreement"), "RFC 9881 section 5")
+        for row in KeyAlgorithm
+        if row.kind.is_post_quantum
+        for oid in row.kind.verifiable
+    },
 }
 _RFC_NAMES = {
     "key_encipherment": "keyEncipherment",

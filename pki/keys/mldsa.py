@@ -73,7 +73,7 @@ class MlDsa(KeyKind[Private, Public], Generic[Private, Public]):
     def verify(
         self, key: Public, signature: bytes, data: bytes, digest: HashAlgorithm | None
     ) -> None:
-        """Over the data itself: HashML-DSA is not known here (RFC 9881 section 8.3)."""
+        """Over the data itself: HashML-DSA is none of RFC 9881 section 3."""
         if digest is not None:
             raise InvalidSignature
         key.verify(signature, data)

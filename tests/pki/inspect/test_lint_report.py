@@ -276,6 +276,14 @@ VECTORS: dict[str, tuple[str, Callable[[], bytes], Code, tuple[LintProfile, ...]
         ),
         Code.PROFILE_VIOLATION, (ANY,),
     ),
+    "keyAgreement of ML-DSA": (
+        "key-usage-of-key",
+        lambda: leaf(
+            usage(digital_signature=True, key_agreement=True),
+            subject_key=key(3, KeyAlgorithm.ML_DSA_65),
+        ),
+        Code.PROFILE_VIOLATION, (ANY,),
+    ),
     "clientAuth that cannot sign": (
         "extended-key-usage", lambda: leaf(usage(content_commitment=True)),
         Code.PROFILE_VIOLATION, (ANY,),
