@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactorClock
 
@@ -21,11 +22,13 @@ from pki.spiffe import SpiffePattern
 from pki.validity import rfc3339
 from tests.recipes.pages import need
 from tests.running import CHECKOUT, PATIENCE, Mesh, free_port, mesh, until
+from tests.twisted_mesh.tls.wires import home
 from twisted_mesh import endpoints
 from twisted_mesh.endpoints import BadEndpoint
 from twisted_mesh.identity.agent import Agent
 from twisted_mesh.identity.shared import AGENTS
 from twisted_mesh.runtime.clock import wall_clock
+from twisted_mesh.tls import groups
 
 ID = "spiffe-id=spiffe\\://mesh.local/service/web"
 LIBRARY = CHECKOUT / "docs" / "LIBRARY.md"
@@ -84,6 +87,32 @@ def test_pins_are_understood(reactor: MemoryReactorClock, tmp_path: Path) -> Non
     ):
         with pytest.raises(BadEndpoint, match=why):
             serverFromString(reactor, f"mesh:9443:{ID}:state-dir={tmp_path}:{wrong}")
+
+
+def test_hybrid_groups_are_required_of_peers_and_of_the_ca(
+    reactor: MemoryReactorClock, tmp_path: Path
+) -> None:
+    (tmp_path / "root.crt").write_bytes(home().bundles.all_roots[0].public_bytes(Encoding.PEM))
+    ca = f"ca-url=https\\://ca.example\\:8443:ca-file={tmp_path}/root.crt"
+    for said, required in (("", False), (":require-pq=yes", True), (":require-pq=no", False)):
+        client = clientFromString(
+            reactor, f"mesh:h:9443:peer={SHOP}:{ID}:state-dir={tmp_path}:{ca}{said}"
+        )
+        assert client.asked.wanted.requires_pq is required
+        assert client.asked.client.security.contexts.role.requires_pq is required
+        agent = Agent(client.asked.client, client.asked.wanted, reactor, ())
+        for serves in (True, False):
+            assert agent.security(serves=serves).contexts.role.requires_pq is required
+    with pytest.raises(BadEndpoint, match="require-pq=maybe: write yes or no"):
+        serverFromString(reactor, f"mesh:9443:{ID}:state-dir={tmp_path}:require-pq=maybe")
+
+
+def test_where_they_cannot_be_required_no_endpoint_is_made(
+    reactor: MemoryReactorClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "HYBRID", ("Frodo976",))
+    with pytest.raises(BadEndpoint, match="has none of X25519MLKEM768"):
+        serverFromString(reactor, f"mesh:9443:{ID}:state-dir={tmp_path}:require-pq=yes")
 
 
 def test_who_says_nothing_is_who_the_commands_are(

@@ -381,6 +381,22 @@ def test_a_file_that_is_no_good_is_told_and_nobody_is_asked(
     assert not server.asked
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_where_hybrid_groups_are_required_one_without_is_shown_nothing(
+    verified: bool, tmp_path: Path
+) -> None:
+    server, shown = LocalServer(good), web_certificate("node7")
+    changes = {} if verified else {"ca_file": None, "skip_verification": True}
+    with over_tls(server, shown) as port:
+        kubelet = evolve(secured(port, tmp_path, **changes), requires_pq=True)
+        assert told(kubelet) == ALL
+    classical = evolve(shown, groups="x25519")
+    server = LocalServer(good)
+    with over_tls(server, classical) as port, pytest.raises(PkiError):
+        told(evolve(secured(port, tmp_path, **changes), requires_pq=True))
+    assert not server.asked
+
+
 def test_without_verification_it_is_the_kernel_that_says_it_is_roots(tmp_path: Path) -> None:
     server = LocalServer(good)
     with over_tls(server, web_certificate("anything", issuer="nobody's CA")) as port:

@@ -70,9 +70,13 @@ class Shown:
     chain: Sequence[x509.Certificate]
     key: MemoryKey
     newest: int = SSL.TLS1_3_VERSION
+    groups: str = ""
+    """By which keys are exchanged; empty for all that OpenSSL has."""
 
     def getContext(self) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        if self.groups:
+            assert SSL._lib.SSL_CTX_set1_curves_list(context._context, self.groups.encode()) == 1  # type: ignore[attr-defined]
         context.set_max_proto_version(self.newest)
         context.use_certificate(self.chain[0])
         for certificate in self.chain[1:]:

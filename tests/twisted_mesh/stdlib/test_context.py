@@ -12,6 +12,7 @@ from attrs import evolve
 
 from pki.rules.errors import BadPolicy
 from pki.rules.rules_file import read_rules
+from pki.spiffe import SpiffePattern
 from pki.svid.bundle import BundleSet
 from pki.svid.spki_pin import PinSet, SpkiHash
 from pki.validity import rfc3339
@@ -24,13 +25,16 @@ from tests.twisted_mesh.stdlib.standing import (
     Standing,
     standing,
 )
+from twisted_mesh.http.address import CaAddress
 from twisted_mesh.runtime.clock import wall_clock
 from twisted_mesh.stdlib import ContextSealed, MeshSSLError, NoHybridGroup, NoIdentity, PeerRefused
+from twisted_mesh.stdlib.ca_connection import CaConnection
 from twisted_mesh.stdlib.context import MeshContext
 from twisted_mesh.stdlib.peers import peer_id
 from twisted_mesh.stdlib.policies import policy_of
 from twisted_mesh.stdlib.settings import insist_on_hybrid
 from twisted_mesh.testing import FORGERIES, MemoryCa
+from twisted_mesh.tls.hybrid import HYBRID
 from twisted_mesh.trust.trust import Trust
 
 
@@ -463,6 +467,74 @@ def test_an_openssl_without_the_hybrid_group_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(ssl.SSLContext, "set_groups", unknown, raising=False)
     with pytest.raises(NoHybridGroup, match=r"OpenSSL \d"):
         insist_on_hybrid(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
+@pytest.fixture
+def tells_groups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if this Python could be told which groups to take; what it was told."""
+    told: list[str] = []
+    monkeypatch.setattr(
+        ssl.SSLContext, "set_groups", lambda self, names: told.append(names), raising=False
+    )
+    return told
+
+
+def test_every_context_of_such_an_identity_is_told_the_hybrid_groups(
+    tells_groups: list[str],
+) -> None:
+    server = MeshContext(standing(), [], serves=True, require_pq=True)
+    assert tells_groups == [":".join(HYBRID)]
+    Memory.between(server, CA.member("till").ssl_context(serves=False))
+    assert set(tells_groups) == {":".join(HYBRID)}  # the context that has the certificate too
+    assert len(tells_groups) == 2
+
+
+@pytest.mark.parametrize("group", ["x25519", "", None])
+def test_that_it_was_told_is_not_enough_the_group_is_looked_at(
+    tells_groups: list[str], group: str | None
+) -> None:
+    """Python before 3.15 does not tell the group either: then nobody is let in."""
+    server = MeshContext(standing(), [], serves=True, require_pq=True)
+    memory = Memory.between(server, CA.member("till").ssl_context(serves=False))
+    if group is not None:
+        raw = memory.server._sslobj._raw  # type: ignore[attr-defined]
+        object.__setattr__(memory.server._sslobj, "_raw", _Telling(raw, group))  # type: ignore[attr-defined]
+    with pytest.raises(PeerRefused) as refused:
+        memory.shake_hands()
+    assert [problem.code for problem in refused.value.problems] == ["classical-key-exchange"]
+    with pytest.raises(PeerRefused):
+        memory.server.write(b"a secret")
+
+
+def test_a_hybrid_group_is_let_in(tells_groups: list[str]) -> None:
+    server = MeshContext(standing(), [SpiffePattern.parse(EVERYBODY)], serves=True, require_pq=True)
+    memory = Memory.between(server, CA.member("till").ssl_context(serves=False))
+    raw = memory.server._sslobj._raw  # type: ignore[attr-defined]
+    object.__setattr__(memory.server._sslobj, "_raw", _Telling(raw, HYBRID[0]))  # type: ignore[attr-defined]
+    memory.shake_hands().server.write(b"x")
+    assert memory.client.read() == b"x"
+
+
+class _Telling:
+    """OpenSSL's end, as Python 3.15 has it."""
+
+    def __init__(self, raw: Any, group: str) -> None:
+        self._raw, self._group = raw, group
+
+    def group(self) -> str:
+        return self._group
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def test_the_ca_is_asked_by_the_same_rule(tells_groups: list[str]) -> None:
+    address = CaAddress.parse("https://ca.example:8443")
+    CaConnection(address, CA.trust_domain, 1.0, requires_pq=True)
+    assert tells_groups
+    tells_groups.clear()
+    CaConnection(address, CA.trust_domain, 1.0)
+    assert not tells_groups
 
 
 # the key
