@@ -36,6 +36,8 @@ CONTEXTS = {
     "stdlib/settings.py": "speaks to a context that was made elsewhere",
     "evidence/oidc.py": "refused with --require-pq, by its address",
     "identity/blocking.py": "mesh-ctl's, which has no such option",
+    "signer/door.py": "a signer's, which has no such option: its client is of the CA that may",
+    "signer/pinned_tls.py": "a CA's to its signer",
     "tls/probe.py": "looks at servers, and says nothing",
     "tls/record_layer.py": "to see what pyOpenSSL can; nobody is spoken to",
     "cli/demo.py": "the demonstration's outside caller",
