@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.first_lines.openssl_conf import configured
 from tests.interop.house import House, Identity
 from tests.interop.house import house as inhabited
 from tests.interop.test_forged_clients import REQUEST
@@ -136,6 +137,26 @@ def test_a_client_refuses_a_server_without_them_and_sends_nothing(
     assert done.returncode == 1, done.stdout
     assert "most likely no hybrid group: we offer X25519MLKEM768" in done.stderr
     assert heard in ([], [b""])
+
+
+def test_what_a_machine_configures_openssl_to_makes_no_difference(
+    strict: House, tmp_path: Path
+) -> None:
+    env = configured(tmp_path, "Groups = P-256")
+    done = strict.run(BIN / "mesh-client", "--server", strict.server_url, REQUIRE, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "Key Exchange: X25519MLKEM768" in done.stdout
+    done = strict.run(BIN / "mesh-client", "--server", strict.server_url, env=env)
+    assert done.returncode == 1, done.stdout
+    strict.server.wait_for("offers to exchange keys by secp256r1, and a hybrid")
+
+
+def test_each_of_several_processes_requires_it(strict: House, identity: Identity) -> None:
+    with strict.serving(REQUIRE, "--workers", "2") as (server, port):
+        done = strict.s_client(port, "-groups", "X25519", *identity.for_openssl, stdin=REQUEST)
+        assert _ALERT.search(done.stderr + done.stdout)
+        server.wait_for(f"refused: {CLASSICAL}")
+        assert strict.client(REQUIRE, "--server", f"https://localhost:{port}").returncode == 0
 
 
 @pytest.mark.parametrize("mode", ["server", "client"])

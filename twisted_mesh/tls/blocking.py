@@ -13,6 +13,7 @@ from pki.svid.x509svid import Purpose, X509Svid
 from twisted_mesh.runtime.wire import Cut, PlainWire
 from twisted_mesh.tls import verify
 from twisted_mesh.tls.alerts import PeerRefused
+from twisted_mesh.tls.contexts import Role
 from twisted_mesh.tls.own_chain import explained, refused_beforehand
 from twisted_mesh.tls.security import Security
 from twisted_mesh.tls.verify import Handshake
@@ -67,7 +68,7 @@ class BlockingTls:
             if handshake.problems:
                 raise PeerRefused(handshake.problems) from None
             raise
-        _admit(connection, handshake)
+        _admit(connection, handshake, contexts.role)
         return secured
 
     def refused_beforehand(self) -> PkiError | None:
@@ -79,9 +80,9 @@ class BlockingTls:
         return explained(Failure(error), self.security).value or error
 
 
-def _admit(connection: SSL.Connection, handshake: Handshake) -> None:
+def _admit(connection: SSL.Connection, handshake: Handshake, role: Role) -> None:
     """Go on with a peer that was accepted; raises for any other. As ``MeshConnection`` does it."""
-    if handshake.requires_pq and handshake.is_classical(connection):
+    if role.requires_pq and handshake.is_classical(connection):
         raise PeerRefused(handshake.problems)
     handshake.renew()
     if not handshake.accepted:

@@ -1,20 +1,29 @@
 """With --require-pq no byte of an application passes where keys were not exchanged by a hybrid group."""
 
+import socket
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from OpenSSL import SSL
 from prometheus_client import REGISTRY
 
-from pki.svid.x509svid import X509Svid
+from pki.svid.x509svid import Purpose, X509Svid
+from tests.looked_at import shaken
 from tests.twisted_mesh.tls.test_turned_away import choosy
 from tests.twisted_mesh.tls.wires import Conversation, End, converse, good_svid
 from twisted_mesh.runtime import meters
-from twisted_mesh.tls import groups, transport
+from twisted_mesh.runtime.wire import Attempt, PlainWire
+from twisted_mesh.tls import blocking, groups, transport, verify
+from twisted_mesh.tls.alerts import PeerRefused
+from twisted_mesh.tls.blocking import BlockingTls
 from twisted_mesh.tls.contexts import Role, build_context
 from twisted_mesh.tls.groups import NoHybridGroup, insist
 from twisted_mesh.tls.hybrid import HYBRID, is_hybrid
 from twisted_mesh.tls.rehearsal import CannotShakeHands, rehearse
+from twisted_mesh.tls.verify import Handshake
 
 CLASSICAL = ("x25519", "secp256r1", "secp384r1", "secp521r1", "x448")
 #: What is neither: a group of ML-KEM alone is no hybrid one.
@@ -231,6 +240,60 @@ def test_a_hello_that_is_asked_for_again_fits_the_cap() -> None:
     server = speaking(End(True, requires_pq=True), "SecP384r1MLKEM1024")
     conversation = converse(client, server)
     assert conversation.served.made[0].transport.peer.tls.group == "SecP384r1MLKEM1024"
+
+
+def test_as_many_shares_as_there_are_hybrid_groups_fit_too() -> None:
+    shares = ":".join(f"*{name}" for name in HYBRID)
+    conversation = converse(speaking(End(False), shares), End(True, requires_pq=True))
+    assert conversation.served.made[0].connected_times
+    assert conversation.client_wire.connected
+
+
+def test_a_context_of_another_certificate_keeps_the_rule() -> None:
+    server = End(True, requires_pq=True)
+    server.contexts.replace(good_svid(), server.believes.bundles.all_roots)
+    nothing_passes(converse(speaking(End(False), "x25519"), server))
+    assert converse(End(False), server).served.made[0].connected_times
+
+
+@pytest.mark.parametrize("lock", ["none", "callback", "last"])
+def test_a_program_without_a_reactor_holds_its_ca_to_it(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lock by itself."""
+    without_setter(monkeypatch)
+    strict = lock != "none"
+    if lock == "last":
+        monkeypatch.setattr(
+            blocking, "Handshake", lambda *told, requires_pq: Handshake(*told, requires_pq=False)
+        )
+    client, server = End(False, requires_pq=strict), speaking(End(True), "x25519")
+    ends = socket.socketpair()
+    current = server.contexts.current()
+    assert current is not None
+    serving = threading.Thread(target=_serve, args=(current[0], server, ends[1]))
+    serving.start()
+    tls = BlockingTls(client.security, "localhost")
+    tls.present(client.svid, "here")
+    try:
+        if strict:
+            with pytest.raises(PeerRefused) as refused:
+                tls.secured(PlainWire(ends[0], Attempt(time.monotonic() + 10)))
+            assert [p.code for p in refused.value.problems] == ["classical-key-exchange"]
+        else:
+            tls.secured(PlainWire(ends[0], Attempt(time.monotonic() + 10))).send(b"hello")
+    finally:
+        ends[0].close()
+        serving.join(10)
+        ends[1].close()
+
+
+def _serve(context: SSL.Context, server: End, wire: socket.socket) -> None:
+    connection = SSL.Connection(context, None)
+    verify.begin(connection, Handshake(server.judge, Purpose.CLIENT))
+    connection.set_accept_state()
+    with suppress(OSError, SSL.Error):
+        shaken(connection, wire)
 
 
 def test_handshakes_are_counted_by_their_group_and_all_else_as_other() -> None:
